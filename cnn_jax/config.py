@@ -1,0 +1,235 @@
+"""What a run is, as frozen values: typed, overridden strictly, JSON in and out.
+
+A study is a table of named experiments; nothing here is derived (steps per epoch, scaled rates and
+the like are functions of the final values, elsewhere), and this file imports nothing of ours.
+"""
+
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class UserError(ValueError):
+    """A user's mistake, told in one line that names the thing and the remedy; launch.py exits with 2."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """The data set, how it is split, and how an image is prepared."""
+
+    name: str = "digits"  # a name of cnn_jax.data.SOURCES
+    dir: str = ""  # where prepared TFDS folders lie; empty: TFDS's own rule
+    holdout: int = 0  # the last N training images are held out and evaluated instead of the test set
+    batch_size: int = 128  # images a step over all devices
+    eval_batch_size: int = 500
+    mean: str = "pixel"  # what is subtracted: pixel (an image of means) | channel | none
+    shorter_side: tuple[int, ...] = ()  # full-size images are scaled to this shorter side, or one between two
+    crop: int = 0  # side of the square cut out of a full-size image
+    pad: int = 4  # pixels of padding before the random crop back to size; 0: no crop
+    flip: bool = True  # mirror half of the training images
+    colour: str = "none"  # pca: AlexNet's colour noise | none
+
+
+@dataclass(frozen=True)
+class Model:
+    """The net by its name and its options; None leaves an option as the net's paper has it."""
+
+    name: str = "resnet20"  # a name of cnn_jax.models.MODELS
+    shortcut: str | None = None  # A: zero-padded identity | B: projection where sizes change | C: everywhere
+    bn_group: int | None = None  # images over which batch statistics are taken; 0: the whole batch
+    scan_from: int | None = None  # stages of this many identical blocks run in a scan: compiles fast
+    hidden: tuple[int, ...] | None = None  # widths of the hidden dense layers
+    activation: str | None = None  # sigmoid | tanh | relu
+
+
+@dataclass(frozen=True)
+class Optim:
+    """SGD with momentum and coupled L2, and its learning rate over the steps."""
+
+    learning_rate: float = 0.1
+    schedule: str = "step"  # constant | step | exponential | inverse_time | plateau
+    boundaries: tuple[int, ...] = ()  # step: multiply by `factor` at each of these iterations
+    factor: float = 0.1  # step and plateau: what the rate is multiplied by
+    decay: float = 0.0  # exponential lr exp(-decay t) and inverse_time lr / (1 + decay t), t in steps
+    patience: int = 5  # plateau: evaluations without a better error before the rate is cut
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    decay_all: bool = True  # False: spare biases and batch norm's scale and shift
+    warmup_learning_rate: float = 0.01
+    warmup_error: float = 1.0  # hold the warm-up rate until the training error is below this; 1: no warm-up
+
+
+@dataclass(frozen=True)
+class Train:
+    """How long, and what happens every how many steps."""
+
+    steps: int = 64_000
+    log_every: int = 100
+    eval_every: int = 1_000  # also saves, so that the best evaluation can be kept
+    save_every: int = 1_000
+    parallel: str = "jit"  # jit over a mesh | pmap: two compiled forms of the same step
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One run: everything that its numbers depend on."""
+
+    study: str = ""
+    name: str = ""
+    seed: int = 0
+    data: Data = field(default_factory=Data)
+    model: Model = field(default_factory=Model)
+    optim: Optim = field(default_factory=Optim)
+    train: Train = field(default_factory=Train)
+    deviations: tuple[str, ...] = ()  # from the paper, in words; launch.py adds what the values show
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the paper's table: which run stands for it, and what the paper prints (errors in %)."""
+
+    run: str
+    label: str
+    group: str  # the panel of the figure it is drawn in
+    source: str
+    paper: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A paper's comparison: its runs, its table, and what a reader must know."""
+
+    name: str
+    title: str
+    paper: str
+    preset: str
+    runs: dict[str, Experiment]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+
+
+# Where a run happens, not what it is: a run may be continued with other values of these.
+PLACE = ("data.dir", "train.parallel")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """'nearest: a, b' for an unknown name, or 'known: ...' with all there is where nothing is near."""
+    known = list(known)
+    initials = {k: "".join(word[0] for word in k.rpartition(".")[2].split("_") if word) for k in known}
+    leaf = name.rpartition(".")[2]
+    close = [k for k in known if leaf in (k.rpartition(".")[2], initials[k])]  # lr: learning_rate
+    close = close or [k for k in known if name and name in k][:3]
+    close = close or difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    return f"nearest: {', '.join(close)}" if close else f"known: {', '.join(known)}"
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """{'optim.learning_rate': 0.1, ...} of a frozen dataclass, in the order of its fields."""
+    flat = {}
+    for f in dataclasses.fields(value):
+        item, path = getattr(value, f.name), f"{prefix}{f.name}"
+        flat |= flatten(item, path + ".") if dataclasses.is_dataclass(item) else {path: item}
+    return flat
+
+
+def override(experiment: Experiment, assignments: Iterable[str]) -> Experiment:
+    """The experiment with 'path=value' assignments applied; raises UserError for a bad name or type."""
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals:
+            raise UserError(f"--set {assignment}: write it as field=value, for example optim.learning_rate=0.05")
+        known = flatten(experiment)
+        if path not in known:
+            raise UserError(f"--set {path}: no such field; {nearest(path, known)}")
+        experiment = _replaced(experiment, path.split("."), text, path)
+    return experiment
+
+
+def _replaced(value: Any, path: list[str], text: str, whole: str) -> Any:
+    name, *rest = path
+    if rest:
+        return dataclasses.replace(value, **{name: _replaced(getattr(value, name), rest, text, whole)})
+    wanted = typing.get_type_hints(type(value))[name]
+    try:
+        return dataclasses.replace(value, **{name: parse(text, wanted)})
+    except ValueError:
+        raise UserError(f"--set {whole}={text}: wants {spell(wanted)}, not {text!r}") from None
+
+
+def parse(text: str, wanted: Any) -> Any:
+    """Text as a value of the wanted type (int, float, bool, str, tuple[x, ...], x | None); else ValueError."""
+    options = typing.get_args(wanted)
+    if isinstance(wanted, types.UnionType):
+        return None if text.lower() == "none" else parse(text, options[0])
+    if typing.get_origin(wanted) is tuple:
+        return tuple(parse(part.strip(), options[0]) for part in text.strip("()").split(",") if part.strip())
+    if wanted is bool:
+        if text.lower() not in ("true", "false"):
+            raise ValueError(text)
+        return text.lower() == "true"
+    return wanted(text)
+
+
+def spell(wanted: Any) -> str:
+    """A type in a user's words."""
+    options = typing.get_args(wanted)
+    if isinstance(wanted, types.UnionType):
+        return f"{spell(options[0])} or none"
+    if typing.get_origin(wanted) is tuple:
+        return f"several of {spell(options[0])}, with commas between"
+    return {int: "an integer", float: "a number", bool: "true or false", str: "text"}[wanted]
+
+
+def to_json(value: Any) -> str:
+    """A frozen dataclass as JSON text; from_json gives an equal value back."""
+    return json.dumps(dataclasses.asdict(value), indent=2) + "\n"
+
+
+def from_json(text: str) -> Experiment:
+    """The experiment of a config.json; raises UserError for unknown, missing or mistyped fields."""
+    try:
+        return _built(Experiment, json.loads(text), "")
+    except json.JSONDecodeError as e:
+        raise UserError(f"config.json is not JSON (line {e.lineno}): restore it, or use another --workdir") from None
+
+
+def _built(cls: Any, items: dict[str, Any], prefix: str) -> Any:
+    wanted = typing.get_type_hints(cls)
+    if unknown := [name for name in items if name not in wanted]:
+        raise UserError(f"config.json: no such field {prefix}{unknown[0]}; {nearest(unknown[0], wanted)}")
+    if missing := [name for name in wanted if name not in items]:
+        raise UserError(f"config.json: {prefix}{missing[0]} is missing; it was written by another version")
+    return cls(**{name: _typed(wanted[name], item, prefix + name) for name, item in items.items()})
+
+
+def _typed(wanted: Any, item: Any, path: str) -> Any:
+    if dataclasses.is_dataclass(wanted) and isinstance(item, dict):
+        return _built(wanted, item, path + ".")
+    options = typing.get_args(wanted)
+    if isinstance(wanted, types.UnionType):
+        return None if item is None else _typed(options[0], item, path)
+    if typing.get_origin(wanted) is tuple and isinstance(item, list):
+        return tuple(_typed(options[0], part, path) for part in item)
+    if wanted is float and type(item) is int:
+        return float(item)
+    if type(item) is not wanted:
+        raise UserError(f"config.json: {path} wants {spell(wanted)}, not {item!r}")
+    return item
+
+
+def differences(old: Experiment, new: Experiment, ignore: Iterable[str] = ()) -> list[str]:
+    """['train.steps: 64000 -> 300', ...]: the fields in which two experiments differ."""
+    before, after = flatten(old), flatten(new)
+    return [f"{p}: {_shown(before[p])} -> {_shown(after[p])}" for p in before
+            if p not in ignore and before[p] != after[p]]  # fmt: skip
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "paper's"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,63 @@
+"""A TFDS builder of labelled images that writes what TFDS's own MNIST and CIFAR-10 builders do, without TensorFlow.
+
+Theirs open files with tf.io.gfile and encode images with tf.image. This one is given arrays, and gives
+TFDS images that are PNG already. The shards are array_record, the form that is read without TensorFlow.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import tensorflow_datasets as tfds
+import tqdm
+
+Arrays = dict[str, tuple[np.ndarray, np.ndarray]]  # split -> images [N, H, W, C] uint8, labels [N] uint8
+
+
+class Description(NamedTuple):
+    """What TFDS's own builder says of a data set; the name and version decide the folder."""
+
+    name: str
+    version: str
+    image: tuple[int, int, int]  # height, width, channels
+    classes: int
+    class_names: tuple[str, ...] | None  # None: TFDS gives them no names
+    ids: bool  # each example carries "id", such as train_00000
+
+
+class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Writes `arrays` to data_dir/name/version. Not registered, for TFDS has builders of the same names."""
+
+    url_infos = None  # downloads nothing; TFDS would look for them with importlib_resources, which it does not require
+
+    def __init__(self, described: Description, arrays: Arrays, data_dir: str) -> None:
+        self.name, self.VERSION = described.name, tfds.core.Version(described.version)
+        self._described, self._arrays = described, arrays
+        super().__init__(data_dir=data_dir, file_format="array_record")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        names, classes = self._described.class_names, self._described.classes
+        features = {
+            "image": tfds.features.Image(shape=self._described.image),
+            "label": tfds.features.ClassLabel(names=names) if names else tfds.features.ClassLabel(num_classes=classes),
+        }
+        if self._described.ids:
+            features["id"] = tfds.features.Text()
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.FeaturesDict(features), supervised_keys=("image", "label")
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+        return {split: self._generate_examples(split, *arrays) for split, arrays in self._arrays.items()}
+
+    def _generate_examples(
+        self, split: str, images: np.ndarray, labels: np.ndarray
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        # TFDS orders examples by a hash of their key. The key of its own builders is the place in the
+        # official file too, so the order on disk is theirs.
+        examples = tqdm.tqdm(zip(images, labels, strict=True), split, len(labels), unit=" images")
+        for i, (image, label) in enumerate(examples):
+            _, png = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))  # OpenCV's channels are BGR
+            example = {"image": png.tobytes(), "label": int(label)}
+            yield i, example | ({"id": f"{split}_{i:05d}"} if self._described.ids else {})

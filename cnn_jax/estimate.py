@@ -1,0 +1,54 @@
+"""What a run will cost, told before it starts: parameters, multiply-adds, steps, and a guess at its time here."""
+
+import dataclasses
+import functools
+import time
+
+import jax
+import numpy as np
+
+from cnn_jax import data, models, summary, train
+from cnn_jax.config import Data, Experiment, Model, UserError, nearest
+
+
+def lines(experiment: Experiment) -> list[str]:
+    """Lines to print: parameters, multiply-adds an image, steps, estimated time; needs no data set."""
+    name, steps, batch = experiment.data.name, experiment.train.steps, experiment.data.batch_size
+    if name not in data.SHAPES:
+        raise UserError(f"data set {name!r}: no such set; {nearest(name, data.SHAPES)}")
+    shape, classes = data.SHAPES[name]
+    options = dataclasses.asdict(experiment.model)
+    model = models.create(options.pop("name"), classes, **options)
+    adds = summary.multiply_adds(model, shape)
+    seconds = steps * batch * 3 * adds / training_rate()  # forward, and backward to inputs and to weights
+    return [
+        f"parameters: {summary.parameters(model, shape):,}",
+        f"multiply-adds: {adds:,} an image of {'x'.join(map(str, shape))}",
+        f"steps: {steps:,} of {batch} images",
+        f"estimated time: {spell(seconds)} on {jax.device_count()} x {jax.devices()[0].device_kind},"
+        " at the speed at which ResNet-20 trains here",
+    ]
+
+
+@functools.cache
+def training_rate() -> float:
+    """Multiply-adds a second of this machine in training: ResNet-20's on 32x32 images, a median of five steps."""
+    batch, shape = 64 * jax.device_count(), (32, 32, 3)
+    pixels = data.Split(np.zeros((batch, *shape), np.uint8), np.zeros(batch, np.int32))
+    run = Experiment(data=Data(batch_size=batch, eval_batch_size=batch), model=Model(name="resnet20"))
+    parts = train.build(run, data.Source(pixels, pixels, 10))
+    items, state, times = parts.items(0), parts.state, []
+    for _ in range(6):
+        start = time.perf_counter()
+        state = jax.block_until_ready(parts.train_step(state, parts.arrays, next(items)))
+        times.append(time.perf_counter() - start)
+    adds = summary.multiply_adds(models.create("resnet20", 10), shape)
+    return batch * 3 * adds / float(np.median(times[1:]))  # the first one compiles
+
+
+def spell(seconds: float) -> str:
+    """A duration in the unit that suits it."""
+    for unit, size in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.0f} {unit}"
+    return f"{seconds:.0f} seconds"

@@ -1,0 +1,133 @@
+"""What a run leaves for people and for the report: config.json, starts.jsonl, metrics.jsonl, TensorBoard, a bar.
+
+metrics.jsonl has a line an event, the same lines however often the run was cut off and continued:
+  train  step, epoch, loss, error, lr, images_per_s, data_time, step_time (seconds a step)
+  eval   step, epoch, loss, error, images
+  nan    step          the first step whose loss was not finite
+  end    step
+Errors are fractions, losses nats; train lines are means since the line before. starts.jsonl has a line a launch.
+"""
+
+import contextlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import tqdm
+from tensorboardX import SummaryWriter
+
+from cnn_jax.config import PLACE, Experiment, UserError, differences, from_json, to_json
+
+Write = Callable[..., None]
+
+
+def run_folder(experiment: Experiment, workdir: str | Path) -> Path:
+    """Where a run's files lie: <workdir>/<run>/seed<k>."""
+    return Path(workdir) / experiment.name / f"seed{experiment.seed}"
+
+
+def claim(experiment: Experiment, folder: Path) -> None:
+    """Makes the folder this run's by its config.json; raises UserError if it is another's, or cannot be written."""
+    path = folder / "config.json"
+    try:
+        if path.exists():
+            if changed := differences(from_json(path.read_text()), experiment, PLACE):
+                raise UserError(
+                    f"{folder} holds another configuration ({'; '.join(changed)}):"
+                    " choose another --workdir, or repeat the flags it was made with"
+                )
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(path, to_json(experiment))
+    except OSError as e:
+        raise UserError(f"cannot write to {folder} ({e.strerror}): choose another --workdir") from None
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes the file so that it is there whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text)
+    os.replace(part, path)
+
+
+def events(folder: Path) -> list[dict[str, Any]]:
+    """The events of a run so far; a last line torn by a crash is left out."""
+    path = folder / "metrics.jsonl"
+    lines = path.read_text().split("\n") if path.exists() else []
+    return [json.loads(line) for line in lines[:-1]]  # what follows the last newline is empty or torn
+
+
+def finished(folder: Path) -> dict[str, Any] | None:
+    """The last evaluation of a run that has ended, else None."""
+    seen = events(folder)
+    if not seen or seen[-1]["event"] != "end":
+        return None
+    return [e for e in seen if e["event"] == "eval"][-1]
+
+
+@contextlib.contextmanager
+def opened(experiment: Experiment, folder: Path, step: int) -> Iterator[tuple[Write, tqdm.tqdm]]:
+    """(write, bar) of a run that starts at `step`: lines of later steps, from before a cut, are forgotten.
+
+    write(event, **fields) appends a line to metrics.jsonl, at once on disk, and its numbers to TensorBoard.
+    """
+    kept = [e for e in events(folder) if e["step"] <= step]
+    write_whole(folder / "metrics.jsonl", "".join(json.dumps(e) + "\n" for e in kept))
+    with open(folder / "starts.jsonl", "a") as starts:
+        starts.write(json.dumps({"step": step, **surroundings()}) + "\n")
+    board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+    label = f"{experiment.name} seed {experiment.seed}"
+    bar = tqdm.tqdm(total=experiment.train.steps, initial=step, desc=label, unit="step", disable=None)
+    with open(folder / "metrics.jsonl", "a") as lines, board, bar:
+
+        def write(event: str, **fields: float) -> None:
+            lines.write(json.dumps({"event": event, **fields}) + "\n")
+            lines.flush()
+            for name in fields.keys() - {"step", "epoch"}:
+                board.add_scalar(f"{event}/{name}", fields[name], fields["step"])
+            if event in ("eval", "nan"):
+                board.flush()
+            if event == "eval" and not sys.stderr.isatty():  # a log file gets a line now and then, no bar
+                print(f"{label}: step {fields['step']}/{bar.total}, test error {fields['error']:.2%}", flush=True)
+
+        yield write, bar
+
+
+def surroundings() -> dict[str, Any]:
+    """When, where and with what a run is started: time (UTC), commit, hardware, versions."""
+    devices = jax.devices()
+    kind = _cpu() if devices[0].platform == "cpu" else devices[0].device_kind
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "hardware": f"{len(devices)} x {kind}",
+        "versions": {"python": platform.python_version()} | {p: version(p) for p in ("jax", "flax", "optax")},
+    }
+
+
+def _cpu() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return f"CPU ({line.partition(':')[2].strip()}, {os.cpu_count()} cores)"
+    return f"CPU ({platform.machine()}, {os.cpu_count()} cores)"
+
+
+def commit() -> str:
+    """The code's commit, with '+changes' if files differ from it; 'unknown' outside of a git checkout."""
+    here = Path(__file__).resolve().parent
+    git = lambda *words: subprocess.run(["git", "-C", here, *words], capture_output=True, text=True, check=True).stdout  # noqa: E731
+    try:
+        return git("rev-parse", "--short=10", "HEAD").strip() + (
+            "+changes" if git("status", "--porcelain", "-uno") else ""
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

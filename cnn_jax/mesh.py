@@ -1,0 +1,33 @@
+"""The device mesh: one axis, 'batch', over all devices; an array is whole on each of them or split over it."""
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from cnn_jax.config import UserError
+
+BATCH = "batch"
+
+
+def batch_mesh(devices: list[jax.Device] | None = None) -> Mesh:
+    """A mesh of all devices (or of those given) along the batch."""
+    devices = devices or jax.devices()
+    # Auto on purpose: the compiler propagates shardings; make_mesh's default asks the model to state them.
+    return jax.make_mesh((len(devices),), (BATCH,), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def whole(mesh: Mesh) -> NamedSharding:
+    """Every device holds the whole array."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def split(mesh: Mesh) -> NamedSharding:
+    """The first dimension is split evenly over the devices."""
+    return NamedSharding(mesh, PartitionSpec(BATCH))
+
+
+def check_divides(batch: int, devices: int, field: str) -> None:
+    """Raises UserError, naming the nearest batch that works, if the devices cannot share the batch evenly."""
+    if batch < 1 or batch % devices:
+        below, above = batch // devices * devices, (batch // devices + 1) * devices
+        near = f"{below} or {above}" if below > 0 else f"{above}"
+        raise UserError(f"{field}={batch} does not divide over {devices} devices: set it to {near}")

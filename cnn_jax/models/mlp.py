@@ -1,0 +1,33 @@
+"""Multi-layer perceptron: dense layers with a nonlinearity between them, and logits."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+
+from cnn_jax.config import UserError, nearest
+from cnn_jax.models.layers import he_normal, xavier_normal
+
+ACTIVATIONS: dict[str, Callable] = {"sigmoid": nn.sigmoid, "tanh": nn.tanh, "relu": nn.relu}
+
+
+class Mlp(nn.Module):
+    """Dense layers of `hidden` units each and a last one of `num_classes`; no hidden layer: a linear classifier.
+
+    activation: sigmoid | tanh | relu. Weights: Xavier's, for relu He's.
+    """
+
+    num_classes: int
+    hidden: tuple[int, ...] = (256,)
+    activation: str = "relu"
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        """[B, H, W, C] images to [B, num_classes] logits."""
+        if self.activation not in ACTIVATIONS:
+            raise UserError(f"model.activation={self.activation!r}: {nearest(self.activation, ACTIVATIONS)}")
+        init = he_normal if self.activation == "relu" else xavier_normal
+        x = images.reshape(len(images), -1)
+        for width in self.hidden:
+            x = ACTIVATIONS[self.activation](nn.Dense(width, kernel_init=init)(x))
+        return nn.Dense(self.num_classes, kernel_init=init)(x)

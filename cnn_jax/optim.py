@@ -1,0 +1,144 @@
+"""SGD as the papers write it: coupled L2, momentum on the scaled gradient, and the learning rate's rules.
+
+The update is v := m v - lr (g + wd w); w := w + v (Krizhevsky et al. 2012, Sec. 5; Caffe, and so VGG and
+ResNet): the rate is inside the velocity, which differs from lr outside it at the moments when lr changes.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from cnn_jax.config import Optim, UserError, nearest
+
+
+def schedule(optim: Optim) -> optax.Schedule:
+    """The learning rate at a step: constant | step | exponential | inverse_time (plateau: constant times a factor)."""
+    lr, k = optim.learning_rate, optim.decay
+    schedules = {
+        "constant": lambda: optax.constant_schedule(lr),
+        "plateau": lambda: optax.constant_schedule(lr),
+        "step": lambda: optax.piecewise_constant_schedule(lr, dict.fromkeys(optim.boundaries, optim.factor)),
+        "exponential": lambda: lambda step: lr * jnp.exp(-k * step),
+        "inverse_time": lambda: lambda step: lr / (1 + k * step),
+    }
+    if optim.schedule not in schedules:
+        raise UserError(f"optim.schedule={optim.schedule!r}: {nearest(optim.schedule, schedules)}")
+    return schedules[optim.schedule]()
+
+
+def sgd(optim: Optim) -> optax.GradientTransformationExtraArgs:
+    """The whole chain; `update` takes the step's training error (0 to 1) as the extra argument `error`."""
+    mask = None if optim.decay_all else lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
+    return optax.chain(
+        optax.add_decayed_weights(optim.weight_decay, mask),
+        scheduled(schedule(optim)),
+        warm_up_until(optim.warmup_error, optim.warmup_learning_rate / optim.learning_rate),
+        reduce_on_plateau(optim.factor, optim.patience),
+        optax.trace(decay=optim.momentum),
+    )
+
+
+class ScheduledState(NamedTuple):
+    """count [] int32: updates done; scale [] float32: the learning rate of the last one."""
+
+    count: jax.Array
+    scale: jax.Array
+
+
+def scheduled(rate: optax.Schedule) -> optax.GradientTransformation:
+    """Multiplies updates by minus the scheduled rate, and remembers it (optax.scale_by_schedule does not)."""
+
+    def init(params: Any) -> ScheduledState:
+        return ScheduledState(jnp.zeros((), jnp.int32), jnp.asarray(rate(0), jnp.float32))
+
+    def update(updates: Any, state: ScheduledState, params: Any = None) -> tuple:
+        now = jnp.asarray(rate(state.count), jnp.float32)
+        return _times(-now, updates), ScheduledState(state.count + 1, now)
+
+    return optax.GradientTransformation(init, update)
+
+
+class WarmUpState(NamedTuple):
+    """scale [] float32: what updates are multiplied by; error [] float32: a running mean of the training error."""
+
+    scale: jax.Array
+    error: jax.Array
+
+
+def warm_up_until(error_below: float, scale: float, memory: float = 0.98) -> optax.GradientTransformationExtraArgs:
+    """Multiplies updates by `scale` until the training error is below `error_below`, then by 1 for good.
+
+    He et al. 2015, Sec. 4.2: ResNet-110 starts at 0.01 until the training error is below 80% (about 400
+    iterations), then goes on at 0.1. A batch's error is noisy, so that a running mean over about
+    1 / (1 - memory) steps decides; it starts at 1. error_below = 1 or more: no warm-up.
+    """
+
+    def init(params: Any) -> WarmUpState:
+        start = 1.0 if error_below >= 1 else scale
+        return WarmUpState(jnp.asarray(start, jnp.float32), jnp.ones((), jnp.float32))
+
+    def update(updates: Any, state: WarmUpState, params: Any = None, *, error: jax.Array, **_: Any) -> tuple:
+        mean = memory * state.error + (1 - memory) * error
+        now = jnp.where(mean < error_below, jnp.float32(1), state.scale)
+        return _times(now, updates), WarmUpState(now, mean)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+class PlateauState(NamedTuple):
+    """scale [] float32; best [] float32: the lowest error seen; waited [] int32: evaluations since then."""
+
+    scale: jax.Array
+    best: jax.Array
+    waited: jax.Array
+    factor: jax.Array
+    patience: jax.Array
+
+
+def reduce_on_plateau(factor: float, patience: int) -> optax.GradientTransformation:
+    """Multiplies updates by a scale that `observe` cuts by `factor` when evaluations stop improving.
+
+    "divided by 10 when the validation error stopped improving" (Krizhevsky et al. 2012, Sec. 5). Evaluations
+    come seldom and outside of the step, which is why optax.contrib's, fed at every update, does not serve.
+    """
+
+    def init(params: Any) -> PlateauState:
+        f32, i32 = (lambda x: jnp.asarray(x, jnp.float32)), (lambda x: jnp.asarray(x, jnp.int32))
+        return PlateauState(f32(1), f32(jnp.inf), i32(0), f32(factor), i32(patience))
+
+    def update(updates: Any, state: PlateauState, params: Any = None) -> tuple:
+        return _times(state.scale, updates), state
+
+    return optax.GradientTransformation(init, update)
+
+
+def observe(opt_state: Any, error: float) -> Any:
+    """The optimiser's state after an evaluation: on a plateau the rate is cut (`patience` without a better error)."""
+
+    def seen(state: Any) -> Any:
+        if not isinstance(state, PlateauState):
+            return state
+        better = error < state.best
+        waited = jnp.where(better, 0, state.waited + 1)
+        cut = waited >= state.patience
+        return state._replace(
+            scale=jnp.where(cut, state.scale * state.factor, state.scale),
+            best=jnp.where(better, error, state.best),
+            waited=jnp.where(cut, 0, waited),
+        )
+
+    return jax.tree.map(seen, opt_state, is_leaf=lambda s: isinstance(s, PlateauState))
+
+
+def current_rate(opt_state: Any) -> jax.Array:
+    """The learning rate of the last update, [] float32: the schedule's times warm-up's and plateau's scales."""
+    ours = (ScheduledState, WarmUpState, PlateauState)
+    states = jax.tree.leaves(opt_state, is_leaf=lambda s: isinstance(s, ours))
+    return functools.reduce(jnp.multiply, [s.scale for s in states if isinstance(s, ours)])
+
+
+def _times(scale: jax.Array, updates: Any) -> Any:
+    return jax.tree.map(lambda u: u * scale.astype(u.dtype), updates)

@@ -1,0 +1,124 @@
+"""The one training step and the one evaluation step: pure functions, and the two forms in which they compile."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from cnn_jax import mesh as meshes
+
+
+class State(flax.struct.PyTreeNode):
+    """Everything that a step changes, in one tree.
+
+    Attributes:
+      step: [] int32, updates done.
+      params: trained.
+      stats: running averages of batch norm.
+      opt: the optimiser's.
+      sums: since the last log line: loss, error [] float32 summed over steps, steps [] int32.
+      nan_step: [] int32, the first step whose loss was not finite; -1: none.
+    """
+
+    step: jax.Array
+    params: Any
+    stats: Any
+    opt: Any
+    sums: dict[str, jax.Array]
+    nan_step: jax.Array
+
+
+def zero_sums() -> dict[str, jax.Array]:
+    """The sums of a log interval that begins."""
+    return {"loss": jnp.zeros((), jnp.float32), "error": jnp.zeros((), jnp.float32), "steps": jnp.zeros((), jnp.int32)}
+
+
+def init_state(model: Any, tx: optax.GradientTransformation, key: jax.Array, images: jax.Array) -> State:
+    """The state before the first step; images [1, H, W, C] only tell the shape."""
+    params, stats = model.init(key, images)
+    return State(jnp.int32(0), params, stats, tx.init(params), zero_sums(), jnp.int32(-1))
+
+
+def train_step(model: Any, tx: Any, feed: Any, key: jax.Array, axis: str | None = None) -> Callable:
+    """step(state, arrays, item) -> state: one update; randomness is addressed by (key, step, row).
+
+    model: init and apply; tx: an optax transformation; feed: fetch and prepare; axis: the pmapped axis over
+    which the batch is split, if it is.
+    """
+    mean = (lambda tree: jax.lax.pmean(tree, axis)) if axis else lambda tree: tree
+
+    def step(state: State, arrays: Any, item: Any) -> State:
+        crop_key, drop_key = jax.random.split(jax.random.fold_in(key, state.step))
+        batch = feed.fetch(arrays, item)
+        rows = jnp.arange(len(batch["label"])) + (jax.lax.axis_index(axis) * len(batch["label"]) if axis else 0)
+        images = feed.prepare(arrays, batch["image"], crop_key, rows)
+
+        def objective(params: Any) -> tuple[jax.Array, tuple]:
+            logits, stats = model.apply(params, state.stats, images, train=True, key=drop_key)
+            return losses(logits, batch["label"]).mean(), (logits, stats)
+
+        (loss, (logits, stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+        error = jnp.mean(wrong(logits, batch["label"]), dtype=jnp.float32)
+        grads, stats, loss, error = mean((grads, stats, loss, error))
+        updates, opt = tx.update(grads, state.opt, state.params, error=error)
+        sums = {
+            "loss": state.sums["loss"] + loss,
+            "error": state.sums["error"] + error,
+            "steps": state.sums["steps"] + 1,
+        }
+        nan_step = jnp.where((state.nan_step < 0) & ~jnp.isfinite(loss), state.step, state.nan_step)
+        return State(state.step + 1, optax.apply_updates(state.params, updates), stats, opt, sums, nan_step)
+
+    return step
+
+
+def evaluate_step(model: Any, feed: Any) -> Callable:
+    """step(params, stats, arrays, item) -> {loss [B], error [B], valid [B]} of the single view, an entry an image."""
+
+    def step(params: Any, stats: Any, arrays: Any, item: Any) -> dict[str, jax.Array]:
+        batch = feed.fetch(arrays, item)
+        logits, _ = model.apply(params, stats, feed.prepare(arrays, batch["image"]), train=False)
+        return {"loss": losses(logits, batch["label"]), "error": wrong(logits, batch["label"]), "valid": batch["valid"]}
+
+    return step
+
+
+def losses(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Softmax cross-entropy [B] in nats of logits [B, classes] and labels [B]."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def wrong(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Whether the highest logit is not the label's, [B] bool."""
+    return jnp.argmax(logits, -1) != labels
+
+
+def compile_train(step: Callable, parallel: str, mesh: Mesh) -> Callable:
+    """The training step over the mesh's devices, as jit or as pmap; the state given is consumed."""
+    if parallel == "jit":
+        whole, split = meshes.whole(mesh), meshes.split(mesh)
+        return jax.jit(step, in_shardings=(whole, whole, split), out_shardings=whole, donate_argnums=0)
+    devices = list(mesh.devices.flat)
+    mapped = jax.pmap(step, meshes.BATCH, in_axes=(None, None, 0), out_axes=None, devices=devices)
+    per_device = lambda x: x.reshape(len(devices), -1, *x.shape[1:])  # noqa: E731
+    return lambda state, arrays, item: mapped(state, arrays, jax.tree.map(per_device, item))
+
+
+def compile_evaluate(step: Callable, mesh: Mesh) -> Callable:
+    """The evaluation step over the mesh's devices."""
+    whole, split = meshes.whole(mesh), meshes.split(mesh)
+    return jax.jit(step, in_shardings=(whole, whole, whole, split), out_shardings=whole)
+
+
+def evaluate(step: Callable, state: State, feed: Any, arrays: Any) -> dict[str, float]:
+    """Mean loss (nats) and error (0 to 1) over all images of the feed, each counted once, and their number."""
+    rows = [step(state.params, state.stats, arrays, item) for item in feed.items(0)]
+    columns = {k: np.concatenate([np.asarray(row[k]) for row in rows]) for k in ("loss", "error", "valid")}
+    valid = columns["valid"]
+    mean = {k: float(np.mean(columns[k][valid], dtype=np.float64)) for k in ("loss", "error")}
+    return mean | {"images": int(valid.sum())}

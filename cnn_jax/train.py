@@ -1,0 +1,152 @@
+"""run(experiment, workdir): one training run from its configuration to its files, continued where it was cut off."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import orbax.checkpoint as ocp
+import tqdm
+
+from cnn_jax import checkpoint, data, log, mesh, models, optim, step
+from cnn_jax.config import Experiment, UserError
+
+
+def run(experiment: Experiment, workdir: str | Path) -> dict[str, Any]:
+    """Trains to experiment.train.steps and returns the last evaluation: step, epoch, loss, error (0 to 1), images.
+
+    The files are in <workdir>/<name>/seed<k>. A finished run is not repeated; one that was cut off continues
+    from its last checkpoint, bit for bit as if it had not been. Raises UserError for a mistake in the
+    configuration, a folder that holds another one, data that is not prepared, or a loss that is not finite.
+    """
+    folder = log.run_folder(experiment, workdir)
+    log.claim(experiment, folder)
+    if done := log.finished(folder):
+        return done
+    parts = build(experiment)
+    with checkpoint.manager(folder) as checkpoints:
+        state = checkpoint.restore(checkpoints, parts.state) or parts.state
+        with log.opened(experiment, folder, int(state.step)) as (write, bar):
+            _loop(experiment, parts, state, checkpoints, write, bar)
+    return log.finished(folder)
+
+
+class Parts(NamedTuple):
+    """A run put together: its first state, the compiled steps, and what they are fed."""
+
+    state: step.State
+    train_step: Callable  # (state, arrays, item) -> state
+    evaluate: Callable[[step.State], dict[str, float]]
+    arrays: Any
+    items: Callable  # items(k): an iterator over those of step k and on
+    epoch: int  # images in one
+
+
+def build(config: Experiment, source: data.Source | None = None, devices: list[jax.Device] | None = None) -> Parts:
+    """Puts a run together, on other data or fewer devices than its own if given.
+
+    Raises UserError for a mistake in its configuration, or data that is not prepared.
+    """
+    devices = mesh.batch_mesh(devices)
+    if config.train.parallel not in ("jit", "pmap"):
+        raise UserError(f"train.parallel={config.train.parallel!r}: choose jit or pmap")
+    mesh.check_divides(config.data.batch_size, devices.size, "data.batch_size")
+    mesh.check_divides(config.data.eval_batch_size, devices.size, "data.eval_batch_size")
+    axis = mesh.BATCH if config.train.parallel == "pmap" else None
+    source = source or data.splits(config.data)
+    feed, test_feed = data.batches(config.data, source, config.seed), data.batches(config.data, source)
+    options = asdict(config.model)
+    model = models.create(options.pop("name"), source.num_classes, axis=axis, **options)
+    tx = optim.sgd(config.optim)
+
+    init_key, step_key = jax.random.split(jax.random.key(config.seed))
+    image = jax.numpy.zeros((1, *source.train.images.shape[1:]))
+    init = lambda key: step.init_state(model, tx, key, image)  # noqa: E731
+    state = jax.jit(init, out_shardings=mesh.whole(devices))(init_key)
+    train_step = step.compile_train(step.train_step(model, tx, feed, step_key, axis), config.train.parallel, devices)
+    test_step = step.compile_evaluate(step.evaluate_step(model, test_feed), devices)
+    arrays, test_arrays = jax.device_put((feed.arrays, test_feed.arrays), mesh.whole(devices))
+    evaluate = lambda state: step.evaluate(test_step, state, test_feed, test_arrays)  # noqa: E731
+    return Parts(state, train_step, evaluate, arrays, feed.items, feed.images)
+
+
+def _loop(
+    experiment: Experiment,
+    parts: Parts,
+    state: step.State,
+    checkpoints: ocp.CheckpointManager,
+    write: log.Write,
+    bar: tqdm.tqdm,
+) -> None:
+    train, batch, now = experiment.train, experiment.data.batch_size, time.perf_counter
+    done = int(state.step)
+    items = parts.items(done)
+    since, waited, counted, drawn = now(), 0.0, done, now()  # of the log interval
+    for k in range(done + 1, train.steps + 1):
+        start = now()
+        item = next(items)
+        waited += now() - start
+        state = parts.train_step(state, parts.arrays, item)
+
+        evaluates = k % train.eval_every == 0 or k == train.steps
+        saves = k % train.save_every == 0 or evaluates
+        logs = k % train.log_every == 0 or saves  # so that an interval holds training and nothing else
+        if logs or k == done + 1 or now() - drawn > 0.5:
+            jax.block_until_ready(state.step)  # seldom enough to keep the device busy
+            bar.update(k - bar.n)
+            drawn = now()
+        if logs:
+            here = {"step": k, "epoch": round(k * batch / parts.epoch, 4)}
+            state = _log(here, state, batch, k - counted, now() - since, waited, write, bar)
+            _stop_if_nan(experiment, state, checkpoints, write)
+            error = None
+            if evaluates:
+                found = parts.evaluate(state)
+                write("eval", **here, **found)
+                error = found["error"]
+                state = state.replace(opt=optim.observe(state.opt, error))
+            if saves:
+                checkpoint.save(checkpoints, state, error)
+        if logs or k == done + 1:  # the first step compiles: it does not count, unless it is all there is
+            since, waited, counted = now(), 0.0, k
+    checkpoints.wait_until_finished()
+    write("end", step=train.steps)
+
+
+def _log(
+    here: dict[str, float],
+    state: step.State,
+    batch: int,
+    steps: int,
+    seconds: float,
+    waited: float,
+    write: log.Write,
+    bar: tqdm.tqdm,
+) -> step.State:
+    """Writes the means since the last line, of which `steps` took `seconds`, `waited` of them for data."""
+    count = int(state.sums["steps"])
+    means = {name: float(state.sums[name]) / count for name in ("loss", "error")}
+    speed = {"images_per_s": steps * batch / seconds, "data_time": waited / steps, "step_time": seconds / steps}
+    write("train", **here, **means, lr=float(optim.current_rate(state.opt)), **speed)
+    bar.set_postfix_str(
+        f"error {means['error']:.1%}, {speed['images_per_s']:.0f} images/s, data wait {waited / seconds:.0%}"
+    )
+    return state.replace(sums=jax.tree.map(jax.numpy.zeros_like, state.sums))
+
+
+def _stop_if_nan(
+    experiment: Experiment, state: step.State, checkpoints: ocp.CheckpointManager, write: log.Write
+) -> None:
+    """Raises UserError if a loss was not finite. This comes before each save: what is saved is older, and good."""
+    if (bad := int(state.nan_step)) < 0:
+        return
+    write("nan", step=bad)
+    checkpoints.wait_until_finished()
+    good = checkpoints.latest_step()
+    kept = f"step {good} is saved in {checkpoints.directory}" if good else "nothing was saved before it"
+    raise UserError(
+        f"{experiment.name or experiment.model.name}: the loss is not finite at step {bad}; {kept}. Start in another"
+        f" --workdir with a lower rate than --set optim.learning_rate={experiment.optim.learning_rate:g}"
+    )

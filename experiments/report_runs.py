@@ -1,0 +1,134 @@
+"""What a study's folder holds, read back as values: the study, its nets, and how far each seed's run came."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cnn_jax.config import UserError
+
+NEEDED = {"study.json": ("name", "title", "rows", "command", "seeds"), "row": ("run", "label", "group")}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One seed's run: its settings as written, and its events up to the last start and after it."""
+
+    seed: int
+    path: str  # of its folder, in the study's
+    config: str  # config.json's text, or empty
+    settings: dict[str, Any]
+    starts: tuple[dict, ...]
+    train: dict[int, dict]  # iteration -> event
+    evals: dict[int, dict]
+    state: str  # finished | cut off at step k of n | stopped by NaN at step k | not started
+
+    @property
+    def steps(self) -> int | None:
+        """The iterations it was to make, None where it has no config.json."""
+        return self.settings.get("train", {}).get("steps")
+
+    @property
+    def finished(self) -> bool:
+        """Whether it came to its end."""
+        return self.state == "finished"
+
+
+@dataclass(frozen=True)
+class Net:
+    """A row of the paper's table, and the runs that stand for it."""
+
+    run: str
+    label: str
+    group: str
+    paper: dict[str, float]  # metric -> the paper's figure in %
+    source: str
+    runs: tuple[Run, ...]
+
+
+def read(workdir: Path) -> tuple[dict[str, Any], list[Net]]:
+    """study.json and its nets; raises UserError for a missing or broken file, naming it and the remedy."""
+    path = workdir / "study.json"
+    if not path.is_file():
+        remedy = f"run the study first: python launch.py --experiment=NAME --workdir={workdir}"
+        raise UserError(f"{workdir} holds no study.json, so it is no study's folder; {remedy}")
+    study = _checked(path, _object(path, path.read_bytes()), NEEDED["study.json"])
+    nets = []
+    for row in study["rows"]:
+        _checked(path, row, NEEDED["row"])
+        found = {p.name[4:] for p in (workdir / row["run"]).glob("seed*")}
+        seeds = sorted({int(k) for k in found if k.isdigit()} | set(range(study["seeds"])))
+        runs = tuple(_run(workdir, f"{row['run']}/seed{k}", k) for k in seeds)
+        paper, source = row.get("paper", {}), row.get("source", "")
+        nets.append(Net(row["run"], row["label"], row["group"], paper, source, runs))
+    if not nets:
+        raise UserError(f"{path}: no rows, so there is nothing to report; launch the study again")
+    return study, nets
+
+
+def _checked(path: Path, items: dict[str, Any], needed: tuple[str, ...]) -> dict[str, Any]:
+    if missing := [name for name in needed if name not in items]:
+        raise UserError(f"{path}: {missing[0]} is missing; launch the study again, which rewrites the file")
+    return items
+
+
+def _object(path: Path, text: bytes, where: str = "") -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:  # not JSON, or not UTF-8
+        value = None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}{where} is not a JSON object; restore the file, or delete its folder and run it again")
+    return value
+
+
+def _run(workdir: Path, path: str, seed: int) -> Run:
+    config = workdir / path / "config.json"
+    text = config.read_bytes() if config.is_file() else b""
+    settings = _object(config, text) if text else {}
+    log = workdir / path / "metrics.jsonl"
+    events = _events(log) if log.is_file() else []
+    starts = tuple(e for e in events if e["event"] == "start")
+    events = _as_resumed(events)
+    train, evals = ({e["step"]: e for e in events if e["event"] == kind} for kind in ("train", "eval"))
+    state = _state(events, settings.get("train", {}).get("steps"))
+    return Run(seed, path, text.decode(), settings, starts, train, evals, state)
+
+
+def _events(path: Path) -> list[dict[str, Any]]:
+    """A log's events. Its last line may be torn, by a crash while it was written; any other must be whole."""
+    lines = path.read_bytes().split(b"\n")
+    if lines[-1]:
+        try:
+            json.loads(lines[-1])
+        except ValueError:
+            lines.pop()
+    events = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            where = f", line {number},"
+            event = _object(path, line, where)
+            if not ("event" in event and isinstance(event.get("step"), int)):
+                raise UserError(f"{path}{where} has no event or no step; restore the file, or run it again elsewhere")
+            events.append(event)
+    return events
+
+
+def _as_resumed(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The events of the run that counts: a start at step s undoes all that was logged after s, and a NaN."""
+    kept: list[dict[str, Any]] = []
+    for event in events:
+        if event["event"] == "start":
+            kept = [k for k in kept if k["step"] <= event["step"] and k["event"] != "nan"]
+        kept.append(event)
+    return sorted(kept, key=lambda event: event["step"])
+
+
+def _state(events: list[dict[str, Any]], steps: int | None) -> str:
+    if not events:
+        return "not started"
+    if any(e["event"] == "end" and e["step"] >= (steps or 0) for e in events):
+        return "finished"
+    if nan := [e["step"] for e in events if e["event"] == "nan"]:
+        return f"stopped by NaN at step {nan[0]:,}"
+    return f"cut off at step {events[-1]['step']:,}" + (f" of {steps:,}" if steps else "")

@@ -1,0 +1,190 @@
+"""Runs the papers' studies: `python launch.py --list`, then `python launch.py --experiment=NAME`."""
+
+import dataclasses
+import fnmatch
+import json
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+
+from absl import app, flags, logging
+
+from cnn_jax.config import PLACE, Experiment, Study, UserError, differences, flatten, nearest, override
+from experiments import COSTS, STUDIES
+
+FLAGS = flags.FLAGS
+flags.DEFINE_bool("list", False, "List every study and what it costs.")
+flags.DEFINE_string(
+    "experiment", None, "The study to run: its runs one by one, finished ones skipped, cut ones continued."
+)
+flags.DEFINE_string("run", "*", "Only the study's runs whose name matches this pattern, for example 'plain-*'.")
+flags.DEFINE_string(
+    "preset", "laptop", "laptop: minutes on 2 cores | paper: the paper's recipe | smoke: two steps of all."
+)
+flags.DEFINE_string("data", None, "Another data set than the preset's: digits | mnist | cifar10.")
+flags.DEFINE_string("data_dir", None, "Where prepared TFDS folders lie. Default: TFDS's own rule.")
+flags.DEFINE_multi_string(
+    "set", [], "Another value for one field, for example optim.learning_rate=0.05. May be repeated."
+)
+flags.DEFINE_integer("seeds", 1, "Train each run with the seeds 0 to N - 1.", lower_bound=1)
+flags.DEFINE_string("workdir", None, "Where the runs are written. Default: runs/<study>/<preset>-<data>.")
+flags.DEFINE_enum(
+    "parallel", "jit", ["jit", "pmap"], "How a step is spread over the devices: jit over a mesh, or pmap."
+)
+flags.DEFINE_bool("report", False, "Build the report from what the workdir holds, and train nothing.")
+flags.DEFINE_bool("dry_run", False, "Print each run's configuration and what it costs, and train nothing.")
+
+
+def main(argv: list[str]) -> None:
+    """Does what the flags ask; a user's mistake is one line on stderr and exit code 2."""
+    if not FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # of the libraries
+    try:
+        if len(argv) > 1:
+            raise UserError(f"{argv[1]}: flags begin with --, see --help")
+        if FLAGS.list:
+            list_studies()
+        elif FLAGS.experiment is None and not (FLAGS.report and FLAGS.workdir):
+            raise UserError("name a study with --experiment=NAME; --list shows them all")
+        elif FLAGS.report:
+            report(workdir())
+        elif FLAGS.dry_run:
+            dry_run(chosen(study()))
+        else:
+            train(study())
+    except UserError as e:
+        print(f"launch.py: {e}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nlaunch.py: stopped; the same command continues from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+
+
+def list_studies() -> None:
+    """Prints every study, its presets and what they cost."""
+    for name, costs in COSTS.items():
+        print(name)
+        for preset, words in costs.items():
+            print(f"  --preset={preset:8}{words}")
+
+
+def study() -> Study:
+    """The study that the flags name, its runs as the flags change them."""
+    if FLAGS.experiment not in STUDIES:
+        raise UserError(f"--experiment={FLAGS.experiment}: no such study; {nearest(FLAGS.experiment, STUDIES)}")
+    make = STUDIES[FLAGS.experiment]
+    made, paper = make(FLAGS.preset), make("paper").runs
+    runs = {name: changed(run, paper[name]) for name, run in made.runs.items()}
+    return dataclasses.replace(made, runs=runs)
+
+
+def changed(run: Experiment, paper: Experiment) -> Experiment:
+    """The run as the flags change it, with all that then differs from the paper's listed in it."""
+    given = [f"data.name={FLAGS.data}"] if FLAGS.data else []
+    given += [f"data.dir={FLAGS.data_dir}"] if FLAGS.data_dir else []
+    run = override(run, [*given, f"train.parallel={FLAGS.parallel}", *FLAGS.set])
+    # How often a run is logged, or how it is compiled, changes none of its numbers.
+    harmless = (*PLACE, "seed", "data.eval_batch_size", "model.scan_from", "deviations",
+                "train.log_every", "train.eval_every", "train.save_every")  # fmt: skip
+    return dataclasses.replace(run, deviations=(*run.deviations, *differences(paper, run, harmless)))
+
+
+def chosen(whole: Study) -> list[Experiment]:
+    """The runs that --run names, each with every seed."""
+    names = fnmatch.filter(whole.runs, FLAGS.run)
+    if not names:
+        raise UserError(f"--run={FLAGS.run}: no such run in {whole.name}; {nearest(FLAGS.run, whole.runs)}")
+    return [dataclasses.replace(whole.runs[name], seed=seed) for name in names for seed in range(FLAGS.seeds)]
+
+
+def workdir() -> Path:
+    """--workdir, or runs/<study>/<preset>-<data>."""
+    if FLAGS.workdir:
+        return Path(FLAGS.workdir)
+    data = FLAGS.data or next(iter(study().runs.values())).data.name
+    return Path("runs") / FLAGS.experiment / f"{FLAGS.preset}-{data}"
+
+
+def train(whole: Study) -> None:
+    """Trains the chosen runs one by one and ends with the report."""
+    runs, folder = chosen(whole), workdir()
+    write_study(whole, folder)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # XLA's notes on its own compile times
+    from cnn_jax import train as training
+
+    for number, run in enumerate(runs, start=1):
+        began = time.perf_counter()
+        found = training.run(run, folder)
+        took = time.perf_counter() - began
+        print(
+            f"[{number}/{len(runs)}] {run.name} seed {run.seed}: test error {found['error']:.2%} ({took:.0f} s)",
+            flush=True,
+        )
+    report(folder)
+
+
+def write_study(whole: Study, folder: Path) -> None:
+    """Leaves study.json, from which the report knows the whole table; raises UserError if it is another study's."""
+    path = folder / "study.json"
+    given = [f for f in sys.argv[1:] if f.lstrip("-").partition("=")[0] not in ("run", "report", "dry_run")]
+    words = {
+        "name": whole.name,
+        "title": whole.title,
+        "paper": whole.paper,
+        "preset": whole.preset,
+        "data": next(iter(whole.runs.values())).data.name,
+        "command": shlex.join(["python", "launch.py", *given]),
+        "seeds": FLAGS.seeds,
+        "notes": whole.notes,
+        "rows": [dataclasses.asdict(row) for row in whole.rows],
+    }
+    try:
+        if path.exists():
+            there = json.loads(path.read_text())
+            if any(there.get(k) != words[k] for k in ("name", "preset", "data")):
+                raise UserError(
+                    f"{folder} holds {there.get('name')} --preset={there.get('preset')} --data={there.get('data')}:"
+                    " choose another --workdir"
+                )
+        folder.mkdir(parents=True, exist_ok=True)
+        part = path.with_name("study.json.part")
+        part.write_text(json.dumps(words, indent=2) + "\n")
+        os.replace(part, path)
+    except OSError as e:
+        raise UserError(f"cannot write to {folder} ({e.strerror}): choose another --workdir") from None
+
+
+def report(folder: Path) -> None:
+    """Builds the report of what the folder holds, and prints its table and its place."""
+    from experiments.report import build
+
+    built = build(folder)
+    print(f"\n{built.text}\n\nreport: {built.html}")
+
+
+def dry_run(runs: list[Experiment]) -> None:
+    """Prints each run's full configuration, parameters, multiply-adds an image, steps and estimated time."""
+    from cnn_jax import estimate
+
+    for run in runs:
+        print(f"{run.name} seed {run.seed}")
+        for path, value in flatten(run).items():
+            print(f"  {path} = {value!r}")
+        for line in estimate.lines(run):
+            print(f"  {line}")
+        print()
+
+
+def parse(argv: list[str]) -> list[str]:
+    """absl's parser, whose complaints are a user's mistake like any other."""
+    try:
+        return FLAGS(argv, known_only=False)
+    except flags.Error as e:
+        print(f"launch.py: {str(e).splitlines()[0]}; --help shows every flag", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse)

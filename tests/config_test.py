@@ -1,0 +1,72 @@
+"""Overrides are strict and helpful; JSON goes both ways."""
+
+import dataclasses
+import json
+
+import pytest
+
+from cnn_jax import config
+from cnn_jax.config import Experiment, UserError, override
+
+
+def test_override_changes_one_field_and_keeps_its_type():
+    changed = override(
+        Experiment(),
+        ["optim.learning_rate=0.05", "optim.boundaries=10,20", "data.flip=false", "model.shortcut=B", "train.steps=7"],
+    )
+    assert changed.optim.learning_rate == 0.05 and changed.optim.boundaries == (10, 20)
+    assert changed.data.flip is False and changed.model.shortcut == "B" and changed.train.steps == 7
+    assert override(changed, ["model.shortcut=none"]).model.shortcut is None
+    assert changed.optim.momentum == Experiment().optim.momentum
+
+
+@pytest.mark.parametrize(
+    "assignment, words",
+    [
+        ("learning_rate=0.1", "nearest: optim.learning_rate"),
+        ("optim.lr=0.1", "nearest: optim.learning_rate"),
+        ("optim.learnign_rate=0.1", "nearest: optim.learning_rate"),
+        ("optim.learning_rate=fast", "wants a number, not 'fast'"),
+        ("data.batch_size=1.5", "wants an integer"),
+        ("data.flip=maybe", "wants true or false"),
+        ("optim.boundaries=1,x", "wants several of an integer"),
+        ("train.steps", "write it as field=value"),
+        ("optim=3", "no such field"),
+    ],
+)
+def test_a_wrong_override_is_told_in_one_line(assignment, words):
+    with pytest.raises(UserError) as error:
+        override(Experiment(), [assignment])
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_json_gives_an_equal_value_back():
+    experiment = override(Experiment(name="x", deviations=("a", "b")), ["optim.boundaries=1,2", "model.bn_group=64"])
+    assert config.from_json(config.to_json(experiment)) == experiment
+
+
+@pytest.mark.parametrize(
+    "edit, words",
+    [
+        (lambda c: c["optim"].update(lr=1.0), "no such field optim.lr"),
+        (lambda c: c["optim"].pop("momentum"), "optim.momentum is missing"),
+        (lambda c: c["train"].update(steps="10"), "train.steps wants an integer"),
+        (lambda c: c["data"].update(flip=1), "data.flip wants true or false"),
+    ],
+)
+def test_a_wrong_config_file_names_the_field(edit, words):
+    items = json.loads(config.to_json(Experiment()))
+    edit(items)
+    with pytest.raises(UserError, match=words):
+        config.from_json(json.dumps(items))
+
+
+def test_differences_name_fields_and_both_values():
+    old = Experiment()
+    new = override(old, ["train.steps=300", "data.dir=/elsewhere"])
+    assert config.differences(old, new, config.PLACE) == ["train.steps: 64000 -> 300"]
+
+
+def test_experiments_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Experiment().seed = 3
