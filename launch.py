@@ -110,10 +110,11 @@ def workdir() -> Path:
 def train(whole: Study) -> None:
     """Trains the chosen runs one by one and ends with the report."""
     runs, folder = chosen(whole), workdir()
-    write_study(whole, folder)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # XLA's notes on its own compile times
     from cnn_jax import train as training
 
+    for run in runs:
+        training.ingredients(run)  # a mistake in the last run is told before the first one starts
+    write_study(whole, folder)
     for number, run in enumerate(runs, start=1):
         began = time.perf_counter()
         found = training.run(run, folder)

@@ -1,5 +1,6 @@
 """Checkpoints of a run with Orbax: saved in the background, the last and the best kept, restored exactly."""
 
+import math
 from pathlib import Path
 
 import jax
@@ -14,7 +15,7 @@ def manager(folder: Path) -> ocp.CheckpointManager:
 
     `manager(...).best_step()` and `.latest_step()` name them; None where there is none.
     """
-    lowest = policies.BestN(get_metric_fn=_error, reverse=True, n=1, keep_checkpoints_without_metrics=False)
+    lowest = policies.BestN(get_metric_fn=_error, reverse=True, n=1)
     options = ocp.CheckpointManagerOptions(
         best_fn=_error,
         best_mode="min",
@@ -25,8 +26,8 @@ def manager(folder: Path) -> ocp.CheckpointManager:
 
 
 def save(checkpoints: ocp.CheckpointManager, state: State, error: float | None) -> None:
-    """Starts saving the state under its step, with the evaluation's error (0 to 1) if there was one at this step."""
-    metrics = None if error is None else {"error": error}
+    """Starts saving the state under its step, with the evaluation's error (0 to 1); None: not evaluated here."""
+    metrics = {"error": math.inf if error is None else error}  # what was not evaluated is never the best
     checkpoints.save(int(state.step), args=ocp.args.Composite(state=ocp.args.StandardSave(state)), metrics=metrics)
 
 

@@ -34,19 +34,22 @@ def run_folder(experiment: Experiment, workdir: str | Path) -> Path:
     return Path(workdir) / experiment.name / f"seed{experiment.seed}"
 
 
-def claim(experiment: Experiment, folder: Path) -> None:
-    """Makes the folder this run's by its config.json; raises UserError if it is another's, or cannot be written."""
+def check(experiment: Experiment, folder: Path) -> None:
+    """Raises UserError if the folder holds another configuration, naming the fields that differ."""
     path = folder / "config.json"
+    if path.exists() and (changed := differences(from_json(path.read_text()), experiment, PLACE)):
+        raise UserError(
+            f"{folder} holds another configuration ({'; '.join(changed)}):"
+            " choose another --workdir, or repeat the flags it was made with"
+        )
+
+
+def claim(experiment: Experiment, folder: Path) -> None:
+    """Makes the folder this run's by its config.json; raises UserError if it cannot be written."""
     try:
-        if path.exists():
-            if changed := differences(from_json(path.read_text()), experiment, PLACE):
-                raise UserError(
-                    f"{folder} holds another configuration ({'; '.join(changed)}):"
-                    " choose another --workdir, or repeat the flags it was made with"
-                )
-            return
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(path, to_json(experiment))
+        if not (folder / "config.json").exists():
+            write_whole(folder / "config.json", to_json(experiment))
     except OSError as e:
         raise UserError(f"cannot write to {folder} ({e.strerror}): choose another --workdir") from None
 

@@ -16,13 +16,13 @@ from cnn_jax.config import Optim, UserError, nearest
 
 def schedule(optim: Optim) -> optax.Schedule:
     """The learning rate at a step: constant | step | exponential | inverse_time (plateau: constant times a factor)."""
-    lr, k = optim.learning_rate, optim.decay
+    lr, k, boundaries = optim.learning_rate, optim.decay, jnp.asarray(optim.boundaries, jnp.int32)
     schedules = {
         "constant": lambda: optax.constant_schedule(lr),
         "plateau": lambda: optax.constant_schedule(lr),
-        "step": lambda: optax.piecewise_constant_schedule(lr, dict.fromkeys(optim.boundaries, optim.factor)),
-        "exponential": lambda: lambda step: lr * jnp.exp(-k * step),
-        "inverse_time": lambda: lambda step: lr / (1 + k * step),
+        "step": lambda: lambda step: lr * jnp.prod(jnp.where(step >= boundaries, jnp.float32(optim.factor), 1)),
+        "exponential": lambda: lambda step: lr * jnp.exp(-k * jnp.asarray(step, jnp.float32)),
+        "inverse_time": lambda: lambda step: lr / (1 + k * jnp.asarray(step, jnp.float32)),
     }
     if optim.schedule not in schedules:
         raise UserError(f"optim.schedule={optim.schedule!r}: {nearest(optim.schedule, schedules)}")
@@ -32,13 +32,13 @@ def schedule(optim: Optim) -> optax.Schedule:
 def sgd(optim: Optim) -> optax.GradientTransformationExtraArgs:
     """The whole chain; `update` takes the step's training error (0 to 1) as the extra argument `error`."""
     mask = None if optim.decay_all else lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
-    return optax.chain(
-        optax.add_decayed_weights(optim.weight_decay, mask),
-        scheduled(schedule(optim)),
-        warm_up_until(optim.warmup_error, optim.warmup_learning_rate / optim.learning_rate),
-        reduce_on_plateau(optim.factor, optim.patience),
-        optax.trace(decay=optim.momentum),
-    )
+    chain = [optax.add_decayed_weights(optim.weight_decay, mask), scheduled(schedule(optim))]
+    if optim.warmup_error < 1:
+        chain.append(warm_up_until(optim.warmup_error, optim.warmup_learning_rate / optim.learning_rate))
+    if optim.schedule == "plateau":
+        chain.append(reduce_on_plateau(optim.factor, optim.patience))
+    # The extra argument is for warm-up; optax.chain passes it on to those that take it.
+    return optax.with_extra_args_support(optax.chain(*chain, optax.trace(decay=optim.momentum)))
 
 
 class ScheduledState(NamedTuple):
@@ -73,12 +73,11 @@ def warm_up_until(error_below: float, scale: float, memory: float = 0.98) -> opt
 
     He et al. 2015, Sec. 4.2: ResNet-110 starts at 0.01 until the training error is below 80% (about 400
     iterations), then goes on at 0.1. A batch's error is noisy, so that a running mean over about
-    1 / (1 - memory) steps decides; it starts at 1. error_below = 1 or more: no warm-up.
+    1 / (1 - memory) steps decides; it starts at 1.
     """
 
     def init(params: Any) -> WarmUpState:
-        start = 1.0 if error_below >= 1 else scale
-        return WarmUpState(jnp.asarray(start, jnp.float32), jnp.ones((), jnp.float32))
+        return WarmUpState(jnp.asarray(scale, jnp.float32), jnp.ones((), jnp.float32))
 
     def update(updates: Any, state: WarmUpState, params: Any = None, *, error: jax.Array, **_: Any) -> tuple:
         mean = memory * state.error + (1 - memory) * error

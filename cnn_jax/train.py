@@ -22,10 +22,11 @@ def run(experiment: Experiment, workdir: str | Path) -> dict[str, Any]:
     configuration, a folder that holds another one, data that is not prepared, or a loss that is not finite.
     """
     folder = log.run_folder(experiment, workdir)
-    log.claim(experiment, folder)
+    log.check(experiment, folder)
     if done := log.finished(folder):
         return done
-    parts = build(experiment)
+    parts = build(experiment)  # before anything is written: a mistake leaves nothing behind
+    log.claim(experiment, folder)
     with checkpoint.manager(folder) as checkpoints:
         state = checkpoint.restore(checkpoints, parts.state) or parts.state
         with log.opened(experiment, folder, int(state.step)) as (write, bar):
@@ -44,30 +45,35 @@ class Parts(NamedTuple):
     epoch: int  # images in one
 
 
-def build(config: Experiment, source: data.Source | None = None, devices: list[jax.Device] | None = None) -> Parts:
-    """Puts a run together, on other data or fewer devices than its own if given.
+def ingredients(config: Experiment, source: data.Source | None = None, devices: int | None = None) -> tuple:
+    """(source, model, transformation) that a run is made of, on its own data or that given.
 
-    Raises UserError for a mistake in its configuration, or data that is not prepared.
+    Compiles nothing; raises UserError for a mistake in the configuration, or data that is not prepared.
     """
-    devices = mesh.batch_mesh(devices)
     if config.train.parallel not in ("jit", "pmap"):
         raise UserError(f"train.parallel={config.train.parallel!r}: choose jit or pmap")
-    mesh.check_divides(config.data.batch_size, devices.size, "data.batch_size")
-    mesh.check_divides(config.data.eval_batch_size, devices.size, "data.eval_batch_size")
-    axis = mesh.BATCH if config.train.parallel == "pmap" else None
+    for name in ("batch_size", "eval_batch_size"):
+        mesh.check_divides(getattr(config.data, name), devices or jax.device_count(), f"data.{name}")
     source = source or data.splits(config.data)
-    feed, test_feed = data.batches(config.data, source, config.seed), data.batches(config.data, source)
     options = asdict(config.model)
+    axis = mesh.BATCH if config.train.parallel == "pmap" else None
     model = models.create(options.pop("name"), source.num_classes, axis=axis, **options)
-    tx = optim.sgd(config.optim)
+    return source, model, optim.sgd(config.optim)
+
+
+def build(config: Experiment, source: data.Source | None = None, devices: list[jax.Device] | None = None) -> Parts:
+    """Puts a run together, on other data or fewer devices than its own if given; raises what `ingredients` does."""
+    mesh_of, axis = mesh.batch_mesh(devices), mesh.BATCH if config.train.parallel == "pmap" else None
+    source, model, tx = ingredients(config, source, mesh_of.size)
+    feed, test_feed = data.batches(config.data, source, config.seed), data.batches(config.data, source)
 
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
     image = jax.numpy.zeros((1, *source.train.images.shape[1:]))
     init = lambda key: step.init_state(model, tx, key, image)  # noqa: E731
-    state = jax.jit(init, out_shardings=mesh.whole(devices))(init_key)
-    train_step = step.compile_train(step.train_step(model, tx, feed, step_key, axis), config.train.parallel, devices)
-    test_step = step.compile_evaluate(step.evaluate_step(model, test_feed), devices)
-    arrays, test_arrays = jax.device_put((feed.arrays, test_feed.arrays), mesh.whole(devices))
+    state = jax.jit(init, out_shardings=mesh.whole(mesh_of))(init_key)
+    train_step = step.compile_train(step.train_step(model, tx, feed, step_key, axis), config.train.parallel, mesh_of)
+    test_step = step.compile_evaluate(step.evaluate_step(model, test_feed), mesh_of)
+    arrays, test_arrays = jax.device_put((feed.arrays, test_feed.arrays), mesh.whole(mesh_of))
     evaluate = lambda state: step.evaluate(test_step, state, test_feed, test_arrays)  # noqa: E731
     return Parts(state, train_step, evaluate, arrays, feed.items, feed.images)
 

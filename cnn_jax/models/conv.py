@@ -1,13 +1,19 @@
 """The convolution under every net: XLA's own, except on CPU, where the same values are computed by faster routes."""
 
 import os
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from cnn_jax.config import UserError
+
+Pair = tuple[int, int]
+Pads = tuple[Pair, Pair]
+Operands = tuple[jax.Array, jax.Array]
 
 _NHWC = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
 _CHOICE = os.environ.get("CNN_JAX_CONV", "")
@@ -16,18 +22,18 @@ if _CHOICE not in ("", "xla", "fast"):
 
 
 def convolution(
-    lhs,
-    rhs,
-    window_strides,
-    padding,
-    lhs_dilation=None,
-    rhs_dilation=None,
-    dimension_numbers=None,
-    feature_group_count=1,
-    batch_group_count=1,
-    precision=None,
-    preferred_element_type=None,
-):
+    lhs: jax.Array,
+    rhs: jax.Array,
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    feature_group_count: int = 1,
+    batch_group_count: int = 1,
+    precision: Any = None,
+    preferred_element_type: Any = None,
+) -> jax.Array:
     """`lax.conv_general_dilated`: the same arguments, values (to rounding) and errors; pass it to flax's `nn.Conv`.
 
     On CPU, convolutions of [N, H, W, C] with [h, w, C, O], neither grouped nor dilated, take the routes of this
@@ -71,18 +77,18 @@ def convolution(
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _fast(x, kernel, strides, pads, precision):
+def _fast(x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, precision: Any) -> jax.Array:
     if not _dots(x, kernel):
         return _xla(x, kernel, strides, pads, precision)
     columns = _columns(x, kernel.shape, strides, pads)
     return lax.dot_general(columns, kernel.reshape(-1, kernel.shape[3]), (((3,), (0,)), ((), ())), precision)
 
 
-def _fast_fwd(x, kernel, strides, pads, precision):
+def _fast_fwd(x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, precision: Any) -> tuple[jax.Array, Operands]:
     return _fast(x, kernel, strides, pads, precision), (x, kernel)
 
 
-def _fast_bwd(strides, pads, precision, saved, dy):
+def _fast_bwd(strides: Pair, pads: Pads, precision: Any, saved: Operands, dy: jax.Array) -> Operands:
     x, kernel = saved
     h, w, channels, features = kernel.shape
     # Without this fence XLA computes the whole elementwise chain behind x and dy again inside the transposition for
@@ -114,22 +120,22 @@ def _fast_bwd(strides, pads, precision, saved, dy):
 _fast.defvjp(_fast_fwd, _fast_bwd)
 
 
-def _dots(x, kernel):
-    """Whether one matrix product beats XLA's convolution: pointwise, a map smaller than the kernel, or many channels."""
+def _dots(x: jax.Array, kernel: jax.Array) -> bool:
+    """Whether a matrix product beats XLA's convolution: pointwise, a map smaller than the kernel, many channels."""
     h, w, channels, _ = kernel.shape
     return h * w == 1 or x.shape[1] < h or x.shape[2] < w or channels >= 512
 
 
-def _xla(x, kernel, strides, pads, precision):
+def _xla(x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, precision: Any) -> jax.Array:
     return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=_NHWC, precision=precision)
 
 
-def _columns(x, kernel_shape, strides, pads):
+def _columns(x: jax.Array, kernel_shape: tuple[int, ...], strides: Pair, pads: Pads) -> jax.Array:
     """The input under each output, [N, H', W', h * w * C]: im2col."""
     return lax.concatenate(_taps(x, kernel_shape, strides, pads), 3)
 
 
-def _taps(x, kernel_shape, strides, pads):
+def _taps(x: jax.Array, kernel_shape: tuple[int, ...], strides: Pair, pads: Pads) -> list[jax.Array]:
     """What each tap of the kernel sees of the padded input: h * w arrays [N, H', W', C], row by row."""
     x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (*pads[0], 0), (*pads[1], 0), (0, 0, 0)))
     h, w = kernel_shape[:2]

@@ -1,0 +1,136 @@
+"""launch.py as a user calls it: what it prints, exits with, and leaves; a run killed with kill -9 goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cnn_jax import data, estimate, models
+from cnn_jax.config import from_json
+from experiments import COSTS, STUDIES
+
+ROOT = Path(__file__).parent.parent
+SMOKE = ("--experiment=resnet_degradation", "--preset=smoke", "--set=data.batch_size=8")
+
+
+def command(*words):
+    return [sys.executable, str(ROOT / "launch.py"), *words]
+
+
+def launch(*words, cwd):
+    alone = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}  # one device: compiles fastest
+    return subprocess.run(command(*words), capture_output=True, text=True, cwd=cwd, env=alone, timeout=300)
+
+
+def test_list_shows_every_study_without_importing_jax(tmp_path):
+    code = (
+        "import sys; sys.argv = ['launch.py', '--list']; sys.path.insert(0, sys.argv.pop(0) and %r);"
+        "import launch; launch.FLAGS(['launch.py', '--list']); launch.main(['launch.py']);"
+        "assert not {'jax', 'numpy', 'matplotlib'} & set(sys.modules), 'too much is imported'"
+    ) % str(ROOT)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for name in STUDIES)
+
+
+def test_every_study_tells_its_costs():
+    assert COSTS.keys() == STUDIES.keys()
+
+
+@pytest.mark.parametrize("name, preset", [(name, preset) for name in COSTS for preset in COSTS[name]])
+def test_every_registered_run_names_things_that_are(name, preset):
+    study = STUDIES[name](preset)
+    assert {row.run for row in study.rows} == study.runs.keys()
+    for run in study.runs.values():
+        assert (run.study, study.preset) == (name, preset)
+        assert run.data.name in data.SHAPES and run.model.name in models.MODELS
+        options = {k: v for k, v in vars(run.model).items() if k != "name" and v is not None}
+        assert options.keys() <= set(models.known_options(run.model.name))
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (("--experiment=resnet_degradatoin",), "no such study; nearest: resnet_degradation"),
+        (("--experiment=resnet_degradation", "--run=plan-20"), "no such run in resnet_degradation; nearest: plain-20"),
+        (("--experiment=resnet_degradation", "--preset=labtop"), "no such preset; nearest: laptop"),
+        (("--experiment=resnet_degradation_imagenet",), "has only --preset=paper"),
+        ((*SMOKE, "--data=cifra10"), "no such set; nearest: cifar10"),
+        ((*SMOKE, "--set=model.name=resnet21"), "no such net; nearest: "),
+        ((*SMOKE, "--set=optim.lr=0.1"), "--set optim.lr: no such field; nearest: optim.learning_rate"),
+        ((*SMOKE, "--set=train.steps=many"), "wants an integer, not 'many'"),
+        ((*SMOKE, "--data=cifar10", "--data_dir=nowhere"), "cifar10 is not prepared (looked in nowhere): run `python -m"),
+        ((*SMOKE, "--workdir=/proc/x"), "cannot write to /proc/x"),
+        (("--experiment=resnet_degradation_imagenet", "--preset=paper"), "full-size images"),
+        (("--lst",), "Unknown command line flag 'lst'"),
+        (("--seeds=0", "--list"), "flag --seeds=0"),
+        (("resnet_degradation",), "flags begin with --"),
+        ((), "name a study with --experiment=NAME; --list shows them all"),
+        (("--report", "--workdir=empty"), "study.json"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(words, said, tmp_path):
+    done = launch(*words, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr and done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir()), "something was left behind"
+
+
+def test_a_study_runs_is_skipped_when_finished_and_refuses_another_configuration(tmp_path):
+    words = (*SMOKE, "--run=*-20", "--workdir=here", "--seeds=2")
+    done = launch(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "plain-20" in done.stdout and "ResNet-20" in done.stdout and "report: here/report.html" in done.stdout
+    assert {p.name for p in (tmp_path / "here").iterdir()} >= {"report.md", "report.png", "report.html", "study.json"}
+    runs = {run: [from_json((tmp_path / f"here/{run}/seed{k}/config.json").read_text()) for k in (0, 1)]
+            for run in ("plain-20", "resnet-20")}  # fmt: skip
+    assert [r.seed for r in runs["plain-20"]] == [0, 1] and runs["resnet-20"][0].model.name == "resnet20"
+    assert "train.steps: 64000 -> 2" in runs["plain-20"][0].deviations
+
+    again = launch(*words, cwd=tmp_path)
+    assert again.returncode == 0 and "(0 s)" in again.stdout
+    starts = (tmp_path / "here/plain-20/seed0/starts.jsonl").read_text()
+    assert starts.count("\n") == 1
+
+    other = launch(*words, "--set=optim.momentum=0.5", cwd=tmp_path)
+    assert other.returncode == 2 and "optim.momentum: 0.9 -> 0.5" in other.stderr
+    assert launch("--report", "--workdir=here", cwd=tmp_path).returncode == 0
+
+
+def test_dry_run_tells_configuration_and_cost(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(estimate, "training_rate", lambda: 1e9)
+    run = STUDIES["resnet_degradation"]("paper").runs["resnet-110"]
+    told = "\n".join(estimate.lines(run))
+    assert "parameters: 1,727,962" in told and "steps: 64,000 of 128 images" in told
+    assert "72 days" in told  # 64,000 x 128 x 3 x 252,887,680 at 1e9 a second
+
+
+def killed_in_the_middle(words, workdir, step):
+    """Launches and sends SIGKILL once a line of a later step than `step` is in the log."""
+    alone = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    child = subprocess.Popen(command(*words), cwd=workdir, env=alone, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = workdir / "here/plain-20/seed0/metrics.jsonl"
+    for _ in range(3000):
+        time.sleep(0.02)
+        if log.exists() and any(f'"step": {step}' in line for line in log.read_text().splitlines()):
+            break
+    child.send_signal(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL, "it ended before it could be killed"
+
+
+def test_a_run_killed_with_kill_9_goes_on_from_its_last_checkpoint(tmp_path):
+    every = ("train.steps=60", "train.save_every=5", "train.log_every=5", "train.eval_every=60")
+    words = (*SMOKE, "--run=plain-20", "--workdir=here", *(f"--set={e}" for e in every))
+    killed_in_the_middle(words, tmp_path, step=20)
+    done = launch(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "here/plain-20/seed0"
+    starts = [json.loads(line)["step"] for line in (folder / "starts.jsonl").read_text().splitlines()]
+    assert starts[0] == 0 and 10 <= starts[1] < 60 and starts[1] % 5 == 0
+    steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines() if '"train"' in line]
+    assert steps == list(range(5, 65, 5))

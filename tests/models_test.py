@@ -1,0 +1,153 @@
+"""The nets: parameter counts of the papers, batch norm's groups, and stages in a scan."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnn_jax import models, summary
+from cnn_jax.config import UserError
+from cnn_jax.models import layers
+
+# He et al. 2015: Table 6 and the layer table of Sec. 4.2, option A; Table 1. Computed from those tables.
+CIFAR = {20: 269_722, 32: 464_154, 44: 658_586, 56: 853_018, 110: 1_727_962, 1202: 19_421_274}
+IMAGENET = {
+    "A": {18: 11_515_688, 34: 21_623_848, 50: 22_780_456, 101: 41_772_584, 152: 57_416_232},
+    "B": {18: 11_689_512, 34: 21_797_672, 50: 25_557_032, 101: 44_549_160, 152: 60_192_808},
+    "C": {18: 12_043_816, 34: 22_716_840, 50: 40_128_552, 101: 76_981_288, 152: 107_335_720},
+}
+
+
+@pytest.mark.parametrize("depth", CIFAR)
+def test_cifar_nets_have_the_paper_s_parameters(depth):
+    assert summary.parameters(models.create(f"resnet{depth}", 10), (32, 32, 3)) == CIFAR[depth]
+    if depth <= 110:
+        assert summary.parameters(models.create(f"plain{depth}", 10), (32, 32, 3)) == CIFAR[depth]
+
+
+@pytest.mark.parametrize("shortcut, depth", [(s, d) for s in IMAGENET for d in IMAGENET[s]])
+def test_imagenet_nets_have_the_paper_s_parameters(shortcut, depth):
+    model = models.create(f"resnet{depth}", 1000, shortcut=shortcut)
+    assert summary.parameters(model, (224, 224, 3)) == IMAGENET[shortcut][depth]
+
+
+# He et al. 2015, Table 1: "1.8e9, 3.6e9, 3.8e9, 7.6e9, 11.3e9" multiply-adds.
+@pytest.mark.parametrize("depth, printed", [(18, 1.8e9), (34, 3.6e9), (50, 3.8e9), (101, 7.6e9), (152, 11.3e9)])
+def test_multiply_adds_are_the_paper_s(depth, printed):
+    counted = summary.multiply_adds(models.create(f"resnet{depth}", 1000), (224, 224, 3))
+    assert abs(counted / printed - 1) < 0.03
+
+
+def test_multiply_adds_by_hand():
+    # conv 5x5 "SAME" 28x28x6 of 1 map, conv 5x5 10x10x16 of 6, dense 400-120-84-10
+    by_hand = 28 * 28 * 6 * 25 + 10 * 10 * 16 * 25 * 6 + 400 * 120 + 120 * 84 + 84 * 10
+    assert summary.multiply_adds(models.create("lenet5_modern", 10), (28, 28, 1)) == by_hand
+    assert summary.parameters(models.create("mlp", 10, hidden=(20,)), (8, 8, 1)) == 64 * 20 + 20 + 20 * 10 + 10
+
+
+def images(count, size=8):
+    return jax.random.normal(jax.random.key(1), (count, size, size, 3))
+
+
+@pytest.mark.parametrize("name", ["mlp", "lenet5_modern", "resnet20", "plain20"])
+def test_every_small_net_gives_logits_and_needs_no_batch_to_do_so(name):
+    model = models.create(name, 7)
+    params, stats = model.init(jax.random.key(0), images(1, 16))
+    logits, same = model.apply(params, stats, images(3, 16))
+    assert logits.shape == (3, 7) and same is stats
+    alone, _ = model.apply(params, stats, images(3, 16)[:1])
+    np.testing.assert_allclose(alone, logits[:1], rtol=1e-4, atol=1e-4)
+
+
+def test_initial_weights_have_he_s_variance():
+    kernel = np.asarray(layers.he_normal(jax.random.key(0), (3, 3, 64, 256)))
+    assert abs(kernel.var() / (2 / (9 * 64)) - 1) < 0.02 and abs(kernel.mean()) < 1e-3
+    again = np.asarray(layers.he_normal(jax.random.key(0), (3, 3, 64, 256)))
+    assert np.array_equal(kernel, again) and not np.array_equal(kernel[..., 0], kernel[..., 1])
+
+
+def test_batch_norm_by_hand():
+    x = images(6)
+    norm = layers.BatchNorm(group=2, momentum=0.9)
+    variables = norm.init(jax.random.key(0), x, train=True)
+    y, moved = norm.apply(variables, x, train=True, mutable=["batch_stats"])
+    groups = np.asarray(x).reshape(3, 2, 8, 8, 3)
+    mean, var = groups.mean((1, 2, 3)), groups.var((1, 2, 3))
+    expected = (groups - mean[:, None, None, None]) / np.sqrt(var[:, None, None, None] + 1e-5)
+    np.testing.assert_allclose(y, expected.reshape(x.shape), atol=1e-4)
+    np.testing.assert_allclose(moved["batch_stats"]["mean"], 0.1 * mean.mean(0), atol=1e-6)
+    np.testing.assert_allclose(moved["batch_stats"]["var"], 0.9 + 0.1 * var.mean(0), atol=1e-5)
+    still = norm.apply({"params": variables["params"], **moved}, x, train=False)
+    expected = (x - 0.1 * mean.mean(0)[None, None, None]) / np.sqrt(0.9 + 0.1 * var.mean(0) + 1e-5)[None, None, None]
+    np.testing.assert_allclose(still, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("group", [0, 1, 2, 4, 8, 16])
+def test_batch_norm_s_groups_are_the_same_in_one_place_and_over_eight_devices(group):
+    x = images(16, 4)
+    mean, var = layers.group_moments(x, group)
+    per_device = jax.pmap(lambda x: layers.group_moments(x, group, "batch"), "batch")(x.reshape(8, 2, 4, 4, 3))
+    for whole, parts in zip((mean, var), per_device, strict=True):
+        parts = np.asarray(parts)  # [devices, groups on it, C]
+        span = max(1, (group or 16) // 2)  # devices of one group: each has its row
+        np.testing.assert_allclose(parts[::span].reshape(-1, 3), whole, atol=1e-5)
+
+
+def test_a_batch_norm_group_must_divide_the_batch():
+    with pytest.raises(UserError, match="bn_group=3 does not divide a batch of 8"):
+        layers.group_moments(images(8), 3)
+
+
+def test_zero_padded_shortcut():
+    x = images(2)
+    y = layers.widened(x, 5, 2)
+    assert y.shape == (2, 4, 4, 5) and not y[..., 3:].any()
+    np.testing.assert_array_equal(y[..., :3], x[:, ::2, ::2])
+
+
+def test_a_shortcut_carries_its_input_and_a_plain_net_has_none():
+    """With the last convolution of each block at zero a residual net still sees its input; a plain one does not."""
+    for name, sees in (("resnet20", True), ("plain20", False)):
+        model = models.create(name, 5)
+        params, stats = model.init(jax.random.key(0), images(1))
+        params = {
+            k: v | {"conv2": jax.tree.map(jnp.zeros_like, v["conv2"])} if "block" in k else v for k, v in params.items()
+        }
+        logits, _ = model.apply(params, stats, images(4))
+        assert bool(np.ptp(np.asarray(logits), axis=0).max() > 1e-3) is sees
+
+
+def test_a_scanned_stage_equals_the_loop():
+    loop, scan = (models.create("resnet32", 10, scan_from=n) for n in (1000, 2))
+    params, stats = loop.init(jax.random.key(0), images(1))
+    assert jax.tree.structure(scan.init(jax.random.key(0), images(1))) == jax.tree.structure((params, stats))
+
+    def value(model, params):
+        logits, moved = model.apply(params, stats, images(4), train=True)
+        return (logits**2).sum(), (logits, moved)
+
+    (_, looped), grads = jax.jit(jax.value_and_grad(lambda p: value(loop, p), has_aux=True))(params)
+    (_, scanned), scan_grads = jax.jit(jax.value_and_grad(lambda p: value(scan, p), has_aux=True))(params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-3), looped, scanned)
+    scale = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(grads))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a / scale, b / scale, atol=1e-4), grads, scan_grads)
+
+
+@pytest.mark.parametrize(
+    "name, options, words",
+    [
+        ("resnet21", {}, "no such net; nearest: .*resnet20"),
+        ("mlp", {"shortcut": "A"}, "model.shortcut: mlp has no such option"),
+        ("plain20", {"shortcut": "B"}, "plain20 has no such option"),
+        ("resnet20", {"shortcut": "D"}, "choose A, B or C"),
+        ("mlp", {"activation": "step"}, "known: sigmoid, tanh, relu"),
+    ],
+)
+def test_a_mistake_is_told(name, options, words):
+    with pytest.raises(UserError, match=words):
+        models.create(name, 10, **options).init(jax.random.key(0), images(1))
+
+
+def test_too_small_an_image_names_the_smallest():
+    with pytest.raises(UserError, match="the smallest are 12x12"):
+        models.create("lenet5_modern", 10).init(jax.random.key(0), images(1, 8))

@@ -1,0 +1,92 @@
+"""Schedules and transformations against their formulas."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnn_jax import optim
+from cnn_jax.config import Optim, UserError
+
+PARAMS = {"kernel": jnp.array([[1.0, -2.0]]), "bias": jnp.array([0.5])}
+GRADS = {"kernel": jnp.array([[0.3, 0.1]]), "bias": jnp.array([-0.2])}
+
+
+def rates(config, steps):
+    schedule = optim.schedule(config)
+    return [float(schedule(jnp.int32(step))) for step in steps]
+
+
+def test_schedules_follow_their_formulas():
+    assert rates(Optim(learning_rate=0.3, schedule="constant"), [0, 10**6]) == pytest.approx([0.3, 0.3])
+    paper = Optim(learning_rate=0.1, schedule="step", boundaries=(32_000, 48_000), factor=0.1)
+    steps = [0, 31_999, 32_000, 47_999, 48_000, 63_999]
+    assert rates(paper, steps) == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+    exponential = Optim(learning_rate=0.1, schedule="exponential", decay=0.05)
+    assert rates(exponential, [0, 7, 40]) == pytest.approx([0.1 * np.exp(-0.05 * t) for t in (0, 7, 40)])
+    inverse = Optim(learning_rate=0.1, schedule="inverse_time", decay=0.5)
+    assert rates(inverse, [0, 1, 8]) == pytest.approx([0.1, 0.1 / 1.5, 0.1 / 5])
+
+
+def test_an_unknown_schedule_is_told():
+    with pytest.raises(UserError, match="nearest: exponential"):
+        optim.schedule(Optim(schedule="exponental"))
+
+
+@pytest.mark.parametrize("decay_all", [True, False])
+def test_momentum_and_decay_by_hand(decay_all):
+    """v := m v - lr (g + wd w); w := w + v, with the rate cut between two steps."""
+    config = Optim(learning_rate=0.1, boundaries=(2,), momentum=0.9, weight_decay=0.01, decay_all=decay_all)
+    tx = optim.sgd(config)
+    state, params = tx.init(PARAMS), PARAMS
+    w, v = {k: np.asarray(p) for k, p in PARAMS.items()}, {"kernel": 0.0, "bias": 0.0}
+    for lr in (0.1, 0.1, 0.01, 0.01):
+        updates, state = tx.update(GRADS, state, params, error=jnp.float32(0.5))
+        params = jax.tree.map(jnp.add, params, updates)
+        for k in w:
+            decay = 0.01 if decay_all or k == "kernel" else 0.0
+            v[k] = 0.9 * v[k] - lr * (np.asarray(GRADS[k]) + decay * w[k])
+            w[k] = w[k] + v[k]
+        assert float(optim.current_rate(state)) == pytest.approx(lr)
+    for k in w:
+        np.testing.assert_allclose(params[k], w[k], rtol=1e-5)
+
+
+def test_warm_up_holds_until_the_training_error_is_low_and_never_comes_back():
+    tx = optim.sgd(Optim(learning_rate=0.1, schedule="constant", warmup_error=0.8, warmup_learning_rate=0.01))
+    state, mean, seen = tx.init(PARAMS), 1.0, []
+    errors = [0.9] * 30 + [0.3] * 30 + [0.95] * 60
+    for error in errors:
+        _, state = tx.update(GRADS, state, PARAMS, error=jnp.float32(error))
+        seen.append(float(optim.current_rate(state)))
+    for ended, error in enumerate(errors):
+        mean = 0.98 * mean + 0.02 * error
+        if mean < 0.8:
+            break
+    assert 30 < ended < 60
+    assert seen[:ended] == pytest.approx([0.01] * ended) and seen[ended:] == pytest.approx([0.1] * (120 - ended))
+
+
+def test_no_warm_up_unless_asked_for():
+    tx = optim.sgd(Optim(learning_rate=0.1, schedule="constant"))
+    _, state = tx.update(GRADS, tx.init(PARAMS), PARAMS, error=jnp.float32(1.0))
+    assert float(optim.current_rate(state)) == pytest.approx(0.1)
+
+
+def test_plateau_cuts_after_patience_evaluations_without_a_better_error():
+    tx = optim.sgd(Optim(learning_rate=0.1, schedule="plateau", factor=0.1, patience=2))
+    state, seen = tx.init(PARAMS), []
+    for error in (0.9, 0.8, 0.8, 0.85, 0.7, 0.75, 0.72, 0.71, 0.71):
+        state = optim.observe(state, error)
+        _, state = tx.update(GRADS, state, PARAMS, error=jnp.float32(0.5))
+        seen.append(float(optim.current_rate(state)))
+    assert seen == pytest.approx([0.1, 0.1, 0.1, 0.01, 0.01, 0.01, 0.001, 0.001, 1e-4])
+
+
+def test_evaluations_do_not_move_other_schedules():
+    tx = optim.sgd(Optim(learning_rate=0.1, schedule="constant", patience=1))
+    state = tx.init(PARAMS)
+    for _ in range(5):
+        state = optim.observe(state, 0.9)
+    _, state = tx.update(GRADS, state, PARAMS, error=jnp.float32(0.5))
+    assert float(optim.current_rate(state)) == pytest.approx(0.1)

@@ -1,0 +1,123 @@
+"""The step: the same numbers on one device and on eight, as jit and as pmap; evaluation counts each image once."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnn_jax import data, step, train
+from cnn_jax.config import Data, Experiment, Model, Optim, Train, UserError
+
+DATA = Data(name="fake", batch_size=32, eval_batch_size=8, pad=1)
+
+
+def trained(steps=3, devices=None, parallel="jit", **model):
+    config = Experiment(
+        data=DATA,
+        model=Model(**({"name": "resnet20", "bn_group": 8, "scan_from": 2} | model)),
+        optim=Optim(schedule="constant", learning_rate=0.02),
+        train=Train(parallel=parallel),
+    )
+    parts = train.build(config, devices=jax.devices()[:devices] if devices else None)
+    state, items = parts.state, parts.items(0)
+    for _ in range(steps):
+        state = parts.train_step(state, parts.arrays, next(items))
+    return jax.device_get(state), parts.evaluate(state)
+
+
+@pytest.fixture(scope="module")
+def on_one_device():
+    return trained(devices=1)
+
+
+@pytest.mark.parametrize("devices, parallel", [(8, "jit"), (8, "pmap"), (2, "pmap")])
+def test_eight_devices_train_to_the_numbers_of_one(devices, parallel, on_one_device):
+    """Groups of 8 images: within a device of 16, on two of 4. Float32 sums in another order differ by rounding."""
+    state, found = trained(devices=devices, parallel=parallel)
+    expected, expected_found = on_one_device
+    assert int(state.step) == int(expected.step) == 3
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4), state.params, expected.params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4), state.stats, expected.stats)
+    assert found["images"] == 40 and found["loss"] == pytest.approx(expected_found["loss"], rel=1e-3)
+
+
+def test_the_statistics_group_matters(on_one_device):
+    """What the test above would miss if bn_group were ignored: another group gives other numbers."""
+    state, _ = trained(devices=1, bn_group=32)
+    difference = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), state.params, on_one_device[0].params)
+    assert max(jax.tree.leaves(difference)) > 1e-2
+
+
+def counted(batch, images=10):
+    """Metrics of the first `images` test images of the digits, evaluated in batches of `batch`."""
+    source = data.load("digits")
+    few = source._replace(test=data.Split(*(column[:images] for column in source.test)))
+    config = Experiment(data=Data(name="digits", eval_batch_size=batch), model=Model(name="resnet20", scan_from=2))
+    parts = train.build(config, few, devices=jax.devices()[:1])
+    return parts.evaluate(parts.state)
+
+
+def test_ten_images_at_batch_4_give_exactly_the_metrics_of_batch_10():
+    assert counted(4) == counted(10)
+    assert counted(4)["images"] == 10
+
+
+def test_evaluation_is_the_mean_over_images_by_hand():
+    source = data.load("fake")
+    config = Experiment(data=Data(name="fake", eval_batch_size=24), model=Model(name="mlp"))
+    parts = train.build(config)
+    parts.evaluate(parts.state)
+    x = (source.test.images - source.train.images.mean(0)).astype(np.float32).reshape(40, -1) / 255
+    params = jax.device_get(parts.state.params)
+    hidden = np.maximum(x @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"], 0)
+    logits = hidden @ params["Dense_1"]["kernel"] + params["Dense_1"]["bias"]
+    logits = logits.astype(np.float64)
+    right = logits[np.arange(40), source.test.labels]
+    found = parts.evaluate(parts.state)
+    assert found["loss"] == pytest.approx(float(np.mean(np.log(np.exp(logits).sum(1)) - right)), rel=1e-4)
+    assert found["error"] == pytest.approx(float(np.mean(logits.argmax(1) != source.test.labels)))
+
+
+def test_a_loss_that_is_not_finite_is_remembered_by_its_first_step():
+    config = Experiment(data=DATA, model=Model(name="mlp"), optim=Optim(learning_rate=1e30, schedule="constant"))
+    parts = train.build(config)
+    state, items, losses = parts.state, parts.items(0), []
+    for _ in range(5):
+        before = float(state.sums["loss"])
+        state = parts.train_step(state, parts.arrays, next(items))
+        losses.append(float(state.sums["loss"]) - before)
+    assert int(state.nan_step) == next(i for i, loss in enumerate(losses) if not np.isfinite(loss))
+
+
+def test_the_sums_are_of_every_step():
+    config = Experiment(data=DATA, model=Model(name="mlp"), optim=Optim(learning_rate=0.0001, weight_decay=0.0))
+    parts = train.build(config)
+    state, items = parts.state, parts.items(0)
+    for _ in range(3):  # an epoch of 96 images
+        state = parts.train_step(state, parts.arrays, next(items))
+    assert int(state.sums["steps"]) == 3
+    assert 0.5 < float(state.sums["error"]) / 3 <= 1  # next to nothing was learnt
+    assert float(state.sums["loss"]) / 3 == pytest.approx(np.log(10), rel=0.5)
+
+
+def test_cross_entropy_and_error_by_hand():
+    logits = jnp.array([[2.0, 0.0, -1.0], [0.0, 1.0, 3.0]])
+    labels = jnp.array([0, 1], jnp.int32)
+    by_hand = [np.log(np.exp([2, 0, -1]).sum()) - 2, np.log(np.exp([0, 1, 3]).sum()) - 1]
+    np.testing.assert_allclose(step.losses(logits, labels), by_hand, rtol=1e-5)
+    assert step.wrong(logits, labels).tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"data": Data(name="fake", batch_size=30)}, "data.batch_size=30 does not divide over 8 devices: set it to 24 or 32"),
+        ({"data": Data(name="fake", eval_batch_size=4, batch_size=8)}, "data.eval_batch_size=4 .* set it to 8"),
+        ({"data": DATA, "train": Train(parallel="pjit")}, "choose jit or pmap"),
+        ({"data": DATA, "model": Model(name="resnet20", bn_group=5)}, "bn_group=5 does not divide a batch of 32"),
+    ],
+)
+def test_a_mistake_is_told(change, words):
+    with pytest.raises(UserError, match=words):
+        parts = train.build(Experiment(**change))
+        parts.train_step(parts.state, parts.arrays, next(parts.items(0)))

@@ -1,0 +1,143 @@
+"""A run and its files: cut and continued bit for bit, skipped when finished, never overwritten."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from cnn_jax import checkpoint, log, train
+from cnn_jax.config import Data, Experiment, Model, Optim, Train, UserError, from_json
+
+# A plateau that is met, momentum, augmentation, an epoch of three steps, log intervals that a cut falls into.
+RUN = Experiment(
+    name="net",
+    data=Data(name="fake", batch_size=32, eval_batch_size=40, pad=1),
+    model=Model(name="mlp", hidden=(16,)),
+    optim=Optim(learning_rate=0.05, schedule="plateau", patience=1),
+    train=Train(steps=12, log_every=5, eval_every=6, save_every=2),
+)
+TIMES = ("images_per_s", "data_time", "step_time")
+
+
+def lines(workdir):
+    return [{k: v for k, v in e.items() if k not in TIMES} for e in log.events(workdir / "net/seed0")]
+
+
+def final(workdir, run=RUN):
+    parts = train.build(run)
+    with checkpoint.manager(workdir / "net/seed0") as checkpoints:
+        return jax.device_get(checkpoint.restore(checkpoints, parts.state))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("whole")
+    return workdir, train.run(RUN, workdir)
+
+
+def test_a_run_leaves_its_files(whole):
+    workdir, found = whole
+    folder = workdir / "net/seed0"
+    assert from_json((folder / "config.json").read_text()) == RUN
+    events = log.events(folder)
+    assert [(e["event"], e["step"]) for e in events if e["event"] != "train"] == [("eval", 6), ("eval", 12), ("end", 12)]
+    assert [e["step"] for e in events if e["event"] == "train"] == [2, 4, 5, 6, 8, 10, 12]
+    train_keys = {"event", "step", "epoch", "loss", "error", "lr", *TIMES}
+    assert all(set(e) == train_keys for e in events if e["event"] == "train")
+    assert found == next(e for e in reversed(events) if e["event"] == "eval") and found["images"] == 40
+    start = json.loads((folder / "starts.jsonl").read_text())
+    assert set(start) == {"step", "time", "commit", "hardware", "versions"}
+    assert list((folder / "tensorboard").glob("events*"))
+    assert events[-3]["epoch"] == pytest.approx(12 * 32 / 96)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("cut", [1, 3, 7, 11])
+def test_a_run_cut_at_any_step_and_continued_is_bit_identical(cut, whole, tmp_path, monkeypatch):
+    workdir, _ = whole
+    build = train.build
+
+    def dying(config):
+        parts = build(config)
+
+        def step(state, arrays, item):
+            if int(state.step) == cut:
+                raise Killed
+            return parts.train_step(state, arrays, item)
+
+        return parts._replace(train_step=step)
+
+    monkeypatch.setattr(train, "build", dying)
+    with pytest.raises(Killed):
+        train.run(RUN, tmp_path)
+    monkeypatch.undo()
+    train.run(RUN, tmp_path)
+    assert lines(tmp_path) == lines(workdir)
+    continued, straight = final(tmp_path), final(workdir)
+    assert jax.tree.structure(continued) == jax.tree.structure(straight)
+    for a, b in zip(jax.tree.leaves(continued), jax.tree.leaves(straight), strict=True):
+        assert a.tobytes() == b.tobytes()
+    assert len((tmp_path / "net/seed0/starts.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_finished_run_is_not_repeated(whole, monkeypatch):
+    workdir, found = whole
+    monkeypatch.setattr(train, "build", None)  # would raise
+    assert train.run(RUN, workdir) == found
+
+
+def test_a_torn_last_line_is_forgotten(whole, tmp_path):
+    folder = tmp_path / "net/seed0"
+    folder.mkdir(parents=True)
+    (folder / "metrics.jsonl").write_text('{"event": "train", "step": 1}\n{"event": "tra')
+    assert log.events(folder) == [{"event": "train", "step": 1}]
+
+
+def test_the_best_and_the_last_checkpoints_are_kept(whole):
+    workdir, _ = whole
+    errors = {e["step"]: e["error"] for e in log.events(workdir / "net/seed0") if e["event"] == "eval"}
+    with checkpoint.manager(workdir / "net/seed0") as checkpoints:
+        assert checkpoints.latest_step() == 12
+        assert errors[checkpoints.best_step()] == min(errors.values())
+        assert set(checkpoints.all_steps()) == {10, 12, checkpoints.best_step()}
+
+
+def test_a_folder_of_another_configuration_is_refused_and_kept(whole):
+    workdir, _ = whole
+    before = (workdir / "net/seed0/config.json").read_bytes()
+    other = dataclasses.replace(RUN, optim=dataclasses.replace(RUN.optim, learning_rate=0.01))
+    with pytest.raises(UserError, match=r"another configuration \(optim.learning_rate: 0.05 -> 0.01\)"):
+        train.run(other, workdir)
+    assert (workdir / "net/seed0/config.json").read_bytes() == before
+
+
+def test_where_it_runs_is_not_what_it_is(whole):
+    workdir, found = whole
+    elsewhere = dataclasses.replace(
+        RUN, data=dataclasses.replace(RUN.data, dir="/x"), train=dataclasses.replace(RUN.train, parallel="pmap")
+    )
+    assert train.run(elsewhere, workdir) == found
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(tmp_path):
+    # The rate jumps at step 4 to where the loss overflows, after a checkpoint at step 4.
+    exploding = dataclasses.replace(
+        RUN, optim=Optim(learning_rate=0.01, boundaries=(4,), factor=1e30), train=dataclasses.replace(RUN.train, steps=20)
+    )
+    with pytest.raises(UserError, match=r"net: the loss is not finite at step \d+; step 4 is saved in"):
+        train.run(exploding, tmp_path)
+    last = log.events(tmp_path / "net/seed0")[-1]
+    assert last["event"] == "nan" and 4 < last["step"] < 8
+    good = final(tmp_path, exploding)
+    assert int(good.step) == 4 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(good.params))
+
+
+def test_an_unwritable_workdir_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write to .* choose another --workdir"):
+        train.run(RUN, tmp_path / "file")
