@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 # The first interpreter that answers; another one: make setup PYTHON=/path/to/python3
 PYTHON ?= $(shell for p in python3.12 python3.13 python3.11 python3; do \
-	$$p -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$p && break; done)
+	$$p -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$p && break; done)
 
 setup: $(VENV)/ready
 

@@ -134,6 +134,7 @@ def write_study(whole: Study, folder: Path) -> None:
         "name": whole.name,
         "title": whole.title,
         "paper": whole.paper,
+        "paper_data": whole.paper_data,
         "preset": whole.preset,
         "data": next(iter(whole.runs.values())).data.name,
         "command": shlex.join(["python", "launch.py", *given]),

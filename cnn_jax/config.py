@@ -107,6 +107,7 @@ class Study:
     name: str
     title: str
     paper: str
+    paper_data: str  # the data set of the paper's figures: a difference from other data's means nothing
     preset: str
     runs: dict[str, Experiment]
     rows: tuple[Row, ...]

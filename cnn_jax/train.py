@@ -1,10 +1,11 @@
 """run(experiment, workdir): one training run from its configuration to its files, continued where it was cut off."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import orbax.checkpoint as ocp
@@ -68,9 +69,8 @@ def build(config: Experiment, source: data.Source | None = None, devices: list[j
     feed, test_feed = data.batches(config.data, source, config.seed), data.batches(config.data, source)
 
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
-    image = jax.numpy.zeros((1, *source.train.images.shape[1:]))
-    init = lambda key: step.init_state(model, tx, key, image)  # noqa: E731
-    state = jax.jit(init, out_shardings=mesh.whole(mesh_of))(init_key)
+    image = jax.ShapeDtypeStruct((1, *source.train.images.shape[1:]), "float32")
+    state = jax.device_put(step.init_state(model, tx, init_key, image), mesh.whole(mesh_of))
     train_step = step.compile_train(step.train_step(model, tx, feed, step_key, axis), config.train.parallel, mesh_of)
     test_step = step.compile_evaluate(step.evaluate_step(model, test_feed), mesh_of)
     arrays, test_arrays = jax.device_put((feed.arrays, test_feed.arrays), mesh.whole(mesh_of))
@@ -105,11 +105,14 @@ def _loop(
             drawn = now()
         if logs:
             here = {"step": k, "epoch": round(k * batch / parts.epoch, 4)}
+            if (bad := int(state.nan_step)) >= 0:
+                _stop(experiment, bad, checkpoints, write)
             state = _log(here, state, batch, k - counted, now() - since, waited, write, bar)
-            _stop_if_nan(experiment, state, checkpoints, write)
             error = None
             if evaluates:
                 found = parts.evaluate(state)
+                if not math.isfinite(found["loss"]):
+                    _stop(experiment, k, checkpoints, write)
                 write("eval", **here, **found)
                 error = found["error"]
                 state = state.replace(opt=optim.observe(state.opt, error))
@@ -142,14 +145,12 @@ def _log(
     return state.replace(sums=jax.tree.map(jax.numpy.zeros_like, state.sums))
 
 
-def _stop_if_nan(
-    experiment: Experiment, state: step.State, checkpoints: ocp.CheckpointManager, write: log.Write
-) -> None:
-    """Raises UserError if a loss was not finite. This comes before each save: what is saved is older, and good."""
-    if (bad := int(state.nan_step)) < 0:
-        return
+def _stop(experiment: Experiment, bad: int, checkpoints: ocp.CheckpointManager, write: log.Write) -> NoReturn:
+    """Ends a run whose loss is not finite after `bad` updates; the last checkpoint from before that is kept."""
     write("nan", step=bad)
     checkpoints.wait_until_finished()
+    for saved in [s for s in checkpoints.all_steps() if s >= bad]:
+        checkpoints.delete(saved)  # the state that gave such a loss, saved before it did
     good = checkpoints.latest_step()
     kept = f"step {good} is saved in {checkpoints.directory}" if good else "nothing was saved before it"
     raise UserError(

@@ -3,6 +3,7 @@
 import os
 import re
 import statistics
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +53,11 @@ def _sheet(study: dict, nets: list[Net]) -> Sheet:
     done = sum(run.finished for run in runs)
     metrics = list(dict.fromkeys(metric for net in nets for metric in net.paper)) or ["error"]
     common, marks = _deviations(nets)
-    notes = [("Sources", text)] if (text := _sources(nets)) else []
+    data, printed_on = study.get("data", ""), study.get("paper_data") or study.get("data", "")
+    notes = []
+    if data != printed_on:  # two measurements of different things have no difference
+        notes = [("Data", f"the paper's figures are of {printed_on}, ours of {data}: no difference can be taken")]
+    notes += [("Sources", text)] if (text := _sources(nets)) else []
     notes += [("All runs", "; ".join(common))] if common else []
     notes += [(mark, deviation) for deviation, mark in marks.items()]
     notes += [("Note", str(note)) for note in study.get("notes", ())]
@@ -61,13 +66,11 @@ def _sheet(study: dict, nets: list[Net]) -> Sheet:
         facts=_facts(study, [start for run in runs for start in run.starts]),
         progress=f"{done} of {len(runs)} runs finished",
         states=tuple((net.label, _kind(net), _state(net.runs)) for net in nets),
-        columns=_columns(metrics),
-        cells=tuple(_cells(net, metrics, marks) for net in nets),
+        columns=_columns(metrics, *(("", "") if data == printed_on else (f", {printed_on}", f", {data}"))),
+        cells=tuple(_cells(net, metrics, marks, data == printed_on) for net in nets),
         notes=tuple(notes),
         missing=tuple(
-            f"{net.label} ({net.run}): {_state(rest)}"
-            for net in nets
-            if (rest := [run for run in net.runs if not run.finished])
+            f"{net.run}: {_state(rest, net)}" for net in nets if (rest := [run for run in net.runs if not run.finished])
         ),
         command=study["command"],
         configs=tuple(
@@ -92,16 +95,16 @@ def _facts(study: dict, starts: list[dict]) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _listed(values) -> str:
+def _listed(values: Iterable[str]) -> str:
     return "; ".join(value for value in dict.fromkeys(values) if value)
 
 
-def _state(runs) -> str:
-    """'finished', or 'seeds 0, 1: finished; seed 2: not started' where the study has several seeds."""
+def _state(runs: Sequence[Run], net: Net) -> str:
+    """'finished', or 'seeds 0, 1: finished; seed 2: not started' where the net has several seeds."""
     seeds: dict[str, list[int]] = {}
     for run in runs:
         seeds.setdefault(run.state, []).append(run.seed)
-    if len(runs) == 1 and runs[0].seed == 0:
+    if len(net.runs) == 1:
         return runs[0].state
     return "; ".join(f"seed{'s' * (len(s) > 1)} {', '.join(map(str, s))}: {state}" for state, s in seeds.items())
 
@@ -109,27 +112,29 @@ def _state(runs) -> str:
 def _kind(net: Net) -> str:
     if any("NaN" in run.state for run in net.runs):
         return "bad"
-    started = [run for run in net.runs if run.starts]
-    return "ok" if all(run.finished for run in net.runs) else "part" if started else "none"
+    if all(run.finished for run in net.runs):
+        return "ok"
+    return "none" if all(run.state == "not started" for run in net.runs) else "part"
 
 
-def _columns(metrics: list[str]) -> tuple[str, ...]:
+def _columns(metrics: list[str], printed_on: str, data: str) -> tuple[str, ...]:
     columns = ["net"]
     for metric in metrics:
         top = re.fullmatch(r"error_top(\d+)", metric)
         name = f"top-{top[1]} error: " if top else f"{metric.replace('_', ' ')}: "
         name = "" if metrics == ["error"] else name
-        columns += [f"{name}paper (%)", f"{name}ours (%)", f"{name}difference (points)"]
+        columns += [f"{name}paper{printed_on} (%)", f"{name}ours{data} (%)", f"{name}difference (points)"]
     return (*columns, "training error (%)", "seeds", "iterations", "deviations")
 
 
-def _cells(net: Net, metrics: list[str], marks: dict[str, str]) -> tuple[str, ...]:
+def _cells(net: Net, metrics: list[str], marks: dict[str, str], comparable: bool) -> tuple[str, ...]:
     cells = [net.label]
     finished = [run for run in net.runs if run.finished]
     for metric in metrics:
         printed, finals = net.paper.get(metric), _finals(net, "evals", metric)
         cells += [DASH if printed is None else str(printed), _ours(net, "evals", metric)]
-        cells.append(_signed(statistics.mean(finals) - printed) if finals and printed is not None else DASH)
+        difference = finals and printed is not None and comparable
+        cells.append(_signed(statistics.mean(finals) - printed) if difference else DASH)
     counts = f"{len(finished)}" if len(finished) == len(net.runs) else f"{len(finished)} of {len(net.runs)}"
     steps = _listed(f"{run.steps:,}" for run in net.runs if run.steps)
     own = [mark for deviation, mark in marks.items() if deviation in _deviating(net)]
@@ -190,7 +195,7 @@ def _sources(nets: list[Net]) -> str:
     for net in nets:
         if net.source:
             rows.setdefault(net.source, []).append(net.label)
-    return "; ".join(f"{source}: {', '.join(labels)}" for source, labels in rows.items())
+    return "; ".join(f"{', '.join(labels)}: {source}" for source, labels in rows.items())
 
 
 def _panels(nets: list[Net]) -> list[Panel]:
@@ -210,8 +215,13 @@ def _panels(nets: list[Net]) -> list[Panel]:
     ]
 
 
-def _remark(runs: tuple[Run, ...]) -> str:
-    return "" if any(run.finished for run in runs) else f"({_state(runs)})"
+def _remark(runs: Sequence[Run]) -> str:
+    if any(run.finished for run in runs):
+        return ""
+    furthest = max(runs, key=lambda run: run.reached)
+    if furthest.state == "not started":
+        return "(not started)"
+    return f"({'NaN at' if 'NaN' in furthest.state else 'to'} step {furthest.reached:,})"
 
 
 def _curve(net: Net, kind: str) -> tuple[tuple[int, float, float, float], ...]:

@@ -6,6 +6,7 @@ import textwrap
 from dataclasses import dataclass
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -13,6 +14,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 # Okabe and Ito's colours for every kind of colour vision, less those that vanish on black or on white.
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8c8c8c")
 INK, GRID = "#24292f", "#8c959f"
+DASHES = (0, (3, 1.5))
 STYLE = {
     "font.size": 10,
     "text.color": INK,
@@ -76,7 +78,9 @@ def png(title: str, panels: list[Panel]) -> bytes:
     with matplotlib.rc_context(STYLE):
         columns = min(3, len(panels))
         rows = -(-len(panels) // columns)
-        figure = Figure(figsize=(max(6.5, 5.2 * columns), 4.3 * rows + 0.5), dpi=200, layout="constrained")
+        size = (max(6.5, 5.2 * columns), rows * _height(panels) + 0.7)
+        figure = Figure(size, dpi=200, layout="constrained")
+        figure.get_layout_engine().set(h_pad=0.08, w_pad=0.08)
         figure.suptitle(textwrap.fill(title, max(60, 48 * columns)), fontsize=13, fontweight="bold")
         grid = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
         for i, axes in enumerate(grid):
@@ -90,12 +94,18 @@ def png(title: str, panels: list[Panel]) -> bytes:
 
 def svgs(panels: list[Panel]) -> list[str]:
     """A <svg> element a panel on the same scales, without a background and in the page's text colour."""
-    return [_svg(panel, _limits(panels), f"panel{i}-") for i, panel in enumerate(panels)]
+    size = (5.2, _height(panels))
+    return [_svg(panel, _limits(panels), size, f"panel{i}-") for i, panel in enumerate(panels)]
 
 
-def _svg(panel: Panel, limits: tuple[float, float], prefix: str) -> str:
+def _height(panels: list[Panel]) -> float:
+    """Inches a panel takes with its legend of two columns below it."""
+    return 3.9 + 0.22 * max(-(-len(panel.curves) // 2) for panel in panels)
+
+
+def _svg(panel: Panel, limits: tuple[float, float], size: tuple[float, float], prefix: str) -> str:
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.2, 4.0), layout="constrained")
+        figure = Figure(size, layout="constrained")
         axes = figure.subplots()
         _draw(axes, panel, limits)
         axes.set_ylabel("error (%)")
@@ -116,28 +126,24 @@ def _limits(panels: list[Panel]) -> tuple[float, float]:
     return max(last, 1), min(100, 1.04 * max(top, 1))
 
 
-def _draw(axes, panel: Panel, limits: tuple[float, float]) -> None:
-    names = []
+def _draw(axes: Axes, panel: Panel, limits: tuple[float, float]) -> None:
     for c in panel.curves:
-        for points, line in ((c.train, {"lw": 1, "ls": (0, (3, 1.5)), "alpha": 0.85}), (c.test, {"lw": 2.4})):
+        for points, line in ((c.train, {"lw": 1, "ls": DASHES, "alpha": 0.85}), (c.test, {"lw": 2.4})):
             if not points:
                 continue
             steps, mean, least, largest = zip(*points, strict=True)
             axes.plot(steps, mean, color=c.colour, marker="o" if len(points) == 1 else None, **line)
             if least != largest:
                 axes.fill_between(steps, least, largest, color=c.colour, alpha=0.18, lw=0)
-        if c.train or c.test:
-            names.append((Line2D([], [], color=c.colour, lw=2.4), f"{c.label} {c.remark}".strip()))
-    axes.set(title=panel.title, xlabel="iterations", xlim=(0, limits[0]), ylim=(0, limits[1]))
+    axes.set(title=panel.title, xlabel="iterations", xlim=(0, 1.01 * limits[0]), ylim=(0, limits[1]))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
     axes.tick_params(length=0, labelleft=True)
-    if names:
-        axes.legend(*zip(*names, strict=True), loc="upper right", frameon=False, fontsize=9)
-    else:
-        axes.text(0.5, 0.5, "no run yet", transform=axes.transAxes, ha="center", va="center")
+    handles = [Line2D([], [], color=c.colour, lw=2.4) for c in panel.curves]
+    names = [f"{c.label} {c.remark}".strip() for c in panel.curves]
+    axes.legend(handles, names, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False, fontsize=9)
 
 
 def _styles() -> list[Line2D]:
     test = Line2D([], [], color=INK, lw=2.4, label="test error")
-    return [test, Line2D([], [], color=INK, lw=1, ls=(0, (3, 1.5)), label="training error")]
+    return [test, Line2D([], [], color=INK, lw=1, ls=DASHES, label="training error")]

@@ -1,7 +1,8 @@
-"""A report's words and table as Markdown, as plain text for a terminal, and as one HTML page that needs no other file."""
+"""A report's words and table as Markdown, as plain text for a terminal, and as one self-contained HTML page."""
 
 import html
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -28,8 +29,8 @@ CAPTION = (
 )
 EXPLAINED = (
     "Errors in %, mean ± sample standard deviation over the finished seeds at their last evaluation; the difference "
-    "is ours - paper in percentage points, — where the paper prints no figure or no run has finished; the training "
-    "error is the last one logged."
+    "is ours minus the paper's in percentage points, — where the paper prints no figure, no run has finished, or the "
+    "data are not the paper's; the training error is the last one logged."
 )
 
 
@@ -68,7 +69,7 @@ def _md(value: str) -> str:
     return re.sub(r"([\\`*\[\]|])", r"\\\1", " ".join(value.split())).replace("&", "&amp;").replace("<", "&lt;")
 
 
-def _md_row(cells) -> str:
+def _md_row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
@@ -119,12 +120,7 @@ def page(sheet: Sheet, svgs: list[str]) -> str:
     if sheet.missing:
         lines = "".join(f"<li>{e(line)}</li>" for line in sheet.missing)
         missing = f"<h2>Missing</h2>\n<ul>{lines}</ul>\n<p>To complete them:</p><pre>{e(sheet.command)}</pre>"
-    configs = "".join(
-        f"<details><summary>{e(net)}</summary>"
-        + ("".join(f"<p><code>{e(path)}</code></p><pre>{e(json)}</pre>" for path, json in files) or "<p>not started</p>")
-        + "</details>\n"
-        for net, files in sheet.configs
-    )
+    configs = "".join(map(_config, sheet.configs))
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -157,6 +153,12 @@ def page(sheet: Sheet, svgs: list[str]) -> str:
 
 def _fact(name: str, value: str) -> str:
     return f"<code>{html.escape(value)}</code>" if name == "command" else html.escape(value)
+
+
+def _config(net_files: tuple[str, tuple[tuple[str, str], ...]]) -> str:
+    net, files = net_files
+    files = "".join(f"<p><code>{html.escape(path)}</code></p><pre>{html.escape(json)}</pre>" for path, json in files)
+    return f"<details><summary>{html.escape(net)}</summary>{files or '<p>not started</p>'}</details>\n"
 
 
 def _th(net: str) -> str:

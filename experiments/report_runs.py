@@ -12,7 +12,7 @@ NEEDED = {"study.json": ("name", "title", "rows", "command", "seeds"), "row": ("
 
 @dataclass(frozen=True)
 class Run:
-    """One seed's run: its settings as written, and its events up to the last start and after it."""
+    """One seed's run: its settings as written, its launches, and what it logged."""
 
     seed: int
     path: str  # of its folder, in the study's
@@ -21,6 +21,7 @@ class Run:
     starts: tuple[dict, ...]
     train: dict[int, dict]  # iteration -> event
     evals: dict[int, dict]
+    reached: int  # the last iteration that left an event
     state: str  # finished | cut off at step k of n | stopped by NaN at step k | not started
 
     @property
@@ -86,49 +87,35 @@ def _run(workdir: Path, path: str, seed: int) -> Run:
     config = workdir / path / "config.json"
     text = config.read_bytes() if config.is_file() else b""
     settings = _object(config, text) if text else {}
-    log = workdir / path / "metrics.jsonl"
-    events = _events(log) if log.is_file() else []
-    starts = tuple(e for e in events if e["event"] == "start")
-    events = _as_resumed(events)
+    starts = _lines(workdir / path / "starts.jsonl", {})
+    events = _lines(workdir / path / "metrics.jsonl", {"event": str, "step": int})
     train, evals = ({e["step"]: e for e in events if e["event"] == kind} for kind in ("train", "eval"))
-    state = _state(events, settings.get("train", {}).get("steps"))
-    return Run(seed, path, text.decode(), settings, starts, train, evals, state)
+    reached = max((e["step"] for e in events), default=0)
+    state = _state(events, reached, settings.get("train", {}).get("steps")) if starts or events else "not started"
+    return Run(seed, path, text.decode(), settings, tuple(starts), train, evals, reached, state)
 
 
-def _events(path: Path) -> list[dict[str, Any]]:
-    """A log's events. Its last line may be torn, by a crash while it was written; any other must be whole."""
-    lines = path.read_bytes().split(b"\n")
+def _lines(path: Path, wanted: dict[str, type]) -> list[dict[str, Any]]:
+    """A log's objects. Its last line may be torn, by a crash while it was written; any other must be whole."""
+    lines = path.read_bytes().split(b"\n") if path.is_file() else [b""]
     if lines[-1]:
         try:
             json.loads(lines[-1])
         except ValueError:
             lines.pop()
-    events = []
+    found = []
     for number, line in enumerate(lines, 1):
         if line.strip():
             where = f", line {number},"
-            event = _object(path, line, where)
-            if not ("event" in event and isinstance(event.get("step"), int)):
-                raise UserError(f"{path}{where} has no event or no step; restore the file, or run it again elsewhere")
-            events.append(event)
-    return events
+            found.append(_object(path, line, where))
+            if wrong := [name for name, kind in wanted.items() if not isinstance(found[-1].get(name), kind)]:
+                raise UserError(f"{path}{where} has no {wrong[0]}; delete the line, or its folder and run it again")
+    return found
 
 
-def _as_resumed(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The events of the run that counts: a start at step s undoes all that was logged after s, and a NaN."""
-    kept: list[dict[str, Any]] = []
-    for event in events:
-        if event["event"] == "start":
-            kept = [k for k in kept if k["step"] <= event["step"] and k["event"] != "nan"]
-        kept.append(event)
-    return sorted(kept, key=lambda event: event["step"])
-
-
-def _state(events: list[dict[str, Any]], steps: int | None) -> str:
-    if not events:
-        return "not started"
+def _state(events: list[dict[str, Any]], reached: int, steps: int | None) -> str:
     if any(e["event"] == "end" and e["step"] >= (steps or 0) for e in events):
         return "finished"
     if nan := [e["step"] for e in events if e["event"] == "nan"]:
-        return f"stopped by NaN at step {nan[0]:,}"
-    return f"cut off at step {events[-1]['step']:,}" + (f" of {steps:,}" if steps else "")
+        return f"stopped by NaN at step {nan[-1]:,}"
+    return f"cut off at step {reached:,}" + (f" of {steps:,}" if steps else "")

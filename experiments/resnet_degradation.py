@@ -85,6 +85,7 @@ def cifar(preset: str) -> Study:
         name="resnet_degradation",
         title="Degradation of plain nets, and residual nets without it",
         paper="He, Zhang, Ren, Sun 2015 (arXiv:1512.03385), Sec. 4.2, Table 6 and Figure 6",
+        paper_data="cifar10",
         preset=preset,
         runs=runs,
         rows=tuple(_cifar_row(family, d) for family, d in depths),
@@ -111,6 +112,7 @@ def imagenet(preset: str) -> Study:
         name="resnet_degradation_imagenet",
         title="Degradation of plain nets on ImageNet, and residual nets without it",
         paper="He, Zhang, Ren, Sun 2015 (arXiv:1512.03385), Sec. 4.1, Table 2 and Figure 4",
+        paper_data="imagenet2012",
         preset=preset,
         runs={name: _imagenet_paper(name) for name in TABLE_2},
         rows=tuple(
@@ -141,7 +143,7 @@ def _imagenet_paper(name: str) -> Experiment:
             flip=True,
             colour="pca",
         ),
-        # Option A, as Table 2 says. Statistics are taken over the whole batch: the paper does not give the number of GPUs.
+        # Option A, as Table 2 says. How many images shared statistics is not known here: the whole batch.
         model=Model(name=name.replace("-", ""), shortcut=None if "plain" in name else "A"),
         optim=Optim(learning_rate=0.1, schedule="plateau", factor=0.1, momentum=0.9, weight_decay=1e-4),
         train=Train(steps=600_000, log_every=100, eval_every=5_000, save_every=5_000),

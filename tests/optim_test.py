@@ -59,10 +59,9 @@ def test_warm_up_holds_until_the_training_error_is_low_and_never_comes_back():
     for error in errors:
         _, state = tx.update(GRADS, state, PARAMS, error=jnp.float32(error))
         seen.append(float(optim.current_rate(state)))
-    for ended, error in enumerate(errors):
-        mean = 0.98 * mean + 0.02 * error
-        if mean < 0.8:
-            break
+    ended = 0
+    while (mean := 0.98 * mean + 0.02 * errors[ended]) >= 0.8:
+        ended += 1
     assert 30 < ended < 60
     assert seen[:ended] == pytest.approx([0.01] * ended) and seen[ended:] == pytest.approx([0.1] * (120 - ended))
 

@@ -111,7 +111,10 @@ def test_cross_entropy_and_error_by_hand():
 @pytest.mark.parametrize(
     "change, words",
     [
-        ({"data": Data(name="fake", batch_size=30)}, "data.batch_size=30 does not divide over 8 devices: set it to 24 or 32"),
+        (
+            {"data": Data(name="fake", batch_size=30)},
+            "batch_size=30 does not divide over 8 devices: set it to 24 or 32",
+        ),
         ({"data": Data(name="fake", eval_batch_size=4, batch_size=8)}, "data.eval_batch_size=4 .* set it to 8"),
         ({"data": DATA, "train": Train(parallel="pjit")}, "choose jit or pmap"),
         ({"data": DATA, "model": Model(name="resnet20", bn_group=5)}, "bn_group=5 does not divide a batch of 32"),

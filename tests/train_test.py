@@ -42,7 +42,8 @@ def test_a_run_leaves_its_files(whole):
     folder = workdir / "net/seed0"
     assert from_json((folder / "config.json").read_text()) == RUN
     events = log.events(folder)
-    assert [(e["event"], e["step"]) for e in events if e["event"] != "train"] == [("eval", 6), ("eval", 12), ("end", 12)]
+    others = [(e["event"], e["step"]) for e in events if e["event"] != "train"]
+    assert others == [("eval", 6), ("eval", 12), ("end", 12)]
     assert [e["step"] for e in events if e["event"] == "train"] == [2, 4, 5, 6, 8, 10, 12]
     train_keys = {"event", "step", "epoch", "loss", "error", "lr", *TIMES}
     assert all(set(e) == train_keys for e in events if e["event"] == "train")
@@ -53,7 +54,7 @@ def test_a_run_leaves_its_files(whole):
     assert events[-3]["epoch"] == pytest.approx(12 * 32 / 96)
 
 
-class Killed(Exception):
+class CutError(Exception):
     pass
 
 
@@ -67,13 +68,13 @@ def test_a_run_cut_at_any_step_and_continued_is_bit_identical(cut, whole, tmp_pa
 
         def step(state, arrays, item):
             if int(state.step) == cut:
-                raise Killed
+                raise CutError
             return parts.train_step(state, arrays, item)
 
         return parts._replace(train_step=step)
 
     monkeypatch.setattr(train, "build", dying)
-    with pytest.raises(Killed):
+    with pytest.raises(CutError):
         train.run(RUN, tmp_path)
     monkeypatch.undo()
     train.run(RUN, tmp_path)
@@ -126,13 +127,13 @@ def test_where_it_runs_is_not_what_it_is(whole):
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(tmp_path):
     # The rate jumps at step 4 to where the loss overflows, after a checkpoint at step 4.
-    exploding = dataclasses.replace(
-        RUN, optim=Optim(learning_rate=0.01, boundaries=(4,), factor=1e30), train=dataclasses.replace(RUN.train, steps=20)
-    )
+    optim, schedule = Optim(learning_rate=0.01, boundaries=(4,), factor=1e30), dataclasses.replace(RUN.train, steps=20)
+    exploding = dataclasses.replace(RUN, optim=optim, train=schedule)
     with pytest.raises(UserError, match=r"net: the loss is not finite at step \d+; step 4 is saved in"):
         train.run(exploding, tmp_path)
     last = log.events(tmp_path / "net/seed0")[-1]
     assert last["event"] == "nan" and 4 < last["step"] < 8
+    assert "NaN" not in (tmp_path / "net/seed0/metrics.jsonl").read_text()  # it is no JSON
     good = final(tmp_path, exploding)
     assert int(good.step) == 4 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(good.params))
 

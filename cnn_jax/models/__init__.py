@@ -69,7 +69,8 @@ def create(name: str, num_classes: int, axis: str | None = None, **options: Any)
     net = MODELS[name](num_classes=num_classes, **options)
 
     def init(key: jax.Array, images: jax.Array) -> tuple[Params, Stats]:
-        variables = net.init(key, images, train=False)
+        # Lazily: nothing is computed but the parameters, so that not even ResNet-1202 has to be compiled for it.
+        variables = net.lazy_init(key, jax.ShapeDtypeStruct(images.shape, images.dtype), train=False)
         return variables["params"], variables.get("batch_stats", {})
 
     def apply(
