@@ -84,8 +84,9 @@ def opened(experiment: Experiment, folder: Path, step: int) -> Iterator[tuple[Wr
     """
     kept = [e for e in events(folder) if e["step"] <= step]
     write_whole(folder / "metrics.jsonl", "".join(json.dumps(e) + "\n" for e in kept))
-    with open(folder / "starts.jsonl", "a") as starts:
-        starts.write(json.dumps({"step": step, **surroundings()}) + "\n")
+    starts = folder / "starts.jsonl"
+    before = starts.read_text() if starts.exists() else ""
+    write_whole(starts, before + json.dumps({"step": step, **surroundings()}) + "\n")
     board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
     label = f"{experiment.name} seed {experiment.seed}"
     bar = tqdm.tqdm(total=experiment.train.steps, initial=step, desc=label, unit="step", disable=None)

@@ -65,7 +65,7 @@ def _sheet(study: dict, nets: list[Net]) -> Sheet:
         title=study["title"],
         facts=_facts(study, [start for run in runs for start in run.starts]),
         progress=f"{done} of {len(runs)} runs finished",
-        states=tuple((net.label, _kind(net), _state(net.runs)) for net in nets),
+        states=tuple((net.label, _kind(net), _state(net.runs, net)) for net in nets),
         columns=_columns(metrics, *(("", "") if data == printed_on else (f", {printed_on}", f", {data}"))),
         cells=tuple(_cells(net, metrics, marks, data == printed_on) for net in nets),
         notes=tuple(notes),

@@ -121,8 +121,10 @@ def _limits(panels: list[Panel]) -> tuple[float, float]:
     curves = [c for p in panels for c in p.curves if c.train or c.test]
     last = max((point[0] for c in curves for point in c.train + c.test), default=1)
     largest = max((point[3] for c in curves for point in c.train + c.test), default=100)
-    finals = [line[-1][3] for c in curves if not c.remark for line in (c.train, c.test) if line]
-    top = min(largest, max(5, 2.5 * max(finals))) if finals else largest
+    lines = [(line, c.remark) for c in curves for line in (c.train, c.test) if line]
+    finals = [line[-1][3] for line, remark in lines if not remark]
+    unfinished = [min(point[3] for point in line) for line, remark in lines if remark]  # each stays in sight
+    top = min(largest, max([5, 2.5 * max(finals), *(1.1 * least for least in unfinished)])) if finals else largest
     return max(last, 1), min(100, 1.04 * max(top, 1))
 
 

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from cnn_jax.config import UserError
-from experiments import report, report_figure
+from experiments import report, report_figure, report_render
 
 COMMAND = "python launch.py --experiment=some_study --seeds=3"
 
@@ -42,8 +42,8 @@ def write_run(folder, run, seed=0, errors=(), train=(), steps=300, last="end", d
 
 
 def table(folder):
-    """{net: {column: cell}} and the whole of report.md."""
-    text = report.build(folder).markdown.read_text()
+    """{net: {column: cell}} and the whole of report.md, without the time that drawing takes."""
+    text = report_render.markdown(report._sheet(*report.read(folder)))
     lines = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in text.split("\n") if line[:1] == "|"]
     return {line[0]: dict(zip(lines[0], line, strict=True)) for line in lines[2:]}, text
 
@@ -115,7 +115,7 @@ def test_a_partial_study_says_what_is_missing(tmp_path):
     study(tmp_path, *(row(run, paper=paper) for run in ("done", "cut", "nan", "never", "some")), seeds=2)
     for seed in (0, 1):
         write_run(tmp_path, "done", seed, errors=(0.04 + 0.02 * seed,))
-        write_run(tmp_path, "cut", seed, errors=(0.5, 0.4)[: seed + 1], train=(0.6,) * 5, last=None)
+        write_run(tmp_path, "cut", seed, errors=(0.5, 0.4)[: seed + 1], train=(0.6,) * (3 + 2 * seed), last=None)
         write_run(tmp_path, "nan", seed, errors=(0.3,), last="nan")
     write_run(tmp_path, "some", 1, errors=(0.07,))
     cells, text = table(tmp_path)
@@ -127,7 +127,7 @@ def test_a_partial_study_says_what_is_missing(tmp_path):
     assert (cells["some"]["ours (%)"], cells["some"]["seeds"]) == ("7.00", "1 of 2")
     missing = text.partition("## Missing")[2].partition("## Settings")[0].split("\n")
     assert [line for line in missing if line[:1] == "-"] == [
-        "- cut: seeds 0, 1: cut off at step 250 of 300",
+        "- cut: seed 0: cut off at step 150 of 300; seed 1: cut off at step 250 of 300",
         "- nan: seeds 0, 1: stopped by NaN at step 250",
         "- never: seeds 0, 1: not started",
         "- some: seed 0: not started",
@@ -135,6 +135,7 @@ def test_a_partial_study_says_what_is_missing(tmp_path):
     assert f"    {COMMAND}" in missing
     assert "**3 of 10 runs finished**" in text
     built = report.build(tmp_path)
+    assert built.markdown.read_text() == text
     assert "some: seed 0: not started" in built.text and COMMAND in built.text
     assert "cut off at step 250 of 300" in built.html.read_text() and "<h2>Missing</h2>" in built.html.read_text()
     assert "cut (to step 250)" in built.html.read_text(), "the legend marks it too"
@@ -201,9 +202,15 @@ def test_missing_and_broken_files_are_named_with_a_remedy(tmp_path):
 
 
 def test_everything_is_escaped_and_the_page_needs_no_other_file(tmp_path):
-    evil = '"><script>alert(1)</script>&amp;|$x_1$'
+    evil = '"><script>alert(1)</script>&amp;|$\\x$'
     more = {name: evil for name in ("title", "paper", "preset", "data", "paper_data", "command")}
-    study(tmp_path, row("net", group=evil, label=evil, source=evil), row("none"), notes=[evil], **more)
+    study(
+        tmp_path,
+        row("net", group=evil, label=evil, source=evil),
+        row("none", paper={"error": evil}),
+        notes=[evil],
+        **more,
+    )
     place = write_run(tmp_path, "net", errors=(0.5, 0.4), train=(0.5, 0.4), deviations=[evil], name=evil)
     start = {"time": evil, "commit": evil, "hardware": evil, "versions": {evil: evil}}
     (place / "starts.jsonl").write_text(json.dumps(start) + "\n")
@@ -212,6 +219,7 @@ def test_everything_is_escaped_and_the_page_needs_no_other_file(tmp_path):
     page = Page(text)
     assert "script" not in {tag for tag, _ in page.tags}
     assert page.text.count(evil) > 12
+    assert "text" in {tag for tag, _ in page.tags}, "the figure's words are words"
     assert json.dumps(evil) in page.text, "the whole of config.json"
     outside = [v for _, attrs in page.tags for k, v in attrs.items() if k in ("src", "href") and v]
     assert not outside and "url(http" not in text and "@import" not in text
@@ -220,7 +228,7 @@ def test_everything_is_escaped_and_the_page_needs_no_other_file(tmp_path):
     assert {used for used in re.findall(r'(?:url\(#|href="#)([^)"]+)', text)} <= set(ids)
     lines = [line for line in built.markdown.read_text().split("\n") if line[:4] != " " * 4]  # code is literal
     assert not [line for line in lines if "<script" in line]
-    assert "\n".join(lines).count("\\|$x") > 12
+    assert "\n".join(lines).count("\\|$\\\\x") > 12
 
 
 def test_settings_in_the_page(tmp_path):
@@ -252,6 +260,14 @@ def test_the_figure_draws_mean_and_range_over_seeds(tmp_path):
     assert plain.curves[0].test == ((100, pytest.approx(60), 50, 70), (200, 20, 20, 20))
     assert plain.curves[0].train == ((50, 80, 80, 80),)
     assert plain.curves[0].remark == "" and residual.curves[0].remark == "(not started)"
+
+
+def test_the_axis_shows_every_end_and_leaves_out_the_first_steps():
+    done = report_figure.Curve("a", (), ((100, 90, 90, 90), (200, 10, 10, 10)))
+    assert report_figure._limits([report_figure.Panel("p", (done,))]) == (200, pytest.approx(1.04 * 25))
+    cut = report_figure.Curve("b", ((100, 60, 60, 60),), (), remark="(to step 100)")
+    assert report_figure._limits([report_figure.Panel("p", (done, cut))]) == (200, pytest.approx(1.04 * 66))
+    assert report_figure._limits([report_figure.Panel("p", ())]) == (1, 100)
 
 
 def test_nets_of_one_depth_share_a_colour():
