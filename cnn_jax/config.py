@@ -45,6 +45,13 @@ class Model:
     scan_from: int | None = None  # stages of this many identical blocks run in a scan: compiles fast
     hidden: tuple[int, ...] | None = None  # widths of the hidden dense layers
     activation: str | None = None  # sigmoid | tanh | relu
+    norm: str | None = None  # lrn | bn | none
+    dropout: float | None = None  # rate before the last layer
+    aux_heads: bool | None = None  # whether a net that has auxiliary heads keeps them
+    aux_weight: float | None = None  # of each auxiliary loss against the main one
+    factorised_7x7: bool | None = None  # Inception: three 3x3 as the first layers, not one 7x7
+    aux_norm: bool | None = None  # Inception: batch norm in the auxiliary head's fully connected layer too
+    count_padding: bool | None = None  # Inception: average pooling counts the zeros outside the map
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def init_state(model: Any, tx: optax.GradientTransformation, key: jax.Array, ima
 def train_step(model: Any, tx: Any, feed: Any, key: jax.Array, axis: str | None = None) -> Callable:
     """step(state, arrays, item) -> state: one update; randomness is addressed by (key, step, row).
 
-    model: init and apply; tx: an optax transformation; feed: fetch and prepare; axis: the pmapped axis over
+    model: init, apply and aux_weight; tx: an optax transformation; feed: fetch and prepare; axis: the pmapped axis over
     which the batch is split, if it is.
     """
     mean = (lambda tree: jax.lax.pmean(tree, axis)) if axis else lambda tree: tree
@@ -59,8 +59,9 @@ def train_step(model: Any, tx: Any, feed: Any, key: jax.Array, axis: str | None 
         images = feed.prepare(arrays, batch["image"], crop_key, rows)
 
         def objective(params: Any) -> tuple[jax.Array, tuple]:
-            logits, stats = model.apply(params, state.stats, images, train=True, key=drop_key)
-            return losses(logits, batch["label"]).mean(), (logits, stats)
+            outputs, stats = model.apply(params, state.stats, images, train=True, key=drop_key)
+            loss, logits = folded(outputs, batch["label"], model.aux_weight)
+            return loss, (logits, stats)
 
         (loss, (logits, stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
         error = jnp.mean(wrong(logits, batch["label"]), dtype=jnp.float32)
@@ -86,6 +87,15 @@ def evaluate_step(model: Any, feed: Any) -> Callable:
         return {"loss": losses(logits, batch["label"]), "error": wrong(logits, batch["label"]), "valid": batch["valid"]}
 
     return step
+
+
+def folded(outputs: Any, labels: jax.Array, aux_weight: float) -> tuple[jax.Array, jax.Array]:
+    """Mean loss [] and main logits of a net's outputs in training: logits, or a tuple of main and auxiliary ones."""
+    logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
+    loss = losses(logits, labels).mean()
+    for head in auxiliary:
+        loss += aux_weight * losses(head, labels).mean()
+    return loss, logits
 
 
 def losses(logits: jax.Array, labels: jax.Array) -> jax.Array:

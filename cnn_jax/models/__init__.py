@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 
 from cnn_jax.config import UserError, nearest
-from cnn_jax.models import resnet
+from cnn_jax.models import googlenet, inception, resnet
 from cnn_jax.models.lenet import LenetModern
 from cnn_jax.models.mlp import Mlp
 
@@ -20,8 +20,10 @@ class Model(NamedTuple):
     """A net as two pure functions; batch norm, dropout and the like are hidden behind them."""
 
     init: Callable[[jax.Array, jax.Array], tuple[Params, Stats]]  # (key, images) -> (params, stats)
-    # (params, stats, images [B, H, W, C], train, key) -> (logits [B, classes], stats)
-    apply: Callable[..., tuple[jax.Array, Stats]]
+    # (params, stats, images [B, H, W, C], train, key) -> (logits [B, classes], stats); of a net with auxiliary heads
+    # in training: (a tuple of logits, the net's own first, stats)
+    apply: Callable[..., tuple[Any, Stats]]
+    aux_weight: float = 0.0  # of each auxiliary loss against the main one, in training
 
 
 _cifar, _imagenet = resnet.cifar, resnet.imagenet
@@ -30,6 +32,11 @@ _basic, _bottleneck = resnet.Basic, resnet.Bottleneck
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "mlp": Mlp,
     "lenet5_modern": LenetModern,
+    "googlenet": googlenet.GoogLeNet,
+    "googlenet_bn": googlenet.Port,
+    "bn_inception": inception.BnInception,
+    "inception_v2": inception.InceptionV2,
+    "inception_v3": inception.InceptionV3,
     # CIFAR nets: He et al. 2015, Sec. 4.2
     "resnet20": functools.partial(_cifar, 20),
     "resnet32": functools.partial(_cifar, 32),
@@ -75,7 +82,7 @@ def create(name: str, num_classes: int, axis: str | None = None, **options: Any)
 
     def apply(
         params: Params, stats: Stats, images: jax.Array, train: bool = False, key: jax.Array | None = None
-    ) -> tuple[jax.Array, Stats]:
+    ) -> tuple[Any, Stats]:
         variables = {"params": params, "batch_stats": stats}
         if not train:
             return net.apply(variables, images, train=False), stats
@@ -83,7 +90,7 @@ def create(name: str, num_classes: int, axis: str | None = None, **options: Any)
         logits, moved = net.apply(variables, images, train=True, mutable=["batch_stats"], rngs=rngs)
         return logits, moved.get("batch_stats", {})
 
-    return Model(init, apply)
+    return Model(init, apply, getattr(net, "aux_weight", 0.0))
 
 
 def known_options(name: str) -> list[str]:

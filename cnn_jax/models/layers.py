@@ -2,8 +2,8 @@
 
 import functools
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -29,6 +29,68 @@ he_normal = fan_in_normal(2.0)  # He et al. 2015 (arXiv:1502.01852), Sec. 2.2
 xavier_normal = fan_in_normal(1.0)  # Glorot, Bengio 2010, in the form of Caffe: inputs only
 
 Conv = functools.partial(nn.Conv, conv_general_dilated=convolution)
+
+
+def max_pool_ceil(x: jax.Array, window: int, stride: int) -> jax.Array:
+    """Max pooling of [B, H, W, C] that rounds up: a last window may hang over the right and bottom edges.
+
+    A side of n pixels becomes ceil((n - window) / stride) + 1, as in Caffe, where the rounding comes from.
+    """
+    over = [(window - n) % stride for n in x.shape[1:3]]
+    return nn.max_pool(x, (window, window), (stride, stride), padding=[(0, pixels) for pixels in over])
+
+
+def avg_pool(
+    x: jax.Array, window: int, stride: int = 1, padding: str = "VALID", count_padding: bool = False
+) -> jax.Array:
+    """Average pooling of [B, H, W, C]; count_padding: zeros outside the map count as pixels of it."""
+    shape, strides = (window, window), (stride, stride)
+    if count_padding:  # not flax's, which divides by an integer: strict dtype promotion forbids it
+        return nn.pool(x, 0.0, jax.lax.add, shape, strides, padding) / float(window * window)
+    return nn.avg_pool(x, shape, strides, padding, count_include_pad=False)
+
+
+class Window(NamedTuple):
+    """A convolution or pooling as it changes the side of its input; up: it rounds up."""
+
+    size: int
+    stride: int = 1
+    pad: int = 0
+    up: bool = False
+
+
+def check_size(name: str, images: jax.Array, windows: Sequence[Window], side: int = 1) -> None:
+    """Raises UserError, naming the smallest that work, for images too small to leave `side` pixels after `windows`."""
+    for window in reversed(windows):
+        side = (side - 1) * window.stride + window.size - 2 * window.pad + (1 - window.stride) * window.up
+    height, width = images.shape[1:3]
+    if min(height, width) < side:
+        raise UserError(f"{name}: images of {height}x{width}; the smallest are {side}x{side}")
+
+
+class ConvUnit(nn.Module):
+    """A convolution, batch norm if there is a norm (a bias if not), and ReLU.
+
+    Attributes:
+      maps: of the output.
+      kernel: its height and width.
+      norm: of its output, without arguments; None: none.
+      stride: of the convolution.
+      padding: as in flax's Conv.
+    """
+
+    maps: int
+    kernel: tuple[int, int]
+    norm: Callable[..., nn.Module] | None = None
+    stride: int = 1
+    padding: str | Sequence[tuple[int, int]] = "SAME"
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """[B, H, W, C] to [B, H', W', maps]."""
+        conv = functools.partial(Conv, use_bias=self.norm is None, kernel_init=he_normal, name="conv")
+        x = conv(self.maps, self.kernel, self.stride, self.padding)(x)
+        return nn.relu(self.norm(name="norm")(x, train) if self.norm else x)
 
 
 class BatchNorm(nn.Module):

@@ -1,0 +1,291 @@
+"""The Inception nets: parameters of the papers, their tables, auxiliary heads and the loss folded over them."""
+
+import functools
+import math
+import types
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cnn_jax import models, step, summary
+from cnn_jax.config import UserError
+from cnn_jax.models import googlenet, inception, layers
+
+# Szegedy et al. 2014, Table 1, computed; torchvision's googlenet weights ("num_params"), and with its heads;
+# torchvision's and Keras's Inception v3, which Inception v2 becomes with both options of the ablation.
+COUNTS = [
+    ("googlenet", 224, {"aux_heads": False}, 6_998_552),
+    ("googlenet", 224, {}, 13_378_280),
+    ("googlenet_bn", 224, {"aux_heads": False}, 6_624_904),
+    ("googlenet_bn", 224, {}, 13_004_888),
+    ("inception_v3", 299, {"aux_heads": False}, 23_834_568),
+    ("inception_v3", 299, {}, 27_161_264),
+    ("inception_v2", 299, {"factorised_7x7": True, "aux_norm": True}, 27_161_264),
+]
+
+
+@pytest.mark.parametrize("name, side, options, count", COUNTS)
+def test_nets_have_the_paper_s_parameters(name, side, options, count):
+    assert summary.parameters(models.create(name, 1000, **options), (side, side, 3)) == count
+
+
+def test_bn_inception_has_the_parameters_of_public_weights():
+    """11,295,240 in the weights ported from Caffe, whose convolutions have a bias beside batch norm's shift."""
+    model = models.create("bn_inception", 1000)
+    params, _ = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
+    biases = (
+        sum(leaf.size for path, leaf in jax.tree_util.tree_leaves_with_path(params) if path[-2].key == "norm") // 2
+    )  # a scale and a shift for each map
+    assert summary.parameters(model, (224, 224, 3)) + biases == 11_295_240
+
+
+def test_each_step_from_inception_v2_to_v3_costs_its_own_parameters():
+    count = lambda **options: summary.parameters(models.create("inception_v2", 1000, **options), (299, 299, 3))
+    three = 9 * (3 * 32 + 32 * 32 + 32 * 64) + 2 * (32 + 32 + 64)
+    one = 49 * 3 * 64 + 2 * 64
+    assert count(factorised_7x7=True) - count() == three - one
+    assert count(aux_norm=True) - count() == 768  # a scale and a shift for a bias
+
+
+# torchvision, inference at these sizes: 1.498 and 5.713 GFLOPS, by which it means multiply-adds.
+@pytest.mark.parametrize("name, side, printed", [("googlenet_bn", 224, 1.498e9), ("inception_v3", 299, 5.713e9)])
+def test_multiply_adds_are_torchvision_s(name, side, printed):
+    counted = summary.multiply_adds(models.create(name, 1000), (side, side, 3))
+    assert abs(counted / printed - 1) < 0.001
+
+
+def test_a_1x1_convolution_before_a_5x5_saves_what_the_paper_says():
+    def weights(*kernels):
+        net = nn.Sequential([layers.Conv(maps, (size, size), use_bias=False) for size, maps in kernels])
+        shapes = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 28, 28, 128)))
+        return [leaf.size for leaf in jax.tree.leaves(shapes)]
+
+    assert weights((5, 256)) == [819_200]
+    assert weights((1, 32), (5, 256)) == [4_096, 204_800]
+
+
+def modules(name, side):
+    """{module: output shape} of a net, nothing computed."""
+    net = models.MODELS[name](num_classes=10)
+    images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    variables = jax.eval_shape(functools.partial(net.init, train=False), jax.random.key(0), images)
+    seen = functools.partial(
+        net.apply, train=False, mutable=["intermediates"], capture_intermediates=lambda m, _: bool(m.name)
+    )
+    _, found = jax.eval_shape(seen, variables, images)
+    found = {name: of["__call__"][0] for name, of in found["intermediates"].items() if "__call__" in of}
+    return {name: shape.shape[1:] for name, shape in found.items() if isinstance(shape, jax.ShapeDtypeStruct)}
+
+
+# Output of each module: the next one's input in the papers' tables; side and maps.
+GRIDS = {
+    "googlenet": {
+        "conv2": (56, 192), "inception3a": (28, 256), "inception3b": (28, 480), "inception4a": (14, 512),
+        "inception4b": (14, 512), "inception4c": (14, 512), "inception4d": (14, 528), "inception4e": (14, 832),
+        "inception5a": (7, 832), "inception5b": (7, 1024),
+    },
+    "bn_inception": {
+        "conv2": (56, 192), "inception3a": (28, 256), "inception3b": (28, 320), "inception3c": (14, 576),
+        "inception4a": (14, 576), "inception4b": (14, 576), "inception4c": (14, 608), "inception4d": (14, 608),
+        "inception4e": (7, 1056), "inception5a": (7, 1024), "inception5b": (7, 1024),
+    },
+    "inception_v3": {
+        "conv1a": (149, 32), "conv1b": (147, 32), "conv1c": (147, 64), "conv2": (73, 80), "conv3": (71, 192),
+        "mixed35a": (35, 256), "mixed35b": (35, 288), "mixed35c": (35, 288), "reduce35": (17, 768),
+        "mixed17a": (17, 768), "mixed17d": (17, 768), "reduce17": (8, 1280), "mixed8a": (8, 2048),
+        "mixed8b": (8, 2048),
+    },
+}  # fmt: skip
+GRIDS["googlenet_bn"] = GRIDS["googlenet"]
+GRIDS["inception_v2"] = {k: v for k, v in GRIDS["inception_v3"].items() if "conv1" not in k} | {"conv1": (147, 64)}
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_modules_have_the_table_s_outputs(name):
+    found = modules(name, 299 if name in ("inception_v2", "inception_v3") else 224)
+    assert {k: found[k] for k in GRIDS[name]} == {k: (side, side, maps) for k, (side, maps) in GRIDS[name].items()}
+
+
+def random(*shape):
+    return jax.random.normal(jax.random.key(1), shape)
+
+
+@pytest.mark.parametrize("name, side, heads", [("googlenet_bn", 79, 2), ("inception_v3", 107, 1)])
+def test_auxiliary_heads_are_there_in_training_only(name, side, heads):
+    """On the smallest images that the heads allow; shapes only."""
+    images, key = jnp.zeros((2, side, side, 3)), jax.random.key(0)
+
+    def shapes(**options):
+        model = models.create(name, 4, **options)
+        params, stats = jax.eval_shape(model.init, key, images)
+        outputs, moved = jax.eval_shape(functools.partial(model.apply, train=True), params, stats, images, key=key)
+        logits, _ = jax.eval_shape(model.apply, params, stats, images)
+        assert jax.tree.structure(moved) == jax.tree.structure(stats) and logits.shape == (2, 4)
+        return params, outputs
+
+    params, outputs = shapes()
+    assert isinstance(outputs, tuple) and [o.shape for o in outputs] == [(2, 4)] * (1 + heads)
+    bare, alone = shapes(aux_heads=False)
+    assert alone.shape == (2, 4)
+    assert set(params) - set(bare) == {key for key in params if key.startswith("aux")}
+    assert len(set(params) - set(bare)) == heads
+
+
+def test_googlenet_s_heads_answer_in_training_and_are_forgotten_at_test():
+    model = models.create("googlenet", 4)
+    images = random(2, 79, 79, 3)
+    params, stats = model.init(jax.random.key(0), images[:1])
+
+    @jax.jit
+    def both(params, key):
+        return model.apply(params, stats, images, train=True, key=key)[0], model.apply(params, stats, images)[0]
+
+    (main, *heads), logits = both(params, jax.random.key(2))
+    assert all(np.isfinite(o).all() and np.ptp(o) > 0 for o in (main, *heads, logits))
+    again, same = both(params, jax.random.key(3))  # dropout is another
+    assert not np.array_equal(again[0], main) and not np.array_equal(again[1], heads[0])
+    np.testing.assert_array_equal(same, logits)
+    zeroed = params | {name: jax.tree.map(jnp.zeros_like, params[name]) for name in ("aux4a", "aux4d")}
+    (main_too, *zeros), logits_too = both(zeroed, jax.random.key(2))
+    np.testing.assert_array_equal(main_too, main)
+    np.testing.assert_array_equal(logits_too, logits)
+    assert not np.any(zeros)
+
+
+# By hand: GoogLeNet's sides, backward from 1: 2, 4, 8, 16, 31; from a head's 5: 10, 20, 40, 79. torchvision says of
+# its own nets 15 and 75. Inception v3, backward from a head's 5: 11, 23, 25, 51, 53, 107.
+@pytest.mark.parametrize(
+    "name, heads, side",
+    [
+        ("googlenet", False, 31),
+        ("googlenet", True, 79),
+        ("googlenet_bn", False, 15),
+        ("inception_v3", False, 75),
+        ("inception_v3", True, 107),
+        ("inception_v2", False, 75),
+    ],
+)
+def test_too_small_an_image_names_the_smallest(name, heads, side):
+    model = models.create(name, 4, aux_heads=heads)
+    init = lambda n: jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, n, side, 3)))
+    init(side)
+    with pytest.raises(UserError, match=f"images of {side - 1}x{side}; the smallest are {side}x{side}"):
+        init(side - 1)
+
+
+@pytest.mark.parametrize("size, window, stride", [(7, 3, 2), (8, 3, 2), (2, 3, 2), (5, 2, 2), (1, 2, 2), (9, 3, 3)])
+def test_ceil_pooling_by_loop(size, window, stride):
+    x = np.asarray(random(2, size, size + 1, 3)) - 5.0  # all below zero: padding must not win
+    y = np.asarray(layers.max_pool_ceil(jnp.asarray(x), window, stride))
+    height, width = (math.ceil((n - window) / stride) + 1 for n in x.shape[1:3])
+    assert y.shape == (2, height, width, 3)
+    for i in range(height):
+        for j in range(width):
+            top, left = i * stride, j * stride
+            expected = x[:, top : top + window, left : left + window].max((1, 2))
+            np.testing.assert_array_equal(y[:, i, j], expected)
+
+
+def test_a_grid_reduction_pools_and_convolves_side_by_side():
+    block = inception.grid_reduction((((1, 1, 4), (3, 3, 6)), ((3, 3, 5),)), layers.ConvUnit)
+    x = random(1, 9, 9, 7)
+    y, _ = block.init_with_output(jax.random.key(0), x, train=False)
+    assert y.shape == (1, 4, 4, 6 + 5 + 7)
+    np.testing.assert_array_equal(y[..., 11:], nn.max_pool(x, (3, 3), (2, 2)))
+
+
+def test_a_fork_s_convolutions_see_the_same_input():
+    block = googlenet.Inception((((1, 1, 4), ((1, 3, 5), (3, 1, 6))),), lambda x: x, 0, layers.ConvUnit)
+    x = random(1, 6, 6, 3)
+    y, variables = block.init_with_output(jax.random.key(0), x, train=False)
+    assert y.shape == (1, 6, 6, 5 + 6 + 3)
+    of = lambda name, maps, kernel, x: layers.ConvUnit(maps, kernel).apply(
+        {"params": variables["params"][name]}, x, train=False
+    )
+    inner = of("branch1_1", 4, (1, 1), x)
+    np.testing.assert_array_equal(y[..., :5], of("branch1_2_1x3", 5, (1, 3), inner))
+    np.testing.assert_array_equal(y[..., 5:11], of("branch1_2_3x1", 6, (3, 1), inner))
+
+
+def test_local_response_normalisation_by_loop():
+    x = np.asarray(random(1, 2, 2, 7)) * 50
+    expected = np.empty_like(x)
+    for c in range(7):
+        expected[..., c] = x[..., c] / (2 + 1e-4 * (x[..., max(0, c - 2) : c + 3] ** 2).sum(-1)) ** 0.75
+    np.testing.assert_allclose(googlenet._lrn(jnp.asarray(x)), expected, rtol=1e-5)
+
+
+def cross_entropy(logits, labels):
+    logits = np.asarray(logits, np.float64)
+    return (np.log(np.exp(logits).sum(1)) - logits[np.arange(len(labels)), labels]).mean()
+
+
+def test_the_loss_is_folded_over_the_heads_and_the_error_is_the_main_logits():
+    """One training step of a net of three linear heads."""
+    images, labels = random(6, 2, 2, 1), jnp.array([0, 1, 2, 2, 1, 0], jnp.int32)
+    kernels = {name: jax.random.normal(jax.random.key(k), (4, 3)) for k, name in enumerate(("main", "aux1", "aux2"))}
+    outputs = lambda params, images: tuple(images.reshape(-1, 4) @ params[name] for name in ("main", "aux1", "aux2"))
+    model = models.Model(
+        lambda key, images: (kernels, {}),
+        lambda params, stats, images, train, key: (outputs(params, images), stats),
+        aux_weight=0.3,
+    )
+    feed = types.SimpleNamespace(fetch=lambda arrays, item: item, prepare=lambda arrays, images, key, rows: images)
+    tx = optax.with_extra_args_support(optax.sgd(1.0))
+    state = step.init_state(model, tx, jax.random.key(0), images[:1])
+    after = step.train_step(model, tx, feed, jax.random.key(0))(state, None, {"image": images, "label": labels})
+
+    main, *heads = outputs(kernels, images)
+    loss = cross_entropy(main, labels) + 0.3 * sum(cross_entropy(head, labels) for head in heads)
+    assert float(after.sums["loss"]) == pytest.approx(loss, rel=1e-5)
+    assert float(after.sums["error"]) == pytest.approx(np.mean(np.argmax(main, 1) != labels))
+    x, one_hot = np.asarray(images.reshape(-1, 4)), np.eye(3)[labels]
+    for name, weight, logits in zip(kernels, (1, 0.3, 0.3), (main, *heads), strict=True):
+        gradient = weight * x.T @ (np.asarray(jax.nn.softmax(logits)) - one_hot) / 6
+        np.testing.assert_allclose(kernels[name] - after.params[name], gradient, atol=1e-5)
+
+
+def test_the_weight_of_the_heads_is_the_net_s():
+    weight = lambda name, **options: models.create(name, 4, **options).aux_weight
+    assert (weight("googlenet"), weight("inception_v3"), weight("mlp"), weight("bn_inception")) == (0.3, 0.4, 0.0, 0.0)
+    assert weight("googlenet", aux_weight=0.1) == 0.1
+
+
+def test_plain_logits_are_folded_as_they_were():
+    logits, labels = random(5, 3), jnp.array([0, 1, 2, 0, 1], jnp.int32)
+    loss, main = step.folded(logits, labels, 0.3)
+    assert main is logits and float(loss) == float(step.losses(logits, labels).mean())
+
+
+def test_norm_is_lrn_batch_norm_or_none():
+    shapes = lambda norm: jax.eval_shape(
+        models.create("googlenet", 4, norm=norm).init, jax.random.key(0), jnp.zeros((1, 79, 79, 3))
+    )
+    assert jax.tree.structure(shapes("lrn")) == jax.tree.structure(shapes("none")) and not shapes("lrn")[1]
+    assert shapes("bn")[1] and "bias" not in shapes("bn")[0]["conv1"]["conv"]
+    with pytest.raises(UserError, match="model.norm='layer': choose lrn, bn or none"):
+        shapes("layer")
+
+
+@pytest.mark.parametrize("counted", [False, True])
+def test_average_pooling_by_loop(counted):
+    x = np.asarray(random(1, 4, 5, 2))
+    y = np.asarray(layers.avg_pool(jnp.asarray(x), 3, padding="SAME", count_padding=counted))
+    for i in range(4):
+        for j in range(5):
+            seen = x[:, max(0, i - 1) : i + 2, max(0, j - 1) : j + 2]
+            pixels = 9 if counted else seen.shape[1] * seen.shape[2]
+            np.testing.assert_allclose(y[:, i, j], seen.sum((1, 2)) / pixels, atol=1e-6)
+
+
+@pytest.mark.parametrize("counted", [False, True])
+def test_inception_v3_pools_as_its_option_says(counted, monkeypatch):
+    asked = []
+    monkeypatch.setattr(inception, "avg_pool", lambda x, *a, count_padding=False, **k: asked.append(count_padding) or x)
+    model = models.create("inception_v3", 3, aux_heads=False, count_padding=counted)
+    jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 75, 75, 3)))
+    assert asked == [counted] * 9  # the modules that do not reduce the grid
