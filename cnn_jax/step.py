@@ -60,10 +60,10 @@ def train_step(model: Any, tx: Any, feed: Any, key: jax.Array, axis: str | None 
 
         def objective(params: Any) -> tuple[jax.Array, tuple]:
             logits, stats = model.apply(params, state.stats, images, train=True, key=drop_key)
-            return losses(logits, batch["label"]).mean(), (logits, stats)
+            return cross_entropy(logits, batch["label"]).mean(), (logits, stats)
 
         (loss, (logits, stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
-        error = jnp.mean(wrong(logits, batch["label"]), dtype=jnp.float32)
+        error = jnp.mean(top1_error(logits, batch["label"]), dtype=jnp.float32)
         grads, stats, loss, error = mean((grads, stats, loss, error))
         updates, opt = tx.update(grads, state.opt, state.params, error=error)
         sums = {
@@ -83,26 +83,30 @@ def evaluate_step(model: Any, feed: Any) -> Callable:
     def step(params: Any, stats: Any, arrays: Any, item: Any) -> dict[str, jax.Array]:
         batch = feed.fetch(arrays, item)
         logits, _ = model.apply(params, stats, feed.prepare(arrays, batch["image"]), train=False)
-        return {"loss": losses(logits, batch["label"]), "error": wrong(logits, batch["label"]), "valid": batch["valid"]}
+        return {
+            "loss": cross_entropy(logits, batch["label"]),
+            "error": top1_error(logits, batch["label"]),
+            "valid": batch["valid"],
+        }
 
     return step
 
 
-def losses(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Softmax cross-entropy [B] in nats of logits [B, classes] and labels [B]."""
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
-def wrong(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def top1_error(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Whether the highest logit is not the label's, [B] bool."""
     return jnp.argmax(logits, -1) != labels
 
 
 def compile_train(step: Callable, parallel: str, mesh: Mesh) -> Callable:
-    """The training step over the mesh's devices, as jit or as pmap; the state given is consumed."""
+    """The training step over the mesh's devices, as jit (which consumes the state it is given) or as pmap."""
     if parallel == "jit":
-        whole, split = meshes.whole(mesh), meshes.split(mesh)
-        return jax.jit(step, in_shardings=(whole, whole, split), out_shardings=whole, donate_argnums=0)
+        replicated, sharded = meshes.replicated(mesh), meshes.sharded(mesh)
+        return jax.jit(step, in_shardings=(replicated, replicated, sharded), out_shardings=replicated, donate_argnums=0)
     devices = list(mesh.devices.flat)
     mapped = jax.pmap(step, meshes.BATCH, in_axes=(None, None, 0), out_axes=None, devices=devices)
     per_device = lambda x: x.reshape(len(devices), -1, *x.shape[1:])  # noqa: E731
@@ -111,8 +115,8 @@ def compile_train(step: Callable, parallel: str, mesh: Mesh) -> Callable:
 
 def compile_evaluate(step: Callable, mesh: Mesh) -> Callable:
     """The evaluation step over the mesh's devices."""
-    whole, split = meshes.whole(mesh), meshes.split(mesh)
-    return jax.jit(step, in_shardings=(whole, whole, whole, split), out_shardings=whole)
+    replicated, sharded = meshes.replicated(mesh), meshes.sharded(mesh)
+    return jax.jit(step, in_shardings=(replicated, replicated, replicated, sharded), out_shardings=replicated)
 
 
 def evaluate(step: Callable, state: State, feed: Any, arrays: Any) -> dict[str, float]:

@@ -11,7 +11,7 @@ import jax
 from cnn_jax.config import UserError, nearest
 from cnn_jax.models import resnet
 from cnn_jax.models.lenet import LenetModern
-from cnn_jax.models.mlp import Mlp
+from cnn_jax.models.mlp import ACTIVATIONS, Mlp
 
 Params, Stats = Any, Any
 
@@ -64,6 +64,9 @@ def create(name: str, num_classes: int, axis: str | None = None, **options: Any)
     options = {option: value for option, value in options.items() if value is not None}
     if unknown := [option for option in options if option not in known_options(name)]:
         raise UserError(f"model.{unknown[0]}: {name} has no such option; {nearest(unknown[0], known_options(name))}")
+    for option, choices in {"shortcut": resnet.SHORTCUTS, "activation": tuple(ACTIVATIONS)}.items():
+        if option in options and options[option] not in choices:
+            raise UserError(f"model.{option}={options[option]!r}: choose {', '.join(choices)}")
     if axis and "axis" in known_options(name):
         options["axis"] = axis
     net = MODELS[name](num_classes=num_classes, **options)

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 
-from cnn_jax.config import UserError, nearest
 from cnn_jax.models.layers import he_normal, xavier_normal
 
 ACTIVATIONS: dict[str, Callable] = {"sigmoid": nn.sigmoid, "tanh": nn.tanh, "relu": nn.relu}
@@ -24,8 +23,6 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         """[B, H, W, C] images to [B, num_classes] logits."""
-        if self.activation not in ACTIVATIONS:
-            raise UserError(f"model.activation={self.activation!r}: {nearest(self.activation, ACTIVATIONS)}")
         init = he_normal if self.activation == "relu" else xavier_normal
         x = images.reshape(len(images), -1)
         for width in self.hidden:
