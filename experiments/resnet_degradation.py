@@ -36,7 +36,7 @@ def _cifar_paper(family: str, depth: int) -> Experiment:
         name=f"{family}-{depth}",
         # 50k images to report; --set data.holdout=5000 gives the 45k/5k split that the paper chose by.
         data=Data(name="cifar10", batch_size=128, mean="pixel", pad=4, flip=True),
-        # "a mini-batch size of 128 on two GPUs", each with statistics of its own.
+        # 128 images over two GPUs, each with batch statistics of its own.
         model=Model(name=f"{family}{depth}", bn_group=64),
         optim=Optim(
             learning_rate=0.1,
@@ -45,7 +45,7 @@ def _cifar_paper(family: str, depth: int) -> Experiment:
             factor=0.1,
             momentum=0.9,
             weight_decay=1e-4,
-            # "0.01 to warm up the training until the training error is below 80% (about 400 iterations)".
+            # ResNet-110 does not start at 0.1: 0.01 until the training error is below 80%, about 400 iterations.
             warmup_error=0.8 if depth >= 110 else 1.0,
             warmup_learning_rate=0.01,
         ),
