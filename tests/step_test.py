@@ -122,7 +122,7 @@ def test_cross_entropy_and_error_by_hand():
             {"data": Data(name="fake", batch_size=30)},
             "batch_size=30 does not divide over 8 devices: set it to 24 or 32",
         ),
-        ({"data": DATA, "model": Model(name="resnet20", bn_group=5)}, "bn_group=5 does not divide a batch of 32"),
+        ({"data": DATA, "model": Model(name="resnet20", bn_group=5)}, "bn_group=5 does not divide data.batch_size=32"),
     ],
 )
 def test_a_mistake_is_told(change, words):

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from cnn_jax import checkpoint, log, models, train
+from cnn_jax import checkpoint, log, mesh, models, train
 from cnn_jax.config import Data, Experiment, Model, Optim, Train, UserError, from_json
 from cnn_jax.models import resnet
 
@@ -96,6 +96,8 @@ def test_a_run_cut_at_any_step_and_continued_is_bit_identical(cut, whole, tmp_pa
 
 def test_batch_norm_s_averages_are_continued_too_and_under_pmap(tmp_path, monkeypatch):
     monkeypatch.setitem(models.MODELS, "resnet8", functools.partial(resnet.cifar, 8))  # compiles fast
+    two = mesh.batch_mesh(jax.devices()[:2])
+    monkeypatch.setattr(mesh, "batch_mesh", lambda devices=None: two)
     data = dataclasses.replace(RUN.data, batch_size=16)
     short = Train(steps=4, log_every=4, eval_every=4, save_every=2)
     run = dataclasses.replace(RUN, data=data, model=Model(name="resnet8", bn_group=2), train=short)
