@@ -70,7 +70,10 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 
 _biases = "initial biases of conv2, conv4, conv5, fc6 and fc7 are 0.1; the paper has 1"
 _dropout = "dropout doubles what it keeps in training; the paper halves all outputs at test"
-_glorot = "initial weights are Xavier's, which Sec. 3.1 allows; the paper's: N(0, 0.1^2), deeper nets from a trained A"
+_glorot = (
+    "initial weights are N(0, 1 / inputs), Xavier's, which Sec. 3.1 allows; the paper's nets started from N(0, 0.1^2),"
+    " the deeper ones from a trained A"
+)
 
 # In what a net, as created without options, is not its paper's: a line of words each.
 DEVIATIONS: dict[str, tuple[str, ...]] = {
@@ -104,7 +107,7 @@ DEVIATIONS: dict[str, tuple[str, ...]] = {
 
 
 def create(name: str, num_classes: int, axis: str | None = None, **options: Any) -> Model:
-    """The named net. Options left out or None are as the net's paper has them.
+    """The named net. Options left out or None are as the net's paper has them, but for DEVIATIONS.
 
     axis: the pmapped axis over which the batch is split, if it is (batch norm needs to know).
     Raises UserError for an unknown name, or an option that the net does not have.
