@@ -47,6 +47,10 @@ class Model:
     scan_from: int | None = None  # stages of this many identical blocks run in a scan: compiles fast
     hidden: tuple[int, ...] | None = None  # widths of the hidden dense layers
     activation: str | None = None  # sigmoid | tanh | relu
+    initialiser: str | None = None  # of the weights: paper | xavier | he
+    initial_bias: float | None = None  # of the biases that AlexNet's paper starts at 1
+    dropout: float | None = None  # share of a dense layer's outputs dropped in training
+    norm: str | None = None  # none | bn: batch normalisation | lrn: local response normalisation
 
 
 @dataclass(frozen=True)

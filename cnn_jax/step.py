@@ -54,6 +54,8 @@ def train_step(model: Any, tx: Any, feed: Any, key: jax.Array, axis: str | None 
 
     def step(state: State, arrays: Any, item: Any) -> State:
         crop_key, drop_key = jax.random.split(jax.random.fold_in(key, state.step))
+        if axis:  # masks are drawn a device at a time: pmap's differ from jit's, but not from device to device
+            drop_key = jax.random.fold_in(drop_key, jax.lax.axis_index(axis))
         batch = feed.fetch(arrays, item)
         rows = jnp.arange(len(batch["label"])) + (jax.lax.axis_index(axis) * len(batch["label"]) if axis else 0)
         images = feed.prepare(arrays, batch["image"], crop_key, rows)

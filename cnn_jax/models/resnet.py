@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.models.layers import BatchNorm, Conv, he_normal, widened
+from cnn_jax.models.layers import BatchNorm, Conv, he_normal, keep, widened
 
 SHORTCUTS = ("A", "B", "C")  # Sec. 4.1, "Identity vs. Projection Shortcuts"
 PLAIN = "plain"  # none
@@ -107,12 +107,13 @@ class ResNet(nn.Module):
         else:
             x = _conv(self.maps[0], 3, name="stem")(images)
             x = nn.relu(norm(name="stem_norm")(x, train))
+        keep(self, "stem", x)
         for stage, (count, maps) in enumerate(zip(self.blocks, self.maps, strict=True), start=1):
             block = functools.partial(self.block, maps, shortcut=self.shortcut, norm=norm)
             names = [f"stage{stage}_block{i}" for i in range(1, count + 1)]
             x = block(stride=1 if stage == 1 else 2, name=names[0])(x, train)
-            x = self._repeat(functools.partial(block, stride=1), names[1:], x, train)
-        x = x.mean((1, 2))
+            x = keep(self, f"stage{stage}", self._repeat(functools.partial(block, stride=1), names[1:], x, train))
+        x = keep(self, "pool", x.mean((1, 2)))
         return nn.Dense(self.num_classes, kernel_init=he_normal, name="head")(x)
 
     def _repeat(self, block: Callable[..., nn.Module], names: list[str], x: jax.Array, train: bool) -> jax.Array:
