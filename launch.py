@@ -11,8 +11,8 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
-from cnn_jax.config import PLACE, Experiment, Study, UserError, differences, flatten, nearest, override
-from experiments import COSTS, STUDIES
+from cnn_jax.config import PLACE, Experiment, Study, UserError, check, differences, flatten, nearest, override
+from experiments import AUGMENTATION, COSTS, STUDIES
 
 FLAGS = flags.FLAGS
 flags.DEFINE_bool("list", False, "List every study and what it costs.")
@@ -82,12 +82,13 @@ def study() -> Study:
 
 def changed(run: Experiment, paper: Experiment) -> Experiment:
     """The run as the flags change it, with all that then differs from the paper's listed in it."""
-    given = [f"data.name={FLAGS.data}"] if FLAGS.data else []
-    given += [f"data.dir={FLAGS.data_dir}"] if FLAGS.data_dir else []
+    if FLAGS.data:
+        suits = AUGMENTATION.get(FLAGS.data, {})
+        run = dataclasses.replace(run, data=dataclasses.replace(run.data, name=FLAGS.data, **suits))
+    given = [f"data.dir={FLAGS.data_dir}"] if FLAGS.data_dir else []
     run = override(run, [*given, f"train.parallel={FLAGS.parallel}", *FLAGS.set])
     # How often a run is logged, or how it is compiled, changes none of its numbers.
-    harmless = (*PLACE, "seed", "data.eval_batch_size", "model.scan_from", "deviations",
-                "train.log_every", "train.eval_every", "train.save_every")  # fmt: skip
+    harmless = (*PLACE, "seed", "model.scan_from", "train.log_every", "train.eval_every", "train.save_every")
     return dataclasses.replace(run, deviations=(*run.deviations, *differences(paper, run, harmless)))
 
 
@@ -108,54 +109,72 @@ def workdir() -> Path:
 
 
 def train(whole: Study) -> None:
-    """Trains the chosen runs one by one and ends with the report."""
+    """Trains the chosen runs one by one and ends with the report; a run that fails does not stop the others."""
     runs, folder = chosen(whole), workdir()
+    from cnn_jax import log
     from cnn_jax import train as training
 
-    for run in runs:
-        training.ingredients(run)  # a mistake in the last run is told before the first one starts
+    for run in runs:  # a mistake in the last run is told before the first one starts
+        log.check(run, log.run_folder(run, folder))
+        training.ingredients(run)
     write_study(whole, folder)
+    failed = []
     for number, run in enumerate(runs, start=1):
         began = time.perf_counter()
-        found = training.run(run, folder)
+        try:
+            found = f"test error {training.run(run, folder)['error']:.2%}"
+        except UserError as e:
+            failed.append(e)
+            found = f"failed: {e}"
         took = time.perf_counter() - began
-        print(
-            f"[{number}/{len(runs)}] {run.name} seed {run.seed}: test error {found['error']:.2%} ({took:.0f} s)",
-            flush=True,
-        )
+        print(f"[{number}/{len(runs)}] {run.name} seed {run.seed}: {found} ({took:.0f} s)", flush=True)
     report(folder)
+    if failed:
+        raise UserError("; ".join(map(str, failed)))
 
 
 def write_study(whole: Study, folder: Path) -> None:
     """Leaves study.json, from which the report knows the whole table; raises UserError if it is another study's."""
     path = folder / "study.json"
-    given = [f for f in sys.argv[1:] if f.lstrip("-").partition("=")[0] not in ("run", "report", "dry_run")]
+    data = next(iter(whole.runs.values())).data
     words = {
         "name": whole.name,
         "title": whole.title,
         "paper": whole.paper,
         "paper_data": whole.paper_data,
         "preset": whole.preset,
-        "data": next(iter(whole.runs.values())).data.name,
-        "command": shlex.join(["python", "launch.py", *given]),
+        "data": data.name + (f", {data.holdout} training images held out" if data.holdout else ""),
+        "command": command(),
         "seeds": FLAGS.seeds,
         "notes": whole.notes,
         "rows": [dataclasses.asdict(row) for row in whole.rows],
     }
     try:
-        if path.exists():
-            there = json.loads(path.read_text())
-            if any(there.get(k) != words[k] for k in ("name", "preset", "data")):
-                raise UserError(
-                    f"{folder} holds {there.get('name')} --preset={there.get('preset')} --data={there.get('data')}:"
-                    " choose another --workdir"
-                )
+        there = json.loads(path.read_text()) if path.exists() else words
+    except (OSError, ValueError):
+        there = words  # broken: what it said is said again
+    if any(there.get(k, words[k]) != words[k] for k in ("name", "preset", "data")):
+        raise UserError(
+            f"{folder} holds {there.get('name')} --preset={there.get('preset')} with the data {there.get('data')}:"
+            " choose another --workdir"
+        )
+    try:
         folder.mkdir(parents=True, exist_ok=True)
         part = path.with_name("study.json.part")
         part.write_text(json.dumps(words, indent=2) + "\n")
         os.replace(part, path)
     except OSError as e:
         raise UserError(f"cannot write to {folder} ({e.strerror}): choose another --workdir") from None
+
+
+def command() -> str:
+    """The command that makes the whole study with these flags: less --run, which chooses some of it."""
+    words = ["python", "launch.py"]
+    for name in ("experiment", "preset", "data", "data_dir", "set", "seeds", "workdir", "parallel"):
+        if FLAGS[name].present:
+            values = FLAGS[name].value if name == "set" else [FLAGS[name].value]
+            words += [f"--{name}={value}" for value in values]
+    return shlex.join(words)
 
 
 def report(folder: Path) -> None:
@@ -171,6 +190,7 @@ def dry_run(runs: list[Experiment]) -> None:
     from cnn_jax import estimate
 
     for run in runs:
+        check(run)
         print(f"{run.name} seed {run.seed}")
         for path, value in flatten(run).items():
             print(f"  {path} = {value!r}")

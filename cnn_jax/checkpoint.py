@@ -1,12 +1,14 @@
 """Checkpoints of a run with Orbax: saved in the background, the last and the best kept, restored exactly."""
 
 import math
+import sys
 from pathlib import Path
 
 import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
+from cnn_jax.config import UserError
 from cnn_jax.step import State
 
 
@@ -31,13 +33,27 @@ def save(checkpoints: ocp.CheckpointManager, state: State, error: float | None) 
     checkpoints.save(int(state.step), args=ocp.args.Composite(state=ocp.args.StandardSave(state)), metrics=metrics)
 
 
-def restore(checkpoints: ocp.CheckpointManager, like: State, step: int | None = None) -> State | None:
-    """The state saved last (or at `step`), laid out over devices as `like` is; None where nothing was saved."""
-    step = checkpoints.latest_step() if step is None else step
-    if step is None:
-        return None
+def restore(checkpoints: ocp.CheckpointManager, like: State) -> State | None:
+    """The newest state that can be read, laid out over devices as `like` is; None where nothing was saved.
+
+    Broken ones are named and deleted; raises UserError where all are broken.
+    """
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-    return checkpoints.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))).state
+    steps, broken = sorted(checkpoints.all_steps(), reverse=True), []
+    for step in steps:
+        try:
+            found = checkpoints.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))
+        except Exception as e:  # Orbax raises whatever its storage raised
+            broken.append(step)
+            why = str(e).strip().partition("\n")[0][:200]
+            print(f"checkpoint {step} in {checkpoints.directory} cannot be read ({why})", file=sys.stderr)
+            continue
+        for old in broken:
+            checkpoints.delete(old)  # else it could not be written anew
+        return found.state
+    if broken:
+        raise UserError(f"no checkpoint in {checkpoints.directory} can be read: delete that folder to start again")
+    return None
 
 
 def _error(metrics: dict[str, float]) -> float:

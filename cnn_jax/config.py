@@ -7,6 +7,7 @@ the like are functions of the final values, elsewhere), and this file imports no
 import dataclasses
 import difflib
 import json
+import math
 import types
 import typing
 from collections.abc import Iterable
@@ -33,6 +34,7 @@ class Data:
     pad: int = 4  # pixels of padding before the random crop back to size; 0: no crop
     flip: bool = True  # mirror half of the training images
     colour: str = "none"  # pca: AlexNet's colour noise | none
+    views: str = "single"  # of a test image: single | ten_crop
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,10 @@ class Model:
     scan_from: int | None = None  # stages of this many identical blocks run in a scan: compiles fast
     hidden: tuple[int, ...] | None = None  # widths of the hidden dense layers
     activation: str | None = None  # sigmoid | tanh | relu
-    norm: str | None = None  # lrn | bn | none
-    dropout: float | None = None  # rate before the last layer
+    initialiser: str | None = None  # of the weights: paper | xavier | he
+    initial_bias: float | None = None  # of the biases that AlexNet's paper starts at 1
+    dropout: float | None = None  # share of the dense layers' inputs or outputs dropped in training
+    norm: str | None = None  # none | bn: batch normalisation | lrn: local response normalisation
     aux_heads: bool | None = None  # whether a net that has auxiliary heads keeps them
     aux_weight: float | None = None  # of each auxiliary loss against the main one
     factorised_7x7: bool | None = None  # Inception: three 3x3 as the first layers, not one 7x7
@@ -80,6 +84,7 @@ class Train:
     eval_every: int = 1_000  # also saves, so that the best evaluation can be kept
     save_every: int = 1_000
     parallel: str = "jit"  # jit over a mesh | pmap: two compiled forms of the same step
+    precision: str = "float32"  # of products; TPUs and GPUs are faster with tensorfloat32 or bfloat16
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,54 @@ class Study:
 
 
 # Where a run happens, not what it is: a run may be continued with other values of these.
-PLACE = ("data.dir", "train.parallel")
+PLACE = ("data.dir", "data.eval_batch_size", "train.parallel", "deviations")
+
+# What makes sense; whatever else a value must be is known where it is used.
+LEAST = {
+    "data.batch_size": 1,
+    "data.eval_batch_size": 1,
+    "data.holdout": 0,
+    "data.pad": 0,
+    "model.bn_group": 0,
+    "optim.patience": 1,
+    "optim.momentum": 0,
+    "optim.weight_decay": 0,
+    "optim.decay": 0,
+    "seed": 0,
+    "train.steps": 1,
+    "train.log_every": 1,
+    "train.eval_every": 1,
+    "train.save_every": 1,
+}
+MOST = {path: 2**31 - 1 for path in ("train.steps", "seed")}  # steps are counted in int32
+POSITIVE = ("optim.learning_rate", "optim.factor", "optim.warmup_learning_rate", "optim.warmup_error")
+CHOICES = {
+    "train.parallel": ("jit", "pmap"),
+    "train.precision": ("float32", "tensorfloat32", "bfloat16"),
+    "data.mean": ("pixel", "channel", "none"),
+    "data.colour": ("none", "pca"),
+    "data.views": ("single", "ten_crop"),
+}
+
+
+def check(experiment: Experiment) -> None:
+    """Raises UserError for a value that no run can have, naming the field and what it may be."""
+    for path, value in flatten(experiment).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{path}={value}: wants a finite number")
+        if path in LEAST and value is not None and value < LEAST[path]:
+            raise UserError(f"{path}={value}: wants at least {LEAST[path]}")
+        if value is not None and value.__class__ is int and value > MOST.get(path, value):
+            raise UserError(f"{path}={value}: wants at most {MOST[path]}")
+        if path in POSITIVE and value <= 0:
+            raise UserError(f"{path}={value}: wants more than 0")
+        if path in CHOICES and value not in CHOICES[path]:
+            raise UserError(f"{path}={value!r}: choose {' or '.join(CHOICES[path])}")
+    if any(not 0 < step <= MOST["train.steps"] for step in experiment.optim.boundaries):
+        raise UserError(f"optim.boundaries={_shown(experiment.optim.boundaries)}: wants steps from 1 to {2**31 - 1}")
+    group, batch = experiment.model.bn_group, experiment.data.batch_size
+    if group and batch % group:
+        raise UserError(f"model.bn_group={group} does not divide data.batch_size={batch}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -151,7 +203,9 @@ def override(experiment: Experiment, assignments: Iterable[str]) -> Experiment:
         path, equals, text = assignment.partition("=")
         if not equals:
             raise UserError(f"--set {assignment}: write it as field=value, for example optim.learning_rate=0.05")
-        known = flatten(experiment)
+        known = [p for p in flatten(experiment) if "." in p]
+        if path in ("seed", "name"):
+            raise UserError(f"--set {path}: choose it with {'--seeds=N' if path == 'seed' else '--run=NAME'}")
         if path not in known:
             raise UserError(f"--set {path}: no such field; {nearest(path, known)}")
         experiment = _replaced(experiment, path.split("."), text, path)

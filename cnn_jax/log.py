@@ -35,12 +35,17 @@ def run_folder(experiment: Experiment, workdir: str | Path) -> Path:
 
 
 def check(experiment: Experiment, folder: Path) -> None:
-    """Raises UserError if the folder holds another configuration, naming the fields that differ."""
+    """Raises UserError if the folder holds another configuration, or a run that ended with a loss not finite."""
     path = folder / "config.json"
     if path.exists() and (changed := differences(from_json(path.read_text()), experiment, PLACE)):
         raise UserError(
             f"{folder} holds another configuration ({'; '.join(changed)}):"
             " choose another --workdir, or repeat the flags it was made with"
+        )
+    if (seen := events(folder)) and seen[-1]["event"] == "nan":
+        raise UserError(
+            f"{folder}: the loss was not finite at step {seen[-1]['step']}, and would be again; start in another"
+            f" --workdir with a lower rate than --set optim.learning_rate={experiment.optim.learning_rate:g}"
         )
 
 
@@ -127,9 +132,10 @@ def _cpu() -> str:
 
 def commit() -> str:
     """The code's commit, with '+changes' if files differ from it; 'unknown' outside of a git checkout."""
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).parent
     git = lambda *words: subprocess.run(["git", "-C", here, *words], capture_output=True, text=True, check=True).stdout  # noqa: E731
     try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # else the checkout around us is another project's
         return git("rev-parse", "--short=10", "HEAD").strip() + (
             "+changes" if git("status", "--porcelain", "-uno") else ""
         )

@@ -114,6 +114,23 @@ def reduce_on_plateau(factor: float, patience: int) -> optax.GradientTransformat
     return optax.GradientTransformation(init, update)
 
 
+def renormalise_filters(radius: float = 0.1) -> optax.GradientTransformation:
+    """Ends an update with every convolution filter whose RMS exceeds `radius` scaled back to it; comes last in a chain.
+
+    Zeiler, Fergus 2013, Sec. 3. A filter is [h, w, in] of a kernel [h, w, in, out]; other parameters are left alone.
+    """
+
+    def shortened(update: jax.Array, param: jax.Array) -> jax.Array:
+        if param.ndim != 4:
+            return update
+        moved = param + update
+        rms = jnp.sqrt(jnp.mean(jnp.square(moved), axis=(0, 1, 2), keepdims=True))
+        # Where nothing exceeds, the update stays as it is to the bit.
+        return jnp.where(rms > radius, moved * (radius / jnp.maximum(rms, radius)) - param, update)
+
+    return optax.stateless(lambda updates, params: jax.tree.map(shortened, updates, params))
+
+
 def observe(opt_state: Any, error: float) -> Any:
     """The optimiser's state after an evaluation: on a plateau the rate is cut (`patience` without a better error)."""
 

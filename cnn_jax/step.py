@@ -54,6 +54,8 @@ def train_step(model: Any, tx: Any, feed: Any, key: jax.Array, axis: str | None 
 
     def step(state: State, arrays: Any, item: Any) -> State:
         crop_key, drop_key = jax.random.split(jax.random.fold_in(key, state.step))
+        if axis:  # masks are drawn a device at a time: pmap's differ from jit's, but not from device to device
+            drop_key = jax.random.fold_in(drop_key, jax.lax.axis_index(axis))
         batch = feed.fetch(arrays, item)
         rows = jnp.arange(len(batch["label"])) + (jax.lax.axis_index(axis) * len(batch["label"]) if axis else 0)
         images = feed.prepare(arrays, batch["image"], crop_key, rows)
@@ -64,7 +66,7 @@ def train_step(model: Any, tx: Any, feed: Any, key: jax.Array, axis: str | None 
             return loss, (logits, stats)
 
         (loss, (logits, stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
-        error = jnp.mean(wrong(logits, batch["label"]), dtype=jnp.float32)
+        error = jnp.mean(top1_error(logits, batch["label"]), dtype=jnp.float32)
         grads, stats, loss, error = mean((grads, stats, loss, error))
         updates, opt = tx.update(grads, state.opt, state.params, error=error)
         sums = {
@@ -84,7 +86,11 @@ def evaluate_step(model: Any, feed: Any) -> Callable:
     def step(params: Any, stats: Any, arrays: Any, item: Any) -> dict[str, jax.Array]:
         batch = feed.fetch(arrays, item)
         logits, _ = model.apply(params, stats, feed.prepare(arrays, batch["image"]), train=False)
-        return {"loss": losses(logits, batch["label"]), "error": wrong(logits, batch["label"]), "valid": batch["valid"]}
+        return {
+            "loss": cross_entropy(logits, batch["label"]),
+            "error": top1_error(logits, batch["label"]),
+            "valid": batch["valid"],
+        }
 
     return step
 
@@ -92,27 +98,27 @@ def evaluate_step(model: Any, feed: Any) -> Callable:
 def folded(outputs: Any, labels: jax.Array, aux_weight: float) -> tuple[jax.Array, jax.Array]:
     """Mean loss [] and main logits of a net's outputs in training: logits, or a tuple of main and auxiliary ones."""
     logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
-    loss = losses(logits, labels).mean()
+    loss = cross_entropy(logits, labels).mean()
     for head in auxiliary:
-        loss += aux_weight * losses(head, labels).mean()
+        loss += aux_weight * cross_entropy(head, labels).mean()
     return loss, logits
 
 
-def losses(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Softmax cross-entropy [B] in nats of logits [B, classes] and labels [B]."""
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
-def wrong(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def top1_error(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Whether the highest logit is not the label's, [B] bool."""
     return jnp.argmax(logits, -1) != labels
 
 
 def compile_train(step: Callable, parallel: str, mesh: Mesh) -> Callable:
-    """The training step over the mesh's devices, as jit or as pmap; the state given is consumed."""
+    """The training step over the mesh's devices, as jit (which consumes the state it is given) or as pmap."""
     if parallel == "jit":
-        whole, split = meshes.whole(mesh), meshes.split(mesh)
-        return jax.jit(step, in_shardings=(whole, whole, split), out_shardings=whole, donate_argnums=0)
+        replicated, sharded = meshes.replicated(mesh), meshes.sharded(mesh)
+        return jax.jit(step, in_shardings=(replicated, replicated, sharded), out_shardings=replicated, donate_argnums=0)
     devices = list(mesh.devices.flat)
     mapped = jax.pmap(step, meshes.BATCH, in_axes=(None, None, 0), out_axes=None, devices=devices)
     per_device = lambda x: x.reshape(len(devices), -1, *x.shape[1:])  # noqa: E731
@@ -121,8 +127,8 @@ def compile_train(step: Callable, parallel: str, mesh: Mesh) -> Callable:
 
 def compile_evaluate(step: Callable, mesh: Mesh) -> Callable:
     """The evaluation step over the mesh's devices."""
-    whole, split = meshes.whole(mesh), meshes.split(mesh)
-    return jax.jit(step, in_shardings=(whole, whole, whole, split), out_shardings=whole)
+    replicated, sharded = meshes.replicated(mesh), meshes.sharded(mesh)
+    return jax.jit(step, in_shardings=(replicated, replicated, replicated, sharded), out_shardings=replicated)
 
 
 def evaluate(step: Callable, state: State, feed: Any, arrays: Any) -> dict[str, float]:

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 import tqdm
 
 from cnn_jax import checkpoint, data, log, mesh, models, optim, step
-from cnn_jax.config import Experiment, UserError
+from cnn_jax.config import Experiment, UserError, check
 
 
 def run(experiment: Experiment, workdir: str | Path) -> dict[str, Any]:
@@ -26,12 +26,13 @@ def run(experiment: Experiment, workdir: str | Path) -> dict[str, Any]:
     log.check(experiment, folder)
     if done := log.finished(folder):
         return done
-    parts = build(experiment)  # before anything is written: a mistake leaves nothing behind
-    log.claim(experiment, folder)
-    with checkpoint.manager(folder) as checkpoints:
-        state = checkpoint.restore(checkpoints, parts.state) or parts.state
-        with log.opened(experiment, folder, int(state.step)) as (write, bar):
-            _loop(experiment, parts, state, checkpoints, write, bar)
+    with jax.default_matmul_precision(experiment.train.precision):
+        parts = build(experiment)  # before anything is written: a mistake leaves nothing behind
+        log.claim(experiment, folder)
+        with checkpoint.manager(folder) as checkpoints:
+            state = checkpoint.restore(checkpoints, parts.state) or parts.state
+            with log.opened(experiment, folder, int(state.step)) as (write, bar):
+                _loop(experiment, parts, state, checkpoints, write, bar)
     return log.finished(folder)
 
 
@@ -43,37 +44,38 @@ class Parts(NamedTuple):
     evaluate: Callable[[step.State], dict[str, float]]
     arrays: Any
     items: Callable  # items(k): an iterator over those of step k and on
-    epoch: int  # images in one
+    images_per_epoch: int
 
 
 def ingredients(config: Experiment, source: data.Source | None = None, devices: int | None = None) -> tuple:
-    """(source, model, transformation) that a run is made of, on its own data or that given.
+    """(source, model, transformation, pmapped axis) that a run is made of, on its own data or that given.
 
     Compiles nothing; raises UserError for a mistake in the configuration, or data that is not prepared.
     """
-    if config.train.parallel not in ("jit", "pmap"):
-        raise UserError(f"train.parallel={config.train.parallel!r}: choose jit or pmap")
-    for name in ("batch_size", "eval_batch_size"):
-        mesh.check_divides(getattr(config.data, name), devices or jax.device_count(), f"data.{name}")
+    check(config)
+    mesh.check_divides(config.data.batch_size, devices or jax.device_count(), "data.batch_size")
     source = source or data.splits(config.data)
     options = asdict(config.model)
     axis = mesh.BATCH if config.train.parallel == "pmap" else None
     model = models.create(options.pop("name"), source.num_classes, axis=axis, **options)
-    return source, model, optim.sgd(config.optim)
+    return source, model, optim.sgd(config.optim), axis
 
 
 def build(config: Experiment, source: data.Source | None = None, devices: list[jax.Device] | None = None) -> Parts:
     """Puts a run together, on other data or fewer devices than its own if given; raises what `ingredients` does."""
-    mesh_of, axis = mesh.batch_mesh(devices), mesh.BATCH if config.train.parallel == "pmap" else None
-    source, model, tx = ingredients(config, source, mesh_of.size)
-    feed, test_feed = data.batches(config.data, source, config.seed), data.batches(config.data, source)
+    mesh_of = mesh.batch_mesh(devices)
+    source, model, tx, axis = ingredients(config, source, mesh_of.size)
+    # Rows that fill up an evaluation's last batch are masked: its size may be rounded up to suit the devices.
+    rounded = -(-config.data.eval_batch_size // mesh_of.size) * mesh_of.size
+    feed = data.batches(config.data, source, config.seed)
+    test_feed = data.batches(replace(config.data, eval_batch_size=rounded), source)
 
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
     image = jax.ShapeDtypeStruct((1, *source.train.images.shape[1:]), "float32")
-    state = jax.device_put(step.init_state(model, tx, init_key, image), mesh.whole(mesh_of))
+    state = jax.device_put(step.init_state(model, tx, init_key, image), mesh.replicated(mesh_of))
     train_step = step.compile_train(step.train_step(model, tx, feed, step_key, axis), config.train.parallel, mesh_of)
     test_step = step.compile_evaluate(step.evaluate_step(model, test_feed), mesh_of)
-    arrays, test_arrays = jax.device_put((feed.arrays, test_feed.arrays), mesh.whole(mesh_of))
+    arrays, test_arrays = jax.device_put((feed.arrays, test_feed.arrays), mesh.replicated(mesh_of))
     evaluate = lambda state: step.evaluate(test_step, state, test_feed, test_arrays)  # noqa: E731
     return Parts(state, train_step, evaluate, arrays, feed.items, feed.images)
 
@@ -104,7 +106,7 @@ def _loop(
             bar.update(k - bar.n)
             drawn = now()
         if logs:
-            here = {"step": k, "epoch": round(k * batch / parts.epoch, 4)}
+            here = {"step": k, "epoch": round(k * batch / parts.images_per_epoch, 4)}
             if (bad := int(state.nan_step)) >= 0:
                 _stop(experiment, bad, checkpoints, write)
             state = _log(here, state, batch, k - counted, now() - since, waited, write, bar)
@@ -142,7 +144,7 @@ def _log(
     bar.set_postfix_str(
         f"error {means['error']:.1%}, {speed['images_per_s']:.0f} images/s, data wait {waited / seconds:.0%}"
     )
-    return state.replace(sums=jax.tree.map(jax.numpy.zeros_like, state.sums))
+    return state.replace(sums=step.zero_sums())
 
 
 def _stop(experiment: Experiment, bad: int, checkpoints: ocp.CheckpointManager, write: log.Write) -> NoReturn:

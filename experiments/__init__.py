@@ -1,6 +1,7 @@
 """STUDIES: every study by its name, a function (preset) -> Study. Making one imports no JAX."""
 
 from collections.abc import Callable
+from typing import Any
 
 from cnn_jax.config import Study
 from experiments import resnet_degradation
@@ -8,6 +9,13 @@ from experiments import resnet_degradation
 STUDIES: dict[str, Callable[[str], Study]] = {
     "resnet_degradation": resnet_degradation.cifar,
     "resnet_degradation_imagenet": resnet_degradation.imagenet,
+}
+
+# What augmentation suits a data set, where --data changes the preset's: a mirrored digit is no digit.
+AUGMENTATION: dict[str, dict[str, Any]] = {
+    "digits": {"pad": 1, "flip": False},
+    "mnist": {"pad": 4, "flip": False},
+    "cifar10": {"pad": 4, "flip": True},
 }
 
 # What a study costs: name -> preset -> words for --list.

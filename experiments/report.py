@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cnn_jax.config import UserError
 from experiments import report_figure, report_render
 from experiments.report_figure import Curve, Panel
 from experiments.report_render import Sheet
@@ -35,9 +36,12 @@ def build(workdir: str | os.PathLike) -> Report:
     study, nets = read(folder)
     sheet, panels = _sheet(study, nets), _panels(nets)
     report = Report(folder / "report.md", folder / "report.png", folder / "report.html", report_render.text(sheet))
-    _write(report.markdown, report_render.markdown(sheet).encode())
-    _write(report.png, report_figure.png(sheet.title, panels))
-    _write(report.html, report_render.page(sheet, report_figure.svgs(panels)).encode())
+    try:
+        _write(report.markdown, report_render.markdown(sheet).encode())
+        _write(report.png, report_figure.png(sheet.title, panels))
+        _write(report.html, report_render.page(sheet, report_figure.svgs(panels)).encode())
+    except OSError as e:
+        raise UserError(f"cannot write the report to {e.filename or folder} ({e.strerror}): make room for it") from None
     return report
 
 

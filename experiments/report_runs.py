@@ -79,7 +79,8 @@ def _object(path: Path, text: bytes, where: str = "") -> dict[str, Any]:
     except ValueError:  # not JSON, or not UTF-8
         value = None
     if not isinstance(value, dict):
-        raise UserError(f"{path}{where} is not a JSON object; restore the file, or delete its folder and run it again")
+        remedy = "delete it" if path.name == "study.json" else "restore it, or delete its folder"
+        raise UserError(f"{path}{where} is not a JSON object; {remedy}, and launch the study again")
     return value
 
 

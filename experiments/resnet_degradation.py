@@ -23,7 +23,9 @@ IMAGENET_COST = {
 }
 
 # Table 6; the paper prints no figures for its plain nets, it draws them (Figure 6, left).
-TABLE_6 = {20: 8.75, 32: 7.51, 44: 7.17, 56: 6.97, 110: 6.43, 1202: 7.93}
+# ResNet-110: the mean of five runs, as ours is a mean; the table's 6.43 is the best of them.
+TABLE_6 = {20: 8.75, 32: 7.51, 44: 7.17, 56: 6.97, 110: 6.61, 1202: 7.93}
+WARMED = "warm-up until the training error is below 80%, which the paper states for ResNet-110"
 PLAIN_DEPTHS, RESIDUAL_DEPTHS = (20, 32, 44, 56, 110), tuple(TABLE_6)
 
 
@@ -34,7 +36,7 @@ def _cifar_paper(family: str, depth: int) -> Experiment:
         name=f"{family}-{depth}",
         # 50k images to report; --set data.holdout=5000 gives the 45k/5k split that the paper chose by.
         data=Data(name="cifar10", batch_size=128, mean="pixel", pad=4, flip=True),
-        # "a mini-batch size of 128 on two GPUs", each with statistics of its own.
+        # 128 images over two GPUs, each with batch statistics of its own.
         model=Model(name=f"{family}{depth}", bn_group=64),
         optim=Optim(
             learning_rate=0.1,
@@ -43,11 +45,12 @@ def _cifar_paper(family: str, depth: int) -> Experiment:
             factor=0.1,
             momentum=0.9,
             weight_decay=1e-4,
-            # "0.01 to warm up the training until the training error is below 80% (about 400 iterations)".
+            # ResNet-110 does not start at 0.1: 0.01 until the training error is below 80%, about 400 iterations.
             warmup_error=0.8 if depth >= 110 else 1.0,
             warmup_learning_rate=0.01,
         ),
         train=Train(steps=64_000, log_every=100, eval_every=1_000, save_every=1_000),
+        deviations=(WARMED,) if depth >= 110 and (family, depth) != ("resnet", 110) else (),
     )
 
 
@@ -55,11 +58,11 @@ def _laptop(paper: Experiment) -> Experiment:
     """The same nets on 8x8 digits: what of the recipe has to be smaller with the images and the patience."""
     return replace(
         paper,
-        # A digit is 8 pixels wide, so it is shifted by 1 and not 4; a mirrored digit is no digit.
+        # A digit is 8 pixels wide, so it is shifted by 1 and not by 4; a mirrored digit is no digit.
         data=replace(paper.data, name="digits", pad=1, flip=False, eval_batch_size=360),
-        # 300 steps do not make up for what the first ones do at 0.1: ResNet-56 ended with 54% test error.
-        optim=replace(paper.optim, learning_rate=0.02, boundaries=(150, 225)),
-        train=Train(steps=300, log_every=20, eval_every=60, save_every=60),
+        # So few steps do not make up for what the first ones do at 0.1: ResNet-56 ended with 54% test error.
+        optim=replace(paper.optim, learning_rate=0.02, boundaries=(120, 180)),
+        train=Train(steps=240, log_every=20, eval_every=60, save_every=60),
     )
 
 
@@ -90,7 +93,7 @@ def cifar(preset: str) -> Study:
         preset=preset,
         runs=runs,
         rows=tuple(_cifar_row(family, d) for family, d in depths),
-        notes=("Paper: CIFAR-10, best of 5 runs for ResNet-110 (6.61 ± 0.16 over the 5), one run for the others.",),
+        notes=("The paper's ResNet-110 is the mean of five runs, 6.61 ± 0.16; its best is 6.43.",),
     )
 
 
@@ -143,6 +146,7 @@ def _imagenet_paper(name: str) -> Experiment:
             crop=224,
             flip=True,
             colour="pca",
+            views="ten_crop",
         ),
         # Option A, as Table 2 says. How many images shared statistics is not known here: the whole batch.
         model=Model(name=name.replace("-", ""), shortcut=None if "plain" in name else "A"),

@@ -67,6 +67,36 @@ def test_differences_name_fields_and_both_values():
     assert config.differences(old, new, config.PLACE) == ["train.steps: 64000 -> 300"]
 
 
+@pytest.mark.parametrize(
+    "assignment, words",
+    [
+        ("train.steps=0", "train.steps=0: wants at least 1"),
+        ("train.steps=3000000000", "wants at most 2147483647"),
+        ("train.eval_every=0", "wants at least 1"),
+        ("data.pad=-1", "wants at least 0"),
+        ("optim.learning_rate=0", "wants more than 0"),
+        ("optim.learning_rate=nan", "wants a finite number"),
+        ("optim.momentum=inf", "wants a finite number"),
+        ("optim.boundaries=0,5", "optim.boundaries=0,5: wants steps from 1"),
+        ("train.parallel=pjit", "choose jit or pmap"),
+        ("data.mean=median", "choose pixel or channel or none"),
+        ("model.bn_group=5", "model.bn_group=5 does not divide data.batch_size=128"),
+    ],
+)
+def test_a_value_that_no_run_can_have_is_told(assignment, words):
+    config.check(Experiment())
+    with pytest.raises(UserError, match=words):
+        config.check(override(Experiment(), [assignment]))
+
+
+@pytest.mark.parametrize(
+    "assignment, words", [("seed=7", "--seeds=N"), ("name=x", "--run=NAME"), ("study=x", "no such")]
+)
+def test_what_other_flags_choose_cannot_be_set(assignment, words):
+    with pytest.raises(UserError, match=words):
+        override(Experiment(), [assignment])
+
+
 def test_experiments_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Experiment().seed = 3

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -78,7 +79,6 @@ def test_the_training_mean_is_subtracted(kind, axes):
     "change, words",
     [
         ({"name": "cifar"}, "nearest: cifar10"),
-        ({"mean": "median"}, "choose pixel, channel or none"),
         ({"crop": 224}, "full-size images"),
     ],
 )
@@ -93,6 +93,23 @@ def test_data_that_is_not_prepared_says_where_it_looked_and_how_to_prepare_it(tm
         data.load("cifar10", str(tmp_path))
     assert f"looked in {tmp_path}" in str(error.value)
     assert f"python -m cnn_jax.data.prepare cifar10 --data_dir={tmp_path}" in str(error.value)
+
+
+def test_a_data_set_that_is_damaged_or_of_another_form_says_so(tmp_path):
+    folder = tmp_path / "cifar10/3.0.2"
+    folder.mkdir(parents=True)
+    real = Path(__file__).parent.parent.parent / "shared/data/tfds/cifar10/3.0.2"
+    if not real.exists():
+        pytest.skip("no real data")
+    for name in ("features.json", "label.labels.txt", "dataset_info.json"):
+        (folder / name).write_text((real / name).read_text())
+    with pytest.raises(UserError, match=f"data set cifar10 in {folder} cannot be read .*prepare cifar10"):
+        data.load("cifar10", str(tmp_path))
+    info = (folder / "dataset_info.json").read_text()
+    (folder / "dataset_info.json").write_text(info.replace("array_record", "tfrecord"))
+    data.load.cache_clear()
+    with pytest.raises(UserError, match="cannot be read .* array_record form"):
+        data.load("cifar10", str(tmp_path))
 
 
 def test_a_crop_is_a_shift_with_zeros_and_every_shift_comes():

@@ -13,7 +13,7 @@ import pytest
 
 from cnn_jax import models, step, summary
 from cnn_jax.config import UserError
-from cnn_jax.models import googlenet, inception, layers
+from cnn_jax.models import googlenet, inception, layers, pooling
 
 # Szegedy et al. 2014, Table 1, computed; torchvision's googlenet weights ("num_params"), and with its heads;
 # torchvision's and Keras's Inception v3, which Inception v2 becomes with both options of the ablation.
@@ -180,7 +180,7 @@ def test_too_small_an_image_names_the_smallest(name, heads, side):
 @pytest.mark.parametrize("size, window, stride", [(7, 3, 2), (8, 3, 2), (2, 3, 2), (5, 2, 2), (1, 2, 2), (9, 3, 3)])
 def test_ceil_pooling_by_loop(size, window, stride):
     x = np.asarray(random(2, size, size + 1, 3)) - 5.0  # all below zero: padding must not win
-    y = np.asarray(layers.max_pool_ceil(jnp.asarray(x), window, stride))
+    y = np.asarray(pooling.max_pool_ceil(jnp.asarray(x), window, stride))
     height, width = (math.ceil((n - window) / stride) + 1 for n in x.shape[1:3])
     assert y.shape == (2, height, width, 3)
     for i in range(height):
@@ -211,14 +211,6 @@ def test_a_fork_s_convolutions_see_the_same_input():
     np.testing.assert_array_equal(y[..., 5:11], of("branch1_2_3x1", 6, (3, 1), inner))
 
 
-def test_local_response_normalisation_by_loop():
-    x = np.asarray(random(1, 2, 2, 7)) * 50
-    expected = np.empty_like(x)
-    for c in range(7):
-        expected[..., c] = x[..., c] / (2 + 1e-4 * (x[..., max(0, c - 2) : c + 3] ** 2).sum(-1)) ** 0.75
-    np.testing.assert_allclose(googlenet._lrn(jnp.asarray(x)), expected, rtol=1e-5)
-
-
 def cross_entropy(logits, labels):
     logits = np.asarray(logits, np.float64)
     return (np.log(np.exp(logits).sum(1)) - logits[np.arange(len(labels)), labels]).mean()
@@ -235,6 +227,7 @@ def test_the_loss_is_folded_over_the_heads_and_the_error_is_the_main_logits():
     model = models.Model(
         lambda key, images: (kernels, {}),
         lambda params, stats, images, train, key: (outputs(params, images), stats),
+        features=None,
         aux_weight=0.3,
     )
     feed = types.SimpleNamespace(fetch=lambda arrays, item: item, prepare=lambda arrays, images, key, rows: images)
@@ -260,7 +253,7 @@ def test_the_weight_of_the_heads_is_the_net_s():
 def test_plain_logits_are_folded_as_they_were():
     logits, labels = random(5, 3), jnp.array([0, 1, 2, 0, 1], jnp.int32)
     loss, main = step.folded(logits, labels, 0.3)
-    assert main is logits and float(loss) == float(step.losses(logits, labels).mean())
+    assert main is logits and float(loss) == float(step.cross_entropy(logits, labels).mean())
 
 
 def test_norm_is_lrn_batch_norm_or_none():
@@ -276,7 +269,7 @@ def test_norm_is_lrn_batch_norm_or_none():
 @pytest.mark.parametrize("counted", [False, True])
 def test_average_pooling_by_loop(counted):
     x = np.asarray(random(1, 4, 5, 2))
-    y = np.asarray(layers.avg_pool(jnp.asarray(x), 3, padding="SAME", count_padding=counted))
+    y = np.asarray(pooling.avg_pool(jnp.asarray(x), 3, padding="SAME", count_padding=counted))
     for i in range(4):
         for j in range(5):
             seen = x[:, max(0, i - 1) : i + 2, max(0, j - 1) : j + 2]
@@ -291,3 +284,18 @@ def test_inception_v3_pools_as_its_option_says(counted, monkeypatch):
     model = models.create("inception_v3", 3, aux_heads=False, count_padding=counted)
     jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 75, 75, 3)))
     assert asked == [counted] * 9  # the modules that do not reduce the grid
+
+
+@pytest.mark.parametrize(
+    "name, stages, shapes",
+    [
+        ("googlenet", 2 + 9, {"inception3b": (28, 28, 480), "inception4e": (14, 14, 832), "inception5b": (7, 7, 1024)}),
+        ("bn_inception", 10, {"inception3c": (14, 14, 576), "inception5b": (7, 7, 1024)}),
+        ("inception_v3", 11, {"mixed35c": (35, 35, 288), "mixed17d": (17, 17, 768), "mixed8b": (8, 8, 2048)}),
+    ],
+)
+def test_features_have_the_tables_sizes(name, stages, shapes):
+    side = 299 if name == "inception_v3" else 224
+    model, image = models.create(name, 10), jax.ShapeDtypeStruct((1, side, side, 3), "float32")
+    kept = jax.eval_shape(model.features, *jax.eval_shape(model.init, jax.random.key(0), image), image)
+    assert len(kept) == stages and {stage: kept[stage].shape[1:] for stage in shapes} == shapes

@@ -22,9 +22,9 @@ def command(*words):
     return [sys.executable, str(ROOT / "launch.py"), *words]
 
 
-def launch(*words, cwd):
-    alone = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}  # one device: compiles fastest
-    return subprocess.run(command(*words), capture_output=True, text=True, cwd=cwd, env=alone, timeout=300)
+def launch(*words, cwd, devices=1):
+    few = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    return subprocess.run(command(*words), capture_output=True, text=True, cwd=cwd, env=few, timeout=300)
 
 
 def test_list_shows_every_study_without_importing_jax(tmp_path):
@@ -82,27 +82,48 @@ def test_a_mistake_is_one_line_and_exit_code_2(words, said, tmp_path):
 
 
 def test_a_study_runs_is_skipped_when_finished_and_refuses_another_configuration(tmp_path):
-    words = (*SMOKE, "--run=*-20", "--workdir=here", "--seeds=2")
+    words = (*SMOKE, "--run=plain-20", "--workdir=here", "--seeds=2")
     done = launch(*words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "plain-20" in done.stdout and "ResNet-20" in done.stdout and "report: here/report.html" in done.stdout
+    assert "2 of 22 runs finished" in done.stdout and "Missing:" in done.stdout
     assert {p.name for p in (tmp_path / "here").iterdir()} >= {"report.md", "report.png", "report.html", "study.json"}
-    runs = {run: [from_json((tmp_path / f"here/{run}/seed{k}/config.json").read_text()) for k in (0, 1)]
-            for run in ("plain-20", "resnet-20")}  # fmt: skip
-    assert [r.seed for r in runs["plain-20"]] == [0, 1] and runs["resnet-20"][0].model.name == "resnet20"
-    assert "train.steps: 64000 -> 2" in runs["plain-20"][0].deviations
+    runs = [from_json((tmp_path / f"here/plain-20/seed{k}/config.json").read_text()) for k in (0, 1)]
+    assert [r.seed for r in runs] == [0, 1] and "train.steps: 64000 -> 2" in runs[0].deviations
 
     again = launch(*words, cwd=tmp_path)
     assert again.returncode == 0 and "(0 s)" in again.stdout
     starts = (tmp_path / "here/plain-20/seed0/starts.jsonl").read_text()
     assert starts.count("\n") == 1
 
+    before = (tmp_path / "here/study.json").read_text()
+    assert "--run" not in json.loads(before)["command"]
     other = launch(*words, "--set=optim.momentum=0.5", cwd=tmp_path)
-    assert other.returncode == 2 and "optim.momentum: 0.9 -> 0.5" in other.stderr
+    assert other.returncode == 2 and "(optim.momentum: 0.9 -> 0.5)" in other.stderr
+    assert (tmp_path / "here/study.json").read_text() == before
     assert launch("--report", "--workdir=here", cwd=tmp_path).returncode == 0
 
 
-def test_dry_run_tells_configuration_and_cost(tmp_path, monkeypatch, capsys):
+def test_on_eight_devices_one_run_that_fails_does_not_stop_the_others(tmp_path):
+    """ResNet-20's first rate is so high that it fails; ResNet-110 warms up at one that it can bear."""
+    rates = ("optim.learning_rate=1e30", "optim.warmup_learning_rate=0.01", "train.steps=3", "train.eval_every=3")
+    words = (*SMOKE, "--run=resnet-*0", "--workdir=here", *(f"--set={r}" for r in rates))
+    done = launch(*words, cwd=tmp_path, devices=8)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "the loss is not finite at step" in done.stderr
+    assert "resnet-20 seed 0: failed" in done.stdout and "report: here/report.html" in done.stdout
+    last = (tmp_path / "here/resnet-110/seed0/metrics.jsonl").read_text().splitlines()[-1]
+    assert json.loads(last) == {"event": "end", "step": 3}
+
+
+def test_dry_run_prints_every_field_and_the_cost(tmp_path):
+    done = launch(*SMOKE, "--run=plain-20", "--dry_run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for words in ("optim.boundaries = (32000, 48000)", "data.name = 'fake'", "parameters: 269,722", "estimated time: "):
+        assert words in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_cost_is_the_multiply_adds_of_all_steps_at_the_machine_s_rate(monkeypatch):
     monkeypatch.setattr(estimate, "training_rate", lambda: 1e9)
     run = STUDIES["resnet_degradation"]("paper").runs["resnet-110"]
     told = "\n".join(estimate.lines(run))
@@ -112,7 +133,7 @@ def test_dry_run_tells_configuration_and_cost(tmp_path, monkeypatch, capsys):
 
 def killed_in_the_middle(words, workdir, step):
     """Launches and sends SIGKILL once a line of a later step than `step` is in the log."""
-    alone = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    alone = os.environ | {"XLA_FLAGS": ""}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     child = subprocess.Popen(command(*words), cwd=workdir, env=alone, **quiet)
     log = workdir / "here/plain-20/seed0/metrics.jsonl"

@@ -139,8 +139,8 @@ def test_a_scanned_stage_equals_the_loop():
         ("resnet21", {}, "no such net; nearest: .*resnet20"),
         ("mlp", {"shortcut": "A"}, "model.shortcut: mlp has no such option"),
         ("plain20", {"shortcut": "B"}, "plain20 has no such option"),
-        ("resnet20", {"shortcut": "D"}, "choose A, B or C"),
-        ("mlp", {"activation": "step"}, "known: sigmoid, tanh, relu"),
+        ("resnet20", {"shortcut": "D"}, "choose A, B, C"),
+        ("mlp", {"activation": "step"}, "choose sigmoid, tanh, relu"),
     ],
 )
 def test_a_mistake_is_told(name, options, words):

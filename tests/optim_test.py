@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from cnn_jax import optim
@@ -89,3 +90,18 @@ def test_evaluations_do_not_move_other_schedules():
         state = optim.observe(state, 0.9)
     _, state = tx.update(GRADS, state, PARAMS, error=jnp.float32(0.5))
     assert float(optim.current_rate(state)) == pytest.approx(0.1)
+
+
+def test_filters_longer_than_the_radius_are_brought_back_to_it_and_no_others():
+    kernel = jnp.stack([jnp.full((3, 3, 2), 0.15), jnp.full((3, 3, 2), -0.05)], axis=-1)
+    params = {"conv": kernel, "dense": jnp.full((4, 4), 5.0)}
+    sgd = optim.sgd(Optim(learning_rate=0.1, schedule="constant"))
+    tx = optax.chain(sgd, optim.renormalise_filters(0.1))
+    zeros, error = jax.tree.map(jnp.zeros_like, params), jnp.float32(1.0)  # weight decay alone moves
+    updates, _ = tx.update(zeros, tx.init(params), params, error=error)
+    alone, _ = sgd.update(zeros, sgd.init(params), params, error=error)
+    moved = optax.apply_updates(params, updates)
+    rms = np.sqrt(np.square(moved["conv"]).mean((0, 1, 2)))
+    np.testing.assert_allclose(rms, [0.1, 0.05], rtol=1e-4)
+    np.testing.assert_array_equal(updates["conv"][..., 1], alone["conv"][..., 1])
+    np.testing.assert_array_equal(updates["dense"], alone["dense"])

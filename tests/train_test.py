@@ -1,14 +1,17 @@
 """A run and its files: cut and continued bit for bit, skipped when finished, never overwritten."""
 
 import dataclasses
+import functools
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
-from cnn_jax import checkpoint, log, train
+from cnn_jax import checkpoint, log, mesh, models, train
 from cnn_jax.config import Data, Experiment, Model, Optim, Train, UserError, from_json
+from cnn_jax.models import resnet
 
 # A plateau that is met, momentum, augmentation, an epoch of three steps, log intervals that a cut falls into.
 RUN = Experiment(
@@ -58,9 +61,8 @@ class CutError(Exception):
     pass
 
 
-@pytest.mark.parametrize("cut", [1, 3, 7, 11])
-def test_a_run_cut_at_any_step_and_continued_is_bit_identical(cut, whole, tmp_path, monkeypatch):
-    workdir, _ = whole
+def cut_at(cut, run, workdir, monkeypatch):
+    """Starts the run and breaks it off in its step `cut`."""
     build = train.build
 
     def dying(config):
@@ -75,8 +77,14 @@ def test_a_run_cut_at_any_step_and_continued_is_bit_identical(cut, whole, tmp_pa
 
     monkeypatch.setattr(train, "build", dying)
     with pytest.raises(CutError):
-        train.run(RUN, tmp_path)
-    monkeypatch.undo()
+        train.run(run, workdir)
+    monkeypatch.setattr(train, "build", build)
+
+
+@pytest.mark.parametrize("cut", [1, 3, 7, 11])
+def test_a_run_cut_at_any_step_and_continued_is_bit_identical(cut, whole, tmp_path, monkeypatch):
+    workdir, _ = whole
+    cut_at(cut, RUN, tmp_path, monkeypatch)
     train.run(RUN, tmp_path)
     assert lines(tmp_path) == lines(workdir)
     continued, straight = final(tmp_path), final(workdir)
@@ -84,6 +92,38 @@ def test_a_run_cut_at_any_step_and_continued_is_bit_identical(cut, whole, tmp_pa
     for a, b in zip(jax.tree.leaves(continued), jax.tree.leaves(straight), strict=True):
         assert a.tobytes() == b.tobytes()
     assert len((tmp_path / "net/seed0/starts.jsonl").read_text().splitlines()) == 2
+
+
+def test_batch_norm_s_averages_are_continued_too_and_under_pmap(tmp_path, monkeypatch):
+    monkeypatch.setitem(models.MODELS, "resnet8", functools.partial(resnet.cifar, 8))  # compiles fast
+    two = mesh.batch_mesh(jax.devices()[:2])
+    monkeypatch.setattr(mesh, "batch_mesh", lambda devices=None: two)
+    data = dataclasses.replace(RUN.data, batch_size=16)
+    short = Train(steps=4, log_every=4, eval_every=4, save_every=2)
+    run = dataclasses.replace(RUN, data=data, model=Model(name="resnet8", bn_group=2), train=short)
+    train.run(run, tmp_path / "straight")
+    for folder in ("jit", "pmap"):
+        cut_at(3, run, tmp_path / folder, monkeypatch)
+        train.run(dataclasses.replace(run, train=dataclasses.replace(short, parallel=folder)), tmp_path / folder)
+    straight, jit, pmap = (jax.tree.leaves(final(tmp_path / name, run)) for name in ("straight", "jit", "pmap"))
+    assert [leaf.tobytes() for leaf in jit] == [leaf.tobytes() for leaf in straight]
+    for a, b in zip(pmap, straight, strict=True):
+        np.testing.assert_allclose(a, b, rtol=5e-3, atol=5e-4)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # TensorStore's, when a read fails
+def test_a_checkpoint_that_cannot_be_read_is_named_and_the_one_before_it_serves(whole, tmp_path, capsys):
+    workdir, _ = whole
+    shutil.copytree(workdir / "net", tmp_path / "net")
+    folder = tmp_path / "net/seed0"
+    for path in (folder / "checkpoints/12/state").rglob("d/*"):
+        path.unlink()
+    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (folder / "metrics.jsonl").write_text("".join(lines[:-1]))  # it had not ended
+    train.run(RUN, tmp_path)
+    assert "checkpoint 12 in" in capsys.readouterr().err
+    for a, b in zip(jax.tree.leaves(final(tmp_path)), jax.tree.leaves(final(workdir)), strict=True):
+        assert a.tobytes() == b.tobytes()
 
 
 def test_a_finished_run_is_not_repeated(whole, monkeypatch):
@@ -135,6 +175,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(tmp_pat
     assert last["event"] == "nan" and 4 < last["step"] < 8
     assert "NaN" not in (tmp_path / "net/seed0/metrics.jsonl").read_text()  # it is no JSON
     good = final(tmp_path, exploding)
+    with pytest.raises(UserError, match="would be again"):
+        train.run(exploding, tmp_path)
     assert int(good.step) == 4 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(good.params))
 
 

@@ -33,9 +33,9 @@ class Feed(NamedTuple):
 
 def splits(data: Data) -> Source:
     """The data set as the run sees it: with data.holdout, its last training images stand for the test set."""
-    if data.shorter_side or data.crop or data.colour != "none":
+    if data.shorter_side or data.crop or data.colour != "none" or data.views != "single":
         raise UserError(
-            f"data set {data.name}: full-size images (data.shorter_side, data.crop, data.colour) are not fed by this"
+            f"data set {data.name}: full-size images (data.shorter_side, crop, colour, views) are not fed by this"
             f" version, which holds small images in memory: choose one of {', '.join(SOURCES)}"
         )
     source = load(data.name, data.dir)
@@ -106,7 +106,5 @@ def _prepare(
 def _mean(kind: str, images: np.ndarray) -> np.ndarray:
     """What is subtracted, [1, H, W, C] float32 on the scale 0 to 255, always of the training images."""
     axes = {"pixel": (0,), "channel": (0, 1, 2), "none": ()}
-    if kind not in axes:
-        raise UserError(f"data.mean={kind!r}: choose pixel, channel or none")
     mean = images.mean(axes[kind], dtype=np.float64) if axes[kind] else np.zeros(images.shape[1:])
     return np.broadcast_to(mean, images.shape[1:]).astype(np.float32)[None]

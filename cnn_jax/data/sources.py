@@ -27,8 +27,8 @@ class Source(NamedTuple):
 def digits(_: str) -> Source:
     """scikit-learn's 1,797 handwritten digits, 8x8: the first 1,437 to train, the last 360 to test.
 
-    Real images that come inside a package. In the set's own order the test digits are other writers' than
-    the training digits. Source: the test set of UCI's Optical Recognition of Handwritten Digits.
+    Real images that come inside a package: the test part of UCI's Optical Recognition of Handwritten Digits.
+    The split is ours; the set has none.
     """
     from sklearn.datasets import load_digits
 
@@ -65,8 +65,15 @@ def from_tfds(name: str, data_dir: str) -> Source:
             f"data set {name} is not prepared (looked in {looked}): run"
             f" `python -m cnn_jax.data.prepare {name}{said}`, or say where it is with --data_dir=FOLDER"
         ) from None
-    classes = builder.info.features["label"].num_classes
-    return Source(_decoded(builder, "train"), _decoded(builder, "test"), classes)
+    try:
+        splits = [_decoded(builder, split) for split in ("train", "test")]
+    except (KeyError, NotImplementedError, OSError, RuntimeError, ValueError) as e:
+        why = str(e).strip().partition("\n")[0] or type(e).__name__
+        raise UserError(
+            f"data set {name} in {builder.data_dir} cannot be read ({why}): it must be whole, in array_record form,"
+            f" as `python -m cnn_jax.data.prepare {name} --data_dir=ANOTHER_FOLDER` writes it"
+        ) from None
+    return Source(*splits, builder.info.features["label"].num_classes)
 
 
 def _decoded(builder: Any, split: str) -> Split:

@@ -1,4 +1,4 @@
-"""MODELS, every net by its name, and create(name, num_classes, **options) -> Model(init, apply)."""
+"""MODELS, every net by its name, and create(name, num_classes, **options) -> Model(init, apply, features)."""
 
 import functools
 import inspect
@@ -9,20 +9,24 @@ import flax.linen as nn
 import jax
 
 from cnn_jax.config import UserError, nearest
-from cnn_jax.models import googlenet, inception, resnet
-from cnn_jax.models.lenet import LenetModern
-from cnn_jax.models.mlp import Mlp
+from cnn_jax.models import alexnet, googlenet, inception, resnet
+from cnn_jax.models.lenet import Lenet5, LenetModern
+from cnn_jax.models.mlp import ACTIVATIONS, Mlp
+from cnn_jax.models.vgg import Vgg
+from cnn_jax.models.zfnet import ZfNet
 
 Params, Stats = Any, Any
 
 
 class Model(NamedTuple):
-    """A net as two pure functions; batch norm, dropout and the like are hidden behind them."""
+    """A net as pure functions; batch norm, dropout and the like are hidden behind them."""
 
     init: Callable[[jax.Array, jax.Array], tuple[Params, Stats]]  # (key, images) -> (params, stats)
     # (params, stats, images [B, H, W, C], train, key) -> (logits [B, classes], stats); of a net with auxiliary heads
     # in training: (a tuple of logits, the net's own first, stats)
     apply: Callable[..., tuple[Any, Stats]]
+    # (params, stats, images) -> {stage: activations [B, ...]} in test mode; the net's file names the stages
+    features: Callable[[Params, Stats, jax.Array], dict[str, jax.Array]]
     aux_weight: float = 0.0  # of each auxiliary loss against the main one, in training
 
 
@@ -31,7 +35,19 @@ _basic, _bottleneck = resnet.Basic, resnet.Bottleneck
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "mlp": Mlp,
+    "lenet5": Lenet5,
     "lenet5_modern": LenetModern,
+    "alexnet": alexnet.AlexNet,
+    "alexnet_one_tower": alexnet.one_tower,
+    "alexnet_half": alexnet.half,
+    "alexnet_owt": alexnet.owt,
+    "zfnet": ZfNet,
+    "vgg_a": functools.partial(Vgg, column="A"),
+    "vgg_a_lrn": functools.partial(Vgg, column="A", norm="lrn"),
+    "vgg_b": functools.partial(Vgg, column="B"),
+    "vgg_c": functools.partial(Vgg, column="C"),
+    "vgg_d": functools.partial(Vgg, column="D"),
+    "vgg_e": functools.partial(Vgg, column="E"),
     "googlenet": googlenet.GoogLeNet,
     "googlenet_bn": googlenet.Port,
     "bn_inception": inception.BnInception,
@@ -59,9 +75,57 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "plain34": functools.partial(_imagenet, (3, 4, 6, 3), _basic, shortcut=resnet.PLAIN),
 }
 
+_biases = "initial biases of conv2, conv4, conv5, fc6 and fc7 are 0.1; the paper has 1"
+_dropout = "dropout doubles what it keeps in training; the paper halves all outputs at test"
+_he = "initial weights are He's; the paper gives none"
+_inverted = "dropout 0.2 and the auxiliary weight 0.4 are TensorFlow's; the paper gives neither"
+_glorot = (
+    "initial weights are N(0, 1 / inputs), Xavier's, which Sec. 3.1 allows; the paper's nets started from N(0, 0.1^2),"
+    " the deeper ones from a trained A"
+)
+
+# In what a net, as created without options, is not its paper's: a line of words each.
+DEVIATIONS: dict[str, tuple[str, ...]] = {
+    "lenet5": (
+        "the ten bitmaps of the output are our drawings, not the paper's",
+        "trained on the MAP criterion without its rubbish class (softmax cross-entropy of minus the distances)",
+        "subsampling's initial coefficients are 1/4, which makes it an average",
+    ),
+    "lenet5_modern": (
+        "C3 sees all six maps",
+        "max pooling, with nothing to train",
+        "ReLU in place of the scaled tanh",
+        "a dense softmax in place of the RBF output",
+    ),
+    "alexnet": (_biases, _dropout),
+    "alexnet_one_tower": ("one tower of the two towers' widths, which the paper has not", _biases, _dropout),
+    "alexnet_half": (_biases, _dropout),
+    "alexnet_owt": ("widths of the 2014 variant as torchvision has them, no LRN, conv1 padded by 2", _biases, _dropout),
+    "zfnet": (
+        "contrast normalisation is AlexNet's LRN with AlexNet's constants",
+        "filters are renormalised only if the optimiser is told to",
+        _dropout,
+    ),
+    "googlenet": (_he, _dropout),
+    "googlenet_bn": (
+        "torchvision's net: batch norm, no LRN, 3x3 for 5x5, last pooling 2x2, dropout 0.2",
+        _he,
+        _dropout,
+    ),
+    "bn_inception": ("its first convolution is an ordinary one; the paper's is separable", _he),
+    "inception_v2": (_he, "widths inside the modules are v3's; the paper prints those between modules only", _inverted),
+    "inception_v3": (_he, _inverted),
+    "vgg_a": (_glorot,),
+    "vgg_a_lrn": (_glorot,),
+    "vgg_b": (_glorot,),
+    "vgg_c": (_glorot,),
+    "vgg_d": (_glorot,),
+    "vgg_e": (_glorot,),
+}
+
 
 def create(name: str, num_classes: int, axis: str | None = None, **options: Any) -> Model:
-    """The named net. Options left out or None are as the net's paper has them.
+    """The named net. Options left out or None are as the net's paper has them, but for DEVIATIONS.
 
     axis: the pmapped axis over which the batch is split, if it is (batch norm needs to know).
     Raises UserError for an unknown name, or an option that the net does not have.
@@ -71,13 +135,17 @@ def create(name: str, num_classes: int, axis: str | None = None, **options: Any)
     options = {option: value for option, value in options.items() if value is not None}
     if unknown := [option for option in options if option not in known_options(name)]:
         raise UserError(f"model.{unknown[0]}: {name} has no such option; {nearest(unknown[0], known_options(name))}")
+    for option, choices in {"shortcut": resnet.SHORTCUTS, "activation": tuple(ACTIVATIONS)}.items():
+        if option in options and options[option] not in choices:
+            raise UserError(f"model.{option}={options[option]!r}: choose {', '.join(choices)}")
     if axis and "axis" in known_options(name):
         options["axis"] = axis
     net = MODELS[name](num_classes=num_classes, **options)
 
     def init(key: jax.Array, images: jax.Array) -> tuple[Params, Stats]:
-        # Lazily: nothing is computed but the parameters, so that not even ResNet-1202 has to be compiled for it.
-        variables = net.lazy_init(key, jax.ShapeDtypeStruct(images.shape, images.dtype), train=False)
+        # On zeros, operation by operation: a block's are compiled once, so that not even ResNet-1202 takes long.
+        shape = jax.ShapeDtypeStruct(images.shape, images.dtype)
+        variables = net.lazy_init(key, shape, train=False, mutable=["params", "batch_stats"])
         return variables["params"], variables.get("batch_stats", {})
 
     def apply(
@@ -90,7 +158,12 @@ def create(name: str, num_classes: int, axis: str | None = None, **options: Any)
         logits, moved = net.apply(variables, images, train=True, mutable=["batch_stats"], rngs=rngs)
         return logits, moved.get("batch_stats", {})
 
-    return Model(init, apply, getattr(net, "aux_weight", 0.0))
+    def features(params: Params, stats: Stats, images: jax.Array) -> dict[str, jax.Array]:
+        variables = {"params": params, "batch_stats": stats}
+        _, kept = net.apply(variables, images, train=False, mutable=["features"])
+        return kept.get("features", {}).get("stages", {})
+
+    return Model(init, apply, features, getattr(net, "aux_weight", 0.0))
 
 
 def known_options(name: str) -> list[str]:
@@ -98,7 +171,7 @@ def known_options(name: str) -> list[str]:
     made = MODELS[name]
     family = getattr(made, "func", made)
     fields = inspect.signature(resnet.ResNet if family in (_cifar, _imagenet) else family).parameters
-    fixed = {"num_classes", "parent", "name", "blocks", "maps", "block", "imagenet_stem"}
+    fixed = {"num_classes", "parent", "name", "blocks", "maps", "block", "imagenet_stem", "towers", "padding", "column"}
     if name.startswith("plain"):
         fixed.add("shortcut")
     return [field for field in fields if field not in fixed]

@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from cnn_jax.config import UserError
-from cnn_jax.models.layers import BatchNorm, ConvUnit, Window, avg_pool, check_size, he_normal, max_pool_ceil
+from cnn_jax.models.layers import BatchNorm, ConvUnit, he_normal, keep
+from cnn_jax.models.lrn import local_response_norm
+from cnn_jax.models.pooling import avg_pool, check_size, max_pool_ceil
 
 Kernel = tuple[int, int, int]  # height, width, maps
 Fork = tuple[Kernel, ...]  # convolutions of one input, side by side; only at the end of a branch
@@ -124,27 +126,27 @@ class GoogLeNet(nn.Module):
         if self.norm not in ("lrn", "bn", "none"):
             raise UserError(f"model.norm={self.norm!r}: choose lrn, bn or none")
         heads = self.aux_heads and (train or self.is_initializing())
-        grid14 = [Window(7, 2, 3)] + [Window(3, 2, up=True)] * 3
+        grid14 = [(7, 2, 6)] + [(3, 2, 1)] * 3
         if heads:
             check_size("googlenet with aux_heads", images, grid14, 5)
         else:
-            check_size("googlenet", images, [*grid14, Window(self.last_pool, 2, up=True)])
+            check_size("googlenet", images, [*grid14, (self.last_pool, 2, 1)])
 
         norm = functools.partial(BatchNorm, group=self.bn_group, axis=self.axis, epsilon=1e-3)
         unit = functools.partial(ConvUnit, norm=norm if self.norm == "bn" else None)
-        lrn = _lrn if self.norm == "lrn" else lambda x: x
+        lrn = local_response_norm if self.norm == "lrn" else lambda x: x
         x = unit(64, (7, 7), stride=2, padding=((3, 3), (3, 3)), name="conv1")(images, train)  # [B, 112, 112, 64]
-        x = lrn(max_pool_ceil(x, 3, 2))  # [B, 56, 56, 64]
+        x = lrn(max_pool_ceil(keep(self, "conv1", x), 3, 2))  # [B, 56, 56, 64]
         x = unit(64, (1, 1), name="conv2_reduce")(x, train)
         x = lrn(unit(192, (3, 3), name="conv2")(x, train))  # [B, 56, 56, 192]
-        x = max_pool_ceil(x, 3, 2)  # [B, 28, 28, 192]
+        x = max_pool_ceil(keep(self, "conv2", x), 3, 2)  # [B, 28, 28, 192]
         auxiliary = []
         for name, widths in TABLE.items():
             if name == "4a":
                 x = max_pool_ceil(x, 3, 2)  # [B, 14, 14, 480]
             if name == "5a":
                 x = max_pool_ceil(x, self.last_pool, 2)  # [B, 7, 7, 832]
-            x = module(widths, self.wide, unit, f"inception{name}")(x, train)
+            x = keep(self, f"inception{name}", module(widths, self.wide, unit, f"inception{name}")(x, train))
             if heads and name in AUX:
                 auxiliary.append(AuxiliaryHead(self.num_classes, unit, name=f"aux{name}")(x, train))
         x = nn.Dropout(self.dropout, deterministic=not train)(x.mean((1, 2)))  # [B, 1024]
@@ -175,10 +177,3 @@ def module(widths: Widths, wide: int, unit: Callable[..., ConvUnit], name: str) 
     )
     pool = functools.partial(nn.max_pool, window_shape=(3, 3), padding="SAME")
     return Inception(branches, pool, widths.pool, unit, name=name)
-
-
-# To be replaced by layers.lrn(x, k=2, n=5, alpha=1e-4, beta=0.75).
-def _lrn(x: jax.Array) -> jax.Array:
-    """AlexNet's local response normalisation over 5 neighbouring maps (Krizhevsky et al. 2012, Sec. 3.3)."""
-    sums = jax.lax.reduce_window(x * x, 0.0, jax.lax.add, (1, 1, 1, 5), (1, 1, 1, 1), "SAME")
-    return x * (2 + 1e-4 * sums) ** -0.75

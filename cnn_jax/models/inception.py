@@ -7,7 +7,8 @@ import flax.linen as nn
 import jax
 
 from cnn_jax.models.googlenet import Inception
-from cnn_jax.models.layers import BatchNorm, ConvUnit, Window, avg_pool, check_size, he_normal
+from cnn_jax.models.layers import BatchNorm, ConvUnit, he_normal, keep
+from cnn_jax.models.pooling import avg_pool, check_size
 
 Branches = tuple
 
@@ -66,7 +67,8 @@ class BnInception(nn.Module):
             else:
                 pool = functools.partial(avg_pool, window=3, padding="SAME")
             branches = (((1, 1, one),), *double) if one else double
-            x = Inception(branches, pool, projection, unit, stride, name=f"inception{name}")(x, train)
+            block = Inception(branches, pool, projection, unit, stride, name=f"inception{name}")
+            x = keep(self, f"inception{name}", block(x, train))
         return nn.Dense(self.num_classes, kernel_init=he_normal, name="head")(x.mean((1, 2)))  # of [B, 7, 7, 1024]
 
 
@@ -180,12 +182,12 @@ class InceptionV3(nn.Module):
     def __call__(self, images: jax.Array, train: bool) -> jax.Array | tuple[jax.Array, ...]:
         """[B, H, W, C] images to [B, num_classes] logits; in training a tuple of them: the net's, then the head's."""
         heads = self.aux_heads and (train or self.is_initializing())
-        first = [Window(3, 2), Window(3)] if self.factorised_7x7 else [Window(7, 2)]
-        windows = [*first, Window(3, 2), Window(3), Window(3, 2), Window(3, 2)]
+        first = [(3, 2, 0), (3, 1, 0)] if self.factorised_7x7 else [(7, 2, 0)]
+        windows = [*first, (3, 2, 0), (3, 1, 0), (3, 2, 0), (3, 2, 0)]
         if heads:
             check_size("inception with aux_heads", images, windows, 5)
         else:
-            check_size("inception", images, [*windows, Window(3, 2)])
+            check_size("inception", images, [*windows, (3, 2, 0)])
 
         unit = _unit(self)
         valid = functools.partial(unit, padding="VALID")
@@ -206,7 +208,7 @@ class InceptionV3(nn.Module):
                 block = grid_reduction(branches, unit, name)
             else:
                 block = Inception(branches, pool, projection, unit, name=name)
-            x = block(x, train)
+            x = keep(self, name, block(x, train))
             if heads and name == AUX:
                 auxiliary.append(AuxiliaryHead(self.num_classes, unit, self.aux_norm, name="aux")(x, train))
         x = nn.Dropout(self.dropout, deterministic=not train)(x.mean((1, 2)))  # [B, 2048]

@@ -3,13 +3,13 @@
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.config import UserError
+from cnn_jax.config import UserError, nearest
 from cnn_jax.models.conv import convolution
 
 
@@ -25,47 +25,32 @@ def fan_in_normal(gain: float) -> Callable[..., jax.Array]:
 # Flat, as XLA's CPU compiler takes 16 times longer over random bits of four dimensions; compiled once a size.
 _flat_normal = jax.jit(lambda key, size, dtype: jax.random.normal(key, (size,), dtype), static_argnums=(1, 2))
 
+
+def normal(deviation: float) -> Callable[..., jax.Array]:
+    """An initialiser (key, shape, dtype) -> N(0, deviation^2)."""
+    return lambda key, shape, dtype=jnp.float32: _flat_normal(key, math.prod(shape), dtype).reshape(shape) * deviation
+
+
 he_normal = fan_in_normal(2.0)  # He et al. 2015 (arXiv:1502.01852), Sec. 2.2
 xavier_normal = fan_in_normal(1.0)  # Glorot, Bengio 2010, in the form of Caffe: inputs only
+
+
+def initialiser(name: str, paper: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """The weights' initialiser by name, paper | xavier | he; raises UserError for another."""
+    known = {"paper": paper, "xavier": xavier_normal, "he": he_normal}
+    if name not in known:
+        raise UserError(f"model.initialiser={name!r}: {nearest(name, known)}")
+    return known[name]
+
 
 Conv = functools.partial(nn.Conv, conv_general_dilated=convolution)
 
 
-def max_pool_ceil(x: jax.Array, window: int, stride: int) -> jax.Array:
-    """Max pooling of [B, H, W, C] that rounds up: a last window may hang over the right and bottom edges.
-
-    A side of n pixels becomes ceil((n - window) / stride) + 1, as in Caffe, where the rounding comes from.
-    """
-    over = [(window - n) % stride for n in x.shape[1:3]]
-    return nn.max_pool(x, (window, window), (stride, stride), padding=[(0, pixels) for pixels in over])
-
-
-def avg_pool(
-    x: jax.Array, window: int, stride: int = 1, padding: str = "VALID", count_padding: bool = False
-) -> jax.Array:
-    """Average pooling of [B, H, W, C]; count_padding: zeros outside the map count as pixels of it."""
-    shape, strides = (window, window), (stride, stride)
-    if count_padding:  # not flax's, which divides by an integer: strict dtype promotion forbids it
-        return nn.pool(x, 0.0, jax.lax.add, shape, strides, padding) / float(window * window)
-    return nn.avg_pool(x, shape, strides, padding, count_include_pad=False)
-
-
-class Window(NamedTuple):
-    """A convolution or pooling as it changes the side of its input; up: it rounds up."""
-
-    size: int
-    stride: int = 1
-    pad: int = 0
-    up: bool = False
-
-
-def check_size(name: str, images: jax.Array, windows: Sequence[Window], side: int = 1) -> None:
-    """Raises UserError, naming the smallest that work, for images too small to leave `side` pixels after `windows`."""
-    for window in reversed(windows):
-        side = (side - 1) * window.stride + window.size - 2 * window.pad + (1 - window.stride) * window.up
-    height, width = images.shape[1:3]
-    if min(height, width) < side:
-        raise UserError(f"{name}: images of {height}x{width}; the smallest are {side}x{side}")
+def keep(net: nn.Module, name: str, x: jax.Array) -> jax.Array:
+    """x, which `Model.features` gives under this name."""
+    # All in one variable, as flax lets none have the name of a layer.
+    net.sow("features", "stages", {name: x}, reduce_fn=lambda kept, new: kept | new, init_fn=dict)
+    return x
 
 
 class ConvUnit(nn.Module):
@@ -129,6 +114,13 @@ class BatchNorm(nn.Module):
         return _scaled(x, group_mean, group_var, scale, bias, self.epsilon)
 
 
+def rectified(x: jax.Array, norm: str, batch_norm: Callable[..., BatchNorm], name: str, train: bool) -> jax.Array:
+    """ReLU of [B, H, W, C], after batch norm of this name where norm is "bn"; raises UserError for an unknown norm."""
+    if norm not in ("none", "bn", "lrn"):
+        raise UserError(f"model.norm={norm!r}: {nearest(norm, ('none', 'bn', 'lrn'))}")
+    return nn.relu(batch_norm(name=name)(x, train) if norm == "bn" else x)
+
+
 def group_moments(x: jax.Array, group: int, axis: str | None = None) -> tuple[jax.Array, jax.Array]:
     """Mean and variance, [groups, C] float32 each, of [B, H, W, C] by groups of `group` images (0: all).
 
@@ -158,6 +150,41 @@ def _scaled(
     offset = bias[None] - mean * factor
     grouped = x.reshape(len(mean), -1, x.shape[-1])
     return (grouped * factor[:, None].astype(x.dtype) + offset[:, None].astype(x.dtype)).reshape(x.shape)
+
+
+class TableConv(nn.Module):
+    """A convolution, "VALID", each of whose maps sees only the input maps that a table gives it.
+
+    Source: LeCun, Bottou, Bengio, Haffner 1998, Table I. Trained are the table's kernels, [h, w, connections] in its
+    order, and a bias a map; the convolution itself runs dense, with zeros for what is not connected.
+
+    Attributes:
+      table: the input maps of each output map.
+      kernel: height and width.
+      kernel_init: called a map at a time, with its own number of inputs.
+    """
+
+    table: tuple[tuple[int, ...], ...]
+    kernel: tuple[int, int]
+    kernel_init: Callable[..., jax.Array] = he_normal
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] to [B, H - h + 1, W - w + 1, len(table)]."""
+
+        def drawn(key: jax.Array) -> jax.Array:
+            keys = jax.random.split(key, len(self.table))
+            maps = [self.kernel_init(k, (*self.kernel, len(row), 1)) for k, row in zip(keys, self.table, strict=True)]
+            return jnp.concatenate(maps, axis=2)[..., 0]
+
+        kernels = self.param("kernel", drawn)
+        bias = self.param("bias", nn.initializers.zeros, (len(self.table),))
+        inputs = [source for row in self.table for source in row]
+        outputs = [number for number, row in enumerate(self.table) for _ in row]
+        dense = jnp.zeros((*self.kernel, x.shape[-1], len(self.table)), x.dtype)
+        dense = dense.at[:, :, jnp.array(inputs), jnp.array(outputs)].set(kernels.astype(x.dtype))
+        y = convolution(x, dense, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return y + bias.astype(x.dtype)[None, None, None]
 
 
 def widened(x: jax.Array, channels: int, stride: int) -> jax.Array:

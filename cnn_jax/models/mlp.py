@@ -5,8 +5,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 
-from cnn_jax.config import UserError, nearest
-from cnn_jax.models.layers import he_normal, xavier_normal
+from cnn_jax.models.layers import he_normal, keep, xavier_normal
 
 ACTIVATIONS: dict[str, Callable] = {"sigmoid": nn.sigmoid, "tanh": nn.tanh, "relu": nn.relu}
 
@@ -24,10 +23,8 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         """[B, H, W, C] images to [B, num_classes] logits."""
-        if self.activation not in ACTIVATIONS:
-            raise UserError(f"model.activation={self.activation!r}: {nearest(self.activation, ACTIVATIONS)}")
         init = he_normal if self.activation == "relu" else xavier_normal
         x = images.reshape(len(images), -1)
-        for width in self.hidden:
-            x = ACTIVATIONS[self.activation](nn.Dense(width, kernel_init=init)(x))
+        for number, width in enumerate(self.hidden, start=1):
+            x = keep(self, f"hidden{number}", ACTIVATIONS[self.activation](nn.Dense(width, kernel_init=init)(x)))
         return nn.Dense(self.num_classes, kernel_init=init)(x)

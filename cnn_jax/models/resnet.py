@@ -7,10 +7,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.config import UserError
-from cnn_jax.models.layers import BatchNorm, Conv, he_normal, widened
+from cnn_jax.models.layers import BatchNorm, Conv, he_normal, keep, widened
 
-PLAIN = "plain"  # beside the paper's shortcut options A, B and C
+SHORTCUTS = ("A", "B", "C")  # Sec. 4.1, "Identity vs. Projection Shortcuts"
+PLAIN = "plain"  # none
 
 
 def _conv(maps: int, kernel: int, stride: int = 1, *, name: str) -> nn.Module:
@@ -26,7 +26,6 @@ class Basic(nn.Module):
     stride: int
     shortcut: str
     norm: Callable[..., BatchNorm]
-    expansion = 1
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -45,7 +44,6 @@ class Bottleneck(nn.Module):
     stride: int
     shortcut: str
     norm: Callable[..., BatchNorm]
-    expansion = 4
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -101,8 +99,6 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         """[B, H, W, C] images to [B, num_classes] logits."""
-        if self.shortcut not in ("A", "B", "C", PLAIN):
-            raise UserError(f"model.shortcut={self.shortcut!r}: choose A, B or C")
         norm = functools.partial(BatchNorm, group=self.bn_group, axis=self.axis)
         if self.imagenet_stem:
             x = _conv(self.maps[0], 7, 2, name="stem")(images)  # [B, 112, 112, 64]
@@ -111,12 +107,13 @@ class ResNet(nn.Module):
         else:
             x = _conv(self.maps[0], 3, name="stem")(images)
             x = nn.relu(norm(name="stem_norm")(x, train))
+        keep(self, "stem", x)
         for stage, (count, maps) in enumerate(zip(self.blocks, self.maps, strict=True), start=1):
             block = functools.partial(self.block, maps, shortcut=self.shortcut, norm=norm)
             names = [f"stage{stage}_block{i}" for i in range(1, count + 1)]
             x = block(stride=1 if stage == 1 else 2, name=names[0])(x, train)
-            x = self._repeat(functools.partial(block, stride=1), names[1:], x, train)
-        x = x.mean((1, 2))
+            x = keep(self, f"stage{stage}", self._repeat(functools.partial(block, stride=1), names[1:], x, train))
+        x = keep(self, "pool", x.mean((1, 2)))
         return nn.Dense(self.num_classes, kernel_init=he_normal, name="head")(x)
 
     def _repeat(self, block: Callable[..., nn.Module], names: list[str], x: jax.Array, train: bool) -> jax.Array:

@@ -1,0 +1,66 @@
+"""Pooling that flax lacks, LeNet-5's trainable subsampling and sizes that round up, and the arithmetic of sizes."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+
+from cnn_jax.config import UserError
+
+Window = tuple[int, int, int]  # kernel, stride, padding of both ends together
+
+
+class Subsampling(nn.Module):
+    """The sum of each 2x2 square, times a trained coefficient, plus a trained bias: two numbers a map.
+
+    Source: LeCun, Bottou, Bengio, Haffner 1998, Sec. II-B, layers S2 and S4; the squashing is left to the caller.
+    """
+
+    coefficient_init: nn.initializers.Initializer = nn.initializers.constant(0.25)
+    bias_init: nn.initializers.Initializer = nn.initializers.zeros
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] to [B, H // 2, W // 2, C]; an odd last row or column is left out."""
+        batch, height, width, maps = x.shape
+        coefficient = self.param("coefficient", self.coefficient_init, (maps,))
+        bias = self.param("bias", self.bias_init, (maps,))
+        even = x[:, : height // 2 * 2, : width // 2 * 2]
+        sums = even.reshape(batch, height // 2, 2, width // 2, 2, maps).sum((2, 4))
+        return sums * coefficient.astype(x.dtype)[None, None, None] + bias.astype(x.dtype)[None, None, None]
+
+
+def max_pool_ceil(x: jax.Array, window: int, stride: int) -> jax.Array:
+    """Max pooling of [B, H, W, C] to ceil((H - window) / stride) + 1: the last windows may reach over the edge.
+
+    So Krizhevsky's and Caffe's layers round; XLA's VALID rounds down. window >= stride.
+    """
+    over = [(0, -(size - window) % stride) for size in x.shape[1:3]]
+    return nn.max_pool(x, (window, window), (stride, stride), over)
+
+
+def avg_pool(
+    x: jax.Array, window: int, stride: int = 1, padding: str = "VALID", count_padding: bool = False
+) -> jax.Array:
+    """Average pooling of [B, H, W, C]; count_padding: zeros outside the map count as pixels of it."""
+    shape, strides = (window, window), (stride, stride)
+    if count_padding:  # not flax's, which divides by an integer: strict dtype promotion forbids it
+        return nn.pool(x, 0.0, jax.lax.add, shape, strides, padding) / float(window * window)
+    return nn.avg_pool(x, shape, strides, padding, count_include_pad=False)
+
+
+def smallest_side(windows: Sequence[Window], side: int = 1) -> int:
+    """The smallest input side from which a chain of convolutions and poolings still gives `side` pixels.
+
+    A pooling that rounds up counts as padded by stride - 1.
+    """
+    for kernel, stride, padding in reversed(windows):
+        side = max(1, (side - 1) * stride + kernel - padding)
+    return side
+
+
+def check_size(net: str, images: jax.Array, windows: Sequence[Window], side: int = 1) -> None:
+    """Raises UserError for images [B, H, W, C] too small to leave `side` pixels after the net's chain of windows."""
+    side = smallest_side(windows, side)
+    if min(images.shape[1:3]) < side:
+        raise UserError(f"{net}: images of {images.shape[1]}x{images.shape[2]}; the smallest are {side}x{side}")
