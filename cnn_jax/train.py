@@ -144,7 +144,8 @@ def _log(
     bar.set_postfix_str(
         f"error {means['error']:.1%}, {speed['images_per_s']:.0f} images/s, data wait {waited / seconds:.0%}"
     )
-    return state.replace(sums=step.zero_sums())
+    # zeros_like leaves them where they lie: with arrays laid out anew the step would be compiled again.
+    return state.replace(sums=jax.tree.map(jax.numpy.zeros_like, state.sums))
 
 
 def _stop(experiment: Experiment, bad: int, checkpoints: ocp.CheckpointManager, write: log.Write) -> NoReturn:

@@ -57,6 +57,13 @@ def test_a_run_leaves_its_files(whole):
     assert events[-3]["epoch"] == pytest.approx(12 * 32 / 96)
 
 
+def test_the_step_is_compiled_once(tmp_path, monkeypatch):
+    made, build = [], train.build
+    monkeypatch.setattr(train, "build", lambda run: made.append(build(run)) or made[0])
+    train.run(RUN, tmp_path)
+    assert made[0].train_step._cache_size() == 1
+
+
 class CutError(Exception):
     pass
 
