@@ -71,7 +71,7 @@ def _smoke(paper: Experiment) -> Experiment:
     return replace(
         paper,
         data=replace(paper.data, name="fake", batch_size=8, pad=1, eval_batch_size=40),
-        model=replace(paper.model, bn_group=4, scan_from=3),
+        model=replace(paper.model, bn_group=4, scan_from=2),
         train=Train(steps=2, log_every=1, eval_every=2, save_every=2),
     )
 
