@@ -2,7 +2,7 @@
 
 metrics.jsonl has a line an event, the same lines however often the run was cut off and continued:
   train  step, epoch, loss, error, lr, images_per_s, data_time, step_time (seconds a step)
-  eval   step, epoch, loss, error, images
+  eval   step, epoch, loss (null: not finite), error, images
   nan    step          the first step whose loss was not finite
   end    step
 Errors are fractions, losses nats; train lines are means since the line before. starts.jsonl has a line a launch.
@@ -97,10 +97,10 @@ def opened(experiment: Experiment, folder: Path, step: int) -> Iterator[tuple[Wr
     bar = tqdm.tqdm(total=experiment.train.steps, initial=step, desc=label, unit="step", disable=None)
     with open(folder / "metrics.jsonl", "a") as lines, board, bar:
 
-        def write(event: str, **fields: float) -> None:
+        def write(event: str, **fields: float | None) -> None:
             lines.write(json.dumps({"event": event, **fields}) + "\n")
             lines.flush()
-            for name in fields.keys() - {"step", "epoch"}:
+            for name in [n for n in fields if n not in ("step", "epoch") and fields[n] is not None]:
                 board.add_scalar(f"{event}/{name}", fields[name], fields["step"])
             if event in ("eval", "nan"):
                 board.flush()

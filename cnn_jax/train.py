@@ -113,8 +113,8 @@ def _loop(
             error = None
             if evaluates:
                 found = parts.evaluate(state)
-                if not math.isfinite(found["loss"]):
-                    _stop(experiment, k, checkpoints, write)
+                # Batch norm's averages may be far off after few steps: the run goes on, though JSON has no infinity.
+                found["loss"] = found["loss"] if math.isfinite(found["loss"]) else None
                 write("eval", **here, **found)
                 error = found["error"]
                 state = state.replace(opt=optim.observe(state.opt, error))
