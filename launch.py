@@ -3,7 +3,6 @@
 import dataclasses
 import fnmatch
 import json
-import os
 import shlex
 import sys
 import time
@@ -135,6 +134,8 @@ def train(whole: Study) -> None:
 
 def write_study(whole: Study, folder: Path) -> None:
     """Leaves study.json, from which the report knows the whole table; raises UserError if it is another study's."""
+    from cnn_jax.log import write_whole
+
     path = folder / "study.json"
     data = next(iter(whole.runs.values())).data
     words = {
@@ -160,9 +161,7 @@ def write_study(whole: Study, folder: Path) -> None:
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        part = path.with_name("study.json.part")
-        part.write_text(json.dumps(words, indent=2) + "\n")
-        os.replace(part, path)
+        write_whole(path, json.dumps(words, indent=2) + "\n")
     except OSError as e:
         raise UserError(f"cannot write to {folder} ({e.strerror}): choose another --workdir") from None
 
