@@ -11,6 +11,7 @@ from pathlib import Path
 from absl import app, flags, logging
 
 from cnn_jax.config import PLACE, Experiment, Study, UserError, check, differences, flatten, nearest, override
+from cnn_jax.files import write_whole
 from experiments import AUGMENTATION, COSTS, STUDIES
 
 FLAGS = flags.FLAGS
@@ -134,8 +135,6 @@ def train(whole: Study) -> None:
 
 def write_study(whole: Study, folder: Path) -> None:
     """Leaves study.json, from which the report knows the whole table; raises UserError if it is another study's."""
-    from cnn_jax.log import write_whole
-
     path = folder / "study.json"
     data = next(iter(whole.runs.values())).data
     words = {

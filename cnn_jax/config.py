@@ -42,7 +42,12 @@ class Model:
     """The net by its name and its options; None leaves an option as the net's paper has it."""
 
     name: str = "resnet20"  # a name of cnn_jax.models.MODELS
+    dtype: str | None = None  # of the activations: float32 | bfloat16
+    width: float | None = None  # maps and units of every layer but the last, in multiples of the paper's
     shortcut: str | None = None  # A: zero-padded identity | B: projection where sizes change | C: everywhere
+    stride_in: str | None = None  # of a bottleneck: 1x1, the paper's | 3x3
+    conv_bias: bool | None = None  # ResNet: biases of the convolutions too
+    bn_epsilon: float | None = None  # added to the variances
     bn_group: int | None = None  # images over which batch statistics are taken; 0: the whole batch
     scan_from: int | None = None  # stages of this many identical blocks run in a scan: compiles fast
     hidden: tuple[int, ...] | None = None  # widths of the hidden dense layers
@@ -70,6 +75,7 @@ class Optim:
     patience: int = 5  # plateau: evaluations without a better error before the rate is cut
     momentum: float = 0.9
     weight_decay: float = 1e-4
+    filter_rms: float = 0.0  # filters whose RMS exceeds this are scaled back to it (ZFNet: 0.1); 0: none are
     decay_all: bool = True  # False: spare biases and batch norm's scale and shift
     warmup_learning_rate: float = 0.01
     warmup_error: float = 1.0  # hold the warm-up rate until the training error is below this; 1: no warm-up
@@ -139,6 +145,7 @@ LEAST = {
     "optim.patience": 1,
     "optim.momentum": 0,
     "optim.weight_decay": 0,
+    "optim.filter_rms": 0,
     "optim.decay": 0,
     "seed": 0,
     "train.steps": 1,

@@ -25,6 +25,7 @@ import tqdm
 from tensorboardX import SummaryWriter
 
 from cnn_jax.config import PLACE, Experiment, UserError, differences, from_json, to_json
+from cnn_jax.files import write_whole
 
 Write = Callable[..., None]
 
@@ -35,13 +36,17 @@ def run_folder(experiment: Experiment, workdir: str | Path) -> Path:
 
 
 def check(experiment: Experiment, folder: Path) -> None:
-    """Raises UserError if the folder holds another configuration, or a run that ended with a loss not finite."""
+    """Raises UserError if the folder holds another configuration."""
     path = folder / "config.json"
     if path.exists() and (changed := differences(from_json(path.read_text()), experiment, PLACE)):
         raise UserError(
             f"{folder} holds another configuration ({'; '.join(changed)}):"
             " choose another --workdir, or repeat the flags it was made with"
         )
+
+
+def check_finite(experiment: Experiment, folder: Path) -> None:
+    """Raises UserError if the folder holds a run that ended with a loss not finite."""
     if (seen := events(folder)) and seen[-1]["event"] == "nan":
         raise UserError(
             f"{folder}: the loss was not finite at step {seen[-1]['step']}, and would be again; start in another"
@@ -57,13 +62,6 @@ def claim(experiment: Experiment, folder: Path) -> None:
             write_whole(folder / "config.json", to_json(experiment))
     except OSError as e:
         raise UserError(f"cannot write to {folder} ({e.strerror}): choose another --workdir") from None
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes the file so that it is there whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    os.replace(part, path)
 
 
 def events(folder: Path) -> list[dict[str, Any]]:

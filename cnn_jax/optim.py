@@ -37,8 +37,11 @@ def sgd(optim: Optim) -> optax.GradientTransformationExtraArgs:
         chain.append(warm_up_until(optim.warmup_error, optim.warmup_learning_rate / optim.learning_rate))
     if optim.schedule == "plateau":
         chain.append(reduce_on_plateau(optim.factor, optim.patience))
+    chain.append(optax.trace(decay=optim.momentum))
+    if optim.filter_rms:
+        chain.append(renormalise_filters(optim.filter_rms))
     # The extra argument is for warm-up; optax.chain passes it on to those that take it.
-    return optax.with_extra_args_support(optax.chain(*chain, optax.trace(decay=optim.momentum)))
+    return optax.with_extra_args_support(optax.chain(*chain))
 
 
 class ScheduledState(NamedTuple):

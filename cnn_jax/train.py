@@ -24,6 +24,7 @@ def run(experiment: Experiment, workdir: str | Path) -> dict[str, Any]:
     """
     folder = log.run_folder(experiment, workdir)
     log.check(experiment, folder)
+    log.check_finite(experiment, folder)
     if done := log.finished(folder):
         return done
     with jax.default_matmul_precision(experiment.train.precision):

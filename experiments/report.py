@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cnn_jax.config import UserError
+from cnn_jax.files import write_whole
 from experiments import report_figure, report_render
 from experiments.report_figure import Curve, Panel
 from experiments.report_render import Sheet
@@ -37,19 +38,12 @@ def build(workdir: str | os.PathLike) -> Report:
     sheet, panels = _sheet(study, nets), _panels(nets)
     report = Report(folder / "report.md", folder / "report.png", folder / "report.html", report_render.text(sheet))
     try:
-        _write(report.markdown, report_render.markdown(sheet).encode())
-        _write(report.png, report_figure.png(sheet.title, panels))
-        _write(report.html, report_render.page(sheet, report_figure.svgs(panels)).encode())
+        write_whole(report.markdown, report_render.markdown(sheet).encode())
+        write_whole(report.png, report_figure.png(sheet.title, panels))
+        write_whole(report.html, report_render.page(sheet, report_figure.svgs(panels)).encode())
     except OSError as e:
         raise UserError(f"cannot write the report to {e.filename or folder} ({e.strerror}): make room for it") from None
     return report
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    unfinished.write_bytes(content)
-    os.replace(unfinished, path)
 
 
 def _sheet(study: dict, nets: list[Net]) -> Sheet:

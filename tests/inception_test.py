@@ -199,7 +199,9 @@ def test_a_grid_reduction_pools_and_convolves_side_by_side():
 
 
 def test_a_fork_s_convolutions_see_the_same_input():
-    block = googlenet.Inception((((1, 1, 4), ((1, 3, 5), (3, 1, 6))),), lambda x: x, 0, layers.ConvUnit)
+    block = googlenet.Inception(
+        (((1, 1, 4), ((1, 3, 5), (3, 1, 6))),), functools.partial(pooling.MaxPool, 1, 1), 0, layers.ConvUnit
+    )
     x = random(1, 6, 6, 3)
     y, variables = block.init_with_output(jax.random.key(0), x, train=False)
     assert y.shape == (1, 6, 6, 5 + 6 + 3)
@@ -262,7 +264,7 @@ def test_norm_is_lrn_batch_norm_or_none():
     )
     assert jax.tree.structure(shapes("lrn")) == jax.tree.structure(shapes("none")) and not shapes("lrn")[1]
     assert shapes("bn")[1] and "bias" not in shapes("bn")[0]["conv1"]["conv"]
-    with pytest.raises(UserError, match="model.norm='layer': choose lrn, bn or none"):
+    with pytest.raises(UserError, match="model.norm='layer': known: none, bn, lrn"):
         shapes("layer")
 
 
@@ -279,11 +281,11 @@ def test_average_pooling_by_loop(counted):
 
 @pytest.mark.parametrize("counted", [False, True])
 def test_inception_v3_pools_as_its_option_says(counted, monkeypatch):
-    asked = []
-    monkeypatch.setattr(inception, "avg_pool", lambda x, *a, count_padding=False, **k: asked.append(count_padding) or x)
+    asked, pool = [], pooling.avg_pool
+    monkeypatch.setattr(pooling, "avg_pool", lambda *arguments: asked.append(arguments[1:]) or pool(*arguments))
     model = models.create("inception_v3", 3, aux_heads=False, count_padding=counted)
     jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 75, 75, 3)))
-    assert asked == [counted] * 9  # the modules that do not reduce the grid
+    assert asked == [(3, 1, "SAME", counted)] * 9  # the modules that do not reduce the grid
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def test_a_scanned_stage_equals_the_loop():
         ("mlp", {"shortcut": "A"}, "model.shortcut: mlp has no such option"),
         ("plain20", {"shortcut": "B"}, "plain20 has no such option"),
         ("resnet20", {"shortcut": "D"}, "choose A, B, C"),
-        ("mlp", {"activation": "step"}, "choose sigmoid, tanh, relu"),
+        ("mlp", {"activation": "step"}, "model.activation='step': known: sigmoid, tanh, relu"),
     ],
 )
 def test_a_mistake_is_told(name, options, words):

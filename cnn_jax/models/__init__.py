@@ -1,17 +1,17 @@
 """MODELS, every net by its name, and create(name, num_classes, **options) -> Model(init, apply, features)."""
 
 import functools
-import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from cnn_jax.config import UserError, nearest
 from cnn_jax.models import alexnet, googlenet, inception, resnet
 from cnn_jax.models.lenet import Lenet5, LenetModern
-from cnn_jax.models.mlp import ACTIVATIONS, Mlp
+from cnn_jax.models.mlp import Mlp
 from cnn_jax.models.vgg import Vgg
 from cnn_jax.models.zfnet import ZfNet
 
@@ -124,23 +124,24 @@ DEVIATIONS: dict[str, tuple[str, ...]] = {
 }
 
 
-def create(name: str, num_classes: int, axis: str | None = None, **options: Any) -> Model:
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def create(name: str, num_classes: int, axis: str | None = None, dtype: str | None = None, **options: Any) -> Model:
     """The named net. Options left out or None are as the net's paper has them, but for DEVIATIONS.
 
     axis: the pmapped axis over which the batch is split, if it is (batch norm needs to know).
+    dtype: float32 (default) | bfloat16, of the activations; parameters, statistics and logits are float32.
     Raises UserError for an unknown name, or an option that the net does not have.
     """
     if name not in MODELS:
         raise UserError(f"model {name!r}: no such net; {nearest(name, MODELS)}")
+    if dtype not in (None, *DTYPES):
+        raise UserError(f"model.dtype={dtype!r}: choose {' or '.join(DTYPES)}")
     options = {option: value for option, value in options.items() if value is not None}
     if unknown := [option for option in options if option not in known_options(name)]:
         raise UserError(f"model.{unknown[0]}: {name} has no such option; {nearest(unknown[0], known_options(name))}")
-    for option, choices in {"shortcut": resnet.SHORTCUTS, "activation": tuple(ACTIVATIONS)}.items():
-        if option in options and options[option] not in choices:
-            raise UserError(f"model.{option}={options[option]!r}: choose {', '.join(choices)}")
-    if axis and "axis" in known_options(name):
-        options["axis"] = axis
-    net = MODELS[name](num_classes=num_classes, **options)
+    net = MODELS[name](num_classes=num_classes, axis=axis, **options)
 
     def init(key: jax.Array, images: jax.Array) -> tuple[Params, Stats]:
         # On zeros, operation by operation: a block's are compiled once, so that not even ResNet-1202 takes long.
@@ -151,27 +152,34 @@ def create(name: str, num_classes: int, axis: str | None = None, **options: Any)
     def apply(
         params: Params, stats: Stats, images: jax.Array, train: bool = False, key: jax.Array | None = None
     ) -> tuple[Any, Stats]:
-        variables = {"params": params, "batch_stats": stats}
+        variables, images = {"params": params, "batch_stats": stats}, images.astype(DTYPES.get(dtype, images.dtype))
         if not train:
-            return net.apply(variables, images, train=False), stats
+            return _float32(net.apply(variables, images, train=False)), stats
         rngs = None if key is None else {"dropout": key}
         logits, moved = net.apply(variables, images, train=True, mutable=["batch_stats"], rngs=rngs)
-        return logits, moved.get("batch_stats", {})
+        return _float32(logits), moved.get("batch_stats", {})
 
     def features(params: Params, stats: Stats, images: jax.Array) -> dict[str, jax.Array]:
-        variables = {"params": params, "batch_stats": stats}
+        variables, images = {"params": params, "batch_stats": stats}, images.astype(DTYPES.get(dtype, images.dtype))
         _, kept = net.apply(variables, images, train=False, mutable=["features"])
         return kept.get("features", {}).get("stages", {})
 
     return Model(init, apply, features, getattr(net, "aux_weight", 0.0))
 
 
+def _float32(logits: Any) -> Any:
+    return jax.tree.map(lambda x: x.astype(jnp.float32), logits)
+
+
 def known_options(name: str) -> list[str]:
-    """The options of a net beside num_classes."""
+    """The options of a net beside num_classes and dtype."""
     made = MODELS[name]
     family = getattr(made, "func", made)
-    fields = inspect.signature(resnet.ResNet if family in (_cifar, _imagenet) else family).parameters
-    fixed = {"num_classes", "parent", "name", "blocks", "maps", "block", "imagenet_stem", "towers", "padding", "column"}
+    fields = resnet.ResNet.__dataclass_fields__ if family in (_cifar, _imagenet) else family.__dataclass_fields__
+    fixed = {"num_classes", "parent", "name", "axis", "blocks", "channels", "block", "imagenet_stem", "towers"}
+    fixed |= {"padding", "column"}
     if name.startswith("plain"):
         fixed.add("shortcut")
+    if name == "lenet5":  # whose table fixes its maps
+        fixed.add("width")
     return [field for field in fields if field not in fixed]

@@ -5,44 +5,35 @@ import functools
 import flax.linen as nn
 import jax
 
-from cnn_jax.models.layers import BatchNorm, Conv, initialiser, keep, normal, rectified
-from cnn_jax.models.lrn import local_response_norm
-from cnn_jax.models.pooling import check_size
+from cnn_jax.models.layers import Conv, Dense, normal
+from cnn_jax.models.net import Net
+from cnn_jax.models.pooling import MaxPool, check_size
 
 POOLED = (1, 2, 5)  # convolutions followed by overlapping pooling, 3x3/2 (Sec. 3.4)
 NORMALISED = (1, 2)  # convolutions followed by LRN (Sec. 3.5)
 ONES = (2, 4, 5)  # convolutions whose biases, like fc6's and fc7's, the paper starts at 1 (Sec. 5)
 
 
-class AlexNet(nn.Module):
+class AlexNet(Net):
     """Five convolutions and three dense layers (Sec. 3.5 and Fig. 2), on images of 227x227.
 
     The paper prints 224x224, from which its own 55x55 maps do not follow. Its two towers, which meet at conv3 and
     at the dense layers only, are groups of each convolution's channels; LRN's neighbours are of one tower.
 
     Attributes:
-      num_classes: logits.
-      maps: of each convolution.
+      channels: of each convolution.
       towers: 2, the paper's; or 1.
       padding: of conv1, on each side.
-      norm: lrn after the ReLU of conv1 and conv2 | bn before each convolution's ReLU | none.
-      dropout: the share of fc6's and fc7's outputs dropped in training; what is kept is scaled up.
       initialiser: paper: N(0, 0.01^2) | xavier | he.
       initial_bias: where the paper has 1, with which reimplementations did not train.
-      bn_group: images per batch-statistics group; 0: the whole batch.
-      axis: the pmapped axis over which the batch is split, if it is.
     """
 
-    num_classes: int
-    maps: tuple[int, ...] = (96, 256, 384, 384, 256)
+    channels: tuple[int, ...] = (96, 256, 384, 384, 256)
     towers: int = 2
     padding: int = 0
     norm: str = "lrn"
     dropout: float = 0.5
-    initialiser: str = "paper"
     initial_bias: float = 0.1
-    bn_group: int = 0
-    axis: str | None = None
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
@@ -54,14 +45,13 @@ class AlexNet(nn.Module):
         for number, (kernel, stride, pad, _) in enumerate(layers, start=1):
             windows += [(kernel, stride, 2 * pad)] + [(3, 2, 0)] * (number in POOLED)
         check_size("alexnet", images, windows)
-        weights = initialiser(self.initialiser, normal(0.01))
+        weights = self.weights(normal(0.01))
         ones = nn.initializers.constant(self.initial_bias)
-        batch_norm = functools.partial(BatchNorm, group=self.bn_group, axis=self.axis)
 
         x = images
         for number, (kernel, stride, pad, towers) in enumerate(layers, start=1):
             x = Conv(
-                self.maps[number - 1],
+                self.maps(self.channels[number - 1], self.towers),
                 (kernel, kernel),
                 stride,
                 [(pad, pad)] * 2,
@@ -70,22 +60,21 @@ class AlexNet(nn.Module):
                 bias_init=ones if number in ONES else nn.initializers.zeros,
                 name=f"conv{number}",
             )(x)
-            x = rectified(x, self.norm, batch_norm, f"norm{number}", train)
-            keep(self, f"conv{number}", x)
-            if self.norm == "lrn" and number in NORMALISED:
-                x = local_response_norm(x, towers=self.towers)
+            x = self.keep(f"conv{number}", nn.relu(self.normalised(x, f"norm{number}", train)))
+            if number in NORMALISED:
+                x = self.lrn(x, f"lrn{number}", self.towers)
             if number in POOLED:
-                x = keep(self, f"pool{number}", nn.max_pool(x, (3, 3), (2, 2)))
+                x = self.keep(f"pool{number}", MaxPool(3, 2, name=f"pool{number}")(x))
         x = x.reshape(len(x), -1)  # [B, 6 * 6 * 256]
         for name in ("fc6", "fc7"):
-            x = nn.relu(nn.Dense(4096, kernel_init=weights, bias_init=ones, name=name)(x))
-            x = nn.Dropout(self.dropout, deterministic=not train)(keep(self, name, x))
-        return nn.Dense(self.num_classes, kernel_init=weights, name="fc8")(x)
+            x = Dense(self.maps(4096), kernel_init=weights, bias_init=ones, name=name)(x)
+            x = self.dropped(self.keep(name, nn.relu(x)), train)
+        return Dense(self.num_classes, kernel_init=weights, name="fc8")(x)
 
 
 one_tower = functools.partial(AlexNet, towers=1)
 # The net of Sec. 3.2's comparison. Its footnote: conv5 and the dense layers are not halved.
-half = functools.partial(AlexNet, towers=1, maps=(48, 128, 192, 192, 256))
+half = functools.partial(AlexNet, towers=1, channels=(48, 128, 192, 192, 256))
 # Krizhevsky 2014, "One weird trick for parallelizing convolutional neural networks" (arXiv:1404.5997), as torchvision
 # has it.
-owt = functools.partial(AlexNet, towers=1, maps=(64, 192, 384, 256, 256), padding=2, norm="none")
+owt = functools.partial(AlexNet, towers=1, channels=(64, 192, 384, 256, 256), padding=2, norm="none")

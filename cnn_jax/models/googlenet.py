@@ -8,10 +8,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.config import UserError
-from cnn_jax.models.layers import BatchNorm, ConvUnit, he_normal, keep
-from cnn_jax.models.lrn import local_response_norm
-from cnn_jax.models.pooling import avg_pool, check_size, max_pool_ceil
+from cnn_jax.models.layers import ConvUnit, Dense
+from cnn_jax.models.net import Init, Net
+from cnn_jax.models.pooling import AvgPool, GlobalAvgPool, MaxPool, check_size
 
 Kernel = tuple[int, int, int]  # height, width, maps
 Fork = tuple[Kernel, ...]  # convolutions of one input, side by side; only at the end of a branch
@@ -47,7 +46,7 @@ class Inception(nn.Module):
 
     Attributes:
       branches: of each, its convolutions in order; the last may be a fork.
-      pool: [B, H, W, C] -> [B, H', W', C].
+      pool: [B, H, W, C] -> [B, H', W', C], a layer but for its name.
       projection: maps of the 1x1 convolution of what was pooled; 0: none.
       unit: a ConvUnit but for its maps and kernel.
       stride: of the last convolution of each branch.
@@ -55,7 +54,7 @@ class Inception(nn.Module):
     """
 
     branches: tuple[tuple[Kernel | Fork, ...], ...]
-    pool: Callable[[jax.Array], jax.Array]
+    pool: Callable[..., nn.Module]
     projection: int
     unit: Callable[..., ConvUnit]
     stride: int = 1
@@ -74,57 +73,53 @@ class Inception(nn.Module):
             for height, width, maps in fork:
                 name = f"branch{b}_{len(steps) + 1}" + (f"_{height}x{width}" if len(fork) > 1 else "")
                 outputs.append(self.unit(maps, (height, width), **strided, name=name)(y, train))
-        y = self.pool(x)
+        y = self.pool(name="pool")(x)
         outputs.append(self.unit(self.projection, (1, 1), name="projection")(y, train) if self.projection else y)
         return jnp.concatenate(outputs, -1)
 
 
 class AuxiliaryHead(nn.Module):
-    """Average pool 5x5/3, 1x1 convolution of 128 maps, dense 1024, dropout 0.7, dense classes (Sec. 5)."""
+    """Average pool 5x5/3, 1x1 convolution of `maps`, dense `units`, dropout 0.7, dense classes (Sec. 5)."""
 
     num_classes: int
+    maps: int
+    units: int
     unit: Callable[..., ConvUnit]
+    kernel_init: Init
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """[B, H, W, C], at least 5x5, to [B, num_classes] logits."""
-        x = avg_pool(x, 5, 3)  # [B, 4, 4, C] from 14x14
-        x = self.unit(128, (1, 1), name="conv")(x, train).reshape(len(x), -1)
-        x = nn.relu(nn.Dense(1024, kernel_init=he_normal, name="dense")(x))
+        x = AvgPool(5, 3, name="pool")(x)  # [B, 4, 4, C] from 14x14
+        x = self.unit(self.maps, (1, 1), name="conv")(x, train).reshape(len(x), -1)
+        x = nn.relu(Dense(self.units, kernel_init=self.kernel_init, name="dense")(x))
         x = nn.Dropout(0.7, deterministic=not train)(x)
-        return nn.Dense(self.num_classes, kernel_init=he_normal, name="head")(x)
+        return Dense(self.num_classes, kernel_init=self.kernel_init, name="head")(x)
 
 
-class GoogLeNet(nn.Module):
+class GoogLeNet(Net):
     """A stem, nine modules, a global average and a dense layer (Table 1), with two auxiliary heads in training.
 
     The paper gives neither the initial weights nor LRN's constants: He's, and AlexNet's.
 
     Attributes:
-      num_classes: logits.
       aux_heads: whether there are any.
       aux_weight: of each auxiliary loss against the main one (Sec. 5).
-      dropout: rate before the last layer.
       norm: lrn (in the stem, as the paper) | bn (after each convolution, in place of its bias) | none.
-      bn_group: images per batch-statistics group; 0: the whole batch.
-      axis: the pmapped axis over which the batch is split, if it is.
+      dropout: rate before the last layer; the auxiliary heads' is 0.7.
     """
 
-    num_classes: int
     aux_heads: bool = True
     aux_weight: float = 0.3
     dropout: float = 0.4
     norm: str = "lrn"
-    bn_group: int = 0
-    axis: str | None = None
+    bn_epsilon: float = 1e-3
     wide = 5  # the larger kernel of the modules
     last_pool = 3  # window of the pooling before 5a
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array | tuple[jax.Array, ...]:
         """[B, H, W, C] images to [B, num_classes] logits; in training a tuple of them: the net's, then the heads'."""
-        if self.norm not in ("lrn", "bn", "none"):
-            raise UserError(f"model.norm={self.norm!r}: choose lrn, bn or none")
         heads = self.aux_heads and (train or self.is_initializing())
         grid14 = [(7, 2, 6)] + [(3, 2, 1)] * 3
         if heads:
@@ -132,25 +127,25 @@ class GoogLeNet(nn.Module):
         else:
             check_size("googlenet", images, [*grid14, (self.last_pool, 2, 1)])
 
-        norm = functools.partial(BatchNorm, group=self.bn_group, axis=self.axis, epsilon=1e-3)
-        unit = functools.partial(ConvUnit, norm=norm if self.norm == "bn" else None)
-        lrn = local_response_norm if self.norm == "lrn" else lambda x: x
-        x = unit(64, (7, 7), stride=2, padding=((3, 3), (3, 3)), name="conv1")(images, train)  # [B, 112, 112, 64]
-        x = lrn(max_pool_ceil(keep(self, "conv1", x), 3, 2))  # [B, 56, 56, 64]
-        x = unit(64, (1, 1), name="conv2_reduce")(x, train)
-        x = lrn(unit(192, (3, 3), name="conv2")(x, train))  # [B, 56, 56, 192]
-        x = max_pool_ceil(keep(self, "conv2", x), 3, 2)  # [B, 28, 28, 192]
+        unit, maps = self.unit(), self.maps
+        x = unit(maps(64), (7, 7), stride=2, padding=((3, 3), (3, 3)), name="conv1")(images, train)
+        x = MaxPool(3, 2, "CEIL", name="pool1")(self.keep("conv1", x))  # [B, 56, 56, 64]
+        x = unit(maps(64), (1, 1), name="conv2_reduce")(self.lrn(x, "lrn1"), train)
+        x = self.keep("conv2", unit(maps(192), (3, 3), name="conv2")(x, train))
+        x = MaxPool(3, 2, "CEIL", name="pool2")(self.lrn(x, "lrn2"))  # [B, 28, 28, 192]
         auxiliary = []
         for name, widths in TABLE.items():
             if name == "4a":
-                x = max_pool_ceil(x, 3, 2)  # [B, 14, 14, 480]
+                x = MaxPool(3, 2, "CEIL", name="pool3")(x)  # [B, 14, 14, 480]
             if name == "5a":
-                x = max_pool_ceil(x, self.last_pool, 2)  # [B, 7, 7, 832]
-            x = keep(self, f"inception{name}", module(widths, self.wide, unit, f"inception{name}")(x, train))
+                x = MaxPool(self.last_pool, 2, "CEIL", name="pool4")(x)  # [B, 7, 7, 832]
+            block = module(Widths(*map(maps, widths)), self.wide, unit, f"inception{name}")
+            x = self.keep(f"inception{name}", block(x, train))
             if heads and name in AUX:
-                auxiliary.append(AuxiliaryHead(self.num_classes, unit, name=f"aux{name}")(x, train))
-        x = nn.Dropout(self.dropout, deterministic=not train)(x.mean((1, 2)))  # [B, 1024]
-        logits = nn.Dense(self.num_classes, kernel_init=he_normal, name="head")(x)
+                head = AuxiliaryHead(self.num_classes, maps(128), maps(1024), unit, self.weights(), name=f"aux{name}")
+                auxiliary.append(head(x, train))
+        x = self.dropped(GlobalAvgPool(name="pool5")(x), train)  # [B, 1024]
+        logits = Dense(self.num_classes, kernel_init=self.weights(), name="head")(x)
         return (logits, *auxiliary) if auxiliary and train else logits
 
 
@@ -175,5 +170,5 @@ def module(widths: Widths, wide: int, unit: Callable[..., ConvUnit], name: str) 
         ((1, 1, widths.reduce3), (3, 3, widths.three)),
         ((1, 1, widths.reduce5), (wide, wide, widths.five)),
     )
-    pool = functools.partial(nn.max_pool, window_shape=(3, 3), padding="SAME")
+    pool = functools.partial(MaxPool, 3, 1, "SAME")
     return Inception(branches, pool, widths.pool, unit, name=name)

@@ -7,8 +7,9 @@ import flax.linen as nn
 import jax
 
 from cnn_jax.models.googlenet import Inception
-from cnn_jax.models.layers import BatchNorm, ConvUnit, he_normal, keep
-from cnn_jax.models.pooling import avg_pool, check_size
+from cnn_jax.models.layers import ConvUnit, Dense
+from cnn_jax.models.net import Init, Net
+from cnn_jax.models.pooling import AvgPool, GlobalAvgPool, MaxPool, check_size
 
 Branches = tuple
 
@@ -34,47 +35,42 @@ BN_TABLE = {
 }
 
 
-class BnInception(nn.Module):
+def narrowed(branches: Branches, maps: Callable[[int], int]) -> Branches:
+    """Branches of `Inception` with another number of maps in each convolution."""
+    if isinstance(branches[0], int):
+        height, width, count = branches
+        return height, width, maps(count)
+    return tuple(narrowed(part, maps) for part in branches)
+
+
+class BnInception(Net):
     """A stem, ten modules with two 3x3 for each 5x5, batch norm after every convolution (Fig. 5).
 
     Differs: the first convolution is an ordinary one, as in the figure; the paper's text has a separable one of
     depth multiplier 8. No auxiliary heads: the figure has none. Edges are padded as TensorFlow's SAME does,
     which the paper does not say; so any size of image works.
-
-    Attributes:
-      num_classes: logits.
-      bn_group: images per batch-statistics group; 0: the whole batch.
-      axis: the pmapped axis over which the batch is split, if it is.
     """
 
-    num_classes: int
-    bn_group: int = 0
-    axis: str | None = None
+    norm: str = "bn"
+    bn_epsilon: float = 1e-3
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         """[B, H, W, C] images to [B, num_classes] logits."""
-        unit = _unit(self)
-        x = unit(64, (7, 7), stride=2, name="conv1")(images, train)  # [B, 112, 112, 64]
-        x = nn.max_pool(x, (3, 3), (2, 2), "SAME")  # [B, 56, 56, 64]
-        x = unit(64, (1, 1), name="conv2_reduce")(x, train)
-        x = unit(192, (3, 3), name="conv2")(x, train)  # [B, 56, 56, 192]
-        x = nn.max_pool(x, (3, 3), (2, 2), "SAME")  # [B, 28, 28, 192]; 14 pixels after 3c, 7 after 4e
+        unit, maps = self.unit(), self.maps
+        x = unit(maps(64), (7, 7), stride=2, name="conv1")(images, train)  # [B, 112, 112, 64]
+        x = MaxPool(3, 2, "SAME", name="pool1")(x)  # [B, 56, 56, 64]
+        x = unit(maps(64), (1, 1), name="conv2_reduce")(self.lrn(x), train)
+        x = unit(maps(192), (3, 3), name="conv2")(x, train)  # [B, 56, 56, 192]
+        x = MaxPool(3, 2, "SAME", name="pool2")(x)  # [B, 28, 28, 192]; 14 pixels after 3c, 7 after 4e
         for name, (one, double, kind, projection) in BN_TABLE.items():
             stride = 1 if one else 2
-            if kind == "max":
-                pool = functools.partial(nn.max_pool, window_shape=(3, 3), strides=(stride, stride), padding="SAME")
-            else:
-                pool = functools.partial(avg_pool, window=3, padding="SAME")
-            branches = (((1, 1, one),), *double) if one else double
-            block = Inception(branches, pool, projection, unit, stride, name=f"inception{name}")
-            x = keep(self, f"inception{name}", block(x, train))
-        return nn.Dense(self.num_classes, kernel_init=he_normal, name="head")(x.mean((1, 2)))  # of [B, 7, 7, 1024]
-
-
-def _unit(net: nn.Module) -> Callable[..., ConvUnit]:
-    norm = functools.partial(BatchNorm, group=net.bn_group, axis=net.axis, epsilon=1e-3)
-    return functools.partial(ConvUnit, norm=norm)
+            pool = functools.partial(MaxPool if kind == "max" else AvgPool, 3, stride, "SAME")
+            branches = narrowed((((1, 1, one),), *double) if one else double, maps)
+            block = Inception(branches, pool, projection and maps(projection), unit, stride, name=f"inception{name}")
+            x = self.keep(f"inception{name}", block(x, train))
+        x = self.dropped(GlobalAvgPool(name="pool3")(x), train)  # of [B, 7, 7, 1024]
+        return Dense(self.num_classes, kernel_init=self.weights(), name="head")(x)
 
 
 def grid35(projection: int) -> tuple[Branches, int]:
@@ -106,8 +102,7 @@ def grid_reduction(branches: Branches, unit: Callable[..., ConvUnit], name: str 
     Pooling first would be a bottleneck, and convolving first costly (Fig. 9). branches: as `Inception` has them;
     the last convolution of each has stride 2. [B, H, W, C] becomes [B, (H - 1) // 2, (W - 1) // 2, maps + C].
     """
-    pool = functools.partial(nn.max_pool, window_shape=(3, 3), strides=(2, 2))
-    return Inception(branches, pool, 0, unit, stride=2, padding="VALID", name=name)
+    return Inception(branches, functools.partial(MaxPool, 3, 2), 0, unit, stride=2, padding="VALID", name=name)
 
 
 # Modules in order: name, branches and projection, whether the grid is reduced. Maps inside the modules are those of
@@ -129,54 +124,52 @@ AUX = "mixed17d"  # the module whose output has the auxiliary head
 
 
 class AuxiliaryHead(nn.Module):
-    """Average pool 5x5/3, 1x1 convolution of 128 maps, fully connected layer of 768, dense classes.
+    """Average pool 5x5/3, 1x1 convolution of `maps[0]`, fully connected layer of `maps[1]`, dense classes.
 
     The fully connected layer is a convolution of the whole 5x5 that a 17x17 grid leaves (on a smaller grid of
-    what there is, on a larger one averaged over its places); norm: whether it is batch-normalised.
+    what there is, on a larger one averaged over its places). unit, full_unit: of the two convolutions.
     """
 
     num_classes: int
+    maps: tuple[int, int]
     unit: Callable[..., ConvUnit]
-    norm: bool
+    full_unit: Callable[..., ConvUnit]
+    kernel_init: Init
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """[B, H, W, C], at least 5x5, to [B, num_classes] logits."""
-        x = avg_pool(x, 5, 3)  # [B, 5, 5, 768]
-        x = self.unit(128, (1, 1), name="conv")(x, train)
+        x = AvgPool(5, 3, name="pool")(x)  # [B, 5, 5, 768]
+        x = self.unit(self.maps[0], (1, 1), name="conv")(x, train)
         kernel = (min(5, x.shape[1]), min(5, x.shape[2]))
-        unit = self.unit if self.norm else ConvUnit
-        x = unit(768, kernel, padding="VALID", name="full")(x, train).mean((1, 2))  # [B, 768]
-        return nn.Dense(self.num_classes, kernel_init=he_normal, name="head")(x)
+        x = self.full_unit(self.maps[1], kernel, padding="VALID", name="full")(x, train)
+        x = GlobalAvgPool(name="mean")(x)  # [B, 768]
+        return Dense(self.num_classes, kernel_init=self.kernel_init, name="head")(x)
 
 
-class InceptionV3(nn.Module):
+class InceptionV3(Net):
     """A stem, eleven modules on grids of 35, 17 and 8 pixels, a global average and a dense layer; images of 299x299.
 
     With both options of the ablation (Table 3) False, this is Inception v2. RMSProp and label smoothing, its other
     two steps, belong to the optimiser and the loss.
 
     Attributes:
-      num_classes: logits.
       factorised_7x7: three 3x3 convolutions as the first layers, for one 7x7 of stride 2.
       aux_norm: batch norm in the auxiliary head's fully connected layer too ("BN-auxiliary").
       aux_heads: whether there is the auxiliary head.
       aux_weight: of its loss against the main one; the paper does not say: TensorFlow's training script has 0.4.
       dropout: rate before the last layer; the paper does not say: TensorFlow's net has 0.2.
       count_padding: average pooling counts the zeros outside the map, as the torchvision net does.
-      bn_group: images per batch-statistics group; 0: the whole batch.
-      axis: the pmapped axis over which the batch is split, if it is.
     """
 
-    num_classes: int
+    norm: str = "bn"
+    bn_epsilon: float = 1e-3
+    dropout: float = 0.2
     factorised_7x7: bool = True
     aux_norm: bool = True
     aux_heads: bool = True
     aux_weight: float = 0.4
-    dropout: float = 0.2
     count_padding: bool = False
-    bn_group: int = 0
-    axis: str | None = None
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array | tuple[jax.Array, ...]:
@@ -189,30 +182,33 @@ class InceptionV3(nn.Module):
         else:
             check_size("inception", images, [*windows, (3, 2, 0)])
 
-        unit = _unit(self)
+        unit, maps = self.unit(), self.maps
         valid = functools.partial(unit, padding="VALID")
         if self.factorised_7x7:
-            x = valid(32, (3, 3), stride=2, name="conv1a")(images, train)  # [B, 149, 149, 32]
-            x = valid(32, (3, 3), name="conv1b")(x, train)  # [B, 147, 147, 32]
-            x = unit(64, (3, 3), name="conv1c")(x, train)  # [B, 147, 147, 64]
+            x = valid(maps(32), (3, 3), stride=2, name="conv1a")(images, train)  # [B, 149, 149, 32]
+            x = valid(maps(32), (3, 3), name="conv1b")(x, train)  # [B, 147, 147, 32]
+            x = unit(maps(64), (3, 3), name="conv1c")(x, train)  # [B, 147, 147, 64]
         else:
-            x = valid(64, (7, 7), stride=2, name="conv1")(images, train)  # [B, 147, 147, 64]
-        x = nn.max_pool(x, (3, 3), (2, 2))  # [B, 73, 73, 64]
-        x = valid(80, (1, 1), name="conv2")(x, train)
-        x = valid(192, (3, 3), name="conv3")(x, train)  # [B, 71, 71, 192]
-        x = nn.max_pool(x, (3, 3), (2, 2))  # [B, 35, 35, 192]
-        pool = functools.partial(avg_pool, window=3, padding="SAME", count_padding=self.count_padding)
+            x = valid(maps(64), (7, 7), stride=2, name="conv1")(images, train)  # [B, 147, 147, 64]
+        x = self.lrn(MaxPool(3, 2, name="pool1")(x))  # [B, 73, 73, 64]
+        x = valid(maps(80), (1, 1), name="conv2")(x, train)
+        x = valid(maps(192), (3, 3), name="conv3")(x, train)  # [B, 71, 71, 192]
+        x = MaxPool(3, 2, name="pool2")(x)  # [B, 35, 35, 192]
+        pool = functools.partial(AvgPool, 3, 1, "SAME", self.count_padding)
         auxiliary = []
         for name, (branches, projection), reduces in V3_TABLE:
+            branches = narrowed(branches, maps)
             if reduces:
                 block = grid_reduction(branches, unit, name)
             else:
-                block = Inception(branches, pool, projection, unit, name=name)
-            x = keep(self, name, block(x, train))
+                block = Inception(branches, pool, maps(projection), unit, name=name)
+            x = self.keep(name, block(x, train))
             if heads and name == AUX:
-                auxiliary.append(AuxiliaryHead(self.num_classes, unit, self.aux_norm, name="aux")(x, train))
-        x = nn.Dropout(self.dropout, deterministic=not train)(x.mean((1, 2)))  # [B, 2048]
-        logits = nn.Dense(self.num_classes, kernel_init=he_normal, name="head")(x)
+                full = unit if self.aux_norm else functools.partial(unit, norm=None)
+                head = AuxiliaryHead(self.num_classes, (maps(128), maps(768)), unit, full, self.weights(), name="aux")
+                auxiliary.append(head(x, train))
+        x = self.dropped(GlobalAvgPool(name="pool3")(x), train)  # [B, 2048]
+        logits = Dense(self.num_classes, kernel_init=self.weights(), name="head")(x)
         return (logits, *auxiliary) if auxiliary and train else logits
 
 

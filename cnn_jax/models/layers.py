@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.config import UserError, nearest
+from cnn_jax.config import UserError
 from cnn_jax.models.conv import convolution
 
 
@@ -35,22 +35,13 @@ he_normal = fan_in_normal(2.0)  # He et al. 2015 (arXiv:1502.01852), Sec. 2.2
 xavier_normal = fan_in_normal(1.0)  # Glorot, Bengio 2010, in the form of Caffe: inputs only
 
 
-def initialiser(name: str, paper: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """The weights' initialiser by name, paper | xavier | he; raises UserError for another."""
-    known = {"paper": paper, "xavier": xavier_normal, "he": he_normal}
-    if name not in known:
-        raise UserError(f"model.initialiser={name!r}: {nearest(name, known)}")
-    return known[name]
+def _as_inputs(inputs: jax.Array, *weights: jax.Array | None, **_: Any) -> list[jax.Array | None]:
+    return [inputs, *(w if w is None else w.astype(inputs.dtype) for w in weights)]
 
 
-Conv = functools.partial(nn.Conv, conv_general_dilated=convolution)
-
-
-def keep(net: nn.Module, name: str, x: jax.Array) -> jax.Array:
-    """x, which `Model.features` gives under this name."""
-    # All in one variable, as flax lets none have the name of a layer.
-    net.sow("features", "stages", {name: x}, reduce_fn=lambda kept, new: kept | new, init_fn=dict)
-    return x
+# flax's, but that they compute in the dtype of what they are given: the images' dtype decides for the whole net.
+Conv = functools.partial(nn.Conv, conv_general_dilated=convolution, promote_dtype=_as_inputs)
+Dense = functools.partial(nn.Dense, promote_dtype=_as_inputs)
 
 
 class ConvUnit(nn.Module):
@@ -62,6 +53,7 @@ class ConvUnit(nn.Module):
       norm: of its output, without arguments; None: none.
       stride: of the convolution.
       padding: as in flax's Conv.
+      kernel_init: of its weights.
     """
 
     maps: int
@@ -69,17 +61,18 @@ class ConvUnit(nn.Module):
     norm: Callable[..., nn.Module] | None = None
     stride: int = 1
     padding: str | Sequence[tuple[int, int]] = "SAME"
+    kernel_init: Callable[..., jax.Array] = he_normal
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """[B, H, W, C] to [B, H', W', maps]."""
-        conv = functools.partial(Conv, use_bias=self.norm is None, kernel_init=he_normal, name="conv")
+        conv = functools.partial(Conv, use_bias=self.norm is None, kernel_init=self.kernel_init, name="conv")
         x = conv(self.maps, self.kernel, self.stride, self.padding)(x)
         return nn.relu(self.norm(name="norm")(x, train) if self.norm else x)
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation of [B, H, W, C] over (B, H, W), its statistics taken over groups of images.
+    """Batch normalisation of [B, ..., C] over all but the channels, its statistics taken over groups of images.
 
     Source: Ioffe, Szegedy 2015, Algorithms 1 and 2. The group is said, not inherited from the hardware:
     under jit over a mesh a batch has global statistics, under pmap each device its own; `group` makes both
@@ -114,20 +107,13 @@ class BatchNorm(nn.Module):
         return _scaled(x, group_mean, group_var, scale, bias, self.epsilon)
 
 
-def rectified(x: jax.Array, norm: str, batch_norm: Callable[..., BatchNorm], name: str, train: bool) -> jax.Array:
-    """ReLU of [B, H, W, C], after batch norm of this name where norm is "bn"; raises UserError for an unknown norm."""
-    if norm not in ("none", "bn", "lrn"):
-        raise UserError(f"model.norm={norm!r}: {nearest(norm, ('none', 'bn', 'lrn'))}")
-    return nn.relu(batch_norm(name=name)(x, train) if norm == "bn" else x)
-
-
 def group_moments(x: jax.Array, group: int, axis: str | None = None) -> tuple[jax.Array, jax.Array]:
-    """Mean and variance, [groups, C] float32 each, of [B, H, W, C] by groups of `group` images (0: all).
+    """Mean and variance, [groups, C] float32 each, of [B, ..., C] by groups of `group` images (0: all).
 
     With an axis name, x is one device's part of the batch, and a group may span several devices; a device
     then has one row, its own group's. Raises UserError if the group does not divide the batch.
     """
-    local, (height, width, channels) = x.shape[0], x.shape[1:]
+    local, places, channels = x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1]
     devices = jax.lax.axis_size(axis) if axis else 1
     size = group or local * devices
     if size > local * devices or (local % size and size % local) or local * devices % size:
@@ -138,7 +124,7 @@ def group_moments(x: jax.Array, group: int, axis: str | None = None) -> tuple[ja
     if spanned > 1:
         every = jax.lax.all_gather(sums, axis).reshape(-1, spanned, *sums.shape).sum(1)
         sums = every[jax.lax.axis_index(axis) // spanned]
-    mean, square = sums / (size * height * width)
+    mean, square = sums / (size * places)
     return mean, jnp.maximum(square - jnp.square(mean), 0.0)
 
 
@@ -148,8 +134,8 @@ def _scaled(
     """(x - mean) / sqrt(var + epsilon) * scale + bias, with a row of mean and var for each group of x."""
     factor = scale[None] * jax.lax.rsqrt(var + epsilon)
     offset = bias[None] - mean * factor
-    grouped = x.reshape(len(mean), -1, x.shape[-1])
-    return (grouped * factor[:, None].astype(x.dtype) + offset[:, None].astype(x.dtype)).reshape(x.shape)
+    grouped = x.reshape(len(mean), -1, x.shape[-1]).astype(factor.dtype)
+    return (grouped * factor[:, None] + offset[:, None]).reshape(x.shape).astype(x.dtype)
 
 
 class TableConv(nn.Module):

@@ -4,6 +4,7 @@ The modern one has LeNet-5's widths. Differs: C3 sees all six maps, pooling has 
 scaled tanh, a dense softmax for the RBF output; hence the name.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -13,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_jax.config import UserError
-from cnn_jax.models.layers import Conv, TableConv, he_normal, initialiser, keep
-from cnn_jax.models.pooling import Subsampling, check_size
+from cnn_jax.models.layers import Conv, Dense, TableConv
+from cnn_jax.models.net import Net
+from cnn_jax.models.pooling import MaxPool, Subsampling, check_size
 
 # Table I: the maps of S2 that each map of C3 sees; 60 kernels in all.
 C3_TABLE = (
@@ -77,16 +79,32 @@ def map_loss(distances: jax.Array, labels: jax.Array, j: float) -> jax.Array:
     return right + jax.nn.logsumexp(-jnp.concatenate([distances, rubbish], axis=1), axis=1)
 
 
-class Lenet5(nn.Module):
+class Rbf(nn.Module):
+    """Euclidean radial basis functions of fixed codes: minus the squared distance between what comes and each.
+
+    Source: Sec. II-B, the output layer. Nothing is trained. codes: [classes, units].
+    """
+
+    codes: tuple[tuple[float, ...], ...]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, units] to [B, classes] float32."""
+        codes = jnp.asarray(self.codes, jnp.float32)
+        return -jnp.square(x.astype(jnp.float32)[:, None] - codes[None]).sum(-1)
+
+
+class Lenet5(Net):
     """C1 to F6 and ten Euclidean RBF units, 60,000 trained numbers on images of 32x32.
 
     Takes pixels from 0, background, to 1, ink: the feed's with data.mean=none. What goes into C1 is `contrast` of
     them. Logits are minus the squared distances between F6 and the fixed `bitmaps`.
-    initialiser: paper: `uniform` | xavier | he.
-    """
 
-    num_classes: int
-    initialiser: str = "paper"
+    Attributes:
+      initialiser: paper: `uniform` | xavier | he.
+      norm: none | bn: before each squashing | lrn: after C1's.
+      dropout: the share dropped of what goes into F6 and into the output.
+    """
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
@@ -95,36 +113,41 @@ class Lenet5(nn.Module):
             raise UserError(f"lenet5: {self.num_classes} classes; its bitmaps are of ten digits: choose lenet5_modern")
         border = 2 if min(images.shape[1:3]) < 32 else 0
         check_size("lenet5", images, [(5, 1, 2 * border), (2, 2, 0), (5, 1, 0), (2, 2, 0), (5, 1, 0)])
-        weights = initialiser(self.initialiser, uniform)
+        weights = self.weights(uniform)
+        normed = lambda name, x: squash(self.normalised(x, f"{name}_norm", train))
 
         x = contrast(jnp.pad(images, ((0, 0), (border, border), (border, border), (0, 0))))
-        x = squash(Conv(6, (5, 5), padding="VALID", kernel_init=weights, name="c1")(x))
-        x = squash(Subsampling(name="s2")(keep(self, "c1", x)))  # [B, 14, 14, 6]
-        x = squash(TableConv(C3_TABLE, (5, 5), kernel_init=weights, name="c3")(keep(self, "s2", x)))
-        x = squash(Subsampling(name="s4")(keep(self, "c3", x)))  # [B, 5, 5, 16]
-        x = squash(Conv(120, (5, 5), padding="VALID", kernel_init=weights, name="c5")(keep(self, "s4", x)))
-        x = keep(self, "c5", x).reshape(len(x), -1)
-        x = keep(self, "f6", squash(nn.Dense(84, kernel_init=weights, name="f6")(x)))
-        codes = jnp.asarray(bitmaps()[: self.num_classes], x.dtype)
-        return -jnp.square(x[:, None] - codes[None]).sum(-1)
+        x = normed("c1", Conv(6, (5, 5), padding="VALID", kernel_init=weights, name="c1")(x))
+        x = self.lrn(self.keep("c1", x))
+        x = self.keep("s2", normed("s2", Subsampling(name="s2")(x)))  # [B, 14, 14, 6]
+        x = self.keep("c3", normed("c3", TableConv(C3_TABLE, (5, 5), kernel_init=weights, name="c3")(x)))
+        x = self.keep("s4", normed("s4", Subsampling(name="s4")(x)))  # [B, 5, 5, 16]
+        x = self.keep("c5", normed("c5", Conv(120, (5, 5), padding="VALID", kernel_init=weights, name="c5")(x)))
+        x = self.dropped(x.reshape(len(x), -1), train)
+        x = self.keep("f6", normed("f6", Dense(84, kernel_init=weights, name="f6")(x)))
+        codes = tuple(map(tuple, bitmaps()[: self.num_classes].tolist()))
+        return Rbf(codes, name="output")(self.dropped(x, train))
 
 
-class LenetModern(nn.Module):
-    """conv 5x5 6, pool, conv 5x5 16, pool, dense 120, dense 84, dense classes."""
-
-    num_classes: int
+class LenetModern(Net):
+    """conv 5x5 6, pool, conv 5x5 16, pool, dense 120, dense 84, dense classes; ReLU, He's initial weights."""
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         """[B, H, W, C] images, at least 12x12 (28x28 are padded to the paper's 32x32), to [B, num_classes] logits."""
         if min(images.shape[1:3]) < 12:
             raise UserError(f"lenet5_modern: images of {images.shape[1]}x{images.shape[2]}; the smallest are 12x12")
-        x = Conv(6, (5, 5), padding="SAME" if images.shape[1] <= 28 else "VALID", kernel_init=he_normal)(images)
-        x = keep(self, "conv1", nn.relu(x))
-        x = keep(self, "pool1", nn.max_pool(x, (2, 2), (2, 2)))  # [B, 14, 14, 6] from 28x28 or 32x32
-        x = keep(self, "conv2", nn.relu(Conv(16, (5, 5), padding="VALID", kernel_init=he_normal)(x)))
-        x = keep(self, "pool2", nn.max_pool(x, (2, 2), (2, 2)))  # [B, 5, 5, 16]
+        conv = functools.partial(Conv, kernel_size=(5, 5), kernel_init=self.weights())
+        dense = functools.partial(Dense, kernel_init=self.weights())
+
+        first = conv(self.maps(6), padding="SAME" if images.shape[1] <= 28 else "VALID", name="Conv_0")
+        x = self.keep("conv1", nn.relu(self.normalised(first(images), "norm1", train)))
+        x = self.keep("pool1", MaxPool(2, 2, name="pool1")(self.lrn(x)))  # [B, 14, 14, 6] from 28x28 or 32x32
+        x = conv(self.maps(16), padding="VALID", name="Conv_1")(x)
+        x = self.keep("conv2", nn.relu(self.normalised(x, "norm2", train)))
+        x = self.keep("pool2", MaxPool(2, 2, name="pool2")(x))  # [B, 5, 5, 16]
         x = x.reshape(len(x), -1)
-        for number, width in enumerate((120, 84), start=1):
-            x = keep(self, f"dense{number}", nn.relu(nn.Dense(width, kernel_init=he_normal)(x)))
-        return nn.Dense(self.num_classes, kernel_init=he_normal)(x)
+        for number, units in enumerate((120, 84), start=1):
+            x = dense(self.maps(units), name=f"Dense_{number - 1}")(self.dropped(x, train))
+            x = self.keep(f"dense{number}", nn.relu(self.normalised(x, f"dense_norm{number}", train)))
+        return dense(self.num_classes, name="Dense_2")(self.dropped(x, train))

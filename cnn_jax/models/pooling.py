@@ -1,13 +1,53 @@
-"""Pooling that flax lacks, LeNet-5's trainable subsampling and sizes that round up, and the arithmetic of sizes."""
+"""Pooling, LeNet-5's trainable subsampling and sizes that round up among it, and the arithmetic of sizes."""
 
 from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from cnn_jax.config import UserError
 
 Window = tuple[int, int, int]  # kernel, stride, padding of both ends together
+Padding = str | Sequence[tuple[int, int]]
+
+
+class MaxPool(nn.Module):
+    """Max pooling as a layer; padding: as flax's, or CEIL: the size is rounded up (`max_pool_ceil`)."""
+
+    window: int
+    stride: int
+    padding: Padding = "VALID"
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] to [B, H', W', C]."""
+        if self.padding == "CEIL":
+            return max_pool_ceil(x, self.window, self.stride)
+        return nn.max_pool(x, (self.window, self.window), (self.stride, self.stride), self.padding)
+
+
+class AvgPool(nn.Module):
+    """`avg_pool` as a layer."""
+
+    window: int
+    stride: int = 1
+    padding: str = "VALID"
+    count_padding: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] to [B, H', W', C]."""
+        return avg_pool(x, self.window, self.stride, self.padding, self.count_padding)
+
+
+class GlobalAvgPool(nn.Module):
+    """The mean over all places, as a layer."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] to [B, C]."""
+        return x.mean((1, 2))
 
 
 class Subsampling(nn.Module):
@@ -43,10 +83,14 @@ def avg_pool(
     x: jax.Array, window: int, stride: int = 1, padding: str = "VALID", count_padding: bool = False
 ) -> jax.Array:
     """Average pooling of [B, H, W, C]; count_padding: zeros outside the map count as pixels of it."""
+    # Not flax's, which divides by an integer: strict dtype promotion forbids it. Sums are float32 at least.
     shape, strides = (window, window), (stride, stride)
-    if count_padding:  # not flax's, which divides by an integer: strict dtype promotion forbids it
-        return nn.pool(x, 0.0, jax.lax.add, shape, strides, padding) / float(window * window)
-    return nn.avg_pool(x, shape, strides, padding, count_include_pad=False)
+    wide = x.astype(jnp.float32 if x.dtype.itemsize < 4 else x.dtype)
+    sums = nn.pool(wide, 0.0, jax.lax.add, shape, strides, padding)
+    if count_padding or padding == "VALID":
+        return (sums / float(window * window)).astype(x.dtype)
+    pixels = nn.pool(jnp.ones((1, *x.shape[1:3], 1), wide.dtype), 0.0, jax.lax.add, shape, strides, padding)
+    return (sums / pixels).astype(x.dtype)
 
 
 def smallest_side(windows: Sequence[Window], side: int = 1) -> int:

@@ -2,21 +2,39 @@
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.models.layers import BatchNorm, Conv, he_normal, keep, widened
+from cnn_jax.config import UserError
+from cnn_jax.models.layers import BatchNorm, Conv, Dense, widened
+from cnn_jax.models.net import Net
+from cnn_jax.models.pooling import GlobalAvgPool, MaxPool
 
 SHORTCUTS = ("A", "B", "C")  # Sec. 4.1, "Identity vs. Projection Shortcuts"
 PLAIN = "plain"  # none
+STRIDES = ("1x1", "3x3")
 
 
-def _conv(maps: int, kernel: int, stride: int = 1, *, name: str) -> nn.Module:
-    # The paper's symmetric padding; XLA's SAME would pad a strided convolution on one side only.
-    padding = [(kernel // 2, kernel // 2)] * 2
-    return Conv(maps, (kernel, kernel), stride, padding, use_bias=False, kernel_init=he_normal, name=name)
+class Layers(NamedTuple):
+    """What a block's convolutions have in common."""
+
+    init: Callable[..., jax.Array]
+    norm: Callable[..., BatchNorm] | None  # batch norm but for its name
+    bias: bool  # of the convolutions
+
+    def conv(self, x: jax.Array, maps: int, kernel: int, stride: int = 1, *, name: str) -> jax.Array:
+        """[B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), maps]."""
+        # The paper's symmetric padding; XLA's SAME would pad a strided convolution on one side only.
+        padding = [(kernel // 2, kernel // 2)] * 2
+        conv = functools.partial(Conv, use_bias=self.bias or not self.norm, kernel_init=self.init, name=name)
+        return conv(maps, (kernel, kernel), stride, padding)(x)
+
+    def normalised(self, x: jax.Array, train: bool, *, name: str) -> jax.Array:
+        """x after batch norm, if there is any."""
+        return self.norm(name=name)(x, train) if self.norm else x
 
 
 class Basic(nn.Module):
@@ -25,35 +43,42 @@ class Basic(nn.Module):
     maps: int
     stride: int
     shortcut: str
-    norm: Callable[..., BatchNorm]
+    layers: Layers
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """[B, H, W, C] to [B, H / stride, W / stride, maps]."""
-        y = _conv(self.maps, 3, self.stride, name="conv1")(x)
-        y = nn.relu(self.norm(name="norm1")(y, train))
-        y = _conv(self.maps, 3, name="conv2")(y)
-        y = self.norm(name="norm2")(y, train)
+        conv, normalised = self.layers.conv, self.layers.normalised
+        y = conv(x, self.maps, 3, self.stride, name="conv1")
+        y = nn.relu(normalised(y, train, name="norm1"))
+        y = conv(y, self.maps, 3, name="conv2")
+        y = normalised(y, train, name="norm2")
         return nn.relu(_shortcut(self, x, y, train))
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions, the last four times as wide, and the shortcut around them (Fig. 5, right)."""
+    """1x1, 3x3, 1x1 convolutions, the last four times as wide, and the shortcut around them (Fig. 5, right).
+
+    stride_in: the convolution that has the stride: 1x1, the first, as in the paper; or 3x3, as in most public weights.
+    """
 
     maps: int
     stride: int
     shortcut: str
-    norm: Callable[..., BatchNorm]
+    layers: Layers
+    stride_in: str = "1x1"
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """[B, H, W, C] to [B, H / stride, W / stride, 4 maps]; the stride is in the first 1x1, as in the paper."""
-        y = _conv(self.maps, 1, self.stride, name="conv1")(x)
-        y = nn.relu(self.norm(name="norm1")(y, train))
-        y = _conv(self.maps, 3, name="conv2")(y)
-        y = nn.relu(self.norm(name="norm2")(y, train))
-        y = _conv(4 * self.maps, 1, name="conv3")(y)
-        y = self.norm(name="norm3")(y, train)
+        """[B, H, W, C] to [B, H / stride, W / stride, 4 maps]."""
+        conv, normalised = self.layers.conv, self.layers.normalised
+        first, second = (self.stride, 1) if self.stride_in == "1x1" else (1, self.stride)
+        y = conv(x, self.maps, 1, first, name="conv1")
+        y = nn.relu(normalised(y, train, name="norm1"))
+        y = conv(y, self.maps, 3, second, name="conv2")
+        y = nn.relu(normalised(y, train, name="norm2"))
+        y = conv(y, 4 * self.maps, 1, name="conv3")
+        y = normalised(y, train, name="norm3")
         return nn.relu(_shortcut(self, x, y, train))
 
 
@@ -62,59 +87,67 @@ def _shortcut(block: Basic | Bottleneck, x: jax.Array, y: jax.Array, train: bool
     if block.shortcut == PLAIN:
         return y
     if block.shortcut == "C" or (block.shortcut == "B" and x.shape != y.shape):
-        x = _conv(y.shape[-1], 1, block.stride, name="projection")(x)
-        x = block.norm(name="projection_norm")(x, train)
+        x = block.layers.conv(x, y.shape[-1], 1, block.stride, name="projection")
+        x = block.layers.normalised(x, train, name="projection_norm")
     elif x.shape != y.shape:
         x = widened(x, y.shape[-1], block.stride)
     return y + x
 
 
-class ResNet(nn.Module):
+class ResNet(Net, kw_only=True):
     """A stem, stages of blocks, a global average and a dense layer.
 
     Attributes:
-      num_classes: logits.
       blocks: how many in each stage.
-      maps: of each stage's 3x3 convolutions.
+      channels: of each stage's 3x3 convolutions.
       block: Basic or Bottleneck.
       imagenet_stem: 7x7/2 convolution and 3x3/2 max pool (Table 1) in place of one 3x3 convolution (Sec. 4.2).
       shortcut: A | B | C (Sec. 4.1, "Identity vs. Projection Shortcuts"), or plain: none.
+      stride_in: of bottlenecks: 1x1 | 3x3.
+      conv_bias: of the convolutions, before a batch norm too, which makes it useless: for weights that have it.
       bn_group: images per batch-statistics group; 0: the whole batch. The paper's CIFAR nets saw 128 images
         over two GPUs, each with its own statistics: 64.
-      axis: the pmapped axis over which the batch is split, if it is.
       scan_from: a stage with at least this many identical blocks runs them in lax.scan, which compiles one
         block in place of hundreds; None: by platform. Parameters are the same either way.
     """
 
-    num_classes: int
     blocks: tuple[int, ...]
-    maps: tuple[int, ...]
+    channels: tuple[int, ...]
     block: type[nn.Module] = Basic
     imagenet_stem: bool = False
     shortcut: str = "B"
-    bn_group: int = 0
-    axis: str | None = None
+    stride_in: str = "1x1"
+    conv_bias: bool = False
+    norm: str = "bn"
     scan_from: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises UserError for an option's value that there is not."""
+        for option, known in (("shortcut", (*SHORTCUTS, PLAIN)), ("stride_in", STRIDES)):
+            if getattr(self, option) not in known:
+                raise UserError(f"model.{option}={getattr(self, option)!r}: choose {', '.join(known)}")
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         """[B, H, W, C] images to [B, num_classes] logits."""
-        norm = functools.partial(BatchNorm, group=self.bn_group, axis=self.axis)
+        layers = Layers(self.weights(), self.batch_norm(), self.conv_bias)
+        stem = (7, 2) if self.imagenet_stem else (3, 1)
+        x = layers.conv(images, self.maps(self.channels[0]), *stem, name="stem")  # [B, 112, 112, 64]
+        x = self.lrn(nn.relu(layers.normalised(x, train, name="stem_norm")))
         if self.imagenet_stem:
-            x = _conv(self.maps[0], 7, 2, name="stem")(images)  # [B, 112, 112, 64]
-            x = nn.relu(norm(name="stem_norm")(x, train))
-            x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))  # [B, 56, 56, 64]
-        else:
-            x = _conv(self.maps[0], 3, name="stem")(images)
-            x = nn.relu(norm(name="stem_norm")(x, train))
-        keep(self, "stem", x)
-        for stage, (count, maps) in enumerate(zip(self.blocks, self.maps, strict=True), start=1):
-            block = functools.partial(self.block, maps, shortcut=self.shortcut, norm=norm)
+            x = MaxPool(3, 2, ((1, 1), (1, 1)), name="stem_pool")(x)  # [B, 56, 56, 64]
+        self.keep("stem", x)
+        block = functools.partial(self.block, shortcut=self.shortcut, layers=layers)
+        if self.block is Bottleneck:
+            block = functools.partial(block, stride_in=self.stride_in)
+        for stage, (count, channels) in enumerate(zip(self.blocks, self.channels, strict=True), start=1):
+            of_stage = functools.partial(block, self.maps(channels))
             names = [f"stage{stage}_block{i}" for i in range(1, count + 1)]
-            x = block(stride=1 if stage == 1 else 2, name=names[0])(x, train)
-            x = keep(self, f"stage{stage}", self._repeat(functools.partial(block, stride=1), names[1:], x, train))
-        x = keep(self, "pool", x.mean((1, 2)))
-        return nn.Dense(self.num_classes, kernel_init=he_normal, name="head")(x)
+            x = of_stage(stride=1 if stage == 1 else 2, name=names[0])(x, train)
+            x = self.keep(f"stage{stage}", self._repeat(functools.partial(of_stage, stride=1), names[1:], x, train))
+        x = self.dropped(self.keep("pool", GlobalAvgPool(name="pool")(x)), train)
+        return Dense(self.num_classes, kernel_init=self.weights(), name="head")(x)
 
     def _repeat(self, block: Callable[..., nn.Module], names: list[str], x: jax.Array, train: bool) -> jax.Array:
         if self.is_initializing() or len(names) < (self.scan_from or _scan_from()):
@@ -129,7 +162,7 @@ class ResNet(nn.Module):
             return bare.apply(variables, x, train, mutable=["batch_stats"])
 
         x, stats = jax.lax.scan(body, x, stacked)
-        if self.is_mutable_collection("batch_stats"):
+        if "batch_stats" in stats and self.is_mutable_collection("batch_stats"):
             for i, name in enumerate(names):
                 self.put_variable("batch_stats", name, jax.tree.map(lambda s, i=i: s[i], stats["batch_stats"]))
         return x
@@ -145,9 +178,10 @@ def cifar(depth: int, num_classes: int, shortcut: str = "A", **options) -> ResNe
     """The CIFAR nets of Sec. 4.2: 6n + 2 layers, stages of 16, 32 and 64 maps, option A."""
     n, rest = divmod(depth - 2, 6)
     assert rest == 0 and n > 0, depth
-    return ResNet(num_classes, (n, n, n), (16, 32, 64), shortcut=shortcut, **options)
+    return ResNet(num_classes, blocks=(n, n, n), channels=(16, 32, 64), shortcut=shortcut, **options)
 
 
 def imagenet(blocks: tuple[int, ...], block: type[nn.Module], num_classes: int, **options) -> ResNet:  # noqa: ANN003
     """The ImageNet nets of Table 1; option B unless said otherwise."""
-    return ResNet(num_classes, blocks, (64, 128, 256, 512), block, imagenet_stem=True, **options)
+    channels = (64, 128, 256, 512)
+    return ResNet(num_classes, blocks=blocks, channels=channels, block=block, imagenet_stem=True, **options)
