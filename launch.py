@@ -34,6 +34,9 @@ flags.DEFINE_enum(
     "parallel", "jit", ["jit", "pmap"], "How a step is spread over the devices: jit over a mesh, or pmap."
 )
 flags.DEFINE_bool("report", False, "Build the report from what the workdir holds, and train nothing.")
+flags.DEFINE_string("summary", None, "Print a net's layers and what they cost, or with 'all' a row a net.")
+flags.DEFINE_integer("image_size", None, "--summary for square images of this side, not the paper's.", lower_bound=1)
+flags.DEFINE_enum("format", "table", ["table", "json"], "How --summary prints.")
 flags.DEFINE_bool("dry_run", False, "Print each run's configuration and what it costs, and train nothing.")
 
 
@@ -46,6 +49,8 @@ def main(argv: list[str]) -> None:
             raise UserError(f"{argv[1]}: flags begin with --, see --help")
         if FLAGS.list:
             list_studies()
+        elif FLAGS.summary is not None:
+            summary(FLAGS.summary)
         elif FLAGS.experiment is None and not (FLAGS.report and FLAGS.workdir):
             raise UserError("name a study with --experiment=NAME; --list shows them all")
         elif FLAGS.report:
@@ -68,6 +73,25 @@ def list_studies() -> None:
         print(name)
         for preset, words in costs.items():
             print(f"  --preset={preset:8}{words}")
+
+
+def summary(name: str) -> None:
+    """Prints a net's layers and totals, or every net's totals."""
+    from cnn_jax import models
+    from cnn_jax.summary import of_net, table
+
+    if name == "all":
+        totals = [of_net(net, FLAGS.image_size)[0] for net in models.MODELS]
+        print(json.dumps([t._asdict() for t in totals], indent=2) if FLAGS.format == "json" else table(totals))
+        return
+    total, layers = of_net(name, FLAGS.image_size)
+    deviations = models.DEVIATIONS.get(name, ())
+    if FLAGS.format == "json":
+        rows = [layer._asdict() for layer in layers]
+        print(json.dumps({**total._asdict(), "deviations": deviations, "layers": rows}, indent=2))
+        return
+    print(f"{table(layers)}\n\n{table([total])}")
+    print("\nDiffers from the paper:" if deviations else "", *deviations, sep="\n  ")
 
 
 def study() -> Study:

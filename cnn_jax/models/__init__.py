@@ -34,6 +34,7 @@ _cifar, _imagenet = resnet.cifar, resnet.imagenet
 _basic, _bottleneck = resnet.Basic, resnet.Bottleneck
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
+    "perceptron": functools.partial(Mlp, hidden=()),
     "mlp": Mlp,
     "lenet5": Lenet5,
     "lenet5_modern": LenetModern,
@@ -73,6 +74,19 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet152": functools.partial(_imagenet, (3, 8, 36, 3), _bottleneck),
     "plain18": functools.partial(_imagenet, (2, 2, 2, 2), _basic, shortcut=resnet.PLAIN),
     "plain34": functools.partial(_imagenet, (3, 4, 6, 3), _basic, shortcut=resnet.PLAIN),
+}
+
+# Images and classes of nets that are not ImageNet's at 224x224 or CIFAR's.
+INPUTS = {
+    "perceptron": ((28, 28, 1), 10),
+    "mlp": ((28, 28, 1), 10),
+    "lenet5": ((32, 32, 1), 10),
+    "lenet5_modern": ((28, 28, 1), 10),
+    "alexnet": ((227, 227, 3), 1000),
+    "alexnet_one_tower": ((227, 227, 3), 1000),
+    "alexnet_half": ((227, 227, 3), 1000),
+    "inception_v2": ((299, 299, 3), 1000),
+    "inception_v3": ((299, 299, 3), 1000),
 }
 
 _biases = "initial biases of conv2, conv4, conv5, fc6 and fc7 are 0.1; the paper has 1"
@@ -127,21 +141,39 @@ DEVIATIONS: dict[str, tuple[str, ...]] = {
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
-def create(name: str, num_classes: int, axis: str | None = None, dtype: str | None = None, **options: Any) -> Model:
+def paper_input(name: str) -> tuple[tuple[int, int, int], int]:
+    """The images (H, W, C) that a net's paper gives it, and the number of their classes; raises UserError."""
+    _check(name)
+    if name in INPUTS:
+        return INPUTS[name]
+    if getattr(MODELS[name], "func", None) is _cifar:
+        return (32, 32, 3), 10
+    return (224, 224, 3), 1000
+
+
+def _check(name: str) -> None:
+    if name not in MODELS:
+        raise UserError(f"model {name!r}: no such net; {nearest(name, MODELS)}")
+
+
+def create(
+    name: str, num_classes: int | None = None, axis: str | None = None, dtype: str | None = None, **options: Any
+) -> Model:
     """The named net. Options left out or None are as the net's paper has them, but for DEVIATIONS.
+
+    num_classes: None: the paper's.
 
     axis: the pmapped axis over which the batch is split, if it is (batch norm needs to know).
     dtype: float32 (default) | bfloat16, of the activations; parameters, statistics and logits are float32.
     Raises UserError for an unknown name, or an option that the net does not have.
     """
-    if name not in MODELS:
-        raise UserError(f"model {name!r}: no such net; {nearest(name, MODELS)}")
+    _check(name)
     if dtype not in (None, *DTYPES):
         raise UserError(f"model.dtype={dtype!r}: choose {' or '.join(DTYPES)}")
     options = {option: value for option, value in options.items() if value is not None}
     if unknown := [option for option in options if option not in known_options(name)]:
         raise UserError(f"model.{unknown[0]}: {name} has no such option; {nearest(unknown[0], known_options(name))}")
-    net = MODELS[name](num_classes=num_classes, axis=axis, **options)
+    net = MODELS[name](num_classes=num_classes or paper_input(name)[1], axis=axis, **options)
 
     def init(key: jax.Array, images: jax.Array) -> tuple[Params, Stats]:
         # On zeros, operation by operation: a block's are compiled once, so that not even ResNet-1202 takes long.
@@ -180,6 +212,8 @@ def known_options(name: str) -> list[str]:
     fixed |= {"padding", "column"}
     if name.startswith("plain"):
         fixed.add("shortcut")
+    if name == "perceptron":
+        fixed |= {"hidden", "activation", "norm", "dropout", "width"}
     if name == "lenet5":  # whose table fixes its maps
         fixed.add("width")
     return [field for field in fields if field not in fixed]
