@@ -7,10 +7,11 @@ import shlex
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags, logging
 
-from cnn_jax.config import PLACE, Experiment, Study, UserError, check, differences, flatten, nearest, override
+from cnn_jax.config import PLACE, Data, Experiment, Study, UserError, check, differences, flatten, nearest, override
 from cnn_jax.files import write_whole
 from experiments import AUGMENTATION, COSTS, STUDIES
 
@@ -57,8 +58,10 @@ def main(argv: list[str]) -> None:
             report(workdir())
         elif FLAGS.dry_run:
             dry_run(chosen(study()))
+        elif not (whole := study()).runs:
+            count(whole)
         else:
-            train(study())
+            train(whole)
     except UserError as e:
         print(f"launch.py: {e}", file=sys.stderr)
         sys.exit(2)
@@ -117,19 +120,30 @@ def changed(run: Experiment, paper: Experiment) -> Experiment:
 
 
 def chosen(whole: Study) -> list[Experiment]:
-    """The runs that --run names, each with every seed."""
+    """The runs that --run names, each with every seed, and with what its net's deviations from the paper are."""
+    from cnn_jax import models
+
+    if not whole.runs:
+        raise UserError(f"{whole.name} trains nothing: it counts in seconds")
     names = fnmatch.filter(whole.runs, FLAGS.run)
     if not names:
         raise UserError(f"--run={FLAGS.run}: no such run in {whole.name}; {nearest(FLAGS.run, whole.runs)}")
-    return [dataclasses.replace(whole.runs[name], seed=seed) for name in names for seed in range(FLAGS.seeds)]
+    runs = []
+    for run in map(whole.runs.get, names):
+        given = [option for option, value in dataclasses.asdict(run.model).items() if value is not None]
+        deviations = (*models.deviations(run.model.name, given), *run.deviations)
+        runs += [dataclasses.replace(run, seed=seed, deviations=deviations) for seed in range(FLAGS.seeds)]
+    return runs
 
 
 def workdir() -> Path:
     """--workdir, or runs/<study>/<preset>-<data>."""
     if FLAGS.workdir:
         return Path(FLAGS.workdir)
-    data = FLAGS.data or next(iter(study().runs.values())).data.name
-    return Path("runs") / FLAGS.experiment / f"{FLAGS.preset}-{data}"
+    runs = study().runs
+    if not runs:
+        return Path("runs") / FLAGS.experiment
+    return Path("runs") / FLAGS.experiment / f"{FLAGS.preset}-{FLAGS.data or next(iter(runs.values())).data.name}"
 
 
 def train(whole: Study) -> None:
@@ -157,21 +171,33 @@ def train(whole: Study) -> None:
         raise UserError("; ".join(map(str, failed)))
 
 
-def write_study(whole: Study, folder: Path) -> None:
-    """Leaves study.json, from which the report knows the whole table; raises UserError if it is another study's."""
+def count(whole: Study) -> None:
+    """Counts what a study's stacks of convolutions cost, and ends with the report."""
+    from cnn_jax import log, summary
+
+    counts = [dataclasses.asdict(stack) | summary.of_stack(stack) for stack in whole.stacks]
+    write_study(whole, workdir(), counts=counts, commit=log.commit())
+    report(workdir())
+
+
+def write_study(whole: Study, folder: Path, **found: Any) -> None:
+    """Leaves study.json, from which the report knows the whole table; raises UserError if it is another study's.
+
+    found: what else is to stand in it.
+    """
     path = folder / "study.json"
-    data = next(iter(whole.runs.values())).data
     words = {
         "name": whole.name,
         "title": whole.title,
         "paper": whole.paper,
         "paper_data": whole.paper_data,
         "preset": whole.preset,
-        "data": data.name + (f", {data.holdout} training images held out" if data.holdout else ""),
+        "data": told(next(iter(whole.runs.values())).data) if whole.runs else "",
         "command": command(),
         "seeds": FLAGS.seeds,
         "notes": whole.notes,
         "rows": [dataclasses.asdict(row) for row in whole.rows],
+        **found,
     }
     try:
         there = json.loads(path.read_text()) if path.exists() else words
@@ -187,6 +213,11 @@ def write_study(whole: Study, folder: Path) -> None:
         write_whole(path, json.dumps(words, indent=2) + "\n")
     except OSError as e:
         raise UserError(f"cannot write to {folder} ({e.strerror}): choose another --workdir") from None
+
+
+def told(data: Data) -> str:
+    """The data of a study in words."""
+    return data.name + (f", {data.holdout} training images held out" if data.holdout else "")
 
 
 def command() -> str:

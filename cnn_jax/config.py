@@ -119,6 +119,20 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Stack:
+    """Convolutions one after another, stride 1, whose cost a study compares; nothing is trained."""
+
+    label: str
+    group: str  # the alternatives that it is compared with; the first of them is the measure
+    side: int  # of the maps, which stay as large
+    inputs: int  # maps that go in
+    kernels: tuple[tuple[int, int, int], ...]  # height, width, maps of each convolution
+    dilation: int = 1
+    source: str = ""
+    paper: dict[str, float] = field(default_factory=dict)  # what the paper prints: weights
+
+
+@dataclass(frozen=True)
 class Study:
     """A paper's comparison: its runs, its table, and what a reader must know."""
 
@@ -130,6 +144,7 @@ class Study:
     runs: dict[str, Experiment]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
+    stacks: tuple[Stack, ...] = ()
 
 
 # Where a run happens, not what it is: a run may be continued with other values of these.

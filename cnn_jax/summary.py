@@ -1,6 +1,7 @@
 """What a net costs, counted without running it: parameters, multiply-adds, activations; layer by layer or in all."""
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -8,7 +9,10 @@ import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from cnn_jax import models
+from cnn_jax.config import Stack
 from cnn_jax.models import Model
+from cnn_jax.models.layers import Conv
+from cnn_jax.models.spatial import effective_size
 
 Shape = tuple[int, int, int]
 
@@ -95,6 +99,36 @@ def of_net(name: str, image_size: int | None = None) -> tuple[Totals, list[Layer
     rows = layers(models.create(name, **heads), shape)
     total = [sum(row[i] for row in rows) for i in map(Layer._fields.index, ("parameters", "multiply_adds", "memory"))]
     return Totals(name, shape, classes, *total), rows
+
+
+class _Chain(nn.Module):
+    """The convolutions of a stack, without biases, each as large as its input."""
+
+    stack: Stack
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for height, width, maps in self.stack.kernels:
+            x = Conv(maps, (height, width), kernel_dilation=self.stack.dilation, use_bias=False)(x)
+        return x
+
+
+def chain(stack: Stack) -> Callable[..., jax.Array]:
+    """A stack of convolutions as a function (variables, images [B, side, side, inputs]) -> [B, side, side, maps]."""
+    return _Chain(stack).apply
+
+
+def of_stack(stack: Stack) -> dict[str, int | list[int]]:
+    """What a stack costs an image: weights, multiply_adds; and its receptive_field, [height, width] in pixels."""
+    net = _Chain(stack)
+    image = (stack.side, stack.side, stack.inputs)
+    rows = layers(Model(net.lazy_init, net.apply, None), image)
+    field = [1 + sum(effective_size(k[axis], stack.dilation) - 1 for k in stack.kernels) for axis in (0, 1)]
+    return {
+        "weights": sum(row.parameters for row in rows),
+        "multiply_adds": sum(row.multiply_adds for row in rows),
+        "receptive_field": field,
+    }
 
 
 def table(rows: list[Layer] | list[Totals]) -> str:

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 from cnn_jax.config import Study
-from experiments import resnet_degradation
+from experiments import conv_arithmetic, resnet_degradation
 
 STUDIES: dict[str, Callable[[str], Study]] = {
     "resnet_degradation": resnet_degradation.cifar,
     "resnet_degradation_imagenet": resnet_degradation.imagenet,
+    "conv_arithmetic": conv_arithmetic.study,
 }
 
 # What augmentation suits a data set, where --data changes the preset's: a mirrored digit is no digit.
@@ -22,4 +23,5 @@ AUGMENTATION: dict[str, dict[str, Any]] = {
 COSTS: dict[str, dict[str, str]] = {
     "resnet_degradation": resnet_degradation.CIFAR_COST,
     "resnet_degradation_imagenet": resnet_degradation.IMAGENET_COST,
+    "conv_arithmetic": conv_arithmetic.COST,
 }

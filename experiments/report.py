@@ -9,12 +9,21 @@ from pathlib import Path
 
 from cnn_jax.config import UserError
 from cnn_jax.files import write_whole
-from experiments import report_figure, report_render
+from experiments import report_counts, report_figure, report_render
 from experiments.report_figure import Curve, Panel
 from experiments.report_render import Sheet
 from experiments.report_runs import Net, Run, read
 
 DASH = "—"
+CAPTION = (
+    "Test error (solid) and training error (dashed) against iterations; the line is the mean over seeds, the band "
+    "their least and largest. The axis leaves out errors that only the first steps reach."
+)
+EXPLAINED = (
+    "Errors in %, mean ± sample standard deviation over the finished seeds at their last evaluation; the difference "
+    "is ours minus the paper's in percentage points, — where the paper prints no figure, no run has finished, or the "
+    "data are not the paper's; the training error is the last one logged."
+)
 
 
 @dataclass(frozen=True)
@@ -35,12 +44,16 @@ def build(workdir: str | os.PathLike) -> Report:
     """
     folder = Path(workdir)
     study, nets = read(folder)
-    sheet, panels = _sheet(study, nets), _panels(nets)
+    if study.get("counts"):
+        sheet, picture, svgs = report_counts.sheet(study), report_counts.png(study), [report_counts.svg(study)]
+    else:
+        sheet, panels = _sheet(study, nets), _panels(nets)
+        picture, svgs = report_figure.png(sheet.title, panels), report_figure.svgs(panels)
     report = Report(folder / "report.md", folder / "report.png", folder / "report.html", report_render.text(sheet))
     try:
-        write_whole(report.markdown, report_render.markdown(sheet).encode())
-        write_whole(report.png, report_figure.png(sheet.title, panels))
-        write_whole(report.html, report_render.page(sheet, report_figure.svgs(panels)).encode())
+        write_whole(report.markdown, report_render.markdown(sheet))
+        write_whole(report.png, picture)
+        write_whole(report.html, report_render.page(sheet, svgs))
     except OSError as e:
         raise UserError(f"cannot write the report to {e.filename or folder} ({e.strerror}): make room for it") from None
     return report
@@ -75,6 +88,8 @@ def _sheet(study: dict, nets: list[Net]) -> Sheet:
             (net.label, tuple((f"{run.path}/config.json", run.config) for run in net.runs if run.config))
             for net in nets
         ),
+        explained=EXPLAINED,
+        caption=CAPTION,
     )
 
 

@@ -3,6 +3,7 @@
 import io
 import re
 import textwrap
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import matplotlib
@@ -35,6 +36,11 @@ STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "cnn_jax",
 }
+
+
+def styled() -> AbstractContextManager:
+    """Under it every figure has the reports' style."""
+    return matplotlib.rc_context(STYLE)
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ def colours(groups: dict[str, list[str]]) -> dict[str, list[str]]:
 
 def png(title: str, panels: list[Panel]) -> bytes:
     """The whole figure, at most three panels beside one another, as PNG at 200 dots an inch."""
-    with matplotlib.rc_context(STYLE):
+    with styled():
         columns = min(3, len(panels))
         rows = -(-len(panels) // columns)
         size = (max(6.5, 5.2 * columns), rows * _height(panels) + 0.7)
@@ -104,7 +110,7 @@ def _height(panels: list[Panel]) -> float:
 
 
 def _svg(panel: Panel, limits: tuple[float, float], size: tuple[float, float], prefix: str) -> str:
-    with matplotlib.rc_context(STYLE):
+    with styled():
         figure = Figure(size, layout="constrained")
         axes = figure.subplots()
         _draw(axes, panel, limits)

@@ -21,17 +21,8 @@ class Sheet:
     missing: tuple[str, ...]
     command: str
     configs: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]  # (net, ((path in the study's folder, JSON), ...))
-
-
-CAPTION = (
-    "Test error (solid) and training error (dashed) against iterations; the line is the mean over seeds, the band "
-    "their least and largest. The axis leaves out errors that only the first steps reach."
-)
-EXPLAINED = (
-    "Errors in %, mean ± sample standard deviation over the finished seeds at their last evaluation; the difference "
-    "is ours minus the paper's in percentage points, — where the paper prints no figure, no run has finished, or the "
-    "data are not the paper's; the training error is the last one logged."
-)
+    explained: str  # below the table
+    caption: str  # below the figure
 
 
 def text(sheet: Sheet) -> str:
@@ -54,8 +45,8 @@ def markdown(sheet: Sheet) -> str:
     lines += ["", "## Table", ""]
     lines += [_md_row(sheet.columns), _md_row(["---", *["---:"] * (len(sheet.columns) - 2), "---"])]
     lines += [_md_row(map(_md, row)) for row in sheet.cells]
-    lines += ["", EXPLAINED, "", *(f"- **{_md(mark)}**: {_md(note)}" for mark, note in sheet.notes)]
-    lines += ["", "## Figure", "", f"![{_md(sheet.title)}](report.png)", "", CAPTION]
+    lines += ["", sheet.explained, "", *(f"- **{_md(mark)}**: {_md(note)}" for mark, note in sheet.notes)]
+    lines += ["", "## Figure", "", f"![{_md(sheet.title)}](report.png)", "", sheet.caption]
     if sheet.missing:
         lines += ["", "## Missing", "", *(f"- {_md(line)}" for line in sheet.missing), "", "To complete them:"]
         lines += ["", *(f"    {line}" for line in sheet.command.splitlines())]
@@ -120,7 +111,7 @@ def page(sheet: Sheet, svgs: list[str]) -> str:
     if sheet.missing:
         lines = "".join(f"<li>{e(line)}</li>" for line in sheet.missing)
         missing = f"<h2>Missing</h2>\n<ul>{lines}</ul>\n<p>To complete them:</p><pre>{e(sheet.command)}</pre>"
-    configs = "".join(map(_config, sheet.configs))
+    configs = "<h2>Settings</h2>\n" + "".join(map(_config, sheet.configs)) if sheet.configs else ""
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -138,14 +129,13 @@ def page(sheet: Sheet, svgs: list[str]) -> str:
 <div class="table" tabindex="0"><table><thead><tr>{head}</tr></thead>
 <tbody>
 {body}</tbody></table></div>
-<p><small>{e(EXPLAINED)}</small></p>
+<p><small>{e(sheet.explained)}</small></p>
 <ul class="notes">{notes}</ul>
 <h2>Figure</h2>
-<figure><div class="panels" role="img" aria-label="{e(sheet.title)}: error against iterations">
+<figure><div class="panels" role="img" aria-label="{e(sheet.title)}">
 {"".join(svgs)}</div>
-<figcaption>{e(CAPTION)}</figcaption></figure>
+<figcaption>{e(sheet.caption)}</figcaption></figure>
 {missing}
-<h2>Settings</h2>
 {configs}</body>
 </html>
 """

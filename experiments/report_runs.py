@@ -62,7 +62,7 @@ def read(workdir: Path) -> tuple[dict[str, Any], list[Net]]:
         runs = tuple(_run(workdir, f"{row['run']}/seed{k}", k) for k in seeds)
         paper, source = row.get("paper", {}), row.get("source", "")
         nets.append(Net(row["run"], row["label"], row["group"], paper, source, runs))
-    if not nets:
+    if not nets and not study.get("counts"):
         raise UserError(f"{path}: no rows, so there is nothing to report; launch the study again")
     return study, nets
 

@@ -72,6 +72,10 @@ def test_every_registered_run_names_things_that_are(name, preset):
         (("resnet_degradation",), "flags begin with --"),
         ((), "name a study with --experiment=NAME; --list shows them all"),
         (("--report", "--workdir=empty"), "study.json"),
+        (("--summary=vgg_f",), "no such net; nearest: vgg_"),
+        (("--summary=vgg_d", "--image_size=16"), "images of 16x16; the smallest are 32x32"),
+        (("--experiment=conv_arithmetic", "--dry_run"), "conv_arithmetic trains nothing"),
+        (("--experiment=conv_arithmetic", "--preset=smoke"), "has only --preset=laptop"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(words, said, tmp_path):
@@ -118,6 +122,29 @@ def test_on_eight_devices_one_run_that_fails_does_not_stop_the_others(tmp_path):
     again = launch(*words, cwd=tmp_path, devices=8)
     assert again.returncode == 2 and "the loss was not finite at step" in again.stderr
     assert "resnet-110 seed 0: test error" in again.stdout and "(0 s)" in again.stdout
+
+
+def test_summary_of_all_nets_as_json(tmp_path):
+    done = launch("--summary=all", "--format=json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    nets = {net["name"]: net for net in json.loads(done.stdout)}
+    assert list(nets) == list(models.MODELS) and not list(tmp_path.iterdir())
+    assert nets["inception_v3"]["parameters"] == 23_834_568 and nets["resnet1202"]["parameters"] == 19_421_274
+    assert round(nets["vgg_e"]["multiply_adds"] / 1e9, 1) == 19.6
+
+
+def test_summary_of_a_net_tells_in_what_it_is_not_the_paper_s(tmp_path):
+    done = launch("--summary=alexnet", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "105,415,200" in done.stdout and models.DEVIATIONS["alexnet"][0] in done.stdout
+
+
+def test_a_study_that_counts_ends_in_its_report(tmp_path):
+    done = launch("--experiment=conv_arithmetic", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "208,896" in done.stdout and "report: runs/conv_arithmetic/report.html" in done.stdout
+    made = {p.name for p in (tmp_path / "runs/conv_arithmetic").iterdir()}
+    assert made == {"study.json", "report.md", "report.png", "report.html"}
 
 
 def test_dry_run_prints_every_field_and_the_cost(tmp_path):

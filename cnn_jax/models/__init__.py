@@ -1,7 +1,7 @@
 """MODELS, every net by its name, and create(name, num_classes, **options) -> Model(init, apply, features)."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -136,6 +136,15 @@ DEVIATIONS: dict[str, tuple[str, ...]] = {
     "vgg_d": (_glorot,),
     "vgg_e": (_glorot,),
 }
+
+
+# The option of `create` that undoes a deviation, or replaces it by one that the caller knows of.
+_UNDONE_BY = {_biases: "initial_bias", _glorot: "initialiser", _he: "initialiser"}
+
+
+def deviations(name: str, given: Iterable[str] = ()) -> tuple[str, ...]:
+    """In what the net is not its paper's, when created with the given options (their names)."""
+    return tuple(words for words in DEVIATIONS.get(name, ()) if _UNDONE_BY.get(words) not in given)
 
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}

@@ -1,0 +1,111 @@
+"""What --summary prints: the papers' own figures, layer by layer, and counts that agree with the compiled program's."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnn_jax import models, summary
+from experiments import STUDIES
+
+
+@pytest.fixture(scope="module")
+def totals():
+    return {name: summary.of_net(name)[0] for name in models.MODELS if name != "resnet1202"}
+
+
+# papers.md's figures: He et al. 2015, Table 1 and Sec. 4.2; the others computed from the papers' layer tables.
+PARAMETERS = {
+    "lenet5": 60_000, "alexnet": 60_965_224, "alexnet_one_tower": 62_378_344, "alexnet_owt": 61_100_840,
+    "zfnet": 62_357_608, "vgg_a": 132_863_336, "vgg_a_lrn": 132_863_336, "vgg_b": 133_047_848, "vgg_c": 133_638_952,
+    "vgg_d": 138_357_544, "vgg_e": 143_667_240, "googlenet": 6_998_552, "inception_v3": 23_834_568,
+    "resnet18": 11_689_512, "resnet34": 21_797_672, "resnet50": 25_557_032, "resnet101": 44_549_160,
+    "resnet152": 60_192_808, "plain18": 11_515_688, "plain34": 21_623_848, "resnet20": 269_722, "resnet110": 1_727_962,
+}  # fmt: skip
+MULTIPLY_ADDS = {"vgg_e": 19.6e9, "resnet18": 1.8e9, "resnet34": 3.6e9, "resnet50": 3.8e9, "resnet101": 7.6e9,
+                 "resnet152": 11.3e9}  # fmt: skip
+
+
+def test_totals_are_the_papers(totals):
+    assert {name: totals[name].parameters for name in PARAMETERS} == PARAMETERS
+    for name, printed in MULTIPLY_ADDS.items():
+        assert totals[name].multiply_adds == pytest.approx(printed, rel=0.03), name
+
+
+# LeNet-5's C3 runs dense, with zeros for what its table leaves out: 96 kernels for 60.
+@pytest.mark.parametrize("name", ["alexnet", "googlenet_bn", "resnet20", "vgg_c", "lenet5_modern", "lenet5", "mlp"])
+def test_the_layers_add_up_to_what_the_program_multiplies(totals, name):
+    model = models.create(name, **({"aux_heads": False} if "aux_heads" in models.known_options(name) else {}))
+    zeros = 10 * 10 * 25 * (96 - 60) if name == "lenet5" else 0
+    assert totals[name].multiply_adds + zeros == summary.multiply_adds(model, totals[name].image)
+    assert totals[name].parameters == summary.parameters(model, totals[name].image)
+
+
+def rows(name, **at):
+    return {row.name: row for row in summary.of_net(name, **at)[1]}
+
+
+def test_lenet5_is_the_paper_s_table():
+    layers = rows("lenet5")
+    assert [(row.name, row.output, row.parameters) for row in layers.values()] == [
+        ("c1", (28, 28, 6), 156), ("s2", (14, 14, 6), 12), ("c3", (10, 10, 16), 1_516), ("s4", (5, 5, 16), 32),
+        ("c5", (1, 1, 120), 48_120), ("f6", (84,), 10_164), ("output", (10,), 0),
+    ]  # fmt: skip
+    assert layers["c3"].multiply_adds == 10 * 10 * 60 * 25 and layers["s2"].memory == 4 * 14 * 14 * 6
+
+
+def test_alexnet_is_the_paper_s_table():
+    layers = rows("alexnet")
+    assert [(row.name, row.output, row.kernel, row.parameters) for row in layers.values()] == [
+        ("conv1", (55, 55, 96), "11x11/4", 34_944), ("lrn1", (55, 55, 96), "", 0), ("pool1", (27, 27, 96), "3x3/2", 0),
+        ("conv2", (27, 27, 256), "5x5, 2 groups", 307_456), ("lrn2", (27, 27, 256), "", 0),
+        ("pool2", (13, 13, 256), "3x3/2", 0), ("conv3", (13, 13, 384), "3x3", 885_120),
+        ("conv4", (13, 13, 384), "3x3, 2 groups", 663_936), ("conv5", (13, 13, 256), "3x3, 2 groups", 442_624),
+        ("pool5", (6, 6, 256), "3x3/2", 0), ("fc6", (4096,), "", 37_752_832), ("fc7", (4096,), "", 16_781_312),
+        ("fc8", (1000,), "", 4_097_000),
+    ]  # fmt: skip
+    assert layers["conv1"].multiply_adds == 105_415_200
+    assert layers["fc8"].multiply_adds == 4096 * 1000
+
+
+def test_another_image_size():
+    small, whole = rows("vgg_d", image_size=64), rows("vgg_d")
+    assert small["conv1_1"].output == (64, 64, 64) and small["fc6"].parameters == 2 * 2 * 512 * 4096 + 4096
+    assert small["conv5_3"].parameters == whole["conv5_3"].parameters
+
+
+def test_a_table_lines_up():
+    lines = summary.table(summary.of_net("lenet5")[1]).splitlines()
+    assert lines[0].split() == ["name", "layer", "output", "kernel", "parameters", "multiply-adds", "bytes"]
+    assert "10x10x16" in lines[3] and "1,516" in lines[3]
+    assert len({line.index("  5x5  ") for line in lines if "  5x5  " in line}) == 1
+
+
+STACKS = STUDIES["conv_arithmetic"]("laptop").stacks
+
+
+def test_kernels_cost_what_the_papers_print():
+    printed = [s for s in STACKS if s.paper]
+    assert len(printed) == 6
+    for stack in printed:
+        assert summary.of_stack(stack)["weights"] == stack.paper["weights"], stack.label
+    # VGG, Sec. 2.3: 27 C^2 for three 3x3, 49 C^2 for a 7x7; GoogLeNet: 4,096 + 204,800 for 819,200
+    assert {s.paper["weights"] / s.inputs**2 for s in printed if s.group == "for a 7x7"} == {27, 49}
+
+
+@pytest.mark.parametrize("stack", STACKS, ids=lambda s: f"{s.group}: {s.label}")
+def test_a_stack_sees_what_its_alternative_does(stack):
+    """The receptive field is measured: the pixels on which the middle of the output depends."""
+    found = summary.of_stack(stack)
+    assert found["multiply_adds"] == 28 * 28 * found["weights"]
+    narrow = stack.__class__(stack.label, stack.group, 28, 1, tuple((h, w, 1) for h, w, _ in stack.kernels),
+                             stack.dilation)  # fmt: skip
+    ones = {"params": {f"Conv_{i}": {"kernel": jnp.ones((h, w, 1, 1))} for i, (h, w, _) in enumerate(narrow.kernels)}}
+    middle = lambda x: summary.chain(narrow)(ones, x)[0, 14, 14, 0]
+    seen = np.asarray(jax.grad(middle)(jnp.zeros((1, 28, 28, 1))))[0, :, :, 0] != 0
+    extent = [int(np.ptp(np.nonzero(seen)[axis])) + 1 for axis in (0, 1)]
+    assert extent == found["receptive_field"]
+    assert (
+        found["receptive_field"]
+        == summary.of_stack(next(s for s in STACKS if s.group == stack.group))["receptive_field"]
+    )
