@@ -17,7 +17,7 @@ SOBEL = np.array([[1, 0, -1], [2, 0, -2], [1, 0, -1]], np.float32)
 
 
 def random(*shape):
-    return jax.random.normal(jax.random.key(sum(shape)), shape)
+    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
 
 
 def test_effective_size():
@@ -42,16 +42,16 @@ def test_a_dilated_convolution_is_that_of_the_kernel_with_zeros_between():
     wide[::2, ::2] = kernel
     y = Conv(4, (3, 3), 2, 1, kernel_dilation=2, use_bias=False).apply({"params": {"kernel": kernel}}, x)
     assert y.shape[1:3] == tuple(spatial.output_size(n, 3, stride=2, padding=1, dilation=2) for n in (11, 10))
-    same = Conv(4, (5, 5), 2, 1, use_bias=False).apply({"params": {"kernel": jnp.asarray(wide)}}, x)
+    same = Conv(4, (5, 5), 2, 1, use_bias=False).apply({"params": {"kernel": wide}}, x)
     np.testing.assert_allclose(y, same, atol=1e-5)
 
 
 @pytest.mark.parametrize("kernel, stride, padding", [((3, 3), 2, 0), ((4, 4), 2, 1), ((2, 3), 3, 1), ((3, 3), 1, 2)])
 def test_a_fractionally_strided_convolution_inserts_zeros(kernel, stride, padding):
-    x = np.asarray(random(2, 4, 3, 2))
+    x = random(2, 4, 3, 2)
     module = spatial.FractionallyStridedConv(3, kernel, stride, padding)
-    weights, bias = np.asarray(random(*kernel, 2, 3)), np.asarray(random(3))
-    y = module.apply({"params": {"conv": {"kernel": weights, "bias": bias}}}, x)
+    weights, bias = random(*kernel, 2, 3), random(3)
+    y = jax.jit(module.apply)({"params": {"conv": {"kernel": weights, "bias": bias}}}, x)
 
     margins = [k - 1 for k in kernel]
     holes = np.zeros((2, 3 * stride + 1 + 2 * margins[0], 2 * stride + 1 + 2 * margins[1], 2), np.float32)
@@ -100,7 +100,7 @@ def test_a_separable_convolution_s_weights():
     assert shapes == {"vertical": {"kernel": (7, 1, 3, 5)}, "horizontal": {"kernel": (1, 7, 5, 5), "bias": (5,)}}
 
 
-POOLINGS = [(2, 2, "VALID"), (3, 2, "VALID"), (3, 2, "CEIL"), (3, 1, "VALID"), (2, 3, "VALID"), (2, 2, "CEIL")]
+POOLINGS = [(2, 2, "VALID"), (3, 2, "VALID"), (3, 2, "CEIL"), (3, 1, "VALID"), (2, 3, "VALID"), (3, 3, "CEIL")]
 
 
 def pooled_by_loop(x, window, stride, ceil):
@@ -122,7 +122,7 @@ def pooled_by_loop(x, window, stride, ceil):
 @pytest.mark.parametrize("window, stride, padding", POOLINGS)
 @pytest.mark.parametrize("ties", [False, True])
 def test_switches_tell_where_the_maxima_were(window, stride, padding, ties):
-    x = np.asarray(random(2, 6, 8, 3)) - 5.0  # all below zero: what is beyond the edge must not win
+    x = random(2, 6, 8, 3) - 5.0  # all below zero: what is beyond the edge must not win
     x = np.round(x) if ties else x
     pooled, switches = pool(x, window, stride, padding)
     assert switches.dtype == jnp.int32
@@ -137,7 +137,7 @@ def test_switches_tell_where_the_maxima_were(window, stride, padding, ties):
 def test_unpooling_sums_at_the_switches(window, stride, padding):
     x = random(2, 6, 8, 3)
     switches = np.asarray(pool(x, window, stride, padding)[1])
-    z = np.asarray(random(*switches.shape))
+    z = random(*switches.shape)
     expected = np.zeros((2, 6 * 8, 3), np.float32)
     for n, i, j, c in np.ndindex(z.shape):
         expected[n, switches[n, i, j, c], c] += z[n, i, j, c]
