@@ -56,6 +56,7 @@ class Model:
     initial_bias: float | None = None  # of the biases that AlexNet's paper starts at 1
     dropout: float | None = None  # share of the dense layers' inputs or outputs dropped in training
     norm: str | None = None  # none | bn: batch normalisation | lrn: local response normalisation
+    noise: float | None = None  # autoencoder: standard deviation of what is added to the pixels in training
     aux_heads: bool | None = None  # whether a net that has auxiliary heads keeps them
     aux_weight: float | None = None  # of each auxiliary loss against the main one
     factorised_7x7: bool | None = None  # Inception: three 3x3 as the first layers, not one 7x7

@@ -47,7 +47,7 @@ def init_state(model: Any, tx: optax.GradientTransformation, key: jax.Array, ima
 def train_step(model: Any, tx: Any, feed: Any, key: jax.Array, axis: str | None = None) -> Callable:
     """step(state, arrays, item) -> state: one update; randomness is addressed by (key, step, row).
 
-    model: init, apply and aux_weight; tx: an optax transformation; feed: fetch and prepare; axis: the pmapped axis over
+    model: a cnn_jax.models.Model; tx: an optax transformation; feed: fetch and prepare; axis: the pmapped axis over
     which the batch is split, if it is.
     """
     mean = (lambda tree: jax.lax.pmean(tree, axis)) if axis else lambda tree: tree
@@ -62,11 +62,10 @@ def train_step(model: Any, tx: Any, feed: Any, key: jax.Array, axis: str | None 
 
         def objective(params: Any) -> tuple[jax.Array, tuple]:
             outputs, stats = model.apply(params, state.stats, images, train=True, key=drop_key)
-            loss, logits = folded(outputs, batch["label"], model.aux_weight)
-            return loss, (logits, stats)
+            loss, error = scores(model, outputs, images, batch["label"])
+            return loss.mean(), (jnp.mean(error, dtype=jnp.float32), stats)
 
-        (loss, (logits, stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
-        error = jnp.mean(top1_error(logits, batch["label"]), dtype=jnp.float32)
+        (loss, (error, stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
         grads, stats, loss, error = mean((grads, stats, loss, error))
         updates, opt = tx.update(grads, state.opt, state.params, error=error)
         sums = {
@@ -85,23 +84,26 @@ def evaluate_step(model: Any, feed: Any) -> Callable:
 
     def step(params: Any, stats: Any, arrays: Any, item: Any) -> dict[str, jax.Array]:
         batch = feed.fetch(arrays, item)
-        logits, _ = model.apply(params, stats, feed.prepare(arrays, batch["image"]), train=False)
-        return {
-            "loss": cross_entropy(logits, batch["label"]),
-            "error": top1_error(logits, batch["label"]),
-            "valid": batch["valid"],
-        }
+        images = feed.prepare(arrays, batch["image"])
+        outputs, _ = model.apply(params, stats, images, train=False)
+        loss, error = scores(model, outputs, images, batch["label"])
+        return {"loss": loss, "error": error, "valid": batch["valid"]}
 
     return step
 
 
-def folded(outputs: Any, labels: jax.Array, aux_weight: float) -> tuple[jax.Array, jax.Array]:
-    """Mean loss [] and main logits of a net's outputs in training: logits, or a tuple of main and auxiliary ones."""
+def scores(model: Any, outputs: Any, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Loss [B] and error [B] of a net's outputs: logits, a tuple of main and auxiliary ones, or what `score` takes.
+
+    The auxiliary losses are added to the main one, weighted; the error is the main logits' alone.
+    """
+    if model.score:
+        return model.score(outputs, images)
     logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
-    loss = cross_entropy(logits, labels).mean()
+    loss = cross_entropy(logits, labels)
     for head in auxiliary:
-        loss += aux_weight * cross_entropy(head, labels).mean()
-    return loss, logits
+        loss += model.aux_weight * cross_entropy(head, labels)
+    return loss, top1_error(logits, labels)
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:

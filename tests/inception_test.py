@@ -252,12 +252,6 @@ def test_the_weight_of_the_heads_is_the_net_s():
     assert weight("googlenet", aux_weight=0.1) == 0.1
 
 
-def test_plain_logits_are_folded_as_they_were():
-    logits, labels = random(5, 3), jnp.array([0, 1, 2, 0, 1], jnp.int32)
-    loss, main = step.folded(logits, labels, 0.3)
-    assert main is logits and float(loss) == float(step.cross_entropy(logits, labels).mean())
-
-
 def test_norm_is_lrn_batch_norm_or_none():
     shapes = lambda norm: jax.eval_shape(
         models.create("googlenet", 4, norm=norm).init, jax.random.key(0), jnp.zeros((1, 79, 79, 3))

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from cnn_jax.config import UserError, nearest
-from cnn_jax.models import alexnet, googlenet, inception, resnet
+from cnn_jax.models import alexnet, googlenet, inception, lazy, resnet
+from cnn_jax.models.autoencoder import Autoencoder
 from cnn_jax.models.lenet import Lenet5, LenetModern
 from cnn_jax.models.mlp import Mlp
 from cnn_jax.models.vgg import Vgg
@@ -28,6 +29,8 @@ class Model(NamedTuple):
     # (params, stats, images) -> {stage: activations [B, ...]} in test mode; the net's file names the stages
     features: Callable[[Params, Stats, jax.Array], dict[str, jax.Array]]
     aux_weight: float = 0.0  # of each auxiliary loss against the main one, in training
+    # (outputs, images) -> (loss [B], error [B]) of a net that does not classify
+    score: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]] | None = None
 
 
 _cifar, _imagenet = resnet.cifar, resnet.imagenet
@@ -54,6 +57,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "bn_inception": inception.BnInception,
     "inception_v2": inception.InceptionV2,
     "inception_v3": inception.InceptionV3,
+    "autoencoder": Autoencoder,
     # CIFAR nets: He et al. 2015, Sec. 4.2
     "resnet20": functools.partial(_cifar, 20),
     "resnet32": functools.partial(_cifar, 32),
@@ -82,6 +86,7 @@ INPUTS = {
     "mlp": ((28, 28, 1), 10),
     "lenet5": ((32, 32, 1), 10),
     "lenet5_modern": ((28, 28, 1), 10),
+    "autoencoder": ((28, 28, 1), 10),
     "alexnet": ((227, 227, 3), 1000),
     "alexnet_one_tower": ((227, 227, 3), 1000),
     "alexnet_half": ((227, 227, 3), 1000),
@@ -120,6 +125,7 @@ DEVIATIONS: dict[str, tuple[str, ...]] = {
         "filters are renormalised only if the optimiser is told to",
         _dropout,
     ),
+    "autoencoder": ("its widths are ours",),
     "googlenet": (_he, _dropout),
     "googlenet_bn": (
         "torchvision's net: batch norm, no LRN, 3x3 for 5x5, last pooling 2x2, dropout 0.2",
@@ -185,9 +191,8 @@ def create(
     net = MODELS[name](num_classes=num_classes or paper_input(name)[1], axis=axis, **options)
 
     def init(key: jax.Array, images: jax.Array) -> tuple[Params, Stats]:
-        # On zeros, operation by operation: a block's are compiled once, so that not even ResNet-1202 takes long.
-        shape = jax.ShapeDtypeStruct(images.shape, images.dtype)
-        variables = net.lazy_init(key, shape, train=False, mutable=["params", "batch_stats"])
+        made = functools.partial(net.init, train=False, mutable=["params", "batch_stats"])
+        variables = lazy.init(made, key, images)
         return variables["params"], variables.get("batch_stats", {})
 
     def apply(
@@ -205,7 +210,7 @@ def create(
         _, kept = net.apply(variables, images, train=False, mutable=["features"])
         return kept.get("features", {}).get("stages", {})
 
-    return Model(init, apply, features, getattr(net, "aux_weight", 0.0))
+    return Model(init, apply, features, getattr(net, "aux_weight", 0.0), getattr(net, "score", None))
 
 
 def _float32(logits: Any) -> Any:

@@ -15,20 +15,24 @@ from cnn_jax.models.conv import convolution
 
 def fan_in_normal(gain: float) -> Callable[..., jax.Array]:
     """An initialiser (key, shape, dtype) -> N(0, gain / inputs of a unit); kernels are [..., in, out]."""
-
-    def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-        return _flat_normal(key, math.prod(shape), dtype).reshape(shape) * math.sqrt(gain / math.prod(shape[:-1]))
-
-    return init
-
-
-# Flat, as XLA's CPU compiler takes 16 times longer over random bits of four dimensions; compiled once a size.
-_flat_normal = jax.jit(lambda key, size, dtype: jax.random.normal(key, (size,), dtype), static_argnums=(1, 2))
+    return lambda key, shape, dtype=jnp.float32: _normal(key, shape, dtype, math.sqrt(gain / math.prod(shape[:-1])))
 
 
 def normal(deviation: float) -> Callable[..., jax.Array]:
     """An initialiser (key, shape, dtype) -> N(0, deviation^2)."""
-    return lambda key, shape, dtype=jnp.float32: _flat_normal(key, math.prod(shape), dtype).reshape(shape) * deviation
+    return lambda key, shape, dtype=jnp.float32: _normal(key, shape, dtype, deviation)
+
+
+def _normal(key: jax.Array, shape: tuple[int, ...], dtype: Any, deviation: float) -> jax.Array:
+    # Flat, as XLA's CPU compiler takes 16 times longer over random bits of four dimensions; and small ones by powers
+    # of two, so that a net of many shapes does not compile a generator for each.
+    size = math.prod(shape)
+    drawn = _flat_normal(key, size if size > 2**20 else 1 << (size - 1).bit_length(), dtype)
+    return _shaped(drawn, jnp.asarray(deviation, dtype), shape)
+
+
+_flat_normal = jax.jit(lambda key, size, dtype: jax.random.normal(key, (size,), dtype), static_argnums=(1, 2))
+_shaped = jax.jit(lambda x, scale, shape: (x[: math.prod(shape)] * scale).reshape(shape), static_argnums=2)
 
 
 he_normal = fan_in_normal(2.0)  # He et al. 2015 (arXiv:1502.01852), Sec. 2.2
