@@ -1,5 +1,5 @@
-# make demo | make test | make lint: each sets up what it needs, once.
-.PHONY: setup demo test lint clean
+# make demo | make test | make test-slow | make lint: each sets up what it needs, once.
+.PHONY: setup demo test test-slow lint clean
 VENV := .venv
 PY := $(VENV)/bin/python
 # The first interpreter that answers; another one: make setup PYTHON=/path/to/python3
@@ -19,6 +19,9 @@ demo: setup
 
 test: setup
 	$(PY) -m pytest
+
+test-slow: setup
+	$(PY) -m pytest -m slow
 
 lint: setup
 	$(VENV)/bin/ruff check .
