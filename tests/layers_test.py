@@ -14,6 +14,7 @@ RANK = {
     "cnn_jax.data": 2,
     "cnn_jax.models": 2,
     "cnn_jax.optim": 2,
+    "cnn_jax.pretrained": 3,
     "cnn_jax.step": 3,
     "cnn_jax.summary": 3,
     "cnn_jax.checkpoint": 4,

@@ -55,8 +55,8 @@ class Preprocessing:
         batch, height, width, channels = x.shape
         if self.resize and self.resize != min(height, width):
             sides = [self.resize * side // min(height, width) for side in (height, width)]
-            x = jax.image.resize(x, (batch, *sides, channels), METHODS[self.interpolation])
-            x = jnp.clip(jnp.round(x), 0.0, 255.0)  # as in an image of bytes
+            for shape in ((batch, height, sides[1], channels), (batch, *sides, channels)):  # as Pillow: bytes between
+                x = jnp.clip(jnp.round(jax.image.resize(x, shape, METHODS[self.interpolation])), 0.0, 255.0)
         if min(x.shape[1:3]) < self.crop:
             raise UserError(f"images of {height}x{width} are smaller than the {self.crop}x{self.crop} the net sees")
         top, left = (round((side - self.crop) / 2) for side in x.shape[1:3])

@@ -229,8 +229,10 @@ def _of(kind: type, value: Any) -> Any:
 
 
 def _put(into: Any, key: Any, value: Any) -> None:
-    # Tuples as keys are refused as the hash of one that holds itself many times over takes forever.
-    _of(dict, into)[_of(str | int, key)] = value
+    # Tuples would do, but the hash of one that holds itself many times over takes forever.
+    if not isinstance(key, str | int):
+        raise UserError("holds a dictionary whose keys are not names: not read")
+    _of(dict, into)[key] = value
 
 
 def _known(name: str) -> Global:

@@ -1,0 +1,201 @@
+"""Logits of torchvision's and Keras' nets, from files that they wrote, against ours; skipped without them."""
+
+import contextlib
+import functools
+import os
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnn_jax import models, pretrained
+from cnn_jax.models import inception
+from cnn_jax.models.layers import BatchNorm, ConvUnit
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+# Keras' own, with NumPy 2.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+CLASSES = 7
+
+
+def imported(module):
+    with warnings.catch_warnings(), as_jax_is():
+        warnings.simplefilter("ignore")
+        return pytest.importorskip(module)
+
+
+@contextlib.contextmanager
+def as_jax_is():
+    """Without the strictness of conftest.py, which is not for Keras."""
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def images(side):
+    return np.random.default_rng(0).standard_normal((2, side, side, 3)).astype(np.float32)
+
+
+def compiled(name, forward):
+    """Inception's convolutions are all different, and quickest compiled in one; the other nets' are few, seen again."""
+    if name not in ("googlenet_bn", "inception_v3"):
+        return forward
+    return jax.jit(forward, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def check(name, loaded, x, theirs):
+    model = models.create(name, loaded.num_classes, **loaded.options)
+    forward = compiled(name, lambda params, stats, x: model.apply(params, stats, x)[0])
+    ours = np.asarray(forward(loaded.params, loaded.stats, jnp.asarray(x)))
+    assert ours.shape == theirs.shape == (2, CLASSES)
+    scale = np.abs(theirs).max()
+    assert np.ptp(theirs, axis=0).max() > 0.01 * scale  # else any net of the same biases would do
+    assert np.abs(ours - theirs).max() < 1e-4 * scale
+
+
+# --- torchvision
+
+TORCH = [
+    ("alexnet_owt", "alexnet", 224, True),
+    ("vgg_a", "vgg11", 64, False),
+    ("vgg_a", "vgg11_bn", 64, True),
+    ("vgg_b", "vgg13", 64, True),
+    ("vgg_d", "vgg16", 64, False),
+    ("vgg_e", "vgg19", 64, True),
+    ("resnet18", "resnet18", 64, True),
+    ("resnet34", "resnet34", 64, True),
+    ("resnet50", "resnet50", 64, False),
+    ("googlenet_bn", "googlenet", 64, True),
+    ("inception_v3", "inception_v3", 107, True),
+]
+
+
+def randomised(torch, net):
+    draw = torch.Generator().manual_seed(0)
+    for name, tensor in net.state_dict().items():
+        if name.endswith("running_mean"):
+            tensor.normal_(0, 0.3, generator=draw)
+        elif name.endswith("running_var"):
+            tensor.uniform_(0.5, 1.5, generator=draw)
+        elif tensor.ndim > 1:  # He's, or deep nets give numbers that know nothing of the image
+            tensor.uniform_(-1, 1, generator=draw).mul_((6 / tensor[0].numel()) ** 0.5)
+        elif tensor.ndim == 1:
+            tensor.normal_(float(name.endswith("weight")), 0.1, generator=draw)
+    return net.eval()
+
+
+def torch_net(theirs):
+    torch, torchvision = imported("torch"), imported("torchvision.models")
+    with pytest.MonkeyPatch.context() as patch:  # initial values of its own take seconds
+        for drawn in ("kaiming_uniform_", "kaiming_normal_", "uniform_"):
+            patch.setattr(torch.nn.init, drawn, lambda tensor, *args, **options: tensor)
+        options = {} if theirs.startswith(("alexnet", "resnet")) else {"init_weights": False}
+        net = getattr(torchvision, theirs)(num_classes=CLASSES, **options)
+        if theirs.startswith("vgg"):  # a grid of 2x2 where it has 7x7, which would take half a gigabyte
+            net.avgpool = torch.nn.AdaptiveAvgPool2d((2, 2))
+            net.classifier[0] = torch.nn.Linear(512 * 2 * 2, 4096)
+    return torch, randomised(torch, net)
+
+
+@pytest.mark.parametrize("name, theirs, side, in_zip", TORCH, ids=[row[1] for row in TORCH])
+def test_torchvision(name, theirs, side, in_zip, tmp_path):
+    torch, net = torch_net(theirs)
+    torch.save(net.state_dict(), tmp_path / "net.pth", _use_new_zipfile_serialization=in_zip)
+    loaded = pretrained.load(name, tmp_path / "net.pth")
+    x = images(side)
+    with torch.no_grad():
+        check(name, loaded, x, net(torch.from_numpy(x).permute(0, 3, 1, 2).contiguous()).numpy())
+        if theirs == "inception_v3":
+            check_head(torch, loaded, net)
+    if theirs == "googlenet":  # whose heads pool otherwise than the paper's, which are ours: only weights can agree
+        weight = net.aux2.fc1.weight.detach().numpy().reshape(1024, 128, 4, 4)
+        dense = loaded.params["aux4d"]["dense"]["kernel"].reshape(4, 4, 128, 1024)
+        np.testing.assert_array_equal(dense, weight.transpose(2, 3, 1, 0))
+
+
+def check_head(torch, loaded, net):
+    unit = functools.partial(ConvUnit, norm=functools.partial(BatchNorm, epsilon=1e-3))
+    head = inception.AuxiliaryHead(CLASSES, (128, 768), unit, unit, jax.nn.initializers.zeros)
+    x = np.random.default_rng(1).standard_normal((2, 17, 17, 768)).astype(np.float32)
+    variables = {"params": loaded.params["aux"], "batch_stats": loaded.stats["aux"]}
+    ours = np.asarray(head.apply(variables, jnp.asarray(x), False))
+    theirs = net.AuxLogits(torch.from_numpy(x).permute(0, 3, 1, 2).contiguous()).numpy()
+    assert np.ptp(theirs, axis=0).max() > 0.1 and np.abs(ours - theirs).max() < 1e-4 * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize("name, theirs", [("googlenet_bn", "googlenet"), ("inception_v3", "inception_v3")])
+def test_torchvision_s_own_preprocessing_and_transform_input(name, theirs, tmp_path):
+    """What the pretrained net makes of an image before its first convolution, the whole way from bytes."""
+    torch, torchvision = imported("torch"), imported("torchvision.models")
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8).repeat(9, 0).repeat(9, 1)
+    from PIL import Image
+
+    with torch.device("meta"):
+        net = getattr(torchvision, theirs)(init_weights=False, transform_input=True)
+    x = torchvision.get_model_weights(theirs).IMAGENET1K_V1.transforms()(Image.fromarray(image))[None]
+    expected = net._transform_input(x)[0].permute(1, 2, 0).numpy()
+    recipe = pretrained.names.PLANS["torch"][name](name, {}).preprocessing
+    ours = np.asarray(recipe.apply(image[None])[0])
+    assert ours.shape == expected.shape
+    assert np.abs(ours - expected).max() < 2.5 * 2 / 255 and np.abs(ours - expected).mean() < 0.4 * 2 / 255
+
+
+# --- Keras
+
+KERAS = [
+    ("vgg_d", "VGG16", 64, (".h5",)),
+    ("vgg_e", "VGG19", 64, (".weights.h5",)),
+    ("resnet50", "ResNet50", 32, (".weights.h5", ".h5", ".keras")),
+    ("resnet101", "ResNet101", 32, (".keras",)),
+    ("resnet152", "ResNet152", 32, (".weights.h5",)),
+    ("inception_v3", "InceptionV3", 75, (".h5", ".weights.h5", ".keras")),
+]
+
+
+@pytest.fixture(scope="module")
+def keras():
+    """Keras, which draws all its initial values, batch norm's statistics too, from numpy: JAX would compile each."""
+    keras, draw = imported("keras"), np.random.default_rng(0)
+
+    def he(self, shape, dtype=None):
+        bound = (6 / np.prod(shape[:-1])) ** 0.5
+        return (draw.random(shape, np.float32) * 2 - 1) * np.float32(bound)
+
+    with pytest.MonkeyPatch.context() as patch, as_jax_is():
+        patch.setattr(keras.initializers.VarianceScaling, "__call__", he)
+        for kind, low, high in (("Zeros", -0.3, 0.3), ("Ones", 0.5, 1.5)):
+            values = lambda self, shape, dtype=None, low=low, high=high: draw.uniform(low, high, shape).astype(
+                np.float32
+            )
+            patch.setattr(getattr(keras.initializers, kind), "__call__", values)
+        # Keras numbers nameless layers from where it stopped: Inception's shall not begin with 0.
+        keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(1, 1), keras.layers.Conv2D(1, 1)])
+        yield keras
+
+
+@pytest.mark.parametrize("name, theirs, side, endings", KERAS, ids=[row[1] for row in KERAS])
+def test_keras(keras, name, theirs, side, endings, tmp_path):
+    x = images(side)
+    with as_jax_is():
+        make = getattr(keras.applications, theirs)
+        net = make(weights=None, input_shape=(side, side, 3), classes=CLASSES, classifier_activation=None)
+        for ending in endings:
+            (net.save_weights if ending == ".weights.h5" else net.save)(tmp_path / f"net{ending}")
+        values = [[v.value for v in variables] for variables in (net.trainable_variables, net.non_trainable_variables)]
+        forward = compiled(name, lambda trained, others, x: net.stateless_call(trained, others, x, training=False)[0])
+        expected = np.asarray(forward(*values, x))
+    loaded = pretrained.load(name, tmp_path / f"net{endings[0]}")
+    check(name, loaded, x, expected)
+    for ending in endings[1:]:
+        again = pretrained.load(name, tmp_path / f"net{ending}")
+        jax.tree.map(np.testing.assert_array_equal, loaded[:2], again[:2])
+
+
+@pytest.mark.parametrize("name, module", [("vgg_d", "vgg16"), ("resnet50", "resnet"), ("inception_v3", "inception_v3")])
+def test_keras_own_preprocessing(keras, name, module):
+    image = np.random.default_rng(0).integers(0, 256, (1, 299, 299, 3), np.uint8)
+    recipe = pretrained.names.PLANS["keras"][name](name, {}).preprocessing
+    ours = pretrained.dataclasses.replace(recipe, resize=0, crop=299).apply(image)
+    expected = getattr(keras.applications, module).preprocess_input(image.astype(np.float32))
+    np.testing.assert_allclose(ours, expected, atol=1e-4)

@@ -1,0 +1,698 @@
+"""Weights from files: what is read of each format, what is refused, our own files, downloads and fine-tuning."""
+
+import dataclasses
+import hashlib
+import http.server
+import json
+import re
+import threading
+import zipfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import optax
+import pytest
+from flax import traverse_util
+from PIL import Image
+
+from cnn_jax import models, pretrained
+from cnn_jax.config import UserError
+from cnn_jax.pretrained import Preprocessing, files, match, names
+from cnn_jax.pretrained.preprocessing import KERAS_CAFFE, TORCHVISION
+from cnn_jax.pretrained.torch_files import MAGIC, PROTOCOL
+
+ROOT = Path(__file__).parent.parent
+GRAY = Preprocessing(crop=28, mean=(0.1,), std=(0.3,))
+
+# --- torch files, put together here by hand, so that the tests neither need torch nor are bound to what it writes
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """In a pickle: what a global returns for arguments, then given a state."""
+
+    name: str
+    arguments: tuple = ()
+    state: object = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Name:
+    """In a pickle: a global."""
+
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Outside:
+    """In a pickle: a reference to something beside it."""
+
+    value: tuple
+
+
+def opcodes(value):
+    match value:
+        case None:
+            return b"N"
+        case bool():
+            return b"\x88" if value else b"\x89"
+        case int() if abs(value) < 2**31:
+            return b"J" + value.to_bytes(4, "little", signed=True)
+        case int():
+            raw = value.to_bytes(16, "little", signed=True)
+            return b"\x8a" + bytes([len(raw)]) + raw
+        case str():
+            return b"X" + len(value.encode()).to_bytes(4, "little") + value.encode()
+        case tuple():
+            return b"(" + b"".join(map(opcodes, value)) + b"t"
+        case list():
+            return b"](" + b"".join(map(opcodes, value)) + b"e"
+        case dict():
+            return b"}(" + b"".join(opcodes(k) + opcodes(v) for k, v in value.items()) + b"u"
+        case Name(name):
+            module, _, leaf = name.rpartition(".")
+            return f"c{module}\n{leaf}\n".encode()
+        case Outside(inside):
+            return opcodes(inside) + b"Q"
+        case Call(name, arguments, state):
+            built = opcodes(state) + b"b" if state is not None else b""
+            return opcodes(Name(name)) + opcodes(arguments) + b"R" + built
+        case bytes():
+            return value  # opcodes already
+
+
+def pickled(value):
+    return b"\x80\x02" + opcodes(value) + b"."
+
+
+KINDS = {"f4": "Float", "f8": "Double", "f2": "Half", "i8": "Long", "bfloat16": "BFloat16"}
+
+
+def tensor(array, key, *, shape=None, strides=None, offset=0, size=None, view=None):
+    kind = "BFloat16" if array.dtype == ml_dtypes.bfloat16 else KINDS[array.dtype.str[1:]]
+    storage = Outside(("storage", Name(f"torch.{kind}Storage"), key, "cpu", array.size if size is None else size, view))
+    if view is None:
+        storage = Outside(storage.value[:5])
+    strides = strides or tuple(stride // array.itemsize for stride in array.strides)
+    shape = shape or array.shape
+    hooks = Call("collections.OrderedDict")
+    return Call("torch._utils._rebuild_tensor_v2", (storage, offset, shape, strides, False, hooks))
+
+
+def write_zip(path, state, storages, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("net/data.pkl", pickled(state))
+        archive.writestr("net/byteorder", "little", zipfile.ZIP_STORED)
+        for key, array in storages.items():
+            archive.writestr(f"net/data/{key}", array.tobytes())
+    return path
+
+
+def write_stream(path, state, storages):
+    heads = (MAGIC, PROTOCOL, {"little_endian": True, "protocol_version": PROTOCOL}, state, list(storages))
+    raw = b"".join(array.size.to_bytes(8, "little") + array.tobytes() for array in storages.values())
+    path.write_bytes(b"".join(map(pickled, heads)) + raw)
+    return path
+
+
+A = np.arange(6, dtype=np.float32).reshape(2, 3)
+WRITERS = pytest.mark.parametrize("write", [write_zip, write_stream])
+
+
+def read(path):
+    return {name: np.asarray(tensor.read()) for name, tensor in files.opened(path).tensors.items()}
+
+
+@WRITERS
+def test_torch_tensors_of_every_kind(write, tmp_path):
+    storages = {
+        "0": A,
+        "1": A.astype(np.float16),
+        "2": A.astype(ml_dtypes.bfloat16),
+        "3": A.astype(np.float64),
+        "4": np.array(3, np.int64),
+    }
+    state = {f"kind{key}": tensor(array, key) for key, array in storages.items()}
+    got = read(write(tmp_path / "x.pth", state, storages))
+    for key, array in storages.items():
+        assert got[f"kind{key}"].dtype == array.dtype
+        np.testing.assert_array_equal(got[f"kind{key}"], array)
+
+
+@WRITERS
+def test_torch_views_and_what_old_torch_wrapped_tensors_in(write, tmp_path):
+    old = ("torch._utils._rebuild_tensor", tensor(A, "0").arguments[:4])
+    state = {
+        "transposed": tensor(A, "0", shape=(3, 2), strides=(1, 3)),
+        "row": tensor(A, "0", shape=(3,), strides=(1,), offset=3),
+        "parameter": Call("torch._utils._rebuild_parameter", (tensor(A, "0"), True, Call("collections.OrderedDict"))),
+        "0.1": Call("torch.nn.parameter.Parameter", (Call(*old),), (True, False, Call("collections.OrderedDict"))),
+    }
+    # An OrderedDict as Python 2 pickled it, and with the attribute that state_dict() gives it.
+    pairs = [[name, value] for name, value in state.items()]
+    ordered = Call("collections.OrderedDict", (pairs,), {"_metadata": {"": {"version": 1}}})
+    got = read(write(tmp_path / "x.pth", ordered, {"0": A}))
+    np.testing.assert_array_equal(got["transposed"], A.T)
+    np.testing.assert_array_equal(got["row"], A[1])
+    np.testing.assert_array_equal(got["parameter"], A)
+    np.testing.assert_array_equal(got["0.1"], A)
+
+
+def test_a_stream_s_view_of_a_storage(tmp_path):
+    state = {"part": tensor(A, "0", shape=(2,), strides=(1,), view=("1", 2, 2))}
+    np.testing.assert_array_equal(read(write_stream(tmp_path / "x.pth", state, {"0": A}))["part"], [2, 3])
+
+
+# --- what is refused
+
+MARKER = "a hostile file ran"
+
+
+def bomb(module_and_name, argument="import pathlib; pathlib.Path('ran').touch()"):
+    return {"weight": Call(module_and_name, (argument,))}
+
+
+HOSTILE = {
+    "system": (bomb("posix.system", "touch ran"), "global posix.system"),
+    "exec": (bomb("builtins.exec"), "global builtins.exec"),
+    "nested in a key": ({"weight": {"a": Call("builtins.eval", ("1",))}}, "global builtins.eval"),
+    "named on the stack": ({"weight": opcodes("os") + opcodes("system") + b"\x93"}, "global os.system"),
+    "a whole module": (Call("torchvision.models.resnet.ResNet"), "global torchvision.models.resnet.ResNet"),
+    "torch's own loader": (bomb("torch.load", "x"), "global torch.load"),
+    "an object made": ({"w": opcodes(Name("collections.OrderedDict")) + b")\x81"}, "instruction NEWOBJ"),
+    "an object of old": (b"(iposix\nsystem\n", "instruction INST"),
+    "a call of a string": ({"w": opcodes("os.system") + opcodes(()) + b"R"}, "treats a str as a Global"),
+    "a key that takes forever to hash": ({"a": b"}(" + opcodes((1, 2)) + b"K\x01u"}, "keys are not names"),
+    "a number": ({"weight": 3}, "'weight', which is no tensor"),
+    "no dictionary": ([1], "holds no state dict"),
+    "a checkpoint": (
+        {"epoch": 3, "state_dict": {"a": tensor(A, "0")}},
+        "'epoch', which is no tensor; give a state dict",
+    ),
+    "outside of nothing": ({"w": Outside(("module", 1, 2))}, "something other than tensors"),
+    "a negative size": ({"w": tensor(A, "0", shape=(-2, 3))}, "size of -2"),
+    "a shape beyond its storage": ({"w": tensor(A, "0", shape=(10**9, 3))}, "'w': shape .* does not lie inside"),
+    "a shape that repeats": (
+        {"w": tensor(A, "0", shape=(10**9, 3), strides=(0, 1))},
+        "'w': shape .* does not lie inside",
+    ),
+    "an offset beyond": ({"w": tensor(A, "0", offset=1)}, "'w': shape .* does not lie inside"),
+    "a storage that says more": ({"w": tensor(A, "0", size=10**12)}, "'w': the file has .* of 1000000000000 numbers"),
+    "a storage that is not there": ({"w": tensor(A, "9")}, "'w': the file has 0 bytes"),
+    "a string that says 4 GB": (b"X\xff\xff\xff\xffab", "damaged or cut short"),
+    "a place that says 4 billion": (b"}r\xff\xff\xff\xff", "holds no state dict"),
+    "nothing on the stack": (b"e", "damaged or cut short"),
+}
+
+
+@WRITERS
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_pickle_is_refused_and_nothing_of_it_runs(kind, write, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    state, words = HOSTILE[kind]
+    path = write(tmp_path / "x.pth", state, {"0": A})
+    with pytest.raises(UserError, match=words) as caught:
+        pretrained.load("resnet18", path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_hostile_pickles_would_run_if_they_were_unpickled(tmp_path, monkeypatch):
+    import pickle
+
+    monkeypatch.chdir(tmp_path)
+    pickle.loads(pickled(HOSTILE["exec"][0]))
+    assert (tmp_path / "ran").exists()
+
+
+@WRITERS
+@pytest.mark.parametrize("left", [0.2, 0.5, 0.9, 0.99])
+def test_a_file_cut_short_is_refused(write, left, tmp_path):
+    b = np.arange(1000, dtype=np.float32)
+    whole = write(tmp_path / "x.pth", {"a.weight": tensor(A, "0"), "b.weight": tensor(b, "1")}, {"0": A, "1": b})
+    whole.write_bytes(whole.read_bytes()[: int(left * whole.stat().st_size)])
+    words = "tensor 'b.weight': the file has|cut short"
+    with pytest.raises(UserError, match=words):
+        read(whole)
+
+
+def test_a_zip_that_is_compressed_or_damaged_is_refused(tmp_path):
+    zeros = np.zeros(10**6, np.float32)
+    small = write_zip(tmp_path / "small.pth", {"w": tensor(zeros, "0")}, {"0": zeros}, zipfile.ZIP_DEFLATED)
+    with pytest.raises(UserError, match="net/data.pkl in compressed form"):
+        files.opened(small)
+    path = write_zip(tmp_path / "x.pth", {"w": tensor(A, "0")}, {"0": A})
+    raw = path.read_bytes()
+    path.write_bytes(raw.replace(A.tobytes(), (A + 1).tobytes()))
+    with pytest.raises(UserError, match="'w' cannot be read, it may be damaged: Bad CRC"):
+        match._value(match.Place("w", A.shape), files.opened(path).tensors)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04nothing", b"hello, this is text", b"\x89HDF\r\n\x1a\nnothing"])
+def test_a_file_that_is_something_else_is_refused(content, tmp_path):
+    (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(UserError, match="x.pth: (is no .safetensors|cannot be read)"):
+        pretrained.load("resnet18", tmp_path / "x.pth")
+
+
+# --- names and shapes, on ResNet-18 as torchvision has it, in .safetensors
+
+
+@pytest.fixture(scope="session")
+def resnet18():
+    """{torch's name: array} of ResNet-18 with 5 classes."""
+    draw = np.random.default_rng(0)
+    plan = names.plan("torch", "resnet18", {})
+    arrays = {"bn1.num_batches_tracked": np.array(3, np.int64)}
+    for path, shape in match.shapes("resnet18", 5, plan.options, plan.preprocessing).items():
+        name = names.theirs("torch", plan, path.partition("/")[2])
+        arrays[name] = draw.random(match.from_torch(name, shape, 0, 0).shape, np.float32)
+    return arrays
+
+
+def safetensors_file(path, arrays):
+    from safetensors.numpy import save_file
+
+    save_file(arrays, path)
+    return path
+
+
+def test_every_tensor_is_used_once_and_where_it_belongs(resnet18, tmp_path):
+    loaded = pretrained.load("resnet18", safetensors_file(tmp_path / "x.safetensors", resnet18))
+    assert loaded.num_classes == 5 and loaded.options == {} and loaded.preprocessing == TORCHVISION
+    block = loaded.params["stage2_block1"]
+    np.testing.assert_array_equal(block["conv1"]["kernel"], resnet18["layer2.0.conv1.weight"].transpose(2, 3, 1, 0))
+    np.testing.assert_array_equal(block["projection_norm"]["scale"], resnet18["layer2.0.downsample.1.weight"])
+    np.testing.assert_array_equal(loaded.stats["stage4_block2"]["norm2"]["var"], resnet18["layer4.1.bn2.running_var"])
+    np.testing.assert_array_equal(loaded.params["head"]["kernel"], resnet18["fc.weight"].T)
+    used = sum(leaf.size for leaf in jax.tree.leaves(loaded[:2]))
+    assert used == sum(array.size for array in resnet18.values()) - 1
+
+
+def without(arrays, name):
+    return {k: v for k, v in arrays.items() if k != name}
+
+
+CONV = "layer1.0.conv2.weight"
+WRONG = {
+    "missing": (lambda a: without(a, CONV), f"has no tensor '{CONV}'; is this a file of resnet18"),
+    "two missing": (lambda a: without(without(a, CONV), "bn1.bias"), f"has no tensor '{CONV}' and 1 more"),
+    "extra": (
+        lambda a: a | {"layer1.2.conv1.weight": A},
+        "has the tensor 'layer1.2.conv1.weight', which resnet18 has not",
+    ),
+    "renamed": (lambda a: without(a, CONV) | {"conv9": a[CONV]}, f"no tensor '{CONV}', but has the tensor 'conv9'"),
+    "transposed": (
+        lambda a: a | {"layer2.0.conv1.weight": a["layer2.0.conv1.weight"].swapaxes(0, 1).copy()},
+        r"'layer2.0.conv1.weight' has shape \(64, 128, 3, 3\); in resnet18 it is \(128, 64, 3, 3\)",
+    ),
+    "a head of another width": (
+        lambda a: a | {"fc.bias": A[0]},
+        r"'fc.bias' has shape \(3,\); in resnet18 it is \(5,\)",
+    ),
+    "a headless net": (lambda a: without(a, "fc.weight"), "no tensor 'fc.weight', the last of resnet18"),
+    "nothing": (lambda a: {"x": A}, "no tensor 'fc.weight'"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_tensors_that_are_not_the_net_s_are_named(kind, resnet18, tmp_path):
+    change, words = WRONG[kind]
+    path = safetensors_file(tmp_path / "x.safetensors", change(resnet18))
+    with pytest.raises(UserError, match=words):
+        pretrained.load("resnet18", path)
+
+
+def test_a_safetensors_file_cut_short_or_with_a_lying_header_is_refused(resnet18, tmp_path):
+    raw = safetensors_file(tmp_path / "x.safetensors", resnet18).read_bytes()
+    for wrong in (raw[:-4], (2**62).to_bytes(8, "little") + raw[8:], raw[:5000]):
+        (tmp_path / "y.safetensors").write_bytes(wrong)
+        with pytest.raises(UserError, match="damaged or cut short"):
+            pretrained.load("resnet18", tmp_path / "y.safetensors")
+
+
+def test_another_net_s_file_and_nets_without_weights_are_told(resnet18, tmp_path):
+    path = safetensors_file(tmp_path / "x.safetensors", resnet18)
+    for name, words in (
+        ("resnet34", "no tensor 'layer1.2.conv1.weight' and .* more; is this a file of resnet34"),
+        ("vgg_c", "is of torch, which has no weights of vgg_c"),
+        ("resnet19", "no such net; nearest: .*resnet18"),
+    ):
+        with pytest.raises(UserError, match=words):
+            pretrained.load(name, path)
+    with pytest.raises(UserError, match="nowhere.pth: no such file"):
+        pretrained.load("resnet18", tmp_path / "nowhere.pth")
+
+
+def test_timm_s_config_and_torchvision_s_second_weights_change_the_preprocessing(resnet18, tmp_path):
+    path = safetensors_file(tmp_path / "model.safetensors", resnet18)
+    config = {
+        "input_size": [3, 160, 160],
+        "crop_pct": 0.95,
+        "interpolation": "bicubic",
+        "mean": [0.5] * 3,
+        "std": [1] * 3,
+    }
+    for content in (config, {"architecture": "resnet18", "pretrained_cfg": config}):
+        (tmp_path / "config.json").write_text(json.dumps(content))
+        recipe = pretrained.load("resnet18", path).preprocessing
+        assert recipe == Preprocessing(160, (0.5,) * 3, (1,) * 3, resize=168, interpolation="bicubic")
+    for content in ("{", "{}", "[]", json.dumps(config | {"mean": "red"}), json.dumps(config | {"crop_pct": 0})):
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(UserError, match=r"config\.json .*; repair it, or move it away"):
+            pretrained.load("resnet18", path)
+    (tmp_path / "config.json").unlink()
+    second = path.rename(tmp_path / "resnet50-11ad3fa6.safetensors")
+    assert pretrained.load("resnet18", second).preprocessing == dataclasses.replace(TORCHVISION, resize=232)
+
+
+def test_timm_s_vgg_whose_dense_layers_are_convolutions(tmp_path):
+    """fc6 is a convolution of 2x2 here; the same numbers as torchvision's flattened layer give the same."""
+    draw = np.random.default_rng(0)
+    dense = draw.random((3, 512, 2, 2), np.float32)
+    as_conv = match.from_torch("x", (2048, 3), 4, 512)
+    as_dense = match.from_torch("x", (2048, 3), 2, 512)
+    assert as_conv.shape == (3, 512, 2, 2) and as_dense.shape == (3, 2048)
+    np.testing.assert_array_equal(as_conv.laid_out(dense), as_dense.laid_out(dense.reshape(3, -1)))
+    assert as_conv.laid_out(dense)[512 * 3 + 7, 1] == dense[1, 7, 1, 1]
+
+
+# --- Keras
+
+
+def test_the_names_of_keras_1_in_h5(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["block1_conv1/block1_conv1_W_1:0"] = A
+        file["block1_conv1/block1_conv1_b_1:0"] = A[0]
+        file["model_weights/bn_1/bn_1/moving_variance:0"] = A
+        file["model_weights/fc1/fc1/kernel:0"] = A
+        file["optimizer_weights/momentum"] = A
+    assert sorted(read(tmp_path / "x.h5")) == [
+        "block1_conv1/bias",
+        "block1_conv1/kernel",
+        "bn_1/moving_variance",
+        "fc1/kernel",
+    ]
+
+
+def test_hostile_and_broken_h5(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    (tmp_path / "other.bin").write_bytes(bytes(24))
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["secret"] = A
+    many = h5py.VirtualLayout((2, 3), "f4")
+    many[:] = h5py.VirtualSource(str(tmp_path / "other.h5"), "secret", (2, 3))
+    cases = {
+        "'l/kernel' lies in another file": lambda g: g.create_dataset(
+            "kernel", (2, 3), "f4", external=[(str(tmp_path / "other.bin"), 0, 24)]
+        ),
+        "'l/kernel' lies in another file: not": lambda g: g.create_virtual_dataset("kernel", many),
+        "'l/kernel' says 4000000000000 bytes": lambda g: g.create_dataset("kernel", (10**12,), "f4", chunks=(1024,)),
+        "'l/kernel' is of type .*, not of numbers": lambda g: g.create_dataset("kernel", data="text"),
+        "'predictions/kernel', the last": lambda g: g.__setitem__("kernel", h5py.ExternalLink("other.h5", "secret")),
+    }
+    for number, (words, make) in enumerate(cases.items()):
+        path = tmp_path / f"{number}.h5"
+        with h5py.File(path, "w") as file:
+            make(file.create_group("l"))
+        with pytest.raises(UserError, match=words):
+            pretrained.load("resnet50", path)
+    with h5py.File(tmp_path / "x.weights.h5", "w") as file:
+        file["layers/conv2d/vars/0"] = A
+    with pytest.raises(UserError, match="does not tell the name of layer conv2d, .*: save it as .keras"):
+        pretrained.load("resnet50", tmp_path / "x.weights.h5")
+
+
+def test_an_h5_that_misses_a_layer_names_it(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    plan = names.plan("keras", "resnet50", {})
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        for path, shape in match.shapes("resnet50", 3, plan.options, plan.preprocessing).items():
+            layer, leaf = names.theirs("keras", plan, path.partition("/")[2]).split("/")
+            if layer != "conv4_block6_2_conv":
+                file[f"{layer}/{layer}/{leaf}:0"] = np.zeros(shape, np.float32)
+    with pytest.raises(UserError, match="no tensor 'conv4_block6_2_conv/bias' and 1 more"):
+        pretrained.load("resnet50", tmp_path / "x.h5")
+
+
+def test_a_keras_file_with_a_compressed_or_senseless_part_is_refused(tmp_path):
+    pytest.importorskip("h5py")
+    for config, compression, words in (
+        ("{}", zipfile.ZIP_DEFLATED, "config.json in compressed form"),
+        ("[]", zipfile.ZIP_STORED, "damaged or cut short"),
+        ('{"config": {"layers": []}}', zipfile.ZIP_STORED, "damaged or cut short"),
+    ):
+        with zipfile.ZipFile(tmp_path / "x.keras", "w") as archive:
+            archive.writestr("config.json", config, compression)
+            archive.writestr("model.weights.h5", b"\x89HDF\r\n\x1a\n")
+        with pytest.raises(UserError, match=words):
+            pretrained.load("resnet50", tmp_path / "x.keras")
+
+
+def test_without_h5py_its_name_is_told(tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    (tmp_path / "x.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    with pytest.raises(UserError, match="pip install h5py"):
+        pretrained.load("resnet50", tmp_path / "x.h5")
+
+
+# --- our own files
+
+OURS = [("lenet5_modern", {"norm": "bn", "bn_epsilon": 1.001e-5}), ("mlp", {"hidden": (20, 30)}), ("lenet5", {})]
+
+
+def made(name, options, classes=4):
+    model = models.create(name, classes, **options)
+    return model.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
+
+
+@pytest.mark.parametrize("name, options", OURS, ids=[name for name, _ in OURS])
+def test_saved_and_loaded_is_the_same_bit_for_bit(name, options, tmp_path):
+    params, stats = made(name, options)
+    pretrained.save(tmp_path / "x.safetensors", name, params, stats, 4, GRAY, options)
+    loaded = pretrained.load(name, tmp_path / "x.safetensors")
+    assert (loaded.options, loaded.num_classes, loaded.preprocessing) == (options, 4, GRAY)
+    assert jax.tree.structure(loaded[:2]) == jax.tree.structure((params, stats))
+    same = jax.tree.map(lambda a, b: a.dtype == b.dtype and bool((a == b).all()), (params, stats), loaded[:2])
+    assert all(jax.tree.leaves(same))
+    models.create(name, loaded.num_classes, **loaded.options).apply(*loaded[:2], jnp.zeros((1, 28, 28, 1)))
+    assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]
+
+
+def test_what_is_not_the_net_s_is_not_saved(tmp_path):
+    params, stats = made("lenet5_modern", {})
+    cases = [
+        ((params, stats, 5, GRAY), r"params/Dense_2/bias: .*\(4,\).*with 5 classes"),
+        ((params, stats, 4, GRAY, {"norm": "bn"}), "nothing, but .*norm"),
+        ((params | {"more": {"x": jnp.zeros(3)}}, stats, 4, GRAY), r"params/more/x: .*nothing"),
+        ((jax.tree.map(lambda a: a.astype(jnp.bfloat16), params), stats, 4, GRAY), "bfloat16.*float32"),
+        ((params, stats, 4, GRAY, {"norms": "bn"}), "no such option; nearest: norm"),
+    ]
+    for arguments, words in cases:
+        with pytest.raises(UserError, match=words):
+            pretrained.save(tmp_path / "x.safetensors", "lenet5_modern", *arguments)
+    with pytest.raises(UserError, match="cannot write .*: No such file"):
+        pretrained.save(tmp_path / "none" / "x.safetensors", "lenet5_modern", params, stats, 4, GRAY)
+    assert not list(tmp_path.iterdir())
+
+
+def test_our_own_file_changed_by_hand_is_refused(tmp_path):
+    path = tmp_path / "x.safetensors"
+    params, stats = made("mlp", {})
+    arrays = {k: np.asarray(v) for k, v in match.flat(params, stats).items()}
+    told = {"name": "mlp", "num_classes": 4, "options": {}, "preprocessing": dataclasses.asdict(GRAY)}
+    cases = [
+        (told | {"name": "lenet5"}, "is of 'lenet5', not of mlp"),
+        (told | {"num_classes": 10**9}, r"'params/Dense_1/(bias|kernel)' has shape"),
+        (told | {"num_classes": "four"}, "does not say what it is of"),
+        (told | {"options": {"hidden": [3]}}, "has shape .*; in mlp it is"),
+        (told | {"options": {"os": 1}}, "model.os: mlp has no such option"),
+        (told | {"preprocessing": {"crop": -1, "mean": [1.0], "std": [1.0]}}, "preprocessing.crop=-1 makes no sense"),
+        (told | {"preprocessing": {"run": "x"}}, "does not say what it is of"),
+        ({"name": "mlp"}, "does not say what it is of"),
+    ]
+    for wrong, words in cases:
+        path.write_bytes(files.safetensors_bytes(arrays, wrong))
+        with pytest.raises(UserError, match=words):
+            pretrained.load("mlp", path)
+    path.write_bytes(files.safetensors_bytes(without(arrays, "params/Dense_0/bias"), told))
+    with pytest.raises(UserError, match="no tensor 'params/Dense_0/bias'"):
+        pretrained.load("mlp", path)
+
+
+# --- preprocessing
+
+
+@pytest.mark.parametrize("method", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("height, width", [(90, 120), (61, 40), (20, 31)])
+def test_resizing_is_pillow_s(method, height, width):
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    recipe = Preprocessing(crop=28, mean=(0.0,) * 3, std=(1.0,) * 3, resize=32, interpolation=method, maximum=255.0)
+    ours = np.asarray(recipe.apply(image[None])[0])
+    size = [int(32 * side / min(height, width)) for side in (width, height)]
+    theirs = np.asarray(Image.fromarray(image).resize(size, getattr(Image.Resampling, method.upper())), np.float32)
+    top, left = (round((side - 28) / 2) for side in theirs.shape[:2])
+    difference = np.abs(ours - theirs[top : top + 28, left : left + 28])
+    assert difference.max() <= 1 and difference.mean() < 0.04  # Pillow computes in fixed point
+
+
+def test_values_and_their_order():
+    image = np.zeros((1, 224, 224, 3), np.uint8) + np.array([255, 51, 0], np.uint8)
+    keras = dataclasses.replace(KERAS_CAFFE, resize=0).apply(image)
+    np.testing.assert_allclose(keras[0, 0, 0], [0 - 103.939, 51 - 116.779, 255 - 123.68], rtol=1e-5)
+    torch = jax.jit(dataclasses.replace(TORCHVISION, resize=0).apply)(image)
+    np.testing.assert_allclose(torch[0, 0, 0], [(1 - 0.485) / 0.229, (0.2 - 0.456) / 0.224, -0.406 / 0.225], rtol=1e-5)
+    assert torch.dtype == jnp.float32
+
+
+def test_an_image_below_the_crop_is_told():
+    with pytest.raises(UserError, match="images of 20x28 are smaller than the 28x28"):
+        GRAY.apply(np.zeros((1, 20, 28, 1), np.uint8))
+
+
+# --- downloads
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """(folder that is served, its URL, requests seen); the cache is tmp_path / cache."""
+    folder, seen = tmp_path / "served", []
+    folder.mkdir()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=folder)
+
+        def send_header(self, name, value):
+            short = self.path.endswith("short.safetensors") and name == "Content-Length"
+            super().send_header(name, str(int(value) + 10) if short else value)
+
+        def log_message(self, *_):
+            seen.append(self.path)
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "*")
+    yield folder, f"http://127.0.0.1:{server.server_port}", seen
+    server.shutdown()
+    server.server_close()
+
+
+def cached(tmp_path):
+    return sorted(path.name for path in (tmp_path / "cache").rglob("*") if path.is_file() or ".part" in path.name)
+
+
+def test_a_url_is_fetched_once_and_checked(served, tmp_path):
+    folder, url, seen = served
+    params, stats = made("mlp", {})
+    pretrained.save(folder / "mlp.safetensors", "mlp", params, stats, 4, GRAY)
+    digest = hashlib.sha256((folder / "mlp.safetensors").read_bytes()).hexdigest()
+    good, bad = f"mlp-{digest[:8]}.safetensors", "mlp-01234567.safetensors"
+    for name in (good, bad, "short.safetensors"):
+        (folder / name).write_bytes((folder / "mlp.safetensors").read_bytes())
+    for _ in range(2):
+        loaded = pretrained.load("mlp", f"{url}/{good}")
+        assert bool((loaded.params["Dense_1"]["kernel"] == params["Dense_1"]["kernel"]).all())
+    assert len(seen) == 1 and cached(tmp_path) == [good]
+    for name, words in (
+        (bad, f"its SHA-256 begins with {digest[:8]}, not 01234567"),
+        ("nowhere.pth", "the server says 404"),
+        ("short.safetensors", r"cannot be fetched: .* bytes came; try again"),
+    ):
+        with pytest.raises(UserError, match=words) as caught:
+            pretrained.load("mlp", f"{url}/{name}")
+        assert "\n" not in str(caught.value) and cached(tmp_path) == [good]
+
+
+def test_files_of_one_name_in_several_folders_do_not_mix(served, tmp_path):
+    folder, url, _ = served
+    for name, options in (("a", {"hidden": (3,)}), ("b", {"hidden": (5,)})):
+        (folder / name).mkdir()
+        pretrained.save(folder / name / "model.safetensors", "mlp", *made("mlp", options), 4, GRAY, options)
+    for name, units in (("a", 3), ("b", 5)):
+        loaded = pretrained.load("mlp", f"{url}/{name}/model.safetensors")
+        assert loaded.params["Dense_0"]["bias"].shape == (units,)
+    outside = f"{url}/../../../../{tmp_path}/outside.pth"
+    with pytest.raises(UserError, match="404"):
+        pretrained.load("mlp", outside)
+    assert all(
+        (tmp_path / "cache") in path.parents
+        for path in tmp_path.rglob("model.safetensors")
+        if folder not in path.parents
+    )
+
+
+def test_no_network_and_other_schemes(served):
+    _, url, _ = served
+    free = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+    free.server_close()
+    for wrong, words in (
+        (f"http://127.0.0.1:{free.server_port}/x.pth", "cannot be reached: .*; download it yourself and give its path"),
+        ("file:///etc/passwd", "wants a path, or a URL of https"),
+        ("https://", "wants a path, or a URL of https"),
+    ):
+        with pytest.raises(UserError, match=words):
+            pretrained.load("mlp", wrong)
+
+
+# --- fine-tuning
+
+HEADED = [("resnet20", 32, 3), ("vgg_a", 32, 3), ("alexnet_owt", 64, 3), ("googlenet_bn", 80, 3), ("mlp", 8, 1)]
+
+
+@pytest.mark.parametrize("name, side, channels", [*HEADED, ("lenet5_modern", 28, 1)])
+def test_a_new_head_is_all_that_depends_on_the_classes_and_nothing_else(name, side, channels):
+    image = jnp.zeros((1, side, side, channels))
+    five, three = (jax.eval_shape(models.create(name, n).init, jax.random.key(0), image)[0] for n in (5, 3))
+    replaced = jax.eval_shape(
+        lambda params, key: pretrained.replace_head(name, params, key, 3), five, jax.random.key(0)
+    )
+    assert jax.tree.map(lambda a, b: (a.shape, a.dtype) == (b.shape, b.dtype), replaced, three) == jax.tree.map(
+        lambda _: True, three
+    )
+
+
+def test_a_new_head_s_values():
+    params, _ = made("mlp", {"hidden": (500, 300)})
+    replaced = pretrained.replace_head("mlp", params, jax.random.key(1), 200)
+    assert replaced["Dense_0"] is not params["Dense_0"] and replaced["Dense_1"]["kernel"] is params["Dense_1"]["kernel"]
+    kernel = np.asarray(replaced["Dense_2"]["kernel"])
+    assert abs(kernel.std() * 300**0.5 - 1) < 0.02 and not replaced["Dense_2"]["bias"].any()
+    assert params["Dense_2"]["bias"].shape == (4,)
+    with pytest.raises(UserError, match="lenet5 has no head"):
+        pretrained.replace_head("lenet5", made("lenet5", {})[0], jax.random.key(0), 3)
+
+
+def test_frozen_parameters_do_not_move_weight_decay_included():
+    params, stats = made("lenet5_modern", {"norm": "bn"})
+    mask = pretrained.trainable(params, ["Dense_2/*", "norm?/scale"])
+    flat = traverse_util.flatten_dict(mask, sep="/")
+    assert {path for path, on in flat.items() if on} == {"Dense_2/kernel", "Dense_2/bias", "norm1/scale", "norm2/scale"}
+    decayed = optax.chain(optax.add_decayed_weights(0.5), optax.sgd(0.1, momentum=0.9))
+    tx = optax.multi_transform({True: decayed, False: optax.set_to_zero()}, mask)
+    state, moved = tx.init(params), params
+    for _ in range(2):
+        updates, state = tx.update(jax.tree.map(jnp.ones_like, params), state, moved)
+        moved = optax.apply_updates(moved, updates)
+    same = traverse_util.flatten_dict(jax.tree.map(lambda a, b: bool((a == b).all()), params, moved), sep="/")
+    assert same == {path: not on for path, on in flat.items()}
+
+
+def test_a_pattern_that_fits_nothing_is_told():
+    params, _ = made("lenet5_modern", {})
+    with pytest.raises(UserError, match=r"no parameter fits 'Dense_9/\*'"):
+        pretrained.trainable(params, ["Dense_0/*", "Dense_9/*"])
+
+
+def test_the_example_of_the_docs_runs_as_printed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/pretrained.md").read_text(), re.S)
+    exec(compile("\n".join(blocks), "docs/pretrained.md", "exec"), {})
+    assert "frozen parameters moved: 0" in capsys.readouterr().out
