@@ -75,8 +75,8 @@ def _value(place: Place, tensors: Mapping[str, Tensor]) -> jax.Array:
         read = tensors[place.name].read()
     except DAMAGED as error:
         raise UserError(f"tensor {place.name!r} cannot be read, it may be damaged: {error}") from error
-    # A copy of its own: what was read may be the file's memory.
-    return jnp.asarray(np.array(place.laid_out(read), np.float32, order="C"))
+    # A copy of its own (jnp.asarray need not make one): what was read may be the file's memory.
+    return jnp.array(place.laid_out(read), jnp.float32)
 
 
 def _first(names: list[str]) -> str:
