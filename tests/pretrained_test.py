@@ -176,12 +176,12 @@ def bomb(module_and_name, argument="import pathlib; pathlib.Path('ran').touch()"
 
 
 HOSTILE = {
-    "system": (bomb("posix.system", "touch ran"), "global posix.system"),
-    "exec": (bomb("builtins.exec"), "global builtins.exec"),
-    "nested in a key": ({"weight": {"a": Call("builtins.eval", ("1",))}}, "global builtins.eval"),
-    "named on the stack": ({"weight": opcodes("os") + opcodes("system") + b"\x93"}, "global os.system"),
-    "a whole module": (Call("torchvision.models.resnet.ResNet"), "global torchvision.models.resnet.ResNet"),
-    "torch's own loader": (bomb("torch.load", "x"), "global torch.load"),
+    "system": (bomb("posix.system", "touch ran"), "global 'posix.system'"),
+    "exec": (bomb("builtins.exec"), "global 'builtins.exec'"),
+    "nested in a key": ({"weight": {"a": Call("builtins.eval", ("1",))}}, "global 'builtins.eval'"),
+    "named on the stack": ({"weight": opcodes("os") + opcodes("system") + b"\x93"}, "global 'os.system'"),
+    "a whole module": (Call("torchvision.models.resnet.ResNet"), "global 'torchvision.models.resnet.ResNet'"),
+    "torch's own loader": (bomb("torch.load", "x"), "global 'torch.load'"),
     "an object made": ({"w": opcodes(Name("collections.OrderedDict")) + b")\x81"}, "instruction NEWOBJ"),
     "an object of old": (b"(iposix\nsystem\n", "instruction INST"),
     "a call of a string": ({"w": opcodes("os.system") + opcodes(()) + b"R"}, "treats a str as a Global"),
@@ -270,6 +270,8 @@ def resnet18():
     for path, shape in match.shapes("resnet18", 5, plan.options, plan.preprocessing).items():
         name = names.theirs("torch", plan, path.partition("/")[2])
         arrays[name] = draw.random(match.from_torch(name, shape, 0, 0).shape, np.float32)
+    arrays["bn1.bias"] = arrays["bn1.bias"].astype(np.float16)
+    arrays["bn1.weight"] = arrays["bn1.weight"].astype(np.float64)
     return arrays
 
 
@@ -288,6 +290,7 @@ def test_every_tensor_is_used_once_and_where_it_belongs(resnet18, tmp_path):
     np.testing.assert_array_equal(block["projection_norm"]["scale"], resnet18["layer2.0.downsample.1.weight"])
     np.testing.assert_array_equal(loaded.stats["stage4_block2"]["norm2"]["var"], resnet18["layer4.1.bn2.running_var"])
     np.testing.assert_array_equal(loaded.params["head"]["kernel"], resnet18["fc.weight"].T)
+    assert {leaf.dtype for leaf in jax.tree.leaves(loaded[:2])} == {np.dtype(np.float32)}
     used = sum(leaf.size for leaf in jax.tree.leaves(loaded[:2]))
     assert used == sum(array.size for array in resnet18.values()) - 1
 
@@ -347,20 +350,22 @@ def test_another_net_s_file_and_nets_without_weights_are_told(resnet18, tmp_path
         pretrained.load("resnet18", tmp_path / "nowhere.pth")
 
 
+TIMM = {
+    "input_size": [3, 160, 160],
+    "crop_pct": 0.95,
+    "interpolation": "bicubic",
+    "mean": [0.5] * 3,
+    "std": [1] * 3,
+}
+
+
 def test_timm_s_config_and_torchvision_s_second_weights_change_the_preprocessing(resnet18, tmp_path):
     path = safetensors_file(tmp_path / "model.safetensors", resnet18)
-    config = {
-        "input_size": [3, 160, 160],
-        "crop_pct": 0.95,
-        "interpolation": "bicubic",
-        "mean": [0.5] * 3,
-        "std": [1] * 3,
-    }
-    for content in (config, {"architecture": "resnet18", "pretrained_cfg": config}):
+    for content in (TIMM, {"architecture": "resnet18", "pretrained_cfg": TIMM}):
         (tmp_path / "config.json").write_text(json.dumps(content))
         recipe = pretrained.load("resnet18", path).preprocessing
         assert recipe == Preprocessing(160, (0.5,) * 3, (1,) * 3, resize=168, interpolation="bicubic")
-    for content in ("{", "{}", "[]", json.dumps(config | {"mean": "red"}), json.dumps(config | {"crop_pct": 0})):
+    for content in ("{", "{}", "[]", json.dumps(TIMM | {"mean": "red"}), json.dumps(TIMM | {"crop_pct": 0})):
         (tmp_path / "config.json").write_text(content)
         with pytest.raises(UserError, match=r"config\.json .*; repair it, or move it away"):
             pretrained.load("resnet18", path)
@@ -631,6 +636,24 @@ def test_files_of_one_name_in_several_folders_do_not_mix(served, tmp_path):
     )
 
 
+def test_a_hub_s_config_comes_along_and_only_404_means_that_there_is_none(served, resnet18, monkeypatch):
+    folder, url, _ = served
+    monkeypatch.setattr(pretrained.download, "HUB", "127.0.0.1")
+    for name in ("with", "without"):
+        (folder / name).mkdir()
+        safetensors_file(folder / name / "model.safetensors", resnet18)
+    (folder / "with" / "config.json").write_text(json.dumps(TIMM))
+    assert pretrained.load("resnet18", f"{url}/with/model.safetensors").preprocessing.crop == 160
+    assert pretrained.load("resnet18", f"{url}/without/model.safetensors").preprocessing == TORCHVISION
+
+    def no_network(url, path):
+        raise UserError("no network")
+
+    monkeypatch.setattr(pretrained.download, "_download", no_network)
+    with pytest.raises(UserError, match="no network"):
+        pretrained.load("resnet18", f"{url}/without/model.safetensors")
+
+
 def test_no_network_and_other_schemes(served):
     _, url, _ = served
     free = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
@@ -639,6 +662,8 @@ def test_no_network_and_other_schemes(served):
         (f"http://127.0.0.1:{free.server_port}/x.pth", "cannot be reached: .*; download it yourself and give its path"),
         ("file:///etc/passwd", "wants a path, or a URL of https"),
         ("https://", "wants a path, or a URL of https"),
+        ("http://[", "Invalid IPv6 URL"),
+        ("http://127.0.0.1:1/a b.pth", "cannot be fetched: .* can't contain control characters"),
     ):
         with pytest.raises(UserError, match=words):
             pretrained.load("mlp", wrong)

@@ -16,63 +16,77 @@ from tqdm import tqdm
 from cnn_jax.config import UserError
 
 HASH = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # vgg16-397923af.pth: the SHA-256's first digits
+HUB = "huggingface.co"  # where timm publishes
 TIMEOUT = 30  # seconds without an answer
+
+
+class NotThereError(UserError):
+    """The server knows no such file."""
 
 
 def local(path_or_url: str | os.PathLike[str]) -> Path:
     """The path itself, or that of the file that the URL names, in $XDG_CACHE_HOME/cnn_jax or ~/.cache/cnn_jax.
 
-    Raises UserError for a URL that does not answer with the whole file, or one that the hash in its name disowns.
+    Raises UserError for a URL that does not answer with the whole file, or whose name has the hash of another.
     """
     text = os.fspath(path_or_url)
     if "://" not in text:
         return Path(text).expanduser()
-    parsed = urllib.parse.urlsplit(text)
-    if parsed.scheme not in ("http", "https") or not parsed.hostname:
-        raise UserError(f"{text}: wants a path, or a URL of https:// or http://")
+    url = _split(text)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cnn_jax"
-    # The whole of the URL's path, as many a file is called model.safetensors.
-    parts = [
-        re.sub(r"[^\w.=-]", "_", part)
-        for part in (parsed.path + ("?" if parsed.query else "") + parsed.query).split("/")
-    ]
-    path = cache.joinpath(parsed.netloc.rpartition("@")[2].replace(":", "_"), *(p for p in parts if p.strip(".")))
+    # With all of the URL's path, as many a file is called model.safetensors.
+    parts = [url.netloc.rpartition("@")[2], *f"{url.path}?{url.query}".removesuffix("?").split("/")]
+    path = cache.joinpath(*(re.sub(r"[^\w.=-]", "_", part) for part in parts if part.strip(".")))
     if not path.exists():
         _download(text, path)
     return path
 
 
 def beside(path_or_url: str | os.PathLike[str], name: str) -> Path | None:
-    """The file of this name beside one that `local` gave, if there is any; on Hugging Face it is looked for."""
+    """The file of this name beside one that `local` gave, if there is one; of URLs, on Hugging Face only."""
     text = os.fspath(path_or_url)
-    if "://" in text and urllib.parse.urlsplit(text).hostname == "huggingface.co":
+    if "://" in text and _split(text).hostname == HUB:
         try:
             return local(urllib.parse.urljoin(text, name))
-        except UserError:
+        except NotThereError:
             return None
     path = local(text).with_name(name)
     return path if path.is_file() else None
 
 
+def _split(url: str) -> urllib.parse.SplitResult:
+    try:
+        split = urllib.parse.urlsplit(url)
+    except ValueError as error:
+        raise UserError(f"{url}: {error}") from error
+    if split.scheme not in ("http", "https") or not split.hostname:
+        raise UserError(f"{url}: wants a path, or a URL of https:// or http://")
+    return split
+
+
 def _download(url: str, path: Path) -> None:
     remedy = "download it yourself and give its path"
+    request = urllib.request.Request(url, headers={"User-Agent": "cnn_jax"})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".part.", dir=path.parent) as folder:
             part = Path(folder) / "part"
-            with part.open("wb") as file, urllib.request.urlopen(url, timeout=TIMEOUT) as answer:
+            with part.open("wb") as file, urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
                 digest = _copy(answer, file, path.name)
-            wanted = HASH.search(urllib.parse.urlsplit(url).path)
-            if wanted and not digest.startswith(wanted[1]):
+            named = HASH.search(_split(url).path)
+            if named and not digest.startswith(named[1]):
                 raise UserError(
-                    f"{url}: its SHA-256 begins with {digest[:8]}, not {wanted[1]} as its name says: refused"
+                    f"{url}: its SHA-256 begins with {digest[:8]}, not {named[1]} as its name says: refused"
                 )
             os.replace(part, path)
+    except UserError:
+        raise
     except urllib.error.HTTPError as error:
-        raise UserError(f"{url}: the server says {error.code} {error.reason}; is the address right?") from error
+        kind = NotThereError if error.code == 404 else UserError
+        raise kind(f"{url}: the server says {error.code} {error.reason}; is the address right?") from error
     except urllib.error.URLError as error:
         raise UserError(f"{url} cannot be reached: {error.reason}; {remedy}") from error
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise UserError(f"{url} cannot be fetched: {error}; try again, or {remedy}") from error
 
 

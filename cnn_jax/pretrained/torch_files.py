@@ -237,7 +237,7 @@ def _put(into: Any, key: Any, value: Any) -> None:
 
 def _known(name: str) -> Global:
     if name not in GLOBALS:
-        raise UserError(f"holds the global {name:.200}, which is no part of weights and might run code: not read")
+        raise UserError(f"holds the global {name!r:.200}, which is no part of weights and might run code: not read")
     return Global(name)
 
 
