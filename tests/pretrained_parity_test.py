@@ -151,7 +151,7 @@ KERAS = [
     ("resnet50", "ResNet50", 32, (".weights.h5", ".h5", ".keras")),
     ("resnet101", "ResNet101", 32, (".keras",)),
     ("resnet152", "ResNet152", 32, (".weights.h5",)),
-    ("inception_v3", "InceptionV3", 75, (".h5", ".weights.h5", ".keras")),
+    ("inception_v3", "InceptionV3", 75, (".h5", ".keras")),
 ]
 
 
