@@ -316,6 +316,11 @@ WRONG = {
         lambda a: a | {"fc.bias": A[0]},
         r"'fc.bias' has shape \(3,\); in resnet18 it is \(5,\)",
     ),
+    "a head of no shape": (lambda a: a | {"fc.weight": np.array(1, np.float32)}, r"'fc.weight' has shape \(\); in"),
+    "a head of nothing": (
+        lambda a: a | {"fc.weight": np.zeros((2**40, 0), np.float32)},
+        r"has shape \(1099511627776, 0\)",
+    ),
     "a headless net": (lambda a: without(a, "fc.weight"), "no tensor 'fc.weight', the last of resnet18"),
     "nothing": (lambda a: {"x": A}, "no tensor 'fc.weight'"),
 }

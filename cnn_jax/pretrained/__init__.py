@@ -66,7 +66,10 @@ def _theirs(name: str, weights: files.Weights, path_or_url: str | os.PathLike[st
     head = names.theirs(publisher, plan, "fc8/kernel" if name.startswith(("alexnet", "vgg")) else "head/kernel")
     if head not in tensors:
         raise UserError(f"has no tensor {head!r}, the last of {name}; is this a file of {name}, its top included?")
-    num_classes = tensors[head].shape[0 if publisher == files.TORCH else -1]
+    shape = tensors[head].shape
+    if len(shape) != 2 or not all(shape):
+        raise UserError(f"tensor {head!r} has shape {shape}; in {name} it is of inputs and classes")
+    num_classes = shape[0 if publisher == files.TORCH else 1]
     places = {}
     for path, shape in match.shapes(name, num_classes, plan.options, recipe).items():
         tensor = names.theirs(publisher, plan, path.partition("/")[2])

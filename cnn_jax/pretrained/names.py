@@ -3,6 +3,7 @@
 A module of ours ("stage1_block2/conv1") is renamed by its family's rules, from the first to the last, as a text.
 """
 
+import dataclasses
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -97,7 +98,7 @@ def _vgg_sized(recipe: Preprocessing, inputs: int) -> Preprocessing:
     side = 32 * math.isqrt(inputs // 512)
     if inputs != (side // 32) ** 2 * 512 or not 0 < side <= 10_000 or side == recipe.crop:
         return recipe
-    return recipe.__class__(**{**vars(recipe), "crop": side, "resize": side * recipe.resize // recipe.crop})
+    return dataclasses.replace(recipe, crop=side, resize=side * recipe.resize // recipe.crop)
 
 
 def _torch_googlenet(_: str, tensors: Tensors) -> Plan:
@@ -171,7 +172,7 @@ def _torch_resnet(name: str, _: Tensors) -> Plan:
 def _keras_vgg(_: str, tensors: Tensors) -> Plan:
     rules = ((r"^conv(\d)_(\d)$", r"block\1_conv\2"), ("^fc6$", "fc1"), ("^fc7$", "fc2"), ("^fc8$", "predictions"))
     first = tensors.get("fc1/kernel")
-    return Plan(rules, _vgg_sized(recipes.KERAS_CAFFE, first.shape[0] if first else 0), {})
+    return Plan(rules, _vgg_sized(recipes.KERAS_CAFFE, math.prod(first.shape[:-1]) if first else 0), {})
 
 
 def _keras_resnet(_: str, tensors: Tensors) -> Plan:
