@@ -178,7 +178,7 @@ def keras():
 
 
 def nameless(path):
-    """Takes the layers' names out of a .keras file's weights, as early Keras 3 wrote it: config.json has them too."""
+    """Takes the layers' names out of a .keras file's weights: config.json has them too."""
     import h5py
 
     with zipfile.ZipFile(path) as archive:

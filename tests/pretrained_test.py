@@ -168,8 +168,6 @@ def test_a_stream_s_view_of_a_storage(tmp_path):
 
 # --- what is refused
 
-MARKER = "a hostile file ran"
-
 
 def bomb(module_and_name, argument="import pathlib; pathlib.Path('ran').touch()"):
     return {"weight": Call(module_and_name, (argument,))}

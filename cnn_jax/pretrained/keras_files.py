@@ -70,7 +70,9 @@ def _numbered(opened: Any, parts: list[str], names: dict[str, str]) -> str:
     variables = opened["/".join(parts[:3])]
     layer = names.get(parts[1]) or variables.attrs.get("name")
     if layer is None:
-        raise UserError(f"does not tell the name of layer {parts[1]}, as early Keras 3 did not: save it as .keras")
+        raise UserError(
+            f"does not tell the name of layer {parts[1]}, which not every Keras 3 writes: save it as .keras"
+        )
     leaves = NORM_LEAVES[-len(variables) :] if parts[1].startswith("batch_normalization") else LEAVES
     number = int(parts[3])
     return f"{layer}/{leaves[number] if number < len(leaves) else number}"
