@@ -76,9 +76,11 @@ def test_batch_norm_by_hand():
     expected = (groups - mean[:, None, None, None]) / np.sqrt(var[:, None, None, None] + 1e-5)
     np.testing.assert_allclose(y, expected.reshape(x.shape), atol=1e-4)
     np.testing.assert_allclose(moved["batch_stats"]["mean"], 0.1 * mean.mean(0), atol=1e-6)
-    np.testing.assert_allclose(moved["batch_stats"]["var"], 0.9 + 0.1 * var.mean(0), atol=1e-5)
+    unbiased = var * 128 / 127  # Ioffe, Szegedy 2015, Algorithm 2: of 2 images of 8x8
+    np.testing.assert_allclose(moved["batch_stats"]["var"], 0.9 + 0.1 * unbiased.mean(0), rtol=1e-5)
     still = norm.apply({"params": variables["params"], **moved}, x, train=False)
-    expected = (x - 0.1 * mean.mean(0)[None, None, None]) / np.sqrt(0.9 + 0.1 * var.mean(0) + 1e-5)[None, None, None]
+    deviation = np.sqrt(0.9 + 0.1 * unbiased.mean(0) + 1e-5)
+    expected = (x - 0.1 * mean.mean(0)[None, None, None]) / deviation[None, None, None]
     np.testing.assert_allclose(still, expected, atol=1e-4)
 
 
@@ -139,6 +141,11 @@ def test_a_scanned_stage_equals_the_loop():
         ("resnet21", {}, "no such net; nearest: .*resnet20"),
         ("mlp", {"shortcut": "A"}, "model.shortcut: mlp has no such option"),
         ("plain20", {"shortcut": "B"}, "plain20 has no such option"),
+        ("resnet34", {"stride_in": "3x3"}, "resnet34 has no such option"),
+        ("resnet50", {"stride_in": "2x2"}, "choose 1x1, 3x3"),
+        ("resnet20", {"dtype": "float16"}, "choose float32 or bfloat16"),
+        ("mlp", {"dropout": 1.5}, "model.dropout=1.5: wants a share from 0 to 1"),
+        ("mlp", {"width": 0.0}, "model.width=0.0: wants more than 0"),
         ("resnet20", {"shortcut": "D"}, "choose A, B, C"),
         ("mlp", {"activation": "step"}, "model.activation='step': known: sigmoid, tanh, relu"),
     ],

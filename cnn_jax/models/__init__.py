@@ -97,6 +97,12 @@ INPUTS = {
 _biases = "initial biases of conv2, conv4, conv5, fc6 and fc7 are 0.1; the paper has 1"
 _dropout = "dropout doubles what it keeps in training; the paper halves all outputs at test"
 _he = "initial weights are He's; the paper gives none"
+_lrn = "LRN's constants are AlexNet's; the paper gives none"
+_epsilon = "batch norm adds 0.001 to the variance, as TensorFlow's nets do; the paper gives no number"
+_stem = (
+    "the convolutions before the modules, and the 35x35 modules with their 5x5, are those of Google's published net,"
+    " not of the paper's Table 1 and Figure 5"
+)
 _inverted = "dropout 0.2 and the auxiliary weight 0.4 are TensorFlow's; the paper gives neither"
 _glorot = (
     "initial weights are N(0, 1 / inputs), Xavier's, which Sec. 3.1 allows; the paper's nets started from N(0, 0.1^2),"
@@ -126,15 +132,26 @@ DEVIATIONS: dict[str, tuple[str, ...]] = {
         _dropout,
     ),
     "autoencoder": ("its widths are ours",),
-    "googlenet": (_he, _dropout),
+    "googlenet": (_he, _lrn, _dropout),
     "googlenet_bn": (
         "torchvision's net: batch norm, no LRN, 3x3 for 5x5, last pooling 2x2, dropout 0.2",
         _he,
         _dropout,
     ),
-    "bn_inception": ("its first convolution is an ordinary one; the paper's is separable", _he),
-    "inception_v2": (_he, "widths inside the modules are v3's; the paper prints those between modules only", _inverted),
-    "inception_v3": (_he, _inverted),
+    "bn_inception": (
+        "its first convolution is an ordinary one; the paper's is separable",
+        "edges are padded as TensorFlow's SAME does, which the paper does not say",
+        _epsilon,
+        _he,
+    ),
+    "inception_v2": (
+        "widths inside the modules are v3's; the paper prints those between modules only",
+        _stem,
+        _epsilon,
+        _he,
+        _inverted,
+    ),
+    "inception_v3": (_stem, _epsilon, _he, _inverted),
     "vgg_a": (_glorot,),
     "vgg_a_lrn": (_glorot,),
     "vgg_b": (_glorot,),
@@ -145,7 +162,7 @@ DEVIATIONS: dict[str, tuple[str, ...]] = {
 
 
 # The option of `create` that undoes a deviation, or replaces it by one that the caller knows of.
-_UNDONE_BY = {_biases: "initial_bias", _glorot: "initialiser", _he: "initialiser"}
+_UNDONE_BY = {_biases: "initial_bias", _glorot: "initialiser", _he: "initialiser", _epsilon: "bn_epsilon"}
 
 
 def deviations(name: str, given: Iterable[str] = ()) -> tuple[str, ...]:
@@ -224,6 +241,8 @@ def known_options(name: str) -> list[str]:
     fields = resnet.ResNet.__dataclass_fields__ if family in (_cifar, _imagenet) else family.__dataclass_fields__
     fixed = {"num_classes", "parent", "name", "axis", "blocks", "channels", "block", "imagenet_stem", "towers"}
     fixed |= {"padding", "column"}
+    if _bottleneck not in getattr(made, "args", ()):
+        fixed.add("stride_in")
     if name.startswith("plain"):
         fixed.add("shortcut")
     if name == "perceptron":

@@ -80,7 +80,8 @@ class BatchNorm(nn.Module):
 
     Source: Ioffe, Szegedy 2015, Algorithms 1 and 2. The group is said, not inherited from the hardware:
     under jit over a mesh a batch has global statistics, under pmap each device its own; `group` makes both
-    the same. Running averages are those of the groups' mean.
+    the same. Running averages are of the groups' mean, of the variance as Algorithm 2 has it: times m / (m - 1), m
+    being the values it is taken over.
 
     Attributes:
       group: images per statistics group; 0: the whole batch. It must divide the batch.
@@ -106,7 +107,9 @@ class BatchNorm(nn.Module):
             return _scaled(x, mean.value[None], var.value[None], scale, bias, self.epsilon)
         group_mean, group_var = group_moments(x, self.group, self.axis)
         if not self.is_initializing():
-            for average, batch in ((mean, group_mean), (var, group_var)):
+            images = self.group or len(x) * (jax.lax.axis_size(self.axis) if self.axis else 1)
+            values = images * math.prod(x.shape[1:-1])
+            for average, batch in ((mean, group_mean), (var, group_var * (values / max(1, values - 1)))):
                 average.value = self.momentum * average.value + (1 - self.momentum) * batch.mean(0)
         return _scaled(x, group_mean, group_var, scale, bias, self.epsilon)
 
