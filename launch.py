@@ -3,6 +3,7 @@
 import dataclasses
 import fnmatch
 import json
+import os
 import shlex
 import sys
 import time
@@ -34,6 +35,11 @@ flags.DEFINE_string("workdir", None, "Where the runs are written. Default: runs/
 flags.DEFINE_enum(
     "parallel", "jit", ["jit", "pmap"], "How a step is spread over the devices: jit over a mesh, or pmap."
 )
+flags.DEFINE_string(
+    "compile_cache",
+    None,
+    "Where compiled programs are kept for the next launch. Default: ~/.cache/cnn_jax/xla. off: nowhere.",
+)
 flags.DEFINE_bool("report", False, "Build the report from what the workdir holds, and train nothing.")
 flags.DEFINE_string("summary", None, "Print a net's layers and what they cost, or with 'all' a row a net.")
 flags.DEFINE_integer("image_size", None, "--summary for square images of this side, not the paper's.", lower_bound=1)
@@ -45,6 +51,7 @@ def main(argv: list[str]) -> None:
     """Does what the flags ask; a user's mistake is one line on stderr and exit code 2."""
     if not FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # of the libraries
+    keep_compiled(FLAGS.compile_cache)
     try:
         if len(argv) > 1:
             raise UserError(f"{argv[1]}: flags begin with --, see --help")
@@ -68,6 +75,16 @@ def main(argv: list[str]) -> None:
     except KeyboardInterrupt:
         print("\nlaunch.py: stopped; the same command continues from the last checkpoint", file=sys.stderr)
         sys.exit(130)
+
+
+def keep_compiled(folder: str | None) -> None:
+    """Has JAX, before its import, keep what it compiles: in `folder`; None: where the environment or else we say."""
+    if folder == "off":
+        return
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    kept = folder or os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(home / "cnn_jax" / "xla")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = kept
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 
 def list_studies() -> None:

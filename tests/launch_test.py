@@ -91,6 +91,7 @@ def test_a_study_runs_is_skipped_when_finished_and_refuses_another_configuration
     assert done.returncode == 0, done.stderr
     assert "plain-20" in done.stdout and "ResNet-20" in done.stdout and "report: here/report.html" in done.stdout
     assert "2 of 22 runs finished" in done.stdout and "Missing:" in done.stdout
+    assert list((Path(os.environ["XDG_CACHE_HOME"]) / "cnn_jax/xla").iterdir()), "nothing compiled was kept"
     assert {p.name for p in (tmp_path / "here").iterdir()} >= {"report.md", "report.png", "report.html", "study.json"}
     runs = [from_json((tmp_path / f"here/plain-20/seed{k}/config.json").read_text()) for k in (0, 1)]
     assert [r.seed for r in runs] == [0, 1] and "train.steps: 64000 -> 2" in runs[0].deviations
@@ -145,6 +146,23 @@ def test_a_study_that_counts_ends_in_its_report(tmp_path):
     assert "208,896" in done.stdout and "report: runs/conv_arithmetic/report.html" in done.stdout
     made = {p.name for p in (tmp_path / "runs/conv_arithmetic").iterdir()}
     assert made == {"study.json", "report.md", "report.png", "report.html"}
+
+
+@pytest.mark.parametrize(
+    "flag, environment, kept",
+    [(None, None, "home/cnn_jax/xla"), (None, "theirs", "theirs"), ("mine", "theirs", "mine"), ("off", None, None)],
+)
+def test_what_is_compiled_is_kept_where_the_user_says(flag, environment, kept, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "home")
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "7")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", environment or "")
+    if environment is None:
+        monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    import launch as script
+
+    script.keep_compiled(flag)
+    assert os.environ.get("JAX_COMPILATION_CACHE_DIR") == kept
+    assert os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "7"
 
 
 def test_dry_run_prints_every_field_and_the_cost(tmp_path):
