@@ -17,6 +17,14 @@ SIDE = {"alexnet": 67, "alexnet_one_tower": 67, "alexnet_half": 67, "alexnet_owt
         "inception_v2": 107, "inception_v3": 107}  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def _compiled_in_haste():
+    """Twenty steps on tiny images take a moment, compiling them well a third longer than compiling them badly."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def small(name):
     options = {"width": 1 / 16}
     if name in ("lenet5", "perceptron", "autoencoder"):
