@@ -12,7 +12,19 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from cnn_jax.config import PLACE, Data, Experiment, Study, UserError, check, differences, flatten, nearest, override
+from cnn_jax.config import (
+    PLACE,
+    Data,
+    Experiment,
+    Model,
+    Study,
+    UserError,
+    check,
+    differences,
+    flatten,
+    nearest,
+    override,
+)
 from cnn_jax.files import write_whole
 from experiments import AUGMENTATION, COSTS, STUDIES
 
@@ -42,7 +54,7 @@ flags.DEFINE_string(
 )
 flags.DEFINE_bool("report", False, "Build the report from what the workdir holds, and train nothing.")
 flags.DEFINE_string("summary", None, "Print a net's layers and what they cost, or with 'all' a row a net.")
-flags.DEFINE_integer("image_size", None, "--summary for square images of this side, not the paper's.", lower_bound=1)
+flags.DEFINE_integer("image_size", None, "--summary for square images of this side, not the paper's.", 1, 2**14)
 flags.DEFINE_enum("format", "table", ["table", "json"], "How --summary prints.")
 flags.DEFINE_bool("dry_run", False, "Print each run's configuration and what it costs, and train nothing.")
 
@@ -100,12 +112,22 @@ def summary(name: str) -> None:
     from cnn_jax import models
     from cnn_jax.summary import of_net, table
 
+    if wrong := [a for a in FLAGS.set if name == "all" or not a.startswith("model.")]:
+        raise UserError(f"--set {wrong[0]}: --summary takes options of one net, for example model.shortcut=A")
     if name == "all":
-        totals = [of_net(net, FLAGS.image_size)[0] for net in models.MODELS]
+        totals = []
+        for net in models.MODELS:
+            try:
+                totals.append(of_net(net, FLAGS.image_size)[0])
+            except UserError as e:
+                print(f"launch.py: left out: {e}", file=sys.stderr)
+        if not totals:
+            raise UserError(f"--image_size={FLAGS.image_size} suits no net")
         print(json.dumps([t._asdict() for t in totals], indent=2) if FLAGS.format == "json" else table(totals))
         return
-    total, layers = of_net(name, FLAGS.image_size)
-    deviations = models.DEVIATIONS.get(name, ())
+    model = dataclasses.asdict(override(Experiment(model=Model(name=name)), FLAGS.set).model)
+    total, layers = of_net(model.pop("name"), FLAGS.image_size, **model)
+    deviations = models.deviations(total.name, **model)
     if FLAGS.format == "json":
         rows = [layer._asdict() for layer in layers]
         print(json.dumps({**total._asdict(), "deviations": deviations, "layers": rows}, indent=2))
@@ -147,8 +169,7 @@ def chosen(whole: Study) -> list[Experiment]:
         raise UserError(f"--run={FLAGS.run}: no such run in {whole.name}; {nearest(FLAGS.run, whole.runs)}")
     runs = []
     for run in map(whole.runs.get, names):
-        given = [option for option, value in dataclasses.asdict(run.model).items() if value is not None]
-        deviations = (*models.deviations(run.model.name, given), *run.deviations)
+        deviations = (*models.deviations(**dataclasses.asdict(run.model)), *run.deviations)
         runs += [dataclasses.replace(run, seed=seed, deviations=deviations) for seed in range(FLAGS.seeds)]
     return runs
 
@@ -192,6 +213,9 @@ def count(whole: Study) -> None:
     """Counts what a study's stacks of convolutions cost, and ends with the report."""
     from cnn_jax import log, summary
 
+    for flag in ("run", "data", "data_dir", "set", "seeds", "parallel"):
+        if FLAGS[flag].present:
+            raise UserError(f"--{flag}: {whole.name} trains nothing, and takes no such flag")
     counts = [dataclasses.asdict(stack) | summary.of_stack(stack) for stack in whole.stacks]
     write_study(whole, workdir(), counts=counts, commit=log.commit())
     report(workdir())

@@ -56,6 +56,7 @@ class Model:
     initial_bias: float | None = None  # of the biases that AlexNet's paper starts at 1
     dropout: float | None = None  # share of the dense layers' inputs or outputs dropped in training
     norm: str | None = None  # none | bn: batch normalisation | lrn: local response normalisation
+    rubbish: float | None = None  # LeNet-5: the constant j of the MAP criterion's rubbish class
     noise: float | None = None  # autoencoder: standard deviation of what is added to the pixels in training
     aux_heads: bool | None = None  # whether a net that has auxiliary heads keeps them
     aux_weight: float | None = None  # of each auxiliary loss against the main one
@@ -66,8 +67,12 @@ class Model:
 
 @dataclass(frozen=True)
 class Optim:
-    """SGD with momentum and coupled L2, and its learning rate over the steps."""
+    """SGD with momentum and coupled L2, or RMSProp, and its learning rate over the steps."""
 
+    rule: str = "sgd"  # sgd | rmsprop: gradients over the root of their mean square, then momentum
+    rms_decay: float = 0.9  # of RMSProp's mean square
+    rms_epsilon: float = 1.0  # added to RMSProp's mean square
+    clip: float = 0.0  # gradients of a larger norm are scaled back to it; 0: none are
     learning_rate: float = 0.1
     schedule: str = "step"  # constant | step | exponential | inverse_time | plateau
     boundaries: tuple[int, ...] = ()  # step: multiply by `factor` at each of these iterations
@@ -90,6 +95,7 @@ class Train:
     log_every: int = 100
     eval_every: int = 1_000  # also saves, so that the best evaluation can be kept
     save_every: int = 1_000
+    label_smoothing: float = 0.0  # the share of each label that is spread over all classes, in the training loss
     parallel: str = "jit"  # jit over a mesh | pmap: two compiled forms of the same step
     precision: str = "float32"  # of products; TPUs and GPUs are faster with tensorfloat32 or bfloat16
 
@@ -162,6 +168,13 @@ LEAST = {
     "optim.momentum": 0,
     "optim.weight_decay": 0,
     "optim.filter_rms": 0,
+    "optim.rms_decay": 0,
+    "optim.rms_epsilon": 0,
+    "optim.clip": 0,
+    "model.noise": 0,
+    "model.aux_weight": 0,
+    "model.scan_from": 1,
+    "train.label_smoothing": 0,
     "optim.decay": 0,
     "seed": 0,
     "train.steps": 1,
@@ -169,10 +182,16 @@ LEAST = {
     "train.eval_every": 1,
     "train.save_every": 1,
 }
-MOST = {path: 2**31 - 1 for path in ("train.steps", "seed")}  # steps are counted in int32
+MOST = {
+    "train.steps": 2**31 - 1,  # counted in int32
+    "seed": 2**31 - 1,
+    "train.label_smoothing": 1,
+    "optim.rms_decay": 1,
+}
 POSITIVE = ("optim.learning_rate", "optim.factor", "optim.warmup_learning_rate", "optim.warmup_error")
 CHOICES = {
     "train.parallel": ("jit", "pmap"),
+    "optim.rule": ("sgd", "rmsprop"),
     "train.precision": ("float32", "tensorfloat32", "bfloat16"),
     "data.mean": ("pixel", "channel", "none"),
     "data.colour": ("none", "pca"),
@@ -187,7 +206,7 @@ def check(experiment: Experiment) -> None:
             raise UserError(f"{path}={value}: wants a finite number")
         if path in LEAST and value is not None and value < LEAST[path]:
             raise UserError(f"{path}={value}: wants at least {LEAST[path]}")
-        if value is not None and value.__class__ is int and value > MOST.get(path, value):
+        if value is not None and path in MOST and value > MOST[path]:
             raise UserError(f"{path}={value}: wants at most {MOST[path]}")
         if path in POSITIVE and value <= 0:
             raise UserError(f"{path}={value}: wants more than 0")
@@ -316,5 +335,5 @@ def differences(old: Experiment, new: Experiment, ignore: Iterable[str] = ()) ->
 
 def _shown(value: Any) -> str:
     if value is None:
-        return "paper's"
+        return "the net's default"
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -38,7 +38,11 @@ def run_folder(experiment: Experiment, workdir: str | Path) -> Path:
 def check(experiment: Experiment, folder: Path) -> None:
     """Raises UserError if the folder holds another configuration."""
     path = folder / "config.json"
-    if path.exists() and (changed := differences(from_json(path.read_text()), experiment, PLACE)):
+    try:
+        there = from_json(path.read_text()) if path.exists() else experiment
+    except UserError as e:
+        raise UserError(f"{folder}: {e}: choose another --workdir") from None
+    if changed := differences(there, experiment, PLACE):
         raise UserError(
             f"{folder} holds another configuration ({'; '.join(changed)}):"
             " choose another --workdir, or repeat the flags it was made with"

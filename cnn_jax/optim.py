@@ -1,4 +1,4 @@
-"""SGD as the papers write it: coupled L2, momentum on the scaled gradient, and the learning rate's rules.
+"""SGD as the papers write it: coupled L2, momentum on the scaled gradient, and the learning rate's rules; RMSProp.
 
 The update is v := m v - lr (g + wd w); w := w + v (Krizhevsky et al. 2012, Sec. 5; Caffe, and so VGG and
 ResNet): the rate is inside the velocity, which differs from lr outside it at the moments when lr changes.
@@ -29,10 +29,14 @@ def schedule(optim: Optim) -> optax.Schedule:
     return schedules[optim.schedule]()
 
 
-def sgd(optim: Optim) -> optax.GradientTransformationExtraArgs:
+def transformation(optim: Optim) -> optax.GradientTransformationExtraArgs:
     """The whole chain; `update` takes the step's training error (0 to 1) as the extra argument `error`."""
     mask = None if optim.decay_all else lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
-    chain = [optax.add_decayed_weights(optim.weight_decay, mask), scheduled(schedule(optim))]
+    chain = [optax.clip_by_global_norm(optim.clip)] if optim.clip else []
+    chain.append(optax.add_decayed_weights(optim.weight_decay, mask))
+    if optim.rule == "rmsprop":  # as TensorFlow's: the mean square starts at 1, epsilon is inside the root
+        chain.append(optax.scale_by_rms(optim.rms_decay, optim.rms_epsilon, initial_scale=1.0))
+    chain.append(scheduled(schedule(optim)))
     if optim.warmup_error < 1:
         chain.append(warm_up_until(optim.warmup_error, optim.warmup_learning_rate / optim.learning_rate))
     if optim.schedule == "plateau":

@@ -44,11 +44,13 @@ def init_state(model: Any, tx: optax.GradientTransformation, key: jax.Array, ima
     return State(jnp.int32(0), params, stats, tx.init(params), zero_sums(), jnp.int32(-1))
 
 
-def train_step(model: Any, tx: Any, feed: Any, key: jax.Array, axis: str | None = None) -> Callable:
+def train_step(
+    model: Any, tx: Any, feed: Any, key: jax.Array, axis: str | None = None, label_smoothing: float = 0.0
+) -> Callable:
     """step(state, arrays, item) -> state: one update; randomness is addressed by (key, step, row).
 
     model: a cnn_jax.models.Model; tx: an optax transformation; feed: fetch and prepare; axis: the pmapped axis over
-    which the batch is split, if it is.
+    which the batch is split, if it is; label_smoothing: the share of each label that is spread over all classes.
     """
     mean = (lambda tree: jax.lax.pmean(tree, axis)) if axis else lambda tree: tree
 
@@ -62,7 +64,7 @@ def train_step(model: Any, tx: Any, feed: Any, key: jax.Array, axis: str | None 
 
         def objective(params: Any) -> tuple[jax.Array, tuple]:
             outputs, stats = model.apply(params, state.stats, images, train=True, key=drop_key)
-            loss, error = scores(model, outputs, images, batch["label"])
+            loss, error = scores(model, outputs, images, batch["label"], label_smoothing)
             return loss.mean(), (jnp.mean(error, dtype=jnp.float32), stats)
 
         (loss, (error, stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
@@ -92,23 +94,32 @@ def evaluate_step(model: Any, feed: Any) -> Callable:
     return step
 
 
-def scores(model: Any, outputs: Any, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+def scores(
+    model: Any, outputs: Any, images: jax.Array, labels: jax.Array, label_smoothing: float = 0.0
+) -> tuple[jax.Array, jax.Array]:
     """Loss [B] and error [B] of a net's outputs: logits, a tuple of main and auxiliary ones, or what `score` takes.
 
     The auxiliary losses are added to the main one, weighted; the error is the main logits' alone.
     """
     if model.score:
-        return model.score(outputs, images)
+        return model.score(outputs, images, labels)
     logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
-    loss = cross_entropy(logits, labels)
+    loss = cross_entropy(logits, labels, label_smoothing)
     for head in auxiliary:
-        loss += model.aux_weight * cross_entropy(head, labels)
+        loss += model.aux_weight * cross_entropy(head, labels, label_smoothing)
     return loss, top1_error(logits, labels)
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Softmax cross-entropy [B] in nats of logits [B, classes] and labels [B]."""
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
+    """Softmax cross-entropy [B] in nats of logits [B, classes] and labels [B].
+
+    smoothing: the share of each label that is spread evenly over all classes, its own among them (Szegedy et al. 2015,
+    arXiv:1512.00567, Sec. 7).
+    """
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    if not smoothing:
+        return loss
+    return (1 - smoothing) * loss - smoothing * jax.nn.log_softmax(logits).mean(-1)
 
 
 def top1_error(logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -27,7 +27,7 @@ class Layer(NamedTuple):
       kernel: height x width / stride.
       parameters: trained numbers.
       multiply_adds: of its convolution or matrix product; 0 of all others.
-      memory: bytes of its output in float32; a ReLU takes none of its own.
+      activation_bytes: of its output in float32; a ReLU takes none of its own.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Layer(NamedTuple):
     kernel: str
     parameters: int
     multiply_adds: int
-    memory: int
+    activation_bytes: int
 
 
 def layers(model: Model, shape: Shape) -> list[Layer]:
@@ -88,16 +88,22 @@ class Totals(NamedTuple):
     num_classes: int
     parameters: int
     multiply_adds: int
-    memory: int
+    activation_bytes: int
 
 
-def of_net(name: str, image_size: int | None = None) -> tuple[Totals, list[Layer]]:
-    """The named net with the paper's classes on the paper's images, or on square ones of another size."""
+def of_net(name: str, image_size: int | None = None, **options: Any) -> tuple[Totals, list[Layer]]:
+    """The named net with the paper's classes on the paper's images, or on square ones of another size.
+
+    options: of models.create.
+    """
     shape, classes = models.paper_input(name)
     shape = (image_size, image_size, shape[2]) if image_size else shape
     heads = {"aux_heads": False} if "aux_heads" in models.known_options(name) else {}
-    rows = layers(models.create(name, **heads), shape)
-    total = [sum(row[i] for row in rows) for i in map(Layer._fields.index, ("parameters", "multiply_adds", "memory"))]
+    rows = layers(models.create(name, **options | heads), shape)
+    total = [
+        sum(row[i] for row in rows)
+        for i in map(Layer._fields.index, ("parameters", "multiply_adds", "activation_bytes"))
+    ]
     return Totals(name, shape, classes, *total), rows
 
 
@@ -135,7 +141,7 @@ def table(rows: list[Layer] | list[Totals]) -> str:
     """Rows under their fields' names, numbers to the right with commas."""
     fields = rows[0]._fields
     number = [isinstance(value, int) for value in rows[0]]
-    cells = [[field.replace("_", "-").replace("memory", "bytes") for field in fields]]
+    cells = [[field.replace("_", "-") for field in fields]]
     for row in rows:
         cells.append([f"{v:,}" if n else "x".join(map(str, v)) if isinstance(v, tuple) else v
                       for v, n in zip(row, number, strict=True)])  # fmt: skip

@@ -59,7 +59,7 @@ def ingredients(config: Experiment, source: data.Source | None = None, devices: 
     options = asdict(config.model)
     axis = mesh.BATCH if config.train.parallel == "pmap" else None
     model = models.create(options.pop("name"), source.num_classes, axis=axis, **options)
-    return source, model, optim.sgd(config.optim), axis
+    return source, model, optim.transformation(config.optim), axis
 
 
 def build(config: Experiment, source: data.Source | None = None, devices: list[jax.Device] | None = None) -> Parts:
@@ -74,7 +74,9 @@ def build(config: Experiment, source: data.Source | None = None, devices: list[j
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
     image = jax.ShapeDtypeStruct((1, *source.train.images.shape[1:]), "float32")
     state = jax.device_put(step.init_state(model, tx, init_key, image), mesh.replicated(mesh_of))
-    train_step = step.compile_train(step.train_step(model, tx, feed, step_key, axis), config.train.parallel, mesh_of)
+    train_step = step.compile_train(
+        step.train_step(model, tx, feed, step_key, axis, config.train.label_smoothing), config.train.parallel, mesh_of
+    )
     test_step = step.compile_evaluate(step.evaluate_step(model, test_feed), mesh_of)
     arrays, test_arrays = jax.device_put((feed.arrays, test_feed.arrays), mesh.replicated(mesh_of))
     evaluate = lambda state: step.evaluate(test_step, state, test_feed, test_arrays)  # noqa: E731

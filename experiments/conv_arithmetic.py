@@ -11,8 +11,8 @@ from cnn_jax.config import Stack, Study, UserError
 
 COST = {"laptop": "seconds: kernels are counted, nothing is trained"}
 
-GOOGLENET = "Szegedy et al. 2014: the 1x1 reduction"
-VGG = "Simonyan, Zisserman 2014, Sec. 2.3"
+GOOGLENET = "the lectures' example of the 1x1 reduction of Szegedy et al. 2014"
+VGG = "the argument of Simonyan, Zisserman 2014, Sec. 2.3"
 C = 128  # VGG's and Inception v2's savings hold for any number of maps
 
 

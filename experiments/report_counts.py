@@ -14,9 +14,9 @@ CAPTION = (
 )
 EXPLAINED = (
     "Weights and multiply-adds an image, counted from the layers themselves; shares are of the group's first row; "
-    "— where the paper prints no figure."
+    "— where neither papers nor lectures print a figure."
 )
-COLUMNS = ("kernels", "instead of", "weights: paper", "weights: ours", "difference", "share", "multiply-adds",
+COLUMNS = ("kernels", "alternatives", "weights: printed", "weights: ours", "difference", "share", "multiply-adds",
            "receptive field")  # fmt: skip
 
 

@@ -46,11 +46,17 @@ def test_noise_is_added_in_training_only():
 
 def test_the_score_is_against_the_images_by_hand():
     x, rebuilt = np.asarray(images(3, 4)), np.asarray(images(6, 4))[3:]
-    loss, error = autoencoder.Autoencoder.score(jnp.asarray(rebuilt), jnp.asarray(x))
+    loss, error = autoencoder.Autoencoder.score(jnp.asarray(rebuilt), jnp.asarray(x), None)
     np.testing.assert_allclose(loss, [((r - i) ** 2).mean() for r, i in zip(rebuilt, x, strict=True)], rtol=1e-5)
     np.testing.assert_allclose(
         error, [((r - i) ** 2).mean() / i.var() for r, i in zip(rebuilt, x, strict=True)], rtol=1e-5
     )
+
+
+def test_an_image_of_one_value_is_rebuilt_or_not():
+    x = jnp.ones((2, 4, 4, 1))
+    _, error = autoencoder.Autoencoder.score(x.at[1].add(0.1), x, None)
+    assert error.tolist() == [0.0, 1.0]
 
 
 def test_upsampling_repeats_pixels():

@@ -47,7 +47,7 @@ def trained(name, steps, devices, dtype=None, **options):
     model = models.create(name, CLASSES, dtype=dtype, **small(name) | options)
     feed = types.SimpleNamespace(fetch=lambda arrays, item: item, prepare=lambda arrays, images, key, rows: images)
     rate = {"lenet5": 0.01}.get(name, 0.003 if name.startswith("vgg") else 0.01)
-    tx = optim.sgd(Optim(learning_rate=rate, schedule="constant", weight_decay=0.0))
+    tx = optim.transformation(Optim(learning_rate=rate, schedule="constant", weight_decay=0.0))
     over = mesh.batch_mesh(jax.devices()[:devices])
     state = jax.device_put(step.init_state(model, tx, jax.random.key(0), images[:1]), mesh.replicated(over))
     compiled = step.compile_train(step.train_step(model, tx, feed, jax.random.key(2)), "jit", over)

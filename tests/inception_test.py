@@ -285,9 +285,13 @@ def test_inception_v3_pools_as_its_option_says(counted, monkeypatch):
 @pytest.mark.parametrize(
     "name, stages, shapes",
     [
-        ("googlenet", 2 + 9, {"inception3b": (28, 28, 480), "inception4e": (14, 14, 832), "inception5b": (7, 7, 1024)}),
-        ("bn_inception", 10, {"inception3c": (14, 14, 576), "inception5b": (7, 7, 1024)}),
-        ("inception_v3", 11, {"mixed35c": (35, 35, 288), "mixed17d": (17, 17, 768), "mixed8b": (8, 8, 2048)}),
+        (
+            "googlenet",
+            2 + 9 + 1,
+            {"inception3b": (28, 28, 480), "inception4e": (14, 14, 832), "inception5b": (7, 7, 1024)},
+        ),
+        ("bn_inception", 1 + 10 + 1, {"inception3c": (14, 14, 576), "inception5b": (7, 7, 1024)}),
+        ("inception_v3", 1 + 11 + 1, {"mixed35c": (35, 35, 288), "mixed17d": (17, 17, 768), "mixed8b": (8, 8, 2048)}),
     ],
 )
 def test_features_have_the_tables_sizes(name, stages, shapes):

@@ -75,6 +75,11 @@ def test_every_registered_run_names_things_that_are(name, preset):
         (("--summary=vgg_f",), "no such net; nearest: vgg_"),
         (("--summary=vgg_d", "--image_size=16"), "images of 16x16; the smallest are 32x32"),
         (("--experiment=conv_arithmetic", "--dry_run"), "conv_arithmetic trains nothing"),
+        (("--experiment=conv_arithmetic", "--seeds=3"), "--seeds: conv_arithmetic trains nothing"),
+        (("--summary=all", "--set=model.shortcut=A"), "--summary takes options of one net"),
+        (("--summary=mlp", "--set=model.shortcut=A"), "mlp has no such option"),
+        (("--summary=mlp", "--image_size=99999999999"), "flag --image_size"),
+        ((*SMOKE, "--set=train.label_smoothing=2"), "train.label_smoothing=2.0: wants at most 1"),
         (("--experiment=conv_arithmetic", "--preset=smoke"), "has only --preset=laptop"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 
 from cnn_jax import models, summary
 from cnn_jax.config import UserError
-from cnn_jax.models import layers
+from cnn_jax.models import layers, lenet
 
 # He et al. 2015: Table 6 and the layer table of Sec. 4.2, option A; Table 1. Computed from those tables.
 CIFAR = {20: 269_722, 32: 464_154, 44: 658_586, 56: 853_018, 110: 1_727_962, 1202: 19_421_274}
@@ -145,6 +145,9 @@ def test_a_scanned_stage_equals_the_loop():
         ("resnet50", {"stride_in": "2x2"}, "choose 1x1, 3x3"),
         ("resnet20", {"dtype": "float16"}, "choose float32 or bfloat16"),
         ("mlp", {"dropout": 1.5}, "model.dropout=1.5: wants a share from 0 to 1"),
+        ("mlp", {"hidden": (4, 0)}, "model.hidden=4,0: wants at least 1 unit"),
+        ("perceptron", {"bn_group": 4}, "perceptron has no such option"),
+        ("resnet20", {"bn_epsilon": -1.0}, "model.bn_epsilon=-1.0: wants at least 0"),
         ("mlp", {"width": 0.0}, "model.width=0.0: wants more than 0"),
         ("resnet20", {"shortcut": "D"}, "choose A, B, C"),
         ("mlp", {"activation": "step"}, "model.activation='step': known: sigmoid, tanh, relu"),
@@ -167,7 +170,7 @@ GATES = {"and": [0, 0, 0, 1], "or": [0, 1, 1, 1], "not the first": [1, 1, 0, 0],
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("name", ["perceptron", "mlp"])
 def test_a_perceptron_learns_and_or_not_and_never_xor_which_two_layers_do(name, gate):
-    """papers.md, perceptron: Rosenblatt's is linear, and XOR's classes cannot be parted by a line."""
+    """Rosenblatt's is linear, and XOR's classes cannot be parted by a line."""
     model = models.create(name, 2, **({"hidden": (8,), "activation": "tanh"} if name == "mlp" else {}))
     images, labels = jnp.asarray(INPUTS).reshape(4, 1, 2, 1), jnp.asarray(GATES[gate])
     params, stats = model.init(jax.random.key(1), images)
@@ -180,3 +183,55 @@ def test_a_perceptron_learns_and_or_not_and_never_xor_which_two_layers_do(name, 
     params = jax.jit(lambda p: jax.lax.scan(descend, p, length=500)[0])(params)
     right = int((jnp.argmax(model.apply(params, stats, images)[0], -1) == labels).sum())
     assert right == 4 if (name, gate) != ("perceptron", "xor") else right < 4
+
+
+def test_no_classes_and_images_of_another_size_and_no_key_are_told():
+    with pytest.raises(UserError, match="num_classes=0: wants at least 1"):
+        models.create("mlp", 0)
+    model = models.create("mlp", 3, dropout=0.5)
+    params, stats = model.init(jax.random.key(0), images(1))
+    with pytest.raises(UserError, match="mlp: images of 16x16x3 are not of the size"):
+        model.apply(params, stats, images(1, 16))
+    with pytest.raises(UserError, match="mlp: training draws at random: give apply a key"):
+        model.apply(params, stats, images(1), train=True)
+
+
+def test_bytes_are_numbers_to_a_net():
+    model = models.create("mlp", 3)
+    pixels = jnp.arange(192, dtype=jnp.uint8).reshape(1, 8, 8, 3)
+    params, stats = model.init(jax.random.key(0), pixels)
+    logits, _ = model.apply(params, stats, pixels)
+    assert np.ptp(logits) > 1 and np.array_equal(logits, model.apply(params, stats, pixels.astype(jnp.float32))[0])
+
+
+@pytest.mark.parametrize("name", ["resnet20", "lenet5", "autoencoder"])
+def test_parameters_drawn_without_a_forward_pass_are_flax_s_own(name):
+    x = images(1, 28)[..., :1]
+    params, _ = models.create(name).init(jax.random.key(3), x)
+    net = models.MODELS[name](num_classes=10)
+    jax.tree.map(np.testing.assert_array_equal, params, net.init(jax.random.key(3), x, train=False)["params"])
+
+
+def test_width_is_of_every_layer_but_the_last():
+    params = jax.eval_shape(models.create("vgg_a", 5, width=0.25).init, jax.random.key(0), images(1, 32))[0]
+    assert params["conv1_1"]["kernel"].shape == (3, 3, 3, 16) and params["conv5_2"]["kernel"].shape[-1] == 128
+    assert params["fc7"]["kernel"].shape == (1024, 1024) and params["fc8"]["kernel"].shape == (1024, 5)
+
+
+def test_a_deviation_that_an_option_undoes_is_not_told():
+    words = lambda name, **options: " ".join(models.deviations(name, **options))
+    assert "biases" in words("alexnet") and "biases" in words("alexnet", initial_bias=0.1)
+    assert "biases" not in words("alexnet", initial_bias=1.0)
+    assert "He's" in words("googlenet", initialiser="paper") and "He's" not in words("googlenet", initialiser="xavier")
+    assert "LRN's" not in words("googlenet", norm="none") and "0.001" not in words("inception_v3", norm="none")
+    assert "whole batch" in words("resnet20") and "whole batch" not in words("resnet20", bn_group=64)
+    assert "rubbish" in words("lenet5", rubbish=None) and "rubbish" not in words("lenet5", rubbish=100.0)
+
+
+def test_lenet5_is_scored_by_the_map_criterion():
+    logits, labels = -jnp.array([[1.0, 3.0], [40.0, 1.0]]), jnp.array([0, 0])
+    for given, j in ((None, jnp.inf), (4.0, 4.0)):
+        options = {} if given is None else {"rubbish": given}
+        loss, error = models.create("lenet5", 2, **options).score(logits, None, labels)
+        np.testing.assert_allclose(loss, lenet.map_loss(-logits, labels, j), rtol=1e-6)
+        assert error.tolist() == [False, True]

@@ -38,7 +38,7 @@ def test_an_unknown_schedule_is_told():
 def test_momentum_and_decay_by_hand(decay_all):
     """v := m v - lr (g + wd w); w := w + v, with the rate cut between two steps."""
     config = Optim(learning_rate=0.1, boundaries=(2,), momentum=0.9, weight_decay=0.01, decay_all=decay_all)
-    tx = optim.sgd(config)
+    tx = optim.transformation(config)
     state, params = tx.init(PARAMS), PARAMS
     w, v = {k: np.asarray(p) for k, p in PARAMS.items()}, {"kernel": 0.0, "bias": 0.0}
     for lr in (0.1, 0.1, 0.01, 0.01):
@@ -54,7 +54,9 @@ def test_momentum_and_decay_by_hand(decay_all):
 
 
 def test_warm_up_holds_until_the_training_error_is_low_and_never_comes_back():
-    tx = optim.sgd(Optim(learning_rate=0.1, schedule="constant", warmup_error=0.8, warmup_learning_rate=0.01))
+    tx = optim.transformation(
+        Optim(learning_rate=0.1, schedule="constant", warmup_error=0.8, warmup_learning_rate=0.01)
+    )
     state, mean, seen = tx.init(PARAMS), 1.0, []
     errors = [0.9] * 30 + [0.3] * 30 + [0.95] * 60
     for error in errors:
@@ -68,13 +70,13 @@ def test_warm_up_holds_until_the_training_error_is_low_and_never_comes_back():
 
 
 def test_no_warm_up_unless_asked_for():
-    tx = optim.sgd(Optim(learning_rate=0.1, schedule="constant"))
+    tx = optim.transformation(Optim(learning_rate=0.1, schedule="constant"))
     _, state = tx.update(GRADS, tx.init(PARAMS), PARAMS, error=jnp.float32(1.0))
     assert float(optim.current_rate(state)) == pytest.approx(0.1)
 
 
 def test_plateau_cuts_after_patience_evaluations_without_a_better_error():
-    tx = optim.sgd(Optim(learning_rate=0.1, schedule="plateau", factor=0.1, patience=2))
+    tx = optim.transformation(Optim(learning_rate=0.1, schedule="plateau", factor=0.1, patience=2))
     state, seen = tx.init(PARAMS), []
     for error in (0.9, 0.8, 0.8, 0.85, 0.7, 0.75, 0.72, 0.71, 0.71):
         state = optim.observe(state, error)
@@ -84,7 +86,7 @@ def test_plateau_cuts_after_patience_evaluations_without_a_better_error():
 
 
 def test_evaluations_do_not_move_other_schedules():
-    tx = optim.sgd(Optim(learning_rate=0.1, schedule="constant", patience=1))
+    tx = optim.transformation(Optim(learning_rate=0.1, schedule="constant", patience=1))
     state = tx.init(PARAMS)
     for _ in range(5):
         state = optim.observe(state, 0.9)
@@ -95,7 +97,9 @@ def test_evaluations_do_not_move_other_schedules():
 def test_filters_longer_than_the_radius_are_brought_back_to_it_and_no_others():
     kernel = jnp.stack([jnp.full((3, 3, 2), 0.15), jnp.full((3, 3, 2), -0.05)], axis=-1)
     params = {"conv": kernel, "dense": jnp.full((4, 4), 5.0)}
-    sgd, tx = (optim.sgd(Optim(learning_rate=0.1, schedule="constant", filter_rms=rms)) for rms in (0.0, 0.1))
+    sgd, tx = (
+        optim.transformation(Optim(learning_rate=0.1, schedule="constant", filter_rms=rms)) for rms in (0.0, 0.1)
+    )
     zeros, error = jax.tree.map(jnp.zeros_like, params), jnp.float32(1.0)  # weight decay alone moves
     updates, _ = tx.update(zeros, tx.init(params), params, error=error)
     alone, _ = sgd.update(zeros, sgd.init(params), params, error=error)
@@ -104,3 +108,26 @@ def test_filters_longer_than_the_radius_are_brought_back_to_it_and_no_others():
     np.testing.assert_allclose(rms, [0.1, 0.05], rtol=1e-4)
     np.testing.assert_array_equal(updates["conv"][..., 1], alone["conv"][..., 1])
     np.testing.assert_array_equal(updates["dense"], alone["dense"])
+
+
+def test_rmsprop_by_hand():
+    """TensorFlow's: the mean square starts at 1, epsilon is inside the root, momentum after the rate."""
+    config = Optim(rule="rmsprop", learning_rate=0.1, schedule="constant", weight_decay=0.0, momentum=0.9)
+    tx, params = optim.transformation(config), {"w": jnp.array([1.0, -2.0])}
+    state, square, velocity, expected = tx.init(params), 1.0, 0.0, np.array([1.0, -2.0])
+    for g in (np.array([0.5, 1.0]), np.array([-1.0, 3.0])):
+        updates, state = tx.update({"w": jnp.asarray(g, jnp.float32)}, state, params, error=jnp.float32(1))
+        params = optax.apply_updates(params, updates)
+        square = 0.9 * square + 0.1 * g**2
+        velocity = 0.9 * velocity - 0.1 * g / np.sqrt(square + 1.0)
+        expected = expected + velocity
+    np.testing.assert_allclose(params["w"], expected, rtol=1e-5)
+
+
+def test_gradients_are_clipped_by_their_norm_over_all_parameters():
+    config = Optim(learning_rate=1.0, schedule="constant", momentum=0.0, weight_decay=0.0, clip=2.0)
+    tx, params = optim.transformation(config), {"a": jnp.zeros(1), "b": jnp.zeros(1)}
+    updates, _ = tx.update(
+        {"a": jnp.array([6.0]), "b": jnp.array([8.0])}, tx.init(params), params, error=jnp.float32(1)
+    )
+    np.testing.assert_allclose([updates["a"][0], updates["b"][0]], [-1.2, -1.6], rtol=1e-6)

@@ -129,3 +129,11 @@ def test_a_mistake_is_told(change, words):
     with pytest.raises(UserError, match=words):
         parts = train.build(Experiment(**change))
         parts.train_step(parts.state, parts.arrays, next(parts.items(0)))
+
+
+def test_label_smoothing_by_hand():
+    logits, labels = jnp.array([[2.0, 0.0, -1.0], [0.5, 0.5, 3.0]]), jnp.array([0, 1])
+    log = np.log(np.exp(logits) / np.exp(logits).sum(1, keepdims=True))
+    smooth = 0.9 * np.eye(3)[labels] + 0.1 / 3
+    np.testing.assert_allclose(step.cross_entropy(logits, labels, 0.1), -(smooth * log).sum(1), rtol=1e-5)
+    np.testing.assert_allclose(step.cross_entropy(logits, labels), -(np.eye(3)[labels] * log).sum(1), rtol=1e-5)

@@ -14,7 +14,7 @@ def totals():
     return {name: summary.of_net(name)[0] for name in models.MODELS if name != "resnet1202"}
 
 
-# papers.md's figures: He et al. 2015, Table 1 and Sec. 4.2; the others computed from the papers' layer tables.
+# He et al. 2015, Table 1 and Sec. 4.2; the others computed from the papers' layer tables.
 PARAMETERS = {
     "lenet5": 60_000, "alexnet": 60_965_224, "alexnet_one_tower": 62_378_344, "alexnet_owt": 61_100_840,
     "zfnet": 62_357_608, "vgg_a": 132_863_336, "vgg_a_lrn": 132_863_336, "vgg_b": 133_047_848, "vgg_c": 133_638_952,
@@ -51,7 +51,7 @@ def test_lenet5_is_the_paper_s_table():
         ("c1", (28, 28, 6), 156), ("s2", (14, 14, 6), 12), ("c3", (10, 10, 16), 1_516), ("s4", (5, 5, 16), 32),
         ("c5", (1, 1, 120), 48_120), ("f6", (84,), 10_164), ("output", (10,), 0),
     ]  # fmt: skip
-    assert layers["c3"].multiply_adds == 10 * 10 * 60 * 25 and layers["s2"].memory == 4 * 14 * 14 * 6
+    assert layers["c3"].multiply_adds == 10 * 10 * 60 * 25 and layers["s2"].activation_bytes == 4 * 14 * 14 * 6
 
 
 def test_alexnet_is_the_paper_s_table():
@@ -74,9 +74,14 @@ def test_another_image_size():
     assert small["conv5_3"].parameters == whole["conv5_3"].parameters
 
 
+@pytest.mark.parametrize("shortcut, parameters", [("A", 22_780_456), ("B", 25_557_032), ("C", 40_128_552)])
+def test_options_are_counted_too(shortcut, parameters):
+    assert summary.of_net("resnet50", shortcut=shortcut)[0].parameters == parameters
+
+
 def test_a_table_lines_up():
     lines = summary.table(summary.of_net("lenet5")[1]).splitlines()
-    assert lines[0].split() == ["name", "layer", "output", "kernel", "parameters", "multiply-adds", "bytes"]
+    assert lines[0].split() == ["name", "layer", "output", "kernel", "parameters", "multiply-adds", "activation-bytes"]
     assert "10x10x16" in lines[3] and "1,516" in lines[3]
     assert len({line.index("  5x5  ") for line in lines if "  5x5  " in line}) == 1
 

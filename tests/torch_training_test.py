@@ -97,9 +97,6 @@ def test_auxiliary_logits_are_those_of_the_torch_net(name, net, told, size, scal
         theirs, their_stats = trained(net, x)
     assert len(ours) == len(theirs) == (3 if name.startswith("googlenet") else 2)
     for logits, their_logits in zip(ours, theirs, strict=True):
-        print(
-            f"\n{name} ", difference(logits, their_logits), np.ptp(np.asarray(logits), 0).max() / np.abs(logits).max()
-        )
         assert np.ptp(their_logits.numpy(), 0).max() > 0.02 * their_logits.abs().max()
         assert difference(logits, their_logits) < 1e-4
     assert apart(flat(after), their_stats, 1e-4) == {}

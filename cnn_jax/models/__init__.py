@@ -1,9 +1,10 @@
 """MODELS, every net by its name, and create(name, num_classes, **options) -> Model(init, apply, features)."""
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -26,11 +27,11 @@ class Model(NamedTuple):
     # (params, stats, images [B, H, W, C], train, key) -> (logits [B, classes], stats); of a net with auxiliary heads
     # in training: (a tuple of logits, the net's own first, stats)
     apply: Callable[..., tuple[Any, Stats]]
-    # (params, stats, images) -> {stage: activations [B, ...]} in test mode; the net's file names the stages
+    # (params, stats, images) -> {stage: activations [B, ...]} in test mode, in the order of the forward pass
     features: Callable[[Params, Stats, jax.Array], dict[str, jax.Array]]
     aux_weight: float = 0.0  # of each auxiliary loss against the main one, in training
-    # (outputs, images) -> (loss [B], error [B]) of a net that does not classify
-    score: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]] | None = None
+    # (outputs, images, labels) -> (loss [B], error [B]); None: softmax cross-entropy, and top-1 error
+    score: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]] | None = None
 
 
 _cifar, _imagenet = resnet.cifar, resnet.imagenet
@@ -96,6 +97,10 @@ INPUTS = {
 
 _biases = "initial biases of conv2, conv4, conv5, fc6 and fc7 are 0.1; the paper has 1"
 _dropout = "dropout doubles what it keeps in training; the paper halves all outputs at test"
+_rubbish = "trained on the MAP criterion without its rubbish class (softmax cross-entropy of minus the distances)"
+_227 = "images are 227x227, from which the paper's maps of 55x55 follow; it prints 224x224"
+_numbers = "batch norm adds 0.00001 to the variance and its averages have momentum 0.9; the paper gives neither number"
+_whole = "batch statistics are of the whole batch; the paper's are of each GPU's half, 64 images"
 _he = "initial weights are He's; the paper gives none"
 _lrn = "LRN's constants are AlexNet's; the paper gives none"
 _epsilon = "batch norm adds 0.001 to the variance, as TensorFlow's nets do; the paper gives no number"
@@ -113,7 +118,7 @@ _glorot = (
 DEVIATIONS: dict[str, tuple[str, ...]] = {
     "lenet5": (
         "the ten bitmaps of the output are our drawings, not the paper's",
-        "trained on the MAP criterion without its rubbish class (softmax cross-entropy of minus the distances)",
+        _rubbish,
         "subsampling's initial coefficients are 1/4, which makes it an average",
     ),
     "lenet5_modern": (
@@ -122,25 +127,24 @@ DEVIATIONS: dict[str, tuple[str, ...]] = {
         "ReLU in place of the scaled tanh",
         "a dense softmax in place of the RBF output",
     ),
-    "alexnet": (_biases, _dropout),
-    "alexnet_one_tower": ("one tower of the two towers' widths, which the paper has not", _biases, _dropout),
-    "alexnet_half": (_biases, _dropout),
+    "alexnet": (_227, _biases, _dropout),
+    "alexnet_one_tower": ("one tower of the two towers' widths, which the paper has not", _227, _biases, _dropout),
+    "alexnet_half": (_227, _biases, _dropout),
     "alexnet_owt": ("widths of the 2014 variant as torchvision has them, no LRN, conv1 padded by 2", _biases, _dropout),
     "zfnet": (
         "contrast normalisation is AlexNet's LRN with AlexNet's constants",
-        "filters are renormalised only if the optimiser is told to",
-        _dropout,
+        "filters are renormalised only if the optimiser is told to: optim.filter_rms=0.1",
     ),
     "autoencoder": ("its widths are ours",),
-    "googlenet": (_he, _lrn, _dropout),
+    "googlenet": (_he, _lrn),
     "googlenet_bn": (
         "torchvision's net: batch norm, no LRN, 3x3 for 5x5, last pooling 2x2, dropout 0.2",
         _he,
-        _dropout,
     ),
     "bn_inception": (
         "its first convolution is an ordinary one; the paper's is separable",
         "edges are padded as TensorFlow's SAME does, which the paper does not say",
+        "4c, 4d and 4e put out 608, 608 and 1056 maps, as their widths add up; Figure 5 prints 576, 576 and 1024",
         _epsilon,
         _he,
     ),
@@ -158,16 +162,29 @@ DEVIATIONS: dict[str, tuple[str, ...]] = {
     "vgg_c": (_glorot,),
     "vgg_d": (_glorot,),
     "vgg_e": (_glorot,),
+    **{name: (_numbers, _whole) for name, made in MODELS.items() if getattr(made, "func", None) is _cifar},
+    **{name: (_numbers,) for name, made in MODELS.items() if getattr(made, "func", None) is _imagenet},
 }
 
 
-# The option of `create` that undoes a deviation, or replaces it by one that the caller knows of.
-_UNDONE_BY = {_biases: "initial_bias", _glorot: "initialiser", _he: "initialiser", _epsilon: "bn_epsilon"}
+# Deviations that hold with some values of an option only.
+_HOLDS: dict[str, Callable[[dict[str, Any]], bool]] = {
+    _biases: lambda given: given.get("initial_bias", 0.1) == 0.1,
+    _dropout: lambda given: given.get("dropout", 0.5) > 0,
+    _epsilon: lambda given: given.get("bn_epsilon", 0.001) == 0.001 and given.get("norm", "bn") == "bn",
+    _glorot: lambda given: given.get("initialiser", "xavier") == "xavier",
+    _he: lambda given: given.get("initialiser", "paper") in ("paper", "he"),
+    _lrn: lambda given: given.get("norm", "lrn") == "lrn",
+    _numbers: lambda given: given.get("bn_epsilon", 1e-5) == 1e-5 and given.get("norm", "bn") == "bn",
+    _rubbish: lambda given: "rubbish" not in given,
+    _whole: lambda given: not given.get("bn_group") and given.get("norm", "bn") == "bn",
+}
 
 
-def deviations(name: str, given: Iterable[str] = ()) -> tuple[str, ...]:
-    """In what the net is not its paper's, when created with the given options (their names)."""
-    return tuple(words for words in DEVIATIONS.get(name, ()) if _UNDONE_BY.get(words) not in given)
+def deviations(name: str, **options: Any) -> tuple[str, ...]:
+    """In what the net is not its paper's when created with these options; None: not given."""
+    given = {option: value for option, value in options.items() if value is not None}
+    return tuple(w for w in DEVIATIONS.get(name, ()) if w not in _HOLDS or _HOLDS[w](given))
 
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -196,7 +213,8 @@ def create(
     num_classes: None: the paper's.
 
     axis: the pmapped axis over which the batch is split, if it is (batch norm needs to know).
-    dtype: float32 (default) | bfloat16, of the activations; parameters, statistics and logits are float32.
+    dtype: float32 (default) | bfloat16, of the activations, to which images are cast; parameters, statistics and
+      logits are float32.
     Raises UserError for an unknown name, or an option that the net does not have.
     """
     _check(name)
@@ -205,7 +223,11 @@ def create(
     options = {option: value for option, value in options.items() if value is not None}
     if unknown := [option for option in options if option not in known_options(name)]:
         raise UserError(f"model.{unknown[0]}: {name} has no such option; {nearest(unknown[0], known_options(name))}")
-    net = MODELS[name](num_classes=num_classes or paper_input(name)[1], axis=axis, **options)
+    num_classes = paper_input(name)[1] if num_classes is None else num_classes
+    if num_classes < 1:
+        raise UserError(f"num_classes={num_classes}: wants at least 1")
+    net = MODELS[name](num_classes=num_classes, axis=axis, name=name, **options)
+    cast = lambda images: images.astype(DTYPES[dtype or "float32"])
 
     def init(key: jax.Array, images: jax.Array) -> tuple[Params, Stats]:
         made = functools.partial(net.init, train=False, mutable=["params", "batch_stats"])
@@ -215,16 +237,21 @@ def create(
     def apply(
         params: Params, stats: Stats, images: jax.Array, train: bool = False, key: jax.Array | None = None
     ) -> tuple[Any, Stats]:
-        variables, images = {"params": params, "batch_stats": stats}, images.astype(DTYPES.get(dtype, images.dtype))
-        if not train:
-            return _float32(net.apply(variables, images, train=False)), stats
-        rngs = None if key is None else {"dropout": key}
-        logits, moved = net.apply(variables, images, train=True, mutable=["batch_stats"], rngs=rngs)
+        run = functools.partial(net.apply, {"params": params, "batch_stats": stats}, cast(images), train=train)
+        try:
+            if not train:
+                return _float32(run()), stats
+            logits, moved = run(mutable=["batch_stats"], rngs=None if key is None else {"dropout": key})
+        except flax.errors.ScopeParamShapeError:
+            shape = "x".join(map(str, images.shape[1:]))
+            raise UserError(f"{name}: images of {shape} are not of the size that its parameters are for") from None
+        except flax.errors.InvalidRngError:
+            raise UserError(f"{name}: training draws at random: give apply a key") from None
         return _float32(logits), moved.get("batch_stats", {})
 
     def features(params: Params, stats: Stats, images: jax.Array) -> dict[str, jax.Array]:
-        variables, images = {"params": params, "batch_stats": stats}, images.astype(DTYPES.get(dtype, images.dtype))
-        _, kept = net.apply(variables, images, train=False, mutable=["features"])
+        variables = {"params": params, "batch_stats": stats}
+        _, kept = net.apply(variables, cast(images), train=False, mutable=["features"])
         return kept.get("features", {}).get("stages", {})
 
     return Model(init, apply, features, getattr(net, "aux_weight", 0.0), getattr(net, "score", None))
@@ -246,7 +273,7 @@ def known_options(name: str) -> list[str]:
     if name.startswith("plain"):
         fixed.add("shortcut")
     if name == "perceptron":
-        fixed |= {"hidden", "activation", "norm", "dropout", "width"}
+        fixed |= {"hidden", "activation", "norm", "dropout", "width", "bn_group", "bn_epsilon"}
     if name == "lenet5":  # whose table fixes its maps
         fixed.add("width")
     return [field for field in fields if field not in fixed]

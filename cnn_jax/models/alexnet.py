@@ -5,9 +5,9 @@ import functools
 import flax.linen as nn
 import jax
 
-from cnn_jax.models.layers import Conv, Dense, normal
+from cnn_jax.models.layers import Conv, normal
 from cnn_jax.models.net import Net
-from cnn_jax.models.pooling import MaxPool, check_size
+from cnn_jax.models.pooling import MaxPool
 
 POOLED = (1, 2, 5)  # convolutions followed by overlapping pooling, 3x3/2 (Sec. 3.4)
 NORMALISED = (1, 2)  # convolutions followed by LRN (Sec. 3.5)
@@ -44,7 +44,7 @@ class AlexNet(Net):
         windows = []
         for number, (kernel, stride, pad, _) in enumerate(layers, start=1):
             windows += [(kernel, stride, 2 * pad)] + [(3, 2, 0)] * (number in POOLED)
-        check_size("alexnet", images, windows)
+        self.check_size(images, windows)
         weights = self.weights(normal(0.01))
         ones = nn.initializers.constant(self.initial_bias)
 
@@ -65,11 +65,7 @@ class AlexNet(Net):
                 x = self.lrn(x, f"lrn{number}", self.towers)
             if number in POOLED:
                 x = self.keep(f"pool{number}", MaxPool(3, 2, name=f"pool{number}")(x))
-        x = x.reshape(len(x), -1)  # [B, 6 * 6 * 256]
-        for name in ("fc6", "fc7"):
-            x = Dense(self.maps(4096), kernel_init=weights, bias_init=ones, name=name)(x)
-            x = self.dropped(self.keep(name, nn.relu(x)), train)
-        return Dense(self.num_classes, kernel_init=weights, name="fc8")(x)
+        return self.classified(x, weights, train, ones)  # of [B, 6, 6, 256]
 
 
 one_tower = functools.partial(AlexNet, towers=1)

@@ -21,7 +21,7 @@ class Autoencoder(Net):
     between encoder and decoder. It has no classes: num_classes is not used.
 
     Attributes:
-      channels: of the encoder's convolutions.
+      channels: of the encoder's convolutions; `create` leaves them as they are, and takes a width.
       noise: standard deviation of the Gaussian noise, in units of the pixels.
       norm: lrn comes after the first pooling.
       dropout: the share of the code dropped in training.
@@ -56,11 +56,16 @@ class Autoencoder(Net):
         return Conv(images.shape[-1], (3, 3), kernel_init=self.weights(), name="image")(x)
 
     @staticmethod
-    def score(rebuilt: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Loss [B], the mean squared error of a pixel; and error [B], the share of the image's variance not rebuilt."""
+    def score(rebuilt: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Loss [B], the mean squared error of a pixel; and error [B], the share of the image's variance not rebuilt.
+
+        An image of one value has no variance: its error is 0 where it is rebuilt exactly, else 1.
+        """
         square = lambda x: jnp.mean(jnp.square(x), (1, 2, 3))
         loss = square(rebuilt - images)
-        return loss, loss / square(images - images.mean((1, 2, 3), keepdims=True))
+        variance = square(images - images.mean((1, 2, 3), keepdims=True))
+        flat = variance == 0
+        return loss, jnp.where(flat, jnp.sign(loss), loss / jnp.where(flat, 1.0, variance))
 
 
 def upsampled(x: jax.Array, times: int) -> jax.Array:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from cnn_jax.models.layers import ConvUnit, Dense
 from cnn_jax.models.net import Init, Net
-from cnn_jax.models.pooling import AvgPool, GlobalAvgPool, MaxPool, check_size
+from cnn_jax.models.pooling import AvgPool, GlobalAvgPool, MaxPool
 
 Kernel = tuple[int, int, int]  # height, width, maps
 Fork = tuple[Kernel, ...]  # convolutions of one input, side by side; only at the end of a branch
@@ -123,9 +123,9 @@ class GoogLeNet(Net):
         heads = self.aux_heads and (train or self.is_initializing())
         grid14 = [(7, 2, 6)] + [(3, 2, 1)] * 3
         if heads:
-            check_size("googlenet with aux_heads", images, grid14, 5)
+            self.check_size(images, grid14, 5)
         else:
-            check_size("googlenet", images, [*grid14, (self.last_pool, 2, 1)])
+            self.check_size(images, [*grid14, (self.last_pool, 2, 1)])
 
         unit, maps = self.unit(), self.maps
         x = unit(maps(64), (7, 7), stride=2, padding=((3, 3), (3, 3)), name="conv1")(images, train)
@@ -144,7 +144,7 @@ class GoogLeNet(Net):
             if heads and name in AUX:
                 head = AuxiliaryHead(self.num_classes, maps(128), maps(1024), unit, self.weights(), name=f"aux{name}")
                 auxiliary.append(head(x, train))
-        x = self.dropped(GlobalAvgPool(name="pool5")(x), train)  # [B, 1024]
+        x = self.dropped(self.keep("pool", GlobalAvgPool(name="pool5")(x)), train)  # [B, 1024]
         logits = Dense(self.num_classes, kernel_init=self.weights(), name="head")(x)
         return (logits, *auxiliary) if auxiliary and train else logits
 

@@ -9,7 +9,7 @@ import jax
 from cnn_jax.models.googlenet import Inception
 from cnn_jax.models.layers import ConvUnit, Dense
 from cnn_jax.models.net import Init, Net
-from cnn_jax.models.pooling import AvgPool, GlobalAvgPool, MaxPool, check_size
+from cnn_jax.models.pooling import AvgPool, GlobalAvgPool, MaxPool
 
 Branches = tuple
 
@@ -62,14 +62,16 @@ class BnInception(Net):
         x = MaxPool(3, 2, "SAME", name="pool1")(x)  # [B, 56, 56, 64]
         x = unit(maps(64), (1, 1), name="conv2_reduce")(self.lrn(x), train)
         x = unit(maps(192), (3, 3), name="conv2")(x, train)  # [B, 56, 56, 192]
-        x = MaxPool(3, 2, "SAME", name="pool2")(x)  # [B, 28, 28, 192]; 14 pixels after 3c, 7 after 4e
+        x = self.keep(
+            "stem", MaxPool(3, 2, "SAME", name="pool2")(x)
+        )  # [B, 28, 28, 192]; 14 pixels after 3c, 7 after 4e
         for name, (one, double, kind, projection) in BN_TABLE.items():
             stride = 1 if one else 2
             pool = functools.partial(MaxPool if kind == "max" else AvgPool, 3, stride, "SAME")
             branches = narrowed((((1, 1, one),), *double) if one else double, maps)
             block = Inception(branches, pool, projection and maps(projection), unit, stride, name=f"inception{name}")
             x = self.keep(f"inception{name}", block(x, train))
-        x = self.dropped(GlobalAvgPool(name="pool3")(x), train)  # of [B, 7, 7, 1024]
+        x = self.dropped(self.keep("pool", GlobalAvgPool(name="pool3")(x)), train)  # of [B, 7, 7, 1024]
         return Dense(self.num_classes, kernel_init=self.weights(), name="head")(x)
 
 
@@ -150,8 +152,8 @@ class AuxiliaryHead(nn.Module):
 class InceptionV3(Net):
     """A stem, eleven modules on grids of 35, 17 and 8 pixels, a global average and a dense layer; images of 299x299.
 
-    With both options of the ablation (Table 3) False, this is Inception v2. RMSProp and label smoothing, its other
-    two steps, belong to the optimiser and the loss.
+    With both options of the ablation (Table 3) False, this is Inception v2. Its other two
+    steps are optim.rule=rmsprop and train.label_smoothing=0.1.
 
     Attributes:
       factorised_7x7: three 3x3 convolutions as the first layers, for one 7x7 of stride 2.
@@ -178,9 +180,9 @@ class InceptionV3(Net):
         first = [(3, 2, 0), (3, 1, 0)] if self.factorised_7x7 else [(7, 2, 0)]
         windows = [*first, (3, 2, 0), (3, 1, 0), (3, 2, 0), (3, 2, 0)]
         if heads:
-            check_size("inception with aux_heads", images, windows, 5)
+            self.check_size(images, windows, 5)
         else:
-            check_size("inception", images, [*windows, (3, 2, 0)])
+            self.check_size(images, [*windows, (3, 2, 0)])
 
         unit, maps = self.unit(), self.maps
         valid = functools.partial(unit, padding="VALID")
@@ -193,7 +195,7 @@ class InceptionV3(Net):
         x = self.lrn(MaxPool(3, 2, name="pool1")(x))  # [B, 73, 73, 64]
         x = valid(maps(80), (1, 1), name="conv2")(x, train)
         x = valid(maps(192), (3, 3), name="conv3")(x, train)  # [B, 71, 71, 192]
-        x = MaxPool(3, 2, name="pool2")(x)  # [B, 35, 35, 192]
+        x = self.keep("stem", MaxPool(3, 2, name="pool2")(x))  # [B, 35, 35, 192]
         pool = functools.partial(AvgPool, 3, 1, "SAME", self.count_padding)
         auxiliary = []
         for name, (branches, projection), reduces in V3_TABLE:
@@ -207,7 +209,7 @@ class InceptionV3(Net):
                 full = unit if self.aux_norm else functools.partial(unit, norm=None)
                 head = AuxiliaryHead(self.num_classes, (maps(128), maps(768)), unit, full, self.weights(), name="aux")
                 auxiliary.append(head(x, train))
-        x = self.dropped(GlobalAvgPool(name="pool3")(x), train)  # [B, 2048]
+        x = self.dropped(self.keep("pool", GlobalAvgPool(name="pool3")(x)), train)  # [B, 2048]
         logits = Dense(self.num_classes, kernel_init=self.weights(), name="head")(x)
         return (logits, *auxiliary) if auxiliary and train else logits
 

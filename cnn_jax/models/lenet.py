@@ -16,7 +16,7 @@ import numpy as np
 from cnn_jax.config import UserError
 from cnn_jax.models.layers import Conv, Dense, TableConv
 from cnn_jax.models.net import Net
-from cnn_jax.models.pooling import MaxPool, Subsampling, check_size
+from cnn_jax.models.pooling import MaxPool, Subsampling
 
 # Table I: the maps of S2 that each map of C3 sees; 60 kernels in all.
 C3_TABLE = (
@@ -72,7 +72,7 @@ def map_loss(distances: jax.Array, labels: jax.Array, j: float) -> jax.Array:
 
     y_label + log(exp(-j) + sum over classes of exp(-y)): j > 0 is the distance of a rubbish class, which keeps
     distances that are large already from growing. Without it (j = inf) this is the softmax cross-entropy of the
-    logits -y, with which the library trains.
+    logits -y.
     """
     right = jnp.take_along_axis(distances, labels[:, None], axis=1)[:, 0]
     rubbish = jnp.full((len(distances), 1), j, distances.dtype)
@@ -104,7 +104,10 @@ class Lenet5(Net):
       initialiser: paper: `uniform` | xavier | he.
       norm: none | bn: before each squashing | lrn: after C1's.
       dropout: the share dropped of what goes into F6 and into the output.
+      rubbish: the constant j of the MAP criterion, the squared distance of a rubbish class; None: there is none.
     """
+
+    rubbish: float | None = None
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
@@ -112,7 +115,7 @@ class Lenet5(Net):
         if self.num_classes > 10:
             raise UserError(f"lenet5: {self.num_classes} classes; its bitmaps are of ten digits: choose lenet5_modern")
         border = 2 if min(images.shape[1:3]) < 32 else 0
-        check_size("lenet5", images, [(5, 1, 2 * border), (2, 2, 0), (5, 1, 0), (2, 2, 0), (5, 1, 0)])
+        self.check_size(images, [(5, 1, 2 * border), (2, 2, 0), (5, 1, 0), (2, 2, 0), (5, 1, 0)])
         weights = self.weights(uniform)
         normed = lambda name, x: squash(self.normalised(x, f"{name}_norm", train))
 
@@ -128,6 +131,11 @@ class Lenet5(Net):
         codes = tuple(map(tuple, bitmaps()[: self.num_classes].tolist()))
         return Rbf(codes, name="output")(self.dropped(x, train))
 
+    def score(self, logits: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Loss [B], the MAP criterion, and error [B]."""
+        loss = map_loss(-logits, labels, jnp.inf if self.rubbish is None else self.rubbish)
+        return loss, jnp.argmax(logits, -1) != labels
+
 
 class LenetModern(Net):
     """conv 5x5 6, pool, conv 5x5 16, pool, dense 120, dense 84, dense classes; ReLU, He's initial weights."""
@@ -135,12 +143,12 @@ class LenetModern(Net):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         """[B, H, W, C] images, at least 12x12 (28x28 are padded to the paper's 32x32), to [B, num_classes] logits."""
-        if min(images.shape[1:3]) < 12:
-            raise UserError(f"lenet5_modern: images of {images.shape[1]}x{images.shape[2]}; the smallest are 12x12")
+        same = min(images.shape[1:3]) <= 28
+        self.check_size(images, [(5, 1, 4 * same), (2, 2, 0), (5, 1, 0), (2, 2, 0)])
         conv = functools.partial(Conv, kernel_size=(5, 5), kernel_init=self.weights())
         dense = functools.partial(Dense, kernel_init=self.weights())
 
-        first = conv(self.maps(6), padding="SAME" if images.shape[1] <= 28 else "VALID", name="Conv_0")
+        first = conv(self.maps(6), padding="SAME" if same else "VALID", name="Conv_0")
         x = self.keep("conv1", nn.relu(self.normalised(first(images), "norm1", train)))
         x = self.keep("pool1", MaxPool(2, 2, name="pool1")(self.lrn(x)))  # [B, 14, 14, 6] from 28x28 or 32x32
         x = conv(self.maps(16), padding="VALID", name="Conv_1")(x)

@@ -30,7 +30,9 @@ class Mlp(Net):
     def __post_init__(self) -> None:
         """Raises UserError for an unknown activation."""
         if self.activation not in ACTIVATIONS:
-            raise UserError(f"model.activation={self.activation!r}: {nearest(self.activation, ACTIVATIONS)}")
+            raise UserError(f"model.activation={self.activation!r}: {nearest(str(self.activation), ACTIVATIONS)}")
+        if any(units < 1 for units in self.hidden):
+            raise UserError(f"model.hidden={','.join(map(str, self.hidden))}: wants at least 1 unit in each layer")
         super().__post_init__()
 
     @nn.compact

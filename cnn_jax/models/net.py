@@ -2,14 +2,15 @@
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import flax.linen as nn
 import jax
 
 from cnn_jax.config import UserError, nearest
-from cnn_jax.models.layers import BatchNorm, ConvUnit, he_normal, xavier_normal
+from cnn_jax.models.layers import BatchNorm, ConvUnit, Dense, he_normal, xavier_normal
 from cnn_jax.models.lrn import LocalResponseNorm
+from cnn_jax.models.pooling import Window, smallest_side
 
 Init = Callable[..., jax.Array]
 NORMS = ("none", "bn", "lrn")
@@ -25,10 +26,11 @@ class Net(nn.Module):
       num_classes: logits.
       width: the maps or units of every layer but the last, in multiples of the paper's.
       initialiser: of the weights: paper | xavier: N(0, 1 / inputs) | he: N(0, 2 / inputs).
-      norm: none | bn: batch normalisation before each ReLU | lrn: local response normalisation with AlexNet's
-        constants, where the net's paper has it; where that has none, after the first layer's nonlinearity.
-      dropout: the share dropped in training of what goes into the dense layers (where a net has only one, into
-        that); what is kept is scaled up.
+      norm: none | bn: batch normalisation before the nonlinearity of each convolution, and of mlp's and LeNet-5's
+        dense layers | lrn: local response normalisation with AlexNet's constants, where the net's paper has it;
+        where that has none, after the first layer's nonlinearity.
+      dropout: the share dropped in training of what hidden dense layers put out, or where there are none of what the
+        last layer takes in; what is kept is scaled up.
       bn_group: images per batch-statistics group; 0: the whole batch.
       bn_epsilon: added to the variances.
       axis: the pmapped axis over which the batch is split, if it is.
@@ -48,12 +50,21 @@ class Net(nn.Module):
         for option, known in (("norm", NORMS), ("initialiser", INITIALISERS)):
             value = getattr(self, option)
             if value not in known:
-                raise UserError(f"model.{option}={value!r}: {nearest(value, known)}")
+                raise UserError(f"model.{option}={value!r}: {nearest(str(value), known)}")
         if not 0 <= self.dropout <= 1:
             raise UserError(f"model.dropout={self.dropout}: wants a share from 0 to 1")
         if not 0 < self.width < math.inf:
             raise UserError(f"model.width={self.width}: wants more than 0")
+        if not 0 <= self.bn_epsilon < math.inf:
+            raise UserError(f"model.bn_epsilon={self.bn_epsilon}: wants at least 0")
         super().__post_init__()
+
+    def check_size(self, images: jax.Array, windows: Sequence[Window], side: int = 1) -> None:
+        """Raises UserError for images [B, H, W, C] too small to leave `side` pixels after the chain of windows."""
+        side = smallest_side(windows, side)
+        if min(images.shape[1:3]) < side:
+            name = self.name or type(self).__name__
+            raise UserError(f"{name}: images of {images.shape[1]}x{images.shape[2]}; the smallest are {side}x{side}")
 
     def maps(self, count: int, towers: int = 1) -> int:
         """The paper's number of maps, or units, times the width: at least one a tower."""
@@ -85,6 +96,16 @@ class Net(nn.Module):
     def dropped(self, x: jax.Array, train: bool) -> jax.Array:
         """x with dropout, in training."""
         return nn.Dropout(self.dropout, deterministic=not train)(x)
+
+    def classified(
+        self, x: jax.Array, weights: Init, train: bool, bias_init: Init = nn.initializers.zeros
+    ) -> jax.Array:
+        """Logits of maps [B, H, W, C], by AlexNet's three dense layers, which ZFNet and VGG have too."""
+        x = x.reshape(len(x), -1)
+        for name in ("fc6", "fc7"):
+            x = Dense(self.maps(4096), kernel_init=weights, bias_init=bias_init, name=name)(x)
+            x = self.dropped(self.keep(name, nn.relu(x)), train)
+        return Dense(self.num_classes, kernel_init=weights, name="fc8")(x)
 
     def keep(self, name: str, x: jax.Array) -> jax.Array:
         """x, which `Model.features` gives under this name."""

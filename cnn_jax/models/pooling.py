@@ -6,8 +6,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.config import UserError
-
 Window = tuple[int, int, int]  # kernel, stride, padding of both ends together
 Padding = str | Sequence[tuple[int, int]]
 
@@ -101,10 +99,3 @@ def smallest_side(windows: Sequence[Window], side: int = 1) -> int:
     for kernel, stride, padding in reversed(windows):
         side = max(1, (side - 1) * stride + kernel - padding)
     return side
-
-
-def check_size(net: str, images: jax.Array, windows: Sequence[Window], side: int = 1) -> None:
-    """Raises UserError for images [B, H, W, C] too small to leave `side` pixels after the net's chain of windows."""
-    side = smallest_side(windows, side)
-    if min(images.shape[1:3]) < side:
-        raise UserError(f"{net}: images of {images.shape[1]}x{images.shape[2]}; the smallest are {side}x{side}")

@@ -3,9 +3,9 @@
 import flax.linen as nn
 import jax
 
-from cnn_jax.models.layers import Conv, Dense, normal
+from cnn_jax.models.layers import Conv, normal
 from cnn_jax.models.net import Net
-from cnn_jax.models.pooling import MaxPool, check_size
+from cnn_jax.models.pooling import MaxPool
 
 ONE_256, ONE_512 = (1, 256), (1, 512)  # conv1-256 and conv1-512; a bare number is conv3's
 
@@ -35,7 +35,7 @@ class Vgg(Net, kw_only=True):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         """[B, H, W, C] images, at least 32x32, to [B, num_classes] logits."""
-        check_size(f"vgg_{self.column.lower()}", images, [(2, 2, 0)] * 5)
+        self.check_size(images, [(2, 2, 0)] * 5)
         weights = self.weights(normal(0.1))
 
         x = images
@@ -48,8 +48,4 @@ class Vgg(Net, kw_only=True):
                 if place == "1_1":
                     x = self.lrn(x, "lrn1_1")
             x = self.keep(f"pool{block}", MaxPool(2, 2, name=f"pool{block}")(x))
-        x = x.reshape(len(x), -1)  # [B, 7 * 7 * 512]
-        for name in ("fc6", "fc7"):
-            x = self.keep(name, nn.relu(Dense(self.maps(4096), kernel_init=weights, name=name)(x)))
-            x = self.dropped(x, train)
-        return Dense(self.num_classes, kernel_init=weights, name="fc8")(x)
+        return self.classified(x, weights, train)  # of [B, 7, 7, 512]

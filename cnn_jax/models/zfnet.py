@@ -3,9 +3,9 @@
 import flax.linen as nn
 import jax
 
-from cnn_jax.models.layers import Conv, Dense, normal
+from cnn_jax.models.layers import Conv, normal
 from cnn_jax.models.net import Net
-from cnn_jax.models.pooling import MaxPool, check_size
+from cnn_jax.models.pooling import MaxPool
 
 # maps, kernel, stride, padding on each side (Fig. 3); on 224x224 the sides are 110, 26, 13, 13, 13
 LAYERS = ((96, 7, 2, 1), (256, 5, 2, 0), (384, 3, 1, 1), (384, 3, 1, 1), (256, 3, 1, 1))
@@ -33,7 +33,7 @@ class ZfNet(Net):
         for number, (_, kernel, stride, pad) in enumerate(LAYERS, start=1):
             # Rounding up is rounding down with one pixel more.
             windows += [(kernel, stride, 2 * pad)] + [(3, 2, 1)] * (number in POOLED)
-        check_size("zfnet", images, windows)
+        self.check_size(images, windows)
         weights = self.weights(normal(0.01))
 
         x = images
@@ -45,8 +45,4 @@ class ZfNet(Net):
                 x = self.keep(f"pool{number}", MaxPool(3, 2, "CEIL", name=f"pool{number}")(x))
             if number in NORMALISED:
                 x = self.lrn(x, f"lrn{number}")
-        x = x.reshape(len(x), -1)  # [B, 6 * 6 * 256]
-        for name in ("fc6", "fc7"):
-            x = self.keep(name, nn.relu(Dense(self.maps(4096), kernel_init=weights, name=name)(x)))
-            x = self.dropped(x, train)
-        return Dense(self.num_classes, kernel_init=weights, name="fc8")(x)
+        return self.classified(x, weights, train)  # of [B, 6, 6, 256]

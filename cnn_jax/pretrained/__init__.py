@@ -158,7 +158,8 @@ def replace_head(name: str, params: Params, key: jax.Array, num_classes: int) ->
     Raises UserError for lenet5, whose last layer is not trained.
     """
     flat = traverse_util.flatten_dict(params, sep="/")
-    heads = [path for path in flat if _HEAD.search(path)] or sorted(p for p in flat if _NUMBERED.match(p))[-1:]
+    numbered = sorted(filter(_NUMBERED.match, flat), key=lambda path: int(_NUMBERED.match(path)[1]))
+    heads = [path for path in flat if _HEAD.search(path)] or numbered[-1:]
     if not heads:
         raise UserError(f"{name} has no head that could be replaced")
     for i, path in enumerate(heads):
@@ -169,7 +170,7 @@ def replace_head(name: str, params: Params, key: jax.Array, num_classes: int) ->
 
 
 _HEAD = re.compile(r"(^|/)(head|fc8)/kernel$")
-_NUMBERED = re.compile(r"Dense_\d/kernel$")  # of mlp and lenet5_modern, the last of which is the head
+_NUMBERED = re.compile(r"Dense_(\d+)/kernel$")  # of mlp and lenet5_modern, the last of which is the head
 
 
 def trainable(params: Params, patterns: Sequence[str]) -> Any:

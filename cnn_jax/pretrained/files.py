@@ -31,6 +31,8 @@ def opened(path: Path) -> Weights:
         return _opened(path, start)
     except FileNotFoundError as error:
         raise UserError("no such file") from error
+    except IsADirectoryError as error:
+        raise UserError("is a folder; give the file in it") from error
     except UserError:
         raise
     except DAMAGED as error:
