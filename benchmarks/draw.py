@@ -31,4 +31,4 @@ def draw(spec: Spec) -> dict[str, np.ndarray]:
 if __name__ == "__main__":
     told = Spec(**json.loads(sys.argv[1]))
     np.savez(told.weights, **draw(told))
-    print(json.dumps(log.surroundings()))
+    print(json.dumps(log.surroundings() | {"platform": jax.default_backend()}))

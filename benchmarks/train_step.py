@@ -66,6 +66,7 @@ def main(argv: list[str]) -> None:
         file = f"{folder}/weights.npz"
         spec = Spec("ours", "", FLAGS.net, FLAGS.batch or batch, image, classes, FLAGS.precision, file)
         surroundings = draw(spec)
+        spec = spec._replace(platform=surroundings["platform"])
         workers: list[Worker] = []
         for peer in ("ours", *FLAGS.peers):
             specs = [spec._replace(peer=peer, variant=variant) for variant in VARIANTS.get(peer, ("",))]

@@ -20,6 +20,7 @@ class Spec(NamedTuple):
     classes: int
     precision: str  # of the activations: float32 | bfloat16; the parameters are float32
     weights: str  # the file that `benchmarks.draw` wrote
+    platform: str = "cpu"  # on which JAX computes: the others must too
 
 
 class Peer(NamedTuple):

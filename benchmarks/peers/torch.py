@@ -25,7 +25,9 @@ NETS: dict[str, Callable[[Spec], nn.Module]] = {
 
 def make(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
     """spec.variant: contiguous | channels_last, the layout of images and convolutions."""
-    gpu = torch.cuda.is_available()
+    gpu = spec.platform == "gpu"
+    if gpu and not torch.cuda.is_available():
+        raise RuntimeError("this PyTorch sees no GPU, JAX does: install one that does")
     device = torch.device("cuda" if gpu else "cpu")
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # as JAX is told
