@@ -218,14 +218,14 @@ class Residual(nn.Module):
     def forward(self, x):
         y = x
         for number, (conv, norm) in enumerate(self.steps):
-            y = norm(conv(y.relu() if number else y))
+            y = norm(conv(y.relu_() if number else y))
         if self.projects:
             y = y + self.projection_norm(self.projection(x))
         elif self.shortcut != "plain":
-            zeros = torch.zeros_like(y)
-            zeros[:, : x.shape[1]] = x[:, :, :: self.stride, :: self.stride]
-            y = y + zeros
-        return y.relu()
+            if x.shape != y.shape:
+                x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, y.shape[1] - x.shape[1]))
+            y = y + x
+        return y.relu_()
 
 
 class GlobalAverage(nn.Module):

@@ -1,0 +1,34 @@
+"""Draws what all peers of a comparison start from: weights, a batch of images and its labels, in one .npz file."""
+
+import json
+import math
+import sys
+
+import jax
+import numpy as np
+
+from benchmarks.peers import Spec
+from cnn_jax import log, models
+
+
+def draw(spec: Spec) -> dict[str, np.ndarray]:
+    """{params/..., stats/..., images [B, H, W, C] float32, labels [B] int32}; no two weights are alike."""
+    model = models.create(spec.net, spec.classes)
+    params, stats = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *spec.image), np.float32))
+    rng, drawn = np.random.default_rng(0), {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path({"params": params, "stats": stats}):
+        *_, name = keys = [key.key for key in path]
+        noise = rng.standard_normal(leaf.shape, np.float32)
+        if name == "kernel":  # of He's variance, so that activations keep their size
+            noise *= np.float32(math.sqrt(2 / math.prod(leaf.shape[:-1])))
+        else:
+            noise = noise * np.float32(0.1) + np.float32(name in ("scale", "var"))
+        drawn["/".join(keys)] = noise
+    images = rng.standard_normal((spec.batch, *spec.image), np.float32)
+    return drawn | {"images": images, "labels": rng.integers(spec.classes, size=spec.batch, dtype=np.int32)}
+
+
+if __name__ == "__main__":
+    told = Spec(**json.loads(sys.argv[1]))
+    np.savez(told.weights, **draw(told))
+    print(json.dumps(log.surroundings() | {"platform": jax.default_backend()}))

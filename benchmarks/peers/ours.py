@@ -1,0 +1,45 @@
+"""Ours: the project's own step, compiled as a run compiles it, on a batch that lies on the device."""
+
+import types
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.peers import LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, Peer, Spec, jax_memory, tree
+from cnn_jax import mesh as meshes
+from cnn_jax import models, optim
+from cnn_jax import step as steps
+from cnn_jax.config import Optim
+
+# The batch is its own item, and is prepared already.
+FEED = types.SimpleNamespace(
+    fetch=lambda arrays, item: item, prepare=lambda arrays, images, key=None, rows=None: images
+)
+
+
+def make(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
+    """Without dropout, which no two frameworks draw alike."""
+    model = models.create(spec.net, spec.classes, dtype=spec.precision, dropout=0.0)
+    rule = Optim(learning_rate=LEARNING_RATE, schedule="constant", momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+    tx = optim.sgd(rule)
+    mesh = meshes.batch_mesh(jax.devices()[:1])  # as many as the peers use
+    params, stats = tree(weights, "params"), tree(weights, "stats")
+    state = steps.State(jnp.int32(0), params, stats, tx.init(params), steps.zero_sums(), jnp.int32(-1))
+    state = jax.device_put(state, meshes.replicated(mesh))
+    batch = {"image": weights["images"], "label": weights["labels"], "valid": np.ones(spec.batch, bool)}
+    batch = jax.device_put(batch, meshes.sharded(mesh))
+    train = steps.compile_train(steps.train_step(model, tx, FEED, jax.random.key(0)), "jit", mesh)
+
+    def step() -> None:
+        nonlocal state
+        state = train(state, {}, batch)
+
+    def loss() -> float:
+        nonlocal state
+        mean = float(state.sums["loss"]) / int(state.sums["steps"])
+        state = state.replace(sums=jax.tree.map(jnp.zeros_like, state.sums))
+        return mean
+
+    return Peer(step, loss, jax_memory)

@@ -1,0 +1,58 @@
+"""One peer in a process of its own: told by lines on stdin, it answers each with a line of JSON on stdout.
+
+The first line is the Spec as JSON; the answer: {first_s, losses of the first steps}. Every other line is a number of
+steps; the answer, after one step more that is not counted: {seconds, peak_mib}. Between lines it sleeps.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.peers import Peer, Spec
+
+
+def main() -> None:
+    """Serves until stdin ends."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints is no answer
+    say = lambda **fields: print(json.dumps(fields), file=answers, flush=True)
+
+    spec = Spec(**json.loads(sys.stdin.readline()))
+    spec = spec._replace(image=tuple(spec.image))
+    module = importlib.import_module(f"benchmarks.peers.{spec.peer}")
+    with np.load(spec.weights) as weights:
+        peer = module.make(spec, dict(weights))
+    first_s, loss = timed(peer, 1)
+    say(first_s=first_s, losses=[loss, *(timed(peer, 1)[1] for _ in range(2))])
+    for line in sys.stdin:
+        timed(peer, 1)
+        seconds, _ = timed(peer, int(line))
+        say(seconds=seconds, peak_mib=(peer.memory() or process_peak()) / 2**20)
+
+
+def timed(peer: Peer, steps: int) -> tuple[float, float]:
+    """The seconds that so many steps take, and their loss."""
+    began = time.perf_counter()
+    for _ in range(steps):
+        peer.step()
+    loss = peer.loss()
+    return time.perf_counter() - began, loss
+
+
+def process_peak() -> int:
+    """The most memory in bytes that this process has held."""
+    with contextlib.suppress(OSError):  # Linux; getrusage would give the parent's peak where that is higher
+        line = next(row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+if __name__ == "__main__":
+    main()
