@@ -61,7 +61,10 @@ def of_step(net: str, form: str, count: int) -> dict[str, Any]:
     mesh = meshes.batch_mesh(jax.devices()[:count])
     axis = meshes.BATCH if form == "pmap" else None
     classes = CLASSES.get(net, 10)
-    model, tx = models.create(net, classes, axis=axis), optim.sgd(Optim(schedule="constant", learning_rate=1e-5))
+    model, tx = (
+        models.create(net, classes, axis=axis),
+        optim.transformation(Optim(schedule="constant", learning_rate=1e-5)),
+    )
     state = step.init_state(model, tx, jax.random.key(0), jax.ShapeDtypeStruct((1, *NETS[net]), "float32"))
     state = jax.device_put(state, meshes.replicated(mesh))
     images = np.random.default_rng(0).random((BATCH, *NETS[net]), np.float32)

@@ -23,7 +23,7 @@ def make(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
     """Without dropout, which no two frameworks draw alike."""
     model = models.create(spec.net, spec.classes, dtype=spec.precision, dropout=0.0)
     rule = Optim(learning_rate=LEARNING_RATE, schedule="constant", momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
-    tx = optim.sgd(rule)
+    tx = optim.transformation(rule)
     mesh = meshes.batch_mesh(jax.devices()[:1])  # as many as the peers use
     params, stats = tree(weights, "params"), tree(weights, "stats")
     state = steps.State(jnp.int32(0), params, stats, tx.init(params), steps.zero_sums(), jnp.int32(-1))
