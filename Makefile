@@ -27,14 +27,13 @@ lint: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-# On CPU, under 15 minutes on 2 cores; PyTorch takes part if $(VENV) has it.
+# On CPU; PyTorch takes part if $(VENV) has it.
 bench: setup
 	JAX_PLATFORMS=cpu $(PY) -m benchmarks.train_step --net=resnet20
 	JAX_PLATFORMS=cpu $(PY) -m benchmarks.train_step --net=resnet50
 	JAX_PLATFORMS=cpu $(PY) -m benchmarks.train_step --net=vgg_d
 	JAX_PLATFORMS=cpu $(PY) -m benchmarks.train_step --net=lenet5_modern
 	JAX_PLATFORMS=cpu $(PY) -m benchmarks.startup
-	$(PY) -m benchmarks.scaling
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache
