@@ -11,7 +11,7 @@ import jax
 import orbax.checkpoint as ocp
 import tqdm
 
-from cnn_jax import checkpoint, data, log, mesh, models, optim, step
+from cnn_jax import checkpoint, cpu, data, log, mesh, models, optim, step
 from cnn_jax.config import Experiment, UserError, check
 
 
@@ -27,6 +27,7 @@ def run(experiment: Experiment, workdir: str | Path) -> dict[str, Any]:
     log.check_finite(experiment, folder)
     if done := log.finished(folder):
         return done
+    cpu.keep_memory()
     with jax.default_matmul_precision(experiment.train.precision):
         parts = build(experiment)  # before anything is written: a mistake leaves nothing behind
         log.claim(experiment, folder)
