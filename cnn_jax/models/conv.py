@@ -2,7 +2,6 @@
 
 import functools
 import math
-import os
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -11,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cnn_jax.config import UserError
+from cnn_jax.models import routes
 
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
@@ -19,9 +18,6 @@ Operands = tuple[jax.Array, jax.Array]
 
 _NHWC = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
 IMAGES = 16  # whose kernel gradient is taken at a time: what they hold then stays in a core's cache
-_CHOICE = os.environ.get("CNN_JAX_CONV", "")
-if _CHOICE not in ("", "xla", "fast"):
-    raise UserError(f"CNN_JAX_CONV={_CHOICE}: set it to xla (plain XLA) or fast (our routes), or unset it.")
 
 
 def convolution(
@@ -37,16 +33,14 @@ def convolution(
     precision: Any = None,
     preferred_element_type: Any = None,
 ) -> jax.Array:
-    """`lax.conv_general_dilated`: the same arguments, values (to rounding) and errors; pass it to flax's `nn.Conv`.
+    """`lax.conv_general_dilated`: the same arguments, values (to rounding) and errors; flax's `nn.Conv` takes it too.
 
     On CPU, convolutions of [N, H, W, C] with [h, w, C, O], neither grouped nor dilated, take the routes of this
-    module; they differentiate once, in reverse mode only. All others, and all on GPU and TPU, are XLA's. The
-    environment variable CNN_JAX_CONV, read at import, overrides the choice: `xla` or `fast`.
+    module; they differentiate once, in reverse mode only. All others, and all on GPU and TPU, are XLA's.
     """
     strides = tuple(window_strides)
-    fast = _CHOICE == "fast" or (not _CHOICE and jax.default_backend() == "cpu")
     fast = (
-        fast
+        routes.cpu()
         and lhs.ndim == 4
         and lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers) == _NHWC
         and all(d == 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
@@ -124,9 +118,7 @@ def _xla(x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, precision: 
     return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=_NHWC, precision=precision)
 
 
-def _scattered(
-    x: jax.Array, kernel: jax.Array, dy: jax.Array, strides: Pair, pads: Pads, precision: Any
-) -> jax.Array:
+def _scattered(x: jax.Array, kernel: jax.Array, dy: jax.Array, strides: Pair, pads: Pads, precision: Any) -> jax.Array:
     """The input gradient by one matrix product, whose columns are summed into their places."""
     # At least float32, as up to h * w of these are summed into one place.
     wide = jnp.float32 if x.dtype.itemsize < 4 else x.dtype

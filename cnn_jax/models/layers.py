@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from cnn_jax.config import UserError
 from cnn_jax.models.conv import convolution
+from cnn_jax.models.sums import add_bias, channel_sums
 
 
 def fan_in_normal(gain: float) -> Callable[..., jax.Array]:
@@ -43,9 +44,52 @@ def _as_inputs(inputs: jax.Array, *weights: jax.Array | None, **_: Any) -> list[
     return [inputs, *(w if w is None else w.astype(inputs.dtype) for w in weights)]
 
 
-# flax's, but that they compute in the dtype of what they are given: the images' dtype decides for the whole net.
-Conv = functools.partial(nn.Conv, conv_general_dilated=convolution, promote_dtype=_as_inputs)
+# flax's, but that it computes in the dtype of what it is given: the images' dtype decides for the whole net.
 Dense = functools.partial(nn.Dense, promote_dtype=_as_inputs)
+
+
+class Conv(nn.Module):
+    """flax's `nn.Conv` of images, with its arguments, but for routes on a CPU, and the dtype: that of the images.
+
+    Attributes:
+      features: maps of the output.
+      kernel_size: height and width.
+      strides: of both axes, or of each.
+      padding: SAME, VALID, or the pixels: on all sides, or (before, after) of each axis.
+      kernel_dilation: of both axes.
+      feature_group_count: towers that do not see one another's maps.
+      use_bias: whether there is one.
+      kernel_init: of the kernel, [h, w, maps of a tower, features].
+      bias_init: of the bias.
+    """
+
+    features: int
+    kernel_size: tuple[int, int]
+    strides: int | tuple[int, int] = 1
+    padding: str | int | Sequence[tuple[int, int]] = "SAME"
+    kernel_dilation: int = 1
+    feature_group_count: int = 1
+    use_bias: bool = True
+    kernel_init: Callable[..., jax.Array] = nn.initializers.lecun_normal()
+    bias_init: Callable[..., jax.Array] = nn.initializers.zeros
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] to [B, H', W', features]."""
+        shape = (*self.kernel_size, x.shape[-1] // self.feature_group_count, self.features)
+        kernel = self.param("kernel", self.kernel_init, shape)
+        y = convolution(
+            x,
+            kernel.astype(x.dtype),
+            (self.strides,) * 2 if isinstance(self.strides, int) else self.strides,
+            ((self.padding,) * 2,) * 2 if isinstance(self.padding, int) else self.padding,
+            rhs_dilation=(self.kernel_dilation,) * 2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=self.feature_group_count,
+        )
+        if not self.use_bias:
+            return y
+        return add_bias(y, self.param("bias", self.bias_init, (self.features,)).astype(x.dtype))
 
 
 class ConvUnit(nn.Module):
@@ -168,12 +212,8 @@ def _sums(a: jax.Array, b: jax.Array, group: int, axis: str | None) -> tuple[jax
     if size > local * devices or (local % size and size % local) or local * devices % size:
         raise UserError(f"bn_group={group} does not divide a batch of {local * devices} over {devices} devices")
     groups, spanned = max(1, local // size), max(1, size // local)
-    # XLA's CPU reductions read their input from memory, products too, and write nothing but the sums. Summing parts
-    # elementwise first, in one loop with the product, leaves them an eighth of it.
-    parts = math.gcd(8, size_here := min(size, local) * places) if jax.default_backend() == "cpu" else 1
-    a, b = (x.astype(jnp.float32).reshape(groups, parts, size_here // parts, -1) for x in (a, b))
-    folded = [functools.reduce(jnp.add, [x[:, i] for i in range(parts)]) for x in (a, a * b)]
-    sums = whole = jnp.stack([x.sum(1) for x in jax.lax.optimization_barrier(folded)])
+    a, b = (x.astype(jnp.float32).reshape(groups, -1, x.shape[-1]) for x in (a, b))
+    sums = whole = jnp.stack(channel_sums(a, a * b))
     if spanned > 1:
         every = jax.lax.all_gather(sums, axis).reshape(-1, spanned, *sums.shape).sum(1)
         whole = every[jax.lax.axis_index(axis) // spanned]
@@ -238,7 +278,7 @@ class TableConv(nn.Module):
         dense = jnp.zeros((*self.kernel, x.shape[-1], len(self.table)), x.dtype)
         dense = dense.at[:, :, jnp.array(inputs), jnp.array(outputs)].set(kernels.astype(x.dtype))
         y = convolution(x, dense, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-        return y + bias.astype(x.dtype)[None, None, None]
+        return add_bias(y, bias.astype(x.dtype))
 
 
 def widened(x: jax.Array, channels: int, stride: int) -> jax.Array:
