@@ -154,7 +154,8 @@ def changed(run: Experiment, paper: Experiment) -> Experiment:
     given = [f"data.dir={FLAGS.data_dir}"] if FLAGS.data_dir else []
     run = override(run, [*given, f"train.parallel={FLAGS.parallel}", *FLAGS.set])
     # How often a run is logged, or how it is compiled, changes none of its numbers.
-    harmless = (*PLACE, "seed", "model.scan_from", "train.log_every", "train.eval_every", "train.save_every")
+    compiled = ("model.scan_from", "model.remat")
+    harmless = (*PLACE, "seed", *compiled, "train.log_every", "train.eval_every", "train.save_every")
     return dataclasses.replace(run, deviations=(*run.deviations, *differences(paper, run, harmless)))
 
 
