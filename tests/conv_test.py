@@ -13,7 +13,7 @@ import pytest
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from cnn_jax.models.conv import convolution
+from cnn_jax.models.conv import IMAGES, convolution
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 on_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere every convolution is XLA's")
@@ -86,6 +86,15 @@ def takes_a_route(*arguments, **options):
 def test_value_and_gradients_are_those_of_xla(case):
     *shape, stride, padding = case
     x, kernel = operands(*shape)
+    got = value_and_gradients(convolution, x, kernel, stride, padding)
+    assert_close(got, value_and_gradients(lax.conv_general_dilated, x, kernel, stride, padding), 2e-6)
+
+
+@pytest.mark.parametrize("name", ["3x3", "3x3_strided_odd", "7x7_strided"])
+def test_kernel_gradients_of_many_images_are_sums_over_parts_of_them(name):
+    """The last part is a smaller one."""
+    *shape, stride, padding = CASES[name]
+    x, kernel = operands(*shape, batch=IMAGES + 3)
     got = value_and_gradients(convolution, x, kernel, stride, padding)
     assert_close(got, value_and_gradients(lax.conv_general_dilated, x, kernel, stride, padding), 2e-6)
 
