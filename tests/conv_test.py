@@ -110,8 +110,17 @@ def test_bfloat16_stays_bfloat16_and_is_as_close_to_float32_as_xla(name):
     assert_close([a.astype(jnp.float32) for a in got], want, 2**-8)
 
 
+@pytest.mark.parametrize("groups", [2, 4])
+def test_towers_are_convolutions_of_their_own(groups):
+    x, kernel = operands(7, 6, 8, 3, features=12)
+    arguments = x, kernel[:, :, : 8 // groups], 2, ((1, 0), (1, 1))
+    got = value_and_gradients(convolution, *arguments, feature_group_count=groups)
+    want = value_and_gradients(lax.conv_general_dilated, *arguments, feature_group_count=groups)
+    assert_close(got, want, 2e-6)
+
+
 FALL_THROUGH = {
-    "grouped": ((2, 6, 6, 4), (3, 3, 2, 6), dict(feature_group_count=2)),
+    "depthwise": ((2, 6, 6, 6), (3, 3, 1, 6), dict(feature_group_count=6)),
     "batch_grouped": ((4, 6, 6, 4), (3, 3, 4, 6), dict(batch_group_count=2)),
     "atrous": ((2, 6, 6, 4), (3, 3, 4, 6), dict(rhs_dilation=(2, 2))),
     "transposed": ((2, 6, 6, 4), (3, 3, 4, 6), dict(lhs_dilation=(2, 2))),
