@@ -45,7 +45,20 @@ def transformation(optim: Optim) -> optax.GradientTransformationExtraArgs:
     if optim.filter_rms:
         chain.append(renormalise_filters(optim.filter_rms))
     # The extra argument is for warm-up; optax.chain passes it on to those that take it.
-    return optax.with_extra_args_support(optax.chain(*chain))
+    return _fenced(optax.with_extra_args_support(optax.chain(*chain)))
+
+
+def _fenced(tx: optax.GradientTransformationExtraArgs) -> optax.GradientTransformationExtraArgs:
+    """The same, its arithmetic kept out of what makes the gradients.
+
+    On a CPU, XLA moves the sum with weight decay into the matrix product that gives a gradient, and for that writes
+    the decay of each weight to memory first: a pass over them all for each term of the update.
+    """
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple:
+        return tx.update(jax.lax.optimization_barrier(updates), state, params, **extra)
+
+    return optax.GradientTransformationExtraArgs(tx.init, update) if jax.default_backend() == "cpu" else tx
 
 
 class ScheduledState(NamedTuple):

@@ -12,7 +12,7 @@ import jax
 import orbax.checkpoint as ocp
 import tqdm
 
-from cnn_jax import checkpoint, data, log, mesh, models, optim, step, together
+from cnn_jax import checkpoint, cpu, data, log, mesh, models, optim, step, together
 from cnn_jax.config import Experiment, UserError, check
 
 
@@ -52,6 +52,7 @@ def run_seeds(experiment: Experiment, seeds: Sequence[int], workdir: str | Path)
 def _train(runs: dict[Experiment, Path], until: int) -> dict[int, UserError]:
     """Trains runs that differ in their seed alone to the step `until`; returns what ended some before."""
     first, *_ = runs
+    cpu.keep_memory()
     with jax.default_matmul_precision(first.train.precision), contextlib.ExitStack() as stack:
         parts = build(first, seeds=[run.seed for run in runs])  # before any writing: a mistake leaves nothing behind
         for run, folder in runs.items():

@@ -185,7 +185,7 @@ def test_a_batch_split_over_eight_devices_gives_what_one_device_gives(name, para
     assert_close(got, want, 2e-6)
 
 
-@pytest.mark.parametrize(("choice", "said"), [("xla", "False"), ("fast", "True"), ("quick", "CNN_JAX_CONV=quick")])
+@pytest.mark.parametrize(("choice", "said"), [("xla", "False"), ("cpu", "True"), ("quick", "CNN_JAX_ROUTES=quick")])
 def test_the_environment_overrides_the_choice(choice, said):
     code = (
         "import jax, jax.numpy as jnp; from cnn_jax.models.conv import convolution as c;"
@@ -193,6 +193,6 @@ def test_the_environment_overrides_the_choice(choice, said):
         "run = lambda x, k: c(x, k, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'));"
         "print('custom_vjp' in str(jax.make_jaxpr(run)(x, k)))"
     )
-    environment = os.environ | {"CNN_JAX_CONV": choice, "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {"CNN_JAX_ROUTES": choice, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert said in done.stdout + done.stderr

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.peers import LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, Peer, Spec, jax_memory, tree
+from cnn_jax import cpu, models, optim
 from cnn_jax import mesh as meshes
-from cnn_jax import models, optim
 from cnn_jax import step as steps
 from cnn_jax.config import Optim
 
@@ -21,6 +21,7 @@ FEED = types.SimpleNamespace(
 
 def make(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
     """Without dropout, which no two frameworks draw alike."""
+    cpu.keep_memory()  # as train.run does
     model = models.create(spec.net, spec.classes, dtype=spec.precision, dropout=0.0)
     rule = Optim(learning_rate=LEARNING_RATE, schedule="constant", momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
     tx = optim.transformation(rule)

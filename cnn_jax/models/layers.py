@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from cnn_jax.config import UserError
 from cnn_jax.models.conv import convolution
+from cnn_jax.models.sums import add_bias, channel_sums
 
 
 def fan_in_normal(gain: float) -> Callable[..., jax.Array]:
@@ -43,9 +44,52 @@ def _as_inputs(inputs: jax.Array, *weights: jax.Array | None, **_: Any) -> list[
     return [inputs, *(w if w is None else w.astype(inputs.dtype) for w in weights)]
 
 
-# flax's, but that they compute in the dtype of what they are given: the images' dtype decides for the whole net.
-Conv = functools.partial(nn.Conv, conv_general_dilated=convolution, promote_dtype=_as_inputs)
+# flax's, but that it computes in the dtype of what it is given: the images' dtype decides for the whole net.
 Dense = functools.partial(nn.Dense, promote_dtype=_as_inputs)
+
+
+class Conv(nn.Module):
+    """flax's `nn.Conv` of images, with its arguments, but for routes on a CPU, and the dtype: that of the images.
+
+    Attributes:
+      features: maps of the output.
+      kernel_size: height and width.
+      strides: of both axes, or of each.
+      padding: SAME, VALID, or the pixels: on all sides, or (before, after) of each axis.
+      kernel_dilation: of both axes.
+      feature_group_count: towers that do not see one another's maps.
+      use_bias: whether there is one.
+      kernel_init: of the kernel, [h, w, maps of a tower, features].
+      bias_init: of the bias.
+    """
+
+    features: int
+    kernel_size: tuple[int, int]
+    strides: int | tuple[int, int] = 1
+    padding: str | int | Sequence[tuple[int, int]] = "SAME"
+    kernel_dilation: int = 1
+    feature_group_count: int = 1
+    use_bias: bool = True
+    kernel_init: Callable[..., jax.Array] = nn.initializers.lecun_normal()
+    bias_init: Callable[..., jax.Array] = nn.initializers.zeros
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] to [B, H', W', features]."""
+        shape = (*self.kernel_size, x.shape[-1] // self.feature_group_count, self.features)
+        kernel = self.param("kernel", self.kernel_init, shape)
+        y = convolution(
+            x,
+            kernel.astype(x.dtype),
+            (self.strides,) * 2 if isinstance(self.strides, int) else self.strides,
+            ((self.padding,) * 2,) * 2 if isinstance(self.padding, int) else self.padding,
+            rhs_dilation=(self.kernel_dilation,) * 2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=self.feature_group_count,
+        )
+        if not self.use_bias:
+            return y
+        return add_bias(y, self.param("bias", self.bias_init, (self.features,)).astype(x.dtype))
 
 
 class ConvUnit(nn.Module):
@@ -105,13 +149,48 @@ class BatchNorm(nn.Module):
         var = self.variable("batch_stats", "var", jnp.ones, (channels,))
         if not train:
             return _scaled(x, mean.value[None], var.value[None], scale, bias, self.epsilon)
-        group_mean, group_var = group_moments(x, self.group, self.axis)
+        y, group_mean, group_var = normalise(x, scale, bias, self.group, self.axis, self.epsilon)
         if not self.is_initializing():
             images = self.group or len(x) * (jax.lax.axis_size(self.axis) if self.axis else 1)
             values = images * math.prod(x.shape[1:-1])
             for average, batch in ((mean, group_mean), (var, group_var * (values / max(1, values - 1)))):
                 average.value = self.momentum * average.value + (1 - self.momentum) * batch.mean(0)
-        return _scaled(x, group_mean, group_var, scale, bias, self.epsilon)
+        return y
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def normalise(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, group: int, axis: str | None, epsilon: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """x [B, ..., C] normalised by its groups' own moments, and these: mean and variance [groups, C] float32.
+
+    Through the moments that it returns no gradient flows; it differentiates once, in reverse mode only: the gradient
+    is Algorithm 1's in closed form, which keeps nothing of x's size but x. Arguments and errors are `group_moments`'.
+    """
+    return _normalise(x, scale, bias, group, axis, epsilon)[0]
+
+
+def _normalise(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, group: int, axis: str | None, epsilon: float
+) -> tuple[tuple, tuple]:
+    mean, var = group_moments(x, group, axis)
+    return (_scaled(x, mean, var, scale, bias, epsilon), mean, var), (x, scale, mean, var)
+
+
+def _normalise_back(group: int, axis: str | None, epsilon: float, saved: tuple, cotangents: tuple) -> tuple:
+    x, scale, mean, var = saved
+    dy, *_ = cotangents
+    here, whole, values = _sums(dy, x, group, axis)
+    inverse = jax.lax.rsqrt(var + epsilon)
+    dbias, dscale = here[0], (here[1] - mean * here[0]) * inverse
+    # dx = scale / deviation (dy - mean(dy) - x^ mean(dy x^)), x^ being the normalised x, as a dy + b x + c
+    of_dy = scale[None] * inverse
+    of_x = -of_dy * jnp.square(inverse) * (whole[1] - mean * whole[0]) / values
+    rest = -of_dy * whole[0] / values - of_x * mean
+    return _linear((dy, of_dy), (x, of_x), offset=rest), dscale.sum(0), dbias.sum(0)
+
+
+normalise.defvjp(_normalise, _normalise_back)
 
 
 def group_moments(x: jax.Array, group: int, axis: str | None = None) -> tuple[jax.Array, jax.Array]:
@@ -120,19 +199,25 @@ def group_moments(x: jax.Array, group: int, axis: str | None = None) -> tuple[ja
     With an axis name, x is one device's part of the batch, and a group may span several devices; a device
     then has one row, its own group's. Raises UserError if the group does not divide the batch.
     """
-    local, places, channels = x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1]
+    _, sums, values = _sums(x, x, group, axis)
+    mean, square = sums / values
+    return mean, jnp.maximum(square - jnp.square(mean), 0.0)
+
+
+def _sums(a: jax.Array, b: jax.Array, group: int, axis: str | None) -> tuple[jax.Array, jax.Array, int]:
+    """Of a and of a * b [B, ..., C]: their sums by groups [2, groups, C] on this device and on all, and of how many."""
+    local, places = a.shape[0], math.prod(a.shape[1:-1])
     devices = jax.lax.axis_size(axis) if axis else 1
     size = group or local * devices
     if size > local * devices or (local % size and size % local) or local * devices % size:
         raise UserError(f"bn_group={group} does not divide a batch of {local * devices} over {devices} devices")
     groups, spanned = max(1, local // size), max(1, size // local)
-    values = x.astype(jnp.float32).reshape(groups, -1, channels)
-    sums = jnp.stack([values.sum(1), jnp.square(values).sum(1)])
+    a, b = (x.astype(jnp.float32).reshape(groups, -1, x.shape[-1]) for x in (a, b))
+    sums = whole = jnp.stack(channel_sums(a, a * b))
     if spanned > 1:
         every = jax.lax.all_gather(sums, axis).reshape(-1, spanned, *sums.shape).sum(1)
-        sums = every[jax.lax.axis_index(axis) // spanned]
-    mean, square = sums / (size * places)
-    return mean, jnp.maximum(square - jnp.square(mean), 0.0)
+        whole = every[jax.lax.axis_index(axis) // spanned]
+    return sums, whole, size * places
 
 
 def _scaled(
@@ -140,9 +225,25 @@ def _scaled(
 ) -> jax.Array:
     """(x - mean) / sqrt(var + epsilon) * scale + bias, with a row of mean and var for each group of x."""
     factor = scale[None] * jax.lax.rsqrt(var + epsilon)
-    offset = bias[None] - mean * factor
-    grouped = x.reshape(len(mean), -1, x.shape[-1]).astype(factor.dtype)
-    return (grouped * factor[:, None] + offset[:, None]).reshape(x.shape).astype(x.dtype)
+    return _linear((x, factor), offset=bias[None] - mean * factor)
+
+
+def _linear(*terms: tuple[jax.Array, jax.Array], offset: jax.Array) -> jax.Array:
+    """The sum of each x [B, ..., C] times its factor [groups, C], and the offset [groups, C]; of the x's dtype."""
+    # Without the fence XLA computes the factors anew for each element.
+    factors, offset = jax.lax.optimization_barrier(([factor for _, factor in terms], offset))
+    x = terms[0][0]
+    spread = lambda row: row.reshape(len(row), *[1] * (x.ndim - 1), -1)
+    total = spread(offset)
+    for (each, _), factor in zip(terms, factors, strict=True):
+        total += _by_groups(each, len(offset)) * spread(factor)
+    return total.reshape(x.shape).astype(x.dtype)
+
+
+def _by_groups(x: jax.Array, groups: int) -> jax.Array:
+    """[B, ..., C] as [groups, B / groups, ..., C] float32."""
+    # Places stay apart: where dimensions are joined, XLA's CPU loops divide for each element's index.
+    return x.reshape(groups, -1, *x.shape[1:]).astype(jnp.float32)
 
 
 class TableConv(nn.Module):
@@ -177,7 +278,7 @@ class TableConv(nn.Module):
         dense = jnp.zeros((*self.kernel, x.shape[-1], len(self.table)), x.dtype)
         dense = dense.at[:, :, jnp.array(inputs), jnp.array(outputs)].set(kernels.astype(x.dtype))
         y = convolution(x, dense, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-        return y + bias.astype(x.dtype)[None, None, None]
+        return add_bias(y, bias.astype(x.dtype))
 
 
 def widened(x: jax.Array, channels: int, stride: int) -> jax.Array:

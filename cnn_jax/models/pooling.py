@@ -1,13 +1,17 @@
 """Pooling, LeNet-5's trainable subsampling and sizes that round up among it, and the arithmetic of sizes."""
 
+import functools
 from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cnn_jax.models import routes
+
 Window = tuple[int, int, int]  # kernel, stride, padding of both ends together
 Padding = str | Sequence[tuple[int, int]]
+Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
 class MaxPool(nn.Module):
@@ -22,7 +26,7 @@ class MaxPool(nn.Module):
         """[B, H, W, C] to [B, H', W', C]."""
         if self.padding == "CEIL":
             return max_pool_ceil(x, self.window, self.stride)
-        return nn.max_pool(x, (self.window, self.window), (self.stride, self.stride), self.padding)
+        return max_pool(x, self.window, self.stride, self.padding)
 
 
 class AvgPool(nn.Module):
@@ -74,7 +78,53 @@ def max_pool_ceil(x: jax.Array, window: int, stride: int) -> jax.Array:
     So Krizhevsky's and Caffe's layers round; XLA's VALID rounds down. window >= stride.
     """
     over = [(0, -(size - window) % stride) for size in x.shape[1:3]]
-    return nn.max_pool(x, (window, window), (stride, stride), over)
+    return max_pool(x, window, stride, over)
+
+
+def max_pool(x: jax.Array, window: int, stride: int, padding: Padding = "VALID") -> jax.Array:
+    """flax's max pooling of [B, H, W, C]; on CPU by other routes, which differentiate in reverse mode only."""
+    if not routes.cpu():
+        return nn.max_pool(x, (window, window), (stride, stride), padding)
+    if isinstance(padding, str):
+        padding = jax.lax.padtype_to_pads(x.shape[1:3], (window, window), (stride, stride), padding)
+    return _max_pool(x, window, stride, tuple((int(before), int(after)) for before, after in padding))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _max_pool(x: jax.Array, window: int, stride: int, padding: Pads) -> jax.Array:
+    return functools.reduce(jnp.maximum, _taps(x, window, stride, padding, -jnp.inf))
+
+
+def _max_pool_forward(x: jax.Array, window: int, stride: int, padding: Pads) -> tuple[jax.Array, tuple]:
+    y = _max_pool(x, window, stride, padding)
+    return y, (x, y)
+
+
+def _max_pool_back(window: int, stride: int, padding: Pads, saved: tuple, dy: jax.Array) -> tuple[jax.Array]:
+    # XLA's own looks for the maxima again with their places at its side, five arrays in all, and then scatters.
+    x, y = saved
+    taps = _taps(x, window, stride, padding, -jnp.inf)
+    first = jnp.full(y.shape, len(taps), jnp.int16)  # the tap that has the maximum; as in XLA's, the first of equals
+    for place in reversed(range(len(taps))):
+        first = jnp.where(taps[place] == y, jnp.int16(place), first)
+    first = jax.lax.optimization_barrier(first)
+    # At least float32, as several windows' are summed into one place.
+    dy = dy.astype(jnp.promote_types(dy.dtype, jnp.float32))
+    parts = [jnp.where(first == place, dy, jnp.zeros((), dy.dtype)) for place in range(len(taps))]
+    places = lambda x: _taps(x, window, stride, padding, 0.0)
+    (dx,) = jax.linear_transpose(places, jax.ShapeDtypeStruct(x.shape, dy.dtype))(parts)
+    # Fenced, or each of its readers would sum the windows anew.
+    return (jax.lax.optimization_barrier(dx.astype(x.dtype)),)
+
+
+_max_pool.defvjp(_max_pool_forward, _max_pool_back)
+
+
+def _taps(x: jax.Array, window: int, stride: int, padding: Pads, outside: float) -> list[jax.Array]:
+    """What each place of the window sees of x, padded with `outside`: window^2 arrays [B, H', W', C], row by row."""
+    x = jax.lax.pad(x, jnp.asarray(outside, x.dtype), ((0, 0, 0), (*padding[0], 0), (*padding[1], 0), (0, 0, 0)))
+    rows, columns = x.shape[1] - window + 1, x.shape[2] - window + 1
+    return [x[:, i : i + rows : stride, j : j + columns : stride] for i in range(window) for j in range(window)]
 
 
 def avg_pool(

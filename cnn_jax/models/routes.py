@@ -1,0 +1,20 @@
+"""Whether layers take this library's routes for a CPU, or leave all to XLA: the one place that chooses.
+
+The routes: convolution (`conv.py`), maxima's gradient (`pooling.py`), sums over all but the channels (`sums.py`). What
+each is worth: benchmarks/README.md.
+"""
+
+import os
+
+import jax
+
+from cnn_jax.config import UserError
+
+_CHOICE = os.environ.get("CNN_JAX_ROUTES", "")
+if _CHOICE not in ("", "xla", "cpu"):
+    raise UserError(f"CNN_JAX_ROUTES={_CHOICE}: set it to xla (plain XLA) or cpu (our routes), or unset it.")
+
+
+def cpu() -> bool:
+    """Whether ours are taken: on a CPU. CNN_JAX_ROUTES=xla or cpu, read at import, says otherwise."""
+    return _CHOICE == "cpu" or (not _CHOICE and jax.default_backend() == "cpu")
