@@ -23,7 +23,7 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 
 from benchmarks.result import aligned, spread, tell
 from cnn_jax import checkpoint, data, log, models, train
@@ -40,6 +40,7 @@ def main(argv: list[str]) -> None:
     """Times each net, and prints the table and a line of JSON each."""
     if unknown := [*argv[1:], *(net for net in FLAGS.nets if net not in models.MODELS)]:
         sys.exit(f"epoch.py: {unknown[0]}: no such net")
+    logging.set_verbosity(logging.WARNING)  # of the libraries, as a launch does
     lines = [("net", "images", "epoch, images/s", "(min - max)", "bare step", "epoch/bare", "evaluation s", "saving s")]
     results = []
     for net in FLAGS.nets:
