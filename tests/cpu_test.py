@@ -38,9 +38,8 @@ def test_flags_are_added_to_what_the_user_set(machine):
 
 
 def test_a_flag_that_the_user_set_stays(machine):
-    said = chosen(XLA_FLAGS="--xla_cpu_use_onednn=false")
-    assert said.startswith("--xla_cpu_use_onednn=false ") and said.count("xla_cpu_use_onednn") == 1
-    assert said.count("--") == len(cpu.FLAGS)
+    for said in ("--xla_cpu_experimental_ynn_fusion_type=", "--a=b --xla_cpu_experimental_ynn_fusion_type= --c=d"):
+        assert chosen(XLA_FLAGS=said) == said
 
 
 @pytest.mark.parametrize("kind, jaxlib", [("arm64", "0.12.0"), ("x86_64", "0.9.2"), ("x86_64", "0.13.0")])
@@ -48,6 +47,16 @@ def test_elsewhere_nothing_is_added(machine, kind, jaxlib):
     machine(kind, jaxlib)
     assert chosen() is None
     assert chosen(XLA_FLAGS="--a=b") == "--a=b"
+    assert cpu.compiler_options(10**6, {}) == {}
+
+
+def test_long_runs_have_onednn_unless_the_user_says_so(machine):
+    assert cpu.compiler_options(cpu.LONG - 1, {}) == {}
+    assert cpu.compiler_options(cpu.LONG, {}) == cpu.compiler_options(cpu.LONG, {"XLA_FLAGS": OURS}) == cpu.ONEDNN
+    assert cpu.compiler_options(cpu.LONG, {"XLA_FLAGS": "--xla_cpu_use_onednn=false"}) == {}
+    machine(jaxlib="0.10.2")
+    assert cpu.compiler_options(cpu.LONG, {}) == {}
+    assert chosen() == OURS
 
 
 def run(code):
@@ -56,17 +65,23 @@ def run(code):
     return done.stdout.split()
 
 
-@pytest.mark.skipif(not x86, reason="oneDNN is for x86")
-@pytest.mark.skipif(metadata.version("jaxlib").startswith(("0.10.", "0.11.")), reason="this XLA has no oneDNN")
-def test_importing_us_gives_convolutions_and_both_gradients_to_onednn():
+@pytest.mark.skipif(not x86, reason="the flags are for x86")
+def test_the_flags_and_options_reach_convolutions_and_both_gradients():
+    """Without flags they are YNNPACK's, with them XLA's own, with the options oneDNN's, if it is there."""
     code = """if 1:
+        import os
         import cnn_jax.models.conv as c, jax
+        from cnn_jax import cpu
         f = lambda x, k: c.convolution(x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
         x, k = (jax.ShapeDtypeStruct(shape, "float32") for shape in ((8, 14, 14, 32), (3, 3, 32, 32)))
         both = lambda x, k: jax.vjp(f, x, k)[1](f(x, k))
-        print(jax.jit(both).lower(x, k).compile().as_text().count('custom_call_target="__onednn$convolution"'))
+        for steps in (1, cpu.LONG):
+            options = cpu.compiler_options(steps)
+            text = jax.jit(both, compiler_options=options).lower(x, k).compile().as_text()
+            ynn, onednn = text.count("__ynn_fusion"), text.count('custom_call_target="__onednn$convolution"')
+            print(ynn, 3 if onednn == 3 or not options else onednn)
     """
-    assert run(code) == ["3"]
+    assert run(code) == ["0", "3"] * 2
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="for glibc")
