@@ -33,6 +33,7 @@ bench: setup
 	JAX_PLATFORMS=cpu $(PY) -m benchmarks.train_step --net=resnet50
 	JAX_PLATFORMS=cpu $(PY) -m benchmarks.train_step --net=vgg_d
 	JAX_PLATFORMS=cpu $(PY) -m benchmarks.train_step --net=lenet5_modern
+	JAX_PLATFORMS=cpu $(PY) -m benchmarks.seeds
 	JAX_PLATFORMS=cpu $(PY) -m benchmarks.startup
 
 clean:

@@ -23,8 +23,8 @@ class Form(NamedTuple):
 def form(make: Callable[[jax.Array], Step], keys: Sequence[jax.Array], platform: str) -> Form:
     """The way that is fastest on the platform, of step.train_step's steps; make(key) gives that of one seed.
 
-    As benchmarks/seeds.py shows: on CPU a vmapped convolution, whose kernels differ from seed to seed, takes many times
-    as long as so many convolutions. On GPU and TPU, where small nets leave most of the chip idle: not measured.
+    As benchmarks/seeds.py shows: on CPU vmapped convolutions, whose kernels differ from seed to seed, take up to three
+    times as long as one after another. On GPU and TPU, where small nets leave most of the chip idle: not measured.
     """
     return (unrolled if platform == "cpu" else stacked)(make, keys)
 

@@ -35,7 +35,9 @@ def run_seeds(
     """Trains the run with each of the seeds, all in one program; returns by seed what `run` does, or would raise.
 
     Each seed's files and, but for rounding, numbers are those of its run alone. One whose loss is not finite ends, and
-    the others go on. Those that stand at an earlier checkpoint than others first catch up.
+    the others go on. Those that stand at an earlier checkpoint than others first catch up. In metrics.jsonl step_time
+    is that of all seeds' step, images_per_s counts the images of the one.
+
     profiled: so many steps are traced, once they take as long as they will (`profile.traced`).
     Raises UserError for whatever stops them all.
     """
