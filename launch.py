@@ -43,6 +43,7 @@ flags.DEFINE_multi_string(
     "set", [], "Another value for one field, for example optim.learning_rate=0.05. May be repeated."
 )
 flags.DEFINE_integer("seeds", 1, "Train each run with the seeds 0 to N - 1.", lower_bound=1)
+flags.DEFINE_bool("together", False, "Train the seeds of a run at once, in one program; numbers differ by rounding.")
 flags.DEFINE_string("workdir", None, "Where the runs are written. Default: runs/<study>/<preset>-<data>.")
 flags.DEFINE_enum(
     "parallel", "jit", ["jit", "pmap"], "How a step is spread over the devices: jit over a mesh, or pmap."
@@ -154,7 +155,8 @@ def changed(run: Experiment, paper: Experiment) -> Experiment:
     given = [f"data.dir={FLAGS.data_dir}"] if FLAGS.data_dir else []
     run = override(run, [*given, f"train.parallel={FLAGS.parallel}", *FLAGS.set])
     # How often a run is logged, or how it is compiled, changes none of its numbers.
-    harmless = (*PLACE, "seed", "model.scan_from", "train.log_every", "train.eval_every", "train.save_every")
+    compiled = ("model.scan_from", "model.remat")
+    harmless = (*PLACE, "seed", *compiled, "train.log_every", "train.eval_every", "train.save_every")
     return dataclasses.replace(run, deviations=(*run.deviations, *differences(paper, run, harmless)))
 
 
@@ -164,6 +166,8 @@ def chosen(whole: Study) -> list[Experiment]:
 
     if not whole.runs:
         raise UserError(f"{whole.name} trains nothing: it counts in seconds")
+    if FLAGS.together and FLAGS.seeds == 1:
+        raise UserError("--together: wants several seeds, for example --seeds=4")
     names = fnmatch.filter(whole.runs, FLAGS.run)
     if not names:
         raise UserError(f"--run={FLAGS.run}: no such run in {whole.name}; {nearest(FLAGS.run, whole.runs)}")
@@ -185,25 +189,32 @@ def workdir() -> Path:
 
 
 def train(whole: Study) -> None:
-    """Trains the chosen runs one by one and ends with the report; a run that fails does not stop the others."""
+    """Trains the chosen runs one by one and ends with the report; a run that fails does not stop the others.
+
+    With --together, the seeds of a run are trained at once.
+    """
     runs, folder = chosen(whole), workdir()
+    size = FLAGS.seeds if FLAGS.together else 1  # runs come with each seed after the other
     from cnn_jax import log
     from cnn_jax import train as training
 
     for run in runs:  # a mistake in the last run is told before the first one starts
         log.check(run, log.run_folder(run, folder))
-        training.ingredients(run)
+        training.ingredients(run, seeds=size)
     write_study(whole, folder)
-    failed = []
-    for number, run in enumerate(runs, start=1):
-        began = time.perf_counter()
+    failed = {}  # in order; what ended several seeds is told once
+    for first in range(0, len(runs), size):
+        seeds, began = [run.seed for run in runs[first : first + size]], time.perf_counter()
         try:
-            found = f"test error {training.run(run, folder)['error']:.2%}"
+            found = training.run_seeds(runs[first], seeds, folder)
         except UserError as e:
-            failed.append(e)
-            found = f"failed: {e}"
-        took = time.perf_counter() - began
-        print(f"[{number}/{len(runs)}] {run.name} seed {run.seed}: {found} ({took:.0f} s)", flush=True)
+            found = dict.fromkeys(seeds, e)
+        took = f"{time.perf_counter() - began:.0f} s" + (f", {size} together" if FLAGS.together else "")
+        for number, (seed, end) in enumerate(found.items(), start=first + 1):
+            if isinstance(end, UserError):
+                failed[end] = None
+            words = f"failed: {end}" if isinstance(end, UserError) else f"test error {end['error']:.2%}"
+            print(f"[{number}/{len(runs)}] {runs[first].name} seed {seed}: {words} ({took})", flush=True)
     report(folder)
     if failed:
         raise UserError("; ".join(map(str, failed)))
@@ -213,7 +224,7 @@ def count(whole: Study) -> None:
     """Counts what a study's stacks of convolutions cost, and ends with the report."""
     from cnn_jax import log, summary
 
-    for flag in ("run", "data", "data_dir", "set", "seeds", "parallel"):
+    for flag in ("run", "data", "data_dir", "set", "seeds", "together", "parallel"):
         if FLAGS[flag].present:
             raise UserError(f"--{flag}: {whole.name} trains nothing, and takes no such flag")
     counts = [dataclasses.asdict(stack) | summary.of_stack(stack) for stack in whole.stacks]
@@ -264,7 +275,7 @@ def told(data: Data) -> str:
 def command() -> str:
     """The command that makes the whole study with these flags: less --run, which chooses some of it."""
     words = ["python", "launch.py"]
-    for name in ("experiment", "preset", "data", "data_dir", "set", "seeds", "workdir", "parallel"):
+    for name in ("experiment", "preset", "data", "data_dir", "set", "seeds", "together", "workdir", "parallel"):
         if FLAGS[name].present:
             values = FLAGS[name].value if name == "set" else [FLAGS[name].value]
             words += [f"--{name}={value}" for value in values]

@@ -27,6 +27,12 @@ def manager(folder: Path) -> ocp.CheckpointManager:
     return ocp.CheckpointManager((folder / "checkpoints").resolve(), options=options)
 
 
+def newest(folder: Path) -> int:
+    """The step of the newest checkpoint in folder/checkpoints, read or not; 0: there is none."""
+    saved = folder / "checkpoints"
+    return max(ocp.utils.checkpoint_steps(saved), default=0) if saved.exists() else 0
+
+
 def save(checkpoints: ocp.CheckpointManager, state: State, error: float | None) -> None:
     """Starts saving the state under its step, with the evaluation's error (0 to 1); None: not evaluated here."""
     metrics = {"error": math.inf if error is None else error}  # what was not evaluated is never the best

@@ -49,13 +49,14 @@ def check(experiment: Experiment, folder: Path) -> None:
         )
 
 
-def check_finite(experiment: Experiment, folder: Path) -> None:
-    """Raises UserError if the folder holds a run that ended with a loss not finite."""
-    if (seen := events(folder)) and seen[-1]["event"] == "nan":
-        raise UserError(
-            f"{folder}: the loss was not finite at step {seen[-1]['step']}, and would be again; start in another"
-            f" --workdir with a lower rate than --set optim.learning_rate={experiment.optim.learning_rate:g}"
-        )
+def stopped(experiment: Experiment, folder: Path) -> UserError | None:
+    """What is to be said of a run that ended with a loss not finite, else None."""
+    if not (seen := events(folder)) or seen[-1]["event"] != "nan":
+        return None
+    return UserError(
+        f"{folder}: the loss was not finite at step {seen[-1]['step']}, and would be again; start in another"
+        f" --workdir with a lower rate than --set optim.learning_rate={experiment.optim.learning_rate:g}"
+    )
 
 
 def claim(experiment: Experiment, folder: Path) -> None:

@@ -1,17 +1,18 @@
 """run(experiment, workdir): one training run from its configuration to its files, continued where it was cut off."""
 
+import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
 import tqdm
 
-from cnn_jax import checkpoint, cpu, data, log, mesh, models, optim, step
+from cnn_jax import checkpoint, cpu, data, log, mesh, models, optim, step, together
 from cnn_jax.config import Experiment, UserError, check
 
 
@@ -22,20 +23,48 @@ def run(experiment: Experiment, workdir: str | Path) -> dict[str, Any]:
     from its last checkpoint, bit for bit as if it had not been. Raises UserError for a mistake in the
     configuration, a folder that holds another one, data that is not prepared, or a loss that is not finite.
     """
-    folder = log.run_folder(experiment, workdir)
-    log.check(experiment, folder)
-    log.check_finite(experiment, folder)
-    if done := log.finished(folder):
-        return done
+    found = run_seeds(experiment, [experiment.seed], workdir)[experiment.seed]
+    if isinstance(found, UserError):
+        raise found
+    return found
+
+
+def run_seeds(experiment: Experiment, seeds: Sequence[int], workdir: str | Path) -> dict[int, dict | UserError]:
+    """Trains the run with each of the seeds, all in one program; returns by seed what `run` does, or would raise.
+
+    Each seed's files and, but for rounding, numbers are those of its run alone. One whose loss is not finite ends, and
+    the others go on. Those that stand at an earlier checkpoint than others first catch up.
+    Raises UserError for whatever stops them all.
+    """
+    runs = {seed: replace(experiment, seed=seed) for seed in seeds}
+    folders = {seed: log.run_folder(one, workdir) for seed, one in runs.items()}
+    for seed, folder in folders.items():
+        log.check(runs[seed], folder)
+    failed = {seed: e for seed, folder in folders.items() if (e := log.stopped(runs[seed], folder))}
+    left = lambda: [seed for seed in runs if seed not in failed and not log.finished(folders[seed])]  # noqa: E731
+    while stands := {seed: checkpoint.newest(folders[seed]) for seed in left()}:
+        least = min(stands.values())
+        until = min((step for step in stands.values() if step > least), default=experiment.train.steps)
+        failed |= _train({runs[seed]: folders[seed] for seed in stands if stands[seed] == least}, until)
+    return {seed: failed.get(seed) or log.finished(folder) for seed, folder in folders.items()}
+
+
+def _train(runs: dict[Experiment, Path], until: int) -> dict[int, UserError]:
+    """Trains runs that differ in their seed alone to the step `until`; returns what ended some before."""
+    first, *_ = runs
     cpu.keep_memory()
-    with jax.default_matmul_precision(experiment.train.precision):
-        parts = build(experiment)  # before anything is written: a mistake leaves nothing behind
-        log.claim(experiment, folder)
-        with checkpoint.manager(folder) as checkpoints:
-            state = checkpoint.restore(checkpoints, parts.state) or parts.state
-            with log.opened(experiment, folder, int(state.step)) as (write, bar):
-                _loop(experiment, parts, state, checkpoints, write, bar)
-    return log.finished(folder)
+    with jax.default_matmul_precision(first.train.precision), contextlib.ExitStack() as stack:
+        parts = build(first, seeds=[run.seed for run in runs])  # before any writing: a mistake leaves nothing behind
+        for run, folder in runs.items():
+            log.claim(run, folder)
+        saved = [stack.enter_context(checkpoint.manager(folder)) for folder in runs.values()]
+        states = [checkpoint.restore(*each) or each[1] for each in zip(saved, parts.split(parts.state), strict=True)]
+        done = int(states[0].step)
+        if any(int(state.step) != done for state in states):  # one was not readable, and is deleted: begin again
+            return {}
+        opened = [stack.enter_context(log.opened(run, folder, done)) for run, folder in runs.items()]
+        writers = [Writer(run, s, *each) for run, s, each in zip(runs, saved, opened, strict=True)]
+        return _loop(first, parts, states, writers, until)
 
 
 class Parts(NamedTuple):
@@ -43,18 +72,24 @@ class Parts(NamedTuple):
 
     state: step.State
     train_step: Callable  # (state, arrays, item) -> state
-    evaluate: Callable[[step.State], dict[str, float]]
+    evaluate: Callable[[step.State], dict[str, float]]  # of one seed
     arrays: Any
     items: Callable  # items(k): an iterator over those of step k and on
     images_per_epoch: int
+    join: Callable  # the seeds' states -> state; that of one seed is its own
+    split: Callable  # undoes join
 
 
-def ingredients(config: Experiment, source: data.Source | None = None, devices: int | None = None) -> tuple:
+def ingredients(
+    config: Experiment, source: data.Source | None = None, devices: int | None = None, seeds: int = 1
+) -> tuple:
     """(source, model, transformation, pmapped axis) that a run is made of, on its own data or that given.
 
     Compiles nothing; raises UserError for a mistake in the configuration, or data that is not prepared.
     """
     check(config)
+    if seeds > 1 and config.train.parallel != "jit":
+        raise UserError(f"train.parallel={config.train.parallel}: seeds are trained together only with --parallel=jit")
     mesh.check_divides(config.data.batch_size, devices or jax.device_count(), "data.batch_size")
     source = source or data.splits(config.data)
     options = asdict(config.model)
@@ -63,71 +98,95 @@ def ingredients(config: Experiment, source: data.Source | None = None, devices: 
     return source, model, optim.transformation(config.optim), axis
 
 
-def build(config: Experiment, source: data.Source | None = None, devices: list[jax.Device] | None = None) -> Parts:
-    """Puts a run together, on other data or fewer devices than its own if given; raises what `ingredients` does."""
-    mesh_of = mesh.batch_mesh(devices)
-    source, model, tx, axis = ingredients(config, source, mesh_of.size)
+def build(
+    config: Experiment,
+    source: data.Source | None = None,
+    devices: list[jax.Device] | None = None,
+    seeds: Sequence[int] = (),
+) -> Parts:
+    """Puts a run together, on other data or fewer devices than its own if given; raises what `ingredients` does.
+
+    seeds: trained together in place of config.seed; the state, if there are several, is then what `join` makes.
+    """
+    mesh_of, seeds = mesh.batch_mesh(devices), seeds or (config.seed,)
+    source, model, tx, axis = ingredients(config, source, mesh_of.size, len(seeds))
     # Rows that fill up an evaluation's last batch are masked: its size may be rounded up to suit the devices.
     rounded = -(-config.data.eval_batch_size // mesh_of.size) * mesh_of.size
-    feed = data.batches(config.data, source, config.seed)
-    test_feed = data.batches(replace(config.data, eval_batch_size=rounded), source)
+    feeds = [data.batches(config.data, source, seed) for seed in seeds]
+    feed, test_feed = feeds[0], data.batches(replace(config.data, eval_batch_size=rounded), source)
 
-    init_key, step_key = jax.random.split(jax.random.key(config.seed))
+    init_keys, step_keys = zip(*(jax.random.split(jax.random.key(seed)) for seed in seeds), strict=True)
     image = jax.ShapeDtypeStruct((1, *source.train.images.shape[1:]), "float32")
-    state = jax.device_put(step.init_state(model, tx, init_key, image), mesh.replicated(mesh_of))
-    train_step = step.compile_train(
-        step.train_step(model, tx, feed, step_key, axis, config.train.label_smoothing), config.train.parallel, mesh_of
-    )
+    states = [step.init_state(model, tx, key, image) for key in init_keys]
+    states = jax.device_put(states, mesh.replicated(mesh_of))
+    make = lambda key: step.train_step(model, tx, feed, key, axis, config.train.label_smoothing)  # noqa: E731
+    if len(seeds) == 1:
+        form, items = together.alone(make, step_keys), feed.items
+    else:
+        form = together.form(make, step_keys, mesh_of.devices.flat[0].platform)
+        items = lambda k: zip(*(each.items(k) for each in feeds), strict=True)  # noqa: E731
+    train_step = step.compile_train(form.step, config.train.parallel, mesh_of)
     test_step = step.compile_evaluate(step.evaluate_step(model, test_feed), mesh_of)
     arrays, test_arrays = jax.device_put((feed.arrays, test_feed.arrays), mesh.replicated(mesh_of))
     evaluate = lambda state: step.evaluate(test_step, state, test_feed, test_arrays)  # noqa: E731
-    return Parts(state, train_step, evaluate, arrays, feed.items, feed.images)
+    return Parts(form.join(states), train_step, evaluate, arrays, items, feed.images, form.join, form.split)
+
+
+class Writer(NamedTuple):
+    """Where what happens to one seed is written."""
+
+    run: Experiment
+    checkpoints: ocp.CheckpointManager
+    write: log.Write
+    bar: tqdm.tqdm
 
 
 def _loop(
-    experiment: Experiment,
-    parts: Parts,
-    state: step.State,
-    checkpoints: ocp.CheckpointManager,
-    write: log.Write,
-    bar: tqdm.tqdm,
-) -> None:
+    experiment: Experiment, parts: Parts, states: list[step.State], writers: list[Writer], until: int
+) -> dict[int, UserError]:
     train, batch, now = experiment.train, experiment.data.batch_size, time.perf_counter
-    done = int(state.step)
+    done, state = int(states[0].step), parts.join(states)
+    failed: dict[int, UserError] = {}
     items = parts.items(done)
     since, waited, counted, drawn = now(), 0.0, done, now()  # of the log interval
-    for k in range(done + 1, train.steps + 1):
+    for k in range(done + 1, until + 1):
         start = now()
         item = next(items)
         waited += now() - start
         state = parts.train_step(state, parts.arrays, item)
 
         evaluates = k % train.eval_every == 0 or k == train.steps
-        saves = k % train.save_every == 0 or evaluates
+        saves = k % train.save_every == 0 or evaluates or k == until
         logs = k % train.log_every == 0 or saves  # so that an interval holds training and nothing else
         if logs or k == done + 1 or now() - drawn > 0.5:
-            jax.block_until_ready(state.step)  # seldom enough to keep the device busy
-            bar.update(k - bar.n)
+            jax.block_until_ready(state)  # seldom enough to keep the device busy
+            for writer in writers:
+                writer.bar.update(k - writer.bar.n)
             drawn = now()
         if logs:
             here = {"step": k, "epoch": round(k * batch / parts.images_per_epoch, 4)}
-            if (bad := int(state.nan_step)) >= 0:
-                _stop(experiment, bad, checkpoints, write)
-            state = _log(here, state, batch, k - counted, now() - since, waited, write, bar)
-            error = None
-            if evaluates:
-                found = parts.evaluate(state)
-                # Batch norm's averages may be far off after few steps: the run goes on, though JSON has no infinity.
-                found["loss"] = found["loss"] if math.isfinite(found["loss"]) else None
-                write("eval", **here, **found)
-                error = found["error"]
-                state = state.replace(opt=optim.observe(state.opt, error))
-            if saves:
-                checkpoint.save(checkpoints, state, error)
+            steps, seconds = k - counted, now() - since
+            states = list(parts.split(state))
+            for i, writer in enumerate(writers):
+                if writer.run.seed in failed:  # it is computed on with the others
+                    continue
+                if (bad := int(states[i].nan_step)) >= 0:
+                    failed[writer.run.seed] = _stop(bad, writer)
+                    continue
+                states[i] = _log(here, states[i], batch, steps, seconds, waited, writer)
+                states[i], error = _evaluate(here, states[i], parts, writer) if evaluates else (states[i], None)
+                if saves:
+                    checkpoint.save(writer.checkpoints, states[i], error)
+            if len(failed) == len(writers):
+                break
+            state = parts.join(states)
         if logs or k == done + 1:  # the first step compiles: it does not count, unless it is all there is
             since, waited, counted = now(), 0.0, k
-    checkpoints.wait_until_finished()
-    write("end", step=train.steps)
+    for writer in writers:
+        writer.checkpoints.wait_until_finished()
+        if until == train.steps and writer.run.seed not in failed:
+            writer.write("end", step=until)
+    return failed
 
 
 def _log(
@@ -137,30 +196,39 @@ def _log(
     steps: int,
     seconds: float,
     waited: float,
-    write: log.Write,
-    bar: tqdm.tqdm,
+    writer: Writer,
 ) -> step.State:
     """Writes the means since the last line, of which `steps` took `seconds`, `waited` of them for data."""
     count = int(state.sums["steps"])
     means = {name: float(state.sums[name]) / count for name in ("loss", "error")}
     speed = {"images_per_s": steps * batch / seconds, "data_time": waited / steps, "step_time": seconds / steps}
-    write("train", **here, **means, lr=float(optim.current_rate(state.opt)), **speed)
-    bar.set_postfix_str(
+    writer.write("train", **here, **means, lr=float(optim.current_rate(state.opt)), **speed)
+    writer.bar.set_postfix_str(
         f"error {means['error']:.1%}, {speed['images_per_s']:.0f} images/s, data wait {waited / seconds:.0%}"
     )
     # zeros_like leaves them where they lie: with arrays laid out anew the step would be compiled again.
     return state.replace(sums=jax.tree.map(jax.numpy.zeros_like, state.sums))
 
 
-def _stop(experiment: Experiment, bad: int, checkpoints: ocp.CheckpointManager, write: log.Write) -> NoReturn:
+def _evaluate(here: dict[str, float], state: step.State, parts: Parts, writer: Writer) -> tuple[step.State, float]:
+    """Writes an evaluation; returns the state that has seen its error, and the error."""
+    found = parts.evaluate(state)
+    # Batch norm's averages may be far off after few steps: the run goes on, though JSON has no infinity.
+    found["loss"] = found["loss"] if math.isfinite(found["loss"]) else None
+    writer.write("eval", **here, **found)
+    return state.replace(opt=optim.observe(state.opt, found["error"])), found["error"]
+
+
+def _stop(bad: int, writer: Writer) -> UserError:
     """Ends a run whose loss is not finite after `bad` updates; the last checkpoint from before that is kept."""
-    write("nan", step=bad)
+    experiment, checkpoints = writer.run, writer.checkpoints
+    writer.write("nan", step=bad)
     checkpoints.wait_until_finished()
     for saved in [s for s in checkpoints.all_steps() if s >= bad]:
         checkpoints.delete(saved)  # the state that gave such a loss, saved before it did
     good = checkpoints.latest_step()
     kept = f"step {good} is saved in {checkpoints.directory}" if good else "nothing was saved before it"
-    raise UserError(
+    return UserError(
         f"{experiment.name or experiment.model.name}: the loss is not finite at step {bad}; {kept}. Start in another"
         f" --workdir with a lower rate than --set optim.learning_rate={experiment.optim.learning_rate:g}"
     )

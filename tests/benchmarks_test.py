@@ -263,3 +263,15 @@ def test_an_unknown_peer_is_told_in_one_line():
     done = run("train_step", *LENET, "--peers=mxnet")
     assert done.returncode == 1
     assert done.stderr.strip() == "train_step.py: mxnet: choose --peers of flax, torch, keras"
+
+
+def test_seeds_from_end_to_end():
+    command = [sys.executable, "-m", "benchmarks.seeds", "--nets=perceptron", "--counts=1,2", "--seconds=0.01"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = json.loads(done.stdout.splitlines()[-1])["rows"]
+    ways = [(row["seeds"], row["way"]) for row in rows]
+    assert ways[:4] == [(1, "in turn"), (1, "unrolled"), (1, "vmap"), (2, "in turn")]
+    assert all(row["images_per_s"] > 0 for row in rows) and rows[0]["ratio"] == 1
+    wrong = subprocess.run([*command[:3], "--nets=vgg"], cwd=ROOT, capture_output=True, text=True)
+    assert wrong.returncode == 1 and wrong.stderr.startswith("seeds.py: choose --nets of perceptron, mlp")

@@ -75,6 +75,8 @@ def test_every_registered_run_names_things_that_are(name, preset):
         (("--summary=vgg_f",), "no such net; nearest: vgg_"),
         (("--summary=vgg_d", "--image_size=16"), "images of 16x16; the smallest are 32x32"),
         (("--experiment=conv_arithmetic", "--dry_run"), "conv_arithmetic trains nothing"),
+        ((*SMOKE, "--together"), "--together: wants several seeds, for example --seeds=4"),
+        ((*SMOKE, "--together", "--seeds=2", "--parallel=pmap"), "seeds are trained together only with --parallel=jit"),
         (("--experiment=conv_arithmetic", "--seeds=3"), "--seeds: conv_arithmetic trains nothing"),
         (("--summary=all", "--set=model.shortcut=A"), "--summary takes options of one net"),
         (("--summary=mlp", "--set=model.shortcut=A"), "mlp has no such option"),
@@ -123,6 +125,22 @@ def test_on_eight_devices_one_run_that_fails_does_not_stop_the_others(tmp_path):
     assert "plain-20 seed 0: failed" in done.stdout and "report: here/report.html" in done.stdout
     last = (tmp_path / "here/resnet-20/seed0/metrics.jsonl").read_text().splitlines()[-1]
     assert json.loads(last) == {"event": "end", "step": 2}
+
+
+def test_seeds_trained_together(tmp_path):
+    words = (*SMOKE, "--run=plain-20", "--workdir=here", "--together")
+    done = launch(*words, "--seeds=2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert all(f"[{k + 1}/2] plain-20 seed {k}: test error" in done.stdout for k in (0, 1)), done.stdout
+    assert "2 together)" in done.stdout and "2 of 22 runs finished" in done.stdout
+    told = json.loads((tmp_path / "here/study.json").read_text())["command"]
+    assert "--seeds=2 --together=True" in told
+
+    folder = tmp_path / "here/plain-20/seed1"
+    (folder / "metrics.jsonl").write_text('{"event": "nan", "step": 1}\n')  # it ended so before
+    done = launch(*words, "--seeds=2", cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "not finite at step 1" in done.stderr
+    assert "seed 0: test error" in done.stdout and "seed 1: failed" in done.stdout
 
 
 def test_summary_of_all_nets_as_json(tmp_path):

@@ -59,7 +59,7 @@ def test_a_run_leaves_its_files(whole):
 
 def test_the_step_is_compiled_once(tmp_path, monkeypatch):
     made, build = [], train.build
-    monkeypatch.setattr(train, "build", lambda run: made.append(build(run)) or made[0])
+    monkeypatch.setattr(train, "build", lambda run, **seeds: made.append(build(run, **seeds)) or made[0])
     train.run(RUN, tmp_path)
     assert made[0].train_step._cache_size() == 1
 
@@ -72,8 +72,8 @@ def cut_at(cut, run, workdir, monkeypatch):
     """Starts the run and breaks it off in its step `cut`."""
     build = train.build
 
-    def dying(config):
-        parts = build(config)
+    def dying(config, **seeds):
+        parts = build(config, **seeds)
 
         def step(state, arrays, item):
             if int(state.step) == cut:

@@ -1,0 +1,225 @@
+"""Seeds trained together: each has the numbers and the files of its run alone, however it was cut or others ended."""
+
+import dataclasses
+import functools
+import json
+
+import jax
+import numpy as np
+import pytest
+from train_test import RUN, TIMES, CutError
+
+from cnn_jax import data, log, models, together, train
+from cnn_jax.config import Data, Experiment, Model, Optim, Train, UserError
+from cnn_jax.models import resnet
+
+SEEDS = (0, 1)
+FORMS = {"unrolled": together.unrolled, "stacked": together.stacked}
+
+
+def use(form, monkeypatch):
+    monkeypatch.setattr(together, "form", lambda make, keys, platform: FORMS[form](make, keys))
+
+
+def trained(run, source, seeds, steps):
+    """The states of the seeds after some steps on one device."""
+    parts = train.build(run, source, jax.devices()[:1], seeds)
+    state, items = parts.state, parts.items(0)
+    for _ in range(steps):
+        state = parts.train_step(state, parts.arrays, next(items))
+        state = parts.join(parts.split(state))  # as the loop does when it logs
+    assert parts.train_step._cache_size() == 1
+    return jax.device_get(parts.split(state))
+
+
+def alike(a, b, rtol=1e-5, atol=1e-6):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol, atol), a, b)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """Digits of 16x16, as LeNet-5 wants more than 8x8."""
+    source = data.load("digits")
+    double = lambda split: split._replace(images=split.images.repeat(2, 1).repeat(2, 2))
+    return source._replace(train=double(source.train), test=double(source.test))
+
+
+NETS = {
+    "perceptron": {},
+    "mlp": {"hidden": (16,), "dropout": 0.5},  # the masks are the same too
+    "lenet5_modern": {},
+    "two_blocks": {"bn_group": 4},
+}
+
+
+@pytest.fixture(scope="module")
+def alone(digits):
+    """Each net's seeds, trained one by one."""
+
+    @functools.cache
+    def states(name):
+        return [trained(experiment(name), digits, [seed], 3)[0] for seed in SEEDS]
+
+    return states
+
+
+def experiment(name):
+    rule = Optim(learning_rate=0.02, schedule="plateau", warmup_error=0.5)
+    return Experiment(data=Data(batch_size=8, pad=1), model=Model(name=name, **NETS[name]), optim=rule)
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("form", FORMS)
+def test_each_seed_has_the_numbers_of_its_run_alone(form, name, digits, alone, monkeypatch):
+    monkeypatch.setitem(models.MODELS, "two_blocks", functools.partial(resnet.ResNet, blocks=(1, 1), channels=(4, 8)))
+    use(form, monkeypatch)
+    states = trained(experiment(name), digits, SEEDS, 3)
+    alike(states, alone(name))
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), states[0].params, states[1].params)
+    assert max(jax.tree.leaves(moved)) > 1e-2  # what the comparison would miss if all seeds were one
+
+
+def events(workdir, seed):
+    """What a seed's metrics.jsonl says, but for what the clock says."""
+    return [{k: v for k, v in e.items() if k not in TIMES} for e in log.events(workdir / f"net/seed{seed}")]
+
+
+def starts(workdir, seed):
+    """The steps at which a seed was started."""
+    return [json.loads(line)["step"] for line in (workdir / f"net/seed{seed}/starts.jsonl").read_text().splitlines()]
+
+
+def files(folder):
+    return {"/".join(p.relative_to(folder).parts[:2]) for p in folder.rglob("*") if "tfevents" not in p.name}
+
+
+def same(a, b):
+    """Whether two lists of events say the same, to rounding."""
+    assert [e.keys() for e in a] == [e.keys() for e in b]
+    for one, other in zip(a, b, strict=True):
+        assert one["event"] == other["event"]
+        numbers = [[v for k, v in e.items() if k != "event"] for e in (one, other)]
+        np.testing.assert_allclose(*numbers, rtol=1e-5)
+
+
+def run_of(seed):
+    return dataclasses.replace(RUN, seed=seed)
+
+
+@pytest.fixture(scope="module")
+def one_by_one(tmp_path_factory):
+    """A folder in which three seeds were trained one by one."""
+    workdir = tmp_path_factory.mktemp("alone")
+    for seed in range(3):
+        train.run(run_of(seed), workdir)
+    return workdir
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_each_seed_leaves_the_files_of_its_run_alone(form, one_by_one, tmp_path, monkeypatch):
+    use(form, monkeypatch)
+    found = train.run_seeds(RUN, [0, 1, 2], tmp_path)
+    for seed in range(3):
+        folder, theirs = (workdir / f"net/seed{seed}" for workdir in (tmp_path, one_by_one))
+        same(events(tmp_path, seed), events(one_by_one, seed))
+        assert files(folder) == files(theirs)
+        assert (folder / "config.json").read_text() == (theirs / "config.json").read_text()
+        assert found[seed] == log.finished(folder)
+    assert found[0]["loss"] != found[1]["loss"]
+
+
+def test_seeds_that_are_finished_are_not_trained_again(tmp_path, monkeypatch):
+    alone = train.run(run_of(1), tmp_path)
+    found = train.run_seeds(RUN, [0, 1, 2], tmp_path)
+    assert found[1] == alone and list(found) == [0, 1, 2] and starts(tmp_path, 1) == [0]
+    monkeypatch.setattr(train, "build", None)  # would raise
+    assert train.run_seeds(RUN, [0, 1, 2], tmp_path) == found
+
+
+def broken(at, monkeypatch, change):
+    """Has `change` take the place of the seeds' states as they are after `at` steps."""
+    build = train.build
+
+    def poisoned(*args, **kwargs):
+        parts = build(*args, **kwargs)
+
+        def step(state, arrays, item):
+            states = parts.split(state)
+            if int(states[0].step) == at:
+                state = parts.join(change(states))
+            return parts.train_step(state, arrays, item)
+
+        return parts._replace(train_step=step)
+
+    monkeypatch.setattr(train, "build", poisoned)
+    return lambda: monkeypatch.setattr(train, "build", build)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_seed_that_diverges_ends_and_changes_no_other(form, one_by_one, tmp_path, monkeypatch):
+    use(form, monkeypatch)
+
+    def diverge(states):
+        states[1] = states[1].replace(params=jax.tree.map(lambda x: x * np.float32(np.inf), states[1].params))
+        return states
+
+    broken(5, monkeypatch, diverge)
+    found = train.run_seeds(RUN, [0, 1, 2], tmp_path)
+    for seed in (0, 2):
+        same(events(tmp_path, seed), events(one_by_one, seed))
+    assert isinstance(found[1], UserError) and "net: the loss is not finite at step 5; step 4 is saved" in str(found[1])
+    assert [e for e in events(tmp_path, 1) if e["step"] >= 5] == [{"event": "nan", "step": 5}]
+    again = train.run_seeds(RUN, [0, 1, 2], tmp_path)
+    assert "would be again" in str(again[1]) and again[0] == found[0]
+    assert [starts(tmp_path, seed) for seed in range(3)] == [[0]] * 3
+
+
+def test_it_ends_at_once_when_all_diverge(tmp_path):
+    run = dataclasses.replace(RUN, optim=Optim(learning_rate=1e30), train=Train(steps=10**6, log_every=3))
+    found = train.run_seeds(run, [0, 1], tmp_path)
+    assert all(isinstance(end, UserError) for end in found.values())
+
+
+def cut_off(at, workdir, monkeypatch, seeds):
+    def cut(states):
+        raise CutError
+
+    mend = broken(at, monkeypatch, cut)
+    with pytest.raises(CutError):
+        train.run_seeds(RUN, seeds, workdir)
+    mend()
+
+
+def test_seeds_cut_off_together_go_on_together(one_by_one, tmp_path, monkeypatch):
+    cut_off(7, tmp_path, monkeypatch, [0, 1, 2])
+    train.run_seeds(RUN, [0, 1, 2], tmp_path)
+    for seed in range(3):
+        same(events(tmp_path, seed), events(one_by_one, seed))
+        assert starts(tmp_path, seed) == [0, 6]
+
+
+def test_seeds_that_are_behind_catch_up(one_by_one, tmp_path, monkeypatch):
+    cut_off(9, tmp_path, monkeypatch, [0])
+    cut_off(5, tmp_path, monkeypatch, [1])
+    train.run_seeds(RUN, [0, 1, 2], tmp_path)
+    assert [starts(tmp_path, seed) for seed in range(3)] == [[0, 8], [0, 4, 8], [0, 4, 8]]
+    for seed in range(3):
+        same(events(tmp_path, seed), events(one_by_one, seed))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # TensorStore's, when a read fails
+def test_a_seed_whose_checkpoint_cannot_be_read_catches_up_from_the_one_before(one_by_one, tmp_path, monkeypatch):
+    cut_off(9, tmp_path, monkeypatch, [0, 1])
+    for path in (tmp_path / "net/seed1/checkpoints/8/state").rglob("d/*"):
+        path.unlink()
+    train.run_seeds(RUN, [0, 1], tmp_path)
+    assert [starts(tmp_path, seed) for seed in range(2)] == [[0, 8], [0, 6, 8]]
+    for seed in range(2):
+        same(events(tmp_path, seed), events(one_by_one, seed))
+
+
+def test_only_under_jit(tmp_path):
+    run = dataclasses.replace(RUN, train=dataclasses.replace(RUN.train, parallel="pmap"))
+    with pytest.raises(UserError, match="parallel=pmap: seeds are trained together only with --parallel=jit"):
+        train.run_seeds(run, [0, 1], tmp_path)
+    assert not list(tmp_path.iterdir())
