@@ -2,8 +2,9 @@
 
     python -m benchmarks.batches
 
-One process on one core; CIFAR-10's sizes, no augmentation. Ours ends in a JAX array, where a step takes it from; Grain's
-batches are left as NumPy arrays. Before anything is timed, each way must go on after a restore at a step as it would have.
+One process on one core; CIFAR-10's sizes, no augmentation. Ours ends in a JAX array, where a step takes it from;
+Grain's batches are left as NumPy arrays. Before anything is timed, each way must go on after a restore at a step as it
+would have without it.
 """
 
 import importlib.util
@@ -99,7 +100,7 @@ def elements(source: Any) -> Way:
 
 
 def whole_batches(source: Any) -> Way:
-    """Grain with a batch an index, gathered at once: what is fast in it; an epoch's last incomplete batch is left out."""
+    """Grain with a batch an index, gathered at once; an epoch ends with its last whole batch."""
     import functools
 
     import grain

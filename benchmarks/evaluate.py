@@ -2,8 +2,8 @@
 
     python -m benchmarks.evaluate --nets=resnet20,resnet50,vgg_d
 
-The evaluation is a run's own: batches drawn, prepared and scored, each image counted once. The bare pass is the net alone,
-compiled by itself, on one prepared batch that lies on the device. Both take turns in one process.
+The evaluation is a run's own: batches drawn, prepared and scored, each image counted once. The bare pass is the net
+alone, compiled by itself, on one prepared batch that lies on the device. Both take turns in one process.
 """
 
 import sys
@@ -23,8 +23,8 @@ from cnn_jax.config import Data, Experiment, Model, Optim
 # The images that a net is timed on, their classes, the batch and how many there are on CPU.
 NETS = {
     "resnet20": ((32, 32, 3), 10, 500, 2_000),
-    "resnet50": ((224, 224, 3), 1000, 32, 64),
-    "vgg_d": ((224, 224, 3), 1000, 32, 64),
+    "resnet50": ((224, 224, 3), 1000, 16, 32),
+    "vgg_d": ((224, 224, 3), 1000, 16, 32),
 }
 BATCH, IMAGES = 250, 50_000  # on an accelerator: of ImageNet's test
 VIEWS = ("single",)
@@ -129,8 +129,8 @@ def table(results: list[dict[str, Any]]) -> str:
 
 if __name__ == "__main__":
     flags.DEFINE_list("nets", list(NETS), f"What is evaluated: {', '.join(NETS)}.")
-    flags.DEFINE_integer("images", None, "Default: 50,000; on CPU 2,000 of 32x32 or 64 of 224x224.", lower_bound=1)
-    flags.DEFINE_integer("batch", None, "Images a batch. Default: 250; on CPU 500 or 32.", lower_bound=1)
+    flags.DEFINE_integer("images", None, "Default: 50,000; on CPU 2,000 of 32x32 or 32 of 224x224.", lower_bound=1)
+    flags.DEFINE_integer("batch", None, "Images a batch. Default: 250; on CPU 500 or 16.", lower_bound=1)
     flags.DEFINE_integer("blocks", 3, "Timed evaluations of each.", lower_bound=1)
     flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16"], "Of the activations and products.")
     app.run(main)

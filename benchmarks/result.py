@@ -28,9 +28,7 @@ def spread(values: list[float]) -> dict[str, float]:
 def aligned(lines: list[tuple[str, ...]]) -> str:
     """Lines of cells in columns, the first to the left."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    )
+    rows = []
+    for first, *others in lines:
+        rows.append([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])])
+    return "\n".join("  ".join(row) for row in rows)

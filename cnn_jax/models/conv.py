@@ -163,10 +163,9 @@ def _correlated(
         )
     ]
     padding = ((pads[0][0], ends[0]), (pads[1][0] * channels, ends[1] * channels))
-    some = [slice(first, first + IMAGES) for first in range(0, len(x), IMAGES)]
     parts = [
         (x[few].transpose(1, 2, 3, 0).reshape(1, height, width * channels, -1), dy[few].transpose(1, 2, 0, 3))
-        for few in some
+        for few in routes.parts(len(x), IMAGES)
     ]
     parts = lax.optimization_barrier(parts)
     dilation = (strides[0], strides[1] * channels)

@@ -13,7 +13,8 @@ PARTS = 8  # of 4, 8 and 16 the fastest
 
 def channel_sums(*arrays: jax.Array) -> list[jax.Array]:
     """Of each [groups, rows, C] its sum over the rows, [groups, C]."""
-    parts = math.gcd(PARTS, arrays[0].shape[1]) if routes.cpu() else 1
+    rows = arrays[0].shape[1]
+    parts = len(routes.parts(rows, rows // math.gcd(PARTS, rows))) if routes.cpu() else 1
     # XLA's CPU reductions read their input from memory: a product is written there first. Parts added elementwise, in
     # one loop with whatever makes them, leave them an eighth of it.
     folded = [x.reshape(len(x), parts, -1, x.shape[2]) for x in arrays]
