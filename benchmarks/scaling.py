@@ -37,7 +37,6 @@ def main(argv: list[str]) -> None:
     if unknown := [net for net in FLAGS.nets if net not in NETS]:
         sys.exit(f"scaling.py: {unknown[0]}: choose --nets of {', '.join(NETS)}")
     os.environ["JAX_PLATFORMS"] = "cpu"  # before JAX starts
-    os.environ["CNN_JAX_ROUTES"] = "xla"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     from cnn_jax import log
 

@@ -14,6 +14,9 @@ import optax
 from cnn_jax.config import Optim, UserError, nearest
 
 
+MANY = 2**16  # weights of a kernel from which its update is kept apart from its gradient
+
+
 def schedule(optim: Optim) -> optax.Schedule:
     """The learning rate at a step: constant | step | exponential | inverse_time (plateau: constant times a factor)."""
     lr, k, boundaries = optim.learning_rate, optim.decay, jnp.asarray(optim.boundaries, jnp.int32)
@@ -55,8 +58,10 @@ def _fenced(tx: optax.GradientTransformationExtraArgs) -> optax.GradientTransfor
     the decay of each weight to memory first: a pass over them all for each term of the update.
     """
 
+    fence = lambda g: jax.lax.optimization_barrier(g) if g.size >= MANY else g
+
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple:
-        return tx.update(jax.lax.optimization_barrier(updates), state, params, **extra)
+        return tx.update(jax.tree.map(fence, updates), state, params, **extra)
 
     return optax.GradientTransformationExtraArgs(tx.init, update) if jax.default_backend() == "cpu" else tx
 

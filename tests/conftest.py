@@ -4,6 +4,7 @@ import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["CNN_JAX_ROUTES"] = "cpu"  # on small inputs too, which are left to XLA elsewhere
 
 import jax
 import pytest

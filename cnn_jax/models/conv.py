@@ -41,7 +41,7 @@ def convolution(
     """
     strides = tuple(window_strides)
     fast = (
-        routes.cpu()
+        routes.cpu(lhs)
         and lhs.ndim == 4
         and lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers) == _NHWC
         and all(d == 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))

@@ -83,7 +83,7 @@ def max_pool_ceil(x: jax.Array, window: int, stride: int) -> jax.Array:
 
 def max_pool(x: jax.Array, window: int, stride: int, padding: Padding = "VALID") -> jax.Array:
     """flax's max pooling of [B, H, W, C]; on CPU by other routes, which differentiate in reverse mode only."""
-    if not routes.cpu():
+    if not routes.cpu(x):
         return nn.max_pool(x, (window, window), (stride, stride), padding)
     if isinstance(padding, str):
         padding = jax.lax.padtype_to_pads(x.shape[1:3], (window, window), (stride, stride), padding)

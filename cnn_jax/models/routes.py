@@ -15,9 +15,13 @@ if _CHOICE not in ("", "xla", "cpu"):
     raise UserError(f"CNN_JAX_ROUTES={_CHOICE}: set it to xla (plain XLA) or cpu (our routes), or unset it.")
 
 
-def cpu() -> bool:
-    """Whether ours are taken: on a CPU. CNN_JAX_ROUTES=xla or cpu, read at import, says otherwise."""
-    return _CHOICE == "cpu" or (not _CHOICE and jax.default_backend() == "cpu")
+# Inputs of fewer values are left to XLA: there each operation costs more than what it computes.
+FEW = 2**13
+
+
+def cpu(x: jax.Array) -> bool:
+    """Whether ours are taken for this input: on a CPU. CNN_JAX_ROUTES=xla or cpu, read at import, says otherwise."""
+    return _CHOICE == "cpu" or (not _CHOICE and x.size >= FEW and jax.default_backend() == "cpu")
 
 
 def parts(count: int, size: int) -> list[slice]:

@@ -14,7 +14,7 @@ PARTS = 8  # of 4, 8 and 16 the fastest
 def channel_sums(*arrays: jax.Array) -> list[jax.Array]:
     """Of each [groups, rows, C] its sum over the rows, [groups, C]."""
     rows = arrays[0].shape[1]
-    parts = len(routes.parts(rows, rows // math.gcd(PARTS, rows))) if routes.cpu() else 1
+    parts = len(routes.parts(rows, rows // math.gcd(PARTS, rows))) if routes.cpu(arrays[0]) else 1
     # XLA's CPU reductions read their input from memory: a product is written there first. Parts added elementwise, in
     # one loop with whatever makes them, leave them an eighth of it.
     folded = [x.reshape(len(x), parts, -1, x.shape[2]) for x in arrays]
@@ -24,7 +24,7 @@ def channel_sums(*arrays: jax.Array) -> list[jax.Array]:
 
 def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
     """x [..., C] plus bias [C] of its dtype; on CPU it differentiates in reverse mode only."""
-    return _add_bias(x, bias) if routes.cpu() else _plus(x, bias)
+    return _add_bias(x, bias) if routes.cpu(x) else _plus(x, bias)
 
 
 def _plus(x: jax.Array, bias: jax.Array) -> jax.Array:
