@@ -27,14 +27,22 @@ lint: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-# On CPU; PyTorch takes part if $(VENV) has it.
+# On CPU, in under 15 minutes on 2 cores; PyTorch takes part if $(VENV) has it. Ends with the table of benchmarks/README.md.
+BENCH := JAX_PLATFORMS=cpu $(PY) -m
+RESULTS := bench.jsonl
 bench: setup
-	JAX_PLATFORMS=cpu $(PY) -m benchmarks.train_step --net=resnet20
-	JAX_PLATFORMS=cpu $(PY) -m benchmarks.train_step --net=resnet50
-	JAX_PLATFORMS=cpu $(PY) -m benchmarks.train_step --net=vgg_d
-	JAX_PLATFORMS=cpu $(PY) -m benchmarks.train_step --net=lenet5_modern
-	JAX_PLATFORMS=cpu $(PY) -m benchmarks.seeds
-	JAX_PLATFORMS=cpu $(PY) -m benchmarks.startup
+	rm -f $(RESULTS)
+	$(BENCH) benchmarks.train_step --net=resnet20 --seconds=1 --blocks=3 --json=$(RESULTS)
+	$(BENCH) benchmarks.train_step --net=resnet50 --seconds=1 --blocks=3 --json=$(RESULTS)
+	$(BENCH) benchmarks.train_step --net=vgg_d --seconds=1 --blocks=3 --json=$(RESULTS)
+	$(BENCH) benchmarks.train_step --net=lenet5_modern --seconds=1 --blocks=5 --json=$(RESULTS)
+	$(BENCH) benchmarks.epoch --json=$(RESULTS)
+	$(BENCH) benchmarks.evaluate --json=$(RESULTS)
+	$(BENCH) benchmarks.batches --json=$(RESULTS)
+	$(BENCH) benchmarks.seeds --json=$(RESULTS)
+	$(BENCH) benchmarks.startup --repeats=3 --json=$(RESULTS)
+	$(BENCH) benchmarks.scaling --json=$(RESULTS)
+	@echo; $(PY) -m benchmarks.table $(RESULTS)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache

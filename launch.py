@@ -53,6 +53,9 @@ flags.DEFINE_string(
     None,
     "Where compiled programs are kept for the next launch. Default: ~/.cache/cnn_jax/xla. off: nowhere.",
 )
+flags.DEFINE_integer(
+    "profile", 0, "Trace so many steps of each run, for TensorBoard and XProf, and print the costliest operations.", 0
+)
 flags.DEFINE_bool("report", False, "Build the report from what the workdir holds, and train nothing.")
 flags.DEFINE_string("summary", None, "Print a net's layers and what they cost, or with 'all' a row a net.")
 flags.DEFINE_integer("image_size", None, "--summary for square images of this side, not the paper's.", 1, 2**14)
@@ -155,7 +158,8 @@ def changed(run: Experiment, paper: Experiment) -> Experiment:
     given = [f"data.dir={FLAGS.data_dir}"] if FLAGS.data_dir else []
     run = override(run, [*given, f"train.parallel={FLAGS.parallel}", *FLAGS.set])
     # How often a run is logged, or how it is compiled, changes none of its numbers.
-    harmless = (*PLACE, "seed", "model.scan_from", "train.log_every", "train.eval_every", "train.save_every")
+    compiled = ("model.scan_from", "model.remat")
+    harmless = (*PLACE, "seed", *compiled, "train.log_every", "train.eval_every", "train.save_every")
     return dataclasses.replace(run, deviations=(*run.deviations, *differences(paper, run, harmless)))
 
 
@@ -205,7 +209,7 @@ def train(whole: Study) -> None:
     for first in range(0, len(runs), size):
         seeds, began = [run.seed for run in runs[first : first + size]], time.perf_counter()
         try:
-            found = training.run_seeds(runs[first], seeds, folder)
+            found = training.run_seeds(runs[first], seeds, folder, FLAGS.profile)
         except UserError as e:
             found = dict.fromkeys(seeds, e)
         took = f"{time.perf_counter() - began:.0f} s" + (f", {size} together" if FLAGS.together else "")

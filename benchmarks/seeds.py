@@ -3,7 +3,6 @@
 python -m benchmarks.seeds --nets=lenet5_modern --counts=1,2,4,8
 """
 
-import json
 import statistics
 import sys
 import time
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
+from benchmarks import result
 from benchmarks.peers import ours
 from cnn_jax import cpu, log, models, optim, step, together
 from cnn_jax import mesh as meshes
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
                     print(line(cells(row)), flush=True)
                 ways = [row["way"] for row in found if row["ratio"] > 1 / SLOW]
     settings = {"seconds": FLAGS.seconds, "blocks": FLAGS.blocks}
-    print(json.dumps({"benchmark": "seeds", **settings, "rows": rows, **log.surroundings()}))
+    result.tell({"benchmark": "seeds", **settings, "rows": rows, **log.surroundings()})
 
 
 def measured(net: str, count: int, ways: list[str]) -> list[dict[str, Any]]:

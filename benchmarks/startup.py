@@ -4,7 +4,6 @@ python -m benchmarks.startup
 """
 
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from absl import app, flags
+
+from benchmarks.result import spread, tell
 
 ROOT = Path(__file__).parents[1]
 FLAGS = flags.FLAGS
@@ -34,12 +35,12 @@ def main(argv: list[str]) -> None:
             "launch to first step, warm compile cache": lambda: first_step(fresh(), warm),
         }
         found = {what: [start() for _ in range(FLAGS.repeats)] for what, start in starts.items()}
-    rows = {what: {"min": min(s), "median": statistics.median(s), "max": max(s)} for what, s in found.items()}
+    rows = {what: spread(seconds) for what, seconds in found.items()}
     print(table(rows))
     script = "import json; from cnn_jax import log; print(json.dumps(log.surroundings()))"
     about = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     told = json.loads(about.stdout.splitlines()[-1])
-    print(json.dumps({"benchmark": "startup", "seconds": rows, "repeats": FLAGS.repeats, **told}))
+    tell({"benchmark": "startup", "seconds": rows, "repeats": FLAGS.repeats, **told})
 
 
 def ended(*words: str, code: int = 0) -> float:

@@ -21,6 +21,7 @@ from typing import Any
 from absl import app, flags
 
 from benchmarks.peers import Spec
+from benchmarks.result import aligned, spread, tell
 
 ROOT = Path(__file__).parents[1]
 # The images that a net is timed on, their classes, and the batch.
@@ -91,7 +92,7 @@ def main(argv: list[str]) -> None:
     surroundings["versions"] |= {peer: importlib.metadata.version(peer) for peer in rows if peer in ("torch", "keras")}
     settings = {k: v for k, v in spec._asdict().items() if k not in ("peer", "variant", "weights")}
     settings |= {"seconds": FLAGS.seconds, "blocks": FLAGS.blocks}
-    print(json.dumps({"benchmark": "train_step", **settings, "peers": rows, "left_out": told, **surroundings}))
+    tell({"benchmark": "train_step", **settings, "peers": rows, "left_out": told, **surroundings})
 
 
 class WorkerError(RuntimeError):
@@ -117,7 +118,7 @@ class Worker:
 
     def __enter__(self) -> "Worker":
         first = self._ask(json.dumps(self.spec._asdict()))
-        self.losses, self.first_s = first["losses"], first["first_s"]
+        self.losses, self.first_s, self.step_s = first["losses"], first["first_s"], first["step_s"]
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -127,9 +128,12 @@ class Worker:
         self.complaints.close()
 
     def run(self, seconds: float) -> float:
-        """Seconds a step, over as many as fill `seconds` by what the last block took."""
-        steps = max(1, round(seconds / self.step_s)) if self.step_s else 1
-        answer = self._ask(str(steps))
+        """Seconds a step, over as many as fill `seconds` by what the last took, after one that does not count.
+
+        A step as long as a block needs none before it.
+        """
+        steps, before = max(1, round(seconds / self.step_s)), int(self.step_s < seconds)
+        answer = self._ask(f"{before} {steps}")
         self.step_s, self.peak_mib = answer["seconds"] / steps, answer["peak_mib"]
         return self.step_s
 
@@ -170,7 +174,10 @@ def fastest(workers: list[Worker], seconds: float) -> Worker:
     """The fastest after warm-up, by the median of three turns if there are several; the others are ended."""
     for turn in range(5 if len(workers) > 1 else 2):
         for worker in workers:
-            (worker.run if turn < 2 else worker.block)(seconds)
+            if turn >= 2:
+                worker.block(seconds)
+            elif worker.step_s < seconds:  # of longer ones, the three that gave the losses are enough
+                worker.run(seconds)
     best = min(workers, key=lambda worker: statistics.median(worker.blocks or [0]))
     for worker in workers:
         worker.blocks = []
@@ -201,11 +208,6 @@ def row(worker: Worker, batch: int) -> dict[str, Any]:
     }
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    """Their min, median and max."""
-    return {"min": min(values), "median": statistics.median(values), "max": max(values)}
-
-
 def table(rows: dict[str, dict[str, Any]]) -> str:
     """A line a peer, ours first; the ratio is of medians, ours by the peer's: above 1, ours is faster."""
     head = ("peer", "images/s", "(min - max)", "ours/peer", "ms a step", "compile s", "peak MiB")
@@ -224,12 +226,7 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
                 f"{found['peak_mib']:.0f}",
             )
         )
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    aligned = [
-        [cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))]
-        for line in lines
-    ]
-    return "\n".join("  ".join(line) for line in aligned)
+    return aligned(lines)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """One peer in a process of its own: told by lines on stdin, it answers each with a line of JSON on stdout.
 
-The first line is the Spec as JSON; the answer: {first_s, losses of the first steps}. Every other line is a number of
-steps; the answer, after one step more that is not counted: {seconds, peak_mib}. Between lines it sleeps.
+The first line is the Spec as JSON; the answer: {first_s, losses of the first three steps, step_s of the third}. Every
+other line is two numbers of steps, of which only the second's are timed; the answer: {seconds, peak_mib}. Between lines
+it sleeps.
 """
 
 import contextlib
@@ -29,11 +30,13 @@ def main() -> None:
     module = importlib.import_module(f"benchmarks.peers.{spec.peer}")
     with np.load(spec.weights) as weights:
         peer = module.make(spec, dict(weights))
-    first_s, loss = timed(peer, 1)
-    say(first_s=first_s, losses=[loss, *(timed(peer, 1)[1] for _ in range(2))])
+    (first_s, *_), _, (step_s, _) = steps = [timed(peer, 1) for _ in range(3)]
+    say(first_s=first_s, losses=[loss for _, loss in steps], step_s=step_s)
     for line in sys.stdin:
-        timed(peer, 1)
-        seconds, _ = timed(peer, int(line))
+        before, counted = map(int, line.split())
+        if before:
+            timed(peer, before)
+        seconds, _ = timed(peer, counted)
         say(seconds=seconds, peak_mib=(peer.memory() or process_peak()) / 2**20)
 
 

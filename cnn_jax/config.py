@@ -50,6 +50,7 @@ class Model:
     bn_epsilon: float | None = None  # added to the variances
     bn_group: int | None = None  # images over which batch statistics are taken; 0: the whole batch
     scan_from: int | None = None  # stages of this many identical blocks run in a scan: compiles fast
+    remat: bool | None = None  # VGG: activations of a block are computed again in the backward pass, not kept
     hidden: tuple[int, ...] | None = None  # widths of the hidden dense layers
     activation: str | None = None  # sigmoid | tanh | relu
     initialiser: str | None = None  # of the weights: paper | xavier | he

@@ -1,4 +1,4 @@
-"""What a CPU needs to be told to be fast: XLA's flags, before JAX starts; the C library's memory, when a run begins.
+"""What a CPU needs to be told to be fast: XLA's flags, before JAX starts; oneDNN, for long runs; memory, kept.
 
 Measured figures, and what each is worth: benchmarks/README.md.
 """
@@ -7,41 +7,51 @@ import ctypes
 import os
 import platform
 import sys
+import warnings
 from collections.abc import MutableMapping
 from importlib import metadata
 
-# oneDNN takes convolutions and matrix products where XLA was built with it (x86, JAX 0.12). YNNPACK, to which XLA
-# gives convolutions otherwise, keeps them from it and is slower; without oneDNN (JAX 0.10) XLA's own are faster too.
-FLAGS = {
-    "xla_cpu_use_onednn": "true",
-    "xla_cpu_experimental_onednn_custom_call": "true",
-    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT",
-}
-TESTED = ((0, 10), (0, 13))  # versions of jaxlib, from and below: XLA ends a process whose flags it does not know
+# XLA gives convolutions to YNNPACK, whose kernel gradients take up to four times as long as XLA's own.
+FLAGS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
+# oneDNN is faster still where maps have few channels.
+ONEDNN = {"xla_cpu_use_onednn": True, "xla_cpu_experimental_onednn_custom_call": True}
+# Versions of jaxlib that were tried, from and below: XLA ends a process whose flags it does not know.
+TRIED, WITH_ONEDNN = ((0, 10), (0, 13)), ((0, 12), (0, 13))
+# Steps from which a run has oneDNN. A program that calls it cannot be kept for the next launch (XLA fails to write it,
+# std::bad_alloc), which then compiles for some seconds again.
+LONG = 100
 
 # glibc's malloc.h
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 
 
 def choose_flags(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Adds FLAGS to XLA_FLAGS, on x86 only; what XLA_FLAGS says already stands.
-
-    Without effect once JAX has started.
-    """
-    version = tuple(int(part) for part in metadata.version("jaxlib").split(".")[:2])
-    if platform.machine().lower() not in ("x86_64", "amd64") or not TESTED[0] <= version < TESTED[1]:
-        return
+    """Adds FLAGS to XLA_FLAGS, on x86 only; what XLA_FLAGS says already stands. No effect once JAX has started."""
     said = environ.get("XLA_FLAGS", "")
-    environ["XLA_FLAGS"] = " ".join(
-        [said, *(f"--{name}={value}" for name, value in FLAGS.items() if f"--{name}" not in said)]
-    ).strip()
+    if _x86_with(TRIED):
+        ours = [f"--{name}={value}" for name, value in FLAGS.items() if f"--{name}" not in said]
+        environ["XLA_FLAGS"] = " ".join([said, *ours]).strip()
+
+
+def compiler_options(steps: int, environ: MutableMapping[str, str] = os.environ) -> dict[str, bool]:
+    """For jax.jit, of a training step that runs so many times on a CPU; flags that XLA_FLAGS names are left to it."""
+    if steps < LONG or not _x86_with(WITH_ONEDNN) or any(name in environ.get("XLA_FLAGS", "") for name in ONEDNN):
+        return {}
+    warnings.filterwarnings("ignore", "Error writing persistent compilation cache entry for 'jit_step'")
+    return ONEDNN
+
+
+def _x86_with(versions: tuple[tuple[int, int], tuple[int, int]]) -> bool:
+    jaxlib = tuple(int(part) for part in metadata.version("jaxlib").split(".")[:2])
+    return platform.machine().lower() in ("x86_64", "amd64") and versions[0] <= jaxlib < versions[1]
 
 
 def keep_memory() -> None:
     """Has glibc keep the memory that is freed, for the life of this process; elsewhere than on Linux does nothing.
 
     XLA asks for the memory of all of a step's temporaries anew at each step, hundreds of megabytes, which by default
-    goes back to the system each time: its pages are then zeroed and mapped again, one by one.
+    goes back to the system each time: its pages are then zeroed and mapped again, one by one. The price: a process
+    may hold two or three times what a step needs.
     """
     if not sys.platform.startswith("linux"):
         return

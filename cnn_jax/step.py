@@ -127,11 +127,15 @@ def top1_error(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return jnp.argmax(logits, -1) != labels
 
 
-def compile_train(step: Callable, parallel: str, mesh: Mesh) -> Callable:
-    """The training step over the mesh's devices, as jit (which consumes the state it is given) or as pmap."""
+def compile_train(step: Callable, parallel: str, mesh: Mesh, options: dict[str, Any] | None = None) -> Callable:
+    """The training step over the mesh's devices, as jit (which consumes the state it is given) or as pmap.
+
+    options: XLA's, of jit alone.
+    """
     if parallel == "jit":
         replicated, sharded = meshes.replicated(mesh), meshes.sharded(mesh)
-        return jax.jit(step, in_shardings=(replicated, replicated, sharded), out_shardings=replicated, donate_argnums=0)
+        shardings = {"in_shardings": (replicated, replicated, sharded), "out_shardings": replicated}
+        return jax.jit(step, **shardings, donate_argnums=0, compiler_options=options)
     devices = list(mesh.devices.flat)
     mapped = jax.pmap(step, meshes.BATCH, in_axes=(None, None, 0), out_axes=None, devices=devices)
     per_device = lambda x: x.reshape(len(devices), -1, *x.shape[1:])  # noqa: E731

@@ -12,7 +12,7 @@ import jax
 import orbax.checkpoint as ocp
 import tqdm
 
-from cnn_jax import checkpoint, cpu, data, log, mesh, models, optim, step, together
+from cnn_jax import checkpoint, cpu, data, log, mesh, models, optim, profile, step, together
 from cnn_jax.config import Experiment, UserError, check
 
 
@@ -29,12 +29,16 @@ def run(experiment: Experiment, workdir: str | Path) -> dict[str, Any]:
     return found
 
 
-def run_seeds(experiment: Experiment, seeds: Sequence[int], workdir: str | Path) -> dict[int, dict | UserError]:
+def run_seeds(
+    experiment: Experiment, seeds: Sequence[int], workdir: str | Path, profiled: int = 0
+) -> dict[int, dict | UserError]:
     """Trains the run with each of the seeds, all in one program; returns by seed what `run` does, or would raise.
 
     Each seed's files and, but for rounding, numbers are those of its run alone. One whose loss is not finite ends, and
     the others go on. Those that stand at an earlier checkpoint than others first catch up. In metrics.jsonl step_time
     is that of all seeds' step, images_per_s counts the images of the one.
+
+    profiled: so many steps are traced, once they take as long as they will (`profile.traced`).
     Raises UserError for whatever stops them all.
     """
     runs = {seed: replace(experiment, seed=seed) for seed in seeds}
@@ -46,11 +50,11 @@ def run_seeds(experiment: Experiment, seeds: Sequence[int], workdir: str | Path)
     while stands := {seed: checkpoint.newest(folders[seed]) for seed in left()}:
         least = min(stands.values())
         until = min((step for step in stands.values() if step > least), default=experiment.train.steps)
-        failed |= _train({runs[seed]: folders[seed] for seed in stands if stands[seed] == least}, until)
+        failed |= _train({runs[seed]: folders[seed] for seed in stands if stands[seed] == least}, until, profiled)
     return {seed: failed.get(seed) or log.finished(folder) for seed, folder in folders.items()}
 
 
-def _train(runs: dict[Experiment, Path], until: int) -> dict[int, UserError]:
+def _train(runs: dict[Experiment, Path], until: int, profiled: int) -> dict[int, UserError]:
     """Trains runs that differ in their seed alone to the step `until`; returns what ended some before."""
     first, *_ = runs
     cpu.keep_memory()
@@ -63,6 +67,9 @@ def _train(runs: dict[Experiment, Path], until: int) -> dict[int, UserError]:
         done = int(states[0].step)
         if any(int(state.step) != done for state in states):  # one was not readable, and is deleted: begin again
             return {}
+        if profiled:
+            folder, left = next(iter(runs.values())), until - done
+            parts = parts._replace(train_step=profile.traced(parts.train_step, folder, profiled, left))
         opened = [stack.enter_context(log.opened(run, folder, done)) for run, folder in runs.items()]
         writers = [Writer(run, s, *each) for run, s, each in zip(runs, saved, opened, strict=True)]
         return _loop(first, parts, states, writers, until)
@@ -110,6 +117,7 @@ def build(
     seeds: trained together in place of config.seed; the state, if there are several, is then what `join` makes.
     """
     mesh_of, seeds = mesh.batch_mesh(devices), seeds or (config.seed,)
+    platform = mesh_of.devices.flat[0].platform
     source, model, tx, axis = ingredients(config, source, mesh_of.size, len(seeds))
     # Rows that fill up an evaluation's last batch are masked: its size may be rounded up to suit the devices.
     rounded = -(-config.data.eval_batch_size // mesh_of.size) * mesh_of.size
@@ -124,9 +132,10 @@ def build(
     if len(seeds) == 1:
         form, items = together.alone(make, step_keys), feed.items
     else:
-        form = together.form(make, step_keys, mesh_of.devices.flat[0].platform)
+        form = together.form(make, step_keys, platform)
         items = lambda k: zip(*(each.items(k) for each in feeds), strict=True)  # noqa: E731
-    train_step = step.compile_train(form.step, config.train.parallel, mesh_of)
+    options = cpu.compiler_options(config.train.steps) if platform == "cpu" else None
+    train_step = step.compile_train(form.step, config.train.parallel, mesh_of, options)
     test_step = step.compile_evaluate(step.evaluate_step(model, test_feed), mesh_of)
     arrays, test_arrays = jax.device_put((feed.arrays, test_feed.arrays), mesh.replicated(mesh_of))
     evaluate = lambda state: step.evaluate(test_step, state, test_feed, test_arrays)  # noqa: E731

@@ -1,5 +1,6 @@
 """The convolution against XLA's: values, both gradients, what falls through, and a batch split over devices."""
 
+import math
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from cnn_jax.models.conv import convolution
+from cnn_jax.models.conv import IMAGES, convolution
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 on_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere every convolution is XLA's")
@@ -54,15 +55,18 @@ def operands(height, width, channels, kernel, dtype=jnp.float32, batch=2, featur
 
 
 def value_and_gradients(convolve, x, kernel, stride, padding, **options):
-    @jax.jit
-    def run(x, kernel):
-        y, back = jax.vjp(
-            lambda x, k: convolve(x, k, (stride, stride), padding, dimension_numbers=NHWC, **options), x, kernel
-        )
-        dy = jnp.cos(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape)
-        return y, *back(dy.astype(jnp.bfloat16).astype(y.dtype))
+    run = lambda x, k: convolve(x, k, (stride, stride), padding, dimension_numbers=NHWC, **options)
+    shape = jax.eval_shape(run, x, kernel).shape
+    dy = jnp.cos(jnp.arange(math.prod(shape), dtype=jnp.float32)).reshape(shape)
+    # Rounded out here: inside of a jit XLA leaves the way there and back out.
+    dy = dy.astype(jnp.bfloat16).astype(x.dtype)
 
-    return run(x, kernel)
+    @jax.jit
+    def both(x, kernel, dy):
+        y, back = jax.vjp(run, x, kernel)
+        return y, *back(dy)
+
+    return both(x, kernel, dy)
 
 
 def assert_close(got, want, tolerance):
@@ -86,6 +90,16 @@ def test_value_and_gradients_are_those_of_xla(case):
     assert_close(got, value_and_gradients(lax.conv_general_dilated, x, kernel, stride, padding), 2e-6)
 
 
+@pytest.mark.parametrize("name", ["3x3", "3x3_strided_odd", "7x7_strided"])
+def test_kernel_gradients_of_many_images_are_sums_over_parts_of_them(name, monkeypatch):
+    """The last part is a smaller one."""
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    *shape, stride, padding = CASES[name]
+    x, kernel = operands(*shape, batch=IMAGES + 3)
+    got = value_and_gradients(convolution, x, kernel, stride, padding)
+    assert_close(got, value_and_gradients(lax.conv_general_dilated, x, kernel, stride, padding), 2e-6)
+
+
 @pytest.mark.parametrize("name", ["pointwise", "3x3", "3x3_strided", "2x2_map"])
 def test_bfloat16_stays_bfloat16_and_is_as_close_to_float32_as_xla(name):
     *shape, stride, padding = CASES[name]
@@ -97,8 +111,17 @@ def test_bfloat16_stays_bfloat16_and_is_as_close_to_float32_as_xla(name):
     assert_close([a.astype(jnp.float32) for a in got], want, 2**-8)
 
 
+@pytest.mark.parametrize("groups", [2, 4])
+def test_towers_are_convolutions_of_their_own(groups):
+    x, kernel = operands(7, 6, 8, 3, features=12)
+    arguments = x, kernel[:, :, : 8 // groups], 2, ((1, 0), (1, 1))
+    got = value_and_gradients(convolution, *arguments, feature_group_count=groups)
+    want = value_and_gradients(lax.conv_general_dilated, *arguments, feature_group_count=groups)
+    assert_close(got, want, 2e-6)
+
+
 FALL_THROUGH = {
-    "grouped": ((2, 6, 6, 4), (3, 3, 2, 6), dict(feature_group_count=2)),
+    "depthwise": ((2, 6, 6, 6), (3, 3, 1, 6), dict(feature_group_count=6)),
     "batch_grouped": ((4, 6, 6, 4), (3, 3, 4, 6), dict(batch_group_count=2)),
     "atrous": ((2, 6, 6, 4), (3, 3, 4, 6), dict(rhs_dilation=(2, 2))),
     "transposed": ((2, 6, 6, 4), (3, 3, 4, 6), dict(lhs_dilation=(2, 2))),

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax.models import conv, spatial
+from cnn_jax.models import routes, spatial
 from cnn_jax.models.layers import Conv
 from cnn_jax.models.lrn import local_response_norm
 from cnn_jax.models.pooling import Subsampling, max_pool_ceil
@@ -103,14 +103,14 @@ CONVOLUTIONS = {
 
 
 @pytest.mark.parametrize("case", CONVOLUTIONS.values(), ids=CONVOLUTIONS)
-@pytest.mark.parametrize("choice", ["fast", "xla"])
+@pytest.mark.parametrize("choice", ["cpu", "xla"])
 def test_convolution(choice, case, monkeypatch):
-    monkeypatch.setattr(conv, "_CHOICE", choice)
+    monkeypatch.setattr(routes, "_CHOICE", choice)
     size, kernel, maps, stride, pads = case
     x, w, bias = random(2, *size), random(*kernel, size[-1], maps), random(maps)
     layer = Conv(maps, kernel, stride, pads)
     convolve = lambda x, w, bias: layer.apply({"params": {"kernel": w, "bias": bias}}, x)
-    assert ("custom_vjp" in str(jax.make_jaxpr(convolve)(x, w, bias))) == (choice == "fast")
+    assert ("custom_vjp" in str(jax.make_jaxpr(convolve)(x, w, bias))) == (choice == "cpu")
     delta = random(*jax.eval_shape(convolve, x, w, bias).shape)
     value, *gradients = convolution_by_hand(x, w, bias, delta, stride, pads)
     check(convolve, (x, w, bias), delta, value, gradients)

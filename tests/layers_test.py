@@ -20,6 +20,7 @@ RANK = {
     "cnn_jax.summary": 3,
     "cnn_jax.checkpoint": 4,
     "cnn_jax.log": 4,
+    "cnn_jax.profile": 4,
     "cnn_jax.together": 4,
     "cnn_jax.train": 5,
     "cnn_jax.estimate": 6,

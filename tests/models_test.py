@@ -7,7 +7,7 @@ import pytest
 
 from cnn_jax import models, summary
 from cnn_jax.config import UserError
-from cnn_jax.models import layers, lenet
+from cnn_jax.models import layers, lenet, routes
 
 # He et al. 2015: Table 6 and the layer table of Sec. 4.2, option A; Table 1. Computed from those tables.
 CIFAR = {20: 269_722, 32: 464_154, 44: 658_586, 56: 853_018, 110: 1_727_962, 1202: 19_421_274}
@@ -133,6 +133,26 @@ def test_a_scanned_stage_equals_the_loop():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-3), looped, scanned)
     scale = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(grads))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a / scale, b / scale, atol=1e-4), grads, scan_grads)
+
+
+def test_remat_keeps_fewer_activations_and_changes_no_gradient(monkeypatch):
+    """With batch norm, whose averages must come out of the recomputed blocks once, and dropout."""
+    monkeypatch.setattr(routes, "_CHOICE", "xla")  # as on an accelerator: ours keep little on a CPU as it is
+    kept, again = (models.create("vgg_b", 10, width=1 / 16, norm="bn", remat=remat) for remat in (False, True))
+    params, stats = kept.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    x = jnp.asarray(np.random.default_rng(0).random((16, 64, 64, 3), np.float32))
+
+    def compiled(model):
+        def value(params):
+            logits, moved = model.apply(params, stats, x, train=True, key=jax.random.key(1))
+            return (logits**2).mean(), moved
+
+        return jax.jit(jax.value_and_grad(value, has_aux=True)).lower(params).compile()
+
+    plain, remat = compiled(kept), compiled(again)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), plain(params), remat(params))
+    temporary = lambda program: program.memory_analysis().temp_size_in_bytes
+    assert temporary(remat) < 0.85 * temporary(plain)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,8 @@ def make(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
     state = jax.device_put(state, meshes.replicated(mesh))
     batch = {"image": weights["images"], "label": weights["labels"], "valid": np.ones(spec.batch, bool)}
     batch = jax.device_put(batch, meshes.sharded(mesh))
-    train = steps.compile_train(steps.train_step(model, tx, FEED, jax.random.key(0)), "jit", mesh)
+    options = cpu.compiler_options(cpu.LONG) if spec.platform == "cpu" else None
+    train = steps.compile_train(steps.train_step(model, tx, FEED, jax.random.key(0)), "jit", mesh, options)
 
     def step() -> None:
         nonlocal state

@@ -69,11 +69,12 @@ def _shuffled(count: int, batch: int, seed: int, start: int) -> Iterator[dict[st
     # Epochs follow one another without a gap: a batch may hold the end of one and the start of the next,
     # so that no image is dropped and each is seen once an epoch.
     epoch_order = functools.lru_cache(maxsize=2)(functools.partial(order, seed, count=count))
-    for step in itertools.count(start):
-        position = np.arange(step * batch, (step + 1) * batch)
-        epochs, within = position // count, position % count
-        index = np.concatenate([epoch_order(epoch=int(e))[within[epochs == e]] for e in np.unique(epochs)])
-        yield {"index": index, "valid": np.ones(batch, bool)}
+    valid = np.ones(batch, bool)
+    for first in itertools.count(start * batch, batch):
+        epochs = range(first // count, (first + batch - 1) // count + 1)
+        within = [slice(max(0, first - e * count), first + batch - e * count) for e in epochs]
+        index = np.concatenate([epoch_order(epoch=e)[part] for e, part in zip(epochs, within, strict=True)])
+        yield {"index": index, "valid": valid}
 
 
 def _once(count: int, batch: int) -> Iterator[dict[str, np.ndarray]]:

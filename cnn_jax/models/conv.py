@@ -17,6 +17,7 @@ Pads = tuple[Pair, Pair]
 Operands = tuple[jax.Array, jax.Array]
 
 _NHWC = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
+TOWERS = 4  # groups up to which each is a convolution of its own: XLA's gradients of grouped ones take 10 times as long
 IMAGES = 16  # whose kernel gradient is taken at a time: what they hold then stays in a core's cache
 
 
@@ -35,7 +36,7 @@ def convolution(
 ) -> jax.Array:
     """`lax.conv_general_dilated`: the same arguments, values (to rounding) and errors; flax's `nn.Conv` takes it too.
 
-    On CPU, convolutions of [N, H, W, C] with [h, w, C, O], neither grouped nor dilated, take the routes of this
+    On CPU, convolutions of [N, H, W, C] with [h, w, C, O], of few groups and not dilated, take the routes of this
     module; they differentiate once, in reverse mode only. All others, and all on GPU and TPU, are XLA's.
     """
     strides = tuple(window_strides)
@@ -44,10 +45,12 @@ def convolution(
         and lhs.ndim == 4
         and lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers) == _NHWC
         and all(d == 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
-        and feature_group_count == batch_group_count == 1
+        and 1 <= feature_group_count <= TOWERS
+        and batch_group_count == 1
         and preferred_element_type is None
         and lhs.dtype == rhs.dtype
-        and lhs.shape[3] == rhs.shape[2]
+        and lhs.shape[3] == rhs.shape[2] * feature_group_count
+        and rhs.shape[3] % feature_group_count == 0
         and len(strides) == 2
     )
     if fast:
@@ -57,7 +60,9 @@ def convolution(
         pads = tuple((int(before), int(after)) for before, after in pads)
         sizes = zip(lhs.shape[1:3], pads, rhs.shape[:2], strict=False)
         if len(pads) == 2 and all(n + sum(p) >= k for n, p, k in sizes):
-            return _fast(lhs, rhs, strides, pads, precision)
+            towers = zip(_split(lhs, feature_group_count), _split(rhs, feature_group_count), strict=True)
+            outputs = [_fast(x, kernel, strides, pads, precision) for x, kernel in towers]
+            return outputs[0] if len(outputs) == 1 else lax.concatenate(outputs, 3)
     return lax.conv_general_dilated(
         lhs,
         rhs,
@@ -71,6 +76,10 @@ def convolution(
         precision,
         preferred_element_type,
     )
+
+
+def _split(x: jax.Array, parts: int) -> list[jax.Array]:
+    return [x] if parts == 1 else jnp.split(x, parts, 3)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
@@ -154,10 +163,9 @@ def _correlated(
         )
     ]
     padding = ((pads[0][0], ends[0]), (pads[1][0] * channels, ends[1] * channels))
-    some = [slice(first, first + IMAGES) for first in range(0, len(x), IMAGES)]
     parts = [
         (x[few].transpose(1, 2, 3, 0).reshape(1, height, width * channels, -1), dy[few].transpose(1, 2, 0, 3))
-        for few in some
+        for few in routes.parts(len(x), IMAGES)
     ]
     parts = lax.optimization_barrier(parts)
     dilation = (strides[0], strides[1] * channels)

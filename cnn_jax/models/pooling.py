@@ -109,7 +109,7 @@ def _max_pool_back(window: int, stride: int, padding: Pads, saved: tuple, dy: ja
         first = jnp.where(taps[place] == y, jnp.int16(place), first)
     first = jax.lax.optimization_barrier(first)
     # At least float32, as several windows' are summed into one place.
-    dy = dy.astype(jnp.promote_types(dy.dtype, jnp.float32))
+    dy = dy.astype(jnp.float32 if dy.dtype.itemsize < 4 else dy.dtype)
     parts = [jnp.where(first == place, dy, jnp.zeros((), dy.dtype)) for place in range(len(taps))]
     places = lambda x: _taps(x, window, stride, padding, 0.0)
     (dx,) = jax.linear_transpose(places, jax.ShapeDtypeStruct(x.shape, dy.dtype))(parts)

@@ -18,3 +18,12 @@ if _CHOICE not in ("", "xla", "cpu"):
 def cpu() -> bool:
     """Whether ours are taken: on a CPU. CNN_JAX_ROUTES=xla or cpu, read at import, says otherwise."""
     return _CHOICE == "cpu" or (not _CHOICE and jax.default_backend() == "cpu")
+
+
+def parts(count: int, size: int) -> list[slice]:
+    """`count` images or rows in parts of at most `size`, where there is one device; else whole.
+
+    A batch that lies on several devices would be sent around between them.
+    """
+    size = size if jax.device_count() == 1 else count
+    return [slice(first, first + size) for first in range(0, count, size)]

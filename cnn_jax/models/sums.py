@@ -13,7 +13,8 @@ PARTS = 8  # of 4, 8 and 16 the fastest
 
 def channel_sums(*arrays: jax.Array) -> list[jax.Array]:
     """Of each [groups, rows, C] its sum over the rows, [groups, C]."""
-    parts = math.gcd(PARTS, arrays[0].shape[1]) if routes.cpu() else 1
+    rows = arrays[0].shape[1]
+    parts = len(routes.parts(rows, rows // math.gcd(PARTS, rows))) if routes.cpu() else 1
     # XLA's CPU reductions read their input from memory: a product is written there first. Parts added elementwise, in
     # one loop with whatever makes them, leave them an eighth of it.
     folded = [x.reshape(len(x), parts, -1, x.shape[2]) for x in arrays]
@@ -21,16 +22,24 @@ def channel_sums(*arrays: jax.Array) -> list[jax.Array]:
     return [x.sum(1) for x in (jax.lax.optimization_barrier(folded) if parts > 1 else folded)]
 
 
-@jax.custom_vjp
 def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
-    """x [..., C] plus bias [C] of its dtype; differentiates in reverse mode only."""
+    """x [..., C] plus bias [C] of its dtype; on CPU it differentiates in reverse mode only."""
+    return _add_bias(x, bias) if routes.cpu() else _plus(x, bias)
+
+
+def _plus(x: jax.Array, bias: jax.Array) -> jax.Array:
     return x + bias.reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+@jax.custom_vjp
+def _add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+    return _plus(x, bias)
 
 
 def _add_bias_back(_: None, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
     # Summed in float32 at least.
-    wide = dy.astype(jnp.promote_types(dy.dtype, jnp.float32)).reshape(1, -1, dy.shape[-1])
+    wide = dy.astype(jnp.float32 if dy.dtype.itemsize < 4 else dy.dtype).reshape(1, -1, dy.shape[-1])
     return dy, channel_sums(wide)[0][0].astype(dy.dtype)
 
 
-add_bias.defvjp(lambda x, bias: (add_bias(x, bias), None), _add_bias_back)
+_add_bias.defvjp(lambda x, bias: (_plus(x, bias), None), _add_bias_back)

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 
 from cnn_jax.models.layers import Conv, normal
-from cnn_jax.models.net import Net
+from cnn_jax.models.net import Init, Net
 from cnn_jax.models.pooling import MaxPool
 
 ONE_256, ONE_512 = (1, 256), (1, 512)  # conv1-256 and conv1-512; a bare number is conv3's
@@ -24,11 +24,13 @@ class Vgg(Net, kw_only=True):
 
     Attributes:
       column: A | B | C | D | E, of Table 1; A-LRN is A with norm="lrn" (after the first convolution's ReLU, Sec. 2.3).
+      remat: a block's activations are computed again in the backward pass, not kept: less memory, a third more time.
       initialiser: xavier (Sec. 3.1: works from scratch) | he | paper: N(0, 0.1^2), from which only A may be trained;
         B to E start from a trained A's first four convolutions and dense layers.
     """
 
     column: str
+    remat: bool = False
     initialiser: str = "xavier"
     dropout: float = 0.5
 
@@ -36,16 +38,24 @@ class Vgg(Net, kw_only=True):
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         """[B, H, W, C] images, at least 32x32, to [B, num_classes] logits."""
         self.check_size(images, [(2, 2, 0)] * 5)
-        weights = self.weights(normal(0.1))
-
         x = images
-        for block, row in enumerate(TABLE[self.column], start=1):
-            for number, entry in enumerate(row, start=1):
-                kernel, maps = entry if isinstance(entry, tuple) else (3, entry)
-                place = f"{block}_{number}"
-                x = Conv(self.maps(maps), (kernel, kernel), kernel_init=weights, name=f"conv{place}")(x)
-                x = self.keep(f"conv{place}", nn.relu(self.normalised(x, f"norm{place}", train)))
-                if place == "1_1":
-                    x = self.lrn(x, "lrn1_1")
-            x = self.keep(f"pool{block}", MaxPool(2, 2, name=f"pool{block}")(x))
-        return self.classified(x, weights, train)  # of [B, 7, 7, 512]
+        for block in range(1, 6):
+            # The arguments after x are no arrays: remat is told so.
+            again = self.remat and not self.is_initializing()
+            run = nn.remat(Vgg._block, static_argnums=(2, 3)) if again else Vgg._block
+            x = self.keep(f"pool{block}", run(self, x, block, train))
+        return self.classified(x, self._weights(), train)  # of [B, 7, 7, 512]
+
+    def _block(self, x: jax.Array, block: int, train: bool) -> jax.Array:
+        """The convolutions of a block, and its pooling: [B, H, W, C] to [B, H // 2, W // 2, maps]."""
+        for number, entry in enumerate(TABLE[self.column][block - 1], start=1):
+            kernel, maps = entry if isinstance(entry, tuple) else (3, entry)
+            place = f"{block}_{number}"
+            x = Conv(self.maps(maps), (kernel, kernel), kernel_init=self._weights(), name=f"conv{place}")(x)
+            x = self.keep(f"conv{place}", nn.relu(self.normalised(x, f"norm{place}", train)))
+            if place == "1_1":
+                x = self.lrn(x, "lrn1_1")
+        return MaxPool(2, 2, name=f"pool{block}")(x)
+
+    def _weights(self) -> Init:
+        return self.weights(normal(0.1))

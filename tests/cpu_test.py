@@ -1,0 +1,102 @@
+"""What a CPU is told: which flags XLA gets, and that they reach it; memory that is freed stays mapped."""
+
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+
+import pytest
+
+from cnn_jax import cpu
+
+x86 = platform.machine().lower() in ("x86_64", "amd64")
+OURS = " ".join(f"--{name}={value}" for name, value in cpu.FLAGS.items())
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """An x86 machine with a tested JAX, or another."""
+
+    def is_(kind="x86_64", jaxlib="0.12.0.1"):
+        monkeypatch.setattr(platform, "machine", lambda: kind)
+        monkeypatch.setattr(metadata, "version", lambda name: jaxlib)
+
+    is_()
+    return is_
+
+
+def chosen(**environ):
+    cpu.choose_flags(environ)
+    return environ.get("XLA_FLAGS")
+
+
+def test_flags_are_added_to_what_the_user_set(machine):
+    assert chosen() == OURS
+    assert chosen(XLA_FLAGS="--xla_dump_to=/tmp/x") == f"--xla_dump_to=/tmp/x {OURS}"
+    assert chosen(XLA_FLAGS=OURS) == OURS
+
+
+def test_a_flag_that_the_user_set_stays(machine):
+    for said in ("--xla_cpu_experimental_ynn_fusion_type=", "--a=b --xla_cpu_experimental_ynn_fusion_type= --c=d"):
+        assert chosen(XLA_FLAGS=said) == said
+
+
+@pytest.mark.parametrize("kind, jaxlib", [("arm64", "0.12.0"), ("x86_64", "0.9.2"), ("x86_64", "0.13.0")])
+def test_elsewhere_nothing_is_added(machine, kind, jaxlib):
+    machine(kind, jaxlib)
+    assert chosen() is None
+    assert chosen(XLA_FLAGS="--a=b") == "--a=b"
+    assert cpu.compiler_options(10**6, {}) == {}
+
+
+def test_long_runs_have_onednn_unless_the_user_says_so(machine):
+    assert cpu.compiler_options(cpu.LONG - 1, {}) == {}
+    assert cpu.compiler_options(cpu.LONG, {}) == cpu.compiler_options(cpu.LONG, {"XLA_FLAGS": OURS}) == cpu.ONEDNN
+    assert cpu.compiler_options(cpu.LONG, {"XLA_FLAGS": "--xla_cpu_use_onednn=false"}) == {}
+    machine(jaxlib="0.10.2")
+    assert cpu.compiler_options(cpu.LONG, {}) == {}
+    assert chosen() == OURS
+
+
+def run(code):
+    environ = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environ, check=True)
+    return done.stdout.split()
+
+
+@pytest.mark.skipif(not x86, reason="the flags are for x86")
+def test_the_flags_and_options_reach_convolutions_and_both_gradients():
+    """Without flags they are YNNPACK's, with them XLA's own, with the options oneDNN's, if it is there."""
+    code = """if 1:
+        import os
+        import cnn_jax.models.conv as c, jax
+        from cnn_jax import cpu
+        f = lambda x, k: c.convolution(x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        x, k = (jax.ShapeDtypeStruct(shape, "float32") for shape in ((8, 14, 14, 32), (3, 3, 32, 32)))
+        both = lambda x, k: jax.vjp(f, x, k)[1](f(x, k))
+        for steps in (1, cpu.LONG):
+            options = cpu.compiler_options(steps)
+            text = jax.jit(both, compiler_options=options).lower(x, k).compile().as_text()
+            ynn, onednn = text.count("__ynn_fusion"), text.count('custom_call_target="__onednn$convolution"')
+            print(ynn, 3 if onednn == 3 or not options else onednn)
+    """
+    assert run(code) == ["0", "3"] * 2
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="for glibc")
+def test_freed_memory_stays_mapped():
+    """Faults of writing 64 MB that were freed before: a page each by default, next to none when kept."""
+    code = """if 1:
+        import resource, sys
+        import numpy as np
+        from cnn_jax import cpu
+        if {keep}: cpu.keep_memory()
+        faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(3):
+            before = faults()
+            np.full(2**24, 1.0, np.float32)
+        print(faults() - before)
+    """
+    (default,), (kept,) = run(code.format(keep=False)), run(code.format(keep=True))
+    assert int(kept) < 100 < int(default)

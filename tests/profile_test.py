@@ -1,0 +1,53 @@
+"""--profile: which calls are traced, what the table says, and that no number of the run changes."""
+
+from collections import Counter
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnn_jax import profile
+from cnn_jax.config import UserError
+
+
+@jax.jit
+def step(state, arrays, item):
+    with jax.named_scope("layer"):
+        return jnp.tanh(state @ arrays) + item
+
+
+@pytest.mark.parametrize("left, steps, before", [(3, 2, 1), (5, 1, 4), (30, 5, 10)])
+def test_traces_settled_steps_and_changes_no_number(tmp_path, capsys, monkeypatch, left, steps, before):
+    calls, started = 0, []
+    start, stop = jax.profiler.start_trace, jax.profiler.stop_trace
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda *args: (started.append(calls), start(*args)))
+    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: (started.append(calls), stop()))
+    traced = profile.traced(step, tmp_path, steps, left)
+    state = plain = jnp.eye(64)
+    for calls in range(left):
+        state, plain = traced(state, jnp.ones((64, 64)), 0.5), step(plain, jnp.ones((64, 64)), 0.5)
+    np.testing.assert_array_equal(state, plain)
+    assert started == [before, before + steps - 1]
+    said = capsys.readouterr().out
+    assert f"{steps} steps are traced in {tmp_path}/profile" in said and "jit(step)/layer" in said
+    assert len(list((tmp_path / "profile").rglob("*.xplane.pb"))) == 1
+
+
+@pytest.mark.parametrize("steps, left", [(2, 2), (1, 0)])
+def test_more_steps_than_are_left_are_refused(tmp_path, steps, left):
+    with pytest.raises(UserError, match=f"--profile={steps}: after the first, {max(0, left - 1)} steps are left"):
+        profile.traced(step, tmp_path, steps, left)
+
+
+def test_the_table_has_the_ten_costliest_with_their_share_and_layer():
+    found = Counter({f"op.{i}": float(i) for i in range(12)})
+    lines = profile.table(found, {"op.11": "jit(step)/conv1"}).splitlines()
+    assert len(lines) == 12
+    assert lines[1].split() == ["11.000", "16.7%", "op.11", "jit(step)/conv1"]
+    assert lines[-1].split() == ["66.000", "100.0%", "all", "12", "operations"]
+
+
+def test_layers_are_read_from_a_program_s_text():
+    text = '  ROOT %fusion.1 = f32[2]{0} fusion(%p), kind=kLoop, metadata={op_name="jit(step)/relu" stack_frame_id=1}\n'
+    assert profile.layers(text + "  %p = f32[2]{0} parameter(0)\n") == {"fusion.1": "jit(step)/relu"}
