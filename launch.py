@@ -59,7 +59,13 @@ flags.DEFINE_integer(
 flags.DEFINE_bool("report", False, "Build the report from what the workdir holds, and train nothing.")
 flags.DEFINE_string("summary", None, "Print a net's layers and what they cost, or with 'all' a row a net.")
 flags.DEFINE_integer("image_size", None, "--summary for square images of this side, not the paper's.", 1, 2**14)
-flags.DEFINE_enum("format", "table", ["table", "json"], "How --summary prints.")
+flags.DEFINE_enum("format", "table", ["table", "json"], "How --summary and --plan print.")
+flags.DEFINE_bool(
+    "plan",
+    False,
+    "Compile each run's step, train nothing, and print what it needs and takes at least: before you rent.",
+)
+flags.DEFINE_string("topology", None, "--plan for a TPU slice that is not here, for example v5e:4x4; needs libtpu.")
 flags.DEFINE_bool("dry_run", False, "Print each run's configuration and what it costs, and train nothing.")
 
 
@@ -71,6 +77,8 @@ def main(argv: list[str]) -> None:
     try:
         if len(argv) > 1:
             raise UserError(f"{argv[1]}: flags begin with --, see --help")
+        if FLAGS.topology is not None and not FLAGS.plan:
+            raise UserError(f"--topology={FLAGS.topology}: only with --plan, which compiles for it")
         if FLAGS.list:
             list_studies()
         elif FLAGS.summary is not None:
@@ -81,6 +89,8 @@ def main(argv: list[str]) -> None:
             report(workdir())
         elif FLAGS.dry_run:
             dry_run(chosen(study()))
+        elif FLAGS.plan:
+            plan(study())
         elif not (whole := study()).runs:
             count(whole)
         else:
@@ -305,6 +315,24 @@ def dry_run(runs: list[Experiment]) -> None:
         for line in estimate.lines(run):
             print(f"  {line}")
         print()
+
+
+def plan(whole: Study) -> None:
+    """Prints what each run needs and takes at least, here or on --topology; a study's seeds cost the same each."""
+    if FLAGS.topology is not None:
+        os.environ["JAX_PLATFORMS"] = "cpu"  # before JAX starts: libtpu is to compile, and not to look for a TPU
+    runs = [run for run in chosen(whole) if not run.seed]
+    from cnn_jax import plan as planning
+
+    told = []
+    for run in runs:
+        told.append(planning.of_run(run, FLAGS.topology))
+        if FLAGS.format == "table":
+            print(*planning.lines(told[-1]), "", sep="\n", flush=True)
+    if FLAGS.format == "json":
+        print(json.dumps(told, indent=2))
+    else:
+        print(planning.CAUTION)
 
 
 def parse(argv: list[str]) -> list[str]:

@@ -8,9 +8,7 @@ the nets' dense layers, on the images: these are small ones. The nets are compil
 routes for a CPU. --nets=resnet50,vgg_d takes minutes and 6.5 GB.
 """
 
-import math
 import os
-import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -24,12 +22,6 @@ DEVICES = (1, 2, 4, 8)
 BATCH = 16
 NETS = {"resnet20": (32, 32, 3), "resnet50": (32, 32, 3), "vgg_d": (32, 32, 3), "lenet5_modern": (28, 28, 1)}
 CLASSES = {"resnet50": 1000}
-
-COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast",
-               "ragged-all-to-all")  # fmt: skip
-BITS = {"pred": 8, "bf16": 16, "c64": 64, "c128": 128}  # others end in their bits: f32, s8, u64
-# %name = f32[8]{0} opcode(%operands), attributes; the shape of several results is in parentheses
-INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.-]+) = (\((?:[^()]|\([^()]*\))*\)|\S+) ([\w-]+)\(([^()]*)")
 
 
 def main(argv: list[str]) -> None:
@@ -54,8 +46,8 @@ def of_step(net: str, form: str, count: int) -> dict[str, Any]:
     import numpy as np
 
     from benchmarks.peers import ours
+    from cnn_jax import hlo, models, optim, step
     from cnn_jax import mesh as meshes
-    from cnn_jax import models, optim, step
     from cnn_jax.config import Optim
 
     mesh = meshes.batch_mesh(jax.devices()[:count])
@@ -77,7 +69,7 @@ def of_step(net: str, form: str, count: int) -> dict[str, Any]:
 
     # pmap's form is a function around what is compiled.
     text = (train if form == "jit" else jax.jit(train)).lower(state, {}, item).compile().as_text()
-    told |= {"collectives": collectives(text)}
+    told |= {"collectives": hlo.collectives(text)}
     if count == max(DEVICES):
         state = jax.device_put(make(), meshes.replicated(mesh))
         told |= {"later_compilations": later_compilations(train, state, item)}
@@ -97,37 +89,6 @@ def later_compilations(train: Callable, state: Any, item: Any) -> int:
     jax.block_until_ready(state.step)
     jax.monitoring.clear_event_listeners()
     return len(compiled)
-
-
-def collectives(text: str) -> dict[str, dict[str, int]]:
-    """{kind: {count, bytes of operands}} of the collectives in a compiled program's HLO text.
-
-    An asynchronous one counts where it starts. What stands in a loop's body counts once.
-    """
-    found: dict[str, dict[str, int]] = {}
-    sizes: dict[str, int] = {}
-    for line in text.splitlines():
-        if not line.startswith(" "):  # a computation begins or ends: names are its own
-            sizes = {}
-        if not (match := INSTRUCTION.match(line)):
-            continue
-        name, shape, opcode, operands = match.groups()
-        sizes[name] = size_of(shape)
-        kind = opcode.removesuffix("-start")
-        if kind in COLLECTIVES:
-            entry = found.setdefault(kind, {"count": 0, "bytes": 0})
-            entry["count"] += 1
-            entry["bytes"] += sum(sizes[operand] for operand in re.findall(r"%([\w.-]+)", operands))
-    return found
-
-
-def size_of(shape: str) -> int:
-    """Bytes of an HLO shape, of all its parts if it is a tuple: f32[8,16]{1,0} has 512."""
-    bits = 0
-    for dtype, dimensions in re.findall(r"(\w+)\[([\d,<=]*)\]", shape):
-        width = BITS.get(dtype) or (int(found[0]) if (found := re.findall(r"^[a-z]+(\d+)", dtype)) else 0)
-        bits += width * math.prod(int(d.lstrip("<=")) for d in dimensions.split(",") if d)
-    return -(-bits // 8)
 
 
 def findings_of(rows: list[dict[str, Any]]) -> list[str]:

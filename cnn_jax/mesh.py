@@ -1,11 +1,31 @@
 """The device mesh: one axis, 'batch', over all devices; an array is whole on each of them or split over it."""
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from cnn_jax.config import UserError
 
 BATCH = "batch"
+_meant: ContextVar[str | None] = ContextVar("_meant", default=None)
+
+
+def platform() -> str:
+    """cpu | gpu | tpu: where what is traced now will run; JAX's default, unless `compiling_for` says otherwise."""
+    return _meant.get() or jax.default_backend()
+
+
+@contextlib.contextmanager
+def compiling_for(name: str) -> Iterator[None]:
+    """What is traced inside is meant for this platform, of which this machine may have no device."""
+    token = _meant.set(name)
+    try:
+        yield
+    finally:
+        _meant.reset(token)
 
 
 def batch_mesh(devices: list[jax.Device] | None = None) -> Mesh:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from cnn_jax import mesh
 from cnn_jax.config import Optim, UserError, nearest
 
 
@@ -63,7 +64,7 @@ def _fenced(tx: optax.GradientTransformationExtraArgs) -> optax.GradientTransfor
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple:
         return tx.update(jax.tree.map(fence, updates), state, params, **extra)
 
-    return optax.GradientTransformationExtraArgs(tx.init, update) if jax.default_backend() == "cpu" else tx
+    return optax.GradientTransformationExtraArgs(tx.init, update) if mesh.platform() == "cpu" else tx
 
 
 class ScheduledState(NamedTuple):

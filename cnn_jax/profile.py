@@ -1,6 +1,5 @@
 """--profile: a trace of some of a run's steps for TensorBoard and XProf, and its costliest operations in a table."""
 
-import re
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -9,11 +8,11 @@ from typing import Any
 
 import jax
 
+from cnn_jax import hlo
 from cnn_jax.config import UserError
 
 SETTLED = 10  # steps before the first that is traced, if the run has so many
 ROWS = 10
-OUTER = ("while", "call", "conditional")  # operations that last as long as others which they run
 
 
 def traced(train_step: Callable, folder: Path, steps: int, left: int) -> Callable:
@@ -39,7 +38,7 @@ def traced(train_step: Callable, folder: Path, steps: int, left: int) -> Callabl
             program = train_step if hasattr(train_step, "lower") else jax.jit(train_step)  # pmap's is a function
             text = program.lower(state, arrays, item).compile().as_text()
             print(f"\n{steps} steps are traced in {folder / 'profile'}")
-            print(table(costs(folder / "profile", steps), layers(text)), flush=True)
+            print(table(costs(folder / "profile", steps), hlo.layers(text)), flush=True)
         return state
 
     return step
@@ -57,23 +56,21 @@ def costs(folder: Path, steps: int) -> Counter[str]:
         for plane in jax.profiler.ProfileData.from_file(str(newest)).planes:
             for line in plane.lines:
                 for event in line.events:
-                    operation = dict(event.stats).get("hlo_op")
-                    if operation and not str(operation).startswith(OUTER):
+                    if operation := dict(event.stats).get("hlo_op"):
                         found[str(operation)] += event.duration_ns / 1e6 / steps
     return found
 
 
-def layers(text: str) -> dict[str, str]:
-    """{operation: the layer and the JAX primitive it is of} of a compiled program's HLO text."""
-    named = re.finditer(r'^\s*(?:ROOT )?%?([\w.-]+) = .*?op_name="([^"]*)"', text, re.MULTILINE)
-    return {match[1]: match[2] for match in named}
+def table(found: Counter[str], of: dict[str, tuple[str, str]]) -> str:
+    """The costliest operations: milliseconds a step, share of all, name, and what layer they are of.
 
-
-def table(found: Counter[str], of: dict[str, str]) -> str:
-    """The costliest operations: milliseconds a step, share of all, name, and what layer they are of."""
+    of: as `hlo.layers` gives it; operations that only run others are left out.
+    """
+    name_in = lambda operation: operation.partition("__onednn$")[0]
+    found = Counter({o: ms for o, ms in found.items() if of.get(name_in(o), ("",))[0] not in hlo.HOLDS})
     total = sum(found.values())
     lines = [f"{'ms a step':>9}  {'share':>6}  operation, layer"]
     for name, ms in found.most_common(ROWS):
-        layer = of.get(name.partition("__onednn$")[0], "")
+        _, layer = of.get(name_in(name), ("", ""))
         lines.append(f"{ms:9.3f}  {ms / total:6.1%}  {name}  {layer}".rstrip())
     return "\n".join([*lines, f"{total:9.3f}  {1:6.1%}  all {len(found)} operations"])

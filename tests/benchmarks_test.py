@@ -12,47 +12,12 @@ import numpy as np
 import pytest
 
 from benchmarks import epoch, scaling, table, train_step
-from benchmarks.scaling import collectives, findings_of, size_of
+from benchmarks.scaling import findings_of
 from cnn_jax import train
 from cnn_jax.models import routes
 
 ROOT = Path(__file__).parent.parent
 LENET = ("--net=lenet5_modern", "--batch=2")
-
-HLO = """
-HloModule jit_step, is_scheduled=true
-
-%region_0 (a: f32[], b: f32[]) -> f32[] {
-  %x = f32[] parameter(0)
-  ROOT %add.1 = f32[] add(%x, %x)
-}
-
-ENTRY %main (x: f32[8,16]) -> f32[8,16] {
-  %x = f32[8,16]{1,0} parameter(0), metadata={op_name="all-reduce(%x)"}
-  %y = bf16[10]{0} fusion(%x), kind=kLoop, calls=%fused
-  %all-reduce.3 = (f32[8,16]{1,0}, /*index=1*/bf16[10]{0}) all-reduce(%x, %y), channel_id=1, to_apply=%region_0
-  %get-tuple-element.7 = f32[8,16]{1,0} get-tuple-element(%all-reduce.3), index=0
-  %gather = f32[4,8,16]{2,1,0:T(8,128)} all-gather(%get-tuple-element.7), dimensions={0}
-  %start = f32[8,16]{1,0} all-reduce-start(%x), channel_id=2, to_apply=%region_0
-  %done = f32[8,16]{1,0} all-reduce-done(%start)
-  ROOT %scattered = f32[2,16]{1,0} reduce-scatter(f32[8,16]{1,0} %done), dimensions={0}, to_apply=%region_0
-}
-"""
-
-
-def test_collectives_are_counted_with_the_bytes_of_their_operands():
-    assert collectives(HLO) == {
-        "all-reduce": {"count": 2, "bytes": 512 + 20 + 512},
-        "all-gather": {"count": 1, "bytes": 512},
-        "reduce-scatter": {"count": 1, "bytes": 512},
-    }
-
-
-@pytest.mark.parametrize(
-    "shape, size", [("f32[]", 4), ("pred[3]", 3), ("(u8[2]{0}, s4[3]{0})", 4), ("f8e4m3fn[7]", 7), ("c64[2]", 16)]
-)
-def test_size_of_a_shape(shape, size):
-    assert size_of(shape) == size
 
 
 def step_row(devices, count, size, later):

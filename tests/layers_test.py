@@ -9,8 +9,10 @@ ROOT = Path(__file__).parent.parent
 # A module may import those of lower rank; modules of one rank do not know one another.
 RANK = {
     "cnn_jax.cpu": 0,
+    "cnn_jax.hlo": 0,
     "cnn_jax.config": 0,
     "cnn_jax.files": 0,
+    "cnn_jax.chips": 1,
     "cnn_jax.mesh": 1,
     "cnn_jax.data": 2,
     "cnn_jax.models": 2,
@@ -24,6 +26,7 @@ RANK = {
     "cnn_jax.together": 4,
     "cnn_jax.train": 5,
     "cnn_jax.estimate": 6,
+    "cnn_jax.plan": 6,
 }
 MODULES = sorted(p for top in ("cnn_jax", "experiments") for p in (ROOT / top).rglob("*.py"))
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from cnn_jax.config import Data, UserError
 from cnn_jax.data import augment
-from cnn_jax.data.sources import SHAPES, SOURCES, Source, Split, load
+from cnn_jax.data.sources import IMAGES, SHAPES, SOURCES, Source, Split, load
 
-__all__ = ["SHAPES", "SOURCES", "Feed", "Source", "Split", "batches", "load", "order", "splits"]
+__all__ = ["IMAGES", "SHAPES", "SOURCES", "Feed", "Source", "Split", "batches", "load", "order", "splits"]
 
 Batch = dict[str, jax.Array]  # image [B, H, W, C] uint8, label [B] int32, valid [B] bool
 

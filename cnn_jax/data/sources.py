@@ -102,6 +102,14 @@ SHAPES: dict[str, tuple[tuple[int, int, int], int]] = {
     "imagenet2012": ((224, 224, 3), 1000),
 }
 
+# Images to train and to test on, of the sets that are held in memory: likewise.
+IMAGES: dict[str, tuple[int, int]] = {
+    "digits": (1_437, 360),
+    "mnist": (60_000, 10_000),
+    "cifar10": (50_000, 10_000),
+    "fake": (96, 40),
+}
+
 
 @functools.lru_cache(maxsize=2)  # the runs of a study share what was decoded
 def load(name: str, data_dir: str = "") -> Source:

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cnn_jax import mesh
 from cnn_jax.config import UserError
 from cnn_jax.models.layers import BatchNorm, Conv, Dense, widened
 from cnn_jax.models.net import Net
@@ -171,7 +172,7 @@ class ResNet(Net, kw_only=True):
 def _scan_from() -> int:
     # XLA on the CPU runs a convolution inside a scan many times slower (jax#12868), so that there only
     # ResNet-1202, which would not finish compiling, is worth it; elsewhere a scan costs next to nothing.
-    return 100 if jax.default_backend() == "cpu" else 17
+    return 100 if mesh.platform() == "cpu" else 17
 
 
 def cifar(depth: int, num_classes: int, shortcut: str = "A", **options) -> ResNet:  # noqa: ANN003

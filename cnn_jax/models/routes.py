@@ -8,6 +8,7 @@ import os
 
 import jax
 
+from cnn_jax import mesh
 from cnn_jax.config import UserError
 
 _CHOICE = os.environ.get("CNN_JAX_ROUTES", "")
@@ -21,7 +22,7 @@ FEW = 2**13
 
 def cpu(x: jax.Array) -> bool:
     """Whether ours are taken for this input: on a CPU. CNN_JAX_ROUTES=xla or cpu, read at import, says otherwise."""
-    return _CHOICE == "cpu" or (not _CHOICE and x.size >= FEW and jax.default_backend() == "cpu")
+    return _CHOICE == "cpu" or (not _CHOICE and x.size >= FEW and mesh.platform() == "cpu")
 
 
 def parts(count: int, size: int) -> list[slice]:
