@@ -1,5 +1,5 @@
-# make demo | make test | make test-slow | make lint | make bench: each sets up what it needs, once.
-.PHONY: setup demo test test-slow lint bench clean
+# make demo | make test | make test-slow | make tpu-check | make lint | make bench: each sets up what it needs, once.
+.PHONY: setup demo test test-slow tpu-check lint bench clean
 VENV := .venv
 PY := $(VENV)/bin/python
 # The first interpreter that answers; another one: make setup PYTHON=/path/to/python3
@@ -22,6 +22,11 @@ test: setup
 
 test-slow: setup
 	$(PY) -m pytest -m slow
+
+# Every net's step for TPUs that are not here, about half an hour on 2 cores.
+tpu-check: setup
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-tpu.txt
+	$(PY) -m pytest -m tpu tests/tpu_check_test.py
 
 lint: setup
 	$(VENV)/bin/ruff check .

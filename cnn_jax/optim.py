@@ -14,7 +14,6 @@ import optax
 from cnn_jax import mesh
 from cnn_jax.config import Optim, UserError, nearest
 
-
 MANY = 2**16  # weights of a kernel from which its update is kept apart from its gradient
 
 

@@ -22,8 +22,9 @@ from cnn_jax.config import Experiment, UserError, nearest
 # On a TPU, whose products are of bfloat16, a float32 product of each precision takes so many of them
 # (jax.lax.Precision: DEFAULT, HIGH, HIGHEST).
 PASSES = {"bfloat16": 1, "tensorfloat32": 3, "float32": 6}
-# libtpu looks for a TPU, and complains in many lines, unless it is told that this is the host of one.
-QUIET = {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_HOSTNAMES": "localhost",
+# libtpu looks for a TPU, and complains in many lines, unless it is told that this is the host of one; and it lets but
+# one process at a time have it, which is of no use where it only compiles.
+QUIET = {"ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_HOSTNAMES": "localhost",
          "TPU_STDERR_LOG_LEVEL": "3", "TPU_MIN_LOG_LEVEL": "3"}  # fmt: skip
 # What a device sends of a collective among n, in multiples of its operands' bytes.
 SENT: dict[str, Callable[[int], float]] = {
@@ -175,8 +176,9 @@ def _slice(topology: str) -> list[jax.Device]:
     joined = {"chip_config_name": "megacore"} if generation in ("v4", "v5p") else {}
     try:
         devices = topologies.get_topology_desc(platform="tpu", topology_name=topology, **joined).devices
-    except jax.errors.JaxRuntimeError:
-        raise UserError(f"--topology={topology}: libtpu knows no such slice; {chips.FORMS}") from None
+    except jax.errors.JaxRuntimeError as e:
+        words = str(e).splitlines()[0]
+        raise UserError(f"--topology={topology}: libtpu does not make such a slice ({words}); {chips.FORMS}") from None
     assert len(devices) == count, (topology, len(devices))
     return list(devices)
 

@@ -25,7 +25,7 @@ def test_traces_settled_steps_and_changes_no_number(tmp_path, capsys, monkeypatc
     monkeypatch.setattr(jax.profiler, "stop_trace", lambda: (started.append(calls), stop()))
     traced = profile.traced(step, tmp_path, steps, left)
     state = plain = jnp.eye(64)
-    for calls in range(left):
+    for calls in range(left):  # noqa: B007
         state, plain = traced(state, jnp.ones((64, 64)), 0.5), step(plain, jnp.ones((64, 64)), 0.5)
     np.testing.assert_array_equal(state, plain)
     assert started == [before, before + steps - 1]
@@ -41,7 +41,7 @@ def test_more_steps_than_are_left_are_refused(tmp_path, steps, left):
 
 
 def test_the_table_has_the_ten_costliest_with_their_share_and_layer():
-    found = Counter({f"op.{i}": float(i) for i in range(12)}) + Counter({"while.1": 99.0})
+    found = Counter({f"op.{i}": float(i) for i in range(12)} | {"while.1": 99.0})
     lines = profile.table(found, {"op.11": ("fusion", "jit(step)/conv1"), "while.1": ("while", "")}).splitlines()
     assert len(lines) == 12
     assert lines[1].split() == ["11.000", "16.7%", "op.11", "jit(step)/conv1"]

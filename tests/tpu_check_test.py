@@ -1,0 +1,50 @@
+"""Every net's training step, as a run makes it, compiles in bfloat16 for TPUs that need not be here: make tpu-check."""
+
+import importlib.util
+
+import pytest
+
+from cnn_jax import data, models, plan
+from cnn_jax.config import Data, Experiment, Model, Train
+from cnn_jax.models import routes
+
+pytestmark = [
+    pytest.mark.tpu,
+    pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="needs libtpu: make tpu-check installs it"),
+]
+
+
+def planned(monkeypatch, name, topology, batch, parallel="jit"):
+    """The plan of the net on images of its paper's size."""
+    monkeypatch.setattr(routes, "_CHOICE", "")  # as in a run
+    shape, classes = models.paper_input(name)
+    kind = {1: "mnist", 3: "cifar10"}[shape[2]] if classes == 10 else "imagenet2012"
+    monkeypatch.setitem(data.SHAPES, kind, (shape, classes))
+    crop = shape[0] if kind == "imagenet2012" else 0
+    return plan.of_run(
+        Experiment(
+            data=Data(name=kind, batch_size=batch, pad=0, crop=crop, holdout=0),
+            model=Model(name=name, dtype="bfloat16"),
+            train=Train(parallel=parallel),
+        ),
+        topology,
+    )
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_every_net_compiles_for_four_chips(name, monkeypatch):
+    told = planned(monkeypatch, name, "v5e:2x2", 32)
+    assert told["fits"] and told["chips"] == 4 and told["step_s"] > 0
+    assert sum(c["bytes"] for kind, c in told["collectives"].items() if kind.startswith("all-reduce")) > 0
+
+
+@pytest.mark.parametrize("name", ["resnet50", "vgg_d"])
+def test_the_large_ones_compile_for_256_chips(name, monkeypatch):
+    told = planned(monkeypatch, name, "v5e:16x16", 2048)
+    assert told["fits"] and told["chips"] == 256
+    assert told["compiler_flops"] == pytest.approx(told["counted_flops"], rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["lenet5_modern", "resnet20", "resnet50", "vgg_a"])
+def test_pmap_compiles_too(name, monkeypatch):
+    assert planned(monkeypatch, name, "v5e:2x2", 32, "pmap")["fits"]
