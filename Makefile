@@ -44,7 +44,7 @@ bench: setup
 	$(BENCH) benchmarks.epoch --json=$(RESULTS)
 	$(BENCH) benchmarks.evaluate --json=$(RESULTS)
 	$(BENCH) benchmarks.batches --json=$(RESULTS)
-	$(BENCH) benchmarks.seeds --json=$(RESULTS)
+	$(BENCH) benchmarks.seeds --nets=mlp,lenet5_modern --json=$(RESULTS)
 	$(BENCH) benchmarks.startup --repeats=3 --json=$(RESULTS)
 	$(BENCH) benchmarks.scaling --json=$(RESULTS)
 	@echo; $(PY) -m benchmarks.table $(RESULTS)
