@@ -63,7 +63,7 @@ def launched(*words):
     "words, said",
     [
         (("--topology=v5e:4x4",), "only with --plan"),
-        (("--plan", "--topology=v5e:4"), "a v5e slice has 2 sides"),
+        (("--plan", "--topology=v5e:2x2x2"), "a v5e slice has 2 sides"),
         (("--plan", "--topology=v9:4x4"), "no such slice; write v5e:AxB"),
     ],
 )

@@ -57,9 +57,11 @@ def counted(batch, images=10):
     return parts.evaluate(parts.state)
 
 
-def test_ten_images_at_batch_4_give_exactly_the_metrics_of_batch_10():
-    assert counted(4) == counted(10)
-    assert counted(4)["images"] == 10
+def test_ten_images_at_batch_4_give_the_metrics_of_batch_10():
+    """A convolution may add up in another order when there are more images: the loss is equal but for rounding."""
+    four, ten = counted(4), counted(10)
+    assert four["images"] == ten["images"] == 10 and four["error"] == ten["error"]
+    assert four["loss"] == pytest.approx(ten["loss"], rel=1e-6)
 
 
 def test_an_evaluation_batch_need_not_divide_over_the_devices():
