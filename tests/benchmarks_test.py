@@ -37,7 +37,7 @@ def test_findings_tell_what_depends_on_the_devices():
 
 
 def test_a_step_over_two_devices_sends_its_gradients_once(monkeypatch):
-    monkeypatch.setattr(routes, "cpu", lambda: False)
+    monkeypatch.setattr(routes, "_CHOICE", "xla")
     found = scaling.of_step("lenet5_modern", "jit", 2)
     assert found["params_bytes"] == 4 * 61_706
     assert found["collectives"] == {"all-reduce": {"count": 1, "bytes": found["params_bytes"] + 8}}  # loss and error
