@@ -4,8 +4,7 @@
 
 On 1, 2, 4 and 8 virtual devices of the CPU, for each net, as jit over a mesh and as pmap. Bytes are those of the
 collectives' operands on one device, whatever way a network moves them. They depend neither on the batch nor, beyond
-the nets' dense layers, on the images: these are small ones. The nets are compiled as for accelerators, without their
-routes for a CPU. --nets=resnet50,vgg_d takes minutes and 6.5 GB.
+the nets' dense layers, on the images: these are small ones. --nets=resnet50,vgg_d takes minutes and 6.5 GB.
 """
 
 import os
