@@ -16,7 +16,7 @@ import numpy as np
 from absl import app, flags, logging
 
 from benchmarks.result import aligned, spread, tell
-from cnn_jax import cpu, data, log, models, train
+from cnn_jax import data, log, models, train
 from cnn_jax import mesh as meshes
 from cnn_jax.config import Data, Experiment, Model, Optim
 
@@ -36,7 +36,6 @@ def main(argv: list[str]) -> None:
     if unknown := [*argv[1:], *(net for net in FLAGS.nets if net not in NETS)]:
         sys.exit(f"evaluate.py: {unknown[0]}: choose --nets of {', '.join(NETS)}")
     logging.set_verbosity(logging.WARNING)  # of the libraries, as a launch does
-    cpu.keep_memory()  # as train.run does
     results = [timed(net, view) for net in FLAGS.nets for view in VIEWS]
     print(f"{FLAGS.blocks} evaluations and as many bare passes, in turns; {log.surroundings()['hardware']}\n")
     print(table(results))

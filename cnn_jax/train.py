@@ -57,7 +57,6 @@ def run_seeds(
 def _train(runs: dict[Experiment, Path], until: int, profiled: int) -> dict[int, UserError]:
     """Trains runs that differ in their seed alone to the step `until`; returns what ended some before."""
     first, *_ = runs
-    cpu.keep_memory()
     with jax.default_matmul_precision(first.train.precision), contextlib.ExitStack() as stack:
         parts = build(first, seeds=[run.seed for run in runs])  # before any writing: a mistake leaves nothing behind
         for run, folder in runs.items():
@@ -134,7 +133,11 @@ def build(
     else:
         form = together.form(make, step_keys, platform)
         items = lambda k: zip(*(each.items(k) for each in feeds), strict=True)  # noqa: E731
-    options = cpu.compiler_options(config.train.steps) if platform == "cpu" else None
+    values = config.data.batch_size * image.size
+    options = None
+    if platform == "cpu":
+        cpu.keep_memory(values)
+        options = cpu.compiler_options(config.train.steps, values)
     train_step = step.compile_train(form.step, config.train.parallel, mesh_of, options)
     test_step = step.compile_evaluate(step.evaluate_step(model, test_feed), mesh_of)
     arrays, test_arrays = jax.device_put((feed.arrays, test_feed.arrays), mesh.replicated(mesh_of))

@@ -47,15 +47,17 @@ def test_elsewhere_nothing_is_added(machine, kind, jaxlib):
     machine(kind, jaxlib)
     assert chosen() is None
     assert chosen(XLA_FLAGS="--a=b") == "--a=b"
-    assert cpu.compiler_options(10**6, {}) == {}
+    assert cpu.compiler_options(10**6, cpu.FEW, {}) == {}
 
 
-def test_long_runs_have_onednn_unless_the_user_says_so(machine):
-    assert cpu.compiler_options(cpu.LONG - 1, {}) == {}
-    assert cpu.compiler_options(cpu.LONG, {}) == cpu.compiler_options(cpu.LONG, {"XLA_FLAGS": OURS}) == cpu.ONEDNN
-    assert cpu.compiler_options(cpu.LONG, {"XLA_FLAGS": "--xla_cpu_use_onednn=false"}) == {}
+def test_long_runs_of_large_batches_have_onednn_unless_the_user_says_so(machine):
+    assert cpu.compiler_options(cpu.LONG - 1, cpu.FEW, {}) == {}
+    assert cpu.compiler_options(cpu.LONG, cpu.FEW, {}) == cpu.ONEDNN
+    assert cpu.compiler_options(cpu.LONG, cpu.FEW, {"XLA_FLAGS": OURS}) == cpu.ONEDNN
+    assert cpu.compiler_options(cpu.LONG, cpu.FEW - 1, {}) == {}
+    assert cpu.compiler_options(cpu.LONG, cpu.FEW, {"XLA_FLAGS": "--xla_cpu_use_onednn=false"}) == {}
     machine(jaxlib="0.10.2")
-    assert cpu.compiler_options(cpu.LONG, {}) == {}
+    assert cpu.compiler_options(cpu.LONG, cpu.FEW, {}) == {}
     assert chosen() == OURS
 
 
@@ -76,7 +78,7 @@ def test_the_flags_and_options_reach_convolutions_and_both_gradients():
         x, k = (jax.ShapeDtypeStruct(shape, "float32") for shape in ((8, 14, 14, 32), (3, 3, 32, 32)))
         both = lambda x, k: jax.vjp(f, x, k)[1](f(x, k))
         for steps in (1, cpu.LONG):
-            options = cpu.compiler_options(steps)
+            options = cpu.compiler_options(steps, cpu.FEW)
             text = jax.jit(both, compiler_options=options).lower(x, k).compile().as_text()
             ynn, onednn = text.count("__ynn_fusion"), text.count('custom_call_target="__onednn$convolution"')
             print(ynn, 3 if onednn == 3 or not options else onednn)
@@ -91,7 +93,7 @@ def test_freed_memory_stays_mapped():
         import resource, sys
         import numpy as np
         from cnn_jax import cpu
-        if {keep}: cpu.keep_memory()
+        if {keep}: cpu.keep_memory(cpu.FEW)
         faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         for _ in range(3):
             before = faults()

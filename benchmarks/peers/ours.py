@@ -21,7 +21,8 @@ FEED = types.SimpleNamespace(
 
 def make(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
     """Without dropout, which no two frameworks draw alike."""
-    cpu.keep_memory()  # as train.run does
+    values = weights["images"].size
+    cpu.keep_memory(values)  # as train.run does
     model = models.create(spec.net, spec.classes, dtype=spec.precision, dropout=0.0)
     rule = Optim(learning_rate=LEARNING_RATE, schedule="constant", momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
     tx = optim.transformation(rule)
@@ -31,7 +32,7 @@ def make(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
     state = jax.device_put(state, meshes.replicated(mesh))
     batch = {"image": weights["images"], "label": weights["labels"], "valid": np.ones(spec.batch, bool)}
     batch = jax.device_put(batch, meshes.sharded(mesh))
-    options = cpu.compiler_options(cpu.LONG) if spec.platform == "cpu" else None
+    options = cpu.compiler_options(cpu.LONG, values) if spec.platform == "cpu" else None
     train = steps.compile_train(steps.train_step(model, tx, FEED, jax.random.key(0)), "jit", mesh, options)
 
     def step() -> None:

@@ -10,14 +10,11 @@ import jax
 
 from cnn_jax import mesh
 from cnn_jax.config import UserError
+from cnn_jax.cpu import FEW
 
 _CHOICE = os.environ.get("CNN_JAX_ROUTES", "")
 if _CHOICE not in ("", "xla", "cpu"):
     raise UserError(f"CNN_JAX_ROUTES={_CHOICE}: set it to xla (plain XLA) or cpu (our routes), or unset it.")
-
-
-# Inputs of fewer values are left to XLA: there each operation costs more than what it computes.
-FEW = 2**13
 
 
 def cpu(x: jax.Array) -> bool:
