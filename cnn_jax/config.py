@@ -23,7 +23,7 @@ class UserError(ValueError):
 class Data:
     """The data set, how it is split, and how an image is prepared."""
 
-    name: str = "digits"  # a name of cnn_jax.data.SOURCES
+    name: str = "digits"  # a name of cnn_jax.data.SOURCES, folder:PATH, or a prepared TFDS set
     dir: str = ""  # where prepared TFDS folders lie; empty: TFDS's own rule
     holdout: int = 0  # the last N training images are held out and evaluated instead of the test set
     batch_size: int = 128  # images a step over all devices
@@ -32,8 +32,19 @@ class Data:
     shorter_side: tuple[int, ...] = ()  # full-size images are scaled to this shorter side, or one between two
     crop: int = 0  # side of the square cut out of a full-size image
     pad: int = 4  # pixels of padding before the random crop back to size; 0: no crop
+    test_side: int = 0  # full-size test images are scaled to this shorter side; 0: the middle of shorter_side
+    cut: str = "crop"  # of a full-size training image: crop: anywhere | area: GoogLeNet's, of random area and aspect
     flip: bool = True  # mirror half of the training images
+    vertical_flip: bool = False  # turn half of them upside down
+    shift: int = 0  # at most so many pixels, each way
+    rotate: float = 0.0  # at most so many degrees, each way
     colour: str = "none"  # pca: AlexNet's colour noise | none
+    jitter: tuple[float, ...] = ()  # how far brightness, contrast, saturation and hue change, at most
+    noise: float = 0.0  # standard deviation of Gaussian noise on pixels, which are 0 to 1
+    mixup: float = 0.0  # alpha of the Beta distribution by which pairs of images are mixed; 0: they are not
+    balanced: bool = False  # label shuffling: all classes alike often, however many images they have
+    workers: int = 0  # processes that decode full-size images; 0: threads
+    on_bad_image: str = "stop"  # what cannot be decoded: stop | skip: the next image stands in
     views: str = "single"  # of a test image: single | ten_crop
 
 
@@ -93,6 +104,8 @@ class Train:
     """How long, and what happens every how many steps."""
 
     steps: int = 64_000
+    start_from: str = ""  # a run of the same study, whose parameters this one starts from
+    start_layers: tuple[str, ...] = ()  # which of its layers, such as conv1_1; empty: all
     log_every: int = 100
     eval_every: int = 1_000  # also saves, so that the best evaluation can be kept
     save_every: int = 1_000
@@ -112,6 +125,7 @@ class Experiment:
     model: Model = field(default_factory=Model)
     optim: Optim = field(default_factory=Optim)
     train: Train = field(default_factory=Train)
+    tests: tuple[str, ...] = ()  # of the finished run: views@sides, such as dense@256,384,512
     deviations: tuple[str, ...] = ()  # from the paper, in words; launch.py adds what the values show
 
 
@@ -156,7 +170,7 @@ class Study:
 
 
 # Where a run happens, not what it is: a run may be continued with other values of these.
-PLACE = ("data.dir", "data.eval_batch_size", "train.parallel", "deviations")
+PLACE = ("data.dir", "data.eval_batch_size", "data.workers", "train.parallel", "deviations")
 
 # What makes sense; whatever else a value must be is known where it is used.
 LEAST = {
@@ -164,6 +178,13 @@ LEAST = {
     "data.eval_batch_size": 1,
     "data.holdout": 0,
     "data.pad": 0,
+    "data.crop": 0,
+    "data.test_side": 0,
+    "data.shift": 0,
+    "data.rotate": 0,
+    "data.noise": 0,
+    "data.mixup": 0,
+    "data.workers": 0,
     "model.bn_group": 0,
     "optim.patience": 1,
     "optim.momentum": 0,
@@ -195,7 +216,9 @@ CHOICES = {
     "optim.rule": ("sgd", "rmsprop"),
     "train.precision": ("float32", "tensorfloat32", "bfloat16"),
     "data.mean": ("pixel", "channel", "none"),
+    "data.cut": ("crop", "area"),
     "data.colour": ("none", "pca"),
+    "data.on_bad_image": ("stop", "skip"),
     "data.views": ("single", "ten_crop"),
 }
 
