@@ -2,9 +2,12 @@
 
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
@@ -60,6 +63,48 @@ def restore(checkpoints: ocp.CheckpointManager, like: State) -> State | None:
     if broken:
         raise UserError(f"no checkpoint in {checkpoints.directory} can be read: delete that folder to start again")
     return None
+
+
+def trained(folder: Path) -> tuple[Any, Any, int]:
+    """(params, stats, step) of the newest checkpoint in folder/checkpoints, as NumPy arrays.
+
+    Raises UserError where there is none, or it cannot be read.
+    """
+    step = newest(folder)
+    if not step:
+        raise UserError(f"{folder} holds no checkpoint: train that run first, or name another folder")
+    with manager(folder) as checkpoints:
+        try:
+            saved = checkpoints.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore())).state
+        except Exception as e:  # Orbax raises whatever its storage raised
+            why = str(e).strip().partition("\n")[0][:200]
+            raise UserError(f"checkpoint {step} in {folder} cannot be read ({why}): delete it and train on") from None
+    params, stats = jax.tree.map(np.asarray, (saved["params"], saved["stats"]))
+    return params, stats, step
+
+
+def start_from(state: State, folder: Path, layers: Sequence[str]) -> State:
+    """The state of step 0 with another run's parameters, whose last checkpoint lies in folder.
+
+    layers: those to take, such as conv1_1; empty: all, and batch norm's averages with them. Raises UserError for a layer
+    that either has not, or has in another size.
+    """
+    params, stats, _ = trained(folder)
+    for layer in layers or sorted(state.params.keys() | params.keys()):
+        ours, theirs = ({k: v.shape for k, v in _leaves(tree.get(layer, {}))} for tree in (state.params, params))
+        if not ours or ours != theirs:
+            what = "is not in both nets" if not ours or not theirs else f"is {ours} here and {theirs} there"
+            raise UserError(f"train.start_from={folder.parent.name}: layer {layer} {what}; see train.start_layers")
+    taken = {layer: params[layer] for layer in layers} if layers else params
+    place = lambda new, old: jax.device_put(new, old.sharding)
+    new = {layer: jax.tree.map(place, tree, state.params[layer]) for layer, tree in taken.items()}
+    moved = state.stats if layers else jax.tree.map(place, stats, state.stats)
+    return state.replace(params=state.params | new, stats=moved)
+
+
+def _leaves(tree: Any) -> list[tuple[str, jax.Array]]:
+    return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]  # fmt: skip
 
 
 def _error(metrics: dict[str, float]) -> float:

@@ -170,7 +170,7 @@ class Study:
 
 
 # Where a run happens, not what it is: a run may be continued with other values of these.
-PLACE = ("data.dir", "data.eval_batch_size", "data.workers", "train.parallel", "deviations")
+PLACE = ("data.dir", "data.eval_batch_size", "data.workers", "train.parallel", "tests", "deviations")
 
 # What makes sense; whatever else a value must be is known where it is used.
 LEAST = {

@@ -62,7 +62,7 @@ def _train(runs: dict[Experiment, Path], until: int, profiled: int) -> dict[int,
         for run, folder in runs.items():
             log.claim(run, folder)
         saved = [stack.enter_context(checkpoint.manager(folder)) for folder in runs.values()]
-        states = [checkpoint.restore(*each) or each[1] for each in zip(saved, parts.split(parts.state), strict=True)]
+        states = [_restored(*each) for each in zip(runs.items(), saved, parts.split(parts.state), strict=True)]
         done = int(states[0].step)
         if any(int(state.step) != done for state in states):  # one was not readable, and is deleted: begin again
             return {}
@@ -72,6 +72,19 @@ def _train(runs: dict[Experiment, Path], until: int, profiled: int) -> dict[int,
         opened = [stack.enter_context(log.opened(run, folder, done)) for run, folder in runs.items()]
         writers = [Writer(run, s, *each) for run, s, each in zip(runs, saved, opened, strict=True)]
         return _loop(first, parts, states, writers, until)
+
+
+def _restored(run: tuple[Experiment, Path], saved: ocp.CheckpointManager, new: step.State) -> step.State:
+    """The state that a run goes on from: its own checkpoint's, or another run's parameters, or a new one."""
+    (experiment, folder), start = run, run[0].train.start_from
+    if found := checkpoint.restore(saved, new):
+        return found
+    if not start:
+        return new
+    other = folder.parent.with_name(start) / folder.name
+    if not log.finished(other):
+        raise UserError(f"{experiment.name}: starts from {start}, which is not finished in {other}: run that first")
+    return checkpoint.start_from(new, other, experiment.train.start_layers)
 
 
 class Parts(NamedTuple):

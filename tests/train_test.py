@@ -191,3 +191,38 @@ def test_an_unwritable_workdir_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write to .* choose another --workdir"):
         train.run(RUN, tmp_path / "file")
+
+
+def test_a_run_starts_from_another_one_s_layers(whole, tmp_path, monkeypatch):
+    """Its first state has their parameters in the layers named, and its own in the others."""
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    first, layers = final(tmp_path), []
+    own = train.build(RUN).state.params
+    for named in ((), ("Dense_0",)):
+        run = dataclasses.replace(
+            RUN, name="next" + "".join(named), train=Train(steps=1, start_from="net", start_layers=named)
+        )
+        build = train.build
+        seen = lambda parts: lambda state, *rest: layers.append(jax.device_get(state.params)) or parts(state, *rest)
+        watched = lambda *a, _b=build, **k: (p := _b(*a, **k))._replace(train_step=seen(p.train_step))
+        with monkeypatch.context() as patched:
+            patched.setattr(train, "build", watched)
+            train.run(run, tmp_path)
+    everything, one = layers
+    jax.tree.map(np.testing.assert_array_equal, everything, first.params)
+    np.testing.assert_array_equal(one["Dense_0"]["kernel"], first.params["Dense_0"]["kernel"])
+    others = [name for name in own if name != "Dense_0"]
+    assert others
+    for name in others:
+        np.testing.assert_array_equal(one[name]["kernel"], own[name]["kernel"])
+
+
+@pytest.mark.parametrize(
+    "start, layers, said",
+    [("nowhere", (), "run that first"), ("net", ("dense7",), "layer dense7 is not in both nets")],
+)
+def test_a_start_that_cannot_be_is_told(start, layers, said, whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    run = dataclasses.replace(RUN, name="next", train=Train(steps=1, start_from=start, start_layers=layers))
+    with pytest.raises(UserError, match=said):
+        train.run(run, tmp_path)
