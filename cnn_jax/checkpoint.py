@@ -86,8 +86,8 @@ def trained(folder: Path) -> tuple[Any, Any, int]:
 def start_from(state: State, folder: Path, layers: Sequence[str]) -> State:
     """The state of step 0 with another run's parameters, whose last checkpoint lies in folder.
 
-    layers: those to take, such as conv1_1; empty: all, and batch norm's averages with them. Raises UserError for a layer
-    that either has not, or has in another size.
+    layers: those to take, such as conv1_1; empty: all, and batch norm's averages with them. Raises UserError for a
+    layer that either has not, or has in another size.
     """
     params, stats, _ = trained(folder)
     for layer in layers or sorted(state.params.keys() | params.keys()):
