@@ -138,6 +138,8 @@ class Row:
     group: str  # the panel of the figure it is drawn in
     source: str
     paper: dict[str, float] = field(default_factory=dict)
+    table: str = ""  # which of the paper's tables, where there are several
+    test: str = ""  # which of the run's tests it is; empty: the last evaluation in training
 
 
 @dataclass(frozen=True)
