@@ -6,9 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
-from cnn_jax import chips, plan
+from cnn_jax import chips, models, plan
 from cnn_jax.config import Data, Experiment, Model, Train, UserError
 
 ROOT = Path(__file__).parent.parent
@@ -87,3 +88,12 @@ def test_resnet50_on_sixteen_chips():
     assert told["fits"] and told["chips"] == 16
     assert told["compiler_flops"] == pytest.approx(told["counted_flops"], rel=0.1)
     assert told["chip_hours"] == pytest.approx(16 * told["run_hours"])
+
+
+@pytest.mark.parametrize("name", ["perceptron", "mlp", "lenet5"])
+def test_nets_that_reshape_their_images_are_planned_too(name):
+    """Under a trace they are given images that only tell their shape."""
+    model, (shape, _) = models.create(name), models.paper_input(name)
+    image = jax.ShapeDtypeStruct((1, *shape), "float32")
+    traced, _ = jax.eval_shape(lambda key: model.init(key, image), jax.random.key(0))
+    assert jax.tree.leaves(traced)

@@ -14,9 +14,9 @@ def init(function: Callable[[jax.Array, Any], Any], key: jax.Array, images: Any)
     Operation by operation: equal ones are compiled once for all nets, which is fast even for ResNet-1202. Under a
     trace (eval_shape, jit) it is the function itself.
     """
-    if isinstance(key, jax.core.Tracer):
-        return function(key, images)
     shape = jax.ShapeDtypeStruct(images.shape, images.dtype)
+    if isinstance(key, jax.core.Tracer):
+        return function(key, jnp.zeros(shape.shape, shape.dtype))
     traced, result = jax.make_jaxpr(function, return_shape=True)(key, shape)
     needed = {v for v in traced.jaxpr.outvars if not isinstance(v, Literal)}
     equations = []
