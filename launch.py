@@ -262,6 +262,7 @@ def write_study(whole: Study, folder: Path, **found: Any) -> None:
         "seeds": FLAGS.seeds,
         "notes": whole.notes,
         "rows": [dataclasses.asdict(row) for row in whole.rows],
+        "claims": [dataclasses.asdict(claim) for claim in whole.claims],
         **found,
     }
     try:

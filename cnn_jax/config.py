@@ -143,6 +143,16 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """What a paper says of two of its figures, to be held against ours on the same test images."""
+
+    words: str
+    better: tuple[str, str]  # (run, test): the one that is said to err less
+    worse: tuple[str, str]
+    paper: float | None  # better minus worse in points of top-1 error; None: it prints no such figures
+
+
+@dataclass(frozen=True)
 class Stack:
     """Convolutions one after another, stride 1, whose cost a study compares; nothing is trained."""
 
@@ -168,6 +178,7 @@ class Study:
     runs: dict[str, Experiment]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
+    claims: tuple[Claim, ...] = ()
     stacks: tuple[Stack, ...] = ()
 
 

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 from cnn_jax.config import Study
-from experiments import conv_arithmetic, resnet_degradation
+from experiments import conv_arithmetic, resnet_degradation, vgg_scale_jitter
 
 STUDIES: dict[str, Callable[[str], Study]] = {
     "resnet_degradation": resnet_degradation.cifar,
     "resnet_degradation_imagenet": resnet_degradation.imagenet,
+    "vgg_scale_jitter": vgg_scale_jitter.study,
     "conv_arithmetic": conv_arithmetic.study,
 }
 
@@ -23,5 +24,6 @@ AUGMENTATION: dict[str, dict[str, Any]] = {
 COSTS: dict[str, dict[str, str]] = {
     "resnet_degradation": resnet_degradation.CIFAR_COST,
     "resnet_degradation_imagenet": resnet_degradation.IMAGENET_COST,
+    "vgg_scale_jitter": vgg_scale_jitter.COST,
     "conv_arithmetic": conv_arithmetic.COST,
 }

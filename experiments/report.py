@@ -4,14 +4,14 @@ import os
 import re
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cnn_jax.config import UserError
 from cnn_jax.files import write_whole
-from experiments import report_counts, report_figure, report_render
+from experiments import report_counts, report_figure, report_render, report_tests
 from experiments.report_figure import Curve, Panel
-from experiments.report_render import Sheet
+from experiments.report_render import Sheet, Table
 from experiments.report_runs import Net, Run, read
 
 DASH = "—"
@@ -24,6 +24,8 @@ EXPLAINED = (
     "is ours minus the paper's in percentage points, — where the paper prints no figure, no run has finished, or the "
     "data are not the paper's; the training error is the last one logged."
 )
+
+CROPS = "Training images as the nets see them, a row for each S."
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,10 @@ def build(workdir: str | os.PathLike) -> Report:
     study, nets = read(folder)
     if study.get("counts"):
         sheet, picture, svgs = report_counts.sheet(study), report_counts.png(study), [report_counts.svg(study)]
+    elif any(net.test for net in nets):
+        crops = [("crops.png", CROPS)] if (folder / "crops.png").is_file() else []
+        sheet = _tested(study, nets, crops)
+        picture, svgs = report_tests.png(sheet.title, nets), [report_tests.svg(sheet.title, nets)]
     else:
         sheet, panels = _sheet(study, nets), _panels(nets)
         picture, svgs = report_figure.png(sheet.title, panels), report_figure.svgs(panels)
@@ -53,7 +59,8 @@ def build(workdir: str | os.PathLike) -> Report:
     try:
         write_whole(report.markdown, report_render.markdown(sheet))
         write_whole(report.png, picture)
-        write_whole(report.html, report_render.page(sheet, svgs))
+        pictures = [(folder / file).read_bytes() for file, _ in sheet.pictures]
+        write_whole(report.html, report_render.page(sheet, svgs, pictures))
     except OSError as e:
         raise UserError(f"cannot write the report to {e.filename or folder} ({e.strerror}): make room for it") from None
     return report
@@ -65,6 +72,7 @@ def _sheet(study: dict, nets: list[Net]) -> Sheet:
     metrics = list(dict.fromkeys(metric for net in nets for metric in net.paper)) or ["error"]
     common, marks = _deviations(nets)
     data, printed_on = study.get("data", ""), study.get("paper_data") or study.get("data", "")
+    columns = _columns(metrics, *(("", "") if data == printed_on else (f", {printed_on}", f", {data}")))
     notes = []
     if data != printed_on:  # two measurements of different things have no difference
         notes = [("Data", f"the paper's figures are of {printed_on}, ours of {data}: no difference can be taken")]
@@ -77,8 +85,7 @@ def _sheet(study: dict, nets: list[Net]) -> Sheet:
         facts=_facts(study, [start for run in runs for start in run.starts]),
         progress=f"{done} of {len(runs)} runs finished",
         states=tuple((net.label, _kind(net), _state(net.runs, net)) for net in nets),
-        columns=_columns(metrics, *(("", "") if data == printed_on else (f", {printed_on}", f", {data}"))),
-        cells=tuple(_cells(net, metrics, marks, data == printed_on) for net in nets),
+        tables=(Table("Table", columns, tuple(_cells(net, metrics, marks, data == printed_on) for net in nets)),),
         notes=tuple(notes),
         missing=tuple(
             f"{net.run}: {_state(rest, net)}" for net in nets if (rest := [run for run in net.runs if not run.finished])
@@ -90,6 +97,18 @@ def _sheet(study: dict, nets: list[Net]) -> Sheet:
         ),
         explained=EXPLAINED,
         caption=CAPTION,
+    )
+
+
+def _tested(study: dict, nets: list[Net], pictures: Sequence[tuple[str, str]]) -> Sheet:
+    """The sheet of a study of test protocols: as any other's, but for the tables and the figure."""
+    once = list({net.run: replace(net, label=net.run) for net in nets}.values())
+    return replace(
+        _sheet(study, once),
+        tables=report_tests.tables(study, nets),
+        explained=f"{report_tests.EXPLAINED} {report_tests.CLAIMED}" if study.get("claims") else report_tests.EXPLAINED,
+        caption=report_tests.CAPTION,
+        pictures=tuple(pictures),
     )
 
 

@@ -6,7 +6,7 @@ import re
 from matplotlib.figure import Figure
 
 from experiments.report_figure import INK, PALETTE, styled
-from experiments.report_render import Sheet
+from experiments.report_render import Sheet, Table
 
 CAPTION = (
     "Weights of each choice against those of the first of its group (the percentages); beside each bar what its "
@@ -35,8 +35,7 @@ def sheet(study: dict) -> Sheet:
         facts=facts,
         progress=f"{len(rows)} choices of kernels counted",
         states=(),
-        columns=COLUMNS,
-        cells=tuple(_cells(row, first[row["group"]]) for row in rows),
+        tables=(Table("Table", COLUMNS, tuple(_cells(row, first[row["group"]]) for row in rows)),),
         notes=(("Sources", told), *(("Note", note) for note in study.get("notes", ()))),
         missing=(),
         command=study["command"],

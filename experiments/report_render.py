@@ -1,10 +1,20 @@
 """A report's words and table as Markdown, as plain text for a terminal, and as one self-contained HTML page."""
 
+import base64
 import html
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import quote
+
+
+@dataclass(frozen=True)
+class Table:
+    """A row a net, a cell a column; what stands in the first column is the row's name."""
+
+    title: str
+    columns: tuple[str, ...]
+    cells: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -15,26 +25,32 @@ class Sheet:
     facts: tuple[tuple[str, str], ...]  # (name, value)
     progress: str
     states: tuple[tuple[str, str, str], ...]  # (net, ok | part | bad | none, how far its runs came)
-    columns: tuple[str, ...]
-    cells: tuple[tuple[str, ...], ...]  # a row a net, a cell a column
+    tables: tuple[Table, ...]
     notes: tuple[tuple[str, str], ...]  # (footnote mark or a lead, text)
     missing: tuple[str, ...]
     command: str
     configs: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]  # (net, ((path in the study's folder, JSON), ...))
-    explained: str  # below the table
+    explained: str  # below the tables
     caption: str  # below the figure
+    pictures: tuple[tuple[str, str], ...] = ()  # (file in the study's folder, caption) beside the figure
 
 
 def text(sheet: Sheet) -> str:
-    """The table and what is missing, for a terminal."""
-    table = [sheet.columns, *sheet.cells]
-    widths = [max(len(row[i]) for row in table) for i in range(len(sheet.columns))]
-    table.insert(1, tuple("-" * width for width in widths))
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
-    lines = [sheet.title, sheet.progress, "", *lines, "", *(f"{mark}: {note}" for mark, note in sheet.notes)]
+    """The tables and what is missing, for a terminal."""
+    lines = [sheet.title, sheet.progress, ""]
+    for table in sheet.tables:
+        lines += [*([table.title] if len(sheet.tables) > 1 else []), *_aligned(table), ""]
+    lines += [f"{mark}: {note}" for mark, note in sheet.notes]
     if sheet.missing:
         lines += ["", "Missing:", *(f"  {line}" for line in sheet.missing), f"To complete them: {sheet.command}"]
     return "\n".join(lines) + "\n"
+
+
+def _aligned(table: Table) -> list[str]:
+    rows = [table.columns, *table.cells]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(table.columns))]
+    rows.insert(1, tuple("-" * width for width in widths))
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def markdown(sheet: Sheet) -> str:
@@ -42,11 +58,14 @@ def markdown(sheet: Sheet) -> str:
     lines = [f"# {_md(sheet.title)}", "", *(f"- **{name}**: {_md(value)}" for name, value in sheet.facts if value)]
     lines += ["", f"**{_md(sheet.progress)}**", ""]
     lines += [f"- {_md(net)}: {_md(state)}" for net, _, state in sheet.states]
-    lines += ["", "## Table", ""]
-    lines += [_md_row(sheet.columns), _md_row(["---", *["---:"] * (len(sheet.columns) - 2), "---"])]
-    lines += [_md_row(map(_md, row)) for row in sheet.cells]
+    for table in sheet.tables:
+        lines += ["", f"## {_md(table.title)}", ""]
+        lines += [_md_row(table.columns), _md_row(["---", *["---:"] * (len(table.columns) - 2), "---"])]
+        lines += [_md_row(map(_md, row)) for row in table.cells]
     lines += ["", sheet.explained, "", *(f"- **{_md(mark)}**: {_md(note)}" for mark, note in sheet.notes)]
     lines += ["", "## Figure", "", f"![{_md(sheet.title)}](report.png)", "", sheet.caption]
+    for file, caption in sheet.pictures:
+        lines += ["", f"![{_md(caption)}]({quote(file)})", "", caption]
     if sheet.missing:
         lines += ["", "## Missing", "", *(f"- {_md(line)}" for line in sheet.missing), "", "To complete them:"]
         lines += ["", *(f"    {line}" for line in sheet.command.splitlines())]
@@ -92,6 +111,7 @@ thead th { color: var(--soft); font-weight: 600; vertical-align: bottom; white-s
 th:first-child { text-align: left; position: sticky; left: 0; background: var(--page) }
 tbody small { display: block; line-height: 1.2 }
 .notes { padding-left: 1.2rem; font-size: .875rem } figure { margin: 0 }
+figure img { max-width: 100%; margin-top: 2rem }
 .panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); gap: 1rem }
 .panels svg { width: 100%; height: auto; max-width: 40rem } .panels text { font-family: inherit !important }
 details { border: 1px solid var(--line); border-radius: 6px; padding: .4rem .75rem; margin: .4rem 0 }
@@ -99,13 +119,16 @@ summary { cursor: pointer }
 """
 
 
-def page(sheet: Sheet, svgs: list[str]) -> str:
-    """The report as one HTML page: styles and figure inside, light or dark as the reader's system is."""
+def page(sheet: Sheet, svgs: list[str], pictures: list[bytes] = ()) -> str:
+    """The report as one HTML page: styles and figure inside, light or dark as the reader's system is.
+
+    pictures: the PNG files of sheet.pictures.
+    """
     e = html.escape
     facts = "".join(f"<dt>{e(name)}</dt><dd>{_fact(name, value)}</dd>" for name, value in sheet.facts if value)
     states = "".join(f'<li class="{kind}"><b>{e(net)}</b> {e(state)}</li>' for net, kind, state in sheet.states)
-    head = "".join(f'<th scope="col">{e(column)}</th>' for column in sheet.columns)
-    body = "".join(f"<tr>{_th(net)}{''.join(map(_td, rest))}</tr>\n" for net, *rest in sheet.cells)
+    tables = "\n".join(map(_table, sheet.tables))
+    shown = "\n".join(_picture(caption, png) for (_, caption), png in zip(sheet.pictures, pictures, strict=True))
     notes = "".join(f"<li><b>{e(mark)}</b>: {e(note)}</li>" for mark, note in sheet.notes)
     missing = ""
     if sheet.missing:
@@ -125,20 +148,31 @@ def page(sheet: Sheet, svgs: list[str]) -> str:
 <dl class="facts">{facts}</dl>
 <h2>{e(sheet.progress)}</h2>
 <ul class="runs">{states}</ul>
-<h2>Table</h2>
-<div class="table" tabindex="0"><table><thead><tr>{head}</tr></thead>
-<tbody>
-{body}</tbody></table></div>
+{tables}
 <p><small>{e(sheet.explained)}</small></p>
 <ul class="notes">{notes}</ul>
 <h2>Figure</h2>
 <figure><div class="panels" role="img" aria-label="{e(sheet.title)}">
 {"".join(svgs)}</div>
 <figcaption>{e(sheet.caption)}</figcaption></figure>
-{missing}
+{shown}{missing}
 {configs}</body>
 </html>
 """
+
+
+def _table(table: Table) -> str:
+    head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in table.columns)
+    body = "".join(f"<tr>{_th(net)}{''.join(map(_td, rest))}</tr>\n" for net, *rest in table.cells)
+    return f"""<h2>{html.escape(table.title)}</h2>
+<div class="table" tabindex="0"><table><thead><tr>{head}</tr></thead>
+<tbody>
+{body}</tbody></table></div>"""
+
+
+def _picture(caption: str, png: bytes) -> str:
+    source, words = base64.b64encode(png).decode(), html.escape(caption)
+    return f'<figure><img src="data:image/png;base64,{source}" alt="{words}"><figcaption>{words}</figcaption></figure>'
 
 
 def _fact(name: str, value: str) -> str:

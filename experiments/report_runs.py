@@ -1,5 +1,6 @@
 """What a study's folder holds, read back as values: the study, its nets, and how far each seed's run came."""
 
+import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ class Run:
     starts: tuple[dict, ...]
     train: dict[int, dict]  # iteration -> event
     evals: dict[int, dict]
+    tests: dict[str, dict]  # of the finished run: protocol, such as dense@256 -> what was found
     reached: int  # the last iteration that left an event
     state: str  # finished | cut off at step k of n | stopped by NaN at step k | not started
 
@@ -45,6 +47,8 @@ class Net:
     paper: dict[str, float]  # metric -> the paper's figure in %
     source: str
     runs: tuple[Run, ...]
+    table: str = ""
+    test: str = ""
 
 
 def read(workdir: Path) -> tuple[dict[str, Any], list[Net]]:
@@ -54,17 +58,22 @@ def read(workdir: Path) -> tuple[dict[str, Any], list[Net]]:
         remedy = f"run the study first: python launch.py --experiment=NAME --workdir={workdir}"
         raise UserError(f"{workdir} holds no study.json, so it is no study's folder; {remedy}")
     study = _checked(path, _object(path, path.read_bytes()), NEEDED["study.json"])
-    nets = []
+    nets, of_run = [], functools.cache(functools.partial(_runs, workdir, study["seeds"]))
     for row in study["rows"]:
         _checked(path, row, NEEDED["row"])
-        found = {p.name[4:] for p in (workdir / row["run"]).glob("seed*")}
-        seeds = sorted({int(k) for k in found if k.isdigit()} | set(range(study["seeds"])))
-        runs = tuple(_run(workdir, f"{row['run']}/seed{k}", k) for k in seeds)
+        runs = of_run(row["run"])
         paper, source = row.get("paper", {}), row.get("source", "")
-        nets.append(Net(row["run"], row["label"], row["group"], paper, source, runs))
+        place = row.get("table", ""), row.get("test", "")
+        nets.append(Net(row["run"], row["label"], row["group"], paper, source, runs, *place))
     if not nets and not study.get("counts"):
         raise UserError(f"{path}: no rows, so there is nothing to report; launch the study again")
     return study, nets
+
+
+def _runs(workdir: Path, seeds: int, run: str) -> tuple[Run, ...]:
+    found = {p.name[4:] for p in (workdir / run).glob("seed*")}
+    every = sorted({int(k) for k in found if k.isdigit()} | set(range(seeds)))
+    return tuple(_run(workdir, f"{run}/seed{k}", k) for k in every)
 
 
 def _checked(path: Path, items: dict[str, Any], needed: tuple[str, ...]) -> dict[str, Any]:
@@ -93,7 +102,8 @@ def _run(workdir: Path, path: str, seed: int) -> Run:
     train, evals = ({e["step"]: e for e in events if e["event"] == kind} for kind in ("train", "eval"))
     reached = max((e["step"] for e in events), default=0)
     state = _state(events, reached, settings.get("train", {}).get("steps")) if starts or events else "not started"
-    return Run(seed, path, text.decode(), settings, tuple(starts), train, evals, reached, state)
+    tests = {p.stem: _object(p, p.read_bytes()) for p in sorted((workdir / path / "tests").glob("*.json"))}
+    return Run(seed, path, text.decode(), settings, tuple(starts), train, evals, tests, reached, state)
 
 
 def _lines(path: Path, wanted: dict[str, type]) -> list[dict[str, Any]]:

@@ -2,8 +2,8 @@
 
 Paper     Simonyan, Zisserman 2014, "Very Deep Convolutional Networks for Large-Scale Image Recognition"
           (arXiv:1409.1556): Sec. 3.1 (training), 3.2 (testing), Tables 3, 4 and 5.
-Question  Nets A to E, trained with the image's shorter side S fixed at 256, at 384, or drawn from [256, 512], are tested
-          densely at one scale Q (Table 3) and at three (Table 4), and by 50 crops a scale (Table 5).
+Question  Nets A to E, trained with the image's shorter side S fixed at 256, at 384, or drawn from [256, 512], are
+          tested densely at one scale Q (Table 3) and at three (Table 4), and by 50 crops a scale (Table 5).
 Commands  python launch.py --experiment=vgg_scale_jitter                     (laptop: digits, no network)
           python launch.py --experiment=vgg_scale_jitter --preset=caltech    (Caltech-101, narrow nets)
           python launch.py --experiment=vgg_scale_jitter --preset=paper      (ImageNet)
@@ -13,7 +13,7 @@ Measured  docs/results holds what came of it, with hardware and commit.
 from dataclasses import replace
 from typing import NamedTuple
 
-from cnn_jax.config import Data, Experiment, Model, Optim, Row, Study, Train, UserError, nearest
+from cnn_jax.config import Claim, Data, Experiment, Model, Optim, Row, Study, Train, UserError, nearest
 
 COST = {
     "laptop": "12 narrow nets on scikit-learn's digits drawn large, 10 minutes on 2 CPU cores",
@@ -178,6 +178,7 @@ def study(preset: str) -> Study:
         preset=preset,
         runs=runs,
         rows=(*_table_3(wanted, scales), *_table_4(wanted, scales), *_table_5(wanted, scales)),
+        claims=tuple(_claims(wanted, scales)),
         notes=() if scales is PAPER else (
             "Sides are in proportion to the crop: the paper's 224, 256, 288, 352, 384, 416 and 512 are "
             f"{', '.join(map(str, scales.sides.values()))}.",
@@ -224,3 +225,30 @@ def _table_5(wanted: list[tuple[str, str]], scales: Scales) -> list[Row]:
         if (net, "jitter") in wanted
         for views, printed in columns.items()
     ]
+
+
+def _claims(wanted: list[tuple[str, str]], scales: Scales) -> list[Claim]:
+    """Sec. 4.1 and 4.2: jitter in training beats a fixed scale, several test scales beat one; LRN does not help."""
+    one, three = scales.test("jitter"), ",".join(map(str, scales.several("jitter")))
+    claims, top1 = [], lambda table, net, name: table.get(net, {}).get(name, (None,))[0]
+    if ("a-lrn", "256") in wanted:
+        test = f"dense@{scales.test('256')}"
+        lrn = TABLE_3["a-lrn"]["256"][0] - TABLE_3["a"]["256"][0]
+        claims.append(Claim("A-LRN against A: no better", ("a-lrn-256", test), ("a-256", test), lrn))
+    for net in (net for net in EVERY_NET if (net, "jitter") in wanted):
+        words, run, at_one = net.upper(), f"{net}-jitter", f"dense@{one}"
+        for fixed in ("384", "256"):
+            if (net, fixed) in wanted:
+                test = f"dense@{scales.test(fixed)}"
+                printed = _less(top1(TABLE_3, net, "jitter"), top1(TABLE_3, net, fixed))
+                words_fixed = f"{words}: S jittered against S {scales.sides[int(fixed)]}, one test scale"
+                claims.append(Claim(words_fixed, (run, at_one), (f"{net}-{fixed}", test), printed))
+        if net in TABLE_4:
+            printed = _less(top1(TABLE_4, net, "jitter"), top1(TABLE_3, net, "jitter"))
+            said = f"{words}: three test scales against one, S jittered"
+            claims.append(Claim(said, (run, f"dense@{three}"), (run, at_one), printed))
+    return claims
+
+
+def _less(better: float | None, worse: float | None) -> float | None:
+    return None if better is None or worse is None else round(better - worse, 2)
