@@ -20,12 +20,12 @@ DASH = "—"
 METRICS = ("top1", "top5")
 EXPLAINED = (
     "Errors in %; with one seed, the 95% interval of the test images by bootstrap stands beside ours, with several the "
-    "sample standard deviation. The difference is ours minus the paper's in points, — where the paper prints no figure, "
-    "the run has no such test yet, or the data are not the paper's."
+    "sample standard deviation. The difference is ours minus the paper's in points, — where the paper prints no "
+    "figure, the run has no such test yet, or the data are not the paper's."
 )
 CLAIMED = (
-    "Differences of top-1 error in points, the same test images with both, averaged over seeds; the interval, of 95%, is "
-    "that of the images (normal approximation of the paired difference)."
+    "Differences of top-1 error in points, the same test images with both, averaged over seeds; the interval, of 95%, "
+    "is that of the images (normal approximation of the paired difference)."
 )
 CAPTION = (
     "Dense top-1 error against the test images' shorter side Q, a line for each training scale S; bands are 95% "
