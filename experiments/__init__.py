@@ -4,12 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 from cnn_jax.config import Study
-from experiments import conv_arithmetic, resnet_degradation, vgg_scale_jitter
+from experiments import conv_arithmetic, lrn, resnet_degradation, ten_crop, vgg_scale_jitter
 
 STUDIES: dict[str, Callable[[str], Study]] = {
     "resnet_degradation": resnet_degradation.cifar,
     "resnet_degradation_imagenet": resnet_degradation.imagenet,
     "vgg_scale_jitter": vgg_scale_jitter.study,
+    "lrn": lrn.study,
+    "ten_crop": ten_crop.study,
     "conv_arithmetic": conv_arithmetic.study,
 }
 
@@ -25,5 +27,7 @@ COSTS: dict[str, dict[str, str]] = {
     "resnet_degradation": resnet_degradation.CIFAR_COST,
     "resnet_degradation_imagenet": resnet_degradation.IMAGENET_COST,
     "vgg_scale_jitter": vgg_scale_jitter.COST,
+    "lrn": lrn.COST,
+    "ten_crop": ten_crop.COST,
     "conv_arithmetic": conv_arithmetic.COST,
 }

@@ -10,6 +10,7 @@ Commands  python launch.py --experiment=vgg_scale_jitter                     (la
 Measured  docs/results holds what came of it, with hardware and commit.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -162,10 +163,10 @@ PRESETS = {"paper": PAPER, "laptop": LAPTOP, "caltech": CALTECH, "smoke": LAPTOP
 CHANGES = {"paper": lambda run: run, "laptop": _laptop, "caltech": _caltech, "smoke": _smoke}
 
 
-def study(preset: str) -> Study:
-    """The twelve runs of Tables 3 to 5; caltech: A, B and D, each at all three S."""
-    if preset not in PRESETS:
-        raise UserError(f"--preset={preset}: vgg_scale_jitter has no such preset; {nearest(preset, PRESETS)}")
+def study(preset: str, presets: Iterable[str] = PRESETS) -> Study:
+    """The twelve runs of Tables 3 to 5; caltech: A, B and D, each at all three S. presets: those there are."""
+    if preset not in presets:
+        raise UserError(f"--preset={preset}: this study has no such preset; {nearest(preset, presets)}")
     nets = ("a", "b", "d") if preset == "caltech" else EVERY_NET
     scales, sizes = PRESETS[preset], ("256", "384", "jitter")
     wanted = [(net, name) for name in sizes for net in nets if preset == "caltech" or name in TABLE_3[net]]

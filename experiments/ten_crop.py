@@ -1,0 +1,95 @@
+"""What do ten views of a test image gain over one?
+
+Paper     Krizhevsky, Sutskever, Hinton 2012, "ImageNet Classification with Deep Convolutional Neural Networks": Sec. 4.1
+          (four corners, the centre, and their mirror images; the softmax averaged) and Table 2.
+Question  One crop of the centre against ten, the same net.
+Command   python launch.py --experiment=ten_crop
+Measured  docs/results holds what came of it, with hardware and commit.
+"""
+
+from dataclasses import replace
+
+from cnn_jax.config import Claim, Data, Experiment, Model, Optim, Row, Study, Train, UserError, nearest
+
+COST = {
+    "laptop": "a narrow AlexNet on scikit-learn's digits drawn large, 2 minutes on 2 CPU cores",
+    "paper": "AlexNet for 90 epochs of ImageNet: for an accelerator",
+    "smoke": "two steps on fake data, for tests",
+}
+
+
+def _paper() -> Experiment:
+    """Sec. 5: the recipe; images are 227x227, which the maps' sizes ask for."""
+    return Experiment(
+        study="ten_crop",
+        name="alexnet",
+        data=Data(
+            name="imagenet2012",
+            batch_size=128,
+            mean="pixel",
+            shorter_side=(256,),
+            test_side=256,
+            crop=227,
+            pad=0,
+            flip=True,
+            colour="pca",
+        ),
+        model=Model(name="alexnet"),
+        optim=Optim(
+            learning_rate=0.01,
+            schedule="plateau",
+            factor=0.1,
+            momentum=0.9,
+            weight_decay=5e-4,
+        ),
+        # 90 epochs of 10,010 iterations.
+        train=Train(steps=900_000, log_every=100, eval_every=10_000, save_every=10_000),
+        tests=("single@256", "ten_crop@256"),
+        deviations=("training crops come from anywhere in the image, not from its central 256x256 alone",),
+    )
+
+
+def _laptop(run: Experiment) -> Experiment:
+    """A narrow net on small crops of digits drawn large."""
+    return replace(
+        run,
+        data=replace(run.data, name="digits", batch_size=64, eval_batch_size=360, mean="channel", shorter_side=(76,),
+                     test_side=76, crop=67, flip=False, colour="none"),
+        model=replace(run.model, width=0.125, initialiser="he"),
+        train=replace(run.train, steps=400, log_every=50, eval_every=50, save_every=200),
+        tests=("single@76", "ten_crop@76"),
+    )  # fmt: skip
+
+
+def _smoke(run: Experiment) -> Experiment:
+    small = _laptop(run)
+    return replace(
+        small,
+        data=replace(small.data, name="fake", batch_size=8, eval_batch_size=40),
+        train=replace(small.train, steps=2, log_every=1, eval_every=2, save_every=2),
+    )
+
+
+CHANGES = {"paper": lambda run: run, "laptop": _laptop, "smoke": _smoke}
+
+
+def study(preset: str) -> Study:
+    """One run and its two tests."""
+    if preset not in CHANGES:
+        raise UserError(f"--preset={preset}: ten_crop has no such preset; {nearest(preset, CHANGES)}")
+    run = CHANGES[preset](_paper())
+    one, ten = run.tests
+    return Study(
+        name="ten_crop",
+        title="One view of a test image against ten",
+        paper="Krizhevsky, Sutskever, Hinton 2012, Sec. 4.1 and Table 2",
+        paper_data="imagenet2012",
+        preset=preset,
+        runs={"alexnet": run},
+        rows=(
+            Row("alexnet", "AlexNet, 1 crop", "AlexNet", "no figure in Table 2", {}, "Table 2", one),
+            Row("alexnet", "AlexNet, 10 crops", "AlexNet", "Table 2", {"error_top1": 40.7, "error_top5": 18.2},
+                "Table 2", ten),
+        ),
+        claims=(Claim("10 crops against 1", ("alexnet", ten), ("alexnet", one), None),),
+    )  # fmt: skip
