@@ -1,5 +1,9 @@
-"""Checkpoints of a run with Orbax: saved in the background, the last and the best kept, restored exactly."""
+"""Checkpoints of a run with Orbax: saved in the background, the last and the best kept, restored exactly.
 
+Beside them lies digests.json, {step: {array: checksum}}: Orbax restores a file with a flipped bit without a word.
+"""
+
+import json
 import math
 import sys
 from collections.abc import Sequence
@@ -11,7 +15,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
+from cnn_jax import digest
 from cnn_jax.config import UserError
+from cnn_jax.files import write_whole
 from cnn_jax.step import State
 
 
@@ -38,8 +44,12 @@ def newest(folder: Path) -> int:
 
 def save(checkpoints: ocp.CheckpointManager, state: State, error: float | None) -> None:
     """Starts saving the state under its step, with the evaluation's error (0 to 1); None: not evaluated here."""
+    step, sums = int(state.step), digest.of(state)
     metrics = {"error": math.inf if error is None else error}  # what was not evaluated is never the best
-    checkpoints.save(int(state.step), args=ocp.args.Composite(state=ocp.args.StandardSave(state)), metrics=metrics)
+    checkpoints.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)), metrics=metrics)
+    path = _digests(checkpoints)
+    kept = {k: v for k, v in _read(path).items() if int(k) in checkpoints.all_steps()}
+    write_whole(path, json.dumps(kept | {str(step): sums()}) + "\n")
 
 
 def restore(checkpoints: ocp.CheckpointManager, like: State) -> State | None:
@@ -52,6 +62,7 @@ def restore(checkpoints: ocp.CheckpointManager, like: State) -> State | None:
     for step in steps:
         try:
             found = checkpoints.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))
+            _verify(checkpoints, step, found.state)
         except Exception as e:  # Orbax raises whatever its storage raised
             broken.append(step)
             why = str(e).strip().partition("\n")[0][:200]
@@ -65,6 +76,29 @@ def restore(checkpoints: ocp.CheckpointManager, like: State) -> State | None:
     return None
 
 
+def _verify(checkpoints: ocp.CheckpointManager, step: int, state: Any) -> None:
+    """Raises ValueError for an array that is not what was saved; checkpoints from before there were digests pass."""
+    if not (path := _digests(checkpoints)).exists():
+        return
+    there = _read(path).get(str(step))
+    if there is None:
+        raise ValueError("it was cut off before its digests were written")
+    now = digest.of(state)()
+    if wrong := sorted(name for name in there.keys() | now.keys() if there.get(name) != now.get(name)):
+        raise ValueError(f"{wrong[0]} is not what was saved: the file is damaged")
+
+
+def _digests(checkpoints: ocp.CheckpointManager) -> Path:
+    return Path(checkpoints.directory).with_name("digests.json")
+
+
+def _read(path: Path) -> dict[str, dict[str, int]]:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+
+
 def trained(folder: Path) -> tuple[Any, Any, int]:
     """(params, stats, step) of the newest checkpoint in folder/checkpoints, as NumPy arrays.
 
@@ -76,6 +110,7 @@ def trained(folder: Path) -> tuple[Any, Any, int]:
     with manager(folder) as checkpoints:
         try:
             saved = checkpoints.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore())).state
+            _verify(checkpoints, step, saved)
         except Exception as e:  # Orbax raises whatever its storage raised
             why = str(e).strip().partition("\n")[0][:200]
             raise UserError(f"checkpoint {step} in {folder} cannot be read ({why}): delete it and train on") from None

@@ -20,6 +20,7 @@ RANK = {
     "cnn_jax.pretrained": 3,
     "cnn_jax.step": 3,
     "cnn_jax.summary": 3,
+    "cnn_jax.digest": 3,
     "cnn_jax.checkpoint": 4,
     "cnn_jax.log": 4,
     "cnn_jax.profile": 4,

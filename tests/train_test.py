@@ -218,3 +218,17 @@ def test_a_start_that_cannot_be_is_told(start, layers, said, whole, tmp_path):
     run = dataclasses.replace(RUN, name="next", train=Train(steps=1, start_from=start, start_layers=layers))
     with pytest.raises(UserError, match=said):
         train.run(run, tmp_path)
+
+
+def test_a_flipped_bit_is_noticed_and_the_checkpoint_before_serves(whole, tmp_path, capsys):
+    """In the biggest file, which holds the parameters; Orbax itself restores it without a word."""
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    saved = tmp_path / "net/seed0/checkpoints"
+    file = max((f for f in (saved / "12").rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    state = final(tmp_path)
+    said = capsys.readouterr().err
+    assert "checkpoint 12" in said and "is not what was saved: the file is damaged" in said
+    assert int(state.step) == 10
