@@ -142,38 +142,41 @@ def test_label_smoothing_by_hand():
     np.testing.assert_allclose(step.cross_entropy(logits, labels), -(np.eye(3)[labels] * log).sum(1), rtol=1e-5)
 
 
-def mixed(devices, parallel="jit", alpha=1.0):
-    """A run of one step of the MLP on images that are mixed, its first state and its last."""
+def mixed(devices, parallel):
+    """A run of one step of the MLP on images that are mixed: its parts, its first state and its last."""
     config = Experiment(
-        data=Data(name="fake", batch_size=32, pad=0, flip=False, mixup=alpha),
+        data=Data(name="fake", batch_size=32, pad=0, flip=False, mixup=1.0),
         model=Model(name="mlp"),
         optim=Optim(schedule="constant", learning_rate=0.1),
-        train=Train(parallel=parallel),
+        train=Train(parallel=parallel, label_smoothing=0.1),
     )
     parts = train.build(config, devices=jax.devices()[:devices])
     before = jax.device_get(parts.state)
     return parts, before, jax.device_get(parts.train_step(parts.state, parts.arrays, next(parts.items(0))))
 
 
-def test_mixup_by_hand():
-    """The loss against labels mixed as the images are; the error against both labels, weighted."""
-    parts, before, after = mixed(devices=1)
+@pytest.mark.parametrize("devices, parallel", [(1, "jit"), (8, "jit"), (4, "pmap")])
+def test_mixup_by_hand(devices, parallel):
+    """Loss and error against labels mixed as the images are: of the batch, or of each device's rows under pmap."""
+    parts, before, after = mixed(devices, parallel)
     source, rows = data.load("fake"), next(parts.items(0))["index"]
     images = ((source.train.images - source.train.images.mean(0)) / 255).astype(np.float32)[rows]
     labels = source.train.labels[rows]
     step_key = jax.random.split(jax.random.key(0))[1]
-    mix_key = jax.random.split(jax.random.fold_in(step_key, 0), 3)[2]
-    images, partners, share = augment.mixup(mix_key, jnp.asarray(images), labels, 1.0)
-    dense = [(layer["kernel"], layer["bias"]) for layer in (before.params["Dense_0"], before.params["Dense_1"])]
-    hidden = np.maximum(np.asarray(images).reshape(32, -1) @ dense[0][0] + dense[0][1], 0)
-    logits = (hidden @ dense[1][0] + dense[1][1]).astype(np.float64)
-    soft = float(share) * np.eye(10)[labels] + (1 - float(share)) * np.eye(10)[partners]
-    loss = (np.log(np.exp(logits).sum(1)) - (soft * logits).sum(1)).mean()
-    assert 0.01 < share < 0.99 and float(after.sums["loss"]) == pytest.approx(loss, rel=1e-5)
-    assert float(after.sums["error"]) == pytest.approx(1 - soft[np.arange(32), logits.argmax(1)].mean(), abs=1e-6)
-
-
-def test_mixup_is_of_the_whole_batch_under_jit_and_of_a_device_s_rows_under_pmap():
-    one, eight, pmapped, unmixed = (mixed(*how)[2].params for how in ((1,), (8,), (8, "pmap"), (1, "jit", 0.0)))
-    largest = lambda tree: max(jax.tree.leaves(jax.tree.map(lambda a, b: float(np.abs(a - b).max()), tree, one)))
-    assert largest(eight) < 1e-6 < 1e-4 < min(largest(pmapped), largest(unmixed))
+    key = jax.random.split(jax.random.fold_in(step_key, 0), 3)[2]
+    if parallel == "jit":
+        groups = [(key, images, labels)]
+    else:
+        keys = [jax.random.fold_in(key, device) for device in range(devices)]
+        groups = zip(keys, np.split(images, devices), np.split(labels, devices), strict=True)
+    columns = []
+    for group in groups:
+        x, partners, share = (np.asarray(a) for a in augment.mixup(*group, 1.0))
+        columns.append((x, share * np.eye(10)[group[2]] + (1 - share) * np.eye(10)[partners]))
+    x, soft = (np.concatenate(column) for column in zip(*columns, strict=True))
+    first, last = before.params["Dense_0"], before.params["Dense_1"]
+    hidden = np.maximum(x.reshape(32, -1) @ first["kernel"] + first["bias"], 0)
+    logits = (hidden @ last["kernel"] + last["bias"]).astype(np.float64)
+    loss = (np.log(np.exp(logits).sum(1)) - ((0.9 * soft + 0.01) * logits).sum(1)).mean()
+    assert float(after.sums["loss"]) == pytest.approx(loss, rel=1e-5)
+    assert float(after.sums["error"]) == pytest.approx(1 - soft[range(32), logits.argmax(1)].mean(), abs=1e-6)
