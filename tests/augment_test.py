@@ -37,20 +37,29 @@ def repeated(image):
     return jnp.broadcast_to(image, (2000, *image.shape))
 
 
+def keys_of(step, rows):
+    return augment.row_keys(jax.random.fold_in(jax.random.key(3), step), rows)
+
+
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_an_image_depends_on_its_key_alone_however_the_batch_is_split(name):
-    operation, photos = jax.jit(OPERATIONS[name]), PHOTOS
-    keys = lambda step, rows: augment.row_keys(jax.random.fold_in(jax.random.key(3), step), rows)
-    whole = np.asarray(operation(keys(5, jnp.arange(16)), photos))
-    assert np.array_equal(whole, operation(keys(5, jnp.arange(16)), photos))
-    assert not np.array_equal(whole, operation(keys(6, jnp.arange(16)), photos))
-    parts = [operation(keys(5, jnp.arange(i, i + 2)), photos[i : i + 2]) for i in range(0, 16, 2)]
+def test_an_image_depends_on_its_key_alone(name):
+    operation, rows = jax.jit(OPERATIONS[name]), jnp.arange(16)
+    whole = np.asarray(operation(keys_of(5, rows), PHOTOS))
+    assert np.array_equal(whole, operation(keys_of(5, rows), PHOTOS)) and whole.dtype == np.float32
+    assert not np.array_equal(whole, operation(keys_of(6, rows), PHOTOS))
+    parts = [operation(keys_of(5, rows[i : i + 2]), PHOTOS[i : i + 2]) for i in range(0, 16, 2)]
     np.testing.assert_allclose(whole, np.concatenate(parts), atol=1e-6)
-    over_devices = NamedSharding(Mesh(jax.devices(), "batch"), PartitionSpec("batch"))
-    split = operation(*jax.device_put((keys(5, jnp.arange(16)), photos), over_devices))
+
+
+def test_eight_devices_make_the_images_of_one():
+    @jax.jit
+    def every(keys, images):
+        return functools.reduce(lambda x, operation: operation(keys, x), OPERATIONS.values(), images)
+
+    given = keys_of(5, jnp.arange(16)), PHOTOS
+    split = every(*jax.device_put(given, NamedSharding(Mesh(jax.devices(), "batch"), PartitionSpec("batch"))))
     assert len(split.sharding.device_set) == 8
-    np.testing.assert_allclose(whole, split, atol=1e-6)
-    assert whole.dtype == np.float32
+    np.testing.assert_allclose(every(*given), split, atol=1e-5)
 
 
 @pytest.mark.parametrize("operation, turned", [(augment.flip, np.fliplr), (augment.vertical_flip, np.flipud)])
