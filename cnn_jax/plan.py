@@ -136,7 +136,8 @@ def _lowered(experiment: Experiment, devices: list[jax.Device]) -> tuple[Any, in
     init_key, step_key = jax.random.split(jax.random.key(experiment.seed))
     image = jax.ShapeDtypeStruct((1, *shape), "float32")
     state = jax.eval_shape(lambda key: step.init_state(model, tx, key, image), init_key)
-    one = step.train_step(model, tx, feed, step_key, axis, experiment.train.label_smoothing)
+    softened = experiment.train.label_smoothing, experiment.data.mixup
+    one = step.train_step(model, tx, feed, step_key, axis, *softened)
     compiled = step.compile_train(one, experiment.train.parallel, over)
     if experiment.train.parallel == "pmap":
         compiled = jax.jit(compiled)  # it is a function around what is compiled

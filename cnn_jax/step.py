@@ -11,6 +11,7 @@ import optax
 from jax.sharding import Mesh
 
 from cnn_jax import mesh as meshes
+from cnn_jax.data import augment
 
 
 class State(flax.struct.PyTreeNode):
@@ -45,27 +46,41 @@ def init_state(model: Any, tx: optax.GradientTransformation, key: jax.Array, ima
 
 
 def train_step(
-    model: Any, tx: Any, feed: Any, key: jax.Array, axis: str | None = None, label_smoothing: float = 0.0
+    model: Any,
+    tx: Any,
+    feed: Any,
+    key: jax.Array,
+    axis: str | None = None,
+    label_smoothing: float = 0.0,
+    mixup: float = 0.0,
 ) -> Callable:
     """step(state, arrays, item) -> state: one update; randomness is addressed by (key, step, row).
 
     model: a cnn_jax.models.Model; tx: an optax transformation; feed: fetch and prepare; axis: the pmapped axis over
     which the batch is split, if it is; label_smoothing: the share of each label that is spread over all classes.
+    mixup: alpha of augment.mixup; 0: none. Loss and error are then those against the images' own labels and those
+    against their partners', weighted by their shares. Under jit partners are drawn from the whole batch, under pmap
+    from a device's rows, with a share a device: the two forms' numbers then differ.
     """
     mean = (lambda tree: jax.lax.pmean(tree, axis)) if axis else lambda tree: tree
 
     def step(state: State, arrays: Any, item: Any) -> State:
-        crop_key, drop_key = jax.random.split(jax.random.fold_in(key, state.step))
-        if axis:  # masks are drawn a device at a time: pmap's differ from jit's, but not from device to device
-            drop_key = jax.random.fold_in(drop_key, jax.lax.axis_index(axis))
+        crop_key, drop_key, mix_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
+        if axis:  # masks and partners are drawn a device at a time, and by each device anew: pmap's are not jit's
+            drop_key, mix_key = (jax.random.fold_in(k, jax.lax.axis_index(axis)) for k in (drop_key, mix_key))
         batch = feed.fetch(arrays, item)
         rows = jnp.arange(len(batch["label"])) + (jax.lax.axis_index(axis) * len(batch["label"]) if axis else 0)
         images = feed.prepare(arrays, batch["image"], crop_key, rows)
+        if mixup:
+            images, partners, share = augment.mixup(mix_key, images, batch["label"], mixup)
 
         def objective(params: Any) -> tuple[jax.Array, tuple]:
             outputs, stats = model.apply(params, state.stats, images, train=True, key=drop_key)
-            loss, error = scores(model, outputs, images, batch["label"], label_smoothing)
-            return loss.mean(), (jnp.mean(error, dtype=jnp.float32), stats)
+            loss, error = _means(model, outputs, images, batch["label"], label_smoothing)
+            if mixup:
+                other = _means(model, outputs, images, partners, label_smoothing)
+                loss, error = (share * a + (1 - share) * b for a, b in zip((loss, error), other, strict=True))
+            return loss, (error, stats)
 
         (loss, (error, stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
         grads, stats, loss, error = mean((grads, stats, loss, error))
@@ -108,6 +123,11 @@ def scores(
     for head in auxiliary:
         loss += model.aux_weight * cross_entropy(head, labels, label_smoothing)
     return loss, top1_error(logits, labels)
+
+
+def _means(*arguments: Any) -> tuple[jax.Array, jax.Array]:
+    loss, error = scores(*arguments)
+    return loss.mean(), jnp.mean(error, dtype=jnp.float32)
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:

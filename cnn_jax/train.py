@@ -140,7 +140,8 @@ def build(
     image = jax.ShapeDtypeStruct((1, *source.train.images.shape[1:]), "float32")
     states = [step.init_state(model, tx, key, image) for key in init_keys]
     states = jax.device_put(states, mesh.replicated(mesh_of))
-    make = lambda key: step.train_step(model, tx, feed, key, axis, config.train.label_smoothing)  # noqa: E731
+    softened = config.train.label_smoothing, config.data.mixup
+    make = lambda key: step.train_step(model, tx, feed, key, axis, *softened)  # noqa: E731
     if len(seeds) == 1:
         form, items = together.alone(make, step_keys), feed.items
     else:

@@ -76,4 +76,4 @@ def test_the_walk_sees_imports():
 
 
 def test_step_takes_the_model_and_the_transformation_as_arguments():
-    assert {room(name) for name in imports(ROOT / "cnn_jax/step.py")} == {"cnn_jax.mesh"}
+    assert {room(name) for name in imports(ROOT / "cnn_jax/step.py")} == {"cnn_jax.mesh", "cnn_jax.data"}

@@ -7,6 +7,7 @@ import pytest
 
 from cnn_jax import data, step, train
 from cnn_jax.config import Data, Experiment, Model, Optim, Train, UserError
+from cnn_jax.data import augment
 
 DATA = Data(name="fake", batch_size=32, eval_batch_size=8, pad=1)
 
@@ -139,3 +140,43 @@ def test_label_smoothing_by_hand():
     smooth = 0.9 * np.eye(3)[labels] + 0.1 / 3
     np.testing.assert_allclose(step.cross_entropy(logits, labels, 0.1), -(smooth * log).sum(1), rtol=1e-5)
     np.testing.assert_allclose(step.cross_entropy(logits, labels), -(np.eye(3)[labels] * log).sum(1), rtol=1e-5)
+
+
+def mixed(devices, parallel):
+    """A run of one step of the MLP on images that are mixed: its parts, its first state and its last."""
+    config = Experiment(
+        data=Data(name="fake", batch_size=32, pad=0, flip=False, mixup=1.0),
+        model=Model(name="mlp"),
+        optim=Optim(schedule="constant", learning_rate=0.1),
+        train=Train(parallel=parallel, label_smoothing=0.1),
+    )
+    parts = train.build(config, devices=jax.devices()[:devices])
+    before = jax.device_get(parts.state)
+    return parts, before, jax.device_get(parts.train_step(parts.state, parts.arrays, next(parts.items(0))))
+
+
+@pytest.mark.parametrize("devices, parallel", [(1, "jit"), (8, "jit"), (4, "pmap")])
+def test_mixup_by_hand(devices, parallel):
+    """Loss and error against labels mixed as the images are: of the batch, or of each device's rows under pmap."""
+    parts, before, after = mixed(devices, parallel)
+    source, rows = data.load("fake"), next(parts.items(0))["index"]
+    images = ((source.train.images - source.train.images.mean(0)) / 255).astype(np.float32)[rows]
+    labels = source.train.labels[rows]
+    step_key = jax.random.split(jax.random.key(0))[1]
+    key = jax.random.split(jax.random.fold_in(step_key, 0), 3)[2]
+    if parallel == "jit":
+        groups = [(key, images, labels)]
+    else:
+        keys = [jax.random.fold_in(key, device) for device in range(devices)]
+        groups = zip(keys, np.split(images, devices), np.split(labels, devices), strict=True)
+    columns = []
+    for group in groups:
+        x, partners, share = (np.asarray(a) for a in augment.mixup(*group, 1.0))
+        columns.append((x, share * np.eye(10)[group[2]] + (1 - share) * np.eye(10)[partners]))
+    x, soft = (np.concatenate(column) for column in zip(*columns, strict=True))
+    first, last = before.params["Dense_0"], before.params["Dense_1"]
+    hidden = np.maximum(x.reshape(32, -1) @ first["kernel"] + first["bias"], 0)
+    logits = (hidden @ last["kernel"] + last["bias"]).astype(np.float64)
+    loss = (np.log(np.exp(logits).sum(1)) - ((0.9 * soft + 0.01) * logits).sum(1)).mean()
+    assert float(after.sums["loss"]) == pytest.approx(loss, rel=1e-5)
+    assert float(after.sums["error"]) == pytest.approx(1 - soft[range(32), logits.argmax(1)].mean(), abs=1e-6)

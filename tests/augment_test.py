@@ -1,0 +1,215 @@
+"""Augmentation: what each operation keeps, how it is distributed, and that it is fixed by (key, row) alone."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from cnn_jax.data import augment
+
+KEYS = augment.row_keys(jax.random.key(0), jnp.arange(2000))
+PHOTOS = jax.random.uniform(jax.random.key(1), (16, 6, 7, 3), minval=0.3, maxval=0.7)
+VALUES, VECTORS = jnp.array([0.2, 0.02, 0.005]), jnp.linalg.qr(jax.random.normal(jax.random.key(2), (3, 3)))[0]
+OPERATIONS = {
+    "random_crop": functools.partial(augment.random_crop, height=4, width=5),
+    "pad_and_crop": functools.partial(augment.pad_and_crop, pad=2),
+    "shift": functools.partial(augment.shift, most=2),
+    "rotate": functools.partial(augment.rotate, degrees=30.0),
+    "flip": augment.flip,
+    "vertical_flip": augment.vertical_flip,
+    "colour_jitter": functools.partial(augment.colour_jitter, brightness=0.2, contrast=0.4, saturation=0.4, hue=0.1),
+    "pca_colour": functools.partial(augment.pca_colour, values=VALUES, vectors=VECTORS),
+    "noise": functools.partial(augment.noise, deviation=0.1),
+}
+
+
+def evenly(values, lo, hi):
+    """Kolmogorov and Smirnov's distance from the uniform distribution is below its 0.1% critical value."""
+    ranks = np.arange(len(values)) / len(values)
+    return np.abs(np.sort((np.asarray(values) - lo) / (hi - lo)) - ranks).max() < 1.95 / math.sqrt(len(values))
+
+
+def repeated(image):
+    return jnp.broadcast_to(image, (2000, *image.shape))
+
+
+def keys_of(step, rows):
+    return augment.row_keys(jax.random.fold_in(jax.random.key(3), step), rows)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_image_depends_on_its_key_alone(name):
+    operation, rows = jax.jit(OPERATIONS[name]), jnp.arange(16)
+    whole = np.asarray(operation(keys_of(5, rows), PHOTOS))
+    assert np.array_equal(whole, operation(keys_of(5, rows), PHOTOS)) and whole.dtype == np.float32
+    assert not np.array_equal(whole, operation(keys_of(6, rows), PHOTOS))
+    parts = [operation(keys_of(5, rows[i : i + 2]), PHOTOS[i : i + 2]) for i in range(0, 16, 2)]
+    np.testing.assert_allclose(whole, np.concatenate(parts), atol=1e-6)
+
+
+def test_eight_devices_make_the_images_of_one():
+    @jax.jit
+    def every(keys, images):
+        return functools.reduce(lambda x, operation: operation(keys, x), OPERATIONS.values(), images)
+
+    given = keys_of(5, jnp.arange(16)), PHOTOS
+    split = every(*jax.device_put(given, NamedSharding(Mesh(jax.devices(), "batch"), PartitionSpec("batch"))))
+    assert len(split.sharding.device_set) == 8
+    np.testing.assert_allclose(every(*given), split, atol=1e-5)
+
+
+@pytest.mark.parametrize("operation, turned", [(augment.flip, np.fliplr), (augment.vertical_flip, np.flipud)])
+def test_a_flip_mirrors_half_of_the_images_and_is_its_own_inverse(operation, turned):
+    image = np.asarray(PHOTOS[0])
+    found = operation(KEYS, repeated(image))
+    mirrored = (np.asarray(found) == turned(image)).all((1, 2, 3))
+    assert ((np.asarray(found) == image).all((1, 2, 3)) != mirrored).all()
+    assert abs(mirrored.sum() - 1000) < 4 * math.sqrt(500)
+    np.testing.assert_array_equal(operation(KEYS, found), repeated(image))
+
+
+def test_random_crop_cuts_each_window_equally_often():
+    image = jnp.arange(30, dtype=jnp.float32).reshape(5, 6, 1)
+    found = np.asarray(augment.random_crop(KEYS, repeated(image), 3, 5))
+    windows = {(i, j): np.asarray(image)[i : i + 3, j : j + 5] for i in range(3) for j in range(2)}
+    counts = [(found == window).all((1, 2, 3)).sum() for window in windows.values()]
+    assert sum(counts) == 2000 and np.abs(np.array(counts) - 2000 / 6).max() < 4 * math.sqrt(2000 / 6)
+
+
+def test_centre_crop_by_hand():
+    images = jnp.arange(30, dtype=jnp.float32).reshape(1, 5, 6, 1)
+    assert augment.centre_crop(images, 3, 2)[0, :, :, 0].tolist() == [[8, 9], [14, 15], [20, 21]]
+    assert augment.centre_crop(images, 2, 5)[0, :, :, 0].tolist() == [[6, 7, 8, 9, 10], [12, 13, 14, 15, 16]]
+
+
+def test_shift_moves_a_point_to_each_place_equally_often_and_fills_with_zeros():
+    found = np.asarray(augment.shift(KEYS, repeated(jnp.zeros((9, 9, 1)).at[4, 4].set(1.0)), 2))
+    assert (found.sum((1, 2, 3)) == 1).all()
+    counts = found.sum((0, 3))
+    assert counts[2:7, 2:7].sum() == 2000 and np.abs(counts[2:7, 2:7] - 80).max() < 4 * math.sqrt(80)
+    corner = np.asarray(augment.shift(KEYS, repeated(jnp.ones((4, 4, 1))), 2)).sum((1, 2, 3))
+    assert sorted(np.unique(corner)) == [4, 6, 8, 9, 12, 16]  # 2, 3 or 4 rows, times as many columns
+
+
+def test_rotate_turns_about_the_middle_by_uniform_angles():
+    """A blob of light to the right of the middle: where its centre of mass goes."""
+    y, x = jnp.mgrid[-12:13, -12:13].astype(jnp.float32)
+    found = augment.rotate(KEYS, repeated(jnp.exp(-((x - 6) ** 2 + y**2) / 4)[..., None]), 40.0)[..., 0]
+    mass = found.sum((1, 2))
+    up, right = -(found * y[None]).sum((1, 2)) / mass, (found * x[None]).sum((1, 2)) / mass
+    np.testing.assert_allclose(jnp.hypot(up, right), 6, atol=0.05)
+    angles = np.rad2deg(np.arctan2(up, right))
+    assert np.abs(angles).max() <= 40.2 and evenly(angles, -40, 40)
+
+
+def test_rotate_by_nothing_is_the_identity_and_by_the_right_angle_a_permutation(monkeypatch):
+    np.testing.assert_allclose(augment.rotate(KEYS[:16], PHOTOS, 0.0), PHOTOS, atol=1e-6)
+    monkeypatch.setattr(jax.random, "uniform", lambda key, minval, maxval: jnp.float32(maxval))
+    square = PHOTOS[:, :, :6]
+    quarter = augment.rotate(KEYS[:16], square, 90.0)
+    np.testing.assert_allclose(quarter, jnp.rot90(square, axes=(1, 2)), atol=1e-5)  # counter-clockwise
+    eighth = np.asarray(augment.rotate(KEYS[:1], jnp.ones((1, 9, 9, 1)), 45.0))[0, :, :, 0]
+    assert eighth[0, 0] == 0 and eighth[4, 4] == pytest.approx(1)  # zeros lie around it
+
+
+def test_colour_jitter_of_nothing_is_the_identity():
+    np.testing.assert_array_equal(augment.colour_jitter(KEYS[:16], PHOTOS, 0.0, 0.0, 0.0, 0.0), PHOTOS)
+    tiny = augment.colour_jitter(KEYS[:16], PHOTOS, 1e-9, 1e-9, 1e-9, 1e-9)  # through every operation
+    np.testing.assert_allclose(tiny, PHOTOS, atol=1e-6)
+
+
+def test_brightness_and_contrast_are_uniform():
+    image = jnp.broadcast_to(PHOTOS[0], (2000, 6, 7, 3))
+    added = augment.colour_jitter(KEYS, image, 0.2, 0.0, 0.0, 0.0) - image
+    np.testing.assert_allclose(added.std((1, 2, 3)), 0, atol=1e-6)
+    assert evenly(added.mean((1, 2, 3)), -0.2, 0.2)
+    spread = augment.colour_jitter(KEYS, image, 0.0, 0.4, 0.0, 0.0)
+    np.testing.assert_allclose(spread.mean((1, 2)), image.mean((1, 2)), atol=1e-6)
+    assert evenly(spread.std((1, 2))[:, 0] / image.std((1, 2))[:, 0], 0.6, 1.4)
+
+
+def test_saturation_and_hue_keep_grey_pixels_and_the_brightest_channel():
+    image = repeated(jnp.array([[[0.5, 0.5, 0.5], [0.8, 0.4, 0.4], [0.0, 0.0, 0.0]]]))
+    found = np.asarray(augment.colour_jitter(KEYS, image, 0.0, 0.0, 0.5, 0.0))
+    np.testing.assert_allclose(found[:, :, [0, 2]], image[:, :, [0, 2]], atol=1e-6)
+    np.testing.assert_allclose(found.max(-1), image.max(-1), atol=1e-6)
+    assert evenly(1 - found[:, 0, 1, 1] / 0.8, 0.25, 0.75)  # it was 0.5
+    found = np.asarray(augment.colour_jitter(KEYS, image, 0.0, 0.0, 0.0, 1 / 6))
+    np.testing.assert_allclose(found[:, :, [0, 2]], image[:, :, [0, 2]], atol=1e-6)
+    np.testing.assert_allclose(found[:, 0, 1].max(-1), 0.8, atol=1e-6)
+    np.testing.assert_allclose(found[:, 0, 1].min(-1), 0.4, atol=1e-6)
+    towards = found[:, 0, 1, 1] - found[:, 0, 1, 2]  # from red to yellow more green, to magenta more blue
+    assert evenly(towards, -0.4, 0.4)
+
+
+def test_colour_jitter_stays_within_the_pixels_range():
+    black_to_white = jax.random.uniform(jax.random.key(4), (16, 6, 7, 3)).round()
+    found = augment.colour_jitter(KEYS[:16], black_to_white, 0.5, 0.5, 0.5, 0.5)
+    assert float(found.min()) >= 0 and float(found.max()) <= 1 + 1e-6 and bool(jnp.isfinite(found).all())
+
+
+def test_brightness_and_contrast_are_of_one_channel_too():
+    found = augment.colour_jitter(KEYS[:16], PHOTOS[..., :1], 0.2, 0.4, 0.0, 0.0)
+    assert found.shape == (16, 6, 7, 1) and not np.allclose(found, PHOTOS[..., :1])
+
+
+def test_pca_colour_adds_one_colour_an_image_of_the_covariance_it_should():
+    keys = augment.row_keys(jax.random.key(7), jnp.arange(20_000))
+    added = np.asarray(augment.pca_colour(keys, jnp.zeros((20_000, 2, 3, 3)), VALUES, VECTORS))
+    assert (added == added[:, :1, :1]).all()
+    p, wanted = np.asarray(VECTORS), np.diag((0.1 * np.asarray(VALUES)) ** 2)  # a l has the variance (0.1 l)^2
+    found = np.cov((added[:, 0, 0] @ p).T)
+    scale = np.sqrt(np.outer(np.diag(wanted), np.diag(wanted)))
+    assert np.abs((found - wanted) / scale).max() < 4 * math.sqrt(2 / 20_000)
+    assert np.abs(added.mean((0, 1, 2))).max() < 4 * 0.02 / math.sqrt(20_000)
+
+
+def test_pca_finds_the_axes_that_pixels_were_drawn_along():
+    rng = np.random.default_rng(0)
+    p = np.asarray(VECTORS, np.float64)
+    p = p * np.sign(p[np.abs(p).argmax(0), range(3)])
+    deviations = np.array([0.15, 0.06, 0.02])
+    pixels = 0.5 + (rng.standard_normal((100_000, 3)) * deviations) @ p.T
+    images = (pixels * 255).round().clip(0, 255).astype(np.uint8)
+    values, vectors = augment.pca([images[:60_000].reshape(200, 300, 3), images[60_000:].reshape(400, 100, 3)])
+    np.testing.assert_allclose(values, deviations**2, rtol=0.03)
+    np.testing.assert_allclose(vectors, p, atol=0.02)
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(3), atol=1e-6)
+    again, axes = augment.pca(images.reshape(10, 100, 100, 3)[::-1])
+    np.testing.assert_allclose((again[:, None] * axes), (values[:, None] * vectors), atol=1e-6)
+    assert values.dtype == vectors.dtype == np.float32
+
+
+def test_pca_of_one_colour_adds_nothing():
+    values, vectors = augment.pca(np.full((2, 4, 4, 3), 77, np.uint8))
+    np.testing.assert_allclose(augment.pca_colour(KEYS[:16], PHOTOS, values, vectors), PHOTOS, atol=1e-6)
+
+
+def test_noise_is_normal_and_independent():
+    added = np.asarray(augment.noise(KEYS, jnp.zeros((2000, 2, 2, 1)), 0.5)).reshape(2000, 4)
+    assert np.abs(np.cov(added.T) / 0.25 - np.eye(4)).max() < 5 * math.sqrt(2 / 2000)
+    assert (np.abs(added) < 0.5).mean() == pytest.approx(0.683, abs=0.02)
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0])
+def test_mixup_s_share_is_of_the_beta_distribution(alpha):
+    images, labels = jnp.zeros((2, 1, 1, 1)), jnp.arange(2)
+    shares = np.asarray(jax.jit(jax.vmap(lambda key: augment.mixup(key, images, labels, alpha)[2]))(KEYS))
+    assert shares.min() >= 0 and shares.max() <= 1
+    assert shares.mean() == pytest.approx(0.5, abs=4 * float(shares.std()) / math.sqrt(2000))
+    assert shares.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.1)
+    assert alpha != 1 or evenly(shares, 0, 1)
+
+
+def test_mixup_pairs_the_batch_with_a_permutation_of_itself():
+    images, labels = jnp.eye(8)[:, :, None, None], jnp.arange(8)
+    mixed, partners, share = augment.mixup(KEYS[0], images, labels, 1.0)
+    assert sorted(partners.tolist()) == list(range(8)) and partners.tolist() != list(range(8))
+    assert share.shape == () and 0 < float(share) < 1
+    wanted = float(share) * np.eye(8) + (1 - float(share)) * np.eye(8)[partners]
+    np.testing.assert_allclose(mixed[:, :, 0, 0], wanted, atol=1e-6)
+    assert partners.tolist() != augment.mixup(KEYS[1], images, labels, 1.0)[1].tolist()

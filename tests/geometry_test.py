@@ -1,0 +1,89 @@
+"""Geometry: boxes lie in the image, and are distributed as their papers say."""
+
+import math
+
+import numpy as np
+import pytest
+
+from cnn_jax.data import geometry
+from cnn_jax.data.geometry import Box
+
+SIZES = [(375, 500), (500, 333), (256, 256), (1, 1), (3, 4000)]
+inside = lambda box, size: (
+    box.top >= 0 and box.left >= 0 and box.top + box.height <= size[0] + 1e-9 and box.left + box.width <= size[1] + 1e-9
+)
+
+
+def drawn(function, size, *arguments, count=2000):
+    rng = np.random.default_rng(0)
+    boxes = [function(rng, size, *arguments) for _ in range(count)]
+    assert all(inside(box, size) for box in boxes)
+    return np.array(boxes)
+
+
+def evenly(values, lo, hi):
+    """Kolmogorov and Smirnov's distance from the uniform distribution is below its 0.1% critical value."""
+    ranks = np.arange(len(values)) / len(values)
+    return np.abs(np.sort((values - lo) / (hi - lo)) - ranks).max() < 1.95 / math.sqrt(len(values))
+
+
+def test_the_longer_side_is_rounded_halves_up():
+    assert geometry.scaled((375, 500), 256) == (256, 341)  # 341.33
+    assert geometry.scaled((500, 333), 256) == (384, 256)  # 384.38
+    assert geometry.scaled((2, 5), 3) == (3, 8)  # 7.5
+    assert geometry.scaled((100, 100), 7) == (7, 7)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_scale_jitter_s_shorter_side_is_uniform_and_each_whole_number_comes(size):
+    box = drawn(geometry.scale_jitter, size, 10, 19, 8)
+    shorter = int(np.argmin(size))
+    scale = 8 * size[shorter] / box[:, 2 + shorter]
+    np.testing.assert_allclose(scale, scale.round(), rtol=1e-9)
+    counts = np.bincount(scale.round().astype(int), minlength=20)[10:]
+    assert counts.sum() == 2000 and np.abs(counts - 200).max() < 4 * math.sqrt(200)
+    np.testing.assert_allclose(box[:, 2] / box[:, 3], 1, rtol=0.06)  # but for the longer side's rounding
+
+
+def test_scale_jitter_s_window_is_at_a_uniform_place_and_reaches_every_edge():
+    box = drawn(geometry.scale_jitter, (30, 40), 12, 12, 8)  # scaled to 12 x 16
+    rows, columns = box[:, 0] * 12 / 30, box[:, 1] * 16 / 40
+    np.testing.assert_allclose(rows, rows.round(), atol=1e-9)
+    counts = np.histogram2d(rows.round(), columns.round(), bins=(np.arange(6) - 0.5, np.arange(10) - 0.5))[0]
+    assert np.abs(counts - 2000 / 45).max() < 4 * math.sqrt(2000 / 45)
+    assert box[0, 2:].tolist() == [20, 20]
+
+
+@pytest.mark.parametrize("size", [(375, 500), (500, 375), (256, 256), (400, 500)])
+def test_area_and_aspect_are_the_paper_s(size):
+    box = drawn(geometry.area_and_aspect, size)
+    share, aspect = box[:, 2] * box[:, 3] / np.prod(size), box[:, 3] / box[:, 2]
+    assert evenly(share, 0.08, 1) and share.min() < 0.09 and share.max() > 0.99
+    assert aspect.min() >= 3 / 4 - 1e-9 and aspect.max() <= 4 / 3 + 1e-9
+    small = share < 0.5  # of which every aspect fits
+    assert evenly(np.log(aspect[small]), *np.log((3 / 4, 4 / 3)))
+    room = (np.array(size) - box[small, 2:]) + 1e-9
+    assert evenly(box[small, 0] / room[:, 0], 0, 1) and evenly(box[small, 1] / room[:, 1], 0, 1)
+
+
+@pytest.mark.parametrize("size, most", [((100, 400), 1 / 3), ((400, 100), 1 / 3), ((1, 1000), 4 / 3000), ((1, 1), 1)])
+def test_a_long_image_gives_what_it_holds(size, most):
+    box = drawn(geometry.area_and_aspect, size)
+    share, aspect = box[:, 2] * box[:, 3] / np.prod(size), box[:, 3] / box[:, 2]
+    assert share.max() <= most + 1e-9 and share.max() > 0.99 * most
+    assert most < 0.08 or evenly(share, 0.08, most)
+    assert aspect.min() >= 3 / 4 - 1e-9 and aspect.max() <= 4 / 3 + 1e-9
+
+
+def test_centre_by_hand():
+    assert geometry.centre((30, 40), 12, 8) == Box(5, 10, 20, 20)  # 12 x 16: rows 2 to 10, columns 4 to 12
+    assert geometry.centre((256, 256), 256, 256) == Box(0, 0, 256, 256)
+    box = geometry.centre((375, 500), 256, 224)  # 256 x 341: row 16, column 58
+    np.testing.assert_allclose(box, (16 * 375 / 256, 58 * 500 / 341, 224 * 375 / 256, 224 * 500 / 341))
+
+
+def test_the_same_generator_draws_the_same_boxes():
+    for draw in (geometry.area_and_aspect, lambda rng, size: geometry.scale_jitter(rng, size, 10, 20, 8)):
+        one, two, other = (draw(np.random.default_rng(seed), (375, 500)) for seed in (1, 1, 2))
+        assert one == two != other
+        assert all(type(value) is float for value in one)
