@@ -45,11 +45,18 @@ def newest(folder: Path) -> int:
 def save(checkpoints: ocp.CheckpointManager, state: State, error: float | None) -> None:
     """Starts saving the state under its step, with the evaluation's error (0 to 1); None: not evaluated here."""
     step, sums = int(state.step), digest.of(state)
+    if step in checkpoints.all_steps():  # saved when it was stopped before its evaluation, which it has seen now
+        checkpoints.delete(step)
     metrics = {"error": math.inf if error is None else error}  # what was not evaluated is never the best
     checkpoints.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)), metrics=metrics)
     path = _digests(checkpoints)
     kept = {k: v for k, v in _read(path).items() if int(k) in checkpoints.all_steps()}
     write_whole(path, json.dumps(kept | {str(step): sums()}) + "\n")
+
+
+def evaluated(checkpoints: ocp.CheckpointManager, step: int) -> bool:
+    """Whether the state saved at this step has seen an evaluation."""
+    return math.isfinite(_error(checkpoints.metrics(step)))
 
 
 def restore(checkpoints: ocp.CheckpointManager, like: State) -> State | None:

@@ -21,6 +21,8 @@ RANK = {
     "cnn_jax.step": 3,
     "cnn_jax.summary": 3,
     "cnn_jax.digest": 3,
+    "cnn_jax.lock": 1,
+    "cnn_jax.watch": 1,
     "cnn_jax.checkpoint": 4,
     "cnn_jax.log": 4,
     "cnn_jax.profile": 4,
