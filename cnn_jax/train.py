@@ -62,7 +62,7 @@ def _train(runs: dict[Experiment, Path], until: int, profiled: int) -> dict[int,
         for run, folder in runs.items():
             log.claim(run, folder)
             stack.enter_context(lock.held(folder))
-        saved = [stack.enter_context(checkpoint.manager(folder)) for folder in runs.values()]
+        saved = [stack.enter_context(checkpoint.opened(folder)) for folder in runs.values()]
         states = [_restored(*each) for each in zip(runs.items(), saved, parts.split(parts.state), strict=True)]
         done = int(states[0].step)
         if any(int(state.step) != done for state in states):  # one was not readable, and is deleted: begin again
@@ -76,8 +76,11 @@ def _train(runs: dict[Experiment, Path], until: int, profiled: int) -> dict[int,
             for run, evaluated in zip(runs.items(), seen, strict=True)
         ]
         writers = [Writer(run, s, *each) for run, s, each in zip(runs, saved, opened, strict=True)]
-        with watch.over(first.train.watchdog) as watched:
-            return _loop(first, parts, states, writers, until, watched)
+        try:
+            with watch.over(first.train.watchdog) as watched:
+                return _loop(first, parts, states, writers, until, watched)
+        except OSError as e:  # of metrics.jsonl or TensorBoard
+            raise UserError(f"cannot write to {folder} ({e.strerror}): make room; the same command continues") from None
 
 
 def _restored(run: tuple[Experiment, Path], saved: ocp.CheckpointManager, new: step.State) -> step.State:
@@ -234,7 +237,7 @@ def _loop(
             _leave(parts.split(state), writers, failed, signal)
     watched.enter("save")
     for writer in writers:
-        writer.checkpoints.wait_until_finished()
+        checkpoint.wait(writer.checkpoints)
         if until == train.steps and writer.run.seed not in failed:
             writer.write("end", step=until)
     return failed
@@ -251,7 +254,7 @@ def _leave(
         k = int(state.step)
         if k and writer.run.seed not in failed and k not in writer.checkpoints.all_steps() and int(state.nan_step) < 0:
             checkpoint.save(writer.checkpoints, state, None)
-        writer.checkpoints.wait_until_finished()
+        checkpoint.wait(writer.checkpoints)
     raise StoppedError(f"stopped by {signal} at step {k}, which is saved; the same command continues from there")
 
 
@@ -298,7 +301,7 @@ def _stop(bad: int, writer: Writer) -> UserError:
     """Ends a run whose loss is not finite after `bad` updates; the last checkpoint from before that is kept."""
     experiment, checkpoints = writer.run, writer.checkpoints
     writer.write("nan", step=bad)
-    checkpoints.wait_until_finished()
+    checkpoint.wait(checkpoints)
     for saved in [s for s in checkpoints.all_steps() if s >= bad]:
         checkpoints.delete(saved)  # the state that gave such a loss, saved before it did
     good = checkpoints.latest_step()
