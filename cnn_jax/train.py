@@ -146,7 +146,7 @@ def build(
     feed, test_feed = feeds[0], data.batches(replace(config.data, eval_batch_size=rounded), source)
 
     init_keys, step_keys = zip(*(jax.random.split(jax.random.key(seed)) for seed in seeds), strict=True)
-    image = jax.ShapeDtypeStruct((1, *source.train.images.shape[1:]), "float32")
+    image = jax.ShapeDtypeStruct((1, *feed.shape), "float32")
     states = [step.init_state(model, tx, key, image) for key in init_keys]
     states = jax.device_put(states, mesh.replicated(mesh_of))
     softened = config.train.label_smoothing, config.data.mixup

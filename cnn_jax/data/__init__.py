@@ -9,19 +9,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnn_jax.config import Data, UserError
-from cnn_jax.data import augment
+from cnn_jax.config import Data, UserError, nearest
+from cnn_jax.data import augment, listing
+from cnn_jax.data.order import balanced, order
 from cnn_jax.data.sources import IMAGES, SHAPES, SOURCES, Source, Split, load
 
-__all__ = ["IMAGES", "SHAPES", "SOURCES", "Feed", "Source", "Split", "batches", "load", "order", "splits"]
+__all__ = ["IMAGES", "SHAPES", "SOURCES", "Feed", "Source", "Split", "balanced", "batches", "load", "order", "splits"]
 
-Batch = dict[str, jax.Array]  # image [B, H, W, C] uint8, label [B] int32, valid [B] bool
+Batch = dict[str, jax.Array]  # image [B, H, W, C] uint8, label [B] int32, valid [B] bool; streamed: bad [B] bool too
+FOLDER = "folder:"
 
 
 class Feed(NamedTuple):
-    """Batches in two halves: a small item a step from the host, and pure functions that run inside the step.
+    """Batches in two halves: an item a step from the host, and pure functions that run inside the step.
 
-    The data set lies on the device as uint8; an item is the [B] row numbers of a batch.
+    A data set in memory lies on the device as uint8, and an item is the [B] row numbers of a batch. Full-size images
+    are streamed: an item is the batch.
     """
 
     arrays: Any  # a tree that lies whole on every device
@@ -29,46 +32,102 @@ class Feed(NamedTuple):
     fetch: Callable[[Any, Any], Batch]  # (arrays, item) -> batch
     prepare: Callable[..., jax.Array]  # (arrays, images, key, rows) -> float32 [B, H, W, C]; key None: as in a test
     images: int  # in one epoch
+    shape: tuple[int, int, int]  # H, W, C
 
 
 def splits(data: Data) -> Source:
-    """The data set as the run sees it: with data.holdout, its last training images stand for the test set."""
-    if data.shorter_side or data.crop or data.colour != "none" or data.views != "single":
-        raise UserError(
-            f"data set {data.name}: full-size images (data.shorter_side, crop, colour, views) are not fed by this"
-            f" version, which holds small images in memory: choose one of {', '.join(SOURCES)}"
-        )
-    source = load(data.name, data.dir)
-    if not 0 <= data.holdout < len(source.train.labels):
-        raise UserError(f"data.holdout={data.holdout}: {data.name} has {len(source.train.labels)} training images")
-    if not data.holdout:
-        return source
-    kept, held = (Split(*(a[part] for a in source.train))
-                  for part in (slice(-data.holdout), slice(-data.holdout, None)))  # fmt: skip
-    return Source(kept, held, source.num_classes)
+    """The data set as the run sees it: with data.holdout, so many training images stand for the test set.
+
+    In memory they are the last ones; of full-size images, whose last ones are the last classes, every so manieth.
+    """
+    if data.crop or data.shorter_side or data.name.startswith(FOLDER):
+        source = _full_size(data)
+        split, counted = listing.hold_out, len(source.train)
+    else:
+        if data.name not in SOURCES and data.name in SHAPES:
+            raise UserError(f"data set {data.name} is of full-size images: set data.shorter_side and data.crop")
+        source = load(data.name, data.dir)
+        split, counted = _last, len(source.train.labels)
+    if not 0 <= data.holdout < counted:
+        raise UserError(f"data.holdout={data.holdout}: {data.name} has {counted} training images")
+    return source._replace(**dict(zip(("train", "test"), split(source.train, data.holdout), strict=True))
+                           if data.holdout else {})  # fmt: skip
 
 
-def batches(data: Data, source: Source, seed: int | None = None) -> Feed:
-    """Training batches shuffled by the seed, without end; or without a seed each test image once, in order."""
+def _last(train: Split, count: int) -> tuple[Split, Split]:
+    return Split(*(a[:-count] for a in train)), Split(*(a[-count:] for a in train))
+
+
+def _full_size(data: Data) -> Source:
+    from cnn_jax.data import stream  # brings Grain's and OpenCV's import times, which small images need not
+
+    stream.check(data)
+    if data.name.startswith(FOLDER):
+        return listing.from_folder(data.name.removeprefix(FOLDER))
+    if data.name in SOURCES:
+        return listing.from_memory(data.name, data.dir)
+    try:
+        return listing.from_tfds(data.name, data.dir)
+    except UserError as e:
+        if "is not prepared" in str(e) and (near := nearest(data.name, SOURCES)).startswith("nearest"):
+            raise UserError(f"{e}; {near}") from None
+        raise
+
+
+def batches(data: Data, source: Source, seed: int | None = None, shard: tuple[int, int] = (0, 1)) -> Feed:
+    """Training batches shuffled by the seed, without end; or without a seed each test image once, in order.
+
+    shard (i, n): of a streamed batch, the i-th of n equal parts: that of one process among several.
+    """
+    if not isinstance(source.train, Split):
+        return _streamed(data, source, seed, shard)
     split = source.test if seed is None else source.train
-    arrays = {"image": split.images, "label": split.labels, "mean": _mean(data.mean, source.train.images)}
+    shape = source.train.images.shape[1:]
+    _check(data, shape)
     count = len(split.labels)
+    arrays = {"image": split.images, "label": split.labels, **_colours(data, source.train.images)}
     if seed is None:
         items = lambda start: itertools.islice(_once(count, data.eval_batch_size), start, None)  # noqa: E731
     else:
-        items = functools.partial(_shuffled, count, data.batch_size, seed)
-    return Feed(arrays, items, _fetch, functools.partial(_prepare, data.pad, data.flip), count)
+        epoch_order = functools.partial(order, seed, count=count)
+        if data.balanced:
+            epoch_order = functools.partial(balanced, seed, labels=split.labels)
+            count = len(epoch_order(epoch=0))
+        items = functools.partial(_shuffled, epoch_order, count, data.batch_size)
+    return Feed(arrays, items, _fetch, functools.partial(_prepare, data), count, shape)
 
 
-def order(seed: int, epoch: int, count: int) -> np.ndarray:
-    """The order of `count` images in an epoch: a permutation fixed by (seed, epoch)."""
-    return np.random.default_rng((seed, epoch)).permutation(count).astype(np.int32)
+def _streamed(data: Data, source: Source, seed: int | None, shard: tuple[int, int]) -> Feed:
+    from cnn_jax.data import stream
+
+    part = source.test if seed is None else source.train
+    if not len(part):
+        raise UserError(
+            f"data set {data.name} has no test images: no class has the {listing.EVERY} of which one is taken; give"
+            " them in val/ beside train/, or take training images with --set data.holdout=N"
+        )
+    fed = stream.Batches(data, part, seed, shard)
+    middles = stream.middles(data, source.train)
+    _check(data, middles.shape[1:])
+    items = functools.partial(stream.items, fed)
+    return Feed(_colours(data, middles), items, _whole_item, functools.partial(_prepare, data), fed.images,
+                middles.shape[1:])  # fmt: skip
 
 
-def _shuffled(count: int, batch: int, seed: int, start: int) -> Iterator[dict[str, np.ndarray]]:
+def _check(data: Data, shape: tuple[int, ...]) -> None:
+    """Raises UserError for colour augmentation that images of this shape cannot have."""
+    if data.jitter and len(data.jitter) != 4:
+        raise UserError(f"data.jitter={list(data.jitter)}: wants brightness, contrast, saturation and hue")
+    if shape[-1] != 3 and (data.colour == "pca" or any(data.jitter[2:])):
+        raise UserError(
+            f"data set {data.name} is grey: data.colour=pca, and saturation and hue in data.jitter, want colours"
+        )
+
+
+def _shuffled(epoch_order: Callable, count: int, batch: int, start: int) -> Iterator[dict[str, np.ndarray]]:
     # Epochs follow one another without a gap: a batch may hold the end of one and the start of the next,
     # so that no image is dropped and each is seen once an epoch.
-    epoch_order = functools.lru_cache(maxsize=2)(functools.partial(order, seed, count=count))
+    epoch_order = functools.lru_cache(maxsize=2)(epoch_order)
     valid = np.ones(batch, bool)
     for first in itertools.count(start * batch, batch):
         epochs = range(first // count, (first + batch - 1) // count + 1)
@@ -88,20 +147,45 @@ def _fetch(arrays: Any, item: dict[str, jax.Array]) -> Batch:
     return {"image": arrays["image"][index], "label": arrays["label"][index], "valid": item["valid"]}
 
 
+def _whole_item(arrays: Any, item: dict[str, jax.Array]) -> Batch:
+    return item
+
+
 def _prepare(
-    pad: int, flip: bool, arrays: Any, images: jax.Array, key: jax.Array | None = None, rows: jax.Array | None = None
+    data: Data, arrays: Any, images: jax.Array, key: jax.Array | None = None, rows: jax.Array | None = None
 ) -> jax.Array:
-    # The mean goes first, so that padding's zeros are the mean's colour. The scale is for nets without
-    # batch norm; a convolution followed by batch norm gives the same for any scale.
-    images = (images.astype(jnp.float32) - arrays["mean"]) / 255
+    # The mean goes before what moves pixels, so that the zeros that come in are the mean's colour. The scale is for
+    # nets without batch norm; a convolution followed by batch norm gives the same for any scale.
+    images = images.astype(jnp.float32)
     if key is None:
-        return images
-    crop_key, flip_key = jax.random.split(key)
-    if pad:
-        images = augment.pad_and_crop(augment.row_keys(crop_key, rows), images, pad)
-    if flip:
-        images = augment.flip(augment.row_keys(flip_key, rows), images)
+        return (images - arrays["mean"]) / 255
+    names = ("pad", "flip", "jitter", "pca", "shift", "rotate", "vertical_flip", "noise")
+    keys = dict(zip(names, jax.random.split(key, len(names)), strict=True))
+    # A key of its own for each, so that one more leaves what the others draw as it was.
+    changed = lambda name, function, x, *options: function(augment.row_keys(keys[name], rows), x, *options)
+    if any(data.jitter):
+        images = 255 * changed("jitter", augment.colour_jitter, images / 255, *data.jitter)
+    images = (images - arrays["mean"]) / 255
+    if data.colour == "pca":
+        images = changed("pca", augment.pca_colour, images, *arrays["pca"])
+    if data.pad:
+        images = changed("pad", augment.pad_and_crop, images, data.pad)
+    if data.shift:
+        images = changed("shift", augment.shift, images, data.shift)
+    if data.rotate:
+        images = changed("rotate", augment.rotate, images, data.rotate)
+    if data.flip:
+        images = changed("flip", augment.flip, images)
+    if data.vertical_flip:
+        images = changed("vertical_flip", augment.vertical_flip, images)
+    if data.noise:
+        images = changed("noise", augment.noise, images, data.noise)
     return images
+
+
+def _colours(data: Data, images: np.ndarray) -> dict[str, Any]:
+    """What is measured of training images [N, H, W, C] uint8: the mean, and the principal components of colours."""
+    return {"mean": _mean(data.mean, images)} | ({"pca": augment.pca(images)} if data.colour == "pca" else {})
 
 
 def _mean(kind: str, images: np.ndarray) -> np.ndarray:

@@ -17,11 +17,15 @@ class Split(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A data set: what may be learnt from, what is tested on, and the number of classes."""
+    """A data set: what may be learnt from, what is tested on, and the classes.
 
-    train: Split
-    test: Split
+    In memory, images are a Split; full-size ones, a `listing.Listing`.
+    """
+
+    train: Any
+    test: Any
     num_classes: int
+    class_names: tuple[str, ...] = ()  # empty: they are numbers
 
 
 def digits(_: str) -> Source:
@@ -50,21 +54,11 @@ def fake(_: str) -> Source:
 
 
 def from_tfds(name: str, data_dir: str) -> Source:
-    """A prepared TFDS image-classification set, read and decoded without TensorFlow.
+    """A prepared TFDS set of small images of one size, read and decoded without TensorFlow.
 
-    data_dir: where prepared folders lie; empty: TFDS's own rule ($TFDS_DATA_DIR, else ~/tensorflow_datasets).
-    Raises UserError, with the commands that prepare the set, where it is not there.
+    Raises UserError where it is not prepared, is damaged, or is of another form.
     """
-    from tensorflow_datasets.core import constants, read_only_builder, registered
-
-    try:
-        builder = read_only_builder.builder_from_files(name, **({"data_dir": data_dir} if data_dir else {}))
-    except registered.DatasetNotFoundError:
-        looked, said = data_dir or constants.DATA_DIR, f" --data_dir={data_dir}" if data_dir else ""
-        raise UserError(
-            f"data set {name} is not prepared (looked in {looked}): run"
-            f" `python -m cnn_jax.data.prepare {name}{said}`, or say where it is with --data_dir=FOLDER"
-        ) from None
+    builder = prepared(name, data_dir)
     try:
         splits = [_decoded(builder, split) for split in ("train", "test")]
     except (KeyError, NotImplementedError, OSError, RuntimeError, ValueError) as e:
@@ -74,6 +68,27 @@ def from_tfds(name: str, data_dir: str) -> Source:
             f" as `python -m cnn_jax.data.prepare {name} --data_dir=ANOTHER_FOLDER` writes it"
         ) from None
     return Source(*splits, builder.info.features["label"].num_classes)
+
+
+def prepared(name: str, data_dir: str) -> Any:
+    """TFDS's reader of a prepared set.
+
+    data_dir: where prepared folders lie; empty: TFDS's own rule ($TFDS_DATA_DIR, else ~/tensorflow_datasets).
+    Raises UserError, with the command that prepares the set, where it is not there.
+    """
+    from tensorflow_datasets.core import constants, read_only_builder, registered
+
+    try:
+        return read_only_builder.builder_from_files(name, **({"data_dir": data_dir} if data_dir else {}))
+    except registered.DatasetNotFoundError:
+        looked, said = data_dir or constants.DATA_DIR, f" --data_dir={data_dir}" if data_dir else ""
+        command = f"python -m cnn_jax.data.prepare {name}"
+        if name not in SOURCES:  # with TensorFlow, which TFDS downloads and prepares by
+            command = f"tfds build {name} --file_format=array_record"
+        raise UserError(
+            f"data set {name} is not prepared (looked in {looked}): run `{command}{said}`, or say where it is with"
+            " --data_dir=FOLDER"
+        ) from None
 
 
 def _decoded(builder: Any, split: str) -> Split:
