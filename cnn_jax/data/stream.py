@@ -5,7 +5,6 @@ A batch is a pure function of its number: neither the number of workers nor wher
 
 import collections
 import functools
-import itertools
 import os
 import signal
 import sys
@@ -120,7 +119,7 @@ def standing_in(
     raise UserError(f"none of the {len(listing)} images can be decoded, such as {listing.name(0)}")
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _tell(why: str) -> None:
     """Names a bad image once (a process)."""
     print(f"left out: {why}", file=sys.stderr, flush=True)
