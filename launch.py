@@ -324,7 +324,7 @@ def evaluate(place: str) -> None:
         net, _, weights = place.partition(":")
         given = Experiment(data=Data(name=FLAGS.data or "", dir=FLAGS.data_dir or ""), model=Model(name=net))
         found = testing.of_weights(override(given, FLAGS.set), weights, protocol, FLAGS.average)
-        print(testing.line(net, found))
+        print(testing.line(f"{net}:", found))
         return
     folders = [path.parent for path in sorted(Path(place).glob("**/config.json"))]
     folders = [folder for folder in folders if fnmatch.fnmatch(folder.parent.name, FLAGS.run)]
@@ -332,7 +332,7 @@ def evaluate(place: str) -> None:
         raise UserError(f"--evaluate={place}: no run named {FLAGS.run} lies there")
     for folder in folders:
         for found in testing.of_run(folder, [protocol], FLAGS.average).values():
-            print(testing.line(f"{folder.parent.name} {folder.name}", found), flush=True)
+            print(testing.line(f"{folder.parent.name} {folder.name}:", found), flush=True)
 
 
 def report(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """What do ten views of a test image gain over one?
 
-Paper     Krizhevsky, Sutskever, Hinton 2012, "ImageNet Classification with Deep Convolutional Neural Networks": Sec. 4.1
-          (four corners, the centre, and their mirror images; the softmax averaged) and Table 2.
+Paper     Krizhevsky, Sutskever, Hinton 2012, "ImageNet Classification with Deep Convolutional Neural Networks": Sec.
+          4.1 (four corners, the centre, and their mirror images; the softmax averaged) and Table 2.
 Question  One crop of the centre against ten, the same net.
 Command   python launch.py --experiment=ten_crop
 Measured  docs/results holds what came of it, with hardware and commit.

@@ -61,6 +61,11 @@ class Preprocessing:
             raise UserError(f"images of {height}x{width} are smaller than the {self.crop}x{self.crop} the net sees")
         top, left = (round((side - self.crop) / 2) for side in x.shape[1:3])
         x = x[:, top : top + self.crop, left : left + self.crop]
+        return self.normalise(x)
+
+    def normalise(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] of pixels 0 to 255, RGB, to what the net takes, of any size."""
+        x = jnp.asarray(x).astype(jnp.float32)
         x = x[..., ::-1] if self.channels == "BGR" else x
         mean, std = (jnp.asarray(each, jnp.float32)[None, None, None] for each in (self.mean, self.std))
         return (x * (self.maximum / 255) - mean) / std
