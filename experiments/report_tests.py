@@ -143,7 +143,8 @@ def _figure(title: str, nets: Sequence[Net]) -> Figure:
         axes.set_title(group)
         axes.set(xlabel="shorter side Q of test images (pixels)", ylabel="top-1 error (%)")
         axes.tick_params(length=0, labelleft=True, labelbottom=True)
-        axes.legend(frameon=False, fontsize=9)
+        if axes.lines:
+            axes.legend(frameon=False, fontsize=9)
     for axes in list(panels)[len(groups) :]:
         axes.set_visible(False)
     return figure
