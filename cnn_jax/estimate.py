@@ -8,25 +8,25 @@ import jax
 import numpy as np
 
 from cnn_jax import data, models, summary, train
-from cnn_jax.config import Data, Experiment, Model, UserError, nearest
+from cnn_jax.config import Data, Experiment, Model
 
 
 def lines(experiment: Experiment) -> list[str]:
-    """Lines to print: parameters, multiply-adds an image, steps, estimated time; needs no data set."""
-    name, steps, batch = experiment.data.name, experiment.train.steps, experiment.data.batch_size
-    if name not in data.SHAPES:
-        raise UserError(f"data set {name!r}: no such set; {nearest(name, data.SHAPES)}")
-    shape, classes = data.SHAPES[name]
+    """Lines to print: parameters, multiply-adds an image, steps, estimated time; no data set that is known."""
+    steps, batch = experiment.train.steps, experiment.data.batch_size
+    shape, classes = data.shape(experiment.data)
     options = dataclasses.asdict(experiment.model)
     model = models.create(options.pop("name"), classes, **options)
     adds = summary.multiply_adds(model, shape)
     seconds = steps * batch * 3 * adds / training_rate()  # forward, and backward to inputs and to weights
+    tests = [f"then tested by: {' '.join(experiment.tests)}"] if experiment.tests else []
     return [
         f"parameters: {summary.parameters(model, shape):,}",
         f"multiply-adds: {adds:,} an image of {'x'.join(map(str, shape))}",
         f"steps: {steps:,} of {batch} images",
         f"estimated time: {spell(seconds)} on {jax.device_count()} x {jax.devices()[0].device_kind},"
         " at the speed at which ResNet-20 trains here",
+        *tests,
     ]
 
 

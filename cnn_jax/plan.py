@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_jax import chips, data, hlo, mesh, models, step, summary, train
-from cnn_jax.config import Experiment, UserError, nearest
+from cnn_jax.config import Experiment, UserError
 
 # On a TPU, whose products are of bfloat16, a float32 product of each precision takes so many of them
 # (jax.lax.Precision: DEFAULT, HIGH, HIGHEST).
@@ -132,7 +132,7 @@ def _lowered(experiment: Experiment, devices: list[jax.Device]) -> tuple[Any, in
         rows = experiment.data.batch_size
         item |= {"image": np.broadcast_to(np.uint8(0), (rows, *shape)), "label": np.zeros(rows, np.int32)}
         feed = feed._replace(fetch=lambda arrays, item: item)
-        arrays = {"mean": arrays["mean"]}
+        arrays = {name: arrays[name] for name in arrays.keys() - {"image", "label"}}
     init_key, step_key = jax.random.split(jax.random.key(experiment.seed))
     image = jax.ShapeDtypeStruct((1, *shape), "float32")
     state = jax.eval_shape(lambda key: step.init_state(model, tx, key, image), init_key)
@@ -153,12 +153,8 @@ def _source(experiment: Experiment) -> tuple[data.Source, bool]:
     Streamed are full-size images, cut to their crop: what is done to them before is the host's work.
     """
     name = experiment.data.name
-    if name not in data.SHAPES:
-        raise UserError(f"data set {name!r}: no such set; {nearest(name, data.SHAPES)}")
-    (height, width, channels), classes = data.SHAPES[name]
-    streamed = name not in data.IMAGES
-    if streamed:
-        height, width = (experiment.data.crop or height, experiment.data.crop or width)
+    (height, width, channels), classes = data.shape(experiment.data)
+    streamed = name not in data.IMAGES or bool(experiment.data.crop)
     counts = (1, 1) if streamed else data.IMAGES[name]
     trained, tested = counts[0] - (0 if streamed else experiment.data.holdout), counts[1]
     if trained < 1:

@@ -14,7 +14,8 @@ from cnn_jax.data import augment, listing
 from cnn_jax.data.order import balanced, order
 from cnn_jax.data.sources import IMAGES, SHAPES, SOURCES, Source, Split, load
 
-__all__ = ["IMAGES", "SHAPES", "SOURCES", "Feed", "Source", "Split", "balanced", "batches", "load", "order", "splits"]
+__all__ = ["IMAGES", "SHAPES", "SOURCES", "Feed", "Source", "Split", "balanced", "batches", "load", "order", "shape"]
+__all__ += ["splits"]
 
 Batch = dict[str, jax.Array]  # image [B, H, W, C] uint8, label [B] int32, valid [B] bool; streamed: bad [B] bool too
 FOLDER = "folder:"
@@ -33,6 +34,15 @@ class Feed(NamedTuple):
     prepare: Callable[..., jax.Array]  # (arrays, images, key, rows) -> float32 [B, H, W, C]; key None: as in a test
     images: int  # in one epoch
     shape: tuple[int, int, int]  # H, W, C
+
+
+def shape(data: Data) -> tuple[tuple[int, int, int], int]:
+    """Height, width and channels of what the net sees, and the number of classes; of known sets without the data."""
+    if data.name in SHAPES:
+        (height, width, channels), classes = SHAPES[data.name]
+    else:
+        (height, width, channels), classes = (data.crop, data.crop, 3), splits(data).num_classes
+    return (data.crop or height, data.crop or width, channels), classes
 
 
 def splits(data: Data) -> Source:

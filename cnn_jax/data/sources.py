@@ -114,6 +114,7 @@ SHAPES: dict[str, tuple[tuple[int, int, int], int]] = {
     "mnist": ((28, 28, 1), 10),
     "cifar10": ((32, 32, 3), 10),
     "fake": ((8, 8, 3), 10),
+    "caltech101": ((224, 224, 3), 102),
     "imagenet2012": ((224, 224, 3), 1000),
 }
 
