@@ -3,15 +3,17 @@
 A batch is a pure function of its number: neither the number of workers nor where a run was cut off changes it.
 """
 
+import atexit
 import collections
 import functools
 import os
 import signal
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import parent_process
+from multiprocessing import parent_process, util  # noqa: F401  util ends processes at exit: after `_end`, if first here
 from typing import Any
 
 import cv2
@@ -166,8 +168,24 @@ def items(batches: Batches, start: int) -> Iterator[dict[str, np.ndarray]]:
     return ahead_of(batches.__getitem__, range(start, last), batches.data.workers)
 
 
-def ahead_of(function: Callable[[int], Any], numbers: range, workers: int) -> Iterator[Any]:
-    """function(n) of each number in order, computed ahead."""
+def ahead_of(function: Callable[[int], dict], numbers: range, workers: int) -> Iterator[dict]:
+    """function(n), a dict, of each number in order, computed ahead by processes or, of 0, by a thread a core."""
+    going = _ahead_of(function, numbers, workers)
+    _going.add(going)
+    return going
+
+
+_going: weakref.WeakSet = weakref.WeakSet()
+
+
+@atexit.register
+def _end() -> None:
+    # What a program leaves open is closed while there are modules left to close it with.
+    for going in list(_going):
+        going.close()
+
+
+def _ahead_of(function: Callable[[int], dict], numbers: range, workers: int) -> Iterator[dict]:
     import grain
     from absl import flags
 
