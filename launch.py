@@ -17,6 +17,7 @@ from cnn_jax.config import (
     Data,
     Experiment,
     Model,
+    StoppedError,
     Study,
     UserError,
     check,
@@ -27,6 +28,8 @@ from cnn_jax.config import (
 )
 from cnn_jax.files import write_whole
 from experiments import AUGMENTATION, COSTS, STUDIES
+
+STOPPED = 75  # the exit code of runs that were told to stop, and can be continued: EX_TEMPFAIL of sysexits.h
 
 FLAGS = flags.FLAGS
 flags.DEFINE_bool("list", False, "List every study and what it costs.")
@@ -66,6 +69,14 @@ flags.DEFINE_bool(
     "Compile each run's step, train nothing, and print what it needs and takes at least: before you rent.",
 )
 flags.DEFINE_string("topology", None, "--plan for a TPU slice that is not here, for example v5e:4x4; needs libtpu.")
+flags.DEFINE_string(
+    "evaluate",
+    None,
+    "Test what is trained: a study's or run's folder, or NET:WEIGHTS for public weights (file or address) with --data.",
+)
+flags.DEFINE_string("views", "single", "--evaluate by: single, ten_crop, grid, googlenet144, dense, or dense+grid.")
+flags.DEFINE_list("scales", [], "--evaluate at these shorter sides, averaged. Default: the run's own test_side.")
+flags.DEFINE_enum("average", "softmax", ["softmax", "logits"], "--evaluate: what is averaged over the views.")
 flags.DEFINE_bool("dry_run", False, "Print each run's configuration and what it costs, and train nothing.")
 
 
@@ -83,6 +94,8 @@ def main(argv: list[str]) -> None:
             list_studies()
         elif FLAGS.summary is not None:
             summary(FLAGS.summary)
+        elif FLAGS.evaluate is not None:
+            evaluate(FLAGS.evaluate)
         elif FLAGS.experiment is None and not (FLAGS.report and FLAGS.workdir):
             raise UserError("name a study with --experiment=NAME; --list shows them all")
         elif FLAGS.report:
@@ -98,6 +111,9 @@ def main(argv: list[str]) -> None:
     except UserError as e:
         print(f"launch.py: {e}", file=sys.stderr)
         sys.exit(2)
+    except StoppedError as e:
+        print(f"launch.py: {e}", file=sys.stderr)
+        sys.exit(STOPPED)
     except KeyboardInterrupt:
         print("\nlaunch.py: stopped; the same command continues from the last checkpoint", file=sys.stderr)
         sys.exit(130)
@@ -208,6 +224,7 @@ def train(whole: Study) -> None:
     """
     runs, folder = chosen(whole), workdir()
     size = FLAGS.seeds if FLAGS.together else 1  # runs come with each seed after the other
+    from cnn_jax import evaluate as testing
     from cnn_jax import log
     from cnn_jax import train as training
 
@@ -226,6 +243,8 @@ def train(whole: Study) -> None:
         for number, (seed, end) in enumerate(found.items(), start=first + 1):
             if isinstance(end, UserError):
                 failed[end] = None
+            else:
+                testing.of_run(log.run_folder(dataclasses.replace(runs[first], seed=seed), folder), runs[first].tests)
             words = f"failed: {end}" if isinstance(end, UserError) else f"test error {end['error']:.2%}"
             print(f"[{number}/{len(runs)}] {runs[first].name} seed {seed}: {words} ({took})", flush=True)
     report(folder)
@@ -294,6 +313,26 @@ def command() -> str:
             values = FLAGS[name].value if name == "set" else [FLAGS[name].value]
             words += [f"--{name}={value}" for value in values]
     return shlex.join(words)
+
+
+def evaluate(place: str) -> None:
+    """Tests the finished runs under a folder, or public weights, by --views at --scales, and prints what is found."""
+    from cnn_jax import evaluate as testing
+
+    protocol = FLAGS.views + (f"@{','.join(FLAGS.scales)}" if FLAGS.scales else "")
+    if not Path(place).exists() and ":" in place:
+        net, _, weights = place.partition(":")
+        given = Experiment(data=Data(name=FLAGS.data or "", dir=FLAGS.data_dir or ""), model=Model(name=net))
+        found = testing.of_weights(override(given, FLAGS.set), weights, protocol, FLAGS.average)
+        print(testing.line(net, found))
+        return
+    folders = [path.parent for path in sorted(Path(place).glob("**/config.json"))]
+    folders = [folder for folder in folders if fnmatch.fnmatch(folder.parent.name, FLAGS.run)]
+    if not folders:
+        raise UserError(f"--evaluate={place}: no run named {FLAGS.run} lies there")
+    for folder in folders:
+        for found in testing.of_run(folder, [protocol], FLAGS.average).values():
+            print(testing.line(f"{folder.parent.name} {folder.name}", found), flush=True)
 
 
 def report(folder: Path) -> None:

@@ -3,10 +3,11 @@
 Beside them lies digests.json, {step: {array: checksum}}: Orbax restores a file with a flipped bit without a word.
 """
 
+import contextlib
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,36 @@ def manager(folder: Path) -> ocp.CheckpointManager:
     return ocp.CheckpointManager((folder / "checkpoints").resolve(), options=options)
 
 
+@contextlib.contextmanager
+def opened(folder: Path) -> Iterator[ocp.CheckpointManager]:
+    """The `manager`, closed at the end; raises UserError where something could not be saved."""
+    checkpoints = manager(folder)
+    try:
+        yield checkpoints
+        wait(checkpoints)
+    finally:
+        with contextlib.suppress(Exception):  # it says again what could not be saved
+            checkpoints.close()
+
+
+def wait(checkpoints: ocp.CheckpointManager) -> None:
+    """Waits for what is being saved; raises UserError where that cannot be."""
+    with _told(checkpoints):
+        checkpoints.wait_until_finished()
+
+
+@contextlib.contextmanager
+def _told(checkpoints: ocp.CheckpointManager) -> Iterator[None]:
+    try:
+        yield
+    except Exception as e:  # Orbax raises whatever its storage raised
+        why = "no space left" if "o space left" in str(e) else str(e).strip().partition("\n")[0][:200]
+        raise UserError(
+            f"cannot save to {checkpoints.directory} ({why}): make room; the same command then continues from the last"
+            " whole checkpoint"
+        ) from None
+
+
 def newest(folder: Path) -> int:
     """The step of the newest checkpoint in folder/checkpoints, read or not; 0: there is none."""
     saved = folder / "checkpoints"
@@ -45,11 +76,19 @@ def newest(folder: Path) -> int:
 def save(checkpoints: ocp.CheckpointManager, state: State, error: float | None) -> None:
     """Starts saving the state under its step, with the evaluation's error (0 to 1); None: not evaluated here."""
     step, sums = int(state.step), digest.of(state)
+    if step in checkpoints.all_steps():  # saved when it was stopped before its evaluation, which it has seen now
+        checkpoints.delete(step)
     metrics = {"error": math.inf if error is None else error}  # what was not evaluated is never the best
-    checkpoints.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)), metrics=metrics)
-    path = _digests(checkpoints)
-    kept = {k: v for k, v in _read(path).items() if int(k) in checkpoints.all_steps()}
-    write_whole(path, json.dumps(kept | {str(step): sums()}) + "\n")
+    with _told(checkpoints):
+        checkpoints.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)), metrics=metrics)
+        path = _digests(checkpoints)
+        kept = {k: v for k, v in _read(path).items() if int(k) in checkpoints.all_steps()}
+        write_whole(path, json.dumps(kept | {str(step): sums()}) + "\n")
+
+
+def evaluated(checkpoints: ocp.CheckpointManager, step: int) -> bool:
+    """Whether the state saved at this step has seen an evaluation."""
+    return math.isfinite(_error(checkpoints.metrics(step)))
 
 
 def restore(checkpoints: ocp.CheckpointManager, like: State) -> State | None:

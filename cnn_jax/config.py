@@ -19,6 +19,10 @@ class UserError(ValueError):
     """A user's mistake, told in one line that names the thing and the remedy; launch.py exits with 2."""
 
 
+class StoppedError(Exception):
+    """A run was told to stop, and is saved: the same command continues it; launch.py exits with 75."""
+
+
 @dataclass(frozen=True)
 class Data:
     """The data set, how it is split, and how an image is prepared."""
@@ -111,6 +115,7 @@ class Train:
     save_every: int = 1_000
     label_smoothing: float = 0.0  # the share of each label that is spread over all classes, in the training loss
     parallel: str = "jit"  # jit over a mesh | pmap: two compiled forms of the same step
+    watchdog: float = 10.0  # minutes without a step, save or evaluation, after which it says so; 0: never
     precision: str = "float32"  # of products; TPUs and GPUs are faster with tensorfloat32 or bfloat16
 
 
@@ -183,7 +188,7 @@ class Study:
 
 
 # Where a run happens, not what it is: a run may be continued with other values of these.
-PLACE = ("data.dir", "data.eval_batch_size", "data.workers", "train.parallel", "tests", "deviations")
+PLACE = ("data.dir", "data.eval_batch_size", "data.workers", "train.parallel", "train.watchdog", "tests", "deviations")
 
 # What makes sense; whatever else a value must be is known where it is used.
 LEAST = {
@@ -216,6 +221,7 @@ LEAST = {
     "train.log_every": 1,
     "train.eval_every": 1,
     "train.save_every": 1,
+    "train.watchdog": 0,
 }
 MOST = {
     "train.steps": 2**31 - 1,  # counted in int32

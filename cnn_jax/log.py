@@ -85,12 +85,16 @@ def finished(folder: Path) -> dict[str, Any] | None:
 
 
 @contextlib.contextmanager
-def opened(experiment: Experiment, folder: Path, step: int) -> Iterator[tuple[Write, tqdm.tqdm]]:
+def opened(
+    experiment: Experiment, folder: Path, step: int, evaluated: bool = True
+) -> Iterator[tuple[Write, tqdm.tqdm]]:
     """(write, bar) of a run that starts at `step`: lines of later steps, from before a cut, are forgotten.
 
+    evaluated: whether the state has seen the evaluation at this step; else its line is forgotten too.
     write(event, **fields) appends a line to metrics.jsonl, at once on disk, and its numbers to TensorBoard.
     """
-    kept = [e for e in events(folder) if e["step"] <= step]
+    last = {"train"} | ({"eval"} if evaluated else set())
+    kept = [e for e in events(folder) if e["step"] < step or (e["step"] == step and e["event"] in last)]
     write_whole(folder / "metrics.jsonl", "".join(json.dumps(e) + "\n" for e in kept))
     starts = folder / "starts.jsonl"
     before = starts.read_text() if starts.exists() else ""

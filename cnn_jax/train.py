@@ -3,17 +3,17 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import orbax.checkpoint as ocp
 import tqdm
 
-from cnn_jax import checkpoint, cpu, data, log, mesh, models, optim, profile, step, together
-from cnn_jax.config import Experiment, UserError, check
+from cnn_jax import checkpoint, cpu, data, lock, log, mesh, models, optim, profile, step, together, watch
+from cnn_jax.config import Experiment, StoppedError, UserError, check
 
 
 def run(experiment: Experiment, workdir: str | Path) -> dict[str, Any]:
@@ -61,7 +61,8 @@ def _train(runs: dict[Experiment, Path], until: int, profiled: int) -> dict[int,
         parts = build(first, seeds=[run.seed for run in runs])  # before any writing: a mistake leaves nothing behind
         for run, folder in runs.items():
             log.claim(run, folder)
-        saved = [stack.enter_context(checkpoint.manager(folder)) for folder in runs.values()]
+            stack.enter_context(lock.held(folder))
+        saved = [stack.enter_context(checkpoint.opened(folder)) for folder in runs.values()]
         states = [_restored(*each) for each in zip(runs.items(), saved, parts.split(parts.state), strict=True)]
         done = int(states[0].step)
         if any(int(state.step) != done for state in states):  # one was not readable, and is deleted: begin again
@@ -69,9 +70,17 @@ def _train(runs: dict[Experiment, Path], until: int, profiled: int) -> dict[int,
         if profiled:
             folder, left = next(iter(runs.values())), until - done
             parts = parts._replace(train_step=profile.traced(parts.train_step, folder, profiled, left))
-        opened = [stack.enter_context(log.opened(run, folder, done)) for run, folder in runs.items()]
+        seen = [done and checkpoint.evaluated(each, done) for each in saved]
+        opened = [
+            stack.enter_context(log.opened(*run, done, evaluated))
+            for run, evaluated in zip(runs.items(), seen, strict=True)
+        ]
         writers = [Writer(run, s, *each) for run, s, each in zip(runs, saved, opened, strict=True)]
-        return _loop(first, parts, states, writers, until)
+        try:
+            with watch.over(first.train.watchdog) as watched:
+                return _loop(first, parts, states, writers, until, watched)
+        except OSError as e:  # of metrics.jsonl or TensorBoard
+            raise UserError(f"cannot write to {folder} ({e.strerror}): make room; the same command continues") from None
 
 
 def _restored(run: tuple[Experiment, Path], saved: ocp.CheckpointManager, new: step.State) -> step.State:
@@ -169,21 +178,35 @@ class Writer(NamedTuple):
 
 
 def _loop(
-    experiment: Experiment, parts: Parts, states: list[step.State], writers: list[Writer], until: int
+    experiment: Experiment,
+    parts: Parts,
+    states: list[step.State],
+    writers: list[Writer],
+    until: int,
+    watched: watch.Watch,
 ) -> dict[int, UserError]:
     train, batch, now = experiment.train, experiment.data.batch_size, time.perf_counter
-    done, state = int(states[0].step), parts.join(states)
+    done = int(states[0].step)
     failed: dict[int, UserError] = {}
-    items = parts.items(done)
+    due = lambda k: k % train.eval_every == 0 or k == train.steps
+    here = lambda k: {"step": k, "epoch": round(k * batch / parts.images_per_epoch, 4)}
+    for i, writer in enumerate(writers):
+        if done and due(done) and not checkpoint.evaluated(writer.checkpoints, done):  # it was stopped before that
+            states[i] = _evaluated(here(done), states[i], writer, parts, watched)
+    state, items = parts.join(states), parts.items(done)
     since, waited, counted, drawn = now(), 0.0, done, now()  # of the log interval
     for k in range(done + 1, until + 1):
         start = now()
-        item = next(items)
+        try:
+            watched.enter("data")
+            item = next(items)
+            watched.enter("compile" if k == done + 1 else "step")
+        except watch.StopError as signal:
+            _leave(parts.split(state), writers, failed, signal)
         waited += now() - start
         state = parts.train_step(state, parts.arrays, item)
 
-        evaluates = k % train.eval_every == 0 or k == train.steps
-        saves = k % train.save_every == 0 or evaluates or k == until
+        saves = k % train.save_every == 0 or due(k) or k == until
         logs = k % train.log_every == 0 or saves  # so that an interval holds training and nothing else
         if logs or k == done + 1 or now() - drawn > 0.5:
             jax.block_until_ready(state)  # seldom enough to keep the device busy
@@ -191,7 +214,6 @@ def _loop(
                 writer.bar.update(k - writer.bar.n)
             drawn = now()
         if logs:
-            here = {"step": k, "epoch": round(k * batch / parts.images_per_epoch, 4)}
             steps, seconds = k - counted, now() - since
             states = list(parts.split(state))
             for i, writer in enumerate(writers):
@@ -200,20 +222,40 @@ def _loop(
                 if (bad := int(states[i].nan_step)) >= 0:
                     failed[writer.run.seed] = _stop(bad, writer)
                     continue
-                states[i] = _log(here, states[i], batch, steps, seconds, waited, writer)
-                states[i], error = _evaluate(here, states[i], parts, writer) if evaluates else (states[i], None)
-                if saves:
-                    checkpoint.save(writer.checkpoints, states[i], error)
+                states[i] = _log(here(k), states[i], batch, steps, seconds, waited, writer)
+                if due(k):
+                    states[i] = _evaluated(here(k), states[i], writer, parts, watched)
+                elif saves:
+                    watched.enter("save")
+                    checkpoint.save(writer.checkpoints, states[i], None)
             if len(failed) == len(writers):
                 break
             state = parts.join(states)
         if logs or k == done + 1:  # the first step compiles: it does not count, unless it is all there is
             since, waited, counted = now(), 0.0, k
+        if k < until and (signal := watched.told(k)):
+            _leave(parts.split(state), writers, failed, signal)
+    watched.enter("save")
     for writer in writers:
-        writer.checkpoints.wait_until_finished()
+        checkpoint.wait(writer.checkpoints)
         if until == train.steps and writer.run.seed not in failed:
             writer.write("end", step=until)
     return failed
+
+
+def _leave(
+    states: Iterable[step.State], writers: list[Writer], failed: dict[int, UserError], signal: object
+) -> NoReturn:
+    """Saves what is not saved at this step, and raises StoppedError.
+
+    Nothing is logged: the sums of the log interval are part of the state, and go on when it is continued.
+    """
+    for state, writer in zip(states, writers, strict=True):
+        k = int(state.step)
+        if k and writer.run.seed not in failed and k not in writer.checkpoints.all_steps() and int(state.nan_step) < 0:
+            checkpoint.save(writer.checkpoints, state, None)
+        checkpoint.wait(writer.checkpoints)
+    raise StoppedError(f"stopped by {signal} at step {k}, which is saved; the same command continues from there")
 
 
 def _log(
@@ -237,20 +279,29 @@ def _log(
     return state.replace(sums=jax.tree.map(jax.numpy.zeros_like, state.sums))
 
 
-def _evaluate(here: dict[str, float], state: step.State, parts: Parts, writer: Writer) -> tuple[step.State, float]:
-    """Writes an evaluation; returns the state that has seen its error, and the error."""
-    found = parts.evaluate(state)
+def _evaluated(
+    here: dict[str, float], state: step.State, writer: Writer, parts: Parts, watched: watch.Watch
+) -> step.State:
+    """The state that has seen its error in an evaluation, which is written; it is saved."""
+    try:
+        watched.enter("evaluate")
+        found = parts.evaluate(state)
+        watched.enter("save")
+    except watch.StopError as signal:
+        _leave([state], [writer], {}, signal)
     # Batch norm's averages may be far off after few steps: the run goes on, though JSON has no infinity.
     found["loss"] = found["loss"] if math.isfinite(found["loss"]) else None
     writer.write("eval", **here, **found)
-    return state.replace(opt=optim.observe(state.opt, found["error"])), found["error"]
+    state = state.replace(opt=optim.observe(state.opt, found["error"]))
+    checkpoint.save(writer.checkpoints, state, found["error"])
+    return state
 
 
 def _stop(bad: int, writer: Writer) -> UserError:
     """Ends a run whose loss is not finite after `bad` updates; the last checkpoint from before that is kept."""
     experiment, checkpoints = writer.run, writer.checkpoints
     writer.write("nan", step=bad)
-    checkpoints.wait_until_finished()
+    checkpoint.wait(checkpoints)
     for saved in [s for s in checkpoints.all_steps() if s >= bad]:
         checkpoints.delete(saved)  # the state that gave such a loss, saved before it did
     good = checkpoints.latest_step()

@@ -21,6 +21,9 @@ RANK = {
     "cnn_jax.step": 3,
     "cnn_jax.summary": 3,
     "cnn_jax.digest": 3,
+    "cnn_jax.lock": 1,
+    "cnn_jax.watch": 1,
+    "cnn_jax.views": 3,
     "cnn_jax.checkpoint": 4,
     "cnn_jax.log": 4,
     "cnn_jax.profile": 4,
@@ -28,6 +31,7 @@ RANK = {
     "cnn_jax.train": 5,
     "cnn_jax.estimate": 6,
     "cnn_jax.plan": 6,
+    "cnn_jax.evaluate": 6,
 }
 MODULES = sorted(p for top in ("cnn_jax", "experiments") for p in (ROOT / top).rglob("*.py"))
 

@@ -8,9 +8,10 @@ import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from cnn_jax.config import UserError, nearest
-from cnn_jax.models import alexnet, googlenet, inception, lazy, resnet
+from cnn_jax.models import alexnet, extent, googlenet, inception, lazy, resnet
 from cnn_jax.models.autoencoder import Autoencoder
 from cnn_jax.models.lenet import Lenet5, LenetModern
 from cnn_jax.models.mlp import Mlp
@@ -29,6 +30,10 @@ class Model(NamedTuple):
     apply: Callable[..., tuple[Any, Stats]]
     # (params, stats, images) -> {stage: activations [B, ...]} in test mode, in the order of the forward pass
     features: Callable[[Params, Stats, jax.Array], dict[str, jax.Array]]
+    # (params, stats, images [B, H, W, C], reach) -> logits of every place [B, h, w, classes] (`extent.maps`)
+    maps: Callable[..., jax.Array] | None = None
+    # (params, stats, sizes [B, 2], channels) -> how far such images reach at each layer (`extent.reaches`)
+    reaches: Callable[..., np.ndarray] | None = None
     aux_weight: float = 0.0  # of each auxiliary loss against the main one, in training
     # (outputs, images, labels) -> (loss [B], error [B]); None: softmax cross-entropy, and top-1 error
     score: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]] | None = None
@@ -254,7 +259,8 @@ def create(
         _, kept = net.apply(variables, cast(images), train=False, mutable=["features"])
         return kept.get("features", {}).get("stages", {})
 
-    return Model(init, apply, features, getattr(net, "aux_weight", 0.0), getattr(net, "score", None))
+    dense = functools.partial(extent.maps, net), functools.partial(extent.reaches, net)
+    return Model(init, apply, features, *dense, getattr(net, "aux_weight", 0.0), getattr(net, "score", None))
 
 
 def _float32(logits: Any) -> Any:
@@ -267,7 +273,7 @@ def known_options(name: str) -> list[str]:
     family = getattr(made, "func", made)
     fields = resnet.ResNet.__dataclass_fields__ if family in (_cifar, _imagenet) else family.__dataclass_fields__
     fixed = {"num_classes", "parent", "name", "axis", "blocks", "channels", "block", "imagenet_stem", "towers"}
-    fixed |= {"padding", "column"}
+    fixed |= {"padding", "column", "as_maps"}
     if _bottleneck not in getattr(made, "args", ()):
         fixed.add("stride_in")
     if name.startswith("plain"):

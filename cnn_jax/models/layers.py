@@ -92,6 +92,23 @@ class Conv(nn.Module):
         return add_bias(y, self.param("bias", self.bias_init, (self.features,)).astype(x.dtype))
 
 
+class DenseAsConv(nn.Module):
+    """A trained dense layer on maps, as a convolution over whatever is larger than what it was trained on.
+
+    Its parameters are those of a `Dense` of its name, whose inputs were square maps flattened [h, w, C].
+    Source: Simonyan, Zisserman 2014, Sec. 3.2.
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] to [B, H - side + 1, W - side + 1, units]."""
+        kernel, bias = self.get_variable("params", "kernel"), self.get_variable("params", "bias")
+        side = math.isqrt(kernel.shape[0] // x.shape[-1])
+        kernel = kernel.reshape(side, side, x.shape[-1], -1).astype(x.dtype)
+        y = convolution(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return add_bias(y, bias.astype(x.dtype))
+
+
 class ConvUnit(nn.Module):
     """A convolution, batch norm if there is a norm (a bias if not), and ReLU.
 

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 
 from cnn_jax.config import UserError, nearest
-from cnn_jax.models.layers import BatchNorm, ConvUnit, Dense, he_normal, xavier_normal
+from cnn_jax.models.layers import BatchNorm, ConvUnit, Dense, DenseAsConv, he_normal, xavier_normal
 from cnn_jax.models.lrn import LocalResponseNorm
 from cnn_jax.models.pooling import Window, smallest_side
 
@@ -34,6 +34,7 @@ class Net(nn.Module):
       bn_group: images per batch-statistics group; 0: the whole batch.
       bn_epsilon: added to the variances.
       axis: the pmapped axis over which the batch is split, if it is.
+      as_maps: logits of every place of images larger than those it was trained on (`Model.maps`); not an option.
     """
 
     num_classes: int
@@ -44,6 +45,7 @@ class Net(nn.Module):
     bn_group: int = 0
     bn_epsilon: float = 1e-5
     axis: str | None = None
+    as_maps: bool = False
 
     def __post_init__(self) -> None:
         """Raises UserError for an option's value that no net has."""
@@ -101,6 +103,10 @@ class Net(nn.Module):
         self, x: jax.Array, weights: Init, train: bool, bias_init: Init = nn.initializers.zeros
     ) -> jax.Array:
         """Logits of maps [B, H, W, C], by AlexNet's three dense layers, which ZFNet and VGG have too."""
+        if self.as_maps:
+            for name in ("fc6", "fc7"):
+                x = nn.relu(DenseAsConv(name=name)(x))
+            return DenseAsConv(name="fc8")(x)
         x = x.reshape(len(x), -1)
         for name in ("fc6", "fc7"):
             x = Dense(self.maps(4096), kernel_init=weights, bias_init=bias_init, name=name)(x)

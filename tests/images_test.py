@@ -1,0 +1,102 @@
+"""Decoding against Pillow on photographs and odd images; damaged ones are told."""
+
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnn_jax.data import geometry, images
+
+SAMPLE = sorted(Path(__file__).parents[1].joinpath("../shared/data/imagenet_sample").glob("*/*"))[:30]
+WAVES = np.stack(np.broadcast_arrays(*np.sin(np.mgrid[0:60, 0:80] / 9), 0.3), -1)
+RGB = np.uint8(127 + 100 * WAVES)
+
+
+def encoded(image, format="PNG", **options):
+    stream = io.BytesIO()
+    image.save(stream, format, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.skipif(not SAMPLE, reason="wants the sample of ImageNet")
+def test_cuts_are_those_of_the_whole_image_resized():
+    """Scale jitter from 256 to 512, against Pillow's whole decoding and antialiased bilinear resizing."""
+    rng, off = np.random.default_rng(0), []
+    for path in SAMPLE:
+        file = path.read_bytes()
+        image, size = Image.open(path).convert("RGB"), images.size(file)
+        assert size == (image.height, image.width)
+        box = geometry.scale_jitter(rng, size, 256, 512, 224)
+        part = (box.left, box.top, box.left + box.width, box.top + box.height)
+        expected = image.resize((224, 224), Image.Resampling.BILINEAR, part)
+        off.append(np.abs(np.float32(expected) - images.cut(file, box, (224, 224))).mean())
+    assert np.mean(off) < 0.6 and max(off) < 3
+
+
+@pytest.mark.skipif(not SAMPLE, reason="wants the sample of ImageNet")
+def test_whole_images_have_their_shape():
+    for path in SAMPLE[:8]:
+        image = Image.open(path).convert("RGB")
+        height, width = geometry.scaled((image.height, image.width), 256)
+        found = images.whole(path.read_bytes(), 256)
+        assert found.shape == (height, width, 3) and min(height, width) == 256
+        expected = np.float32(image.resize((width, height), Image.Resampling.BILINEAR))
+        assert np.abs(expected - found).mean() < 1
+
+
+@pytest.mark.parametrize(
+    "file, expected",
+    [
+        (encoded(Image.fromarray(RGB)), RGB),
+        (encoded(Image.fromarray(RGB), "JPEG", quality=95), RGB),
+        (encoded(Image.fromarray(RGB[..., 0])), RGB[..., :1].repeat(3, -1)),
+        (encoded(Image.fromarray(RGB[..., 0]), "JPEG", quality=95), RGB[..., :1].repeat(3, -1)),
+        (encoded(Image.fromarray(RGB).convert("CMYK"), "JPEG", quality=95), RGB),
+        (encoded(Image.fromarray(RGB).quantize(256)), RGB),
+        (encoded(Image.fromarray(np.dstack([RGB, RGB[..., 0]]), "RGBA")), RGB),
+        (cv2.imencode(".png", RGB[..., ::-1].astype(np.uint16) * 257)[1].tobytes(), RGB),
+    ],
+    ids=["png", "jpeg", "grey", "grey jpeg", "cmyk", "palette", "alpha", "16 bits"],
+)  # fmt: skip
+def test_every_kind_comes_out_alike(file, expected):
+    found = images.cut(file, geometry.Box(0, 0, 60, 80), (60, 80))
+    assert np.abs(found.astype(int) - expected).mean() < 3
+    assert images.cut(file, geometry.Box(0, 0, 60, 80), (60, 80), channels=1).shape == (60, 80, 1)
+
+
+def test_exif_turns_an_image():
+    exif = Image.Exif()
+    exif[images.ORIENTATION] = 6  # shown turned to the right
+    file = encoded(Image.fromarray(RGB), "JPEG", quality=95, exif=exif.tobytes())
+    assert images.size(file) == (80, 60)
+    found = images.cut(file, geometry.Box(0, 0, 80, 60), (80, 60))
+    assert np.abs(found.astype(int) - np.rot90(RGB, -1)).mean() < 3
+
+
+def test_one_pixel_and_twenty_million():
+    small = encoded(Image.new("RGB", (1, 1), (200, 100, 50)))
+    np.testing.assert_array_equal(images.whole(small, 8), np.broadcast_to(np.uint8([200, 100, 50]), (8, 8, 3)))
+    large = encoded(Image.new("RGB", (5000, 4000), (200, 100, 50)), "JPEG")
+    found = images.cut(large, geometry.centre((4000, 5000), 256, 224), (224, 224))
+    assert np.abs(found.astype(int) - [200, 100, 50]).max() < 4
+
+
+JPEG = encoded(Image.fromarray(np.uint8(np.random.default_rng(0).integers(0, 256, (64, 64, 3)))), "JPEG")
+
+
+@pytest.mark.parametrize(
+    "file, said",
+    [
+        (b"", "is empty"),
+        (b"no image", "no image that can be read"),
+        (JPEG[: len(JPEG) * 2 // 3], "cut short"),
+        (encoded(Image.fromarray(RGB))[:-20], "cut short"),
+    ],
+    ids=["empty", "text", "jpeg", "png"],
+)
+def test_what_cannot_be_decoded_is_told(file, said):
+    with pytest.raises(images.BadImage, match=said):
+        images.cut(file, geometry.Box(0, 0, 32, 32), (32, 32))
