@@ -79,7 +79,14 @@ def test_the_training_mean_is_subtracted(kind, axes):
     "change, words",
     [
         ({"name": "cifar"}, "nearest: cifar10"),
-        ({"crop": 224}, "full-size images"),
+        ({"crop": 224}, "wants one side S"),
+        ({"crop": 32, "shorter_side": (24,)}, "data.crop=32 is larger than data.shorter_side=24"),
+        ({"shorter_side": (24,)}, "data.crop, the side of the square"),
+        ({"crop": 32, "shorter_side": (64,), "test_side": 16}, "data.test_side=16 is smaller"),
+        ({"name": "caltech101"}, "known"),
+        ({"name": "imagenet2012"}, "full-size images: set data.shorter_side"),
+        ({"jitter": (0.1, 0.1)}, "wants brightness, contrast"),
+        ({"name": "digits", "colour": "pca"}, "digits is grey"),
     ],
 )
 def test_a_mistake_is_told(change, words):

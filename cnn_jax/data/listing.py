@@ -154,7 +154,7 @@ def from_tfds(name: str, data_dir: str = "") -> Source:
     sizes = {split: info.num_examples for split, info in builder.info.splits.items()}
     tested = next((s for s in ("validation", "test")[:: 1 if name == "imagenet2012" else -1] if s in sizes), None)
     folder, (_, label) = str(builder.data_dir), builder.info.supervised_keys or ("image", "label")
-    if "train" not in sizes or tested is None or not hasattr(builder.info.features.get(label), "num_classes"):
+    if "train" not in sizes or tested is None or not hasattr(dict(builder.info.features).get(label), "num_classes"):
         raise UserError(f"data set {name} in {folder} has not images with labels in splits to train and to test on")
     train, test = (Records(folder, split, sizes[split]) for split in ("train", tested))
     for listing in (train, test):

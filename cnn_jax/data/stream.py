@@ -3,15 +3,17 @@
 A batch is a pure function of its number: neither the number of workers nor where a run was cut off changes it.
 """
 
+import atexit
 import collections
 import functools
 import os
 import signal
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import parent_process
+from multiprocessing import parent_process, util  # noqa: F401  util ends processes at exit: after `_end`, if first here
 from typing import Any
 
 import cv2
@@ -24,6 +26,8 @@ from cnn_jax.data.order import balanced, order
 
 MEASURED = 1024  # images, at most, of which the mean and the colours' covariance are taken
 BUCKET = 32  # whole images are padded to multiples of so many pixels
+SHARED = 2**16  # bytes of an array that comes from a worker in shared memory; a smaller one is sent
+ENDLESS = 2**40
 AHEAD = 2  # batches that wait in each worker
 
 
@@ -160,12 +164,28 @@ def items(batches: Batches, start: int) -> Iterator[dict[str, np.ndarray]]:
 
     data.workers processes decode, or, of 0, as many threads as there are cores. They end with the iterator.
     """
-    last = 2**40 if batches.seed is not None else -(-len(batches.listing) // batches.batch)
-    return _ahead_of(batches.__getitem__, range(start, last), batches.data.workers)
+    last = ENDLESS if batches.seed is not None else -(-len(batches.listing) // batches.batch)
+    return ahead_of(batches.__getitem__, range(start, last), batches.data.workers)
 
 
-def _ahead_of(function: Callable[[int], Any], numbers: range, workers: int) -> Iterator[Any]:
-    """function(n) of each number in order, computed ahead."""
+def ahead_of(function: Callable[[int], dict], numbers: range, workers: int) -> Iterator[dict]:
+    """function(n), a dict, of each number in order, computed ahead by processes or, of 0, by a thread a core."""
+    going = _ahead_of(function, numbers, workers)
+    _going.add(going)
+    return going
+
+
+_going: weakref.WeakSet = weakref.WeakSet()
+
+
+@atexit.register
+def _end() -> None:
+    # What a program leaves open is closed while there are modules left to close it with.
+    for going in list(_going):
+        going.close()
+
+
+def _ahead_of(function: Callable[[int], dict], numbers: range, workers: int) -> Iterator[dict]:
     import grain
     from absl import flags
 
@@ -174,14 +194,25 @@ def _ahead_of(function: Callable[[int], Any], numbers: range, workers: int) -> I
     cv2.setNumThreads(0)  # one image is too little to share
     threads = 0 if workers else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     reading = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + AHEAD if threads else 0)
-    dataset = grain.MapDataset.range(numbers.start, numbers.stop).map(function).to_iter_dataset(reading)
+    dataset = grain.MapDataset.range(numbers.start, ENDLESS).map(functools.partial(_until, numbers.stop, function))
+    dataset = dataset.to_iter_dataset(reading)
     if workers:
+        options = grain.experimental.DatasetOptions(min_shm_size=SHARED)
+        dataset = grain.experimental.WithOptionsIterDataset(dataset, options)
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(workers, AHEAD), worker_init_fn=_begin)
     iterator = iter(dataset)
     try:
-        yield from iterator
+        for _ in numbers:
+            found = next(iterator)
+            # Out of shared memory, which JAX on CPU would hold on to for as long as its own array lives.
+            yield {name: np.array(x) for name, x in found.items()} if workers else found
     finally:
         iterator.close()
+
+
+def _until(stop: int, function: Callable[[int], dict], number: int) -> dict:
+    # Grain's processes leave the last item in shared memory where they come to an end by themselves.
+    return function(number) if number < stop else {}
 
 
 def _begin(worker: int, workers: int) -> None:
@@ -252,7 +283,7 @@ def whole_images(data: Data, listing: Listing, side: int, batch: int) -> Iterato
     """
     full: dict[tuple[int, int], list] = collections.defaultdict(list)
     decode = functools.partial(_whole_row, data, listing, side)
-    for row in _ahead_of(decode, range(len(listing)), data.workers):
+    for row in ahead_of(decode, range(len(listing)), data.workers):
         bucket = tuple(-(-n // BUCKET) * BUCKET for n in row["image"].shape[:2])
         full[bucket].append(row)
         if len(full[bucket]) == batch:

@@ -1,0 +1,336 @@
+"""Streams: what a batch of full-size images is, whatever the workers; bad images; order by class; whole images."""
+
+import itertools
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnn_jax import data, mesh, train
+from cnn_jax.config import Data, Experiment, Model, Train, UserError
+from cnn_jax.data import geometry, listing, stream
+from cnn_jax.data.order import balanced, order
+
+FIELDS = {"shorter_side": (12, 20), "crop": 8, "pad": 0, "flip": False, "batch_size": 6, "eval_batch_size": 4}
+
+
+def encoded(image):
+    return cv2.imencode(".png", image)[1].tobytes()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Three classes of 7, 5 and 2 noisy images of many sizes; of the first two classes one image each is a test's."""
+    root, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    for name, count in (("a", 7), ("b", 5), ("c", 2)):
+        (root / name).mkdir()
+        for i in range(count):
+            size = rng.integers(10, 80, 2)
+            (root / name / f"{i}.png").write_bytes(encoded(rng.integers(0, 256, (*size, 3), dtype=np.uint8)))
+    return root
+
+
+def config(folder, **changes):
+    return Data(**({"name": f"folder:{folder}"} | FIELDS | changes))
+
+
+def feed(settings, seed=0, **options):
+    return data.batches(settings, data.splits(settings), seed, **options)
+
+
+def some(items, count):
+    try:
+        return list(itertools.islice(items, count))
+    finally:
+        items.close()
+
+
+def same(one, other):
+    assert len(one) == len(other)
+    for a, b in zip(one, other, strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name], name)
+
+
+def test_batches_have_the_order_of_a_set_in_memory_and_each_image_once_an_epoch(folder):
+    batches = some(feed(config(folder), seed=3).items(0), 4)
+    assert batches[0]["image"].shape == (6, 8, 8, 3) and batches[0]["image"].dtype == np.uint8
+    index = np.concatenate([b["index"] for b in batches])
+    np.testing.assert_array_equal(index, np.concatenate([order(3, 0, 12), order(3, 1, 12)]))
+    labels = data.splits(config(folder)).train.labels
+    np.testing.assert_array_equal(np.concatenate([b["label"] for b in batches]), labels[index])
+    assert all(b["valid"].all() and not b["bad"].any() for b in batches)
+
+
+def test_a_feed_starts_anywhere_and_the_number_of_workers_changes_nothing(folder):
+    whole = some(feed(config(folder)).items(0), 7)
+    for workers, start in ((0, 3), (1, 0), (2, 2)):
+        same(some(feed(config(folder, workers=workers)).items(start), 7 - start), whole[start:])
+    assert not multiprocessing.active_children()
+    assert not np.array_equal(whole[0]["image"], some(feed(config(folder), seed=1).items(0), 1)[0]["image"])
+
+
+def test_parts_of_processes_make_up_the_batch(folder):
+    whole = some(feed(config(folder)).items(1), 2)
+    parts = [some(feed(config(folder), shard=(i, 3)).items(1), 2) for i in range(3)]
+    same([{k: np.concatenate([p[n][k] for p in parts]) for k in whole[0]} for n in range(2)], whole)
+
+
+def test_an_image_is_cut_anew_each_epoch_at_sides_from_the_least_to_the_largest(folder, monkeypatch):
+    sides = []
+    jitter = lambda rng, size, *rest: sides.append(rest) or geometry.scale_jitter(rng, size, *rest)
+    monkeypatch.setattr(stream.geometry, "scale_jitter", jitter)
+    batches = some(feed(config(folder, batch_size=12)).items(0), 2)
+    assert set(sides) == {(12, 20, 8)}
+    first, second = ({i: image for i, image in zip(b["index"], b["image"], strict=True)} for b in batches)
+    assert sum(np.array_equal(first[i], second[i]) for i in range(12)) == 0
+
+
+def test_the_area_cut_is_geometry_s(folder):
+    settings = config(folder, cut="area")
+    batch, part = some(feed(settings).items(0), 1)[0], data.splits(settings).train
+    index = int(batch["index"][2])
+    rng = np.random.default_rng((0, 0, 1 + 2))
+    expected = stream.cut(part.read(index), lambda size: geometry.area_and_aspect(rng, size), 8)
+    np.testing.assert_array_equal(batch["image"][2], expected)
+
+
+def test_a_test_sees_the_middle_of_each_image_once(folder):
+    settings = config(folder, holdout=6)
+    part, items = data.splits(settings).test, list(feed(settings, None).items(0))
+    assert [i["valid"].tolist() for i in items] == [[True] * 4, [True, True, False, False]]
+    for n in range(6):
+        expected = stream.cut(part.read(n), lambda size: geometry.centre(size, 16, 8), 8)
+        np.testing.assert_array_equal(items[n // 4]["image"][n % 4], expected)
+    same(list(feed(config(folder, holdout=6, workers=1), None).items(1)), items[1:])
+
+
+@pytest.fixture
+def damaged(folder, tmp_path):
+    """The folder with an image that is none, which in training has number 2."""
+    for path in folder.rglob("*.png"):
+        (tmp_path / path.parent.name).mkdir(exist_ok=True)
+        (tmp_path / path.parent.name / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "a/2.png").write_bytes(b"no image")
+    return tmp_path
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_run_stops_at_a_bad_image_with_its_path(damaged, workers):
+    settings = config(damaged, workers=workers, mean="none")
+    with pytest.raises(UserError, match=f"{damaged}/a/2.png: .*on_bad_image=skip"):
+        some(stream.items(stream.Batches(settings, data.splits(settings).train, 0), 0), 4)
+    assert not multiprocessing.active_children()
+
+
+def test_the_next_image_stands_in_for_a_bad_one_which_is_counted_and_named_once(damaged, capfd):
+    stream._tell.cache_clear()
+    settings = config(damaged, on_bad_image="skip")
+    batches = some(feed(settings).items(0), 4)
+    index, bad = (np.concatenate([b[name] for b in batches]) for name in ("index", "bad"))
+    drawn = np.concatenate([order(0, 0, 12), order(0, 1, 12)])
+    np.testing.assert_array_equal(index, np.where(drawn == 2, 3, drawn))
+    np.testing.assert_array_equal(bad, drawn == 2)
+    assert capfd.readouterr().err.count("a/2.png") == 1
+    same(some(feed(config(damaged, on_bad_image="skip", workers=1)).items(0), 4), batches)
+
+
+def test_in_a_test_no_image_stands_in(damaged):
+    source = data.splits(config(damaged))
+    settings = config(damaged, on_bad_image="skip")
+    fed = data.batches(settings, source._replace(test=source.train), None)
+    assert sum(i["valid"].sum() for i in fed.items(0)) == 11
+    whole = list(stream.whole_images(settings, source.train, 12, 3))
+    assert sorted(np.concatenate([b["index"][b["valid"]] for b in whole])) == [0, 1, *range(3, 12)]
+    assert sum(b["bad"].sum() for b in whole) == 1
+
+
+def test_where_nothing_can_be_decoded_that_is_said(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/1.jpg").write_bytes(b"")
+    with pytest.raises(UserError, match="none of the 1 images"):
+        feed(config(tmp_path, on_bad_image="skip"))
+
+
+def test_without_test_images_training_goes_and_testing_says_what_to_do(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/1.png").write_bytes(encoded(np.full((20, 20, 3), 7, np.uint8)))
+    assert some(feed(config(tmp_path)).items(0), 1)[0]["image"].tolist() == np.full((6, 8, 8, 3), 7).tolist()
+    with pytest.raises(UserError, match="no test images.*data.holdout"):
+        feed(config(tmp_path), None)
+
+
+def test_balanced_epochs_have_all_classes_alike_often():
+    labels = np.repeat([4, 0, 7], [7, 1, 3])
+    epochs = [balanced(0, epoch, labels) for epoch in range(50)]
+    for rows in epochs:
+        assert Counter(labels[rows].tolist()) == {4: 7, 0: 7, 7: 7}
+        times = Counter(rows.tolist())
+        assert [times[i] for i in range(8)] == [1] * 7 + [7]
+        assert sorted(times[i] for i in range(8, 11)) == [2, 2, 3]
+    assert len({tuple(rows) for rows in epochs}) == 50
+    firsts = Counter(labels[rows[0]] for rows in epochs)
+    assert min(firsts[label] for label in (0, 4, 7)) > 5  # not class by class
+    np.testing.assert_array_equal(epochs[3], balanced(0, 3, labels))
+
+
+def test_a_balanced_feed_is_of_balanced_epochs_and_repeats_are_cut_anew(folder):
+    fed = feed(config(folder, balanced=True, batch_size=18))
+    assert fed.images == 18  # three classes, six of the largest
+    batch = some(fed.items(0), 1)[0]
+    assert np.bincount(batch["label"]).tolist() == [6, 6, 6]
+    repeated = batch["image"][batch["index"] == 10]
+    assert len({image.tobytes() for image in repeated}) == len(repeated) == 3
+    small = feed(Data(name="fake", balanced=True, batch_size=10))
+    item = next(small.items(0))
+    assert small.images == 10 * 10 and len(item["index"]) == 10  # of 96 in 10 classes, the largest have 10
+
+
+def test_whole_images_come_once_each_in_batches_of_like_size(folder):
+    settings = config(folder)
+    part = data.splits(settings).train
+    seen = []
+    for batch in stream.whole_images(settings, part, 40, 3):
+        assert batch["image"].shape[0] == 3 and batch["image"].shape[1] % 32 == batch["image"].shape[2] % 32 == 0
+        for n in np.flatnonzero(batch["valid"]):
+            (height, width), index = batch["size"][n], int(batch["index"][n])
+            assert min(height, width) == 40 and batch["label"][n] == part.labels[index]
+            np.testing.assert_array_equal(batch["image"][n, :height, :width], stream.whole(part.read(index), 40))
+            assert not batch["image"][n, height:].any() and not batch["image"][n, :, width:].any()
+            seen.append(index)
+    assert sorted(seen) == list(range(12))
+
+
+def test_resampling_an_array_is_opencv_s_where_it_enlarges_and_an_average_where_it_shrinks():
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 1), dtype=np.uint8)
+    box = geometry.Box(0, 0, 8, 8)
+    larger = cv2.resize(image, (32, 32), interpolation=cv2.INTER_LINEAR)[..., None]
+    assert np.abs(stream.resampled(image, box, (32, 32)).astype(int) - larger).max() <= 1
+    np.testing.assert_array_equal(stream.resampled(image, box, (8, 8)), image)
+    part = stream.resampled(image, geometry.Box(2, 3, 4, 5), (4, 5))
+    np.testing.assert_array_equal(part, image[2:6, 3:8])
+    assert abs(float(stream.resampled(image, box, (2, 2)).mean()) - image.mean()) < 12
+
+
+def test_the_mean_and_colours_are_of_centre_crops(folder, monkeypatch):
+    settings = config(folder, mean="channel", colour="pca")
+    source = data.splits(settings)
+    crops = np.stack([stream.cut(source.train.read(i), lambda s: geometry.centre(s, 16, 8), 8) for i in range(12)])
+    arrays = data.batches(settings, source, 0).arrays
+    np.testing.assert_allclose(arrays["mean"][0, 0, 0], crops.mean((0, 1, 2)), rtol=1e-5)
+    values = np.linalg.eigvalsh(np.cov(crops.reshape(-1, 3).T / 255, bias=True))
+    np.testing.assert_allclose(arrays["pca"][0], values[::-1], rtol=1e-4)
+    pixel = data.batches(config(folder, mean="pixel"), source, 0).arrays["mean"]
+    np.testing.assert_allclose(pixel[0], crops.mean(0), rtol=1e-5)
+    monkeypatch.setattr(stream, "MEASURED", 4)
+    stream._middles.cache_clear()
+    np.testing.assert_array_equal(stream.middles(settings, source.train), crops[[0, 3, 6, 9]])
+    stream._middles.cache_clear()
+
+
+def test_every_augmentation_is_in_prepare_and_none_is_in_a_test(folder):
+    images, rows = jnp.asarray(some(feed(config(folder)).items(0), 1)[0]["image"]), jnp.arange(6)
+    plain = feed(config(folder))
+    before = plain.prepare(plain.arrays, images)
+    np.testing.assert_array_equal(plain.prepare(plain.arrays, images, jax.random.key(0), rows), before)
+    changes = (
+        {"pad": 2}, {"flip": True}, {"vertical_flip": True}, {"shift": 2}, {"rotate": 20.0}, {"colour": "pca"},
+        {"jitter": (0.2, 0.0, 0.0, 0.0)}, {"noise": 0.1},
+    )  # fmt: skip
+    seen = set()
+    for change in changes:
+        fed = feed(config(folder, **change))
+        np.testing.assert_allclose(fed.prepare(fed.arrays, images), before, atol=1e-6)
+        after = fed.prepare(fed.arrays, images, jax.random.key(0), rows)
+        assert after.shape == before.shape and after.dtype == jnp.float32 and not np.allclose(after, before)
+        half = fed.prepare(fed.arrays, images[3:], jax.random.key(0), rows[3:])
+        np.testing.assert_allclose(half, after[3:], atol=1e-6)
+        seen.add(np.asarray(after).tobytes())
+    assert len(seen) == len(changes)
+
+
+def test_batches_lie_on_the_devices_ahead_of_the_step(folder):
+    sharding = mesh.sharded(mesh.batch_mesh())
+    taken = []
+    source = (taken.append(n) or {"x": np.full(8, n)} for n in range(5))
+    placed = stream.ahead(source, sharding, size=2)
+    first = next(placed)
+    assert taken == [0, 1, 2] and first["x"].sharding == sharding
+    assert [int(item["x"][0]) for item in (first, *placed)] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("name", ["folder", "digits"])
+def test_a_net_trains_and_is_tested_on_full_size_images(folder, name):
+    settings = config(folder, batch_size=8) if name == "folder" else Data(**(FIELDS | {"name": name, "batch_size": 8}))
+    run = Experiment(data=settings, model=Model(name="mlp"), train=Train(steps=2))
+    parts = train.build(run)
+    state, items = parts.state, parts.items(0)
+    for _ in range(2):
+        state = parts.train_step(state, parts.arrays, next(items))
+    items.close()
+    assert int(state.step) == 2
+    assert parts.evaluate(state)["images"] == (2 if name == "folder" else 360)
+
+
+PROGRAM = """
+import os, sys, time
+from cnn_jax import data
+from cnn_jax.config import Data
+if __name__ == "__main__":
+    settings = Data(name="folder:" + sys.argv[1], shorter_side=(12,), crop=8, batch_size=6, mean="none", workers=2)
+    items = data.batches(settings, data.splits(settings), 0).items(0)
+    next(items)
+    print("going", flush=True)
+    if sys.argv[2] == "wait":
+        time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("ended", ["by itself", signal.SIGINT, signal.SIGKILL])
+def test_workers_end_with_the_program(folder, tmp_path, ended):
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(PROGRAM))
+    wait = "no" if ended == "by itself" else "wait"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    with subprocess.Popen(
+        [sys.executable, str(program), str(folder), wait],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    ) as process:  # fmt: skip
+        assert process.stdout.readline() == "going\n"
+        if wait == "wait":
+            if ended == signal.SIGINT:
+                os.killpg(process.pid, ended)  # as Ctrl-C does
+            else:
+                process.kill()
+        _, said = process.communicate(timeout=30)
+    if ended != signal.SIGKILL:  # of which Python's own resource tracker tells
+        assert "leaked" not in said and said.count("Traceback") == (ended == signal.SIGINT), said
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and _group(process.pid):
+        time.sleep(0.1)
+    assert not _group(process.pid)
+
+
+def _group(group):
+    """Processes of the group that are alive."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_the_listing_of_arrays_is_what_a_stream_of_a_small_set_reads():
+    assert isinstance(data.splits(Data(**(FIELDS | {"name": "digits"}))).train, listing.Arrays)
