@@ -27,6 +27,7 @@ from tensorflow_datasets.core.download.download_manager import NonMatchingChecks
 from tensorflow_datasets.core.download.util import DownloadError
 
 from cnn_jax.config import UserError, nearest
+from cnn_jax.data import resize
 from cnn_jax.data.builders import Arrays, Description, ImageBuilder
 
 MNIST_STEMS = {"train": "train", "test": "t10k"}
@@ -260,8 +261,11 @@ OFFICIAL = {
 
 def main(arguments: list[str] | None = None) -> int:
     """The command: prepares the set, prints what to run next, and returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["resize"]:
+        return resize.main(arguments[1:])
     parser = argparse.ArgumentParser(prog="python -m cnn_jax.data.prepare", description=__doc__, allow_abbrev=False)
-    parser.add_argument("name", help=" | ".join(OFFICIAL))
+    parser.add_argument("name", help=" | ".join((*OFFICIAL, "resize")) + " (resize --help)")
     parser.add_argument("--archive", default="", metavar="PATH", help="the official files; default: download them")
     parser.add_argument("--data_dir", default="", metavar="DIR", help=f"default: {tfds.core.constants.DATA_DIR}")
     given = parser.parse_args(arguments)
