@@ -2,6 +2,7 @@
 
 import dataclasses
 import fnmatch
+import io
 import json
 import os
 import shlex
@@ -232,6 +233,7 @@ def train(whole: Study) -> None:
         log.check(run, log.run_folder(run, folder))
         training.ingredients(run, seeds=size)
     write_study(whole, folder)
+    write_crops(whole, folder)
     failed = {}  # in order; what ended several seeds is told once
     for first in range(0, len(runs), size):
         seeds, began = [run.seed for run in runs[first : first + size]], time.perf_counter()
@@ -298,6 +300,20 @@ def write_study(whole: Study, folder: Path, **found: Any) -> None:
         write_whole(path, json.dumps(words, indent=2) + "\n")
     except OSError as e:
         raise UserError(f"cannot write to {folder} ({e.strerror}): choose another --workdir") from None
+
+
+def write_crops(whole: Study, folder: Path) -> None:
+    """Leaves crops.png, training images as the nets see them, a row for each scale, of a study of full-size images."""
+    path = folder / "crops.png"
+    each = {
+        f"S = {'-'.join(map(str, run.data.shorter_side))}": run.data for run in whole.runs.values() if run.data.crop
+    }
+    if each and not path.exists():
+        from cnn_jax.data import inspect
+
+        image = io.BytesIO()
+        inspect.crops(each).savefig(image, format="png", dpi=80)
+        write_whole(path, image.getvalue())
 
 
 def told(data: Data) -> str:

@@ -107,7 +107,7 @@ def _tested(study: dict, nets: list[Net], pictures: Sequence[tuple[str, str]]) -
         _sheet(study, once),
         tables=report_tests.tables(study, nets),
         explained=f"{report_tests.EXPLAINED} {report_tests.CLAIMED}" if study.get("claims") else report_tests.EXPLAINED,
-        caption=report_tests.CAPTION,
+        caption=report_tests.CAPTION if report_tests.by_side(nets) else report_tests.BY_ROW,
         pictures=tuple(pictures),
     )
 

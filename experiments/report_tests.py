@@ -18,6 +18,7 @@ from experiments.report_runs import Net
 
 DASH = "—"
 METRICS = ("top1", "top5")
+DENSE = r"dense@(\d+)"  # one scale
 EXPLAINED = (
     "Errors in %; with one seed, the 95% interval of the test images by bootstrap stands beside ours, with several the "
     "sample standard deviation. The difference is ours minus the paper's in points, — where the paper prints no "
@@ -27,6 +28,7 @@ CLAIMED = (
     "Differences of top-1 error in points, the same test images with both, averaged over seeds; the interval, of 95%, "
     "is that of the images (normal approximation of the paired difference)."
 )
+BY_ROW = "Top-1 error of each test, with the 95% interval of the test images."
 CAPTION = (
     "Dense top-1 error against the test images' shorter side Q, a line for each training scale S; bands are 95% "
     "intervals of the test images."
@@ -127,7 +129,31 @@ def svg(title: str, nets: Sequence[Net]) -> str:
     return re.sub(re.escape(INK), "currentColor", text[text.index("<svg") :])
 
 
+def by_side(nets: Sequence[Net]) -> bool:
+    """Whether dense tests at single sides are there to be drawn against Q; else each row is drawn as a point."""
+    return any(re.fullmatch(DENSE, protocol) for net in nets for run in net.runs for protocol in run.tests)
+
+
 def _figure(title: str, nets: Sequence[Net]) -> Figure:
+    return _against_sides(title, nets) if by_side(nets) else _rows(title, nets)
+
+
+def _rows(title: str, nets: Sequence[Net]) -> Figure:
+    figure = Figure((7, 1.4 + 0.4 * len(nets)), layout="constrained")
+    figure.suptitle(title, fontsize=13, fontweight="bold")
+    axes = figure.subplots()
+    for place, net in enumerate(nets):
+        for found in (run.tests[net.test] for run in net.runs if net.test in run.tests):
+            low, high = (100 * end for end in found["interval_top1"])
+            axes.plot([low, high], [place, place], color=PALETTE[0], lw=2)
+            axes.plot([100 * found["error_top1"]], [place], color=PALETTE[0], marker="o")
+    axes.set_yticks(range(len(nets)), [net.label for net in nets])
+    axes.set(xlabel="top-1 error (%), with its 95% interval", ylim=(len(nets) - 0.5, -0.5))
+    axes.tick_params(length=0)
+    return figure
+
+
+def _against_sides(title: str, nets: Sequence[Net]) -> Figure:
     groups: dict[str, dict[str, Net]] = {}
     for net in nets:
         groups.setdefault(net.group, {}).setdefault(net.run, net)
@@ -160,7 +186,7 @@ def _draw(axes: Axes, net: Net, colour: str) -> None:
     points: dict[int, list[dict]] = {}
     for run in net.runs:
         for protocol, found in run.tests.items():
-            if at := re.fullmatch(r"dense@(\d+)", protocol):
+            if at := re.fullmatch(DENSE, protocol):
                 points.setdefault(int(at[1]), []).append(found)
     if not points:
         return

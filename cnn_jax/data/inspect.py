@@ -89,21 +89,46 @@ def sheet(
     settings: Data, source: data.Source, names: tuple[str, ...], count: int, seed: int
 ) -> matplotlib.figure.Figure:
     """The first `count` training images as the run with this seed sees them, with their classes' names."""
+    shown, labels = _seen(settings, source, count, seed)
+    rows = math.ceil(count / COLUMNS)
+    figure, axes = _grid(rows)
+    for axis, image, label in zip(axes.ravel(), shown, labels, strict=False):
+        _show(axis, image)
+        axis.set_title(names[int(label)][:18], fontsize=8)
+    return figure
+
+
+def crops(each: dict[str, Data], seed: int = 0) -> matplotlib.figure.Figure:
+    """A row of training images for each setting, under its words, as a run with this seed sees them."""
+    figure, axes = _grid(len(each))
+    for row, (words, settings) in zip(axes, each.items(), strict=True):
+        shown, _ = _seen(settings, data.splits(settings), COLUMNS, seed)
+        for axis, image in zip(row, shown, strict=True):
+            _show(axis, image)
+        row[0].set_title(words, fontsize=9, loc="left")
+    return figure
+
+
+def _seen(settings: Data, source: data.Source, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(images [count, H, W, C] of pixels 0 to 1, labels) of the first batch of a run."""
     feed = data.batches(replace(settings, batch_size=count), source, seed)
     items = feed.items(0)
     batch = feed.fetch(feed.arrays, next(items))
     items.close()
     prepared = feed.prepare(feed.arrays, np.asarray(batch["image"]), jax.random.key(seed), np.arange(count))
-    shown = np.clip(np.asarray(prepared) + feed.arrays["mean"] / 255, 0, 1)
-    rows = math.ceil(count / COLUMNS)
+    return np.clip(np.asarray(prepared) + feed.arrays["mean"] / 255, 0, 1), np.asarray(batch["label"])
+
+
+def _grid(rows: int) -> tuple[matplotlib.figure.Figure, np.ndarray]:
     figure = matplotlib.figure.Figure(figsize=(COLUMNS * 1.6, rows * 1.8), layout="constrained")
-    axes = np.atleast_1d(figure.subplots(rows, COLUMNS)).ravel()
-    for axis in axes:
+    axes = figure.subplots(rows, COLUMNS, squeeze=False)
+    for axis in axes.ravel():
         axis.axis("off")
-    for axis, image, label in zip(axes, shown, batch["label"], strict=False):
-        axis.imshow(image if image.shape[-1] == 3 else image[..., 0], cmap="gray", vmin=0, vmax=1)
-        axis.set_title(names[int(label)][:18], fontsize=8)
-    return figure
+    return figure, axes
+
+
+def _show(axis: Any, image: np.ndarray) -> None:
+    axis.imshow(image if image.shape[-1] == 3 else image[..., 0], cmap="gray", vmin=0, vmax=1)
 
 
 def _looked_at(settings: Data, part: listing.Listing, name: str) -> Iterator[dict[str, Any]]:
