@@ -89,8 +89,8 @@ def test_parts_of_processes_make_up_the_batch(folder):
 
 
 def test_an_image_is_cut_anew_each_epoch_at_sides_from_the_least_to_the_largest(folder, monkeypatch):
-    sides = []
-    jitter = lambda rng, size, *rest: sides.append(rest) or geometry.scale_jitter(rng, size, *rest)
+    sides, own = [], geometry.scale_jitter
+    jitter = lambda rng, size, *rest: sides.append(rest) or own(rng, size, *rest)
     monkeypatch.setattr(stream.geometry, "scale_jitter", jitter)
     batches = some(feed(config(folder, batch_size=12)).items(0), 2)
     assert set(sides) == {(12, 20, 8)}

@@ -6,6 +6,7 @@ A batch is a pure function of its number: neither the number of workers nor wher
 import atexit
 import collections
 import functools
+import itertools
 import os
 import signal
 import sys
@@ -13,7 +14,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import parent_process, util  # noqa: F401  util ends processes at exit: after `_end`, if first here
+from multiprocessing import parent_process, resource_tracker, util  # noqa: F401  util's exit comes after `_end`
 from typing import Any
 
 import cv2
@@ -201,9 +202,15 @@ def _ahead_of(function: Callable[[int], dict], numbers: range, workers: int) -> 
         dataset = grain.experimental.WithOptionsIterDataset(dataset, options)
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(workers, AHEAD), worker_init_fn=_begin)
     iterator = iter(dataset)
+    # Workers inherit this: Ctrl-C, which reaches them too, is for this process alone, which ends them.
+    resource_tracker.ensure_running()  # it would undo the blocking where it is started
+    allowed = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        for _ in numbers:
-            found = next(iterator)
+        first = next(iterator)  # starts them
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, allowed)
+    try:
+        for found in itertools.islice(itertools.chain([first], iterator), len(numbers)):
             # Out of shared memory, which JAX on CPU would hold on to for as long as its own array lives.
             yield {name: np.array(x) for name, x in found.items()} if workers else found
     finally:
@@ -221,7 +228,6 @@ def _begin(worker: int, workers: int) -> None:
 
     jax.config.update("jax_platforms", "cpu")  # the accelerator is the parent's
     cv2.setNumThreads(0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
     threading.Thread(target=_end_with, args=(parent_process(),), daemon=True).start()
 
 

@@ -1,0 +1,78 @@
+"""python -m cnn_jax.data.inspect: the sheet, and what the report says of a set."""
+
+from pathlib import Path
+
+import cv2
+import matplotlib.image
+import numpy as np
+import pytest
+
+from cnn_jax import data
+from cnn_jax.config import Data
+from cnn_jax.data.inspect import main, sheet
+
+SAMPLE = Path(__file__).parent.parent.parent / "shared/data/imagenet_sample"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name, level, count in (("dark", 10, 5), ("light", 200, 6)):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for i in range(count):
+            image = np.full((20 + i, 40, 3), (level, level + 10, level + 20), np.uint8)[..., ::-1]
+            cv2.imwrite(str(tmp_path / "set" / name / f"{i}.png"), image)
+    (tmp_path / "set/light/notes.txt").write_text("not an image")
+    return tmp_path / "set"
+
+
+def test_the_report_counts_measures_and_names_what_cannot_be_read(folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main([f"--data=folder:{folder}", f"--out={out}", "--shorter_side=18", "--crop=16", "--images=10"]) == 0
+    report = (out / "report.txt").read_text()
+    assert report in capsys.readouterr().out
+    assert "10 training and 2 test images, 2 classes".replace("2 test", "2 test") in report
+    assert "height 20 / 22 / 25; width 40 / 40 / 40; shorter 20 / 22 / 25" in report
+    level = (4 * 10 + 5 * 200) / 9  # what cannot be read does not count
+    assert f"mean {level:.1f}  {level + 10:.1f}  {level + 20:.1f}" in report
+    assert f"standard deviation {np.std([10] * 4 + [200] * 5):.1f}" in report
+    assert "cannot be read: 1\n" in report and f"{folder}/light/notes.txt: is no image" in report
+    assert "dark                                  4        1" in report
+    assert matplotlib.image.imread(out / "sheet.png").shape[2] == 4 and (out / "classes.png").exists()
+
+
+def test_the_sheet_shows_what_a_run_sees(folder):
+    settings = Data(name=f"folder:{folder}", shorter_side=(18,), crop=16, pad=0, on_bad_image="skip")
+    source = data.splits(settings)
+    figure = sheet(settings, source, source.class_names, 10, seed=0)
+    shown = [axis for axis in figure.axes if axis.images]
+    assert len(shown) == 10
+    for axis in shown:
+        level = 10 if axis.get_title() == "dark" else 200
+        np.testing.assert_allclose(axis.images[0].get_array() * 255, np.full((16, 16, 1), level) + [[[0, 10, 20]]],
+                                   atol=0.01)  # fmt: skip
+
+
+def test_sets_in_memory_are_shown_too(tmp_path):
+    assert main(["--data=fake", f"--out={tmp_path}", "--images=3"]) == 0
+    assert "96 training and 40 test images, 10 classes" in (tmp_path / "report.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        (["--data=folder:nowhere"], "folder:nowhere: no such folder"),
+        (["--data=fake", "--set", "model.name=vgg_a"], "takes fields of data"),
+        (["--data=fake", "--images=0"], "wants at least 1"),
+    ],
+)
+def test_a_mistake_is_told(tmp_path, capsys, given, words):
+    assert main([*given, f"--out={tmp_path}"]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_real_images(tmp_path):
+    if not SAMPLE.exists():
+        pytest.skip("no real data")
+    assert main([f"--data=folder:{SAMPLE}", f"--out={tmp_path}", "--shorter_side=256,512"]) == 0
+    report = (tmp_path / "report.txt").read_text()
+    assert "125 training and 0 test images, 125 classes\nno test images" in report and "cannot be read: 0" in report
