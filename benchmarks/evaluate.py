@@ -51,7 +51,7 @@ def timed(net: str, view: str) -> dict[str, Any]:
     batch, images = FLAGS.batch or batch, FLAGS.images or images
     config = Experiment(
         name=net,
-        data=Data(batch_size=batch, eval_batch_size=batch, mean="channel", pad=0, flip=False, views=view),
+        data=Data(batch_size=batch, eval_batch_size=batch, mean="channel", pad=0, flip=False),
         model=Model(name=net, dtype=FLAGS.precision),
         optim=Optim(schedule="constant"),
     )

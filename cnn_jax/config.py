@@ -49,7 +49,6 @@ class Data:
     balanced: bool = False  # label shuffling: all classes alike often, however many images they have
     workers: int = 0  # processes that decode full-size images; 0: threads
     on_bad_image: str = "stop"  # what cannot be decoded: stop | skip: the next image stands in
-    views: str = "single"  # of a test image: single | ten_crop
 
 
 @dataclass(frozen=True)
@@ -238,7 +237,6 @@ CHOICES = {
     "data.cut": ("crop", "area"),
     "data.colour": ("none", "pca"),
     "data.on_bad_image": ("stop", "skip"),
-    "data.views": ("single", "ten_crop"),
 }
 
 

@@ -43,9 +43,6 @@ def check(data: Data) -> None:
         raise UserError(f"data.crop={crop} is larger than data.shorter_side={sides[0]}, out of which it is cut")
     if (q := test_side(data)) < crop:
         raise UserError(f"data.test_side={q} is smaller than data.crop={crop}, which is cut out of it")
-    if data.views != "single":
-        raise UserError(f"data.views={data.views}: evaluation in training takes one view of a full-size image:"
-                        f" set it to single, and the run's tests to {data.views}@{q}")  # fmt: skip
 
 
 def test_side(data: Data) -> int:
