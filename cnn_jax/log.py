@@ -1,7 +1,8 @@
 """What a run leaves for people and for the report: config.json, starts.jsonl, metrics.jsonl, TensorBoard, a bar.
 
 metrics.jsonl has a line an event, the same lines however often the run was cut off and continued:
-  train  step, epoch, loss, error, lr, images_per_s, data_time, step_time (seconds a step)
+  train  step, epoch, loss, error, lr, images_per_s, data_time, step_time (seconds a step);
+         bad_images, those that could not be decoded since the line before, where there are any
   eval   step, epoch, loss (null: not finite), error, images
   nan    step          the first step whose loss was not finite
   end    step

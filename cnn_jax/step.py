@@ -36,7 +36,8 @@ class State(flax.struct.PyTreeNode):
 
 def zero_sums() -> dict[str, jax.Array]:
     """The sums of a log interval that begins."""
-    return {"loss": jnp.zeros((), jnp.float32), "error": jnp.zeros((), jnp.float32), "steps": jnp.zeros((), jnp.int32)}
+    kinds = {"loss": jnp.float32, "error": jnp.float32, "steps": jnp.int32, "bad_images": jnp.int32}
+    return {name: jnp.zeros((), kind) for name, kind in kinds.items()}
 
 
 def init_state(model: Any, tx: optax.GradientTransformation, key: jax.Array, images: jax.Array) -> State:
@@ -63,6 +64,7 @@ def train_step(
     from a device's rows, with a share a device: the two forms' numbers then differ.
     """
     mean = (lambda tree: jax.lax.pmean(tree, axis)) if axis else lambda tree: tree
+    total = lambda x: jax.lax.psum(x.sum(), axis) if axis else x.sum()
 
     def step(state: State, arrays: Any, item: Any) -> State:
         crop_key, drop_key, mix_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
@@ -89,6 +91,7 @@ def train_step(
             "loss": state.sums["loss"] + loss,
             "error": state.sums["error"] + error,
             "steps": state.sums["steps"] + 1,
+            "bad_images": state.sums["bad_images"] + total(batch["bad"]) if "bad" in batch else jnp.int32(0),
         }
         nan_step = jnp.where((state.nan_step < 0) & ~jnp.isfinite(loss), state.step, state.nan_step)
         return State(state.step + 1, optax.apply_updates(state.params, updates), stats, opt, sums, nan_step)

@@ -153,6 +153,11 @@ def build(
     make = lambda key: step.train_step(model, tx, feed, key, axis, *softened)  # noqa: E731
     if len(seeds) == 1:
         form, items = together.alone(make, step_keys), feed.items
+        if config.train.parallel == "jit" and not isinstance(source.train, data.Split):
+            from cnn_jax.data import stream  # brings OpenCV
+
+            # On the devices before the step wants it.
+            items = lambda k: stream.ahead(feed.items(k), mesh.sharded(mesh_of))  # noqa: E731
     else:
         form = together.form(make, step_keys, platform)
         items = lambda k: zip(*(each.items(k) for each in feeds), strict=True)  # noqa: E731
@@ -235,6 +240,8 @@ def _loop(
             since, waited, counted = now(), 0.0, k
         if k < until and (signal := watched.told(k)):
             _leave(parts.split(state), writers, failed, signal)
+    if hasattr(items, "close"):
+        items.close()  # ends the processes that decode
     watched.enter("save")
     for writer in writers:
         checkpoint.wait(writer.checkpoints)
@@ -270,6 +277,8 @@ def _log(
     """Writes the means since the last line, of which `steps` took `seconds`, `waited` of them for data."""
     count = int(state.sums["steps"])
     means = {name: float(state.sums[name]) / count for name in ("loss", "error")}
+    if bad := int(state.sums["bad_images"]):  # others stood in for them
+        means["bad_images"] = bad
     speed = {"images_per_s": steps * batch / seconds, "data_time": waited / steps, "step_time": seconds / steps}
     writer.write("train", **here, **means, lr=float(optim.current_rate(state.opt)), **speed)
     writer.bar.set_postfix_str(

@@ -18,7 +18,7 @@ from cnn_jax.config import Claim, Data, Experiment, Model, Optim, Row, Study, Tr
 
 COST = {
     "laptop": "12 narrow nets on scikit-learn's digits drawn large, 10 minutes on 2 CPU cores",
-    "caltech": "9 narrow nets on Caltech-101, an hour on 2 CPU cores",
+    "caltech": "9 narrow nets on Caltech-101, half an hour on 2 CPU cores",
     "paper": "12 nets of 370k iterations on ImageNet: for a pod",
     "smoke": "12 nets of two steps on fake data, for tests",
 }
@@ -132,7 +132,7 @@ def _laptop(run: Experiment) -> Experiment:
         run,
         data=replace(run.data, name="digits", batch_size=64, eval_batch_size=360, flip=False, colour="none"),
         model=replace(run.model, width=0.125, initialiser="he"),
-        optim=replace(run.optim, learning_rate=0.01 if fine else 0.03),
+        optim=replace(run.optim, learning_rate=0.005 if fine else 0.01),
         train=replace(run.train, steps=150 if fine else 300, log_every=50, eval_every=50, save_every=150),
     )
 
@@ -142,9 +142,9 @@ def _caltech(run: Experiment) -> Experiment:
     fine = run.optim.learning_rate < 0.01
     return replace(
         run,
-        data=replace(run.data, name="caltech101", batch_size=64, eval_batch_size=100, workers=1),
-        model=replace(run.model, width=0.25, initialiser="he"),
-        optim=replace(run.optim, learning_rate=0.01 if fine else 0.03),
+        data=replace(run.data, name="caltech101", batch_size=64, eval_batch_size=100),
+        model=replace(run.model, width=0.125, initialiser="he"),
+        optim=replace(run.optim, learning_rate=0.005 if fine else 0.01),
         train=replace(run.train, steps=480 if fine else 960, log_every=48, eval_every=96, save_every=480),
     )
 
