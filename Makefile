@@ -1,5 +1,6 @@
-# make demo | make test | make test-slow | make tpu-check | make lint | make bench: each sets up what it needs, once.
-.PHONY: setup demo test test-slow tpu-check lint bench clean
+# make demo | make test | make test-slow | make test-faults | make tpu-check | make lint | make bench: each sets up what it
+# needs, once.
+.PHONY: setup demo test test-slow test-faults tpu-check lint bench clean
 VENV := .venv
 PY := $(VENV)/bin/python
 # The first interpreter that answers; another one: make setup PYTHON=/path/to/python3
@@ -22,6 +23,11 @@ test: setup
 
 test-slow: setup
 	$(PY) -m pytest -m slow
+
+# Kills and damages real runs, about five minutes on 2 cores; KILLS=100 for longer.
+KILLS := 30
+test-faults: setup
+	$(PY) tests/faults.py --kills=$(KILLS)
 
 # Every net's step for TPUs that are not here, about half an hour on 2 cores.
 tpu-check: setup

@@ -1,25 +1,79 @@
-"""A run in a process of its own, to be killed: python tests/faults_child.py WORKDIR [steps]."""
+"""A run in a process of its own, to be killed: python tests/faults_child.py resident|streamed WORKDIR.
 
+KILL_IN_SAVE=SECONDS: it kills itself so long after its second save has begun. STOP_AT=STEP: it ends there, saved.
+"""
+
+import os
+import signal
 import sys
+import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from cnn_jax import train  # noqa: E402
-from cnn_jax.config import Data, Experiment, Model, Optim, StoppedError, Train  # noqa: E402
+from cnn_jax import checkpoint, train, watch  # noqa: E402
+from cnn_jax.config import Data, Experiment, Model, Optim, StoppedError, Train, UserError  # noqa: E402
 
-# Dropout, a plateau, augmentation, an epoch of three steps, log intervals and saves that a cut falls between.
-RUN = Experiment(
+# Dropout, a plateau, augmentation, an epoch of three steps; log intervals and saves that a cut falls between.
+RESIDENT = Experiment(
     name="net",
     data=Data(name="fake", batch_size=32, eval_batch_size=40, pad=1),
     model=Model(name="mlp", hidden=(64,), dropout=0.3),
     optim=Optim(learning_rate=0.02, schedule="plateau", patience=1),
-    train=Train(steps=400, log_every=7, eval_every=50, save_every=20),
+    train=Train(steps=300, log_every=7, eval_every=50, save_every=20),
 )
+# Worker processes, scale jitter, and a net with batch norm over groups.
+STREAMED = replace(
+    RESIDENT,
+    data=Data(name="fake", batch_size=32, eval_batch_size=40, pad=0, shorter_side=(12, 16), crop=12, workers=1),
+    model=Model(name="lenet5_modern", norm="bn", bn_group=16),
+)
+RUNS = {"resident": RESIDENT, "streamed": STREAMED}
+
+
+def kill_in_save(after: float) -> None:
+    """Has the second save end the process `after` seconds after it begins."""
+    save, seen = checkpoint.save, []
+
+    def deadly(*args: object) -> None:
+        seen.append(args)
+        if len(seen) == 2:
+            threading.Thread(target=lambda: (time.sleep(after), os.kill(os.getpid(), signal.SIGKILL))).start()
+        save(*args)
+
+    checkpoint.save = deadly
+
+
+def stop_at(step: int) -> None:
+    """Has the run be told to stop at a step, as by a signal."""
+    over = watch.over
+
+    def telling(minutes: float):  # noqa: ANN202
+        class Over:
+            def __enter__(self):  # noqa: ANN204
+                self.inner = over(minutes)
+                return self.inner.__enter__()._replace(told=lambda k: "STOP_AT" if k >= step else "")
+
+            def __exit__(self, *error: object):  # noqa: ANN204
+                return self.inner.__exit__(*error)
+
+        return Over()
+
+    watch.over = telling
+
 
 if __name__ == "__main__":
+    if "KILL_IN_SAVE" in os.environ:
+        kill_in_save(float(os.environ["KILL_IN_SAVE"]))
+    if "STOP_AT" in os.environ:
+        stop_at(int(os.environ["STOP_AT"]))
     try:
-        train.run(RUN, sys.argv[1])
+        train.run(RUNS[sys.argv[1]], sys.argv[2])
     except StoppedError as stopped:
         print(stopped)
         sys.exit(75)
+    except UserError as told:
+        print(told)
+        sys.exit(2)
