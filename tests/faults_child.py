@@ -29,6 +29,7 @@ STREAMED = replace(
     RESIDENT,
     data=Data(name="fake", batch_size=32, eval_batch_size=40, pad=0, shorter_side=(12, 16), crop=12, workers=1),
     model=Model(name="lenet5_modern", norm="bn", bn_group=16),
+    train=replace(RESIDENT.train, steps=200, eval_every=100),  # each evaluation starts processes of its own
 )
 RUNS = {"resident": RESIDENT, "streamed": STREAMED}
 
