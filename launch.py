@@ -172,7 +172,8 @@ def study() -> Study:
     if FLAGS.experiment not in STUDIES:
         raise UserError(f"--experiment={FLAGS.experiment}: no such study; {nearest(FLAGS.experiment, STUDIES)}")
     make = STUDIES[FLAGS.experiment]
-    made, paper = make(FLAGS.preset), make("paper").runs
+    made = make(FLAGS.preset)
+    paper = made.recipes or make("paper").runs
     runs = {name: changed(run, paper[name]) for name, run in made.runs.items()}
     return dataclasses.replace(made, runs=runs)
 

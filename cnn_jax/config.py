@@ -183,6 +183,9 @@ class Study:
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
+    recipes: dict[str, Experiment] = field(
+        default_factory=dict
+    )  # runs by the paper's recipe, where it has not them all
     stacks: tuple[Stack, ...] = ()
 
 

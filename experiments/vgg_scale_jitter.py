@@ -180,6 +180,7 @@ def study(preset: str, presets: Iterable[str] = PRESETS) -> Study:
         runs=runs,
         rows=(*_table_3(wanted, scales), *_table_4(wanted, scales), *_table_5(wanted, scales)),
         claims=tuple(_claims(wanted, scales)),
+        recipes={f"{net}-{name}": _paper(net, name) for net, name in wanted},
         notes=() if scales is PAPER else (
             "Sides are in proportion to the crop: the paper's 224, 256, 288, 352, 384, 416 and 512 are "
             f"{', '.join(map(str, scales.sides.values()))}.",

@@ -1,0 +1,90 @@
+"""Tests of finished runs and of weights: what is written, what is not done twice, what is refused."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnn_jax import checkpoint, evaluate, models, pretrained, train, views
+from cnn_jax.config import Data, Experiment, Model, Optim, Train, UserError
+
+ROOT = Path(__file__).parent.parent
+RUN = Experiment(
+    name="narrow",
+    data=Data(name="fake", batch_size=8, eval_batch_size=40, pad=0, shorter_side=(36,), crop=32, mean="pixel"),
+    model=Model(name="vgg_a", width=1 / 32),
+    optim=Optim(learning_rate=0.01, schedule="constant"),
+    train=Train(steps=2, log_every=1, eval_every=2, save_every=2),
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("study")
+    return workdir, train.run(RUN, workdir)
+
+
+def test_the_single_view_at_its_own_side_is_training_s_evaluation(finished):
+    workdir, ended = finished
+    (found,) = evaluate.of_run(workdir / "narrow/seed0", ["single"]).values()
+    assert (found["protocol"], found["images"], found["left_out"]) == ("single@36", 40, 0)
+    assert found["error_top1"] == ended["error"] and found["loss"] == pytest.approx(ended["loss"], rel=1e-5)
+
+
+def test_what_was_found_stands_in_a_file_and_is_not_found_again(finished, monkeypatch):
+    folder = finished[0] / "narrow/seed0"
+    found = evaluate.of_run(folder, ["dense@36,40"])["dense@36,40"]
+    assert json.loads((folder / "tests/dense@36,40.json").read_text()) == found
+    assert np.sum(found["confusion"]) == 40 and len(found["error_by_class"]) == 10
+    low, high = found["interval_top1"]
+    assert low <= found["error_top1"] <= high and found["mirrored"]
+    monkeypatch.setattr(checkpoint, "trained", None)  # would raise
+    assert evaluate.of_run(folder, ["dense@36,40"]) == {"dense@36,40": found}
+
+
+def test_scales_are_averaged(finished, monkeypatch):
+    """The scores of two scales, by hand."""
+    seen, scores = {}, views.scores
+    monkeypatch.setattr(views, "scores", lambda s, kind, side, b: seen.setdefault(side, scores(s, kind, side, b)))
+    found = evaluate.of_run(finished[0] / "narrow/seed0", ["ten_crop@34,38"])["ten_crop@34,38"]
+    own = [np.mean([seen[side][i][0] for side in (34, 38)], 0)[seen[34][i][1]] for i in range(40)]
+    assert found["loss"] == pytest.approx(-np.mean(np.log(own)), rel=1e-6)
+
+
+def other():
+    """Parameters for seven classes."""
+    return models.create("vgg_a", 7, width=1 / 32).init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+
+
+def test_weights_are_tested_as_a_run_is(finished, tmp_path):
+    params, stats, _ = checkpoint.trained(finished[0] / "narrow/seed0")
+    recipe = pretrained.Preprocessing(crop=32, resize=36, mean=(0.0,) * 3, std=(1.0,) * 3)
+    pretrained.save(tmp_path / "a.safetensors", "vgg_a", params, stats, 10, recipe, {"width": 1 / 32})
+    given = replace(RUN, data=Data(name="fake", pad=0))
+    found = evaluate.of_weights(given, str(tmp_path / "a.safetensors"), "single")
+    assert found["protocol"] == "single@36" and found["images"] == 40
+    pretrained.save(tmp_path / "b.safetensors", "vgg_a", *other(), 7, recipe, {"width": 1 / 32})
+    with pytest.raises(UserError, match="has 10 classes, the weights 7"):
+        evaluate.of_weights(given, str(tmp_path / "b.safetensors"), "single")
+
+
+def test_a_folder_that_is_no_run_s_is_told(tmp_path):
+    with pytest.raises(UserError, match="no config.json"):
+        evaluate.of_run(tmp_path, ["single"])
+
+
+def test_the_command_tests_every_run_of_a_folder(finished):
+    command = [sys.executable, "launch.py", f"--evaluate={finished[0]}", "--views=grid", "--scales=36"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "narrow seed0: grid@36: top-1 error" in done.stdout and "(40 images)" in done.stdout
+    wrong = subprocess.run([*command[:3], "--views=grit"], cwd=ROOT, capture_output=True, text=True)
+    assert wrong.returncode == 2 and "nearest: grid" in wrong.stderr
+    nowhere = subprocess.run([*command[:2], "--evaluate=/nowhere"], cwd=ROOT, capture_output=True, text=True)
+    assert nowhere.returncode == 2 and "no run named" in nowhere.stderr
