@@ -183,9 +183,7 @@ class Study:
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
-    recipes: dict[str, Experiment] = field(
-        default_factory=dict
-    )  # runs by the paper's recipe, where it has not them all
+    recipes: dict[str, Experiment] = field(default_factory=dict)  # runs by the paper's recipe, which has not all
     stacks: tuple[Stack, ...] = ()
 
 

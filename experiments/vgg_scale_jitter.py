@@ -138,14 +138,14 @@ def _laptop(run: Experiment) -> Experiment:
 
 
 def _caltech(run: Experiment) -> Experiment:
-    """Narrow nets on Caltech-101: 30 training images a class."""
+    """Narrow nets with batch norm on Caltech-101: so few steps, on 30 images a class, teach a net without it nothing."""
     fine = run.optim.learning_rate < 0.01
     return replace(
         run,
         data=replace(run.data, name="caltech101", batch_size=64, eval_batch_size=100),
-        model=replace(run.model, width=0.125, initialiser="he"),
-        optim=replace(run.optim, learning_rate=0.005 if fine else 0.01),
-        train=replace(run.train, steps=480 if fine else 960, log_every=48, eval_every=96, save_every=480),
+        model=replace(run.model, width=0.125, initialiser="he", norm="bn", dropout=0.0),
+        optim=replace(run.optim, learning_rate=0.02 if fine else 0.05),
+        train=replace(run.train, steps=300 if fine else 600, log_every=50, eval_every=150, save_every=300),
     )
 
 
