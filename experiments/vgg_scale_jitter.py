@@ -138,7 +138,7 @@ def _laptop(run: Experiment) -> Experiment:
 
 
 def _caltech(run: Experiment) -> Experiment:
-    """Narrow nets with batch norm on Caltech-101: so few steps, on 30 images a class, teach a net without it nothing."""
+    """Narrow nets with batch norm on Caltech-101: so few steps on 30 images a class teach others nothing."""
     fine = run.optim.learning_rate < 0.01
     return replace(
         run,
