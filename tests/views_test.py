@@ -106,6 +106,17 @@ def test_what_an_image_lies_in_does_not_change_its_scores(name):
         np.testing.assert_allclose(row, jax.nn.softmax(alone.mean((1, 2)))[0], atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["vgg_a", "resnet18"])
+def test_reach_is_what_each_size_alone_would_have(name):
+    """Sizes further than a period from the smallest, which are not traced, against those that are."""
+    model, params, stats = made(name)
+    together = model.reaches(params, stats, np.array([[33, 99], [65, 131]]), 3)
+    for row, size in enumerate([(33, 99), (65, 131)]):
+        for axis, side in enumerate(size):
+            alone = model.reaches(params, stats, np.array([[side, side]]), 3)
+            np.testing.assert_array_equal(together[:, row, axis], alone[:, 0, 0])
+
+
 def test_without_masks_padding_would_change_scores():
     model, params, stats = made()
     batch = next(whole([(37, 41)], 1))

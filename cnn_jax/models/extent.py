@@ -21,6 +21,7 @@ from cnn_jax.models.layers import Conv
 from cnn_jax.models.pooling import AvgPool, GlobalAvgPool, MaxPool
 
 SPATIAL = (Conv, MaxPool)
+PERIOD = 32  # the product of all strides of a net divides it
 
 
 def maps(net: nn.Module, params: Any, stats: Any, images: jax.Array, reach: jax.Array) -> jax.Array:
@@ -50,13 +51,28 @@ def reaches(net: nn.Module, params: Any, stats: Any, sizes: np.ndarray, channels
     """
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (params, stats))
     leaves, structure = jax.tree.flatten(shapes)
-    of = functools.partial(_reach, net, tuple((x.shape, str(x.dtype)) for x in leaves), structure, channels)
-    return np.array([[of(int(side)) for side in size] for size in sizes], np.int32).transpose(2, 0, 1)
+    traced = functools.partial(_traced, net, tuple((x.shape, str(x.dtype)) for x in leaves), structure, channels)
+    least = int(sizes.min())
+    return np.array([[_reach(traced, int(side), least) for side in size] for size in sizes], np.int32).transpose(
+        2, 0, 1
+    )
+
+
+def _reach(traced: Callable[[int], tuple[int, ...]], side: int, least: int) -> tuple[int, ...]:
+    """How many rows an image of so many has in each layer, by tracing at most 2 PERIOD sizes of all there are.
+
+    Every PERIOD rows more are as many more in a layer as its stride leaves of them.
+    """
+    periods = (side - least) // PERIOD
+    if not periods:
+        return traced(side)
+    first = side - periods * PERIOD
+    pairs = zip(traced(first), traced(first + PERIOD), strict=True)
+    return tuple(below + periods * (above - below) for below, above in pairs)
 
 
 @functools.lru_cache(maxsize=4096)
-def _reach(net: nn.Module, leaves: tuple, structure: Any, channels: int, side: int) -> tuple[int, ...]:
-    """How many rows an image of so many rows has in each layer; rows and columns are alike."""
+def _traced(net: nn.Module, leaves: tuple, structure: Any, channels: int, side: int) -> tuple[int, ...]:
     params, stats = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in leaves])
     seen: list[int] = []
 
