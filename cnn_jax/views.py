@@ -199,7 +199,7 @@ def _crops(scorer: Scorer, views: str, side: int, batch: dict[str, np.ndarray]) 
 
 def _dense(scorer: Scorer, batch: dict[str, np.ndarray]) -> Iterator[jax.Array]:
     sizes, net = _sizes(scorer, batch), (scorer.params, scorer.stats)
-    reach = scorer.model.reaches(*net, sizes, batch["image"].shape[-1])
+    reach = scorer.model.reaches(*net, sizes, batch["image"].shape[-1], scorer.crop)
     images = jax.device_put(batch["image"])
     for mirrored in scorer.mirrors:
         yield scorer.dense(*net, images, sizes, mirrored, reach)

@@ -44,10 +44,12 @@ def inside(size: jax.Array, shape: tuple[int, int]) -> jax.Array:
     return rows[:, :, None] & columns[:, None, :]
 
 
-def reaches(net: nn.Module, params: Any, stats: Any, sizes: np.ndarray, channels: int) -> np.ndarray:
+def reaches(
+    net: nn.Module, params: Any, stats: Any, sizes: np.ndarray, channels: int, least: int | None = None
+) -> np.ndarray:
     """[layers + 1, B, 2] int32: how far images of sizes [B, 2] reach in each layer's input, and in the last maps.
 
-    Raises UserError for a net that has no class maps, or images too small for it.
+    least: the smallest side that there is; said once for many calls, all of them trace the same few sizes. Raises UserError for a net that has no class maps, or images too small for it.
     """
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (params, stats))
     leaves, structure = jax.tree.flatten(shapes)
