@@ -49,15 +49,15 @@ def reaches(
 ) -> np.ndarray:
     """[layers + 1, B, 2] int32: how far images of sizes [B, 2] reach in each layer's input, and in the last maps.
 
-    least: the smallest side that there is; said once for many calls, all of them trace the same few sizes. Raises UserError for a net that has no class maps, or images too small for it.
+    least: the smallest side that there is; said once for many calls, all of them trace the same few sizes. Raises
+    UserError for a net that has no class maps, or images too small for it.
     """
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (params, stats))
     leaves, structure = jax.tree.flatten(shapes)
     traced = functools.partial(_traced, net, tuple((x.shape, str(x.dtype)) for x in leaves), structure, channels)
-    least = int(sizes.min())
-    return np.array([[_reach(traced, int(side), least) for side in size] for size in sizes], np.int32).transpose(
-        2, 0, 1
-    )
+    least = int(sizes.min()) if least is None else least
+    found = [[_reach(traced, int(side), least) for side in size] for size in sizes]
+    return np.array(found, np.int32).transpose(2, 0, 1)
 
 
 def _reach(traced: Callable[[int], tuple[int, ...]], side: int, least: int) -> tuple[int, ...]:
