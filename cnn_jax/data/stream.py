@@ -26,7 +26,7 @@ from cnn_jax.data.listing import Listing
 from cnn_jax.data.order import balanced, order
 
 MEASURED = 1024  # images, at most, of which the mean and the colours' covariance are taken
-BUCKET = 32  # whole images are padded to multiples of so many pixels
+BUCKET = 64  # whole images are padded to multiples of so many pixels
 SHARED = 2**16  # bytes of an array that comes from a worker in shared memory; a smaller one is sent
 ENDLESS = 2**40
 AHEAD = 2  # batches that wait in each worker
@@ -281,7 +281,7 @@ def whole_images(data: Data, listing: Listing, side: int, batch: int) -> Iterato
     """Each image once, whole, scaled to the shorter side; a batch holds images of one size rounded up.
 
     Yields {image: uint8 [B, H, W, C], zeros below and right of each; size: int32 [B, 2], its own height and width;
-    label, index: int32 [B]; valid: bool [B]; bad: bool [B]}; H and W are multiples of 32. The last batch of each size
+    label, index: int32 [B]; valid: bool [B]; bad: bool [B]}; H and W are multiples of 64. The last batch of each size
     is filled up with rows that are not valid, of index -1, and so are those that cannot be decoded.
     """
     full: dict[tuple[int, int], list] = collections.defaultdict(list)
