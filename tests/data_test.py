@@ -83,7 +83,7 @@ def test_the_training_mean_is_subtracted(kind, axes):
         ({"crop": 32, "shorter_side": (24,)}, "data.crop=32 is larger than data.shorter_side=24"),
         ({"shorter_side": (24,)}, "data.crop, the side of the square"),
         ({"crop": 32, "shorter_side": (64,), "test_side": 16}, "data.test_side=16 is smaller"),
-        ({"name": "caltech101"}, "known"),
+        ({"name": "caltech101"}, "full-size images: set data.shorter_side"),
         ({"name": "imagenet2012"}, "full-size images: set data.shorter_side"),
         ({"jitter": (0.1, 0.1)}, "wants brightness, contrast"),
         ({"name": "digits", "colour": "pca"}, "digits is grey"),

@@ -15,6 +15,7 @@ from cnn_jax.config import from_json
 from experiments import COSTS, STUDIES
 
 ROOT = Path(__file__).parent.parent
+IMAGENET = ("--experiment=resnet_degradation_imagenet", "--preset=paper")
 SMOKE = ("--experiment=resnet_degradation", "--preset=smoke", "--set=data.batch_size=8")
 
 
@@ -66,7 +67,10 @@ def test_every_registered_run_names_things_that_are(name, preset):
         ((*SMOKE, "--set=train.steps=many"), "wants an integer, not 'many'"),
         ((*SMOKE, "--data=cifar10", "--data_dir=nowhere"), "cifar10 is not prepared (looked in nowhere): run `python"),
         ((*SMOKE, "--workdir=/proc/x"), "cannot write to /proc/x"),
-        (("--experiment=resnet_degradation_imagenet", "--preset=paper"), "full-size images"),
+        (
+            ("--experiment=resnet_degradation_imagenet", "--preset=paper", "--data_dir=/nowhere"),
+            "imagenet2012 is not prepared",
+        ),
         (("--lst",), "Unknown command line flag 'lst'"),
         (("--seeds=0", "--list"), "flag --seeds=0"),
         (("resnet_degradation",), "flags begin with --"),

@@ -286,10 +286,11 @@ def test_a_net_trains_and_is_tested_on_full_size_images(folder, name):
 
 
 PROGRAM = """
-import os, sys, time
+import os, signal, sys, time
 from cnn_jax import data
 from cnn_jax.config import Data
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs would ignore
     settings = Data(name="folder:" + sys.argv[1], shorter_side=(12,), crop=8, batch_size=6, mean="none", workers=2)
     items = data.batches(settings, data.splits(settings), 0).items(0)
     next(items)
