@@ -32,7 +32,7 @@ def test_cuts_are_those_of_the_whole_image_resized():
         box = geometry.scale_jitter(rng, size, 256, 512, 224)
         part = (box.left, box.top, box.left + box.width, box.top + box.height)
         expected = image.resize((224, 224), Image.Resampling.BILINEAR, part)
-        off.append(np.abs(np.float32(expected) - images.cut(file, box, (224, 224))).mean())
+        off.append(np.abs(np.float32(expected) - images.cut(file, lambda _, box=box: box, (224, 224))).mean())
     assert np.mean(off) < 0.6 and max(off) < 3
 
 
@@ -62,9 +62,22 @@ def test_whole_images_have_their_shape():
     ids=["png", "jpeg", "grey", "grey jpeg", "cmyk", "palette", "alpha", "16 bits"],
 )  # fmt: skip
 def test_every_kind_comes_out_alike(file, expected):
-    found = images.cut(file, geometry.Box(0, 0, 60, 80), (60, 80))
+    found = images.cut(file, lambda _: geometry.Box(0, 0, 60, 80), (60, 80))
     assert np.abs(found.astype(int) - expected).mean() < 3
-    assert images.cut(file, geometry.Box(0, 0, 60, 80), (60, 80), channels=1).shape == (60, 80, 1)
+    assert images.cut(file, lambda _: geometry.Box(0, 0, 60, 80), (60, 80), channels=1).shape == (60, 80, 1)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_rows": 1}], ids=str
+)
+def test_rows_below_the_box_change_nothing(options):
+    photo = np.random.default_rng(0).integers(0, 256, (400, 320, 3)) // 4 + np.mgrid[:400, :320, :3][0] // 3
+    file = encoded(Image.fromarray(np.uint8(photo)), "JPEG", quality=90, **options)
+    for top in (0, 37, 150):
+        box = geometry.Box(top, 40, 120, 160)
+        expected = images._resampled(np.asarray(Image.open(io.BytesIO(file))), box, (100, 130))
+        found = images.cut(file, lambda _, box=box: box, (100, 130))
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_exif_turns_an_image():
@@ -72,7 +85,7 @@ def test_exif_turns_an_image():
     exif[images.ORIENTATION] = 6  # shown turned to the right
     file = encoded(Image.fromarray(RGB), "JPEG", quality=95, exif=exif.tobytes())
     assert images.size(file) == (80, 60)
-    found = images.cut(file, geometry.Box(0, 0, 80, 60), (80, 60))
+    found = images.cut(file, lambda _: geometry.Box(0, 0, 80, 60), (80, 60))
     assert np.abs(found.astype(int) - np.rot90(RGB, -1)).mean() < 3
 
 
@@ -80,7 +93,7 @@ def test_one_pixel_and_twenty_million():
     small = encoded(Image.new("RGB", (1, 1), (200, 100, 50)))
     np.testing.assert_array_equal(images.whole(small, 8), np.broadcast_to(np.uint8([200, 100, 50]), (8, 8, 3)))
     large = encoded(Image.new("RGB", (5000, 4000), (200, 100, 50)), "JPEG")
-    found = images.cut(large, geometry.centre((4000, 5000), 256, 224), (224, 224))
+    found = images.cut(large, lambda _: geometry.centre((4000, 5000), 256, 224), (224, 224))
     assert np.abs(found.astype(int) - [200, 100, 50]).max() < 4
 
 
@@ -99,4 +112,4 @@ JPEG = encoded(Image.fromarray(np.uint8(np.random.default_rng(0).integers(0, 256
 )
 def test_what_cannot_be_decoded_is_told(file, said):
     with pytest.raises(images.BadImage, match=said):
-        images.cut(file, geometry.Box(0, 0, 32, 32), (32, 32))
+        images.cut(file, lambda _: geometry.Box(0, 0, 32, 32), (32, 32))

@@ -131,7 +131,7 @@ def cut(encoded: Any, box: Callable[[geometry.Size], geometry.Box], side: int) -
     """The box of an image, found from its height and width, as uint8 [side, side, C]."""
     if isinstance(encoded, np.ndarray):
         return resampled(encoded, box(encoded.shape[:2]), (side, side))
-    return images.cut(encoded, box(images.size(encoded)), (side, side))
+    return images.cut(encoded, box, (side, side))
 
 
 def whole(encoded: Any, shorter_side: int) -> np.ndarray:
