@@ -13,8 +13,10 @@ from typing import Any
 
 from absl import app, flags, logging
 
+from cnn_jax import processes
 from cnn_jax.config import (
     PLACE,
+    STOPPED,
     Data,
     Experiment,
     Model,
@@ -29,8 +31,6 @@ from cnn_jax.config import (
 )
 from cnn_jax.files import write_whole
 from experiments import AUGMENTATION, COSTS, STUDIES
-
-STOPPED = 75  # the exit code of runs that were told to stop, and can be continued: EX_TEMPFAIL of sysexits.h
 
 FLAGS = flags.FLAGS
 flags.DEFINE_bool("list", False, "List every study and what it costs.")
@@ -52,6 +52,14 @@ flags.DEFINE_string("workdir", None, "Where the runs are written. Default: runs/
 flags.DEFINE_enum(
     "parallel", "jit", ["jit", "pmap"], "How a step is spread over the devices: jit over a mesh, or pmap."
 )
+flags.DEFINE_string(
+    "coordinator",
+    None,
+    "Of several processes that train together: host:port of process 0, or auto: as the launcher or the TPU slice says,"
+    " which is the default where srun, mpirun or Kubernetes' TPU slices started them.",
+)
+flags.DEFINE_integer("process_id", None, "Which one of several processes this is, from 0.", 0)
+flags.DEFINE_integer("num_processes", None, "How many processes train together; 1: this one alone.", 1)
 flags.DEFINE_string(
     "compile_cache",
     None,
@@ -111,7 +119,7 @@ def main(argv: list[str]) -> None:
             train(whole)
     except UserError as e:
         print(f"launch.py: {e}", file=sys.stderr)
-        sys.exit(2)
+        processes.leave(2)
     except StoppedError as e:
         print(f"launch.py: {e}", file=sys.stderr)
         sys.exit(STOPPED)
@@ -224,6 +232,7 @@ def train(whole: Study) -> None:
 
     With --together, the seeds of a run are trained at once.
     """
+    processes.start(FLAGS.coordinator, FLAGS.process_id, FLAGS.num_processes)  # before anything brings JAX
     runs, folder = chosen(whole), workdir()
     size = FLAGS.seeds if FLAGS.together else 1  # runs come with each seed after the other
     from cnn_jax import evaluate as testing
@@ -233,24 +242,28 @@ def train(whole: Study) -> None:
     for run in runs:  # a mistake in the last run is told before the first one starts
         log.check(run, log.run_folder(run, folder))
         training.ingredients(run, seeds=size)
-    write_study(whole, folder)
-    write_crops(whole, folder)
+    if first := processes.first():
+        write_study(whole, folder)
+        write_crops(whole, folder)
     failed = {}  # in order; what ended several seeds is told once
-    for first in range(0, len(runs), size):
-        seeds, began = [run.seed for run in runs[first : first + size]], time.perf_counter()
+    for start in range(0, len(runs), size):
+        run, began = runs[start], time.perf_counter()
+        seeds = [one.seed for one in runs[start : start + size]]
         try:
-            found = training.run_seeds(runs[first], seeds, folder, FLAGS.profile)
+            found = training.run_seeds(run, seeds, folder, FLAGS.profile)
         except UserError as e:
             found = dict.fromkeys(seeds, e)
         took = f"{time.perf_counter() - began:.0f} s" + (f", {size} together" if FLAGS.together else "")
-        for number, (seed, end) in enumerate(found.items(), start=first + 1):
+        for number, (seed, end) in enumerate(found.items(), start=start + 1):
             if isinstance(end, UserError):
                 failed[end] = None
             else:
-                testing.of_run(log.run_folder(dataclasses.replace(runs[first], seed=seed), folder), runs[first].tests)
+                testing.of_run(log.run_folder(dataclasses.replace(run, seed=seed), folder), run.tests)
             words = f"failed: {end}" if isinstance(end, UserError) else f"test error {end['error']:.2%}"
-            print(f"[{number}/{len(runs)}] {runs[first].name} seed {seed}: {words} ({took})", flush=True)
-    report(folder)
+            if first:
+                print(f"[{number}/{len(runs)}] {run.name} seed {seed}: {words} ({took})", flush=True)
+    if first:
+        report(folder)
     if failed:
         raise UserError("; ".join(map(str, failed)))
 

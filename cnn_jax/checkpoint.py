@@ -16,25 +16,31 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from cnn_jax import digest
+from cnn_jax import digest, processes
 from cnn_jax.config import UserError
 from cnn_jax.files import write_whole
 from cnn_jax.step import State
 
 
-def manager(folder: Path) -> ocp.CheckpointManager:
+def manager(folder: Path, alone: bool = False) -> ocp.CheckpointManager:
     """The checkpoints in folder/checkpoints: the last two (one may be broken) and that of the lowest error.
 
+    alone: of this process, whatever the others do; else all processes call it, and each of its methods, together.
     `manager(...).best_step()` and `.latest_step()` name them; None where there is none.
     """
+    me = jax.process_index()
+    who = ocp.options.MultiprocessingOptions(*((me, {me}, f"process{me}") if alone else ()))
     lowest = policies.BestN(get_metric_fn=_error, reverse=True, n=1)
     options = ocp.CheckpointManagerOptions(
         best_fn=_error,
         best_mode="min",
         preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(2), lowest]),
-        cleanup_tmp_directories=True,
+        cleanup_tmp_directories=not alone,
+        create=not alone,
+        multiprocessing_options=who,
     )
-    return ocp.CheckpointManager((folder / "checkpoints").resolve(), options=options)
+    handlers = {"state": ocp.StandardCheckpointHandler(multiprocessing_options=who)}
+    return ocp.CheckpointManager((folder / "checkpoints").resolve(), item_handlers=handlers, options=options)
 
 
 @contextlib.contextmanager
@@ -81,6 +87,9 @@ def save(checkpoints: ocp.CheckpointManager, state: State, error: float | None) 
     metrics = {"error": math.inf if error is None else error}  # what was not evaluated is never the best
     with _told(checkpoints):
         checkpoints.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)), metrics=metrics)
+        if not processes.first():
+            sums()  # the sums are all processes' work
+            return
         path = _digests(checkpoints)
         kept = {k: v for k, v in _read(path).items() if int(k) in checkpoints.all_steps()}
         write_whole(path, json.dumps(kept | {str(step): sums()}) + "\n")
@@ -138,6 +147,14 @@ def _read(path: Path) -> dict[str, dict[str, int]]:
         return {}
 
 
+def whole(checkpoints: ocp.CheckpointManager, step: int) -> dict[str, Any]:
+    """The state saved at this step as a tree of arrays on this process's first device, wherever they lay when saved."""
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    like = checkpoints.item_metadata(step).state
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), like)
+    return checkpoints.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like))).state
+
+
 def trained(folder: Path) -> tuple[Any, Any, int]:
     """(params, stats, step) of the newest checkpoint in folder/checkpoints, as NumPy arrays.
 
@@ -146,9 +163,9 @@ def trained(folder: Path) -> tuple[Any, Any, int]:
     step = newest(folder)
     if not step:
         raise UserError(f"{folder} holds no checkpoint: train that run first, or name another folder")
-    with manager(folder) as checkpoints:
+    with manager(folder, alone=True) as checkpoints:
         try:
-            saved = checkpoints.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore())).state
+            saved = whole(checkpoints, step)
             _verify(checkpoints, step, saved)
         except Exception as e:  # Orbax raises whatever its storage raised
             why = str(e).strip().partition("\n")[0][:200]

@@ -14,13 +14,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+STOPPED = 75  # the exit code of runs that were told to stop, and can be continued: EX_TEMPFAIL of sysexits.h
+
 
 class UserError(ValueError):
     """A user's mistake, told in one line that names the thing and the remedy; launch.py exits with 2."""
 
 
 class StoppedError(Exception):
-    """A run was told to stop, and is saved: the same command continues it; launch.py exits with 75."""
+    """A run was told to stop, and is saved: the same command continues it; launch.py exits with STOPPED."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,8 @@ class Train:
     label_smoothing: float = 0.0  # the share of each label that is spread over all classes, in the training loss
     parallel: str = "jit"  # jit over a mesh | pmap: two compiled forms of the same step
     watchdog: float = 10.0  # minutes without a step, save or evaluation, after which it says so; 0: never
+    on_nan: str = "stop"  # at a loss or gradient that is not finite: stop | skip that update, counted in metrics
+    debug: bool = False  # the first operation to give NaN is told, and shapes and types must match exactly: slow
     precision: str = "float32"  # of products; TPUs and GPUs are faster with tensorfloat32 or bfloat16
 
 
@@ -238,6 +242,7 @@ CHOICES = {
     "data.cut": ("crop", "area"),
     "data.colour": ("none", "pca"),
     "data.on_bad_image": ("stop", "skip"),
+    "train.on_nan": ("stop", "skip"),
 }
 
 
@@ -256,6 +261,9 @@ def check(experiment: Experiment) -> None:
             raise UserError(f"{path}={value!r}: choose {' or '.join(CHOICES[path])}")
     if any(not 0 < step <= MOST["train.steps"] for step in experiment.optim.boundaries):
         raise UserError(f"optim.boundaries={_shown(experiment.optim.boundaries)}: wants steps from 1 to {2**31 - 1}")
+    for path, name in (("name", experiment.name), ("train.start_from", experiment.train.start_from)):
+        if name in (".", "..") or set("/\\\0") & set(name):
+            raise UserError(f"{path}={name!r}: is a folder's name in the workdir, so without slashes")
     group, batch = experiment.model.bn_group, experiment.data.batch_size
     if group and batch % group:
         raise UserError(f"model.bn_group={group} does not divide data.batch_size={batch}")

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from cnn_jax import checkpoint, data, mesh, models, pretrained, views
+from cnn_jax import checkpoint, data, mesh, models, pretrained, processes, views
 from cnn_jax.config import Data, Experiment, UserError, from_json
 from cnn_jax.data import listing, stream
 from cnn_jax.files import write_whole
@@ -41,10 +41,11 @@ def of_run(folder: Path, protocols: Iterable[str], average: str = "softmax") -> 
         test_side = stream.test_side(config) if config.crop else crop
         with jax.default_matmul_precision(experiment.train.precision):
             prepare = functools.partial(_prepared, feed)
-            scorer = views.scorer(model, params, stats, prepare, crop, mesh.batch_mesh(), average, config.flip)
+            scorer = views.scorer(model, params, stats, prepare, crop, _mesh(), average, config.flip)
             for text, measures in _tested(scorer, config, source.test, left, test_side):
                 found[text] = {"step": step, "mirrored": config.flip, **measures}
-                _write(folder, text, found[text])
+                if processes.first():
+                    _write(folder, text, found[text])
     return found
 
 
@@ -66,8 +67,7 @@ def of_weights(experiment: Experiment, weights: str, protocol: str, average: str
             " that they are for"
         )
     with jax.default_matmul_precision(experiment.train.precision):
-        on = mesh.batch_mesh()
-        scorer = views.scorer(model, loaded.params, loaded.stats, recipe.normalise, recipe.crop, on, average)
+        scorer = views.scorer(model, loaded.params, loaded.stats, recipe.normalise, recipe.crop, _mesh(), average)
         ((_, found),) = _tested(scorer, config, source.test, [protocol], sides["shorter_side"][0])
     return found
 
@@ -80,6 +80,10 @@ def line(name: str, found: dict[str, Any]) -> str:
             low, high = found[f"interval_{k}"]
             errors.append(f"top-{k[3:]} error {found[f'error_{k}']:.2%} [{low:.1%}; {high:.1%}]")
     return f"{name} {found['protocol']}: {', '.join(errors)}, loss {found['loss']:.3f} ({found['images']} images)"
+
+
+def _mesh() -> jax.sharding.Mesh:
+    return mesh.batch_mesh(jax.local_devices())  # of several processes each tests for itself, and the first one writes
 
 
 def _prepared(feed: data.Feed, images: jax.Array) -> jax.Array:
@@ -96,7 +100,7 @@ def _tested(
     """(protocol, what it finds) of each; kinds of views and sides that several share are scored once."""
     images = test if isinstance(test, listing.Listing) else listing.Arrays(f"{config.name} test", test)
     parsed = {text: views.parse(text if "@" in text else f"{text}@{own}", scorer.crop) for text in protocols}
-    devices = jax.device_count()
+    devices = jax.local_device_count()
 
     @functools.cache
     def scores(kind: str, side: int) -> dict[int, tuple]:

@@ -2,11 +2,13 @@
 
 metrics.jsonl has a line an event, the same lines however often the run was cut off and continued:
   train  step, epoch, loss, error, lr, images_per_s, data_time, step_time (seconds a step);
-         bad_images, those that could not be decoded since the line before, where there are any
+         bad_images, those that could not be decoded since the line before, where there are any;
+         skipped, updates that were left out as not finite (train.on_nan=skip), where there are any
   eval   step, epoch, loss (null: not finite), error, images
   nan    step          the first step whose loss was not finite
   end    step
-Errors are fractions, losses nats; train lines are means since the line before. starts.jsonl has a line a launch.
+Each says wall_s, seconds that the run has taken in all its launches. Errors are fractions, losses nats; train lines are
+means since the line before (null: all was skipped). starts.jsonl has a line a launch.
 """
 
 import contextlib
@@ -15,6 +17,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -103,12 +106,14 @@ def opened(
     board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
     label = f"{experiment.name} seed {experiment.seed}"
     bar = tqdm.tqdm(total=experiment.train.steps, initial=step, desc=label, unit="step", disable=None)
+    before, began = kept[-1].get("wall_s", 0.0) if kept else 0.0, time.perf_counter()
     with open(folder / "metrics.jsonl", "a") as lines, board, bar:
 
         def write(event: str, **fields: float | None) -> None:
+            fields["wall_s"] = round(before + time.perf_counter() - began, 3)
             lines.write(json.dumps({"event": event, **fields}) + "\n")
             lines.flush()
-            for name in [n for n in fields if n not in ("step", "epoch") and fields[n] is not None]:
+            for name in [n for n in fields if n not in ("step", "epoch", "wall_s") and fields[n] is not None]:
                 board.add_scalar(f"{event}/{name}", fields[name], fields["step"])
             if event in ("eval", "nan"):
                 board.flush()
@@ -116,6 +121,13 @@ def opened(
                 print(f"{label}: step {fields['step']}/{bar.total}, test error {fields['error']:.2%}", flush=True)
 
         yield write, bar
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[tuple[Write, tqdm.tqdm]]:
+    """The (write, bar) of a process that leaves writing to the first one."""
+    with tqdm.tqdm(disable=True) as bar:
+        yield lambda event, **fields: None, bar
 
 
 def surroundings() -> dict[str, Any]:

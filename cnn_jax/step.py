@@ -1,6 +1,7 @@
 """The one training step and the one evaluation step: pure functions, and the two forms in which they compile."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import flax.struct
@@ -8,9 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.experimental import checkify
 from jax.sharding import Mesh
 
 from cnn_jax import mesh as meshes
+from cnn_jax.config import UserError
 from cnn_jax.data import augment
 
 
@@ -22,8 +25,9 @@ class State(flax.struct.PyTreeNode):
       params: trained.
       stats: running averages of batch norm.
       opt: the optimiser's.
-      sums: since the last log line: loss, error [] float32 summed over steps, steps [] int32.
-      nan_step: [] int32, the first step whose loss was not finite; -1: none.
+      sums: since the last log line: loss, error [] float32 summed over steps, steps, bad_images, skipped [] int32.
+      nan_step: [] int32, the first step whose loss was not finite; -1: none. Where such updates are skipped: the first
+        of those that came one after another up to now.
     """
 
     step: jax.Array
@@ -37,6 +41,7 @@ class State(flax.struct.PyTreeNode):
 def zero_sums() -> dict[str, jax.Array]:
     """The sums of a log interval that begins."""
     kinds = {"loss": jnp.float32, "error": jnp.float32, "steps": jnp.int32, "bad_images": jnp.int32}
+    kinds["skipped"] = jnp.int32
     return {name: jnp.zeros((), kind) for name, kind in kinds.items()}
 
 
@@ -54,6 +59,7 @@ def train_step(
     axis: str | None = None,
     label_smoothing: float = 0.0,
     mixup: float = 0.0,
+    skip: bool = False,
 ) -> Callable:
     """step(state, arrays, item) -> state: one update; randomness is addressed by (key, step, row).
 
@@ -62,6 +68,7 @@ def train_step(
     mixup: alpha of augment.mixup; 0: none. Loss and error are then those against the images' own labels and those
     against their partners', weighted by their shares. Under jit partners are drawn from the whole batch, under pmap
     from a device's rows, with a share a device: the two forms' numbers then differ.
+    skip: an update whose loss or gradient is not finite leaves all but `step` as it was, and counts for no mean.
     """
     mean = (lambda tree: jax.lax.pmean(tree, axis)) if axis else lambda tree: tree
     total = lambda x: jax.lax.psum(x.sum(), axis) if axis else x.sum()
@@ -87,14 +94,23 @@ def train_step(
         (loss, (error, stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
         grads, stats, loss, error = mean((grads, stats, loss, error))
         updates, opt = tx.update(grads, state.opt, state.params, error=error)
+        moved = optax.apply_updates(state.params, updates), stats, opt
         sums = {
             "loss": state.sums["loss"] + loss,
             "error": state.sums["error"] + error,
             "steps": state.sums["steps"] + 1,
             "bad_images": state.sums["bad_images"] + total(batch["bad"]) if "bad" in batch else jnp.int32(0),
+            "skipped": state.sums["skipped"],
         }
-        nan_step = jnp.where((state.nan_step < 0) & ~jnp.isfinite(loss), state.step, state.nan_step)
-        return State(state.step + 1, optax.apply_updates(state.params, updates), stats, opt, sums, nan_step)
+        fine = jnp.isfinite(loss)
+        nan_step = jnp.where((state.nan_step < 0) & ~fine, state.step, state.nan_step)
+        if skip:
+            fine = jax.tree.reduce(lambda fine, g: fine & jnp.isfinite(g).all(), grads, fine)
+            stayed = state.sums | {"skipped": state.sums["skipped"] + 1, "bad_images": sums["bad_images"]}
+            before = (state.params, state.stats, state.opt), stayed
+            moved, sums = jax.tree.map(lambda new, old: jnp.where(fine, new, old), (moved, sums), before)
+            nan_step = jnp.where(fine, -1, jnp.where(state.nan_step < 0, state.step, state.nan_step))
+        return State(state.step + 1, *moved, sums, nan_step)
 
     return step
 
@@ -163,6 +179,32 @@ def compile_train(step: Callable, parallel: str, mesh: Mesh, options: dict[str, 
     mapped = jax.pmap(step, meshes.BATCH, in_axes=(None, None, 0), out_axes=None, devices=devices)
     per_device = lambda x: x.reshape(len(devices), -1, *x.shape[1:])  # noqa: E731
     return lambda state, arrays, item: mapped(state, arrays, jax.tree.map(per_device, item))
+
+
+def compile_checked(step: Callable, mesh: Mesh) -> Callable:
+    """The training step that raises UserError at the first operation to give NaN or divide by 0, and says where it is.
+
+    Several times slower; the state that it was given is still there afterwards.
+    """
+    replicated, sharded = meshes.replicated(mesh), meshes.sharded(mesh)
+    checked = checkify.checkify(step, checkify.float_checks)
+    checked = jax.jit(checked, in_shardings=(replicated, replicated, sharded), out_shardings=replicated)
+
+    def run(state: State, arrays: Any, item: Any) -> State:
+        error, new = checked(state, arrays, item)
+        if found := error.get_exception():
+            why = str(error.get()).strip().rstrip(".")
+            raise UserError(f"train.debug: step {int(state.step)}: {why}, at {_place(found)}")
+        return new
+
+    return run
+
+
+def _place(found: Exception) -> str:
+    """file:line (function) of ours, or of what we call, in which checkify found an error."""
+    lines = str(getattr(found, "traceback_info", "")).splitlines()  # innermost first
+    ours = [line for line in lines if line.startswith(str(Path(__file__).parent))]
+    return (ours or lines or ["an unknown place"])[0]
 
 
 def compile_evaluate(step: Callable, mesh: Mesh) -> Callable:

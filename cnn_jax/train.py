@@ -1,9 +1,10 @@
 """run(experiment, workdir): one training run from its configuration to its files, continued where it was cut off."""
 
 import contextlib
+import functools
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -12,7 +13,7 @@ import jax
 import orbax.checkpoint as ocp
 import tqdm
 
-from cnn_jax import checkpoint, cpu, data, lock, log, mesh, models, optim, profile, step, together, watch
+from cnn_jax import checkpoint, cpu, data, lock, log, mesh, models, optim, processes, profile, step, together, watch
 from cnn_jax.config import Experiment, StoppedError, UserError, check
 
 
@@ -51,6 +52,7 @@ def run_seeds(
         least = min(stands.values())
         until = min((step for step in stands.values() if step > least), default=experiment.train.steps)
         failed |= _train({runs[seed]: folders[seed] for seed in stands if stands[seed] == least}, until, profiled)
+        processes.meet("the end of a run")  # else one might read its files before the first one has written them
     return {seed: failed.get(seed) or log.finished(folder) for seed, folder in folders.items()}
 
 
@@ -58,8 +60,11 @@ def _train(runs: dict[Experiment, Path], until: int, profiled: int) -> dict[int,
     """Trains runs that differ in their seed alone to the step `until`; returns what ended some before."""
     first, *_ = runs
     with jax.default_matmul_precision(first.train.precision), contextlib.ExitStack() as stack:
+        if first.train.debug:
+            stack.enter_context(jax.numpy_rank_promotion("raise"))
+            stack.enter_context(jax.numpy_dtype_promotion("strict"))
         parts = build(first, seeds=[run.seed for run in runs])  # before any writing: a mistake leaves nothing behind
-        for run, folder in runs.items():
+        for run, folder in runs.items() if processes.first() else ():
             log.claim(run, folder)
             stack.enter_context(lock.held(folder))
         saved = [stack.enter_context(checkpoint.opened(folder)) for folder in runs.values()]
@@ -67,12 +72,12 @@ def _train(runs: dict[Experiment, Path], until: int, profiled: int) -> dict[int,
         done = int(states[0].step)
         if any(int(state.step) != done for state in states):  # one was not readable, and is deleted: begin again
             return {}
-        if profiled:
+        if profiled and processes.first():
             folder, left = next(iter(runs.values())), until - done
             parts = parts._replace(train_step=profile.traced(parts.train_step, folder, profiled, left))
         seen = [done and checkpoint.evaluated(each, done) for each in saved]
         opened = [
-            stack.enter_context(log.opened(*run, done, evaluated))
+            stack.enter_context(log.opened(*run, done, evaluated) if processes.first() else log.silent())
             for run, evaluated in zip(runs.items(), seen, strict=True)
         ]
         writers = [Writer(run, s, *each) for run, s, each in zip(runs, saved, opened, strict=True)]
@@ -96,6 +101,9 @@ def _restored(run: tuple[Experiment, Path], saved: ocp.CheckpointManager, new: s
     return checkpoint.start_from(new, other, experiment.train.start_layers)
 
 
+SKIPPED = 20  # updates one after another that are skipped before a run ends: it would skip all that follow
+
+
 class Parts(NamedTuple):
     """A run put together: its first state, the compiled steps, and what they are fed."""
 
@@ -117,6 +125,8 @@ def ingredients(
     Compiles nothing; raises UserError for a mistake in the configuration, or data that is not prepared.
     """
     check(config)
+    if config.train.debug and (seeds > 1 or config.train.parallel != "jit"):
+        raise UserError("train.debug=true: checks one seed at a time, with --parallel=jit")
     if seeds > 1 and config.train.parallel != "jit":
         raise UserError(f"train.parallel={config.train.parallel}: seeds are trained together only with --parallel=jit")
     mesh.check_divides(config.data.batch_size, devices or jax.device_count(), "data.batch_size")
@@ -138,39 +148,54 @@ def build(
     seeds: trained together in place of config.seed; the state, if there are several, is then what `join` makes.
     """
     mesh_of, seeds = mesh.batch_mesh(devices), seeds or (config.seed,)
+    several = len({device.process_index for device in mesh_of.devices.flat}) > 1
+    if several and config.train.parallel == "pmap":
+        raise UserError("--parallel=pmap: JAX maps over the devices of one process; several take --parallel=jit")
     platform = mesh_of.devices.flat[0].platform
     source, model, tx, axis = ingredients(config, source, mesh_of.size, len(seeds))
     # Rows that fill up an evaluation's last batch are masked: its size may be rounded up to suit the devices.
     rounded = -(-config.data.eval_batch_size // mesh_of.size) * mesh_of.size
-    feeds = [data.batches(config.data, source, seed) for seed in seeds]
-    feed, test_feed = feeds[0], data.batches(replace(config.data, eval_batch_size=rounded), source)
+    shard = (jax.process_index(), jax.process_count()) if several else (0, 1)
+    feeds = [data.batches(config.data, source, seed, shard) for seed in seeds]
+    feed, test_feed = feeds[0], data.batches(replace(config.data, eval_batch_size=rounded), source, shard=shard)
 
     init_keys, step_keys = zip(*(jax.random.split(jax.random.key(seed)) for seed in seeds), strict=True)
     image = jax.ShapeDtypeStruct((1, *feed.shape), "float32")
     states = [step.init_state(model, tx, key, image) for key in init_keys]
-    states = jax.device_put(states, mesh.replicated(mesh_of))
+    states = mesh.put(states, mesh.replicated(mesh_of))
     softened = config.train.label_smoothing, config.data.mixup
-    make = lambda key: step.train_step(model, tx, feed, key, axis, *softened)  # noqa: E731
+    skip = config.train.on_nan == "skip"
+    make = lambda key: step.train_step(model, tx, feed, key, axis, *softened, skip)  # noqa: E731
     if len(seeds) == 1:
         form, items = together.alone(make, step_keys), feed.items
-        if config.train.parallel == "jit" and not isinstance(source.train, data.Split):
-            from cnn_jax.data import stream  # brings OpenCV
-
-            # On the devices before the step wants it.
-            items = lambda k: stream.ahead(feed.items(k), mesh.sharded(mesh_of))  # noqa: E731
     else:
         form = together.form(make, step_keys, platform)
         items = lambda k: zip(*(each.items(k) for each in feeds), strict=True)  # noqa: E731
+    streamed = not isinstance(source.train, data.Split) and len(seeds) == 1 and config.train.parallel == "jit"
+    placed = functools.partial(_placed, mesh.sharded(mesh_of))
+    if several or streamed:  # on the devices before the step wants it
+        items = functools.partial(placed, items)
+    if several:
+        test_feed = test_feed._replace(items=functools.partial(placed, test_feed.items))
     values = config.data.batch_size * image.size
     options = None
     if platform == "cpu":
         cpu.keep_memory(values)
         options = cpu.compiler_options(config.train.steps, values)
-    train_step = step.compile_train(form.step, config.train.parallel, mesh_of, options)
+    if config.train.debug:
+        train_step = step.compile_checked(form.step, mesh_of)
+    else:
+        train_step = step.compile_train(form.step, config.train.parallel, mesh_of, options)
     test_step = step.compile_evaluate(step.evaluate_step(model, test_feed), mesh_of)
-    arrays, test_arrays = jax.device_put((feed.arrays, test_feed.arrays), mesh.replicated(mesh_of))
+    arrays, test_arrays = mesh.put((feed.arrays, test_feed.arrays), mesh.replicated(mesh_of))
     evaluate = lambda state: step.evaluate(test_step, state, test_feed, test_arrays)  # noqa: E731
     return Parts(form.join(states), train_step, evaluate, arrays, items, feed.images, form.join, form.split)
+
+
+def _placed(sharding: jax.sharding.Sharding, items: Callable, start: int) -> Iterator:
+    from cnn_jax.data import stream  # brings OpenCV
+
+    return stream.ahead(items(start), sharding)
 
 
 class Writer(NamedTuple):
@@ -224,7 +249,8 @@ def _loop(
             for i, writer in enumerate(writers):
                 if writer.run.seed in failed:  # it is computed on with the others
                     continue
-                if (bad := int(states[i].nan_step)) >= 0:
+                bad, some = int(states[i].nan_step), SKIPPED if train.on_nan == "skip" else 1
+                if bad >= 0 and k - bad >= some:
                     failed[writer.run.seed] = _stop(bad, writer)
                     continue
                 states[i] = _log(here(k), states[i], batch, steps, seconds, waited, writer)
@@ -259,7 +285,8 @@ def _leave(
     """
     for state, writer in zip(states, writers, strict=True):
         k = int(state.step)
-        if k and writer.run.seed not in failed and k not in writer.checkpoints.all_steps() and int(state.nan_step) < 0:
+        good = int(state.nan_step) < 0 or writer.run.train.on_nan == "skip"
+        if k and writer.run.seed not in failed and k not in writer.checkpoints.all_steps() and good:
             checkpoint.save(writer.checkpoints, state, None)
         checkpoint.wait(writer.checkpoints)
     raise StoppedError(f"stopped by {signal} at step {k}, which is saved; the same command continues from there")
@@ -276,13 +303,14 @@ def _log(
 ) -> step.State:
     """Writes the means since the last line, of which `steps` took `seconds`, `waited` of them for data."""
     count = int(state.sums["steps"])
-    means = {name: float(state.sums[name]) / count for name in ("loss", "error")}
-    if bad := int(state.sums["bad_images"]):  # others stood in for them
-        means["bad_images"] = bad
+    means = {name: float(state.sums[name]) / count if count else None for name in ("loss", "error")}
+    for name in ("bad_images", "skipped"):  # images others stood in for; updates that were left out
+        if number := int(state.sums[name]):
+            means[name] = number
     speed = {"images_per_s": steps * batch / seconds, "data_time": waited / steps, "step_time": seconds / steps}
     writer.write("train", **here, **means, lr=float(optim.current_rate(state.opt)), **speed)
     writer.bar.set_postfix_str(
-        f"error {means['error']:.1%}, {speed['images_per_s']:.0f} images/s, data wait {waited / seconds:.0%}"
+        f"error {means['error'] or 0:.1%}, {speed['images_per_s']:.0f} images/s, data wait {waited / seconds:.0%}"
     )
     # zeros_like leaves them where they lie: with arrays laid out anew the step would be compiled again.
     return state.replace(sums=jax.tree.map(jax.numpy.zeros_like, state.sums))

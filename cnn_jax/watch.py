@@ -1,8 +1,10 @@
 """Watches over a running loop: which phase it is in, whether it was told to stop, whether anything still moves.
 
 SIGTERM (what a preempted machine gets) or SIGINT asks the loop to finish its step and save; a second one ends the
-process at once, and so does GRACE seconds without an end, for a compiler or a file system does not listen. JAX's own
-notice of preemption counts as a signal where several processes run.
+process at once, and so does GRACE seconds without an end, for a compiler or a file system does not listen.
+
+Several processes must stop after the same step: there SIGTERM is left to JAX, which agrees with all on one when any of
+them gets it, and SIGINT is made SIGTERM.
 """
 
 import contextlib
@@ -15,10 +17,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-import jax
 from jax.experimental import multihost_utils
 
-STOPPED = 75  # launch.py's exit code of runs that were told to stop
+from cnn_jax import processes
+from cnn_jax.config import STOPPED
+
 GRACE = 8.0  # seconds
 
 
@@ -48,30 +51,33 @@ def over(minutes: float) -> Iterator[Watch]:
             raise StopError(now["signal"])
 
     def told(step: int) -> str:
-        if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
-            return "preemption"
+        if several:
+            return "SIGTERM" * multihost_utils.reached_preemption_sync_point(step)
         return now["signal"]
 
     def asked(number: int, _: object) -> None:
+        if several:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
         now["signal"] = signal.Signals(number).name
         if now["phase"] in ("data", "evaluate"):
             raise StopError(now["signal"])
 
-    over_now = threading.Event()
+    over_now, several = threading.Event(), processes.several()
     if minutes:
         threading.Thread(target=_stuck, args=(now, 60 * minutes, over_now), daemon=True).start()
     main = threading.current_thread() is threading.main_thread()
     try:
-        with _signals(asked) if main else contextlib.nullcontext():
+        numbers = (signal.SIGINT,) if several else (signal.SIGTERM, signal.SIGINT)
+        with _signals(asked, numbers) if main else contextlib.nullcontext():
             yield Watch(enter, told)
     finally:
         over_now.set()
 
 
 @contextlib.contextmanager
-def _signals(asked: Callable[[int, object], None]) -> Iterator[None]:
+def _signals(asked: Callable[[int, object], None], numbers: tuple[int, ...]) -> Iterator[None]:
     """Python calls a handler between two of its own instructions; a thread sees the signal's byte at once."""
-    numbers = (signal.SIGTERM, signal.SIGINT)
     before = {number: signal.signal(number, asked) for number in numbers}
     reads, writes = socket.socketpair()
     writes.setblocking(False)

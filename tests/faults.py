@@ -20,14 +20,13 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 CHILD = Path(__file__).with_name("faults_child.py")
 sys.path.insert(0, str(CHILD.parents[1]))
 
 from cnn_jax import checkpoint, log  # noqa: E402
 
-TIMES = ("images_per_s", "data_time", "step_time")
+TIMES = ("images_per_s", "data_time", "step_time", "wall_s")
 RUNS = ("resident", "streamed")
 
 
@@ -51,7 +50,7 @@ def outcome(workdir: Path) -> tuple[list[bytes], list[dict]]:
     """The final state's bytes, and the metrics but for their times."""
     folder = workdir / "net/seed0"
     with checkpoint.manager(folder) as saved:
-        last = saved.restore(saved.latest_step(), args=ocp.args.Composite(state=ocp.args.StandardRestore())).state
+        last = checkpoint.whole(saved, saved.latest_step())
     events = [{k: v for k, v in event.items() if k not in TIMES} for event in log.events(folder)]
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(last)], events
 

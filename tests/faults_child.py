@@ -1,6 +1,7 @@
 """A run in a process of its own, to be killed: python tests/faults_child.py resident|streamed WORKDIR.
 
 KILL_IN_SAVE=SECONDS: it kills itself so long after its second save has begun. STOP_AT=STEP: it ends there, saved.
+COORDINATOR=HOST:PORT with PROCESS=I: it is the I-th of two processes. STEPS=N: it is of so many steps.
 """
 
 import os
@@ -12,6 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from cnn_jax import processes  # noqa: E402
+
+if __name__ == "__main__" and "COORDINATOR" in os.environ:
+    processes.start(os.environ["COORDINATOR"], int(os.environ["PROCESS"]), 2)  # before anything brings JAX
 
 from cnn_jax import checkpoint, train, watch  # noqa: E402
 from cnn_jax.config import Data, Experiment, Model, Optim, StoppedError, Train, UserError  # noqa: E402
@@ -70,11 +76,13 @@ if __name__ == "__main__":
         kill_in_save(float(os.environ["KILL_IN_SAVE"]))
     if "STOP_AT" in os.environ:
         stop_at(int(os.environ["STOP_AT"]))
+    run = RUNS[sys.argv[1]]
+    steps = int(os.environ.get("STEPS", run.train.steps))
     try:
-        train.run(RUNS[sys.argv[1]], sys.argv[2])
+        train.run(replace(run, train=replace(run.train, steps=steps)), sys.argv[2])
     except StoppedError as stopped:
         print(stopped)
         sys.exit(75)
     except UserError as told:
-        print(told)
-        sys.exit(2)
+        print(told, flush=True)
+        processes.leave(2)

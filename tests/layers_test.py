@@ -22,7 +22,8 @@ RANK = {
     "cnn_jax.summary": 3,
     "cnn_jax.digest": 3,
     "cnn_jax.lock": 1,
-    "cnn_jax.watch": 1,
+    "cnn_jax.processes": 1,
+    "cnn_jax.watch": 2,
     "cnn_jax.views": 3,
     "cnn_jax.checkpoint": 4,
     "cnn_jax.log": 4,
@@ -80,4 +81,8 @@ def test_the_walk_sees_imports():
 
 
 def test_step_takes_the_model_and_the_transformation_as_arguments():
-    assert {room(name) for name in imports(ROOT / "cnn_jax/step.py")} == {"cnn_jax.mesh", "cnn_jax.data"}
+    assert {room(name) for name in imports(ROOT / "cnn_jax/step.py")} == {
+        "cnn_jax.config",
+        "cnn_jax.mesh",
+        "cnn_jax.data",
+    }

@@ -1,11 +1,13 @@
 """The step: the same numbers on one device and on eight, as jit and as pmap; evaluation counts each image once."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax import data, step, train
+from cnn_jax import data, models, optim, step, train
 from cnn_jax.config import Data, Experiment, Model, Optim, Train, UserError
 from cnn_jax.data import augment
 
@@ -97,6 +99,36 @@ def test_a_loss_that_is_not_finite_is_remembered_by_its_first_step():
         state = parts.train_step(state, parts.arrays, next(items))
         losses.append(float(state.sums["loss"]) - before)
     assert int(state.nan_step) == next(i for i, loss in enumerate(losses) if not np.isfinite(loss))
+
+
+def steep(outputs, images, labels):
+    """Cross-entropy, but that of an image with a pixel above 5 the gradient overflows, where the loss does not."""
+    slope = outputs[:, 0] * jnp.where(images.max((1, 2, 3)) > 5, 3e38, 0)
+    return step.cross_entropy(outputs, labels) + slope - jax.lax.stop_gradient(slope), step.top1_error(outputs, labels)
+
+
+@pytest.mark.parametrize("broken", [np.nan, 100.0], ids=["loss", "gradient"])
+def test_an_update_that_is_not_finite_is_skipped(broken):
+    model = models.create("mlp", 10, hidden=(8,))._replace(score=steep)
+    as_given = SimpleNamespace(fetch=lambda arrays, item: item, prepare=lambda arrays, images, *_: images)
+    tx = optim.transformation(Optim(learning_rate=0.01))
+    move, plain = (jax.jit(step.train_step(model, tx, as_given, jax.random.key(1), skip=s)) for s in (True, False))
+    draw = np.random.default_rng(0)
+    good = [{"image": draw.random((4, 6, 6, 1), np.float32), "label": np.arange(4)} for _ in range(2)]
+    bad = {"image": good[0]["image"].copy(), "label": np.arange(4)}
+    bad["image"][2, 3, 3] = broken
+    state = step.init_state(model, tx, jax.random.key(0), good[0]["image"][:1])
+    expected = plain(plain(state, {}, good[0]), {}, good[1])
+    state = move(state, {}, good[0])
+    state = move(state, {}, bad)
+    assert int(state.nan_step) == 1 and int(state.sums["skipped"]) == 1 and int(state.sums["steps"]) == 1
+    state = move(state, {}, good[1])
+    assert int(state.nan_step) == -1 and int(state.step) == 3
+    same = lambda a, b: np.testing.assert_array_equal(a, b)
+    jax.tree.map(
+        same, (state.params, jax.tree.leaves(state.opt)[2:]), (expected.params, jax.tree.leaves(expected.opt)[2:])
+    )
+    assert float(state.sums["loss"]) == float(expected.sums["loss"])
 
 
 def test_the_sums_are_of_every_step():

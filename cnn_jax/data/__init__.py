@@ -87,7 +87,8 @@ def _full_size(data: Data) -> Source:
 def batches(data: Data, source: Source, seed: int | None = None, shard: tuple[int, int] = (0, 1)) -> Feed:
     """Training batches shuffled by the seed, without end; or without a seed each test image once, in order.
 
-    shard (i, n): of a streamed batch, the i-th of n equal parts: that of one process among several.
+    shard (i, n): of each batch, the i-th of n equal parts: that of one process among several. A streamed one decodes no
+    more than that.
     """
     if not isinstance(source.train, Split):
         return _streamed(data, source, seed, shard)
@@ -104,6 +105,7 @@ def batches(data: Data, source: Source, seed: int | None = None, shard: tuple[in
             epoch_order = functools.partial(balanced, seed, labels=split.labels)
             count = len(epoch_order(epoch=0))
         items = functools.partial(_shuffled, epoch_order, count, data.batch_size)
+    items = functools.partial(_part, items, shard)
     return Feed(arrays, items, _fetch, functools.partial(_prepare, data), count, shape)
 
 
@@ -150,6 +152,12 @@ def _once(count: int, batch: int) -> Iterator[dict[str, np.ndarray]]:
     for first in range(0, count, batch):
         index = np.arange(first, first + batch, dtype=np.int32)
         yield {"index": np.minimum(index, count - 1), "valid": index < count}
+
+
+def _part(items: Callable, shard: tuple[int, int], start: int) -> Iterator[dict[str, np.ndarray]]:
+    part, parts = shard
+    rows = lambda x: x[part * len(x) // parts : (part + 1) * len(x) // parts]
+    return ({name: rows(x) for name, x in item.items()} for item in items(start)) if parts > 1 else items(start)
 
 
 def _fetch(arrays: Any, item: dict[str, jax.Array]) -> Batch:

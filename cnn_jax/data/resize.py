@@ -50,6 +50,10 @@ def resize(source: Source, out: Path, shorter_side: int, quality: int = 95) -> d
         except images.BadImage as error:
             return images_of.name(i), str(error)
 
+    if wrong := [name for name in source.class_names if os.path.basename(name) != name or name in (".", "..")]:
+        raise UserError(
+            f"class {wrong[0]!r}: is to be a folder in {out}, so without slashes: rename it in the data set"
+        )
     bad: dict[str, str] = {}
     cv2.setNumThreads(0)  # a thread an image; one is too little to share
     with ThreadPoolExecutor(os.cpu_count()) as pool, tqdm(total=len(jobs), unit="image", disable=None) as bar:

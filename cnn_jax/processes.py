@@ -1,0 +1,115 @@
+"""Several processes that train a run together, each on its own devices: how they start, and how they end together.
+
+Each executes the same program. The first one, process 0, writes what is written of a run but its checkpoints, which
+are written by all.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from typing import NoReturn
+
+from cnn_jax.config import STOPPED, UserError
+
+HEARTBEAT = 30  # seconds without a sign of life, after which a process is held for dead, and the others end
+CONNECT = 300  # seconds in which all are to be there
+# What launchers set for each process they start, which JAX reads too: Slurm's srun, Open MPI, TPU slices in Kubernetes.
+COUNTS = {"SLURM_STEP_NUM_TASKS": int, "OMPI_COMM_WORLD_SIZE": int, "TPU_WORKER_HOSTNAMES": lambda s: len(s.split(","))}
+
+
+def launched() -> bool:
+    """Whether a launcher started several processes of this program, and told each about the others."""
+    with contextlib.suppress(ValueError):
+        return any(count(os.environ[name]) > 1 for name, count in COUNTS.items() if name in os.environ)
+    return False
+
+
+def start(coordinator: str | None, process_id: int | None, num_processes: int | None) -> None:
+    """Joins the other processes, if there are any, before JAX looks for devices; raises UserError.
+
+    coordinator: host:port of process 0, or 'auto': JAX asks its launcher, or its TPU slice. Nothing given: so it
+    does where a launcher started several.
+    """
+    given = (coordinator, num_processes, process_id)  # in the order of JAX
+    if num_processes == 1 or (given == (None, None, None) and not launched()):
+        return
+    if coordinator in (None, "auto"):
+        given = (None, None, None)
+    elif None in given:
+        raise UserError(f"--coordinator={coordinator}: wants --process_id and --num_processes too, or says auto")
+    elif not coordinator.rpartition(":")[2].isdigit():
+        raise UserError(f"--coordinator={coordinator}: wants process 0's host:port, for example 10.0.0.2:1234")
+    elif not 0 <= process_id < num_processes:
+        raise UserError(f"--process_id={process_id}: is not one of 0 to {num_processes - 1}")
+    _guarded()
+    import jax
+
+    try:
+        jax.distributed.initialize(*given, heartbeat_timeout_seconds=HEARTBEAT, initialization_timeout=CONNECT)
+    except Exception as e:  # JAX raises whatever its service raised
+        why = str(e).strip().partition("\n")[0][:200]
+        print(f"launch.py: the processes of this run did not find one another ({why}): start each of them with the"
+              " same --coordinator, which all can reach", file=sys.stderr, flush=True)  # fmt: skip
+        os._exit(2)
+
+
+def _guarded() -> None:
+    """Goes on in a child, whose end this process waits for, and tells in a line.
+
+    JAX ends a process whose peer has died by aborting it, out of Python's reach. Signals are passed on; a child whose
+    parent was killed ends too.
+    """
+    reads, writes = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(writes)
+        os.setpgid(0, 0)  # or Ctrl-C would reach it twice
+        threading.Thread(target=lambda: os.read(reads, 1) or os._exit(STOPPED), daemon=True).start()
+        return
+    os.close(reads)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: os.kill(child, number))
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if code == -signal.SIGABRT:
+        print("launch.py: another process of this run has ended, and so this one does; the log of the one that ended"
+              " first says why. Started again, all continue from the last checkpoint", file=sys.stderr)  # fmt: skip
+        code = STOPPED
+    sys.stderr.flush()
+    os._exit(code if code >= 0 else 128 - code)
+
+
+def several() -> bool:
+    """Whether this process is one of several; raises UserError where they have not joined."""
+    import jax
+
+    if (many := jax.process_count()) > 1 and not jax.distributed.is_initialized():
+        raise UserError(f"this host is one of {many} of a TPU slice: start this on all of them with --coordinator=auto")
+    return many > 1
+
+
+def first() -> bool:
+    """Whether this is process 0, or the only one."""
+    import jax
+
+    return jax.process_index() == 0
+
+
+def meet(where: str) -> None:
+    """Waits until all processes are there."""
+    if several():
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(where)
+
+
+def leave(code: int) -> NoReturn:
+    """Ends this process with the exit code: at once if it is one of several, which else would wait for one another."""
+    jax = sys.modules.get("jax")
+    if jax and jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

@@ -1,0 +1,59 @@
+"""A checkpoint is of no number of devices: what 8 wrote goes on on 1, 2 and 4, under jit and pmap."""
+
+import itertools
+from dataclasses import replace
+
+import faults_child
+import jax
+import numpy as np
+import pytest
+
+from cnn_jax import checkpoint, train
+
+# Statistics over groups, which are the same whatever the hardware; no dropout, whose masks under pmap are not jit's.
+RUN = faults_child.STREAMED
+RUN = replace(RUN, data=replace(RUN.data, workers=0), model=replace(RUN.model, bn_group=4))
+
+
+def built(devices, parallel):
+    run = replace(RUN, train=replace(RUN.train, parallel=parallel))
+    return train.build(run, devices=jax.devices()[:devices])
+
+
+def trained(parts, state, steps):
+    for item in itertools.islice(parts.items(int(state.step)), steps):
+        state = parts.train_step(state, parts.arrays, item)
+    return state
+
+
+@pytest.fixture(scope="module", params=["jit", "pmap"])
+def eight(request, tmp_path_factory):
+    """A folder with the checkpoint of step 3 that 8 devices wrote, and the state that they come to at step 6."""
+    folder, parts = tmp_path_factory.mktemp(request.param), built(8, request.param)
+    state = trained(parts, parts.state, 3)
+    with checkpoint.opened(folder) as saved:
+        checkpoint.save(saved, state, None)
+    return folder, jax.device_get(trained(parts, state, 3))
+
+
+@pytest.mark.parametrize(
+    "devices, parallel", [(1, "jit"), (2, "jit"), (4, "jit"), (4, "pmap"), (8, "jit"), (8, "pmap")]
+)
+def test_it_goes_on_on_other_devices(eight, devices, parallel):
+    folder, expected = eight
+    parts = built(devices, parallel)
+    with checkpoint.opened(folder) as saved:
+        state = checkpoint.restore(saved, parts.state)
+    assert int(state.step) == 3 and len(jax.tree.leaves(state.params)[0].devices()) == devices
+    found = jax.device_get(trained(parts, state, 3))
+    assert found.step == expected.step == 6
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4)
+    jax.tree.map(close, found, expected)
+
+
+def test_what_eight_devices_trained_is_read_where_there_are_fewer(eight, monkeypatch):
+    folder, _ = eight
+    gone = jax.local_devices()[:1]
+    monkeypatch.setattr(jax, "local_devices", lambda *a, **k: gone)
+    params, _, step = checkpoint.trained(folder)
+    assert step == 3 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))

@@ -1,0 +1,141 @@
+"""Two processes of four devices each train to what one of eight does; one dies, and both continue exactly."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import faults
+import numpy as np
+import pytest
+
+from cnn_jax import data, processes
+from cnn_jax.config import Data, UserError
+
+ROOT = Path(__file__).parents[1]
+
+
+def start(run, workdir, devices, **env):
+    """The run in as many processes as there are entries in devices, that many devices each."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    started = []
+    for i, count in enumerate(devices):
+        joined = {"COORDINATOR": f"localhost:{port}", "PROCESS": str(i)} if len(devices) > 1 else {}
+        flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
+        started.append(faults.start(run, workdir, **flags, **joined, **env))
+    return started
+
+
+def end(started, seconds=200):
+    """Exit codes, and what was printed."""
+    printed = [process.communicate(timeout=seconds)[0] for process in started]
+    return [process.returncode for process in started], printed
+
+
+@pytest.mark.parametrize("run, steps", [("resident", "100"), ("streamed", "60")])
+def test_two_processes_are_one_and_continue_exactly(run, steps, tmp_path):
+    whole, alone, cut = (tmp_path / name for name in ("whole", "alone", "cut"))
+    codes, printed = end(start(run, whole, (4, 4), STEPS=steps))
+    assert codes == [0, 0], printed
+    state, events = faults.outcome(whole)
+    written = {path.name for path in (whole / "net/seed0/checkpoints").glob("*/state/ocdbt.process_*")}
+    assert written == {"ocdbt.process_0", "ocdbt.process_1"}
+
+    codes, printed = end(start(run, alone, (8,), STEPS=steps))
+    assert codes == [0], printed
+    alone_state, alone_events = faults.outcome(alone)
+    assert [(e["event"], e["step"]) for e in events] == [(e["event"], e["step"]) for e in alone_events]
+    for a, b in zip(events, alone_events, strict=True):
+        assert a.get("loss", 0) == pytest.approx(b.get("loss", 0), rel=2e-3)
+    for a, b in zip(state, alone_state, strict=True):
+        np.testing.assert_allclose(np.frombuffer(a, np.float32), np.frombuffer(b, np.float32), rtol=2e-2, atol=2e-3)
+
+    started = start(run, cut, (4, 4), STEPS=steps)
+    while not (cut / "net/seed0/checkpoints/40").exists():
+        time.sleep(0.02)
+        assert all(process.poll() is None for process in started)
+    started[1].send_signal(signal.SIGKILL)
+    killed = time.monotonic()
+    codes, (printed, _) = end(started)
+    assert time.monotonic() - killed < 60
+    assert codes == [75, -signal.SIGKILL] and "another process of this run has ended" in printed
+    codes, printed = end(start(run, cut, (4, 4), STEPS=steps))
+    assert codes == [0, 0], printed
+    assert faults.outcome(cut) == (state, events)
+
+
+def test_a_signal_to_one_stops_all_after_the_same_step(tmp_path):
+    started = start("resident", tmp_path, (4, 4))
+    while not (tmp_path / "net/seed0/checkpoints/20").exists():
+        time.sleep(0.02)
+    started[1].send_signal(signal.SIGTERM)
+    codes, printed = end(started, 30)
+    assert codes == [75, 75]
+    said = {line for text in printed for line in text.splitlines() if "is saved" in line}
+    assert len(said) == 1 and "stopped by SIGTERM at step" in said.pop()
+
+
+def test_each_process_reads_its_rows_alone():
+    config = Data(name="fake", batch_size=16, pad=0, shorter_side=(12, 16), crop=12)
+    source = data.splits(config)
+    read = []
+
+    class Counted(type(source.train)):
+        def element(self, index):
+            read.append(index)
+            return source.train.element(index)
+
+    counted = Counted.__new__(Counted)
+    counted.__dict__.update(vars(source.train))
+    from cnn_jax.data import stream
+
+    whole = stream.Batches(config, source.train, 0)[3]
+    halves = [stream.Batches(config, counted, 0, (part, 2))[3] for part in (0, 1)]
+    assert read == [int(i) for half in halves for i in half["index"]] == whole["index"].tolist()
+    for name, x in whole.items():
+        np.testing.assert_array_equal(np.concatenate([half[name] for half in halves]), x)
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        (("localhost:1", None, 2), "wants --process_id and --num_processes too"),
+        (("localhost", 0, 2), "wants process 0's host:port"),
+        (("localhost:1", 2, 2), "--process_id=2: is not one of 0 to 1"),
+    ],
+)
+def test_what_does_not_go_together_is_told(given, said):
+    with pytest.raises(UserError, match=said):
+        processes.start(*given)
+
+
+@pytest.mark.parametrize(
+    "env, several",
+    [
+        ({}, False),
+        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2"}, False),  # a shell in an allocation, not a task of srun
+        ({"SLURM_STEP_NUM_TASKS": "2"}, True),
+        ({"SLURM_STEP_NUM_TASKS": "1"}, False),
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
+    ],
+)
+def test_launchers_are_noticed(monkeypatch, env, several):
+    for name in processes.COUNTS:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    assert processes.launched() == several
+
+
+def test_alone_it_does_nothing(monkeypatch):
+    for name in processes.COUNTS:
+        monkeypatch.delenv(name, raising=False)
+    code = "from cnn_jax import processes; processes.start(None, None, None); import sys; print('jax' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=os.environ)
+    assert found.stdout == "False\n"
