@@ -3,6 +3,7 @@
 import itertools
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -80,6 +81,38 @@ def test_a_feed_starts_anywhere_and_the_number_of_workers_changes_nothing(folder
         same(some(feed(config(folder, workers=workers)).items(start), 7 - start), whole[start:])
     assert not multiprocessing.active_children()
     assert not np.array_equal(whole[0]["image"], some(feed(config(folder), seed=1).items(0), 1)[0]["image"])
+
+
+# Python's multiprocessing may warn while it is collected.
+unraisable = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@unraisable
+def test_workers_that_are_killed_are_replaced(folder, capfd):
+    expected, items, found = some(feed(config(folder)).items(0), 12), feed(config(folder, workers=2)).items(0), []
+    for number in range(12):
+        if number in (2, 7):
+            for worker in multiprocessing.active_children():
+                worker.kill()
+        found.append(next(items))
+    items.close()
+    same(found, expected)
+    assert capfd.readouterr().err.count("was killed: all are started anew") == 2
+
+
+@unraisable
+def test_workers_that_die_again_and_again_are_told():
+    with pytest.raises(UserError, match="were killed 3 times: .* --set data.workers=1"):
+        next(stream.ahead_of(os._exit, range(1, 9), 2))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_file_that_vanished_is_named(folder, tmp_path, workers):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    items = feed(config(tmp_path, workers=workers, mean="none")).items(0)
+    (tmp_path / "a/3.png").unlink()
+    with pytest.raises(UserError, match=f"{tmp_path}/a/3.png: No such file .*; remove it, or go on"):
+        some(items, 6)
 
 
 def test_parts_of_processes_make_up_the_batch(folder):

@@ -6,6 +6,7 @@ A batch is a pure function of its number: neither the number of workers nor wher
 import atexit
 import collections
 import functools
+import gc
 import itertools
 import os
 import signal
@@ -30,6 +31,7 @@ BUCKET = 64  # whole images are padded to multiples of so many pixels
 SHARED = 2**16  # bytes of an array that comes from a worker in shared memory; a smaller one is sent
 ENDLESS = 2**40
 AHEAD = 2  # batches that wait in each worker
+DEATHS = 3
 
 
 def check(data: Data) -> None:
@@ -167,10 +169,36 @@ def items(batches: Batches, start: int) -> Iterator[dict[str, np.ndarray]]:
 
 
 def ahead_of(function: Callable[[int], dict], numbers: range, workers: int) -> Iterator[dict]:
-    """function(n), a dict, of each number in order, computed ahead by processes or, of 0, by a thread a core."""
-    going = _ahead_of(function, numbers, workers)
+    """function(n), a dict, of each number in order, computed ahead by processes or, of 0, by a thread a core.
+
+    Processes that are killed are replaced; raises UserError where that happens DEATHS times without an item between.
+    """
+    going = (_replaced if workers else _ahead_of)(function, numbers, workers)
     _going.add(going)
     return going
+
+
+def _replaced(function: Callable[[int], dict], numbers: range, workers: int) -> Iterator[dict]:
+    deaths = 0
+    while True:
+        going = _ahead_of(function, numbers, workers)
+        try:
+            for found in going:
+                yield found
+                numbers, deaths = numbers[1:], 0
+            return
+        except RuntimeError as error:
+            if "terminated unexpectedly" not in str(error):  # Grain's words
+                raise
+            if (deaths := deaths + 1) == DEATHS:
+                raise UserError(
+                    f"the processes that decode were killed {DEATHS} times: where memory is short, fewer may do:"
+                    f" --set data.workers={workers // 2}"
+                ) from None
+            print("a process that decodes was killed: all are started anew", file=sys.stderr, flush=True)
+            gc.collect()  # what is left of them, before it is collected in the middle of starting others
+        finally:
+            going.close()
 
 
 _going: weakref.WeakSet = weakref.WeakSet()
