@@ -101,8 +101,8 @@ def opened(
     kept = [e for e in events(folder) if e["step"] < step or (e["step"] == step and e["event"] in last)]
     write_whole(folder / "metrics.jsonl", "".join(json.dumps(e) + "\n" for e in kept))
     starts = folder / "starts.jsonl"
-    before = starts.read_text() if starts.exists() else ""
-    write_whole(starts, before + json.dumps({"step": step, **surroundings()}) + "\n")
+    launches = starts.read_text() if starts.exists() else ""
+    write_whole(starts, launches + json.dumps({"step": step, **surroundings()}) + "\n")
     board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
     label = f"{experiment.name} seed {experiment.seed}"
     bar = tqdm.tqdm(total=experiment.train.steps, initial=step, desc=label, unit="step", disable=None)
@@ -113,6 +113,7 @@ def opened(
             fields["wall_s"] = round(before + time.perf_counter() - began, 3)
             lines.write(json.dumps({"event": event, **fields}) + "\n")
             lines.flush()
+            os.fsync(lines.fileno())  # before a checkpoint that is later than the line
             for name in [n for n in fields if n not in ("step", "epoch", "wall_s") and fields[n] is not None]:
                 board.add_scalar(f"{event}/{name}", fields[name], fields["step"])
             if event in ("eval", "nan"):

@@ -104,9 +104,9 @@ def undigested(workdir: Path) -> None:
 
 
 def torn(workdir: Path) -> None:
-    """The last line of the metrics is half written."""
-    path = workdir / "net/seed0/metrics.jsonl"
-    os.truncate(path, path.stat().st_size - 20)
+    """A line of the metrics is half written: one after the newest checkpoint, before which lines are synchronised."""
+    with open(workdir / "net/seed0/metrics.jsonl", "a") as lines:
+        lines.write('{"event": "train", "step": 15')
 
 
 DAMAGES: dict[str, Callable[[Path], None]] = {
@@ -141,6 +141,7 @@ def main() -> int:
         row = table.setdefault(fault, [0, 0])
         row[0] += 1
         row[1] += survived
+        print(f"{time.monotonic() - began:4.0f} s  {fault}: {'survived' if survived else 'LOST'}", file=sys.stderr)
 
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
@@ -188,13 +189,18 @@ def main() -> int:
                 count("disk full", told and outcome(disk / "run") == whole["resident"])
             else:
                 print("a full disk was not tried: mounting one wants root")
-        first = start("resident", root / "twice")
-        time.sleep(0.7 * takes["resident"])
-        second = start("resident", root / "twice")
+        first = start("resident", root / "twice", STEPS="100000")
+        while not (root / "twice/net/seed0/checkpoints/20").exists():
+            time.sleep(0.1)
+        second = start("resident", root / "twice", STEPS="100000")
         printed, _ = second.communicate(timeout=60)
         refused = second.returncode == 2 and f"in use by process {first.pid}" in printed
-        first.communicate(timeout=300)
-        count("a second launch", refused and outcome(root / "twice") == whole["resident"])
+        count("a second launch", refused and first.poll() is None)
+        first.kill()
+        first.communicate()
+        third = start("resident", root / "twice", STEPS="100000", STOP_AT="40")
+        third.communicate(timeout=60)
+        count("a dead one's lock", third.returncode == 75)
 
     print(f"{'injected':<34} {'times':>5} {'survived':>9}")
     for fault, (times, survived) in table.items():

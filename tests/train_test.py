@@ -8,6 +8,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from tensorboardX.proto import event_pb2
 
 from cnn_jax import checkpoint, log, mesh, models, train
 from cnn_jax.config import Data, Experiment, Model, Optim, Train, UserError, from_json
@@ -88,12 +89,33 @@ def cut_at(cut, run, workdir, monkeypatch):
     monkeypatch.setattr(train, "build", build)
 
 
-@pytest.mark.parametrize("cut", [1, 3, 7, 11])
+def curves(workdir):
+    """{tag: {step: value}} as TensorBoard draws them: a file that starts at a step ends what earlier ones say of it."""
+    found = {}
+    for path in sorted((workdir / "net/seed0/tensorboard").glob("events*")):
+        content, at = path.read_bytes(), 0
+        while at < len(content):  # records of a length, its checksum, an event, its checksum
+            size = int.from_bytes(content[at : at + 8], "little")
+            event = event_pb2.Event.FromString(content[at + 12 : at + 12 + size])
+            at += size + 16
+            if event.session_log.status == event_pb2.SessionLog.START:
+                found = {tag: {k: v for k, v in curve.items() if k < event.step} for tag, curve in found.items()}
+            for value in event.summary.value:
+                curve = found.setdefault(value.tag, {})
+                assert event.step not in curve, f"{value.tag} has step {event.step} twice"
+                curve[event.step] = value.simple_value
+    return found
+
+
+@pytest.mark.parametrize("cut", [1, 3, 5, 7, 11])  # at 5 a line is later than the checkpoint
 def test_a_run_cut_at_any_step_and_continued_is_bit_identical(cut, whole, tmp_path, monkeypatch):
     workdir, _ = whole
     cut_at(cut, RUN, tmp_path, monkeypatch)
     train.run(RUN, tmp_path)
     assert lines(tmp_path) == lines(workdir)
+    drawn, expected = curves(tmp_path), curves(workdir)
+    assert drawn.keys() == expected.keys() and drawn["train/loss"] == expected["train/loss"]
+    assert all(drawn[tag].keys() == expected[tag].keys() for tag in expected)
     continued, straight = final(tmp_path), final(workdir)
     assert jax.tree.structure(continued) == jax.tree.structure(straight)
     for a, b in zip(jax.tree.leaves(continued), jax.tree.leaves(straight), strict=True):
