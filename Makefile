@@ -1,6 +1,6 @@
-# make demo | make test | make test-slow | make test-faults | make tpu-check | make lint | make bench: each sets up what it
-# needs, once.
-.PHONY: setup demo test test-slow test-faults tpu-check lint bench clean
+# make demo | make test | make test-slow | make test-all | make test-faults | make tpu-check | make lint | make bench: each
+# sets up what it needs, once.
+.PHONY: setup demo test test-slow test-all test-faults tpu-check lint bench clean
 VENV := .venv
 PY := $(VENV)/bin/python
 # The first interpreter that answers; another one: make setup PYTHON=/path/to/python3
@@ -24,7 +24,13 @@ test: setup
 test-slow: setup
 	$(PY) -m pytest -m slow
 
-# Kills and damages real runs, about five minutes on 2 cores; KILLS=100 for longer.
+# On Python 3.11 and 3.12, each with the newest JAX that it gets, in an environment of its own. Elsewhere than on PATH:
+# make test-all PYTHONS='/path/to/python3.11 /path/to/python3.12'
+PYTHONS := python3.11 python3.12
+test-all:
+	for python in $(PYTHONS); do $(MAKE) test VENV=.venv-$$(basename $$python) PYTHON=$$python || exit; done
+
+# Kills and damages real runs, about ten minutes on 2 cores; KILLS=100 for longer.
 KILLS := 30
 test-faults: setup
 	$(PY) tests/faults.py --kills=$(KILLS)
@@ -50,10 +56,11 @@ bench: setup
 	$(BENCH) benchmarks.epoch --json=$(RESULTS)
 	$(BENCH) benchmarks.evaluate --json=$(RESULTS)
 	$(BENCH) benchmarks.batches --json=$(RESULTS)
+	$(BENCH) benchmarks.checkpoints --json=$(RESULTS)
 	$(BENCH) benchmarks.seeds --nets=mlp,lenet5_modern --json=$(RESULTS)
 	$(BENCH) benchmarks.startup --repeats=3 --json=$(RESULTS)
 	$(BENCH) benchmarks.scaling --json=$(RESULTS)
 	@echo; $(PY) -m benchmarks.table $(RESULTS)
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-* .pytest_cache .ruff_cache

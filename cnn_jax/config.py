@@ -31,7 +31,7 @@ class Data:
 
     name: str = "digits"  # a name of cnn_jax.data.SOURCES, folder:PATH, or a prepared TFDS set
     dir: str = ""  # where prepared TFDS folders lie; empty: TFDS's own rule
-    holdout: int = 0  # the last N training images are held out and evaluated instead of the test set
+    holdout: int = 0  # N training images are held out and evaluated instead of the test set
     batch_size: int = 128  # images a step over all devices
     eval_batch_size: int = 500
     mean: str = "pixel"  # what is subtracted: pixel (an image of means) | channel | none

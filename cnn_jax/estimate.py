@@ -7,8 +7,9 @@ import time
 import jax
 import numpy as np
 
-from cnn_jax import data, models, summary, train
+from cnn_jax import data, models, summary, train, views
 from cnn_jax.config import Data, Experiment, Model
+from cnn_jax.data import stream
 
 
 def lines(experiment: Experiment) -> list[str]:
@@ -19,7 +20,13 @@ def lines(experiment: Experiment) -> list[str]:
     model = models.create(options.pop("name"), classes, **options)
     adds = summary.multiply_adds(model, shape)
     seconds = steps * batch * 3 * adds / training_rate()  # forward, and backward to inputs and to weights
-    tests = [f"then tested by: {' '.join(experiment.tests)}"] if experiment.tests else []
+    tests = []
+    if experiment.tests:
+        passes = forward_passes(experiment)
+        tests = [
+            f"then tested by: {' '.join(experiment.tests)}: the work of {passes:,.0f} forward passes of a crop for each"
+            f" image, {spell(1000 * passes * adds / training_rate())} for 1,000 images"
+        ]
     return [
         f"parameters: {summary.parameters(model, shape):,}",
         f"multiply-adds: {adds:,} an image of {'x'.join(map(str, shape))}",
@@ -28,6 +35,23 @@ def lines(experiment: Experiment) -> list[str]:
         " at the speed at which ResNet-20 trains here",
         *tests,
     ]
+
+
+def forward_passes(experiment: Experiment) -> float:
+    """What all tests of a run cost for an image of 4:3, in forward passes of one crop; what tests share counts once."""
+    crop = experiment.data.crop
+    parsed = (views.parse(text if "@" in text else f"{text}@{stream.test_side(experiment.data)}", crop)
+              for text in experiment.tests)  # fmt: skip
+    scored = {(kind, side) for kinds, sides in parsed for kind in kinds for side in sides}
+    mirrors = 2 if experiment.data.flip else 1
+    return sum(_passes(kind, (side, side * 4 // 3), crop, mirrors) for kind, side in scored)
+
+
+def _passes(kind: str, size: tuple[int, int], crop: int, mirrors: int) -> float:
+    if kind == "dense":
+        return mirrors * size[0] * size[1] / crop**2
+    squares = len(views.squares(size)) if kind == "googlenet144" else 0
+    return (1 if kind == "single" else mirrors) * (len(views.PLACES[kind](size, crop)) + squares)
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """launch.py as a user calls it: what it prints, exits with, and leaves; a run killed with kill -9 goes on."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cnn_jax import data, estimate, models
-from cnn_jax.config import from_json
+from cnn_jax.config import Data, Experiment, from_json
 from experiments import COSTS, STUDIES
 
 ROOT = Path(__file__).parent.parent
@@ -203,6 +204,16 @@ def test_the_cost_is_the_multiply_adds_of_all_steps_at_the_machine_s_rate(monkey
     assert "72 days" in told  # 64,000 x 128 x 3 x 252,887,680 at 1e9 a second
 
 
+def test_the_cost_of_tests_is_that_of_their_views():
+    """By hand, on 4:3: 1 + 10 + 50 + 36 crops, and dense 2 x 224 x 298 / 224^2; a kind at a side is scored once."""
+    each = ("single@256", "ten_crop@256", "grid@256", "googlenet144@256", "dense@224", "dense+single@224")
+    full_size = Data(name="imagenet2012", shorter_side=(256,), crop=224)
+    passes = estimate.forward_passes(Experiment(data=full_size, tests=each))
+    assert passes == pytest.approx(1 + 10 + 50 + 36 + 2 * 298 / 224 + 1)
+    unmirrored = estimate.forward_passes(Experiment(data=dataclasses.replace(full_size, flip=False), tests=each))
+    assert unmirrored == pytest.approx(1 + 5 + 25 + 18 + 298 / 224 + 1)
+
+
 def killed_in_the_middle(words, workdir, step):
     """Launches and sends SIGKILL once a line of a later step than `step` is in the log."""
     alone = os.environ | {"XLA_FLAGS": ""}
@@ -228,3 +239,12 @@ def test_a_run_killed_with_kill_9_goes_on_from_its_last_checkpoint(tmp_path):
     assert starts[0] == 0 and 10 <= starts[1] < 60 and starts[1] % 5 == 0
     events = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [e["step"] for e in events if e["event"] == "train"] == list(range(5, 65, 5))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("study", ["vgg_scale_jitter", "lrn", "ten_crop"])
+def test_the_studies_of_full_size_images_go_from_end_to_end(study, tmp_path):
+    done = launch(f"--experiment={study}", "--preset=smoke", "--workdir=here", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "runs finished" in done.stdout and (tmp_path / "here/report.html").exists()
+    assert list((tmp_path / "here").glob("*/seed0/tests/*.json")) and (tmp_path / "here/crops.png").exists()
