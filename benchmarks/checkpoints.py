@@ -27,10 +27,12 @@ def main(argv: list[str]) -> None:
         sys.exit(f"checkpoints.py: {argv[1]}: takes flags only")
     import jax
     import numpy as np
+    from absl import logging
 
     from cnn_jax import checkpoint, digest, log, models, optim, step
     from cnn_jax.config import Optim
 
+    logging.set_verbosity(logging.WARNING)  # of the libraries, as a launch does
     model, image = models.create("resnet50", 1000), np.zeros((1, 64, 64, 3), np.float32)  # of any size: the same state
     make = jax.jit(lambda key: step.init_state(model, optim.transformation(Optim()), key, image))
     state = jax.block_until_ready(make(jax.random.key(0)))
@@ -61,10 +63,8 @@ def main(argv: list[str]) -> None:
     for what, seconds in middle.items():
         goal = f"{GOALS[what]} {'met' if seconds <= GOALS[what] else 'not met'}" if what in GOALS else ""
         lines.append((what, f"{seconds:.3f}", f"{seconds / middle['numpy.savez']:.2f}", goal))
-    print(f"{FLAGS.net}, {size / 1e6:.0f} MB\n{aligned(lines)}")
-    tell(
-        {"benchmark": "checkpoints", "net": FLAGS.net, "bytes": size, "seconds_of_100_mb": middle} | log.surroundings()
-    )
+    print(f"ResNet-50, {size / 1e6:.0f} MB\n{aligned(lines)}")
+    tell({"benchmark": "checkpoints", "bytes": size, "seconds_of_100_mb": middle} | log.surroundings())
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ import contextlib
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ def wait(checkpoints: ocp.CheckpointManager) -> None:
     """Waits for what is being saved; raises UserError where that cannot be."""
     with _told(checkpoints):
         checkpoints.wait_until_finished()
+        _digested(checkpoints)
 
 
 @contextlib.contextmanager
@@ -81,18 +83,33 @@ def newest(folder: Path) -> int:
 
 def save(checkpoints: ocp.CheckpointManager, state: State, error: float | None) -> None:
     """Starts saving the state under its step, with the evaluation's error (0 to 1); None: not evaluated here."""
-    step, sums = int(state.step), digest.of(state)
+    step = int(state.step)
     if step in checkpoints.all_steps():  # saved when it was stopped before its evaluation, which it has seen now
         checkpoints.delete(step)
     metrics = {"error": math.inf if error is None else error}  # what was not evaluated is never the best
     with _told(checkpoints):
+        _digested(checkpoints)
         checkpoints.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)), metrics=metrics)
-        if not processes.first():
-            sums()  # the sums are all processes' work
-            return
-        path = _digests(checkpoints)
-        kept = {k: v for k, v in _read(path).items() if int(k) in checkpoints.all_steps()}
-        write_whole(path, json.dumps(kept | {str(step): sums()}) + "\n")
+        kept = {str(k) for k in checkpoints.all_steps()}
+        # Begun only now, or it would hold up the copying that training waits for.
+        _DIGESTING[checkpoints.directory] = _POOL.submit(_write, _digests(checkpoints), kept, step, digest.of(state))
+
+
+# Checksums are awaited and written beside the training; a state whose own were never written counts as broken.
+_POOL = ThreadPoolExecutor(1)
+_DIGESTING: dict[Path, Future] = {}
+
+
+def _digested(checkpoints: ocp.CheckpointManager) -> None:
+    if writing := _DIGESTING.pop(checkpoints.directory, None):
+        writing.result()
+
+
+def _write(path: Path, kept: set[str], step: int, sums: Callable[[], dict[str, int]]) -> None:
+    found = {str(step): sums()}  # of several processes all sum up, and the first one writes
+    if processes.first():
+        there = {k: v for k, v in _read(path).items() if k in kept}
+        write_whole(path, json.dumps(there | found) + "\n")
 
 
 def evaluated(checkpoints: ocp.CheckpointManager, step: int) -> bool:
