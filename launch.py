@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,9 @@ def main(argv: list[str]) -> None:
             raise UserError(f"{argv[1]}: flags begin with --, see --help")
         if FLAGS.topology is not None and not FLAGS.plan:
             raise UserError(f"--topology={FLAGS.topology}: only with --plan, which compiles for it")
+        others = [mode for mode in ("list", "summary", "evaluate", "report", "dry_run", "plan") if FLAGS[mode].value]
+        if others and FLAGS.coordinator:
+            raise UserError(f"--coordinator={FLAGS.coordinator}: several processes train; --{others[0]} is one's work")
         if FLAGS.list:
             list_studies()
         elif FLAGS.summary is not None:
@@ -123,6 +127,9 @@ def main(argv: list[str]) -> None:
     except StoppedError as e:
         print(f"launch.py: {e}", file=sys.stderr)
         sys.exit(STOPPED)
+    except Exception:
+        traceback.print_exc()
+        processes.leave(1)
     except KeyboardInterrupt:
         print("\nlaunch.py: stopped; the same command continues from the last checkpoint", file=sys.stderr)
         sys.exit(130)
@@ -252,6 +259,8 @@ def train(whole: Study) -> None:
         try:
             found = training.run_seeds(run, seeds, folder, FLAGS.profile)
         except UserError as e:
+            if processes.several():  # it may be this one's alone, and the others wait for it in the same run
+                raise
             found = dict.fromkeys(seeds, e)
         took = f"{time.perf_counter() - began:.0f} s" + (f", {size} together" if FLAGS.together else "")
         for number, (seed, end) in enumerate(found.items(), start=start + 1):

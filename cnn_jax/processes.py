@@ -33,12 +33,13 @@ def start(coordinator: str | None, process_id: int | None, num_processes: int | 
     does where a launcher started several.
     """
     given = (coordinator, num_processes, process_id)  # in the order of JAX
-    if num_processes == 1 or (given == (None, None, None) and not launched()):
+    alone = (None, None, None)
+    if num_processes == 1 or (given == alone and not launched()):
         return
-    if coordinator in (None, "auto"):
-        given = (None, None, None)
+    if given == alone or coordinator == "auto":
+        given = alone
     elif None in given:
-        raise UserError(f"--coordinator={coordinator}: wants --process_id and --num_processes too, or says auto")
+        raise UserError("--coordinator, --process_id and --num_processes go together, but for --coordinator=auto")
     elif not coordinator.rpartition(":")[2].isdigit():
         raise UserError(f"--coordinator={coordinator}: wants process 0's host:port, for example 10.0.0.2:1234")
     elif not 0 <= process_id < num_processes:
@@ -58,8 +59,8 @@ def start(coordinator: str | None, process_id: int | None, num_processes: int | 
 def _guarded() -> None:
     """Goes on in a child, whose end this process waits for, and tells in a line.
 
-    JAX ends a process whose peer has died by aborting it, out of Python's reach. Signals are passed on; a child whose
-    parent was killed ends too.
+    JAX ends a process whose peer has died by aborting it, out of Python's reach. A signal is passed on, a second one
+    ends the child at once; a child whose parent was killed ends too.
     """
     reads, writes = os.pipe()
     child = os.fork()
@@ -69,10 +70,18 @@ def _guarded() -> None:
         threading.Thread(target=lambda: os.read(reads, 1) or os._exit(STOPPED), daemon=True).start()
         return
     os.close(reads)
+    signals = []
+
+    def passed(number: int, _: object) -> None:
+        os.kill(child, signal.SIGKILL if signals else number)
+        signals.append(number)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: os.kill(child, number))
+        signal.signal(number, passed)
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
+    if code == -signal.SIGKILL and len(signals) > 1:
+        code = STOPPED
     if code == -signal.SIGABRT:
         print("launch.py: another process of this run has ended, and so this one does; the log of the one that ended"
               " first says why. Started again, all continue from the last checkpoint", file=sys.stderr)  # fmt: skip

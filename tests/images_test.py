@@ -97,6 +97,14 @@ def test_one_pixel_and_twenty_million():
     assert np.abs(found.astype(int) - [200, 100, 50]).max() < 4
 
 
+def test_damage_inside_is_doubted():
+    assert images.doubt(JPEG) == images.doubt(encoded(Image.fromarray(RGB))) == ""
+    assert images.doubt(encoded(Image.fromarray(RGB).convert("CMYK"), "JPEG")) == ""
+    torn = JPEG[: len(JPEG) // 2] + JPEG[-200:]
+    assert images.cut(torn, lambda _: geometry.Box(0, 0, 64, 64), (64, 64)).shape == (64, 64, 3)
+    assert "Corrupt JPEG data" in images.doubt(torn)
+
+
 JPEG = encoded(Image.fromarray(np.uint8(np.random.default_rng(0).integers(0, 256, (64, 64, 3)))), "JPEG")
 
 

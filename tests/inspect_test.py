@@ -36,6 +36,7 @@ def test_the_report_counts_measures_and_names_what_cannot_be_read(folder, tmp_pa
     assert f"mean {level:.1f}  {level + 10:.1f}  {level + 20:.1f}" in report
     assert f"standard deviation {np.std([10] * 4 + [200] * 5):.1f}" in report
     assert "cannot be read: 1\n" in report and f"{folder}/light/notes.txt: is no image" in report
+    assert "may be damaged inside: 0\n" in report
     assert "dark                                  4        1" in report
     assert matplotlib.image.imread(out / "sheet.png").shape[2] == 4 and (out / "classes.png").exists()
 

@@ -12,7 +12,7 @@ import faults
 import numpy as np
 import pytest
 
-from cnn_jax import data, processes
+from cnn_jax import data, lock, processes
 from cnn_jax.config import Data, UserError
 
 ROOT = Path(__file__).parents[1]
@@ -80,6 +80,14 @@ def test_a_signal_to_one_stops_all_after_the_same_step(tmp_path):
     assert len(said) == 1 and "stopped by SIGTERM at step" in said.pop()
 
 
+def test_what_one_alone_cannot_do_ends_all(tmp_path):
+    (tmp_path / "net/seed0").mkdir(parents=True)
+    with lock.held(tmp_path / "net/seed0"):  # which process 0 alone is told
+        codes, printed = end(start("resident", tmp_path, (4, 4)), 60)
+    assert codes == [2, 75] and f"in use by process {os.getpid()}" in printed[0]
+    assert "another process of this run has ended" in printed[1]
+
+
 def test_each_process_reads_its_rows_alone():
     config = Data(name="fake", batch_size=16, pad=0, shorter_side=(12, 16), crop=12)
     source = data.splits(config)
@@ -104,7 +112,8 @@ def test_each_process_reads_its_rows_alone():
 @pytest.mark.parametrize(
     "given, said",
     [
-        (("localhost:1", None, 2), "wants --process_id and --num_processes too"),
+        (("localhost:1", None, 2), "go together"),
+        ((None, 0, 2), "go together"),
         (("localhost", 0, 2), "wants process 0's host:port"),
         (("localhost:1", 2, 2), "--process_id=2: is not one of 0 to 1"),
     ],

@@ -85,6 +85,21 @@ def whole(encoded: bytes, shorter_side: int, channels: int = 3) -> np.ndarray:
     return np.asarray(image).reshape(image.height, image.width, channels)
 
 
+def doubt(encoded: bytes) -> str:
+    """What the decoder says of a JPEG that it can read but for something, such as damage inside; empty: nothing.
+
+    Of sixteen bytes overwritten in the middle it notices about half the cases.
+    """
+    if not _header(encoded).frame:
+        return ""
+    colours = simplejpeg.decode_jpeg_header(encoded, strict=False)[2]
+    try:
+        simplejpeg.decode_jpeg(encoded, "CMYK" if colours in ("CMYK", "YCCK") else "GRAY")
+        return ""
+    except ValueError as error:
+        return str(error)
+
+
 def _header(encoded: bytes) -> Header:
     at = 2 if encoded[:2] == b"\xff\xd8" else len(encoded)
     while encoded[at : at + 1] == b"\xff":  # a JPEG's segments; Pillow takes ten times as long, and reads all others

@@ -1,7 +1,8 @@
 """What a run will see of a data set: python -m cnn_jax.data.inspect --data=folder:PATH --out=DIR.
 
 Writes sheet.png, augmented training images; classes.png and report.txt: images a class, their sizes, mean and standard
-deviation of each channel, and files that cannot be read. Any field of the data is given as --set data.flip=false.
+deviation of each channel, and files that cannot be read or may be damaged. Any field of the data is given as --set
+data.flip=false.
 """
 
 import argparse
@@ -144,6 +145,7 @@ def _look(part: listing.Listing, i: int) -> dict[str, Any]:
         if isinstance(encoded, bytes):
             size = images.size(encoded)
             pixels = images.whole(encoded, min(*size, 256))
+            found["doubt"] = images.doubt(encoded)
         else:
             size, pixels = encoded.shape[:2], encoded
     except (images.BadImage, OSError) as error:
@@ -179,6 +181,9 @@ def _report(settings: Data, rows: dict[str, list], names: tuple[str, ...]) -> It
     yield ""
     yield f"files that cannot be read: {len(bad)}"
     yield from (f"  {row['name']}: {row['why']}" for row in bad)
+    doubtful = [row for part in good.values() for row in part if row.get("doubt")]
+    yield f"files that were read, but may be damaged inside: {len(doubtful)}"
+    yield from (f"  {row['name']}: {row['doubt']}" for row in doubtful)
     yield ""
     yield f"{'class':<30} {'train':>8} {'test':>8}"
     counts = [_counts(part, len(names)) for part in rows.values()]
