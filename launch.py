@@ -33,6 +33,7 @@ from cnn_jax.config import (
 from cnn_jax.files import write_whole
 from experiments import AUGMENTATION, COSTS, STUDIES
 
+SEVERAL = ("coordinator", "process_id", "num_processes")  # flags of several processes
 FLAGS = flags.FLAGS
 flags.DEFINE_bool("list", False, "List every study and what it costs.")
 flags.DEFINE_string(
@@ -101,8 +102,8 @@ def main(argv: list[str]) -> None:
         if FLAGS.topology is not None and not FLAGS.plan:
             raise UserError(f"--topology={FLAGS.topology}: only with --plan, which compiles for it")
         others = [mode for mode in ("list", "summary", "evaluate", "report", "dry_run", "plan") if FLAGS[mode].value]
-        if others and FLAGS.coordinator:
-            raise UserError(f"--coordinator={FLAGS.coordinator}: several processes train; --{others[0]} is one's work")
+        if others and (given := [flag for flag in SEVERAL if FLAGS[flag].present]):
+            raise UserError(f"--{given[0]}: several processes train together, but --{others[0]} is one's work")
         if FLAGS.list:
             list_studies()
         elif FLAGS.summary is not None:
@@ -132,7 +133,7 @@ def main(argv: list[str]) -> None:
         processes.leave(1)
     except KeyboardInterrupt:
         print("\nlaunch.py: stopped; the same command continues from the last checkpoint", file=sys.stderr)
-        sys.exit(130)
+        processes.leave(130)
 
 
 def keep_compiled(folder: str | None) -> None:
@@ -281,7 +282,7 @@ def count(whole: Study) -> None:
     """Counts what a study's stacks of convolutions cost, and ends with the report."""
     from cnn_jax import log, summary
 
-    for flag in ("run", "data", "data_dir", "set", "seeds", "together", "parallel"):
+    for flag in ("run", "data", "data_dir", "set", "seeds", "together", "parallel", *SEVERAL):
         if FLAGS[flag].present:
             raise UserError(f"--{flag}: {whole.name} trains nothing, and takes no such flag")
     counts = [dataclasses.asdict(stack) | summary.of_stack(stack) for stack in whole.stacks]

@@ -125,12 +125,15 @@ def restore(checkpoints: ocp.CheckpointManager, like: State) -> State | None:
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     steps, broken = sorted(checkpoints.all_steps(), reverse=True), []
     for step in steps:
+        why = ""
         try:
             found = checkpoints.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))
             _verify(checkpoints, step, found.state)
         except Exception as e:  # Orbax raises whatever its storage raised
+            why = str(e).strip().partition("\n")[0][:200] or type(e).__name__
+        if not processes.all_can(not why):
             broken.append(step)
-            why = str(e).strip().partition("\n")[0][:200]
+            why = why or "by another process"
             print(f"checkpoint {step} in {checkpoints.directory} cannot be read ({why})", file=sys.stderr)
             continue
         for old in broken:

@@ -117,7 +117,7 @@ class Train:
     label_smoothing: float = 0.0  # the share of each label that is spread over all classes, in the training loss
     parallel: str = "jit"  # jit over a mesh | pmap: two compiled forms of the same step
     watchdog: float = 10.0  # minutes without a step, save or evaluation, after which it says so; 0: never
-    on_nan: str = "stop"  # at a loss or gradient that is not finite: stop | skip that update, counted in metrics
+    on_nan: str = "stop"  # stop: at a loss that is not finite | skip: updates of such a loss or gradient, counted
     debug: bool = False  # the first operation to give NaN is told, and shapes and types must match exactly: slow
     precision: str = "float32"  # of products; TPUs and GPUs are faster with tensorfloat32 or bfloat16
 

@@ -7,8 +7,8 @@ metrics.jsonl has a line an event, the same lines however often the run was cut 
   eval   step, epoch, loss (null: not finite), error, images
   nan    step          the first step whose loss was not finite
   end    step
-Each says wall_s, seconds that the run has taken in all its launches. Errors are fractions, losses nats; train lines are
-means since the line before (null: all was skipped). starts.jsonl has a line a launch.
+Each says wall_s, the seconds of all launches, of each up to its last line that stands. Errors are fractions, losses
+nats; train lines are means since the line before (null: all was skipped). starts.jsonl has a line a launch.
 """
 
 import contextlib

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from typing import NoReturn
 
 from cnn_jax.config import STOPPED, UserError
@@ -36,40 +37,42 @@ def start(coordinator: str | None, process_id: int | None, num_processes: int | 
     alone = (None, None, None)
     if num_processes == 1 or (given == alone and not launched()):
         return
-    if given == alone or coordinator == "auto":
+    if given in (alone, ("auto", None, None)):
         given = alone
-    elif None in given:
-        raise UserError("--coordinator, --process_id and --num_processes go together, but for --coordinator=auto")
+    elif None in given or coordinator == "auto":
+        raise UserError("--coordinator, --process_id and --num_processes go together; --coordinator=auto goes alone")
     elif not coordinator.rpartition(":")[2].isdigit():
         raise UserError(f"--coordinator={coordinator}: wants process 0's host:port, for example 10.0.0.2:1234")
     elif not 0 <= process_id < num_processes:
         raise UserError(f"--process_id={process_id}: is not one of 0 to {num_processes - 1}")
-    _guarded()
+    joined = _guarded()
     import jax
 
     try:
         jax.distributed.initialize(*given, heartbeat_timeout_seconds=HEARTBEAT, initialization_timeout=CONNECT)
-    except Exception as e:  # JAX raises whatever its service raised
-        why = str(e).strip().partition("\n")[0][:200]
-        print(f"launch.py: the processes of this run did not find one another ({why}): start each of them with the"
-              " same --coordinator, which all can reach", file=sys.stderr, flush=True)  # fmt: skip
-        os._exit(2)
+    except Exception as e:  # JAX raises whatever its service raised, or aborts
+        print(str(e).strip().partition("\n")[0][:200], file=sys.stderr, flush=True)
+        os.abort()
+    joined()
 
 
-def _guarded() -> None:
-    """Goes on in a child, whose end this process waits for, and tells in a line.
+def _guarded() -> Callable[[], None]:
+    """Goes on in a child, whose end this process waits for, and tells in a line. What it returns notes that all joined.
 
     JAX ends a process whose peer has died by aborting it, out of Python's reach. A signal is passed on, a second one
     ends the child at once; a child whose parent was killed ends too.
     """
     reads, writes = os.pipe()
+    noted, note = os.pipe()
     child = os.fork()
     if not child:
         os.close(writes)
+        os.close(noted)
         os.setpgid(0, 0)  # or Ctrl-C would reach it twice
         threading.Thread(target=lambda: os.read(reads, 1) or os._exit(STOPPED), daemon=True).start()
-        return
+        return lambda: os.write(note, b"1")
     os.close(reads)
+    os.close(note)
     signals = []
 
     def passed(number: int, _: object) -> None:
@@ -82,9 +85,14 @@ def _guarded() -> None:
     code = os.waitstatus_to_exitcode(status)
     if code == -signal.SIGKILL and len(signals) > 1:
         code = STOPPED
-    if code == -signal.SIGABRT:
-        print("launch.py: another process of this run has ended, and so this one does; the log of the one that ended"
-              " first says why. Started again, all continue from the last checkpoint", file=sys.stderr)  # fmt: skip
+    if code == -signal.SIGABRT and not os.read(noted, 1):
+        print("launch.py: the processes of this run did not find one another: start each of them within"
+              f" {CONNECT} s, with the same --coordinator, which all can reach", file=sys.stderr)  # fmt: skip
+        code = 2
+    elif code == -signal.SIGABRT:
+        print("launch.py: another process of this run has ended, or this one was aborted as said above; the log of"
+              " the one that ended first says why. Started again, all continue from the last checkpoint",
+              file=sys.stderr)  # fmt: skip
         code = STOPPED
     sys.stderr.flush()
     os._exit(code if code >= 0 else 128 - code)
@@ -112,6 +120,16 @@ def meet(where: str) -> None:
         from jax.experimental import multihost_utils
 
         multihost_utils.sync_global_devices(where)
+
+
+def all_can(this: bool) -> bool:
+    """Whether all processes say so; each of them asks."""
+    if not several():
+        return this
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.process_allgather(np.array(this)).all())
 
 
 def leave(code: int) -> NoReturn:

@@ -201,10 +201,11 @@ def compile_checked(step: Callable, mesh: Mesh) -> Callable:
 
 
 def _place(found: Exception) -> str:
-    """file:line (function) of ours, or of what we call, in which checkify found an error."""
+    """file:line (function) of ours, or else outside of JAX, in which checkify found an error."""
     lines = str(getattr(found, "traceback_info", "")).splitlines()  # innermost first
     ours = [line for line in lines if line.startswith(str(Path(__file__).parent))]
-    return (ours or lines or ["an unknown place"])[0]
+    others = [line for line in lines if not line.startswith(str(Path(jax.__file__).parent))]
+    return (ours or others or ["an unknown place"])[0]
 
 
 def compile_evaluate(step: Callable, mesh: Mesh) -> Callable:

@@ -264,7 +264,7 @@ def _loop(
             state = parts.join(states)
         if logs or k == done + 1:  # the first step compiles: it does not count, unless it is all there is
             since, waited, counted = now(), 0.0, k
-        if k < until and (signal := watched.told(k)):
+        if k < until and (signal := watched.told()):
             _leave(parts.split(state), writers, failed, signal)
     if hasattr(items, "close"):
         items.close()  # ends the processes that decode
@@ -343,7 +343,8 @@ def _stop(bad: int, writer: Writer) -> UserError:
         checkpoints.delete(saved)  # the state that gave such a loss, saved before it did
     good = checkpoints.latest_step()
     kept = f"step {good} is saved in {checkpoints.directory}" if good else "nothing was saved before it"
+    what = "loss" if experiment.train.on_nan == "stop" else "loss or gradient"
     return UserError(
-        f"{experiment.name or experiment.model.name}: the loss is not finite at step {bad}; {kept}. Start in another"
+        f"{experiment.name or experiment.model.name}: the {what} is not finite at step {bad}; {kept}. Start in another"
         f" --workdir with a lower rate than --set optim.learning_rate={experiment.optim.learning_rate:g}"
     )

@@ -4,10 +4,11 @@ SIGTERM (what a preempted machine gets) or SIGINT asks the loop to finish its st
 process at once, and so does GRACE seconds without an end, for a compiler or a file system does not listen.
 
 Several processes must stop after the same step: there SIGTERM is left to JAX, which agrees with all on one when any of
-them gets it, and SIGINT is made SIGTERM.
+them gets it, and SIGINT is made SIGTERM. No deadline holds there; a second signal ends a process, as `processes` says.
 """
 
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -23,6 +24,8 @@ from cnn_jax import processes
 from cnn_jax.config import STOPPED
 
 GRACE = 8.0  # seconds
+NUMBERS = (signal.SIGTERM, signal.SIGINT)
+_ASKED = itertools.count(1)
 
 
 class StopError(Exception):
@@ -33,7 +36,7 @@ class Watch(NamedTuple):
     """What the loop tells its watch, and asks it."""
 
     enter: Callable[[str], None]  # compile | data | step | evaluate | save: what it does from now on
-    told: Callable[[int], str]  # after the step of this number: which signal told it to stop, or ""
+    told: Callable[[], str]  # after a step: which signal told it to stop, or ""; all processes ask equally often
 
 
 @contextlib.contextmanager
@@ -50,9 +53,9 @@ def over(minutes: float) -> Iterator[Watch]:
         if now["signal"] and phase in ("data", "evaluate"):
             raise StopError(now["signal"])
 
-    def told(step: int) -> str:
-        if several:
-            return "SIGTERM" * multihost_utils.reached_preemption_sync_point(step)
+    def told() -> str:
+        if several:  # JAX wants numbers without a gap, whatever run or step they stand for
+            return "SIGTERM" * multihost_utils.reached_preemption_sync_point(next(_ASKED))
         return now["signal"]
 
     def asked(number: int, _: object) -> None:
@@ -68,33 +71,43 @@ def over(minutes: float) -> Iterator[Watch]:
         threading.Thread(target=_stuck, args=(now, 60 * minutes, over_now), daemon=True).start()
     main = threading.current_thread() is threading.main_thread()
     try:
-        numbers = (signal.SIGINT,) if several else (signal.SIGTERM, signal.SIGINT)
-        with _signals(asked, numbers) if main else contextlib.nullcontext():
+        with contextlib.ExitStack() as stack:
+            if main:
+                stack.enter_context(_handled(asked, (signal.SIGINT,) if several else NUMBERS))
+            if main and not several:
+                stack.enter_context(_deadline())
             yield Watch(enter, told)
     finally:
         over_now.set()
 
 
 @contextlib.contextmanager
-def _signals(asked: Callable[[int, object], None], numbers: tuple[int, ...]) -> Iterator[None]:
-    """Python calls a handler between two of its own instructions; a thread sees the signal's byte at once."""
+def _handled(asked: Callable[[int, object], None], numbers: tuple[int, ...]) -> Iterator[None]:
     before = {number: signal.signal(number, asked) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _deadline() -> Iterator[None]:
+    """Python calls a handler between two of its own instructions; a thread sees the signal's byte at once."""
     reads, writes = socket.socketpair()
     writes.setblocking(False)
     woken = signal.set_wakeup_fd(writes.fileno(), warn_on_full_buffer=False)
-    threading.Thread(target=_deadline, args=(reads, numbers), daemon=True).start()
+    threading.Thread(target=_end, args=(reads,), daemon=True).start()
     try:
         yield
     finally:
         signal.set_wakeup_fd(woken)
-        for number, handler in before.items():
-            signal.signal(number, handler)
         writes.close()
 
 
-def _deadline(reads: socket.socket, numbers: tuple[int, ...]) -> None:
+def _end(reads: socket.socket) -> None:
     with reads:
-        while (byte := reads.recv(1)) and byte[0] not in numbers:
+        while (byte := reads.recv(1)) and byte[0] not in NUMBERS:
             pass
         if not byte:
             return  # the loop came to its end undisturbed

@@ -1,9 +1,10 @@
 """A run in a process of its own, to be killed: python tests/faults_child.py resident|streamed WORKDIR.
 
-KILL_IN_SAVE=SECONDS: it kills itself so long after its second save has begun. STOP_AT=STEP: it ends there, saved.
+KILL_IN_SAVE=SECONDS: it kills itself so long after its second save has begun. STOP_AT=N: after N steps it ends, saved.
 COORDINATOR=HOST:PORT with PROCESS=I: it is the I-th of two processes. STEPS=N: it is of so many steps.
 """
 
+import itertools
 import os
 import signal
 import sys
@@ -54,14 +55,14 @@ def kill_in_save(after: float) -> None:
 
 
 def stop_at(step: int) -> None:
-    """Has the run be told to stop at a step, as by a signal."""
-    over = watch.over
+    """Has the run be told to stop after so many steps, as by a signal."""
+    over, steps = watch.over, itertools.count(1)
 
     def telling(minutes: float):  # noqa: ANN202
         class Over:
             def __enter__(self):  # noqa: ANN204
                 self.inner = over(minutes)
-                return self.inner.__enter__()._replace(told=lambda k: "STOP_AT" if k >= step else "")
+                return self.inner.__enter__()._replace(told=lambda: "STOP_AT" if next(steps) >= step else "")
 
             def __exit__(self, *error: object):  # noqa: ANN204
                 return self.inner.__exit__(*error)

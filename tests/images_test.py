@@ -1,6 +1,7 @@
 """Decoding against Pillow on photographs and odd images; damaged ones are told."""
 
 import io
+import itertools
 from pathlib import Path
 
 import cv2
@@ -73,11 +74,12 @@ def test_every_kind_comes_out_alike(file, expected):
 def test_rows_below_the_box_change_nothing(options):
     photo = np.random.default_rng(0).integers(0, 256, (400, 320, 3)) // 4 + np.mgrid[:400, :320, :3][0] // 3
     file = encoded(Image.fromarray(np.uint8(photo)), "JPEG", quality=90, **options)
-    for top in (0, 37, 150):
-        box = geometry.Box(top, 40, 120, 160)
-        expected = images._resampled(np.asarray(Image.open(io.BytesIO(file))), box, (100, 130))
-        found = images.cut(file, lambda _, box=box: box, (100, 130))
-        np.testing.assert_array_equal(found, expected)
+    for top, divided, channels in itertools.product((0, 37, 150), (1, 2, 4, 8), (3, 1)):
+        box, shape = geometry.Box(top, 40, 120, 160), (120 // divided, 160 // divided)
+        whole, times = images._decoded(file, images._header(file), divided, channels)
+        assert times == divided
+        expected = images._resampled(whole, geometry.Box(*(at / divided for at in box)), shape)
+        np.testing.assert_array_equal(images.cut(file, lambda _, box=box: box, shape, channels), expected)
 
 
 def test_exif_turns_an_image():
@@ -87,6 +89,19 @@ def test_exif_turns_an_image():
     assert images.size(file) == (80, 60)
     found = images.cut(file, lambda _: geometry.Box(0, 0, 80, 60), (80, 60))
     assert np.abs(found.astype(int) - np.rot90(RGB, -1)).mean() < 3
+
+
+def test_an_orientation_that_no_decoder_follows_is_not_followed():
+    """XMP's, which Pillow takes for EXIF's where that says nothing of it."""
+    exif = Image.Exif()
+    exif[0x010F] = "maker"
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/" xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
+    file = encoded(Image.fromarray(RGB), "JPEG", quality=95, exif=exif.tobytes(), xmp=xmp)
+    with Image.open(io.BytesIO(file)) as image:
+        assert image.getexif().get(images.ORIENTATION) == 6
+    assert images.size(file) == (60, 80)
+    found = images.cut(file, lambda _: geometry.Box(0, 0, 60, 80), (60, 80))
+    assert np.abs(found.astype(int) - RGB).mean() < 3
 
 
 def test_one_pixel_and_twenty_million():

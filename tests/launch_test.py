@@ -129,7 +129,7 @@ def test_on_eight_devices_one_run_that_fails_does_not_stop_the_others(tmp_path):
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "the loss was not finite at step 1" in done.stderr
     assert "plain-20 seed 0: failed" in done.stdout and "report: here/report.html" in done.stdout
     last = (tmp_path / "here/resnet-20/seed0/metrics.jsonl").read_text().splitlines()[-1]
-    assert json.loads(last) == {"event": "end", "step": 2}
+    assert {k: v for k, v in json.loads(last).items() if k != "wall_s"} == {"event": "end", "step": 2}
 
 
 def test_seeds_trained_together(tmp_path):

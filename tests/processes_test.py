@@ -80,6 +80,28 @@ def test_a_signal_to_one_stops_all_after_the_same_step(tmp_path):
     assert len(said) == 1 and "stopped by SIGTERM at step" in said.pop()
 
 
+def test_a_signal_before_the_first_step_is_not_lost(tmp_path):
+    codes, printed = end(start("resident", tmp_path, (4, 4), STEPS="100000", STOP_AT="20"))
+    assert codes == [75, 75], printed
+    started = start("resident", tmp_path, (4, 4), STEPS="100000")
+    while len((tmp_path / "net/seed0/starts.jsonl").read_text().splitlines()) < 2:
+        time.sleep(0.02)
+        assert all(process.poll() is None for process in started)
+    started[0].send_signal(signal.SIGTERM)  # while it is compiled
+    codes, printed = end(started, 60)
+    assert codes == [75, 75] and "stopped by SIGTERM at step" in printed[0]
+
+
+def test_one_that_finds_no_other_is_told(tmp_path):
+    code = "from cnn_jax import processes; processes.CONNECT = 2; processes.start('localhost:{}', {}, 2)"
+    for number in (0, 1):
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            alone = [sys.executable, "-c", code.format(free.getsockname()[1], number)]
+        done = subprocess.run(alone, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 2 and "did not find one another" in done.stderr
+
+
 def test_what_one_alone_cannot_do_ends_all(tmp_path):
     (tmp_path / "net/seed0").mkdir(parents=True)
     with lock.held(tmp_path / "net/seed0"):  # which process 0 alone is told
@@ -114,6 +136,7 @@ def test_each_process_reads_its_rows_alone():
     [
         (("localhost:1", None, 2), "go together"),
         ((None, 0, 2), "go together"),
+        (("auto", 0, 2), "goes alone"),
         (("localhost", 0, 2), "wants process 0's host:port"),
         (("localhost:1", 2, 2), "--process_id=2: is not one of 0 to 1"),
     ],

@@ -13,9 +13,9 @@ from cnn_jax.config import UserError
 def test_a_signal_is_told_after_the_step(capsys):
     with watch.over(0) as watched:
         watched.enter("step")
-        assert watched.told(1) == ""
+        assert watched.told() == ""
         os.kill(os.getpid(), signal.SIGTERM)
-        assert watched.told(1) == "SIGTERM"
+        assert watched.told() == "SIGTERM"
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 

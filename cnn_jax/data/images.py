@@ -72,7 +72,7 @@ def cut(encoded: bytes, box: Callable[[Size], Box], shape: Size, channels: int =
     header = _header(encoded)
     box = box(header[:2])
     y, x = box.height / shape[0], box.width / shape[1]
-    image, times = _decoded(encoded, header, min(y, x), channels, box.top + box.height + MARGIN)
+    image, times = _decoded(encoded, header, min(y, x), channels, box.top + box.height)
     return _resampled(image, Box(*(at / times for at in box)), shape)
 
 
@@ -113,7 +113,7 @@ def _header(encoded: bytes) -> Header:
         at += 2 + int.from_bytes(encoded[at + 2 : at + 4])
     try:
         with Image.open(io.BytesIO(encoded)) as image:
-            turned = image.getexif().get(ORIENTATION) in TURNED
+            turned = _exif(image).get(ORIENTATION) in TURNED
             return Header(*(image.size if turned else image.size[::-1]), image.format)
     except Exception:  # Pillow raises all kinds on damaged headers
         raise BadImage("is no image that can be read" if encoded else "is empty") from None
@@ -123,9 +123,15 @@ def _orientation(encoded: bytes) -> int:
     """EXIF's, 1: as it is; 0: it cannot be read."""
     try:
         with Image.open(io.BytesIO(encoded)) as image:
-            return image.getexif().get(ORIENTATION, 1)
+            return _exif(image).get(ORIENTATION, 1)
     except Exception:
         return 0
+
+
+def _exif(image: Image.Image) -> Image.Exif:
+    exif = Image.Exif()  # Pillow's getexif takes XMP's orientation too, which decoders do not
+    exif.load(image.info.get("exif", b""))
+    return exif
 
 
 def _decoded(
@@ -141,11 +147,12 @@ def _decoded(
     divided = next(k for k in (8, 4, 2, 1) if k <= max(1, shrunk)) if header.kind == "JPEG" else 1
     if header.frame:
         try:
-            return _rows(encoded, math.ceil(min(header.height, bottom)), header, divided, channels), divided
+            rows = math.ceil(min(header.height, bottom + MARGIN * divided))
+            return _rows(encoded, rows, header, divided, channels), divided
         except ValueError:  # CMYK, or worse
             pass
     image = cv2.imdecode(np.frombuffer(encoded, np.uint8), REDUCED[divided, channels])
-    if image is None:
+    if image is None or image.shape[:2] != tuple(-(-side // divided) for side in header[:2]):
         raise BadImage(f"cannot be decoded, though it begins as a {header.kind} of {header.width}x{header.height}")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if channels == 3 else image, divided
 
