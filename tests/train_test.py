@@ -140,6 +140,20 @@ def test_batch_norm_s_averages_are_continued_too_and_under_pmap(tmp_path, monkey
         np.testing.assert_allclose(a, b, rtol=5e-3, atol=5e-4)
 
 
+@pytest.mark.slow  # a minute and a half
+def test_auxiliary_heads_are_continued_too(tmp_path, monkeypatch):
+    data = Data(name="fake", batch_size=8, eval_batch_size=40, pad=0, shorter_side=(224,), crop=224)
+    model = Model(name="googlenet", width=1 / 16, aux_heads=True)  # both heads have dropout
+    short = Train(steps=3, log_every=2, eval_every=3, save_every=1)
+    run = dataclasses.replace(RUN, data=data, model=model, train=short)
+    train.run(run, tmp_path / "straight")
+    cut_at(2, run, tmp_path / "cut", monkeypatch)
+    train.run(run, tmp_path / "cut")
+    assert lines(tmp_path / "cut") == lines(tmp_path / "straight")
+    one, other = (jax.tree.leaves(final(tmp_path / name, run)) for name in ("straight", "cut"))
+    assert [leaf.tobytes() for leaf in one] == [leaf.tobytes() for leaf in other]
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # TensorStore's, when a read fails
 def test_a_checkpoint_that_cannot_be_read_is_named_and_the_one_before_it_serves(whole, tmp_path, capsys):
     workdir, _ = whole
