@@ -187,8 +187,11 @@ def scores(scorer: Scorer, views: str, side: int, batches: Iterable[dict[str, np
 def _crops(scorer: Scorer, views: str, side: int, batch: dict[str, np.ndarray]) -> Iterator[jax.Array]:
     """The scores of each view, on their way."""
     sizes = _sizes(scorer, batch)
-    by_view = lambda places: np.array([places(tuple(size)) for size in sizes.tolist()], np.int32).swapaxes(0, 1)
-    images, net = jax.device_put(batch["image"]), (scorer.params, scorer.stats)
+    # jax arrays: NumPy's may not be split over devices where one of several processes tests for itself.
+    by_view = lambda places: list(
+        map(jnp.asarray, np.array([places(tuple(size)) for size in sizes.tolist()], np.int32).swapaxes(0, 1))
+    )
+    images, net = jnp.asarray(batch["image"]), (scorer.params, scorer.stats)
     for mirrored in scorer.mirrors if views != "single" else (False,):
         for corner in by_view(lambda size: PLACES[views](size, scorer.crop)):
             yield scorer.cropped(*net, images, corner, mirrored)
@@ -200,7 +203,7 @@ def _crops(scorer: Scorer, views: str, side: int, batch: dict[str, np.ndarray]) 
 def _dense(scorer: Scorer, batch: dict[str, np.ndarray]) -> Iterator[jax.Array]:
     sizes, net = _sizes(scorer, batch), (scorer.params, scorer.stats)
     reach = scorer.model.reaches(*net, sizes, batch["image"].shape[-1], scorer.crop)
-    images = jax.device_put(batch["image"])
+    images, sizes, reach = jax.tree.map(jnp.asarray, (batch["image"], sizes, reach))
     for mirrored in scorer.mirrors:
         yield scorer.dense(*net, images, sizes, mirrored, reach)
 
