@@ -21,6 +21,7 @@ from cnn_jax.config import (
     Data,
     Experiment,
     Model,
+    NotFiniteError,
     StoppedError,
     Study,
     UserError,
@@ -265,10 +266,13 @@ def train(whole: Study) -> None:
             found = dict.fromkeys(seeds, e)
         took = f"{time.perf_counter() - began:.0f} s" + (f", {size} together" if FLAGS.together else "")
         for number, (seed, end) in enumerate(found.items(), start=start + 1):
+            if not isinstance(end, UserError):
+                try:
+                    testing.of_run(log.run_folder(dataclasses.replace(run, seed=seed), folder), run.tests)
+                except NotFiniteError as e:
+                    end = UserError(f"{run.name} seed {seed}: {e}")
             if isinstance(end, UserError):
                 failed[end] = None
-            else:
-                testing.of_run(log.run_folder(dataclasses.replace(run, seed=seed), folder), run.tests)
             words = f"failed: {end}" if isinstance(end, UserError) else f"test error {end['error']:.2%}"
             if first:
                 print(f"[{number}/{len(runs)}] {run.name} seed {seed}: {words} ({took})", flush=True)
@@ -370,9 +374,16 @@ def evaluate(place: str) -> None:
     folders = [folder for folder in folders if fnmatch.fnmatch(folder.parent.name, FLAGS.run)]
     if not folders:
         raise UserError(f"--evaluate={place}: no run named {FLAGS.run} lies there")
+    failed = []
     for folder in folders:
-        for found in testing.of_run(folder, [protocol], FLAGS.average).values():
-            print(testing.line(f"{folder.parent.name} {folder.name}:", found), flush=True)
+        name = f"{folder.parent.name} {folder.name}:"
+        try:
+            for found in testing.of_run(folder, [protocol], FLAGS.average).values():
+                print(testing.line(name, found), flush=True)
+        except NotFiniteError as e:  # the other runs can still be tested
+            failed.append(f"{name} {e}")
+    if failed:
+        raise UserError("; ".join(failed))
 
 
 def report(folder: Path) -> None:

@@ -21,6 +21,10 @@ class UserError(ValueError):
     """A user's mistake, told in one line that names the thing and the remedy; launch.py exits with 2."""
 
 
+class NotFiniteError(UserError):
+    """A model's scores are NaN or infinite: there is nothing to measure."""
+
+
 class StoppedError(Exception):
     """A run was told to stop, and is saved: the same command continues it; launch.py exits with STOPPED."""
 

@@ -67,7 +67,15 @@ def of_weights(experiment: Experiment, weights: str, protocol: str, average: str
             " that they are for"
         )
     with jax.default_matmul_precision(experiment.train.precision):
-        scorer = views.scorer(model, loaded.params, loaded.stats, recipe.normalise, recipe.crop, _mesh(), average)
+        scorer = views.scorer(
+            model,
+            loaded.params,
+            loaded.stats,
+            lambda images, size: recipe.normalise(images),
+            recipe.crop,
+            _mesh(),
+            average,
+        )
         ((_, found),) = _tested(scorer, config, source.test, [protocol], sides["shorter_side"][0])
     return found
 
@@ -86,11 +94,22 @@ def _mesh() -> jax.sharding.Mesh:
     return mesh.batch_mesh(jax.local_devices())  # of several processes each tests for itself, and the first one writes
 
 
-def _prepared(feed: data.Feed, images: jax.Array) -> jax.Array:
-    """As in training's evaluation; on images of another size, a mean image counts as its channels' mean."""
+def _prepared(feed: data.Feed, images: jax.Array, size: jax.Array) -> jax.Array:
+    """Images [B, H, W, C], of which image b is the upper left size[b], as training's evaluation prepares them.
+
+    From images of training's size the mean image is subtracted; from others, where it does not fit, the mean of each
+    of its channels.
+    """
     mean = feed.arrays["mean"]
-    if images.shape[1:3] != mean.shape[1:3]:
-        mean = jnp.broadcast_to(mean.mean((1, 2), keepdims=True), (1, *images.shape[1:]))
+    height, width = mean.shape[1:3]
+    if images.shape[1:3] != (height, width):
+        channels = jnp.broadcast_to(mean.mean((1, 2), keepdims=True), (1, *images.shape[1:]))
+        own = jnp.array([[height, width]])
+        if images.shape[1] >= height and images.shape[2] >= width:
+            same = (size == own).all(-1)[:, None, None, None]
+            mean = jnp.where(same, channels.at[:, :height, :width].set(mean), channels)
+        else:
+            mean = channels
     return feed.prepare({"mean": mean}, images)
 
 
@@ -108,10 +127,10 @@ def _tested(
         return views.scores(scorer, kind, side, stream.whole_images(config, images, side, batch))
 
     for text, (kinds, sides) in parsed.items():
-        found = views.fused([scores(kind, side) for kind in kinds for side in sides])
+        found = views.fused([scores(kind, side) for kind in kinds for side in sides], scorer.average)
         left_out = {"left_out": len(images) - len(found)}
         name = f"{'+'.join(kinds)}@{','.join(map(str, sides))}"
-        yield text, {"protocol": name, "average": scorer.average, **left_out, **views.measures(found, scorer.average)}
+        yield text, {"protocol": name, "average": scorer.average, **left_out, **views.measures(found)}
 
 
 def _there(folder: Path, text: str, step: int, average: str) -> dict[str, Any] | None:

@@ -119,7 +119,9 @@ def opened(
             if event in ("eval", "nan"):
                 board.flush()
             if event == "eval" and not sys.stderr.isatty():  # a log file gets a line now and then, no bar
-                print(f"{label}: step {fields['step']}/{bar.total}, test error {fields['error']:.2%}", flush=True)
+                not_finite = ", loss not finite" if fields["loss"] is None else ""
+                error = f"test error {fields['error']:.2%}{not_finite}"
+                print(f"{label}: step {fields['step']}/{bar.total}, {error}", flush=True)
 
         yield write, bar
 

@@ -162,8 +162,11 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) 
 
 
 def top1_error(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Whether the highest logit is not the label's, [B] bool."""
-    return jnp.argmax(logits, -1) != labels
+    """Whether the highest logit is not the label's, [B] bool; the first of equal ones is the answer.
+
+    Logits that are not finite hold no answer, and count as wrong (argmax would name the first NaN).
+    """
+    return (jnp.argmax(logits, -1) != labels) | ~jnp.isfinite(logits).all(-1)
 
 
 def compile_train(step: Callable, parallel: str, mesh: Mesh, options: dict[str, Any] | None = None) -> Callable:

@@ -15,7 +15,7 @@ int32 [B, 2], its own height and width; label, index: int32 [B]; valid: bool [B]
 """
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -24,7 +24,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cnn_jax import mesh as meshes
-from cnn_jax.config import UserError, nearest
+from cnn_jax.config import NotFiniteError, UserError, nearest
 from cnn_jax.models import extent
 
 Places = list[tuple[int, int]]
@@ -108,7 +108,7 @@ def scorer(
     model: Any,
     params: Any,
     stats: Any,
-    prepare: Callable[[jax.Array], jax.Array],
+    prepare: Callable[[jax.Array, jax.Array], jax.Array],
     crop: int,
     mesh: Mesh,
     average: str = "softmax",
@@ -116,15 +116,22 @@ def scorer(
 ) -> Scorer:
     """What scores views.
 
-    prepare: uint8 [B, H, W, C] of any size -> what the net takes; crop: the side of a crop; mirror: whether the views'
-    mirror images are scored too, as all papers do: off where a mirrored image is another thing, such as a digit.
+    prepare: (uint8 [B, H, W, C], sizes [B, 2] of the images in it) -> what the model takes. Views are mirrored after
+    it, as in training, where the mean is subtracted before an image is mirrored. crop: the side of a crop; mirror:
+    whether the views' mirror images are scored too, as all papers do: off where a mirrored image is another thing,
+    such as a digit.
     """
-    squash = jax.nn.softmax if average == "softmax" else lambda logits: logits
+
+    def squash(logits: jax.Array) -> jax.Array:
+        return jax.nn.log_softmax(logits) if average == "softmax" else logits
+
     whole, split = meshes.replicated(mesh), meshes.sharded(mesh)
 
     def scored(params: Any, stats: Any, images: jax.Array, mirrored: jax.Array) -> jax.Array:
+        size = jnp.broadcast_to(jnp.array(images.shape[1:3], jnp.int32), (len(images), 2))
+        images = prepare(images, size)
         images = jnp.where(mirrored, images[:, :, ::-1], images)
-        outputs, _ = model.apply(params, stats, prepare(images), train=False)
+        outputs, _ = model.apply(params, stats, images, train=False)
         return squash(outputs)
 
     def windows(images: jax.Array, corner: jax.Array, side: int) -> jax.Array:
@@ -144,11 +151,12 @@ def scorer(
     def dense(
         params: Any, stats: Any, images: jax.Array, size: jax.Array, mirrored: jax.Array, reach: jax.Array
     ) -> jax.Array:
+        images = prepare(images, size)
         column = jnp.arange(images.shape[2])[None]
         # About the middle of the image itself, not of the array that it lies in; what comes to lie beyond is masked.
         column = jnp.where(mirrored, (size[:, 1, None] - 1 - column) % images.shape[2], column)
         images = jnp.take_along_axis(images, column[:, None, :, None], axis=2)
-        logits = model.maps(params, stats, prepare(images), reach)
+        logits = model.maps(params, stats, images, reach)
         own = extent.inside(reach[-1], logits.shape[1:3])[..., None].astype(logits.dtype)
         return squash((logits * own).sum((1, 2)) / own.sum((1, 2)))
 
@@ -170,13 +178,15 @@ def scorer(
 def scores(scorer: Scorer, views: str, side: int, batches: Iterable[dict[str, np.ndarray]]) -> dict[int, tuple]:
     """{index: (score [classes], label)} of each valid image, averaged over its views at one scale.
 
-    A score is a softmax, or with average="logits" logits. batches: of a size that divides over the devices.
+    A score is the logarithm of a softmax averaged over views, or with average="logits" averaged logits. Probabilities
+    themselves would run out of digits where a model is sure of its answer. batches: of a size that divides over the
+    devices.
     """
     found: dict[int, tuple] = {}
     for batch in batches:
         run = _dense(scorer, batch) if views == "dense" else _crops(scorer, views, side, batch)
         each = [np.asarray(score, np.float64) for score in run]
-        rows = zip(batch["index"], batch["label"], batch["valid"], sum(each) / len(each), strict=True)
+        rows = zip(batch["index"], batch["label"], batch["valid"], mean_score(each, scorer.average), strict=True)
         for index, label, valid, row in rows:
             if valid:
                 assert int(index) not in found, f"image {index} came twice"
@@ -212,15 +222,26 @@ def _sizes(scorer: Scorer, batch: dict[str, np.ndarray]) -> np.ndarray:
     return np.maximum(batch["size"], scorer.crop).astype(np.int32)  # rows that only fill up a batch say 1x1
 
 
-def fused(each: list[dict[int, tuple]]) -> dict[int, tuple]:
+def mean_score(scores: Sequence[np.ndarray], average: str) -> np.ndarray:
+    """The mean of scores of the same images [..., classes], as probabilities (softmax) or as they are (logits)."""
+    if average == "logits":
+        return np.mean(scores, axis=0)
+    with np.errstate(invalid="ignore"):  # NaN stays NaN, which `measures` reports
+        return np.logaddexp.reduce(scores, axis=0) - np.log(len(scores))
+
+
+def fused(each: list[dict[int, tuple]], average: str = "softmax") -> dict[int, tuple]:
     """The mean of several scores of the same images: of scales, kinds of views, or models."""
     if any(found.keys() != each[0].keys() for found in each):
         raise UserError("scores of different images cannot be fused: test all on the same set")
-    return {i: (np.mean([found[i][0] for found in each], axis=0), each[0][i][1]) for i in sorted(each[0])}
+    return {i: (mean_score([found[i][0] for found in each], average), each[0][i][1]) for i in sorted(each[0])}
 
 
-def measures(found: dict[int, tuple], average: str = "softmax", seed: int = 0) -> dict[str, Any]:
-    """What a test says: errors are 0 to 1, the loss nats.
+def measures(found: dict[int, tuple], seed: int = 0) -> dict[str, Any]:
+    """Measures the scores of `scores` or `fused` against the labels. Errors are 0 to 1, the loss nats.
+
+    Classes of equal scores rank in their order, as argmax has them, so that top-1 and top-5 agree. Raises
+    NotFiniteError where scores are not finite: no error can then be measured.
 
     error_top1, error_top5 (None where there are at most 5 classes), loss, images; interval_top1, interval_top5: the 95%
     percentile interval of a bootstrap over images; confusion: images by [label][answer]; error_by_class (None: no image
@@ -228,11 +249,15 @@ def measures(found: dict[int, tuple], average: str = "softmax", seed: int = 0) -
     """
     score = np.stack([found[i][0] for i in sorted(found)]).astype(np.float64)
     labels = np.array([found[i][1] for i in sorted(found)])
-    if average == "logits":
-        score = np.exp(score - score.max(1, keepdims=True))
-        score /= score.sum(1, keepdims=True)
+    if bad := int((~np.isfinite(score)).any(1).sum()):
+        raise NotFiniteError(
+            f"the scores of {bad} of {len(score)} images are not finite, so that no error can be measured: the weights"
+            " or batch norm's averages are damaged, or training diverged"
+        )
+    score -= np.logaddexp.reduce(score, axis=1, keepdims=True)
     own, classes = score[np.arange(len(labels)), labels], score.shape[1]
-    above = (score > own[:, None]).sum(1)  # classes that are held for likelier
+    earlier = np.arange(classes) < labels[:, None]
+    rank = ((score > own[:, None]) | ((score == own[:, None]) & earlier)).sum(1)  # 0: the model's answer
     answers = score.argmax(1)
     confusion = np.zeros((classes, classes), int)
     np.add.at(confusion, (labels, answers), 1)
@@ -241,13 +266,13 @@ def measures(found: dict[int, tuple], average: str = "softmax", seed: int = 0) -
     by_class = [1 - confusion[k, k] / of_class[k] if of_class[k] else None for k in range(classes)]
     top5 = {"error_top5": None, "interval_top5": None}
     if classes > 5:
-        top5 = {"error_top5": float((above >= 5).mean()), "interval_top5": interval(above >= 5, seed)}
+        top5 = {"error_top5": float((rank >= 5).mean()), "interval_top5": interval(rank >= 5, seed)}
     return {
         "images": len(labels),
         "error_top1": float(wrong.mean()),
         "interval_top1": interval(wrong, seed),
         **top5,
-        "loss": float(-np.log(np.maximum(own, np.finfo(np.float32).tiny)).mean()),
+        "loss": float(-own.mean()),
         "confusion": confusion.tolist(),
         "error_by_class": by_class,
         "wrong": "".join("01"[w] for w in wrong.astype(int)),

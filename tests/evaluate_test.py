@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax import checkpoint, evaluate, models, pretrained, train, views
-from cnn_jax.config import Data, Experiment, Model, Optim, Train, UserError
+from cnn_jax import checkpoint, data, evaluate, models, pretrained, train, views
+from cnn_jax.config import Data, Experiment, Model, NotFiniteError, Optim, Train, UserError
 
 ROOT = Path(__file__).parent.parent
 RUN = Experiment(
@@ -53,8 +53,46 @@ def test_scales_are_averaged(finished, monkeypatch):
     seen, scores = {}, views.scores
     monkeypatch.setattr(views, "scores", lambda s, kind, side, b: seen.setdefault(side, scores(s, kind, side, b)))
     found = evaluate.of_run(finished[0] / "narrow/seed0", ["ten_crop@34,38"])["ten_crop@34,38"]
-    own = [np.mean([seen[side][i][0] for side in (34, 38)], 0)[seen[34][i][1]] for i in range(40)]
+    own = [np.mean(np.exp([seen[side][i][0] for side in (34, 38)]), 0)[seen[34][i][1]] for i in range(40)]
     assert found["loss"] == pytest.approx(-np.mean(np.log(own)), rel=1e-6)
+
+
+RESIDENT = replace(
+    RUN,
+    name="resident",
+    data=Data(name="fake", batch_size=8, eval_batch_size=40, pad=1, flip=True, mean="pixel"),
+    model=Model(name="resnet20", width=0.5, bn_group=None),
+)
+
+
+@pytest.fixture(scope="module")
+def resident(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("study")
+    return workdir / "resident/seed0", train.run(RESIDENT, workdir)
+
+
+def test_every_protocol_prepares_images_of_training_s_size_as_training_does(resident):
+    """The mean image is subtracted, and views are mirrored after it: by hand, for a model with a global average."""
+    folder, ended = resident
+    found = evaluate.of_run(folder, ["dense", "single"])
+    assert found["single"]["loss"] == pytest.approx(ended["loss"], rel=1e-5)
+    assert found["single"]["error_top1"] == ended["error"]
+    params, stats, _ = checkpoint.trained(folder)
+    model, source = models.create("resnet20", 10, width=0.5), data.splits(RESIDENT.data)
+    feed = data.batches(RESIDENT.data, source)
+    images = feed.prepare(feed.arrays, jnp.asarray(source.test.images))
+    logits = [model.apply(params, stats, view)[0] for view in (images, images[:, :, ::-1])]
+    own = np.mean(jax.nn.softmax(jnp.array(logits)), axis=0)[np.arange(40), source.test.labels]
+    assert found["dense"]["mirrored"] and found["dense"]["loss"] == pytest.approx(-np.log(own).mean(), rel=1e-5)
+
+
+def test_weights_that_give_nan_fail_without_percentages(finished, tmp_path, monkeypatch):
+    params, stats, step = checkpoint.trained(finished[0] / "narrow/seed0")
+    params["fc8"]["bias"] = params["fc8"]["bias"] * np.nan
+    monkeypatch.setattr(checkpoint, "trained", lambda folder: (params, stats, step))
+    with pytest.raises(NotFiniteError, match="40 of 40 images"):
+        evaluate.of_run(finished[0] / "narrow/seed0", ["single@36"])
+    assert not (finished[0] / "narrow/seed0/tests/single@36.json").exists()
 
 
 def other():

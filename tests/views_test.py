@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn.metrics import top_k_accuracy_score
 
 from cnn_jax import mesh, models, views
-from cnn_jax.config import UserError
+from cnn_jax.config import NotFiniteError, UserError
 from cnn_jax.models import extent
 from cnn_jax.models.layers import Conv
 from cnn_jax.models.net import Net
@@ -29,7 +30,7 @@ class Unpadded(Net):
         return self.classified(x, self.weights(), train)
 
 
-def prepare(images):
+def prepare(images, size=None):
     return images.astype(jnp.float32) / 255 - 0.5
 
 
@@ -61,7 +62,7 @@ def whole(sizes, batch, bucket=64, seed=0):
 def scored(net, kind, sizes, batch=4, devices=1, **options):
     scorer = views.scorer(*net, prepare, CROP, mesh.batch_mesh(jax.devices()[:devices]), **options)
     found = views.scores(scorer, kind, min(map(min, sizes)), whole(sizes, batch))
-    return np.stack([found[i][0] for i in range(len(sizes))])
+    return np.exp(np.stack([found[i][0] for i in range(len(sizes))]))
 
 
 def sizes_of(kind, count=10):
@@ -150,7 +151,7 @@ def test_so_many_views_a_scale(kind, count):
 def test_a_crop_is_cut_where_it_says():
     """A net that answers with its input's upper left pixel."""
     apply = lambda params, stats, images, train: (images[:, 0, 0], stats)
-    net, as_is = (models.Model(None, apply, None), {}, {}), lambda x: x.astype(jnp.float32)
+    net, as_is = (models.Model(None, apply, None), {}, {}), lambda x, size: x.astype(jnp.float32)
     scorer = views.scorer(*net, as_is, CROP, mesh.batch_mesh(jax.devices()[:1]), "logits")
     image = np.zeros((1, 64, 64, 3), np.uint8)
     image[0, ..., 0], image[0, ..., 1] = np.arange(64)[:, None], np.arange(64)
@@ -160,9 +161,10 @@ def test_a_crop_is_cut_where_it_says():
     assert seen[5:] == [(y, x + CROP - 1) for y, x in views.corners((40, 48), CROP)]
 
 
-def test_fused_scores_are_the_mean():
-    one, two = {0: (np.array([0.2, 0.8]), 1)}, {0: (np.array([0.6, 0.4]), 1)}
-    np.testing.assert_allclose(views.fused([one, two])[0][0], [0.4, 0.6])
+def test_fused_scores_are_the_mean_of_probabilities():
+    one, two = {0: (np.log([0.2, 0.8]), 1)}, {0: (np.log([0.6, 0.4]), 1)}
+    np.testing.assert_allclose(np.exp(views.fused([one, two])[0][0]), [0.4, 0.6])
+    np.testing.assert_allclose(views.fused([one, two], "logits")[0][0], np.log([0.12, 0.32]) / 2)
     with pytest.raises(UserError, match="different images"):
         views.fused([one, {1: two[0]}])
 
@@ -171,17 +173,53 @@ def test_measures_by_hand():
     score = np.full((4, 7), 0.1)
     score[0, 0] = score[1, 1] = score[2, 3] = score[3, 0] = 0.4
     score[3, 6] = 0.05
-    found = views.measures({i: (row, label) for i, (row, label) in enumerate(zip(score, (0, 1, 2, 6), strict=True))})
+    score /= score.sum(1, keepdims=True)
+    rows = zip(np.log(score), (0, 1, 2, 6), strict=True)
+    found = views.measures({i: (row, label) for i, (row, label) in enumerate(rows)})
     assert found["error_top1"] == 0.5 and found["wrong"] == "0011" and found["images"] == 4
     assert found["error_top5"] == 0.25  # the last image's class is the least likely of seven
     assert found["error_by_class"] == [0, 0, 1, None, None, None, 1]
     assert found["confusion"][2][3] == 1 and found["confusion"][6][0] == 1 and np.sum(found["confusion"]) == 4
-    np.testing.assert_allclose(found["loss"], -np.log([0.4, 0.4, 0.1, 0.05]).mean())
+    np.testing.assert_allclose(found["loss"], -np.log(score[range(4), (0, 1, 2, 6)]).mean())
 
 
 def test_logits_are_averaged_before_their_softmax():
     logits = {0: (np.array([1.0, 3.0]), 0)}
-    np.testing.assert_allclose(views.measures(logits, "logits")["loss"], np.log(1 + np.exp(2.0)))
+    np.testing.assert_allclose(views.measures(logits)["loss"], np.log(1 + np.exp(2.0)))
+
+
+@pytest.mark.parametrize("average", views.AVERAGES)
+def test_a_model_that_knows_nothing_has_the_errors_of_chance(average):
+    """Of equal scores the first classes are the answers, to top-1 and top-5 alike."""
+    found = views.measures({i: (views.mean_score([np.zeros(20)] * 2, average), i % 20) for i in range(40)})
+    assert found["error_top1"] == 0.95 and found["error_top5"] == 0.75
+
+
+@pytest.mark.parametrize("deviation", [1, 30, 100, 1000])
+def test_ranks_and_loss_of_a_model_that_is_sure_of_its_answers(deviation):
+    """Logits whose softmax has run out of digits in float32, against scikit-learn and the logits themselves."""
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(0, deviation, (2000, 20)).astype(np.float32), rng.integers(0, 20, 2000)
+    apply = lambda params, stats, images, train: (images[:, 0, 0].astype(jnp.float32), stats)
+    as_is = lambda images, size: images
+    net = models.Model(None, apply, None), {}, {}
+    scorer = views.scorer(*net, as_is, 1, mesh.batch_mesh(jax.devices()[:1]), mirror=False)
+    size, valid = np.ones((2000, 2), np.int32), np.ones(2000, bool)
+    batch = {"image": logits[:, None, None], "size": size, "label": labels, "index": np.arange(2000), "valid": valid}
+    found = views.measures(views.scores(scorer, "single", 1, [batch]))
+    right = top_k_accuracy_score(labels, logits, k=5, labels=range(20))
+    assert found["error_top5"] == pytest.approx(1 - right, abs=1e-9)
+    exact = logits.astype(np.float64)
+    own = exact[np.arange(2000), labels] - np.logaddexp.reduce(exact, axis=1)
+    assert found["loss"] == pytest.approx(-own.mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_not_finite_are_no_percentages(bad):
+    found = {i: (np.zeros(20), i) for i in range(10)}
+    found[3][0][7] = bad
+    with pytest.raises(NotFiniteError, match="scores of 1 of 10 images are not finite"):
+        views.measures(found)
 
 
 def test_the_interval_is_the_bootstrap_s():
