@@ -14,7 +14,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from cnn_jax import processes
+from cnn_jax import distributed
 from cnn_jax.config import (
     PLACE,
     STOPPED,
@@ -125,16 +125,16 @@ def main(argv: list[str]) -> None:
             train(whole)
     except UserError as e:
         print(f"launch.py: {e}", file=sys.stderr)
-        processes.leave(2)
+        distributed.leave(2)
     except StoppedError as e:
         print(f"launch.py: {e}", file=sys.stderr)
         sys.exit(STOPPED)
     except Exception:
         traceback.print_exc()
-        processes.leave(1)
+        distributed.leave(1)
     except KeyboardInterrupt:
         print("\nlaunch.py: stopped; the same command continues from the last checkpoint", file=sys.stderr)
-        processes.leave(130)
+        distributed.leave(130)
 
 
 def keep_compiled(folder: str | None) -> None:
@@ -158,7 +158,7 @@ def list_studies() -> None:
 def summary(name: str) -> None:
     """Prints a net's layers and totals, or every net's totals."""
     from cnn_jax import models
-    from cnn_jax.summary import of_net, table
+    from cnn_jax.cost.summary import of_net, table
 
     if wrong := [a for a in FLAGS.set if name == "all" or not a.startswith("model.")]:
         raise UserError(f"--set {wrong[0]}: --summary takes options of one net, for example model.shortcut=A")
@@ -241,17 +241,17 @@ def train(whole: Study) -> None:
 
     With --together, the seeds of a run are trained at once.
     """
-    processes.start(FLAGS.coordinator, FLAGS.process_id, FLAGS.num_processes)  # before anything brings JAX
+    distributed.start(FLAGS.coordinator, FLAGS.process_id, FLAGS.num_processes)  # before anything brings JAX
     runs, folder = chosen(whole), workdir()
     size = FLAGS.seeds if FLAGS.together else 1  # runs come with each seed after the other
-    from cnn_jax import evaluate as testing
-    from cnn_jax import log
-    from cnn_jax import train as training
+    from cnn_jax.evaluation import evaluate as testing
+    from cnn_jax.training import metrics_log
+    from cnn_jax.training import train as training
 
     for run in runs:  # a mistake in the last run is told before the first one starts
-        log.check(run, log.run_folder(run, folder))
+        metrics_log.check(run, metrics_log.run_folder(run, folder))
         training.ingredients(run, seeds=size)
-    if first := processes.first():
+    if first := distributed.first():
         write_study(whole, folder)
         write_crops(whole, folder)
     failed = {}  # in order; what ended several seeds is told once
@@ -261,14 +261,14 @@ def train(whole: Study) -> None:
         try:
             found = training.run_seeds(run, seeds, folder, FLAGS.profile)
         except UserError as e:
-            if processes.several():  # it may be this one's alone, and the others wait for it in the same run
+            if distributed.several():  # it may be this one's alone, and the others wait for it in the same run
                 raise
             found = dict.fromkeys(seeds, e)
         took = f"{time.perf_counter() - began:.0f} s" + (f", {size} together" if FLAGS.together else "")
         for number, (seed, end) in enumerate(found.items(), start=start + 1):
             if not isinstance(end, UserError):
                 try:
-                    testing.of_run(log.run_folder(dataclasses.replace(run, seed=seed), folder), run.tests)
+                    testing.of_run(metrics_log.run_folder(dataclasses.replace(run, seed=seed), folder), run.tests)
                 except NotFiniteError as e:
                     end = UserError(f"{run.name} seed {seed}: {e}")
             if isinstance(end, UserError):
@@ -284,13 +284,14 @@ def train(whole: Study) -> None:
 
 def count(whole: Study) -> None:
     """Counts what a study's stacks of convolutions cost, and ends with the report."""
-    from cnn_jax import log, summary
+    from cnn_jax.cost import summary
+    from cnn_jax.training import metrics_log
 
     for flag in ("run", "data", "data_dir", "set", "seeds", "together", "parallel", *SEVERAL):
         if FLAGS[flag].present:
             raise UserError(f"--{flag}: {whole.name} trains nothing, and takes no such flag")
     counts = [dataclasses.asdict(stack) | summary.of_stack(stack) for stack in whole.stacks]
-    write_study(whole, workdir(), counts=counts, commit=log.commit())
+    write_study(whole, workdir(), counts=counts, commit=metrics_log.commit())
     report(workdir())
 
 
@@ -361,7 +362,7 @@ def command() -> str:
 
 def evaluate(place: str) -> None:
     """Tests the finished runs under a folder, or public weights, by --views at --scales, and prints what is found."""
-    from cnn_jax import evaluate as testing
+    from cnn_jax.evaluation import evaluate as testing
 
     protocol = FLAGS.views + (f"@{','.join(FLAGS.scales)}" if FLAGS.scales else "")
     if not Path(place).exists() and ":" in place:
@@ -388,7 +389,7 @@ def evaluate(place: str) -> None:
 
 def report(folder: Path) -> None:
     """Builds the report of what the folder holds, and prints its table and its place."""
-    from experiments.report import build
+    from cnn_jax.report.build import build
 
     built = build(folder)
     print(f"\n{built.text}\n\nreport: {built.html}")
@@ -396,7 +397,7 @@ def report(folder: Path) -> None:
 
 def dry_run(runs: list[Experiment]) -> None:
     """Prints each run's full configuration, parameters, multiply-adds an image, steps and estimated time."""
-    from cnn_jax import estimate
+    from cnn_jax.cost import estimate
 
     for run in runs:
         check(run)
@@ -413,7 +414,7 @@ def plan(whole: Study) -> None:
     if FLAGS.topology is not None:
         os.environ["JAX_PLATFORMS"] = "cpu"  # before JAX starts: libtpu is to compile, and not to look for a TPU
     runs = [run for run in chosen(whole) if not run.seed]
-    from cnn_jax import plan as planning
+    from cnn_jax.cost import plan as planning
 
     told = []
     for run in runs:

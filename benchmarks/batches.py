@@ -32,7 +32,7 @@ def main(argv: list[str]) -> None:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     os.environ["JAX_PLATFORMS"] = "cpu"
     from benchmarks.epoch import noise
-    from cnn_jax import log
+    from cnn_jax.training import metrics_log
 
     source = noise(FLAGS.images)
     ways, left_out = {"ours": ours(source)}, {}
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
     print(f"batches of {BATCH} of {FLAGS.images:,} images 32x32x3 in memory, on one core\n")
     print(table(rows))
     settings = {"images": FLAGS.images, "batch": BATCH, "seconds": FLAGS.seconds, "blocks": FLAGS.blocks}
-    tell({"benchmark": "batches", **settings, "ways": rows, "left_out": left_out} | log.surroundings())
+    tell({"benchmark": "batches", **settings, "ways": rows, "left_out": left_out} | metrics_log.surroundings())
 
 
 class Way(NamedTuple):

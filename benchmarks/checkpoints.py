@@ -29,12 +29,14 @@ def main(argv: list[str]) -> None:
     import numpy as np
     from absl import logging
 
-    from cnn_jax import checkpoint, digest, log, models, optim, step
+    from cnn_jax import models
     from cnn_jax.config import Optim
+    from cnn_jax.optim import optimizers
+    from cnn_jax.training import checkpoint, checksum, metrics_log, train_step
 
     logging.set_verbosity(logging.WARNING)  # of the libraries, as a launch does
     model, image = models.create("resnet50", 1000), np.zeros((1, 64, 64, 3), np.float32)  # of any size: the same state
-    make = jax.jit(lambda key: step.init_state(model, optim.transformation(Optim()), key, image))
+    make = jax.jit(lambda key: train_step.init_state(model, optimizers.transformation(Optim()), key, image))
     state = jax.block_until_ready(make(jax.random.key(0)))
     arrays = jax.tree.leaves(state)
     size = sum(leaf.nbytes for leaf in arrays)
@@ -45,7 +47,7 @@ def main(argv: list[str]) -> None:
         jax.block_until_ready(work(*arguments))
         found.setdefault(what, []).append((time.perf_counter() - began) * 1e8 / size)
 
-    def in_all(state: step.State) -> None:
+    def in_all(state: train_step.State) -> None:
         timed("save blocks", checkpoint.save, saved, state, None)
         checkpoint.wait(saved)
 
@@ -56,7 +58,7 @@ def main(argv: list[str]) -> None:
             state = jax.block_until_ready(state.replace(step=state.step + 1))
             timed("save in all", in_all, state)
             timed("restore, checked", checkpoint.restore, saved, state)
-            timed("checksums on restore", digest.of(state))
+            timed("checksums on restore", checksum.of(state))
             timed("numpy.savez", np.savez, Path(place) / "plain.npz", *map(np.asarray, arrays))
     middle = {what: statistics.median(seconds) for what, seconds in found.items()}
     lines = [("of 100 MB", "seconds", "of savez", "goal")]
@@ -64,7 +66,7 @@ def main(argv: list[str]) -> None:
         goal = f"{GOALS[what]} {'met' if seconds <= GOALS[what] else 'not met'}" if what in GOALS else ""
         lines.append((what, f"{seconds:.3f}", f"{seconds / middle['numpy.savez']:.2f}", goal))
     print(f"ResNet-50, {size / 1e6:.0f} MB\n{aligned(lines)}")
-    tell({"benchmark": "checkpoints", "bytes": size, "seconds_of_100_mb": middle} | log.surroundings())
+    tell({"benchmark": "checkpoints", "bytes": size, "seconds_of_100_mb": middle} | metrics_log.surroundings())
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from benchmarks.peers import Spec
-from cnn_jax import log, models
+from cnn_jax import models
+from cnn_jax.training import metrics_log
 
 
 def draw(spec: Spec) -> dict[str, np.ndarray]:
@@ -31,4 +32,4 @@ def draw(spec: Spec) -> dict[str, np.ndarray]:
 if __name__ == "__main__":
     told = Spec(**json.loads(sys.argv[1]))
     np.savez(told.weights, **draw(told))
-    print(json.dumps(log.surroundings() | {"platform": jax.default_backend()}))
+    print(json.dumps(metrics_log.surroundings() | {"platform": jax.default_backend()}))

@@ -26,9 +26,10 @@ import numpy as np
 from absl import app, flags, logging
 
 from benchmarks.result import aligned, spread, tell
-from cnn_jax import checkpoint, data, log, models, train
+from cnn_jax import data, models
 from cnn_jax import mesh as meshes
 from cnn_jax.config import Experiment, Model
+from cnn_jax.training import checkpoint, metrics_log, train
 from experiments import resnet_degradation
 
 IMAGES = 50_000  # CIFAR-10's; a fifth as many are tested on
@@ -47,10 +48,10 @@ def main(argv: list[str]) -> None:
         shortened = ON_CPU.get(net, IMAGES) if jax.default_backend() == "cpu" else IMAGES
         results.append(timed(net, FLAGS.images or shortened, FLAGS.batch, FLAGS.blocks))
         lines.append(cells(results[-1]))
-    print(f"{FLAGS.blocks} epochs of each, in turns; {log.surroundings()['hardware']}\n")
+    print(f"{FLAGS.blocks} epochs of each, in turns; {metrics_log.surroundings()['hardware']}\n")
     print(aligned(lines))
     for result in results:
-        tell(result | log.surroundings())
+        tell(result | metrics_log.surroundings())
 
 
 def timed(net: str, images: int, batch: int, blocks: int) -> dict[str, Any]:

@@ -16,9 +16,10 @@ import numpy as np
 from absl import app, flags, logging
 
 from benchmarks.result import aligned, spread, tell
-from cnn_jax import data, log, models, train
+from cnn_jax import data, models
 from cnn_jax import mesh as meshes
 from cnn_jax.config import Data, Experiment, Model, Optim
+from cnn_jax.training import metrics_log, train
 
 # The images that a net is timed on, their classes, the batch and how many there are on CPU.
 NETS = {
@@ -37,10 +38,10 @@ def main(argv: list[str]) -> None:
         sys.exit(f"evaluate.py: {unknown[0]}: choose --nets of {', '.join(NETS)}")
     logging.set_verbosity(logging.WARNING)  # of the libraries, as a launch does
     results = [timed(net, view) for net in FLAGS.nets for view in VIEWS]
-    print(f"{FLAGS.blocks} evaluations and as many bare passes, in turns; {log.surroundings()['hardware']}\n")
+    print(f"{FLAGS.blocks} evaluations and as many bare passes, in turns; {metrics_log.surroundings()['hardware']}\n")
     print(table(results))
     for result in results:
-        tell(result | log.surroundings())
+        tell(result | metrics_log.surroundings())
 
 
 def timed(net: str, view: str) -> dict[str, Any]:

@@ -37,13 +37,13 @@ def main(argv: list[str]) -> None:
         os.sched_setaffinity(0, {min(cores)})  # before TensorFlow and OpenCV make a thread a core
     import cv2
 
-    from cnn_jax import log
     from cnn_jax.config import UserError
-    from cnn_jax.data import listing, resize
+    from cnn_jax.data import image_sets, resize
+    from cnn_jax.training import metrics_log
 
     cv2.setNumThreads(0)
     try:
-        source = listing.from_folder(FLAGS.data.removeprefix("folder:"))
+        source = image_sets.from_folder(FLAGS.data.removeprefix("folder:"))
     except UserError as error:
         sys.exit(f"input_pipeline.py: {error}")
     ways: dict[str, Way] = {"pillow": pillow, "opencv": opencv, "ours": ours}
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> None:
         cv2.setNumThreads(0)
         name = f"ours, resized to {FLAGS.resized}"
         work = {way: (cut, in_memory(source)) for way, cut in ways.items()}
-        work[name] = (ours, in_memory(listing.from_folder(small)))
+        work[name] = (ours, in_memory(image_sets.from_folder(small)))
         told = {"one core": timed(work, 1)}
         if cores:
             os.sched_setaffinity(0, cores)
@@ -72,28 +72,28 @@ def main(argv: list[str]) -> None:
         met("images/s from the resized set", told["one core"][name]["images_per_s"]["median"], 1800),
     ]))  # fmt: skip
     ratios = {way: one.get(way) for way in ("pillow", "opencv", "ours", "tf", "tf, antialiased")} | {name: one[name]}
-    tell(ratios | {"benchmark": "input_pipeline", **told, "loader_images_per_s": loaders} | log.surroundings())
+    tell(ratios | {"benchmark": "input_pipeline", **told, "loader_images_per_s": loaders} | metrics_log.surroundings())
 
 
 def in_memory(source: Any) -> list[tuple[bytes, Any]]:
     """(file, Box) of every image that can be decoded."""
     import numpy as np
 
-    from cnn_jax.data import geometry, images
+    from cnn_jax.data import crops, decode
 
     rng, found = np.random.default_rng(SEED), []
     for part in (source.train, source.test):
         for i in range(len(part)):
             encoded = part.read(i)
-            found.append((encoded, geometry.scale_jitter(rng, images.size(encoded), LO, HI, CROP)))
+            found.append((encoded, crops.scale_jitter(rng, decode.size(encoded), LO, HI, CROP)))
     return found
 
 
 def ours(encoded: bytes, box: Any) -> Any:
     """As a run does."""
-    from cnn_jax.data import images
+    from cnn_jax.data import decode
 
-    return images.cut(encoded, lambda _: box, (CROP, CROP))
+    return decode.cut(encoded, lambda _: box, (CROP, CROP))
 
 
 def pillow(encoded: bytes, box: Any) -> Any:
@@ -135,9 +135,9 @@ def tensorflow(antialias: bool) -> Way:
         return tf.cast(tf.image.resize(image, (CROP, CROP), antialias=antialias), tf.uint8)
 
     def way(encoded: bytes, box: Any) -> Any:
-        from cnn_jax.data import images
+        from cnn_jax.data import decode
 
-        top, left, bottom, right = window(box, images.size(encoded))
+        top, left, bottom, right = window(box, decode.size(encoded))
         return cut(encoded, [top, left, bottom - top, right - left]).numpy()
 
     return way
@@ -168,10 +168,10 @@ def timed(work: dict[str, tuple[Way, list]], threads: int) -> dict[str, Any]:
 def loader(source: Any, workers: int) -> float:
     """Images a second of batches as a run's step takes them, without their way to the device."""
     from cnn_jax.config import Data
-    from cnn_jax.data import stream
+    from cnn_jax.data import streaming
 
     data = Data(name=FLAGS.data, shorter_side=(LO, HI), crop=CROP, batch_size=BATCH, workers=workers)
-    batches = stream.items(stream.Batches(data, source.train, SEED), 0)
+    batches = streaming.items(streaming.Batches(data, source.train, SEED), 0)
     for _ in range(8):  # workers start, and fill what waits
         next(batches)
     count, began = 0, time.perf_counter()

@@ -29,14 +29,14 @@ def main(argv: list[str]) -> None:
         sys.exit(f"scaling.py: {unknown[0]}: choose --nets of {', '.join(NETS)}")
     os.environ["JAX_PLATFORMS"] = "cpu"  # before JAX starts
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
-    from cnn_jax import log
+    from cnn_jax.training import metrics_log
 
     rows = [of_step(net, form, count) for net in FLAGS.nets for form in ("jit", "pmap") for count in DEVICES]
     print(table(rows))
     print()
     for words in (findings := findings_of(rows)):
         print(words)
-    tell({"benchmark": "scaling", "batch": BATCH, "steps": rows, "findings": findings} | log.surroundings())
+    tell({"benchmark": "scaling", "batch": BATCH, "steps": rows, "findings": findings} | metrics_log.surroundings())
 
 
 def of_step(net: str, form: str, count: int) -> dict[str, Any]:
@@ -45,23 +45,26 @@ def of_step(net: str, form: str, count: int) -> dict[str, Any]:
     import numpy as np
 
     from benchmarks.peers import ours
-    from cnn_jax import hlo, models, optim, step
     from cnn_jax import mesh as meshes
+    from cnn_jax import models
     from cnn_jax.config import Optim
+    from cnn_jax.cost import hlo
+    from cnn_jax.optim import optimizers
+    from cnn_jax.training import train_step
 
     mesh = meshes.batch_mesh(jax.devices()[:count])
     axis = meshes.BATCH if form == "pmap" else None
     classes = CLASSES.get(net, 10)
     model, tx = (
         models.create(net, classes, axis=axis),
-        optim.transformation(Optim(schedule="constant", learning_rate=1e-5)),
+        optimizers.transformation(Optim(schedule="constant", learning_rate=1e-5)),
     )
     image = jax.ShapeDtypeStruct((1, *NETS[net]), "float32")
-    make = lambda: step.init_state(model, tx, jax.random.key(0), image)
+    make = lambda: train_step.init_state(model, tx, jax.random.key(0), image)
     state = jax.eval_shape(make)
     images = np.random.default_rng(0).random((BATCH, *NETS[net]), np.float32)
     item = {"image": images, "label": np.arange(BATCH, dtype=np.int32) % classes, "valid": np.ones(BATCH, bool)}
-    train = step.compile_train(step.train_step(model, tx, ours.FEED, jax.random.key(0), axis), form, mesh)
+    train = train_step.compile_train(train_step.train_step(model, tx, ours.FEED, jax.random.key(0), axis), form, mesh)
     bytes_of = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
     told = {"net": net, "form": form, "devices": count}
     told |= {"params_bytes": bytes_of(state.params), "stats_bytes": bytes_of(state.stats)}

@@ -16,12 +16,15 @@ from absl import app, flags
 
 from benchmarks import result
 from benchmarks.peers import ours
-from cnn_jax import cpu, log, models, optim, step, together
 from cnn_jax import mesh as meshes
+from cnn_jax import models
 from cnn_jax.config import Optim
+from cnn_jax.cpu import settings
+from cnn_jax.optim import optimizers
+from cnn_jax.training import metrics_log, multi_seed, train_step
 
 NETS = {"perceptron": 64, "mlp": 64, "lenet5_modern": 64, "resnet20": 32}  # images a step of one seed
-FORMS = {"unrolled": together.unrolled, "vmap": together.stacked}
+FORMS = {"unrolled": multi_seed.unrolled, "vmap": multi_seed.stacked}
 WAYS = ("in turn", *FORMS)
 HEAD = ("net", "batch", "seeds", "way", "ms a step", "images/s", "in turn/way", "compile s")
 SLOW = 2  # a form that takes so many times as long as the seeds in turn is not tried with more of them
@@ -33,7 +36,7 @@ def main(argv: list[str]) -> None:
     counts = [int(count) for count in FLAGS.counts if count.isdigit() and int(count) > 0]
     if len(argv) > 1 or not set(FLAGS.nets) <= NETS.keys() or len(counts) < len(FLAGS.counts):
         sys.exit(f"seeds.py: choose --nets of {', '.join(NETS)}, and --counts such as 1,2,4,8")
-    cpu.keep_memory(cpu.FEW)  # as train.build does for all but the smallest batches
+    settings.keep_memory(settings.FEW)  # as train.build does for all but the smallest batches
     print(line(HEAD))
     rows: list[dict[str, Any]] = []
     with jax.default_matmul_precision("float32"):
@@ -44,8 +47,8 @@ def main(argv: list[str]) -> None:
                 for row in found:
                     print(line(cells(row)), flush=True)
                 ways = [row["way"] for row in found if row["ratio"] > 1 / SLOW]
-    settings = {"seconds": FLAGS.seconds, "blocks": FLAGS.blocks}
-    result.tell({"benchmark": "seeds", **settings, "rows": rows, **log.surroundings()})
+    given = {"seconds": FLAGS.seconds, "blocks": FLAGS.blocks}
+    result.tell({"benchmark": "seeds", **given, "rows": rows, **metrics_log.surroundings()})
 
 
 def measured(net: str, count: int, ways: list[str]) -> list[dict[str, Any]]:
@@ -80,18 +83,18 @@ def measured(net: str, count: int, ways: list[str]) -> list[dict[str, Any]]:
 def prepared(net: str, count: int, way: str) -> Callable[[int], tuple[float, list[float]]]:
     """run(steps) -> (seconds, each seed's sum of losses so far), on one device where the batches lie."""
     image, classes = models.paper_input(net)
-    model, tx = models.create(net, classes), optim.transformation(Optim(learning_rate=0.01, schedule="constant"))
+    model, tx = models.create(net, classes), optimizers.transformation(Optim(learning_rate=0.01, schedule="constant"))
     mesh, keys = meshes.batch_mesh(jax.devices()[:1]), [jax.random.key(seed) for seed in range(count)]
-    make = lambda key: step.train_step(model, tx, ours.FEED, key)
+    make = lambda key: train_step.train_step(model, tx, ours.FEED, key)
     shape = jax.ShapeDtypeStruct((1, *image), jnp.float32)
-    states = jax.device_put([step.init_state(model, tx, key, shape) for key in keys], meshes.replicated(mesh))
+    states = jax.device_put([train_step.init_state(model, tx, key, shape) for key in keys], meshes.replicated(mesh))
     items = jax.device_put(tuple(batch(seed, NETS[net], image, classes) for seed in range(count)), meshes.sharded(mesh))
     if way in FORMS:
         form = FORMS[way](make, keys)
-        train, state = step.compile_train(form.step, "jit", mesh), form.join(states)
+        train, state = train_step.compile_train(form.step, "jit", mesh), form.join(states)
         advance, split = lambda state: train(state, {}, items), form.split
     else:  # one program serves all: in runs of their own each has its key in it
-        train, state, split = step.compile_train(make(keys[0]), "jit", mesh), states, list
+        train, state, split = train_step.compile_train(make(keys[0]), "jit", mesh), states, list
         advance = lambda states: [train(state, {}, item) for state, item in zip(states, items, strict=True)]
 
     def run(steps: int) -> tuple[float, list[float]]:

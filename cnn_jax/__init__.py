@@ -1,5 +1,5 @@
 """The classic CNN papers, true on your own machine: nets, recipes, protocols and studies in JAX."""
 
-from cnn_jax import cpu
+from cnn_jax.cpu import settings
 
-cpu.choose_flags()  # here, as JAX reads them once, when it starts
+settings.choose_flags()  # here, as JAX reads them once, when it starts

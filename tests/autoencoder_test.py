@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax import models, summary
+from cnn_jax import models
 from cnn_jax.config import UserError
+from cnn_jax.cost import summary
 from cnn_jax.models import autoencoder
 
 

@@ -9,11 +9,13 @@ import numpy as np
 import optax
 import pytest
 
-from cnn_jax import models, summary
+from cnn_jax import models
 from cnn_jax.config import UserError
-from cnn_jax.models import lenet, pooling
-from cnn_jax.models.layers import TableConv
-from cnn_jax.models.lrn import local_response_norm
+from cnn_jax.cost import summary
+from cnn_jax.layers import pooling
+from cnn_jax.layers.conv import TableConv
+from cnn_jax.layers.lrn import local_response_norm
+from cnn_jax.models import lenet
 
 # Computed from the papers' layer tables; public implementations agree.
 COUNTS = {

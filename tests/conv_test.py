@@ -13,7 +13,7 @@ import pytest
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from cnn_jax.models.conv import IMAGES, convolution
+from cnn_jax.cpu.convolution import IMAGES, convolution
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 on_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere every convolution is XLA's")
@@ -211,7 +211,7 @@ def test_a_batch_split_over_eight_devices_gives_what_one_device_gives(name, para
 @pytest.mark.parametrize(("choice", "said"), [("xla", "False"), ("cpu", "True"), ("quick", "CNN_JAX_ROUTES=quick")])
 def test_the_environment_overrides_the_choice(choice, said):
     code = (
-        "import jax, jax.numpy as jnp; from cnn_jax.models.conv import convolution as c;"
+        "import jax, jax.numpy as jnp; from cnn_jax.cpu.convolution import convolution as c;"
         "x = jnp.ones((1, 4, 4, 1)); k = jnp.ones((3, 3, 1, 1));"
         "run = lambda x, k: c(x, k, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'));"
         "print('custom_vjp' in str(jax.make_jaxpr(run)(x, k)))"

@@ -8,10 +8,10 @@ from importlib import metadata
 
 import pytest
 
-from cnn_jax import cpu
+from cnn_jax.cpu import settings
 
 x86 = platform.machine().lower() in ("x86_64", "amd64")
-OURS = " ".join(f"--{name}={value}" for name, value in cpu.FLAGS.items())
+OURS = " ".join(f"--{name}={value}" for name, value in settings.FLAGS.items())
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def machine(monkeypatch):
 
 
 def chosen(**environ):
-    cpu.choose_flags(environ)
+    settings.choose_flags(environ)
     return environ.get("XLA_FLAGS")
 
 
@@ -47,17 +47,17 @@ def test_elsewhere_nothing_is_added(machine, kind, jaxlib):
     machine(kind, jaxlib)
     assert chosen() is None
     assert chosen(XLA_FLAGS="--a=b") == "--a=b"
-    assert cpu.compiler_options(10**6, cpu.FEW, {}) == {}
+    assert settings.compiler_options(10**6, settings.FEW, {}) == {}
 
 
 def test_long_runs_of_large_batches_have_onednn_unless_the_user_says_so(machine):
-    assert cpu.compiler_options(cpu.LONG - 1, cpu.FEW, {}) == {}
-    assert cpu.compiler_options(cpu.LONG, cpu.FEW, {}) == cpu.ONEDNN
-    assert cpu.compiler_options(cpu.LONG, cpu.FEW, {"XLA_FLAGS": OURS}) == cpu.ONEDNN
-    assert cpu.compiler_options(cpu.LONG, cpu.FEW - 1, {}) == {}
-    assert cpu.compiler_options(cpu.LONG, cpu.FEW, {"XLA_FLAGS": "--xla_cpu_use_onednn=false"}) == {}
+    assert settings.compiler_options(settings.LONG - 1, settings.FEW, {}) == {}
+    assert settings.compiler_options(settings.LONG, settings.FEW, {}) == settings.ONEDNN
+    assert settings.compiler_options(settings.LONG, settings.FEW, {"XLA_FLAGS": OURS}) == settings.ONEDNN
+    assert settings.compiler_options(settings.LONG, settings.FEW - 1, {}) == {}
+    assert settings.compiler_options(settings.LONG, settings.FEW, {"XLA_FLAGS": "--xla_cpu_use_onednn=false"}) == {}
     machine(jaxlib="0.10.2")
-    assert cpu.compiler_options(cpu.LONG, cpu.FEW, {}) == {}
+    assert settings.compiler_options(settings.LONG, settings.FEW, {}) == {}
     assert chosen() == OURS
 
 

@@ -11,8 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax import checkpoint, data, evaluate, models, pretrained, train, views
+from cnn_jax import data, models, pretrained
 from cnn_jax.config import Data, Experiment, Model, NotFiniteError, Optim, Train, UserError
+from cnn_jax.evaluation import evaluate, protocols
+from cnn_jax.training import checkpoint, train
 
 ROOT = Path(__file__).parent.parent
 RUN = Experiment(
@@ -50,8 +52,8 @@ def test_what_was_found_stands_in_a_file_and_is_not_found_again(finished, monkey
 
 def test_scales_are_averaged(finished, monkeypatch):
     """The scores of two scales, by hand."""
-    seen, scores = {}, views.scores
-    monkeypatch.setattr(views, "scores", lambda s, kind, side, b: seen.setdefault(side, scores(s, kind, side, b)))
+    seen, scores = {}, protocols.scores
+    monkeypatch.setattr(protocols, "scores", lambda s, kind, side, b: seen.setdefault(side, scores(s, kind, side, b)))
     found = evaluate.of_run(finished[0] / "narrow/seed0", ["ten_crop@34,38"])["ten_crop@34,38"]
     own = [np.mean(np.exp([seen[side][i][0] for side in (34, 38)]), 0)[seen[34][i][1]] for i in range(40)]
     assert found["loss"] == pytest.approx(-np.mean(np.log(own)), rel=1e-6)

@@ -24,7 +24,7 @@ import numpy as np
 CHILD = Path(__file__).with_name("faults_child.py")
 sys.path.insert(0, str(CHILD.parents[1]))
 
-from cnn_jax import checkpoint, log  # noqa: E402
+from cnn_jax.training import checkpoint, metrics_log  # noqa: E402
 
 TIMES = ("images_per_s", "data_time", "step_time", "wall_s")
 RUNS = ("resident", "streamed")
@@ -52,7 +52,7 @@ def outcome(workdir: Path) -> tuple[list[bytes], list[dict]]:
     folder = workdir / "net/seed0"
     with checkpoint.manager(folder) as saved:
         last = checkpoint.whole(saved, saved.latest_step())
-    events = [{k: v for k, v in event.items() if k not in TIMES} for event in log.events(folder)]
+    events = [{k: v for k, v in event.items() if k not in TIMES} for event in metrics_log.events(folder)]
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(last)], events
 
 

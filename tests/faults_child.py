@@ -15,13 +15,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from cnn_jax import processes  # noqa: E402
+from cnn_jax import distributed  # noqa: E402
 
 if __name__ == "__main__" and "COORDINATOR" in os.environ:
-    processes.start(os.environ["COORDINATOR"], int(os.environ["PROCESS"]), 2)  # before anything brings JAX
+    distributed.start(os.environ["COORDINATOR"], int(os.environ["PROCESS"]), 2)  # before anything brings JAX
 
-from cnn_jax import checkpoint, train, watch  # noqa: E402
 from cnn_jax.config import Data, Experiment, Model, Optim, StoppedError, Train, UserError  # noqa: E402
+from cnn_jax.training import checkpoint, train, watchdog  # noqa: E402
 
 # Dropout, a plateau, augmentation, an epoch of three steps; log intervals and saves that a cut falls between.
 RESIDENT = Experiment(
@@ -56,7 +56,7 @@ def kill_in_save(after: float) -> None:
 
 def stop_at(step: int) -> None:
     """Has the run be told to stop after so many steps, as by a signal."""
-    over, steps = watch.over, itertools.count(1)
+    over, steps = watchdog.over, itertools.count(1)
 
     def telling(minutes: float):  # noqa: ANN202
         class Over:
@@ -69,7 +69,7 @@ def stop_at(step: int) -> None:
 
         return Over()
 
-    watch.over = telling
+    watchdog.over = telling
 
 
 if __name__ == "__main__":
@@ -86,4 +86,4 @@ if __name__ == "__main__":
         sys.exit(75)
     except UserError as told:
         print(told, flush=True)
-        processes.leave(2)
+        distributed.leave(2)

@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax.models import routes, spatial
-from cnn_jax.models.layers import Conv
-from cnn_jax.models.lrn import local_response_norm
-from cnn_jax.models.pooling import Subsampling, max_pool_ceil
+from cnn_jax.cpu import switch
+from cnn_jax.layers import spatial
+from cnn_jax.layers.conv import Conv
+from cnn_jax.layers.lrn import local_response_norm
+from cnn_jax.layers.pooling import Subsampling, max_pool_ceil
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +88,7 @@ def convolution_by_hand(x, w, bias, delta, stride, pads):
     return output, full[:, inside[0], inside[1]], dw, delta.sum((0, 1, 2))
 
 
-# input, kernel, maps, stride, padding before and after. The routes of cnn_jax/models/conv.py are all here.
+# input, kernel, maps, stride, padding before and after. The routes of cnn_jax/cpu/convolution.py are all here.
 CONVOLUTIONS = {
     "pointwise": ((5, 6, 3), (1, 1), 4, 1, ((0, 0), (0, 0))),
     "pointwise_strided": ((5, 6, 3), (1, 1), 4, 2, ((0, 0), (0, 0))),
@@ -105,7 +106,7 @@ CONVOLUTIONS = {
 @pytest.mark.parametrize("case", CONVOLUTIONS.values(), ids=CONVOLUTIONS)
 @pytest.mark.parametrize("choice", ["cpu", "xla"])
 def test_convolution(choice, case, monkeypatch):
-    monkeypatch.setattr(routes, "_CHOICE", choice)
+    monkeypatch.setattr(switch, "_CHOICE", choice)
     size, kernel, maps, stride, pads = case
     x, w, bias = random(2, *size), random(*kernel, size[-1], maps), random(maps)
     layer = Conv(maps, kernel, stride, pads)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from cnn_jax import hlo
+from cnn_jax.cost import hlo
 
 HLO = """
 HloModule jit_step, is_scheduled=true

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_jax.data import geometry, images
+from cnn_jax.data import crops, decode
 
 SAMPLE = sorted(Path(__file__).parents[1].joinpath("../shared/data/imagenet_sample").glob("*/*"))[:30]
 WAVES = np.stack(np.broadcast_arrays(*np.sin(np.mgrid[0:60, 0:80] / 9), 0.3), -1)
@@ -28,12 +28,12 @@ def test_cuts_are_those_of_the_whole_image_resized():
     rng, off = np.random.default_rng(0), []
     for path in SAMPLE:
         file = path.read_bytes()
-        image, size = Image.open(path).convert("RGB"), images.size(file)
+        image, size = Image.open(path).convert("RGB"), decode.size(file)
         assert size == (image.height, image.width)
-        box = geometry.scale_jitter(rng, size, 256, 512, 224)
+        box = crops.scale_jitter(rng, size, 256, 512, 224)
         part = (box.left, box.top, box.left + box.width, box.top + box.height)
         expected = image.resize((224, 224), Image.Resampling.BILINEAR, part)
-        off.append(np.abs(np.float32(expected) - images.cut(file, lambda _, box=box: box, (224, 224))).mean())
+        off.append(np.abs(np.float32(expected) - decode.cut(file, lambda _, box=box: box, (224, 224))).mean())
     assert np.mean(off) < 0.6 and max(off) < 3
 
 
@@ -41,8 +41,8 @@ def test_cuts_are_those_of_the_whole_image_resized():
 def test_whole_images_have_their_shape():
     for path in SAMPLE[:8]:
         image = Image.open(path).convert("RGB")
-        height, width = geometry.scaled((image.height, image.width), 256)
-        found = images.whole(path.read_bytes(), 256)
+        height, width = crops.scaled((image.height, image.width), 256)
+        found = decode.whole(path.read_bytes(), 256)
         assert found.shape == (height, width, 3) and min(height, width) == 256
         expected = np.float32(image.resize((width, height), Image.Resampling.BILINEAR))
         assert np.abs(expected - found).mean() < 1
@@ -63,9 +63,9 @@ def test_whole_images_have_their_shape():
     ids=["png", "jpeg", "grey", "grey jpeg", "cmyk", "palette", "alpha", "16 bits"],
 )  # fmt: skip
 def test_every_kind_comes_out_alike(file, expected):
-    found = images.cut(file, lambda _: geometry.Box(0, 0, 60, 80), (60, 80))
+    found = decode.cut(file, lambda _: crops.Box(0, 0, 60, 80), (60, 80))
     assert np.abs(found.astype(int) - expected).mean() < 3
-    assert images.cut(file, lambda _: geometry.Box(0, 0, 60, 80), (60, 80), channels=1).shape == (60, 80, 1)
+    assert decode.cut(file, lambda _: crops.Box(0, 0, 60, 80), (60, 80), channels=1).shape == (60, 80, 1)
 
 
 @pytest.mark.parametrize(
@@ -75,19 +75,19 @@ def test_rows_below_the_box_change_nothing(options):
     photo = np.random.default_rng(0).integers(0, 256, (400, 320, 3)) // 4 + np.mgrid[:400, :320, :3][0] // 3
     file = encoded(Image.fromarray(np.uint8(photo)), "JPEG", quality=90, **options)
     for top, divided, channels in itertools.product((0, 37, 150), (1, 2, 4, 8), (3, 1)):
-        box, shape = geometry.Box(top, 40, 120, 160), (120 // divided, 160 // divided)
-        whole, times = images._decoded(file, images._header(file), divided, channels)
+        box, shape = crops.Box(top, 40, 120, 160), (120 // divided, 160 // divided)
+        whole, times = decode._decoded(file, decode._header(file), divided, channels)
         assert times == divided
-        expected = images._resampled(whole, geometry.Box(*(at / divided for at in box)), shape)
-        np.testing.assert_array_equal(images.cut(file, lambda _, box=box: box, shape, channels), expected)
+        expected = decode._resampled(whole, crops.Box(*(at / divided for at in box)), shape)
+        np.testing.assert_array_equal(decode.cut(file, lambda _, box=box: box, shape, channels), expected)
 
 
 def test_exif_turns_an_image():
     exif = Image.Exif()
-    exif[images.ORIENTATION] = 6  # shown turned to the right
+    exif[decode.ORIENTATION] = 6  # shown turned to the right
     file = encoded(Image.fromarray(RGB), "JPEG", quality=95, exif=exif.tobytes())
-    assert images.size(file) == (80, 60)
-    found = images.cut(file, lambda _: geometry.Box(0, 0, 80, 60), (80, 60))
+    assert decode.size(file) == (80, 60)
+    found = decode.cut(file, lambda _: crops.Box(0, 0, 80, 60), (80, 60))
     assert np.abs(found.astype(int) - np.rot90(RGB, -1)).mean() < 3
 
 
@@ -98,26 +98,26 @@ def test_an_orientation_that_no_decoder_follows_is_not_followed():
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/" xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
     file = encoded(Image.fromarray(RGB), "JPEG", quality=95, exif=exif.tobytes(), xmp=xmp)
     with Image.open(io.BytesIO(file)) as image:
-        assert image.getexif().get(images.ORIENTATION) == 6
-    assert images.size(file) == (60, 80)
-    found = images.cut(file, lambda _: geometry.Box(0, 0, 60, 80), (60, 80))
+        assert image.getexif().get(decode.ORIENTATION) == 6
+    assert decode.size(file) == (60, 80)
+    found = decode.cut(file, lambda _: crops.Box(0, 0, 60, 80), (60, 80))
     assert np.abs(found.astype(int) - RGB).mean() < 3
 
 
 def test_one_pixel_and_twenty_million():
     small = encoded(Image.new("RGB", (1, 1), (200, 100, 50)))
-    np.testing.assert_array_equal(images.whole(small, 8), np.broadcast_to(np.uint8([200, 100, 50]), (8, 8, 3)))
+    np.testing.assert_array_equal(decode.whole(small, 8), np.broadcast_to(np.uint8([200, 100, 50]), (8, 8, 3)))
     large = encoded(Image.new("RGB", (5000, 4000), (200, 100, 50)), "JPEG")
-    found = images.cut(large, lambda _: geometry.centre((4000, 5000), 256, 224), (224, 224))
+    found = decode.cut(large, lambda _: crops.centre((4000, 5000), 256, 224), (224, 224))
     assert np.abs(found.astype(int) - [200, 100, 50]).max() < 4
 
 
 def test_damage_inside_is_doubted():
-    assert images.doubt(JPEG) == images.doubt(encoded(Image.fromarray(RGB))) == ""
-    assert images.doubt(encoded(Image.fromarray(RGB).convert("CMYK"), "JPEG")) == ""
+    assert decode.doubt(JPEG) == decode.doubt(encoded(Image.fromarray(RGB))) == ""
+    assert decode.doubt(encoded(Image.fromarray(RGB).convert("CMYK"), "JPEG")) == ""
     torn = JPEG[: len(JPEG) // 2] + JPEG[-200:]
-    assert images.cut(torn, lambda _: geometry.Box(0, 0, 64, 64), (64, 64)).shape == (64, 64, 3)
-    assert "Corrupt JPEG data" in images.doubt(torn)
+    assert decode.cut(torn, lambda _: crops.Box(0, 0, 64, 64), (64, 64)).shape == (64, 64, 3)
+    assert "Corrupt JPEG data" in decode.doubt(torn)
 
 
 JPEG = encoded(Image.fromarray(np.uint8(np.random.default_rng(0).integers(0, 256, (64, 64, 3)))), "JPEG")
@@ -134,5 +134,5 @@ JPEG = encoded(Image.fromarray(np.uint8(np.random.default_rng(0).integers(0, 256
     ids=["empty", "text", "jpeg", "png"],
 )
 def test_what_cannot_be_decoded_is_told(file, said):
-    with pytest.raises(images.BadImage, match=said):
-        images.cut(file, lambda _: geometry.Box(0, 0, 32, 32), (32, 32))
+    with pytest.raises(decode.BadImage, match=said):
+        decode.cut(file, lambda _: crops.Box(0, 0, 32, 32), (32, 32))

@@ -11,9 +11,12 @@ import numpy as np
 import optax
 import pytest
 
-from cnn_jax import models, step, summary
+from cnn_jax import models
 from cnn_jax.config import UserError
-from cnn_jax.models import googlenet, inception, layers, pooling
+from cnn_jax.cost import summary
+from cnn_jax.layers import conv, pooling
+from cnn_jax.models import googlenet, inception
+from cnn_jax.training import train_step
 
 # Szegedy et al. 2014, Table 1, computed; torchvision's googlenet weights ("num_params"), and with its heads;
 # torchvision's and Keras's Inception v3, which Inception v2 becomes with both options of the ablation.
@@ -60,7 +63,7 @@ def test_multiply_adds_are_torchvision_s(name, side, printed):
 
 def test_a_1x1_convolution_before_a_5x5_saves_what_the_paper_says():
     def weights(*kernels):
-        net = nn.Sequential([layers.Conv(maps, (size, size), use_bias=False) for size, maps in kernels])
+        net = nn.Sequential([conv.Conv(maps, (size, size), use_bias=False) for size, maps in kernels])
         shapes = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 28, 28, 128)))
         return [leaf.size for leaf in jax.tree.leaves(shapes)]
 
@@ -191,7 +194,7 @@ def test_ceil_pooling_by_loop(size, window, stride):
 
 
 def test_a_grid_reduction_pools_and_convolves_side_by_side():
-    block = inception.grid_reduction((((1, 1, 4), (3, 3, 6)), ((3, 3, 5),)), layers.ConvUnit)
+    block = inception.grid_reduction((((1, 1, 4), (3, 3, 6)), ((3, 3, 5),)), conv.ConvUnit)
     x = random(1, 9, 9, 7)
     y, _ = block.init_with_output(jax.random.key(0), x, train=False)
     assert y.shape == (1, 4, 4, 6 + 5 + 7)
@@ -200,12 +203,12 @@ def test_a_grid_reduction_pools_and_convolves_side_by_side():
 
 def test_a_fork_s_convolutions_see_the_same_input():
     block = googlenet.Inception(
-        (((1, 1, 4), ((1, 3, 5), (3, 1, 6))),), functools.partial(pooling.MaxPool, 1, 1), 0, layers.ConvUnit
+        (((1, 1, 4), ((1, 3, 5), (3, 1, 6))),), functools.partial(pooling.MaxPool, 1, 1), 0, conv.ConvUnit
     )
     x = random(1, 6, 6, 3)
     y, variables = block.init_with_output(jax.random.key(0), x, train=False)
     assert y.shape == (1, 6, 6, 5 + 6 + 3)
-    of = lambda name, maps, kernel, x: layers.ConvUnit(maps, kernel).apply(
+    of = lambda name, maps, kernel, x: conv.ConvUnit(maps, kernel).apply(
         {"params": variables["params"][name]}, x, train=False
     )
     inner = of("branch1_1", 4, (1, 1), x)
@@ -234,8 +237,8 @@ def test_the_loss_is_folded_over_the_heads_and_the_error_is_the_main_logits():
     )
     feed = types.SimpleNamespace(fetch=lambda arrays, item: item, prepare=lambda arrays, images, key, rows: images)
     tx = optax.with_extra_args_support(optax.sgd(1.0))
-    state = step.init_state(model, tx, jax.random.key(0), images[:1])
-    after = step.train_step(model, tx, feed, jax.random.key(0))(state, None, {"image": images, "label": labels})
+    state = train_step.init_state(model, tx, jax.random.key(0), images[:1])
+    after = train_step.train_step(model, tx, feed, jax.random.key(0))(state, None, {"image": images, "label": labels})
 
     loss = cross_entropy(main, labels) + 0.3 * sum(cross_entropy(head, labels) for head in heads)
     assert float(after.sums["loss"]) == pytest.approx(loss, rel=1e-5)

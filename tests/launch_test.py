@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from cnn_jax import data, estimate, models
+from cnn_jax import data, models
 from cnn_jax.config import Data, Experiment, from_json
+from cnn_jax.cost import estimate
 from experiments import COSTS, STUDIES
 
 ROOT = Path(__file__).parent.parent

@@ -8,7 +8,7 @@ import pytest
 
 from cnn_jax import data
 from cnn_jax.config import Data, UserError
-from cnn_jax.data import listing
+from cnn_jax.data import image_sets
 
 SHARED = Path(__file__).parent.parent.parent / "shared/data"
 
@@ -28,7 +28,7 @@ def elements(part):
 @pytest.mark.parametrize("tested", ["val", "validation", "test"])
 def test_a_folder_of_splits_of_class_folders(tmp_path, tested):
     names = ("train/b/2.png", "train/a/9.png", "train/b/1.png", "train/a/.hidden", f"{tested}/b/3.png")
-    source = listing.from_folder(written(tmp_path, {name: name.encode() for name in names}))
+    source = image_sets.from_folder(written(tmp_path, {name: name.encode() for name in names}))
     assert source.class_names == ("a", "b") and source.num_classes == 2
     assert elements(source.train) == [(b"train/a/9.png", 0), (b"train/b/1.png", 1), (b"train/b/2.png", 1)]
     assert elements(source.test) == [(f"{tested}/b/3.png".encode(), 1)]
@@ -39,14 +39,14 @@ def test_a_folder_of_splits_of_class_folders(tmp_path, tested):
 @pytest.mark.parametrize("labels", ["2.JPEG bird\n1.JPEG ant\n", "1.JPEG\t0\nval/2.JPEG 1\n"])
 def test_a_flat_val_takes_its_labels_from_a_file(tmp_path, place, labels):
     files = {"train/bird/0": b"", "train/ant/0": b"", "val/1.JPEG": b"one", "val/2.JPEG": b"two"}
-    source = listing.from_folder(written(tmp_path, files | {place: labels.encode()}))
+    source = image_sets.from_folder(written(tmp_path, files | {place: labels.encode()}))
     assert elements(source.test) == [(b"one", 0), (b"two", 1)]
 
 
 @pytest.mark.parametrize("around", ["", "train/"])
 def test_class_folders_without_splits_give_every_fifth_image_of_a_class_to_the_test(tmp_path, around):
     files = {f"{around}{name}/{i:02}": f"{name}{i}".encode() for name, n in (("a", 11), ("b", 4)) for i in range(n)}
-    source = listing.from_folder(written(tmp_path, files))
+    source = image_sets.from_folder(written(tmp_path, files))
     assert elements(source.test) == [(b"a4", 0), (b"a9", 0)]
     assert len(source.train) == 13 and source.train.labels.tolist() == [0] * 9 + [1] * 4
 
@@ -69,7 +69,7 @@ def test_class_folders_without_splits_give_every_fifth_image_of_a_class_to_the_t
 )
 def test_a_folder_of_another_form_is_told(tmp_path, files, words):
     with pytest.raises(UserError, match=words):
-        listing.from_folder(written(tmp_path / "set", files) if files else str(tmp_path / "set"))
+        image_sets.from_folder(written(tmp_path / "set", files) if files else str(tmp_path / "set"))
 
 
 def test_images_held_out_are_of_all_classes_and_in_no_other_part(tmp_path):
@@ -101,7 +101,7 @@ def test_a_small_set_is_one_of_full_size_images_too():
 def caltech():
     if not (SHARED / "tfds/caltech101").exists():
         pytest.skip("no real data")
-    return listing.from_tfds("caltech101", str(SHARED / "tfds"))
+    return image_sets.from_tfds("caltech101", str(SHARED / "tfds"))
 
 
 def test_tfds_and_a_folder_of_the_same_files_give_the_same_elements(caltech, tmp_path):
@@ -114,7 +114,7 @@ def test_tfds_and_a_folder_of_the_same_files_give_the_same_elements(caltech, tmp
             if i < len(part):
                 encoded, label = part.element(i)
                 (tmp_path / split / caltech.class_names[label] / f"{i:05}.jpg").write_bytes(encoded)
-    folder = listing.from_folder(str(tmp_path))
+    folder = image_sets.from_folder(str(tmp_path))
     assert folder.class_names == caltech.class_names
     for ours, theirs in ((folder.train, caltech.train), (folder.test, caltech.test)):
         assert sorted(elements(ours)) == sorted(theirs.element(i) for i in rows if i < len(theirs))

@@ -5,9 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax import models, summary
+from cnn_jax import models
 from cnn_jax.config import UserError
-from cnn_jax.models import layers, lenet, routes
+from cnn_jax.cost import summary
+from cnn_jax.cpu import switch
+from cnn_jax.layers import conv
+from cnn_jax.models import lenet
 
 # He et al. 2015: Table 6 and the layer table of Sec. 4.2, option A; Table 1. Computed from those tables.
 CIFAR = {20: 269_722, 32: 464_154, 44: 658_586, 56: 853_018, 110: 1_727_962, 1202: 19_421_274}
@@ -60,15 +63,15 @@ def test_every_small_net_gives_logits_and_needs_no_batch_to_do_so(name):
 
 
 def test_initial_weights_have_he_s_variance():
-    kernel = np.asarray(layers.he_normal(jax.random.key(0), (3, 3, 64, 256)))
+    kernel = np.asarray(conv.he_normal(jax.random.key(0), (3, 3, 64, 256)))
     assert abs(kernel.var() / (2 / (9 * 64)) - 1) < 0.02 and abs(kernel.mean()) < 1e-3
-    again = np.asarray(layers.he_normal(jax.random.key(0), (3, 3, 64, 256)))
+    again = np.asarray(conv.he_normal(jax.random.key(0), (3, 3, 64, 256)))
     assert np.array_equal(kernel, again) and not np.array_equal(kernel[..., 0], kernel[..., 1])
 
 
 def test_batch_norm_by_hand():
     x = images(6)
-    norm = layers.BatchNorm(group=2, momentum=0.9)
+    norm = conv.BatchNorm(group=2, momentum=0.9)
     variables = norm.init(jax.random.key(0), x, train=True)
     y, moved = norm.apply(variables, x, train=True, mutable=["batch_stats"])
     groups = np.asarray(x).reshape(3, 2, 8, 8, 3)
@@ -87,8 +90,8 @@ def test_batch_norm_by_hand():
 @pytest.mark.parametrize("group", [0, 1, 2, 4, 8, 16])
 def test_batch_norm_s_groups_are_the_same_in_one_place_and_over_eight_devices(group):
     x = images(16, 4)
-    mean, var = layers.group_moments(x, group)
-    per_device = jax.pmap(lambda x: layers.group_moments(x, group, "batch"), "batch")(x.reshape(8, 2, 4, 4, 3))
+    mean, var = conv.group_moments(x, group)
+    per_device = jax.pmap(lambda x: conv.group_moments(x, group, "batch"), "batch")(x.reshape(8, 2, 4, 4, 3))
     for whole, parts in zip((mean, var), per_device, strict=True):
         parts = np.asarray(parts)  # [devices, groups on it, C]
         span = max(1, (group or 16) // 2)  # devices of one group: each has its row
@@ -97,12 +100,12 @@ def test_batch_norm_s_groups_are_the_same_in_one_place_and_over_eight_devices(gr
 
 def test_a_batch_norm_group_must_divide_the_batch():
     with pytest.raises(UserError, match="bn_group=3 does not divide a batch of 8"):
-        layers.group_moments(images(8), 3)
+        conv.group_moments(images(8), 3)
 
 
 def test_zero_padded_shortcut():
     x = images(2)
-    y = layers.widened(x, 5, 2)
+    y = conv.widened(x, 5, 2)
     assert y.shape == (2, 4, 4, 5) and not y[..., 3:].any()
     np.testing.assert_array_equal(y[..., :3], x[:, ::2, ::2])
 
@@ -137,7 +140,7 @@ def test_a_scanned_stage_equals_the_loop():
 
 def test_remat_keeps_fewer_activations_and_changes_no_gradient(monkeypatch):
     """With batch norm, whose averages must come out of the recomputed blocks once, and dropout."""
-    monkeypatch.setattr(routes, "_CHOICE", "xla")  # as on an accelerator: ours keep little on a CPU as it is
+    monkeypatch.setattr(switch, "_CHOICE", "xla")  # as on an accelerator: ours keep little on a CPU as it is
     kept, again = (models.create("vgg_b", 10, width=1 / 16, norm="bn", remat=remat) for remat in (False, True))
     params, stats = kept.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
     x = jnp.asarray(np.random.default_rng(0).random((16, 64, 64, 3), np.float32))

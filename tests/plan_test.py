@@ -9,8 +9,9 @@ from pathlib import Path
 import jax
 import pytest
 
-from cnn_jax import chips, models, plan
+from cnn_jax import models
 from cnn_jax.config import Data, Experiment, Model, Train, UserError
+from cnn_jax.cost import chips, plan
 
 ROOT = Path(__file__).parent.parent
 here = Experiment(

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from cnn_jax import models, pretrained
+from cnn_jax.layers.conv import BatchNorm, ConvUnit
 from cnn_jax.models import inception
-from cnn_jax.models.layers import BatchNorm, ConvUnit
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 # Keras' own, with NumPy 2.

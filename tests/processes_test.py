@@ -12,8 +12,9 @@ import faults
 import numpy as np
 import pytest
 
-from cnn_jax import data, lock, processes
+from cnn_jax import data, distributed
 from cnn_jax.config import Data, UserError
+from cnn_jax.training import run_lock
 
 ROOT = Path(__file__).parents[1]
 
@@ -93,7 +94,7 @@ def test_a_signal_before_the_first_step_is_not_lost(tmp_path):
 
 
 def test_one_that_finds_no_other_is_told(tmp_path):
-    code = "from cnn_jax import processes; processes.CONNECT = 2; processes.start('localhost:{}', {}, 2)"
+    code = "from cnn_jax import distributed; distributed.CONNECT = 2; distributed.start('localhost:{}', {}, 2)"
     for number in (0, 1):
         with socket.socket() as free:
             free.bind(("localhost", 0))
@@ -104,7 +105,7 @@ def test_one_that_finds_no_other_is_told(tmp_path):
 
 def test_what_one_alone_cannot_do_ends_all(tmp_path):
     (tmp_path / "net/seed0").mkdir(parents=True)
-    with lock.held(tmp_path / "net/seed0"):  # which process 0 alone is told
+    with run_lock.held(tmp_path / "net/seed0"):  # which process 0 alone is told
         codes, printed = end(start("resident", tmp_path, (4, 4)), 60)
     assert codes == [2, 75] and f"in use by process {os.getpid()}" in printed[0]
     assert "another process of this run has ended" in printed[1]
@@ -122,10 +123,10 @@ def test_each_process_reads_its_rows_alone():
 
     counted = Counted.__new__(Counted)
     counted.__dict__.update(vars(source.train))
-    from cnn_jax.data import stream
+    from cnn_jax.data import streaming
 
-    whole = stream.Batches(config, source.train, 0)[3]
-    halves = [stream.Batches(config, counted, 0, (part, 2))[3] for part in (0, 1)]
+    whole = streaming.Batches(config, source.train, 0)[3]
+    halves = [streaming.Batches(config, counted, 0, (part, 2))[3] for part in (0, 1)]
     assert read == [int(i) for half in halves for i in half["index"]] == whole["index"].tolist()
     for name, x in whole.items():
         np.testing.assert_array_equal(np.concatenate([half[name] for half in halves]), x)
@@ -143,7 +144,7 @@ def test_each_process_reads_its_rows_alone():
 )
 def test_what_does_not_go_together_is_told(given, said):
     with pytest.raises(UserError, match=said):
-        processes.start(*given)
+        distributed.start(*given)
 
 
 @pytest.mark.parametrize(
@@ -158,16 +159,18 @@ def test_what_does_not_go_together_is_told(given, said):
     ],
 )
 def test_launchers_are_noticed(monkeypatch, env, several):
-    for name in processes.COUNTS:
+    for name in distributed.COUNTS:
         monkeypatch.delenv(name, raising=False)
     for name, value in env.items():
         monkeypatch.setenv(name, value)
-    assert processes.launched() == several
+    assert distributed.launched() == several
 
 
 def test_alone_it_does_nothing(monkeypatch):
-    for name in processes.COUNTS:
+    for name in distributed.COUNTS:
         monkeypatch.delenv(name, raising=False)
-    code = "from cnn_jax import processes; processes.start(None, None, None); import sys; print('jax' in sys.modules)"
+    code = (
+        "from cnn_jax import distributed; distributed.start(None, None, None); import sys; print('jax' in sys.modules)"
+    )
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=os.environ)
     assert found.stdout == "False\n"

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax import profile
 from cnn_jax.config import UserError
+from cnn_jax.training import profile
 
 
 @jax.jit

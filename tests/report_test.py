@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from cnn_jax.config import UserError
-from experiments import report, report_figure, report_render
+from cnn_jax.report import build, figures, render
 
 COMMAND = "python launch.py --experiment=some_study --seeds=3"
 
@@ -43,7 +43,7 @@ def write_run(folder, run, seed=0, errors=(), train=(), steps=300, last="end", d
 
 def table(folder):
     """{net: {column: cell}} and the whole of report.md, without the time that drawing takes."""
-    text = report_render.markdown(report._sheet(*report.read(folder)))
+    text = render.markdown(build._sheet(*build.read(folder)))
     lines = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in text.split("\n") if line[:1] == "|"]
     return {line[0]: dict(zip(lines[0], line, strict=True)) for line in lines[2:]}, text
 
@@ -134,7 +134,7 @@ def test_a_partial_study_says_what_is_missing(tmp_path):
     ]
     assert f"    {COMMAND}" in missing
     assert "**3 of 10 runs finished**" in text
-    built = report.build(tmp_path)
+    built = build.build(tmp_path)
     assert built.markdown.read_text() == text
     assert "some: seed 0: not started" in built.text and COMMAND in built.text
     assert "cut off at step 250 of 300" in built.html.read_text() and "<h2>Missing</h2>" in built.html.read_text()
@@ -181,23 +181,23 @@ def test_a_broken_line_elsewhere_is_named(tmp_path, line):
     first, *rest = (place / "metrics.jsonl").read_text().split("\n")
     (place / "metrics.jsonl").write_text("\n".join([first, line, *rest]))
     with pytest.raises(UserError, match=r"metrics\.jsonl, line 2,"):
-        report.build(tmp_path)
+        build.build(tmp_path)
 
 
 def test_missing_and_broken_files_are_named_with_a_remedy(tmp_path):
     with pytest.raises(UserError, match=rf"{tmp_path} .*python launch.py --experiment=NAME --workdir={tmp_path}"):
-        report.build(tmp_path)
+        build.build(tmp_path)
     (tmp_path / "study.json").write_text("{")
     with pytest.raises(UserError, match="study.json is not a JSON object"):
-        report.build(tmp_path)
+        build.build(tmp_path)
     (tmp_path / "study.json").write_text("{}")
     with pytest.raises(UserError, match="study.json: name is missing"):
-        report.build(tmp_path)
+        build.build(tmp_path)
     study(tmp_path, row("net"))
     place = write_run(tmp_path, "net")
     (place / "config.json").write_text('{"train"')
     with pytest.raises(UserError, match="config.json is not a JSON object"):
-        report.build(tmp_path)
+        build.build(tmp_path)
     assert not list(tmp_path.glob("*report*")), "nothing is written of a broken study"
 
 
@@ -214,7 +214,7 @@ def test_everything_is_escaped_and_the_page_needs_no_other_file(tmp_path):
     place = write_run(tmp_path, "net", errors=(0.5, 0.4), train=(0.5, 0.4), deviations=[evil], name=evil)
     start = {"time": evil, "commit": evil, "hardware": evil, "versions": {evil: evil}}
     (place / "starts.jsonl").write_text(json.dumps(start) + "\n")
-    built = report.build(tmp_path)
+    built = build.build(tmp_path)
     text = built.html.read_text()
     page = Page(text)
     assert "script" not in {tag for tag, _ in page.tags}
@@ -234,7 +234,7 @@ def test_everything_is_escaped_and_the_page_needs_no_other_file(tmp_path):
 def test_settings_in_the_page(tmp_path):
     study(tmp_path, row("net"), row("never"), seeds=2)
     places = [write_run(tmp_path, "net", seed, errors=(0.5,), note=f"only in seed {seed}") for seed in (0, 1)]
-    page = Page(report.build(tmp_path).html.read_text())
+    page = Page(build.build(tmp_path).html.read_text())
     assert [tag for tag, _ in page.tags].count("details") == 2
     assert all((place / "config.json").read_text() in page.text for place in places)
 
@@ -245,8 +245,8 @@ def test_the_same_folder_gives_the_same_bytes(tmp_path):
         write_run(tmp_path, "plain-20", seed, errors=(0.9, 0.5), train=(0.9, 0.6))
         write_run(tmp_path, "resnet-20", seed, errors=(0.9, 0.4 + 0.1 * seed), train=(0.9, 0.5))
     read = lambda built: [p.read_bytes() for p in (built.markdown, built.png, built.html)] + [built.text]  # noqa: E731
-    first = read(report.build(tmp_path))
-    assert read(report.build(tmp_path)) == first
+    first = read(build.build(tmp_path))
+    assert read(build.build(tmp_path)) == first
     assert first[1].startswith(b"\x89PNG")
     assert not list(tmp_path.glob("*.tmp")) + list(tmp_path.glob(".*"))
 
@@ -255,7 +255,7 @@ def test_the_figure_draws_mean_and_range_over_seeds(tmp_path):
     study(tmp_path, row("plain-20", "plain"), row("resnet-20"), seeds=2)
     write_run(tmp_path, "plain-20", 0, errors=(0.5, 0.2))
     write_run(tmp_path, "plain-20", 1, errors=(0.7,), train=(0.8,), last=None)
-    plain, residual = report._panels(report.read(tmp_path)[1])
+    plain, residual = build._panels(build.read(tmp_path)[1])
     assert (plain.title, residual.title) == ("plain", "residual")
     assert plain.curves[0].test == ((100, pytest.approx(60), 50, 70), (200, 20, 20, 20))
     assert plain.curves[0].train == ((50, 80, 80, 80),)
@@ -263,19 +263,19 @@ def test_the_figure_draws_mean_and_range_over_seeds(tmp_path):
 
 
 def test_the_axis_shows_every_end_and_leaves_out_the_first_steps():
-    done = report_figure.Curve("a", (), ((100, 90, 90, 90), (200, 10, 10, 10)))
-    assert report_figure._limits([report_figure.Panel("p", (done,))]) == (200, pytest.approx(1.04 * 25))
-    cut = report_figure.Curve("b", ((100, 60, 60, 60),), (), remark="(to step 100)")
-    assert report_figure._limits([report_figure.Panel("p", (done, cut))]) == (200, pytest.approx(1.04 * 66))
-    assert report_figure._limits([report_figure.Panel("p", ())]) == (1, 100)
+    done = figures.Curve("a", (), ((100, 90, 90, 90), (200, 10, 10, 10)))
+    assert figures._limits([figures.Panel("p", (done,))]) == (200, pytest.approx(1.04 * 25))
+    cut = figures.Curve("b", ((100, 60, 60, 60),), (), remark="(to step 100)")
+    assert figures._limits([figures.Panel("p", (done, cut))]) == (200, pytest.approx(1.04 * 66))
+    assert figures._limits([figures.Panel("p", ())]) == (1, 100)
 
 
 def test_nets_of_one_depth_share_a_colour():
-    by_depth = report_figure.colours({"plain": ["plain-20", "plain-56"], "residual": ["56", "20", "110"]})
-    assert by_depth["residual"] == [by_depth["plain"][1], by_depth["plain"][0], report_figure.PALETTE[2]]
-    by_place = report_figure.colours({"a": ["34 A", "34 B"], "b": ["sigmoid"]})
-    assert by_place == {"a": list(report_figure.PALETTE[:2]), "b": [report_figure.PALETTE[0]]}
-    many = report_figure.colours({"a": [f"net {i}" for i in range(12)]})["a"]
+    by_depth = figures.colours({"plain": ["plain-20", "plain-56"], "residual": ["56", "20", "110"]})
+    assert by_depth["residual"] == [by_depth["plain"][1], by_depth["plain"][0], figures.PALETTE[2]]
+    by_place = figures.colours({"a": ["34 A", "34 B"], "b": ["sigmoid"]})
+    assert by_place == {"a": list(figures.PALETTE[:2]), "b": [figures.PALETTE[0]]}
+    many = figures.colours({"a": [f"net {i}" for i in range(12)]})["a"]
     assert len(set(many)) == 12
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from report_test import row, study, write_run
 
-from experiments import report, report_runs, report_tests, vgg_scale_jitter
+from cnn_jax.report import build, evaluations, read
+from experiments import vgg_scale_jitter
 
 
 def write_test(place, protocol, wrong, top5=0.01, interval=(0.1, 0.3)):
@@ -36,7 +37,7 @@ def both(folder, ours, theirs, **more):
     data = {"data": {"shorter_side": [36, 72]}}
     write_test(write_run(folder, "d", errors=(0.2,), **data), "dense@36", ours)
     write_test(write_run(folder, "c", errors=(0.2,), **data), "dense@40", theirs)
-    return report_tests.tables(*report_runs.read(folder))
+    return evaluations.tables(*read.read(folder))
 
 
 def test_a_cell_has_the_interval_of_its_test_and_the_difference_from_the_paper(tmp_path):
@@ -76,17 +77,17 @@ def test_the_interval_of_a_difference_is_that_of_the_pairs(tmp_path):
 
 def test_a_claim_without_its_tests_says_so(tmp_path):
     both(tmp_path, "0", "1")
-    there, nets = report_runs.read(tmp_path)
-    assert report_tests._claim(claim(-1) | {"better": ("d", "grid@36")}, nets)[-1] == "not tested yet"
+    there, nets = read.read(tmp_path)
+    assert evaluations._claim(claim(-1) | {"better": ("d", "grid@36")}, nets)[-1] == "not tested yet"
 
 
 def test_the_report_is_built_with_its_pictures(tmp_path):
     both(tmp_path, "1000", "1100", claims=[claim(-1.2)])
-    built = report.build(tmp_path)
+    built = build.build(tmp_path)
     page = built.html.read_text()
     assert "crops.png" not in built.markdown.read_text() and "What the paper says" in page and "Table 3" in built.text
     (tmp_path / "crops.png").write_bytes(built.png.read_bytes())
-    page = report.build(tmp_path).html.read_text()
+    page = build.build(tmp_path).html.read_text()
     assert "data:image/png;base64," in page and "](crops.png)" in built.markdown.read_text()
 
 

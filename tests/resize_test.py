@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_jax.data import images, listing, prepare
+from cnn_jax.data import decode, image_sets, prepare
 
 
 @pytest.fixture
@@ -32,14 +32,14 @@ def test_a_folder_is_resized_with_its_names_and_its_split(folder, capsys):
     said = capsys.readouterr()
     assert "11 images" in said.out and "1 left out" in said.out
     assert "dog/2.JPEG: is cut short" in said.err
-    before, after = (listing.from_folder(str(folder / name)) for name in ("set", "out"))
+    before, after = (image_sets.from_folder(str(folder / name)) for name in ("set", "out"))
     assert [p for p in before.train.paths if p != "dog/2.JPEG"] == list(after.train.paths)
     assert before.test.paths == after.test.paths and before.class_names == after.class_names
     for i in range(len(after.test)):
         encoded = after.test.read(i)
-        assert images.size(encoded) == (32, 48)
-        expected = images.whole(before.test.read(i), 32).astype(int)
-        assert np.abs(images.whole(encoded, 32) - expected).mean() < 4
+        assert decode.size(encoded) == (32, 48)
+        expected = decode.whole(before.test.read(i), 32).astype(int)
+        assert np.abs(decode.whole(encoded, 32) - expected).mean() < 4
     assert (folder / "out/train/cat/1.JPEG").read_bytes() == (folder / "set/cat/1.JPEG").read_bytes()
 
 

@@ -7,9 +7,9 @@ import pytest
 from flax import linen as nn
 
 from cnn_jax.config import UserError
-from cnn_jax.models import spatial
-from cnn_jax.models.layers import Conv
-from cnn_jax.models.pooling import max_pool_ceil
+from cnn_jax.layers import spatial
+from cnn_jax.layers.conv import Conv
+from cnn_jax.layers.pooling import max_pool_ceil
 
 pool = jax.jit(spatial.max_pool_with_switches, static_argnums=(1, 2, 3))
 unpool = jax.jit(spatial.max_unpool, static_argnums=2)

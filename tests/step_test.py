@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax import data, models, optim, step, train
+from cnn_jax import data, models
 from cnn_jax.config import Data, Experiment, Model, Optim, Train, UserError
 from cnn_jax.data import augment
+from cnn_jax.optim import optimizers
+from cnn_jax.training import train, train_step
 
 DATA = Data(name="fake", batch_size=32, eval_batch_size=8, pad=1)
 
@@ -104,20 +106,24 @@ def test_a_loss_that_is_not_finite_is_remembered_by_its_first_step():
 def steep(outputs, images, labels):
     """Cross-entropy, but that of an image with a pixel above 5 the gradient overflows, where the loss does not."""
     slope = outputs[:, 0] * jnp.where(images.max((1, 2, 3)) > 5, 3e38, 0)
-    return step.cross_entropy(outputs, labels) + slope - jax.lax.stop_gradient(slope), step.top1_error(outputs, labels)
+    return train_step.cross_entropy(outputs, labels) + slope - jax.lax.stop_gradient(slope), train_step.top1_error(
+        outputs, labels
+    )
 
 
 @pytest.mark.parametrize("broken", [np.nan, 100.0], ids=["loss", "gradient"])
 def test_an_update_that_is_not_finite_is_skipped(broken):
     model = models.create("mlp", 10, hidden=(8,))._replace(score=steep)
     as_given = SimpleNamespace(fetch=lambda arrays, item: item, prepare=lambda arrays, images, *_: images)
-    tx = optim.transformation(Optim(learning_rate=0.01))
-    move, plain = (jax.jit(step.train_step(model, tx, as_given, jax.random.key(1), skip=s)) for s in (True, False))
+    tx = optimizers.transformation(Optim(learning_rate=0.01))
+    move, plain = (
+        jax.jit(train_step.train_step(model, tx, as_given, jax.random.key(1), skip=s)) for s in (True, False)
+    )
     draw = np.random.default_rng(0)
     good = [{"image": draw.random((4, 6, 6, 1), np.float32), "label": np.arange(4)} for _ in range(2)]
     bad = {"image": good[0]["image"].copy(), "label": np.arange(4)}
     bad["image"][2, 3, 3] = broken
-    state = step.init_state(model, tx, jax.random.key(0), good[0]["image"][:1])
+    state = train_step.init_state(model, tx, jax.random.key(0), good[0]["image"][:1])
     expected = plain(plain(state, {}, good[0]), {}, good[1])
     state = move(state, {}, good[0])
     state = move(state, {}, bad)
@@ -144,8 +150,8 @@ def test_cross_entropy_and_error_by_hand():
     logits = jnp.array([[2.0, 0.0, -1.0], [0.0, 1.0, 3.0]])
     labels = jnp.array([0, 1], jnp.int32)
     by_hand = [np.log(np.exp([2, 0, -1]).sum()) - 2, np.log(np.exp([0, 1, 3]).sum()) - 1]
-    np.testing.assert_allclose(step.cross_entropy(logits, labels), by_hand, rtol=1e-5)
-    assert step.top1_error(logits, labels).tolist() == [False, True]
+    np.testing.assert_allclose(train_step.cross_entropy(logits, labels), by_hand, rtol=1e-5)
+    assert train_step.top1_error(logits, labels).tolist() == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -168,8 +174,8 @@ def test_label_smoothing_by_hand():
     logits, labels = jnp.array([[2.0, 0.0, -1.0], [0.5, 0.5, 3.0]]), jnp.array([0, 1])
     log = np.log(np.exp(logits) / np.exp(logits).sum(1, keepdims=True))
     smooth = 0.9 * np.eye(3)[labels] + 0.1 / 3
-    np.testing.assert_allclose(step.cross_entropy(logits, labels, 0.1), -(smooth * log).sum(1), rtol=1e-5)
-    np.testing.assert_allclose(step.cross_entropy(logits, labels), -(np.eye(3)[labels] * log).sum(1), rtol=1e-5)
+    np.testing.assert_allclose(train_step.cross_entropy(logits, labels, 0.1), -(smooth * log).sum(1), rtol=1e-5)
+    np.testing.assert_allclose(train_step.cross_entropy(logits, labels), -(np.eye(3)[labels] * log).sum(1), rtol=1e-5)
 
 
 def mixed(devices, parallel):

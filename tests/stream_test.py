@@ -18,10 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax import data, mesh, train
+from cnn_jax import data, mesh
 from cnn_jax.config import Data, Experiment, Model, Train, UserError
-from cnn_jax.data import geometry, listing, stream
-from cnn_jax.data.order import balanced, order
+from cnn_jax.data import crops, image_sets, streaming
+from cnn_jax.data.sampler import balanced, order
+from cnn_jax.training import train
 
 FIELDS = {"shorter_side": (12, 20), "crop": 8, "pad": 0, "flip": False, "batch_size": 6, "eval_batch_size": 4}
 
@@ -103,7 +104,7 @@ def test_workers_that_are_killed_are_replaced(folder, capfd):
 @unraisable
 def test_workers_that_die_again_and_again_are_told():
     with pytest.raises(UserError, match="were killed 3 times: .* --set data.workers=1"):
-        next(stream.ahead_of(os._exit, range(1, 9), 2))
+        next(streaming.ahead_of(os._exit, range(1, 9), 2))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -122,9 +123,9 @@ def test_parts_of_processes_make_up_the_batch(folder):
 
 
 def test_an_image_is_cut_anew_each_epoch_at_sides_from_the_least_to_the_largest(folder, monkeypatch):
-    sides, own = [], geometry.scale_jitter
+    sides, own = [], crops.scale_jitter
     jitter = lambda rng, size, *rest: sides.append(rest) or own(rng, size, *rest)
-    monkeypatch.setattr(stream.geometry, "scale_jitter", jitter)
+    monkeypatch.setattr(streaming.crops, "scale_jitter", jitter)
     batches = some(feed(config(folder, batch_size=12)).items(0), 2)
     assert set(sides) == {(12, 20, 8)}
     first, second = ({i: image for i, image in zip(b["index"], b["image"], strict=True)} for b in batches)
@@ -136,7 +137,7 @@ def test_the_area_cut_is_geometry_s(folder):
     batch, part = some(feed(settings).items(0), 1)[0], data.splits(settings).train
     index = int(batch["index"][2])
     rng = np.random.default_rng((0, 0, 1 + 2))
-    expected = stream.cut(part.read(index), lambda size: geometry.area_and_aspect(rng, size), 8)
+    expected = streaming.cut(part.read(index), lambda size: crops.area_and_aspect(rng, size), 8)
     np.testing.assert_array_equal(batch["image"][2], expected)
 
 
@@ -145,7 +146,7 @@ def test_a_test_sees_the_middle_of_each_image_once(folder):
     part, items = data.splits(settings).test, list(feed(settings, None).items(0))
     assert [i["valid"].tolist() for i in items] == [[True] * 4, [True, True, False, False]]
     for n in range(6):
-        expected = stream.cut(part.read(n), lambda size: geometry.centre(size, 16, 8), 8)
+        expected = streaming.cut(part.read(n), lambda size: crops.centre(size, 16, 8), 8)
         np.testing.assert_array_equal(items[n // 4]["image"][n % 4], expected)
     same(list(feed(config(folder, holdout=6, workers=1), None).items(1)), items[1:])
 
@@ -164,12 +165,12 @@ def damaged(folder, tmp_path):
 def test_a_run_stops_at_a_bad_image_with_its_path(damaged, workers):
     settings = config(damaged, workers=workers, mean="none")
     with pytest.raises(UserError, match=f"{damaged}/a/2.png: .*on_bad_image=skip"):
-        some(stream.items(stream.Batches(settings, data.splits(settings).train, 0), 0), 4)
+        some(streaming.items(streaming.Batches(settings, data.splits(settings).train, 0), 0), 4)
     assert not multiprocessing.active_children()
 
 
 def test_the_next_image_stands_in_for_a_bad_one_which_is_counted_and_named_once(damaged, capfd):
-    stream._tell.cache_clear()
+    streaming._tell.cache_clear()
     settings = config(damaged, on_bad_image="skip")
     batches = some(feed(settings).items(0), 4)
     index, bad = (np.concatenate([b[name] for b in batches]) for name in ("index", "bad"))
@@ -185,7 +186,7 @@ def test_in_a_test_no_image_stands_in(damaged):
     settings = config(damaged, on_bad_image="skip")
     fed = data.batches(settings, source._replace(test=source.train), None)
     assert sum(i["valid"].sum() for i in fed.items(0)) == 11
-    whole = list(stream.whole_images(settings, source.train, 12, 3))
+    whole = list(streaming.whole_images(settings, source.train, 12, 3))
     assert sorted(np.concatenate([b["index"][b["valid"]] for b in whole])) == [0, 1, *range(3, 12)]
     assert sum(b["bad"].sum() for b in whole) == 1
 
@@ -235,12 +236,12 @@ def test_whole_images_come_once_each_in_batches_of_like_size(folder):
     settings = config(folder)
     part = data.splits(settings).train
     seen = []
-    for batch in stream.whole_images(settings, part, 40, 3):
+    for batch in streaming.whole_images(settings, part, 40, 3):
         assert batch["image"].shape[0] == 3 and batch["image"].shape[1] % 32 == batch["image"].shape[2] % 32 == 0
         for n in np.flatnonzero(batch["valid"]):
             (height, width), index = batch["size"][n], int(batch["index"][n])
             assert min(height, width) == 40 and batch["label"][n] == part.labels[index]
-            np.testing.assert_array_equal(batch["image"][n, :height, :width], stream.whole(part.read(index), 40))
+            np.testing.assert_array_equal(batch["image"][n, :height, :width], streaming.whole(part.read(index), 40))
             assert not batch["image"][n, height:].any() and not batch["image"][n, :, width:].any()
             seen.append(index)
     assert sorted(seen) == list(range(12))
@@ -248,30 +249,30 @@ def test_whole_images_come_once_each_in_batches_of_like_size(folder):
 
 def test_resampling_an_array_is_opencv_s_where_it_enlarges_and_an_average_where_it_shrinks():
     image = np.random.default_rng(0).integers(0, 256, (8, 8, 1), dtype=np.uint8)
-    box = geometry.Box(0, 0, 8, 8)
+    box = crops.Box(0, 0, 8, 8)
     larger = cv2.resize(image, (32, 32), interpolation=cv2.INTER_LINEAR)[..., None]
-    assert np.abs(stream.resampled(image, box, (32, 32)).astype(int) - larger).max() <= 1
-    np.testing.assert_array_equal(stream.resampled(image, box, (8, 8)), image)
-    part = stream.resampled(image, geometry.Box(2, 3, 4, 5), (4, 5))
+    assert np.abs(streaming.resampled(image, box, (32, 32)).astype(int) - larger).max() <= 1
+    np.testing.assert_array_equal(streaming.resampled(image, box, (8, 8)), image)
+    part = streaming.resampled(image, crops.Box(2, 3, 4, 5), (4, 5))
     np.testing.assert_array_equal(part, image[2:6, 3:8])
     squares = (np.indices((9, 9)).sum(0) % 2 * 255).astype(np.uint8)[..., None]
-    assert np.abs(stream.resampled(squares, geometry.Box(0, 0, 9, 9), (3, 3)) - 127.5).max() < 5
+    assert np.abs(streaming.resampled(squares, crops.Box(0, 0, 9, 9), (3, 3)) - 127.5).max() < 5
 
 
 def test_the_mean_and_colours_are_of_centre_crops(folder, monkeypatch):
     settings = config(folder, mean="channel", colour="pca")
     source = data.splits(settings)
-    crops = np.stack([stream.cut(source.train.read(i), lambda s: geometry.centre(s, 16, 8), 8) for i in range(12)])
+    centers = np.stack([streaming.cut(source.train.read(i), lambda s: crops.centre(s, 16, 8), 8) for i in range(12)])
     arrays = data.batches(settings, source, 0).arrays
-    np.testing.assert_allclose(arrays["mean"][0, 0, 0], crops.mean((0, 1, 2)), rtol=1e-5)
-    values = np.linalg.eigvalsh(np.cov(crops.reshape(-1, 3).T / 255, bias=True))
+    np.testing.assert_allclose(arrays["mean"][0, 0, 0], centers.mean((0, 1, 2)), rtol=1e-5)
+    values = np.linalg.eigvalsh(np.cov(centers.reshape(-1, 3).T / 255, bias=True))
     np.testing.assert_allclose(arrays["pca"][0], values[::-1], rtol=1e-4)
     pixel = data.batches(config(folder, mean="pixel"), source, 0).arrays["mean"]
-    np.testing.assert_allclose(pixel[0], crops.mean(0), rtol=1e-5)
-    monkeypatch.setattr(stream, "MEASURED", 4)
-    stream._middles.cache_clear()
-    np.testing.assert_array_equal(stream.middles(settings, source.train), crops[[0, 3, 6, 9]])
-    stream._middles.cache_clear()
+    np.testing.assert_allclose(pixel[0], centers.mean(0), rtol=1e-5)
+    monkeypatch.setattr(streaming, "MEASURED", 4)
+    streaming._middles.cache_clear()
+    np.testing.assert_array_equal(streaming.middles(settings, source.train), centers[[0, 3, 6, 9]])
+    streaming._middles.cache_clear()
 
 
 def test_every_augmentation_is_in_prepare_and_none_is_in_a_test(folder):
@@ -299,7 +300,7 @@ def test_batches_lie_on_the_devices_ahead_of_the_step(folder):
     sharding = mesh.sharded(mesh.batch_mesh())
     taken = []
     source = (taken.append(n) or {"x": np.full(8, n)} for n in range(5))
-    placed = stream.ahead(source, sharding, size=2)
+    placed = streaming.ahead(source, sharding, size=2)
     first = next(placed)
     assert taken == [0, 1, 2] and first["x"].sharding == sharding
     assert [int(item["x"][0]) for item in (first, *placed)] == [0, 1, 2, 3, 4]
@@ -368,4 +369,4 @@ def _group(group):
 
 
 def test_the_listing_of_arrays_is_what_a_stream_of_a_small_set_reads():
-    assert isinstance(data.splits(Data(**(FIELDS | {"name": "digits"}))).train, listing.Arrays)
+    assert isinstance(data.splits(Data(**(FIELDS | {"name": "digits"}))).train, image_sets.Arrays)

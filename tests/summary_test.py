@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax import models, summary
+from cnn_jax import models
+from cnn_jax.cost import summary
 from experiments import STUDIES
 
 

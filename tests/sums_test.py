@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax.models import routes
-from cnn_jax.models.layers import group_moments, normalise
-from cnn_jax.models.sums import add_bias, channel_sums
+from cnn_jax.cpu import switch
+from cnn_jax.cpu.reductions import add_bias, channel_sums
+from cnn_jax.layers.conv import group_moments, normalise
 
 
 def random(*shape):
@@ -18,7 +18,7 @@ def random(*shape):
 @pytest.mark.parametrize("rows", [1, 7, 12, 64])  # parts of 1, 1, 4 and 8
 def test_channel_sums(rows, choice, monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 1)
-    monkeypatch.setattr(routes, "_CHOICE", choice)
+    monkeypatch.setattr(switch, "_CHOICE", choice)
     a, b = random(3, rows, 5), random(3, rows, 5) + 1
     for got, x in zip(jax.jit(channel_sums)(a, b), (a, b), strict=True):
         np.testing.assert_allclose(got, x.sum(1, dtype=np.float64), atol=1e-5)
@@ -26,7 +26,7 @@ def test_channel_sums(rows, choice, monkeypatch):
 
 @pytest.mark.parametrize("dtype, choice", [(jnp.float32, "cpu"), (jnp.bfloat16, "cpu"), (jnp.float32, "xla")])
 def test_a_bias_and_its_gradient(dtype, choice, monkeypatch):
-    monkeypatch.setattr(routes, "_CHOICE", choice)
+    monkeypatch.setattr(switch, "_CHOICE", choice)
     x, bias, dy = (jnp.asarray(a, dtype) for a in (random(8, 5, 6, 3), random(3), random(8, 5, 6, 3)))
     y, back = jax.vjp(add_bias, x, bias)
     dx, dbias = back(dy)

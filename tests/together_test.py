@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 from train_test import RUN, TIMES, CutError
 
-from cnn_jax import data, log, models, together, train
+from cnn_jax import data, models
 from cnn_jax.config import Data, Experiment, Model, Optim, Train, UserError
 from cnn_jax.models import resnet
+from cnn_jax.training import metrics_log, multi_seed, train
 
 SEEDS = (0, 1)
-FORMS = {"unrolled": together.unrolled, "stacked": together.stacked}
+FORMS = {"unrolled": multi_seed.unrolled, "stacked": multi_seed.stacked}
 
 
 def use(form, monkeypatch):
-    monkeypatch.setattr(together, "form", lambda make, keys, platform: FORMS[form](make, keys))
+    monkeypatch.setattr(multi_seed, "form", lambda make, keys, platform: FORMS[form](make, keys))
 
 
 def trained(run, source, seeds, steps):
@@ -81,7 +82,7 @@ def test_each_seed_has_the_numbers_of_its_run_alone(form, name, digits, alone, m
 
 def events(workdir, seed):
     """What a seed's metrics.jsonl says, but for what the clock says."""
-    return [{k: v for k, v in e.items() if k not in TIMES} for e in log.events(workdir / f"net/seed{seed}")]
+    return [{k: v for k, v in e.items() if k not in TIMES} for e in metrics_log.events(workdir / f"net/seed{seed}")]
 
 
 def starts(workdir, seed):
@@ -124,7 +125,7 @@ def test_each_seed_leaves_the_files_of_its_run_alone(form, one_by_one, tmp_path,
         same(events(tmp_path, seed), events(one_by_one, seed))
         assert files(folder) == files(theirs)
         assert (folder / "config.json").read_text() == (theirs / "config.json").read_text()
-        assert found[seed] == log.finished(folder)
+        assert found[seed] == metrics_log.finished(folder)
     assert found[0]["loss"] != found[1]["loss"]
 
 

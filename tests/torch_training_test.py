@@ -13,8 +13,9 @@ import torch_inceptions as inceptions  # noqa: E402
 import torch_nets as nets  # noqa: E402
 from torch_weights import QUICKLY, difference, drawn, flat, images, loaded, settle, to_torch  # noqa: E402
 
-from cnn_jax import models, step  # noqa: E402
+from cnn_jax import models  # noqa: E402
 from cnn_jax.models.lenet import bitmaps  # noqa: E402
+from cnn_jax.training import train_step  # noqa: E402
 
 
 def pair(name, make, shape, count, scale=1.0, shift=0.0, **options):
@@ -54,7 +55,7 @@ def test_gradients_are_those_of_the_torch_net(name, make, shape, scale, options)
 
     def loss(params):
         logits, after = model.apply(params, stats, x, train=True)
-        return step.cross_entropy(logits, labels).mean(), (logits, after)
+        return train_step.cross_entropy(logits, labels).mean(), (logits, after)
 
     run = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=QUICKLY)
     (value, (logits, after)), gradients = run(params)

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 
-from cnn_jax import checkpoint, log, mesh, models, train
+from cnn_jax import mesh, models
 from cnn_jax.config import Data, Experiment, Model, Optim, Train, UserError, from_json
 from cnn_jax.models import resnet
+from cnn_jax.training import checkpoint, metrics_log, train
 
 # A plateau that is met, momentum, augmentation, an epoch of three steps, log intervals that a cut falls into.
 RUN = Experiment(
@@ -26,7 +27,7 @@ TIMES = ("images_per_s", "data_time", "step_time", "wall_s")
 
 
 def lines(workdir):
-    return [{k: v for k, v in e.items() if k not in TIMES} for e in log.events(workdir / "net/seed0")]
+    return [{k: v for k, v in e.items() if k not in TIMES} for e in metrics_log.events(workdir / "net/seed0")]
 
 
 def final(workdir, run=RUN):
@@ -45,7 +46,7 @@ def test_a_run_leaves_its_files(whole):
     workdir, found = whole
     folder = workdir / "net/seed0"
     assert from_json((folder / "config.json").read_text()) == RUN
-    events = log.events(folder)
+    events = metrics_log.events(folder)
     others = [(e["event"], e["step"]) for e in events if e["event"] != "train"]
     assert others == [("eval", 6), ("eval", 12), ("end", 12)]
     assert [e["step"] for e in events if e["event"] == "train"] == [2, 4, 5, 6, 8, 10, 12]
@@ -179,12 +180,12 @@ def test_a_torn_last_line_is_forgotten(whole, tmp_path):
     folder = tmp_path / "net/seed0"
     folder.mkdir(parents=True)
     (folder / "metrics.jsonl").write_text('{"event": "train", "step": 1}\n{"event": "tra')
-    assert log.events(folder) == [{"event": "train", "step": 1}]
+    assert metrics_log.events(folder) == [{"event": "train", "step": 1}]
 
 
 def test_the_best_and_the_last_checkpoints_are_kept(whole):
     workdir, _ = whole
-    errors = {e["step"]: e["error"] for e in log.events(workdir / "net/seed0") if e["event"] == "eval"}
+    errors = {e["step"]: e["error"] for e in metrics_log.events(workdir / "net/seed0") if e["event"] == "eval"}
     with checkpoint.manager(workdir / "net/seed0") as checkpoints:
         assert checkpoints.latest_step() == 12
         assert errors[checkpoints.best_step()] == min(errors.values())
@@ -214,7 +215,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(tmp_pat
     exploding = dataclasses.replace(RUN, optim=optim, train=schedule)
     with pytest.raises(UserError, match=r"net: the loss is not finite at step \d+; step 4 is saved in"):
         train.run(exploding, tmp_path)
-    last = log.events(tmp_path / "net/seed0")[-1]
+    last = metrics_log.events(tmp_path / "net/seed0")[-1]
     assert last["event"] == "nan" and 4 < last["step"] < 8
     assert "NaN" not in (tmp_path / "net/seed0/metrics.jsonl").read_text()  # it is no JSON
     good = final(tmp_path, exploding)
@@ -228,7 +229,7 @@ def test_a_run_that_would_skip_all_that_follows_ends(tmp_path):
     skipping = dataclasses.replace(RUN.train, steps=40, on_nan="skip")
     with pytest.raises(UserError, match=r"net: the loss or gradient is not finite at step \d+"):
         train.run(dataclasses.replace(RUN, optim=optim, train=skipping), tmp_path)
-    events = log.events(tmp_path / "net/seed0")
+    events = metrics_log.events(tmp_path / "net/seed0")
     assert 10 < sum(e.get("skipped", 0) for e in events) < train.SKIPPED  # the last ones' line is not written
     assert events[-1]["event"] == "nan" and 4 < events[-1]["step"] < 8
 

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import top_k_accuracy_score
 
-from cnn_jax import mesh, models, views
+from cnn_jax import mesh, models
 from cnn_jax.config import NotFiniteError, UserError
-from cnn_jax.models import extent
-from cnn_jax.models.layers import Conv
-from cnn_jax.models.net import Net
-from cnn_jax.models.pooling import MaxPool
+from cnn_jax.evaluation import protocols
+from cnn_jax.layers.conv import Conv
+from cnn_jax.layers.pooling import MaxPool
+from cnn_jax.models import dense_maps
+from cnn_jax.models.base import Net
 
 CLASSES, CROP = 6, 32
 SIDES = {"single": 40, "ten_crop": 40, "grid": 40, "googlenet144": 44, "dense": 40}
@@ -38,7 +39,7 @@ def made(name="vgg_a"):
     if name == "unpadded":
         net = Unpadded(CLASSES, width=1 / 256, name=name)
         apply = lambda params, stats, images, train=False: (net.apply({"params": params}, images, train), stats)
-        dense = (functools.partial(extent.maps, net), functools.partial(extent.reaches, net))
+        dense = (functools.partial(dense_maps.maps, net), functools.partial(dense_maps.reaches, net))
         params = net.init(jax.random.key(0), jnp.zeros((1, CROP, CROP, 3)), False)["params"]
         return models.Model(None, apply, None, *dense), params, {}
     model = models.create(name, CLASSES, width=1 / 32)
@@ -60,8 +61,8 @@ def whole(sizes, batch, bucket=64, seed=0):
 
 
 def scored(net, kind, sizes, batch=4, devices=1, **options):
-    scorer = views.scorer(*net, prepare, CROP, mesh.batch_mesh(jax.devices()[:devices]), **options)
-    found = views.scores(scorer, kind, min(map(min, sizes)), whole(sizes, batch))
+    scorer = protocols.scorer(*net, prepare, CROP, mesh.batch_mesh(jax.devices()[:devices]), **options)
+    found = protocols.scores(scorer, kind, min(map(min, sizes)), whole(sizes, batch))
     return np.exp(np.stack([found[i][0] for i in range(len(sizes))]))
 
 
@@ -128,12 +129,12 @@ def test_without_masks_padding_would_change_scores():
 
 
 def test_the_views_are_where_the_papers_say():
-    assert views.middle((40, 47), 32) == [(4, 7)]
-    assert views.corners((40, 48), 32) == [(0, 0), (0, 16), (8, 0), (8, 16), (4, 8)]
-    places = views.grid((40, 48), 32)
+    assert protocols.middle((40, 47), 32) == [(4, 7)]
+    assert protocols.corners((40, 48), 32) == [(0, 0), (0, 16), (8, 0), (8, 16), (4, 8)]
+    places = protocols.grid((40, 48), 32)
     assert len(places) == 25 and places[:5] == [(0, 0), (0, 4), (0, 8), (0, 12), (0, 16)] and places[-1] == (8, 16)
-    assert views.squares((40, 60)) == [(0, 0), (0, 10), (0, 20)] and views.squares((60, 40))[2] == (20, 0)
-    assert views.in_squares((40, 60), 32)[5:10] == [(0, 10), (0, 18), (8, 10), (8, 18), (4, 14)]
+    assert protocols.squares((40, 60)) == [(0, 0), (0, 10), (0, 20)] and protocols.squares((60, 40))[2] == (20, 0)
+    assert protocols.in_squares((40, 60), 32)[5:10] == [(0, 10), (0, 18), (8, 10), (8, 18), (4, 14)]
 
 
 @pytest.mark.parametrize(
@@ -141,10 +142,10 @@ def test_the_views_are_where_the_papers_say():
 )
 def test_so_many_views_a_scale(kind, count):
     net, seen = made(), []
-    scorer = views.scorer(*net, prepare, CROP, mesh.batch_mesh(jax.devices()[:1]))
+    scorer = protocols.scorer(*net, prepare, CROP, mesh.batch_mesh(jax.devices()[:1]))
     counted = lambda run: lambda *a: seen.append(a[4]) or np.zeros((1, CLASSES))
     scorer = scorer._replace(**{part: counted(part) for part in ("cropped", "squared", "dense")})
-    views.scores(scorer, kind, 44, whole([(44, 50)], 1))
+    protocols.scores(scorer, kind, 44, whole([(44, 50)], 1))
     assert len(seen) == count and sum(seen) == count // 2
 
 
@@ -152,21 +153,21 @@ def test_a_crop_is_cut_where_it_says():
     """A net that answers with its input's upper left pixel."""
     apply = lambda params, stats, images, train: (images[:, 0, 0], stats)
     net, as_is = (models.Model(None, apply, None), {}, {}), lambda x, size: x.astype(jnp.float32)
-    scorer = views.scorer(*net, as_is, CROP, mesh.batch_mesh(jax.devices()[:1]), "logits")
+    scorer = protocols.scorer(*net, as_is, CROP, mesh.batch_mesh(jax.devices()[:1]), "logits")
     image = np.zeros((1, 64, 64, 3), np.uint8)
     image[0, ..., 0], image[0, ..., 1] = np.arange(64)[:, None], np.arange(64)
     batch = {"image": image, "size": np.array([[40, 48]], np.int32)}
-    seen = [tuple(np.asarray(score)[0, :2].astype(int)) for score in views._crops(scorer, "ten_crop", 40, batch)]
-    assert seen[:5] == views.corners((40, 48), CROP)
-    assert seen[5:] == [(y, x + CROP - 1) for y, x in views.corners((40, 48), CROP)]
+    seen = [tuple(np.asarray(score)[0, :2].astype(int)) for score in protocols._crops(scorer, "ten_crop", 40, batch)]
+    assert seen[:5] == protocols.corners((40, 48), CROP)
+    assert seen[5:] == [(y, x + CROP - 1) for y, x in protocols.corners((40, 48), CROP)]
 
 
 def test_fused_scores_are_the_mean_of_probabilities():
     one, two = {0: (np.log([0.2, 0.8]), 1)}, {0: (np.log([0.6, 0.4]), 1)}
-    np.testing.assert_allclose(np.exp(views.fused([one, two])[0][0]), [0.4, 0.6])
-    np.testing.assert_allclose(views.fused([one, two], "logits")[0][0], np.log([0.12, 0.32]) / 2)
+    np.testing.assert_allclose(np.exp(protocols.fused([one, two])[0][0]), [0.4, 0.6])
+    np.testing.assert_allclose(protocols.fused([one, two], "logits")[0][0], np.log([0.12, 0.32]) / 2)
     with pytest.raises(UserError, match="different images"):
-        views.fused([one, {1: two[0]}])
+        protocols.fused([one, {1: two[0]}])
 
 
 def test_measures_by_hand():
@@ -175,7 +176,7 @@ def test_measures_by_hand():
     score[3, 6] = 0.05
     score /= score.sum(1, keepdims=True)
     rows = zip(np.log(score), (0, 1, 2, 6), strict=True)
-    found = views.measures({i: (row, label) for i, (row, label) in enumerate(rows)})
+    found = protocols.measures({i: (row, label) for i, (row, label) in enumerate(rows)})
     assert found["error_top1"] == 0.5 and found["wrong"] == "0011" and found["images"] == 4
     assert found["error_top5"] == 0.25  # the last image's class is the least likely of seven
     assert found["error_by_class"] == [0, 0, 1, None, None, None, 1]
@@ -185,13 +186,13 @@ def test_measures_by_hand():
 
 def test_logits_are_averaged_before_their_softmax():
     logits = {0: (np.array([1.0, 3.0]), 0)}
-    np.testing.assert_allclose(views.measures(logits)["loss"], np.log(1 + np.exp(2.0)))
+    np.testing.assert_allclose(protocols.measures(logits)["loss"], np.log(1 + np.exp(2.0)))
 
 
-@pytest.mark.parametrize("average", views.AVERAGES)
+@pytest.mark.parametrize("average", protocols.AVERAGES)
 def test_a_model_that_knows_nothing_has_the_errors_of_chance(average):
     """Of equal scores the first classes are the answers, to top-1 and top-5 alike."""
-    found = views.measures({i: (views.mean_score([np.zeros(20)] * 2, average), i % 20) for i in range(40)})
+    found = protocols.measures({i: (protocols.mean_score([np.zeros(20)] * 2, average), i % 20) for i in range(40)})
     assert found["error_top1"] == 0.95 and found["error_top5"] == 0.75
 
 
@@ -203,10 +204,10 @@ def test_ranks_and_loss_of_a_model_that_is_sure_of_its_answers(deviation):
     apply = lambda params, stats, images, train: (images[:, 0, 0].astype(jnp.float32), stats)
     as_is = lambda images, size: images
     net = models.Model(None, apply, None), {}, {}
-    scorer = views.scorer(*net, as_is, 1, mesh.batch_mesh(jax.devices()[:1]), mirror=False)
+    scorer = protocols.scorer(*net, as_is, 1, mesh.batch_mesh(jax.devices()[:1]), mirror=False)
     size, valid = np.ones((2000, 2), np.int32), np.ones(2000, bool)
     batch = {"image": logits[:, None, None], "size": size, "label": labels, "index": np.arange(2000), "valid": valid}
-    found = views.measures(views.scores(scorer, "single", 1, [batch]))
+    found = protocols.measures(protocols.scores(scorer, "single", 1, [batch]))
     right = top_k_accuracy_score(labels, logits, k=5, labels=range(20))
     assert found["error_top5"] == pytest.approx(1 - right, abs=1e-9)
     exact = logits.astype(np.float64)
@@ -219,7 +220,7 @@ def test_scores_that_are_not_finite_are_no_percentages(bad):
     found = {i: (np.zeros(20), i) for i in range(10)}
     found[3][0][7] = bad
     with pytest.raises(NotFiniteError, match="scores of 1 of 10 images are not finite"):
-        views.measures(found)
+        protocols.measures(found)
 
 
 def test_the_interval_is_the_bootstrap_s():
@@ -227,8 +228,8 @@ def test_the_interval_is_the_bootstrap_s():
     wrong = np.arange(200) < 30
     rng = np.random.default_rng(1)
     drawn = wrong[rng.integers(0, 200, (2000, 200))].mean(1)
-    np.testing.assert_allclose(views.interval(wrong), np.percentile(drawn, (2.5, 97.5)), atol=0.011)
-    assert views.interval(wrong) == views.interval(wrong)
+    np.testing.assert_allclose(protocols.interval(wrong), np.percentile(drawn, (2.5, 97.5)), atol=0.011)
+    assert protocols.interval(wrong) == protocols.interval(wrong)
 
 
 @pytest.mark.parametrize(
@@ -238,11 +239,11 @@ def test_the_interval_is_the_bootstrap_s():
 )  # fmt: skip
 def test_a_wrong_protocol_is_told(text, said):
     with pytest.raises(UserError, match=said):
-        views.parse(text, CROP)
+        protocols.parse(text, CROP)
 
 
 def test_a_protocol_is_its_views_and_scales():
-    assert views.parse("dense+grid@256,384", 224) == (("dense", "grid"), (256, 384))
+    assert protocols.parse("dense+grid@256,384", 224) == (("dense", "grid"), (256, 384))
 
 
 def test_a_net_without_class_maps_says_so():

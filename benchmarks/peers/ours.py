@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.peers import LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, Peer, Spec, jax_memory, tree
-from cnn_jax import cpu, models, optim
 from cnn_jax import mesh as meshes
-from cnn_jax import step as steps
+from cnn_jax import models
 from cnn_jax.config import Optim
+from cnn_jax.cpu import settings
+from cnn_jax.optim import optimizers
+from cnn_jax.training import train_step as steps
 
 # The batch is its own item, and is prepared already.
 FEED = types.SimpleNamespace(
@@ -22,17 +24,17 @@ FEED = types.SimpleNamespace(
 def make(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
     """Without dropout, which no two frameworks draw alike."""
     values = weights["images"].size
-    cpu.keep_memory(values)  # as train.run does
+    settings.keep_memory(values)  # as train.run does
     model = models.create(spec.net, spec.classes, dtype=spec.precision, dropout=0.0)
     rule = Optim(learning_rate=LEARNING_RATE, schedule="constant", momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
-    tx = optim.transformation(rule)
+    tx = optimizers.transformation(rule)
     mesh = meshes.batch_mesh(jax.devices()[:1])  # as many as the peers use
     params, stats = tree(weights, "params"), tree(weights, "stats")
     state = steps.State(jnp.int32(0), params, stats, tx.init(params), steps.zero_sums(), jnp.int32(-1))
     state = jax.device_put(state, meshes.replicated(mesh))
     batch = {"image": weights["images"], "label": weights["labels"], "valid": np.ones(spec.batch, bool)}
     batch = jax.device_put(batch, meshes.sharded(mesh))
-    options = cpu.compiler_options(cpu.LONG, values) if spec.platform == "cpu" else None
+    options = settings.compiler_options(settings.LONG, values) if spec.platform == "cpu" else None
     train = steps.compile_train(steps.train_step(model, tx, FEED, jax.random.key(0)), "jit", mesh, options)
 
     def step() -> None:

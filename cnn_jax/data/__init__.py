@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_jax.config import Data, UserError, nearest
-from cnn_jax.data import augment, listing
-from cnn_jax.data.order import balanced, order
-from cnn_jax.data.sources import IMAGES, SHAPES, SOURCES, Source, Split, load
+from cnn_jax.data import augment, image_sets
+from cnn_jax.data.datasets import IMAGES, SHAPES, SOURCES, Source, Split, load
+from cnn_jax.data.sampler import balanced, order
 
 __all__ = ["IMAGES", "SHAPES", "SOURCES", "Feed", "Source", "Split", "balanced", "batches", "load", "order", "shape"]
 __all__ += ["splits"]
@@ -52,7 +52,7 @@ def splits(data: Data) -> Source:
     """
     if data.crop or data.shorter_side or data.name.startswith(FOLDER):
         source = _full_size(data)
-        split, counted = listing.hold_out, len(source.train)
+        split, counted = image_sets.hold_out, len(source.train)
     else:
         if data.name not in SOURCES and data.name in SHAPES:
             raise UserError(f"data set {data.name} is of full-size images: set data.shorter_side and data.crop")
@@ -69,15 +69,15 @@ def _last(train: Split, count: int) -> tuple[Split, Split]:
 
 
 def _full_size(data: Data) -> Source:
-    from cnn_jax.data import stream  # brings Grain's and OpenCV's import times, which small images need not
+    from cnn_jax.data import streaming  # brings Grain's and OpenCV's import times, which small images need not
 
-    stream.check(data)
+    streaming.check(data)
     if data.name.startswith(FOLDER):
-        return listing.from_folder(data.name.removeprefix(FOLDER))
+        return image_sets.from_folder(data.name.removeprefix(FOLDER))
     if data.name in SOURCES:
-        return listing.from_memory(data.name, data.dir)
+        return image_sets.from_memory(data.name, data.dir)
     try:
-        return listing.from_tfds(data.name, data.dir)
+        return image_sets.from_tfds(data.name, data.dir)
     except UserError as e:
         if "is not prepared" in str(e) and (near := nearest(data.name, SOURCES)).startswith("nearest"):
             raise UserError(f"{e}; {near}") from None
@@ -110,18 +110,18 @@ def batches(data: Data, source: Source, seed: int | None = None, shard: tuple[in
 
 
 def _streamed(data: Data, source: Source, seed: int | None, shard: tuple[int, int]) -> Feed:
-    from cnn_jax.data import stream
+    from cnn_jax.data import streaming
 
     part = source.test if seed is None else source.train
     if not len(part):
         raise UserError(
-            f"data set {data.name} has no test images: no class has the {listing.EVERY} of which one is taken; give"
+            f"data set {data.name} has no test images: no class has the {image_sets.EVERY} of which one is taken; give"
             " them in val/ beside train/, or take training images with --set data.holdout=N"
         )
-    fed = stream.Batches(data, part, seed, shard)
-    middles = stream.middles(data, source.train)
+    fed = streaming.Batches(data, part, seed, shard)
+    middles = streaming.middles(data, source.train)
     _check(data, middles.shape[1:])
-    items = functools.partial(stream.items, fed)
+    items = functools.partial(streaming.items, fed)
     return Feed(_colours(data, middles), items, _whole_item, functools.partial(_prepare, data), fed.images,
                 middles.shape[1:])  # fmt: skip
 

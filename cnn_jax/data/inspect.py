@@ -22,7 +22,7 @@ import tqdm
 
 from cnn_jax import data
 from cnn_jax.config import Data, Experiment, UserError, check, override
-from cnn_jax.data import images, listing, stream
+from cnn_jax.data import decode, image_sets, streaming
 
 COLUMNS = 8  # of the sheet
 
@@ -69,7 +69,7 @@ def inspect(settings: Data, out: Path, count: int = 48, seed: int = 0) -> str:
     names = source.class_names or tuple(map(str, range(source.num_classes)))
     parts = {"train": source.train, "test": source.test}
     if isinstance(source.train, data.Split):
-        parts = {name: listing.Arrays(f"{settings.name} {name}", part) for name, part in parts.items()}
+        parts = {name: image_sets.Arrays(f"{settings.name} {name}", part) for name, part in parts.items()}
     rows = {name: list(_looked_at(settings, part, name)) for name, part in parts.items()}
     if not any(not row["why"] for row in rows["train"]):
         raise UserError(f"data set {settings.name}: none of its training images can be decoded")
@@ -132,23 +132,23 @@ def _show(axis: Any, image: np.ndarray) -> None:
     axis.imshow(image if image.shape[-1] == 3 else image[..., 0], cmap="gray", vmin=0, vmax=1)
 
 
-def _looked_at(settings: Data, part: listing.Listing, name: str) -> Iterator[dict[str, Any]]:
-    found = stream.ahead_of(functools.partial(_look, part), range(len(part)), settings.workers)
+def _looked_at(settings: Data, part: image_sets.Listing, name: str) -> Iterator[dict[str, Any]]:
+    found = streaming.ahead_of(functools.partial(_look, part), range(len(part)), settings.workers)
     yield from tqdm.tqdm(found, f"{name} images", len(part), unit="", disable=None)
 
 
-def _look(part: listing.Listing, i: int) -> dict[str, Any]:
+def _look(part: image_sets.Listing, i: int) -> dict[str, Any]:
     """Of one image: its label and size, its pixels' sums a channel on the scale 0 to 255; or why it is unreadable."""
     found = {"name": part.name(i), "why": ""}
     try:
         encoded, found["label"] = part.element(i)
         if isinstance(encoded, bytes):
-            size = images.size(encoded)
-            pixels = images.whole(encoded, min(*size, 256))
-            found["doubt"] = images.doubt(encoded)
+            size = decode.size(encoded)
+            pixels = decode.whole(encoded, min(*size, 256))
+            found["doubt"] = decode.doubt(encoded)
         else:
             size, pixels = encoded.shape[:2], encoded
-    except (images.BadImage, OSError) as error:
+    except (decode.BadImage, OSError) as error:
         return {"label": -1} | found | {"why": str(error)}  # what cannot be opened may not tell its label
     pixels = pixels.reshape(-1, pixels.shape[-1]).astype(np.float64)
     return found | {"size": size, "mean": pixels.mean(0), "square": np.square(pixels).mean(0)}
@@ -160,8 +160,8 @@ def _report(settings: Data, rows: dict[str, list], names: tuple[str, ...]) -> It
     yield f"{settings.name}: {train:,} training and {test:,} test images, {len(names)} classes"
     if not test:
         yield (
-            f"no test images: no class has {listing.EVERY}, of which one is taken; give them in val/ beside train/, or"
-            " take training images with data.holdout"
+            f"no test images: no class has {image_sets.EVERY}, of which one is taken; give them in val/ beside train/,"
+            " or take training images with data.holdout"
         )
     for name, part in good.items():
         if not part:

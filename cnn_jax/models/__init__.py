@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_jax.config import UserError, nearest
-from cnn_jax.models import alexnet, extent, googlenet, inception, lazy, resnet
+from cnn_jax.models import alexnet, dense_maps, googlenet, inception, lazy_init, resnet
 from cnn_jax.models.autoencoder import Autoencoder
 from cnn_jax.models.lenet import Lenet5, LenetModern
 from cnn_jax.models.mlp import Mlp
@@ -236,7 +236,7 @@ def create(
 
     def init(key: jax.Array, images: jax.Array) -> tuple[Params, Stats]:
         made = functools.partial(net.init, train=False, mutable=["params", "batch_stats"])
-        variables = lazy.init(made, key, images)
+        variables = lazy_init.init(made, key, images)
         return variables["params"], variables.get("batch_stats", {})
 
     def apply(
@@ -259,7 +259,7 @@ def create(
         _, kept = net.apply(variables, cast(images), train=False, mutable=["features"])
         return kept.get("features", {}).get("stages", {})
 
-    dense = functools.partial(extent.maps, net), functools.partial(extent.reaches, net)
+    dense = functools.partial(dense_maps.maps, net), functools.partial(dense_maps.reaches, net)
     return Model(init, apply, features, *dense, getattr(net, "aux_weight", 0.0), getattr(net, "score", None))
 
 

@@ -5,9 +5,9 @@ import functools
 import flax.linen as nn
 import jax
 
-from cnn_jax.models.layers import Conv, normal
-from cnn_jax.models.net import Net
-from cnn_jax.models.pooling import MaxPool
+from cnn_jax.layers.conv import Conv, normal
+from cnn_jax.layers.pooling import MaxPool
+from cnn_jax.models.base import Net
 
 POOLED = (1, 2, 5)  # convolutions followed by overlapping pooling, 3x3/2 (Sec. 3.4)
 NORMALISED = (1, 2)  # convolutions followed by LRN (Sec. 3.5)

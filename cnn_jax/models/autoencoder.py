@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from cnn_jax.config import UserError
-from cnn_jax.models.layers import Conv
-from cnn_jax.models.net import Net
-from cnn_jax.models.pooling import MaxPool
+from cnn_jax.layers.conv import Conv
+from cnn_jax.layers.pooling import MaxPool
+from cnn_jax.models.base import Net
 
 
 class Autoencoder(Net):

@@ -8,9 +8,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.models.layers import ConvUnit, Dense
-from cnn_jax.models.net import Init, Net
-from cnn_jax.models.pooling import AvgPool, GlobalAvgPool, MaxPool
+from cnn_jax.layers.conv import ConvUnit, Dense
+from cnn_jax.layers.pooling import AvgPool, GlobalAvgPool, MaxPool
+from cnn_jax.models.base import Init, Net
 
 Kernel = tuple[int, int, int]  # height, width, maps
 Fork = tuple[Kernel, ...]  # convolutions of one input, side by side; only at the end of a branch

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 
+from cnn_jax.layers.conv import ConvUnit, Dense
+from cnn_jax.layers.pooling import AvgPool, GlobalAvgPool, MaxPool
+from cnn_jax.models.base import Init, Net
 from cnn_jax.models.googlenet import Inception
-from cnn_jax.models.layers import ConvUnit, Dense
-from cnn_jax.models.net import Init, Net
-from cnn_jax.models.pooling import AvgPool, GlobalAvgPool, MaxPool
 
 Branches = tuple
 

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_jax.config import UserError
-from cnn_jax.models.layers import Conv, Dense, TableConv
-from cnn_jax.models.net import Net
-from cnn_jax.models.pooling import MaxPool, Subsampling
+from cnn_jax.layers.conv import Conv, Dense, TableConv
+from cnn_jax.layers.pooling import MaxPool, Subsampling
+from cnn_jax.models.base import Net
 
 # Table I: the maps of S2 that each map of C3 sees; 60 kernels in all.
 C3_TABLE = (

@@ -6,8 +6,8 @@ import flax.linen as nn
 import jax
 
 from cnn_jax.config import UserError, nearest
-from cnn_jax.models.layers import Dense, he_normal, xavier_normal
-from cnn_jax.models.net import Net
+from cnn_jax.layers.conv import Dense, he_normal, xavier_normal
+from cnn_jax.models.base import Net
 
 ACTIVATIONS: dict[str, Callable] = {"sigmoid": nn.sigmoid, "tanh": nn.tanh, "relu": nn.relu}
 

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 
 from cnn_jax import mesh
 from cnn_jax.config import UserError
-from cnn_jax.models.layers import BatchNorm, Conv, Dense, widened
-from cnn_jax.models.net import Net
-from cnn_jax.models.pooling import GlobalAvgPool, MaxPool
+from cnn_jax.layers.conv import BatchNorm, Conv, Dense, widened
+from cnn_jax.layers.pooling import GlobalAvgPool, MaxPool
+from cnn_jax.models.base import Net
 
 SHORTCUTS = ("A", "B", "C")  # Sec. 4.1, "Identity vs. Projection Shortcuts"
 PLAIN = "plain"  # none

@@ -3,9 +3,9 @@
 import flax.linen as nn
 import jax
 
-from cnn_jax.models.layers import Conv, normal
-from cnn_jax.models.net import Init, Net
-from cnn_jax.models.pooling import MaxPool
+from cnn_jax.layers.conv import Conv, normal
+from cnn_jax.layers.pooling import MaxPool
+from cnn_jax.models.base import Init, Net
 
 ONE_256, ONE_512 = (1, 256), (1, 512)  # conv1-256 and conv1-512; a bare number is conv3's
 

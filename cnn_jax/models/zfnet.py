@@ -3,9 +3,9 @@
 import flax.linen as nn
 import jax
 
-from cnn_jax.models.layers import Conv, normal
-from cnn_jax.models.net import Net
-from cnn_jax.models.pooling import MaxPool
+from cnn_jax.layers.conv import Conv, normal
+from cnn_jax.layers.pooling import MaxPool
+from cnn_jax.models.base import Net
 
 # maps, kernel, stride, padding on each side (Fig. 3); on 224x224 the sides are 110, 26, 13, 13, 13
 LAYERS = ((96, 7, 2, 1), (256, 5, 2, 0), (384, 3, 1, 1), (384, 3, 1, 1), (256, 3, 1, 1))

@@ -17,7 +17,7 @@ from flax import traverse_util
 from cnn_jax import models
 from cnn_jax.config import UserError, nearest
 from cnn_jax.files import write_whole
-from cnn_jax.models.layers import xavier_normal
+from cnn_jax.layers.conv import xavier_normal
 from cnn_jax.pretrained import download, files, match, names, preprocessing
 from cnn_jax.pretrained.match import Place
 from cnn_jax.pretrained.preprocessing import Preprocessing

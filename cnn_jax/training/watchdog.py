@@ -1,0 +1,130 @@
+"""Watches over a running loop: which phase it is in, whether it was told to stop, whether anything still moves.
+
+SIGTERM (what a preempted machine gets) or SIGINT asks the loop to finish its step and save; a second one ends the
+process at once, and so does GRACE seconds without an end, for a compiler or a file system does not listen.
+
+Several processes must stop after the same step: there SIGTERM is left to JAX, which agrees with all on one when any of
+them gets it, and SIGINT is made SIGTERM. No deadline holds there; a second signal ends a process, as `processes` says.
+"""
+
+import contextlib
+import itertools
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from jax.experimental import multihost_utils
+
+from cnn_jax import distributed
+from cnn_jax.config import STOPPED
+
+GRACE = 8.0  # seconds
+NUMBERS = (signal.SIGTERM, signal.SIGINT)
+_ASKED = itertools.count(1)
+
+
+class StopError(Exception):
+    """Raised in the phases that leave the state as it is, data and evaluate, when the loop is told to stop."""
+
+
+class Watch(NamedTuple):
+    """What the loop tells its watch, and asks it."""
+
+    enter: Callable[[str], None]  # compile | data | step | evaluate | save: what it does from now on
+    told: Callable[[], str]  # after a step: which signal told it to stop, or ""; all processes ask equally often
+
+
+@contextlib.contextmanager
+def over(minutes: float) -> Iterator[Watch]:
+    """A watch over what is done inside, on the main thread; elsewhere signals are left alone.
+
+    minutes: without a new phase for so long, it says on stderr in which phase the loop is stuck, and again each time
+    that this time has passed once more; 0: never.
+    """
+    now = {"phase": "start", "since": time.monotonic(), "signal": ""}
+
+    def enter(phase: str) -> None:
+        now.update(phase=phase, since=time.monotonic())
+        if now["signal"] and phase in ("data", "evaluate"):
+            raise StopError(now["signal"])
+
+    def told() -> str:
+        if several:  # JAX wants numbers without a gap, whatever run or step they stand for
+            return "SIGTERM" * multihost_utils.reached_preemption_sync_point(next(_ASKED))
+        return now["signal"]
+
+    def asked(number: int, _: object) -> None:
+        if several:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        now["signal"] = signal.Signals(number).name
+        if now["phase"] in ("data", "evaluate"):
+            raise StopError(now["signal"])
+
+    over_now, several = threading.Event(), distributed.several()
+    if minutes:
+        threading.Thread(target=_stuck, args=(now, 60 * minutes, over_now), daemon=True).start()
+    main = threading.current_thread() is threading.main_thread()
+    try:
+        with contextlib.ExitStack() as stack:
+            if main:
+                stack.enter_context(_handled(asked, (signal.SIGINT,) if several else NUMBERS))
+            if main and not several:
+                stack.enter_context(_deadline())
+            yield Watch(enter, told)
+    finally:
+        over_now.set()
+
+
+@contextlib.contextmanager
+def _handled(asked: Callable[[int, object], None], numbers: tuple[int, ...]) -> Iterator[None]:
+    before = {number: signal.signal(number, asked) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _deadline() -> Iterator[None]:
+    """Python calls a handler between two of its own instructions; a thread sees the signal's byte at once."""
+    reads, writes = socket.socketpair()
+    writes.setblocking(False)
+    woken = signal.set_wakeup_fd(writes.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=_end, args=(reads,), daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(woken)
+        writes.close()
+
+
+def _end(reads: socket.socket) -> None:
+    with reads:
+        while (byte := reads.recv(1)) and byte[0] not in NUMBERS:
+            pass
+        if not byte:
+            return  # the loop came to its end undisturbed
+        print("\nstopping after this step; once more to stop at once", file=sys.stderr, flush=True)
+        reads.settimeout(GRACE)
+        with contextlib.suppress(TimeoutError):
+            if not reads.recv(1):
+                return
+        os._exit(STOPPED)
+
+
+def _stuck(now: dict, seconds: float, over_now: threading.Event) -> None:
+    told = 0.0
+    while not over_now.wait(min(seconds / 4, 10)):
+        since = now["since"]
+        if time.monotonic() - max(since, told) > seconds:
+            minutes = (time.monotonic() - since) / 60
+            words = f"nothing has moved for {minutes:.1f} minutes, in the phase: {now['phase']}"
+            print(words, file=sys.stderr, flush=True)
+            told = time.monotonic()

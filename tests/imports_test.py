@@ -1,0 +1,67 @@
+"""Imports inside the project go one way: a module may import only from packages of lower rank."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# Packages and modules of one line do not import one another; each may import those of the lines above.
+LAYERS = (
+    ("errors", "files"),
+    ("config", "overrides"),
+    ("mesh", "distributed", "cost.hlo", "cost.chips"),
+    ("cpu",),
+    ("layers", "data", "optim"),
+    ("models",),
+    ("pretrained",),
+    ("training",),
+    ("evaluation",),
+    ("cost", "report", "visualize"),
+    ("study", "sweep"),
+    ("cli", "experiments"),
+)
+RANK = {f"cnn_jax.{name}": rank for rank, names in enumerate(LAYERS) for name in names}
+MODULES = sorted((ROOT / "cnn_jax").rglob("*.py"))
+
+
+def dotted(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def room(module):
+    """Returns the entry of RANK that a module is, or lies in: the longest that fits."""
+    found = [name for name in RANK if module == name or module.startswith(name + ".")]
+    return max(found, key=len, default=None)
+
+
+def imports(path):
+    """Yields the modules of ours that a file imports, wherever in it the import stands."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from (name for name in names if name.split(".")[0] in ("cnn_jax", "experiments", "launch", "tests"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_imports_go_one_way(path):
+    module = dotted(path)
+    if module in ("cnn_jax", "cnn_jax.__main__"):
+        return
+    mine = room(module)
+    assert mine, f"{module} has no place in LAYERS: give it one"
+    for name in imports(path):
+        if name == "cnn_jax.__version__":
+            continue
+        theirs = room(name)
+        assert theirs and (theirs == mine or RANK[theirs] < RANK[mine]), f"{module} imports {name}"
+
+
+def test_the_walk_sees_imports():
+    seen = {room(name) for name in imports(ROOT / "cnn_jax/training/train.py")}
+    assert seen >= {"cnn_jax.training", "cnn_jax.config", "cnn_jax.data"}
