@@ -15,22 +15,8 @@ from typing import Any
 from absl import app, flags, logging
 
 from cnn_jax import distributed
-from cnn_jax.config import (
-    PLACE,
-    STOPPED,
-    Data,
-    Experiment,
-    Model,
-    NotFiniteError,
-    StoppedError,
-    Study,
-    UserError,
-    check,
-    differences,
-    flatten,
-    nearest,
-    override,
-)
+from cnn_jax.config import PLACE, Data, Experiment, Model, Study, check, differences, flatten, override
+from cnn_jax.errors import STOPPED, NotFiniteError, StoppedError, UserError, nearest
 from cnn_jax.files import write_whole
 from experiments import AUGMENTATION, COSTS, STUDIES
 

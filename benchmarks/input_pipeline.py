@@ -37,8 +37,8 @@ def main(argv: list[str]) -> None:
         os.sched_setaffinity(0, {min(cores)})  # before TensorFlow and OpenCV make a thread a core
     import cv2
 
-    from cnn_jax.config import UserError
     from cnn_jax.data import image_sets, resize
+    from cnn_jax.errors import UserError
     from cnn_jax.training import metrics_log
 
     cv2.setNumThreads(0)

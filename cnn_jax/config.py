@@ -5,7 +5,6 @@ the like are functions of the final values, elsewhere), and this file imports no
 """
 
 import dataclasses
-import difflib
 import json
 import math
 import types
@@ -14,19 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-STOPPED = 75  # the exit code of runs that were told to stop, and can be continued: EX_TEMPFAIL of sysexits.h
-
-
-class UserError(ValueError):
-    """A user's mistake, told in one line that names the thing and the remedy; launch.py exits with 2."""
-
-
-class NotFiniteError(UserError):
-    """A model's scores are NaN or infinite: there is nothing to measure."""
-
-
-class StoppedError(Exception):
-    """A run was told to stop, and is saved: the same command continues it; launch.py exits with STOPPED."""
+from cnn_jax.errors import UserError, nearest
 
 
 @dataclass(frozen=True)
@@ -271,17 +258,6 @@ def check(experiment: Experiment) -> None:
     group, batch = experiment.model.bn_group, experiment.data.batch_size
     if group and batch % group:
         raise UserError(f"model.bn_group={group} does not divide data.batch_size={batch}")
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """'nearest: a, b' for an unknown name, or 'known: ...' with all there is where nothing is near."""
-    known = list(known)
-    initials = {k: "".join(word[0] for word in k.rpartition(".")[2].split("_") if word) for k in known}
-    leaf = name.rpartition(".")[2]
-    close = [k for k in known if leaf in (k.rpartition(".")[2], initials[k])]  # lr: learning_rate
-    close = close or [k for k in known if name and name in k][:3]
-    close = close or difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-    return f"nearest: {', '.join(close)}" if close else f"known: {', '.join(known)}"
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import NoReturn
 
-from cnn_jax.config import STOPPED, UserError
+from cnn_jax.errors import STOPPED, UserError
 
 HEARTBEAT = 30  # seconds without a sign of life, after which a process is held for dead, and the others end
 CONNECT = 300  # seconds in which all are to be there

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from cnn_jax.config import UserError
+from cnn_jax.errors import UserError
 
 BATCH = "batch"
 _meant: ContextVar[str | None] = ContextVar("_meant", default=None)

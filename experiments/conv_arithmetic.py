@@ -7,7 +7,8 @@ Command   python launch.py --experiment=conv_arithmetic
 Measured  docs/results/conv_arithmetic, counted from the layers themselves.
 """
 
-from cnn_jax.config import Stack, Study, UserError
+from cnn_jax.config import Stack, Study
+from cnn_jax.errors import UserError
 
 COST = {"laptop": "seconds: kernels are counted, nothing is trained"}
 

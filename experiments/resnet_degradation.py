@@ -11,7 +11,8 @@ Measured  docs/results holds what came of it, with hardware and commit.
 
 from dataclasses import replace
 
-from cnn_jax.config import Data, Experiment, Model, Optim, Row, Study, Train, UserError, nearest
+from cnn_jax.config import Data, Experiment, Model, Optim, Row, Study, Train
+from cnn_jax.errors import UserError, nearest
 
 CIFAR_COST = {
     "laptop": "8 runs on scikit-learn's digits, minutes on 2 CPU cores",

@@ -9,7 +9,8 @@ Measured  docs/results holds what came of it, with hardware and commit.
 
 from dataclasses import replace
 
-from cnn_jax.config import Claim, Data, Experiment, Model, Optim, Row, Study, Train, UserError, nearest
+from cnn_jax.config import Claim, Data, Experiment, Model, Optim, Row, Study, Train
+from cnn_jax.errors import UserError, nearest
 
 COST = {
     "laptop": "a narrow AlexNet on scikit-learn's digits drawn large, 2 minutes on 2 CPU cores",

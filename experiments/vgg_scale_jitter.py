@@ -14,7 +14,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
-from cnn_jax.config import Claim, Data, Experiment, Model, Optim, Row, Study, Train, UserError, nearest
+from cnn_jax.config import Claim, Data, Experiment, Model, Optim, Row, Study, Train
+from cnn_jax.errors import UserError, nearest
 
 COST = {
     "laptop": "12 narrow nets on scikit-learn's digits drawn large, 10 minutes on 2 CPU cores",

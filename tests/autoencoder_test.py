@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from cnn_jax import models
-from cnn_jax.config import UserError
 from cnn_jax.cost import summary
+from cnn_jax.errors import UserError
 from cnn_jax.models import autoencoder
 
 

@@ -10,8 +10,8 @@ import optax
 import pytest
 
 from cnn_jax import models
-from cnn_jax.config import UserError
 from cnn_jax.cost import summary
+from cnn_jax.errors import UserError
 from cnn_jax.layers import pooling
 from cnn_jax.layers.conv import TableConv
 from cnn_jax.layers.lrn import local_response_norm

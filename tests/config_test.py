@@ -6,7 +6,8 @@ import json
 import pytest
 
 from cnn_jax import config
-from cnn_jax.config import Experiment, UserError, override
+from cnn_jax.config import Experiment, override
+from cnn_jax.errors import UserError
 
 
 def test_override_changes_one_field_and_keeps_its_type():

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from cnn_jax import data
-from cnn_jax.config import Data, UserError
+from cnn_jax.config import Data
 from cnn_jax.data import augment
+from cnn_jax.errors import UserError
 
 KEYS = jax.random.split(jax.random.key(0), 2000)
 

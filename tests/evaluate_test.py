@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from cnn_jax import data, models, pretrained
-from cnn_jax.config import Data, Experiment, Model, NotFiniteError, Optim, Train, UserError
+from cnn_jax.config import Data, Experiment, Model, Optim, Train
+from cnn_jax.errors import NotFiniteError, UserError
 from cnn_jax.evaluation import evaluate, protocols
 from cnn_jax.training import checkpoint, train
 

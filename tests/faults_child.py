@@ -20,7 +20,8 @@ from cnn_jax import distributed  # noqa: E402
 if __name__ == "__main__" and "COORDINATOR" in os.environ:
     distributed.start(os.environ["COORDINATOR"], int(os.environ["PROCESS"]), 2)  # before anything brings JAX
 
-from cnn_jax.config import Data, Experiment, Model, Optim, StoppedError, Train, UserError  # noqa: E402
+from cnn_jax.config import Data, Experiment, Model, Optim, Train  # noqa: E402
+from cnn_jax.errors import StoppedError, UserError  # noqa: E402
 from cnn_jax.training import checkpoint, train, watchdog  # noqa: E402
 
 # Dropout, a plateau, augmentation, an epoch of three steps; log intervals and saves that a cut falls between.

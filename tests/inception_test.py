@@ -12,8 +12,8 @@ import optax
 import pytest
 
 from cnn_jax import models
-from cnn_jax.config import UserError
 from cnn_jax.cost import summary
+from cnn_jax.errors import UserError
 from cnn_jax.layers import conv, pooling
 from cnn_jax.models import googlenet, inception
 from cnn_jax.training import train_step

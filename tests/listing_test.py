@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from cnn_jax import data
-from cnn_jax.config import Data, UserError
+from cnn_jax.config import Data
 from cnn_jax.data import image_sets
+from cnn_jax.errors import UserError
 
 SHARED = Path(__file__).parent.parent.parent / "shared/data"
 

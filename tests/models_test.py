@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from cnn_jax import models
-from cnn_jax.config import UserError
 from cnn_jax.cost import summary
 from cnn_jax.cpu import switch
+from cnn_jax.errors import UserError
 from cnn_jax.layers import conv
 from cnn_jax.models import lenet
 

@@ -6,7 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from cnn_jax.config import Optim, UserError
+from cnn_jax.config import Optim
+from cnn_jax.errors import UserError
 from cnn_jax.optim import optimizers
 
 PARAMS = {"kernel": jnp.array([[1.0, -2.0]]), "bias": jnp.array([0.5])}

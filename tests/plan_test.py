@@ -10,8 +10,9 @@ import jax
 import pytest
 
 from cnn_jax import models
-from cnn_jax.config import Data, Experiment, Model, Train, UserError
+from cnn_jax.config import Data, Experiment, Model, Train
 from cnn_jax.cost import chips, plan
+from cnn_jax.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 here = Experiment(

@@ -19,7 +19,7 @@ from flax import traverse_util
 from PIL import Image
 
 from cnn_jax import models, pretrained
-from cnn_jax.config import UserError
+from cnn_jax.errors import UserError
 from cnn_jax.pretrained import Preprocessing, files, match, names
 from cnn_jax.pretrained.preprocessing import KERAS_CAFFE, TORCHVISION
 from cnn_jax.pretrained.torch_files import MAGIC, PROTOCOL

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from cnn_jax import data, distributed
-from cnn_jax.config import Data, UserError
+from cnn_jax.config import Data
+from cnn_jax.errors import UserError
 from cnn_jax.training import run_lock
 
 ROOT = Path(__file__).parents[1]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax.config import UserError
+from cnn_jax.errors import UserError
 from cnn_jax.training import profile
 
 

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from cnn_jax.config import UserError
+from cnn_jax.errors import UserError
 from cnn_jax.report import build, figures, render
 
 COMMAND = "python launch.py --experiment=some_study --seeds=3"

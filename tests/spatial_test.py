@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from cnn_jax.config import UserError
+from cnn_jax.errors import UserError
 from cnn_jax.layers import spatial
 from cnn_jax.layers.conv import Conv
 from cnn_jax.layers.pooling import max_pool_ceil

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from cnn_jax import data, models
-from cnn_jax.config import Data, Experiment, Model, Optim, Train, UserError
+from cnn_jax.config import Data, Experiment, Model, Optim, Train
 from cnn_jax.data import augment
+from cnn_jax.errors import UserError
 from cnn_jax.optim import optimizers
 from cnn_jax.training import train, train_step
 

@@ -19,9 +19,10 @@ import numpy as np
 import pytest
 
 from cnn_jax import data, mesh
-from cnn_jax.config import Data, Experiment, Model, Train, UserError
+from cnn_jax.config import Data, Experiment, Model, Train
 from cnn_jax.data import crops, image_sets, streaming
 from cnn_jax.data.sampler import balanced, order
+from cnn_jax.errors import UserError
 from cnn_jax.training import train
 
 FIELDS = {"shorter_side": (12, 20), "crop": 8, "pad": 0, "flip": False, "batch_size": 6, "eval_batch_size": 4}

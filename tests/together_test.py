@@ -10,7 +10,8 @@ import pytest
 from train_test import RUN, TIMES, CutError
 
 from cnn_jax import data, models
-from cnn_jax.config import Data, Experiment, Model, Optim, Train, UserError
+from cnn_jax.config import Data, Experiment, Model, Optim, Train
+from cnn_jax.errors import UserError
 from cnn_jax.models import resnet
 from cnn_jax.training import metrics_log, multi_seed, train
 

@@ -11,7 +11,8 @@ import pytest
 from tensorboardX.proto import event_pb2
 
 from cnn_jax import mesh, models
-from cnn_jax.config import Data, Experiment, Model, Optim, Train, UserError, from_json
+from cnn_jax.config import Data, Experiment, Model, Optim, Train, from_json
+from cnn_jax.errors import UserError
 from cnn_jax.models import resnet
 from cnn_jax.training import checkpoint, metrics_log, train
 

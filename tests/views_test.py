@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import top_k_accuracy_score
 
 from cnn_jax import mesh, models
-from cnn_jax.config import NotFiniteError, UserError
+from cnn_jax.errors import NotFiniteError, UserError
 from cnn_jax.evaluation import protocols
 from cnn_jax.layers.conv import Conv
 from cnn_jax.layers.pooling import MaxPool

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from cnn_jax.config import UserError
+from cnn_jax.errors import UserError
 from cnn_jax.training import run_lock, watchdog
 
 

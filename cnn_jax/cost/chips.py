@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from cnn_jax.config import UserError
+from cnn_jax.errors import UserError
 
 
 class Chip(NamedTuple):

@@ -17,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_jax import data, mesh, models
-from cnn_jax.config import Experiment, UserError
+from cnn_jax.config import Experiment
 from cnn_jax.cost import chips, hlo, summary
+from cnn_jax.errors import UserError
 from cnn_jax.training import train, train_step
 
 # On a TPU, whose products are of bfloat16, a float32 product of each precision takes so many of them

@@ -9,8 +9,8 @@ import os
 import jax
 
 from cnn_jax import mesh
-from cnn_jax.config import UserError
 from cnn_jax.cpu.settings import FEW
+from cnn_jax.errors import UserError
 
 _CHOICE = os.environ.get("CNN_JAX_ROUTES", "")
 if _CHOICE not in ("", "xla", "cpu"):

@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnn_jax.config import Data, UserError, nearest
+from cnn_jax.config import Data
 from cnn_jax.data import augment, image_sets
 from cnn_jax.data.datasets import IMAGES, SHAPES, SOURCES, Source, Split, load
 from cnn_jax.data.sampler import balanced, order
+from cnn_jax.errors import UserError, nearest
 
 __all__ = ["IMAGES", "SHAPES", "SOURCES", "Feed", "Source", "Split", "balanced", "batches", "load", "order", "shape"]
 __all__ += ["splits"]

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnn_jax.config import UserError, nearest
+from cnn_jax.errors import UserError, nearest
 
 
 class Split(NamedTuple):

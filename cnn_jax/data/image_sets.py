@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from cnn_jax.config import UserError
 from cnn_jax.data.datasets import Source, Split, load, prepared
+from cnn_jax.errors import UserError
 
 EVERY = 5  # of a class's images that lie in no split of their own, each such one is a test image
 TESTED_ON = ("val", "validation", "test")

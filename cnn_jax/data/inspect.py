@@ -21,8 +21,9 @@ import numpy as np
 import tqdm
 
 from cnn_jax import data
-from cnn_jax.config import Data, Experiment, UserError, check, override
+from cnn_jax.config import Data, Experiment, check, override
 from cnn_jax.data import decode, image_sets, streaming
+from cnn_jax.errors import UserError
 
 COLUMNS = 8  # of the sheet
 

@@ -26,9 +26,9 @@ from tensorflow_datasets.core.download import downloader
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 from tensorflow_datasets.core.download.util import DownloadError
 
-from cnn_jax.config import UserError, nearest
 from cnn_jax.data import resize
 from cnn_jax.data.builders import Arrays, Description, ImageBuilder
+from cnn_jax.errors import UserError, nearest
 
 MNIST_STEMS = {"train": "train", "test": "t10k"}
 MNIST_KINDS = {"images-idx3-ubyte": (28, 28), "labels-idx1-ubyte": ()}  # the shape of one item

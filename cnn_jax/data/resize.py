@@ -15,9 +15,9 @@ from pathlib import Path
 import cv2
 from tqdm import tqdm
 
-from cnn_jax.config import UserError
 from cnn_jax.data import decode, image_sets
 from cnn_jax.data.datasets import Source
+from cnn_jax.errors import UserError
 from cnn_jax.files import write_whole
 
 AT_ONCE = 1024  # images that are handed to the threads before the next are: their list stays small

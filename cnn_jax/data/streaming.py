@@ -21,10 +21,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from cnn_jax.config import Data, UserError
+from cnn_jax.config import Data
 from cnn_jax.data import crops, decode
 from cnn_jax.data.image_sets import Listing
 from cnn_jax.data.sampler import balanced, order
+from cnn_jax.errors import UserError
 
 MEASURED = 1024  # images, at most, of which the mean and the colours' covariance are taken
 BUCKET = 64  # whole images are padded to multiples of so many pixels

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from cnn_jax import data, distributed, mesh, models, pretrained
-from cnn_jax.config import Data, Experiment, UserError, from_json
+from cnn_jax.config import Data, Experiment, from_json
 from cnn_jax.data import image_sets, streaming
+from cnn_jax.errors import UserError
 from cnn_jax.evaluation import protocols
 from cnn_jax.files import write_whole
 from cnn_jax.training import checkpoint

@@ -24,7 +24,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cnn_jax import mesh as meshes
-from cnn_jax.config import NotFiniteError, UserError, nearest
+from cnn_jax.errors import NotFiniteError, UserError, nearest
 from cnn_jax.models import dense_maps
 
 Places = list[tuple[int, int]]

@@ -9,9 +9,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.config import UserError
 from cnn_jax.cpu.convolution import convolution
 from cnn_jax.cpu.reductions import add_bias, channel_sums
+from cnn_jax.errors import UserError
 
 
 def fan_in_normal(gain: float) -> Callable[..., jax.Array]:

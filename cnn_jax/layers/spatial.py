@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cnn_jax.config import UserError
 from cnn_jax.cpu.convolution import convolution
+from cnn_jax.errors import UserError
 from cnn_jax.layers.conv import Conv, he_normal
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnn_jax.config import UserError, nearest
+from cnn_jax.errors import UserError, nearest
 from cnn_jax.models import alexnet, dense_maps, googlenet, inception, lazy_init, resnet
 from cnn_jax.models.autoencoder import Autoencoder
 from cnn_jax.models.lenet import Lenet5, LenetModern

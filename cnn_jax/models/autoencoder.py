@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.config import UserError
+from cnn_jax.errors import UserError
 from cnn_jax.layers.conv import Conv
 from cnn_jax.layers.pooling import MaxPool
 from cnn_jax.models.base import Net

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import flax.linen as nn
 import jax
 
-from cnn_jax.config import UserError, nearest
+from cnn_jax.errors import UserError, nearest
 from cnn_jax.layers.conv import BatchNorm, ConvUnit, Dense, DenseAsConv, he_normal, xavier_normal
 from cnn_jax.layers.lrn import LocalResponseNorm
 from cnn_jax.layers.pooling import Window, smallest_side

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnn_jax.config import UserError
+from cnn_jax.errors import UserError
 from cnn_jax.layers.conv import Conv
 from cnn_jax.layers.pooling import AvgPool, GlobalAvgPool, MaxPool
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnn_jax.config import UserError
+from cnn_jax.errors import UserError
 from cnn_jax.layers.conv import Conv, Dense, TableConv
 from cnn_jax.layers.pooling import MaxPool, Subsampling
 from cnn_jax.models.base import Net

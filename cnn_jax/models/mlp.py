@@ -5,7 +5,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 
-from cnn_jax.config import UserError, nearest
+from cnn_jax.errors import UserError, nearest
 from cnn_jax.layers.conv import Dense, he_normal, xavier_normal
 from cnn_jax.models.base import Net
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from cnn_jax import mesh
-from cnn_jax.config import UserError
+from cnn_jax.errors import UserError
 from cnn_jax.layers.conv import BatchNorm, Conv, Dense, widened
 from cnn_jax.layers.pooling import GlobalAvgPool, MaxPool
 from cnn_jax.models.base import Net

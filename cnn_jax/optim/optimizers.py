@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import optax
 
 from cnn_jax import mesh
-from cnn_jax.config import Optim, UserError, nearest
+from cnn_jax.config import Optim
+from cnn_jax.errors import UserError, nearest
 
 MANY = 2**16  # weights of a kernel from which its update is kept apart from its gradient
 

@@ -15,7 +15,7 @@ import numpy as np
 from flax import traverse_util
 
 from cnn_jax import models
-from cnn_jax.config import UserError, nearest
+from cnn_jax.errors import UserError, nearest
 from cnn_jax.files import write_whole
 from cnn_jax.layers.conv import xavier_normal
 from cnn_jax.pretrained import download, files, match, names, preprocessing

@@ -13,7 +13,7 @@ from typing import IO
 
 from tqdm import tqdm
 
-from cnn_jax.config import UserError
+from cnn_jax.errors import UserError
 
 HASH = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # vgg16-397923af.pth: the SHA-256's first digits
 HUB = "huggingface.co"  # where timm publishes

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import safetensors
 import safetensors.numpy
 
-from cnn_jax.config import UserError
+from cnn_jax.errors import UserError
 from cnn_jax.pretrained import keras_files, torch_files
 from cnn_jax.pretrained.tensor import DAMAGED, Tensor
 

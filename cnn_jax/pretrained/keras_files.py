@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from cnn_jax.config import UserError
+from cnn_jax.errors import UserError
 from cnn_jax.pretrained.tensor import Tensor
 from cnn_jax.pretrained.torch_files import stored
 

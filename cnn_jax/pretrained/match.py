@@ -11,7 +11,7 @@ import numpy as np
 from flax import traverse_util
 
 from cnn_jax import models
-from cnn_jax.config import UserError
+from cnn_jax.errors import UserError
 from cnn_jax.pretrained.preprocessing import Preprocessing
 from cnn_jax.pretrained.tensor import DAMAGED, Tensor
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from cnn_jax.config import UserError, nearest
+from cnn_jax.errors import UserError, nearest
 from cnn_jax.models import inception, vgg
 from cnn_jax.pretrained import preprocessing as recipes
 from cnn_jax.pretrained.preprocessing import Preprocessing

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.config import UserError
+from cnn_jax.errors import UserError
 
 METHODS = {"bilinear": "linear", "bicubic": "cubic"}  # Pillow's names: jax's
 

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from cnn_jax.config import UserError
+from cnn_jax.errors import UserError
 from cnn_jax.pretrained.tensor import Tensor
 
 DTYPES = {

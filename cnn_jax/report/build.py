@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cnn_jax.config import UserError
+from cnn_jax.errors import UserError
 from cnn_jax.files import write_whole
 from cnn_jax.report import counts, evaluations, figures, render
 from cnn_jax.report.figures import Curve, Panel

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cnn_jax.config import UserError
+from cnn_jax.errors import UserError
 
 NEEDED = {"study.json": ("name", "title", "rows", "command", "seeds"), "row": ("run", "label", "group")}
 

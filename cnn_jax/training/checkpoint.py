@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from cnn_jax import distributed
-from cnn_jax.config import UserError
+from cnn_jax.errors import UserError
 from cnn_jax.files import write_whole
 from cnn_jax.training import checksum
 from cnn_jax.training.train_step import State

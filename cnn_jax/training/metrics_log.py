@@ -28,7 +28,8 @@ import jax
 import tqdm
 from tensorboardX import SummaryWriter
 
-from cnn_jax.config import PLACE, Experiment, UserError, differences, from_json, to_json
+from cnn_jax.config import PLACE, Experiment, differences, from_json, to_json
+from cnn_jax.errors import UserError
 from cnn_jax.files import write_whole
 
 Write = Callable[..., None]

@@ -8,8 +8,8 @@ from typing import Any
 
 import jax
 
-from cnn_jax.config import UserError
 from cnn_jax.cost import hlo
+from cnn_jax.errors import UserError
 
 SETTLED = 10  # steps before the first that is traced, if the run has so many
 ROWS = 10

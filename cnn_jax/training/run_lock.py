@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cnn_jax.config import UserError
+from cnn_jax.errors import UserError
 
 
 @contextlib.contextmanager

@@ -14,8 +14,9 @@ import orbax.checkpoint as ocp
 import tqdm
 
 from cnn_jax import data, distributed, mesh, models
-from cnn_jax.config import Experiment, StoppedError, UserError, check
+from cnn_jax.config import Experiment, check
 from cnn_jax.cpu import settings
+from cnn_jax.errors import StoppedError, UserError
 from cnn_jax.optim import optimizers
 from cnn_jax.training import checkpoint, metrics_log, multi_seed, profile, run_lock, train_step, watchdog
 

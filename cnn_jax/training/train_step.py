@@ -13,8 +13,8 @@ from jax.experimental import checkify
 from jax.sharding import Mesh
 
 from cnn_jax import mesh as meshes
-from cnn_jax.config import UserError
 from cnn_jax.data import augment
+from cnn_jax.errors import UserError
 
 
 class State(flax.struct.PyTreeNode):

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from jax.experimental import multihost_utils
 
 from cnn_jax import distributed
-from cnn_jax.config import STOPPED
+from cnn_jax.errors import STOPPED
 
 GRACE = 8.0  # seconds
 NUMBERS = (signal.SIGTERM, signal.SIGINT)
