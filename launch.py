@@ -15,7 +15,7 @@ from typing import Any
 from absl import app, flags, logging
 
 from cnn_jax import distributed
-from cnn_jax.config import PLACE, Data, Experiment, Model, Study, check, differences, flatten, override
+from cnn_jax.config import Data, Experiment, Model, PLACE, Study, check, choose, dataset, differences, flatten, override
 from cnn_jax.errors import STOPPED, NotFiniteError, StoppedError, UserError, nearest
 from cnn_jax.files import write_whole
 from experiments import AUGMENTATION, COSTS, STUDIES
@@ -33,7 +33,7 @@ flags.DEFINE_string(
 flags.DEFINE_string("data", None, "Another data set than the preset's: digits | mnist | cifar10.")
 flags.DEFINE_string("data_dir", None, "Where prepared TFDS folders lie. Default: TFDS's own rule.")
 flags.DEFINE_multi_string(
-    "set", [], "Another value for one field, for example optim.learning_rate=0.05. May be repeated."
+    "set", [], "Another value for one field, for example schedule.base=0.05. May be repeated."
 )
 flags.DEFINE_integer("seeds", 1, "Train each run with the seeds 0 to N - 1.", lower_bound=1)
 flags.DEFINE_bool("together", False, "Train the seeds of a run at once, in one program; numbers differ by rounding.")
@@ -111,16 +111,16 @@ def main(argv: list[str]) -> None:
             train(whole)
     except UserError as e:
         print(f"launch.py: {e}", file=sys.stderr)
-        distributed.leave(2)
+        distributed.exit_process(2)
     except StoppedError as e:
         print(f"launch.py: {e}", file=sys.stderr)
         sys.exit(STOPPED)
     except Exception:
         traceback.print_exc()
-        distributed.leave(1)
+        distributed.exit_process(1)
     except KeyboardInterrupt:
         print("\nlaunch.py: stopped; the same command continues from the last checkpoint", file=sys.stderr)
-        distributed.leave(130)
+        distributed.exit_process(130)
 
 
 def keep_compiled(folder: str | None) -> None:
@@ -159,7 +159,7 @@ def summary(name: str) -> None:
             raise UserError(f"--image_size={FLAGS.image_size} suits no net")
         print(json.dumps([t._asdict() for t in totals], indent=2) if FLAGS.format == "json" else table(totals))
         return
-    model = dataclasses.asdict(override(Experiment(model=Model(name=name)), FLAGS.set).model)
+    model = dataclasses.asdict(override(Experiment(model=choose(name)), FLAGS.set).model)
     total, layers = of_net(model.pop("name"), FLAGS.image_size, **model)
     deviations = models.deviations(total.name, **model)
     if FLAGS.format == "json":
@@ -185,7 +185,7 @@ def changed(run: Experiment, paper: Experiment) -> Experiment:
     """The run as the flags change it, with all that then differs from the paper's listed in it."""
     if FLAGS.data:
         suits = AUGMENTATION.get(FLAGS.data, {})
-        run = dataclasses.replace(run, data=dataclasses.replace(run.data, name=FLAGS.data, **suits))
+        run = dataclasses.replace(run, data=dataclasses.replace(run.data, dataset=dataset(FLAGS.data), **suits))
     given = [f"data.dir={FLAGS.data_dir}"] if FLAGS.data_dir else []
     run = override(run, [*given, f"train.parallel={FLAGS.parallel}", *FLAGS.set])
     # How often a run is logged, or how it is compiled, changes none of its numbers.
@@ -227,7 +227,7 @@ def train(whole: Study) -> None:
 
     With --together, the seeds of a run are trained at once.
     """
-    distributed.start(FLAGS.coordinator, FLAGS.process_id, FLAGS.num_processes)  # before anything brings JAX
+    distributed.initialize(FLAGS.coordinator, FLAGS.process_id, FLAGS.num_processes)  # before anything brings JAX
     runs, folder = chosen(whole), workdir()
     size = FLAGS.seeds if FLAGS.together else 1  # runs come with each seed after the other
     from cnn_jax.evaluation import evaluate as testing
@@ -235,9 +235,9 @@ def train(whole: Study) -> None:
     from cnn_jax.training import train as training
 
     for run in runs:  # a mistake in the last run is told before the first one starts
-        metrics_log.check(run, metrics_log.run_folder(run, folder))
+        metrics_log.check_folder(run, metrics_log.run_folder(run, folder))
         training.ingredients(run, seeds=size)
-    if first := distributed.first():
+    if first := distributed.is_primary():
         write_study(whole, folder)
         write_crops(whole, folder)
     failed = {}  # in order; what ended several seeds is told once
@@ -247,14 +247,14 @@ def train(whole: Study) -> None:
         try:
             found = training.run_seeds(run, seeds, folder, FLAGS.profile)
         except UserError as e:
-            if distributed.several():  # it may be this one's alone, and the others wait for it in the same run
+            if distributed.is_distributed():  # it may be this one's alone, and the others wait for it in the same run
                 raise
             found = dict.fromkeys(seeds, e)
         took = f"{time.perf_counter() - began:.0f} s" + (f", {size} together" if FLAGS.together else "")
         for number, (seed, end) in enumerate(found.items(), start=start + 1):
             if not isinstance(end, UserError):
                 try:
-                    testing.of_run(metrics_log.run_folder(dataclasses.replace(run, seed=seed), folder), run.tests)
+                    testing.evaluate_run(metrics_log.run_folder(dataclasses.replace(run, seed=seed), folder), run.tests)
                 except NotFiniteError as e:
                     end = UserError(f"{run.name} seed {seed}: {e}")
             if isinstance(end, UserError):
@@ -276,8 +276,8 @@ def count(whole: Study) -> None:
     for flag in ("run", "data", "data_dir", "set", "seeds", "together", "parallel", *SEVERAL):
         if FLAGS[flag].present:
             raise UserError(f"--{flag}: {whole.name} trains nothing, and takes no such flag")
-    counts = [dataclasses.asdict(stack) | summary.of_stack(stack) for stack in whole.stacks]
-    write_study(whole, workdir(), counts=counts, commit=metrics_log.commit())
+    counts = [dataclasses.asdict(stack) | summary.count_convolutions(stack) for stack in whole.stacks]
+    write_study(whole, workdir(), counts=counts, commit=metrics_log.find_commit())
     report(workdir())
 
 
@@ -321,7 +321,7 @@ def write_crops(whole: Study, folder: Path) -> None:
     """Leaves crops.png, training images as the nets see them, a row for each scale, of a study of full-size images."""
     path = folder / "crops.png"
     each = {
-        f"S = {'-'.join(map(str, run.data.shorter_side))}": run.data for run in whole.runs.values() if run.data.crop
+        f"S = {'-'.join(map(str, run.data.train_resize))}": run.data for run in whole.runs.values() if run.data.image_size
     }
     if each and not path.exists():
         from cnn_jax.data import inspect
@@ -333,7 +333,7 @@ def write_crops(whole: Study, folder: Path) -> None:
 
 def told(data: Data) -> str:
     """The data of a study in words."""
-    return data.name + (f", {data.holdout} training images held out" if data.holdout else "")
+    return data.name + (f", {data.validation_images} training images held out" if data.validation_images else "")
 
 
 def command() -> str:
@@ -353,9 +353,9 @@ def evaluate(place: str) -> None:
     protocol = FLAGS.views + (f"@{','.join(FLAGS.scales)}" if FLAGS.scales else "")
     if not Path(place).exists() and ":" in place:
         net, _, weights = place.partition(":")
-        given = Experiment(data=Data(name=FLAGS.data or "", dir=FLAGS.data_dir or ""), model=Model(name=net))
-        found = testing.of_weights(override(given, FLAGS.set), weights, protocol, FLAGS.average)
-        print(testing.line(f"{net}:", found))
+        given = Experiment(data=Data(dataset=dataset(FLAGS.data or ""), dir=FLAGS.data_dir or ""), model=choose(net))
+        found = testing.evaluate_weights(override(given, FLAGS.set), weights, protocol, FLAGS.average)
+        print(testing.describe(f"{net}:", found))
         return
     folders = [path.parent for path in sorted(Path(place).glob("**/config.json"))]
     folders = [folder for folder in folders if fnmatch.fnmatch(folder.parent.name, FLAGS.run)]
@@ -365,8 +365,8 @@ def evaluate(place: str) -> None:
     for folder in folders:
         name = f"{folder.parent.name} {folder.name}:"
         try:
-            for found in testing.of_run(folder, [protocol], FLAGS.average).values():
-                print(testing.line(name, found), flush=True)
+            for found in testing.evaluate_run(folder, [protocol], FLAGS.average).values():
+                print(testing.describe(name, found), flush=True)
         except NotFiniteError as e:  # the other runs can still be tested
             failed.append(f"{name} {e}")
     if failed:
@@ -390,7 +390,7 @@ def dry_run(runs: list[Experiment]) -> None:
         print(f"{run.name} seed {run.seed}")
         for path, value in flatten(run).items():
             print(f"  {path} = {value!r}")
-        for line in estimate.lines(run):
+        for line in estimate.describe(run):
             print(f"  {line}")
         print()
 
@@ -404,9 +404,9 @@ def plan(whole: Study) -> None:
 
     told = []
     for run in runs:
-        told.append(planning.of_run(run, FLAGS.topology))
+        told.append(planning.plan_run(run, FLAGS.topology))
         if FLAGS.format == "table":
-            print(*planning.lines(told[-1]), "", sep="\n", flush=True)
+            print(*planning.describe(told[-1]), "", sep="\n", flush=True)
     if FLAGS.format == "json":
         print(json.dumps(told, indent=2))
     else:

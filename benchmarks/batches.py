@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
     print(f"batches of {BATCH} of {FLAGS.images:,} images 32x32x3 in memory, on one core\n")
     print(table(rows))
     settings = {"images": FLAGS.images, "batch": BATCH, "seconds": FLAGS.seconds, "blocks": FLAGS.blocks}
-    tell({"benchmark": "batches", **settings, "ways": rows, "left_out": left_out} | metrics_log.surroundings())
+    tell({"benchmark": "batches", **settings, "ways": rows, "left_out": left_out} | metrics_log.describe_environment())
 
 
 class Way(NamedTuple):

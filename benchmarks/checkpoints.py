@@ -51,14 +51,14 @@ def main(argv: list[str]) -> None:
         timed("save blocks", checkpoint.save, saved, state, None)
         checkpoint.wait(saved)
 
-    with tempfile.TemporaryDirectory(dir=FLAGS.dir or None) as place, checkpoint.opened(Path(place)) as saved:
+    with tempfile.TemporaryDirectory(dir=FLAGS.dir or None) as place, checkpoint.open_checkpoints(Path(place)) as saved:
         for n in range(FLAGS.repeats + 1):
             if n == 1:
                 found.clear()  # the first one compiled
             state = jax.block_until_ready(state.replace(step=state.step + 1))
             timed("save in all", in_all, state)
             timed("restore, checked", checkpoint.restore, saved, state)
-            timed("checksums on restore", checksum.of(state))
+            timed("checksums on restore", checksum.compute(state))
             timed("numpy.savez", np.savez, Path(place) / "plain.npz", *map(np.asarray, arrays))
     middle = {what: statistics.median(seconds) for what, seconds in found.items()}
     lines = [("of 100 MB", "seconds", "of savez", "goal")]
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> None:
         goal = f"{GOALS[what]} {'met' if seconds <= GOALS[what] else 'not met'}" if what in GOALS else ""
         lines.append((what, f"{seconds:.3f}", f"{seconds / middle['numpy.savez']:.2f}", goal))
     print(f"ResNet-50, {size / 1e6:.0f} MB\n{aligned(lines)}")
-    tell({"benchmark": "checkpoints", "bytes": size, "seconds_of_100_mb": middle} | metrics_log.surroundings())
+    tell({"benchmark": "checkpoints", "bytes": size, "seconds_of_100_mb": middle} | metrics_log.describe_environment())
 
 
 if __name__ == "__main__":

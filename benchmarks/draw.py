@@ -32,4 +32,4 @@ def draw(spec: Spec) -> dict[str, np.ndarray]:
 if __name__ == "__main__":
     told = Spec(**json.loads(sys.argv[1]))
     np.savez(told.weights, **draw(told))
-    print(json.dumps(metrics_log.surroundings() | {"platform": jax.default_backend()}))
+    print(json.dumps(metrics_log.describe_environment() | {"platform": jax.default_backend()}))

@@ -28,7 +28,7 @@ from absl import app, flags, logging
 from benchmarks.result import aligned, spread, tell
 from cnn_jax import data, models
 from cnn_jax import mesh as meshes
-from cnn_jax.config import Experiment, Model
+from cnn_jax.config import Experiment, Model, choose
 from cnn_jax.training import checkpoint, metrics_log, train
 from experiments import resnet_degradation
 
@@ -48,10 +48,10 @@ def main(argv: list[str]) -> None:
         shortened = ON_CPU.get(net, IMAGES) if jax.default_backend() == "cpu" else IMAGES
         results.append(timed(net, FLAGS.images or shortened, FLAGS.batch, FLAGS.blocks))
         lines.append(cells(results[-1]))
-    print(f"{FLAGS.blocks} epochs of each, in turns; {metrics_log.surroundings()['hardware']}\n")
+    print(f"{FLAGS.blocks} epochs of each, in turns; {metrics_log.describe_environment()['hardware']}\n")
     print(aligned(lines))
     for result in results:
-        tell(result | metrics_log.surroundings())
+        tell(result | metrics_log.describe_environment())
 
 
 def timed(net: str, images: int, batch: int, blocks: int) -> dict[str, Any]:
@@ -86,8 +86,8 @@ def experiment(net: str, batch: int, steps: int, epochs: int) -> Experiment:
     return replace(
         paper,
         name=net,
-        data=replace(paper.data, name="noise", batch_size=batch),
-        model=paper.model if net == paper.model.name else Model(name=net),
+        data=replace(paper.data, dataset=choose("noise"), batch_size=batch),
+        model=paper.model if net == paper.model.name else choose(net),
         optim=replace(paper.optim, learning_rate=1e-3),  # noise cannot be learnt, but it can make a loss infinite
         train=replace(paper.train, steps=epochs * steps, eval_every=steps, save_every=steps),
     )

@@ -18,7 +18,7 @@ from absl import app, flags, logging
 from benchmarks.result import aligned, spread, tell
 from cnn_jax import data, models
 from cnn_jax import mesh as meshes
-from cnn_jax.config import Data, Experiment, Model, Optim
+from cnn_jax.config import Data, Experiment, Model, Optim, choose
 from cnn_jax.training import metrics_log, train
 
 # The images that a net is timed on, their classes, the batch and how many there are on CPU.
@@ -38,10 +38,10 @@ def main(argv: list[str]) -> None:
         sys.exit(f"evaluate.py: {unknown[0]}: choose --nets of {', '.join(NETS)}")
     logging.set_verbosity(logging.WARNING)  # of the libraries, as a launch does
     results = [timed(net, view) for net in FLAGS.nets for view in VIEWS]
-    print(f"{FLAGS.blocks} evaluations and as many bare passes, in turns; {metrics_log.surroundings()['hardware']}\n")
+    print(f"{FLAGS.blocks} evaluations and as many bare passes, in turns; {metrics_log.describe_environment()['hardware']}\n")
     print(table(results))
     for result in results:
-        tell(result | metrics_log.surroundings())
+        tell(result | metrics_log.describe_environment())
 
 
 def timed(net: str, view: str) -> dict[str, Any]:
@@ -52,9 +52,9 @@ def timed(net: str, view: str) -> dict[str, Any]:
     batch, images = FLAGS.batch or batch, FLAGS.images or images
     config = Experiment(
         name=net,
-        data=Data(batch_size=batch, eval_batch_size=batch, mean="channel", pad=0, flip=False),
-        model=Model(name=net, dtype=FLAGS.precision),
-        optim=Optim(schedule="constant"),
+        data=Data(batch_size=batch, eval_batch_size=batch, subtract_mean="channel", pad_and_crop=0, flip=False),
+        model=choose(net, dtype=FLAGS.precision),
+        schedule=choose("constant"),
     )
     with jax.default_matmul_precision(FLAGS.precision):
         parts = train.build(config, noise(image, classes, images), jax.devices()[:1])

@@ -72,7 +72,7 @@ def main(argv: list[str]) -> None:
         met("images/s from the resized set", told["one core"][name]["images_per_s"]["median"], 1800),
     ]))  # fmt: skip
     ratios = {way: one.get(way) for way in ("pillow", "opencv", "ours", "tf", "tf, antialiased")} | {name: one[name]}
-    tell(ratios | {"benchmark": "input_pipeline", **told, "loader_images_per_s": loaders} | metrics_log.surroundings())
+    tell(ratios | {"benchmark": "input_pipeline", **told, "loader_images_per_s": loaders} | metrics_log.describe_environment())
 
 
 def in_memory(source: Any) -> list[tuple[bytes, Any]]:
@@ -170,7 +170,7 @@ def loader(source: Any, workers: int) -> float:
     from cnn_jax.config import Data
     from cnn_jax.data import streaming
 
-    data = Data(name=FLAGS.data, shorter_side=(LO, HI), crop=CROP, batch_size=BATCH, workers=workers)
+    data = Data(dataset=dataset(FLAGS.data), train_resize=(LO, HI), image_size=CROP, batch_size=BATCH, workers=workers)
     batches = streaming.items(streaming.Batches(data, source.train, SEED), 0)
     for _ in range(8):  # workers start, and fill what waits
         next(batches)

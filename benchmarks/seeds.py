@@ -48,7 +48,7 @@ def main(argv: list[str]) -> None:
                     print(line(cells(row)), flush=True)
                 ways = [row["way"] for row in found if row["ratio"] > 1 / SLOW]
     given = {"seconds": FLAGS.seconds, "blocks": FLAGS.blocks}
-    result.tell({"benchmark": "seeds", **given, "rows": rows, **metrics_log.surroundings()})
+    result.tell({"benchmark": "seeds", **given, "rows": rows, **metrics_log.describe_environment()})
 
 
 def measured(net: str, count: int, ways: list[str]) -> list[dict[str, Any]]:

@@ -1,369 +1,233 @@
-"""What a run is, as frozen values: typed, overridden strictly, JSON in and out.
+"""What a run is, as frozen values.
 
-A study is a table of named experiments; nothing here is derived (steps per epoch, scaled rates and
-the like are functions of the final values, elsewhere), and this file imports nothing of ours.
+An `Experiment` holds everything that a run's numbers depend on. What comes in kinds - the model,
+the optimizer, the learning-rate schedule, the data set, the evaluation protocols - is a `Choice`:
+a name from a dictionary and the arguments of what it names. Nothing here is derived from anything
+else: steps per epoch, scaled rates and the like are functions of these values, elsewhere.
 """
 
 import dataclasses
-import json
-import math
-import types
-import typing
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from cnn_jax.errors import UserError, nearest
+from cnn_jax.errors import UserError
+from cnn_jax.values import MAX_INT32, Bound, Count, Fraction, Natural, NonNegative, show
+
+Value = bool | int | float | str | tuple | None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A name from a dictionary, and arguments of what it names: `choose("resnet50", shortcut="B")`.
+
+    Arguments that are left out are the defaults of what is named.
+    """
+
+    name: str
+    items: tuple[tuple[str, Value], ...] = ()
+
+    @property
+    def args(self) -> dict[str, Value]:
+        """The arguments by their names."""
+        return dict(self.items)
+
+    def __str__(self) -> str:
+        """Returns 'name(argument=value, ...)'."""
+        inner = ", ".join(f"{key}={show(value)}" for key, value in self.items)
+        return f"{self.name}({inner})" if inner else self.name
+
+
+def choose(name: str, /, **args: Value) -> Choice:
+    """Returns a choice; arguments that are None count as left out, lists as tuples."""
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in args.items() if v is not None}
+    return Choice(name, tuple(sorted(given.items())))
+
+
+def change(choice: Choice, **args: Value) -> Choice:
+    """Returns the choice with other values of some arguments; None takes an argument away."""
+    return choose(choice.name, **choice.args | args)
 
 
 @dataclass(frozen=True)
 class Data:
     """The data set, how it is split, and how an image is prepared."""
 
-    name: str = "digits"  # a name of cnn_jax.data.SOURCES, folder:PATH, or a prepared TFDS set
-    dir: str = ""  # where prepared TFDS folders lie; empty: TFDS's own rule
-    holdout: int = 0  # N training images are held out and evaluated instead of the test set
-    batch_size: int = 128  # images a step over all devices
-    eval_batch_size: int = 500
-    mean: str = "pixel"  # what is subtracted: pixel (an image of means) | channel | none
-    shorter_side: tuple[int, ...] = ()  # full-size images are scaled to this shorter side, or one between two
-    crop: int = 0  # side of the square cut out of a full-size image
-    pad: int = 4  # pixels of padding before the random crop back to size; 0: no crop
-    test_side: int = 0  # full-size test images are scaled to this shorter side; 0: the middle of shorter_side
-    cut: str = "crop"  # of a full-size training image: crop: anywhere | area: GoogLeNet's, of random area and aspect
-    flip: bool = True  # mirror half of the training images
-    vertical_flip: bool = False  # turn half of them upside down
-    shift: int = 0  # at most so many pixels, each way
-    rotate: float = 0.0  # at most so many degrees, each way
-    colour: str = "none"  # pca: AlexNet's colour noise | none
-    jitter: tuple[float, ...] = ()  # how far brightness, contrast, saturation and hue change, at most
-    noise: float = 0.0  # standard deviation of Gaussian noise on pixels, which are 0 to 1
-    mixup: float = 0.0  # alpha of the Beta distribution by which pairs of images are mixed; 0: they are not
-    balanced: bool = False  # label shuffling: all classes alike often, however many images they have
-    workers: int = 0  # processes that decode full-size images; 0: threads
-    on_bad_image: str = "stop"  # what cannot be decoded: stop | skip: the next image stands in
+    dataset: Annotated[Choice, "Data set: digits, mnist, cifar10, folder (with path) or a TFDS set"] = choose("digits")
+    dir: Annotated[str, "Where prepared TFDS folders lie; empty: TFDS's own rule"] = ""
+    validation_images: Annotated[
+        int, Bound(0, MAX_INT32), "Training images that are held out and evaluated instead"
+    ] = 0
+    batch_size: Annotated[int, Bound(1, 2**20), "Images per step over all devices"] = 128
+    eval_batch_size: Annotated[int, Bound(1, 2**20), "Images per evaluation step"] = 500
+    subtract_mean: Annotated[
+        Literal["pixel", "channel", "none"],
+        "Subtract the mean image, the mean of each channel, or nothing",
+    ] = "pixel"
+    train_resize: Annotated[
+        tuple[Annotated[int, Bound(1, 2**14)], ...],
+        "Shorter side to which full-size training images are scaled: one, or the least and largest",
+    ] = ()
+    image_size: Annotated[
+        int, Bound(0, 2**14), "Side of the square that is cut out of a full-size image; 0: no cut"
+    ] = 0
+    eval_resize: Annotated[int, Bound(0, 2**14), "Shorter side of test images; 0: the middle of train_resize"] = 0
+    train_crop: Annotated[
+        Literal["random", "inception"],
+        "Training crop of full-size images: at a random place, or GoogLeNet's of random area",
+    ] = "random"
+    pad_and_crop: Annotated[int, Bound(0, 1024), "Pixels of padding before a random crop back to size; 0: none"] = 4
+    flip: Annotated[bool, "Mirror half of the training images"] = True
+    vertical_flip: Annotated[bool, "Turn half of the training images upside down"] = False
+    shift: Annotated[int, Bound(0, 1024), "Largest shift in pixels, each way"] = 0
+    rotate: Annotated[float, Bound(0, 180), "Largest rotation in degrees, each way"] = 0.0
+    color_pca: Annotated[bool, "AlexNet's color noise along the principal components"] = False
+    color_jitter: Annotated[
+        tuple[Annotated[float, Bound(0, 1000)], ...],
+        "Largest change of brightness, contrast, saturation and hue",
+    ] = ()
+    gaussian_noise: Annotated[float, Bound(0, 1000), "Standard deviation of noise on pixels, which are 0 to 1"] = 0.0
+    mixup: Annotated[float, Bound(0, 1000), "Alpha of mixup's Beta distribution; 0: none"] = 0.0
+    balance_classes: Annotated[bool, "Draw all classes equally often (label shuffling)"] = False
+    workers: Annotated[int, Bound(0, 1024), "Processes that decode full-size images; 0: threads"] = 0
+    on_bad_image: Annotated[
+        Literal["stop", "skip"], "At an image that cannot be decoded: stop, or use the next one"
+    ] = "stop"
+
+    @property
+    def name(self) -> str:
+        """The data set's name as --data takes it: digits, or folder:PATH."""
+        path = self.dataset.args.get("path")
+        return self.dataset.name if path is None else f"{self.dataset.name}:{path}"
 
 
-@dataclass(frozen=True)
-class Model:
-    """The net by its name and its options; None leaves an option as the net's paper has it."""
-
-    name: str = "resnet20"  # a name of cnn_jax.models.MODELS
-    dtype: str | None = None  # of the activations: float32 | bfloat16
-    width: float | None = None  # maps and units of every layer but the last, in multiples of the paper's
-    shortcut: str | None = None  # A: zero-padded identity | B: projection where sizes change | C: everywhere
-    stride_in: str | None = None  # of a bottleneck: 1x1, the paper's | 3x3
-    conv_bias: bool | None = None  # ResNet: biases of the convolutions too
-    bn_epsilon: float | None = None  # added to the variances
-    bn_group: int | None = None  # images over which batch statistics are taken; 0: the whole batch
-    scan_from: int | None = None  # stages of this many identical blocks run in a scan: compiles fast
-    remat: bool | None = None  # VGG: activations of a block are computed again in the backward pass, not kept
-    hidden: tuple[int, ...] | None = None  # widths of the hidden dense layers
-    activation: str | None = None  # sigmoid | tanh | relu
-    initialiser: str | None = None  # of the weights: paper | xavier | he
-    initial_bias: float | None = None  # of the biases that AlexNet's paper starts at 1
-    dropout: float | None = None  # share of the dense layers' inputs or outputs dropped in training
-    norm: str | None = None  # none | bn: batch normalisation | lrn: local response normalisation
-    rubbish: float | None = None  # LeNet-5: the constant j of the MAP criterion's rubbish class
-    noise: float | None = None  # autoencoder: standard deviation of what is added to the pixels in training
-    aux_heads: bool | None = None  # whether a net that has auxiliary heads keeps them
-    aux_weight: float | None = None  # of each auxiliary loss against the main one
-    factorised_7x7: bool | None = None  # Inception: three 3x3 as the first layers, not one 7x7
-    aux_norm: bool | None = None  # Inception: batch norm in the auxiliary head's fully connected layer too
-    count_padding: bool | None = None  # Inception: average pooling counts the zeros outside the map
-
-
-@dataclass(frozen=True)
-class Optim:
-    """SGD with momentum and coupled L2, or RMSProp, and its learning rate over the steps."""
-
-    rule: str = "sgd"  # sgd | rmsprop: gradients over the root of their mean square, then momentum
-    rms_decay: float = 0.9  # of RMSProp's mean square
-    rms_epsilon: float = 1.0  # added to RMSProp's mean square
-    clip: float = 0.0  # gradients of a larger norm are scaled back to it; 0: none are
-    learning_rate: float = 0.1
-    schedule: str = "step"  # constant | step | exponential | inverse_time | plateau
-    boundaries: tuple[int, ...] = ()  # step: multiply by `factor` at each of these iterations
-    factor: float = 0.1  # step and plateau: what the rate is multiplied by
-    decay: float = 0.0  # exponential lr exp(-decay t) and inverse_time lr / (1 + decay t), t in steps
-    patience: int = 5  # plateau: evaluations without a better error before the rate is cut
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    filter_rms: float = 0.0  # filters whose RMS exceeds this are scaled back to it (ZFNet: 0.1); 0: none are
-    decay_all: bool = True  # False: spare biases and batch norm's scale and shift
-    warmup_learning_rate: float = 0.01
-    warmup_error: float = 1.0  # hold the warm-up rate until the training error is below this; 1: no warm-up
+def dataset(name: str) -> Choice:
+    """Returns the data set that --data names: folder:PATH, or a name."""
+    kind, colon, path = name.partition(":")
+    return choose(kind, path=path) if colon else choose(name)
 
 
 @dataclass(frozen=True)
 class Train:
-    """How long, and what happens every how many steps."""
+    """How long a run trains, and what happens every how many steps."""
 
-    steps: int = 64_000
-    start_from: str = ""  # a run of the same study, whose parameters this one starts from
-    start_layers: tuple[str, ...] = ()  # which of its layers, such as conv1_1; empty: all
-    log_every: int = 100
-    eval_every: int = 1_000  # also saves, so that the best evaluation can be kept
-    save_every: int = 1_000
-    label_smoothing: float = 0.0  # the share of each label that is spread over all classes, in the training loss
-    parallel: str = "jit"  # jit over a mesh | pmap: two compiled forms of the same step
-    watchdog: float = 10.0  # minutes without a step, save or evaluation, after which it says so; 0: never
-    on_nan: str = "stop"  # stop: at a loss that is not finite | skip: updates of such a loss or gradient, counted
-    debug: bool = False  # the first operation to give NaN is told, and shapes and types must match exactly: slow
-    precision: str = "float32"  # of products; TPUs and GPUs are faster with tensorfloat32 or bfloat16
+    steps: Annotated[Count, "Training steps"] = 64_000
+    start_from: Annotated[str, "A run of the same study whose parameters this one starts from"] = ""
+    start_layers: Annotated[tuple[str, ...], "Which of its layers; empty: all"] = ()
+    log_every: Annotated[Count, "Steps between log lines"] = 100
+    eval_every: Annotated[Count, "Steps between evaluations, each of which also saves"] = 1_000
+    save_every: Annotated[Count, "Steps between checkpoints"] = 1_000
+    label_smoothing: Annotated[Fraction, "Share of each label spread over all classes"] = 0.0
+    parallel: Annotated[Literal["jit", "pmap"], "How a step is spread over the devices: jit over a mesh, or pmap"] = (
+        "jit"
+    )
+    watchdog_minutes: Annotated[NonNegative, "Report after so many minutes without progress; 0: never"] = 10.0
+    on_nan: Annotated[
+        Literal["stop", "skip"], "At a loss that is not finite: stop, or skip the update and count it"
+    ] = "stop"
+    check_numerics: Annotated[bool, "Name the first operation that gives NaN (slow)"] = False
+    precision: Annotated[Literal["float32", "tensorfloat32", "bfloat16"], "Precision of matrix products"] = "float32"
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One run: everything that its numbers depend on."""
+    """One run: everything that its numbers depend on.
+
+    Attributes:
+      study: The study it belongs to.
+      name: Its name in the study, and its folder in the workdir.
+      seed: Of all its random numbers.
+      data: The data set and how images are prepared.
+      model: A name of `cnn_jax.models.MODELS` and the model's options.
+      optimizer: A name of `cnn_jax.optim.OPTIMIZERS` and its arguments.
+      schedule: A name of `cnn_jax.optim.SCHEDULES` and its arguments.
+      train: How long, and what happens when.
+      protocols: How the finished run is evaluated, beside the single view during training.
+      deviations: From the paper, in words, beside those that the values show.
+    """
 
     study: str = ""
     name: str = ""
-    seed: int = 0
+    seed: Natural = 0
     data: Data = field(default_factory=Data)
-    model: Model = field(default_factory=Model)
-    optim: Optim = field(default_factory=Optim)
+    model: Choice = choose("resnet20")
+    optimizer: Choice = choose("sgd")
+    schedule: Choice = choose("constant")
     train: Train = field(default_factory=Train)
-    tests: tuple[str, ...] = ()  # of the finished run: views@sides, such as dense@256,384,512
-    deviations: tuple[str, ...] = ()  # from the paper, in words; launch.py adds what the values show
+    protocols: tuple[Choice, ...] = ()
+    deviations: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Row:
-    """A line of the paper's table: which run stands for it, and what the paper prints (errors in %)."""
-
-    run: str
-    label: str
-    group: str  # the panel of the figure it is drawn in
-    source: str
-    paper: dict[str, float] = field(default_factory=dict)
-    table: str = ""  # which of the paper's tables, where there are several
-    test: str = ""  # which of the run's tests it is; empty: the last evaluation in training
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What a paper says of two of its figures, to be held against ours on the same test images."""
-
-    words: str
-    better: tuple[str, str]  # (run, test): the one that is said to err less
-    worse: tuple[str, str]
-    paper: float | None  # better minus worse in points of top-1 error; None: it prints no such figures
+# Where and how a run happens, not what it is: it may be continued with other values of these.
+RUNTIME_FIELDS = (
+    "data.dir",
+    "data.eval_batch_size",
+    "data.workers",
+    "train.parallel",
+    "train.watchdog_minutes",
+    "protocols",
+    "deviations",
+)
 
 
-@dataclass(frozen=True)
-class Stack:
-    """Convolutions one after another, stride 1, whose cost a study compares; nothing is trained."""
-
-    label: str
-    group: str  # the alternatives that it is compared with; the first of them is the measure
-    side: int  # of the maps, which stay as large
-    inputs: int  # maps that go in
-    kernels: tuple[tuple[int, int, int], ...]  # height, width, maps of each convolution
-    dilation: int = 1
-    source: str = ""
-    paper: dict[str, float] = field(default_factory=dict)  # what the paper prints: weights
-
-
-@dataclass(frozen=True)
-class Study:
-    """A paper's comparison: its runs, its table, and what a reader must know."""
-
-    name: str
-    title: str
-    paper: str
-    paper_data: str  # the data set of the paper's figures: a difference from other data's means nothing
-    preset: str
-    runs: dict[str, Experiment]
-    rows: tuple[Row, ...]
-    notes: tuple[str, ...] = ()
-    claims: tuple[Claim, ...] = ()
-    recipes: dict[str, Experiment] = field(default_factory=dict)  # runs by the paper's recipe, which has not all
-    stacks: tuple[Stack, ...] = ()
-
-
-# Where a run happens, not what it is: a run may be continued with other values of these.
-PLACE = ("data.dir", "data.eval_batch_size", "data.workers", "train.parallel", "train.watchdog", "tests", "deviations")
-
-# What makes sense; whatever else a value must be is known where it is used.
-LEAST = {
-    "data.batch_size": 1,
-    "data.eval_batch_size": 1,
-    "data.holdout": 0,
-    "data.pad": 0,
-    "data.crop": 0,
-    "data.test_side": 0,
-    "data.shift": 0,
-    "data.rotate": 0,
-    "data.noise": 0,
-    "data.mixup": 0,
-    "data.workers": 0,
-    "model.bn_group": 0,
-    "optim.patience": 1,
-    "optim.momentum": 0,
-    "optim.weight_decay": 0,
-    "optim.filter_rms": 0,
-    "optim.rms_decay": 0,
-    "optim.rms_epsilon": 0,
-    "optim.clip": 0,
-    "model.noise": 0,
-    "model.aux_weight": 0,
-    "model.scan_from": 1,
-    "train.label_smoothing": 0,
-    "optim.decay": 0,
-    "seed": 0,
-    "train.steps": 1,
-    "train.log_every": 1,
-    "train.eval_every": 1,
-    "train.save_every": 1,
-    "train.watchdog": 0,
-}
-MOST = {
-    "train.steps": 2**31 - 1,  # counted in int32
-    "seed": 2**31 - 1,
-    "train.label_smoothing": 1,
-    "optim.rms_decay": 1,
-}
-POSITIVE = ("optim.learning_rate", "optim.factor", "optim.warmup_learning_rate", "optim.warmup_error")
-CHOICES = {
-    "train.parallel": ("jit", "pmap"),
-    "optim.rule": ("sgd", "rmsprop"),
-    "train.precision": ("float32", "tensorfloat32", "bfloat16"),
-    "data.mean": ("pixel", "channel", "none"),
-    "data.cut": ("crop", "area"),
-    "data.colour": ("none", "pca"),
-    "data.on_bad_image": ("stop", "skip"),
-    "train.on_nan": ("stop", "skip"),
-}
-
-
-def check(experiment: Experiment) -> None:
-    """Raises UserError for a value that no run can have, naming the field and what it may be."""
-    for path, value in flatten(experiment).items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"{path}={value}: wants a finite number")
-        if path in LEAST and value is not None and value < LEAST[path]:
-            raise UserError(f"{path}={value}: wants at least {LEAST[path]}")
-        if value is not None and path in MOST and value > MOST[path]:
-            raise UserError(f"{path}={value}: wants at most {MOST[path]}")
-        if path in POSITIVE and value <= 0:
-            raise UserError(f"{path}={value}: wants more than 0")
-        if path in CHOICES and value not in CHOICES[path]:
-            raise UserError(f"{path}={value!r}: choose {' or '.join(CHOICES[path])}")
-    if any(not 0 < step <= MOST["train.steps"] for step in experiment.optim.boundaries):
-        raise UserError(f"optim.boundaries={_shown(experiment.optim.boundaries)}: wants steps from 1 to {2**31 - 1}")
-    for path, name in (("name", experiment.name), ("train.start_from", experiment.train.start_from)):
-        if name in (".", "..") or set("/\\\0") & set(name):
-            raise UserError(f"{path}={name!r}: is a folder's name in the workdir, so without slashes")
-    group, batch = experiment.model.bn_group, experiment.data.batch_size
-    if group and batch % group:
-        raise UserError(f"model.bn_group={group} does not divide data.batch_size={batch}")
+def protocol_name(choice: Choice) -> str:
+    """Returns an evaluation protocol's short name, such as dense@256,384, which names its results."""
+    scales = choice.args.get("scales", ())
+    return f"{choice.name}@{','.join(map(str, scales))}" if scales else choice.name
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """{'optim.learning_rate': 0.1, ...} of a frozen dataclass, in the order of its fields."""
+    """Returns {'schedule': 'step', 'schedule.base': 0.1, ...} of a frozen value, in field order."""
     flat = {}
     for f in dataclasses.fields(value):
         item, path = getattr(value, f.name), f"{prefix}{f.name}"
-        flat |= flatten(item, path + ".") if dataclasses.is_dataclass(item) else {path: item}
+        if isinstance(item, Choice):
+            flat[path] = item.name
+            flat |= {f"{path}.{key}": arg for key, arg in item.items}
+        elif dataclasses.is_dataclass(item):
+            flat |= flatten(item, path + ".")
+        elif path == "protocols":
+            flat[path] = tuple(map(protocol_name, item))
+        else:
+            flat[path] = item
     return flat
 
 
-def override(experiment: Experiment, assignments: Iterable[str]) -> Experiment:
-    """The experiment with 'path=value' assignments applied; raises UserError for a bad name or type."""
-    for assignment in assignments:
-        path, equals, text = assignment.partition("=")
-        if not equals:
-            raise UserError(f"--set {assignment}: write it as field=value, for example optim.learning_rate=0.05")
-        known = [p for p in flatten(experiment) if "." in p]
-        if path in ("seed", "name"):
-            raise UserError(f"--set {path}: choose it with {'--seeds=N' if path == 'seed' else '--run=NAME'}")
-        if path not in known:
-            raise UserError(f"--set {path}: no such field; {nearest(path, known)}")
-        experiment = _replaced(experiment, path.split("."), text, path)
-    return experiment
-
-
-def _replaced(value: Any, path: list[str], text: str, whole: str) -> Any:
-    name, *rest = path
-    if rest:
-        return dataclasses.replace(value, **{name: _replaced(getattr(value, name), rest, text, whole)})
-    wanted = typing.get_type_hints(type(value))[name]
-    try:
-        return dataclasses.replace(value, **{name: parse(text, wanted)})
-    except ValueError:
-        raise UserError(f"--set {whole}={text}: wants {spell(wanted)}, not {text!r}") from None
-
-
-def parse(text: str, wanted: Any) -> Any:
-    """Text as a value of the wanted type (int, float, bool, str, tuple[x, ...], x | None); else ValueError."""
-    options = typing.get_args(wanted)
-    if isinstance(wanted, types.UnionType):
-        return None if text.lower() == "none" else parse(text, options[0])
-    if typing.get_origin(wanted) is tuple:
-        return tuple(parse(part.strip(), options[0]) for part in text.strip("()").split(",") if part.strip())
-    if wanted is bool:
-        if text.lower() not in ("true", "false"):
-            raise ValueError(text)
-        return text.lower() == "true"
-    return wanted(text)
-
-
-def spell(wanted: Any) -> str:
-    """A type in a user's words."""
-    options = typing.get_args(wanted)
-    if isinstance(wanted, types.UnionType):
-        return f"{spell(options[0])} or none"
-    if typing.get_origin(wanted) is tuple:
-        return f"several of {spell(options[0])}, with commas between"
-    return {int: "an integer", float: "a number", bool: "true or false", str: "text"}[wanted]
-
-
-def to_json(value: Any) -> str:
-    """A frozen dataclass as JSON text; from_json gives an equal value back."""
-    return json.dumps(dataclasses.asdict(value), indent=2) + "\n"
-
-
-def from_json(text: str) -> Experiment:
-    """The experiment of a config.json; raises UserError for unknown, missing or mistyped fields."""
-    try:
-        return _built(Experiment, json.loads(text), "")
-    except json.JSONDecodeError as e:
-        raise UserError(f"config.json is not JSON (line {e.lineno}): restore it, or use another --workdir") from None
-
-
-def _built(cls: Any, items: dict[str, Any], prefix: str) -> Any:
-    wanted = typing.get_type_hints(cls)
-    if unknown := [name for name in items if name not in wanted]:
-        raise UserError(f"config.json: no such field {prefix}{unknown[0]}; {nearest(unknown[0], wanted)}")
-    if missing := [name for name in wanted if name not in items]:
-        raise UserError(f"config.json: {prefix}{missing[0]} is missing; it was written by another version")
-    return cls(**{name: _typed(wanted[name], item, prefix + name) for name, item in items.items()})
-
-
-def _typed(wanted: Any, item: Any, path: str) -> Any:
-    if dataclasses.is_dataclass(wanted) and isinstance(item, dict):
-        return _built(wanted, item, path + ".")
-    options = typing.get_args(wanted)
-    if isinstance(wanted, types.UnionType):
-        return None if item is None else _typed(options[0], item, path)
-    if typing.get_origin(wanted) is tuple and isinstance(item, list):
-        return tuple(_typed(options[0], part, path) for part in item)
-    if wanted is float and type(item) is int:
-        return float(item)
-    if type(item) is not wanted:
-        raise UserError(f"config.json: {path} wants {spell(wanted)}, not {item!r}")
-    return item
-
-
-def differences(old: Experiment, new: Experiment, ignore: Iterable[str] = ()) -> list[str]:
-    """['train.steps: 64000 -> 300', ...]: the fields in which two experiments differ."""
+def find_differences(old: Experiment, new: Experiment, ignore: tuple[str, ...] = ()) -> list[str]:
+    """Returns ['train.steps: 64000 -> 300', ...], the fields in which two experiments differ."""
     before, after = flatten(old), flatten(new)
-    return [f"{p}: {_shown(before[p])} -> {_shown(after[p])}" for p in before
-            if p not in ignore and before[p] != after[p]]  # fmt: skip
+    paths = dict.fromkeys([*before, *after])
+    missing = object()
+    return [
+        f"{path}: {_shown(before, path)} -> {_shown(after, path)}"
+        for path in paths
+        if path not in ignore and before.get(path, missing) != after.get(path, missing)
+    ]
 
 
-def _shown(value: Any) -> str:
-    if value is None:
-        return "the net's default"
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+def _shown(flat: Mapping[str, Any], path: str) -> str:
+    return show(flat[path]) if path in flat else "default"
+
+
+def check_names(experiment: Experiment) -> None:
+    """Raises UserError if the run's name, or that of the run it starts from, cannot be a folder's."""
+    pairs = (("name", experiment.name), ("train.start_from", experiment.train.start_from))
+    for path, name in pairs:
+        if name in (".", "..") or set("/\\\0") & set(name):
+            raise UserError(f"{path}={name!r}: names a folder in the workdir, so it has no slashes")
+        if len(name.encode()) > 200:
+            raise UserError(f"{path}={name[:20]}...: names a folder, so at most 200 bytes")
+
+
+def iterate_fields(cls: type = Experiment, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yields (path, type, default) of every plain field, in order; choices stand for themselves."""
+    import typing
+
+    hints = typing.get_type_hints(cls, include_extras=True)
+    defaults = cls()
+    for f in dataclasses.fields(cls):
+        default = getattr(defaults, f.name)
+        if dataclasses.is_dataclass(default) and not isinstance(default, Choice):
+            yield from iterate_fields(type(default), f"{prefix}{f.name}.")
+        else:
+            yield f"{prefix}{f.name}", hints[f.name], default

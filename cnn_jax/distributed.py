@@ -20,14 +20,14 @@ CONNECT = 300  # seconds in which all are to be there
 COUNTS = {"SLURM_STEP_NUM_TASKS": int, "OMPI_COMM_WORLD_SIZE": int, "TPU_WORKER_HOSTNAMES": lambda s: len(s.split(","))}
 
 
-def launched() -> bool:
+def was_launched() -> bool:
     """Whether a launcher started several processes of this program, and told each about the others."""
     with contextlib.suppress(ValueError):
         return any(count(os.environ[name]) > 1 for name, count in COUNTS.items() if name in os.environ)
     return False
 
 
-def start(coordinator: str | None, process_id: int | None, num_processes: int | None) -> None:
+def initialize(coordinator: str | None, process_id: int | None, num_processes: int | None) -> None:
     """Joins the other processes, if there are any, before JAX looks for devices; raises UserError.
 
     coordinator: host:port of process 0, or 'auto': JAX asks its launcher, or its TPU slice. Nothing given: so it
@@ -35,7 +35,7 @@ def start(coordinator: str | None, process_id: int | None, num_processes: int | 
     """
     given = (coordinator, num_processes, process_id)  # in the order of JAX
     alone = (None, None, None)
-    if num_processes == 1 or (given == alone and not launched()):
+    if num_processes == 1 or (given == alone and not was_launched()):
         return
     if given in (alone, ("auto", None, None)):
         given = alone
@@ -98,7 +98,7 @@ def _guarded() -> Callable[[], None]:
     os._exit(code if code >= 0 else 128 - code)
 
 
-def several() -> bool:
+def is_distributed() -> bool:
     """Whether this process is one of several; raises UserError where they have not joined."""
     import jax
 
@@ -107,24 +107,24 @@ def several() -> bool:
     return many > 1
 
 
-def first() -> bool:
+def is_primary() -> bool:
     """Whether this is process 0, or the only one."""
     import jax
 
     return jax.process_index() == 0
 
 
-def meet(where: str) -> None:
+def barrier(where: str) -> None:
     """Waits until all processes are there."""
-    if several():
+    if is_distributed():
         from jax.experimental import multihost_utils
 
         multihost_utils.sync_global_devices(where)
 
 
-def all_can(this: bool) -> bool:
+def all_agree(this: bool) -> bool:
     """Whether all processes say so; each of them asks."""
-    if not several():
+    if not is_distributed():
         return this
     import numpy as np
     from jax.experimental import multihost_utils
@@ -132,7 +132,7 @@ def all_can(this: bool) -> bool:
     return bool(multihost_utils.process_allgather(np.array(this)).all())
 
 
-def leave(code: int) -> NoReturn:
+def exit_process(code: int) -> NoReturn:
     """Ends this process with the exit code: at once if it is one of several, which else would wait for one another."""
     jax = sys.modules.get("jax")
     if jax and jax.distributed.is_initialized():

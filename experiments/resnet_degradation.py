@@ -11,7 +11,7 @@ Measured  docs/results holds what came of it, with hardware and commit.
 
 from dataclasses import replace
 
-from cnn_jax.config import Data, Experiment, Model, Optim, Row, Study, Train
+from cnn_jax.config import Data, Experiment, Model, Optim, Row, Study, Train, change, choose
 from cnn_jax.errors import UserError, nearest
 
 CIFAR_COST = {
@@ -36,20 +36,10 @@ def _cifar_paper(family: str, depth: int) -> Experiment:
         study="resnet_degradation",
         name=f"{family}-{depth}",
         # 50k images to report; --set data.holdout=5000 gives the 45k/5k split that the paper chose by.
-        data=Data(name="cifar10", batch_size=128, mean="pixel", pad=4, flip=True),
+        data=Data(dataset=choose("cifar10"), batch_size=128, subtract_mean="pixel", pad_and_crop=4, flip=True),
         # 128 images over two GPUs, each with batch statistics of its own.
-        model=Model(name=f"{family}{depth}", bn_group=64),
-        optim=Optim(
-            learning_rate=0.1,
-            schedule="step",
-            boundaries=(32_000, 48_000),
-            factor=0.1,
-            momentum=0.9,
-            weight_decay=1e-4,
-            # ResNet-110 does not start at 0.1: 0.01 until the training error is below 80%, about 400 iterations.
-            warmup_error=0.8 if depth >= 110 else 1.0,
-            warmup_learning_rate=0.01,
-        ),
+        model=choose(f"{family}{depth}", bn_group=64),
+        optimizer=choose("sgd", momentum=0.9, weight_decay=1e-4), schedule=choose("step", base=0.1, boundaries=(32_000, 48_000), factor=0.1, warmup_until_error=0.8 if depth >= 110 else 1.0, warmup_base=0.01),
         train=Train(steps=64_000, log_every=100, eval_every=1_000, save_every=1_000),
         deviations=(WARMED,) if depth >= 110 and (family, depth) != ("resnet", 110) else (),
     )
@@ -60,7 +50,7 @@ def _laptop(paper: Experiment) -> Experiment:
     return replace(
         paper,
         # A digit is 8 pixels wide, so it is shifted by 1 and not by 4; a mirrored digit is no digit.
-        data=replace(paper.data, name="digits", pad=1, flip=False, eval_batch_size=360),
+        data=replace(paper.data, dataset=choose("digits"), pad_and_crop=1, flip=False, eval_batch_size=360),
         # So few steps do not make up for what the first ones do at 0.1: ResNet-56 ended with 54% test error.
         optim=replace(paper.optim, learning_rate=0.02, boundaries=(120, 180)),
         train=Train(steps=240, log_every=20, eval_every=60, save_every=60),
@@ -71,8 +61,8 @@ def _smoke(paper: Experiment) -> Experiment:
     """Two steps of everything, compiled fast."""
     return replace(
         paper,
-        data=replace(paper.data, name="fake", batch_size=8, pad=1, eval_batch_size=40),
-        model=replace(paper.model, bn_group=4, scan_from=2),
+        data=replace(paper.data, dataset=choose("fake"), batch_size=8, pad_and_crop=1, eval_batch_size=40),
+        model=change(paper.model, bn_group=4, scan_from=2),
         train=Train(steps=2, log_every=1, eval_every=2, save_every=2),
     )
 
@@ -129,7 +119,7 @@ def imagenet(preset: str) -> Study:
                 name.replace("resnet", "ResNet"),
                 "plain nets" if "plain" in name else "residual nets",
                 "Table 2, 10 crops",
-                {"error_top1": error},
+                {"top1_error": error},
                 "Table 2",
                 TEN_CROP,
             )
@@ -144,18 +134,18 @@ def _imagenet_paper(name: str) -> Experiment:
         study="resnet_degradation_imagenet",
         name=name,
         data=Data(
-            name="imagenet2012",
+            dataset=choose("imagenet2012"),
             batch_size=256,
-            mean="pixel",
-            pad=0,
-            shorter_side=(256, 480),
-            crop=224,
+            subtract_mean="pixel",
+            pad_and_crop=0,
+            train_resize=(256, 480),
+            image_size=224,
             flip=True,
-            colour="pca",
+            color_pca=True,
         ),
         # Option A, as Table 2 says. How many images shared statistics is not known here: the whole batch.
-        model=Model(name=name.replace("-", ""), shortcut=None if "plain" in name else "A"),
-        optim=Optim(learning_rate=0.1, schedule="plateau", factor=0.1, momentum=0.9, weight_decay=1e-4),
+        model=choose(name.replace("-", ""), shortcut=None if "plain" in name else "A"),
+        optimizer=choose("sgd", momentum=0.9, weight_decay=1e-4), schedule=choose("plateau", base=0.1, factor=0.1),
         train=Train(steps=600_000, log_every=100, eval_every=5_000, save_every=5_000),
         tests=(TEN_CROP,),
     )

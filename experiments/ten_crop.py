@@ -9,7 +9,7 @@ Measured  docs/results holds what came of it, with hardware and commit.
 
 from dataclasses import replace
 
-from cnn_jax.config import Claim, Data, Experiment, Model, Optim, Row, Study, Train
+from cnn_jax.config import Claim, Data, Experiment, Model, Optim, Row, Study, Train, change, choose
 from cnn_jax.errors import UserError, nearest
 
 COST = {
@@ -25,24 +25,18 @@ def _paper() -> Experiment:
         study="ten_crop",
         name="alexnet",
         data=Data(
-            name="imagenet2012",
+            dataset=choose("imagenet2012"),
             batch_size=128,
-            mean="pixel",
-            shorter_side=(256,),
-            test_side=256,
-            crop=227,
-            pad=0,
+            subtract_mean="pixel",
+            train_resize=(256,),
+            eval_resize=256,
+            image_size=227,
+            pad_and_crop=0,
             flip=True,
-            colour="pca",
+            color_pca=True,
         ),
-        model=Model(name="alexnet"),
-        optim=Optim(
-            learning_rate=0.01,
-            schedule="plateau",
-            factor=0.1,
-            momentum=0.9,
-            weight_decay=5e-4,
-        ),
+        model=choose("alexnet"),
+        optimizer=choose("sgd", momentum=0.9, weight_decay=5e-4), schedule=choose("plateau", base=0.01, factor=0.1),
         # 90 epochs of 10,010 iterations.
         train=Train(steps=900_000, log_every=100, eval_every=10_000, save_every=10_000),
         tests=("single@256", "ten_crop@256"),
@@ -54,9 +48,9 @@ def _laptop(run: Experiment) -> Experiment:
     """A narrow net on small crops of digits drawn large."""
     return replace(
         run,
-        data=replace(run.data, name="digits", batch_size=64, eval_batch_size=360, mean="channel", shorter_side=(76,),
-                     test_side=76, crop=67, flip=False, colour="none"),
-        model=replace(run.model, width=0.125, initialiser="he"),
+        data=replace(run.data, dataset=choose("digits"), batch_size=64, eval_batch_size=360, subtract_mean="channel", train_resize=(76,),
+                     eval_resize=76, image_size=67, flip=False, color_pca=False),
+        model=change(run.model, width=0.125, initialiser="he"),
         train=replace(run.train, steps=400, log_every=50, eval_every=50, save_every=200),
         tests=("single@76", "ten_crop@76"),
     )  # fmt: skip
@@ -66,7 +60,7 @@ def _smoke(run: Experiment) -> Experiment:
     small = _laptop(run)
     return replace(
         small,
-        data=replace(small.data, name="fake", batch_size=8, eval_batch_size=40),
+        data=replace(small.data, dataset=choose("fake"), batch_size=8, eval_batch_size=40),
         train=replace(small.train, steps=2, log_every=1, eval_every=2, save_every=2),
     )
 
@@ -89,7 +83,7 @@ def study(preset: str) -> Study:
         runs={"alexnet": run},
         rows=(
             Row("alexnet", "AlexNet, 1 crop", "AlexNet", "no figure in Table 2", {}, "Table 2", one),
-            Row("alexnet", "AlexNet, 10 crops", "AlexNet", "Table 2", {"error_top1": 40.7, "error_top5": 18.2},
+            Row("alexnet", "AlexNet, 10 crops", "AlexNet", "Table 2", {"top1_error": 40.7, "top5_error": 18.2},
                 "Table 2", ten),
         ),
         claims=(Claim("10 crops against 1", ("alexnet", ten), ("alexnet", one), None),),

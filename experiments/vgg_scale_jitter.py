@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
-from cnn_jax.config import Claim, Data, Experiment, Model, Optim, Row, Study, Train
+from cnn_jax.config import Claim, Data, Experiment, Model, Optim, Row, Study, Train, change, choose
 from cnn_jax.errors import UserError, nearest
 
 COST = {
@@ -87,25 +87,18 @@ def _paper(net: str, name: str, scales: Scales = PAPER) -> Experiment:
         study="vgg_scale_jitter",
         name=f"{net}-{name}",
         data=Data(
-            name="imagenet2012",
+            dataset=choose("imagenet2012"),
             batch_size=256,
-            mean="channel",
-            shorter_side=scales.train(name),
-            test_side=scales.test(name),
-            crop=scales.crop,
-            pad=0,
+            subtract_mean="channel",
+            train_resize=scales.train(name),
+            eval_resize=scales.test(name),
+            image_size=scales.crop,
+            pad_and_crop=0,
             flip=True,
-            colour="pca",
+            color_pca=True,
         ),
-        model=Model(name=f"vgg_{net.replace('-', '_')}", initialiser="paper", dropout=0.5),
-        optim=Optim(
-            learning_rate=rate,
-            schedule="plateau",
-            factor=0.1,
-            patience=5,
-            momentum=0.9,
-            weight_decay=5e-4,
-        ),
+        model=choose(f"vgg_{net.replace('-', '_')}", initialiser="paper", dropout=0.5),
+        optimizer=choose("sgd", momentum=0.9, weight_decay=5e-4), schedule=choose("plateau", base=rate, factor=0.1, patience=5),
         # 74 epochs of 5,005 iterations; an evaluation an epoch decides when the rate is cut.
         train=Train(steps=370_000, log_every=100, eval_every=5_000, save_every=5_000, start_from=start,
                     start_layers=layers),
@@ -131,8 +124,8 @@ def _laptop(run: Experiment) -> Experiment:
     fine = run.optim.learning_rate < 0.01
     return replace(
         run,
-        data=replace(run.data, name="digits", batch_size=64, eval_batch_size=360, flip=False, colour="none"),
-        model=replace(run.model, width=0.125, initialiser="he"),
+        data=replace(run.data, dataset=choose("digits"), batch_size=64, eval_batch_size=360, flip=False, color_pca=False),
+        model=change(run.model, width=0.125, initialiser="he"),
         optim=replace(run.optim, learning_rate=0.005 if fine else 0.01),
         train=replace(run.train, steps=150 if fine else 300, log_every=50, eval_every=50, save_every=150),
     )
@@ -143,8 +136,8 @@ def _caltech(run: Experiment) -> Experiment:
     fine = run.optim.learning_rate < 0.01
     return replace(
         run,
-        data=replace(run.data, name="caltech101", batch_size=64, eval_batch_size=100),
-        model=replace(run.model, width=0.125, initialiser="he", norm="bn", dropout=0.0),
+        data=replace(run.data, dataset=choose("caltech101"), batch_size=64, eval_batch_size=100),
+        model=change(run.model, width=0.125, initialiser="he", norm="bn", dropout=0.0),
         optim=replace(run.optim, learning_rate=0.02 if fine else 0.05),
         train=replace(run.train, steps=300 if fine else 600, log_every=50, eval_every=150, save_every=300),
     )
@@ -154,8 +147,8 @@ def _smoke(run: Experiment) -> Experiment:
     """Two steps of everything."""
     return replace(
         run,
-        data=replace(run.data, name="fake", batch_size=8, eval_batch_size=40),
-        model=replace(run.model, width=1 / 32),
+        data=replace(run.data, dataset=choose("fake"), batch_size=8, eval_batch_size=40),
+        model=change(run.model, width=1 / 32),
         train=replace(run.train, steps=2, log_every=1, eval_every=2, save_every=2),
     )
 
@@ -191,7 +184,7 @@ def study(preset: str, presets: Iterable[str] = PRESETS) -> Study:
 
 def _row(net: str, name: str, words: str, table: str, test: str, printed: tuple[float, float] | None) -> Row:
     top1, top5 = printed or (None, None)
-    paper = {"error_top1": top1, "error_top5": top5} if printed else {}
+    paper = {"top1_error": top1, "top5_error": top5} if printed else {}
     return Row(f"{net}-{name}", f"{net.upper()}, {words}", f"net {net.upper()}", table, paper, table, test)
 
 

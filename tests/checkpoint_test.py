@@ -17,7 +17,7 @@ from cnn_jax.training import checkpoint, train
 ROOT = Path(__file__).parents[1]
 # Statistics over groups, which are the same whatever the hardware; no dropout, whose masks under pmap are not jit's.
 RUN = faults_child.STREAMED
-RUN = replace(RUN, data=replace(RUN.data, workers=0), model=replace(RUN.model, bn_group=4))
+RUN = replace(RUN, data=replace(RUN.data, workers=0), model=change(RUN.model, bn_group=4))
 
 
 def built(devices, parallel):
@@ -36,7 +36,7 @@ def eight(request, tmp_path_factory):
     """A folder with the checkpoint of step 3 that 8 devices wrote, and the state that they come to at step 6."""
     folder, parts = tmp_path_factory.mktemp(request.param), built(8, request.param)
     state = trained(parts, parts.state, 3)
-    with checkpoint.opened(folder) as saved:
+    with checkpoint.open_checkpoints(folder) as saved:
         checkpoint.save(saved, state, None)
     return folder, jax.device_get(trained(parts, state, 3))
 
@@ -47,7 +47,7 @@ def eight(request, tmp_path_factory):
 def test_it_goes_on_on_other_devices(eight, devices, parallel):
     folder, expected = eight
     parts = built(devices, parallel)
-    with checkpoint.opened(folder) as saved:
+    with checkpoint.open_checkpoints(folder) as saved:
         state = checkpoint.restore(saved, parts.state)
     assert int(state.step) == 3 and len(jax.tree.leaves(state.params)[0].devices()) == devices
     found = jax.device_get(trained(parts, state, 3))
@@ -59,11 +59,11 @@ def test_it_goes_on_on_other_devices(eight, devices, parallel):
 def test_what_eight_devices_trained_is_read_where_there_is_one(eight):
     folder, _ = eight
     code = "import sys, pathlib, jax; from cnn_jax.training import checkpoint; assert jax.device_count() == 1;"
-    code += "params, _, step = checkpoint.trained(pathlib.Path(sys.argv[1]));"
+    code += "params, _, step = checkpoint.load_parameters(pathlib.Path(sys.argv[1]));"
     code += "print(step, float(sum(leaf.sum() for leaf in jax.tree.leaves(params))))"
     one = os.environ | {"XLA_FLAGS": ""}
     done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, env=one, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    here, _, _ = checkpoint.trained(folder)
+    here, _, _ = checkpoint.load_parameters(folder)
     step, total = done.stdout.split()
     assert step == "3" and float(total) == float(sum(leaf.sum() for leaf in jax.tree.leaves(here)))

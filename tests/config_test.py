@@ -13,7 +13,7 @@ from cnn_jax.errors import UserError
 def test_override_changes_one_field_and_keeps_its_type():
     changed = override(
         Experiment(),
-        ["optim.learning_rate=0.05", "optim.boundaries=10,20", "data.flip=false", "model.shortcut=B", "train.steps=7"],
+        ["schedule.base=0.05", "schedule.boundaries=10,20", "data.flip=false", "model.shortcut=B", "train.steps=7"],
     )
     assert changed.optim.learning_rate == 0.05 and changed.optim.boundaries == (10, 20)
     assert changed.data.flip is False and changed.model.shortcut == "B" and changed.train.steps == 7
@@ -24,13 +24,13 @@ def test_override_changes_one_field_and_keeps_its_type():
 @pytest.mark.parametrize(
     "assignment, words",
     [
-        ("learning_rate=0.1", "nearest: optim.learning_rate"),
-        ("optim.lr=0.1", "nearest: optim.learning_rate"),
-        ("optim.learnign_rate=0.1", "nearest: optim.learning_rate"),
-        ("optim.learning_rate=fast", "wants a number, not 'fast'"),
+        ("learning_rate=0.1", "nearest: schedule.base"),
+        ("optim.lr=0.1", "nearest: schedule.base"),
+        ("optim.learnign_rate=0.1", "nearest: schedule.base"),
+        ("schedule.base=fast", "wants a number, not 'fast'"),
         ("data.batch_size=1.5", "wants an integer"),
         ("data.flip=maybe", "wants true or false"),
-        ("optim.boundaries=1,x", "wants several of an integer"),
+        ("schedule.boundaries=1,x", "wants several of an integer"),
         ("train.steps", "write it as field=value"),
         ("optim=3", "no such field"),
     ],
@@ -42,7 +42,7 @@ def test_a_wrong_override_is_told_in_one_line(assignment, words):
 
 
 def test_json_gives_an_equal_value_back():
-    experiment = override(Experiment(name="x", deviations=("a", "b")), ["optim.boundaries=1,2", "model.bn_group=64"])
+    experiment = override(Experiment(name="x", deviations=("a", "b")), ["schedule.boundaries=1,2", "model.bn_group=64"])
     assert config.from_json(config.to_json(experiment)) == experiment
 
 
@@ -50,7 +50,7 @@ def test_json_gives_an_equal_value_back():
     "edit, words",
     [
         (lambda c: c["optim"].update(lr=1.0), "no such field optim.lr"),
-        (lambda c: c["optim"].pop("momentum"), "optim.momentum is missing"),
+        (lambda c: c["optim"].pop("momentum"), "optimizer.momentum is missing"),
         (lambda c: c["train"].update(steps="10"), "train.steps wants an integer"),
         (lambda c: c["data"].update(flip=1), "data.flip wants true or false"),
     ],
@@ -74,13 +74,13 @@ def test_differences_name_fields_and_both_values():
         ("train.steps=0", "train.steps=0: wants at least 1"),
         ("train.steps=3000000000", "wants at most 2147483647"),
         ("train.eval_every=0", "wants at least 1"),
-        ("data.pad=-1", "wants at least 0"),
-        ("optim.learning_rate=0", "wants more than 0"),
-        ("optim.learning_rate=nan", "wants a finite number"),
-        ("optim.momentum=inf", "wants a finite number"),
-        ("optim.boundaries=0,5", "optim.boundaries=0,5: wants steps from 1"),
+        ("data.pad_and_crop=-1", "wants at least 0"),
+        ("schedule.base=0", "wants more than 0"),
+        ("schedule.base=nan", "wants a finite number"),
+        ("optimizer.momentum=inf", "wants a finite number"),
+        ("schedule.boundaries=0,5", "schedule.boundaries=0,5: wants steps from 1"),
         ("train.parallel=pjit", "choose jit or pmap"),
-        ("data.mean=median", "choose pixel or channel or none"),
+        ("data.subtract_mean=median", "choose pixel or channel or none"),
         ("model.bn_group=5", "model.bn_group=5 does not divide data.batch_size=128"),
     ],
 )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cnn_jax import data
-from cnn_jax.config import Data
+from cnn_jax.config import Data, choose
 from cnn_jax.data import augment
 from cnn_jax.errors import UserError
 
@@ -18,7 +18,7 @@ KEYS = jax.random.split(jax.random.key(0), 2000)
 
 
 def feed(seed=None, **changes):
-    config = Data(name="fake", batch_size=36, eval_batch_size=16, **changes)
+    config = Data(dataset=choose("fake"), batch_size=36, eval_batch_size=16, **changes)
     return data.batches(config, data.splits(config), seed)
 
 
@@ -38,7 +38,7 @@ def test_order_is_fixed_by_seed_and_restarts_at_any_step():
 
 
 def test_a_batch_larger_than_the_data_spans_epochs():
-    config = Data(name="fake", batch_size=250)
+    config = Data(dataset=choose("fake"), batch_size=250)
     index = next(data.batches(config, data.splits(config), seed=0).items(0))["index"]
     assert np.bincount(index[:192]).tolist() == [2] * 96 and len(index) == 250
 
@@ -59,16 +59,16 @@ def test_digits_are_the_package_s_own():
 
 
 def test_holdout_takes_the_last_training_images_and_leaves_the_test_set_alone():
-    whole, chosen = data.splits(Data(name="digits")), data.splits(Data(name="digits", holdout=100))
+    whole, chosen = data.splits(Data(dataset=choose("digits"))), data.splits(Data(dataset=choose("digits"), validation_images=100))
     assert len(chosen.train.labels) == 1337 and len(chosen.test.labels) == 100
     np.testing.assert_array_equal(chosen.test.images, whole.train.images[-100:])
     with pytest.raises(UserError, match="1437 training images"):
-        data.splits(Data(name="digits", holdout=1437))
+        data.splits(Data(dataset=choose("digits"), validation_images=1437))
 
 
 @pytest.mark.parametrize("kind, axes", [("pixel", 0), ("channel", (0, 1, 2))])
 def test_the_training_mean_is_subtracted(kind, axes):
-    config = Data(name="fake", mean=kind, pad=0, flip=False)
+    config = Data(dataset=choose("fake"), subtract_mean=kind, pad_and_crop=0, flip=False)
     source = data.splits(config)
     test = data.batches(config, source)
     prepared = test.prepare(test.arrays, jnp.asarray(source.test.images))
@@ -81,11 +81,11 @@ def test_the_training_mean_is_subtracted(kind, axes):
     [
         ({"name": "cifar"}, "nearest: cifar10"),
         ({"crop": 224}, "wants one side S"),
-        ({"crop": 32, "shorter_side": (24,)}, "data.crop=32 is larger than data.shorter_side=24"),
-        ({"shorter_side": (24,)}, "data.crop, the side of the square"),
-        ({"crop": 32, "shorter_side": (64,), "test_side": 16}, "data.test_side=16 is smaller"),
-        ({"name": "caltech101"}, "full-size images: set data.shorter_side"),
-        ({"name": "imagenet2012"}, "full-size images: set data.shorter_side"),
+        ({"crop": 32, "shorter_side": (24,)}, "data.image_size=32 is larger than data.train_resize=24"),
+        ({"shorter_side": (24,)}, "data.image_size, the side of the square"),
+        ({"crop": 32, "shorter_side": (64,), "test_side": 16}, "data.eval_resize=16 is smaller"),
+        ({"name": "caltech101"}, "full-size images: set data.train_resize"),
+        ({"name": "imagenet2012"}, "full-size images: set data.train_resize"),
         ({"jitter": (0.1, 0.1)}, "wants brightness, contrast"),
         ({"name": "digits", "colour": "pca"}, "digits is grey"),
     ],

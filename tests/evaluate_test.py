@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from cnn_jax import data, models, pretrained
-from cnn_jax.config import Data, Experiment, Model, Optim, Train
+from cnn_jax.config import Data, Experiment, Model, Optim, Train, choose
 from cnn_jax.errors import NotFiniteError, UserError
 from cnn_jax.evaluation import evaluate, protocols
 from cnn_jax.training import checkpoint, train
@@ -20,9 +20,9 @@ from cnn_jax.training import checkpoint, train
 ROOT = Path(__file__).parent.parent
 RUN = Experiment(
     name="narrow",
-    data=Data(name="fake", batch_size=8, eval_batch_size=40, pad=0, shorter_side=(36,), crop=32, mean="pixel"),
-    model=Model(name="vgg_a", width=1 / 32),
-    optim=Optim(learning_rate=0.01, schedule="constant"),
+    data=Data(dataset=choose("fake"), batch_size=8, eval_batch_size=40, pad_and_crop=0, train_resize=(36,), image_size=32, subtract_mean="pixel"),
+    model=choose("vgg_a", width=1 / 32),
+    schedule=choose("constant", base=0.01),
     train=Train(steps=2, log_every=1, eval_every=2, save_every=2),
 )
 
@@ -35,27 +35,27 @@ def finished(tmp_path_factory):
 
 def test_the_single_view_at_its_own_side_is_training_s_evaluation(finished):
     workdir, ended = finished
-    (found,) = evaluate.of_run(workdir / "narrow/seed0", ["single"]).values()
+    (found,) = evaluate.evaluate_run(workdir / "narrow/seed0", ["single"]).values()
     assert (found["protocol"], found["images"], found["left_out"]) == ("single@36", 40, 0)
-    assert found["error_top1"] == ended["error"] and found["loss"] == pytest.approx(ended["loss"], rel=1e-5)
+    assert found["top1_error"] == ended["error"] and found["loss"] == pytest.approx(ended["loss"], rel=1e-5)
 
 
 def test_what_was_found_stands_in_a_file_and_is_not_found_again(finished, monkeypatch):
     folder = finished[0] / "narrow/seed0"
-    found = evaluate.of_run(folder, ["dense@36,40"])["dense@36,40"]
+    found = evaluate.evaluate_run(folder, ["dense@36,40"])["dense@36,40"]
     assert json.loads((folder / "tests/dense@36,40.json").read_text()) == found
     assert np.sum(found["confusion"]) == 40 and len(found["error_by_class"]) == 10
-    low, high = found["interval_top1"]
-    assert low <= found["error_top1"] <= high and found["mirrored"]
-    monkeypatch.setattr(checkpoint, "trained", None)  # would raise
-    assert evaluate.of_run(folder, ["dense@36,40"]) == {"dense@36,40": found}
+    low, high = found["top1_interval"]
+    assert low <= found["top1_error"] <= high and found["mirrored"]
+    monkeypatch.setattr(checkpoint, "load_parameters", None)  # would raise
+    assert evaluate.evaluate_run(folder, ["dense@36,40"]) == {"dense@36,40": found}
 
 
 def test_scales_are_averaged(finished, monkeypatch):
     """The scores of two scales, by hand."""
     seen, scores = {}, protocols.scores
     monkeypatch.setattr(protocols, "scores", lambda s, kind, side, b: seen.setdefault(side, scores(s, kind, side, b)))
-    found = evaluate.of_run(finished[0] / "narrow/seed0", ["ten_crop@34,38"])["ten_crop@34,38"]
+    found = evaluate.evaluate_run(finished[0] / "narrow/seed0", ["ten_crop@34,38"])["ten_crop@34,38"]
     own = [np.mean(np.exp([seen[side][i][0] for side in (34, 38)]), 0)[seen[34][i][1]] for i in range(40)]
     assert found["loss"] == pytest.approx(-np.mean(np.log(own)), rel=1e-6)
 
@@ -63,8 +63,8 @@ def test_scales_are_averaged(finished, monkeypatch):
 RESIDENT = replace(
     RUN,
     name="resident",
-    data=Data(name="fake", batch_size=8, eval_batch_size=40, pad=1, flip=True, mean="pixel"),
-    model=Model(name="resnet20", width=0.5, bn_group=None),
+    data=Data(dataset=choose("fake"), batch_size=8, eval_batch_size=40, pad_and_crop=1, flip=True, subtract_mean="pixel"),
+    model=choose("resnet20", width=0.5, bn_group=None),
 )
 
 
@@ -77,10 +77,10 @@ def resident(tmp_path_factory):
 def test_every_protocol_prepares_images_of_training_s_size_as_training_does(resident):
     """The mean image is subtracted, and views are mirrored after it: by hand, for a model with a global average."""
     folder, ended = resident
-    found = evaluate.of_run(folder, ["dense", "single"])
+    found = evaluate.evaluate_run(folder, ["dense", "single"])
     assert found["single"]["loss"] == pytest.approx(ended["loss"], rel=1e-5)
-    assert found["single"]["error_top1"] == ended["error"]
-    params, stats, _ = checkpoint.trained(folder)
+    assert found["single"]["top1_error"] == ended["error"]
+    params, stats, _ = checkpoint.load_parameters(folder)
     model, source = models.create("resnet20", 10, width=0.5), data.splits(RESIDENT.data)
     feed = data.batches(RESIDENT.data, source)
     images = feed.prepare(feed.arrays, jnp.asarray(source.test.images))
@@ -90,11 +90,11 @@ def test_every_protocol_prepares_images_of_training_s_size_as_training_does(resi
 
 
 def test_weights_that_give_nan_fail_without_percentages(finished, tmp_path, monkeypatch):
-    params, stats, step = checkpoint.trained(finished[0] / "narrow/seed0")
+    params, stats, step = checkpoint.load_parameters(finished[0] / "narrow/seed0")
     params["fc8"]["bias"] = params["fc8"]["bias"] * np.nan
-    monkeypatch.setattr(checkpoint, "trained", lambda folder: (params, stats, step))
+    monkeypatch.setattr(checkpoint, "load_parameters", lambda folder: (params, stats, step))
     with pytest.raises(NotFiniteError, match="40 of 40 images"):
-        evaluate.of_run(finished[0] / "narrow/seed0", ["single@36"])
+        evaluate.evaluate_run(finished[0] / "narrow/seed0", ["single@36"])
     assert not (finished[0] / "narrow/seed0/tests/single@36.json").exists()
 
 
@@ -104,20 +104,20 @@ def other():
 
 
 def test_weights_are_tested_as_a_run_is(finished, tmp_path):
-    params, stats, _ = checkpoint.trained(finished[0] / "narrow/seed0")
+    params, stats, _ = checkpoint.load_parameters(finished[0] / "narrow/seed0")
     recipe = pretrained.Preprocessing(crop=32, resize=36, mean=(0.0,) * 3, std=(1.0,) * 3)
     pretrained.save(tmp_path / "a.safetensors", "vgg_a", params, stats, 10, recipe, {"width": 1 / 32})
-    given = replace(RUN, data=Data(name="fake", pad=0))
-    found = evaluate.of_weights(given, str(tmp_path / "a.safetensors"), "single")
+    given = replace(RUN, data=Data(dataset=choose("fake"), pad_and_crop=0))
+    found = evaluate.evaluate_weights(given, str(tmp_path / "a.safetensors"), "single")
     assert found["protocol"] == "single@36" and found["images"] == 40
     pretrained.save(tmp_path / "b.safetensors", "vgg_a", *other(), 7, recipe, {"width": 1 / 32})
     with pytest.raises(UserError, match="has 10 classes, the weights 7"):
-        evaluate.of_weights(given, str(tmp_path / "b.safetensors"), "single")
+        evaluate.evaluate_weights(given, str(tmp_path / "b.safetensors"), "single")
 
 
 def test_a_folder_that_is_no_run_s_is_told(tmp_path):
     with pytest.raises(UserError, match="no config.json"):
-        evaluate.of_run(tmp_path, ["single"])
+        evaluate.evaluate_run(tmp_path, ["single"])
 
 
 def test_the_command_tests_every_run_of_a_folder(finished):

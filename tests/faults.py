@@ -51,8 +51,8 @@ def outcome(workdir: Path) -> tuple[list[bytes], list[dict]]:
     """The final state's bytes, and the metrics but for their times."""
     folder = workdir / "net/seed0"
     with checkpoint.manager(folder) as saved:
-        last = checkpoint.whole(saved, saved.latest_step())
-    events = [{k: v for k, v in event.items() if k not in TIMES} for event in metrics_log.events(folder)]
+        last = checkpoint.restore_all(saved, saved.latest_step())
+    events = [{k: v for k, v in event.items() if k not in TIMES} for event in metrics_log.read_events(folder)]
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(last)], events
 
 
@@ -71,7 +71,7 @@ def kill(process: subprocess.Popen, number: int, rng: random.Random, seconds: tu
 def newest(workdir: Path) -> Path:
     """The folder of the newest checkpoint."""
     folder = workdir / "net/seed0"
-    return folder / "checkpoints" / str(checkpoint.newest(folder))
+    return folder / "checkpoints" / str(checkpoint.latest_step(folder))
 
 
 def largest(folder: Path) -> Path:
@@ -102,7 +102,7 @@ def undigested(workdir: Path) -> None:
     """The newest checkpoint's checksums are gone, as after a kill between the two."""
     path = workdir / "net/seed0/digests.json"
     digests = json.loads(path.read_text())
-    digests.pop(str(checkpoint.newest(workdir / "net/seed0")), None)
+    digests.pop(str(checkpoint.latest_step(workdir / "net/seed0")), None)
     path.write_text(json.dumps(digests))
 
 

@@ -18,25 +18,25 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from cnn_jax import distributed  # noqa: E402
 
 if __name__ == "__main__" and "COORDINATOR" in os.environ:
-    distributed.start(os.environ["COORDINATOR"], int(os.environ["PROCESS"]), 2)  # before anything brings JAX
+    distributed.initialize(os.environ["COORDINATOR"], int(os.environ["PROCESS"]), 2)  # before anything brings JAX
 
-from cnn_jax.config import Data, Experiment, Model, Optim, Train  # noqa: E402
+from cnn_jax.config import Data, Experiment, Model, Optim, Train, choose  # noqa: E402
 from cnn_jax.errors import StoppedError, UserError  # noqa: E402
 from cnn_jax.training import checkpoint, train, watchdog  # noqa: E402
 
 # Dropout, a plateau, augmentation, an epoch of three steps; log intervals and saves that a cut falls between.
 RESIDENT = Experiment(
     name="net",
-    data=Data(name="fake", batch_size=32, eval_batch_size=40, pad=1),
-    model=Model(name="mlp", hidden=(64,), dropout=0.3),
-    optim=Optim(learning_rate=0.02, schedule="plateau", patience=1),
+    data=Data(dataset=choose("fake"), batch_size=32, eval_batch_size=40, pad_and_crop=1),
+    model=choose("mlp", hidden=(64,), dropout=0.3),
+    schedule=choose("plateau", base=0.02, patience=1),
     train=Train(steps=300, log_every=7, eval_every=50, save_every=20),
 )
 # Worker processes, scale jitter, and a net with batch norm over groups.
 STREAMED = replace(
     RESIDENT,
-    data=Data(name="fake", batch_size=32, eval_batch_size=40, pad=0, shorter_side=(12, 16), crop=12, workers=1),
-    model=Model(name="lenet5_modern", norm="bn", bn_group=16),
+    data=Data(dataset=choose("fake"), batch_size=32, eval_batch_size=40, pad_and_crop=0, train_resize=(12, 16), image_size=12, workers=1),
+    model=choose("lenet5_modern", norm="bn", bn_group=16),
     train=replace(RESIDENT.train, steps=200, eval_every=100),  # each evaluation starts processes of its own
 )
 RUNS = {"resident": RESIDENT, "streamed": STREAMED}
@@ -57,7 +57,7 @@ def kill_in_save(after: float) -> None:
 
 def stop_at(step: int) -> None:
     """Has the run be told to stop after so many steps, as by a signal."""
-    over, steps = watchdog.over, itertools.count(1)
+    over, steps = watchdog.watch, itertools.count(1)
 
     def telling(minutes: float):  # noqa: ANN202
         class Over:
@@ -70,7 +70,7 @@ def stop_at(step: int) -> None:
 
         return Over()
 
-    watchdog.over = telling
+    watchdog.watch = telling
 
 
 if __name__ == "__main__":
@@ -87,4 +87,4 @@ if __name__ == "__main__":
         sys.exit(75)
     except UserError as told:
         print(told, flush=True)
-        distributed.leave(2)
+        distributed.exit_process(2)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cnn_jax import data
-from cnn_jax.config import Data
+from cnn_jax.config import Data, dataset
 from cnn_jax.data.inspect import main, sheet
 
 SAMPLE = Path(__file__).parent.parent.parent / "shared/data/imagenet_sample"
@@ -42,7 +42,7 @@ def test_the_report_counts_measures_and_names_what_cannot_be_read(folder, tmp_pa
 
 
 def test_the_sheet_shows_what_a_run_sees(folder):
-    settings = Data(name=f"folder:{folder}", shorter_side=(18,), crop=16, pad=0, on_bad_image="skip")
+    settings = Data(dataset=dataset(f"folder:{folder}"), train_resize=(18,), image_size=16, pad_and_crop=0, on_bad_image="skip")
     source = data.splits(settings)
     figure = sheet(settings, source, source.class_names, 10, seed=0)
     shown = [axis for axis in figure.axes if axis.images]
@@ -62,7 +62,7 @@ def test_sets_in_memory_are_shown_too(tmp_path):
     "given, words",
     [
         (["--data=folder:nowhere"], "folder:nowhere: no such folder"),
-        (["--data=fake", "--set", "model.name=vgg_a"], "takes fields of data"),
+        (["--data=fake", "--set", "model=vgg_a"], "takes fields of data"),
         (["--data=fake", "--images=0"], "wants at least 1"),
     ],
 )

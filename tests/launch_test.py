@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cnn_jax import data, models
-from cnn_jax.config import Data, Experiment, from_json
+from cnn_jax.config import Data, Experiment, choose, from_json
 from cnn_jax.cost import estimate
 from experiments import COSTS, STUDIES
 
@@ -64,8 +64,8 @@ def test_every_registered_run_names_things_that_are(name, preset):
         (("--experiment=resnet_degradation", "--preset=labtop"), "no such preset; nearest: laptop"),
         (("--experiment=resnet_degradation_imagenet",), "has only --preset=paper"),
         ((*SMOKE, "--data=cifra10"), "no such set; nearest: cifar10"),
-        ((*SMOKE, "--set=model.name=resnet21"), "no such net; nearest: "),
-        ((*SMOKE, "--set=optim.lr=0.1"), "--set optim.lr: no such field; nearest: optim.learning_rate"),
+        ((*SMOKE, "--set=model=resnet21"), "no such net; nearest: "),
+        ((*SMOKE, "--set=optim.lr=0.1"), "--set optim.lr: no such field; nearest: schedule.base"),
         ((*SMOKE, "--set=train.steps=many"), "wants an integer, not 'many'"),
         ((*SMOKE, "--data=cifar10", "--data_dir=nowhere"), "cifar10 is not prepared (looked in nowhere): run `python"),
         ((*SMOKE, "--workdir=/proc/x"), "cannot write to /proc/x"),
@@ -116,8 +116,8 @@ def test_a_study_runs_is_skipped_when_finished_and_refuses_another_configuration
 
     before = (tmp_path / "here/study.json").read_text()
     assert "--run" not in json.loads(before)["command"]
-    other = launch(*words, "--set=optim.momentum=0.5", cwd=tmp_path)
-    assert other.returncode == 2 and "(optim.momentum: 0.9 -> 0.5)" in other.stderr
+    other = launch(*words, "--set=optimizer.momentum=0.5", cwd=tmp_path)
+    assert other.returncode == 2 and "(optimizer.momentum: 0.9 -> 0.5)" in other.stderr
     assert (tmp_path / "here/study.json").read_text() == before
     assert launch("--report", "--workdir=here", cwd=tmp_path).returncode == 0
 
@@ -192,7 +192,7 @@ def test_what_is_compiled_is_kept_where_the_user_says(flag, environment, kept, m
 def test_dry_run_prints_every_field_and_the_cost(tmp_path):
     done = launch(*SMOKE, "--run=plain-20", "--dry_run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for words in ("optim.boundaries = (32000, 48000)", "data.name = 'fake'", "parameters: 269,722", "estimated time: "):
+    for words in ("schedule.boundaries = (32000, 48000)", "data.dataset = 'fake'", "parameters: 269,722", "estimated time: "):
         assert words in done.stdout
     assert not list(tmp_path.iterdir())
 
@@ -200,7 +200,7 @@ def test_dry_run_prints_every_field_and_the_cost(tmp_path):
 def test_the_cost_is_the_multiply_adds_of_all_steps_at_the_machine_s_rate(monkeypatch):
     monkeypatch.setattr(estimate, "training_rate", lambda: 1e9)
     run = STUDIES["resnet_degradation"]("paper").runs["resnet-110"]
-    told = "\n".join(estimate.lines(run))
+    told = "\n".join(estimate.describe(run))
     assert "parameters: 1,727,962" in told and "steps: 64,000 of 128 images" in told
     assert "72 days" in told  # 64,000 x 128 x 3 x 252,887,680 at 1e9 a second
 
@@ -208,7 +208,7 @@ def test_the_cost_is_the_multiply_adds_of_all_steps_at_the_machine_s_rate(monkey
 def test_the_cost_of_tests_is_that_of_their_views():
     """By hand, on 4:3: 1 + 10 + 50 + 36 crops, and dense 2 x 224 x 298 / 224^2; a kind at a side is scored once."""
     each = ("single@256", "ten_crop@256", "grid@256", "googlenet144@256", "dense@224", "dense+single@224")
-    full_size = Data(name="imagenet2012", shorter_side=(256,), crop=224)
+    full_size = Data(dataset=choose("imagenet2012"), train_resize=(256,), image_size=224)
     passes = estimate.forward_passes(Experiment(data=full_size, tests=each))
     assert passes == pytest.approx(1 + 10 + 50 + 36 + 2 * 298 / 224 + 1)
     unmirrored = estimate.forward_passes(Experiment(data=dataclasses.replace(full_size, flip=False), tests=each))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cnn_jax import data
-from cnn_jax.config import Data
+from cnn_jax.config import Data, choose, dataset
 from cnn_jax.data import image_sets
 from cnn_jax.errors import UserError
 
@@ -75,7 +75,7 @@ def test_a_folder_of_another_form_is_told(tmp_path, files, words):
 
 def test_images_held_out_are_of_all_classes_and_in_no_other_part(tmp_path):
     files = {f"{name}/{i}": f"{name}{i}".encode() for name in "abcd" for i in range(4)}
-    config = Data(name=f"folder:{written(tmp_path, files)}", shorter_side=(8,), crop=8, holdout=4)
+    config = Data(dataset=dataset(f"folder:{written(tmp_path, files)}"), train_resize=(8,), image_size=8, validation_images=4)
     source = data.splits(config)
     assert source.test.labels.tolist() == [0, 1, 2, 3]
     assert sorted(elements(source.train) + elements(source.test)) == sorted(
@@ -85,13 +85,13 @@ def test_images_held_out_are_of_all_classes_and_in_no_other_part(tmp_path):
 
 
 def test_a_set_that_is_not_there_says_how_to_prepare_it(tmp_path):
-    config = Data(name="caltech101", dir=str(tmp_path), shorter_side=(74,), crop=64)
+    config = Data(dataset=choose("caltech101"), dir=str(tmp_path), train_resize=(74,), image_size=64)
     with pytest.raises(UserError, match=f"looked in {tmp_path}.*tfds build caltech101"):
         data.splits(config)
 
 
 def test_a_small_set_is_one_of_full_size_images_too():
-    source = data.splits(Data(name="digits", shorter_side=(36,), crop=32))
+    source = data.splits(Data(dataset=choose("digits"), train_resize=(36,), image_size=32))
     image, label = source.test.element(3)
     small = data.load("digits").test
     np.testing.assert_array_equal(image, small.images[3])

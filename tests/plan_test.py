@@ -10,33 +10,33 @@ import jax
 import pytest
 
 from cnn_jax import models
-from cnn_jax.config import Data, Experiment, Model, Train
+from cnn_jax.config import Data, Experiment, Model, Train, choose
 from cnn_jax.cost import chips, plan
 from cnn_jax.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 here = Experiment(
-    name="small", data=Data(name="cifar10", batch_size=16), model=Model(name="lenet5_modern"), train=Train(steps=100)
+    name="small", data=Data(dataset=choose("cifar10"), batch_size=16), model=choose("lenet5_modern"), train=Train(steps=100)
 )
 
 
 def test_a_run_here_is_told_without_data_or_training(monkeypatch):
     monkeypatch.setattr(plan, "measured", lambda dtype: chips.Chip("a chip", 1e9, 1e9, 1e9, None))
-    told = plan.of_run(here)
+    told = plan.plan_run(here)
     assert told["fits"] and told["chips"] == 8 and told["steps"] == 100
     assert told["collectives"]["all-reduce"]["bytes"] > 0
     assert told["step_s"] == max(told["seconds"].values()) == told["seconds"][told["bound"]]
     assert told["seconds"]["memory"] == told["memory_traffic"] / 1e9
     assert told["run_hours"] == told["step_s"] * 100 / 3600 and told["chip_hours"] == 8 * told["run_hours"]
-    text = "\n".join(plan.lines(told))
+    text = "\n".join(plan.describe(told))
     for words in ("small (lenet5_modern, float32), batch 16, jit, on 8 x cpu", "fits on a a chip (1 GB)", "at least"):
         assert words in text
 
 
 def test_a_chip_too_small_does_not_fit(monkeypatch):
     monkeypatch.setattr(plan, "measured", lambda dtype: chips.Chip("a chip", 1e5, 1e9, 1e9, None))
-    told = plan.of_run(here)
-    assert not told["fits"] and "does not fit" in "\n".join(plan.lines(told))
+    told = plan.plan_run(here)
+    assert not told["fits"] and "does not fit" in "\n".join(plan.describe(told))
 
 
 def test_this_machine_is_measured():
@@ -84,7 +84,7 @@ def test_without_libtpu_a_line_says_what_to_install():
 
 @pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="needs libtpu: pip install -r requirements-tpu.txt")
 def test_resnet50_on_sixteen_chips():
-    words = ("--run=resnet-34", "--set=model.name=resnet50", "--set=model.dtype=bfloat16")
+    words = ("--run=resnet-34", "--set=model=resnet50", "--set=model.dtype=bfloat16")
     done = launched("--plan", "--topology=v5e:4x4", "--format=json", *words)
     (told,) = json.loads(done.stdout)
     assert told["fits"] and told["chips"] == 16

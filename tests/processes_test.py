@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from cnn_jax import data, distributed
-from cnn_jax.config import Data
+from cnn_jax.config import Data, choose
 from cnn_jax.errors import UserError
 from cnn_jax.training import run_lock
 
@@ -95,7 +95,7 @@ def test_a_signal_before_the_first_step_is_not_lost(tmp_path):
 
 
 def test_one_that_finds_no_other_is_told(tmp_path):
-    code = "from cnn_jax import distributed; distributed.CONNECT = 2; distributed.start('localhost:{}', {}, 2)"
+    code = "from cnn_jax import distributed; distributed.CONNECT = 2; distributed.initialize('localhost:{}', {}, 2)"
     for number in (0, 1):
         with socket.socket() as free:
             free.bind(("localhost", 0))
@@ -106,14 +106,14 @@ def test_one_that_finds_no_other_is_told(tmp_path):
 
 def test_what_one_alone_cannot_do_ends_all(tmp_path):
     (tmp_path / "net/seed0").mkdir(parents=True)
-    with run_lock.held(tmp_path / "net/seed0"):  # which process 0 alone is told
+    with run_lock.hold(tmp_path / "net/seed0"):  # which process 0 alone is told
         codes, printed = end(start("resident", tmp_path, (4, 4)), 60)
     assert codes == [2, 75] and f"in use by process {os.getpid()}" in printed[0]
     assert "another process of this run has ended" in printed[1]
 
 
 def test_each_process_reads_its_rows_alone():
-    config = Data(name="fake", batch_size=16, pad=0, shorter_side=(12, 16), crop=12)
+    config = Data(dataset=choose("fake"), batch_size=16, pad_and_crop=0, train_resize=(12, 16), image_size=12)
     source = data.splits(config)
     read = []
 
@@ -145,7 +145,7 @@ def test_each_process_reads_its_rows_alone():
 )
 def test_what_does_not_go_together_is_told(given, said):
     with pytest.raises(UserError, match=said):
-        distributed.start(*given)
+        distributed.initialize(*given)
 
 
 @pytest.mark.parametrize(
@@ -164,14 +164,14 @@ def test_launchers_are_noticed(monkeypatch, env, several):
         monkeypatch.delenv(name, raising=False)
     for name, value in env.items():
         monkeypatch.setenv(name, value)
-    assert distributed.launched() == several
+    assert distributed.was_launched() == several
 
 
 def test_alone_it_does_nothing(monkeypatch):
     for name in distributed.COUNTS:
         monkeypatch.delenv(name, raising=False)
     code = (
-        "from cnn_jax import distributed; distributed.start(None, None, None); import sys; print('jax' in sys.modules)"
+        "from cnn_jax import distributed; distributed.initialize(None, None, None); import sys; print('jax' in sys.modules)"
     )
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=os.environ)
     assert found.stdout == "False\n"

@@ -23,7 +23,7 @@ def test_traces_settled_steps_and_changes_no_number(tmp_path, capsys, monkeypatc
     start, stop = jax.profiler.start_trace, jax.profiler.stop_trace
     monkeypatch.setattr(jax.profiler, "start_trace", lambda *args: (started.append(calls), start(*args)))
     monkeypatch.setattr(jax.profiler, "stop_trace", lambda: (started.append(calls), stop()))
-    traced = profile.traced(step, tmp_path, steps, left)
+    traced = profile.trace_steps(step, tmp_path, steps, left)
     state = plain = jnp.eye(64)
     for calls in range(left):  # noqa: B007
         state, plain = traced(state, jnp.ones((64, 64)), 0.5), step(plain, jnp.ones((64, 64)), 0.5)
@@ -37,7 +37,7 @@ def test_traces_settled_steps_and_changes_no_number(tmp_path, capsys, monkeypatc
 @pytest.mark.parametrize("steps, left", [(2, 2), (1, 0)])
 def test_more_steps_than_are_left_are_refused(tmp_path, steps, left):
     with pytest.raises(UserError, match=f"--profile={steps}: after the first, {max(0, left - 1)} steps are left"):
-        profile.traced(step, tmp_path, steps, left)
+        profile.trace_steps(step, tmp_path, steps, left)
 
 
 def test_the_table_has_the_ten_costliest_with_their_share_and_layer():

@@ -91,9 +91,9 @@ def test_one_seed_has_no_std_and_no_difference_without_a_printed_figure(tmp_path
 
 
 def test_several_metrics_repeat_the_three_columns(tmp_path):
-    study(tmp_path, row("vgg-a", paper={"error": 29.6, "error_top5": 10.4}), row("vgg-d", paper={"error": 27.0}))
-    write_run(tmp_path, "vgg-a", errors=({"error": 0.3, "error_top5": 0.1},))
-    write_run(tmp_path, "vgg-d", errors=({"error": 0.28, "error_top5": 0.09},))
+    study(tmp_path, row("vgg-a", paper={"error": 29.6, "top5_error": 10.4}), row("vgg-d", paper={"error": 27.0}))
+    write_run(tmp_path, "vgg-a", errors=({"error": 0.3, "top5_error": 0.1},))
+    write_run(tmp_path, "vgg-d", errors=({"error": 0.28, "top5_error": 0.09},))
     cells, _ = table(tmp_path)
     assert cells["vgg-a"]["error: difference (points)"] == "+0.40"
     assert cells["vgg-a"]["top-5 error: ours (%)"] == "10.00"

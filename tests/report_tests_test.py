@@ -14,10 +14,10 @@ def write_test(place, protocol, wrong, top5=0.01, interval=(0.1, 0.3)):
     """A test's file; wrong: '0' or '1' an image."""
     (place / "tests").mkdir(exist_ok=True)
     found = {
-        "error_top1": wrong.count("1") / len(wrong),
-        "error_top5": top5,
-        "interval_top1": interval,
-        "interval_top5": (0.0, 0.02),
+        "top1_error": wrong.count("1") / len(wrong),
+        "top5_error": top5,
+        "top1_interval": interval,
+        "top5_interval": (0.0, 0.02),
         "wrong": wrong,
     }
     (place / "tests" / f"{protocol}.json").write_text(json.dumps(found))
@@ -29,7 +29,7 @@ def claim(paper):
 
 def both(folder, ours, theirs, **more):
     """A study of two runs, each with one test."""
-    printed = {"error_top1": 25.0, "error_top5": 8.0}
+    printed = {"top1_error": 25.0, "top5_error": 8.0}
     rows = [
         row(name, table="Table 3", test=test, paper=printed) for name, test in (("d", "dense@36"), ("c", "dense@40"))
     ]

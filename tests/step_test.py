@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 
 from cnn_jax import data, models
-from cnn_jax.config import Data, Experiment, Model, Optim, Train
+from cnn_jax.config import Data, Experiment, Model, Optim, Train, choose
 from cnn_jax.data import augment
 from cnn_jax.errors import UserError
 from cnn_jax.optim import optimizers
 from cnn_jax.training import train, train_step
 
-DATA = Data(name="fake", batch_size=32, eval_batch_size=8, pad=1)
+DATA = Data(dataset=choose("fake"), batch_size=32, eval_batch_size=8, pad_and_crop=1)
 
 
 def trained(steps=3, devices=None, parallel="jit", **model):
     config = Experiment(
         data=DATA,
         model=Model(**({"name": "resnet20", "bn_group": 8, "scan_from": 2} | model)),
-        optim=Optim(schedule="constant", learning_rate=0.02),
+        schedule=choose("constant", base=0.02),
         train=Train(parallel=parallel),
     )
     parts = train.build(config, devices=jax.devices()[:devices] if devices else None)
@@ -58,7 +58,7 @@ def counted(batch, images=10):
     """Metrics of the first `images` test images of the digits, evaluated in batches of `batch`."""
     source = data.load("digits")
     few = source._replace(test=data.Split(*(column[:images] for column in source.test)))
-    config = Experiment(data=Data(name="digits", eval_batch_size=batch), model=Model(name="resnet20", scan_from=2))
+    config = Experiment(data=Data(dataset=choose("digits"), eval_batch_size=batch), model=choose("resnet20", scan_from=2))
     parts = train.build(config, few, devices=jax.devices()[:1])
     return parts.evaluate(parts.state)
 
@@ -71,7 +71,7 @@ def test_ten_images_at_batch_4_give_the_metrics_of_batch_10():
 
 
 def test_an_evaluation_batch_need_not_divide_over_the_devices():
-    config = Experiment(data=Data(name="fake", batch_size=8, eval_batch_size=13), model=Model(name="mlp"))
+    config = Experiment(data=Data(dataset=choose("fake"), batch_size=8, eval_batch_size=13), model=choose("mlp"))
     alone, eight = (train.build(config, devices=jax.devices()[:n]) for n in (1, 8))
     found = eight.evaluate(eight.state)
     assert found["images"] == 40 and found == pytest.approx(alone.evaluate(alone.state), rel=1e-5)
@@ -79,7 +79,7 @@ def test_an_evaluation_batch_need_not_divide_over_the_devices():
 
 def test_evaluation_is_the_mean_over_images_by_hand():
     source = data.load("fake")
-    config = Experiment(data=Data(name="fake", eval_batch_size=24), model=Model(name="mlp"))
+    config = Experiment(data=Data(dataset=choose("fake"), eval_batch_size=24), model=choose("mlp"))
     parts = train.build(config)
     parts.evaluate(parts.state)
     x = (source.test.images - source.train.images.mean(0)).astype(np.float32).reshape(40, -1) / 255
@@ -94,7 +94,7 @@ def test_evaluation_is_the_mean_over_images_by_hand():
 
 
 def test_a_loss_that_is_not_finite_is_remembered_by_its_first_step():
-    config = Experiment(data=DATA, model=Model(name="mlp"), optim=Optim(learning_rate=1e30, schedule="constant"))
+    config = Experiment(data=DATA, model=choose("mlp"), schedule=choose("constant", base=1e30))
     parts = train.build(config)
     state, items, losses = parts.state, parts.items(0), []
     for _ in range(5):
@@ -137,7 +137,7 @@ def test_an_update_that_is_not_finite_is_skipped(broken):
 
 
 def test_the_sums_are_of_every_step():
-    config = Experiment(data=DATA, model=Model(name="mlp"), optim=Optim(learning_rate=0.0001, weight_decay=0.0))
+    config = Experiment(data=DATA, model=choose("mlp"), optimizer=choose("sgd", weight_decay=0.0), schedule=choose("constant", base=0.0001))
     parts = train.build(config)
     state, items = parts.state, parts.items(0)
     for _ in range(3):  # an epoch of 96 images
@@ -159,10 +159,10 @@ def test_cross_entropy_and_error_by_hand():
     "change, words",
     [
         (
-            {"data": Data(name="fake", batch_size=30)},
+            {"data": Data(dataset=choose("fake"), batch_size=30)},
             "batch_size=30 does not divide over 8 devices: set it to 24 or 32",
         ),
-        ({"data": DATA, "model": Model(name="resnet20", bn_group=5)}, "bn_group=5 does not divide data.batch_size=32"),
+        ({"data": DATA, "model": choose("resnet20", bn_group=5)}, "bn_group=5 does not divide data.batch_size=32"),
     ],
 )
 def test_a_mistake_is_told(change, words):
@@ -182,9 +182,9 @@ def test_label_smoothing_by_hand():
 def mixed(devices, parallel):
     """A run of one step of the MLP on images that are mixed: its parts, its first state and its last."""
     config = Experiment(
-        data=Data(name="fake", batch_size=32, pad=0, flip=False, mixup=1.0),
-        model=Model(name="mlp"),
-        optim=Optim(schedule="constant", learning_rate=0.1),
+        data=Data(dataset=choose("fake"), batch_size=32, pad_and_crop=0, flip=False, mixup=1.0),
+        model=choose("mlp"),
+        schedule=choose("constant", base=0.1),
         train=Train(parallel=parallel, label_smoothing=0.1),
     )
     parts = train.build(config, devices=jax.devices()[:devices])

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from cnn_jax import data, mesh
-from cnn_jax.config import Data, Experiment, Model, Train
+from cnn_jax.config import Data, Experiment, Model, Train, choose
 from cnn_jax.data import crops, image_sets, streaming
 from cnn_jax.data.sampler import balanced, order
 from cnn_jax.errors import UserError
@@ -203,7 +203,7 @@ def test_without_test_images_training_goes_and_testing_says_what_to_do(tmp_path)
     (tmp_path / "a").mkdir()
     (tmp_path / "a/1.png").write_bytes(encoded(np.full((20, 20, 3), 7, np.uint8)))
     assert some(feed(config(tmp_path)).items(0), 1)[0]["image"].tolist() == np.full((6, 8, 8, 3), 7).tolist()
-    with pytest.raises(UserError, match="no test images.*data.holdout"):
+    with pytest.raises(UserError, match="no test images.*data.validation_images"):
         feed(config(tmp_path), None)
 
 
@@ -228,7 +228,7 @@ def test_a_balanced_feed_is_of_balanced_epochs_and_repeats_are_cut_anew(folder):
     assert np.bincount(batch["label"]).tolist() == [6, 6, 6]
     repeated = batch["image"][batch["index"] == 10]
     assert len({image.tobytes() for image in repeated}) == len(repeated) == 3
-    small = feed(Data(name="fake", balanced=True, batch_size=10))
+    small = feed(Data(dataset=choose("fake"), balance_classes=True, batch_size=10))
     item = next(small.items(0))
     assert small.images == 10 * 10 and len(item["index"]) == 10  # of 96 in 10 classes, the largest have 10
 
@@ -310,7 +310,7 @@ def test_batches_lie_on_the_devices_ahead_of_the_step(folder):
 @pytest.mark.parametrize("name", ["folder", "digits"])
 def test_a_net_trains_and_is_tested_on_full_size_images(folder, name):
     settings = config(folder, batch_size=8) if name == "folder" else Data(**(FIELDS | {"name": name, "batch_size": 8}))
-    run = Experiment(data=settings, model=Model(name="mlp"), train=Train(steps=2))
+    run = Experiment(data=settings, model=choose("mlp"), train=Train(steps=2))
     parts = train.build(run)
     state, items = parts.state, parts.items(0)
     for _ in range(2):

@@ -12,7 +12,7 @@ from experiments import STUDIES
 
 @pytest.fixture(scope="module")
 def totals():
-    return {name: summary.of_net(name)[0] for name in models.MODELS if name != "resnet1202"}
+    return {name: summary.summarize_model(name)[0] for name in models.MODELS if name != "resnet1202"}
 
 
 # He et al. 2015, Table 1 and Sec. 4.2; the others computed from the papers' layer tables.
@@ -43,7 +43,7 @@ def test_the_layers_add_up_to_what_the_program_multiplies(totals, name):
 
 
 def rows(name, **at):
-    return {row.name: row for row in summary.of_net(name, **at)[1]}
+    return {row.name: row for row in summary.summarize_model(name, **at)[1]}
 
 
 def test_lenet5_is_the_paper_s_table():
@@ -77,11 +77,11 @@ def test_another_image_size():
 
 @pytest.mark.parametrize("shortcut, parameters", [("A", 22_780_456), ("B", 25_557_032), ("C", 40_128_552)])
 def test_options_are_counted_too(shortcut, parameters):
-    assert summary.of_net("resnet50", shortcut=shortcut)[0].parameters == parameters
+    assert summary.summarize_model("resnet50", shortcut=shortcut)[0].parameters == parameters
 
 
 def test_a_table_lines_up():
-    lines = summary.table(summary.of_net("lenet5")[1]).splitlines()
+    lines = summary.table(summary.summarize_model("lenet5")[1]).splitlines()
     assert lines[0].split() == ["name", "layer", "output", "kernel", "parameters", "multiply-adds", "activation-bytes"]
     assert "10x10x16" in lines[3] and "1,516" in lines[3]
     assert len({line.index("  5x5  ") for line in lines if "  5x5  " in line}) == 1
@@ -94,7 +94,7 @@ def test_kernels_cost_what_the_papers_print():
     printed = [s for s in STACKS if s.paper]
     assert len(printed) == 6
     for stack in printed:
-        assert summary.of_stack(stack)["weights"] == stack.paper["weights"], stack.label
+        assert summary.count_convolutions(stack)["weights"] == stack.paper["weights"], stack.label
     # VGG, Sec. 2.3: 27 C^2 for three 3x3, 49 C^2 for a 7x7; GoogLeNet: 4,096 + 204,800 for 819,200
     assert {s.paper["weights"] / s.inputs**2 for s in printed if s.group == "for a 7x7"} == {27, 49}
 
@@ -102,7 +102,7 @@ def test_kernels_cost_what_the_papers_print():
 @pytest.mark.parametrize("stack", STACKS, ids=lambda s: f"{s.group}: {s.label}")
 def test_a_stack_sees_what_its_alternative_does(stack):
     """The receptive field is measured: the pixels on which the middle of the output depends."""
-    found = summary.of_stack(stack)
+    found = summary.count_convolutions(stack)
     assert found["multiply_adds"] == 28 * 28 * found["weights"]
     narrow = stack.__class__(stack.label, stack.group, 28, 1, tuple((h, w, 1) for h, w, _ in stack.kernels),
                              stack.dilation)  # fmt: skip
@@ -113,5 +113,5 @@ def test_a_stack_sees_what_its_alternative_does(stack):
     assert extent == found["receptive_field"]
     assert (
         found["receptive_field"]
-        == summary.of_stack(next(s for s in STACKS if s.group == stack.group))["receptive_field"]
+        == summary.count_convolutions(next(s for s in STACKS if s.group == stack.group))["receptive_field"]
     )

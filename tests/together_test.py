@@ -10,7 +10,7 @@ import pytest
 from train_test import RUN, TIMES, CutError
 
 from cnn_jax import data, models
-from cnn_jax.config import Data, Experiment, Model, Optim, Train
+from cnn_jax.config import Data, Experiment, Model, Optim, Train, change, choose
 from cnn_jax.errors import UserError
 from cnn_jax.models import resnet
 from cnn_jax.training import metrics_log, multi_seed, train
@@ -67,7 +67,7 @@ def alone(digits):
 
 def experiment(name):
     rule = Optim(learning_rate=0.02, schedule="plateau", warmup_error=0.5)
-    return Experiment(data=Data(batch_size=8, pad=1), model=Model(name=name, **NETS[name]), optim=rule)
+    return Experiment(data=Data(batch_size=8, pad_and_crop=1), model=Model(name=name, **NETS[name]), optim=rule)
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -83,7 +83,7 @@ def test_each_seed_has_the_numbers_of_its_run_alone(form, name, digits, alone, m
 
 def events(workdir, seed):
     """What a seed's metrics.jsonl says, but for what the clock says."""
-    return [{k: v for k, v in e.items() if k not in TIMES} for e in metrics_log.events(workdir / f"net/seed{seed}")]
+    return [{k: v for k, v in e.items() if k not in TIMES} for e in metrics_log.read_events(workdir / f"net/seed{seed}")]
 
 
 def starts(workdir, seed):
@@ -126,7 +126,7 @@ def test_each_seed_leaves_the_files_of_its_run_alone(form, one_by_one, tmp_path,
         same(events(tmp_path, seed), events(one_by_one, seed))
         assert files(folder) == files(theirs)
         assert (folder / "config.json").read_text() == (theirs / "config.json").read_text()
-        assert found[seed] == metrics_log.finished(folder)
+        assert found[seed] == metrics_log.read_result(folder)
     assert found[0]["loss"] != found[1]["loss"]
 
 
@@ -177,7 +177,7 @@ def test_a_seed_that_diverges_ends_and_changes_no_other(form, one_by_one, tmp_pa
 
 
 def test_it_ends_at_once_when_all_diverge(tmp_path):
-    run = dataclasses.replace(RUN, optim=Optim(learning_rate=1e30), train=Train(steps=10**6, log_every=3))
+    run = dataclasses.replace(RUN, schedule=choose("constant", base=1e30), train=Train(steps=10**6, log_every=3))
     found = train.run_seeds(run, [0, 1], tmp_path)
     assert all(isinstance(end, UserError) for end in found.values())
 

@@ -5,7 +5,7 @@ import importlib.util
 import pytest
 
 from cnn_jax import data, models
-from cnn_jax.config import Data, Experiment, Model, Train
+from cnn_jax.config import Data, Experiment, Model, Train, choose, dataset
 from cnn_jax.cost import plan
 from cnn_jax.cpu import switch
 
@@ -22,10 +22,10 @@ def planned(monkeypatch, name, topology, batch, parallel="jit"):
     kind = {1: "mnist", 3: "cifar10"}[shape[2]] if classes == 10 else "imagenet2012"
     monkeypatch.setitem(data.SHAPES, kind, (shape, classes))
     crop = shape[0] if kind == "imagenet2012" else 0
-    return plan.of_run(
+    return plan.plan_run(
         Experiment(
-            data=Data(name=kind, batch_size=batch, pad=0, crop=crop, holdout=0),
-            model=Model(name=name, dtype="bfloat16"),
+            data=Data(dataset=dataset(kind), batch_size=batch, pad_and_crop=0, image_size=crop, validation_images=0),
+            model=choose(name, dtype="bfloat16"),
             train=Train(parallel=parallel),
         ),
         topology,

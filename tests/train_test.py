@@ -11,7 +11,7 @@ import pytest
 from tensorboardX.proto import event_pb2
 
 from cnn_jax import mesh, models
-from cnn_jax.config import Data, Experiment, Model, Optim, Train, from_json
+from cnn_jax.config import Data, Experiment, Model, Optim, Train, choose, from_json
 from cnn_jax.errors import UserError
 from cnn_jax.models import resnet
 from cnn_jax.training import checkpoint, metrics_log, train
@@ -19,16 +19,16 @@ from cnn_jax.training import checkpoint, metrics_log, train
 # A plateau that is met, momentum, augmentation, an epoch of three steps, log intervals that a cut falls into.
 RUN = Experiment(
     name="net",
-    data=Data(name="fake", batch_size=32, eval_batch_size=40, pad=1),
-    model=Model(name="mlp", hidden=(16,)),
-    optim=Optim(learning_rate=0.05, schedule="plateau", patience=1),
+    data=Data(dataset=choose("fake"), batch_size=32, eval_batch_size=40, pad_and_crop=1),
+    model=choose("mlp", hidden=(16,)),
+    schedule=choose("plateau", base=0.05, patience=1),
     train=Train(steps=12, log_every=5, eval_every=6, save_every=2),
 )
 TIMES = ("images_per_s", "data_time", "step_time", "wall_s")
 
 
 def lines(workdir):
-    return [{k: v for k, v in e.items() if k not in TIMES} for e in metrics_log.events(workdir / "net/seed0")]
+    return [{k: v for k, v in e.items() if k not in TIMES} for e in metrics_log.read_events(workdir / "net/seed0")]
 
 
 def final(workdir, run=RUN):
@@ -47,7 +47,7 @@ def test_a_run_leaves_its_files(whole):
     workdir, found = whole
     folder = workdir / "net/seed0"
     assert from_json((folder / "config.json").read_text()) == RUN
-    events = metrics_log.events(folder)
+    events = metrics_log.read_events(folder)
     others = [(e["event"], e["step"]) for e in events if e["event"] != "train"]
     assert others == [("eval", 6), ("eval", 12), ("end", 12)]
     assert [e["step"] for e in events if e["event"] == "train"] == [2, 4, 5, 6, 8, 10, 12]
@@ -131,7 +131,7 @@ def test_batch_norm_s_averages_are_continued_too_and_under_pmap(tmp_path, monkey
     monkeypatch.setattr(mesh, "batch_mesh", lambda devices=None: two)
     data = dataclasses.replace(RUN.data, batch_size=16)
     short = Train(steps=4, log_every=4, eval_every=4, save_every=2)
-    run = dataclasses.replace(RUN, data=data, model=Model(name="resnet8", bn_group=2), train=short)
+    run = dataclasses.replace(RUN, data=data, model=choose("resnet8", bn_group=2), train=short)
     train.run(run, tmp_path / "straight")
     for folder in ("jit", "pmap"):
         cut_at(3, run, tmp_path / folder, monkeypatch)
@@ -144,8 +144,8 @@ def test_batch_norm_s_averages_are_continued_too_and_under_pmap(tmp_path, monkey
 
 @pytest.mark.slow  # a minute and a half
 def test_auxiliary_heads_are_continued_too(tmp_path, monkeypatch):
-    data = Data(name="fake", batch_size=8, eval_batch_size=40, pad=0, shorter_side=(224,), crop=224)
-    model = Model(name="googlenet", width=1 / 16, aux_heads=True)  # both heads have dropout
+    data = Data(dataset=choose("fake"), batch_size=8, eval_batch_size=40, pad_and_crop=0, train_resize=(224,), image_size=224)
+    model = choose("googlenet", width=1 / 16, aux_heads=True)  # both heads have dropout
     short = Train(steps=3, log_every=2, eval_every=3, save_every=1)
     run = dataclasses.replace(RUN, data=data, model=model, train=short)
     train.run(run, tmp_path / "straight")
@@ -181,12 +181,12 @@ def test_a_torn_last_line_is_forgotten(whole, tmp_path):
     folder = tmp_path / "net/seed0"
     folder.mkdir(parents=True)
     (folder / "metrics.jsonl").write_text('{"event": "train", "step": 1}\n{"event": "tra')
-    assert metrics_log.events(folder) == [{"event": "train", "step": 1}]
+    assert metrics_log.read_events(folder) == [{"event": "train", "step": 1}]
 
 
 def test_the_best_and_the_last_checkpoints_are_kept(whole):
     workdir, _ = whole
-    errors = {e["step"]: e["error"] for e in metrics_log.events(workdir / "net/seed0") if e["event"] == "eval"}
+    errors = {e["step"]: e["error"] for e in metrics_log.read_events(workdir / "net/seed0") if e["event"] == "eval"}
     with checkpoint.manager(workdir / "net/seed0") as checkpoints:
         assert checkpoints.latest_step() == 12
         assert errors[checkpoints.best_step()] == min(errors.values())
@@ -197,7 +197,7 @@ def test_a_folder_of_another_configuration_is_refused_and_kept(whole):
     workdir, _ = whole
     before = (workdir / "net/seed0/config.json").read_bytes()
     other = dataclasses.replace(RUN, optim=dataclasses.replace(RUN.optim, learning_rate=0.01))
-    with pytest.raises(UserError, match=r"another configuration \(optim.learning_rate: 0.05 -> 0.01\)"):
+    with pytest.raises(UserError, match=r"another configuration \(schedule.base: 0.05 -> 0.01\)"):
         train.run(other, workdir)
     assert (workdir / "net/seed0/config.json").read_bytes() == before
 
@@ -216,7 +216,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(tmp_pat
     exploding = dataclasses.replace(RUN, optim=optim, train=schedule)
     with pytest.raises(UserError, match=r"net: the loss is not finite at step \d+; step 4 is saved in"):
         train.run(exploding, tmp_path)
-    last = metrics_log.events(tmp_path / "net/seed0")[-1]
+    last = metrics_log.read_events(tmp_path / "net/seed0")[-1]
     assert last["event"] == "nan" and 4 < last["step"] < 8
     assert "NaN" not in (tmp_path / "net/seed0/metrics.jsonl").read_text()  # it is no JSON
     good = final(tmp_path, exploding)
@@ -230,15 +230,15 @@ def test_a_run_that_would_skip_all_that_follows_ends(tmp_path):
     skipping = dataclasses.replace(RUN.train, steps=40, on_nan="skip")
     with pytest.raises(UserError, match=r"net: the loss or gradient is not finite at step \d+"):
         train.run(dataclasses.replace(RUN, optim=optim, train=skipping), tmp_path)
-    events = metrics_log.events(tmp_path / "net/seed0")
+    events = metrics_log.read_events(tmp_path / "net/seed0")
     assert 10 < sum(e.get("skipped", 0) for e in events) < train.SKIPPED  # the last ones' line is not written
     assert events[-1]["event"] == "nan" and 4 < events[-1]["step"] < 8
 
 
 def test_debugging_names_the_operation(tmp_path):
-    debugging = dataclasses.replace(RUN, train=dataclasses.replace(RUN.train, debug=True))
+    debugging = dataclasses.replace(RUN, train=dataclasses.replace(RUN.train, check_numerics=True))
     train.run(debugging, tmp_path / "fine")
-    wild = dataclasses.replace(debugging, optim=Optim(learning_rate=1e30))
+    wild = dataclasses.replace(debugging, schedule=choose("constant", base=1e30))
     with pytest.raises(UserError, match=r"step 1: nan generated by primitive: \w+, at .*cnn_jax/[\w/]+.py:\d+"):
         train.run(wild, tmp_path / "wild")
 
@@ -259,7 +259,7 @@ def test_a_run_starts_from_another_one_s_layers(whole, tmp_path, monkeypatch):
     """Its first state has their parameters in the layers named, and its own in the others."""
     shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
     theirs, own = final(tmp_path).params, train.build(RUN).state.params
-    started, real = [], checkpoint.start_from
+    started, real = [], checkpoint.take_parameters
     monkeypatch.setattr(
         checkpoint, "start_from", lambda *a: started.append(jax.device_get((s := real(*a)).params)) or s
     )

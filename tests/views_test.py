@@ -177,8 +177,8 @@ def test_measures_by_hand():
     score /= score.sum(1, keepdims=True)
     rows = zip(np.log(score), (0, 1, 2, 6), strict=True)
     found = protocols.measures({i: (row, label) for i, (row, label) in enumerate(rows)})
-    assert found["error_top1"] == 0.5 and found["wrong"] == "0011" and found["images"] == 4
-    assert found["error_top5"] == 0.25  # the last image's class is the least likely of seven
+    assert found["top1_error"] == 0.5 and found["wrong"] == "0011" and found["images"] == 4
+    assert found["top5_error"] == 0.25  # the last image's class is the least likely of seven
     assert found["error_by_class"] == [0, 0, 1, None, None, None, 1]
     assert found["confusion"][2][3] == 1 and found["confusion"][6][0] == 1 and np.sum(found["confusion"]) == 4
     np.testing.assert_allclose(found["loss"], -np.log(score[range(4), (0, 1, 2, 6)]).mean())
@@ -193,7 +193,7 @@ def test_logits_are_averaged_before_their_softmax():
 def test_a_model_that_knows_nothing_has_the_errors_of_chance(average):
     """Of equal scores the first classes are the answers, to top-1 and top-5 alike."""
     found = protocols.measures({i: (protocols.mean_score([np.zeros(20)] * 2, average), i % 20) for i in range(40)})
-    assert found["error_top1"] == 0.95 and found["error_top5"] == 0.75
+    assert found["top1_error"] == 0.95 and found["top5_error"] == 0.75
 
 
 @pytest.mark.parametrize("deviation", [1, 30, 100, 1000])
@@ -209,7 +209,7 @@ def test_ranks_and_loss_of_a_model_that_is_sure_of_its_answers(deviation):
     batch = {"image": logits[:, None, None], "size": size, "label": labels, "index": np.arange(2000), "valid": valid}
     found = protocols.measures(protocols.scores(scorer, "single", 1, [batch]))
     right = top_k_accuracy_score(labels, logits, k=5, labels=range(20))
-    assert found["error_top5"] == pytest.approx(1 - right, abs=1e-9)
+    assert found["top5_error"] == pytest.approx(1 - right, abs=1e-9)
     exact = logits.astype(np.float64)
     own = exact[np.arange(2000), labels] - np.logaddexp.reduce(exact, axis=1)
     assert found["loss"] == pytest.approx(-own.mean(), rel=1e-5)

@@ -11,24 +11,24 @@ from cnn_jax.training import run_lock, watchdog
 
 
 def test_a_signal_is_told_after_the_step(capsys):
-    with watchdog.over(0) as watched:
+    with watchdog.watch(0) as watched:
         watched.enter("step")
-        assert watched.told() == ""
+        assert watched.stop_requested() == ""
         os.kill(os.getpid(), signal.SIGTERM)
-        assert watched.told() == "SIGTERM"
+        assert watched.stop_requested() == "SIGTERM"
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 @pytest.mark.parametrize("phase", ["data", "evaluate"])
 def test_what_changes_no_state_is_left_at_once(phase):
-    with watchdog.over(0) as watched, pytest.raises(watchdog.StopError, match="SIGINT"):
+    with watchdog.watch(0) as watched, pytest.raises(watchdog.StopError, match="SIGINT"):
         watched.enter(phase)
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(5)
 
 
 def test_a_signal_in_a_step_is_heard_when_the_next_phase_begins():
-    with watchdog.over(0) as watched:
+    with watchdog.watch(0) as watched:
         watched.enter("compile")
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(watchdog.StopError):
@@ -36,7 +36,7 @@ def test_a_signal_in_a_step_is_heard_when_the_next_phase_begins():
 
 
 def test_the_watchdog_names_the_phase(capfd):
-    with watchdog.over(0.2 / 60) as watched:
+    with watchdog.watch(0.2 / 60) as watched:
         watched.enter("save")
         time.sleep(0.6)
         watched.enter("step")
@@ -48,7 +48,7 @@ def test_the_watchdog_names_the_phase(capfd):
 
 def test_a_folder_has_one_holder(tmp_path):
     second = pytest.raises(UserError, match=f"in use by process {os.getpid()} on")
-    with run_lock.held(tmp_path), second, run_lock.held(tmp_path):
+    with run_lock.hold(tmp_path), second, run_lock.hold(tmp_path):
         pass
-    with run_lock.held(tmp_path):  # what its last holder left is taken over
+    with run_lock.hold(tmp_path):  # what its last holder left is taken over
         pass

@@ -1,6 +1,5 @@
 """What a run will cost, told before it starts: parameters, multiply-adds, steps, and a guess at its time here."""
 
-import dataclasses
 import functools
 import time
 
@@ -8,26 +7,26 @@ import jax
 import numpy as np
 
 from cnn_jax import data, models
-from cnn_jax.config import Data, Experiment, Model
+from cnn_jax.config import Data, Experiment, choose, protocol_name
 from cnn_jax.cost import summary
 from cnn_jax.data import streaming
 from cnn_jax.evaluation import protocols
-from cnn_jax.training import train
+from cnn_jax.training.components import make_model
+from cnn_jax.training.program import build_program
 
 
-def lines(experiment: Experiment) -> list[str]:
+def describe(experiment: Experiment) -> list[str]:
     """Lines to print: parameters, multiply-adds an image, steps, estimated time; no data set that is known."""
     steps, batch = experiment.train.steps, experiment.data.batch_size
     shape, classes = data.shape(experiment.data)
-    options = dataclasses.asdict(experiment.model)
-    model = models.create(options.pop("name"), classes, **options)
+    model = make_model(experiment, classes)
     adds = summary.multiply_adds(model, shape)
     seconds = steps * batch * 3 * adds / training_rate()  # forward, and backward to inputs and to weights
     tests = []
-    if experiment.tests:
+    if experiment.protocols:
         passes = forward_passes(experiment)
         tests = [
-            f"then tested by: {' '.join(experiment.tests)}: the work of {passes:,.0f} forward passes of a crop for each"
+            f"then tested by: {' '.join(map(protocol_name, experiment.protocols))}: the work of {passes:,.0f} forward passes of a crop for each"
             f" image, {spell(1000 * passes * adds / training_rate())} for 1,000 images"
         ]
     return [
@@ -42,9 +41,9 @@ def lines(experiment: Experiment) -> list[str]:
 
 def forward_passes(experiment: Experiment) -> float:
     """What all tests of a run cost for an image of 4:3, in forward passes of one crop; what tests share counts once."""
-    crop = experiment.data.crop
+    crop = experiment.data.image_size
     parsed = (protocols.parse(text if "@" in text else f"{text}@{streaming.test_side(experiment.data)}", crop)
-              for text in experiment.tests)  # fmt: skip
+              for text in map(protocol_name, experiment.protocols))  # fmt: skip
     scored = {(kind, side) for kinds, sides in parsed for kind in kinds for side in sides}
     mirrors = 2 if experiment.data.flip else 1
     return sum(_passes(kind, (side, side * 4 // 3), crop, mirrors) for kind, side in scored)
@@ -62,12 +61,12 @@ def training_rate() -> float:
     """Multiply-adds a second of this machine in training: ResNet-20's on 32x32 images, a median of five steps."""
     batch, shape = 64 * jax.device_count(), (32, 32, 3)
     pixels = data.Split(np.zeros((batch, *shape), np.uint8), np.zeros(batch, np.int32))
-    run = Experiment(data=Data(batch_size=batch, eval_batch_size=batch), model=Model(name="resnet20"))
-    parts = train.build(run, data.Source(pixels, pixels, 10))
-    items, state, times = parts.items(0), parts.state, []
+    run = Experiment(data=Data(batch_size=batch, eval_batch_size=batch), model=choose("resnet20"))
+    program = build_program(run, data.Source(pixels, pixels, 10))
+    batches, state, times = program.batches(0), program.state, []
     for _ in range(6):
         start = time.perf_counter()
-        state = jax.block_until_ready(parts.train_step(state, parts.arrays, next(items)))
+        state = jax.block_until_ready(program.step(state, next(batches)))
         times.append(time.perf_counter() - start)
     adds = summary.multiply_adds(models.create("resnet20", 10), shape)
     return batch * 3 * adds / float(np.median(times[1:]))  # the first one compiles

@@ -4,7 +4,7 @@ The bounds are those of a roofline (Williams, Waterman, Patterson 2009): a step 
 at the chip's peak, its traffic with memory, and its messages to other chips. Nothing is allocated: shapes are compiled.
 """
 
-import dataclasses
+import functools
 import importlib.util
 import os
 import re
@@ -20,7 +20,9 @@ from cnn_jax import data, mesh, models
 from cnn_jax.config import Experiment
 from cnn_jax.cost import chips, hlo, summary
 from cnn_jax.errors import UserError
-from cnn_jax.training import train, train_step
+from cnn_jax.training.components import make_components, make_model
+from cnn_jax.training.program import compile_step, make_step, split_seed_keys
+from cnn_jax.training.state import init_state
 
 # On a TPU, whose products are of bfloat16, a float32 product of each precision takes so many of them
 # (jax.lax.Precision: DEFAULT, HIGH, HIGHEST).
@@ -48,7 +50,7 @@ CAUTION = (
 )
 
 
-def of_run(experiment: Experiment, topology: str | None = None) -> dict[str, Any]:
+def plan_run(experiment: Experiment, topology: str | None = None) -> dict[str, Any]:
     """What the run's step needs and takes at least, on the slice ('v5e:4x4') or else on this machine's devices.
 
     Bytes, FLOPs of a step and seconds; `bound` names which of arithmetic, memory and interconnect holds; keys are None
@@ -57,12 +59,12 @@ def of_run(experiment: Experiment, topology: str | None = None) -> dict[str, Any
     """
     devices = jax.devices() if topology is None else _slice(topology)
     with mesh.compiling_for(devices[0].platform), jax.default_matmul_precision(experiment.train.precision):
-        lowered, adds = _lowered(experiment, devices)
+        lowered, adds = lower_step(experiment, devices)
         chip = _chip(experiment, topology)
         told = {
             "run": experiment.name,
             "model": experiment.model.name,
-            "dtype": experiment.model.dtype or "float32",
+            "dtype": experiment.model.args.get("dtype", "float32"),
             "batch": experiment.data.batch_size,
             "form": experiment.train.parallel,
             "devices": topology or f"{len(devices)} x {devices[0].device_kind}",
@@ -121,31 +123,43 @@ def _bounds(told: dict, compiled: Any, chip: chips.Chip, platform: str, precisio
     }
 
 
-def _lowered(experiment: Experiment, devices: list[jax.Device]) -> tuple[Any, int]:
-    """(the run's training step for the devices, before it is compiled; multiply-adds of an image)."""
-    if experiment.train.parallel == "pmap" and len({device.process_index for device in devices}) > 1:
-        raise UserError("--parallel=pmap: JAX maps over the chips of one host: plan it for v5e:2x2, or --parallel=jit")
+def lower_step(experiment: Experiment, devices: list[jax.Device]) -> tuple[Any, int]:
+    """Lowers the run's own training step for the devices; needs no data set and allocates nothing.
+
+    Args:
+      experiment: The run.
+      devices: They need not be here.
+
+    Returns:
+      The lowered step, which `compile` turns into the program that the run executes; and the
+      multiply-adds of one image's forward pass.
+    """
+    hosts = {device.process_index for device in devices}
+    if experiment.train.parallel == "pmap" and len(hosts) > 1:
+        raise UserError(
+            "train.parallel=pmap: JAX maps over the chips of one host: plan it for v5e:2x2, or take train.parallel=jit"
+        )
     source, streamed = _source(experiment)
-    source, model, tx, axis = train.ingredients(experiment, source, len(devices))
+    parts = make_components(experiment, source, len(devices))
     over = mesh.batch_mesh(devices)
-    feed = data.batches(experiment.data, source, experiment.seed)
+    feed = data.batches(experiment.data, parts.dataset, experiment.seed)
     arrays, item = feed.arrays, next(feed.items(0))
     shape = source.train.images.shape[1:]
     if streamed:
         rows = experiment.data.batch_size
-        item |= {"image": np.broadcast_to(np.uint8(0), (rows, *shape)), "label": np.zeros(rows, np.int32)}
+        pixels = np.broadcast_to(np.uint8(0), (rows, *shape))
+        item |= {"image": pixels, "label": np.zeros(rows, np.int32), "bad": np.zeros(rows, bool)}
         feed = feed._replace(fetch=lambda arrays, item: item)
         arrays = {name: arrays[name] for name in arrays.keys() - {"image", "label"}}
-    init_key, step_key = jax.random.split(jax.random.key(experiment.seed))
+    (init_key,), step_keys = split_seed_keys([experiment.seed])
     image = jax.ShapeDtypeStruct((1, *shape), "float32")
-    state = jax.eval_shape(lambda key: train_step.init_state(model, tx, key, image), init_key)
-    softened = experiment.train.label_smoothing, experiment.data.mixup
-    one = train_step.train_step(model, tx, feed, step_key, axis, *softened)
-    compiled = train_step.compile_train(one, experiment.train.parallel, over)
-    if experiment.train.parallel == "pmap":
-        compiled = jax.jit(compiled)  # it is a function around what is compiled
-    options = dataclasses.asdict(experiment.model)
-    plain = models.create(options.pop("name"), source.num_classes, **options)
+    init = functools.partial(init_state, parts.model, parts.optimizer, images=image)
+    state = jax.eval_shape(init, init_key)
+    step = make_step(experiment, parts, feed, step_keys, over).step
+    compiled = compile_step(experiment, step, over, image.size)
+    if not hasattr(compiled, "lower"):
+        compiled = jax.jit(compiled)  # pmap's is a function around what is compiled.
+    plain = make_model(experiment, source.num_classes)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, arrays, item))
     return compiled.lower(*shapes), summary.multiply_adds(plain, shape)
 
@@ -157,11 +171,13 @@ def _source(experiment: Experiment) -> tuple[data.Source, bool]:
     """
     name = experiment.data.name
     (height, width, channels), classes = data.shape(experiment.data)
-    streamed = name not in data.IMAGES or bool(experiment.data.crop)
+    streamed = name not in data.IMAGES or bool(experiment.data.image_size)
     counts = (1, 1) if streamed else data.IMAGES[name]
-    trained, tested = counts[0] - (0 if streamed else experiment.data.holdout), counts[1]
+    trained, tested = counts[0] - (0 if streamed else experiment.data.validation_images), counts[1]
     if trained < 1:
-        raise UserError(f"data.holdout={experiment.data.holdout}: {name} has {counts[0]} training images")
+        raise UserError(
+            f"data.validation_images={experiment.data.validation_images}: {name} has {counts[0]} training images"
+        )
     nothing = lambda count: data.Split(
         np.broadcast_to(np.uint8(0), (count, height, width, channels)), np.broadcast_to(np.int32(0), (count,))
     )
@@ -201,7 +217,7 @@ def _chip(experiment: Experiment, topology: str | None) -> chips.Chip:
     kind = jax.devices()[0].device_kind
     if kind in chips.KINDS:
         return chips.TPUS[chips.KINDS[kind]]
-    return measured(models.DTYPES[experiment.model.dtype or "float32"])
+    return measured(models.DTYPES[experiment.model.args.get("dtype", "float32")])
 
 
 def measured(dtype: Any) -> chips.Chip:
@@ -243,7 +259,7 @@ def _memory(device: jax.Device) -> float:
     return stats.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def lines(told: dict[str, Any]) -> list[str]:
+def describe(told: dict[str, Any]) -> list[str]:
     """What `of_run` tells, as lines to print."""
     chip = f"{told['chip_name']} ({told['chip_memory'] / 1e9:.4g} GB)"
     counted = _si(told["counted_flops"], "FLOP")

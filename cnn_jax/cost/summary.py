@@ -91,7 +91,7 @@ class Totals(NamedTuple):
     activation_bytes: int
 
 
-def of_net(name: str, image_size: int | None = None, **options: Any) -> tuple[Totals, list[Layer]]:
+def summarize_model(name: str, image_size: int | None = None, **options: Any) -> tuple[Totals, list[Layer]]:
     """The named net with the paper's classes on the paper's images, or on square ones of another size.
 
     options: of models.create.
@@ -124,7 +124,7 @@ def chain(stack: Stack) -> Callable[..., jax.Array]:
     return _Chain(stack).apply
 
 
-def of_stack(stack: Stack) -> dict[str, int | list[int]]:
+def count_convolutions(stack: Stack) -> dict[str, int | list[int]]:
     """What a stack costs an image: weights, multiply_adds; and its receptive_field, [height, width] in pixels."""
     net = _Chain(stack)
     image = (stack.side, stack.side, stack.inputs)

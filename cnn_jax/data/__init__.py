@@ -42,27 +42,27 @@ def shape(data: Data) -> tuple[tuple[int, int, int], int]:
     if data.name in SHAPES:
         (height, width, channels), classes = SHAPES[data.name]
     else:
-        (height, width, channels), classes = (data.crop, data.crop, 3), splits(data).num_classes
-    return (data.crop or height, data.crop or width, channels), classes
+        (height, width, channels), classes = (data.image_size, data.image_size, 3), splits(data).num_classes
+    return (data.image_size or height, data.image_size or width, channels), classes
 
 
 def splits(data: Data) -> Source:
-    """The data set as the run sees it: with data.holdout, so many training images stand for the test set.
+    """The data set as the run sees it: with data.validation_images, so many training images stand for the test set.
 
     In memory they are the last ones; of full-size images, whose last ones are the last classes, every so manieth.
     """
-    if data.crop or data.shorter_side or data.name.startswith(FOLDER):
+    if data.image_size or data.train_resize or data.name.startswith(FOLDER):
         source = _full_size(data)
         split, counted = image_sets.hold_out, len(source.train)
     else:
         if data.name not in SOURCES and data.name in SHAPES:
-            raise UserError(f"data set {data.name} is of full-size images: set data.shorter_side and data.crop")
+            raise UserError(f"data set {data.name} is of full-size images: set data.train_resize and data.image_size")
         source = load(data.name, data.dir)
         split, counted = _last, len(source.train.labels)
-    if not 0 <= data.holdout < counted:
-        raise UserError(f"data.holdout={data.holdout}: {data.name} has {counted} training images")
-    return source._replace(**dict(zip(("train", "test"), split(source.train, data.holdout), strict=True))
-                           if data.holdout else {})  # fmt: skip
+    if not 0 <= data.validation_images < counted:
+        raise UserError(f"data.validation_images={data.validation_images}: {data.name} has {counted} training images")
+    return source._replace(**dict(zip(("train", "test"), split(source.train, data.validation_images), strict=True))
+                           if data.validation_images else {})  # fmt: skip
 
 
 def _last(train: Split, count: int) -> tuple[Split, Split]:
@@ -102,7 +102,7 @@ def batches(data: Data, source: Source, seed: int | None = None, shard: tuple[in
         items = lambda start: itertools.islice(_once(count, data.eval_batch_size), start, None)  # noqa: E731
     else:
         epoch_order = functools.partial(order, seed, count=count)
-        if data.balanced:
+        if data.balance_classes:
             epoch_order = functools.partial(balanced, seed, labels=split.labels)
             count = len(epoch_order(epoch=0))
         items = functools.partial(_shuffled, epoch_order, count, data.batch_size)
@@ -117,7 +117,7 @@ def _streamed(data: Data, source: Source, seed: int | None, shard: tuple[int, in
     if not len(part):
         raise UserError(
             f"data set {data.name} has no test images: no class has the {image_sets.EVERY} of which one is taken; give"
-            " them in val/ beside train/, or take training images with --set data.holdout=N"
+            " them in val/ beside train/, or take training images with --set data.validation_images=N"
         )
     fed = streaming.Batches(data, part, seed, shard)
     middles = streaming.middles(data, source.train)
@@ -129,11 +129,11 @@ def _streamed(data: Data, source: Source, seed: int | None, shard: tuple[int, in
 
 def _check(data: Data, shape: tuple[int, ...]) -> None:
     """Raises UserError for colour augmentation that images of this shape cannot have."""
-    if data.jitter and len(data.jitter) != 4:
-        raise UserError(f"data.jitter={list(data.jitter)}: wants brightness, contrast, saturation and hue")
-    if shape[-1] != 3 and (data.colour == "pca" or any(data.jitter[2:])):
+    if data.color_jitter and len(data.color_jitter) != 4:
+        raise UserError(f"data.color_jitter={list(data.color_jitter)}: wants brightness, contrast, saturation and hue")
+    if shape[-1] != 3 and (data.color_pca or any(data.color_jitter[2:])):
         raise UserError(
-            f"data set {data.name} is grey: data.colour=pca, and saturation and hue in data.jitter, want colours"
+            f"data set {data.name} is grey: data.color_pca=true, and saturation and hue in data.color_jitter, want colours"
         )
 
 
@@ -182,13 +182,13 @@ def _prepare(
     keys = dict(zip(names, jax.random.split(key, len(names)), strict=True))
     # A key of its own for each, so that one more leaves what the others draw as it was.
     changed = lambda name, function, x, *options: function(augment.row_keys(keys[name], rows), x, *options)
-    if any(data.jitter):
-        images = 255 * changed("jitter", augment.colour_jitter, images / 255, *data.jitter)
+    if any(data.color_jitter):
+        images = 255 * changed("jitter", augment.colour_jitter, images / 255, *data.color_jitter)
     images = (images - arrays["mean"]) / 255
-    if data.colour == "pca":
+    if data.color_pca:
         images = changed("pca", augment.pca_colour, images, *arrays["pca"])
-    if data.pad:
-        images = changed("pad", augment.pad_and_crop, images, data.pad)
+    if data.pad_and_crop:
+        images = changed("pad", augment.pad_and_crop, images, data.pad_and_crop)
     if data.shift:
         images = changed("shift", augment.shift, images, data.shift)
     if data.rotate:
@@ -197,14 +197,14 @@ def _prepare(
         images = changed("flip", augment.flip, images)
     if data.vertical_flip:
         images = changed("vertical_flip", augment.vertical_flip, images)
-    if data.noise:
-        images = changed("noise", augment.noise, images, data.noise)
+    if data.gaussian_noise:
+        images = changed("noise", augment.noise, images, data.gaussian_noise)
     return images
 
 
 def _colours(data: Data, images: np.ndarray) -> dict[str, Any]:
     """What is measured of training images [N, H, W, C] uint8: the mean, and the principal components of colours."""
-    return {"mean": _mean(data.mean, images)} | ({"pca": augment.pca(images)} if data.colour == "pca" else {})
+    return {"mean": _mean(data.subtract_mean, images)} | ({"pca": augment.pca(images)} if data.color_pca else {})
 
 
 def _mean(kind: str, images: np.ndarray) -> np.ndarray:

@@ -100,6 +100,11 @@ def _decoded(builder: Any, split: str) -> Split:
     return Split(images, labels)
 
 
+def option_types(name: str) -> dict[str, Any]:
+    """Returns {option: type} of a data set."""
+    return {"path": str} if name == "folder" else {}
+
+
 SOURCES: dict[str, Callable[[str], Source]] = {
     "digits": digits,
     "mnist": functools.partial(from_tfds, "mnist"),

@@ -21,9 +21,10 @@ import numpy as np
 import tqdm
 
 from cnn_jax import data
-from cnn_jax.config import Data, Experiment, check, override
-from cnn_jax.data import decode, image_sets, streaming
+from cnn_jax.config import Data, Experiment, dataset
+from cnn_jax.data import datasets, decode, image_sets, streaming
 from cnn_jax.errors import UserError
+from cnn_jax.overrides import Kind, check_fields, override
 
 COLUMNS = 8  # of the sheet
 
@@ -41,14 +42,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="data.FIELD=VALUE", dest="changes")
     given = parser.parse_args(arguments)
     in_files = given.data not in data.SOURCES
-    fields = {"shorter_side": given.shorter_side or "256" * in_files, "crop": given.crop or "224" * in_files}
+    fields = {
+        "train_resize": given.shorter_side or "256" * in_files,
+        "image_size": given.crop or "224" * in_files,
+    }
     changes = [f"data.{name}={value}" for name, value in fields.items() if value]
     try:
         if wrong := [change for change in given.changes if not change.startswith("data.")]:
             raise UserError(f"--set {wrong[0]}: takes fields of data, for example data.flip=false")
-        start = Experiment(data=Data(name=given.data, dir=given.data_dir, pad=0 if in_files else Data.pad))
-        run = override(start, changes + given.changes)
-        check(run)
+        pad = 0 if in_files else Data.pad_and_crop
+        chosen = Data(dataset=dataset(given.data), dir=given.data_dir, pad_and_crop=pad)
+        kinds = {"data.dataset": Kind(None, datasets.option_types)}
+        run = override(Experiment(data=chosen), changes + given.changes, kinds)
+        check_fields(run)
         inspect(run.data, given.out, given.images, given.seed)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -162,7 +168,7 @@ def _report(settings: Data, rows: dict[str, list], names: tuple[str, ...]) -> It
     if not test:
         yield (
             f"no test images: no class has {image_sets.EVERY}, of which one is taken; give them in val/ beside train/,"
-            " or take training images with data.holdout"
+            " or take training images with data.validation_images"
         )
     for name, part in good.items():
         if not part:

@@ -37,20 +37,22 @@ DEATHS = 3
 
 def check(data: Data) -> None:
     """Raises UserError for fields of full-size images that do not go together."""
-    sides, crop = data.shorter_side, data.crop
+    sides, crop = data.train_resize, data.image_size
     if not crop:
-        raise UserError(f"data set {data.name}: data.crop, the side of the square that is cut out, is to be given")
+        raise UserError(
+            f"data set {data.name}: data.image_size, the side of the square that is cut out, is to be given"
+        )
     if not 1 <= len(sides) <= 2 or sides[0] > sides[-1]:
-        raise UserError(f"data.shorter_side={list(sides)}: wants one side S, or the least and the largest")
+        raise UserError(f"data.train_resize={list(sides)}: wants one side S, or the least and the largest")
     if sides[0] < crop:
-        raise UserError(f"data.crop={crop} is larger than data.shorter_side={sides[0]}, out of which it is cut")
+        raise UserError(f"data.image_size={crop} is larger than data.train_resize={sides[0]}, out of which it is cut")
     if (q := test_side(data)) < crop:
-        raise UserError(f"data.test_side={q} is smaller than data.crop={crop}, which is cut out of it")
+        raise UserError(f"data.eval_resize={q} is smaller than data.image_size={crop}, which is cut out of it")
 
 
 def test_side(data: Data) -> int:
     """Q: the shorter side of test images."""
-    return data.test_side or (data.shorter_side[0] + data.shorter_side[-1]) // 2
+    return data.eval_resize or (data.train_resize[0] + data.train_resize[-1]) // 2
 
 
 class Batches:
@@ -66,7 +68,7 @@ class Batches:
     def __init__(self, data: Data, listing: Listing, seed: int | None, shard: tuple[int, int] = (0, 1)) -> None:
         self.data, self.listing, self.seed, self.shard = data, listing, seed, shard
         self.batch = data.eval_batch_size if seed is None else data.batch_size
-        self.labels = listing.labels if data.balanced and seed is not None else None
+        self.labels = listing.labels if data.balance_classes and seed is not None else None
         self.images = len(listing) if self.labels is None else len(balanced(0, 0, self.labels))  # in one epoch
 
     def __getitem__(self, number: int) -> dict[str, np.ndarray]:
@@ -81,18 +83,18 @@ class Batches:
         data, n = self.data, self.images
         if self.seed is None:
             q, valid = test_side(data), p < n
-            index, box = min(p, n - 1), lambda size: crops.centre(size, q, data.crop)
+            index, box = min(p, n - 1), lambda size: crops.centre(size, q, data.image_size)
         else:
             (epoch, place), valid = divmod(p, n), True
             index = int(_order(self, epoch)[place])
             # 1 + place: NumPy seeds alike with (seed, epoch), which orders the epoch, and (seed, epoch, 0).
             rng = np.random.default_rng((self.seed, epoch, 1 + place))
-            if data.cut == "area":
+            if data.train_crop == "inception":
                 box = functools.partial(crops.area_and_aspect, rng)
             else:
-                sides = data.shorter_side
-                box = lambda size: crops.scale_jitter(rng, size, sides[0], sides[-1], data.crop)
-        image, label, index, bad = standing_in(data, self.listing, index, lambda x: cut(x, box, data.crop))
+                sides = data.train_resize
+                box = lambda size: crops.scale_jitter(rng, size, sides[0], sides[-1], data.image_size)
+        image, label, index, bad = standing_in(data, self.listing, index, lambda x: cut(x, box, data.image_size))
         valid &= not (bad and self.seed is None)  # in a test no image counts for another
         return image, np.int32(label), np.int32(index), valid, bad
 
@@ -286,8 +288,8 @@ def ahead(items: Iterable[Any], sharding: Any, size: int = 2) -> Iterator[Any]:
 @functools.lru_cache(maxsize=2)
 def _middles(data: Data, listing: Listing) -> np.ndarray:
     chosen = np.arange(min(MEASURED, len(listing))) * len(listing) // min(MEASURED, len(listing))
-    box = lambda size: crops.centre(size, test_side(data), data.crop)
-    one = lambda i: standing_in(data, listing, int(i), lambda x: cut(x, box, data.crop))[0]
+    box = lambda size: crops.centre(size, test_side(data), data.image_size)
+    one = lambda i: standing_in(data, listing, int(i), lambda x: cut(x, box, data.image_size))[0]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return np.stack(list(pool.map(one, chosen)))
 
@@ -302,7 +304,7 @@ def middles(data: Data, listing: Listing) -> np.ndarray:
 
 def _geometry(data: Data) -> Data:
     """Of the fields, those that tell how an image is cut in a test."""
-    kept = ("name", "shorter_side", "crop", "test_side", "on_bad_image")
+    kept = ("dataset", "train_resize", "image_size", "eval_resize", "on_bad_image")
     return Data(**{name: getattr(data, name) for name in kept})
 
 

@@ -1,4 +1,7 @@
-"""Tests a finished run, or public weights, by the protocols of `views.py`; a run's tests are JSON beside it."""
+"""Evaluates a finished run, or public weights, by the protocols of `protocols.py`.
+
+A run's results lie beside it, in evaluations/<protocol>.json.
+"""
 
 import dataclasses
 import functools
@@ -11,85 +14,106 @@ import jax
 import jax.numpy as jnp
 
 from cnn_jax import data, distributed, mesh, models, pretrained
-from cnn_jax.config import Data, Experiment, from_json
+from cnn_jax.config import Choice, Data, Experiment, protocol_name
+from cnn_jax.config_file import read_config
 from cnn_jax.data import image_sets, streaming
 from cnn_jax.errors import UserError
 from cnn_jax.evaluation import protocols
 from cnn_jax.files import write_whole
 from cnn_jax.training import checkpoint
+from cnn_jax.training.components import make_model
 
-PIXELS = 2**22  # of the images of a batch, about
+PIXELS_PER_BATCH = 2**22  # Of the images of a batch, about.
+FOLDER = "evaluations"
 
 
-def of_run(folder: Path, asked: Iterable[str], average: str = "softmax") -> dict[str, dict[str, Any]]:
-    """Tests the run in <workdir>/<run>/seed<k>; returns {protocol: what was found}, as tests/<protocol>.json has it.
+def evaluate_run(folder: Path, asked: Iterable[Choice], average: str = "softmax") -> dict[str, dict[str, Any]]:
+    """Evaluates the run in <workdir>/<run>/seed<k>.
 
-    A protocol without sides is of the run's own test side. What was found of the same checkpoint is not done again.
-    Raises UserError for a run without checkpoints, a wrong protocol, or data that is not prepared.
+    What was measured of the same checkpoint is not measured again.
+
+    Args:
+      folder: The run's folder.
+      asked: Protocols; one without scales takes the run's own evaluation size.
+      average: softmax or logits: what is averaged over views and scales.
+
+    Returns:
+      {protocol: its measures}, as evaluations/<protocol>.json holds them.
+
+    Raises:
+      NotFiniteError: If the model's scores are not finite.
+      UserError: If the run has no checkpoint, a protocol is wrong, or the data are not prepared.
     """
-    try:
-        experiment = from_json((folder / "config.json").read_text())
-    except OSError:
-        raise UserError(f"{folder} holds no config.json, so it is no run's folder") from None
-    config, step = experiment.data, checkpoint.newest(folder)
-    asked = dict.fromkeys(asked)
-    found = {text: there for text in asked if (there := _there(folder, text, step, average))}
-    if left := [text for text in asked if text not in found]:
-        params, stats, step = checkpoint.trained(folder)
+    if not (folder / "config.json").exists():
+        raise UserError(f"{folder} holds no config.json, so it is no run's folder")
+    experiment = read_config(folder / "config.json")
+    config, step = experiment.data, checkpoint.latest_step(folder)
+    names = dict.fromkeys(protocol_name(choice) for choice in asked)
+    known = {name: there for name in names if (there := _there(folder, name, step, average))}
+    if left := [name for name in names if name not in known]:
+        params, stats, step = checkpoint.load_parameters(folder)
         source = data.splits(config)
         feed = data.batches(config, source)
-        options = dataclasses.asdict(experiment.model)
-        model = models.create(options.pop("name"), source.num_classes, **options)
-        crop = config.crop or feed.shape[0]
-        test_side = streaming.test_side(config) if config.crop else crop
+        model = make_model(experiment, source.num_classes)
+        crop = config.image_size or feed.shape[0]
+        eval_size = streaming.test_side(config) if config.image_size else crop
         with jax.default_matmul_precision(experiment.train.precision):
             prepare = functools.partial(_prepared, feed)
             scorer = protocols.scorer(model, params, stats, prepare, crop, _mesh(), average, config.flip)
-            for text, measures in _tested(scorer, config, source.test, left, test_side):
-                found[text] = {"step": step, "mirrored": config.flip, **measures}
-                if distributed.first():
-                    _write(folder, text, found[text])
-    return found
+            for name, measures in _measure(scorer, config, source.test, left, eval_size):
+                known[name] = {"step": step, "mirrored": config.flip, **measures}
+                if distributed.is_primary():
+                    _write(folder, name, known[name])
+    return {name: known[name] for name in names}
 
 
-def of_weights(experiment: Experiment, weights: str, protocol: str, average: str = "softmax") -> dict[str, Any]:
-    """Tests public weights, a file or address, as the net experiment.model on the test images of experiment.data.
+def evaluate_weights(
+    experiment: Experiment, weights: str, protocol: Choice, average: str = "softmax"
+) -> dict[str, Any]:
+    """Evaluates public weights on the test images of experiment.data.
 
-    A protocol without sides is of the publisher's own test side. Raises UserError for weights that cannot be had, or
-    images with other classes than theirs.
+    Args:
+      experiment: Names the model and the data.
+      weights: A file or an address.
+      protocol: One without scales takes the publisher's own evaluation size.
+      average: softmax or logits: what is averaged over views and scales.
+
+    Returns:
+      The protocol's measures.
+
+    Raises:
+      NotFiniteError: If the model's scores are not finite.
+      UserError: If the weights cannot be had, or the images have other classes than theirs.
     """
     loaded = pretrained.load(experiment.model.name, weights)
     recipe = loaded.preprocessing
     model = models.create(experiment.model.name, loaded.num_classes, **loaded.options)
-    sides = {"crop": recipe.crop, "shorter_side": (max(recipe.resize, recipe.crop),)}
-    config = dataclasses.replace(experiment.data, **sides)
+    side = max(recipe.resize, recipe.crop)
+    config = dataclasses.replace(experiment.data, image_size=recipe.crop, train_resize=(side,))
     source = data.splits(config)
     if source.num_classes != loaded.num_classes:
         raise UserError(
-            f"--data={config.name}: has {source.num_classes} classes, the weights {loaded.num_classes}: give the data"
-            " that they are for"
+            f"data set {config.name}: has {source.num_classes} classes, the weights"
+            f" {loaded.num_classes}: give the data that they are for"
         )
+
+    def prepare(images: jax.Array, size: jax.Array) -> jax.Array:
+        return recipe.normalise(images)
+
     with jax.default_matmul_precision(experiment.train.precision):
-        scorer = protocols.scorer(
-            model,
-            loaded.params,
-            loaded.stats,
-            lambda images, size: recipe.normalise(images),
-            recipe.crop,
-            _mesh(),
-            average,
-        )
-        ((_, found),) = _tested(scorer, config, source.test, [protocol], sides["shorter_side"][0])
-    return found
+        scorer = protocols.scorer(model, loaded.params, loaded.stats, prepare, recipe.crop, _mesh(), average)
+        name = protocol_name(protocol)
+        ((_, measures),) = _measure(scorer, config, source.test, [name], side)
+    return measures
 
 
-def line(name: str, found: dict[str, Any]) -> str:
+def describe(name: str, found: dict[str, Any]) -> str:
     """What was found, in one line."""
     errors = []
     for k in ("top1", "top5"):
-        if found[f"error_{k}"] is not None:
-            low, high = found[f"interval_{k}"]
-            errors.append(f"top-{k[3:]} error {found[f'error_{k}']:.2%} [{low:.1%}; {high:.1%}]")
+        if found[f"{k}_error"] is not None:
+            low, high = found[f"{k}_interval"]
+            errors.append(f"top-{k[3:]} error {found[f'{k}_error']:.2%} [{low:.1%}; {high:.1%}]")
     return f"{name} {found['protocol']}: {', '.join(errors)}, loss {found['loss']:.3f} ({found['images']} images)"
 
 
@@ -116,7 +140,7 @@ def _prepared(feed: data.Feed, images: jax.Array, size: jax.Array) -> jax.Array:
     return feed.prepare({"mean": mean}, images)
 
 
-def _tested(
+def _measure(
     scorer: protocols.Scorer, config: Data, test: Any, texts: list[str], own: int
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """(protocol, what it finds) of each; kinds of views and sides that several share are scored once."""
@@ -126,7 +150,7 @@ def _tested(
 
     @functools.cache
     def scores(kind: str, side: int) -> dict[int, tuple]:
-        batch = -(-max(1, min(config.eval_batch_size, PIXELS // side**2)) // devices) * devices
+        batch = -(-max(1, min(config.eval_batch_size, PIXELS_PER_BATCH // side**2)) // devices) * devices
         return protocols.scores(scorer, kind, side, streaming.whole_images(config, images, side, batch))
 
     for text, (kinds, sides) in parsed.items():
@@ -138,7 +162,7 @@ def _tested(
 
 def _there(folder: Path, text: str, step: int, average: str) -> dict[str, Any] | None:
     try:
-        found = json.loads((folder / "tests" / f"{text}.json").read_text())
+        found = json.loads((folder / FOLDER / f"{text}.json").read_text())
     except (OSError, ValueError):
         return None
     return found if (found.get("step"), found.get("average")) == (step, average) else None
@@ -146,7 +170,7 @@ def _there(folder: Path, text: str, step: int, average: str) -> dict[str, Any] |
 
 def _write(folder: Path, text: str, found: dict[str, Any]) -> None:
     try:
-        (folder / "tests").mkdir(exist_ok=True)
-        write_whole(folder / "tests" / f"{text}.json", json.dumps(found) + "\n")
+        (folder / FOLDER).mkdir(exist_ok=True)
+        write_whole(folder / FOLDER / f"{text}.json", json.dumps(found) + "\n")
     except OSError as e:
         raise UserError(f"cannot write to {folder / 'tests'} ({e.strerror}): make room for it") from None

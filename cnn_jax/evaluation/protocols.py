@@ -243,7 +243,7 @@ def measures(found: dict[int, tuple], seed: int = 0) -> dict[str, Any]:
     Classes of equal scores rank in their order, as argmax has them, so that top-1 and top-5 agree. Raises
     NotFiniteError where scores are not finite: no error can then be measured.
 
-    error_top1, error_top5 (None where there are at most 5 classes), loss, images; interval_top1, interval_top5: the 95%
+    top1_error, top5_error (None where there are at most 5 classes), loss, images; top1_interval, top5_interval: the 95%
     percentile interval of a bootstrap over images; confusion: images by [label][answer]; error_by_class (None: no image
     of it); wrong: an image a character in the order of their index, 1 where the answer is wrong.
     """
@@ -264,13 +264,13 @@ def measures(found: dict[int, tuple], seed: int = 0) -> dict[str, Any]:
     wrong = answers != labels
     of_class = confusion.sum(1)
     by_class = [1 - confusion[k, k] / of_class[k] if of_class[k] else None for k in range(classes)]
-    top5 = {"error_top5": None, "interval_top5": None}
+    top5 = {"top5_error": None, "top5_interval": None}
     if classes > 5:
-        top5 = {"error_top5": float((rank >= 5).mean()), "interval_top5": interval(rank >= 5, seed)}
+        top5 = {"top5_error": float((rank >= 5).mean()), "top5_interval": interval(rank >= 5, seed)}
     return {
         "images": len(labels),
-        "error_top1": float(wrong.mean()),
-        "interval_top1": interval(wrong, seed),
+        "top1_error": float(wrong.mean()),
+        "top1_interval": interval(wrong, seed),
         **top5,
         "loss": float(-own.mean()),
         "confusion": confusion.tolist(),

@@ -1,6 +1,7 @@
 """MODELS, every net by its name, and create(name, num_classes, **options) -> Model(init, apply, features)."""
 
 import functools
+import typing
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -37,6 +38,7 @@ class Model(NamedTuple):
     aux_weight: float = 0.0  # of each auxiliary loss against the main one, in training
     # (outputs, images, labels) -> (loss [B], error [B]); None: softmax cross-entropy, and top-1 error
     score: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]] | None = None
+    error_name: str = "top1_error"  # what `score` calls its error, or the top-1 error
 
 
 _cifar, _imagenet = resnet.cifar, resnet.imagenet
@@ -138,7 +140,7 @@ DEVIATIONS: dict[str, tuple[str, ...]] = {
     "alexnet_owt": ("widths of the 2014 variant as torchvision has them, no LRN, conv1 padded by 2", _biases, _dropout),
     "zfnet": (
         "contrast normalisation is AlexNet's LRN with AlexNet's constants",
-        "filters are renormalised only if the optimiser is told to: optim.filter_rms=0.1",
+        "filters are renormalised only if the optimiser is told to: optimizer.max_filter_rms=0.1",
     ),
     "autoencoder": ("its widths are ours",),
     "googlenet": (_he, _lrn),
@@ -260,11 +262,28 @@ def create(
         return kept.get("features", {}).get("stages", {})
 
     dense = functools.partial(dense_maps.maps, net), functools.partial(dense_maps.reaches, net)
-    return Model(init, apply, features, *dense, getattr(net, "aux_weight", 0.0), getattr(net, "score", None))
+    return Model(
+        init,
+        apply,
+        features,
+        *dense,
+        getattr(net, "aux_weight", 0.0),
+        getattr(net, "score", None),
+        getattr(net, "error_name", "top1_error"),
+    )
 
 
 def _float32(logits: Any) -> Any:
     return jax.tree.map(lambda x: x.astype(jnp.float32), logits)
+
+
+def option_types(name: str) -> dict[str, Any]:
+    """Returns {option: type} of the options of a model, dtype among them."""
+    made = MODELS[name]
+    family = getattr(made, "func", made)
+    hints = typing.get_type_hints(resnet.ResNet if family in (_cifar, _imagenet) else family, include_extras=True)
+    types = {option: hints[option] for option in known_options(name)}
+    return {"dtype": typing.Literal["float32", "bfloat16"]} | types
 
 
 def known_options(name: str) -> list[str]:

@@ -29,6 +29,7 @@ class Autoencoder(Net):
 
     channels: tuple[int, ...] = (16, 8)
     noise: float = 0.5
+    error_name = "reconstruction_error"  # of `score`; no annotation, so no option
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:

@@ -153,7 +153,7 @@ class InceptionV3(Net):
     """A stem, eleven modules on grids of 35, 17 and 8 pixels, a global average and a dense layer; images of 299x299.
 
     With both options of the ablation (Table 3) False, this is Inception v2. Its other two
-    steps are optim.rule=rmsprop and train.label_smoothing=0.1.
+    steps are optimizer=rmsprop and train.label_smoothing=0.1.
 
     Attributes:
       factorised_7x7: three 3x3 convolutions as the first layers, for one 7x7 of stride 2.

@@ -97,7 +97,7 @@ class Rbf(nn.Module):
 class Lenet5(Net):
     """C1 to F6 and ten Euclidean RBF units, 60,000 trained numbers on images of 32x32.
 
-    Takes pixels from 0, background, to 1, ink: the feed's with data.mean=none. What goes into C1 is `contrast` of
+    Takes pixels from 0, background, to 1, ink: the feed's with data.subtract_mean=none. What goes into C1 is `contrast` of
     them. Logits are minus the squared distances between F6 and the fixed `bitmaps`.
 
     Attributes:

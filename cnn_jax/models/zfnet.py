@@ -16,7 +16,7 @@ NORMALISED = (1, 2)  # contrast normalisation, after the pooling
 class ZfNet(Net):
     """Five convolutions and three dense layers (Fig. 3), on images of 224x224.
 
-    Filters are renormalised by the optimiser: optim.filter_rms=0.1.
+    Filters are renormalised by the optimiser: optimizer.max_filter_rms=0.1.
     Differs: contrast normalisation is AlexNet's LRN with AlexNet's constants.
 
     Attributes:

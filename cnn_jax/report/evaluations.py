@@ -144,9 +144,9 @@ def _rows(title: str, nets: Sequence[Net]) -> Figure:
     axes = figure.subplots()
     for place, net in enumerate(nets):
         for found in (run.tests[net.test] for run in net.runs if net.test in run.tests):
-            low, high = (100 * end for end in found["interval_top1"])
+            low, high = (100 * end for end in found["top1_interval"])
             axes.plot([low, high], [place, place], color=PALETTE[0], lw=2)
-            axes.plot([100 * found["error_top1"]], [place], color=PALETTE[0], marker="o")
+            axes.plot([100 * found["top1_error"]], [place], color=PALETTE[0], marker="o")
     axes.set_yticks(range(len(nets)), [net.label for net in nets])
     axes.set(xlabel="top-1 error (%), with its 95% interval", ylim=(len(nets) - 0.5, -0.5))
     axes.tick_params(length=0)
@@ -192,6 +192,6 @@ def _draw(axes: Axes, net: Net, colour: str) -> None:
         return
     sides = sorted(points)
     mean = lambda read: [100 * statistics.mean(read(found) for found in points[q]) for q in sides]
-    axes.plot(sides, mean(lambda f: f["error_top1"]), color=colour, marker="o", ms=4, lw=2, label=_trained(net))
-    low, high = mean(lambda f: f["interval_top1"][0]), mean(lambda f: f["interval_top1"][1])
+    axes.plot(sides, mean(lambda f: f["top1_error"]), color=colour, marker="o", ms=4, lw=2, label=_trained(net))
+    low, high = mean(lambda f: f["top1_interval"][0]), mean(lambda f: f["top1_interval"][1])
     axes.fill_between(sides, low, high, color=colour, alpha=0.15, lw=0)

@@ -1,1 +1,1 @@
-"""training."""
+"""Training: from an experiment to a finished run and its files."""

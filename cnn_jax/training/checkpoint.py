@@ -21,7 +21,7 @@ from cnn_jax import distributed
 from cnn_jax.errors import UserError
 from cnn_jax.files import write_whole
 from cnn_jax.training import checksum
-from cnn_jax.training.train_step import State
+from cnn_jax.training.state import State
 
 
 def manager(folder: Path, alone: bool = False) -> ocp.CheckpointManager:
@@ -46,7 +46,7 @@ def manager(folder: Path, alone: bool = False) -> ocp.CheckpointManager:
 
 
 @contextlib.contextmanager
-def opened(folder: Path) -> Iterator[ocp.CheckpointManager]:
+def open_checkpoints(folder: Path) -> Iterator[ocp.CheckpointManager]:
     """The `manager`, closed at the end; raises UserError where something could not be saved."""
     checkpoints = manager(folder)
     try:
@@ -76,7 +76,7 @@ def _told(checkpoints: ocp.CheckpointManager) -> Iterator[None]:
         ) from None
 
 
-def newest(folder: Path) -> int:
+def latest_step(folder: Path) -> int:
     """The step of the newest checkpoint in folder/checkpoints, read or not; 0: there is none."""
     saved = folder / "checkpoints"
     return max(ocp.utils.checkpoint_steps(saved), default=0) if saved.exists() else 0
@@ -93,7 +93,9 @@ def save(checkpoints: ocp.CheckpointManager, state: State, error: float | None) 
         checkpoints.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)), metrics=metrics)
         kept = {str(k) for k in checkpoints.all_steps()}
         # Begun only now, or it would hold up the copying that training waits for.
-        _DIGESTING[checkpoints.directory] = _POOL.submit(_write, _digests(checkpoints), kept, step, checksum.of(state))
+        _DIGESTING[checkpoints.directory] = _POOL.submit(
+            _write, _digests(checkpoints), kept, step, checksum.compute(state)
+        )
 
 
 # Checksums are awaited and written beside the training; a state whose own were never written counts as broken.
@@ -108,12 +110,12 @@ def _digested(checkpoints: ocp.CheckpointManager) -> None:
 
 def _write(path: Path, kept: set[str], step: int, sums: Callable[[], dict[str, int]]) -> None:
     found = {str(step): sums()}  # of several processes all sum up, and the first one writes
-    if distributed.first():
+    if distributed.is_primary():
         there = {k: v for k, v in _read(path).items() if k in kept}
         write_whole(path, json.dumps(there | found) + "\n")
 
 
-def evaluated(checkpoints: ocp.CheckpointManager, step: int) -> bool:
+def was_evaluated(checkpoints: ocp.CheckpointManager, step: int) -> bool:
     """Whether the state saved at this step has seen an evaluation."""
     return math.isfinite(_error(checkpoints.metrics(step)))
 
@@ -132,7 +134,7 @@ def restore(checkpoints: ocp.CheckpointManager, like: State) -> State | None:
             _verify(checkpoints, step, found.state)
         except Exception as e:  # Orbax raises whatever its storage raised
             why = str(e).strip().partition("\n")[0][:200] or type(e).__name__
-        if not distributed.all_can(not why):
+        if not distributed.all_agree(not why):
             broken.append(step)
             why = why or "by another process"
             print(f"checkpoint {step} in {checkpoints.directory} cannot be read ({why})", file=sys.stderr)
@@ -152,7 +154,7 @@ def _verify(checkpoints: ocp.CheckpointManager, step: int, state: Any) -> None:
     there = _read(path).get(str(step))
     if there is None:
         raise ValueError("it was cut off before its digests were written")
-    now = checksum.of(state)()
+    now = checksum.compute(state)()
     if wrong := sorted(name for name in there.keys() | now.keys() if there.get(name) != now.get(name)):
         raise ValueError(f"{wrong[0]} is not what was saved: the file is damaged")
 
@@ -168,7 +170,7 @@ def _read(path: Path) -> dict[str, dict[str, int]]:
         return {}
 
 
-def whole(checkpoints: ocp.CheckpointManager, step: int) -> dict[str, Any]:
+def restore_all(checkpoints: ocp.CheckpointManager, step: int) -> dict[str, Any]:
     """The state saved at this step as a tree of arrays on this process's first device, wherever they lay when saved."""
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     like = checkpoints.item_metadata(step).state
@@ -176,17 +178,17 @@ def whole(checkpoints: ocp.CheckpointManager, step: int) -> dict[str, Any]:
     return checkpoints.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like))).state
 
 
-def trained(folder: Path) -> tuple[Any, Any, int]:
+def load_parameters(folder: Path) -> tuple[Any, Any, int]:
     """(params, stats, step) of the newest checkpoint in folder/checkpoints, as NumPy arrays.
 
     Raises UserError where there is none, or it cannot be read.
     """
-    step = newest(folder)
+    step = latest_step(folder)
     if not step:
         raise UserError(f"{folder} holds no checkpoint: train that run first, or name another folder")
     with manager(folder, alone=True) as checkpoints:
         try:
-            saved = whole(checkpoints, step)
+            saved = restore_all(checkpoints, step)
             _verify(checkpoints, step, saved)
         except Exception as e:  # Orbax raises whatever its storage raised
             why = str(e).strip().partition("\n")[0][:200]
@@ -195,13 +197,13 @@ def trained(folder: Path) -> tuple[Any, Any, int]:
     return params, stats, step
 
 
-def start_from(state: State, folder: Path, layers: Sequence[str]) -> State:
+def take_parameters(state: State, folder: Path, layers: Sequence[str]) -> State:
     """The state of step 0 with another run's parameters, whose last checkpoint lies in folder.
 
     layers: those to take, such as conv1_1; empty: all, and batch norm's averages with them. Raises UserError for a
     layer that either has not, or has in another size.
     """
-    params, stats, _ = trained(folder)
+    params, stats, _ = load_parameters(folder)
     for layer in layers or sorted(state.params.keys() | params.keys()):
         ours, theirs = ({k: v.shape for k, v in _leaves(tree.get(layer, {}))} for tree in (state.params, params))
         if not ours or ours != theirs:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 WORDS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
 
 
-def of(tree: Any) -> Callable[[], dict[str, int]]:
+def compute(tree: Any) -> Callable[[], dict[str, int]]:
     """Starts to sum up a tree's arrays, of types of at most four bytes; what it returns waits and gives {path: sum}.
 
     The arrays may be donated meanwhile.

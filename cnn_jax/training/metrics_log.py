@@ -28,7 +28,8 @@ import jax
 import tqdm
 from tensorboardX import SummaryWriter
 
-from cnn_jax.config import PLACE, Experiment, differences, from_json, to_json
+from cnn_jax.config import RUNTIME_FIELDS, Experiment, find_differences
+from cnn_jax.config_file import from_json, to_json
 from cnn_jax.errors import UserError
 from cnn_jax.files import write_whole
 
@@ -40,31 +41,21 @@ def run_folder(experiment: Experiment, workdir: str | Path) -> Path:
     return Path(workdir) / experiment.name / f"seed{experiment.seed}"
 
 
-def check(experiment: Experiment, folder: Path) -> None:
+def check_folder(experiment: Experiment, folder: Path) -> None:
     """Raises UserError if the folder holds another configuration."""
     path = folder / "config.json"
     try:
         there = from_json(path.read_text()) if path.exists() else experiment
     except UserError as e:
         raise UserError(f"{folder}: {e}: choose another --workdir") from None
-    if changed := differences(there, experiment, PLACE):
+    if changed := find_differences(there, experiment, RUNTIME_FIELDS):
         raise UserError(
             f"{folder} holds another configuration ({'; '.join(changed)}):"
             " choose another --workdir, or repeat the flags it was made with"
         )
 
 
-def stopped(experiment: Experiment, folder: Path) -> UserError | None:
-    """What is to be said of a run that ended with a loss not finite, else None."""
-    if not (seen := events(folder)) or seen[-1]["event"] != "nan":
-        return None
-    return UserError(
-        f"{folder}: the loss was not finite at step {seen[-1]['step']}, and would be again; start in another"
-        f" --workdir with a lower rate than --set optim.learning_rate={experiment.optim.learning_rate:g}"
-    )
-
-
-def claim(experiment: Experiment, folder: Path) -> None:
+def write_config(experiment: Experiment, folder: Path) -> None:
     """Makes the folder this run's by its config.json; raises UserError if it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -74,23 +65,23 @@ def claim(experiment: Experiment, folder: Path) -> None:
         raise UserError(f"cannot write to {folder} ({e.strerror}): choose another --workdir") from None
 
 
-def events(folder: Path) -> list[dict[str, Any]]:
+def read_events(folder: Path) -> list[dict[str, Any]]:
     """The events of a run so far; a last line torn by a crash is left out."""
     path = folder / "metrics.jsonl"
     lines = path.read_text().split("\n") if path.exists() else []
     return [json.loads(line) for line in lines[:-1]]  # what follows the last newline is empty or torn
 
 
-def finished(folder: Path) -> dict[str, Any] | None:
+def read_result(folder: Path) -> dict[str, Any] | None:
     """The last evaluation of a run that has ended, else None."""
-    seen = events(folder)
+    seen = read_events(folder)
     if not seen or seen[-1]["event"] != "end":
         return None
     return [e for e in seen if e["event"] == "eval"][-1]
 
 
 @contextlib.contextmanager
-def opened(
+def open_log(
     experiment: Experiment, folder: Path, step: int, evaluated: bool = True
 ) -> Iterator[tuple[Write, tqdm.tqdm]]:
     """(write, bar) of a run that starts at `step`: lines of later steps, from before a cut, are forgotten.
@@ -99,11 +90,11 @@ def opened(
     write(event, **fields) appends a line to metrics.jsonl, at once on disk, and its numbers to TensorBoard.
     """
     last = {"train"} | ({"eval"} if evaluated else set())
-    kept = [e for e in events(folder) if e["step"] < step or (e["step"] == step and e["event"] in last)]
+    kept = [e for e in read_events(folder) if e["step"] < step or (e["step"] == step and e["event"] in last)]
     write_whole(folder / "metrics.jsonl", "".join(json.dumps(e) + "\n" for e in kept))
     starts = folder / "starts.jsonl"
     launches = starts.read_text() if starts.exists() else ""
-    write_whole(starts, launches + json.dumps({"step": step, **surroundings()}) + "\n")
+    write_whole(starts, launches + json.dumps({"step": step, **describe_environment()}) + "\n")
     board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
     label = f"{experiment.name} seed {experiment.seed}"
     bar = tqdm.tqdm(total=experiment.train.steps, initial=step, desc=label, unit="step", disable=None)
@@ -121,26 +112,37 @@ def opened(
                 board.flush()
             if event == "eval" and not sys.stderr.isatty():  # a log file gets a line now and then, no bar
                 not_finite = ", loss not finite" if fields["loss"] is None else ""
-                error = f"test error {fields['error']:.2%}{not_finite}"
+                error = f"{error_words(fields)}{not_finite}"
                 print(f"{label}: step {fields['step']}/{bar.total}, {error}", flush=True)
 
         yield write, bar
 
 
 @contextlib.contextmanager
-def silent() -> Iterator[tuple[Write, tqdm.tqdm]]:
+def null_log() -> Iterator[tuple[Write, tqdm.tqdm]]:
     """The (write, bar) of a process that leaves writing to the first one."""
     with tqdm.tqdm(disable=True) as bar:
         yield lambda event, **fields: None, bar
 
 
-def surroundings() -> dict[str, Any]:
+def error_words(fields: dict[str, Any]) -> str:
+    """Returns 'test error 8.75%' of an evaluation, or 'reconstruction error 0.123'."""
+    name = next((k for k in fields if k.endswith("_error")), "top1_error")
+    value = fields.get(name)
+    if value is None:
+        return f"{name.replace('_', ' ')} not finite"
+    if name == "top1_error":
+        return f"test error {value:.2%}"
+    return f"{name.replace('_', ' ')} {value:.4g}"
+
+
+def describe_environment() -> dict[str, Any]:
     """When, where and with what a run is started: time (UTC), commit, hardware, versions."""
     devices = jax.devices()
     kind = _cpu() if devices[0].platform == "cpu" else devices[0].device_kind
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
+        "commit": find_commit(),
         "hardware": f"{len(devices)} x {kind}",
         "versions": {"python": platform.python_version()} | {p: version(p) for p in ("jax", "flax", "optax")},
     }
@@ -154,7 +156,7 @@ def _cpu() -> str:
     return f"CPU ({platform.machine()}, {os.cpu_count()} cores)"
 
 
-def commit() -> str:
+def find_commit() -> str:
     """The code's commit, with '+changes' if files differ from it; 'unknown' outside of a git checkout."""
     here = Path(__file__).parent
     git = lambda *words: subprocess.run(["git", "-C", here, *words], capture_output=True, text=True, check=True).stdout  # noqa: E731

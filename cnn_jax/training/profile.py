@@ -15,7 +15,7 @@ SETTLED = 10  # steps before the first that is traced, if the run has so many
 ROWS = 10
 
 
-def traced(train_step: Callable, folder: Path, steps: int, left: int) -> Callable:
+def trace_steps(train_step: Callable, folder: Path, steps: int, left: int) -> Callable:
     """The same train_step(state, arrays, item) -> state, which traces `steps` of its calls and prints their cost.
 
     left: how often it will be called. The trace goes to <folder>/profile. Raises UserError if `steps` are too many.

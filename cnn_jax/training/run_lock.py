@@ -13,7 +13,7 @@ from cnn_jax.errors import UserError
 
 
 @contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
+def hold(folder: Path) -> Iterator[None]:
     """Holds <folder>/lock, which names the holder; raises UserError, naming it, if another process does.
 
     A file that a dead process left is taken over. Between machines it holds where the file system passes locks on.

@@ -36,11 +36,11 @@ class Watch(NamedTuple):
     """What the loop tells its watch, and asks it."""
 
     enter: Callable[[str], None]  # compile | data | step | evaluate | save: what it does from now on
-    told: Callable[[], str]  # after a step: which signal told it to stop, or ""; all processes ask equally often
+    stop_requested: Callable[[], str]  # after a step: which signal told it to stop, or ""; all processes ask equally often
 
 
 @contextlib.contextmanager
-def over(minutes: float) -> Iterator[Watch]:
+def watch(minutes: float) -> Iterator[Watch]:
     """A watch over what is done inside, on the main thread; elsewhere signals are left alone.
 
     minutes: without a new phase for so long, it says on stderr in which phase the loop is stuck, and again each time
@@ -53,7 +53,7 @@ def over(minutes: float) -> Iterator[Watch]:
         if now["signal"] and phase in ("data", "evaluate"):
             raise StopError(now["signal"])
 
-    def told() -> str:
+    def stop_requested() -> str:
         if several:  # JAX wants numbers without a gap, whatever run or step they stand for
             return "SIGTERM" * multihost_utils.reached_preemption_sync_point(next(_ASKED))
         return now["signal"]
@@ -66,7 +66,7 @@ def over(minutes: float) -> Iterator[Watch]:
         if now["phase"] in ("data", "evaluate"):
             raise StopError(now["signal"])
 
-    over_now, several = threading.Event(), distributed.several()
+    over_now, several = threading.Event(), distributed.is_distributed()
     if minutes:
         threading.Thread(target=_stuck, args=(now, 60 * minutes, over_now), daemon=True).start()
     main = threading.current_thread() is threading.main_thread()
@@ -76,7 +76,7 @@ def over(minutes: float) -> Iterator[Watch]:
                 stack.enter_context(_handled(asked, (signal.SIGINT,) if several else NUMBERS))
             if main and not several:
                 stack.enter_context(_deadline())
-            yield Watch(enter, told)
+            yield Watch(enter, stop_requested)
     finally:
         over_now.set()
 

@@ -1,0 +1,107 @@
+"""config.json: an experiment as JSON text, written and strictly read."""
+
+import dataclasses
+import json
+import typing
+from pathlib import Path
+from typing import Any
+
+from cnn_jax.config import Choice, Experiment, choose
+from cnn_jax.errors import UserError, nearest
+from cnn_jax.values import convert
+
+VERSION = 2  # Of the format; 1 had optim.* and fixed fields for a model's options, and no version.
+
+
+def to_json(experiment: Experiment) -> str:
+    """Returns the experiment as JSON text; `from_json` gives an equal value back."""
+    return json.dumps({"version": VERSION} | _plain(experiment), indent=2) + "\n"
+
+
+def read_config(path: Path) -> Experiment:
+    """Reads a run's config.json.
+
+    Raises:
+      UserError: If it cannot be read, or holds no experiment of this version.
+    """
+    try:
+        return from_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+    except (UserError, UnicodeDecodeError) as error:
+        why = "is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
+        raise UserError(f"{path}: {why}") from None
+
+
+def from_json(text: str) -> Experiment:
+    """Returns the experiment of a config.json.
+
+    Raises:
+      UserError: If the text is not JSON, or a field is unknown, missing or of another type.
+    """
+    try:
+        items = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        line = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
+        raise UserError(f"config.json is not JSON{line}: restore it, or use another workdir") from None
+    if not isinstance(items, dict):
+        raise UserError("config.json holds no experiment: restore it, or use another workdir")
+    if items.pop("version", 1) != VERSION:
+        raise UserError(
+            "config.json was written by another version of cnn_jax: continue the run with the"
+            " commit that starts.jsonl names, or start it again in another workdir"
+        )
+    return _read(Experiment, items, "")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Choice):
+        return {"name": value.name} | {key: _plain(item) for key, item in value.items}
+    if dataclasses.is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _read(cls: Any, items: dict[str, Any], prefix: str) -> Any:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    for name in items:
+        if name not in hints:
+            raise UserError(f"config.json: no such field {prefix}{name}; {nearest(name, hints)}")
+    for name in hints:
+        if name not in items:
+            raise UserError(f"config.json: {prefix}{name} is missing: restore it, or use another workdir")
+    return cls(**{n: _read_field(hints[n], items[n], prefix + n) for n in hints})
+
+
+def _read_field(wanted: Any, item: Any, path: str) -> Any:
+    bare = typing.get_args(wanted)[0] if hasattr(wanted, "__metadata__") else wanted
+    if bare is Choice:
+        return _read_choice(item, path)
+    if typing.get_args(bare)[:1] == (Choice,):
+        if not isinstance(item, list):
+            raise UserError(f"config.json: {path} must be a list")
+        return tuple(_read_choice(part, path) for part in item)
+    if dataclasses.is_dataclass(bare):
+        if not isinstance(item, dict):
+            raise UserError(f"config.json: {path} must be an object")
+        return _read(bare, item, path + ".")
+    try:
+        return convert(path, item, wanted)
+    except UserError as error:
+        raise UserError(f"config.json: {error}") from None
+
+
+def _read_choice(item: Any, path: str) -> Choice:
+    if not isinstance(item, dict) or not isinstance(item.get("name"), str):
+        raise UserError(f"config.json: {path} must be an object with a name")
+    args = {key: _read_argument(value, f"{path}.{key}") for key, value in item.items()}
+    name = args.pop("name")
+    return choose(name, **args)
+
+
+def _read_argument(value: Any, path: str) -> Any:
+    if isinstance(value, list):
+        return tuple(_read_argument(part, path) for part in value)
+    if isinstance(value, bool | int | float | str) or value is None:
+        return value
+    raise UserError(f"config.json: {path} must be a number, text, true, false or a list")

@@ -1,0 +1,149 @@
+"""Learning-rate schedules: each is a function in `SCHEDULES` that returns an optax transformation.
+
+A schedule multiplies updates by minus the learning rate and remembers the rate in its state, where
+`current_rate` finds it. Its keyword-only parameters are the options of `schedule.*`. To add one,
+write a function and put it into `SCHEDULES`.
+"""
+
+import functools
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from cnn_jax import registry
+from cnn_jax.config import Choice
+from cnn_jax.optim.transformations import (
+    PlateauState,
+    WarmUpState,
+    multiply,
+    reduce_on_plateau,
+    warm_up_until,
+)
+from cnn_jax.values import MAX_INT32, Bound, Count, NonNegative, Positive
+
+Base = Annotated[Positive, "The learning rate at the start"]
+Factor = Annotated[float, Bound(above=0, most=1), "What the rate is multiplied by at each cut"]
+Steps = tuple[Annotated[int, Bound(1, MAX_INT32)], ...]
+
+
+def constant(total_steps: int, *, base: Base = 0.1) -> optax.GradientTransformation:
+    """The same rate at every step."""
+    return scale_by_rate(optax.constant_schedule(base))
+
+
+def step(
+    total_steps: int,
+    *,
+    base: Base = 0.1,
+    boundaries: Annotated[Steps, "Steps at which the rate is cut"] = (),
+    factor: Factor = 0.1,
+    warmup_base: Annotated[Positive, "The rate of the warm-up"] = 0.01,
+    warmup_until_error: Annotated[
+        float, Bound(above=0, most=1), "Warm up until the training error is below this; 1: do not"
+    ] = 1.0,
+) -> optax.GradientTransformation:
+    """The rate multiplied by `factor` at each boundary, after He et al.'s warm-up if there is one."""
+    edges = jnp.asarray(boundaries, jnp.int32)
+
+    def rate(count: jax.Array) -> jax.Array:
+        return base * jnp.prod(jnp.where(count >= edges, jnp.float32(factor), 1))
+
+    scaled = scale_by_rate(rate)
+    if warmup_until_error >= 1:
+        return scaled
+    return optax.chain(scaled, warm_up_until(warmup_until_error, warmup_base / base))
+
+
+def exponential(
+    total_steps: int,
+    *,
+    base: Base = 0.1,
+    rate: Annotated[NonNegative, "k of base exp(-k t), t in steps"] = 0.0,
+) -> optax.GradientTransformation:
+    """base * exp(-rate * step)."""
+    return scale_by_rate(lambda count: base * jnp.exp(-rate * jnp.asarray(count, jnp.float32)))
+
+
+def inverse_time(
+    total_steps: int,
+    *,
+    base: Base = 0.1,
+    rate: Annotated[NonNegative, "k of base / (1 + k t), t in steps"] = 0.0,
+) -> optax.GradientTransformation:
+    """base / (1 + rate * step)."""
+    return scale_by_rate(lambda count: base / (1 + rate * jnp.asarray(count, jnp.float32)))
+
+
+def plateau(
+    total_steps: int,
+    *,
+    base: Base = 0.1,
+    factor: Factor = 0.1,
+    patience: Annotated[Count, "Evaluations without a lower error before the rate is cut"] = 5,
+    max_cuts: Annotated[int, Bound(0, MAX_INT32), "Cuts after which the rate stays; 0: no limit"] = 0,
+) -> optax.GradientTransformation:
+    """The rate multiplied by `factor` whenever evaluations have stopped improving."""
+    held = scale_by_rate(optax.constant_schedule(base))
+    return optax.chain(held, reduce_on_plateau(factor, patience, max_cuts))
+
+
+SCHEDULES = {
+    "constant": constant,
+    "step": step,
+    "exponential": exponential,
+    "inverse_time": inverse_time,
+    "plateau": plateau,
+}
+
+
+def make_schedule(choice: Choice, total_steps: int) -> optax.GradientTransformation:
+    """Returns the transformation that a choice of `SCHEDULES` names.
+
+    Args:
+      choice: The schedule and its arguments.
+      total_steps: The run's steps.
+
+    Raises:
+      UserError: If there is no such schedule, or an argument is wrong.
+    """
+    return registry.build("schedule", choice, SCHEDULES, total_steps)
+
+
+class RateState(NamedTuple):
+    """The state of `scale_by_rate`.
+
+    Attributes:
+      count: [] int32, updates done.
+      scale: [] float32, the learning rate of the last one.
+    """
+
+    count: jax.Array
+    scale: jax.Array
+
+
+def scale_by_rate(rate: optax.Schedule) -> optax.GradientTransformation:
+    """Multiplies updates by minus the rate at their step, and remembers it.
+
+    `optax.scale_by_schedule` does not remember.
+    """
+
+    def init(params: optax.Params) -> RateState:
+        return RateState(jnp.zeros((), jnp.int32), jnp.asarray(rate(0), jnp.float32))
+
+    def update(
+        updates: optax.Updates, state: RateState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, RateState]:
+        now = jnp.asarray(rate(state.count), jnp.float32)
+        return multiply(-now, updates), RateState(state.count + 1, now)
+
+    return optax.GradientTransformation(init, update)
+
+
+def current_rate(opt_state: Any) -> jax.Array:
+    """Returns the learning rate of the last update, [] float32, with warm-up's and plateau's scales."""
+    kinds = (RateState, WarmUpState, PlateauState)
+    states = jax.tree.leaves(opt_state, is_leaf=lambda state: isinstance(state, kinds))
+    scales = [state.scale for state in states if isinstance(state, kinds)]
+    return functools.reduce(jnp.multiply, scales)

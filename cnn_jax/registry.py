@@ -1,0 +1,79 @@
+"""Dictionaries of functions, and the choices that name them and their arguments.
+
+The options of a function are its keyword-only parameters; what comes before them is the caller's.
+A parameter's annotation says what its value may be (`cnn_jax.values`).
+"""
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cnn_jax.config import Choice, choose
+from cnn_jax.errors import UserError, nearest
+from cnn_jax.values import convert
+
+
+def option_types(function: Callable) -> dict[str, Any]:
+    """Returns {option: type} of a function's keyword-only parameters, in their order."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: hints[p.name] for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def look_up(field: str, choice: Choice, registry: Mapping[str, Callable]) -> Callable:
+    """Returns the function that a choice names.
+
+    Args:
+      field: What messages call the choice, such as 'schedule'.
+      choice: The name.
+      registry: The functions by name.
+
+    Raises:
+      UserError: If there is none of that name.
+    """
+    if choice.name not in registry:
+        near = nearest(choice.name, registry)
+        raise UserError(f"{field}={choice.name!r}: no such {field.split('.')[-1]}; {near}")
+    return registry[choice.name]
+
+
+def check_options(field: str, choice: Choice, types: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a choice's arguments, each converted to its type.
+
+    Args:
+      field: What messages call the choice.
+      choice: The arguments.
+      types: The type of each option that there is.
+
+    Raises:
+      UserError: If an argument is no option, or its value is not what the option's may be.
+    """
+    for name in choice.args:
+        if name not in types:
+            known = nearest(name, types) if types else "it has none"
+            raise UserError(f"{field}.{name}: {choice.name} has no such option; {known}")
+    return {k: convert(f"{field}.{k}", v, types[k]) for k, v in choice.args.items()}
+
+
+def complete(field: str, choice: Choice, registry: Mapping[str, Callable]) -> Choice:
+    """Returns the choice with every option of what it names, those left out at their defaults.
+
+    Raises:
+      UserError: As `look_up` and `check_options` do.
+    """
+    function = look_up(field, choice, registry)
+    given = check_options(field, choice, option_types(function))
+    parameters = inspect.signature(function).parameters
+    defaults = {n: p.default for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+    return choose(choice.name, **defaults | given)
+
+
+def build(field: str, choice: Choice, registry: Mapping[str, Callable], *arguments: Any) -> Any:
+    """Calls what a choice names with the caller's arguments and the choice's own.
+
+    Raises:
+      UserError: As `look_up` and `check_options` do.
+    """
+    function = look_up(field, choice, registry)
+    return function(*arguments, **check_options(field, choice, option_types(function)))

@@ -1,0 +1,125 @@
+"""The one composer: from an experiment to the parts that training, evaluation and plans share."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import optax
+
+from cnn_jax import data, mesh, models, registry
+from cnn_jax.config import Experiment
+from cnn_jax.data import datasets
+from cnn_jax.errors import UserError
+from cnn_jax.models import Model
+from cnn_jax.optim import OPTIMIZERS, SCHEDULES, make_optimizer
+from cnn_jax.overrides import Kind, Kinds, check_fields
+
+# What each choice of an experiment may name, for `cnn_jax.overrides`.
+KINDS: Kinds = {
+    "data.dataset": Kind(None, datasets.option_types),
+    "model": Kind(models.MODELS, models.option_types),
+    "optimizer": Kind(OPTIMIZERS, lambda name: registry.option_types(OPTIMIZERS[name])),
+    "schedule": Kind(SCHEDULES, lambda name: registry.option_types(SCHEDULES[name])),
+}
+
+
+class Components(NamedTuple):
+    """What a run is composed of.
+
+    Attributes:
+      dataset: The data set.
+      model: The model as pure functions.
+      optimizer: The whole optax transformation, with the schedule.
+      axis: The pmapped axis over which a batch is split; None under jit.
+    """
+
+    dataset: data.Source
+    model: Model
+    optimizer: optax.GradientTransformationExtraArgs
+    axis: str | None
+
+
+def complete(experiment: Experiment) -> Experiment:
+    """Returns the experiment with every argument of its optimizer and schedule, defaults included.
+
+    What a run stores is complete, so that it does not change with a default.
+
+    Raises:
+      UserError: If a field has a value that it cannot have.
+    """
+    check_fields(experiment)
+    return dataclasses.replace(
+        experiment,
+        optimizer=registry.complete("optimizer", experiment.optimizer, OPTIMIZERS),
+        schedule=registry.complete("schedule", experiment.schedule, SCHEDULES),
+    )
+
+
+def make_model(experiment: Experiment, num_classes: int | None, axis: str | None = None) -> Model:
+    """Returns the experiment's model.
+
+    Args:
+      experiment: Names the model and its options.
+      num_classes: Logits; None: the paper's.
+      axis: The pmapped axis over which a batch is split, if it is.
+
+    Raises:
+      UserError: If there is no such model, or an option is wrong.
+    """
+    choice = experiment.model
+    if choice.name in models.MODELS:
+        types = models.option_types(choice.name)
+        registry.check_options("model", choice, types)
+    return models.create(choice.name, num_classes, axis=axis, **choice.args)
+
+
+def make_components(
+    experiment: Experiment,
+    dataset: data.Source | None = None,
+    devices: int | None = None,
+    seeds: int = 1,
+) -> Components:
+    """Composes a run. Compiles nothing.
+
+    Args:
+      experiment: The run.
+      dataset: Used in place of the experiment's own.
+      devices: How many share a batch; None: all.
+      seeds: How many are trained in one program.
+
+    Raises:
+      UserError: If the configuration has a mistake, or the data are not prepared.
+    """
+    check(experiment, devices or jax.device_count(), seeds)
+    dataset = dataset or data.splits(experiment.data)
+    axis = mesh.BATCH if experiment.train.parallel == "pmap" else None
+    model = make_model(experiment, dataset.num_classes, axis)
+    steps = experiment.train.steps
+    optimizer = make_optimizer(experiment.optimizer, experiment.schedule, steps)
+    return Components(dataset, model, optimizer, axis)
+
+
+def check(experiment: Experiment, devices: int = 1, seeds: int = 1) -> None:
+    """Raises UserError for fields that have a wrong value, or do not go together.
+
+    Args:
+      experiment: The run.
+      devices: How many share a batch.
+      seeds: How many are trained in one program.
+    """
+    complete(experiment)
+    train = experiment.train
+    if train.check_numerics and (seeds > 1 or train.parallel != "jit"):
+        raise UserError("train.check_numerics=true: checks one seed at a time, with train.parallel=jit")
+    if seeds > 1 and train.parallel != "jit":
+        raise UserError(f"train.parallel={train.parallel}: seeds are trained together only with train.parallel=jit")
+    if train.start_layers and not train.start_from:
+        raise UserError("train.start_layers: names layers of the run train.start_from: set it too")
+    batch, group = experiment.data.batch_size, experiment.model.args.get("bn_group")
+    if isinstance(group, int) and group > 0 and batch % group:
+        divisors = [n for n in range(1, min(group, batch) + 1) if batch % n == 0]
+        raise UserError(
+            f"model.bn_group={group} does not divide data.batch_size={batch}: set it to"
+            f" {divisors[-1]}, or to 0 for statistics of the whole batch"
+        )
+    mesh.check_divides(batch, devices, "data.batch_size")

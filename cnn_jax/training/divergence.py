@@ -1,0 +1,68 @@
+"""When a run has diverged, and how it ends."""
+
+import orbax.checkpoint as ocp
+
+from cnn_jax.config import Experiment
+from cnn_jax.errors import UserError
+from cnn_jax.training import checkpoint, metrics_log
+from cnn_jax.training.state import State
+
+MAX_CONSECUTIVE_SKIPS = 20  # Skipped updates after which a run has diverged: it would skip all.
+
+
+def find_bad_step(state: State, experiment: Experiment, step: int) -> int | None:
+    """Returns the step whose loss was not finite and ends the run; None: the run goes on.
+
+    Args:
+      state: After `step` updates.
+      experiment: Says whether such updates are skipped.
+      step: Updates done.
+    """
+    bad = int(state.nan_step)
+    allowed = MAX_CONSECUTIVE_SKIPS if experiment.train.on_nan == "skip" else 1
+    return bad if bad >= 0 and step - bad >= allowed else None
+
+
+def end_run(
+    bad: int,
+    experiment: Experiment,
+    checkpoints: ocp.CheckpointManager,
+    write: metrics_log.Write,
+) -> UserError:
+    """Ends a run that has diverged; the last checkpoint from before that is kept.
+
+    Args:
+      bad: The updates after which the loss was not finite.
+      experiment: The run.
+      checkpoints: Those of later states are deleted.
+      write: Appends a line to the run's metrics.
+
+    Returns:
+      What to tell the user.
+    """
+    write("nan", step=bad)
+    checkpoint.wait(checkpoints)
+    for saved in [s for s in checkpoints.all_steps() if s >= bad]:
+        checkpoints.delete(saved)
+    good = checkpoints.latest_step()
+    where = f"step {good} is saved in {checkpoints.directory}"
+    kept = where if good else "nothing was saved before it"
+    what = "loss" if experiment.train.on_nan == "stop" else "loss or gradient"
+    name = experiment.name or experiment.model.name
+    return UserError(f"{name}: the {what} is not finite at step {bad}; {kept}. {suggest_lower_rate(experiment)}")
+
+
+def find_earlier_end(experiment: Experiment, events: list[dict], folder: object) -> UserError | None:
+    """Returns what to tell the user if the run has ended with a loss that was not finite."""
+    if not events or events[-1]["event"] != "nan":
+        return None
+    step = events[-1]["step"]
+    return UserError(
+        f"{folder}: the loss was not finite at step {step}, and would be again. {suggest_lower_rate(experiment)}"
+    )
+
+
+def suggest_lower_rate(experiment: Experiment) -> str:
+    """Returns the remedy of a run that has diverged."""
+    base = experiment.schedule.args.get("base", 0.1)
+    return f"Start in another workdir with a lower rate than schedule.base={base:g}"

@@ -1,0 +1,274 @@
+"""The training loop: next batch, step, log, evaluate, save.
+
+Several seeds in one program, signals, divergence and timing live elsewhere: in `multi_seed`,
+`watchdog`, `divergence` and `IntervalTimer`.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, NoReturn
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+import tqdm
+
+from cnn_jax.config import Experiment, Train
+from cnn_jax.errors import StoppedError, UserError
+from cnn_jax.optim import current_rate, observe_error
+from cnn_jax.training import checkpoint, divergence, metrics_log
+from cnn_jax.training.program import TrainProgram
+from cnn_jax.training.state import State
+from cnn_jax.training.watchdog import StopError, Watch
+
+REDRAW_SECONDS = 0.5  # Between two waits for the device, so that the progress bar moves.
+
+
+@dataclass
+class SeedRun:
+    """One seed of a run: its state and where what happens to it is written.
+
+    Attributes:
+      experiment: With the seed.
+      checkpoints: Its checkpoints.
+      write: Appends a line to its metrics.
+      bar: Its progress bar.
+      state: Its state at the last log line.
+      failure: Why it ended before the others; None: it goes on.
+    """
+
+    experiment: Experiment
+    checkpoints: ocp.CheckpointManager
+    write: metrics_log.Write
+    bar: tqdm.tqdm
+    state: State
+    failure: UserError | None = None
+
+
+class Due(NamedTuple):
+    """What follows a step."""
+
+    log: bool
+    evaluate: bool
+    save: bool
+
+
+def what_is_due(step: int, train: Train, until: int) -> Due:
+    """Returns what follows a step; where something is saved a line is logged too.
+
+    So a log interval holds training and nothing else.
+    """
+    evaluate = step % train.eval_every == 0 or step == train.steps
+    save = evaluate or step % train.save_every == 0 or step == until
+    return Due(save or step % train.log_every == 0, evaluate, save)
+
+
+def run_loop(program: TrainProgram, runs: list[SeedRun], until: int, watch: Watch) -> dict[int, UserError]:
+    """Trains from the runs' step to `until`.
+
+    Args:
+      program: The compiled step, the evaluation and the batches.
+      runs: The seeds, all at the same step.
+      until: The last step.
+      watch: Told of each phase; says when to stop.
+
+    Returns:
+      {seed: why it ended before the others}.
+
+    Raises:
+      StoppedError: If a signal ended the run; it is saved.
+    """
+    train = runs[0].experiment.train
+    done = int(runs[0].state.step)
+    evaluate_if_missed(program, runs, what_is_due(done, train, until), watch)
+    state = program.join([run.state for run in runs])
+    batches = program.batches(done)
+    timer = IntervalTimer(done)
+    for step in range(done + 1, until + 1):
+        phase = "compile" if step == done + 1 else "step"
+        batch = next_batch(program, runs, state, batches, timer, watch, phase)
+        state = program.step(state, batch)
+
+        due = what_is_due(step, train, until)
+        if due.log or step == done + 1 or timer.should_redraw():
+            wait_and_draw(state, runs, step, timer)
+        if due.log:
+            for run, own in zip(runs, program.split(state), strict=True):
+                run.state = own
+                finish_step(program, run, step, due, timer, watch)
+            if all(run.failure for run in runs):
+                break
+            state = program.join([run.state for run in runs])
+        if due.log or step == done + 1:  # The first step compiles, so it does not count.
+            timer.restart(step)
+        if step < until and (signal := watch.stop_requested()):
+            save_and_stop(program.split(state), runs, signal)
+    close(batches)
+    return finish(runs, until, watch)
+
+
+def next_batch(
+    program: TrainProgram,
+    runs: list[SeedRun],
+    state: Any,
+    batches: Any,
+    timer: "IntervalTimer",
+    watch: Watch,
+    phase: str,
+) -> Any:
+    """Returns the next batch, and counts the time that the step waits for it."""
+    start = time.perf_counter()
+    try:
+        watch.enter("data")
+        batch = next(batches)
+        watch.enter(phase)
+    except StopError as signal:
+        save_and_stop(program.split(state), runs, signal)
+    timer.waited += time.perf_counter() - start
+    return batch
+
+
+def finish_step(
+    program: TrainProgram,
+    run: SeedRun,
+    step: int,
+    due: Due,
+    timer: "IntervalTimer",
+    watch: Watch,
+) -> None:
+    """Logs, evaluates and saves one seed after a step; marks it as failed if it has diverged."""
+    if run.failure:  # It is computed along with the others.
+        return
+    if (bad := divergence.find_bad_step(run.state, run.experiment, step)) is not None:
+        run.failure = divergence.end_run(bad, run.experiment, run.checkpoints, run.write)
+        return
+    run.state = log_interval(program, run, step, timer)
+    if due.evaluate:
+        evaluate_and_save(program, run, step, watch)
+    elif due.save:
+        watch.enter("save")
+        checkpoint.save(run.checkpoints, run.state, None)
+
+
+def describe_progress(program: TrainProgram, run: SeedRun, step: int) -> dict[str, float]:
+    """Returns {step, epoch}."""
+    images = step * run.experiment.data.batch_size
+    return {"step": step, "epoch": round(images / program.images_per_epoch, 4)}
+
+
+def log_interval(program: TrainProgram, run: SeedRun, step: int, timer: "IntervalTimer") -> State:
+    """Writes the means since the last line; returns the state with its sums at zero."""
+    sums = run.state.sums
+    count = int(sums["steps"])
+    loss, error = (float(sums[k]) / count if count else None for k in ("loss", "error"))
+    counts = {k: n for k in ("bad_images", "skipped") if (n := int(sums[k]))}
+    steps, seconds = step - timer.first, timer.seconds()
+    images_per_s = steps * run.experiment.data.batch_size / seconds
+    run.write(
+        "train",
+        **describe_progress(program, run, step),
+        loss=loss,
+        **{program.error_name: error},
+        **counts,
+        lr=float(current_rate(run.state.opt)),
+        images_per_s=images_per_s,
+        data_time=timer.waited / steps,
+        step_time=seconds / steps,
+    )
+    run.bar.set_postfix_str(
+        f"error {error or 0:.1%}, {images_per_s:.0f} images/s, data wait {timer.waited / seconds:.0%}"
+    )
+    # zeros_like leaves them where they lie: a new layout would compile the step again.
+    return run.state.replace(sums=jax.tree.map(jnp.zeros_like, sums))
+
+
+def evaluate_and_save(program: TrainProgram, run: SeedRun, step: int, watch: Watch) -> None:
+    """Evaluates the single view, tells the optimizer of the error, writes it and saves the state."""
+    try:
+        watch.enter("evaluate")
+        metrics = program.evaluate(run.state)
+        watch.enter("save")
+    except StopError as signal:
+        save_and_stop([run.state], [run], signal)
+    # Batch norm's averages may be far off after few steps: the run goes on, and JSON has no NaN.
+    metrics = {k: v if math.isfinite(v) else None for k, v in metrics.items()}
+    error = metrics[program.error_name]
+    run.write("eval", **describe_progress(program, run, step), **metrics)
+    seen = math.inf if error is None else error
+    run.state = run.state.replace(opt=observe_error(run.state.opt, seen))
+    checkpoint.save(run.checkpoints, run.state, seen)
+
+
+def evaluate_if_missed(program: TrainProgram, runs: list[SeedRun], due: Due, watch: Watch) -> None:
+    """Evaluates runs that were stopped between a step and its evaluation."""
+    for run in runs:
+        step = int(run.state.step)
+        if step and due.evaluate and not checkpoint.was_evaluated(run.checkpoints, step):
+            evaluate_and_save(program, run, step, watch)
+
+
+def wait_and_draw(state: Any, runs: list[SeedRun], step: int, timer: "IntervalTimer") -> None:
+    """Waits for the device - seldom enough to keep it busy - and moves the progress bars."""
+    jax.block_until_ready(state)
+    for run in runs:
+        run.bar.update(step - run.bar.n)
+    timer.drawn = time.perf_counter()
+
+
+def save_and_stop(states: Sequence[State], runs: list[SeedRun], signal: object) -> NoReturn:
+    """Saves what is not saved at this step, and raises StoppedError.
+
+    Nothing is logged: the sums of the log interval are part of the state and go on when the run is
+    continued.
+    """
+    for state, run in zip(states, runs, strict=True):
+        step = int(state.step)
+        good = int(state.nan_step) < 0 or run.experiment.train.on_nan == "skip"
+        if step and good and not run.failure and step not in run.checkpoints.all_steps():
+            checkpoint.save(run.checkpoints, state, None)
+        checkpoint.wait(run.checkpoints)
+    raise StoppedError(f"stopped by {signal} at step {step}, which is saved; the same command continues from there")
+
+
+def close(batches: Any) -> None:
+    """Ends the processes that decode, if there are any."""
+    if hasattr(batches, "close"):
+        batches.close()
+
+
+def finish(runs: list[SeedRun], until: int, watch: Watch) -> dict[int, UserError]:
+    """Waits for what is being saved, and marks finished runs; returns the failed ones by seed."""
+    watch.enter("save")
+    for run in runs:
+        checkpoint.wait(run.checkpoints)
+        if until == run.experiment.train.steps and not run.failure:
+            run.write("end", step=until)
+    return {run.experiment.seed: run.failure for run in runs if run.failure}
+
+
+class IntervalTimer:
+    """Measures the steps since the last log line.
+
+    Attributes:
+      first: The step after which the interval began.
+      waited: Seconds of it in which the step waited for data.
+      drawn: When the progress bar was last drawn.
+    """
+
+    def __init__(self, step: int) -> None:
+        self.restart(step)
+        self.drawn = self.start
+
+    def restart(self, step: int) -> None:
+        """Begins an interval after this step."""
+        self.first, self.waited, self.start = step, 0.0, time.perf_counter()
+
+    def seconds(self) -> float:
+        """Returns the interval's length so far."""
+        return time.perf_counter() - self.start
+
+    def should_redraw(self) -> bool:
+        """Returns whether the progress bar has not moved for a while."""
+        return time.perf_counter() - self.drawn > REDRAW_SECONDS

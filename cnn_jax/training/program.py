@@ -1,0 +1,211 @@
+"""A run's training program: its state, its compiled step and evaluation, and its batches."""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import Mesh, NamedSharding
+
+from cnn_jax import data, mesh
+from cnn_jax.config import Experiment
+from cnn_jax.cpu import settings
+from cnn_jax.errors import UserError
+from cnn_jax.evaluation import single
+from cnn_jax.training import multi_seed
+from cnn_jax.training.components import Components, make_components
+from cnn_jax.training.state import State, init_state
+from cnn_jax.training.train_step import (
+    Step,
+    StepParts,
+    compile_checked,
+    compile_train,
+    train_step,
+)
+
+Batches = Callable[[int], Iterator[Any]]
+
+
+class TrainProgram(NamedTuple):
+    """A run put together.
+
+    Attributes:
+      state: Before the first step; of several seeds what `join` makes.
+      compiled_step: (state, arrays, batch) -> state.
+      arrays: The loader's arrays, on the devices.
+      batches: batches(k) yields those of step k and later.
+      evaluate: (state of one seed) -> metrics of the single view.
+      error_name: What the model calls its error, such as top1_error.
+      images_per_epoch: Training images.
+      join: The seeds' states -> state; that of one seed is its own.
+      split: Undoes join.
+    """
+
+    state: Any
+    compiled_step: Step
+    arrays: Any
+    batches: Batches
+    evaluate: Callable[[State], dict[str, float]]
+    error_name: str
+    images_per_epoch: int
+    join: Callable[[Sequence[State]], Any]
+    split: Callable[[Any], Sequence[State]]
+
+    def step(self, state: Any, batch: Any) -> Any:
+        """Returns the state after one update with the batch."""
+        return self.compiled_step(state, self.arrays, batch)
+
+
+def build_program(
+    experiment: Experiment,
+    dataset: data.Source | None = None,
+    devices: list[jax.Device] | None = None,
+    seeds: Sequence[int] = (),
+) -> TrainProgram:
+    """Puts a run together.
+
+    Args:
+      experiment: The run.
+      dataset: Used in place of the experiment's own.
+      devices: Used in place of all.
+      seeds: Trained in one program in place of experiment.seed.
+
+    Raises:
+      UserError: As `make_components` does.
+    """
+    over, seeds = mesh.batch_mesh(devices), seeds or (experiment.seed,)
+    shard = _find_shard(experiment, over)
+    parts = make_components(experiment, dataset, over.size, len(seeds))
+    loaders = [data.batches(experiment.data, parts.dataset, seed, shard) for seed in seeds]
+    init_keys, step_keys = split_seed_keys(seeds)
+
+    image = jax.ShapeDtypeStruct((1, *loaders[0].shape), "float32")
+    states = [init_state(parts.model, parts.optimizer, key, image) for key in init_keys]
+    states = mesh.put(states, mesh.replicated(over))
+    form = make_step(experiment, parts, loaders[0], step_keys, over)
+    step = compile_step(experiment, form.step, over, image.size)
+    return TrainProgram(
+        state=form.join(states),
+        compiled_step=step,
+        arrays=mesh.put(loaders[0].arrays, mesh.replicated(over)),
+        batches=_choose_batches(experiment, parts, loaders, over, shard),
+        evaluate=_make_evaluation(experiment, parts, over, shard),
+        error_name=parts.model.error_name,
+        images_per_epoch=loaders[0].images,
+        join=form.join,
+        split=form.split,
+    )
+
+
+def split_seed_keys(seeds: Sequence[int]) -> tuple[list[jax.Array], list[jax.Array]]:
+    """Returns the keys of the initial parameters, and those of the steps, a key per seed."""
+    pairs = [jax.random.split(jax.random.key(seed)) for seed in seeds]
+    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+
+def make_step(
+    experiment: Experiment,
+    parts: Components,
+    loader: data.Feed,
+    keys: Sequence[jax.Array],
+    over: Mesh,
+) -> multi_seed.Form:
+    """Returns the training step of the seeds, before it is compiled, and how their states join.
+
+    `cnn_jax.cost.plan` compiles this same step for devices that are not here.
+    """
+    train = experiment.train
+
+    def make(key: jax.Array) -> Step:
+        fixed = StepParts(
+            model=parts.model,
+            optimizer=parts.optimizer,
+            loader=loader,
+            key=key,
+            axis=parts.axis,
+            label_smoothing=train.label_smoothing,
+            mixup=experiment.data.mixup,
+            skip_not_finite=train.on_nan == "skip",
+        )
+        return functools.partial(train_step, fixed)
+
+    if len(keys) == 1:
+        return multi_seed.alone(make, keys)
+    return multi_seed.form(make, keys, over.devices.flat[0].platform)
+
+
+def compile_step(experiment: Experiment, step: Step, over: Mesh, image_values: int) -> Step:
+    """Returns the step compiled as the run's is: as jit or pmap, with the platform's options.
+
+    Args:
+      experiment: The run.
+      step: Of `make_step`.
+      over: The devices.
+      image_values: Values of one image, H * W * C.
+    """
+    train, options = experiment.train, None
+    if over.devices.flat[0].platform == "cpu":
+        values = experiment.data.batch_size * image_values
+        settings.keep_memory(values)
+        options = settings.compiler_options(train.steps, values)
+    if train.check_numerics:
+        return compile_checked(step, over)
+    return compile_train(step, train.parallel, over, options)
+
+
+def _find_shard(experiment: Experiment, over: Mesh) -> tuple[int, int]:
+    """Returns (i, n): this process draws the i-th of n parts of each batch."""
+    if len({device.process_index for device in over.devices.flat}) == 1:
+        return (0, 1)
+    if experiment.train.parallel == "pmap":
+        raise UserError(
+            "train.parallel=pmap: JAX maps over the devices of one process; several processes take train.parallel=jit"
+        )
+    return jax.process_index(), jax.process_count()
+
+
+def _choose_batches(
+    experiment: Experiment,
+    parts: Components,
+    loaders: list[data.Feed],
+    over: Mesh,
+    shard: tuple[int, int],
+) -> Batches:
+    """Returns where the step's batches come from, put on the devices ahead where that helps."""
+    batches = loaders[0].items
+    if len(loaders) > 1:
+
+        def batches(start: int) -> Iterator[Any]:
+            return zip(*(loader.items(start) for loader in loaders), strict=True)
+
+    streamed = not isinstance(parts.dataset.train, data.Split)
+    alone = len(loaders) == 1 and experiment.train.parallel == "jit"
+    if shard[1] > 1 or (streamed and alone):
+        return functools.partial(_prefetch, mesh.sharded(over), batches)
+    return batches
+
+
+def _make_evaluation(
+    experiment: Experiment, parts: Components, over: Mesh, shard: tuple[int, int]
+) -> Callable[[State], dict[str, float]]:
+    # Rows that fill up the last batch are masked, so the batch may be rounded up to the devices.
+    rounded = -(-experiment.data.eval_batch_size // over.size) * over.size
+    settings = replace(experiment.data, eval_batch_size=rounded)
+    loader = data.batches(settings, parts.dataset, shard=shard)
+    if shard[1] > 1:
+        ahead = functools.partial(_prefetch, mesh.sharded(over), loader.items)
+        loader = loader._replace(items=ahead)
+    step = single.compile_evaluation(single.make_evaluation_step(parts.model, loader), over)
+    arrays = mesh.put(loader.arrays, mesh.replicated(over))
+
+    def evaluate(state: State) -> dict[str, float]:
+        return single.evaluate_single(step, parts.model, state.params, state.stats, loader, arrays)
+
+    return evaluate
+
+
+def _prefetch(sharding: NamedSharding, batches: Batches, start: int) -> Iterator[Any]:
+    from cnn_jax.data import streaming  # Imports OpenCV.
+
+    return streaming.ahead(batches(start), sharding)

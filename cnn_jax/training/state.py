@@ -1,0 +1,57 @@
+"""Everything that a training step changes, in one tree."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from cnn_jax.models import Model
+
+
+class State(flax.struct.PyTreeNode):
+    """The state of a run between two steps.
+
+    Attributes:
+      step: [] int32, updates done.
+      params: The model's trainable parameters.
+      stats: Batch norm's running averages.
+      opt: The optimizer's state.
+      sums: Sums since the last log line: loss and error [] float32; steps, bad_images and skipped
+        [] int32.
+      nan_step: [] int32, the first step whose loss was not finite; -1: none. Where such updates are
+        skipped: the first of the consecutive ones up to now.
+    """
+
+    step: jax.Array
+    params: Any
+    stats: Any
+    opt: Any
+    sums: dict[str, jax.Array]
+    nan_step: jax.Array
+
+
+def zero_sums() -> dict[str, jax.Array]:
+    """Returns the sums of a log interval that begins."""
+    floats = {name: jnp.zeros((), jnp.float32) for name in ("loss", "error")}
+    return floats | {n: jnp.zeros((), jnp.int32) for n in ("steps", "bad_images", "skipped")}
+
+
+def init_state(
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    key: jax.Array,
+    images: jax.Array | jax.ShapeDtypeStruct,
+) -> State:
+    """Returns the state before the first step.
+
+    Args:
+      model: The model.
+      optimizer: The optimizer.
+      key: A random key, of the initial parameters.
+      images: [1, H, W, C]; only the shape and dtype count.
+    """
+    params, stats = model.init(key, images)
+    opt = optimizer.init(params)
+    return State(jnp.int32(0), params, stats, opt, zero_sums(), jnp.int32(-1))
