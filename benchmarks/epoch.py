@@ -28,7 +28,7 @@ from absl import app, flags, logging
 from benchmarks.result import aligned, spread, tell
 from cnn_jax import data, models
 from cnn_jax import mesh as meshes
-from cnn_jax.config import Experiment, Model, choose
+from cnn_jax.config import Experiment, choose
 from cnn_jax.training import checkpoint, metrics_log, train
 from experiments import resnet_degradation
 

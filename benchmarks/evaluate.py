@@ -18,7 +18,7 @@ from absl import app, flags, logging
 from benchmarks.result import aligned, spread, tell
 from cnn_jax import data, models
 from cnn_jax import mesh as meshes
-from cnn_jax.config import Data, Experiment, Model, Optim, choose
+from cnn_jax.config import Data, Experiment, choose
 from cnn_jax.training import metrics_log, train
 
 # The images that a net is timed on, their classes, the batch and how many there are on CPU.
@@ -38,7 +38,9 @@ def main(argv: list[str]) -> None:
         sys.exit(f"evaluate.py: {unknown[0]}: choose --nets of {', '.join(NETS)}")
     logging.set_verbosity(logging.WARNING)  # of the libraries, as a launch does
     results = [timed(net, view) for net in FLAGS.nets for view in VIEWS]
-    print(f"{FLAGS.blocks} evaluations and as many bare passes, in turns; {metrics_log.describe_environment()['hardware']}\n")
+    print(
+        f"{FLAGS.blocks} evaluations and as many bare passes, in turns; {metrics_log.describe_environment()['hardware']}\n"
+    )
     print(table(results))
     for result in results:
         tell(result | metrics_log.describe_environment())

@@ -72,7 +72,11 @@ def main(argv: list[str]) -> None:
         met("images/s from the resized set", told["one core"][name]["images_per_s"]["median"], 1800),
     ]))  # fmt: skip
     ratios = {way: one.get(way) for way in ("pillow", "opencv", "ours", "tf", "tf, antialiased")} | {name: one[name]}
-    tell(ratios | {"benchmark": "input_pipeline", **told, "loader_images_per_s": loaders} | metrics_log.describe_environment())
+    tell(
+        ratios
+        | {"benchmark": "input_pipeline", **told, "loader_images_per_s": loaders}
+        | metrics_log.describe_environment()
+    )
 
 
 def in_memory(source: Any) -> list[tuple[bytes, Any]]:
@@ -167,7 +171,7 @@ def timed(work: dict[str, tuple[Way, list]], threads: int) -> dict[str, Any]:
 
 def loader(source: Any, workers: int) -> float:
     """Images a second of batches as a run's step takes them, without their way to the device."""
-    from cnn_jax.config import Data
+    from cnn_jax.config import Data, dataset
     from cnn_jax.data import streaming
 
     data = Data(dataset=dataset(FLAGS.data), train_resize=(LO, HI), image_size=CROP, batch_size=BATCH, workers=workers)

@@ -36,7 +36,10 @@ def main(argv: list[str]) -> None:
     print()
     for words in (findings := findings_of(rows)):
         print(words)
-    tell({"benchmark": "scaling", "batch": BATCH, "steps": rows, "findings": findings} | metrics_log.describe_environment())
+    tell(
+        {"benchmark": "scaling", "batch": BATCH, "steps": rows, "findings": findings}
+        | metrics_log.describe_environment()
+    )
 
 
 def of_step(net: str, form: str, count: int) -> dict[str, Any]:

@@ -37,7 +37,9 @@ def main(argv: list[str]) -> None:
         found = {what: [start() for _ in range(FLAGS.repeats)] for what, start in starts.items()}
     rows = {what: spread(seconds) for what, seconds in found.items()}
     print(table(rows))
-    script = "import json; from cnn_jax.training import metrics_log; print(json.dumps(metrics_log.describe_environment()))"
+    script = (
+        "import json; from cnn_jax.training import metrics_log; print(json.dumps(metrics_log.describe_environment()))"
+    )
     about = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     told = json.loads(about.stdout.splitlines()[-1])
     tell({"benchmark": "startup", "seconds": rows, "repeats": FLAGS.repeats, **told})

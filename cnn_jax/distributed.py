@@ -10,7 +10,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from typing import NoReturn
 
 from cnn_jax.errors import STOPPED, UserError
 
@@ -132,11 +131,10 @@ def all_agree(this: bool) -> bool:
     return bool(multihost_utils.process_allgather(np.array(this)).all())
 
 
-def exit_process(code: int) -> NoReturn:
-    """Ends this process with the exit code: at once if it is one of several, which else would wait for one another."""
+def exit_if_distributed(code: int) -> None:
+    """Ends this process at once if it is one of several, which else would wait for one another."""
     jax = sys.modules.get("jax")
     if jax and jax.distributed.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
-    sys.exit(code)

@@ -1,9 +1,8 @@
 """STUDIES: every study by its name, a function (preset) -> Study. Making one imports no JAX."""
 
 from collections.abc import Callable
-from typing import Any
 
-from cnn_jax.config import Study
+from cnn_jax.study import Study
 from experiments import conv_arithmetic, lrn, resnet_degradation, ten_crop, vgg_scale_jitter
 
 STUDIES: dict[str, Callable[[str], Study]] = {
@@ -13,13 +12,6 @@ STUDIES: dict[str, Callable[[str], Study]] = {
     "lrn": lrn.study,
     "ten_crop": ten_crop.study,
     "conv_arithmetic": conv_arithmetic.study,
-}
-
-# What augmentation suits a data set, where --data changes the preset's: a mirrored digit is no digit.
-AUGMENTATION: dict[str, dict[str, Any]] = {
-    "digits": {"pad": 1, "flip": False},
-    "mnist": {"pad": 4, "flip": False},
-    "cifar10": {"pad": 4, "flip": True},
 }
 
 # What a study costs: name -> preset -> words for --list.

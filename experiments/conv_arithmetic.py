@@ -7,8 +7,12 @@ Command   python launch.py --experiment=conv_arithmetic
 Measured  docs/results/conv_arithmetic, counted from the layers themselves.
 """
 
-from cnn_jax.config import Stack, Study
+import dataclasses
+from typing import Any
+
+from cnn_jax.cost.chains import ConvChain
 from cnn_jax.errors import UserError
+from cnn_jax.study import Study
 
 COST = {"laptop": "seconds: kernels are counted, nothing is trained"}
 
@@ -17,10 +21,10 @@ VGG = "the argument of Simonyan, Zisserman 2014, Sec. 2.3"
 C = 128  # VGG's and Inception v2's savings hold for any number of maps
 
 
-def _stack(group: str, label: str, *kernels: tuple[int, int], dilation: int = 1, **printed: object) -> Stack:
+def _stack(group: str, label: str, *kernels: tuple[int, int], dilation: int = 1, **printed: object) -> ConvChain:
     """Kernels of C maps in and out, on maps of 28x28."""
     convs = tuple((height, width, C) for height, width in kernels)
-    return Stack(label, group, 28, C, convs, dilation, **printed)
+    return ConvChain(label, group, 28, C, convs, dilation, **printed)
 
 
 def _vgg(squares: int) -> dict:
@@ -29,8 +33,8 @@ def _vgg(squares: int) -> dict:
 
 ONE = "a 1x1 before a 5x5, 128 to 256 maps"
 STACKS = (
-    Stack("5x5", ONE, 28, 128, ((5, 5, 256),), source=GOOGLENET, paper={"weights": 819_200}),
-    Stack("1x1 to 32 maps, 5x5", ONE, 28, 128, ((1, 1, 32), (5, 5, 256)), source=GOOGLENET,
+    ConvChain("5x5", ONE, 28, 128, ((5, 5, 256),), source=GOOGLENET, paper={"weights": 819_200}),
+    ConvChain("1x1 to 32 maps, 5x5", ONE, 28, 128, ((1, 1, 32), (5, 5, 256)), source=GOOGLENET,
           paper={"weights": 4_096 + 204_800}),
     _stack("for a 3x3", "3x3", (3, 3)),
     _stack("for a 3x3", "3x1, 1x3", (3, 1), (1, 3)),
@@ -49,6 +53,13 @@ STACKS = (
 )  # fmt: skip
 
 
+def _count() -> list[dict[str, Any]]:
+    """Returns what each choice of kernels costs, counted from the layers themselves."""
+    from cnn_jax.cost import summary
+
+    return [dataclasses.asdict(chain) | summary.count_convolutions(chain) for chain in STACKS]
+
+
 def study(preset: str) -> Study:
     """The same counts for every preset; "paper" is what the other studies compare theirs with."""
     if preset not in ("laptop", "paper"):
@@ -60,8 +71,7 @@ def study(preset: str) -> Study:
         paper_data="",
         preset=preset,
         runs={},
-        rows=(),
-        stacks=STACKS,
+        measure=_count,
         notes=(
             "stride 1, zero padding, no biases, maps of 28x28; but for the first group 128 maps in, between and out",
             "VGG's paper prints its counts in C^2, C maps; here C = 128: 18, 25, 27 and 49 C^2",

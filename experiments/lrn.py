@@ -8,7 +8,7 @@ Measured  docs/results holds what came of it, with hardware and commit.
 
 from dataclasses import replace
 
-from cnn_jax.config import Study
+from cnn_jax.study import Study
 from experiments import vgg_scale_jitter
 
 COST = {

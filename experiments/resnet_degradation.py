@@ -11,8 +11,9 @@ Measured  docs/results holds what came of it, with hardware and commit.
 
 from dataclasses import replace
 
-from cnn_jax.config import Data, Experiment, Model, Optim, Row, Study, Train, change, choose
+from cnn_jax.config import Data, Experiment, Train, change, choose, protocol_name
 from cnn_jax.errors import UserError, nearest
+from cnn_jax.study import Row, Study
 
 CIFAR_COST = {
     "laptop": "8 runs on scikit-learn's digits, minutes on 2 CPU cores",
@@ -39,7 +40,16 @@ def _cifar_paper(family: str, depth: int) -> Experiment:
         data=Data(dataset=choose("cifar10"), batch_size=128, subtract_mean="pixel", pad_and_crop=4, flip=True),
         # 128 images over two GPUs, each with batch statistics of its own.
         model=choose(f"{family}{depth}", bn_group=64),
-        optimizer=choose("sgd", momentum=0.9, weight_decay=1e-4), schedule=choose("step", base=0.1, boundaries=(32_000, 48_000), factor=0.1, warmup_until_error=0.8 if depth >= 110 else 1.0, warmup_base=0.01),
+        optimizer=choose("sgd", momentum=0.9, weight_decay=1e-4),
+        schedule=choose(
+            "step",
+            base=0.1,
+            boundaries=(32_000, 48_000),
+            factor=0.1,
+            # ResNet-110 does not start at 0.1: 0.01 until the training error is below 80%, about 400 iterations.
+            warmup_base=0.01,
+            warmup_until_error=0.8 if depth >= 110 else 1.0,
+        ),
         train=Train(steps=64_000, log_every=100, eval_every=1_000, save_every=1_000),
         deviations=(WARMED,) if depth >= 110 and (family, depth) != ("resnet", 110) else (),
     )
@@ -52,7 +62,7 @@ def _laptop(paper: Experiment) -> Experiment:
         # A digit is 8 pixels wide, so it is shifted by 1 and not by 4; a mirrored digit is no digit.
         data=replace(paper.data, dataset=choose("digits"), pad_and_crop=1, flip=False, eval_batch_size=360),
         # So few steps do not make up for what the first ones do at 0.1: ResNet-56 ended with 54% test error.
-        optim=replace(paper.optim, learning_rate=0.02, boundaries=(120, 180)),
+        schedule=change(paper.schedule, base=0.02, boundaries=(120, 180)),
         train=Train(steps=240, log_every=20, eval_every=60, save_every=60),
     )
 
@@ -67,15 +77,19 @@ def _smoke(paper: Experiment) -> Experiment:
     )
 
 
+def _as_it_is(paper: Experiment) -> Experiment:
+    return paper
+
+
 def cifar(preset: str) -> Study:
     """Sec. 4.2: plain-20 to plain-110 beside ResNet-20 to ResNet-1202, option A."""
-    change = {"paper": lambda e: e, "laptop": _laptop, "smoke": _smoke}
-    if preset not in change:
-        raise UserError(f"--preset={preset}: resnet_degradation has no such preset; {nearest(preset, change)}")
+    presets = {"paper": _as_it_is, "laptop": _laptop, "smoke": _smoke}
+    if preset not in presets:
+        raise UserError(f"preset={preset}: resnet_degradation has no such preset; {nearest(preset, presets)}")
     deepest = 56 if preset == "laptop" else 1202
     depths = [("plain", d) for d in PLAIN_DEPTHS] + [("resnet", d) for d in RESIDUAL_DEPTHS]
     depths = [(family, d) for family, d in depths if d <= deepest]
-    runs = {f"{family}-{d}": change[preset](_cifar_paper(family, d)) for family, d in depths}
+    runs = {f"{family}-{d}": presets[preset](_cifar_paper(family, d)) for family, d in depths}
     return Study(
         name="resnet_degradation",
         title="Degradation of plain nets, and residual nets without it",
@@ -84,6 +98,7 @@ def cifar(preset: str) -> Study:
         preset=preset,
         runs=runs,
         rows=tuple(_cifar_row(family, d) for family, d in depths),
+        paper_runs={f"{family}-{d}": _cifar_paper(family, d) for family, d in depths},
         notes=("The paper's ResNet-110 is the mean of five runs, 6.61 ± 0.16; its best is 6.43.",),
     )
 
@@ -92,20 +107,20 @@ def _cifar_row(family: str, depth: int) -> Row:
     if family == "plain":
         drawn = "Figure 6, left: over 60, no figure printed" if depth == 110 else "Figure 6, left: no figure printed"
         return Row(f"plain-{depth}", f"plain-{depth}", "plain nets", drawn)
-    return Row(f"resnet-{depth}", f"ResNet-{depth}", "residual nets", "Table 6", {"error": TABLE_6[depth]})
+    return Row(f"resnet-{depth}", f"ResNet-{depth}", "residual nets", "Table 6", {"top1_error": TABLE_6[depth]})
 
 
 # Table 2: top-1 error, 10-crop testing, option A.
 TABLE_2 = {"plain-18": 27.94, "plain-34": 28.54, "resnet-18": 27.88, "resnet-34": 25.03}
 
 
-TEN_CROP = "ten_crop@256"  # Sec. 3.4 does not say at which scale: AlexNet's
+TEN_CROP = choose("ten_crop", scales=(256,))  # Sec. 3.4 does not say at which scale: AlexNet's
 
 
 def imagenet(preset: str) -> Study:
     """Sec. 4.1: plain-18 and -34 beside ResNet-18 and -34 with option A on ImageNet."""
     if preset != "paper":
-        raise UserError(f"--preset={preset}: resnet_degradation_imagenet has only --preset=paper")
+        raise UserError(f"preset={preset}: resnet_degradation_imagenet has only preset=paper")
     return Study(
         name="resnet_degradation_imagenet",
         title="Degradation of plain nets on ImageNet, and residual nets without it",
@@ -121,7 +136,7 @@ def imagenet(preset: str) -> Study:
                 "Table 2, 10 crops",
                 {"top1_error": error},
                 "Table 2",
-                TEN_CROP,
+                protocol_name(TEN_CROP),
             )
             for name, error in TABLE_2.items()
         ),  # fmt: skip
@@ -145,7 +160,8 @@ def _imagenet_paper(name: str) -> Experiment:
         ),
         # Option A, as Table 2 says. How many images shared statistics is not known here: the whole batch.
         model=choose(name.replace("-", ""), shortcut=None if "plain" in name else "A"),
-        optimizer=choose("sgd", momentum=0.9, weight_decay=1e-4), schedule=choose("plateau", base=0.1, factor=0.1),
+        optimizer=choose("sgd", momentum=0.9, weight_decay=1e-4),
+        schedule=choose("plateau", base=0.1, factor=0.1),
         train=Train(steps=600_000, log_every=100, eval_every=5_000, save_every=5_000),
-        tests=(TEN_CROP,),
+        protocols=(TEN_CROP,),
     )

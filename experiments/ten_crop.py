@@ -9,14 +9,19 @@ Measured  docs/results holds what came of it, with hardware and commit.
 
 from dataclasses import replace
 
-from cnn_jax.config import Claim, Data, Experiment, Model, Optim, Row, Study, Train, change, choose
+from cnn_jax.config import Choice, Data, Experiment, Train, change, choose, protocol_name
 from cnn_jax.errors import UserError, nearest
+from cnn_jax.study import Claim, Row, Study
 
 COST = {
     "laptop": "a narrow AlexNet on scikit-learn's digits drawn large, 2 minutes on 2 CPU cores",
     "paper": "AlexNet for 90 epochs of ImageNet: for an accelerator",
     "smoke": "two steps on fake data, for tests",
 }
+
+
+def _protocols(scale: int) -> tuple[Choice, ...]:
+    return choose("single", scales=(scale,)), choose("ten_crop", scales=(scale,))
 
 
 def _paper() -> Experiment:
@@ -36,10 +41,11 @@ def _paper() -> Experiment:
             color_pca=True,
         ),
         model=choose("alexnet"),
-        optimizer=choose("sgd", momentum=0.9, weight_decay=5e-4), schedule=choose("plateau", base=0.01, factor=0.1),
+        optimizer=choose("sgd", momentum=0.9, weight_decay=5e-4),
+        schedule=choose("plateau", base=0.01, factor=0.1),
         # 90 epochs of 10,010 iterations.
         train=Train(steps=900_000, log_every=100, eval_every=10_000, save_every=10_000),
-        tests=("single@256", "ten_crop@256"),
+        protocols=_protocols(256),
         deviations=("training crops come from anywhere in the image, not from its central 256x256 alone",),
     )
 
@@ -52,7 +58,7 @@ def _laptop(run: Experiment) -> Experiment:
                      eval_resize=76, image_size=67, flip=False, color_pca=False),
         model=change(run.model, width=0.125, initialiser="he"),
         train=replace(run.train, steps=400, log_every=50, eval_every=50, save_every=200),
-        tests=("single@76", "ten_crop@76"),
+        protocols=_protocols(76),
     )  # fmt: skip
 
 
@@ -65,15 +71,19 @@ def _smoke(run: Experiment) -> Experiment:
     )
 
 
-CHANGES = {"paper": lambda run: run, "laptop": _laptop, "smoke": _smoke}
+def _as_it_is(run: Experiment) -> Experiment:
+    return run
+
+
+CHANGES = {"paper": _as_it_is, "laptop": _laptop, "smoke": _smoke}
 
 
 def study(preset: str) -> Study:
     """One run and its two tests."""
     if preset not in CHANGES:
-        raise UserError(f"--preset={preset}: ten_crop has no such preset; {nearest(preset, CHANGES)}")
+        raise UserError(f"preset={preset}: ten_crop has no such preset; {nearest(preset, CHANGES)}")
     run = CHANGES[preset](_paper())
-    one, ten = run.tests
+    one, ten = map(protocol_name, run.protocols)
     return Study(
         name="ten_crop",
         title="One view of a test image against ten",
@@ -86,5 +96,6 @@ def study(preset: str) -> Study:
             Row("alexnet", "AlexNet, 10 crops", "AlexNet", "Table 2", {"top1_error": 40.7, "top5_error": 18.2},
                 "Table 2", ten),
         ),
+        paper_runs={"alexnet": _paper()},
         claims=(Claim("10 crops against 1", ("alexnet", ten), ("alexnet", one), None),),
     )  # fmt: skip

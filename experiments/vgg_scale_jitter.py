@@ -14,8 +14,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
-from cnn_jax.config import Claim, Data, Experiment, Model, Optim, Row, Study, Train, change, choose
+from cnn_jax.config import Choice, Data, Experiment, Train, change, choose
 from cnn_jax.errors import UserError, nearest
+from cnn_jax.study import Claim, Row, Study
 
 COST = {
     "laptop": "12 narrow nets on scikit-learn's digits drawn large, 10 minutes on 2 CPU cores",
@@ -102,7 +103,7 @@ def _paper(net: str, name: str, scales: Scales = PAPER) -> Experiment:
         # 74 epochs of 5,005 iterations; an evaluation an epoch decides when the rate is cut.
         train=Train(steps=370_000, log_every=100, eval_every=5_000, save_every=5_000, start_from=start,
                     start_layers=layers),
-        tests=_tests(net, name, scales),
+        protocols=_protocols(net, name, scales),
         deviations=(RATE,) if name == "jitter" else (),
     )  # fmt: skip
 
@@ -110,35 +111,42 @@ def _paper(net: str, name: str, scales: Scales = PAPER) -> Experiment:
 RATE = "the rate of fine-tuning with jitter is that of 384, 0.001: the paper gives none"
 
 
-def _tests(net: str, name: str, scales: Scales) -> tuple[str, ...]:
+def _protocols(net: str, name: str, scales: Scales) -> tuple[Choice, ...]:
     """What the tables ask of a run; and dense at each Q, for the figure."""
-    three = ",".join(map(str, scales.several(name)))
-    tests = [f"dense@{q}" for q in scales.sides.values()]
-    tests += [f"dense@{three}"] if net in TABLE_4 else []
-    tests += [f"{views}@{three}" for views in ("grid", "dense+grid")] if net in TABLE_5 and name == "jitter" else []
-    return tuple(tests)
+    three = scales.several(name)
+    found = [choose("dense", scales=(q,)) for q in scales.sides.values()]
+    found += [choose("dense", scales=three)] if net in TABLE_4 else []
+    if net in TABLE_5 and name == "jitter":
+        found += [choose(views, scales=three) for views in ("grid", "dense+grid")]
+    return tuple(found)
+
+
+def _is_fine_tuned(run: Experiment) -> bool:
+    return run.schedule.args["base"] < 0.01
 
 
 def _laptop(run: Experiment) -> Experiment:
     """Narrow nets on digits drawn large: what of the recipe has to be smaller with the images and the patience."""
-    fine = run.optim.learning_rate < 0.01
+    fine = _is_fine_tuned(run)
     return replace(
         run,
-        data=replace(run.data, dataset=choose("digits"), batch_size=64, eval_batch_size=360, flip=False, color_pca=False),
+        data=replace(
+            run.data, dataset=choose("digits"), batch_size=64, eval_batch_size=360, flip=False, color_pca=False
+        ),
         model=change(run.model, width=0.125, initialiser="he"),
-        optim=replace(run.optim, learning_rate=0.005 if fine else 0.01),
+        schedule=change(run.schedule, base=0.005 if fine else 0.01),
         train=replace(run.train, steps=150 if fine else 300, log_every=50, eval_every=50, save_every=150),
     )
 
 
 def _caltech(run: Experiment) -> Experiment:
     """Narrow nets with batch norm on Caltech-101: so few steps on 30 images a class teach others nothing."""
-    fine = run.optim.learning_rate < 0.01
+    fine = _is_fine_tuned(run)
     return replace(
         run,
         data=replace(run.data, dataset=choose("caltech101"), batch_size=64, eval_batch_size=100),
         model=change(run.model, width=0.125, initialiser="he", norm="bn", dropout=0.0),
-        optim=replace(run.optim, learning_rate=0.02 if fine else 0.05),
+        schedule=change(run.schedule, base=0.02 if fine else 0.05),
         train=replace(run.train, steps=300 if fine else 600, log_every=50, eval_every=150, save_every=300),
     )
 
@@ -154,13 +162,19 @@ def _smoke(run: Experiment) -> Experiment:
 
 
 PRESETS = {"paper": PAPER, "laptop": SMALL, "caltech": SMALL, "smoke": SMALL}
-CHANGES = {"paper": lambda run: run, "laptop": _laptop, "caltech": _caltech, "smoke": _smoke}
+
+
+def _as_it_is(run: Experiment) -> Experiment:
+    return run
+
+
+CHANGES = {"paper": _as_it_is, "laptop": _laptop, "caltech": _caltech, "smoke": _smoke}
 
 
 def study(preset: str, presets: Iterable[str] = PRESETS) -> Study:
     """The twelve runs of Tables 3 to 5; caltech: A, B and D, each at all three S. presets: those there are."""
     if preset not in presets:
-        raise UserError(f"--preset={preset}: this study has no such preset; {nearest(preset, presets)}")
+        raise UserError(f"preset={preset}: this study has no such preset; {nearest(preset, presets)}")
     nets = ("a", "b", "d") if preset == "caltech" else EVERY_NET
     scales, sizes = PRESETS[preset], ("256", "384", "jitter")
     wanted = [(net, name) for name in sizes for net in nets if preset == "caltech" or name in TABLE_3[net]]
@@ -174,7 +188,7 @@ def study(preset: str, presets: Iterable[str] = PRESETS) -> Study:
         runs=runs,
         rows=(*_table_3(wanted, scales), *_table_4(wanted, scales), *_table_5(wanted, scales)),
         claims=tuple(_claims(wanted, scales)),
-        recipes={f"{net}-{name}": _paper(net, name) for net, name in wanted},
+        paper_runs={f"{net}-{name}": _paper(net, name) for net, name in wanted},
         notes=() if scales is PAPER else (
             "Sides are in proportion to the crop: the paper's 224, 256, 288, 352, 384, 416 and 512 are "
             f"{', '.join(map(str, scales.sides.values()))}.",

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+from cnn_jax.config import change
 from cnn_jax.training import checkpoint, train
 
 ROOT = Path(__file__).parents[1]
@@ -58,7 +59,8 @@ def test_it_goes_on_on_other_devices(eight, devices, parallel):
 
 def test_what_eight_devices_trained_is_read_where_there_is_one(eight):
     folder, _ = eight
-    code = "import sys, pathlib, jax; from cnn_jax.training import checkpoint; assert jax.device_count() == 1;"
+    code = "import sys, pathlib, jax; from cnn_jax.config import change
+from cnn_jax.training import checkpoint; assert jax.device_count() == 1;"
     code += "params, _, step = checkpoint.load_parameters(pathlib.Path(sys.argv[1]));"
     code += "print(step, float(sum(leaf.sum() for leaf in jax.tree.leaves(params))))"
     one = os.environ | {"XLA_FLAGS": ""}

@@ -59,7 +59,10 @@ def test_digits_are_the_package_s_own():
 
 
 def test_holdout_takes_the_last_training_images_and_leaves_the_test_set_alone():
-    whole, chosen = data.splits(Data(dataset=choose("digits"))), data.splits(Data(dataset=choose("digits"), validation_images=100))
+    whole, chosen = (
+        data.splits(Data(dataset=choose("digits"))),
+        data.splits(Data(dataset=choose("digits"), validation_images=100)),
+    )
     assert len(chosen.train.labels) == 1337 and len(chosen.test.labels) == 100
     np.testing.assert_array_equal(chosen.test.images, whole.train.images[-100:])
     with pytest.raises(UserError, match="1437 training images"):

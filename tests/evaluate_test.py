@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from cnn_jax import data, models, pretrained
-from cnn_jax.config import Data, Experiment, Model, Optim, Train, choose
+from cnn_jax.config import Data, Experiment, Train, choose
 from cnn_jax.errors import NotFiniteError, UserError
 from cnn_jax.evaluation import evaluate, protocols
 from cnn_jax.training import checkpoint, train
@@ -20,7 +20,15 @@ from cnn_jax.training import checkpoint, train
 ROOT = Path(__file__).parent.parent
 RUN = Experiment(
     name="narrow",
-    data=Data(dataset=choose("fake"), batch_size=8, eval_batch_size=40, pad_and_crop=0, train_resize=(36,), image_size=32, subtract_mean="pixel"),
+    data=Data(
+        dataset=choose("fake"),
+        batch_size=8,
+        eval_batch_size=40,
+        pad_and_crop=0,
+        train_resize=(36,),
+        image_size=32,
+        subtract_mean="pixel",
+    ),
     model=choose("vgg_a", width=1 / 32),
     schedule=choose("constant", base=0.01),
     train=Train(steps=2, log_every=1, eval_every=2, save_every=2),
@@ -63,7 +71,9 @@ def test_scales_are_averaged(finished, monkeypatch):
 RESIDENT = replace(
     RUN,
     name="resident",
-    data=Data(dataset=choose("fake"), batch_size=8, eval_batch_size=40, pad_and_crop=1, flip=True, subtract_mean="pixel"),
+    data=Data(
+        dataset=choose("fake"), batch_size=8, eval_batch_size=40, pad_and_crop=1, flip=True, subtract_mean="pixel"
+    ),
     model=choose("resnet20", width=0.5, bn_group=None),
 )
 

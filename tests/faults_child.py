@@ -20,7 +20,7 @@ from cnn_jax import distributed  # noqa: E402
 if __name__ == "__main__" and "COORDINATOR" in os.environ:
     distributed.initialize(os.environ["COORDINATOR"], int(os.environ["PROCESS"]), 2)  # before anything brings JAX
 
-from cnn_jax.config import Data, Experiment, Model, Optim, Train, choose  # noqa: E402
+from cnn_jax.config import Data, Experiment, Train, choose  # noqa: E402
 from cnn_jax.errors import StoppedError, UserError  # noqa: E402
 from cnn_jax.training import checkpoint, train, watchdog  # noqa: E402
 
@@ -35,7 +35,15 @@ RESIDENT = Experiment(
 # Worker processes, scale jitter, and a net with batch norm over groups.
 STREAMED = replace(
     RESIDENT,
-    data=Data(dataset=choose("fake"), batch_size=32, eval_batch_size=40, pad_and_crop=0, train_resize=(12, 16), image_size=12, workers=1),
+    data=Data(
+        dataset=choose("fake"),
+        batch_size=32,
+        eval_batch_size=40,
+        pad_and_crop=0,
+        train_resize=(12, 16),
+        image_size=12,
+        workers=1,
+    ),
     model=choose("lenet5_modern", norm="bn", bn_group=16),
     train=replace(RESIDENT.train, steps=200, eval_every=100),  # each evaluation starts processes of its own
 )

@@ -42,7 +42,9 @@ def test_the_report_counts_measures_and_names_what_cannot_be_read(folder, tmp_pa
 
 
 def test_the_sheet_shows_what_a_run_sees(folder):
-    settings = Data(dataset=dataset(f"folder:{folder}"), train_resize=(18,), image_size=16, pad_and_crop=0, on_bad_image="skip")
+    settings = Data(
+        dataset=dataset(f"folder:{folder}"), train_resize=(18,), image_size=16, pad_and_crop=0, on_bad_image="skip"
+    )
     source = data.splits(settings)
     figure = sheet(settings, source, source.class_names, 10, seed=0)
     shown = [axis for axis in figure.axes if axis.images]

@@ -192,7 +192,12 @@ def test_what_is_compiled_is_kept_where_the_user_says(flag, environment, kept, m
 def test_dry_run_prints_every_field_and_the_cost(tmp_path):
     done = launch(*SMOKE, "--run=plain-20", "--dry_run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for words in ("schedule.boundaries = (32000, 48000)", "data.dataset = 'fake'", "parameters: 269,722", "estimated time: "):
+    for words in (
+        "schedule.boundaries = (32000, 48000)",
+        "data.dataset = 'fake'",
+        "parameters: 269,722",
+        "estimated time: ",
+    ):
         assert words in done.stdout
     assert not list(tmp_path.iterdir())
 

@@ -75,7 +75,9 @@ def test_a_folder_of_another_form_is_told(tmp_path, files, words):
 
 def test_images_held_out_are_of_all_classes_and_in_no_other_part(tmp_path):
     files = {f"{name}/{i}": f"{name}{i}".encode() for name in "abcd" for i in range(4)}
-    config = Data(dataset=dataset(f"folder:{written(tmp_path, files)}"), train_resize=(8,), image_size=8, validation_images=4)
+    config = Data(
+        dataset=dataset(f"folder:{written(tmp_path, files)}"), train_resize=(8,), image_size=8, validation_images=4
+    )
     source = data.splits(config)
     assert source.test.labels.tolist() == [0, 1, 2, 3]
     assert sorted(elements(source.train) + elements(source.test)) == sorted(

@@ -10,13 +10,16 @@ import jax
 import pytest
 
 from cnn_jax import models
-from cnn_jax.config import Data, Experiment, Model, Train, choose
+from cnn_jax.config import Data, Experiment, Train, choose
 from cnn_jax.cost import chips, plan
 from cnn_jax.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 here = Experiment(
-    name="small", data=Data(dataset=choose("cifar10"), batch_size=16), model=choose("lenet5_modern"), train=Train(steps=100)
+    name="small",
+    data=Data(dataset=choose("cifar10"), batch_size=16),
+    model=choose("lenet5_modern"),
+    train=Train(steps=100),
 )
 
 

@@ -170,8 +170,6 @@ def test_launchers_are_noticed(monkeypatch, env, several):
 def test_alone_it_does_nothing(monkeypatch):
     for name in distributed.COUNTS:
         monkeypatch.delenv(name, raising=False)
-    code = (
-        "from cnn_jax import distributed; distributed.initialize(None, None, None); import sys; print('jax' in sys.modules)"
-    )
+    code = "from cnn_jax import distributed; distributed.initialize(None, None, None); import sys; print('jax' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=os.environ)
     assert found.stdout == "False\n"

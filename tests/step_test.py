@@ -58,7 +58,9 @@ def counted(batch, images=10):
     """Metrics of the first `images` test images of the digits, evaluated in batches of `batch`."""
     source = data.load("digits")
     few = source._replace(test=data.Split(*(column[:images] for column in source.test)))
-    config = Experiment(data=Data(dataset=choose("digits"), eval_batch_size=batch), model=choose("resnet20", scan_from=2))
+    config = Experiment(
+        data=Data(dataset=choose("digits"), eval_batch_size=batch), model=choose("resnet20", scan_from=2)
+    )
     parts = train.build(config, few, devices=jax.devices()[:1])
     return parts.evaluate(parts.state)
 
@@ -137,7 +139,12 @@ def test_an_update_that_is_not_finite_is_skipped(broken):
 
 
 def test_the_sums_are_of_every_step():
-    config = Experiment(data=DATA, model=choose("mlp"), optimizer=choose("sgd", weight_decay=0.0), schedule=choose("constant", base=0.0001))
+    config = Experiment(
+        data=DATA,
+        model=choose("mlp"),
+        optimizer=choose("sgd", weight_decay=0.0),
+        schedule=choose("constant", base=0.0001),
+    )
     parts = train.build(config)
     state, items = parts.state, parts.items(0)
     for _ in range(3):  # an epoch of 96 images

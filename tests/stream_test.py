@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from cnn_jax import data, mesh
-from cnn_jax.config import Data, Experiment, Model, Train, choose
+from cnn_jax.config import Data, Experiment, Train, choose
 from cnn_jax.data import crops, image_sets, streaming
 from cnn_jax.data.sampler import balanced, order
 from cnn_jax.errors import UserError

@@ -10,7 +10,7 @@ import pytest
 from train_test import RUN, TIMES, CutError
 
 from cnn_jax import data, models
-from cnn_jax.config import Data, Experiment, Model, Optim, Train, change, choose
+from cnn_jax.config import Data, Experiment, Model, Optim, Train, choose
 from cnn_jax.errors import UserError
 from cnn_jax.models import resnet
 from cnn_jax.training import metrics_log, multi_seed, train
@@ -83,7 +83,9 @@ def test_each_seed_has_the_numbers_of_its_run_alone(form, name, digits, alone, m
 
 def events(workdir, seed):
     """What a seed's metrics.jsonl says, but for what the clock says."""
-    return [{k: v for k, v in e.items() if k not in TIMES} for e in metrics_log.read_events(workdir / f"net/seed{seed}")]
+    return [
+        {k: v for k, v in e.items() if k not in TIMES} for e in metrics_log.read_events(workdir / f"net/seed{seed}")
+    ]
 
 
 def starts(workdir, seed):

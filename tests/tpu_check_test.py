@@ -5,7 +5,7 @@ import importlib.util
 import pytest
 
 from cnn_jax import data, models
-from cnn_jax.config import Data, Experiment, Model, Train, choose, dataset
+from cnn_jax.config import Data, Experiment, Train, choose, dataset
 from cnn_jax.cost import plan
 from cnn_jax.cpu import switch
 

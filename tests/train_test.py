@@ -11,7 +11,7 @@ import pytest
 from tensorboardX.proto import event_pb2
 
 from cnn_jax import mesh, models
-from cnn_jax.config import Data, Experiment, Model, Optim, Train, choose, from_json
+from cnn_jax.config import Data, Experiment, Optim, Train, choose, from_json
 from cnn_jax.errors import UserError
 from cnn_jax.models import resnet
 from cnn_jax.training import checkpoint, metrics_log, train
@@ -144,7 +144,9 @@ def test_batch_norm_s_averages_are_continued_too_and_under_pmap(tmp_path, monkey
 
 @pytest.mark.slow  # a minute and a half
 def test_auxiliary_heads_are_continued_too(tmp_path, monkeypatch):
-    data = Data(dataset=choose("fake"), batch_size=8, eval_batch_size=40, pad_and_crop=0, train_resize=(224,), image_size=224)
+    data = Data(
+        dataset=choose("fake"), batch_size=8, eval_batch_size=40, pad_and_crop=0, train_resize=(224,), image_size=224
+    )
     model = choose("googlenet", width=1 / 16, aux_heads=True)  # both heads have dropout
     short = Train(steps=3, log_every=2, eval_every=3, save_every=1)
     run = dataclasses.replace(RUN, data=data, model=model, train=short)

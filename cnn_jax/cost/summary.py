@@ -9,7 +9,7 @@ import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from cnn_jax import models
-from cnn_jax.config import Stack
+from cnn_jax.cost.chains import ConvChain
 from cnn_jax.layers.conv import Conv
 from cnn_jax.layers.spatial import effective_size
 from cnn_jax.models import Model
@@ -110,7 +110,7 @@ def summarize_model(name: str, image_size: int | None = None, **options: Any) ->
 class _Chain(nn.Module):
     """The convolutions of a stack, without biases, each as large as its input."""
 
-    stack: Stack
+    stack: ConvChain
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -119,12 +119,12 @@ class _Chain(nn.Module):
         return x
 
 
-def chain(stack: Stack) -> Callable[..., jax.Array]:
+def chain(stack: ConvChain) -> Callable[..., jax.Array]:
     """A stack of convolutions as a function (variables, images [B, side, side, inputs]) -> [B, side, side, maps]."""
     return _Chain(stack).apply
 
 
-def count_convolutions(stack: Stack) -> dict[str, int | list[int]]:
+def count_convolutions(stack: ConvChain) -> dict[str, int | list[int]]:
     """What a stack costs an image: weights, multiply_adds; and its receptive_field, [height, width] in pixels."""
     net = _Chain(stack)
     image = (stack.side, stack.side, stack.inputs)

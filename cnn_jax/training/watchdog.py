@@ -36,7 +36,9 @@ class Watch(NamedTuple):
     """What the loop tells its watch, and asks it."""
 
     enter: Callable[[str], None]  # compile | data | step | evaluate | save: what it does from now on
-    stop_requested: Callable[[], str]  # after a step: which signal told it to stop, or ""; all processes ask equally often
+    stop_requested: Callable[
+        [], str
+    ]  # after a step: which signal told it to stop, or ""; all processes ask equally often
 
 
 @contextlib.contextmanager

@@ -1,0 +1,433 @@
+"""Studies: a paper's comparison of runs, and `run`, which trains it and builds its report."""
+
+import dataclasses
+import fnmatch
+import importlib.util
+import io
+import json
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cnn_jax.config import RUNTIME_FIELDS, Data, Experiment, dataset, find_differences
+from cnn_jax.errors import UserError, nearest
+from cnn_jax.files import write_whole
+
+if TYPE_CHECKING:
+    from cnn_jax.report.build import Report
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the paper's table.
+
+    Attributes:
+      run: The run that stands for it.
+      label: What the table calls it.
+      group: The panel of the figure in which it is drawn.
+      source: Where the paper prints it.
+      paper: The paper's figures by metric, errors in %.
+      table: Which of the paper's tables, where there are several.
+      protocol: The evaluation protocol's name; empty: the last evaluation in training.
+    """
+
+    run: str
+    label: str
+    group: str
+    source: str
+    paper: dict[str, float] = field(default_factory=dict)
+    table: str = ""
+    protocol: str = ""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A paper's statement about two of its figures, checked against ours on the same test images.
+
+    Attributes:
+      statement: The claim in words.
+      better: (run, protocol) that is said to err less.
+      worse: (run, protocol) that is said to err more.
+      paper: better minus worse in points of top-1 error; None: the paper prints no such figures.
+    """
+
+    statement: str
+    better: tuple[str, str]
+    worse: tuple[str, str]
+    paper: float | None
+
+
+@dataclass(frozen=True)
+class Study:
+    """A paper's comparison: its runs, its table, and what a reader must know.
+
+    Attributes:
+      name: Its name on the command line.
+      title: Of its report.
+      paper: Authors, year, section.
+      paper_data: The data set of the paper's figures; a difference from other data means nothing.
+      preset: Which size of the study this is, such as laptop or paper.
+      runs: The experiments by name, in the order of training.
+      rows: The lines of the table.
+      notes: For the report.
+      claims: The paper's statements.
+      paper_runs: The paper's own recipe of each run, which deviations are measured against.
+      measure: Counts what the study compares, where nothing is trained: () -> a list of rows.
+      swept: The fields that a sweep varies.
+    """
+
+    name: str
+    title: str
+    paper: str
+    paper_data: str
+    preset: str
+    runs: dict[str, Experiment]
+    rows: tuple[Row, ...] = ()
+    notes: tuple[str, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    paper_runs: dict[str, Experiment] = field(default_factory=dict)
+    measure: Callable[[], list[dict[str, Any]]] | None = None
+    swept: tuple[str, ...] = ()
+
+
+# How often a run is logged, or how it is compiled, changes none of its numbers.
+HARMLESS_FIELDS = (
+    *RUNTIME_FIELDS,
+    "study",
+    "name",
+    "seed",
+    "model.scan_min_blocks",
+    "model.remat",
+    "train.log_every",
+    "train.eval_every",
+    "train.save_every",
+)
+
+# What augmentation suits a data set, where it replaces a preset's: a mirrored digit is no digit.
+AUGMENTATION: dict[str, dict[str, Any]] = {
+    "digits": {"pad_and_crop": 1, "flip": False},
+    "mnist": {"pad_and_crop": 4, "flip": False},
+    "cifar10": {"pad_and_crop": 4, "flip": True},
+}
+
+
+def load(name: str, preset: str, studies: Mapping[str, Callable[[str], Study]]) -> Study:
+    """Returns a study by its name, or that of a user's file by its path.
+
+    Args:
+      name: A name of `studies`, or the path of a Python file that defines `study(preset)`.
+      preset: Which size of the study.
+      studies: The studies by name.
+
+    Raises:
+      UserError: If there is no such study, file or preset.
+    """
+    if name in studies:
+        return studies[name](preset)
+    if name.endswith(".py") or "/" in name:
+        return _load_file(Path(name).expanduser(), preset)
+    raise UserError(f"experiment={name}: no such study; {nearest(name, studies)}")
+
+
+def _load_file(path: Path, preset: str) -> Study:
+    if not path.is_file():
+        raise UserError(f"experiment={path}: no such file")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec and spec.loader, path
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        if not callable(getattr(module, "study", None)):
+            raise UserError(f"{path}: defines no function study(preset) that returns a Study")
+        found = module.study(preset)
+    except UserError:
+        raise
+    except Exception as error:  # The user's own code.
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [frame.lineno for frame in frames if frame.filename == str(path)]
+        line = own[-1] if own else getattr(error, "lineno", None)
+        where = f"{path}, line {line}" if line else str(path)
+        raise UserError(f"{where}: {type(error).__name__}: {error}") from None
+    if not isinstance(found, Study):
+        raise UserError(f"{path}: study({preset!r}) returns no cnn_jax.study.Study")
+    return found
+
+
+def configure(
+    study: Study,
+    overrides: Iterable[str] = (),
+    data: str = "",
+    data_dir: str = "",
+) -> Study:
+    """Returns the study with its runs changed, complete, and with their deviations listed.
+
+    Args:
+      study: The study.
+      overrides: Such as 'schedule.base=0.05', for every run.
+      data: Another data set, with the augmentation that suits it.
+      data_dir: Where prepared TFDS folders lie.
+
+    Raises:
+      UserError: If a field has a value that it cannot have.
+    """
+    changes = tuple(overrides)
+    runs = {}
+    for name, run in study.runs.items():
+        paper = study.paper_runs.get(name, run)
+        runs[name] = _configure_run(run, paper, changes, data, data_dir)
+    return dataclasses.replace(study, runs=runs)
+
+
+def _configure_run(
+    run: Experiment, paper: Experiment, changes: tuple[str, ...], data: str, data_dir: str
+) -> Experiment:
+    from cnn_jax import models
+    from cnn_jax.overrides import override
+    from cnn_jax.training.components import KINDS, complete
+
+    if data:
+        suitable = AUGMENTATION.get(data, {})
+        changed = dataclasses.replace(run.data, dataset=dataset(data), **suitable)
+        run = dataclasses.replace(run, data=changed)
+    if data_dir:
+        run = dataclasses.replace(run, data=dataclasses.replace(run.data, dir=data_dir))
+    run = complete(override(run, changes, KINDS))
+    of_model = models.deviations(run.model.name, **run.model.args)
+    of_values = find_differences(complete(paper), run, HARMLESS_FIELDS)
+    deviations = dict.fromkeys((*of_model, *run.deviations, *of_values))
+    return dataclasses.replace(run, deviations=tuple(deviations))
+
+
+def select(study: Study, only: str = "*", seeds: int = 1) -> list[Experiment]:
+    """Returns the runs whose name matches a pattern, each with the seeds 0 to seeds - 1.
+
+    Raises:
+      UserError: If no run matches, or the study trains nothing.
+    """
+    if not study.runs:
+        raise UserError(f"{study.name} trains nothing: it counts in seconds")
+    names = fnmatch.filter(study.runs, only)
+    if not names:
+        raise UserError(f"run={only}: no such run in {study.name}; {nearest(only, study.runs)}")
+    return [dataclasses.replace(study.runs[name], seed=seed) for name in names for seed in range(seeds)]
+
+
+def run(
+    study: Study,
+    workdir: str | Path,
+    *,
+    seeds: int = 1,
+    only: str = "*",
+    together: bool = False,
+    profile_steps: int = 0,
+    command: str = "",
+    tell: Callable[[str], None] = print,
+) -> "Report":
+    """Trains a study's runs one by one, evaluates them, and builds the report.
+
+    Finished runs are skipped, those that were cut off continue. A run that fails does not stop the
+    others.
+
+    Args:
+      study: The study, `configure`d if anything of it is to change.
+      workdir: Where the runs and the report are written.
+      seeds: Each run is trained with the seeds 0 to seeds - 1.
+      only: Only runs whose name matches this pattern.
+      together: Train the seeds of a run at once, in one program.
+      profile_steps: So many steps of each run are traced.
+      command: What makes the whole study, for the report.
+      tell: Takes a line for each finished run.
+
+    Returns:
+      The report.
+
+    Raises:
+      UserError: If something is wrong before the first run, or runs have failed.
+      StoppedError: If a signal stopped a run, which is saved.
+    """
+    from cnn_jax import distributed
+    from cnn_jax.report.build import build
+
+    folder = Path(workdir).expanduser()
+    study = _complete(study)
+    if study.measure:
+        write_study(study, folder, seeds, command, study.measure())
+        return build(folder)
+    runs = select(study, only, seeds)
+    check_before_writing(study, runs, folder, together, seeds)
+    primary = distributed.is_primary()
+    if primary:
+        write_study(study, folder, seeds, command)
+        write_crops(study, folder)
+    failed = _train_all(runs, folder, seeds if together else 1, profile_steps, tell)
+    if failed and len(failed) == len(runs) and not any(folder.glob("*/seed*/metrics.jsonl")):
+        raise UserError("; ".join(map(str, dict.fromkeys(failed.values()))))
+    report = build(folder) if primary else None
+    if failed:
+        words = "; ".join(map(str, dict.fromkeys(failed.values())))
+        raise RunsFailedError(words, report)
+    return report
+
+
+class RunsFailedError(UserError):
+    """Some runs of a study have failed.
+
+    Attributes:
+      report: What was built of the others.
+    """
+
+    def __init__(self, words: str, report: "Report | None") -> None:
+        super().__init__(words)
+        self.report = report
+
+
+def _complete(study: Study) -> Study:
+    """Returns the study with its deviations listed, unless `configure` has done it."""
+    from cnn_jax.training.components import complete
+
+    if all(run == complete(run) and run.deviations for run in study.runs.values()):
+        return study
+    return configure(study)
+
+
+def check_before_writing(study: Study, runs: Sequence[Experiment], folder: Path, together: bool, seeds: int) -> None:
+    """Raises UserError for whatever can be known to fail before anything is written."""
+    from cnn_jax.training import metrics_log
+    from cnn_jax.training.components import make_components
+
+    if together and seeds == 1:
+        raise UserError("together: trains several seeds at once: ask for more than one")
+    check_study(study, folder)
+    for one in runs:
+        own = metrics_log.run_folder(one, folder)
+        metrics_log.check_folder(one, own)
+        make_components(one, seeds=seeds if together else 1)
+        start = one.train.start_from
+        if start and start not in {other.name for other in runs}:
+            other = own.parent.with_name(start) / own.name
+            if not metrics_log.read_result(own) and not metrics_log.read_result(other):
+                raise UserError(f"{one.name}: starts from {start}, which is not finished in {other}: run that first")
+
+
+def _train_all(
+    runs: Sequence[Experiment],
+    folder: Path,
+    size: int,
+    profile_steps: int,
+    tell: Callable[[str], None],
+) -> dict[Experiment, UserError]:
+    from cnn_jax import distributed
+    from cnn_jax.training import metrics_log, train
+
+    failed: dict[Experiment, UserError] = {}
+    for start in range(0, len(runs), size):
+        group, began = runs[start : start + size], time.perf_counter()
+        seeds = [one.seed for one in group]
+        try:
+            ends = train.run_seeds(group[0], seeds, folder, profile_steps)
+        except UserError as error:
+            if distributed.is_distributed():
+                raise  # It may be this process's alone, and the others wait for it in this run.
+            ends = dict.fromkeys(seeds, error)
+        took = f"{time.perf_counter() - began:.0f} s" + (f", {size} together" if size > 1 else "")
+        for number, (one, end) in enumerate(zip(group, ends.values(), strict=True), start + 1):
+            if isinstance(end, UserError):
+                failed[one] = end
+                words = f"failed: {end}"
+            else:
+                words = metrics_log.error_words(end)
+            if distributed.is_primary():
+                tell(f"[{number}/{len(runs)}] {one.name} seed {one.seed}: {words} ({took})")
+    return failed
+
+
+def describe_data(data: Data) -> str:
+    """Returns the data of a study in words."""
+    held_out = data.validation_images
+    return data.name + (f", {held_out} training images held out" if held_out else "")
+
+
+def describe_study(study: Study, seeds: int, command: str) -> dict[str, Any]:
+    """Returns what study.json holds, from which the report knows the whole table."""
+    first = next(iter(study.runs.values()), None)
+    return {
+        "name": study.name,
+        "title": study.title,
+        "paper": study.paper,
+        "paper_data": study.paper_data,
+        "preset": study.preset,
+        "data": describe_data(first.data) if first else "",
+        "command": command,
+        "seeds": seeds,
+        "notes": list(study.notes),
+        "rows": [dataclasses.asdict(row) for row in study.rows],
+        "claims": [dataclasses.asdict(claim) for claim in study.claims],
+        "swept": list(study.swept),
+    }
+
+
+def check_study(study: Study, folder: Path) -> None:
+    """Raises UserError if the folder holds another study, preset or data set."""
+    try:
+        there = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return  # Missing or broken: it is written anew.
+    words = describe_study(study, 1, "")
+    if not isinstance(there, dict):
+        return
+    if any(there.get(key, words[key]) != words[key] for key in ("name", "preset", "data")):
+        raise UserError(
+            f"{folder} holds {there.get('name')}, preset {there.get('preset')}, with the data"
+            f" {there.get('data')}: choose another workdir"
+        )
+
+
+def write_study(
+    study: Study,
+    folder: Path,
+    seeds: int,
+    command: str,
+    counts: list[dict[str, Any]] | None = None,
+) -> None:
+    """Writes study.json.
+
+    Args:
+      study: The study.
+      folder: Its workdir, which is made.
+      seeds: Seeds of each run.
+      command: What makes the whole study.
+      counts: What a study that trains nothing has counted.
+
+    Raises:
+      UserError: If the folder holds another study, or cannot be written to.
+    """
+    from cnn_jax.training import metrics_log
+
+    check_study(study, folder)
+    words = describe_study(study, seeds, command)
+    if counts is not None:
+        words |= {"counts": counts, "commit": metrics_log.find_commit()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / "study.json", json.dumps(words, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write to {folder} ({error.strerror}): choose another workdir") from None
+
+
+def write_crops(study: Study, folder: Path) -> None:
+    """Writes crops.png: training images as the models see them, a row for each scale."""
+    path = folder / "crops.png"
+    each = {
+        f"S = {'-'.join(map(str, one.data.train_resize))}": one.data
+        for one in study.runs.values()
+        if one.data.image_size
+    }
+    if each and not path.exists():
+        from cnn_jax.data import inspect
+
+        image = io.BytesIO()
+        inspect.crops(each).savefig(image, format="png", dpi=80)
+        write_whole(path, image.getvalue())

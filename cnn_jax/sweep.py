@@ -1,0 +1,69 @@
+"""Grids: a study's runs with each combination of other values."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable
+
+from cnn_jax.errors import UserError
+from cnn_jax.study import Row, Study
+
+MAX_RUNS = 1_000
+
+
+def parse(text: str) -> tuple[str, tuple[str, ...]]:
+    """Returns (field, values) of 'schedule.base=0.01,0.1,1'.
+
+    Values that hold commas themselves are separated by semicolons: 'model.hidden=100;300,100'.
+
+    Raises:
+      UserError: If the text is not of this form, or a value stands there twice.
+    """
+    field, equals, values = text.partition("=")
+    parts = [part.strip() for part in values.split(";" if ";" in values else ",") if part.strip()]
+    if not equals or not field or not parts:
+        raise UserError(f"sweep={text}: write it as field=value,value, such as schedule.base=0.1,1")
+    if len(set(parts)) < len(parts):
+        raise UserError(f"sweep={text}: a value stands there twice")
+    return field.strip(), tuple(parts)
+
+
+def make_grid(study: Study, sweeps: Iterable[str], only: str = "*") -> Study:
+    """Returns a study with a run for each combination of values; deviations are not listed yet.
+
+    Args:
+      study: Its runs are varied.
+      sweeps: Such as 'schedule.base=0.01,0.1'; several: their product.
+      only: The pattern of the runs that are varied.
+
+    Raises:
+      UserError: If a sweep is wrong, or the grid is too large.
+    """
+    from cnn_jax.overrides import override
+    from cnn_jax.study import select
+    from cnn_jax.training.components import KINDS
+
+    axes = dict(parse(text) for text in sweeps)
+    combinations = list(itertools.product(*axes.values()))
+    chosen = select(study, only)
+    if (count := len(combinations) * len(chosen)) > MAX_RUNS:
+        raise UserError(f"sweep: {count} runs; at most {MAX_RUNS}")
+    runs, rows, paper_runs = {}, [], {}
+    for run, values in itertools.product(chosen, combinations):
+        assignments = [f"{field}={value}" for field, value in zip(axes, values, strict=True)]
+        label = ", ".join(f"{a.rpartition('.')[2]}" for a in assignments)
+        name = f"{run.name}-{'-'.join(a.rpartition('.')[2] for a in assignments)}"
+        name = name.replace("=", "").replace(",", "_").replace("/", "_")
+        if name in runs:
+            raise UserError(f"sweep: two runs would be named {name}")
+        runs[name] = dataclasses.replace(override(run, assignments, KINDS), name=name)
+        paper_runs[name] = study.paper_runs.get(run.name, run)
+        rows.append(Row(name, f"{run.name}: {label}", run.name, ""))
+    return dataclasses.replace(
+        study,
+        title=f"{study.title}: a sweep of {', '.join(axes)}",
+        runs=runs,
+        rows=tuple(rows),
+        claims=(),
+        paper_runs=paper_runs,
+        swept=tuple(axes),
+    )
