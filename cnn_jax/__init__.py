@@ -2,4 +2,6 @@
 
 from cnn_jax import cpu
 
+__version__ = "0.1.0"  # pyproject.toml reads this literal
+
 cpu.choose_flags()  # here, as JAX reads them once, when it starts
