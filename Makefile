@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3.12 python3.13 python3.11 python3; do \
 
 setup: $(VENV)/ready
 
-# `venv --clear` would empty the environment that a symbolic link points to, perhaps another checkout's.
+# `venv --clear` would empty the environment that a symbolic link points to.
 $(VENV)/ready: requirements.txt pyproject.toml
 	$(if $(shell test -L '$(VENV)' && echo link),$(error $(VENV) is a symbolic link and its environment is \
 	out of date or missing: remove the link, or set up another environment with VENV=.venv-new))
@@ -27,8 +27,9 @@ test: setup
 test-slow: setup
 	$(PY) -m pytest -m slow
 
-# On every supported Python, each with the newest JAX that it gets, in an environment of its own. If the interpreters are not
-# on PATH: make test-all PYTHONS='/path/to/python3.11 /path/to/python3.12'. PYENV_VERSION makes pyenv offer all of them.
+# On every supported Python, each with the newest JAX that it gets, in an environment of its own.
+# PYENV_VERSION makes pyenv offer all of them. If the interpreters are not on PATH:
+# make test-all PYTHONS='/path/to/python3.11 /path/to/python3.12'
 PYTHONS := python3.11 python3.12 python3.13
 test-all: export PYENV_VERSION := 3.11:3.12:3.13
 test-all:
