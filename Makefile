@@ -9,10 +9,13 @@ PYTHON ?= $(shell for p in python3.12 python3.13 python3.11 python3; do \
 
 setup: $(VENV)/ready
 
-$(VENV)/ready: requirements.txt requirements-dev.txt requirements-bench.txt
+# `venv --clear` would empty the environment that a symbolic link points to.
+$(VENV)/ready: requirements.txt pyproject.toml
+	$(if $(shell test -L '$(VENV)' && echo link),$(error $(VENV) is a symbolic link and its environment is \
+	out of date or missing: remove the link, or set up another environment with VENV=.venv-new))
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 to 3.13 found; name one with make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 2; }
 	$(PYTHON) -m venv --clear $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
 demo: setup
@@ -24,9 +27,11 @@ test: setup
 test-slow: setup
 	$(PY) -m pytest -m slow
 
-# On Python 3.11 and 3.12, each with the newest JAX that it gets, in an environment of its own. Elsewhere than on PATH:
+# On every supported Python, each with the newest JAX that it gets, in an environment of its own.
+# PYENV_VERSION makes pyenv offer all of them. If the interpreters are not on PATH:
 # make test-all PYTHONS='/path/to/python3.11 /path/to/python3.12'
-PYTHONS := python3.11 python3.12
+PYTHONS := python3.11 python3.12 python3.13
+test-all: export PYENV_VERSION := 3.11:3.12:3.13
 test-all:
 	for python in $(PYTHONS); do $(MAKE) test VENV=.venv-$$(basename $$python) PYTHON=$$python || exit; done
 
@@ -37,7 +42,7 @@ test-faults: setup
 
 # Every net's step for TPUs that are not here, about half an hour on 2 cores.
 tpu-check: setup
-	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-tpu.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt 'jax[tpu]'
 	$(PY) -m pytest -m tpu tests/tpu_check_test.py
 
 lint: setup
@@ -63,4 +68,4 @@ bench: setup
 	@echo; $(PY) -m benchmarks.table $(RESULTS)
 
 clean:
-	rm -rf $(VENV) .venv-* .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-* .pytest_cache .ruff_cache build dist *.egg-info

@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
     source = noise(FLAGS.images)
     ways, left_out = {"ours": ours(source)}, {}
     if importlib.util.find_spec("grain") is None:
-        left_out["grain"] = "is not installed: pip install -r requirements-bench.txt"
+        left_out["grain"] = "is not installed: pip install -r requirements.txt"
         print(f"grain {left_out['grain']}")
     else:
         ways |= {"grain, an element an index": elements(source), "grain, a batch an index": whole_batches(source)}

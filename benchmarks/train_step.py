@@ -34,7 +34,7 @@ NETS = {
 PEERS = ("flax", "torch", "keras")
 INSTALL = {
     "torch": "pip install torch --index-url https://download.pytorch.org/whl/cpu (or a GPU's from pytorch.org)",
-    "keras": "pip install -r requirements-bench.txt",
+    "keras": "pip install -e '.[bench]'",
 }
 VARIANTS = {"torch": ("contiguous", "channels_last")}  # of which the faster is kept
 # Of the first loss, relative. Random ResNet-50s make much of bfloat16's rounding: the strict test is float32's.

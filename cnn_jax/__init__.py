@@ -1,5 +1,44 @@
-"""The classic CNN papers, true on your own machine: nets, recipes, protocols and studies in JAX."""
+"""The classic CNN papers, true on your own machine.
 
-from cnn_jax.cpu import settings
+Importing this package imports no JAX and changes no flag and no environment variable. The names
+below are imported when they are first used.
+"""
 
-settings.choose_flags()  # here, as JAX reads them once, when it starts
+import importlib
+from typing import Any
+
+__version__ = "0.2.0"
+
+# Public name -> the module it comes from; None: the module itself, of that name below `cnn_jax`.
+_PUBLIC = {
+    "Choice": "cnn_jax.config",
+    "Data": "cnn_jax.config",
+    "Experiment": "cnn_jax.config",
+    "Train": "cnn_jax.config",
+    "choose": "cnn_jax.config",
+    "Study": "cnn_jax.study",
+    "UserError": "cnn_jax.errors",
+    "create": "cnn_jax.models",
+    "load_pretrained": "cnn_jax.pretrained",
+}
+_MODULES = {
+    "train": "cnn_jax.training.train",
+    "study": "cnn_jax.study",
+    "models": "cnn_jax.models",
+    "pretrained": "cnn_jax.pretrained",
+}
+
+__all__ = [*_PUBLIC, *_MODULES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        attribute = name.removesuffix("_pretrained")
+        return getattr(importlib.import_module(_PUBLIC[name]), attribute)
+    if name in _MODULES:
+        return importlib.import_module(_MODULES[name])
+    raise AttributeError(f"module 'cnn_jax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
