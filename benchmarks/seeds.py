@@ -24,7 +24,7 @@ from cnn_jax.optim import optimizers
 from cnn_jax.training import metrics_log, multi_seed, train_step
 
 NETS = {"perceptron": 64, "mlp": 64, "lenet5_modern": 64, "resnet20": 32}  # images a step of one seed
-FORMS = {"unrolled": multi_seed.unrolled, "vmap": multi_seed.stacked}
+FORMS = {"unrolled": multi_seed.unrolled, "vmap": multi_seed.vmapped}
 WAYS = ("in turn", *FORMS)
 HEAD = ("net", "batch", "seeds", "way", "ms a step", "images/s", "in turn/way", "compile s")
 SLOW = 2  # a form that takes so many times as long as the seeds in turn is not tried with more of them

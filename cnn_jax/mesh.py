@@ -1,4 +1,7 @@
-"""The device mesh: one axis, 'batch', over all devices; an array is whole on each of them or split over it."""
+"""The device mesh: one axis, 'batch', over all devices.
+
+An array is either replicated - whole on each device - or sharded along its first dimension.
+"""
 
 import contextlib
 from collections.abc import Iterator
@@ -12,55 +15,66 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from cnn_jax.errors import UserError
 
 BATCH = "batch"
-_meant: ContextVar[str | None] = ContextVar("_meant", default=None)
+_target_platform: ContextVar[str | None] = ContextVar("_target_platform", default=None)
 
 
 def platform() -> str:
-    """cpu | gpu | tpu: where what is traced now will run; JAX's default, unless `compiling_for` says otherwise."""
-    return _meant.get() or jax.default_backend()
+    """Returns cpu, gpu or tpu: where what is traced now will run.
+
+    It is JAX's default backend unless `target_platform` says otherwise.
+    """
+    return _target_platform.get() or jax.default_backend()
 
 
 @contextlib.contextmanager
-def compiling_for(name: str) -> Iterator[None]:
-    """What is traced inside is meant for this platform, of which this machine may have no device."""
-    token = _meant.set(name)
+def target_platform(name: str) -> Iterator[None]:
+    """Within this context, traces for a platform of which this machine may have no device."""
+    token = _target_platform.set(name)
     try:
         yield
     finally:
-        _meant.reset(token)
+        _target_platform.reset(token)
 
 
 def batch_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """A mesh of all devices (or of those given) along the batch."""
+    """Returns a mesh of all devices, or of those given, along the batch."""
     devices = devices or jax.devices()
-    # Auto on purpose: the compiler propagates shardings; make_mesh's default asks the model to state them.
-    return jax.make_mesh((len(devices),), (BATCH,), axis_types=(AxisType.Auto,), devices=devices)
+    # Auto on purpose: the compiler propagates shardings. make_mesh's default asks the model to.
+    return jax.make_mesh(
+        (len(devices),), (BATCH,), axis_types=(AxisType.Auto,), devices=devices
+    )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Every device holds the whole array."""
+    """Returns the sharding of an array that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def sharded(mesh: Mesh) -> NamedSharding:
-    """The first dimension is split evenly over the devices."""
+    """Returns the sharding of an array whose first dimension is split evenly over the devices."""
     return NamedSharding(mesh, PartitionSpec(BATCH))
 
 
 def put(tree: Any, sharding: NamedSharding) -> Any:
-    """Host arrays, the same in every process, on the devices as the sharding says."""
+    """Returns host arrays, the same in every process, on the devices as the sharding says."""
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)
 
-    def one(x: Any) -> jax.Array:
+    def put_one(x: Any) -> jax.Array:
         x = np.asarray(x)
         return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
-    return jax.tree.map(one, tree)
+    return jax.tree.map(put_one, tree)
 
 
 def check_divides(batch: int, devices: int, field: str) -> None:
-    """Raises UserError, naming the nearest batch that works, if the devices cannot share the batch evenly."""
+    """Raises UserError, naming the nearest batch that works, if devices cannot share a batch evenly.
+
+    Args:
+      batch: Images per step.
+      devices: How many share them.
+      field: What the message calls the batch.
+    """
     if batch < 1 or batch % devices:
         below, above = batch // devices * devices, (batch // devices + 1) * devices
         near = f"{below} or {above}" if below > 0 else f"{above}"

@@ -16,7 +16,7 @@ from cnn_jax.models import resnet
 from cnn_jax.training import metrics_log, multi_seed, train
 
 SEEDS = (0, 1)
-FORMS = {"unrolled": multi_seed.unrolled, "stacked": multi_seed.stacked}
+FORMS = {"unrolled": multi_seed.unrolled, "stacked": multi_seed.vmapped}
 
 
 def use(form, monkeypatch):

@@ -58,7 +58,7 @@ def plan_run(experiment: Experiment, topology: str | None = None) -> dict[str, A
     configuration, a slice that there is not, or libtpu missing.
     """
     devices = jax.devices() if topology is None else _slice(topology)
-    with mesh.compiling_for(devices[0].platform), jax.default_matmul_precision(experiment.train.precision):
+    with mesh.target_platform(devices[0].platform), jax.default_matmul_precision(experiment.train.precision):
         lowered, adds = lower_step(experiment, devices)
         chip = _chip(experiment, topology)
         told = {

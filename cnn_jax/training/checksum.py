@@ -1,8 +1,8 @@
-"""A checksum of each array of a state, by which bits that flipped on a disk are noticed.
+"""Checksums of a state's arrays, by which bits that have flipped on a disk are noticed.
 
-The sum of the array's words, each times an odd number of its own, modulo 2^32: a single flipped bit always changes it,
-other damage goes unnoticed once in four thousand million times. It is taken where the array lies, at the speed of its
-memory.
+An array's checksum is the sum of its words, each times an odd number of its own, modulo 2^32. A
+single flipped bit always changes it; other damage goes unnoticed with probability 2^-32. It is
+computed where the array lies, at the speed of its memory.
 """
 
 from collections.abc import Callable
@@ -15,23 +15,28 @@ WORDS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
 
 
 def compute(tree: Any) -> Callable[[], dict[str, int]]:
-    """Starts to sum up a tree's arrays, of types of at most four bytes; what it returns waits and gives {path: sum}.
+    """Starts to compute the checksum of each array of a tree.
 
-    The arrays may be donated meanwhile.
+    Args:
+      tree: Arrays of types of at most four bytes; they may be donated meanwhile.
+
+    Returns:
+      A function that waits and returns {path: checksum}.
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
-    sums = _sums([leaf for _, leaf in leaves])
+    sums = _sum_leaves([leaf for _, leaf in leaves])
     return lambda: dict(zip(names, map(int, jax.device_get(sums)), strict=True))
 
 
 @jax.jit
-def _sums(leaves: list[jax.Array]) -> list[jax.Array]:
-    return [_sum(leaf) for leaf in leaves]
+def _sum_leaves(leaves: list[jax.Array]) -> list[jax.Array]:
+    return [_sum_words(leaf) for leaf in leaves]
 
 
-def _sum(x: jax.Array) -> jax.Array:
+def _sum_words(x: jax.Array) -> jax.Array:
     x = x.astype(jnp.uint8) if x.dtype == bool else x
-    words = jax.lax.bitcast_convert_type(x, WORDS[x.dtype.itemsize]).reshape(-1).astype(jnp.uint32)
+    words = jax.lax.bitcast_convert_type(x, WORDS[x.dtype.itemsize])
+    words = words.reshape(-1).astype(jnp.uint32)
     odd = 2 * jax.lax.iota(jnp.uint32, len(words)) + jnp.uint32(1)
     return jnp.sum(words * odd, dtype=jnp.uint32)

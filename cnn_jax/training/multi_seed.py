@@ -1,4 +1,4 @@
-"""Several seeds of a run in one program: how their states are joined into one, and the step that moves it."""
+"""Several seeds of a run in one program: how their states join, and the step that moves them."""
 
 import operator
 from collections.abc import Callable, Sequence
@@ -13,45 +13,64 @@ Step = Callable[[Any, Any, Any], Any]
 
 
 class Form(NamedTuple):
-    """One of the ways to train K seeds at once; what a seed computes does not depend on the others."""
+    """One of the ways to train K seeds at once; what a seed computes does not depend on the others.
+
+    Attributes:
+      join: The seeds' states -> the joint state.
+      split: Undoes join.
+      step: (joint state, arrays, the seeds' batches) -> joint state.
+    """
 
     join: Callable[[Sequence[State]], Any]
-    split: Callable[[Any], Sequence[State]]  # undoes join
-    step: Step  # step(joint state, arrays, the K seeds' items) -> joint state
+    split: Callable[[Any], Sequence[State]]
+    step: Step
 
 
 def form(make: Callable[[jax.Array], Step], keys: Sequence[jax.Array], platform: str) -> Form:
-    """The way that is fastest on the platform, of step.train_step's steps; make(key) gives that of one seed.
+    """Returns the form that is fastest on a platform.
 
-    As benchmarks/seeds.py shows: on CPU vmapped convolutions, whose kernels differ from seed to seed, take up to three
-    times as long as one after another. On GPU and TPU, where small nets leave most of the chip idle: not measured.
+    On CPU vmapped convolutions, whose kernels differ from seed to seed, take up to three times as
+    long as one after another (benchmarks/seeds.py). GPU and TPU, where small models leave most of
+    the chip idle, have not been measured.
+
+    Args:
+      make: make(key) returns the training step of one seed.
+      keys: The seeds' keys.
+      platform: cpu, gpu or tpu.
     """
-    return (unrolled if platform == "cpu" else stacked)(make, keys)
+    return (unrolled if platform == "cpu" else vmapped)(make, keys)
 
 
 def alone(make: Callable[[jax.Array], Step], keys: Sequence[jax.Array]) -> Form:
-    """The step of one seed; the joint state is its own, and so is the item."""
+    """Returns the form of one seed: the joint state is its own, and so is the batch."""
     (key,) = keys
-    return Form(lambda states: states[0], lambda state: [state], make(key))
+    return Form(operator.itemgetter(0), lambda state: [state], make(key))
 
 
 def unrolled(make: Callable[[jax.Array], Step], keys: Sequence[jax.Array]) -> Form:
-    """The steps one after another in one program; the joint state is a tuple."""
+    """Returns the seeds' steps one after another in one program; the joint state is a tuple."""
     steps = [make(key) for key in keys]
 
-    def step(states: tuple[State, ...], arrays: Any, items: tuple) -> tuple[State, ...]:
-        return tuple(one(state, arrays, item) for one, state, item in zip(steps, states, items, strict=True))
+    def step(states: tuple[State, ...], arrays: Any, batches: tuple) -> tuple[State, ...]:
+        triples = zip(steps, states, batches, strict=True)
+        return tuple(one(state, arrays, batch) for one, state, batch in triples)
 
     return Form(tuple, list, step)
 
 
-def stacked(make: Callable[[jax.Array], Step], keys: Sequence[jax.Array]) -> Form:
-    """One vmapped step; the joint state is one State of arrays [K, ...]."""
-    stack = lambda trees: jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
-    split = lambda joint: [jax.tree.map(operator.itemgetter(k), joint) for k in range(len(keys))]
+def vmapped(make: Callable[[jax.Array], Step], keys: Sequence[jax.Array]) -> Form:
+    """Returns one vmapped step; the joint state is one State of arrays [K, ...]."""
 
-    def step(joint: State, arrays: Any, items: tuple) -> State:
-        one = lambda key, state, item: make(key)(state, arrays, item)
-        return jax.vmap(one)(jnp.stack(keys), joint, stack(items))
+    def stack(trees: Sequence[Any]) -> Any:
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+    def split(joint: Any) -> list[Any]:
+        return [jax.tree.map(operator.itemgetter(k), joint) for k in range(len(keys))]
+
+    def step(joint: State, arrays: Any, batches: tuple) -> State:
+        def one(key: jax.Array, state: State, batch: Any) -> State:
+            return make(key)(state, arrays, batch)
+
+        return jax.vmap(one)(jnp.stack(keys), joint, stack(batches))
 
     return Form(jax.jit(stack), jax.jit(split), step)

@@ -15,6 +15,7 @@ import orbax.checkpoint as ocp
 
 from cnn_jax import distributed
 from cnn_jax.config import Experiment
+from cnn_jax.cpu import settings
 from cnn_jax.errors import NotFiniteError, UserError
 from cnn_jax.evaluation.evaluate import evaluate_run
 from cnn_jax.training import checkpoint, divergence, metrics_log, profile, run_lock, watchdog
@@ -70,6 +71,7 @@ def run_seeds(
     Raises:
       UserError: For whatever stops all of them.
     """
+    settings.choose_flags()
     experiment = complete(experiment)
     runs = {seed: replace(experiment, seed=seed) for seed in seeds}
     folders = {seed: metrics_log.run_folder(one, workdir) for seed, one in runs.items()}
