@@ -8,17 +8,23 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # Packages and modules of one line do not import one another; each may import those of the lines above.
 LAYERS = (
-    ("errors", "files"),
-    ("config", "overrides"),
-    ("mesh", "distributed", "cost.hlo", "cost.chips"),
+    ("errors", "files", "text", "__version__"),
+    ("values",),
+    ("config",),
+    ("config_file", "overrides", "registry"),
+    ("mesh", "distributed", "cost.hlo", "cost.chips", "cost.chains"),
     ("cpu",),
     ("layers", "data", "optim"),
     ("models",),
     ("pretrained",),
+    ("evaluation.metrics",),
+    ("evaluation.single",),
     ("training",),
     ("evaluation",),
-    ("cost", "report", "visualize"),
-    ("study", "sweep"),
+    ("training.train",),
+    ("cost", "visualize"),
+    ("study",),
+    ("sweep", "report"),
     ("cli", "experiments"),
 )
 RANK = {f"cnn_jax.{name}": rank for rank, names in enumerate(LAYERS) for name in names}
@@ -56,7 +62,9 @@ def test_imports_go_one_way(path):
     mine = room(module)
     assert mine, f"{module} has no place in LAYERS: give it one"
     for name in imports(path):
-        if name == "cnn_jax.__version__":
+        if module == "cnn_jax.study" and name.startswith("cnn_jax.report"):
+            continue  # Inside a function: a study ends in its report.
+        if module == "cnn_jax.cli" and name.startswith(("experiments.", "cnn_jax.experiments.")):
             continue
         theirs = room(name)
         assert theirs and (theirs == mine or RANK[theirs] < RANK[mine]), f"{module} imports {name}"
