@@ -1,0 +1,98 @@
+"""Writes docs/command_line.md's table of flags and docs/configuration.md from the code.
+
+python docs/make_tables.py writes them; with --check it only says whether they are up to date.
+"""
+
+import sys
+from pathlib import Path
+
+from cnn_jax import cli, config, models, optim, registry, values
+from cnn_jax.overrides import iterate_fields
+
+DOCS = Path(__file__).parent
+MARK = "<!-- The table below is written by docs/make_tables.py. -->"
+
+
+def flags_table() -> str:
+    """Returns the table of all flags."""
+    lines = ["| flag | default | what it does |", "|---|---|---|"]
+    for flag in cli.FLAGS.get_flags_for_module("cnn_jax.cli"):
+        default = "" if flag.default in (None, [], False, 0) else f"`{flag.default}`"
+        lines.append(f"| `--{flag.name}` | {default} | {_cell(flag.help)} |")
+    return "\n".join(lines)
+
+
+def fields_table() -> str:
+    """Returns the table of all plain fields."""
+    rows = [
+        (path, wanted, default)
+        for path, wanted, default in iterate_fields()
+        if "." in path and not isinstance(default, config.Choice)
+    ]
+    return _options_table(rows)
+
+
+def choices_tables() -> str:
+    """Returns a table for each optimizer, schedule and model."""
+    parts = []
+    for field, functions in (("optimizer", optim.OPTIMIZERS), ("schedule", optim.SCHEDULES)):
+        for name, function in functions.items():
+            full = registry.complete(field, config.choose(name), functions)
+            types = registry.option_types(function)
+            rows = [(f"{field}.{o}", types[o], full.args.get(o)) for o in types]
+            summary = (function.__doc__ or "").splitlines()[0]
+            parts.append(f"### `{field}={name}`\n\n{summary}\n\n{_options_table(rows)}")
+    names = "\n".join(
+        f"| `{name}` | {', '.join(f'`{o}`' for o in models.option_types(name))} |"
+        for name in models.MODELS
+    )
+    parts.append(f"### `model=NAME`\n\n| model | options |\n|---|---|\n{names}")
+    return "\n\n".join(parts)
+
+
+def _options_table(rows: list) -> str:
+    lines = ["| field | value | default | meaning |", "|---|---|---|---|"]
+    for path, wanted, default in rows:
+        bounds = values.describe_bounds(wanted)
+        kind = values.describe(wanted) + (f", {bounds}" if bounds else "")
+        shown = values.show(default) if default not in ("", ()) else "empty"
+        meaning = _cell(values.describe_meaning(wanted))
+        lines.append(f"| `{path}` | {kind} | {shown} | {meaning} |")
+    return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def make_pages() -> dict[Path, str]:
+    """Returns {page: what it should hold}."""
+    command_line = DOCS / "command_line.md"
+    head = command_line.read_text().partition(MARK)[0]
+    configuration = (
+        "# Every field of a configuration\n\n"
+        "A field is set with `--set field=value` on the command line. The optimizer, the schedule\n"
+        "and the model are names with options of their own. This page is written by\n"
+        "docs/make_tables.py.\n\n"
+        f"## Data and training\n\n{fields_table()}\n\n## Choices\n\n{choices_tables()}\n"
+    )
+    return {
+        command_line: f"{head}{MARK}\n\n{flags_table()}\n",
+        DOCS / "configuration.md": configuration,
+    }
+
+
+def main() -> int:
+    """Writes or checks the pages; returns the exit code."""
+    stale = [p for p, text in make_pages().items() if not p.exists() or p.read_text() != text]
+    if "--check" in sys.argv[1:]:
+        for page in stale:
+            print(f"{page} is out of date: run python docs/make_tables.py", file=sys.stderr)
+        return 2 if stale else 0
+    for page, text in make_pages().items():
+        page.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
