@@ -25,11 +25,12 @@ class Bound(NamedTuple):
 
 
 MAX_INT32 = 2**31 - 1
+MAX_FLOAT = 1e30  # Larger numbers overflow float32 in the arithmetic around them.
 
 Count = Annotated[int, Bound(1, MAX_INT32)]
 Natural = Annotated[int, Bound(0, MAX_INT32)]
-Positive = Annotated[float, Bound(above=0, most=1e30)]
-NonNegative = Annotated[float, Bound(0, 1e30)]
+Positive = Annotated[float, Bound(above=0, most=MAX_FLOAT)]
+NonNegative = Annotated[float, Bound(0, MAX_FLOAT)]
 Fraction = Annotated[float, Bound(0, 1)]
 
 
@@ -114,7 +115,11 @@ def describe_bounds(wanted: Any) -> str:
     words = []
     for bound in _bounds(wanted):
         pairs = zip(("at least", "at most", "more than", "less than"), bound, strict=True)
-        words += [f"{what} {number:g}" for what, number in pairs if number is not None]
+        words += [
+            f"{what} {number:,.10g}"
+            for what, number in pairs
+            if number not in (None, MAX_INT32, MAX_FLOAT)
+        ]
     return ", ".join(words)
 
 
