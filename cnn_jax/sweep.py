@@ -49,10 +49,11 @@ def make_grid(study: Study, sweeps: Iterable[str], only: str = "*") -> Study:
         raise UserError(f"sweep: {count} runs; at most {MAX_RUNS}")
     runs, rows, paper_runs = {}, [], {}
     for run, values in itertools.product(chosen, combinations):
-        assignments = [f"{field}={value}" for field, value in zip(axes, values, strict=True)]
-        label = ", ".join(f"{a.rpartition('.')[2]}" for a in assignments)
-        name = f"{run.name}-{'-'.join(a.rpartition('.')[2] for a in assignments)}"
-        name = name.replace("=", "").replace(",", "_").replace("/", "_")
+        pairs = list(zip(axes, values, strict=True))
+        assignments = [f"{field}={value}" for field, value in pairs]
+        label = ", ".join(f"{field.rpartition('.')[2]}={value}" for field, value in pairs)
+        short = "-".join(f"{field.rpartition('.')[2]}{value}" for field, value in pairs)
+        name = f"{run.name}-{short}".replace(",", "_").replace("/", "_")
         if name in runs:
             raise UserError(f"sweep: two runs would be named {name}")
         runs[name] = dataclasses.replace(override(run, assignments, KINDS), name=name)
