@@ -60,7 +60,13 @@ def test_every_case_is_recorded():
     }
 
 
-@pytest.mark.parametrize("name", golden.model_names())
+# A quarter of the nets' time: variants of others that are always compared, or the deepest of all.
+HEAVY = ("googlenet_bn", "bn_inception", "inception_v2", "resnet152", "resnet1202")
+SLOW = pytest.mark.slow
+NETS = [pytest.param(n, marks=SLOW) if n in HEAVY else n for n in golden.model_names()]
+
+
+@pytest.mark.parametrize("name", NETS)
 def test_a_net_computes_what_it_did(name):
     check("models", name, golden.model_values(name))
 
