@@ -1,10 +1,13 @@
 """The code gives the numbers that `record_golden.py` recorded: nets, runs, protocols, reports.
 
 Tolerances. On the machine that recorded them the numbers come out equal to the bit. On another
-processor a convolution adds its products in another order, which changes float32 results by 1e-7 to
-1e-6 of the largest; tens of layers make 1e-5 to 1e-4 of it, and training steps, which feed on their
-own results, somewhat more. A tolerance is a share of the number itself plus the same share of the
-largest of its kind: a logit near 0 is as far off as its large neighbors.
+processor a convolution adds its products in another order. What that does was measured by running
+the cases with other compiler options, one device instead of eight, and XLA's own convolutions: 1e-8
+to 1e-6 of the largest logit, score, or loss, but up to 3e-4 of losses of runs with batch norm or
+many layers, which multiply rounding errors at each step. The tolerances are ten times that or more,
+and yet less than what a kernel scaled by 1.001 does to a net without batch norm. A tolerance is a
+share of the number itself plus the same share of the largest of its kind: a logit near 0 is as far
+off as its large neighbors.
 """
 
 import re
@@ -13,7 +16,13 @@ import golden_cases as golden
 import numpy as np
 import pytest
 
-TOLERANCE = {"models": 1e-3, "runs": 3e-3, "protocols": 3e-4, "studies": 3e-3}
+TOLERANCE = {"models": 1e-4, "runs": 1e-5, "protocols": 3e-5, "studies": 1e-5}
+# Of what multiplies rounding errors.
+LOOSE = {
+    "resnet20 with batch norm groups": 3e-3,
+    "googlenet with auxiliary heads": 3e-3,
+    "resnet_degradation": 3e-3,
+}
 # Initial parameters are drawn, not computed through layers: nearly the same everywhere.
 DRAWN = 1e-5
 # Figures in % of a smoke report move by 12.5 if one more of 8 training images is seen as right, by
@@ -30,7 +39,7 @@ def check(group, name, found):
     print(group, name, golden.summary(*golden.pairs(recorded, found)))
     for quantity, numbers in recorded.items():
         old, new = np.asarray(numbers, np.float64), np.asarray(found[quantity], np.float64)
-        share = DRAWN if quantity == "init" else TOLERANCE[group]
+        share = DRAWN if quantity == "init" else LOOSE.get(name, TOLERANCE[group])
         largest = np.abs(old).max(initial=0)
         where = f"{name}: {quantity}"
         np.testing.assert_allclose(new, old, share, share * largest, err_msg=where)
