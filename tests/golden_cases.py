@@ -1,0 +1,446 @@
+"""What the golden values are of, and how today's code gives them.
+
+A refactoring must leave the library's numbers as they are. `record_golden.py` writes them to
+`testdata/golden/`, `golden_test.py` compares. Below, the library is used in the first part alone:
+when its modules, functions, options, or fields change, change that part, and leave the cases and
+the files as they are. Options and fields in the cases bear the names of the day they were recorded;
+`OPTIONS` and `FIELDS` say what they are called now, and `leaf_name` what a parameter was called.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+CLASSES = 10
+
+# ----------------------------------------------------------------- the library, as it is now
+
+OPTIONS: dict[str, str] = {}  # an option of a net as recorded: what it is called now
+FIELDS: dict[str, str] = {}  # a field of a run as recorded, such as model.width: what it is now
+
+
+def leaf_name(path: tuple) -> str:
+    """The name that a parameter or statistic had when it was recorded: its keys, with slashes."""
+    return "/".join(str(getattr(key, "key", getattr(key, "idx", key))) for key in path)
+
+
+def model_names() -> list[str]:
+    """Every net that can be made by its name."""
+    from cnn_jax import models
+
+    return list(models.MODELS)
+
+
+def make_model(name: str, **options: Any) -> Any:
+    """The named net for CLASSES classes, with init and apply as `model_values` calls them."""
+    from cnn_jax import models
+
+    options = {OPTIONS.get(option, option): value for option, value in options.items()}
+    return models.create(name, CLASSES, **options)
+
+
+def input_channels(name: str) -> int:
+    """The channels of the images that a net's paper gives it."""
+    from cnn_jax import models
+
+    return models.paper_input(name)[0][2]
+
+
+def losses_of(model: Any, outputs: Any, images: jax.Array, labels: Any) -> jax.Array:
+    """The training losses [B] of a net's outputs, those of auxiliary heads among them."""
+    from cnn_jax import step
+
+    return step.scores(model, outputs, images, labels)[0]
+
+
+def run_losses(fields: dict[str, str], workdir: Path) -> dict[str, list[float]]:
+    """Trains the run that these fields describe; returns what its log says of every step.
+
+    The log is metrics.jsonl, a JSON object a line, in <workdir>/<name of the run>/seed<k>.
+    """
+    from cnn_jax import config, train
+
+    assignments = [f"{FIELDS.get(field, field)}={value}" for field, value in fields.items()]
+    experiment = config.Experiment(study="golden", name="golden")
+    train.run(config.override(experiment, assignments), workdir)
+    return logged(workdir / "golden" / "seed0")
+
+
+def protocol_scores(
+    model: Any, params: Any, stats: Any, views: str, sides: tuple[int, ...], crop: int, average: str
+) -> list[list[float]]:
+    """The scores [images, classes] of `oblong_digits`, averaged over views and scales."""
+    from cnn_jax import mesh
+    from cnn_jax import views as protocols
+    from cnn_jax.config import Data
+    from cnn_jax.data import listing, sources, stream
+
+    def prepare(images: jax.Array) -> jax.Array:
+        return images.astype(jnp.float32) / 255 - 0.5
+
+    over = mesh.batch_mesh(jax.devices()[:1])
+    scorer = protocols.scorer(model, params, stats, prepare, crop, over, average)
+    rows = []
+    for images, labels in oblong_digits():
+        drawn = listing.Arrays("digits", sources.Split(images, labels))
+        found = [
+            protocols.scores(scorer, kind, side, stream.whole_images(Data(), drawn, side, 4))
+            for kind in views.split("+")
+            for side in sides
+        ]
+        rows += [score.tolist() for _, (score, _) in sorted(protocols.fused(found).items())]
+    return rows
+
+
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """The digits to test on, uint8 [N, 8, 8, 1], and their labels."""
+    from cnn_jax.data import sources
+
+    return sources.load("digits").test
+
+
+def smoke_report(study: str, preset: str, runs: str, workdir: Path) -> tuple[str, dict]:
+    """Runs a study as a user does: its report.md, and the losses that its runs logged, by run.
+
+    runs: only those whose name matches this pattern; empty: all, or where nothing is trained.
+    A run leaves metrics.jsonl and tests/<protocol>.json in <workdir>/<run>/seed<k>.
+    """
+    words = [f"--experiment={study}", f"--preset={preset}", f"--workdir={workdir}"]
+    words += [f"--run={runs}"] if runs else []
+    command = [sys.executable, str(ROOT / "launch.py"), *words, "--compile_cache=off"]
+    # One device, and the compiler's own choices: as on a user's machine with a CPU.
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "CNN_JAX_ROUTES": ""}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=workdir, env=env)
+    assert done.returncode == 0, done.stderr
+    found = {}
+    for log in sorted(workdir.glob("*/seed0/metrics.jsonl")):
+        each = found[log.parts[-3]] = logged(log.parent)
+        for test in sorted(log.parent.glob("tests/*.json")):
+            each[test.stem] = [json.loads(test.read_text())["loss"]]
+    return (workdir / "report.md").read_text(), found
+
+
+def logged(folder: Path) -> dict[str, list[float]]:
+    """What a run's log says: loss and rate of every training step, loss of every evaluation."""
+    events = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    found = {"loss": [], "lr": [], "eval_loss": []}
+    for event in events:
+        if event["event"] == "train":
+            found["loss"].append(event["loss"])
+            found["lr"].append(event["lr"])
+        elif event["event"] == "eval":
+            found["eval_loss"].append(event["loss"])
+    return found
+
+
+# ----------------------------------------------------------------- the cases
+
+# The images' side and the options of every net: `model_case` says what stands for those left out.
+SIDE = {
+    **dict.fromkeys(("perceptron", "mlp", "autoencoder"), 8),
+    **dict.fromkeys(("lenet5", "lenet5_modern"), 28),
+    **dict.fromkeys(("alexnet", "alexnet_one_tower", "alexnet_half"), 67),
+    "alexnet_owt": 63,
+    "zfnet": 47,
+    **dict.fromkeys(("googlenet", "googlenet_bn"), 79),
+    **dict.fromkeys(("inception_v2", "inception_v3"), 107),
+    # At 32 batch norm would be over four values a map, which multiplies rounding errors.
+    **dict.fromkeys(("resnet34", "resnet50", "resnet101", "resnet152", "plain34"), 64),
+}
+FULL_WIDTH = ("lenet5", "perceptron", "autoencoder")
+# Gradients are left out where a net of the same layers has its own recorded, as compiling them
+# takes most of the time; of the deepest net, training is. Gradients of plain nets of 44 layers and
+# more explode, and say nothing.
+WITHOUT_GRADIENT = (
+    *("alexnet_one_tower", "alexnet_half", "vgg_b", "vgg_c"),
+    *("googlenet_bn", "bn_inception", "inception_v2"),
+    *("resnet32", "resnet44", "resnet56", "resnet34", "resnet101", "resnet152"),
+    *("plain32", "plain44", "plain56", "plain110", "plain34"),
+)
+WITHOUT_TRAINING = ("resnet1202",)
+# The variance of the kernels is gain / inputs. It is 2 where signals pass one layer after another,
+# so that they do not fade; less where hundreds of blocks add to one another, so that their sum
+# stays finite.
+GAIN = {"resnet110": 0.5, "resnet1202": 0.1}
+
+
+def model_case(name: str) -> dict[str, Any]:
+    """What is recorded of a net: options, side of the images, gain of its weights."""
+    options = {} if name in FULL_WIDTH else {"width": 1 / 16}
+    if name.startswith(("resnet", "plain")):
+        options["scan_from"] = 2  # compiles one block a stage
+    return {"options": options, "side": SIDE.get(name, 32), "gain": GAIN.get(name, 2.0)}
+
+
+_SHORT = {"train.steps": "10", "train.log_every": "1", "train.save_every": "10"}
+RUNS: dict[str, dict[str, str]] = {
+    "resnet20 with batch norm groups": {
+        "model.name": "resnet20",
+        "model.bn_group": "8",
+        "model.width": "0.5",
+        "data.name": "fake",
+        "data.batch_size": "16",
+        "data.pad": "1",
+        "optim.learning_rate": "0.002",  # larger ones multiply rounding errors a thousandfold
+        "train.eval_every": "10",
+        **_SHORT,
+    },
+    "vgg_a with dropout": {
+        "model.name": "vgg_a",
+        "model.width": "0.0625",
+        "model.initialiser": "he",
+        "model.dropout": "0.3",
+        "data.name": "digits",
+        "data.batch_size": "16",
+        "data.shorter_side": "36,48",
+        "data.crop": "32",
+        "data.pad": "0",
+        "data.flip": "false",
+        "data.mean": "channel",
+        "data.eval_batch_size": "360",
+        "optim.learning_rate": "0.01",
+        "optim.weight_decay": "5e-4",
+        "train.eval_every": "10",
+        **_SHORT,
+    },
+    "googlenet with auxiliary heads": {
+        "model.name": "googlenet",
+        "model.width": "0.0625",
+        "model.initialiser": "he",
+        "model.aux_heads": "true",
+        "model.aux_weight": "0.3",
+        "data.name": "fake",
+        "data.batch_size": "8",
+        "data.shorter_side": "80,96",
+        "data.crop": "79",
+        "data.cut": "area",
+        "data.pad": "0",
+        "data.mean": "channel",
+        "data.eval_batch_size": "40",
+        "optim.learning_rate": "0.01",
+        "train.label_smoothing": "0.1",
+        "train.eval_every": "10",
+        **_SHORT,
+    },
+    "autoencoder": {
+        "model.name": "autoencoder",
+        "data.name": "digits",
+        "data.batch_size": "32",
+        "data.mean": "none",
+        "data.pad": "0",
+        "data.flip": "false",
+        "optim.learning_rate": "0.1",
+        "optim.schedule": "exponential",
+        "optim.decay": "0.05",
+        "train.eval_every": "10",
+        **_SHORT,
+    },
+    "mlp on a plateau": {
+        "model.name": "mlp",
+        "model.hidden": "32,16",
+        "data.name": "digits",
+        "data.batch_size": "16",
+        "data.pad": "1",
+        "data.flip": "false",
+        "optim.learning_rate": "0.5",
+        "optim.schedule": "plateau",
+        "optim.factor": "0.5",
+        "optim.patience": "1",
+        "train.eval_every": "1",
+        **_SHORT,
+    },
+}
+
+VIEWS = ("single", "ten_crop", "grid", "googlenet144", "dense", "dense+grid")
+AVERAGES = ("softmax", "logits")
+TESTED = {"name": "vgg_a", "options": {"width": 1 / 32}, "gain": 2.0, "crop": 32, "sides": (40, 48)}
+
+# (preset, pattern of the runs that are trained); the report names the others as missing.
+STUDIES = {
+    "resnet_degradation": ("smoke", "*-20"),
+    "vgg_scale_jitter": ("smoke", "[ad]-*"),
+    "lrn": ("smoke", ""),
+    "ten_crop": ("smoke", ""),
+    "conv_arithmetic": ("laptop", ""),  # it has no smoke preset, trains nothing, and takes seconds
+}
+
+
+# ----------------------------------------------------------------- the values
+
+
+def filled(tree: Any, gain: float) -> Any:
+    """The tree of shapes or arrays, filled by a rule that no initializer has a part in.
+
+    A leaf is drawn from N(0, 1) by NumPy's default_rng, seeded by the CRC-32 of its name; a kernel
+    (two dimensions or more) is then scaled by sqrt(gain / inputs), inputs being the product of all
+    dimensions but the last. A leaf named scale is 1 + 0.1 times what was drawn, a variance 1 + 0.1
+    times its absolute value, any other 0.1 times it.
+    """
+
+    def fill(path: tuple, leaf: Any) -> jax.Array:
+        name = leaf_name(path)
+        drawn = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(leaf.shape)
+        last = name.rpartition("/")[2]
+        if len(leaf.shape) >= 2 and last not in ("scale", "bias", "mean", "var"):
+            drawn *= np.sqrt(gain / np.prod(leaf.shape[:-1]))
+        elif last == "scale":
+            drawn = 1 + 0.1 * drawn
+        elif last == "var":
+            drawn = 1 + 0.1 * np.abs(drawn)
+        else:
+            drawn *= 0.1
+        return jnp.asarray(drawn, jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(fill, tree)
+
+
+@contextlib.contextmanager
+def compiled_in_haste() -> Iterator[None]:
+    """Leaves most optimizations out: compiling most nets takes longer than running them."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def model_values(name: str) -> dict[str, list]:
+    """Of a net on filled weights and images of noise: logits of two, loss and gradient of four.
+
+    logits: in test mode (of the autoencoder: the first ten values of each image). train_loss,
+    grad_norm: the mean training loss of all four, and the L2 norm of its gradient over all
+    parameters, where recorded. init: sum and L2 norm of all parameters and statistics as the net's
+    own init draws them from key 0.
+    """
+    case, key = model_case(name), jax.random.key(0)
+    model = make_model(name, **case["options"])
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((4, case["side"], case["side"], input_channels(name)))
+    images, labels = jnp.asarray(images, jnp.float32), jnp.arange(4, dtype=jnp.int32)
+
+    drawn = jax.tree.leaves(model.init(key, images[:1]))
+    total = float(sum(np.asarray(leaf, np.float64).sum() for leaf in drawn))
+    params, stats = filled(jax.eval_shape(model.init, key, images[:1]), case["gain"])
+
+    def tested(params: Any, stats: Any, images: jax.Array) -> jax.Array:
+        return model.apply(params, stats, images)[0].reshape(len(images), -1)[:, :CLASSES]
+
+    def loss(params: Any, stats: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
+        outputs, _ = model.apply(params, stats, images, train=True, key=jax.random.key(1))
+        return losses_of(model, outputs, images, labels).mean()
+
+    found = {"init": [total, l2_norm(drawn)]}
+    with compiled_in_haste():
+        logits = jax.jit(tested)(params, stats, images)
+        found["logits"] = np.asarray(logits, np.float64)[:2].tolist()
+        if name in WITHOUT_GRADIENT:
+            found["train_loss"] = [float(jax.jit(loss)(params, stats, images, labels))]
+        elif name not in WITHOUT_TRAINING:
+            value, gradient = jax.jit(jax.value_and_grad(loss))(params, stats, images, labels)
+            found["train_loss"] = [float(value)]
+            found["grad_norm"] = [l2_norm(jax.tree.leaves(gradient))]
+    return found
+
+
+def l2_norm(leaves: list[jax.Array]) -> float:
+    """The L2 norm of all leaves together, in float64."""
+    return float(np.sqrt(sum(np.square(np.asarray(leaf, np.float64)).sum() for leaf in leaves)))
+
+
+def run_values(name: str) -> dict[str, list]:
+    """Losses, rates and evaluations of a short run."""
+    with tempfile.TemporaryDirectory() as folder:
+        return run_losses(RUNS[name], Path(folder))
+
+
+def oblong_digits() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Eight digits cut to be oblong, four upright, 8x6, and four lying, 6x8; and their labels."""
+    images, labels = digits()
+    yield images[:4, :, 1:7], labels[:4]
+    yield images[4:8, 1:7], labels[4:8]
+
+
+def protocol_values(views: str) -> dict[str, list]:
+    """The scores that one protocol gives the eight test images, by what is averaged."""
+    model = make_model(TESTED["name"], **TESTED["options"])
+    image = jax.ShapeDtypeStruct((1, TESTED["crop"], TESTED["crop"], 1), jnp.float32)
+    params, stats = filled(jax.eval_shape(model.init, jax.random.key(0), image), TESTED["gain"])
+    sides, crop = TESTED["sides"], TESTED["crop"]
+    with compiled_in_haste():
+        each = [protocol_scores(model, params, stats, views, sides, crop, a) for a in AVERAGES]
+    return dict(zip(AVERAGES, each, strict=True))
+
+
+def study_values(study: str) -> tuple[str, dict[str, list]]:
+    """A study's report, less what changes from run to run, and the losses of its runs."""
+    with tempfile.TemporaryDirectory() as folder:
+        report, runs = smoke_report(study, *STUDIES[study], Path(folder))
+        report = normalised(report, folder)
+    return report, {f"{run} {what}": x for run, each in runs.items() for what, x in each.items()}
+
+
+# Facts of a report that belong to the machine and the moment.
+FACTS = ("date", "hardware", "commit", "versions")
+
+
+def normalised(report: str, folder: str) -> str:
+    """A report without the lines of FACTS, WORKDIR for its folder, fields named as recorded."""
+    for old, new in FIELDS.items():
+        report = report.replace(f"{new}:", f"{old}:")
+    facts = tuple(f"- **{fact}**" for fact in FACTS)
+    lines = [line for line in report.splitlines() if not line.startswith(facts)]
+    return "\n".join(lines).replace(folder, "WORKDIR") + "\n"
+
+
+# ----------------------------------------------------------------- groups, files, comparison
+
+STORED = Path(__file__).parent / "testdata" / "golden"
+GROUPS = {
+    "models": (model_names, model_values),
+    "runs": (RUNS.keys, run_values),
+    "protocols": (VIEWS.__iter__, protocol_values),
+    "studies": (STUDIES.keys, study_values),
+}
+
+
+def stored(group: str) -> dict[str, dict[str, list]]:
+    """{case: {quantity: numbers}} of a group, as recorded; JSON keeps every bit of a float."""
+    return json.loads((STORED / f"{group}.json").read_text())
+
+
+def stored_report(study: str) -> Path:
+    """Where a study's report lies."""
+    return STORED / f"{study}.md"
+
+
+def pairs(old: dict[str, list], new: dict[str, list]) -> tuple[np.ndarray, np.ndarray]:
+    """All numbers of two cases, [N] each; AssertionError where they are not of the same form."""
+    assert old.keys() == new.keys(), f"quantities differ: {sorted(old.keys() ^ new.keys())}"
+    sides = [np.empty(0)], [np.empty(0)]
+    for k in old:
+        a, b = np.asarray(old[k], np.float64), np.asarray(new[k], np.float64)
+        assert a.shape == b.shape, f"{k}: recorded {a.shape}, now {b.shape}"
+        sides[0].append(a.ravel())
+        sides[1].append(b.ravel())
+    return np.concatenate(sides[0]), np.concatenate(sides[1])
+
+
+def summary(old: np.ndarray, new: np.ndarray) -> str:
+    """How many numbers there are, how many are equal to the bit, how far off the others are."""
+    differ = old != new
+    away = np.abs(new - old)[differ]
+    words = f"{len(old)} values, {len(old) - differ.sum()} equal to the bit"
+    if not differ.any():
+        return words
+    relative = away / np.maximum(np.abs(old[differ]), np.finfo(np.float32).tiny)
+    return f"{words}; the others differ by at most {away.max():.3g}, relative {relative.max():.3g}"

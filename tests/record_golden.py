@@ -1,0 +1,63 @@
+"""Records the golden values: python tests/record_golden.py [--compare] [--only=models,runs].
+
+Record only with code that is known to be right: whatever it says is then what every later change is
+held to. With --compare nothing is written; it prints a line a group, and one of all.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import conftest  # noqa: E402, F401  (JAX as the tests have it)
+import golden_cases as golden  # noqa: E402
+
+
+def main() -> None:
+    """Records or compares the groups that the flags name."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--compare", action="store_true", help="write nothing, print what differs")
+    every = ",".join(golden.GROUPS)
+    parser.add_argument("--only", default=every, help=f"groups, with commas between: {every}")
+    flags = parser.parse_args()
+    golden.STORED.mkdir(parents=True, exist_ok=True)
+    everything = []
+    for group in flags.only.split(","):
+        names, values = golden.GROUPS[group]
+        found, sides, began = {}, [], time.perf_counter()
+        for name in names():
+            found[name], report = values(name), None
+            if group == "studies":
+                report, found[name] = found[name]
+            print(f"{group}: {name}, {time.perf_counter() - began:.0f} s", flush=True)
+            if not flags.compare:
+                if report:
+                    golden.stored_report(name).write_text(report)
+                continue
+            sides.append(golden.pairs(golden.stored(group)[name], found[name]))
+            if report is not None:
+                same = report == golden.stored_report(name).read_text()
+                print(f"{group}: {name}: the report is {'equal' if same else 'DIFFERENT'}")
+        if flags.compare:
+            everything += sides
+            print(f"{group}: {summary(sides)}", flush=True)
+        else:
+            lines = [f'"{name}": {json.dumps(case)}' for name, case in found.items()]
+            (golden.STORED / f"{group}.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
+            print(f"{group}: recorded in {time.perf_counter() - began:.0f} s", flush=True)
+    if flags.compare:
+        print(f"all: {summary(everything)}")
+
+
+def summary(sides: list[tuple[np.ndarray, np.ndarray]]) -> str:
+    """That of several cases' numbers, each (recorded, found)."""
+    return golden.summary(*map(np.concatenate, zip(*sides, strict=True)))
+
+
+if __name__ == "__main__":
+    main()
