@@ -27,8 +27,26 @@ CLASSES = 10
 
 # ----------------------------------------------------------------- the library, as it is now
 
-OPTIONS: dict[str, str] = {}  # an option of a net as recorded: what it is called now
-FIELDS: dict[str, str] = {}  # a field of a run as recorded, such as model.width: what it is now
+# An option of a model as recorded: what it is called now.
+OPTIONS: dict[str, str] = {}
+# A field of a run as recorded, such as model.width: what it is called now.
+FIELDS: dict[str, str] = {
+    "optim.schedule": "schedule",
+    "optim.learning_rate": "schedule.base",
+    "optim.factor": "schedule.factor",
+    "optim.patience": "schedule.patience",
+    "optim.decay": "schedule.rate",
+    "optim.weight_decay": "optimizer.weight_decay",
+    "data.name": "data.dataset",
+    "data.pad": "data.pad_and_crop",
+    "data.shorter_side": "data.train_resize",
+    "data.crop": "data.image_size",
+    "data.mean": "data.subtract_mean",
+    "data.cut": "data.train_crop",
+    "model.name": "model",
+    **{f"model.{old}": f"model.{new}" for old, new in OPTIONS.items()},
+}
+VALUES = {"data.cut=area": "inception"}  # A value as recorded: what it is called now.
 
 
 def leaf_name(path: tuple) -> str:
@@ -60,9 +78,9 @@ def input_channels(name: str) -> int:
 
 def losses_of(model: Any, outputs: Any, images: jax.Array, labels: Any) -> jax.Array:
     """The training losses [B] of a net's outputs, those of auxiliary heads among them."""
-    from cnn_jax import step
+    from cnn_jax.evaluation import metrics
 
-    return step.scores(model, outputs, images, labels)[0]
+    return metrics.loss_and_error(model, outputs, images, labels)[0]
 
 
 def run_losses(fields: dict[str, str], workdir: Path) -> dict[str, list[float]]:
@@ -70,11 +88,19 @@ def run_losses(fields: dict[str, str], workdir: Path) -> dict[str, list[float]]:
 
     The log is metrics.jsonl, a JSON object a line, in <workdir>/<name of the run>/seed<k>.
     """
-    from cnn_jax import config, train
+    from cnn_jax.config import Experiment
+    from cnn_jax.overrides import override
+    from cnn_jax.training import train
+    from cnn_jax.training.components import KINDS
 
-    assignments = [f"{FIELDS.get(field, field)}={value}" for field, value in fields.items()]
-    experiment = config.Experiment(study="golden", name="golden")
-    train.run(config.override(experiment, assignments), workdir)
+    # The name of a choice comes before its options.
+    order = sorted(fields, key=lambda field: field not in ("model.name", "optim.schedule"))
+    assignments = []
+    for field in order:
+        value = VALUES.get(f"{field}={fields[field]}", fields[field])
+        assignments.append(f"{FIELDS.get(field, field)}={value}")
+    experiment = Experiment(study="golden", name="golden")
+    train.run(override(experiment, assignments, KINDS), workdir)
     return logged(workdir / "golden" / "seed0")
 
 
@@ -83,39 +109,42 @@ def protocol_scores(
 ) -> list[list[float]]:
     """The scores [images, classes] of `oblong_digits`, averaged over views and scales."""
     from cnn_jax import mesh
-    from cnn_jax import views as protocols
     from cnn_jax.config import Data
-    from cnn_jax.data import listing, sources, stream
+    from cnn_jax.data import datasets, image_sets, streaming
+    from cnn_jax.evaluation import protocols
 
-    def prepare(images: jax.Array) -> jax.Array:
+    def prepare(images: jax.Array, sizes: jax.Array) -> jax.Array:
         return images.astype(jnp.float32) / 255 - 0.5
 
     over = mesh.batch_mesh(jax.devices()[:1])
     scorer = protocols.scorer(model, params, stats, prepare, crop, over, average)
     rows = []
     for images, labels in oblong_digits():
-        drawn = listing.Arrays("digits", sources.Split(images, labels))
+        drawn = image_sets.Arrays("digits", datasets.Split(images, labels))
         found = [
-            protocols.scores(scorer, kind, side, stream.whole_images(Data(), drawn, side, 4))
+            protocols.scores(scorer, kind, side, streaming.whole_images(Data(), drawn, side, 4))
             for kind in views.split("+")
             for side in sides
         ]
-        rows += [score.tolist() for _, (score, _) in sorted(protocols.fused(found).items())]
+        fused = protocols.fused(found, average)
+        scores = [score for _, (score, _) in sorted(fused.items())]
+        # Recorded as probabilities; scores are their logarithms now.
+        rows += [(np.exp(x) if average == "softmax" else x).tolist() for x in scores]
     return rows
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
     """The digits to test on, uint8 [N, 8, 8, 1], and their labels."""
-    from cnn_jax.data import sources
+    from cnn_jax.data import datasets
 
-    return sources.load("digits").test
+    return datasets.load("digits").test
 
 
 def smoke_report(study: str, preset: str, runs: str, workdir: Path) -> tuple[str, dict]:
     """Runs a study as a user does: its report.md, and the losses that its runs logged, by run.
 
     runs: only those whose name matches this pattern; empty: all, or where nothing is trained.
-    A run leaves metrics.jsonl and tests/<protocol>.json in <workdir>/<run>/seed<k>.
+    A run leaves metrics.jsonl and evaluations/<protocol>.json in <workdir>/<run>/seed<k>.
     """
     words = [f"--experiment={study}", f"--preset={preset}", f"--workdir={workdir}"]
     words += [f"--run={runs}"] if runs else []
@@ -127,7 +156,7 @@ def smoke_report(study: str, preset: str, runs: str, workdir: Path) -> tuple[str
     found = {}
     for log in sorted(workdir.glob("*/seed0/metrics.jsonl")):
         each = found[log.parts[-3]] = logged(log.parent)
-        for test in sorted(log.parent.glob("tests/*.json")):
+        for test in sorted(log.parent.glob("evaluations/*.json")):
             each[test.stem] = [json.loads(test.read_text())["loss"]]
     return (workdir / "report.md").read_text(), found
 
