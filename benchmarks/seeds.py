@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
     counts = [int(count) for count in FLAGS.counts if count.isdigit() and int(count) > 0]
     if len(argv) > 1 or not set(FLAGS.nets) <= NETS.keys() or len(counts) < len(FLAGS.counts):
         sys.exit(f"seeds.py: choose --nets of {', '.join(NETS)}, and --counts such as 1,2,4,8")
-    settings.keep_memory(settings.FEW)  # as train.build does for all but the smallest batches
+    settings.keep_memory(settings.MIN_BATCH_VALUES)  # as train.build does for all but the smallest batches
     print(line(HEAD))
     rows: list[dict[str, Any]] = []
     with jax.default_matmul_precision("float32"):

@@ -234,7 +234,7 @@ def prepare_jax(compile_cache: str | None) -> None:
     """
     from cnn_jax.cpu import settings
 
-    settings.choose_flags()
+    settings.configure()
     if compile_cache == "off":
         return
     kept = compile_cache or os.environ.get("JAX_COMPILATION_CACHE_DIR") or default_cache()

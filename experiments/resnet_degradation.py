@@ -72,7 +72,7 @@ def _smoke(paper: Experiment) -> Experiment:
     return replace(
         paper,
         data=replace(paper.data, dataset=choose("fake"), batch_size=8, pad_and_crop=1, eval_batch_size=40),
-        model=change(paper.model, bn_group=4, scan_from=2),
+        model=change(paper.model, bn_group=4, scan_min_blocks=2),
         train=Train(steps=2, log_every=1, eval_every=2, save_every=2),
     )
 

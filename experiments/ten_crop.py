@@ -56,7 +56,7 @@ def _laptop(run: Experiment) -> Experiment:
         run,
         data=replace(run.data, dataset=choose("digits"), batch_size=64, eval_batch_size=360, subtract_mean="channel", train_resize=(76,),
                      eval_resize=76, image_size=67, flip=False, color_pca=False),
-        model=change(run.model, width=0.125, initialiser="he"),
+        model=change(run.model, width=0.125, initializer="he"),
         train=replace(run.train, steps=400, log_every=50, eval_every=50, save_every=200),
         protocols=_protocols(76),
     )  # fmt: skip

@@ -98,7 +98,7 @@ def _paper(net: str, name: str, scales: Scales = PAPER) -> Experiment:
             flip=True,
             color_pca=True,
         ),
-        model=choose(f"vgg_{net.replace('-', '_')}", initialiser="paper", dropout=0.5),
+        model=choose(f"vgg_{net.replace('-', '_')}", initializer="paper", dropout=0.5),
         optimizer=choose("sgd", momentum=0.9, weight_decay=5e-4), schedule=choose("plateau", base=rate, factor=0.1, patience=5),
         # 74 epochs of 5,005 iterations; an evaluation an epoch decides when the rate is cut.
         train=Train(steps=370_000, log_every=100, eval_every=5_000, save_every=5_000, start_from=start,
@@ -133,7 +133,7 @@ def _laptop(run: Experiment) -> Experiment:
         data=replace(
             run.data, dataset=choose("digits"), batch_size=64, eval_batch_size=360, flip=False, color_pca=False
         ),
-        model=change(run.model, width=0.125, initialiser="he"),
+        model=change(run.model, width=0.125, initializer="he"),
         schedule=change(run.schedule, base=0.005 if fine else 0.01),
         train=replace(run.train, steps=150 if fine else 300, log_every=50, eval_every=50, save_every=150),
     )
@@ -145,7 +145,7 @@ def _caltech(run: Experiment) -> Experiment:
     return replace(
         run,
         data=replace(run.data, dataset=choose("caltech101"), batch_size=64, eval_batch_size=100),
-        model=change(run.model, width=0.125, initialiser="he", norm="bn", dropout=0.0),
+        model=change(run.model, width=0.125, initializer="he", norm="bn", dropout=0.0),
         schedule=change(run.schedule, base=0.02 if fine else 0.05),
         train=replace(run.train, steps=300 if fine else 600, log_every=50, eval_every=150, save_every=300),
     )

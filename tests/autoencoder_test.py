@@ -41,7 +41,7 @@ def test_noise_is_added_in_training_only():
     assert not np.allclose(noisy, apply(model)) and not np.allclose(
         noisy, apply(model, train=True, key=jax.random.key(4))
     )
-    quiet = models.create("autoencoder", noise=0.0)
+    quiet = models.create("autoencoder", input_noise_std=0.0)
     np.testing.assert_array_equal(apply(quiet, train=True, key=jax.random.key(3)), apply(model))
 
 
@@ -62,7 +62,7 @@ def test_an_image_of_one_value_is_rebuilt_or_not():
 
 def test_upsampling_repeats_pixels():
     x = jnp.arange(4, dtype=jnp.float32).reshape(1, 2, 2, 1)
-    y = autoencoder.upsampled(x, 2)[0, :, :, 0]
+    y = autoencoder.upsample(x, 2)[0, :, :, 0]
     assert y.tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
 
 

@@ -13,7 +13,6 @@ import pytest
 
 from benchmarks import epoch, scaling, table, train_step
 from benchmarks.scaling import findings_of
-from cnn_jax.cpu import switch
 from cnn_jax.training import train
 
 ROOT = Path(__file__).parent.parent
@@ -37,7 +36,7 @@ def test_findings_tell_what_depends_on_the_devices():
 
 
 def test_a_step_over_two_devices_sends_its_gradients_once(monkeypatch):
-    monkeypatch.setattr(switch, "_CHOICE", "xla")
+    monkeypatch.setenv("CNN_JAX_ROUTES", "xla")
     found = scaling.of_step("lenet5_modern", "jit", 2)
     assert found["params_bytes"] == 4 * 61_706
     assert found["collectives"] == {"all-reduce": {"count": 1, "bytes": found["params_bytes"] + 8}}  # loss and error

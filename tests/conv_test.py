@@ -13,7 +13,7 @@ import pytest
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from cnn_jax.cpu.convolution import IMAGES, convolution
+from cnn_jax.cpu.convolution import IMAGES_PER_CHUNK, convolution
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 on_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere every convolution is XLA's")
@@ -95,7 +95,7 @@ def test_kernel_gradients_of_many_images_are_sums_over_parts_of_them(name, monke
     """The last part is a smaller one."""
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     *shape, stride, padding = CASES[name]
-    x, kernel = operands(*shape, batch=IMAGES + 3)
+    x, kernel = operands(*shape, batch=IMAGES_PER_CHUNK + 3)
     got = value_and_gradients(convolution, x, kernel, stride, padding)
     assert_close(got, value_and_gradients(lax.conv_general_dilated, x, kernel, stride, padding), 2e-6)
 

@@ -11,6 +11,7 @@ import pytest
 from cnn_jax.cpu import settings
 
 x86 = platform.machine().lower() in ("x86_64", "amd64")
+STEPS, VALUES = settings.MIN_ONEDNN_STEPS, settings.MIN_BATCH_VALUES
 OURS = " ".join(f"--{name}={value}" for name, value in settings.FLAGS.items())
 
 
@@ -27,7 +28,7 @@ def machine(monkeypatch):
 
 
 def chosen(**environ):
-    settings.choose_flags(environ)
+    settings.configure(environ)
     return environ.get("XLA_FLAGS")
 
 
@@ -47,17 +48,17 @@ def test_elsewhere_nothing_is_added(machine, kind, jaxlib):
     machine(kind, jaxlib)
     assert chosen() is None
     assert chosen(XLA_FLAGS="--a=b") == "--a=b"
-    assert settings.compiler_options(10**6, settings.FEW, {}) == {}
+    assert settings.compiler_options(10**6, VALUES, {}) == {}
 
 
 def test_long_runs_of_large_batches_have_onednn_unless_the_user_says_so(machine):
-    assert settings.compiler_options(settings.LONG - 1, settings.FEW, {}) == {}
-    assert settings.compiler_options(settings.LONG, settings.FEW, {}) == settings.ONEDNN
-    assert settings.compiler_options(settings.LONG, settings.FEW, {"XLA_FLAGS": OURS}) == settings.ONEDNN
-    assert settings.compiler_options(settings.LONG, settings.FEW - 1, {}) == {}
-    assert settings.compiler_options(settings.LONG, settings.FEW, {"XLA_FLAGS": "--xla_cpu_use_onednn=false"}) == {}
+    assert settings.compiler_options(STEPS - 1, VALUES, {}) == {}
+    assert settings.compiler_options(STEPS, VALUES, {}) == settings.ONEDNN
+    assert settings.compiler_options(STEPS, VALUES, {"XLA_FLAGS": OURS}) == settings.ONEDNN
+    assert settings.compiler_options(STEPS, VALUES - 1, {}) == {}
+    assert settings.compiler_options(STEPS, VALUES, {"XLA_FLAGS": "--xla_cpu_use_onednn=false"}) == {}
     machine(jaxlib="0.10.2")
-    assert settings.compiler_options(settings.LONG, settings.FEW, {}) == {}
+    assert settings.compiler_options(STEPS, VALUES, {}) == {}
     assert chosen() == OURS
 
 

@@ -32,9 +32,9 @@ def small(name):
     if name in ("lenet5", "perceptron", "autoencoder"):
         options = {}
     if name.startswith(("alexnet", "zfnet", "vgg", "googlenet")):
-        options |= {"initialiser": "he", "dropout": 0.0}  # narrow layers have few inputs, and none to drop
+        options |= {"initializer": "he", "dropout": 0.0}  # narrow layers have few inputs, and none to drop
     if name.startswith(("resnet", "plain")):
-        options["scan_from"] = 2  # compiles one block a stage
+        options["scan_min_blocks"] = 2  # compiles one block a stage
     return options
 
 
@@ -101,7 +101,7 @@ def test_lrn_changes_what_a_net_computes_and_costs_no_parameter(name):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_net_is_drawn_by_the_initialiser_that_is_asked_for(name):
     """He's variance is twice Xavier's, and the draws are the same."""
-    he, xavier = (shapes(name, initialiser=i)[0] for i in ("he", "xavier"))
+    he, xavier = (shapes(name, initializer=i)[0] for i in ("he", "xavier"))
     image = shapes(name)[1]
     drawn = [dict(jax.tree_util.tree_leaves_with_path(m.init(jax.random.key(3), image)[0])) for m in (he, xavier)]
     kernels = [path for path in drawn[0] if path[-1].key == "kernel"]
@@ -129,7 +129,7 @@ def test_bfloat16_is_near_float32_and_leaves_parameters_and_statistics_float32(n
 @pytest.mark.parametrize("name", FAMILIES)
 def test_dropout_is_on_in_training_only(name):
     still = {"aux_heads": False} if "aux_heads" in models.known_options(name) else {}
-    still |= {"noise": 0.0} if name == "autoencoder" else {}
+    still |= {"input_noise_std": 0.0} if name == "autoencoder" else {}
     model, image, _, _ = shapes(name, dropout=0.5, norm="none", **still)
     params, stats = model.init(jax.random.key(0), image)
     images = jax.random.uniform(jax.random.key(1), (2, *image.shape[1:]))

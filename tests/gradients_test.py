@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax.cpu import switch
 from cnn_jax.layers import spatial
 from cnn_jax.layers.conv import Conv
 from cnn_jax.layers.lrn import local_response_norm
@@ -106,7 +105,7 @@ CONVOLUTIONS = {
 @pytest.mark.parametrize("case", CONVOLUTIONS.values(), ids=CONVOLUTIONS)
 @pytest.mark.parametrize("choice", ["cpu", "xla"])
 def test_convolution(choice, case, monkeypatch):
-    monkeypatch.setattr(switch, "_CHOICE", choice)
+    monkeypatch.setenv("CNN_JAX_ROUTES", choice)
     size, kernel, maps, stride, pads = case
     x, w, bias = random(2, *size), random(*kernel, size[-1], maps), random(maps)
     layer = Conv(maps, kernel, stride, pads)

@@ -27,7 +27,7 @@ COUNTS = [
     ("googlenet_bn", 224, {}, 13_004_888),
     ("inception_v3", 299, {"aux_heads": False}, 23_834_568),
     ("inception_v3", 299, {}, 27_161_264),
-    ("inception_v2", 299, {"factorised_7x7": True, "aux_norm": True}, 27_161_264),
+    ("inception_v2", 299, {"factorized_7x7": True, "aux_norm": True}, 27_161_264),
 ]
 
 
@@ -50,7 +50,7 @@ def test_each_step_from_inception_v2_to_v3_costs_its_own_parameters():
     count = lambda **options: summary.parameters(models.create("inception_v2", 1000, **options), (299, 299, 3))
     three = 9 * (3 * 32 + 32 * 32 + 32 * 64) + 2 * (32 + 32 + 64)
     one = 49 * 3 * 64 + 2 * 64
-    assert count(factorised_7x7=True) - count() == three - one
+    assert count(factorized_7x7=True) - count() == three - one
     assert count(aux_norm=True) - count() == 768  # a scale and a shift for a bias
 
 
@@ -73,7 +73,7 @@ def test_a_1x1_convolution_before_a_5x5_saves_what_the_paper_says():
 
 def modules(name, side):
     """{module: output shape} of a net, nothing computed."""
-    net = models.MODELS[name](num_classes=10)
+    net = models.MODELS[name].build(10)
     images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     variables = jax.eval_shape(functools.partial(net.init, train=False), jax.random.key(0), images)
     seen = functools.partial(
@@ -261,7 +261,7 @@ def test_norm_is_lrn_batch_norm_or_none():
     )
     assert jax.tree.structure(shapes("lrn")) == jax.tree.structure(shapes("none")) and not shapes("lrn")[1]
     assert shapes("bn")[1] and "bias" not in shapes("bn")[0]["conv1"]["conv"]
-    with pytest.raises(UserError, match="model.norm='layer': known: none, bn, lrn"):
+    with pytest.raises(UserError, match="model.norm='layer': choose none or bn or lrn"):
         shapes("layer")
 
 

@@ -161,7 +161,7 @@ def test_summary_of_all_nets_as_json(tmp_path):
 def test_summary_of_a_net_tells_in_what_it_is_not_the_paper_s(tmp_path):
     done = launch("--summary=alexnet", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "105,415,200" in done.stdout and models.DEVIATIONS["alexnet"][0] in done.stdout
+    assert "105,415,200" in done.stdout and models.deviations("alexnet")[0] in done.stdout
 
 
 def test_a_study_that_counts_ends_in_its_report(tmp_path):

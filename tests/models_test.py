@@ -7,10 +7,10 @@ import pytest
 
 from cnn_jax import models
 from cnn_jax.cost import summary
-from cnn_jax.cpu import switch
 from cnn_jax.errors import UserError
-from cnn_jax.layers import conv
-from cnn_jax.models import lenet
+from cnn_jax.layers import batch_norm
+from cnn_jax.layers.initializers import he_normal
+from cnn_jax.models import lenet, resnet
 
 # He et al. 2015: Table 6 and the layer table of Sec. 4.2, option A; Table 1. Computed from those tables.
 CIFAR = {20: 269_722, 32: 464_154, 44: 658_586, 56: 853_018, 110: 1_727_962, 1202: 19_421_274}
@@ -63,15 +63,15 @@ def test_every_small_net_gives_logits_and_needs_no_batch_to_do_so(name):
 
 
 def test_initial_weights_have_he_s_variance():
-    kernel = np.asarray(conv.he_normal(jax.random.key(0), (3, 3, 64, 256)))
+    kernel = np.asarray(he_normal(jax.random.key(0), (3, 3, 64, 256)))
     assert abs(kernel.var() / (2 / (9 * 64)) - 1) < 0.02 and abs(kernel.mean()) < 1e-3
-    again = np.asarray(conv.he_normal(jax.random.key(0), (3, 3, 64, 256)))
+    again = np.asarray(he_normal(jax.random.key(0), (3, 3, 64, 256)))
     assert np.array_equal(kernel, again) and not np.array_equal(kernel[..., 0], kernel[..., 1])
 
 
 def test_batch_norm_by_hand():
     x = images(6)
-    norm = conv.BatchNorm(group=2, momentum=0.9)
+    norm = batch_norm.BatchNorm(group=2, momentum=0.9)
     variables = norm.init(jax.random.key(0), x, train=True)
     y, moved = norm.apply(variables, x, train=True, mutable=["batch_stats"])
     groups = np.asarray(x).reshape(3, 2, 8, 8, 3)
@@ -90,8 +90,8 @@ def test_batch_norm_by_hand():
 @pytest.mark.parametrize("group", [0, 1, 2, 4, 8, 16])
 def test_batch_norm_s_groups_are_the_same_in_one_place_and_over_eight_devices(group):
     x = images(16, 4)
-    mean, var = conv.group_moments(x, group)
-    per_device = jax.pmap(lambda x: conv.group_moments(x, group, "batch"), "batch")(x.reshape(8, 2, 4, 4, 3))
+    mean, var = batch_norm.group_moments(x, group)
+    per_device = jax.pmap(lambda x: batch_norm.group_moments(x, group, "batch"), "batch")(x.reshape(8, 2, 4, 4, 3))
     for whole, parts in zip((mean, var), per_device, strict=True):
         parts = np.asarray(parts)  # [devices, groups on it, C]
         span = max(1, (group or 16) // 2)  # devices of one group: each has its row
@@ -100,12 +100,12 @@ def test_batch_norm_s_groups_are_the_same_in_one_place_and_over_eight_devices(gr
 
 def test_a_batch_norm_group_must_divide_the_batch():
     with pytest.raises(UserError, match="bn_group=3 does not divide a batch of 8"):
-        conv.group_moments(images(8), 3)
+        batch_norm.group_moments(images(8), 3)
 
 
 def test_zero_padded_shortcut():
     x = images(2)
-    y = conv.widened(x, 5, 2)
+    y = resnet.zero_pad_shortcut(x, 5, 2)
     assert y.shape == (2, 4, 4, 5) and not y[..., 3:].any()
     np.testing.assert_array_equal(y[..., :3], x[:, ::2, ::2])
 
@@ -123,7 +123,7 @@ def test_a_shortcut_carries_its_input_and_a_plain_net_has_none():
 
 
 def test_a_scanned_stage_equals_the_loop():
-    loop, scan = (models.create("resnet32", 10, scan_from=n) for n in (1000, 2))
+    loop, scan = (models.create("resnet32", 10, scan_min_blocks=n) for n in (1000, 2))
     params, stats = loop.init(jax.random.key(0), images(1))
     assert jax.tree.structure(scan.init(jax.random.key(0), images(1))) == jax.tree.structure((params, stats))
 
@@ -140,7 +140,7 @@ def test_a_scanned_stage_equals_the_loop():
 
 def test_remat_keeps_fewer_activations_and_changes_no_gradient(monkeypatch):
     """With batch norm, whose averages must come out of the recomputed blocks once, and dropout."""
-    monkeypatch.setattr(switch, "_CHOICE", "xla")  # as on an accelerator: ours keep little on a CPU as it is
+    monkeypatch.setenv("CNN_JAX_ROUTES", "xla")  # as on an accelerator: ours keep little on a CPU as it is
     kept, again = (models.create("vgg_b", 10, width=1 / 16, norm="bn", remat=remat) for remat in (False, True))
     params, stats = kept.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
     x = jnp.asarray(np.random.default_rng(0).random((16, 64, 64, 3), np.float32))
@@ -162,19 +162,19 @@ def test_remat_keeps_fewer_activations_and_changes_no_gradient(monkeypatch):
 @pytest.mark.parametrize(
     "name, options, words",
     [
-        ("resnet21", {}, "no such net; nearest: .*resnet20"),
+        ("resnet21", {}, "no such model; nearest: .*resnet20"),
         ("mlp", {"shortcut": "A"}, "model.shortcut: mlp has no such option"),
         ("plain20", {"shortcut": "B"}, "plain20 has no such option"),
         ("resnet34", {"stride_in": "3x3"}, "resnet34 has no such option"),
-        ("resnet50", {"stride_in": "2x2"}, "choose 1x1, 3x3"),
+        ("resnet50", {"stride_in": "2x2"}, "model.stride_in='2x2': choose 1x1 or 3x3"),
         ("resnet20", {"dtype": "float16"}, "choose float32 or bfloat16"),
-        ("mlp", {"dropout": 1.5}, "model.dropout=1.5: wants a share from 0 to 1"),
-        ("mlp", {"hidden": (4, 0)}, "model.hidden=4,0: wants at least 1 unit"),
+        ("mlp", {"dropout": 1.5}, "model.dropout=1.5: must be at most 1"),
+        ("mlp", {"hidden": (4, 0)}, "model.hidden=0: must be at least 1"),
         ("perceptron", {"bn_group": 4}, "perceptron has no such option"),
-        ("resnet20", {"bn_epsilon": -1.0}, "model.bn_epsilon=-1.0: wants at least 0"),
-        ("mlp", {"width": 0.0}, "model.width=0.0: wants more than 0"),
-        ("resnet20", {"shortcut": "D"}, "choose A, B, C"),
-        ("mlp", {"activation": "step"}, "model.activation='step': known: sigmoid, tanh, relu"),
+        ("resnet20", {"bn_epsilon": -1.0}, "model.bn_epsilon=-1.0: must be at least 0"),
+        ("mlp", {"width": 0.0}, "model.width=0.0: must be more than 0"),
+        ("resnet20", {"shortcut": "D"}, "model.shortcut='D': choose A or B or C or plain"),
+        ("mlp", {"activation": "step"}, "model.activation='step': choose sigmoid or tanh or scaled_tanh or relu"),
     ],
 )
 def test_a_mistake_is_told(name, options, words):
@@ -210,13 +210,13 @@ def test_a_perceptron_learns_and_or_not_and_never_xor_which_two_layers_do(name, 
 
 
 def test_no_classes_and_images_of_another_size_and_no_key_are_told():
-    with pytest.raises(UserError, match="num_classes=0: wants at least 1"):
+    with pytest.raises(UserError, match="num_classes=0: must be at least 1"):
         models.create("mlp", 0)
     model = models.create("mlp", 3, dropout=0.5)
     params, stats = model.init(jax.random.key(0), images(1))
     with pytest.raises(UserError, match="mlp: images of 16x16x3 are not of the size"):
         model.apply(params, stats, images(1, 16))
-    with pytest.raises(UserError, match="mlp: training draws at random: give apply a key"):
+    with pytest.raises(UserError, match="mlp: training draws random numbers: give apply a key"):
         model.apply(params, stats, images(1), train=True)
 
 
@@ -232,7 +232,7 @@ def test_bytes_are_numbers_to_a_net():
 def test_parameters_drawn_without_a_forward_pass_are_flax_s_own(name):
     x = images(1, 28)[..., :1]
     params, _ = models.create(name).init(jax.random.key(3), x)
-    net = models.MODELS[name](num_classes=10)
+    net = models.MODELS[name].build(10)
     jax.tree.map(np.testing.assert_array_equal, params, net.init(jax.random.key(3), x, train=False)["params"])
 
 
@@ -246,7 +246,7 @@ def test_a_deviation_that_an_option_undoes_is_not_told():
     words = lambda name, **options: " ".join(models.deviations(name, **options))
     assert "biases" in words("alexnet") and "biases" in words("alexnet", initial_bias=0.1)
     assert "biases" not in words("alexnet", initial_bias=1.0)
-    assert "He's" in words("googlenet", initialiser="paper") and "He's" not in words("googlenet", initialiser="xavier")
+    assert "He's" in words("googlenet", initializer="paper") and "He's" not in words("googlenet", initializer="xavier")
     assert "LRN's" not in words("googlenet", norm="none") and "0.001" not in words("inception_v3", norm="none")
     assert "whole batch" in words("resnet20") and "whole batch" not in words("resnet20", bn_group=64)
     assert "rubbish" in words("lenet5", rubbish=None) and "rubbish" not in words("lenet5", rubbish=100.0)

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from cnn_jax import models, pretrained
-from cnn_jax.layers.conv import BatchNorm, ConvUnit
+from cnn_jax.layers.batch_norm import BatchNorm
+from cnn_jax.layers.conv import ConvUnit
 from cnn_jax.models import inception
 
 os.environ.setdefault("KERAS_BACKEND", "jax")

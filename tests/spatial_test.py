@@ -7,7 +7,7 @@ import pytest
 from flax import linen as nn
 
 from cnn_jax.errors import UserError
-from cnn_jax.layers import spatial
+from cnn_jax.layers import sizes, spatial
 from cnn_jax.layers.conv import Conv
 from cnn_jax.layers.pooling import max_pool_ceil
 
@@ -21,7 +21,7 @@ def random(*shape):
 
 
 def test_effective_size():
-    assert [spatial.effective_size(k, d) for k, d in ((3, 1), (3, 2), (3, 4), (5, 3), (1, 7))] == [3, 5, 9, 13, 1]
+    assert [sizes.effective_size(k, d) for k, d in ((3, 1), (3, 2), (3, 4), (5, 3), (1, 7))] == [3, 5, 9, 13, 1]
 
 
 def test_output_size_counts_the_places_of_the_kernel():
@@ -30,10 +30,10 @@ def test_output_size_counts_the_places_of_the_kernel():
         last = (kernel - 1) * dilation  # of the kernel's pixels, from its first
         places = [i for i in range(-padding, size + padding, stride) if i + last < size + padding]
         if places:
-            assert spatial.output_size(size, kernel, stride, padding, dilation) == len(places)
+            assert sizes.output_size(size, kernel, stride, padding, dilation) == len(places)
         else:
             with pytest.raises(UserError, match=f"spans {last + 1}; the fewest are {last + 1 - 2 * padding}"):
-                spatial.output_size(size, kernel, stride, padding, dilation)
+                sizes.output_size(size, kernel, stride, padding, dilation)
 
 
 def test_a_dilated_convolution_is_that_of_the_kernel_with_zeros_between():
@@ -41,7 +41,7 @@ def test_a_dilated_convolution_is_that_of_the_kernel_with_zeros_between():
     wide = np.zeros((5, 5, 3, 4), np.float32)
     wide[::2, ::2] = kernel
     y = Conv(4, (3, 3), 2, 1, kernel_dilation=2, use_bias=False).apply({"params": {"kernel": kernel}}, x)
-    assert y.shape[1:3] == tuple(spatial.output_size(n, 3, stride=2, padding=1, dilation=2) for n in (11, 10))
+    assert y.shape[1:3] == tuple(sizes.output_size(n, 3, stride=2, padding=1, dilation=2) for n in (11, 10))
     same = Conv(4, (5, 5), 2, 1, use_bias=False).apply({"params": {"kernel": wide}}, x)
     np.testing.assert_allclose(y, same, atol=1e-5)
 

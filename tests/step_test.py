@@ -20,7 +20,7 @@ DATA = Data(dataset=choose("fake"), batch_size=32, eval_batch_size=8, pad_and_cr
 def trained(steps=3, devices=None, parallel="jit", **model):
     config = Experiment(
         data=DATA,
-        model=Model(**({"name": "resnet20", "bn_group": 8, "scan_from": 2} | model)),
+        model=Model(**({"name": "resnet20", "bn_group": 8, "scan_min_blocks": 2} | model)),
         schedule=choose("constant", base=0.02),
         train=Train(parallel=parallel),
     )
@@ -59,7 +59,7 @@ def counted(batch, images=10):
     source = data.load("digits")
     few = source._replace(test=data.Split(*(column[:images] for column in source.test)))
     config = Experiment(
-        data=Data(dataset=choose("digits"), eval_batch_size=batch), model=choose("resnet20", scan_from=2)
+        data=Data(dataset=choose("digits"), eval_batch_size=batch), model=choose("resnet20", scan_min_blocks=2)
     )
     parts = train.build(config, few, devices=jax.devices()[:1])
     return parts.evaluate(parts.state)

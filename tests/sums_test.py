@@ -5,9 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax.cpu import switch
 from cnn_jax.cpu.reductions import add_bias, channel_sums
-from cnn_jax.layers.conv import group_moments, normalise
+from cnn_jax.layers.batch_norm import group_moments, normalize
 
 
 def random(*shape):
@@ -18,7 +17,7 @@ def random(*shape):
 @pytest.mark.parametrize("rows", [1, 7, 12, 64])  # parts of 1, 1, 4 and 8
 def test_channel_sums(rows, choice, monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 1)
-    monkeypatch.setattr(switch, "_CHOICE", choice)
+    monkeypatch.setenv("CNN_JAX_ROUTES", choice)
     a, b = random(3, rows, 5), random(3, rows, 5) + 1
     for got, x in zip(jax.jit(channel_sums)(a, b), (a, b), strict=True):
         np.testing.assert_allclose(got, x.sum(1, dtype=np.float64), atol=1e-5)
@@ -26,7 +25,7 @@ def test_channel_sums(rows, choice, monkeypatch):
 
 @pytest.mark.parametrize("dtype, choice", [(jnp.float32, "cpu"), (jnp.bfloat16, "cpu"), (jnp.float32, "xla")])
 def test_a_bias_and_its_gradient(dtype, choice, monkeypatch):
-    monkeypatch.setattr(switch, "_CHOICE", choice)
+    monkeypatch.setenv("CNN_JAX_ROUTES", choice)
     x, bias, dy = (jnp.asarray(a, dtype) for a in (random(8, 5, 6, 3), random(3), random(8, 5, 6, 3)))
     y, back = jax.vjp(add_bias, x, bias)
     dx, dbias = back(dy)
@@ -47,7 +46,7 @@ def test_batch_norm_s_gradient_is_autodiff_s(group):
         y = (groups - mean) / jnp.sqrt(var + 1e-3) * scale[None, None] + bias[None, None]
         return y.reshape(x.shape)
 
-    ours = lambda *args: normalise(*args, group, None, 1e-3)
+    ours = lambda *args: normalize(*args, group, None, 1e-3)
     y, back = jax.vjp(ours, x, scale, bias)
     want, back_want = jax.vjp(plain, x, scale, bias)
     np.testing.assert_allclose(y[0], want, atol=1e-5)

@@ -73,7 +73,8 @@ def experiment(name):
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize("form", FORMS)
 def test_each_seed_has_the_numbers_of_its_run_alone(form, name, digits, alone, monkeypatch):
-    monkeypatch.setitem(models.MODELS, "two_blocks", functools.partial(resnet.ResNet, blocks=(1, 1), channels=(4, 8)))
+    two_blocks = models.ModelSpec(resnet.ResNet, {"blocks": (1, 1), "channels": (4, 8)})
+    monkeypatch.setitem(models.MODELS, "two_blocks", two_blocks)
     use(form, monkeypatch)
     states = trained(experiment(name), digits, SEEDS, 3)
     alike(states, alone(name))

@@ -7,7 +7,6 @@ import pytest
 from cnn_jax import data, models
 from cnn_jax.config import Data, Experiment, Train, choose, dataset
 from cnn_jax.cost import plan
-from cnn_jax.cpu import switch
 
 pytestmark = [
     pytest.mark.tpu,
@@ -17,7 +16,7 @@ pytestmark = [
 
 def planned(monkeypatch, name, topology, batch, parallel="jit"):
     """The plan of the net on images of its paper's size."""
-    monkeypatch.setattr(switch, "_CHOICE", "")  # as in a run
+    monkeypatch.setenv("CNN_JAX_ROUTES", "")  # as in a run
     shape, classes = models.paper_input(name)
     kind = {1: "mnist", 3: "cifar10"}[shape[2]] if classes == 10 else "imagenet2012"
     monkeypatch.setitem(data.SHAPES, kind, (shape, classes))

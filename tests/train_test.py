@@ -1,7 +1,6 @@
 """A run and its files: cut and continued bit for bit, skipped when finished, never overwritten."""
 
 import dataclasses
-import functools
 import json
 import shutil
 
@@ -126,7 +125,7 @@ def test_a_run_cut_at_any_step_and_continued_is_bit_identical(cut, whole, tmp_pa
 
 
 def test_batch_norm_s_averages_are_continued_too_and_under_pmap(tmp_path, monkeypatch):
-    monkeypatch.setitem(models.MODELS, "resnet8", functools.partial(resnet.cifar, 8))  # compiles fast
+    monkeypatch.setitem(models.MODELS, "resnet8", resnet.cifar(8))  # compiles fast
     two = mesh.batch_mesh(jax.devices()[:2])
     monkeypatch.setattr(mesh, "batch_mesh", lambda devices=None: two)
     data = dataclasses.replace(RUN.data, batch_size=16)

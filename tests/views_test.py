@@ -1,6 +1,5 @@
 """Test protocols: views placed by hand, dense against its crops, batches and devices that change nothing."""
 
-import functools
 
 import flax.linen as nn
 import jax
@@ -14,21 +13,20 @@ from cnn_jax.errors import NotFiniteError, UserError
 from cnn_jax.evaluation import protocols
 from cnn_jax.layers.conv import Conv
 from cnn_jax.layers.pooling import MaxPool
-from cnn_jax.models import dense_maps
-from cnn_jax.models.base import Net
+from cnn_jax.models.base import BaseModel
 
 CLASSES, CROP = 6, 32
 SIDES = {"single": 40, "ten_crop": 40, "grid": 40, "googlenet144": 44, "dense": 40}
 
 
-class Unpadded(Net):
+class Unpadded(BaseModel):
     """A small net whose convolutions pad nothing, so that a crop alone is what it is in the whole image."""
 
     @nn.compact
     def __call__(self, images, train):
         x = MaxPool(2, 2)(nn.relu(Conv(4, (3, 3), padding="VALID")(images)))
         x = MaxPool(2, 2)(nn.relu(Conv(5, (4, 4), padding="VALID")(x)))  # 32 -> 30 -> 15 -> 12 -> 6
-        return self.classified(x, self.weights(), train)
+        return self.classify(x, self.kernel_init(), train)
 
 
 def prepare(images, size=None):
@@ -39,9 +37,8 @@ def made(name="vgg_a"):
     if name == "unpadded":
         net = Unpadded(CLASSES, width=1 / 256, name=name)
         apply = lambda params, stats, images, train=False: (net.apply({"params": params}, images, train), stats)
-        dense = (functools.partial(dense_maps.maps, net), functools.partial(dense_maps.reaches, net))
         params = net.init(jax.random.key(0), jnp.zeros((1, CROP, CROP, 3)), False)["params"]
-        return models.Model(None, apply, None, *dense), params, {}
+        return models.Model(None, apply, None, net), params, {}
     model = models.create(name, CLASSES, width=1 / 32)
     return model, *model.init(jax.random.key(0), jnp.zeros((1, CROP, CROP, 3)))
 

@@ -34,7 +34,7 @@ def make(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
     state = jax.device_put(state, meshes.replicated(mesh))
     batch = {"image": weights["images"], "label": weights["labels"], "valid": np.ones(spec.batch, bool)}
     batch = jax.device_put(batch, meshes.sharded(mesh))
-    options = settings.compiler_options(settings.LONG, values) if spec.platform == "cpu" else None
+    options = settings.compiler_options(settings.MIN_ONEDNN_STEPS, values) if spec.platform == "cpu" else None
     train = steps.compile_train(steps.train_step(model, tx, FEED, jax.random.key(0)), "jit", mesh, options)
 
     def step() -> None:

@@ -11,7 +11,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 from cnn_jax import models
 from cnn_jax.cost.chains import ConvChain
 from cnn_jax.layers.conv import Conv
-from cnn_jax.layers.spatial import effective_size
+from cnn_jax.layers.sizes import effective_size
 from cnn_jax.models import Model
 
 Shape = tuple[int, int, int]

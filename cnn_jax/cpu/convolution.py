@@ -1,4 +1,7 @@
-"""The convolution under every net: XLA's own, except on CPU, where the same values are computed by faster routes."""
+"""The convolution under every model: XLA's, except on a CPU, where kernels here are faster.
+
+The kernels compute the same values to rounding. Shapes: x [N, H, W, C], kernel [h, w, C, O].
+"""
 
 import functools
 import math
@@ -17,8 +20,12 @@ Pads = tuple[Pair, Pair]
 Operands = tuple[jax.Array, jax.Array]
 
 _NHWC = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
-TOWERS = 4  # groups up to which each is a convolution of its own: XLA's gradients of grouped ones take 10 times as long
-IMAGES = 16  # whose kernel gradient is taken at a time: what they hold then stays in a core's cache
+# Up to so many groups each is a convolution of its own: XLA's gradients of grouped convolutions
+# take 10 times as long.
+MAX_GROUPS = 4
+# The kernel gradient is taken over so many images at a time, so that their values stay in a
+# core's cache.
+IMAGES_PER_CHUNK = 16
 
 
 def convolution(
@@ -34,18 +41,20 @@ def convolution(
     precision: Any = None,
     preferred_element_type: Any = None,
 ) -> jax.Array:
-    """`lax.conv_general_dilated`: the same arguments, values (to rounding) and errors; flax's `nn.Conv` takes it too.
+    """Computes `lax.conv_general_dilated`: the same arguments, values (to rounding) and errors.
 
-    On CPU, convolutions of [N, H, W, C] with [h, w, C, O], of few groups and not dilated, take the routes of this
-    module; they differentiate once, in reverse mode only. All others, and all on GPU and TPU, are XLA's.
+    On a CPU, convolutions of [N, H, W, C] with [h, w, C, O], of few groups and without dilation,
+    run the kernels of this module, which are differentiable in reverse mode only. All others, and
+    all on GPU and TPU, are XLA's. flax's `nn.Conv` takes this function as
+    `conv_general_dilated=`.
     """
     strides = tuple(window_strides)
     fast = (
-        switch.cpu(lhs)
+        switch.kernels_enabled(lhs)
         and lhs.ndim == 4
         and lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers) == _NHWC
         and all(d == 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
-        and 1 <= feature_group_count <= TOWERS
+        and 1 <= feature_group_count <= MAX_GROUPS
         and batch_group_count == 1
         and preferred_element_type is None
         and lhs.dtype == rhs.dtype
@@ -60,8 +69,10 @@ def convolution(
         pads = tuple((int(before), int(after)) for before, after in pads)
         sizes = zip(lhs.shape[1:3], pads, rhs.shape[:2], strict=False)
         if len(pads) == 2 and all(n + sum(p) >= k for n, p, k in sizes):
-            towers = zip(_split(lhs, feature_group_count), _split(rhs, feature_group_count), strict=True)
-            outputs = [_fast(x, kernel, strides, pads, precision) for x, kernel in towers]
+            groups = zip(
+                _split(lhs, feature_group_count), _split(rhs, feature_group_count), strict=True
+            )
+            outputs = [_fast(x, kernel, strides, pads, precision) for x, kernel in groups]
             return outputs[0] if len(outputs) == 1 else lax.concatenate(outputs, 3)
     return lax.conv_general_dilated(
         lhs,
@@ -87,17 +98,20 @@ def _fast(x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, precision:
     if not _small(x, kernel):
         return _xla(x, kernel, strides, pads, precision)
     columns = _columns(x, kernel.shape, strides, pads)
-    return lax.dot_general(columns, kernel.reshape(-1, kernel.shape[3]), (((3,), (0,)), ((), ())), precision)
+    rows = kernel.reshape(-1, kernel.shape[3])
+    return lax.dot_general(columns, rows, (((3,), (0,)), ((), ())), precision)
 
 
-def _fast_fwd(x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, precision: Any) -> tuple[jax.Array, Operands]:
+def _fast_forward(
+    x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, precision: Any
+) -> tuple[jax.Array, Operands]:
     return _fast(x, kernel, strides, pads, precision), (x, kernel)
 
 
-def _fast_bwd(strides: Pair, pads: Pads, precision: Any, saved: Operands, dy: jax.Array) -> Operands:
+def _fast_backward(strides: Pair, pads: Pads, precision: Any, saved: Operands, dy: jax.Array) -> Operands:
     x, kernel = saved
-    # Without this fence XLA computes the whole elementwise chain behind x and dy again inside the transposition for
-    # the kernel gradient.
+    # Without this barrier XLA computes the whole elementwise chain behind x and dy again inside the
+    # transposition for the kernel gradient.
     x, dy = lax.optimization_barrier((x, dy))
     pointwise = kernel.shape[:2] == (1, 1)
     arguments = kernel.shape, strides, pads, precision
@@ -105,57 +119,70 @@ def _fast_bwd(strides: Pair, pads: Pads, precision: Any, saved: Operands, dy: ja
     if strides == (1, 1) and not pointwise and not _small(x, kernel):
         (dx,) = jax.linear_transpose(lambda x: _xla(x, kernel, strides, pads, precision), x)(dy)
     else:
-        dx = _scattered(x, kernel, dy, *arguments[1:])
+        dx = _scatter_input_gradient(x, kernel, dy, *arguments[1:])
 
     if pointwise or _small(x, kernel) or math.prod(kernel.shape[:3]) < 64:
         columns = lax.optimization_barrier(_columns(x, *arguments[:3]))
-        dkernel = _product(columns, dy, precision)
+        dkernel = _multiply_columns(columns, dy, precision)
     else:
-        dkernel = _correlated(x, dy, *arguments)
+        dkernel = _correlate(x, dy, *arguments)
     return dx, dkernel.reshape(kernel.shape)
 
 
-_fast.defvjp(_fast_fwd, _fast_bwd)
+_fast.defvjp(_fast_forward, _fast_backward)
 
 
 def _small(x: jax.Array, kernel: jax.Array) -> bool:
-    """Whether the map is smaller than the kernel, where XLA's convolution takes up to 100 times as long."""
+    """Whether the feature map is smaller than the kernel: XLA then takes up to 100 times as long."""
     return x.shape[1] < kernel.shape[0] or x.shape[2] < kernel.shape[1]
 
 
 def _xla(x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, precision: Any) -> jax.Array:
-    return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=_NHWC, precision=precision)
+    return lax.conv_general_dilated(
+        x, kernel, strides, pads, dimension_numbers=_NHWC, precision=precision
+    )
 
 
-def _scattered(x: jax.Array, kernel: jax.Array, dy: jax.Array, strides: Pair, pads: Pads, precision: Any) -> jax.Array:
-    """The input gradient by one matrix product, whose columns are summed into their places."""
-    # At least float32, as up to h * w of these are summed into one place.
+def _scatter_input_gradient(
+    x: jax.Array, kernel: jax.Array, dy: jax.Array, strides: Pair, pads: Pads, precision: Any
+) -> jax.Array:
+    """The input gradient by one matrix product, whose columns are summed into their pixels."""
+    # At least float32, because up to h * w of them are summed into one pixel.
     wide = jnp.float32 if x.dtype.itemsize < 4 else x.dtype
     rows = kernel.reshape(-1, kernel.shape[3])
-    dcolumns = lax.dot_general(dy, rows, (((3,), (1,)), ((), ())), precision, preferred_element_type=wide)
-    columns = lambda x: _columns(x, kernel.shape, strides, pads)
-    (dx,) = jax.linear_transpose(columns, jax.ShapeDtypeStruct(x.shape, wide))(dcolumns)
+    dcolumns = lax.dot_general(
+        dy, rows, (((3,), (1,)), ((), ())), precision, preferred_element_type=wide
+    )
+    (dx,) = jax.linear_transpose(
+        lambda x: _columns(x, kernel.shape, strides, pads), jax.ShapeDtypeStruct(x.shape, wide)
+    )(dcolumns)
     return dx.astype(x.dtype)
 
 
-def _product(columns: jax.Array, dy: jax.Array, precision: Any) -> jax.Array:
-    """The kernel gradient, [h * w * C, O], of im2col's columns: one matrix product over all places of all images."""
+def _multiply_columns(columns: jax.Array, dy: jax.Array, precision: Any) -> jax.Array:
+    """The kernel gradient [h * w * C, O] of im2col's columns: one product over all pixels."""
     columns, dy = columns.reshape(-1, columns.shape[-1]), dy.reshape(-1, dy.shape[-1])
     return lax.dot_general(columns, dy, (((0,), (0,)), ((), ())), precision)
 
 
-def _correlated(
-    x: jax.Array, dy: jax.Array, kernel_shape: tuple[int, ...], strides: Pair, pads: Pads, precision: Any
+def _correlate(
+    x: jax.Array,
+    dy: jax.Array,
+    kernel_shape: tuple[int, ...],
+    strides: Pair,
+    pads: Pads,
+    precision: Any,
 ) -> jax.Array:
     """The kernel gradient [h, w * C, O] as a forward convolution that CPU libraries are good at.
 
-    It slides dy over x, summing over images as a convolution sums over channels: the images stand last in x and third
-    in dy. With x's columns and channels in one dimension of W * C, and dy dilated by C along it, that dimension's
-    output is w * C wide: wide enough for the registers, where the w of XLA's own form leaves them nearly empty.
+    It slides dy over x and sums over images as a convolution sums over channels: images are the
+    last dimension of x and the third of dy. With x's columns and channels in one dimension of
+    W * C, and dy dilated by C along it, that dimension's output is w * C wide. This fills the
+    vector registers, which the w of XLA's own form leaves nearly empty.
     """
     height, width, channels = x.shape[1:]
     h, w = kernel_shape[:2]
-    # What a stride leaves over at the end is cut off: negative padding.
+    # Negative padding cuts off what a stride leaves over at the end.
     ends = [
         (outputs - 1) * stride + size - full - before
         for outputs, stride, size, full, (before, _) in zip(
@@ -164,14 +191,23 @@ def _correlated(
     ]
     padding = ((pads[0][0], ends[0]), (pads[1][0] * channels, ends[1] * channels))
     parts = [
-        (x[few].transpose(1, 2, 3, 0).reshape(1, height, width * channels, -1), dy[few].transpose(1, 2, 0, 3))
-        for few in switch.parts(len(x), IMAGES)
+        (
+            x[few].transpose(1, 2, 3, 0).reshape(1, height, width * channels, -1),
+            dy[few].transpose(1, 2, 0, 3),
+        )
+        for few in switch.chunks(len(x), IMAGES_PER_CHUNK)
     ]
     parts = lax.optimization_barrier(parts)
     dilation = (strides[0], strides[1] * channels)
     gradients = [
         lax.conv_general_dilated(
-            images, slid, (1, 1), padding, rhs_dilation=dilation, dimension_numbers=_NHWC, precision=precision
+            images,
+            slid,
+            (1, 1),
+            padding,
+            rhs_dilation=dilation,
+            dimension_numbers=_NHWC,
+            precision=precision,
         )
         for images, slid in parts
     ]
@@ -180,11 +216,14 @@ def _correlated(
 
 def _columns(x: jax.Array, kernel_shape: tuple[int, ...], strides: Pair, pads: Pads) -> jax.Array:
     """The input under each output, [N, H', W', h * w * C]: im2col."""
-    x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (*pads[0], 0), (*pads[1], 0), (0, 0, 0)))
+    zero = jnp.zeros((), x.dtype)
+    x = lax.pad(x, zero, ((0, 0, 0), (*pads[0], 0), (*pads[1], 0), (0, 0, 0)))
     h, w = kernel_shape[:2]
     rows, columns = x.shape[1] - h + 1, x.shape[2] - w + 1
     taps = [
-        lax.slice(x, (0, i, j, 0), (x.shape[0], i + rows, j + columns, x.shape[3]), (1, *strides, 1))
+        lax.slice(
+            x, (0, i, j, 0), (x.shape[0], i + rows, j + columns, x.shape[3]), (1, *strides, 1)
+        )
         for i in range(h)
         for j in range(w)
     ]

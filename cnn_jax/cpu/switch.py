@@ -1,31 +1,85 @@
-"""Whether layers take this library's routes for a CPU, or leave all to XLA: the one place that chooses.
+"""The one switch of the CPU kernels: CNN_JAX_ROUTES, or `use` in Python. It is read when used."""
 
-The routes: convolution (`conv.py`), maxima's gradient (`pooling.py`), sums over all but the channels (`sums.py`). What
-each is worth: benchmarks/README.md.
-"""
-
+import contextlib
 import os
+from collections.abc import Iterator
+from contextvars import ContextVar
 
 import jax
 
 from cnn_jax import mesh
-from cnn_jax.cpu.settings import FEW
+from cnn_jax.cpu.settings import MIN_BATCH_VALUES
 from cnn_jax.errors import UserError
 
-_CHOICE = os.environ.get("CNN_JAX_ROUTES", "")
-if _CHOICE not in ("", "xla", "cpu"):
-    raise UserError(f"CNN_JAX_ROUTES={_CHOICE}: set it to xla (plain XLA) or cpu (our routes), or unset it.")
+VARIABLE = "CNN_JAX_ROUTES"
+CHOICES = ("", "xla", "cpu")
+_choice: ContextVar[str | None] = ContextVar("_choice", default=None)
 
 
-def cpu(x: jax.Array) -> bool:
-    """Whether ours are taken for this input: on a CPU. CNN_JAX_ROUTES=xla or cpu, read at import, says otherwise."""
-    return _CHOICE == "cpu" or (not _CHOICE and x.size >= FEW and mesh.platform() == "cpu")
+def read_choice() -> str:
+    """Reads the switch.
+
+    Returns:
+      "xla" (plain XLA everywhere), "cpu" (CPU kernels everywhere) or "" (by platform and size).
+
+    Raises:
+      UserError: if CNN_JAX_ROUTES has another value.
+    """
+    inside = _choice.get()
+    choice = os.environ.get(VARIABLE, "") if inside is None else inside
+    if choice not in CHOICES:
+        raise UserError(
+            f"{VARIABLE}={choice}: set it to xla (plain XLA) or cpu (CPU kernels), or unset it"
+        )
+    return choice
 
 
-def parts(count: int, size: int) -> list[slice]:
-    """`count` images or rows in parts of at most `size`, where there is one device; else whole.
+@contextlib.contextmanager
+def use(choice: str) -> Iterator[None]:
+    """Sets the switch for what is traced inside, whatever CNN_JAX_ROUTES says.
 
-    A batch that lies on several devices would be sent around between them.
+    Args:
+      choice: "xla", "cpu" or "", as `read_choice` returns them.
+
+    Raises:
+      UserError: if there is no such choice.
+
+    Example:
+      with switch.use("xla"):
+          y, dy = jax.jvp(loss, (params,), (direction,))
+    """
+    token = _choice.set(choice)
+    try:
+        read_choice()
+        yield
+    finally:
+        _choice.reset(token)
+
+
+def kernels_enabled(x: jax.Array) -> bool:
+    """Whether the CPU kernels handle this input: on a CPU, if it is large enough to gain."""
+    choice = read_choice()
+    if choice:
+        return choice == "cpu"
+    # Small inputs lose: each kernel's calls then cost more than what they compute.
+    return x.size >= MIN_BATCH_VALUES and mesh.platform() == "cpu"
+
+
+def on_cpu() -> bool:
+    """Whether a program should be arranged for a CPU, where no input's size decides."""
+    return (read_choice() or mesh.platform()) == "cpu"
+
+
+def rewrites_enabled() -> bool:
+    """Whether rewrites that help a CPU and cost nothing elsewhere apply: unless set to `xla`."""
+    return read_choice() != "xla"
+
+
+def chunks(count: int, size: int) -> list[slice]:
+    """Splits `count` images or rows into chunks of at most `size` each.
+
+    With several devices there is one chunk: a batch that lies on several devices would be sent
+    around between them.
     """
     size = size if jax.device_count() == 1 else count
     return [slice(first, first + size) for first in range(0, count, size)]

@@ -25,7 +25,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cnn_jax import mesh as meshes
 from cnn_jax.errors import NotFiniteError, UserError, nearest
-from cnn_jax.models import dense_maps
+from cnn_jax.evaluation.dense import compute_logits, compute_valid_sizes, mask_valid
 
 Places = list[tuple[int, int]]
 AVERAGES = ("softmax", "logits")
@@ -156,8 +156,8 @@ def scorer(
         # About the middle of the image itself, not of the array that it lies in; what comes to lie beyond is masked.
         column = jnp.where(mirrored, (size[:, 1, None] - 1 - column) % images.shape[2], column)
         images = jnp.take_along_axis(images, column[:, None, :, None], axis=2)
-        logits = model.maps(params, stats, images, reach)
-        own = dense_maps.inside(reach[-1], logits.shape[1:3])[..., None].astype(logits.dtype)
+        logits = compute_logits(model.module, params, stats, images, reach)
+        own = mask_valid(reach[-1], logits.shape[1:3])[..., None].astype(logits.dtype)
         return squash((logits * own).sum((1, 2)) / own.sum((1, 2)))
 
     by_layer = NamedSharding(mesh, PartitionSpec(None, meshes.BATCH))
@@ -212,7 +212,7 @@ def _crops(scorer: Scorer, views: str, side: int, batch: dict[str, np.ndarray]) 
 
 def _dense(scorer: Scorer, batch: dict[str, np.ndarray]) -> Iterator[jax.Array]:
     sizes, net = _sizes(scorer, batch), (scorer.params, scorer.stats)
-    reach = scorer.model.reaches(*net, sizes, batch["image"].shape[-1], scorer.crop)
+    reach = compute_valid_sizes(scorer.model.module, *net, sizes, batch["image"].shape[-1], scorer.crop)
     images, sizes, reach = jax.tree.map(jnp.asarray, (batch["image"], sizes, reach))
     for mirrored in scorer.mirrors:
         yield scorer.dense(*net, images, sizes, mirrored, reach)

@@ -1,1 +1,1 @@
-"""layers."""
+"""Layers, each usable alone as a flax module or a function: one file for each subject."""

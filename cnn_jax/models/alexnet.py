@@ -1,76 +1,138 @@
-"""AlexNet and its variants. Krizhevsky, Sutskever, Hinton 2012, "ImageNet Classification with Deep CNNs"."""
+"""AlexNet and its variants. Krizhevsky, Sutskever, Hinton 2012, "ImageNet Classification ..."."""
 
-import functools
+from typing import Annotated, ClassVar
 
 import flax.linen as nn
 import jax
 
-from cnn_jax.layers.conv import Conv, normal
+from cnn_jax.layers.conv import Conv
+from cnn_jax.layers.initializers import normal
 from cnn_jax.layers.pooling import MaxPool
-from cnn_jax.models.base import Net
+from cnn_jax.models.base import BaseModel, Dropout, Norm
+from cnn_jax.models.spec import Deviation, ModelSpec
+from cnn_jax.values import Bound
 
 POOLED = (1, 2, 5)  # convolutions followed by overlapping pooling, 3x3/2 (Sec. 3.4)
-NORMALISED = (1, 2)  # convolutions followed by LRN (Sec. 3.5)
-ONES = (2, 4, 5)  # convolutions whose biases, like fc6's and fc7's, the paper starts at 1 (Sec. 5)
+NORMALIZED = (1, 2)  # convolutions followed by LRN (Sec. 3.5)
+# Convolutions whose biases, like those of fc6 and fc7, the paper starts at 1 (Sec. 5).
+BIAS_ONE_LAYERS = (2, 4, 5)
 
 
-class AlexNet(Net):
+class AlexNet(BaseModel):
     """Five convolutions and three dense layers (Sec. 3.5 and Fig. 2), on images of 227x227.
 
-    The paper prints 224x224, from which its own 55x55 maps do not follow. Its two towers, which meet at conv3 and
-    at the dense layers only, are groups of each convolution's channels; LRN's neighbours are of one tower.
+    The paper prints 224x224, from which its own 55x55 feature maps do not follow. Its two towers,
+    which meet at conv3 and at the dense layers only, are groups of each convolution's channels;
+    LRN's neighbors are of one tower.
 
     Attributes:
-      channels: of each convolution.
+      channels: Of each convolution.
       towers: 2, the paper's; or 1.
-      padding: of conv1, on each side.
-      initialiser: paper: N(0, 0.01^2) | xavier | he.
-      initial_bias: where the paper has 1, with which reimplementations did not train.
+      padding: Of conv1, in pixels on each side.
+      initializer: paper: N(0, 0.01^2).
+      initial_bias: Where the paper has 1, with which reimplementations did not train.
     """
+
+    not_options: ClassVar[tuple[str, ...]] = ("channels", "towers", "padding")
 
     channels: tuple[int, ...] = (96, 256, 384, 384, 256)
     towers: int = 2
     padding: int = 0
-    norm: str = "lrn"
-    dropout: float = 0.5
-    initial_bias: float = 0.1
+    norm: Norm = "lrn"
+    dropout: Dropout = 0.5
+    initial_bias: Annotated[float, Bound(-100, 100)] = 0.1
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         """[B, H, W, C] images to [B, num_classes] logits."""
         # kernel, stride, padding, towers of the convolution
-        layers = ((11, 4, self.padding, 1), (5, 1, 2, self.towers), (3, 1, 1, 1),
-                  (3, 1, 1, self.towers), (3, 1, 1, self.towers))  # fmt: skip
+        layers = (
+            (11, 4, self.padding, 1),
+            (5, 1, 2, self.towers),
+            (3, 1, 1, 1),
+            (3, 1, 1, self.towers),
+            (3, 1, 1, self.towers),
+        )
         windows = []
-        for number, (kernel, stride, pad, _) in enumerate(layers, start=1):
-            windows += [(kernel, stride, 2 * pad)] + [(3, 2, 0)] * (number in POOLED)
+        for number, (kernel, stride, padding, _) in enumerate(layers, start=1):
+            windows += [(kernel, stride, 2 * padding)] + [(3, 2, 0)] * (number in POOLED)
         self.check_size(images, windows)
-        weights = self.weights(normal(0.01))
-        ones = nn.initializers.constant(self.initial_bias)
+        kernel_init = self.kernel_init(normal(0.01))
+        zeros, ones = nn.initializers.zeros, nn.initializers.constant(self.initial_bias)
 
         x = images
-        for number, (kernel, stride, pad, towers) in enumerate(layers, start=1):
+        for number, (kernel, stride, padding, towers) in enumerate(layers, start=1):
             x = Conv(
-                self.maps(self.channels[number - 1], self.towers),
+                self.scale_channels(self.channels[number - 1], self.towers),
                 (kernel, kernel),
                 stride,
-                [(pad, pad)] * 2,
+                [(padding, padding)] * 2,
                 feature_group_count=towers,
-                kernel_init=weights,
-                bias_init=ones if number in ONES else nn.initializers.zeros,
+                kernel_init=kernel_init,
+                bias_init=ones if number in BIAS_ONE_LAYERS else zeros,
                 name=f"conv{number}",
             )(x)
-            x = self.keep(f"conv{number}", nn.relu(self.normalised(x, f"norm{number}", train)))
-            if number in NORMALISED:
-                x = self.lrn(x, f"lrn{number}", self.towers)
+            x = nn.relu(self.apply_norm(x, f"norm{number}", train))
+            x = self.capture(f"conv{number}", x)
+            if number in NORMALIZED:
+                x = self.apply_lrn(x, f"lrn{number}", self.towers)
             if number in POOLED:
-                x = self.keep(f"pool{number}", MaxPool(3, 2, name=f"pool{number}")(x))
-        return self.classified(x, weights, train, ones)  # of [B, 6, 6, 256]
+                x = self.capture(f"pool{number}", MaxPool(3, 2, name=f"pool{number}")(x))
+        return self.classify(x, kernel_init, train, ones)  # of [B, 6, 6, 256]
 
 
-one_tower = functools.partial(AlexNet, towers=1)
-# The net of Sec. 3.2's comparison. Its footnote: conv5 and the dense layers are not halved.
-half = functools.partial(AlexNet, towers=1, channels=(48, 128, 192, 192, 256))
-# Krizhevsky 2014, "One weird trick for parallelizing convolutional neural networks" (arXiv:1404.5997), as torchvision
-# has it.
-owt = functools.partial(AlexNet, towers=1, channels=(64, 192, 384, 256, 256), padding=2, norm="none")
+_IMAGE_SIZE = Deviation(
+    "images are 227x227, from which the paper's feature maps of 55x55 follow; it prints 224x224"
+)
+_BIASES = Deviation(
+    "initial biases of conv2, conv4, conv5, fc6 and fc7 are {initial_bias}; the paper has 1",
+    lambda model: model.initial_bias != 1,
+)
+_DROPOUT = Deviation(
+    "dropout scales up what it keeps in training; the paper halves all outputs at test",
+    lambda model: model.dropout > 0,
+)
+
+# Parameters: computed from Fig. 2 and Sec. 3.5; 60,965,224 is also what Caffe's bvlc_alexnet has.
+MODELS = {
+    "alexnet": ModelSpec(
+        AlexNet,
+        input_shape=(227, 227, 3),
+        parameters=60_965_224,
+        deviations=(_IMAGE_SIZE, _BIASES, _DROPOUT),
+    ),
+    "alexnet_one_tower": ModelSpec(
+        AlexNet,
+        {"towers": 1},
+        input_shape=(227, 227, 3),
+        parameters=62_378_344,
+        deviations=(
+            Deviation("one tower of the two towers' widths, which the paper does not have"),
+            _IMAGE_SIZE,
+            _BIASES,
+            _DROPOUT,
+        ),
+    ),
+    # The model of Sec. 3.2's comparison. Its footnote: conv5 and the dense layers are not halved.
+    "alexnet_half": ModelSpec(
+        AlexNet,
+        {"towers": 1, "channels": (48, 128, 192, 192, 256)},
+        input_shape=(227, 227, 3),
+        parameters=59_798_312,
+        deviations=(_IMAGE_SIZE, _BIASES, _DROPOUT),
+    ),
+    # Krizhevsky 2014, "One weird trick for parallelizing convolutional neural networks"
+    # (arXiv:1404.5997), as torchvision has it: its alexnet has 61,100,840 parameters.
+    "alexnet_owt": ModelSpec(
+        AlexNet,
+        {"towers": 1, "channels": (64, 192, 384, 256, 256), "padding": 2, "norm": "none"},
+        parameters=61_100_840,
+        deviations=(
+            Deviation(
+                "widths of the 2014 variant as torchvision has them, no LRN, conv1 padded by 2"
+            ),
+            _BIASES,
+            _DROPOUT,
+        ),
+    ),
+}

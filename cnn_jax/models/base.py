@@ -1,120 +1,186 @@
-"""Net: the options that every net here has, and the few layers that obey them."""
+"""BaseModel: the options that every model here has, and the few layers that obey them."""
 
+import dataclasses
 import functools
-import math
-from collections.abc import Callable, Mapping, Sequence
+import typing
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
 
-from cnn_jax.errors import UserError, nearest
-from cnn_jax.layers.conv import BatchNorm, ConvUnit, Dense, DenseAsConv, he_normal, xavier_normal
+from cnn_jax import values
+from cnn_jax.errors import UserError
+from cnn_jax.layers.batch_norm import BatchNorm
+from cnn_jax.layers.conv import ConvUnit, DenseAsConv
+from cnn_jax.layers.dense import Dense
+from cnn_jax.layers.initializers import INITIALIZERS, Initializer, he_normal
 from cnn_jax.layers.lrn import LocalResponseNorm
-from cnn_jax.layers.pooling import Window, smallest_side
+from cnn_jax.layers.sizes import smallest_side
+from cnn_jax.values import Bound
 
-Init = Callable[..., jax.Array]
-NORMS = ("none", "bn", "lrn")
-INITIALISERS: Mapping[str, Init | None] = {"paper": None, "xavier": xavier_normal, "he": he_normal}
+MAX_UNITS = 2**20  # of a dense layer, and channels of a convolution
+Score = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 
-class Net(nn.Module):
-    """A net with the options that all nets share; what each defaults to is the paper's.
+# The types of options, with their bounds.
+Width = Annotated[float, Bound(above=0, most=64)]
+Initialization = Literal["paper", *INITIALIZERS]
+Norm = Literal["none", "bn", "lrn"]
+Dropout = Annotated[float, Bound(0, 1)]
+GroupSize = Annotated[int, Bound(0, MAX_UNITS)]
+Epsilon = Annotated[float, Bound(0, 1)]
+Units = Annotated[int, Bound(1, MAX_UNITS)]
+LossWeight = Annotated[float, Bound(0, 100)]
 
-    It computes in the dtype of the images that it is given, with float32 parameters and statistics.
+
+class BaseModel(nn.Module):
+    """A model with the options that all models share; each defaults to what the paper has.
+
+    It computes in the dtype of its images, with float32 parameters and statistics.
 
     Attributes:
-      num_classes: logits.
-      width: the maps or units of every layer but the last, in multiples of the paper's.
-      initialiser: of the weights: paper | xavier: N(0, 1 / inputs) | he: N(0, 2 / inputs).
-      norm: none | bn: batch normalisation before the nonlinearity of each convolution, and of mlp's and LeNet-5's
-        dense layers | lrn: local response normalisation with AlexNet's constants, where the net's paper has it;
-        where that has none, after the first layer's nonlinearity.
-      dropout: the share dropped in training of what hidden dense layers put out, or where there are none of what the
-        last layer takes in; what is kept is scaled up.
-      bn_group: images per batch-statistics group; 0: the whole batch.
-      bn_epsilon: added to the variances.
-      axis: the pmapped axis over which the batch is split, if it is.
-      as_maps: logits of every place of images larger than those it was trained on (`Model.maps`); not an option.
+      num_classes: Logits.
+      width: Channels and units of every layer but the last, in multiples of the paper's.
+      initializer: Of the kernels: paper, or a name of `layers.initializers.INITIALIZERS`.
+      norm: none | bn: batch normalization before the nonlinearity of each convolution, and of the
+        dense layers of the MLP and LeNet-5 | lrn: local response normalization with AlexNet's
+        constants, where the model's paper has it, or after the first layer's nonlinearity where
+        the paper has none.
+      dropout: Share of the outputs of hidden dense layers that is dropped in training, or where
+        there are none of the inputs of the last layer. What is kept is scaled up.
+      bn_group: Images per batch-statistics group; 0: the whole batch.
+      bn_epsilon: Added to the variances.
+      axis: The pmapped axis over which the batch is split, if it is.
+      fully_convolutional: Whether dense layers run as convolutions and there is no global pooling,
+        for images larger than those of training (see `cnn_jax.evaluation.dense`).
     """
 
+    # Fields that are not options of `create`; a subclass lists its own.
+    not_options: ClassVar[tuple[str, ...]] = (
+        "num_classes",
+        "axis",
+        "fully_convolutional",
+        "parent",
+        "name",
+    )
+    # (outputs, images, labels) -> (loss [B], error [B]); None: softmax cross-entropy, top-1 error.
+    score: ClassVar[Score | None] = None
+    # The name of the error that the score returns.
+    error_name: ClassVar[str] = "top1_error"
+
     num_classes: int
-    width: float = 1.0
-    initialiser: str = "paper"
-    norm: str = "none"
-    dropout: float = 0.0
-    bn_group: int = 0
-    bn_epsilon: float = 1e-5
+    width: Width = 1.0
+    initializer: Initialization = "paper"
+    norm: Norm = "none"
+    dropout: Dropout = 0.0
+    bn_group: GroupSize = 0
+    bn_epsilon: Epsilon = 1e-5
     axis: str | None = None
-    as_maps: bool = False
+    fully_convolutional: bool = False
 
     def __post_init__(self) -> None:
-        """Raises UserError for an option's value that no net has."""
-        for option, known in (("norm", NORMS), ("initialiser", INITIALISERS)):
-            value = getattr(self, option)
-            if value not in known:
-                raise UserError(f"model.{option}={value!r}: {nearest(str(value), known)}")
-        if not 0 <= self.dropout <= 1:
-            raise UserError(f"model.dropout={self.dropout}: wants a share from 0 to 1")
-        if not 0 < self.width < math.inf:
-            raise UserError(f"model.width={self.width}: wants more than 0")
-        if not 0 <= self.bn_epsilon < math.inf:
-            raise UserError(f"model.bn_epsilon={self.bn_epsilon}: wants at least 0")
+        """Raises UserError if an option has an invalid value."""
+        for option, wanted in option_types(type(self)).items():
+            value = values.convert(f"model.{option}", getattr(self, option), wanted)
+            object.__setattr__(self, option, value)
+        values.convert("num_classes", self.num_classes, Units)
         super().__post_init__()
 
-    def check_size(self, images: jax.Array, windows: Sequence[Window], side: int = 1) -> None:
-        """Raises UserError for images [B, H, W, C] too small to leave `side` pixels after the chain of windows."""
+    def check_size(
+        self, images: jax.Array, windows: Sequence[tuple[int, int, int]], side: int = 1
+    ) -> None:
+        """Checks that a chain of `sizes.Window`s leaves `side` pixels of images [B, H, W, C].
+
+        Raises:
+          UserError: naming the smallest images, if these are too small.
+        """
         side = smallest_side(windows, side)
-        if min(images.shape[1:3]) < side:
+        height, width = images.shape[1:3]
+        if min(height, width) < side:
             name = self.name or type(self).__name__
-            raise UserError(f"{name}: images of {images.shape[1]}x{images.shape[2]}; the smallest are {side}x{side}")
+            raise UserError(
+                f"{name}: images of {height}x{width}; the smallest are {side}x{side}"
+            )
 
-    def maps(self, count: int, towers: int = 1) -> int:
-        """The paper's number of maps, or units, times the width: at least one a tower."""
-        return towers * max(1, round(count / towers * self.width))
+    def scale_channels(self, channels: int, towers: int = 1) -> int:
+        """The paper's channels, or units, times the width: at least one in each tower."""
+        return towers * max(1, round(channels / towers * self.width))
 
-    def weights(self, paper: Init = he_normal) -> Init:
-        """The initialiser of weights; paper: the paper's own."""
-        return INITIALISERS[self.initialiser] or paper
+    def kernel_init(self, paper: Initializer = he_normal) -> Initializer:
+        """The initializer of kernels that the options name; `paper` is the paper's own."""
+        return paper if self.initializer == "paper" else INITIALIZERS[self.initializer]
 
-    def batch_norm(self) -> Callable[..., BatchNorm] | None:
-        """Batch norm but for its name, or None if there is none."""
+    def norm_layer(self) -> Callable[..., BatchNorm] | None:
+        """Makes batch norm layers, given their name; None without batch norm."""
         if self.norm != "bn":
             return None
-        return functools.partial(BatchNorm, group=self.bn_group, axis=self.axis, epsilon=self.bn_epsilon)
+        return functools.partial(
+            BatchNorm, group=self.bn_group, axis=self.axis, epsilon=self.bn_epsilon
+        )
 
-    def unit(self, paper: Init = he_normal) -> Callable[..., ConvUnit]:
-        """A convolution, batch norm if there is any, and ReLU; but for its maps, kernel and name."""
-        return functools.partial(ConvUnit, norm=self.batch_norm(), kernel_init=self.weights(paper))
+    def conv_unit(self, paper: Initializer = he_normal) -> Callable[..., ConvUnit]:
+        """Makes `ConvUnit`s, given their channels, kernel and name."""
+        return functools.partial(
+            ConvUnit, norm=self.norm_layer(), kernel_init=self.kernel_init(paper)
+        )
 
-    def normalised(self, x: jax.Array, name: str, train: bool) -> jax.Array:
-        """[B, ..., C] after batch norm of this name, if there is any."""
-        norm = self.batch_norm()
+    def apply_norm(self, x: jax.Array, name: str, train: bool) -> jax.Array:
+        """Applies batch norm of this name to [B, ..., C], if norm is bn."""
+        norm = self.norm_layer()
         return norm(name=name)(x, train) if norm else x
 
-    def lrn(self, x: jax.Array, name: str = "lrn", towers: int = 1) -> jax.Array:
-        """[B, ..., C] after local response normalisation, if there is any."""
+    def apply_lrn(self, x: jax.Array, name: str = "lrn", towers: int = 1) -> jax.Array:
+        """Applies local response normalization to [B, ..., C], if norm is lrn."""
         return LocalResponseNorm(towers, name=name)(x) if self.norm == "lrn" else x
 
-    def dropped(self, x: jax.Array, train: bool) -> jax.Array:
-        """x with dropout, in training."""
+    def apply_dropout(self, x: jax.Array, train: bool) -> jax.Array:
+        """Applies dropout, in training."""
         return nn.Dropout(self.dropout, deterministic=not train)(x)
 
-    def classified(
-        self, x: jax.Array, weights: Init, train: bool, bias_init: Init = nn.initializers.zeros
+    def classify(
+        self,
+        x: jax.Array,
+        kernel_init: Initializer,
+        train: bool,
+        bias_init: Initializer = nn.initializers.zeros,
     ) -> jax.Array:
-        """Logits of maps [B, H, W, C], by AlexNet's three dense layers, which ZFNet and VGG have too."""
-        if self.as_maps:
+        """AlexNet's three dense layers, which ZFNet and VGG have too.
+
+        Args:
+          x: Feature maps [B, H, W, C].
+          kernel_init: Initializer of the three kernels.
+          train: Whether dropout is on.
+          bias_init: Initializer of the biases of fc6 and fc7.
+
+        Returns:
+          Logits, [B, num_classes]; of a fully convolutional model [B, H', W', num_classes].
+        """
+        if self.fully_convolutional:
             for name in ("fc6", "fc7"):
                 x = nn.relu(DenseAsConv(name=name)(x))
             return DenseAsConv(name="fc8")(x)
         x = x.reshape(len(x), -1)
+        units = self.scale_channels(4096)
         for name in ("fc6", "fc7"):
-            x = Dense(self.maps(4096), kernel_init=weights, bias_init=bias_init, name=name)(x)
-            x = self.dropped(self.keep(name, nn.relu(x)), train)
-        return Dense(self.num_classes, kernel_init=weights, name="fc8")(x)
+            x = Dense(units, kernel_init=kernel_init, bias_init=bias_init, name=name)(x)
+            x = self.apply_dropout(self.capture(name, nn.relu(x)), train)
+        return Dense(self.num_classes, kernel_init=kernel_init, name="fc8")(x)
 
-    def keep(self, name: str, x: jax.Array) -> jax.Array:
-        """x, which `Model.features` gives under this name."""
-        # All in one variable, as flax lets none have the name of a layer.
-        self.sow("features", "stages", {name: x}, reduce_fn=lambda kept, new: kept | new, init_fn=dict)
+    def capture(self, name: str, x: jax.Array) -> jax.Array:
+        """Returns x, and has `Model.features` return it under this name."""
+        # All stages are in one variable, because flax lets none have the name of a layer.
+        self.sow(
+            "features", "stages", {name: x}, reduce_fn=lambda old, new: old | new, init_fn=dict
+        )
         return x
+
+
+
+@functools.cache
+def option_types(module: type[BaseModel]) -> dict[str, Any]:
+    """The types of a model's options, in the order of its fields."""
+    fixed = {name for cls in module.__mro__ for name in vars(cls).get("not_options", ())}
+    types = typing.get_type_hints(module, include_extras=True)
+    names = [field.name for field in dataclasses.fields(module)]
+    return {name: types[name] for name in names if name not in fixed}

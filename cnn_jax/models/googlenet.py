@@ -1,23 +1,29 @@
-"""GoogLeNet. Szegedy et al. 2014, "Going Deeper with Convolutions" (arXiv:1409.4842), and its batch-normalised port."""
+"""GoogLeNet. Szegedy et al. 2014, "Going Deeper with Convolutions" (arXiv:1409.4842).
+
+And `GoogLeNetBN`, the batch-normalized model that torchvision has weights of.
+"""
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.layers.conv import ConvUnit, Dense
+from cnn_jax.layers.conv import ConvUnit
+from cnn_jax.layers.dense import Dense
+from cnn_jax.layers.initializers import Initializer
 from cnn_jax.layers.pooling import AvgPool, GlobalAvgPool, MaxPool
-from cnn_jax.models.base import Init, Net
+from cnn_jax.models.base import BaseModel, Dropout, Epsilon, LossWeight, Norm
+from cnn_jax.models.spec import Deviation, ModelSpec
 
-Kernel = tuple[int, int, int]  # height, width, maps
+Kernel = tuple[int, int, int]  # height, width, channels
 Fork = tuple[Kernel, ...]  # convolutions of one input, side by side; only at the end of a branch
 
 
 class Widths(NamedTuple):
-    """A row of Table 1: maps of each convolution of a module."""
+    """A row of Table 1: channels of each convolution of a module."""
 
     one: int
     reduce3: int
@@ -45,12 +51,12 @@ class Inception(nn.Module):
     """Branches of convolutions and one of pooling over the same input, concatenated (Fig. 2b).
 
     Attributes:
-      branches: of each, its convolutions in order; the last may be a fork.
-      pool: [B, H, W, C] -> [B, H', W', C], a layer but for its name.
-      projection: maps of the 1x1 convolution of what was pooled; 0: none.
-      unit: a ConvUnit but for its maps and kernel.
-      stride: of the last convolution of each branch.
-      padding: of the convolutions that have this stride, if it is not 1.
+      branches: The convolutions of each, in order; the last may be a fork.
+      pool: Makes the pooling layer [B, H, W, C] -> [B, H', W', C], given its name.
+      projection: Channels of the 1x1 convolution after the pooling; 0: there is none.
+      unit: Makes a ConvUnit, given its channels, kernel and name.
+      stride: Of the last convolution of each branch.
+      padding: Of the convolutions that have this stride, if it is not 1.
     """
 
     branches: tuple[tuple[Kernel | Fork, ...], ...]
@@ -62,64 +68,81 @@ class Inception(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """[B, H, W, C] to [B, H', W', maps of all branches]."""
+        """[B, H, W, C] to [B, H', W', channels of all branches]."""
+        strided = {"stride": self.stride, "padding": self.padding if self.stride > 1 else "SAME"}
         outputs = []
         for b, (*steps, last) in enumerate(self.branches, start=1):
             y = x
-            for i, (height, width, maps) in enumerate(steps, start=1):
-                y = self.unit(maps, (height, width), name=f"branch{b}_{i}")(y, train)
-            strided = {"stride": self.stride, "padding": self.padding if self.stride > 1 else "SAME"}
+            for i, (height, width, channels) in enumerate(steps, start=1):
+                y = self.unit(channels, (height, width), name=f"branch{b}_{i}")(y, train)
             fork = last if isinstance(last[0], tuple) else (last,)
-            for height, width, maps in fork:
-                name = f"branch{b}_{len(steps) + 1}" + (f"_{height}x{width}" if len(fork) > 1 else "")
-                outputs.append(self.unit(maps, (height, width), **strided, name=name)(y, train))
+            for height, width, channels in fork:
+                name = f"branch{b}_{len(steps) + 1}"
+                name += f"_{height}x{width}" if len(fork) > 1 else ""
+                unit = self.unit(channels, (height, width), **strided, name=name)
+                outputs.append(unit(y, train))
         y = self.pool(name="pool")(x)
-        outputs.append(self.unit(self.projection, (1, 1), name="projection")(y, train) if self.projection else y)
-        return jnp.concatenate(outputs, -1)
+        if self.projection:
+            y = self.unit(self.projection, (1, 1), name="projection")(y, train)
+        return jnp.concatenate([*outputs, y], -1)
 
 
 class AuxiliaryHead(nn.Module):
-    """Average pool 5x5/3, 1x1 convolution of `maps`, dense `units`, dropout 0.7, dense classes (Sec. 5)."""
+    """Average pool 5x5/3, 1x1 convolution, dense layer, dropout 0.7, dense classes (Sec. 5).
+
+    Attributes:
+      num_classes: Logits.
+      channels: Of the convolution.
+      units: Of the first dense layer.
+      unit: Makes a ConvUnit, given its channels, kernel and name.
+      kernel_init: Initializer of the dense layers.
+    """
 
     num_classes: int
-    maps: int
+    channels: int
     units: int
     unit: Callable[..., ConvUnit]
-    kernel_init: Init
+    kernel_init: Initializer
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """[B, H, W, C], at least 5x5, to [B, num_classes] logits."""
         x = AvgPool(5, 3, name="pool")(x)  # [B, 4, 4, C] from 14x14
-        x = self.unit(self.maps, (1, 1), name="conv")(x, train).reshape(len(x), -1)
+        x = self.unit(self.channels, (1, 1), name="conv")(x, train).reshape(len(x), -1)
         x = nn.relu(Dense(self.units, kernel_init=self.kernel_init, name="dense")(x))
         x = nn.Dropout(0.7, deterministic=not train)(x)
         return Dense(self.num_classes, kernel_init=self.kernel_init, name="head")(x)
 
 
-class GoogLeNet(Net):
-    """A stem, nine modules, a global average and a dense layer (Table 1), with two auxiliary heads in training.
+class GoogLeNet(BaseModel):
+    """A stem, nine modules, a global average and a dense layer (Table 1).
 
-    The paper gives neither the initial weights nor LRN's constants: He's, and AlexNet's.
+    In training there are two auxiliary heads. The paper gives neither the initial weights nor
+    LRN's constants: they are He's and AlexNet's.
 
     Attributes:
-      aux_heads: whether there are any.
-      aux_weight: of each auxiliary loss against the main one (Sec. 5).
-      norm: lrn (in the stem, as the paper) | bn (after each convolution, in place of its bias) | none.
-      dropout: rate before the last layer; the auxiliary heads' is 0.7.
+      aux_heads: Whether there are any.
+      aux_weight: Of each auxiliary loss against the main one (Sec. 5).
+      norm: lrn (in the stem, as in the paper) | bn (after each convolution, instead of its bias)
+        | none.
+      dropout: Before the last layer; that of the auxiliary heads is 0.7.
     """
 
+    large_kernel: ClassVar[int] = 5  # the larger kernel of the modules, in pixels
+    last_pool: ClassVar[int] = 3  # the window of the pooling before 5a, in pixels
+
     aux_heads: bool = True
-    aux_weight: float = 0.3
-    dropout: float = 0.4
-    norm: str = "lrn"
-    bn_epsilon: float = 1e-3
-    wide = 5  # the larger kernel of the modules
-    last_pool = 3  # window of the pooling before 5a
+    aux_weight: LossWeight = 0.3
+    dropout: Dropout = 0.4
+    norm: Norm = "lrn"
+    bn_epsilon: Epsilon = 1e-3
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array | tuple[jax.Array, ...]:
-        """[B, H, W, C] images to [B, num_classes] logits; in training a tuple of them: the net's, then the heads'."""
+        """[B, H, W, C] images to [B, num_classes] logits.
+
+        In training it returns a tuple of them: the model's, then the heads'.
+        """
         heads = self.aux_heads and (train or self.is_initializing())
         grid14 = [(7, 2, 6)] + [(3, 2, 1)] * 3
         if heads:
@@ -127,48 +150,100 @@ class GoogLeNet(Net):
         else:
             self.check_size(images, [*grid14, (self.last_pool, 2, 1)])
 
-        unit, maps = self.unit(), self.maps
-        x = unit(maps(64), (7, 7), stride=2, padding=((3, 3), (3, 3)), name="conv1")(images, train)
-        x = MaxPool(3, 2, "CEIL", name="pool1")(self.keep("conv1", x))  # [B, 56, 56, 64]
-        x = unit(maps(64), (1, 1), name="conv2_reduce")(self.lrn(x, "lrn1"), train)
-        x = self.keep("conv2", unit(maps(192), (3, 3), name="conv2")(x, train))
-        x = MaxPool(3, 2, "CEIL", name="pool2")(self.lrn(x, "lrn2"))  # [B, 28, 28, 192]
+        unit, scale = self.conv_unit(), self.scale_channels
+        padding = ((3, 3), (3, 3))
+        x = unit(scale(64), (7, 7), stride=2, padding=padding, name="conv1")(images, train)
+        x = MaxPool(3, 2, "CEIL", name="pool1")(self.capture("conv1", x))  # [B, 56, 56, 64]
+        x = unit(scale(64), (1, 1), name="conv2_reduce")(self.apply_lrn(x, "lrn1"), train)
+        x = self.capture("conv2", unit(scale(192), (3, 3), name="conv2")(x, train))
+        x = MaxPool(3, 2, "CEIL", name="pool2")(self.apply_lrn(x, "lrn2"))  # [B, 28, 28, 192]
         auxiliary = []
         for name, widths in TABLE.items():
             if name == "4a":
                 x = MaxPool(3, 2, "CEIL", name="pool3")(x)  # [B, 14, 14, 480]
             if name == "5a":
                 x = MaxPool(self.last_pool, 2, "CEIL", name="pool4")(x)  # [B, 7, 7, 832]
-            block = module(Widths(*map(maps, widths)), self.wide, unit, f"inception{name}")
-            x = self.keep(f"inception{name}", block(x, train))
+            scaled = Widths(*map(scale, widths))
+            block = make_module(scaled, self.large_kernel, unit, f"inception{name}")
+            x = self.capture(f"inception{name}", block(x, train))
             if heads and name in AUX:
-                head = AuxiliaryHead(self.num_classes, maps(128), maps(1024), unit, self.weights(), name=f"aux{name}")
+                head = AuxiliaryHead(
+                    self.num_classes,
+                    scale(128),
+                    scale(1024),
+                    unit,
+                    self.kernel_init(),
+                    name=f"aux{name}",
+                )
                 auxiliary.append(head(x, train))
-        x = self.dropped(self.keep("pool", GlobalAvgPool(name="pool5")(x)), train)  # [B, 1024]
-        logits = Dense(self.num_classes, kernel_init=self.weights(), name="head")(x)
+        x = self.capture("pool", GlobalAvgPool(name="pool5")(x))  # [B, 1024]
+        x = self.apply_dropout(x, train)
+        logits = Dense(self.num_classes, kernel_init=self.kernel_init(), name="head")(x)
         return (logits, *auxiliary) if auxiliary and train else logits
 
 
-class Port(GoogLeNet):
-    """The net of torchvision's googlenet weights, which were ported from TensorFlow: batch norm and no LRN.
+class GoogLeNetBN(GoogLeNet):
+    """The model of torchvision's googlenet weights: with batch norm, without LRN.
 
-    Differs from the paper: 3x3 kernels where the paper has 5x5 (pytorch/vision issue 906), 2x2 in the last
-    pooling, dropout 0.2. The heads here are the paper's, on any grid; torchvision's, which are not trained in those
-    weights, average a 4x4 grid of windows that fit any size.
+    Those weights were ported from TensorFlow. Differs from the paper: 3x3 kernels where the paper
+    has 5x5 (pytorch/vision issue 906), 2x2 in the last pooling, dropout 0.2. The heads here are
+    the paper's, on any grid; torchvision's, which are not trained in those weights, average a 4x4
+    grid of windows that fit any size.
     """
 
-    dropout: float = 0.2
-    norm: str = "bn"
-    wide = 3
-    last_pool = 2
+    large_kernel: ClassVar[int] = 3
+    last_pool: ClassVar[int] = 2
+
+    dropout: Dropout = 0.2
+    norm: Norm = "bn"
 
 
-def module(widths: Widths, wide: int, unit: Callable[..., ConvUnit], name: str) -> Inception:
-    """The module of a row of the table, `wide` being its larger kernel: 5 in the paper."""
+def make_module(
+    widths: Widths, large_kernel: int, unit: Callable[..., ConvUnit], name: str
+) -> Inception:
+    """Makes the module of a row of the table.
+
+    Args:
+      widths: Channels of its convolutions.
+      large_kernel: The side of its larger kernel: 5 in the paper.
+      unit: Makes a ConvUnit, given its channels, kernel and name.
+      name: Of the module.
+    """
     branches = (
         ((1, 1, widths.one),),
         ((1, 1, widths.reduce3), (3, 3, widths.three)),
-        ((1, 1, widths.reduce5), (wide, wide, widths.five)),
+        ((1, 1, widths.reduce5), (large_kernel, large_kernel, widths.five)),
     )
     pool = functools.partial(MaxPool, 3, 1, "SAME")
     return Inception(branches, pool, widths.pool, unit, name=name)
+
+
+HE = Deviation(
+    "initial weights are He's; the paper gives none",
+    lambda model: model.initializer in ("paper", "he"),
+)
+
+MODELS = {
+    "googlenet": ModelSpec(
+        GoogLeNet,
+        parameters=13_378_280,  # computed from Table 1; 6,998,552 without the heads
+        deviations=(
+            HE,
+            Deviation(
+                "LRN's constants are AlexNet's; the paper gives none",
+                lambda model: model.norm == "lrn",
+            ),
+        ),
+    ),
+    "googlenet_bn": ModelSpec(
+        GoogLeNetBN,
+        parameters=13_004_888,  # torchvision's googlenet, with its heads
+        deviations=(
+            Deviation(
+                "torchvision's model: batch norm, no LRN, 3x3 for 5x5, last pooling 2x2, dropout"
+                " {dropout}"
+            ),
+            HE,
+        ),
+    ),
+}

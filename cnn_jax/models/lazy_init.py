@@ -1,4 +1,4 @@
-"""A net's first parameters without its forward pass, which flax's own lazy_init runs on zeros."""
+"""A model's initial parameters without its forward pass, which flax's lazy_init runs on zeros."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,10 +9,18 @@ from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
 
 def init(function: Callable[[jax.Array, Any], Any], key: jax.Array, images: Any) -> Any:
-    """function(key, images), of which only what its result needs is computed; images only tell their shape.
+    """Computes function(key, images), and of it only what the result needs.
 
-    Operation by operation: equal ones are compiled once for all nets, which is fast even for ResNet-1202. Under a
-    trace (eval_shape, jit) it is the function itself.
+    It runs operation by operation: equal operations are compiled once for all models, which is
+    fast even for ResNet-1202. Under a trace (eval_shape, jit) it calls the function itself.
+
+    Args:
+      function: Draws parameters; their values must not depend on the images.
+      key: A random key.
+      images: An array, or a shape and dtype; only these are used.
+
+    Returns:
+      What the function returns.
     """
     shape = jax.ShapeDtypeStruct(images.shape, images.dtype)
     if isinstance(key, jax.core.Tracer):

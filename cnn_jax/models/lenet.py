@@ -1,12 +1,13 @@
-"""LeNet-5, and its modern variant. LeCun, Bottou, Bengio, Haffner 1998, "Gradient-Based Learning", Sec. II-B.
+"""LeNet-5, and its modern variant. LeCun, Bottou, Bengio, Haffner 1998, Sec. II-B.
 
-The modern one has LeNet-5's widths. Differs: C3 sees all six maps, pooling has nothing to train, ReLU for the
-scaled tanh, a dense softmax for the RBF output; hence the name.
+The paper is "Gradient-Based Learning Applied to Document Recognition". The modern variant has
+LeNet-5's widths. Differs: C3 sees all six channels, pooling has no parameters, ReLU instead of
+the scaled tanh, a dense softmax instead of the RBF output; hence the name.
 """
 
 import functools
 import math
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -14,11 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_jax.errors import UserError
-from cnn_jax.layers.conv import Conv, Dense, TableConv
+from cnn_jax.layers.activations import scaled_tanh
+from cnn_jax.layers.conv import Conv, TableConv
+from cnn_jax.layers.dense import Dense
 from cnn_jax.layers.pooling import MaxPool, Subsampling
-from cnn_jax.models.base import Net
+from cnn_jax.models.base import BaseModel
+from cnn_jax.models.spec import Deviation, ModelSpec
+from cnn_jax.values import Bound
 
-# Table I: the maps of S2 that each map of C3 sees; 60 kernels in all.
+# Table I: the channels of S2 that each channel of C3 sees; 60 kernels in all.
 C3_TABLE = (
     *(tuple((i + step) % 6 for step in range(3)) for i in range(6)),
     *(tuple((i + step) % 6 for step in range(4)) for i in range(6)),
@@ -46,43 +51,53 @@ _DRAWN = """
 
 
 def bitmaps() -> np.ndarray:
-    """The codes that the output units compare F6 with: [10, 84] float32 of +1 (ink) and -1, 12 rows of 7 a digit."""
+    """The codes with which the output units compare F6.
+
+    Returns:
+      [10, 84] float32 of +1 (ink) and -1: for each digit 12 rows of 7 pixels.
+    """
     rows = [line.split() for line in _DRAWN.split("\n") if line]
     digits = ["".join(row[digit] for row in rows) for digit in range(10)]
     return np.array([[1.0 if pixel == "#" else -1.0 for pixel in digit] for digit in digits], np.float32)
 
 
-def squash(a: jax.Array) -> jax.Array:
-    """1.7159 tanh(2a / 3), which is +-1 near +-1 (App. A)."""
-    return 1.7159 * jnp.tanh(2 / 3 * a)
-
-
 def contrast(images: jax.Array) -> jax.Array:
-    """Images from 0, background, to 1, ink, as the paper's -0.1 to 1.175: mean about 0, variance about 1 on digits."""
+    """Maps pixels from 0 (background) to 1 (ink) to the paper's -0.1 to 1.175 (Sec. II-B).
+
+    On digits their mean is then about 0 and their variance about 1.
+    """
     return 1.275 * images - 0.1
 
 
 def uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-    """Weights from -2.4 / inputs to 2.4 / inputs of a unit (App. A)."""
+    """Draws from -2.4 / fan-in to 2.4 / fan-in (App. A)."""
     return jax.random.uniform(key, shape, dtype, -1.0, 1.0) * (2.4 / math.prod(shape[:-1]))
 
 
 def map_loss(distances: jax.Array, labels: jax.Array, j: float) -> jax.Array:
-    """The maximum a posteriori criterion [B] of squared distances [B, classes] and labels [B] (eq. 9).
+    """The maximum a posteriori criterion: y_label + log(exp(-j) + sum of exp(-y)) (eq. 9).
 
-    y_label + log(exp(-j) + sum over classes of exp(-y)): j > 0 is the distance of a rubbish class, which keeps
-    distances that are large already from growing. Without it (j = inf) this is the softmax cross-entropy of the
-    logits -y.
+    Args:
+      distances: Squared distances y, [B, classes].
+      labels: [B] int.
+      j: The distance of a rubbish class, more than 0. It keeps distances that are large already
+        from growing. Without it (j = inf) this is the softmax cross-entropy of the logits -y.
+
+    Returns:
+      The loss, [B].
     """
-    right = jnp.take_along_axis(distances, labels[:, None], axis=1)[:, 0]
+    labeled = jnp.take_along_axis(distances, labels[:, None], axis=1)[:, 0]
     rubbish = jnp.full((len(distances), 1), j, distances.dtype)
-    return right + jax.nn.logsumexp(-jnp.concatenate([distances, rubbish], axis=1), axis=1)
+    return labeled + jax.nn.logsumexp(-jnp.concatenate([distances, rubbish], axis=1), axis=1)
 
 
 class Rbf(nn.Module):
-    """Euclidean radial basis functions of fixed codes: minus the squared distance between what comes and each.
+    """Euclidean radial basis functions: minus the squared distance of the input to each code.
 
-    Source: Sec. II-B, the output layer. Nothing is trained. codes: [classes, units].
+    Nothing is trained. Source: Sec. II-B, the output layer.
+
+    Attributes:
+      codes: [classes, units].
     """
 
     codes: tuple[tuple[float, ...], ...]
@@ -94,68 +109,127 @@ class Rbf(nn.Module):
         return -jnp.square(x.astype(jnp.float32)[:, None] - codes[None]).sum(-1)
 
 
-class Lenet5(Net):
-    """C1 to F6 and ten Euclidean RBF units, 60,000 trained numbers on images of 32x32.
+class Lenet5(BaseModel):
+    """C1 to F6 and ten Euclidean RBF units, 60,000 parameters on images of 32x32.
 
-    Takes pixels from 0, background, to 1, ink: the feed's with data.subtract_mean=none. What goes into C1 is `contrast` of
+    It takes pixels from 0 (background) to 1 (ink): data.subtract_mean=none. C1 gets `contrast` of
     them. Logits are minus the squared distances between F6 and the fixed `bitmaps`.
 
     Attributes:
-      initialiser: paper: `uniform` | xavier | he.
-      norm: none | bn: before each squashing | lrn: after C1's.
-      dropout: the share dropped of what goes into F6 and into the output.
-      rubbish: the constant j of the MAP criterion, the squared distance of a rubbish class; None: there is none.
+      initializer: paper: `uniform`.
+      norm: none | bn: before each nonlinearity | lrn: after C1's.
+      dropout: Share dropped of the inputs of F6 and of the output.
+      rubbish: The constant j of the MAP criterion, the squared distance of a rubbish class; None:
+        there is no such class.
     """
 
-    rubbish: float | None = None
+    not_options: ClassVar[tuple[str, ...]] = ("width",)  # Table I fixes the channels
+
+    rubbish: Annotated[float, Bound(above=0, most=1e6)] | None = None
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-        """[B, H, W, C] images (under 32x32: with two pixels of background all around) to [B, num_classes] logits."""
+        """[B, H, W, C] images to [B, num_classes] logits.
+
+        Images under 32x32 get two pixels of background on each side.
+        """
         if self.num_classes > 10:
-            raise UserError(f"lenet5: {self.num_classes} classes; its bitmaps are of ten digits: choose lenet5_modern")
+            raise UserError(
+                f"lenet5: {self.num_classes} classes; its bitmaps are of ten digits: choose"
+                " lenet5_modern"
+            )
         border = 2 if min(images.shape[1:3]) < 32 else 0
         self.check_size(images, [(5, 1, 2 * border), (2, 2, 0), (5, 1, 0), (2, 2, 0), (5, 1, 0)])
-        weights = self.weights(uniform)
-        normed = lambda name, x: squash(self.normalised(x, f"{name}_norm", train))
+        init = self.kernel_init(uniform)
+
+        def activate(name: str, x: jax.Array) -> jax.Array:
+            return self.capture(name, scaled_tanh(self.apply_norm(x, f"{name}_norm", train)))
 
         x = contrast(jnp.pad(images, ((0, 0), (border, border), (border, border), (0, 0))))
-        x = normed("c1", Conv(6, (5, 5), padding="VALID", kernel_init=weights, name="c1")(x))
-        x = self.lrn(self.keep("c1", x))
-        x = self.keep("s2", normed("s2", Subsampling(name="s2")(x)))  # [B, 14, 14, 6]
-        x = self.keep("c3", normed("c3", TableConv(C3_TABLE, (5, 5), kernel_init=weights, name="c3")(x)))
-        x = self.keep("s4", normed("s4", Subsampling(name="s4")(x)))  # [B, 5, 5, 16]
-        x = self.keep("c5", normed("c5", Conv(120, (5, 5), padding="VALID", kernel_init=weights, name="c5")(x)))
-        x = self.dropped(x.reshape(len(x), -1), train)
-        x = self.keep("f6", normed("f6", Dense(84, kernel_init=weights, name="f6")(x)))
+        x = Conv(6, (5, 5), padding="VALID", kernel_init=init, name="c1")(x)
+        x = self.apply_lrn(activate("c1", x))
+        x = activate("s2", Subsampling(name="s2")(x))  # [B, 14, 14, 6]
+        x = activate("c3", TableConv(C3_TABLE, (5, 5), kernel_init=init, name="c3")(x))
+        x = activate("s4", Subsampling(name="s4")(x))  # [B, 5, 5, 16]
+        x = Conv(120, (5, 5), padding="VALID", kernel_init=init, name="c5")(x)
+        x = self.apply_dropout(activate("c5", x).reshape(len(x), -1), train)
+        x = activate("f6", Dense(84, kernel_init=init, name="f6")(x))
         codes = tuple(map(tuple, bitmaps()[: self.num_classes].tolist()))
-        return Rbf(codes, name="output")(self.dropped(x, train))
+        return Rbf(codes, name="output")(self.apply_dropout(x, train))
 
-    def score(self, logits: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Loss [B], the MAP criterion, and error [B]."""
+    def score(
+        self, logits: jax.Array, images: jax.Array, labels: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Scores logits [B, classes] against labels [B]; images are not used.
+
+        Returns:
+          loss [B], the MAP criterion; and error [B] bool.
+        """
         loss = map_loss(-logits, labels, jnp.inf if self.rubbish is None else self.rubbish)
         return loss, jnp.argmax(logits, -1) != labels
 
 
-class LenetModern(Net):
-    """conv 5x5 6, pool, conv 5x5 16, pool, dense 120, dense 84, dense classes; ReLU, He's initial weights."""
+class LenetModern(BaseModel):
+    """Conv 5x5 6, pool, conv 5x5 16, pool, dense 120, dense 84, dense classes; with ReLU.
+
+    Attributes:
+      initializer: paper: he.
+    """
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-        """[B, H, W, C] images, at least 12x12 (28x28 are padded to the paper's 32x32), to [B, num_classes] logits."""
+        """[B, H, W, C] images to [B, num_classes] logits.
+
+        Images are at least 12x12; those of 28x28 are padded to the paper's 32x32.
+        """
         same = min(images.shape[1:3]) <= 28
         self.check_size(images, [(5, 1, 4 * same), (2, 2, 0), (5, 1, 0), (2, 2, 0)])
-        conv = functools.partial(Conv, kernel_size=(5, 5), kernel_init=self.weights())
-        dense = functools.partial(Dense, kernel_init=self.weights())
+        conv = functools.partial(Conv, kernel_size=(5, 5), kernel_init=self.kernel_init())
+        dense = functools.partial(Dense, kernel_init=self.kernel_init())
+        scale, padding = self.scale_channels, "SAME" if same else "VALID"
 
-        first = conv(self.maps(6), padding="SAME" if same else "VALID", name="Conv_0")
-        x = self.keep("conv1", nn.relu(self.normalised(first(images), "norm1", train)))
-        x = self.keep("pool1", MaxPool(2, 2, name="pool1")(self.lrn(x)))  # [B, 14, 14, 6] from 28x28 or 32x32
-        x = conv(self.maps(16), padding="VALID", name="Conv_1")(x)
-        x = self.keep("conv2", nn.relu(self.normalised(x, "norm2", train)))
-        x = self.keep("pool2", MaxPool(2, 2, name="pool2")(x))  # [B, 5, 5, 16]
+        x = conv(scale(6), padding=padding, name="Conv_0")(images)
+        x = self.capture("conv1", nn.relu(self.apply_norm(x, "norm1", train)))
+        x = MaxPool(2, 2, name="pool1")(self.apply_lrn(x))
+        x = self.capture("pool1", x)  # [B, 14, 14, 6] from 28x28 or 32x32
+        x = conv(scale(16), padding="VALID", name="Conv_1")(x)
+        x = self.capture("conv2", nn.relu(self.apply_norm(x, "norm2", train)))
+        x = self.capture("pool2", MaxPool(2, 2, name="pool2")(x))  # [B, 5, 5, 16]
         x = x.reshape(len(x), -1)
         for number, units in enumerate((120, 84), start=1):
-            x = dense(self.maps(units), name=f"Dense_{number - 1}")(self.dropped(x, train))
-            x = self.keep(f"dense{number}", nn.relu(self.normalised(x, f"dense_norm{number}", train)))
-        return dense(self.num_classes, name="Dense_2")(self.dropped(x, train))
+            x = self.apply_dropout(x, train)
+            x = dense(scale(units), name=f"Dense_{number - 1}")(x)
+            x = nn.relu(self.apply_norm(x, f"dense_norm{number}", train))
+            x = self.capture(f"dense{number}", x)
+        return dense(self.num_classes, name="Dense_2")(self.apply_dropout(x, train))
+
+
+MODELS = {
+    "lenet5": ModelSpec(
+        Lenet5,
+        input_shape=(32, 32, 1),
+        num_classes=10,
+        parameters=60_000,  # "60,000 trainable free parameters" (Sec. II-B)
+        deviations=(
+            Deviation("the ten bitmaps of the output are our drawings, not the paper's"),
+            Deviation(
+                "trained on the MAP criterion without its rubbish class (softmax cross-entropy of"
+                " minus the distances)",
+                lambda model: model.rubbish is None,
+            ),
+            Deviation("subsampling's initial coefficients are 1/4, which makes it an average"),
+        ),
+    ),
+    "lenet5_modern": ModelSpec(
+        LenetModern,
+        input_shape=(28, 28, 1),
+        num_classes=10,
+        parameters=61_706,  # 156 + 2,416 + 48,120 + 10,164 + 850
+        deviations=(
+            Deviation("C3 sees all six channels"),
+            Deviation("max pooling, without parameters"),
+            Deviation("ReLU instead of the scaled tanh"),
+            Deviation("a dense softmax instead of the RBF output"),
+        ),
+    ),
+}

@@ -1,48 +1,69 @@
-"""Perceptron and multi-layer perceptron: dense layers with a nonlinearity between them, and logits."""
+"""Perceptron and multi-layer perceptron: dense layers with a nonlinearity between them."""
 
-from collections.abc import Callable
+from typing import Literal
 
 import flax.linen as nn
 import jax
 
-from cnn_jax.errors import UserError, nearest
-from cnn_jax.layers.conv import Dense, he_normal, xavier_normal
-from cnn_jax.models.base import Net
+from cnn_jax.layers.activations import ACTIVATION_NAMES, RECTIFIERS, activate
+from cnn_jax.layers.dense import Dense
+from cnn_jax.layers.initializers import he_normal, xavier_normal
+from cnn_jax.models.base import BaseModel, Units
+from cnn_jax.models.spec import ModelSpec
 
-ACTIVATIONS: dict[str, Callable] = {"sigmoid": nn.sigmoid, "tanh": nn.tanh, "relu": nn.relu}
 
+class Mlp(BaseModel):
+    """Dense layers of `hidden` units each, and a last one of `num_classes`.
 
-class Mlp(Net):
-    """Dense layers of `hidden` units each and a last one of `num_classes`.
-
-    Without a hidden layer it is Rosenblatt's perceptron, but for the step function, which has no gradient: the
-    class is the largest logit. Batch norm comes before the nonlinearity; dropout after it.
+    Without a hidden layer it is Rosenblatt's perceptron, except for the step function, which has
+    no gradient: the class is the largest logit. Batch norm comes before the nonlinearity, dropout
+    after it.
 
     Attributes:
-      hidden: units of each hidden layer.
-      activation: sigmoid | tanh | relu.
-      initialiser: paper: he with relu, xavier with the others | xavier | he.
+      hidden: Units of each hidden layer.
+      activation: One of `layers.activations.ACTIVATION_NAMES`.
+      initializer: paper: he for ReLU and its kind, xavier for the others.
     """
 
-    hidden: tuple[int, ...] = (256,)
-    activation: str = "relu"
-
-    def __post_init__(self) -> None:
-        """Raises UserError for an unknown activation."""
-        if self.activation not in ACTIVATIONS:
-            raise UserError(f"model.activation={self.activation!r}: {nearest(str(self.activation), ACTIVATIONS)}")
-        if any(units < 1 for units in self.hidden):
-            raise UserError(f"model.hidden={','.join(map(str, self.hidden))}: wants at least 1 unit in each layer")
-        super().__post_init__()
+    hidden: tuple[Units, ...] = (256,)
+    activation: Literal[*ACTIVATION_NAMES] = "relu"
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         """[B, H, W, C] images to [B, num_classes] logits."""
-        init = self.weights(he_normal if self.activation == "relu" else xavier_normal)
+        kernel_init = self.kernel_init(
+            he_normal if self.activation in RECTIFIERS else xavier_normal
+        )
         x = images.reshape(len(images), -1)
         for number, units in enumerate(self.hidden, start=1):
-            x = Dense(self.maps(units), kernel_init=init, name=f"Dense_{number - 1}")(x)
-            x = ACTIVATIONS[self.activation](self.normalised(x, f"norm{number}", train))
-            x = self.keep(f"hidden{number}", self.lrn(x) if number == 1 else x)
-            x = self.dropped(x, train)
-        return Dense(self.num_classes, kernel_init=init, name=f"Dense_{len(self.hidden)}")(x)
+            layer = f"Dense_{number - 1}"
+            x = Dense(self.scale_channels(units), kernel_init=kernel_init, name=layer)(x)
+            x = self.apply_norm(x, f"norm{number}", train)
+            x = activate(self.activation, x, f"activation{number}")
+            x = self.capture(f"hidden{number}", self.apply_lrn(x) if number == 1 else x)
+            x = self.apply_dropout(x, train)
+        layer = f"Dense_{len(self.hidden)}"
+        return Dense(self.num_classes, kernel_init=kernel_init, name=layer)(x)
+
+
+# Parameters: 784 * 10 + 10, and 784 * 256 + 256 + 256 * 10 + 10.
+MODELS = {
+    "perceptron": ModelSpec(
+        Mlp,
+        {"hidden": ()},
+        # Options of hidden layers.
+        not_options=(
+            "hidden",
+            "activation",
+            "norm",
+            "dropout",
+            "width",
+            "bn_group",
+            "bn_epsilon",
+        ),
+        input_shape=(28, 28, 1),
+        num_classes=10,
+        parameters=7_850,
+    ),
+    "mlp": ModelSpec(Mlp, input_shape=(28, 28, 1), num_classes=10, parameters=203_530),
+}

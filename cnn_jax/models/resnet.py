@@ -1,157 +1,206 @@
-"""Residual nets and their plain twins. He, Zhang, Ren, Sun 2015, "Deep Residual Learning" (arXiv:1512.03385)."""
+"""ResNets and their plain twins. He, Zhang, Ren, Sun 2015, "Deep Residual Learning ..."
+
+The paper is arXiv:1512.03385.
+"""
 
 import functools
+import operator
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax import mesh
-from cnn_jax.errors import UserError
-from cnn_jax.layers.conv import BatchNorm, Conv, Dense, widened
+from cnn_jax.cpu.rewrites import min_scan_blocks
+from cnn_jax.layers.batch_norm import BatchNorm
+from cnn_jax.layers.conv import Conv
+from cnn_jax.layers.dense import Dense
+from cnn_jax.layers.initializers import Initializer
 from cnn_jax.layers.pooling import GlobalAvgPool, MaxPool
-from cnn_jax.models.base import Net
+from cnn_jax.models.base import BaseModel, Norm
+from cnn_jax.models.spec import Deviation, ModelSpec
+from cnn_jax.values import Count
 
-SHORTCUTS = ("A", "B", "C")  # Sec. 4.1, "Identity vs. Projection Shortcuts"
-PLAIN = "plain"  # none
-STRIDES = ("1x1", "3x3")
+PLAIN = "plain"  # the shortcut that is none
 
 
-class Layers(NamedTuple):
-    """What a block's convolutions have in common."""
+class BlockLayers(NamedTuple):
+    """What a block's convolutions have in common.
 
-    init: Callable[..., jax.Array]
-    norm: Callable[..., BatchNorm] | None  # batch norm but for its name
-    bias: bool  # of the convolutions
+    Attributes:
+      kernel_init: Initializer of their kernels.
+      norm: Makes batch norm layers, given their name; None: there are none.
+      bias: Whether the convolutions have biases beside batch norm.
+    """
 
-    def conv(self, x: jax.Array, maps: int, kernel: int, stride: int = 1, *, name: str) -> jax.Array:
-        """[B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), maps]."""
-        # The paper's symmetric padding; XLA's SAME would pad a strided convolution on one side only.
-        padding = [(kernel // 2, kernel // 2)] * 2
-        conv = functools.partial(Conv, use_bias=self.bias or not self.norm, kernel_init=self.init, name=name)
-        return conv(maps, (kernel, kernel), stride, padding)(x)
+    kernel_init: Initializer
+    norm: Callable[..., BatchNorm] | None
+    bias: bool
 
-    def normalised(self, x: jax.Array, train: bool, *, name: str) -> jax.Array:
-        """x after batch norm, if there is any."""
+    def conv(
+        self, x: jax.Array, channels: int, kernel: int, stride: int = 1, *, name: str
+    ) -> jax.Array:
+        """[B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), channels]."""
+        return Conv(
+            channels,
+            (kernel, kernel),
+            stride,
+            # The paper's symmetric padding; XLA's SAME would pad a strided convolution on one side.
+            [(kernel // 2, kernel // 2)] * 2,
+            use_bias=self.bias or not self.norm,
+            kernel_init=self.kernel_init,
+            name=name,
+        )(x)
+
+    def batch_norm(self, x: jax.Array, train: bool, *, name: str) -> jax.Array:
+        """Applies batch norm, if there is any."""
         return self.norm(name=name)(x, train) if self.norm else x
 
 
-class Basic(nn.Module):
-    """Two 3x3 convolutions and the shortcut around them (Fig. 5, left)."""
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and the shortcut around them (Fig. 5, left).
 
-    maps: int
+    Attributes:
+      channels: Of the convolutions.
+      stride: Of the first.
+      shortcut: A | B | C | plain.
+      layers: What the convolutions have in common.
+    """
+
+    channels: int
     stride: int
     shortcut: str
-    layers: Layers
+    layers: BlockLayers
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """[B, H, W, C] to [B, H / stride, W / stride, maps]."""
-        conv, normalised = self.layers.conv, self.layers.normalised
-        y = conv(x, self.maps, 3, self.stride, name="conv1")
-        y = nn.relu(normalised(y, train, name="norm1"))
-        y = conv(y, self.maps, 3, name="conv2")
-        y = normalised(y, train, name="norm2")
-        return nn.relu(_shortcut(self, x, y, train))
+        """[B, H, W, C] to [B, H / stride, W / stride, channels]."""
+        conv, batch_norm = self.layers.conv, self.layers.batch_norm
+        y = conv(x, self.channels, 3, self.stride, name="conv1")
+        y = nn.relu(batch_norm(y, train, name="norm1"))
+        y = conv(y, self.channels, 3, name="conv2")
+        y = batch_norm(y, train, name="norm2")
+        return nn.relu(_add_shortcut(self, x, y, train))
 
 
-class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions, the last four times as wide, and the shortcut around them (Fig. 5, right).
+class BottleneckBlock(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions, and the shortcut around them (Fig. 5, right).
 
-    stride_in: the convolution that has the stride: 1x1, the first, as in the paper; or 3x3, as in most public weights.
+    Attributes:
+      channels: Of the first two convolutions; the last has four times as many.
+      stride: Of the convolution that `stride_in` names.
+      shortcut: A | B | C | plain.
+      layers: What the convolutions have in common.
+      stride_in: 1x1, the first, as in the paper; or 3x3, as in most public weights.
     """
 
-    maps: int
+    channels: int
     stride: int
     shortcut: str
-    layers: Layers
+    layers: BlockLayers
     stride_in: str = "1x1"
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """[B, H, W, C] to [B, H / stride, W / stride, 4 maps]."""
-        conv, normalised = self.layers.conv, self.layers.normalised
+        """[B, H, W, C] to [B, H / stride, W / stride, 4 channels]."""
+        conv, batch_norm = self.layers.conv, self.layers.batch_norm
         first, second = (self.stride, 1) if self.stride_in == "1x1" else (1, self.stride)
-        y = conv(x, self.maps, 1, first, name="conv1")
-        y = nn.relu(normalised(y, train, name="norm1"))
-        y = conv(y, self.maps, 3, second, name="conv2")
-        y = nn.relu(normalised(y, train, name="norm2"))
-        y = conv(y, 4 * self.maps, 1, name="conv3")
-        y = normalised(y, train, name="norm3")
-        return nn.relu(_shortcut(self, x, y, train))
+        y = conv(x, self.channels, 1, first, name="conv1")
+        y = nn.relu(batch_norm(y, train, name="norm1"))
+        y = conv(y, self.channels, 3, second, name="conv2")
+        y = nn.relu(batch_norm(y, train, name="norm2"))
+        y = conv(y, 4 * self.channels, 1, name="conv3")
+        y = batch_norm(y, train, name="norm3")
+        return nn.relu(_add_shortcut(self, x, y, train))
 
 
-def _shortcut(block: Basic | Bottleneck, x: jax.Array, y: jax.Array, train: bool) -> jax.Array:
-    """Sec. 3.3: y plus x, as it is, zero-padded (A) or projected (B where the sizes differ, C everywhere)."""
+def _add_shortcut(
+    block: BasicBlock | BottleneckBlock, x: jax.Array, y: jax.Array, train: bool
+) -> jax.Array:
+    """Adds x to y (Sec. 3.3).
+
+    x is added as it is, zero-padded (A), or projected: where the sizes differ (B), everywhere (C).
+    """
     if block.shortcut == PLAIN:
         return y
     if block.shortcut == "C" or (block.shortcut == "B" and x.shape != y.shape):
         x = block.layers.conv(x, y.shape[-1], 1, block.stride, name="projection")
-        x = block.layers.normalised(x, train, name="projection_norm")
+        x = block.layers.batch_norm(x, train, name="projection_norm")
     elif x.shape != y.shape:
-        x = widened(x, y.shape[-1], block.stride)
+        x = zero_pad_shortcut(x, y.shape[-1], block.stride)
     return y + x
 
 
-class ResNet(Net, kw_only=True):
+def zero_pad_shortcut(x: jax.Array, channels: int, stride: int) -> jax.Array:
+    """Takes every stride-th pixel of [B, H, W, C], and adds zeros up to `channels` (option A)."""
+    zeros = channels - x.shape[-1]
+    return jnp.pad(x[:, ::stride, ::stride], ((0, 0), (0, 0), (0, 0), (0, zeros)))
+
+
+class ResNet(BaseModel, kw_only=True):
     """A stem, stages of blocks, a global average and a dense layer.
 
     Attributes:
-      blocks: how many in each stage.
-      channels: of each stage's 3x3 convolutions.
-      block: Basic or Bottleneck.
-      imagenet_stem: 7x7/2 convolution and 3x3/2 max pool (Table 1) in place of one 3x3 convolution (Sec. 4.2).
+      blocks: How many in each stage.
+      channels: Of each stage's 3x3 convolutions.
+      block: BasicBlock or BottleneckBlock.
+      imagenet_stem: A 7x7/2 convolution and 3x3/2 max pool (Table 1) instead of one 3x3
+        convolution (Sec. 4.2).
       shortcut: A | B | C (Sec. 4.1, "Identity vs. Projection Shortcuts"), or plain: none.
-      stride_in: of bottlenecks: 1x1 | 3x3.
-      conv_bias: of the convolutions, before a batch norm too, which makes it useless: for weights that have it.
-      bn_group: images per batch-statistics group; 0: the whole batch. The paper's CIFAR nets saw 128 images
-        over two GPUs, each with its own statistics: 64.
-      scan_from: a stage with at least this many identical blocks runs them in lax.scan, which compiles one
-        block in place of hundreds; None: by platform. Parameters are the same either way.
+      stride_in: Of bottlenecks: 1x1 | 3x3.
+      conv_bias: Convolutions have biases before batch norm too, which makes them useless: for
+        weights that have them.
+      bn_group: Images per batch-statistics group; 0: the whole batch. The paper's CIFAR models saw
+        128 images over two GPUs, each with its own statistics: 64.
+      scan_min_blocks: A stage with at least this many identical blocks runs them in lax.scan,
+        which compiles one block instead of hundreds; None: by platform. Parameters are the same
+        either way.
     """
+
+    not_options: ClassVar[tuple[str, ...]] = ("blocks", "channels", "block", "imagenet_stem")
 
     blocks: tuple[int, ...]
     channels: tuple[int, ...]
-    block: type[nn.Module] = Basic
+    block: type[nn.Module] = BasicBlock
     imagenet_stem: bool = False
-    shortcut: str = "B"
-    stride_in: str = "1x1"
+    shortcut: Literal["A", "B", "C", "plain"] = "B"
+    stride_in: Literal["1x1", "3x3"] = "1x1"
     conv_bias: bool = False
-    norm: str = "bn"
-    scan_from: int | None = None
-
-    def __post_init__(self) -> None:
-        """Raises UserError for an option's value that there is not."""
-        for option, known in (("shortcut", (*SHORTCUTS, PLAIN)), ("stride_in", STRIDES)):
-            if getattr(self, option) not in known:
-                raise UserError(f"model.{option}={getattr(self, option)!r}: choose {', '.join(known)}")
-        super().__post_init__()
+    norm: Norm = "bn"
+    scan_min_blocks: Count | None = None
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         """[B, H, W, C] images to [B, num_classes] logits."""
-        layers = Layers(self.weights(), self.batch_norm(), self.conv_bias)
-        stem = (7, 2) if self.imagenet_stem else (3, 1)
-        x = layers.conv(images, self.maps(self.channels[0]), *stem, name="stem")  # [B, 112, 112, 64]
-        x = self.lrn(nn.relu(layers.normalised(x, train, name="stem_norm")))
+        layers = BlockLayers(self.kernel_init(), self.norm_layer(), self.conv_bias)
+        kernel, stride = (7, 2) if self.imagenet_stem else (3, 1)
+        x = layers.conv(
+            images, self.scale_channels(self.channels[0]), kernel, stride, name="stem"
+        )  # [B, 112, 112, 64] from 224x224
+        x = self.apply_lrn(nn.relu(layers.batch_norm(x, train, name="stem_norm")))
         if self.imagenet_stem:
             x = MaxPool(3, 2, ((1, 1), (1, 1)), name="stem_pool")(x)  # [B, 56, 56, 64]
-        self.keep("stem", x)
+        self.capture("stem", x)
         block = functools.partial(self.block, shortcut=self.shortcut, layers=layers)
-        if self.block is Bottleneck:
+        if self.block is BottleneckBlock:
             block = functools.partial(block, stride_in=self.stride_in)
-        for stage, (count, channels) in enumerate(zip(self.blocks, self.channels, strict=True), start=1):
-            of_stage = functools.partial(block, self.maps(channels))
+        stages = zip(self.blocks, self.channels, strict=True)
+        for stage, (count, channels) in enumerate(stages, start=1):
+            of_stage = functools.partial(block, self.scale_channels(channels))
             names = [f"stage{stage}_block{i}" for i in range(1, count + 1)]
             x = of_stage(stride=1 if stage == 1 else 2, name=names[0])(x, train)
-            x = self.keep(f"stage{stage}", self._repeat(functools.partial(of_stage, stride=1), names[1:], x, train))
-        x = self.dropped(self.keep("pool", GlobalAvgPool(name="pool")(x)), train)
-        return Dense(self.num_classes, kernel_init=self.weights(), name="head")(x)
+            x = self._repeat(functools.partial(of_stage, stride=1), names[1:], x, train)
+            self.capture(f"stage{stage}", x)
+        x = self.capture("pool", GlobalAvgPool(name="pool")(x))
+        x = self.apply_dropout(x, train)
+        return Dense(self.num_classes, kernel_init=self.kernel_init(), name="head")(x)
 
-    def _repeat(self, block: Callable[..., nn.Module], names: list[str], x: jax.Array, train: bool) -> jax.Array:
-        if self.is_initializing() or len(names) < (self.scan_from or _scan_from()):
+    def _repeat(
+        self, block: Callable[..., nn.Module], names: list[str], x: jax.Array, train: bool
+    ) -> jax.Array:
+        least = self.scan_min_blocks or min_scan_blocks()
+        if self.is_initializing() or len(names) < least:
             for name in names:
                 x = block(name=name)(x, train)
             return x
@@ -165,24 +214,79 @@ class ResNet(Net, kw_only=True):
         x, stats = jax.lax.scan(body, x, stacked)
         if "batch_stats" in stats and self.is_mutable_collection("batch_stats"):
             for i, name in enumerate(names):
-                self.put_variable("batch_stats", name, jax.tree.map(lambda s, i=i: s[i], stats["batch_stats"]))
+                own = jax.tree.map(operator.itemgetter(i), stats["batch_stats"])
+                self.put_variable("batch_stats", name, own)
         return x
 
 
-def _scan_from() -> int:
-    # XLA on the CPU runs a convolution inside a scan many times slower (jax#12868), so that there only
-    # ResNet-1202, which would not finish compiling, is worth it; elsewhere a scan costs next to nothing.
-    return 100 if mesh.platform() == "cpu" else 17
+_NUMBERS = Deviation(
+    "batch norm adds {bn_epsilon} to the variance and its averages have momentum 0.9; the paper"
+    " gives neither number",
+    lambda model: model.norm == "bn",
+)
+_WHOLE_BATCH = Deviation(
+    "batch statistics are of the whole batch; the paper's are of each GPU's half, 64 images",
+    lambda model: model.bn_group == 0 and model.norm == "bn",
+)
 
 
-def cifar(depth: int, num_classes: int, shortcut: str = "A", **options) -> ResNet:  # noqa: ANN003
-    """The CIFAR nets of Sec. 4.2: 6n + 2 layers, stages of 16, 32 and 64 maps, option A."""
+def cifar(depth: int, shortcut: str = "A", parameters: int | None = None) -> ModelSpec:
+    """The CIFAR model of Sec. 4.2: 6n + 2 layers, stages of 16, 32 and 64 channels, option A."""
     n, rest = divmod(depth - 2, 6)
     assert rest == 0 and n > 0, depth
-    return ResNet(num_classes, blocks=(n, n, n), channels=(16, 32, 64), shortcut=shortcut, **options)
+    return ModelSpec(
+        ResNet,
+        {"blocks": (n, n, n), "channels": (16, 32, 64), "shortcut": shortcut},
+        not_options=("stride_in", "shortcut") if shortcut == PLAIN else ("stride_in",),
+        input_shape=(32, 32, 3),
+        num_classes=10,
+        parameters=parameters,
+        deviations=(_NUMBERS, _WHOLE_BATCH),
+    )
 
 
-def imagenet(blocks: tuple[int, ...], block: type[nn.Module], num_classes: int, **options) -> ResNet:  # noqa: ANN003
-    """The ImageNet nets of Table 1; option B unless said otherwise."""
-    channels = (64, 128, 256, 512)
-    return ResNet(num_classes, blocks=blocks, channels=channels, block=block, imagenet_stem=True, **options)
+def imagenet(
+    blocks: tuple[int, ...],
+    block: type[nn.Module],
+    shortcut: str = "B",
+    parameters: int | None = None,
+) -> ModelSpec:
+    """An ImageNet model of Table 1; option B unless stated otherwise."""
+    not_options = () if block is BottleneckBlock else ("stride_in",)
+    return ModelSpec(
+        ResNet,
+        {
+            "blocks": blocks,
+            "channels": (64, 128, 256, 512),
+            "block": block,
+            "imagenet_stem": True,
+            "shortcut": shortcut,
+        },
+        not_options=(*not_options, "shortcut") if shortcut == PLAIN else not_options,
+        parameters=parameters,
+        deviations=(_NUMBERS,),
+    )
+
+
+# Parameters: computed from Table 6 and the layer table of Sec. 4.2 (option A: the plain models
+# have as many), and from Table 1 (option B: as torchvision's resnet18 to resnet152).
+MODELS = {
+    "resnet20": cifar(20, parameters=269_722),
+    "resnet32": cifar(32, parameters=464_154),
+    "resnet44": cifar(44, parameters=658_586),
+    "resnet56": cifar(56, parameters=853_018),
+    "resnet110": cifar(110, parameters=1_727_962),
+    "resnet1202": cifar(1202, parameters=19_421_274),
+    "plain20": cifar(20, PLAIN, parameters=269_722),
+    "plain32": cifar(32, PLAIN, parameters=464_154),
+    "plain44": cifar(44, PLAIN, parameters=658_586),
+    "plain56": cifar(56, PLAIN, parameters=853_018),
+    "plain110": cifar(110, PLAIN, parameters=1_727_962),
+    "resnet18": imagenet((2, 2, 2, 2), BasicBlock, parameters=11_689_512),
+    "resnet34": imagenet((3, 4, 6, 3), BasicBlock, parameters=21_797_672),
+    "resnet50": imagenet((3, 4, 6, 3), BottleneckBlock, parameters=25_557_032),
+    "resnet101": imagenet((3, 4, 23, 3), BottleneckBlock, parameters=44_549_160),
+    "resnet152": imagenet((3, 8, 36, 3), BottleneckBlock, parameters=60_192_808),
+    "plain18": imagenet((2, 2, 2, 2), BasicBlock, PLAIN, parameters=11_515_688),
+    "plain34": imagenet((3, 4, 6, 3), BasicBlock, PLAIN, parameters=21_623_848),
+}

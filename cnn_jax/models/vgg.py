@@ -1,38 +1,46 @@
-"""VGG nets. Simonyan, Zisserman 2014, "Very Deep Convolutional Networks for Large-Scale Image Recognition"."""
+"""VGG. Simonyan, Zisserman 2014, "Very Deep Convolutional Networks ..." (arXiv:1409.1556)."""
+
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
 
-from cnn_jax.layers.conv import Conv, normal
+from cnn_jax.layers.conv import Conv
+from cnn_jax.layers.initializers import Initializer, normal
 from cnn_jax.layers.pooling import MaxPool
-from cnn_jax.models.base import Init, Net
+from cnn_jax.models.base import BaseModel, Dropout, Initialization
+from cnn_jax.models.spec import Deviation, ModelSpec
 
 ONE_256, ONE_512 = (1, 256), (1, 512)  # conv1-256 and conv1-512; a bare number is conv3's
 
-# Table 1: the maps of each convolution, block by block; 2x2/2 max pooling after each block.
+# Table 1: the channels of each convolution, block by block; 2x2/2 max pooling after each block.
 TABLE = {
     "A": ((64,), (128,), (256, 256), (512, 512), (512, 512)),
     "B": ((64, 64), (128, 128), (256, 256), (512, 512), (512, 512)),
     "C": ((64, 64), (128, 128), (256, 256, ONE_256), (512, 512, ONE_512), (512, 512, ONE_512)),
     "D": ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)),
-    "E": ((64, 64), (128, 128), (256, 256, 256, 256), (512, 512, 512, 512), (512, 512, 512, 512)),
+    "E": ((64, 64), (128, 128), (256,) * 4, (512,) * 4, (512,) * 4),
 }
 
 
-class Vgg(Net, kw_only=True):
+class Vgg(BaseModel, kw_only=True):
     """3x3 convolutions with ReLU in five blocks, then three dense layers, on images of 224x224.
 
     Attributes:
-      column: A | B | C | D | E, of Table 1; A-LRN is A with norm="lrn" (after the first convolution's ReLU, Sec. 2.3).
-      remat: a block's activations are computed again in the backward pass, not kept: less memory, a third more time.
-      initialiser: xavier (Sec. 3.1: works from scratch) | he | paper: N(0, 0.1^2), from which only A may be trained;
-        B to E start from a trained A's first four convolutions and dense layers.
+      column: A | B | C | D | E, of Table 1. A-LRN is A with norm="lrn" (after the first
+        convolution's ReLU, Sec. 2.3).
+      remat: Recompute a block's activations in the backward pass instead of keeping them: less
+        memory, a third more time.
+      initializer: xavier works from scratch (Sec. 3.1). paper: N(0, 0.1^2), from which only A may
+        be trained; B to E start from a trained A's first four convolutions and dense layers.
     """
+
+    not_options: ClassVar[tuple[str, ...]] = ("column",)
 
     column: str
     remat: bool = False
-    initialiser: str = "xavier"
-    dropout: float = 0.5
+    initializer: Initialization = "xavier"
+    dropout: Dropout = 0.5
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
@@ -40,22 +48,51 @@ class Vgg(Net, kw_only=True):
         self.check_size(images, [(2, 2, 0)] * 5)
         x = images
         for block in range(1, 6):
-            # The arguments after x are no arrays: remat is told so.
-            again = self.remat and not self.is_initializing()
-            run = nn.remat(Vgg._block, static_argnums=(2, 3)) if again else Vgg._block
-            x = self.keep(f"pool{block}", run(self, x, block, train))
-        return self.classified(x, self._weights(), train)  # of [B, 7, 7, 512]
+            # The arguments after x are not arrays, so remat must take them as static.
+            remat = self.remat and not self.is_initializing()
+            run = nn.remat(Vgg._block, static_argnums=(2, 3)) if remat else Vgg._block
+            x = self.capture(f"pool{block}", run(self, x, block, train))
+        return self.classify(x, self._kernel_init(), train)  # of [B, 7, 7, 512]
 
     def _block(self, x: jax.Array, block: int, train: bool) -> jax.Array:
-        """The convolutions of a block, and its pooling: [B, H, W, C] to [B, H // 2, W // 2, maps]."""
+        """A block's convolutions and pooling: [B, H, W, C] to [B, H // 2, W // 2, channels]."""
         for number, entry in enumerate(TABLE[self.column][block - 1], start=1):
-            kernel, maps = entry if isinstance(entry, tuple) else (3, entry)
-            place = f"{block}_{number}"
-            x = Conv(self.maps(maps), (kernel, kernel), kernel_init=self._weights(), name=f"conv{place}")(x)
-            x = self.keep(f"conv{place}", nn.relu(self.normalised(x, f"norm{place}", train)))
-            if place == "1_1":
-                x = self.lrn(x, "lrn1_1")
+            kernel, channels = entry if isinstance(entry, tuple) else (3, entry)
+            layer = f"{block}_{number}"
+            x = Conv(
+                self.scale_channels(channels),
+                (kernel, kernel),
+                kernel_init=self._kernel_init(),
+                name=f"conv{layer}",
+            )(x)
+            x = nn.relu(self.apply_norm(x, f"norm{layer}", train))
+            x = self.capture(f"conv{layer}", x)
+            if layer == "1_1":
+                x = self.apply_lrn(x, "lrn1_1")
         return MaxPool(2, 2, name=f"pool{block}")(x)
 
-    def _weights(self) -> Init:
-        return self.weights(normal(0.1))
+    def _kernel_init(self) -> Initializer:
+        return self.kernel_init(normal(0.1))
+
+
+_XAVIER = Deviation(
+    "initial weights are N(0, 1 / inputs), Xavier's, which Sec. 3.1 allows; the paper's models"
+    " started from N(0, 0.1^2), the deeper ones from a trained A",
+    lambda model: model.initializer == "xavier",
+)
+
+# Parameters: computed from Table 1, and those of torchvision's vgg11, 13, 16 and 19 (A, B, D, E).
+MODELS = {
+    "vgg_a": ModelSpec(Vgg, {"column": "A"}, parameters=132_863_336, deviations=(_XAVIER,)),
+    "vgg_a_lrn": ModelSpec(
+        Vgg, {"column": "A", "norm": "lrn"}, parameters=132_863_336, deviations=(_XAVIER,)
+    ),
+    "vgg_b": ModelSpec(Vgg, {"column": "B"}, parameters=133_047_848, deviations=(_XAVIER,)),
+    "vgg_c": ModelSpec(Vgg, {"column": "C"}, parameters=133_638_952, deviations=(_XAVIER,)),
+    "vgg_d": ModelSpec(Vgg, {"column": "D"}, parameters=138_357_544, deviations=(_XAVIER,)),
+    "vgg_e": ModelSpec(Vgg, {"column": "E"}, parameters=143_667_240, deviations=(_XAVIER,)),
+}
+
+# What torchvision and Keras call them.
+OTHER_NAMES = {"vgg11": "vgg_a", "vgg13": "vgg_b", "vgg16": "vgg_d", "vgg19": "vgg_e"}
+OTHER_NAMES |= {f"{name}_bn": f"{ours} with model.norm=bn" for name, ours in OTHER_NAMES.items()}

@@ -14,13 +14,12 @@ from typing import Annotated
 import jax
 import optax
 
-from cnn_jax import mesh, registry
+from cnn_jax import registry
 from cnn_jax.config import Choice
+from cnn_jax.cpu.barriers import fence_updates
 from cnn_jax.optim.schedules import make_schedule
 from cnn_jax.optim.transformations import renormalize_filters
 from cnn_jax.values import Bound, NonNegative
-
-MIN_BARRIER_SIZE = 2**16  # Parameters at least this large get an optimization barrier.
 
 Share = Annotated[float, Bound(0, below=1)]
 Momentum = Annotated[Share, "Share of the last update that is kept"]
@@ -94,7 +93,7 @@ def make_optimizer(optimizer: Choice, schedule: Choice, total_steps: int) -> opt
     rate = make_schedule(schedule, total_steps)
     chain = registry.build("optimizer", optimizer, OPTIMIZERS, rate)
     # The extra argument is the warm-up's; optax.chain hands it to whoever takes it.
-    return _separate_gradients(optax.with_extra_args_support(chain))
+    return fence_updates(optax.with_extra_args_support(chain))
 
 
 def _clip(norm: float) -> optax.GradientTransformation:
@@ -110,27 +109,3 @@ def _decay(weight_decay: float, decay_biases: bool) -> optax.GradientTransformat
 
 def _limit(max_filter_rms: float) -> optax.GradientTransformation:
     return renormalize_filters(max_filter_rms) if max_filter_rms else optax.identity()
-
-
-def _separate_gradients(
-    tx: optax.GradientTransformationExtraArgs,
-) -> optax.GradientTransformationExtraArgs:
-    """Keeps the update's arithmetic out of the operations that make the gradients, on a CPU.
-
-    XLA's CPU compiler moves the sum with weight decay into the matrix product that gives a
-    gradient, and for that writes the decay of each weight to memory first: a pass over all of them
-    for each term of the update.
-    """
-
-    def fence(gradient: jax.Array) -> jax.Array:
-        large = gradient.size >= MIN_BARRIER_SIZE
-        return jax.lax.optimization_barrier(gradient) if large else gradient
-
-    def update(
-        updates: optax.Updates, state: optax.OptState, params: optax.Params = None, **extra: object
-    ) -> tuple[optax.Updates, optax.OptState]:
-        return tx.update(jax.tree.map(fence, updates), state, params, **extra)
-
-    if mesh.platform() != "cpu":
-        return tx
-    return optax.GradientTransformationExtraArgs(tx.init, update)

@@ -17,7 +17,7 @@ from flax import traverse_util
 from cnn_jax import models
 from cnn_jax.errors import UserError, nearest
 from cnn_jax.files import write_whole
-from cnn_jax.layers.conv import xavier_normal
+from cnn_jax.layers.initializers import xavier_normal
 from cnn_jax.pretrained import download, files, match, names, preprocessing
 from cnn_jax.pretrained.match import Place
 from cnn_jax.pretrained.preprocessing import Preprocessing
@@ -49,8 +49,7 @@ def load(name: str, path_or_url: str | os.PathLike[str]) -> Pretrained:
     Raises UserError for a file that cannot be had or read, or whose tensors are not exactly the net's, each of its
     shape; then nothing of it is returned.
     """
-    if name not in models.MODELS:
-        raise UserError(f"model {name!r}: no such net; {nearest(name, models.MODELS)}")
+    models.find_spec(name)
     path = download.local(path_or_url)
     try:
         weights = files.opened(path)

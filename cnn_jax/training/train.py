@@ -71,7 +71,7 @@ def run_seeds(
     Raises:
       UserError: For whatever stops all of them.
     """
-    settings.choose_flags()
+    settings.configure()
     experiment = complete(experiment)
     runs = {seed: replace(experiment, seed=seed) for seed in seeds}
     folders = {seed: metrics_log.run_folder(one, workdir) for seed, one in runs.items()}

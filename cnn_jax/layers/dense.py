@@ -1,0 +1,18 @@
+"""The fully connected layer."""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+
+def _as_inputs(
+    inputs: jax.Array, *parameters: jax.Array | None, **_: Any
+) -> list[jax.Array | None]:
+    return [inputs, *(p if p is None else p.astype(inputs.dtype) for p in parameters)]
+
+
+# flax's `nn.Dense`, except that it computes in the dtype of its input: the dtype of the images
+# decides for the whole model.
+Dense = functools.partial(nn.Dense, promote_dtype=_as_inputs)

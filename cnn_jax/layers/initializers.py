@@ -1,0 +1,109 @@
+"""Initial weights: functions (key, shape, dtype) -> array, and INITIALIZERS, those with a name.
+
+Kernels have the shape [..., in, out]. The fan-in is the number of inputs of a unit, the product of
+all dimensions but the last; the fan-out is the product of all but the second last.
+"""
+
+import math
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from cnn_jax.cpu.rewrites import draw_normal
+
+
+class Initializer(Protocol):
+    """Draws an array of initial values."""
+
+    def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype: Any = ...) -> jax.Array:
+        """Draws values of the shape and dtype from the key."""
+        ...
+
+
+def fan_in(shape: tuple[int, ...]) -> int:
+    """Inputs of a unit of a kernel of this shape [..., in, out]."""
+    return math.prod(shape[:-1])
+
+
+def fan_out(shape: tuple[int, ...]) -> int:
+    """Units that an input of a kernel of this shape [..., in, out] goes to."""
+    return math.prod(shape[:-2]) * shape[-1]
+
+
+def fan_average(shape: tuple[int, ...]) -> float:
+    """The mean of fan-in and fan-out."""
+    return (fan_in(shape) + fan_out(shape)) / 2
+
+
+def normal(std: float) -> Initializer:
+    """Makes an initializer that draws N(0, std^2)."""
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+        return draw_normal(key, shape, dtype, std)
+
+    return init
+
+
+def fan_in_normal(gain: float) -> Initializer:
+    """Makes an initializer that draws N(0, gain / fan-in)."""
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+        return draw_normal(key, shape, dtype, math.sqrt(gain / fan_in(shape)))
+
+    return init
+
+
+def fan_in_uniform(gain: float) -> Initializer:
+    """Makes an initializer that draws uniformly, with mean 0 and variance gain / fan-in."""
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+        return _uniform(key, shape, dtype, gain / fan_in(shape))
+
+    return init
+
+
+def _uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any, variance: float) -> jax.Array:
+    limit = math.sqrt(3 * variance)
+    return jax.random.uniform(key, shape, dtype, -limit, limit)
+
+
+def xavier_average_normal(
+    key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32
+) -> jax.Array:
+    """Draws N(0, 1 / fan-average), the variance of Glorot, Bengio 2010, eq. 12."""
+    return draw_normal(key, shape, dtype, math.sqrt(1 / fan_average(shape)))
+
+
+def xavier_average_uniform(
+    key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32
+) -> jax.Array:
+    """Draws from +-sqrt(6 / (fan-in + fan-out)): Glorot, Bengio 2010, eq. 16."""
+    return _uniform(key, shape, dtype, 1 / fan_average(shape))
+
+
+he_normal = fan_in_normal(2.0)  # He et al. 2015 (arXiv:1502.01852), Sec. 2.2, eq. 10
+he_uniform = fan_in_uniform(2.0)  # of the same variance
+# LeCun, Bottou, Orr, Mueller 1998, "Efficient BackProp", Sec. 4.6, eq. 16: mean 0, standard
+# deviation fan-in^(-1/2), of any distribution.
+lecun_normal = fan_in_normal(1.0)
+lecun_uniform = fan_in_uniform(1.0)
+# Caffe's "xavier", with which VGG and GoogLeNet were reproduced, looks at fan-in only: it is
+# LeCun's. Caffe draws it uniformly, most other libraries as a normal.
+xavier_normal = lecun_normal
+xavier_uniform = lecun_uniform
+
+INITIALIZERS: dict[str, Initializer] = {
+    "xavier": xavier_normal,
+    "xavier_uniform": xavier_uniform,
+    "xavier_average": xavier_average_normal,
+    "xavier_average_uniform": xavier_average_uniform,
+    "he": he_normal,
+    "he_uniform": he_uniform,
+    "lecun": lecun_normal,
+    "lecun_uniform": lecun_uniform,
+    "normal_0.001": normal(0.001),
+    "normal_0.01": normal(0.01),
+    "normal_0.1": normal(0.1),
+    "normal_1": normal(1.0),
+}

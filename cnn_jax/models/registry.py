@@ -1,0 +1,218 @@
+"""MODELS, every model by its name, and `create`, which makes one of them."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import flax.errors
+import jax
+import jax.numpy as jnp
+
+from cnn_jax.errors import UserError, nearest
+from cnn_jax.models import (
+    alexnet,
+    autoencoder,
+    googlenet,
+    inception,
+    lazy_init,
+    lenet,
+    mlp,
+    resnet,
+    vgg,
+    zfnet,
+)
+from cnn_jax.models.base import BaseModel, Score
+from cnn_jax.models.spec import ModelSpec, Shape
+
+Params, Stats = Any, Any
+
+MODELS: dict[str, ModelSpec] = {
+    **mlp.MODELS,
+    **lenet.MODELS,
+    **alexnet.MODELS,
+    **zfnet.MODELS,
+    **vgg.MODELS,
+    **googlenet.MODELS,
+    **inception.MODELS,
+    **autoencoder.MODELS,
+    **resnet.MODELS,
+}
+# What other libraries call a model of ours, for error messages.
+OTHER_NAMES: dict[str, str] = {**vgg.OTHER_NAMES}
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+class Model(NamedTuple):
+    """A model as pure functions; batch norm, dropout and the like are hidden behind them.
+
+    Attributes:
+      init: (key, images [B, H, W, C]) -> (params, stats).
+      apply: (params, stats, images [B, H, W, C], train, key) -> (logits [B, classes], stats). In
+        training, a model with auxiliary heads returns a tuple of logits, its own first.
+      features: (params, stats, images) -> {stage: activations [B, ...]} in test mode, in the
+        order of the forward pass.
+      module: The flax module.
+      aux_weight: Of each auxiliary loss against the main one, in training.
+      score: (outputs, images, labels) -> (loss [B], error [B]); None: softmax cross-entropy, and
+        top-1 error.
+      error_name: What the score's error is called in metrics.
+    """
+
+    init: Callable[[jax.Array, jax.Array], tuple[Params, Stats]]
+    apply: Callable[..., tuple[Any, Stats]]
+    features: Callable[[Params, Stats, jax.Array], dict[str, jax.Array]]
+    module: BaseModel | None = None
+    aux_weight: float = 0.0
+    score: Score | None = None
+    error_name: str = "top1_error"
+
+
+def create(
+    name: str,
+    num_classes: int | None = None,
+    axis: str | None = None,
+    dtype: str | None = None,
+    **options: Any,
+) -> Model:
+    """Creates the named model. Options that are left out or None are as in the model's paper.
+
+    `deviations` says where they are not.
+
+    Args:
+      name: One of MODELS.
+      num_classes: None: the paper's.
+      axis: The pmapped axis over which the batch is split, if it is; batch norm needs it.
+      dtype: Of the activations, to which images are cast: float32 (default) | bfloat16.
+        Parameters, statistics and logits are float32.
+      **options: Of the model: `known_options(name)`.
+
+    Returns:
+      The model, as pure functions.
+
+    Raises:
+      UserError: for an unknown name, an option that the model does not have, or an invalid value.
+
+    Example:
+      model = models.create("resnet20", 10, bn_group=64)
+      params, stats = model.init(jax.random.key(0), images)
+      logits, _ = model.apply(params, stats, images)
+    """
+    if dtype not in (None, *DTYPES):
+        raise UserError(f"model.dtype={dtype!r}: choose {' or '.join(DTYPES)}")
+    module = _build(name, num_classes, options, axis)
+
+    def cast(images: jax.Array) -> jax.Array:
+        return images.astype(DTYPES[dtype or "float32"])
+
+    def init(key: jax.Array, images: jax.Array) -> tuple[Params, Stats]:
+        run = functools.partial(module.init, train=False, mutable=["params", "batch_stats"])
+        variables = lazy_init.init(run, key, images)
+        return variables["params"], variables.get("batch_stats", {})
+
+    def apply(
+        params: Params,
+        stats: Stats,
+        images: jax.Array,
+        train: bool = False,
+        key: jax.Array | None = None,
+    ) -> tuple[Any, Stats]:
+        variables = {"params": params, "batch_stats": stats}
+        run = functools.partial(module.apply, variables, cast(images), train=train)
+        try:
+            if not train:
+                return _to_float32(run()), stats
+            rngs = None if key is None else {"dropout": key}
+            logits, updates = run(mutable=["batch_stats"], rngs=rngs)
+        except flax.errors.ScopeParamShapeError:
+            shape = "x".join(map(str, images.shape[1:]))
+            raise UserError(
+                f"{name}: images of {shape} are not of the size that its parameters are for"
+            ) from None
+        except flax.errors.InvalidRngError:
+            raise UserError(f"{name}: training draws random numbers: give apply a key") from None
+        return _to_float32(logits), updates.get("batch_stats", {})
+
+    def features(params: Params, stats: Stats, images: jax.Array) -> dict[str, jax.Array]:
+        variables = {"params": params, "batch_stats": stats}
+        _, captured = module.apply(variables, cast(images), train=False, mutable=["features"])
+        return captured.get("features", {}).get("stages", {})
+
+    aux_weight = getattr(module, "aux_weight", 0.0)
+    return Model(init, apply, features, module, aux_weight, module.score, module.error_name)
+
+
+def _to_float32(logits: Any) -> Any:
+    return jax.tree.map(lambda x: x.astype(jnp.float32), logits)
+
+
+def _build(
+    name: str, num_classes: int | None, options: dict[str, Any], axis: str | None = None
+) -> BaseModel:
+    """Constructs the named module; options that are None are left out."""
+    known = known_options(name)
+    given = {option: value for option, value in options.items() if value is not None}
+    for option in given:
+        if option not in known:
+            raise UserError(f"model.{option}: {name} has no such option; {nearest(option, known)}")
+    return find_spec(name).build(num_classes, axis=axis, name=name, **given)
+
+
+def find_spec(name: str) -> ModelSpec:
+    """The named model's spec.
+
+    Raises:
+      UserError: if there is no such model; it names the nearest, or what another library's name
+        is here.
+    """
+    if name in MODELS:
+        return MODELS[name]
+    hint = f"it is {OTHER_NAMES[name]} here" if name in OTHER_NAMES else nearest(name, MODELS)
+    raise UserError(f"model {name!r}: no such model; {hint}")
+
+
+def paper_input(name: str) -> tuple[Shape, int]:
+    """The shape (H, W, C) of the images that a model's paper gives it, and its classes.
+
+    Raises:
+      UserError: if there is no such model.
+    """
+    spec = find_spec(name)
+    return spec.input_shape, spec.num_classes
+
+
+def known_options(name: str) -> list[str]:
+    """The options of a model beside num_classes and dtype.
+
+    Raises:
+      UserError: if there is no such model.
+    """
+    return list(find_spec(name).options())
+
+
+def option_types(name: str) -> dict[str, Any]:
+    """The types of a model's options, dtype among them; `cnn_jax.values` explains types.
+
+    Raises:
+      UserError: if there is no such model.
+    """
+    return {"dtype": Literal[*DTYPES], **find_spec(name).options()}
+
+
+def deviations(name: str, **options: Any) -> tuple[str, ...]:
+    """In what a model is not its paper's when it is created with these options.
+
+    Args:
+      name: One of MODELS.
+      **options: As `create` takes them; None: not given.
+
+    Returns:
+      A line of words each.
+
+    Raises:
+      UserError: as `create` does.
+    """
+    options = {option: value for option, value in options.items() if option != "dtype"}
+    module = _build(name, None, options)
+    found = find_spec(name).deviations
+    return tuple(deviation.describe(module) for deviation in found if deviation.applies(module))
