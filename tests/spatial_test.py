@@ -174,8 +174,8 @@ def test_pooling_and_unpooling_have_each_other_s_gradient():
     "side, arguments, words",
     [
         (2, (3, 2), "2 pixels.* too few for a kernel that spans 3; the fewest are 3"),
-        (5, (3, 2, "SAME"), "padding='SAME', stride=2: take VALID, or CEIL"),
-        (5, (2, 3, "CEIL"), "padding='CEIL', stride=3: take VALID, or CEIL with at most the window's 2"),
+        (5, (3, 2, "SAME"), "padding='SAME', stride=2: use VALID, or CEIL"),
+        (5, (2, 3, "CEIL"), "padding='CEIL', stride=3: use VALID, or CEIL with a stride of at most 2"),
     ],
 )
 def test_a_mistake_in_pooling_is_told(side, arguments, words):
