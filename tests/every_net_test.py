@@ -1,5 +1,6 @@
 """Every net trains: 20 steps over two devices lower its loss on one batch; and its options do what they say."""
 
+import functools
 import types
 
 import jax
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 
 from cnn_jax import mesh, models
-from cnn_jax.config import Optim
-from cnn_jax.optim import optimizers
+from cnn_jax.config import choose
+from cnn_jax.optim import make_optimizer
 from cnn_jax.training import train_step
+from cnn_jax.training.state import init_state
 
 BATCH, CLASSES = 8, 4
 # The smallest images that the nets take, and what else keeps them small; those left out take 32x32.
@@ -49,10 +51,12 @@ def trained(name, steps, devices, dtype=None, **options):
     model = models.create(name, CLASSES, dtype=dtype, **small(name) | options)
     feed = types.SimpleNamespace(fetch=lambda arrays, item: item, prepare=lambda arrays, images, key, rows: images)
     rate = {"lenet5": 0.01}.get(name, 0.003 if name.startswith("vgg") else 0.01)
-    tx = optimizers.transformation(Optim(learning_rate=rate, schedule="constant", weight_decay=0.0))
+    sgd = make_optimizer(choose("sgd", weight_decay=0.0), choose("constant", base=rate), steps)
     over = mesh.batch_mesh(jax.devices()[:devices])
-    state = jax.device_put(train_step.init_state(model, tx, jax.random.key(0), images[:1]), mesh.replicated(over))
-    compiled = train_step.compile_train(train_step.train_step(model, tx, feed, jax.random.key(2)), "jit", over)
+    state = jax.device_put(init_state(model, sgd, jax.random.key(0), images[:1]), mesh.replicated(over))
+    parts = train_step.StepParts(model, sgd, feed, jax.random.key(2))
+    step = functools.partial(train_step.train_step, parts)
+    compiled = train_step.compile_train(step, "jit", over)
     sums = [0.0]
     for _ in range(steps):
         state = compiled(state, None, batch)

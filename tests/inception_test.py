@@ -17,6 +17,7 @@ from cnn_jax.errors import UserError
 from cnn_jax.layers import conv, pooling
 from cnn_jax.models import googlenet, inception
 from cnn_jax.training import train_step
+from cnn_jax.training.state import init_state
 
 # Szegedy et al. 2014, Table 1, computed; torchvision's googlenet weights ("num_params"), and with its heads;
 # torchvision's and Keras's Inception v3, which Inception v2 becomes with both options of the ablation.
@@ -237,8 +238,9 @@ def test_the_loss_is_folded_over_the_heads_and_the_error_is_the_main_logits():
     )
     feed = types.SimpleNamespace(fetch=lambda arrays, item: item, prepare=lambda arrays, images, key, rows: images)
     tx = optax.with_extra_args_support(optax.sgd(1.0))
-    state = train_step.init_state(model, tx, jax.random.key(0), images[:1])
-    after = train_step.train_step(model, tx, feed, jax.random.key(0))(state, None, {"image": images, "label": labels})
+    state = init_state(model, tx, jax.random.key(0), images[:1])
+    parts = train_step.StepParts(model, tx, feed, jax.random.key(0))
+    after = train_step.train_step(parts, state, None, {"image": images, "label": labels})
 
     loss = cross_entropy(main, labels) + 0.3 * sum(cross_entropy(head, labels) for head in heads)
     assert float(after.sums["loss"]) == pytest.approx(loss, rel=1e-5)

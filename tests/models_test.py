@@ -90,9 +90,12 @@ def test_batch_norm_by_hand():
 @pytest.mark.parametrize("group", [0, 1, 2, 4, 8, 16])
 def test_batch_norm_s_groups_are_the_same_in_one_place_and_over_eight_devices(group):
     x = images(16, 4)
-    mean, var = batch_norm.group_moments(x, group)
-    per_device = jax.pmap(lambda x: batch_norm.group_moments(x, group, "batch"), "batch")(x.reshape(8, 2, 4, 4, 3))
-    for whole, parts in zip((mean, var), per_device, strict=True):
+    def moments(x, axis=None):
+        found = batch_norm.group_moments(x, group, axis)
+        return found.mean, found.variance
+
+    per_device = jax.pmap(lambda x: moments(x, "batch"), "batch")(x.reshape(8, 2, 4, 4, 3))
+    for whole, parts in zip(moments(x), per_device, strict=True):
         parts = np.asarray(parts)  # [devices, groups on it, C]
         span = max(1, (group or 16) // 2)  # devices of one group: each has its row
         np.testing.assert_allclose(parts[::span].reshape(-1, 3), whole, atol=1e-5)
