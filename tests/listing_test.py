@@ -1,16 +1,14 @@
 """Listings: full-size images by number, from folders, prepared TFDS sets and memory."""
 
 import pickle
-from pathlib import Path
 
 import numpy as np
+import prepared_sets
 import pytest
 
 from cnn_jax import data
 from cnn_jax.config import Data, UserError
 from cnn_jax.data import listing
-
-SHARED = Path(__file__).parent.parent.parent / "shared/data"
 
 
 def written(folder, files):
@@ -98,35 +96,52 @@ def test_a_small_set_is_one_of_full_size_images_too():
 
 
 @pytest.fixture(scope="module")
-def caltech():
-    if not (SHARED / "tfds/caltech101").exists():
-        pytest.skip("no real data")
-    return listing.from_tfds("caltech101", str(SHARED / "tfds"))
+def photographs(tmp_path_factory):
+    """Nine JPEG files as TFDS keeps them: six to train on and three to test on."""
+    folder = tmp_path_factory.mktemp("tfds")
+    prepared_sets.prepare(prepared_sets.Photographs("photographs", "test", str(folder)), folder)
+    return listing.from_tfds("photographs", str(folder))
 
 
-def test_tfds_and_a_folder_of_the_same_files_give_the_same_elements(caltech, tmp_path):
-    assert (len(caltech.train), len(caltech.test), caltech.num_classes) == (3060, 2995, 102)
-    rows = range(0, 3060, 60)
-    for split, part in (("train", caltech.train), ("val", caltech.test)):
-        for name in caltech.class_names:
-            (tmp_path / split / name).mkdir(parents=True)
-        for i in rows:
-            if i < len(part):
-                encoded, label = part.element(i)
-                (tmp_path / split / caltech.class_names[label] / f"{i:05}.jpg").write_bytes(encoded)
+def test_a_prepared_set_gives_each_file_as_it_is_with_its_label(photographs):
+    assert photographs.class_names == ("colors", "plain", "sizes") and photographs.num_classes == 3
+    classes = enumerate(prepared_sets.CLASSES.values())
+    expected = [(label, *files) for label, files in classes]
+    train = [(prepared_sets.encoded(name), label) for label, names, _ in expected for name in names]
+    test = [(prepared_sets.encoded(name), label) for label, _, name in expected]
+    assert sorted(elements(photographs.train)) == sorted(train)
+    assert sorted(elements(photographs.test)) == sorted(test)
+
+
+def test_tfds_and_a_folder_of_the_same_files_give_the_same_elements(photographs, tmp_path):
+    for split, part in (("train", photographs.train), ("val", photographs.test)):
+        for i in range(len(part)):
+            encoded, label = part.element(i)
+            path = tmp_path / split / photographs.class_names[label] / f"{i:05}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encoded)
     folder = listing.from_folder(str(tmp_path))
-    assert folder.class_names == caltech.class_names
-    for ours, theirs in ((folder.train, caltech.train), (folder.test, caltech.test)):
-        assert sorted(elements(ours)) == sorted(theirs.element(i) for i in rows if i < len(theirs))
-        assert elements(ours)[0][0][:2] == b"\xff\xd8"  # JPEG still
+    assert folder.class_names == photographs.class_names
+    for ours, theirs in ((folder.train, photographs.train), (folder.test, photographs.test)):
+        assert len(ours) == len(theirs) and sorted(elements(ours)) == sorted(elements(theirs))
 
 
-def test_what_is_sent_to_workers_is_small(caltech):
-    caltech.train.element(0)  # opens the files, which are not sent
-    assert len(pickle.dumps(caltech.train)) < 1000
-    assert pickle.loads(pickle.dumps(caltech.train)).element(5) == caltech.train.element(5)
+def test_what_is_sent_to_workers_is_small(photographs):
+    train = listing.Records(photographs.train.folder, "train", 6)
+    opened = train.element(0)  # opens the files, which are not sent
+    assert len(pickle.dumps(train)) < 1000 < len(opened[0])
+    again = pickle.loads(pickle.dumps(train))
+    assert [again.element(i) for i in range(6)] == elements(photographs.train)
 
 
-def test_labels_of_a_prepared_set_are_those_of_its_elements(caltech):
-    assert np.bincount(caltech.train.labels).tolist() == [30] * 102
-    assert caltech.train.labels[77] == caltech.train.element(77)[1]
+def test_labels_of_a_prepared_set_are_those_of_its_elements(photographs):
+    assert photographs.train.labels.tolist() == [label for _, label in elements(photographs.train)]
+    assert np.bincount(photographs.train.labels).tolist() == [2, 2, 2]
+    assert sorted(photographs.test.labels.tolist()) == [0, 1, 2]
+
+
+def test_of_imagenet_the_validation_split_is_tested_on(tmp_path):
+    prepared_sets.prepare(prepared_sets.Photographs("imagenet2012", "validation", str(tmp_path)), tmp_path)
+    source = listing.from_tfds("imagenet2012", str(tmp_path))
+    assert (len(source.train), len(source.test)) == (6, 3)
+    assert "validation image 1" in source.test.name(1)
