@@ -99,7 +99,7 @@ def test_a_small_set_is_one_of_full_size_images_too():
 def photographs(tmp_path_factory):
     """Nine JPEG files as TFDS keeps them: six to train on and three to test on."""
     folder = tmp_path_factory.mktemp("tfds")
-    prepared_sets.prepare(prepared_sets.Photographs("photographs", "test", str(folder)), folder)
+    prepared_sets.prepare(prepared_sets.Photographs("photographs", ("test",), str(folder)), folder)
     return listing.from_tfds("photographs", str(folder))
 
 
@@ -140,8 +140,10 @@ def test_labels_of_a_prepared_set_are_those_of_its_elements(photographs):
     assert sorted(photographs.test.labels.tolist()) == [0, 1, 2]
 
 
-def test_of_imagenet_the_validation_split_is_tested_on(tmp_path):
-    prepared_sets.prepare(prepared_sets.Photographs("imagenet2012", "validation", str(tmp_path)), tmp_path)
-    source = listing.from_tfds("imagenet2012", str(tmp_path))
+@pytest.mark.parametrize("name, tested", [("imagenet2012", "validation"), ("photographs", "test")])
+def test_of_imagenet_the_validation_split_is_tested_on_and_of_others_the_test_split(name, tested, tmp_path):
+    made = prepared_sets.Photographs(name, ("validation", "test"), str(tmp_path))
+    prepared_sets.prepare(made, tmp_path)
+    source = listing.from_tfds(name, str(tmp_path))
     assert (len(source.train), len(source.test)) == (6, 3)
-    assert "validation image 1" in source.test.name(1)
+    assert f"{tested} image 1" in source.test.name(1)

@@ -28,7 +28,7 @@ class Photographs(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     VERSION = tfds.core.Version("1.0.0")
     url_infos = None  # It downloads nothing.
 
-    def __init__(self, name: str, tested: str, data_dir: str) -> None:
+    def __init__(self, name: str, tested: tuple[str, ...], data_dir: str) -> None:
         self.name, self._tested = name, tested
         super().__init__(data_dir=data_dir, file_format="array_record")
 
@@ -39,7 +39,7 @@ class Photographs(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
-        return {split: self._generate_examples(split == "train") for split in ("train", self._tested)}
+        return {split: self._generate_examples(split == "train") for split in ("train", *self._tested)}
 
     def _generate_examples(self, train: bool) -> Iterator[tuple[str, dict[str, Any]]]:
         for label, (trained, tested) in CLASSES.items():
