@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from distributions import evenly
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cnn_jax.data import augment
@@ -25,12 +26,6 @@ OPERATIONS = {
     "pca_colour": functools.partial(augment.pca_colour, values=VALUES, vectors=VECTORS),
     "noise": functools.partial(augment.noise, deviation=0.1),
 }
-
-
-def evenly(values, lo, hi):
-    """Kolmogorov and Smirnov's distance from the uniform distribution is below its 0.1% critical value."""
-    ranks = np.arange(len(values)) / len(values)
-    return np.abs(np.sort((np.asarray(values) - lo) / (hi - lo)) - ranks).max() < 1.95 / math.sqrt(len(values))
 
 
 def repeated(image):
@@ -86,12 +81,13 @@ def test_centre_crop_by_hand():
     assert augment.centre_crop(images, 2, 5)[0, :, :, 0].tolist() == [[6, 7, 8, 9, 10], [12, 13, 14, 15, 16]]
 
 
-def test_shift_moves_a_point_to_each_place_equally_often_and_fills_with_zeros():
-    found = np.asarray(augment.shift(KEYS, repeated(jnp.zeros((9, 9, 1)).at[4, 4].set(1.0)), 2))
+@pytest.mark.parametrize("operation", [augment.shift, augment.pad_and_crop])
+def test_a_shift_moves_a_point_to_each_place_equally_often_and_fills_with_zeros(operation):
+    found = np.asarray(operation(KEYS, repeated(jnp.zeros((9, 9, 1)).at[4, 4].set(1.0)), 2))
     assert (found.sum((1, 2, 3)) == 1).all()
     counts = found.sum((0, 3))
     assert counts[2:7, 2:7].sum() == 2000 and np.abs(counts[2:7, 2:7] - 80).max() < 4 * math.sqrt(80)
-    corner = np.asarray(augment.shift(KEYS, repeated(jnp.ones((4, 4, 1))), 2)).sum((1, 2, 3))
+    corner = np.asarray(operation(KEYS, repeated(jnp.ones((4, 4, 1))), 2)).sum((1, 2, 3))
     assert sorted(np.unique(corner)) == [4, 6, 8, 9, 12, 16]  # 2, 3 or 4 rows, times as many columns
 
 

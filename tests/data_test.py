@@ -2,23 +2,22 @@
 
 import itertools
 import os
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import prepared_sets
 import pytest
 
 from cnn_jax import data
-from cnn_jax.config import Data, choose
-from cnn_jax.data import augment
-from cnn_jax.errors import UserError
+from cnn_jax.config import Data, UserError
+from cnn_jax.data import builders, prepare
 
-KEYS = jax.random.split(jax.random.key(0), 2000)
+KEYS = jax.random.split(jax.random.key(0), 2)
 
 
 def feed(seed=None, **changes):
-    config = Data(dataset=choose("fake"), batch_size=36, eval_batch_size=16, **changes)
+    config = Data(name="fake", batch_size=36, eval_batch_size=16, **changes)
     return data.batches(config, data.splits(config), seed)
 
 
@@ -38,7 +37,7 @@ def test_order_is_fixed_by_seed_and_restarts_at_any_step():
 
 
 def test_a_batch_larger_than_the_data_spans_epochs():
-    config = Data(dataset=choose("fake"), batch_size=250)
+    config = Data(name="fake", batch_size=250)
     index = next(data.batches(config, data.splits(config), seed=0).items(0))["index"]
     assert np.bincount(index[:192]).tolist() == [2] * 96 and len(index) == 250
 
@@ -59,16 +58,16 @@ def test_digits_are_the_package_s_own():
 
 
 def test_holdout_takes_the_last_training_images_and_leaves_the_test_set_alone():
-    whole, chosen = data.splits(Data(dataset=choose("digits"))), data.splits(Data(dataset=choose("digits"), validation_images=100))
+    whole, chosen = data.splits(Data(name="digits")), data.splits(Data(name="digits", holdout=100))
     assert len(chosen.train.labels) == 1337 and len(chosen.test.labels) == 100
     np.testing.assert_array_equal(chosen.test.images, whole.train.images[-100:])
     with pytest.raises(UserError, match="1437 training images"):
-        data.splits(Data(dataset=choose("digits"), validation_images=1437))
+        data.splits(Data(name="digits", holdout=1437))
 
 
 @pytest.mark.parametrize("kind, axes", [("pixel", 0), ("channel", (0, 1, 2))])
 def test_the_training_mean_is_subtracted(kind, axes):
-    config = Data(dataset=choose("fake"), subtract_mean=kind, pad_and_crop=0, flip=False)
+    config = Data(name="fake", mean=kind, pad=0, flip=False)
     source = data.splits(config)
     test = data.batches(config, source)
     prepared = test.prepare(test.arrays, jnp.asarray(source.test.images))
@@ -81,11 +80,11 @@ def test_the_training_mean_is_subtracted(kind, axes):
     [
         ({"name": "cifar"}, "nearest: cifar10"),
         ({"crop": 224}, "wants one side S"),
-        ({"crop": 32, "shorter_side": (24,)}, "data.image_size=32 is larger than data.train_resize=24"),
-        ({"shorter_side": (24,)}, "data.image_size, the side of the square"),
-        ({"crop": 32, "shorter_side": (64,), "test_side": 16}, "data.eval_resize=16 is smaller"),
-        ({"name": "caltech101"}, "full-size images: set data.train_resize"),
-        ({"name": "imagenet2012"}, "full-size images: set data.train_resize"),
+        ({"crop": 32, "shorter_side": (24,)}, "data.crop=32 is larger than data.shorter_side=24"),
+        ({"shorter_side": (24,)}, "data.crop, the side of the square"),
+        ({"crop": 32, "shorter_side": (64,), "test_side": 16}, "data.test_side=16 is smaller"),
+        ({"name": "caltech101"}, "full-size images: set data.shorter_side"),
+        ({"name": "imagenet2012"}, "full-size images: set data.shorter_side"),
         ({"jitter": (0.1, 0.1)}, "wants brightness, contrast"),
         ({"name": "digits", "colour": "pca"}, "digits is grey"),
     ],
@@ -103,40 +102,45 @@ def test_data_that_is_not_prepared_says_where_it_looked_and_how_to_prepare_it(tm
     assert f"python -m cnn_jax.data.prepare cifar10 --data_dir={tmp_path}" in str(error.value)
 
 
-def test_a_data_set_that_is_damaged_or_of_another_form_says_so(tmp_path):
-    folder = tmp_path / "cifar10/3.0.2"
-    folder.mkdir(parents=True)
-    real = Path(__file__).parent.parent.parent / "shared/data/tfds/cifar10/3.0.2"
-    if not real.exists():
-        pytest.skip("no real data")
-    for name in ("features.json", "label.labels.txt", "dataset_info.json"):
-        (folder / name).write_text((real / name).read_text())
+@pytest.fixture
+def cifar10(tmp_path):
+    """A prepared set in CIFAR-10's form, of 12 images to train on and 6 to test on; (the folder, the arrays)."""
+    rng = np.random.default_rng(0)
+    arrays = {
+        split: (rng.integers(0, 256, (count, 32, 32, 3), np.uint8), rng.integers(0, 10, count, np.uint8))
+        for split, count in (("train", 12), ("test", 6))
+    }
+    builder = builders.ImageBuilder(prepare.OFFICIAL["cifar10"].described, arrays, str(tmp_path))
+    prepared_sets.prepare(builder, tmp_path)
+    data.load.cache_clear()
+    return tmp_path / "cifar10/3.0.2", arrays
+
+
+def test_a_prepared_set_is_read_whole(cifar10):
+    folder, arrays = cifar10
+    source = data.load("cifar10", str(folder.parents[1]))
+    assert source.num_classes == 10
+    for split, (images, labels) in zip((source.train, source.test), arrays.values(), strict=True):
+        rows = {image.tobytes(): label for image, label in zip(images, labels, strict=True)}
+        found = {image.tobytes(): label for image, label in zip(split.images, split.labels, strict=True)}
+        assert found == rows  # TFDS's order is another
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_data_set_that_is_damaged_says_so(cifar10, split):
+    folder, _ = cifar10
+    for file in folder.glob(f"cifar10-{split}*"):
+        file.unlink()
     with pytest.raises(UserError, match=f"data set cifar10 in {folder} cannot be read .*prepare cifar10"):
-        data.load("cifar10", str(tmp_path))
+        data.load("cifar10", str(folder.parents[1]))
+
+
+def test_a_data_set_of_another_form_says_so(cifar10):
+    folder, _ = cifar10
     info = (folder / "dataset_info.json").read_text()
     (folder / "dataset_info.json").write_text(info.replace("array_record", "tfrecord"))
-    data.load.cache_clear()
     with pytest.raises(UserError, match="cannot be read .* array_record form"):
-        data.load("cifar10", str(tmp_path))
-
-
-def test_a_crop_is_a_shift_with_zeros_and_every_shift_comes():
-    image = jnp.arange(1, 17, dtype=jnp.float32).reshape(1, 4, 4, 1)
-    crops = augment.pad_and_crop(KEYS, jnp.broadcast_to(image, (len(KEYS), 4, 4, 1)), pad=1)
-    padded = np.pad(np.asarray(image[0, :, :, 0]), 1)
-    shifts = {(r, c): padded[r : r + 4, c : c + 4] for r in range(3) for c in range(3)}
-    flat = np.asarray(crops).reshape(len(KEYS), -1)
-    counts = [np.all(flat == shifted.reshape(1, -1), axis=1).sum() for shifted in shifts.values()]
-    assert sum(counts) == len(KEYS)
-    assert min(counts) > 2000 / 9 * 0.7 and max(counts) < 2000 / 9 * 1.3
-
-
-def test_a_flip_mirrors_half_of_the_images():
-    images = jnp.broadcast_to(jnp.arange(4.0)[None, None, :, None], (len(KEYS), 2, 4, 1))
-    flipped = np.asarray(augment.flip(KEYS, images))
-    mirrored = np.array([np.array_equal(image[0, :, 0], [3, 2, 1, 0]) for image in flipped])
-    straight = np.array([np.array_equal(image[0, :, 0], [0, 1, 2, 3]) for image in flipped])
-    assert (mirrored ^ straight).all() and 0.45 < mirrored.mean() < 0.55
+        data.load("cifar10", str(folder.parents[1]))
 
 
 def test_augmentation_depends_on_key_and_row_only():

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from distributions import evenly
 
 from cnn_jax.data import crops
 from cnn_jax.data.crops import Box
@@ -19,12 +20,6 @@ def drawn(function, size, *arguments, count=2000):
     boxes = [function(rng, size, *arguments) for _ in range(count)]
     assert all(inside(box, size) for box in boxes)
     return np.array(boxes)
-
-
-def evenly(values, lo, hi):
-    """Kolmogorov and Smirnov's distance from the uniform distribution is below its 0.1% critical value."""
-    ranks = np.arange(len(values)) / len(values)
-    return np.abs(np.sort((values - lo) / (hi - lo)) - ranks).max() < 1.95 / math.sqrt(len(values))
 
 
 def test_the_longer_side_is_rounded_halves_up():

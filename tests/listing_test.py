@@ -1,17 +1,14 @@
 """Listings: full-size images by number, from folders, prepared TFDS sets and memory."""
 
 import pickle
-from pathlib import Path
 
 import numpy as np
+import prepared_sets
 import pytest
 
 from cnn_jax import data
-from cnn_jax.config import Data, choose, dataset
-from cnn_jax.data import image_sets
-from cnn_jax.errors import UserError
-
-SHARED = Path(__file__).parent.parent.parent / "shared/data"
+from cnn_jax.config import Data, UserError
+from cnn_jax.data import listing
 
 
 def written(folder, files):
@@ -29,7 +26,7 @@ def elements(part):
 @pytest.mark.parametrize("tested", ["val", "validation", "test"])
 def test_a_folder_of_splits_of_class_folders(tmp_path, tested):
     names = ("train/b/2.png", "train/a/9.png", "train/b/1.png", "train/a/.hidden", f"{tested}/b/3.png")
-    source = image_sets.from_folder(written(tmp_path, {name: name.encode() for name in names}))
+    source = listing.from_folder(written(tmp_path, {name: name.encode() for name in names}))
     assert source.class_names == ("a", "b") and source.num_classes == 2
     assert elements(source.train) == [(b"train/a/9.png", 0), (b"train/b/1.png", 1), (b"train/b/2.png", 1)]
     assert elements(source.test) == [(f"{tested}/b/3.png".encode(), 1)]
@@ -40,14 +37,14 @@ def test_a_folder_of_splits_of_class_folders(tmp_path, tested):
 @pytest.mark.parametrize("labels", ["2.JPEG bird\n1.JPEG ant\n", "1.JPEG\t0\nval/2.JPEG 1\n"])
 def test_a_flat_val_takes_its_labels_from_a_file(tmp_path, place, labels):
     files = {"train/bird/0": b"", "train/ant/0": b"", "val/1.JPEG": b"one", "val/2.JPEG": b"two"}
-    source = image_sets.from_folder(written(tmp_path, files | {place: labels.encode()}))
+    source = listing.from_folder(written(tmp_path, files | {place: labels.encode()}))
     assert elements(source.test) == [(b"one", 0), (b"two", 1)]
 
 
 @pytest.mark.parametrize("around", ["", "train/"])
 def test_class_folders_without_splits_give_every_fifth_image_of_a_class_to_the_test(tmp_path, around):
     files = {f"{around}{name}/{i:02}": f"{name}{i}".encode() for name, n in (("a", 11), ("b", 4)) for i in range(n)}
-    source = image_sets.from_folder(written(tmp_path, files))
+    source = listing.from_folder(written(tmp_path, files))
     assert elements(source.test) == [(b"a4", 0), (b"a9", 0)]
     assert len(source.train) == 13 and source.train.labels.tolist() == [0] * 9 + [1] * 4
 
@@ -70,12 +67,12 @@ def test_class_folders_without_splits_give_every_fifth_image_of_a_class_to_the_t
 )
 def test_a_folder_of_another_form_is_told(tmp_path, files, words):
     with pytest.raises(UserError, match=words):
-        image_sets.from_folder(written(tmp_path / "set", files) if files else str(tmp_path / "set"))
+        listing.from_folder(written(tmp_path / "set", files) if files else str(tmp_path / "set"))
 
 
 def test_images_held_out_are_of_all_classes_and_in_no_other_part(tmp_path):
     files = {f"{name}/{i}": f"{name}{i}".encode() for name in "abcd" for i in range(4)}
-    config = Data(dataset=dataset(f"folder:{written(tmp_path, files)}"), train_resize=(8,), image_size=8, validation_images=4)
+    config = Data(name=f"folder:{written(tmp_path, files)}", shorter_side=(8,), crop=8, holdout=4)
     source = data.splits(config)
     assert source.test.labels.tolist() == [0, 1, 2, 3]
     assert sorted(elements(source.train) + elements(source.test)) == sorted(
@@ -85,13 +82,13 @@ def test_images_held_out_are_of_all_classes_and_in_no_other_part(tmp_path):
 
 
 def test_a_set_that_is_not_there_says_how_to_prepare_it(tmp_path):
-    config = Data(dataset=choose("caltech101"), dir=str(tmp_path), train_resize=(74,), image_size=64)
+    config = Data(name="caltech101", dir=str(tmp_path), shorter_side=(74,), crop=64)
     with pytest.raises(UserError, match=f"looked in {tmp_path}.*tfds build caltech101"):
         data.splits(config)
 
 
 def test_a_small_set_is_one_of_full_size_images_too():
-    source = data.splits(Data(dataset=choose("digits"), train_resize=(36,), image_size=32))
+    source = data.splits(Data(name="digits", shorter_side=(36,), crop=32))
     image, label = source.test.element(3)
     small = data.load("digits").test
     np.testing.assert_array_equal(image, small.images[3])
@@ -99,35 +96,54 @@ def test_a_small_set_is_one_of_full_size_images_too():
 
 
 @pytest.fixture(scope="module")
-def caltech():
-    if not (SHARED / "tfds/caltech101").exists():
-        pytest.skip("no real data")
-    return image_sets.from_tfds("caltech101", str(SHARED / "tfds"))
+def photographs(tmp_path_factory):
+    """Nine JPEG files as TFDS keeps them: six to train on and three to test on."""
+    folder = tmp_path_factory.mktemp("tfds")
+    prepared_sets.prepare(prepared_sets.Photographs("photographs", ("test",), str(folder)), folder)
+    return listing.from_tfds("photographs", str(folder))
 
 
-def test_tfds_and_a_folder_of_the_same_files_give_the_same_elements(caltech, tmp_path):
-    assert (len(caltech.train), len(caltech.test), caltech.num_classes) == (3060, 2995, 102)
-    rows = range(0, 3060, 60)
-    for split, part in (("train", caltech.train), ("val", caltech.test)):
-        for name in caltech.class_names:
-            (tmp_path / split / name).mkdir(parents=True)
-        for i in rows:
-            if i < len(part):
-                encoded, label = part.element(i)
-                (tmp_path / split / caltech.class_names[label] / f"{i:05}.jpg").write_bytes(encoded)
-    folder = image_sets.from_folder(str(tmp_path))
-    assert folder.class_names == caltech.class_names
-    for ours, theirs in ((folder.train, caltech.train), (folder.test, caltech.test)):
-        assert sorted(elements(ours)) == sorted(theirs.element(i) for i in rows if i < len(theirs))
-        assert elements(ours)[0][0][:2] == b"\xff\xd8"  # JPEG still
+def test_a_prepared_set_gives_each_file_as_it_is_with_its_label(photographs):
+    assert photographs.class_names == ("colors", "plain", "sizes") and photographs.num_classes == 3
+    classes = enumerate(prepared_sets.CLASSES.values())
+    expected = [(label, *files) for label, files in classes]
+    train = [(prepared_sets.encoded(name), label) for label, names, _ in expected for name in names]
+    test = [(prepared_sets.encoded(name), label) for label, _, name in expected]
+    assert sorted(elements(photographs.train)) == sorted(train)
+    assert sorted(elements(photographs.test)) == sorted(test)
 
 
-def test_what_is_sent_to_workers_is_small(caltech):
-    caltech.train.element(0)  # opens the files, which are not sent
-    assert len(pickle.dumps(caltech.train)) < 1000
-    assert pickle.loads(pickle.dumps(caltech.train)).element(5) == caltech.train.element(5)
+def test_tfds_and_a_folder_of_the_same_files_give_the_same_elements(photographs, tmp_path):
+    for split, part in (("train", photographs.train), ("val", photographs.test)):
+        for i in range(len(part)):
+            encoded, label = part.element(i)
+            path = tmp_path / split / photographs.class_names[label] / f"{i:05}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encoded)
+    folder = listing.from_folder(str(tmp_path))
+    assert folder.class_names == photographs.class_names
+    for ours, theirs in ((folder.train, photographs.train), (folder.test, photographs.test)):
+        assert len(ours) == len(theirs) and sorted(elements(ours)) == sorted(elements(theirs))
 
 
-def test_labels_of_a_prepared_set_are_those_of_its_elements(caltech):
-    assert np.bincount(caltech.train.labels).tolist() == [30] * 102
-    assert caltech.train.labels[77] == caltech.train.element(77)[1]
+def test_what_is_sent_to_workers_is_small(photographs):
+    train = listing.Records(photographs.train.folder, "train", 6)
+    opened = train.element(0)  # opens the files, which are not sent
+    assert len(pickle.dumps(train)) < 1000 < len(opened[0])
+    again = pickle.loads(pickle.dumps(train))
+    assert [again.element(i) for i in range(6)] == elements(photographs.train)
+
+
+def test_labels_of_a_prepared_set_are_those_of_its_elements(photographs):
+    assert photographs.train.labels.tolist() == [label for _, label in elements(photographs.train)]
+    assert np.bincount(photographs.train.labels).tolist() == [2, 2, 2]
+    assert sorted(photographs.test.labels.tolist()) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name, tested", [("imagenet2012", "validation"), ("photographs", "test")])
+def test_of_imagenet_the_validation_split_is_tested_on_and_of_others_the_test_split(name, tested, tmp_path):
+    made = prepared_sets.Photographs(name, ("validation", "test"), str(tmp_path))
+    prepared_sets.prepare(made, tmp_path)
+    source = listing.from_tfds(name, str(tmp_path))
+    assert (len(source.train), len(source.test)) == (6, 3)
+    assert f"{tested} image 1" in source.test.name(1)
