@@ -12,7 +12,7 @@ from cnn_jax import data
 from cnn_jax.config import Data, dataset
 from cnn_jax.data.inspect import main, sheet
 
-PHOTOGRAPHS = Path(__file__).with_name("testdata") / "images"
+PHOTOGRAPHS = Path(__file__).parents[1] / "testdata" / "images"
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_the_report_counts_measures_and_names_what_cannot_be_read(folder, tmp_pa
 
 def test_the_sheet_shows_what_a_run_sees(folder):
     settings = Data(dataset=dataset(f"folder:{folder}"), train_resize=(18,), image_size=16, pad_and_crop=0, on_bad_image="skip")
-    source = data.splits(settings)
+    source = data.load_dataset(settings)
     figure = sheet(settings, source, source.class_names, 10, seed=0)
     shown = [axis for axis in figure.axes if axis.images]
     assert len(shown) == 10

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from cnn_jax.data import geometry, images
+from cnn_jax.data import crops, decode
 
-FOLDER = Path(__file__).with_name("testdata") / "images"
+FOLDER = Path(__file__).parents[1] / "testdata" / "images"
 # Two of the ten committed files end otherwise than a JPEG should; the others are whole.
 WHOLE = sorted(path for path in FOLDER.glob("*.jpg") if path.stem not in ("trailing_bytes", "no_end_marker"))
 WAVES = np.stack(np.broadcast_arrays(*np.sin(np.mgrid[0:60, 0:80] / 9), 0.3), -1)
@@ -55,13 +55,13 @@ def test_cuts_are_those_of_the_whole_image_resized(path, sides, crop):
     pixel of the file moves the cut by at least 0.13 pixels at these sides.
     """
     file, image = path.read_bytes(), shown(path)
-    size, rng = images.size(file), np.random.default_rng(0)
+    size, rng = decode.read_size(file), np.random.default_rng(0)
     assert size == (image.height, image.width)
     for _ in range(6):
-        box = geometry.scale_jitter(rng, size, *sides, crop)
+        box = crops.draw_scale_jitter(rng, size, *sides, crop)
         part = (box.left, box.top, box.left + box.width, box.top + box.height)
         expected = np.float32(image.resize((crop, crop), Image.Resampling.BILINEAR, part))
-        found = images.cut(file, lambda _, box=box: box, (crop, crop))
+        found = decode.decode_crop(file, lambda _, box=box: box, (crop, crop))
         assert np.abs(expected - found).mean() < 1.6
         assert np.abs(displacement(found, expected)).max() < 0.08
 
@@ -71,8 +71,8 @@ def test_cuts_are_those_of_the_whole_image_resized(path, sides, crop):
 def test_whole_images_have_their_shape(path, side):
     """The pixels are Pillow's own, but for CMYK, which OpenCV turns to RGB with another rounding."""
     image = shown(path)
-    height, width = geometry.scaled((image.height, image.width), side)
-    found = images.whole(path.read_bytes(), side)
+    height, width = crops.scaled_size((image.height, image.width), side)
+    found = decode.decode_resized(path.read_bytes(), side)
     assert found.shape == (height, width, 3) and min(height, width) == side
     expected = np.float32(image.resize((width, height), Image.Resampling.BILINEAR))
     assert np.abs(expected - found).mean() < (1.2 if path.stem == "cmyk" else 0.1)
@@ -96,11 +96,11 @@ def test_whole_images_have_their_shape(path, side):
 )  # fmt: skip
 def test_every_kind_comes_out_alike(file, expected, bound):
     """As RGB, and as grey: within 1 of what Pillow makes of the expected pixels, besides the bound."""
-    box = geometry.Box(0, 0, 60, 80)
-    found = images.cut(file, lambda _: box, (60, 80))
+    box = crops.Box(0, 0, 60, 80)
+    found = decode.decode_crop(file, lambda _: box, (60, 80))
     assert np.abs(found.astype(int) - expected).mean() <= bound
     assert np.abs(displacement(found, expected)).max() < 0.05
-    grey = images.cut(file, lambda _: box, (60, 80), channels=1)
+    grey = decode.decode_crop(file, lambda _: box, (60, 80), channels=1)
     assert grey.shape == (60, 80, 1)
     assert np.abs(grey[..., 0] - np.float32(Image.fromarray(expected).convert("L"))).mean() <= min(bound, 1) + 1
 
@@ -112,19 +112,19 @@ def test_rows_below_the_box_change_nothing(options):
     photo = np.random.default_rng(0).integers(0, 256, (400, 320, 3)) // 4 + np.mgrid[:400, :320, :3][0] // 3
     file = encoded(Image.fromarray(np.uint8(photo)), "JPEG", quality=90, **options)
     for top, divided, channels in itertools.product((0, 37, 150), (1, 2, 4, 8), (3, 1)):
-        box, shape = geometry.Box(top, 40, 120, 160), (120 // divided, 160 // divided)
-        whole, times = images._decoded(file, images._header(file), divided, channels)
+        box, shape = crops.Box(top, 40, 120, 160), (120 // divided, 160 // divided)
+        whole, times = decode._decoded(file, decode._header(file), divided, channels)
         assert times == divided
-        expected = images._resampled(whole, geometry.Box(*(at / divided for at in box)), shape)
-        np.testing.assert_array_equal(images.cut(file, lambda _, box=box: box, shape, channels), expected)
+        expected = decode._resampled(whole, crops.Box(*(at / divided for at in box)), shape)
+        np.testing.assert_array_equal(decode.decode_crop(file, lambda _, box=box: box, shape, channels), expected)
 
 
 def test_exif_turns_an_image():
     exif = Image.Exif()
-    exif[images.ORIENTATION] = 6  # shown turned to the right
+    exif[decode.ORIENTATION] = 6  # shown turned to the right
     file = encoded(Image.fromarray(RGB), "JPEG", quality=95, exif=exif.tobytes())
-    assert images.size(file) == (80, 60)
-    found = images.cut(file, lambda _: geometry.Box(0, 0, 80, 60), (80, 60))
+    assert decode.read_size(file) == (80, 60)
+    found = decode.decode_crop(file, lambda _: crops.Box(0, 0, 80, 60), (80, 60))
     assert np.abs(found.astype(int) - np.rot90(RGB, -1)).mean() < 1.05
 
 
@@ -135,34 +135,34 @@ def test_an_orientation_that_no_decoder_follows_is_not_followed():
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/" xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
     file = encoded(Image.fromarray(RGB), "JPEG", quality=95, exif=exif.tobytes(), xmp=xmp)
     with Image.open(io.BytesIO(file)) as image:
-        assert image.getexif().get(images.ORIENTATION) == 6
-    assert images.size(file) == (60, 80)
-    found = images.cut(file, lambda _: geometry.Box(0, 0, 60, 80), (60, 80))
+        assert image.getexif().get(decode.ORIENTATION) == 6
+    assert decode.read_size(file) == (60, 80)
+    found = decode.decode_crop(file, lambda _: crops.Box(0, 0, 60, 80), (60, 80))
     assert np.abs(found.astype(int) - RGB).mean() < 1.05
 
 
 def test_one_pixel_and_twenty_million():
     small = encoded(Image.new("RGB", (1, 1), (200, 100, 50)))
-    np.testing.assert_array_equal(images.whole(small, 8), np.broadcast_to(np.uint8([200, 100, 50]), (8, 8, 3)))
+    np.testing.assert_array_equal(decode.decode_resized(small, 8), np.broadcast_to(np.uint8([200, 100, 50]), (8, 8, 3)))
     large = encoded(Image.new("RGB", (5000, 4000), (200, 100, 50)), "JPEG")
-    found = images.cut(large, lambda _: geometry.centre((4000, 5000), 256, 224), (224, 224))
+    found = decode.decode_crop(large, lambda _: crops.center_box((4000, 5000), 256, 224), (224, 224))
     assert np.abs(found.astype(int) - [200, 100, 50]).max() < 4
 
 
 def test_damage_inside_is_doubted():
-    assert images.doubt(JPEG) == images.doubt(encoded(Image.fromarray(RGB))) == ""
-    assert images.doubt(encoded(Image.fromarray(RGB).convert("CMYK"), "JPEG")) == ""
+    assert decode.find_decoder_warning(JPEG) == decode.find_decoder_warning(encoded(Image.fromarray(RGB))) == ""
+    assert decode.find_decoder_warning(encoded(Image.fromarray(RGB).convert("CMYK"), "JPEG")) == ""
     torn = JPEG[: len(JPEG) // 2] + JPEG[-200:]
-    assert images.cut(torn, lambda _: geometry.Box(0, 0, 64, 64), (64, 64)).shape == (64, 64, 3)
-    assert "Corrupt JPEG data" in images.doubt(torn)
+    assert decode.decode_crop(torn, lambda _: crops.Box(0, 0, 64, 64), (64, 64)).shape == (64, 64, 3)
+    assert "Corrupt JPEG data" in decode.find_decoder_warning(torn)
 
 
-@pytest.mark.xfail(raises=ValueError, strict=True, reason="doubt() reads the header outside of its try block")
+@pytest.mark.xfail(raises=ValueError, strict=True, reason="find_decoder_warning() reads the header outside of its try block")
 def test_a_file_whose_chroma_the_decoder_does_not_know_is_not_an_error():
     """CMYK with cyan at full size and the others at half, which OpenCV decodes and libjpeg-turbo's API does not."""
     file = encoded(Image.fromarray(RGB).convert("CMYK"), "JPEG", subsampling="4:2:0")
-    assert images.cut(file, lambda _: geometry.Box(0, 0, 60, 80), (60, 80)).shape == (60, 80, 3)
-    assert isinstance(images.doubt(file), str)
+    assert decode.decode_crop(file, lambda _: crops.Box(0, 0, 60, 80), (60, 80)).shape == (60, 80, 3)
+    assert isinstance(decode.find_decoder_warning(file), str)
 
 
 JPEG = encoded(Image.fromarray(np.uint8(np.random.default_rng(0).integers(0, 256, (64, 64, 3)))), "JPEG")
@@ -179,5 +179,5 @@ JPEG = encoded(Image.fromarray(np.uint8(np.random.default_rng(0).integers(0, 256
     ids=["empty", "text", "jpeg", "png"],
 )
 def test_what_cannot_be_decoded_is_told(file, said):
-    with pytest.raises(images.BadImage, match=said):
-        images.cut(file, lambda _: geometry.Box(0, 0, 32, 32), (32, 32))
+    with pytest.raises(decode.BadImage, match=said):
+        decode.decode_crop(file, lambda _: crops.Box(0, 0, 32, 32), (32, 32))
