@@ -73,16 +73,16 @@ def ours(source: Any) -> Way:
     from cnn_jax import data
     from cnn_jax.config import Data
 
-    feed = data.batches(Data(batch_size=BATCH), source, SEED)
-    arrays, fetch = jax.device_put(feed.arrays), jax.jit(feed.fetch)
+    loader = data.make_loader(Data(batch_size=BATCH), source, SEED)
+    arrays, fetch = jax.device_put(loader.arrays), jax.jit(loader.fetch)
 
     def batches(items: Iterator[Any]) -> Iterator[tuple[Any, Any]]:
         for item in items:
             batch = jax.block_until_ready(fetch(arrays, item))
             yield batch["image"], batch["label"]
 
-    going = lambda step: batches(itertools.islice(feed.items(0), step, None))
-    return Way(going, lambda step: batches(feed.items(step)), lambda step: lambda: next(feed.items(step)))
+    going = lambda step: batches(itertools.islice(loader.batches(0), step, None))
+    return Way(going, lambda step: batches(loader.batches(step)), lambda step: lambda: next(loader.batches(step)))
 
 
 def elements(source: Any) -> Way:

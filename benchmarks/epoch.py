@@ -61,12 +61,12 @@ def timed(net: str, images: int, batch: int, blocks: int) -> dict[str, Any]:
     told = experiment(net, batch, steps, epochs=blocks + 1)
     with (
         tempfile.TemporaryDirectory() as folder,
-        mock.patch.dict(data.SOURCES, {told.data.name: lambda _: noise(images)}),
+        mock.patch.dict(data.DATASETS, {told.data.name: lambda data_dir: noise(images)}),
         mock.patch.object(train, "build", watched(train.build, steps, found)),
         mock.patch.object(checkpoint, "save", watched_save(checkpoint.save, found)),
         contextlib.redirect_stderr(Terminal()),
     ):
-        data.load.cache_clear()
+        data.open_dataset.cache_clear()
         train.run(told, folder)
     # The first epoch compiles.
     epoch, bare, evaluation, saving, saved = (values[1:] for values in found.values())
@@ -93,13 +93,13 @@ def experiment(net: str, batch: int, steps: int, epochs: int) -> Experiment:
     )
 
 
-def noise(images: int) -> data.Source:
+def noise(images: int) -> data.Dataset:
     """CIFAR-10's shapes, and a fifth as many test images."""
     rng = np.random.default_rng(0)
-    split = lambda count: data.Split(
+    split = lambda count: data.Arrays(
         rng.integers(0, 256, (count, 32, 32, 3), np.uint8), rng.integers(0, 10, count, np.int32)
     )
-    return data.Source(split(images), split(max(1, images // 5)), 10)
+    return data.Dataset(split(images), split(max(1, images // 5)), 10)
 
 
 class Terminal(io.StringIO):

@@ -99,13 +99,13 @@ def bare(
     return run
 
 
-def noise(image: tuple[int, int, int], classes: int, images: int) -> data.Source:
+def noise(image: tuple[int, int, int], classes: int, images: int) -> data.Dataset:
     """So many test images, and one to train on."""
     rng = np.random.default_rng(0)
-    split = lambda count: data.Split(
+    split = lambda count: data.Arrays(
         rng.integers(0, 256, (count, *image), np.uint8), rng.integers(0, classes, count, np.int32)
     )
-    return data.Source(split(1), split(images), classes)
+    return data.Dataset(split(1), split(images), classes)
 
 
 def table(results: list[dict[str, Any]]) -> str:

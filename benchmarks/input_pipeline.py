@@ -37,13 +37,14 @@ def main(argv: list[str]) -> None:
         os.sched_setaffinity(0, {min(cores)})  # before TensorFlow and OpenCV make a thread a core
     import cv2
 
-    from cnn_jax.data import image_sets, resize
+    from cnn_jax.data import folders
+    from cnn_jax.data.prepare import resize
     from cnn_jax.errors import UserError
     from cnn_jax.training import metrics_log
 
     cv2.setNumThreads(0)
     try:
-        source = image_sets.from_folder(FLAGS.data.removeprefix("folder:"))
+        source = folders.load_folder(FLAGS.data.removeprefix("folder:"))
     except UserError as error:
         sys.exit(f"input_pipeline.py: {error}")
     ways: dict[str, Way] = {"pillow": pillow, "opencv": opencv, "ours": ours}
@@ -56,7 +57,7 @@ def main(argv: list[str]) -> None:
         cv2.setNumThreads(0)
         name = f"ours, resized to {FLAGS.resized}"
         work = {way: (cut, in_memory(source)) for way, cut in ways.items()}
-        work[name] = (ours, in_memory(image_sets.from_folder(small)))
+        work[name] = (ours, in_memory(folders.load_folder(small)))
         told = {"one core": timed(work, 1)}
         if cores:
             os.sched_setaffinity(0, cores)
@@ -89,7 +90,7 @@ def in_memory(source: Any) -> list[tuple[bytes, Any]]:
     for part in (source.train, source.test):
         for i in range(len(part)):
             encoded = part.read(i)
-            found.append((encoded, crops.scale_jitter(rng, decode.size(encoded), LO, HI, CROP)))
+            found.append((encoded, crops.draw_scale_jitter(rng, decode.read_size(encoded), LO, HI, CROP)))
     return found
 
 
@@ -97,7 +98,7 @@ def ours(encoded: bytes, box: Any) -> Any:
     """As a run does."""
     from cnn_jax.data import decode
 
-    return decode.cut(encoded, lambda _: box, (CROP, CROP))
+    return decode.decode_crop(encoded, lambda _: box, (CROP, CROP))
 
 
 def pillow(encoded: bytes, box: Any) -> Any:
@@ -141,7 +142,7 @@ def tensorflow(antialias: bool) -> Way:
     def way(encoded: bytes, box: Any) -> Any:
         from cnn_jax.data import decode
 
-        top, left, bottom, right = window(box, decode.size(encoded))
+        top, left, bottom, right = window(box, decode.read_size(encoded))
         return cut(encoded, [top, left, bottom - top, right - left]).numpy()
 
     return way
@@ -175,7 +176,7 @@ def loader(source: Any, workers: int) -> float:
     from cnn_jax.data import streaming
 
     data = Data(dataset=dataset(FLAGS.data), train_resize=(LO, HI), image_size=CROP, batch_size=BATCH, workers=workers)
-    batches = streaming.items(streaming.Batches(data, source.train, SEED), 0)
+    batches = streaming.iterate_batches(streaming.StreamedBatches(data, source.train, SEED), 0)
     for _ in range(8):  # workers start, and fill what waits
         next(batches)
     count, began = 0, time.perf_counter()

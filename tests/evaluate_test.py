@@ -91,9 +91,9 @@ def test_every_protocol_prepares_images_of_training_s_size_as_training_does(resi
     assert found["single"]["loss"] == pytest.approx(ended["loss"], rel=1e-5)
     assert found["single"]["top1_error"] == ended["error"]
     params, stats, _ = checkpoint.load_parameters(folder)
-    model, source = models.create("resnet20", 10, width=0.5), data.splits(RESIDENT.data)
-    feed = data.batches(RESIDENT.data, source)
-    images = feed.prepare(feed.arrays, jnp.asarray(source.test.images))
+    model, source = models.create("resnet20", 10, width=0.5), data.load_dataset(RESIDENT.data)
+    feed = data.make_loader(RESIDENT.data, source)
+    images = feed.preprocess(feed.arrays, jnp.asarray(source.test.images))
     logits = [model.apply(params, stats, view)[0] for view in (images, images[:, :, ::-1])]
     own = np.mean(jax.nn.softmax(jnp.array(logits)), axis=0)[np.arange(40), source.test.labels]
     assert found["dense"]["mirrored"] and found["dense"]["loss"] == pytest.approx(-np.log(own).mean(), rel=1e-5)

@@ -51,7 +51,7 @@ def test_every_registered_run_names_things_that_are(name, preset):
     assert {row.run for row in study.rows} == study.runs.keys()
     for run in study.runs.values():
         assert (run.study, study.preset) == (name, preset)
-        assert run.data.name in data.SHAPES and run.model.name in models.MODELS
+        assert run.data.name in data.DATASET_INFO and run.model.name in models.MODELS
         options = {k: v for k, v in vars(run.model).items() if k != "name" and v is not None}
         assert options.keys() <= set(models.known_options(run.model.name))
 

@@ -114,7 +114,7 @@ def test_what_one_alone_cannot_do_ends_all(tmp_path):
 
 def test_each_process_reads_its_rows_alone():
     config = Data(dataset=choose("fake"), batch_size=16, pad_and_crop=0, train_resize=(12, 16), image_size=12)
-    source = data.splits(config)
+    source = data.load_dataset(config)
     read = []
 
     class Counted(type(source.train)):
@@ -126,8 +126,8 @@ def test_each_process_reads_its_rows_alone():
     counted.__dict__.update(vars(source.train))
     from cnn_jax.data import streaming
 
-    whole = streaming.Batches(config, source.train, 0)[3]
-    halves = [streaming.Batches(config, counted, 0, (part, 2))[3] for part in (0, 1)]
+    whole = streaming.StreamedBatches(config, source.train, 0)[3]
+    halves = [streaming.StreamedBatches(config, counted, 0, (part, 2))[3] for part in (0, 1)]
     assert read == [int(i) for half in halves for i in half["index"]] == whole["index"].tolist()
     for name, x in whole.items():
         np.testing.assert_array_equal(np.concatenate([half[name] for half in halves]), x)

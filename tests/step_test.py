@@ -56,11 +56,9 @@ def test_the_statistics_group_matters(on_one_device):
 
 def counted(batch, images=10):
     """Metrics of the first `images` test images of the digits, evaluated in batches of `batch`."""
-    source = data.load("digits")
-    few = source._replace(test=data.Split(*(column[:images] for column in source.test)))
-    config = Experiment(
-        data=Data(dataset=choose("digits"), eval_batch_size=batch), model=choose("resnet20", scan_min_blocks=2)
-    )
+    source = data.open_dataset(choose("digits"))
+    few = source._replace(test=data.Arrays(*(column[:images] for column in source.test)))
+    config = Experiment(data=Data(dataset=choose("digits"), eval_batch_size=batch), model=choose("resnet20", scan_min_blocks=2))
     parts = train.build(config, few, devices=jax.devices()[:1])
     return parts.evaluate(parts.state)
 
@@ -80,7 +78,7 @@ def test_an_evaluation_batch_need_not_divide_over_the_devices():
 
 
 def test_evaluation_is_the_mean_over_images_by_hand():
-    source = data.load("fake")
+    source = data.open_dataset(choose("fake"))
     config = Experiment(data=Data(dataset=choose("fake"), eval_batch_size=24), model=choose("mlp"))
     parts = train.build(config)
     parts.evaluate(parts.state)
@@ -203,7 +201,7 @@ def mixed(devices, parallel):
 def test_mixup_by_hand(devices, parallel):
     """Loss and error against labels mixed as the images are: of the batch, or of each device's rows under pmap."""
     parts, before, after = mixed(devices, parallel)
-    source, rows = data.load("fake"), next(parts.items(0))["index"]
+    source, rows = data.open_dataset(choose("fake")), next(parts.items(0))["index"]
     images = ((source.train.images - source.train.images.mean(0)) / 255).astype(np.float32)[rows]
     labels = source.train.labels[rows]
     step_key = jax.random.split(jax.random.key(0))[1]

@@ -41,7 +41,7 @@ def alike(a, b, rtol=1e-5, atol=1e-6):
 @pytest.fixture(scope="module")
 def digits():
     """Digits of 16x16, as LeNet-5 wants more than 8x8."""
-    source = data.load("digits")
+    source = data.open_dataset(choose("digits"))
     double = lambda split: split._replace(images=split.images.repeat(2, 1).repeat(2, 2))
     return source._replace(train=double(source.train), test=double(source.test))
 

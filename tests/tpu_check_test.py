@@ -19,7 +19,8 @@ def planned(monkeypatch, name, topology, batch, parallel="jit"):
     monkeypatch.setenv("CNN_JAX_ROUTES", "")  # as in a run
     shape, classes = models.paper_input(name)
     kind = {1: "mnist", 3: "cifar10"}[shape[2]] if classes == 10 else "imagenet2012"
-    monkeypatch.setitem(data.SHAPES, kind, (shape, classes))
+    info = data.DATASET_INFO[kind]._replace(image_shape=shape, num_classes=classes)
+    monkeypatch.setitem(data.DATASET_INFO, kind, info)
     crop = shape[0] if kind == "imagenet2012" else 0
     return plan.plan_run(
         Experiment(

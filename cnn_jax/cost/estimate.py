@@ -9,7 +9,7 @@ import numpy as np
 from cnn_jax import data, models
 from cnn_jax.config import Data, Experiment, choose, protocol_name
 from cnn_jax.cost import summary
-from cnn_jax.data import streaming
+from cnn_jax.data import crops
 from cnn_jax.evaluation import protocols
 from cnn_jax.training.components import make_model
 from cnn_jax.training.program import build_program
@@ -18,7 +18,7 @@ from cnn_jax.training.program import build_program
 def describe(experiment: Experiment) -> list[str]:
     """Lines to print: parameters, multiply-adds an image, steps, estimated time; no data set that is known."""
     steps, batch = experiment.train.steps, experiment.data.batch_size
-    shape, classes = data.shape(experiment.data)
+    shape, classes = data.image_shape(experiment.data)
     model = make_model(experiment, classes)
     adds = summary.multiply_adds(model, shape)
     seconds = steps * batch * 3 * adds / training_rate()  # forward, and backward to inputs and to weights
@@ -42,7 +42,7 @@ def describe(experiment: Experiment) -> list[str]:
 def forward_passes(experiment: Experiment) -> float:
     """What all tests of a run cost for an image of 4:3, in forward passes of one crop; what tests share counts once."""
     crop = experiment.data.image_size
-    parsed = (protocols.parse(text if "@" in text else f"{text}@{streaming.test_side(experiment.data)}", crop)
+    parsed = (protocols.parse(text if "@" in text else f"{text}@{crops.eval_side(experiment.data)}", crop)
               for text in map(protocol_name, experiment.protocols))  # fmt: skip
     scored = {(kind, side) for kinds, sides in parsed for kind in kinds for side in sides}
     mirrors = 2 if experiment.data.flip else 1
@@ -60,9 +60,9 @@ def _passes(kind: str, size: tuple[int, int], crop: int, mirrors: int) -> float:
 def training_rate() -> float:
     """Multiply-adds a second of this machine in training: ResNet-20's on 32x32 images, a median of five steps."""
     batch, shape = 64 * jax.device_count(), (32, 32, 3)
-    pixels = data.Split(np.zeros((batch, *shape), np.uint8), np.zeros(batch, np.int32))
+    pixels = data.Arrays(np.zeros((batch, *shape), np.uint8), np.zeros(batch, np.int32))
     run = Experiment(data=Data(batch_size=batch, eval_batch_size=batch), model=choose("resnet20"))
-    program = build_program(run, data.Source(pixels, pixels, 10))
+    program = build_program(run, data.Dataset(pixels, pixels, 10))
     batches, state, times = program.batches(0), program.state, []
     for _ in range(6):
         start = time.perf_counter()

@@ -142,20 +142,20 @@ def lower_step(experiment: Experiment, devices: list[jax.Device]) -> tuple[Any, 
     source, streamed = _source(experiment)
     parts = make_components(experiment, source, len(devices))
     over = mesh.batch_mesh(devices)
-    feed = data.batches(experiment.data, parts.dataset, experiment.seed)
-    arrays, item = feed.arrays, next(feed.items(0))
+    loader = data.make_loader(experiment.data, parts.dataset, experiment.seed)
+    arrays, item = loader.arrays, next(loader.batches(0))
     shape = source.train.images.shape[1:]
     if streamed:
         rows = experiment.data.batch_size
         pixels = np.broadcast_to(np.uint8(0), (rows, *shape))
         item |= {"image": pixels, "label": np.zeros(rows, np.int32), "bad": np.zeros(rows, bool)}
-        feed = feed._replace(fetch=lambda arrays, item: item)
+        loader = loader._replace(fetch=lambda arrays, item: item)
         arrays = {name: arrays[name] for name in arrays.keys() - {"image", "label"}}
     (init_key,), step_keys = split_seed_keys([experiment.seed])
     image = jax.ShapeDtypeStruct((1, *shape), "float32")
     init = functools.partial(init_state, parts.model, parts.optimizer, images=image)
     state = jax.eval_shape(init, init_key)
-    step = make_step(experiment, parts, feed, step_keys, over).step
+    step = make_step(experiment, parts, loader, step_keys, over).step
     compiled = compile_step(experiment, step, over, image.size)
     if not hasattr(compiled, "lower"):
         compiled = jax.jit(compiled)  # pmap's is a function around what is compiled.
@@ -164,24 +164,24 @@ def lower_step(experiment: Experiment, devices: list[jax.Device]) -> tuple[Any, 
     return compiled.lower(*shapes), summary.multiply_adds(plain, shape)
 
 
-def _source(experiment: Experiment) -> tuple[data.Source, bool]:
+def _source(experiment: Experiment) -> tuple[data.Dataset, bool]:
     """A data set of the run's shapes that takes no memory, and whether it is streamed: it does not fit on a device.
 
     Streamed are full-size images, cut to their crop: what is done to them before is the host's work.
     """
     name = experiment.data.name
-    (height, width, channels), classes = data.shape(experiment.data)
-    streamed = name not in data.IMAGES or bool(experiment.data.image_size)
-    counts = (1, 1) if streamed else data.IMAGES[name]
+    (height, width, channels), classes = data.image_shape(experiment.data)
+    streamed = data.is_streamed(experiment.data)
+    counts = (1, 1) if streamed else data.DATASET_INFO[name][2:]
     trained, tested = counts[0] - (0 if streamed else experiment.data.validation_images), counts[1]
     if trained < 1:
         raise UserError(
             f"data.validation_images={experiment.data.validation_images}: {name} has {counts[0]} training images"
         )
-    nothing = lambda count: data.Split(
+    nothing = lambda count: data.Arrays(
         np.broadcast_to(np.uint8(0), (count, height, width, channels)), np.broadcast_to(np.int32(0), (count,))
     )
-    return data.Source(nothing(trained), nothing(tested), classes), streamed
+    return data.Dataset(nothing(trained), nothing(tested), classes), streamed
 
 
 def _slice(topology: str) -> list[jax.Device]:

@@ -3,8 +3,8 @@
 Each image draws from a key of its own, made of the step's key and the image's row in the global batch, so
 that the same images come out however the batch is split over devices; mixup, which pairs images, has one key a batch.
 
-Images are float32 [B, H, W, C]. Colour is changed while pixels are 0 to 1, before the mean is subtracted; what moves
-pixels comes after that, so that the zeros it fills in are the mean's colour. A reflection is `flip` or `vertical_flip`;
+Images are float32 [B, H, W, C]. Color is changed while pixels are 0 to 1, before the mean is subtracted; what moves
+pixels comes after that, so that the zeros it fills in are the mean's color. A reflection is `flip` or `vertical_flip`;
 with `rotate`, one about any axis.
 """
 
@@ -29,7 +29,7 @@ def random_crop(keys: jax.Array, images: jax.Array, height: int, width: int) -> 
     return jax.vmap(crop)(images, corner)
 
 
-def centre_crop(images: jax.Array, height: int, width: int) -> jax.Array:
+def center_crop(images: jax.Array, height: int, width: int) -> jax.Array:
     """The middle window [B, height, width, C]; where it cannot lie even, one pixel nearer to the top or the left."""
     top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
     return images[:, top : top + height, left : left + width]
@@ -77,16 +77,16 @@ def vertical_flip(keys: jax.Array, images: jax.Array) -> jax.Array:
     return jnp.where(mirrored[:, None, None, None], images[:, ::-1], images)
 
 
-def colour_jitter(
+def color_jitter(
     keys: jax.Array, images: jax.Array, brightness: float, contrast: float, saturation: float, hue: float
 ) -> jax.Array:
-    """Changes the colours of images [B, H, W, 3] of pixels 0 to 1, which stay 0 to 1, an image as a whole.
+    """Changes the colors of images [B, H, W, 3] of pixels 0 to 1, which stay 0 to 1, an image as a whole.
 
     brightness: what is added to its pixels, at most, either way; contrast: its pixels' distance from each channel's
     mean is multiplied by 1 - contrast to 1 + contrast; saturation: likewise, in HSV; hue: turned by at most so much
     of a full circle, either way. All uniform; 0 leaves the thing alone. Images of one channel have neither of the last.
 
-    Howard 2013, arXiv:1312.5402, has contrast, brightness and colour changed by up to a half. Differs: in the order
+    Howard 2013, arXiv:1312.5402, has contrast, brightness and color changed by up to a half. Differs: in the order
     above, not a random one, so that it is one program; what the words mean is TensorFlow's, as dm_pix has it.
     """
     import dm_pix  # only here, for it and what it brings take 50 ms
@@ -105,13 +105,13 @@ def colour_jitter(
         return jax.vmap(jittered)(keys, images)
 
 
-def pca_colour(
+def add_pca_noise(
     keys: jax.Array, images: jax.Array, values: jax.Array, vectors: jax.Array, deviation: float = 0.1
 ) -> jax.Array:
     """Adds [p1 p2 p3] [a1 l1, a2 l2, a3 l3] to all pixels of an image, a ~ N(0, deviation) anew for each image.
 
     images: [B, H, W, 3], pixels on the scale 0 to 1, whatever has been subtracted; values l [3] and vectors p [3, 3],
-    in columns: what `pca` gives. Krizhevsky et al. 2012, Sec. 4.1. The paper does not name the pixels' scale, on which
+    in columns: what `measure_pca` gives. Krizhevsky et al. 2012, Sec. 4.1. The paper does not name the pixels' scale, on which
     its l, variances, depend: with pixels 0 to 255 the noise would be 255 times as strong, and drown the image.
     """
     a = deviation * jax.vmap(lambda key: jax.random.normal(key, values.shape, images.dtype))(keys)
@@ -119,7 +119,7 @@ def pca_colour(
     return images + added[:, None, None, :]
 
 
-def pca(images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def measure_pca(images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues [3], the largest first, and eigenvectors [3, 3], in columns, of the covariance of RGB pixels.
 
     images: uint8 [H, W, 3] each, of any sizes; a pixel counts as one, on the scale 0 to 1. float32, computed on the
@@ -136,7 +136,7 @@ def pca(images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return values.astype(np.float32), vectors.astype(np.float32)
 
 
-def noise(keys: jax.Array, images: jax.Array, deviation: float) -> jax.Array:
+def add_noise(keys: jax.Array, images: jax.Array, deviation: float) -> jax.Array:
     """Adds N(0, deviation) to each value, in units of the pixels, without clipping."""
     return images + deviation * jax.vmap(lambda key: jax.random.normal(key, images.shape[1:], images.dtype))(keys)
 

@@ -1,7 +1,8 @@
-"""Where a full-size image is cut: pure functions of (rng, size, ...) on the host, which decodes only what is kept.
+"""Where a full-size image is cut: pure functions of (rng, size, ...) on the host.
 
-A box cut out of the original and resized to crop x crop is that crop of the resized image, without the resizing of
-what the crop leaves out. The longer side of a scaled image is rounded to whole pixels, as it is where one is made.
+A box that is cut out of the original and resized to crop x crop is that crop of the resized image,
+without resizing what the crop leaves out. The longer side of a scaled image is rounded to whole
+pixels, as in an image that is really resized.
 """
 
 import math
@@ -9,12 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-Size = tuple[int, int]  # height, width in pixels
-AREA, ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)  # GoogLeNet, Sec. 6
+from cnn_jax.config import Data
+from cnn_jax.errors import UserError
+
+Size = tuple[int, int]  # Height and width in pixels.
+AREA, ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)  # GoogLeNet, Sec. 6.
 
 
 class Box(NamedTuple):
-    """A part of an image, in pixels of the original from its upper left corner; not of whole pixels."""
+    """A part of an image, in pixels of the original from its upper left corner; not whole pixels."""
 
     top: float
     left: float
@@ -22,49 +26,88 @@ class Box(NamedTuple):
     width: float
 
 
-def scaled(size: Size, shorter_side: int) -> Size:
-    """The size of an image scaled so that its shorter side is `shorter_side`; the longer is rounded, halves up."""
+def scaled_size(size: Size, shorter_side: int) -> Size:
+    """Returns the size of an image scaled to a shorter side; the longer is rounded, halves up."""
     height, width = ((2 * side * shorter_side + min(size)) // (2 * min(size)) for side in size)
     return height, width
 
 
-def scale_jitter(rng: np.random.Generator, size: Size, lo: int, hi: int, crop: int) -> Box:
-    """The crop x crop window, at a uniform place, of the image scaled to a shorter side uniform in lo, lo + 1, ... hi.
+def draw_scale_jitter(rng: np.random.Generator, size: Size, lo: int, hi: int, crop: int) -> Box:
+    """Draws a crop x crop window of the image scaled to a random shorter side.
 
-    lo = hi is a fixed training scale; crop: at most lo (Simonyan and Zisserman 2014, arXiv:1409.1556, Sec. 3.1).
+    Source: Simonyan and Zisserman 2014 (arXiv:1409.1556), Sec. 3.1. lo = hi is a fixed training
+    scale.
+
+    Args:
+      rng: Draws the scale first, then the place.
+      size: Of the original.
+      lo: The least shorter side; it is uniform in lo, lo + 1, ... hi.
+      hi: The largest.
+      crop: Side of the window, at most lo.
     """
-    to = scaled(size, int(rng.integers(lo, hi + 1)))
-    return _window(size, to, (rng.integers(to[0] - crop + 1), rng.integers(to[1] - crop + 1)), crop)
+    to = scaled_size(size, int(rng.integers(lo, hi + 1)))
+    corner = (rng.integers(to[0] - crop + 1), rng.integers(to[1] - crop + 1))
+    return _window(size, to, corner, crop)
 
 
-def area_and_aspect(rng: np.random.Generator, size: Size) -> Box:
-    """A part at a uniform place, of 8% to 100% of the image's area, evenly, and of width / height from 3/4 to 4/3.
+def draw_inception_crop(rng: np.random.Generator, size: Size) -> Box:
+    """Draws a window of 8% to 100% of the image's area and of width / height from 3/4 to 4/3.
 
-    Szegedy et al. 2014, arXiv:1409.4842, Sec. 6, which does not say how the aspect is drawn: here its logarithm is
-    uniform over what fits, so that wide and tall parts are alike. Of an image too long to hold all its area in such a
-    part, the area is even up to the largest there is.
+    Source: Szegedy et al. 2014 (arXiv:1409.4842), Sec. 6, which does not say how the aspect ratio
+    is drawn: here its logarithm is uniform over what fits, so that wide and tall windows are
+    equally likely. If the image is too long to hold all its area in such a window, the area is
+    uniform up to the largest that fits.
     """
     height, width = size
     own = width / height
     most = min(AREA[1], ASPECT[1] / own, own / ASPECT[0])
-    share = _between(rng, min(AREA[0], most), most)
-    aspect = math.exp(_between(rng, *np.log((max(ASPECT[0], share * own), min(ASPECT[1], own / share)))))
+    share = _uniform(rng, min(AREA[0], most), most)
+    least, largest = np.log((max(ASPECT[0], share * own), min(ASPECT[1], own / share)))
+    aspect = math.exp(_uniform(rng, least, largest))
     area = share * height * width
     h, w = min(height, math.sqrt(area / aspect)), min(width, math.sqrt(area * aspect))
-    return Box(_between(rng, 0, height - h), _between(rng, 0, width - w), h, w)
+    return Box(_uniform(rng, 0, height - h), _uniform(rng, 0, width - w), h, w)
 
 
-def centre(size: Size, shorter_side: int, crop: int) -> Box:
-    """The middle crop x crop window of the image scaled to the shorter side, which is at least crop."""
-    to = scaled(size, shorter_side)
+def center_box(size: Size, shorter_side: int, crop: int) -> Box:
+    """Returns the middle crop x crop window of the image scaled to a shorter side >= crop."""
+    to = scaled_size(size, shorter_side)
     return _window(size, to, ((to[0] - crop) // 2, (to[1] - crop) // 2), crop)
 
 
-def _window(size: Size, to: Size, at: tuple[int, int], crop: int) -> Box:
-    """The window at the pixel `at` of the image scaled from `size` to `to`, in pixels of the original."""
-    (y, x), (top, left) = (np.divide(size, to).tolist(), at)
+def eval_side(data: Data) -> int:
+    """Returns Q, the shorter side to which test images are scaled."""
+    return data.eval_resize or (data.train_resize[0] + data.train_resize[-1]) // 2
+
+
+def check_sizes(data: Data) -> None:
+    """Raises UserError if the sizes of full-size images are missing or do not fit together."""
+    sides, crop = data.train_resize, data.image_size
+    if not crop:
+        raise UserError(
+            f"data set {data.name}: data.image_size must be set to the side of the square that is"
+            " cut out of each image"
+        )
+    if not 1 <= len(sides) <= 2 or sides[0] > sides[-1]:
+        raise UserError(
+            f"data.train_resize={list(sides)}: must be one side S, or the least and the largest"
+        )
+    if sides[0] < crop:
+        raise UserError(
+            f"data.image_size={crop} is larger than data.train_resize={sides[0]}, out of which it"
+            " is cut"
+        )
+    if (q := eval_side(data)) < crop:
+        raise UserError(
+            f"data.eval_resize={q} is smaller than data.image_size={crop}, which is cut out of it"
+        )
+
+
+def _window(size: Size, to: Size, corner: tuple[int, int], crop: int) -> Box:
+    """Returns the window at `corner` of the image scaled from `size` to `to`, in the original."""
+    (y, x), (top, left) = (np.divide(size, to).tolist(), corner)
     return Box(float(top * y), float(left * x), crop * y, crop * x)
 
 
-def _between(rng: np.random.Generator, lo: float, hi: float) -> float:
+def _uniform(rng: np.random.Generator, lo: float, hi: float) -> float:
     return float(lo + (hi - lo) * rng.random())

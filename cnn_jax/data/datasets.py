@@ -1,4 +1,4 @@
-"""The data sets that fit in memory, decoded once: uint8 images and labels as NumPy arrays."""
+"""The data sets by name. To add one, write a function here and give it a line in DATASETS."""
 
 import functools
 from collections.abc import Callable
@@ -6,135 +6,186 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cnn_jax import registry
+from cnn_jax.config import Choice, Data
+from cnn_jax.data import crops, folders, tfds_sets
+from cnn_jax.data.base import ArrayDataset, Arrays, Dataset, hold_out
 from cnn_jax.errors import UserError, nearest
 
 
-class Split(NamedTuple):
-    """Images [N, H, W, C] uint8 and their labels [N] int32, in the data set's own order."""
+def load_digits(data_dir: str) -> Dataset:
+    """Returns scikit-learn's 1,797 handwritten digits, 8x8: 1,437 to train, the last 360 to test.
 
-    images: np.ndarray
-    labels: np.ndarray
-
-
-class Source(NamedTuple):
-    """A data set: what may be learnt from, what is tested on, and the classes.
-
-    In memory, images are a Split; full-size ones, a `listing.Listing`.
-    """
-
-    train: Any
-    test: Any
-    num_classes: int
-    class_names: tuple[str, ...] = ()  # empty: they are numbers
-
-
-def digits(_: str) -> Source:
-    """scikit-learn's 1,797 handwritten digits, 8x8: the first 1,437 to train, the last 360 to test.
-
-    Real images that come inside a package: the test part of UCI's Optical Recognition of Handwritten Digits.
-    The split is ours; the set has none.
+    Real images that come inside a package: the test part of UCI's Optical Recognition of
+    Handwritten Digits. The split is ours; the set has none.
     """
     from sklearn.datasets import load_digits
 
-    found = load_digits()
-    images = np.round(found.images * (255 / 16)).astype(np.uint8)[..., None]
-    labels = found.target.astype(np.int32)
-    return Source(Split(images[:1437], labels[:1437]), Split(images[1437:], labels[1437:]), 10)
+    digits = load_digits()
+    images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
+    labels = digits.target.astype(np.int32)
+    train, test = Arrays(images[:1437], labels[:1437]), Arrays(images[1437:], labels[1437:])
+    return Dataset(train, test, 10)
 
 
-def fake(_: str) -> Source:
-    """Noise with a bright square whose place tells the class (8x8x3, 10 classes, 96 + 40): for smoke tests."""
+def make_fake(data_dir: str) -> Dataset:
+    """Returns noise with a bright square whose place gives the class: for smoke tests.
+
+    8x8x3, 10 classes, 96 images to train and 40 to test.
+    """
     rng = np.random.default_rng(0)
     labels = np.arange(136, dtype=np.int32) % 10
     images = rng.integers(0, 96, (136, 8, 8, 3), dtype=np.uint8)
     for image, label in zip(images, labels, strict=True):
         row, column = divmod(int(label), 4)
         image[2 * row : 2 * row + 2, 2 * column : 2 * column + 2] += 128
-    return Source(Split(images[:96], labels[:96]), Split(images[96:], labels[96:]), 10)
+    train, test = Arrays(images[:96], labels[:96]), Arrays(images[96:], labels[96:])
+    return Dataset(train, test, 10)
 
 
-def from_tfds(name: str, data_dir: str) -> Source:
-    """A prepared TFDS set of small images of one size, read and decoded without TensorFlow.
+def load_mnist(data_dir: str) -> Dataset:
+    """Returns MNIST, which `python -m cnn_jax.data.prepare mnist` prepares."""
+    return tfds_sets.load_arrays("mnist", data_dir)
 
-    Raises UserError where it is not prepared, is damaged, or is of another form.
+
+def load_cifar10(data_dir: str) -> Dataset:
+    """Returns CIFAR-10, which `python -m cnn_jax.data.prepare cifar10` prepares."""
+    return tfds_sets.load_arrays("cifar10", data_dir)
+
+
+def load_folder(data_dir: str, *, path: str = "") -> Dataset:
+    """Returns the images of a folder of class folders; see `folders.load_folder`."""
+    if not path:
+        raise UserError("data.dataset=folder: give the folder's path, as folder:PATH")
+    return folders.load_folder(path)
+
+
+# Functions (data_dir, *, options) -> Dataset. Any other name is that of a prepared TFDS set of
+# full-size images.
+DATASETS: dict[str, Callable[..., Dataset]] = {
+    "digits": load_digits,
+    "mnist": load_mnist,
+    "cifar10": load_cifar10,
+    "fake": make_fake,
+    "folder": load_folder,
+}
+
+
+class DatasetInfo(NamedTuple):
+    """What is known of a data set before it is read.
+
+    Attributes:
+      image_shape: (H, W, C); of full-size images the usual crop.
+      num_classes: The number of classes.
+      train_images: The number of training images; None: of full-size images.
+      test_images: The number of test images; None: of full-size images.
     """
-    builder = prepared(name, data_dir)
-    try:
-        splits = [_decoded(builder, split) for split in ("train", "test")]
-    except (KeyError, NotImplementedError, OSError, RuntimeError, ValueError) as e:
-        why = str(e).strip().partition("\n")[0] or type(e).__name__
-        raise UserError(
-            f"data set {name} in {builder.data_dir} cannot be read ({why}): it must be whole, in array_record form,"
-            f" as `python -m cnn_jax.data.prepare {name} --data_dir=ANOTHER_FOLDER` writes it"
-        ) from None
-    return Source(*splits, builder.info.features["label"].num_classes)
+
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    train_images: int | None = None
+    test_images: int | None = None
 
 
-def prepared(name: str, data_dir: str) -> Any:
-    """TFDS's reader of a prepared set.
-
-    data_dir: where prepared folders lie; empty: TFDS's own rule ($TFDS_DATA_DIR, else ~/tensorflow_datasets).
-    Raises UserError, with the command that prepares the set, where it is not there.
-    """
-    from tensorflow_datasets.core import constants, read_only_builder, registered
-
-    try:
-        return read_only_builder.builder_from_files(name, **({"data_dir": data_dir} if data_dir else {}))
-    except registered.DatasetNotFoundError:
-        looked, said = data_dir or constants.DATA_DIR, f" --data_dir={data_dir}" if data_dir else ""
-        command = f"python -m cnn_jax.data.prepare {name}"
-        if name not in SOURCES:  # with TensorFlow, which TFDS downloads and prepares by
-            command = f"tfds build {name} --file_format=array_record"
-        raise UserError(
-            f"data set {name} is not prepared (looked in {looked}): run `{command}{said}`, or say where it is with"
-            " --data_dir=FOLDER"
-        ) from None
-
-
-def _decoded(builder: Any, split: str) -> Split:
-    rows = builder.as_data_source(split=split)
-    images = np.empty((len(rows), *builder.info.features["image"].shape), np.uint8)
-    labels = np.empty(len(rows), np.int32)
-    for i, row in enumerate(rows):
-        images[i], labels[i] = row["image"], row["label"]
-    return Split(images, labels)
+DATASET_INFO: dict[str, DatasetInfo] = {
+    "digits": DatasetInfo((8, 8, 1), 10, 1_437, 360),
+    "mnist": DatasetInfo((28, 28, 1), 10, 60_000, 10_000),
+    "cifar10": DatasetInfo((32, 32, 3), 10, 50_000, 10_000),
+    "fake": DatasetInfo((8, 8, 3), 10, 96, 40),
+    "caltech101": DatasetInfo((224, 224, 3), 102),
+    "imagenet2012": DatasetInfo((224, 224, 3), 1000),
+}
 
 
 def option_types(name: str) -> dict[str, Any]:
-    """Returns {option: type} of a data set."""
-    return {"path": str} if name == "folder" else {}
+    """Returns {option: type} of a data set; a TFDS set has none."""
+    return registry.option_types(DATASETS[name]) if name in DATASETS else {}
 
 
-SOURCES: dict[str, Callable[[str], Source]] = {
-    "digits": digits,
-    "mnist": functools.partial(from_tfds, "mnist"),
-    "cifar10": functools.partial(from_tfds, "cifar10"),
-    "fake": fake,
-}
+def is_streamed(data: Data) -> bool:
+    """Returns whether a run decodes its images for each batch; if not, it holds them in memory.
+
+    The one place that decides it: `load_dataset` gives an `ImageDataset` or `Arrays` accordingly.
+    """
+    in_memory = data.dataset.name in DATASETS and data.dataset.name != "folder"
+    return bool(data.image_size or data.train_resize) or not in_memory
 
 
-# Image shape and number of classes, known without the data (a dry run needs no more).
-SHAPES: dict[str, tuple[tuple[int, int, int], int]] = {
-    "digits": ((8, 8, 1), 10),
-    "mnist": ((28, 28, 1), 10),
-    "cifar10": ((32, 32, 3), 10),
-    "fake": ((8, 8, 3), 10),
-    "caltech101": ((224, 224, 3), 102),
-    "imagenet2012": ((224, 224, 3), 1000),
-}
+def image_shape(data: Data) -> tuple[tuple[int, int, int], int]:
+    """Returns ((H, W, C) of what the model sees, the number of classes).
 
-# Images to train and to test on, of the sets that are held in memory: likewise.
-IMAGES: dict[str, tuple[int, int]] = {
-    "digits": (1_437, 360),
-    "mnist": (60_000, 10_000),
-    "cifar10": (50_000, 10_000),
-    "fake": (96, 40),
-}
+    Sets that are not in DATASET_INFO are opened.
+    """
+    if data.dataset.name in DATASET_INFO:
+        info = DATASET_INFO[data.dataset.name]
+        (height, width, channels), classes = info.image_shape, info.num_classes
+    else:
+        (height, width, channels) = (data.image_size, data.image_size, 3)
+        classes = load_dataset(data).num_classes
+    return (data.image_size or height, data.image_size or width, channels), classes
 
 
-@functools.lru_cache(maxsize=2)  # the runs of a study share what was decoded
-def load(name: str, data_dir: str = "") -> Source:
-    """The named data set; raises UserError where the name is unknown or the set is not prepared."""
-    if name not in SOURCES:
-        raise UserError(f"data set {name!r}: no such set; {nearest(name, SOURCES)}")
-    return SOURCES[name](data_dir)
+def load_dataset(data: Data) -> Dataset:
+    """Returns the data set as a run sees it.
+
+    With data.validation_images, so many training images are taken for the test set: see
+    `base.hold_out`.
+
+    Raises:
+      UserError: If there is no such set, it is not prepared, or the fields do not go together.
+    """
+    name = data.dataset.name
+    if name not in DATASETS and not (data.image_size or data.train_resize):
+        remedy = "a TFDS set of full-size images: set data.train_resize and data.image_size"
+        if name in DATASET_INFO:
+            raise UserError(f"data set {name} is {remedy}")
+        near = nearest(name, DATASETS)
+        raise UserError(f"data set {name!r}: no such set; {near}; if it is {remedy}")
+    if is_streamed(data):
+        crops.check_sizes(data)
+        dataset = _open_streamed(data.dataset, data.dir)
+    else:
+        dataset = open_dataset(data.dataset, data.dir)
+    held, count = data.validation_images, dataset.train.count
+    if not 0 <= held < count:
+        raise UserError(
+            f"data.validation_images={held}: must be less than the {count} training images of"
+            f" {data.name}"
+        )
+    if held:
+        train, test = hold_out(dataset.train, held)
+        dataset = dataset._replace(train=train, test=test)
+    return dataset
+
+
+@functools.lru_cache(maxsize=4)  # The runs of a study share what was read.
+def open_dataset(dataset: Choice, data_dir: str = "") -> Dataset:
+    """Returns the whole named set, as its function in DATASETS gives it.
+
+    Args:
+      dataset: A name of DATASETS and its options, or the name of a prepared TFDS set.
+      data_dir: Where prepared TFDS sets lie; empty: TFDS's own rule.
+
+    Raises:
+      UserError: If there is no such set, or it is not prepared.
+    """
+    if dataset.name in DATASETS:
+        return registry.build("data.dataset", dataset, DATASETS, data_dir)
+    try:
+        return tfds_sets.load_images(dataset.name, data_dir)
+    except UserError as e:
+        near = nearest(dataset.name, DATASETS)
+        if "is not prepared" in str(e) and near.startswith("nearest"):
+            raise UserError(f"{e}; {near}") from None
+        raise
+
+
+@functools.lru_cache(maxsize=2)
+def _open_streamed(choice: Choice, data_dir: str) -> Dataset:
+    dataset = open_dataset(choice, data_dir)
+    if dataset.streamed:
+        return dataset
+    return dataset._replace(
+        train=ArrayDataset(f"{choice.name} train", dataset.train),
+        test=ArrayDataset(f"{choice.name} test", dataset.test),
+    )

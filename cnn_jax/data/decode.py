@@ -19,7 +19,8 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from cnn_jax.data.crops import Box, Size, scaled
+from cnn_jax.data.crops import Box, Size, scaled_size
+from cnn_jax.data.resample import resample
 
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values by which height and width change places
 END = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}  # how a whole file ends
@@ -59,16 +60,20 @@ class Header(NamedTuple):
     frame: int = 0
 
 
-def size(encoded: bytes) -> Size:
+def read_size(encoded: bytes) -> Size:
     """Height and width as shown, after EXIF's rotation, from the header alone; raises BadImage."""
     return _header(encoded)[:2]
 
 
-def cut(encoded: bytes, box: Callable[[Size], Box], shape: Size, channels: int = 3) -> np.ndarray:
+def decode_crop(
+    encoded: bytes | np.ndarray, box: Callable[[Size], Box], shape: Size, channels: int = 3
+) -> np.ndarray:
     """The box, in pixels of the image as shown, resized to uint8 [h, w, channels]; raises BadImage.
 
     box: tells it from the image's height and width.
     """
+    if isinstance(encoded, np.ndarray):
+        return resample(encoded, box(encoded.shape[:2]), shape)
     header = _header(encoded)
     box = box(header[:2])
     y, x = box.height / shape[0], box.width / shape[1]
@@ -76,25 +81,30 @@ def cut(encoded: bytes, box: Callable[[Size], Box], shape: Size, channels: int =
     return _resampled(image, Box(*(at / times for at in box)), shape)
 
 
-def whole(encoded: bytes, shorter_side: int, channels: int = 3) -> np.ndarray:
+def decode_resized(
+    encoded: bytes | np.ndarray, shorter_side: int, channels: int = 3
+) -> np.ndarray:
     """The whole image at this shorter side, uint8 [h, w, channels], resized by Pillow; raises BadImage."""
+    if isinstance(encoded, np.ndarray):
+        size = encoded.shape[:2]
+        return resample(encoded, Box(0, 0, *size), scaled_size(size, shorter_side))
     header = _header(encoded)
     own = header[:2]
     image, _ = _decoded(encoded, header, min(own) / shorter_side / 2, channels)  # twice as large as needed: exact
-    image = Image.fromarray(image).resize(scaled(own, shorter_side)[::-1], Image.Resampling.BILINEAR)
+    image = Image.fromarray(image).resize(scaled_size(own, shorter_side)[::-1], Image.Resampling.BILINEAR)
     return np.asarray(image).reshape(image.height, image.width, channels)
 
 
-def doubt(encoded: bytes) -> str:
+def find_decoder_warning(encoded: bytes) -> str:
     """What the decoder says of a JPEG that it can read but for something, such as damage inside; empty: nothing.
 
     Of sixteen bytes overwritten in the middle it notices about half the cases.
     """
     if not _header(encoded).frame:
         return ""
-    colours = simplejpeg.decode_jpeg_header(encoded, strict=False)[2]
+    colors = simplejpeg.decode_jpeg_header(encoded, strict=False)[2]
     try:
-        simplejpeg.decode_jpeg(encoded, "CMYK" if colours in ("CMYK", "YCCK") else "GRAY")
+        simplejpeg.decode_jpeg(encoded, "CMYK" if colors in ("CMYK", "YCCK") else "GRAY")
         return ""
     except ValueError as error:
         return str(error)

@@ -22,7 +22,10 @@ import tqdm
 
 from cnn_jax import data
 from cnn_jax.config import Data, Experiment, dataset
-from cnn_jax.data import datasets, decode, image_sets, streaming
+from cnn_jax.data import datasets, decode
+from cnn_jax.data.base import ArrayDataset, ImageDataset
+from cnn_jax.data.folders import TEST_EVERY
+from cnn_jax.data.workers import prefetch_decoded
 from cnn_jax.errors import UserError
 from cnn_jax.overrides import Kind, check_fields, override
 
@@ -41,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", action="append", default=[], metavar="data.FIELD=VALUE", dest="changes")
     given = parser.parse_args(arguments)
-    in_files = given.data not in data.SOURCES
+    in_files = dataset(given.data).name not in data.DATASETS or given.data.startswith("folder:")
     fields = {
         "train_resize": given.shorter_side or "256" * in_files,
         "image_size": given.crop or "224" * in_files,
@@ -72,11 +75,11 @@ def inspect(settings: Data, out: Path, count: int = 48, seed: int = 0) -> str:
     if count < 1:
         raise UserError(f"--images={count}: wants at least 1")
     settings = replace(settings, on_bad_image="skip")
-    source = data.splits(settings)
+    source = data.load_dataset(settings)
     names = source.class_names or tuple(map(str, range(source.num_classes)))
     parts = {"train": source.train, "test": source.test}
-    if isinstance(source.train, data.Split):
-        parts = {name: image_sets.Arrays(f"{settings.name} {name}", part) for name, part in parts.items()}
+    if not source.streamed:
+        parts = {name: ArrayDataset(f"{settings.name} {name}", part) for name, part in parts.items()}
     rows = {name: list(_looked_at(settings, part, name)) for name, part in parts.items()}
     if not any(not row["why"] for row in rows["train"]):
         raise UserError(f"data set {settings.name}: none of its training images can be decoded")
@@ -94,7 +97,7 @@ def inspect(settings: Data, out: Path, count: int = 48, seed: int = 0) -> str:
 
 
 def sheet(
-    settings: Data, source: data.Source, names: tuple[str, ...], count: int, seed: int
+    settings: Data, source: data.Dataset, names: tuple[str, ...], count: int, seed: int
 ) -> matplotlib.figure.Figure:
     """The first `count` training images as the run with this seed sees them, with their classes' names."""
     shown, labels = _seen(settings, source, count, seed)
@@ -110,21 +113,21 @@ def crops(each: dict[str, Data], seed: int = 0) -> matplotlib.figure.Figure:
     """A row of training images for each setting, under its words, as a run with this seed sees them."""
     figure, axes = _grid(len(each))
     for row, (words, settings) in zip(axes, each.items(), strict=True):
-        shown, _ = _seen(settings, data.splits(settings), COLUMNS, seed)
+        shown, _ = _seen(settings, data.load_dataset(settings), COLUMNS, seed)
         for axis, image in zip(row, shown, strict=True):
             _show(axis, image)
         row[0].set_title(words, fontsize=9, loc="left")
     return figure
 
 
-def _seen(settings: Data, source: data.Source, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _seen(settings: Data, source: data.Dataset, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """(images [count, H, W, C] of pixels 0 to 1, labels) of the first batch of a run."""
-    feed = data.batches(replace(settings, batch_size=count), source, seed)
-    items = feed.items(0)
-    batch = feed.fetch(feed.arrays, next(items))
-    items.close()
-    prepared = feed.prepare(feed.arrays, np.asarray(batch["image"]), jax.random.key(seed), np.arange(count))
-    return np.clip(np.asarray(prepared) + feed.arrays["mean"] / 255, 0, 1), np.asarray(batch["label"])
+    loader = data.make_loader(replace(settings, batch_size=count), source, seed)
+    batches = loader.batches(0)
+    batch = loader.fetch(loader.arrays, next(batches))
+    batches.close()
+    prepared = loader.preprocess(loader.arrays, np.asarray(batch["image"]), jax.random.key(seed), np.arange(count))
+    return np.clip(np.asarray(prepared) + loader.arrays["mean"] / 255, 0, 1), np.asarray(batch["label"])
 
 
 def _grid(rows: int) -> tuple[matplotlib.figure.Figure, np.ndarray]:
@@ -139,20 +142,20 @@ def _show(axis: Any, image: np.ndarray) -> None:
     axis.imshow(image if image.shape[-1] == 3 else image[..., 0], cmap="gray", vmin=0, vmax=1)
 
 
-def _looked_at(settings: Data, part: image_sets.Listing, name: str) -> Iterator[dict[str, Any]]:
-    found = streaming.ahead_of(functools.partial(_look, part), range(len(part)), settings.workers)
+def _looked_at(settings: Data, part: ImageDataset, name: str) -> Iterator[dict[str, Any]]:
+    found = prefetch_decoded(functools.partial(_look, part), range(len(part)), settings.workers)
     yield from tqdm.tqdm(found, f"{name} images", len(part), unit="", disable=None)
 
 
-def _look(part: image_sets.Listing, i: int) -> dict[str, Any]:
+def _look(part: ImageDataset, i: int) -> dict[str, Any]:
     """Of one image: its label and size, its pixels' sums a channel on the scale 0 to 255; or why it is unreadable."""
     found = {"name": part.name(i), "why": ""}
     try:
-        encoded, found["label"] = part.element(i)
+        encoded, found["label"] = part[i]
         if isinstance(encoded, bytes):
-            size = decode.size(encoded)
-            pixels = decode.whole(encoded, min(*size, 256))
-            found["doubt"] = decode.doubt(encoded)
+            size = decode.read_size(encoded)
+            pixels = decode.decode_resized(encoded, min(*size, 256))
+            found["doubt"] = decode.find_decoder_warning(encoded)
         else:
             size, pixels = encoded.shape[:2], encoded
     except (decode.BadImage, OSError) as error:
@@ -167,7 +170,7 @@ def _report(settings: Data, rows: dict[str, list], names: tuple[str, ...]) -> It
     yield f"{settings.name}: {train:,} training and {test:,} test images, {len(names)} classes"
     if not test:
         yield (
-            f"no test images: no class has {image_sets.EVERY}, of which one is taken; give them in val/ beside train/,"
+            f"no test images: no class has {TEST_EVERY}, of which one is taken; give them in val/ beside train/,"
             " or take training images with data.validation_images"
         )
     for name, part in good.items():

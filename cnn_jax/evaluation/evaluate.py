@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from cnn_jax import data, distributed, mesh, models, pretrained
 from cnn_jax.config import Choice, Data, Experiment, protocol_name
 from cnn_jax.config_file import read_config
-from cnn_jax.data import image_sets, streaming
+from cnn_jax.data import crops, preprocess, whole_images
 from cnn_jax.errors import UserError
 from cnn_jax.evaluation import protocols
 from cnn_jax.files import write_whole
@@ -52,13 +51,13 @@ def evaluate_run(folder: Path, asked: Iterable[Choice], average: str = "softmax"
     known = {name: there for name in names if (there := _there(folder, name, step, average))}
     if left := [name for name in names if name not in known]:
         params, stats, step = checkpoint.load_parameters(folder)
-        source = data.splits(config)
-        feed = data.batches(config, source)
+        source = data.load_dataset(config)
+        loader = data.make_loader(config, source)
         model = make_model(experiment, source.num_classes)
-        crop = config.image_size or feed.shape[0]
-        eval_size = streaming.test_side(config) if config.image_size else crop
+        crop = config.image_size or loader.image_shape[0]
+        eval_size = crops.eval_side(config) if config.image_size else crop
         with jax.default_matmul_precision(experiment.train.precision):
-            prepare = functools.partial(_prepared, feed)
+            prepare = functools.partial(preprocess.preprocess_sized, loader.arrays["mean"])
             scorer = protocols.scorer(model, params, stats, prepare, crop, _mesh(), average, config.flip)
             for name, measures in _measure(scorer, config, source.test, left, eval_size):
                 known[name] = {"step": step, "mirrored": config.flip, **measures}
@@ -90,7 +89,7 @@ def evaluate_weights(
     model = models.create(experiment.model.name, loaded.num_classes, **loaded.options)
     side = max(recipe.resize, recipe.crop)
     config = dataclasses.replace(experiment.data, image_size=recipe.crop, train_resize=(side,))
-    source = data.splits(config)
+    source = data.load_dataset(config)
     if source.num_classes != loaded.num_classes:
         raise UserError(
             f"data set {config.name}: has {source.num_classes} classes, the weights"
@@ -98,7 +97,7 @@ def evaluate_weights(
         )
 
     def prepare(images: jax.Array, size: jax.Array) -> jax.Array:
-        return recipe.normalise(images)
+        return recipe.normalize(images)
 
     with jax.default_matmul_precision(experiment.train.precision):
         scorer = protocols.scorer(model, loaded.params, loaded.stats, prepare, recipe.crop, _mesh(), average)
@@ -121,37 +120,18 @@ def _mesh() -> jax.sharding.Mesh:
     return mesh.batch_mesh(jax.local_devices())  # of several processes each tests for itself, and the first one writes
 
 
-def _prepared(feed: data.Feed, images: jax.Array, size: jax.Array) -> jax.Array:
-    """Images [B, H, W, C], of which image b is the upper left size[b], as training's evaluation prepares them.
-
-    From images of training's size the mean image is subtracted; from others, where it does not fit, the mean of each
-    of its channels.
-    """
-    mean = feed.arrays["mean"]
-    height, width = mean.shape[1:3]
-    if images.shape[1:3] != (height, width):
-        channels = jnp.broadcast_to(mean.mean((1, 2), keepdims=True), (1, *images.shape[1:]))
-        own = jnp.array([[height, width]])
-        if images.shape[1] >= height and images.shape[2] >= width:
-            same = (size == own).all(-1)[:, None, None, None]
-            mean = jnp.where(same, channels.at[:, :height, :width].set(mean), channels)
-        else:
-            mean = channels
-    return feed.prepare({"mean": mean}, images)
-
-
 def _measure(
     scorer: protocols.Scorer, config: Data, test: Any, texts: list[str], own: int
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """(protocol, what it finds) of each; kinds of views and sides that several share are scored once."""
-    images = test if isinstance(test, image_sets.Listing) else image_sets.Arrays(f"{config.name} test", test)
+    images = data.ArrayDataset(f"{config.name} test", test) if isinstance(test, data.Arrays) else test
     parsed = {text: protocols.parse(text if "@" in text else f"{text}@{own}", scorer.crop) for text in texts}
     devices = jax.local_device_count()
 
     @functools.cache
     def scores(kind: str, side: int) -> dict[int, tuple]:
         batch = -(-max(1, min(config.eval_batch_size, PIXELS_PER_BATCH // side**2)) // devices) * devices
-        return protocols.scores(scorer, kind, side, streaming.whole_images(config, images, side, batch))
+        return protocols.scores(scorer, kind, side, whole_images.iterate_resized(config, images, side, batch))
 
     for text, (kinds, sides) in parsed.items():
         found = protocols.fused([scores(kind, side) for kind in kinds for side in sides], scorer.average)

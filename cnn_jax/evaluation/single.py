@@ -8,19 +8,19 @@ import numpy as np
 from jax.sharding import Mesh
 
 from cnn_jax import mesh as meshes
-from cnn_jax.data import Feed
+from cnn_jax.data import Loader
 from cnn_jax.evaluation.metrics import loss_and_error
 from cnn_jax.models import Model
 
 EvaluationStep = Callable[[Any, Any, Any, Any], dict[str, jax.Array]]
 
 
-def make_evaluation_step(model: Model, loader: Feed) -> EvaluationStep:
+def make_evaluation_step(model: Model, loader: Loader) -> EvaluationStep:
     """Returns step(params, stats, arrays, item) -> {loss [B], error [B], valid [B]}."""
 
     def step(params: Any, stats: Any, arrays: Any, item: Any) -> dict[str, jax.Array]:
         batch = loader.fetch(arrays, item)
-        images = loader.prepare(arrays, batch["image"])
+        images = loader.preprocess(arrays, batch["image"])
         outputs, _ = model.apply(params, stats, images, train=False)
         loss, error = loss_and_error(model, outputs, images, batch["label"])
         return {"loss": loss, "error": error, "valid": batch["valid"]}
@@ -35,7 +35,7 @@ def compile_evaluation(step: EvaluationStep, mesh: Mesh) -> EvaluationStep:
 
 
 def evaluate_single(
-    step: EvaluationStep, model: Model, params: Any, stats: Any, loader: Feed, arrays: Any
+    step: EvaluationStep, model: Model, params: Any, stats: Any, loader: Loader, arrays: Any
 ) -> dict[str, float]:
     """Returns the means over all images of the loader, each counted once.
 
@@ -50,7 +50,7 @@ def evaluate_single(
     Returns:
       {loss (nats), top1_error or what the model calls its error (0 to 1), images}.
     """
-    rows = [step(params, stats, arrays, item) for item in loader.items(0)]
+    rows = [step(params, stats, arrays, item) for item in loader.batches(0)]
     columns = {k: np.concatenate([np.asarray(row[k]) for row in rows]) for k in rows[0]}
     valid = columns["valid"]
     loss, error = (float(np.mean(columns[k][valid], dtype=np.float64)) for k in ("loss", "error"))

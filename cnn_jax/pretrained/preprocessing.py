@@ -14,7 +14,7 @@ METHODS = {"bilinear": "linear", "bicubic": "cubic"}  # Pillow's names: jax's
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """From bytes to what the net takes: scale to a shorter side, cut out the middle, normalise.
+    """From bytes to what the net takes: scale to a shorter side, cut out the middle, normalize.
 
     Attributes:
       crop: side of the square that the net sees, in pixels.
@@ -61,9 +61,9 @@ class Preprocessing:
             raise UserError(f"images of {height}x{width} are smaller than the {self.crop}x{self.crop} the net sees")
         top, left = (round((side - self.crop) / 2) for side in x.shape[1:3])
         x = x[:, top : top + self.crop, left : left + self.crop]
-        return self.normalise(x)
+        return self.normalize(x)
 
-    def normalise(self, x: jax.Array) -> jax.Array:
+    def normalize(self, x: jax.Array) -> jax.Array:
         """[B, H, W, C] of pixels 0 to 255, RGB, to what the net takes, of any size."""
         x = jnp.asarray(x).astype(jnp.float32)
         x = x[..., ::-1] if self.channels == "BGR" else x

@@ -33,7 +33,7 @@ class Components(NamedTuple):
       axis: The pmapped axis over which a batch is split; None under jit.
     """
 
-    dataset: data.Source
+    dataset: data.Dataset
     model: Model
     optimizer: optax.GradientTransformationExtraArgs
     axis: str | None
@@ -75,7 +75,7 @@ def make_model(experiment: Experiment, num_classes: int | None, axis: str | None
 
 def make_components(
     experiment: Experiment,
-    dataset: data.Source | None = None,
+    dataset: data.Dataset | None = None,
     devices: int | None = None,
     seeds: int = 1,
 ) -> Components:
@@ -91,7 +91,7 @@ def make_components(
       UserError: If the configuration has a mistake, or the data are not prepared.
     """
     check(experiment, devices or jax.device_count(), seeds)
-    dataset = dataset or data.splits(experiment.data)
+    dataset = dataset or data.load_dataset(experiment.data)
     axis = mesh.BATCH if experiment.train.parallel == "pmap" else None
     model = make_model(experiment, dataset.num_classes, axis)
     steps = experiment.train.steps

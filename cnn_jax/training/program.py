@@ -59,7 +59,7 @@ class TrainProgram(NamedTuple):
 
 def build_program(
     experiment: Experiment,
-    dataset: data.Source | None = None,
+    dataset: data.Dataset | None = None,
     devices: list[jax.Device] | None = None,
     seeds: Sequence[int] = (),
 ) -> TrainProgram:
@@ -77,10 +77,10 @@ def build_program(
     over, seeds = mesh.batch_mesh(devices), seeds or (experiment.seed,)
     shard = _find_shard(experiment, over)
     parts = make_components(experiment, dataset, over.size, len(seeds))
-    loaders = [data.batches(experiment.data, parts.dataset, seed, shard) for seed in seeds]
+    loaders = [data.make_loader(experiment.data, parts.dataset, seed, shard) for seed in seeds]
     init_keys, step_keys = split_seed_keys(seeds)
 
-    image = jax.ShapeDtypeStruct((1, *loaders[0].shape), "float32")
+    image = jax.ShapeDtypeStruct((1, *loaders[0].image_shape), "float32")
     states = [init_state(parts.model, parts.optimizer, key, image) for key in init_keys]
     states = mesh.put(states, mesh.replicated(over))
     form = make_step(experiment, parts, loaders[0], step_keys, over)
@@ -92,7 +92,7 @@ def build_program(
         batches=_choose_batches(experiment, parts, loaders, over, shard),
         evaluate=_make_evaluation(experiment, parts, over, shard),
         error_name=parts.model.error_name,
-        images_per_epoch=loaders[0].images,
+        images_per_epoch=loaders[0].images_per_epoch,
         join=form.join,
         split=form.split,
     )
@@ -107,7 +107,7 @@ def split_seed_keys(seeds: Sequence[int]) -> tuple[list[jax.Array], list[jax.Arr
 def make_step(
     experiment: Experiment,
     parts: Components,
-    loader: data.Feed,
+    loader: data.Loader,
     keys: Sequence[jax.Array],
     over: Mesh,
 ) -> multi_seed.Form:
@@ -168,20 +168,19 @@ def _find_shard(experiment: Experiment, over: Mesh) -> tuple[int, int]:
 def _choose_batches(
     experiment: Experiment,
     parts: Components,
-    loaders: list[data.Feed],
+    loaders: list[data.Loader],
     over: Mesh,
     shard: tuple[int, int],
 ) -> Batches:
     """Returns where the step's batches come from, put on the devices ahead where that helps."""
-    batches = loaders[0].items
+    batches = loaders[0].batches
     if len(loaders) > 1:
 
         def batches(start: int) -> Iterator[Any]:
-            return zip(*(loader.items(start) for loader in loaders), strict=True)
+            return zip(*(loader.batches(start) for loader in loaders), strict=True)
 
-    streamed = not isinstance(parts.dataset.train, data.Split)
     alone = len(loaders) == 1 and experiment.train.parallel == "jit"
-    if shard[1] > 1 or (streamed and alone):
+    if shard[1] > 1 or (parts.dataset.streamed and alone):
         return functools.partial(_prefetch, mesh.sharded(over), batches)
     return batches
 
@@ -192,10 +191,10 @@ def _make_evaluation(
     # Rows that fill up the last batch are masked, so the batch may be rounded up to the devices.
     rounded = -(-experiment.data.eval_batch_size // over.size) * over.size
     settings = replace(experiment.data, eval_batch_size=rounded)
-    loader = data.batches(settings, parts.dataset, shard=shard)
+    loader = data.make_loader(settings, parts.dataset, shard=shard)
     if shard[1] > 1:
-        ahead = functools.partial(_prefetch, mesh.sharded(over), loader.items)
-        loader = loader._replace(items=ahead)
+        ahead = functools.partial(_prefetch, mesh.sharded(over), loader.batches)
+        loader = loader._replace(batches=ahead)
     step = single.compile_evaluation(single.make_evaluation_step(parts.model, loader), over)
     arrays = mesh.put(loader.arrays, mesh.replicated(over))
 
@@ -206,6 +205,4 @@ def _make_evaluation(
 
 
 def _prefetch(sharding: NamedSharding, batches: Batches, start: int) -> Iterator[Any]:
-    from cnn_jax.data import streaming  # Imports OpenCV.
-
-    return streaming.ahead(batches(start), sharding)
+    return data.prefetch_to_device(batches(start), sharding)

@@ -11,7 +11,7 @@ from jax.experimental import checkify
 from jax.sharding import Mesh
 
 from cnn_jax import mesh as meshes
-from cnn_jax.data import Feed, augment
+from cnn_jax.data import Loader, augment
 from cnn_jax.errors import UserError
 from cnn_jax.evaluation.metrics import loss_and_error
 from cnn_jax.models import Model
@@ -26,7 +26,7 @@ class StepParts(NamedTuple):
     Attributes:
       model: The model.
       optimizer: The optimizer; its `update` takes the step's training error as `error`.
-      loader: Fetches and prepares batches inside the step.
+      loader: Fetches and preprocesses batches inside the step.
       key: The run's random key; the step's own is derived from it and the step number.
       axis: The pmapped axis over which the batch is split, if it is.
       label_smoothing: Share of each label that is spread over all classes.
@@ -38,7 +38,7 @@ class StepParts(NamedTuple):
 
     model: Model
     optimizer: optax.GradientTransformationExtraArgs
-    loader: Feed
+    loader: Loader
     key: jax.Array
     axis: str | None = None
     label_smoothing: float = 0.0
@@ -61,7 +61,7 @@ def train_step(parts: StepParts, state: State, arrays: Any, item: Any) -> State:
     augment_key, dropout_key, mixup_key = split_keys(parts, state.step)
     batch = parts.loader.fetch(arrays, item)
     rows = number_rows(batch, parts.axis)
-    images = parts.loader.prepare(arrays, batch["image"], augment_key, rows)
+    images = parts.loader.preprocess(arrays, batch["image"], augment_key, rows)
     mix = augment.mixup(mixup_key, images, batch["label"], parts.mixup) if parts.mixup else None
     images = mix[0] if mix else images
 

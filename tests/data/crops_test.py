@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from distributions import evenly
 
 from cnn_jax.data import crops
 from cnn_jax.data.crops import Box
@@ -21,22 +22,16 @@ def drawn(function, size, *arguments, count=2000):
     return np.array(boxes)
 
 
-def evenly(values, lo, hi):
-    """Kolmogorov and Smirnov's distance from the uniform distribution is below its 0.1% critical value."""
-    ranks = np.arange(len(values)) / len(values)
-    return np.abs(np.sort((values - lo) / (hi - lo)) - ranks).max() < 1.95 / math.sqrt(len(values))
-
-
 def test_the_longer_side_is_rounded_halves_up():
-    assert crops.scaled((375, 500), 256) == (256, 341)  # 341.33
-    assert crops.scaled((500, 333), 256) == (384, 256)  # 384.38
-    assert crops.scaled((2, 5), 3) == (3, 8)  # 7.5
-    assert crops.scaled((100, 100), 7) == (7, 7)
+    assert crops.scaled_size((375, 500), 256) == (256, 341)  # 341.33
+    assert crops.scaled_size((500, 333), 256) == (384, 256)  # 384.38
+    assert crops.scaled_size((2, 5), 3) == (3, 8)  # 7.5
+    assert crops.scaled_size((100, 100), 7) == (7, 7)
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_scale_jitter_s_shorter_side_is_uniform_and_each_whole_number_comes(size):
-    box = drawn(crops.scale_jitter, size, 10, 19, 8)
+    box = drawn(crops.draw_scale_jitter, size, 10, 19, 8)
     shorter = int(np.argmin(size))
     scale = 8 * size[shorter] / box[:, 2 + shorter]
     np.testing.assert_allclose(scale, scale.round(), rtol=1e-9)
@@ -46,7 +41,7 @@ def test_scale_jitter_s_shorter_side_is_uniform_and_each_whole_number_comes(size
 
 
 def test_scale_jitter_s_window_is_at_a_uniform_place_and_reaches_every_edge():
-    box = drawn(crops.scale_jitter, (30, 40), 12, 12, 8)  # scaled to 12 x 16
+    box = drawn(crops.draw_scale_jitter, (30, 40), 12, 12, 8)  # scaled to 12 x 16
     rows, columns = box[:, 0] * 12 / 30, box[:, 1] * 16 / 40
     np.testing.assert_allclose(rows, rows.round(), atol=1e-9)
     counts = np.histogram2d(rows.round(), columns.round(), bins=(np.arange(6) - 0.5, np.arange(10) - 0.5))[0]
@@ -56,7 +51,7 @@ def test_scale_jitter_s_window_is_at_a_uniform_place_and_reaches_every_edge():
 
 @pytest.mark.parametrize("size", [(375, 500), (500, 375), (256, 256), (400, 500)])
 def test_area_and_aspect_are_the_paper_s(size):
-    box = drawn(crops.area_and_aspect, size)
+    box = drawn(crops.draw_inception_crop, size)
     share, aspect = box[:, 2] * box[:, 3] / np.prod(size), box[:, 3] / box[:, 2]
     assert evenly(share, 0.08, 1) and share.min() < 0.09 and share.max() > 0.99
     assert aspect.min() >= 3 / 4 - 1e-9 and aspect.max() <= 4 / 3 + 1e-9
@@ -68,7 +63,7 @@ def test_area_and_aspect_are_the_paper_s(size):
 
 @pytest.mark.parametrize("size, most", [((100, 400), 1 / 3), ((400, 100), 1 / 3), ((1, 1000), 4 / 3000), ((1, 1), 1)])
 def test_a_long_image_gives_what_it_holds(size, most):
-    box = drawn(crops.area_and_aspect, size)
+    box = drawn(crops.draw_inception_crop, size)
     share, aspect = box[:, 2] * box[:, 3] / np.prod(size), box[:, 3] / box[:, 2]
     assert share.max() <= most + 1e-9 and share.max() > 0.99 * most
     assert most < 0.08 or evenly(share, 0.08, most)
@@ -76,14 +71,14 @@ def test_a_long_image_gives_what_it_holds(size, most):
 
 
 def test_centre_by_hand():
-    assert crops.centre((30, 40), 12, 8) == Box(5, 10, 20, 20)  # 12 x 16: rows 2 to 10, columns 4 to 12
-    assert crops.centre((256, 256), 256, 256) == Box(0, 0, 256, 256)
-    box = crops.centre((375, 500), 256, 224)  # 256 x 341: row 16, column 58
+    assert crops.center_box((30, 40), 12, 8) == Box(5, 10, 20, 20)  # 12 x 16: rows 2 to 10, columns 4 to 12
+    assert crops.center_box((256, 256), 256, 256) == Box(0, 0, 256, 256)
+    box = crops.center_box((375, 500), 256, 224)  # 256 x 341: row 16, column 58
     np.testing.assert_allclose(box, (16 * 375 / 256, 58 * 500 / 341, 224 * 375 / 256, 224 * 500 / 341))
 
 
 def test_the_same_generator_draws_the_same_boxes():
-    for draw in (crops.area_and_aspect, lambda rng, size: crops.scale_jitter(rng, size, 10, 20, 8)):
+    for draw in (crops.draw_inception_crop, lambda rng, size: crops.draw_scale_jitter(rng, size, 10, 20, 8)):
         one, two, other = (draw(np.random.default_rng(seed), (375, 500)) for seed in (1, 1, 2))
         assert one == two != other
         assert all(type(value) is float for value in one)

@@ -1,5 +1,6 @@
 """python -m cnn_jax.data.inspect: the sheet, and what the report says of a set."""
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,7 @@ from cnn_jax import data
 from cnn_jax.config import Data, dataset
 from cnn_jax.data.inspect import main, sheet
 
-SAMPLE = Path(__file__).parent.parent.parent / "shared/data/imagenet_sample"
+PHOTOGRAPHS = Path(__file__).parents[1] / "testdata" / "images"
 
 
 @pytest.fixture
@@ -42,10 +43,8 @@ def test_the_report_counts_measures_and_names_what_cannot_be_read(folder, tmp_pa
 
 
 def test_the_sheet_shows_what_a_run_sees(folder):
-    settings = Data(
-        dataset=dataset(f"folder:{folder}"), train_resize=(18,), image_size=16, pad_and_crop=0, on_bad_image="skip"
-    )
-    source = data.splits(settings)
+    settings = Data(dataset=dataset(f"folder:{folder}"), train_resize=(18,), image_size=16, pad_and_crop=0, on_bad_image="skip")
+    source = data.load_dataset(settings)
     figure = sheet(settings, source, source.class_names, 10, seed=0)
     shown = [axis for axis in figure.axes if axis.images]
     assert len(shown) == 10
@@ -73,9 +72,22 @@ def test_a_mistake_is_told(tmp_path, capsys, given, words):
     assert words in capsys.readouterr().err
 
 
-def test_real_images(tmp_path):
-    if not SAMPLE.exists():
-        pytest.skip("no real data")
-    assert main([f"--data=folder:{SAMPLE}", f"--out={tmp_path}", "--shorter_side=256,512"]) == 0
-    report = (tmp_path / "report.txt").read_text()
-    assert "125 training and 0 test images, 125 classes\nno test images" in report and "cannot be read: 0" in report
+def test_jpegs_of_every_kind(tmp_path):
+    """Three classes of committed files, among them a turned one, a grey one and one of CMYK."""
+    classes = {
+        "plain": ("baseline_420", "full_chroma_444", "progressive"),
+        "colors": ("cmyk", "grey"),
+        "sizes": ("exif_rotated", "odd_and_wide", "restart_markers"),
+    }
+    for name, files in classes.items():
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for file in files:
+            shutil.copy(PHOTOGRAPHS / f"{file}.jpg", tmp_path / "set" / name)
+    out = tmp_path / "out"
+    assert main([f"--data=folder:{tmp_path / 'set'}", f"--out={out}", "--shorter_side=96,192", "--crop=96"]) == 0
+    report = (out / "report.txt").read_text()
+    assert "8 training and 0 test images, 3 classes\nno test images" in report
+    assert "cannot be read: 0\n" in report and "may be damaged inside: 0\n" in report
+    # 101x877 is the least high and the widest; of the others four are 240x320 and three, one of them turned, 320x240.
+    assert "height 101 / 240 / 320; width 240 / 320 / 877; shorter 101 / 240 / 240" in report
+    assert matplotlib.image.imread(out / "sheet.png").std() > 0.1

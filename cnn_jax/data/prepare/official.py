@@ -1,18 +1,14 @@
-"""Prepares MNIST or CIFAR-10 for TFDS to read, without TensorFlow: python -m cnn_jax.data.prepare cifar10.
+"""MNIST and CIFAR-10 as their authors publish them, prepared for TFDS without TensorFlow.
 
 MNIST: LeCun, Bottou, Bengio, Haffner 1998, as four gzip'd idx files. CIFAR-10: Krizhevsky 2009, the binary
 version. They are downloaded and checked against the SHA-256 that TFDS ships, or given with --archive=PATH.
 """
 
-import argparse
 import contextlib
 import dataclasses
-import gzip
 import io
 import lzma
 import os
-import shlex
-import sys
 import tarfile
 import tempfile
 import zipfile
@@ -20,19 +16,15 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import downloader
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 from tensorflow_datasets.core.download.util import DownloadError
 
-from cnn_jax.data import resize
-from cnn_jax.data.builders import Arrays, Description, ImageBuilder
-from cnn_jax.errors import UserError, nearest
+from cnn_jax.data.prepare.builders import Description, ImageBuilder, SplitArrays
+from cnn_jax.data.prepare.readers import MNIST_KINDS, MNIST_STEMS, read_cifar10, read_mnist
+from cnn_jax.errors import UserError
 
-MNIST_STEMS = {"train": "train", "test": "t10k"}
-MNIST_KINDS = {"images-idx3-ubyte": (28, 28), "labels-idx1-ubyte": ()}  # the shape of one item
-CIFAR10_FILES = {"train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test": ("test_batch.bin",)}
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
@@ -44,7 +36,7 @@ class Official:
     counts: dict[str, int]  # images a split
     urls: tuple[str, ...]  # of each TFDS knows the size and SHA-256
     files: str  # what an archive must hold, for error messages
-    read: Callable[[Path], Arrays]
+    read: Callable[[Path], SplitArrays]
 
 
 def prepare(official: Official, archive: str = "", data_dir: str = "") -> Path:
@@ -91,7 +83,7 @@ def _workplace(parent: Path) -> Iterator[Path]:
         raise
 
 
-def _write(official: Official, arrays: Arrays, work: Path, folder: Path) -> None:
+def _write(official: Official, arrays: SplitArrays, work: Path, folder: Path) -> None:
     builder = ImageBuilder(official.described, arrays, str(work))
     tfds.disable_progress_bar()  # its bars and its print tell of the temporary folder
     try:
@@ -138,7 +130,7 @@ def _download(official: Official, folder: Path) -> Path:
     return folder
 
 
-def _arrays(official: Official, archive: Path) -> Arrays:
+def _arrays(official: Official, archive: Path) -> SplitArrays:
     """The images and labels in `archive`, of the official sizes; or UserError."""
     remedy = f"give {official.files}, from {os.path.dirname(official.urls[0])}/"
     try:
@@ -154,86 +146,6 @@ def _arrays(official: Official, archive: Path) -> Arrays:
             raise UserError(f"{archive} holds {len(images)} {split} images, not {official.counts[split]}; {remedy}")
         if labels.max() >= official.described.classes:
             raise UserError(f"{archive} holds a {split} label {labels.max()}; {remedy}")
-    return arrays
-
-
-def _read_files(archive: Path, wanted: set[str]) -> dict[str, bytes]:
-    """Those of the wanted files that lie in a folder, or at any depth in a .zip or .tar, compressed or not."""
-    if archive.is_dir():
-        return {name: (archive / name).read_bytes() for name in wanted if (archive / name).is_file()}
-    found: dict[str, bytes] = {}
-
-    def keep(path: str, read: Callable[[], bytes]) -> None:
-        name = path.rpartition("/")[2]
-        if name in found:
-            raise UserError(f"holds two files named {name}")
-        if name in wanted:
-            found[name] = read()
-
-    if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as files:
-            for path in files.namelist():
-                keep(path, lambda path=path: files.read(path))
-    elif tarfile.is_tarfile(archive):
-        with tarfile.open(archive) as files:
-            for member in filter(tarfile.TarInfo.isfile, files):
-                keep(member.name, lambda member=member: files.extractfile(member).read())
-    else:
-        raise UserError("is no folder, .zip or .tar, or is cut short")
-    return found
-
-
-def read_mnist(archive: Path) -> Arrays:
-    """MNIST's four idx files, gzip'd or not. Format: http://yann.lecun.com/exdb/mnist/."""
-    names = [f"{stem}-{kind}" for stem in MNIST_STEMS.values() for kind in MNIST_KINDS]
-    files = _read_files(archive, {name + end for name in names for end in ("", ".gz")})
-    arrays = {}
-    for split, stem in MNIST_STEMS.items():
-        images, labels = (_read_idx(files, f"{stem}-{kind}", shape) for kind, shape in MNIST_KINDS.items())
-        if len(images) != len(labels):
-            raise UserError(f"has {len(images)} {split} images but {len(labels)} labels")
-        arrays[split] = images[..., None], labels
-    return arrays
-
-
-def _read_idx(files: dict[str, bytes], name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The items of an idx file of unsigned bytes: [N, *shape]."""
-    if name + ".gz" in files:
-        raw = gzip.decompress(files[name + ".gz"])
-    elif name in files:
-        raw = files[name]
-    else:
-        raise UserError(f"holds no {name}.gz")
-    # The magic number is two zeros, the type (8: unsigned byte) and the number of dimensions. Sizes follow.
-    magic, header = 0x801 + len(shape), 4 * (2 + len(shape))
-    if int.from_bytes(raw[:4]) != magic or len(raw) < header:
-        raise UserError(f"has a {name} of the magic number {int.from_bytes(raw[:4])}, not {magic}")
-    count, *size = np.frombuffer(raw, ">u4", 1 + len(shape), 4).tolist()
-    if tuple(size) != shape or len(raw) - header != count * int(np.prod(shape)):
-        raise UserError(f"has a {name} of {len(raw) - header} bytes, not {count} items of shape {shape}")
-    return np.frombuffer(raw, np.uint8, offset=header).reshape(count, *shape)
-
-
-def read_cifar10(archive: Path) -> Arrays:
-    """CIFAR-10's binary version: records of a label byte and 32x32 red, then green, then blue bytes.
-
-    Format: https://www.cs.toronto.edu/~kriz/cifar.html. The Python version is pickled, and reading a pickle
-    runs what is in it: refused.
-    """
-    if (packed := archive / "cifar-10-binary.tar.gz").is_file():
-        archive = packed
-    files = _read_files(archive, {"data_batch_1", *CIFAR10_FILES["train"], *CIFAR10_FILES["test"]})
-    if "data_batch_1" in files:
-        raise UserError("is the Python version, whose pickles are not read")
-    arrays = {}
-    for split, names in CIFAR10_FILES.items():
-        for name in names:
-            if name not in files:
-                raise UserError(f"holds no {name}")
-            if len(files[name]) % 3073:
-                raise UserError(f"has a {name} of {len(files[name])} bytes, not a multiple of 3073")
-        rows = np.frombuffer(b"".join(files[name] for name in names), np.uint8).reshape(-1, 3073)
-        arrays[split] = rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), rows[:, 0]
     return arrays
 
 
@@ -257,34 +169,3 @@ OFFICIAL = {
         read=read_cifar10,
     ),
 }
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command: prepares the set, prints what to run next, and returns the exit code."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments[:1] == ["resize"]:
-        return resize.main(arguments[1:])
-    parser = argparse.ArgumentParser(prog="python -m cnn_jax.data.prepare", description=__doc__, allow_abbrev=False)
-    parser.add_argument("name", help=" | ".join((*OFFICIAL, "resize")) + " (resize --help)")
-    parser.add_argument("--archive", default="", metavar="PATH", help="the official files; default: download them")
-    parser.add_argument("--data_dir", default="", metavar="DIR", help=f"default: {tfds.core.constants.DATA_DIR}")
-    given = parser.parse_args(arguments)
-    try:
-        if given.name not in OFFICIAL:
-            raise UserError(f"data set {given.name!r}: no such set; {nearest(given.name, OFFICIAL)}")
-        folder = prepare(OFFICIAL[given.name], given.archive, given.data_dir)
-    except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: nothing was written", file=sys.stderr)
-        return 130
-    place = f" --data_dir={shlex.quote(str(folder.parents[1]))}"
-    print(f"next: python launch.py --experiment=resnet_degradation --preset=paper --data={given.name}{place}")
-    return 0
-
-
-if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
-    os._exit(code)  # without waiting for TFDS's download threads, which Ctrl-C does not stop

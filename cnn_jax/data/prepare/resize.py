@@ -15,8 +15,8 @@ from pathlib import Path
 import cv2
 from tqdm import tqdm
 
-from cnn_jax.data import decode, image_sets
-from cnn_jax.data.datasets import Source
+from cnn_jax.data import decode, folders, tfds_sets
+from cnn_jax.data.base import Dataset
 from cnn_jax.errors import UserError
 from cnn_jax.files import write_whole
 
@@ -24,7 +24,7 @@ AT_ONCE = 1024  # images that are handed to the threads before the next are: the
 TOLD = "resize.json"  # what a folder was made of, and how
 
 
-def resize(source: Source, out: Path, shorter_side: int, quality: int = 95) -> dict[str, str]:
+def resize(source: Dataset, out: Path, shorter_side: int, quality: int = 95) -> dict[str, str]:
     """Writes OUT/train/CLASS/NAME and OUT/val/CLASS/NAME as JPEG of this shorter side; what is there already is kept.
 
     The split and the names are the source's, even where the file is no .jpg; images of TFDS are named by their place.
@@ -41,7 +41,7 @@ def resize(source: Source, out: Path, shorter_side: int, quality: int = 95) -> d
         part, i = job
         images_of = parts[part]
         label = source.class_names[images_of.labels[i]]
-        file = os.path.basename(images_of.name(i)) if isinstance(images_of, image_sets.Files) else f"{i:08}.jpg"
+        file = os.path.basename(images_of.name(i)) if isinstance(images_of, folders.FolderDataset) else f"{i:08}.jpg"
         path = out / part / label / file
         if path.exists():
             return None
@@ -66,8 +66,8 @@ def resize(source: Source, out: Path, shorter_side: int, quality: int = 95) -> d
 
 def _smaller(encoded: bytes, shorter_side: int, quality: int) -> bytes:
     """The image as JPEG, or as it is where it is small already; BadImage where it cannot be decoded."""
-    own = min(decode.size(encoded))
-    image = decode.whole(encoded, min(own, shorter_side))  # one that is copied is decoded too: a bad one is told here
+    own = min(decode.read_size(encoded))
+    image = decode.decode_resized(encoded, min(own, shorter_side))  # one that is copied is decoded too: a bad one is told here
     if own <= shorter_side:
         return encoded
     return cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
@@ -88,7 +88,7 @@ def main(arguments: list[str]) -> int:
         if given.shorter_side < 1 or not 1 <= given.quality <= 100:
             raise UserError(f"--shorter_side={given.shorter_side} --quality={given.quality}: wants N >= 1, 1 to 100")
         kind, _, path = given.data.partition(":")
-        source = image_sets.from_folder(path) if kind == "folder" else image_sets.from_tfds(given.data, given.data_dir)
+        source = folders.load_folder(path) if kind == "folder" else tfds_sets.load_images(given.data, given.data_dir)
         _claim(given.out, {"data": given.data, "shorter_side": given.shorter_side, "quality": given.quality})
         bad = resize(source, given.out, given.shorter_side, given.quality)
     except UserError as error:

@@ -49,7 +49,7 @@ def config(folder, **changes):
 
 
 def feed(settings, seed=0, **options):
-    return data.batches(settings, data.splits(settings), seed, **options)
+    return data.make_loader(settings, data.load_dataset(settings), seed, **options)
 
 
 def some(items, count):
@@ -72,7 +72,7 @@ def test_batches_have_the_order_of_a_set_in_memory_and_each_image_once_an_epoch(
     assert batches[0]["image"].shape == (6, 8, 8, 3) and batches[0]["image"].dtype == np.uint8
     index = np.concatenate([b["index"] for b in batches])
     np.testing.assert_array_equal(index, np.concatenate([order(3, 0, 12), order(3, 1, 12)]))
-    labels = data.splits(config(folder)).train.labels
+    labels = data.load_dataset(config(folder)).train.labels
     np.testing.assert_array_equal(np.concatenate([b["label"] for b in batches]), labels[index])
     assert all(b["valid"].all() and not b["bad"].any() for b in batches)
 
@@ -135,7 +135,7 @@ def test_an_image_is_cut_anew_each_epoch_at_sides_from_the_least_to_the_largest(
 
 def test_the_area_cut_is_geometry_s(folder):
     settings = config(folder, cut="area")
-    batch, part = some(feed(settings).items(0), 1)[0], data.splits(settings).train
+    batch, part = some(feed(settings).items(0), 1)[0], data.load_dataset(settings).train
     index = int(batch["index"][2])
     rng = np.random.default_rng((0, 0, 1 + 2))
     expected = streaming.cut(part.read(index), lambda size: crops.area_and_aspect(rng, size), 8)
@@ -144,7 +144,7 @@ def test_the_area_cut_is_geometry_s(folder):
 
 def test_a_test_sees_the_middle_of_each_image_once(folder):
     settings = config(folder, holdout=6)
-    part, items = data.splits(settings).test, list(feed(settings, None).items(0))
+    part, items = data.load_dataset(settings).test, list(feed(settings, None).items(0))
     assert [i["valid"].tolist() for i in items] == [[True] * 4, [True, True, False, False]]
     for n in range(6):
         expected = streaming.cut(part.read(n), lambda size: crops.centre(size, 16, 8), 8)
@@ -166,7 +166,7 @@ def damaged(folder, tmp_path):
 def test_a_run_stops_at_a_bad_image_with_its_path(damaged, workers):
     settings = config(damaged, workers=workers, mean="none")
     with pytest.raises(UserError, match=f"{damaged}/a/2.png: .*on_bad_image=skip"):
-        some(streaming.items(streaming.Batches(settings, data.splits(settings).train, 0), 0), 4)
+        some(streaming.items(streaming.StreamedBatches(settings, data.load_dataset(settings).train, 0), 0), 4)
     assert not multiprocessing.active_children()
 
 
@@ -183,9 +183,9 @@ def test_the_next_image_stands_in_for_a_bad_one_which_is_counted_and_named_once(
 
 
 def test_in_a_test_no_image_stands_in(damaged):
-    source = data.splits(config(damaged))
+    source = data.load_dataset(config(damaged))
     settings = config(damaged, on_bad_image="skip")
-    fed = data.batches(settings, source._replace(test=source.train), None)
+    fed = data.make_loader(settings, source._replace(test=source.train), None)
     assert sum(i["valid"].sum() for i in fed.items(0)) == 11
     whole = list(streaming.whole_images(settings, source.train, 12, 3))
     assert sorted(np.concatenate([b["index"][b["valid"]] for b in whole])) == [0, 1, *range(3, 12)]
@@ -235,7 +235,7 @@ def test_a_balanced_feed_is_of_balanced_epochs_and_repeats_are_cut_anew(folder):
 
 def test_whole_images_come_once_each_in_batches_of_like_size(folder):
     settings = config(folder)
-    part = data.splits(settings).train
+    part = data.load_dataset(settings).train
     seen = []
     for batch in streaming.whole_images(settings, part, 40, 3):
         assert batch["image"].shape[0] == 3 and batch["image"].shape[1] % 32 == batch["image"].shape[2] % 32 == 0
@@ -262,13 +262,13 @@ def test_resampling_an_array_is_opencv_s_where_it_enlarges_and_an_average_where_
 
 def test_the_mean_and_colours_are_of_centre_crops(folder, monkeypatch):
     settings = config(folder, mean="channel", colour="pca")
-    source = data.splits(settings)
+    source = data.load_dataset(settings)
     centers = np.stack([streaming.cut(source.train.read(i), lambda s: crops.centre(s, 16, 8), 8) for i in range(12)])
-    arrays = data.batches(settings, source, 0).arrays
+    arrays = data.make_loader(settings, source, 0).arrays
     np.testing.assert_allclose(arrays["mean"][0, 0, 0], centers.mean((0, 1, 2)), rtol=1e-5)
     values = np.linalg.eigvalsh(np.cov(centers.reshape(-1, 3).T / 255, bias=True))
     np.testing.assert_allclose(arrays["pca"][0], values[::-1], rtol=1e-4)
-    pixel = data.batches(config(folder, mean="pixel"), source, 0).arrays["mean"]
+    pixel = data.make_loader(config(folder, mean="pixel"), source, 0).arrays["mean"]
     np.testing.assert_allclose(pixel[0], centers.mean(0), rtol=1e-5)
     monkeypatch.setattr(streaming, "MEASURED", 4)
     streaming._middles.cache_clear()
@@ -327,7 +327,7 @@ from cnn_jax.config import Data
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs would ignore
     settings = Data(name="folder:" + sys.argv[1], shorter_side=(12,), crop=8, batch_size=6, mean="none", workers=2)
-    items = data.batches(settings, data.splits(settings), 0).items(0)
+    items = data.make_loader(settings, data.load_dataset(settings), 0).items(0)
     next(items)
     print("going", flush=True)
     if sys.argv[2] == "wait":
@@ -370,4 +370,4 @@ def _group(group):
 
 
 def test_the_listing_of_arrays_is_what_a_stream_of_a_small_set_reads():
-    assert isinstance(data.splits(Data(**(FIELDS | {"name": "digits"}))).train, image_sets.Arrays)
+    assert isinstance(data.load_dataset(Data(**(FIELDS | {"name": "digits"}))).train, image_sets.Arrays)

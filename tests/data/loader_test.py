@@ -2,24 +2,23 @@
 
 import itertools
 import os
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import prepared_sets
 import pytest
 
 from cnn_jax import data
-from cnn_jax.config import Data, choose
-from cnn_jax.data import augment
-from cnn_jax.errors import UserError
+from cnn_jax.config import Data, UserError, choose
+from cnn_jax.data import builders, prepare
 
-KEYS = jax.random.split(jax.random.key(0), 2000)
+KEYS = jax.random.split(jax.random.key(0), 2)
 
 
 def feed(seed=None, **changes):
     config = Data(dataset=choose("fake"), batch_size=36, eval_batch_size=16, **changes)
-    return data.batches(config, data.splits(config), seed)
+    return data.make_loader(config, data.load_dataset(config), seed)
 
 
 def test_each_image_is_seen_once_an_epoch_though_the_batch_does_not_divide_it():
@@ -39,7 +38,7 @@ def test_order_is_fixed_by_seed_and_restarts_at_any_step():
 
 def test_a_batch_larger_than_the_data_spans_epochs():
     config = Data(dataset=choose("fake"), batch_size=250)
-    index = next(data.batches(config, data.splits(config), seed=0).items(0))["index"]
+    index = next(data.make_loader(config, data.load_dataset(config), seed=0).items(0))["index"]
     assert np.bincount(index[:192]).tolist() == [2] * 96 and len(index) == 250
 
 
@@ -52,28 +51,25 @@ def test_evaluation_gives_each_image_once_in_order():
 
 
 def test_digits_are_the_package_s_own():
-    source = data.load("digits")
+    source = data.open_dataset(choose("digits"))
     assert source.train.images.shape == (1437, 8, 8, 1) and source.test.images.shape == (360, 8, 8, 1)
     assert source.train.images.dtype == np.uint8 and source.train.images.max() == 255
     assert source.train.labels[:10].tolist() == list(range(10))
 
 
 def test_holdout_takes_the_last_training_images_and_leaves_the_test_set_alone():
-    whole, chosen = (
-        data.splits(Data(dataset=choose("digits"))),
-        data.splits(Data(dataset=choose("digits"), validation_images=100)),
-    )
+    whole, chosen = data.load_dataset(Data(dataset=choose("digits"))), data.load_dataset(Data(dataset=choose("digits"), validation_images=100))
     assert len(chosen.train.labels) == 1337 and len(chosen.test.labels) == 100
     np.testing.assert_array_equal(chosen.test.images, whole.train.images[-100:])
     with pytest.raises(UserError, match="1437 training images"):
-        data.splits(Data(dataset=choose("digits"), validation_images=1437))
+        data.load_dataset(Data(dataset=choose("digits"), validation_images=1437))
 
 
 @pytest.mark.parametrize("kind, axes", [("pixel", 0), ("channel", (0, 1, 2))])
 def test_the_training_mean_is_subtracted(kind, axes):
     config = Data(dataset=choose("fake"), subtract_mean=kind, pad_and_crop=0, flip=False)
-    source = data.splits(config)
-    test = data.batches(config, source)
+    source = data.load_dataset(config)
+    test = data.make_loader(config, source)
     prepared = test.prepare(test.arrays, jnp.asarray(source.test.images))
     expected = (source.test.images - source.train.images.mean(axes)) / 255
     np.testing.assert_allclose(prepared, expected.astype(np.float32), atol=1e-6)
@@ -96,56 +92,61 @@ def test_the_training_mean_is_subtracted(kind, axes):
 def test_a_mistake_is_told(change, words):
     config = Data(**({"name": "fake"} | change))
     with pytest.raises(UserError, match=words):
-        data.batches(config, data.splits(config))
+        data.make_loader(config, data.load_dataset(config))
 
 
 def test_data_that_is_not_prepared_says_where_it_looked_and_how_to_prepare_it(tmp_path):
     with pytest.raises(UserError) as error:
-        data.load("cifar10", str(tmp_path))
+        data.open_dataset(choose("cifar10"), str(tmp_path))
     assert f"looked in {tmp_path}" in str(error.value)
     assert f"python -m cnn_jax.data.prepare cifar10 --data_dir={tmp_path}" in str(error.value)
 
 
-def test_a_data_set_that_is_damaged_or_of_another_form_says_so(tmp_path):
-    folder = tmp_path / "cifar10/3.0.2"
-    folder.mkdir(parents=True)
-    real = Path(__file__).parent.parent.parent / "shared/data/tfds/cifar10/3.0.2"
-    if not real.exists():
-        pytest.skip("no real data")
-    for name in ("features.json", "label.labels.txt", "dataset_info.json"):
-        (folder / name).write_text((real / name).read_text())
+@pytest.fixture
+def cifar10(tmp_path):
+    """A prepared set in CIFAR-10's form, of 12 images to train on and 6 to test on; (the folder, the arrays)."""
+    rng = np.random.default_rng(0)
+    arrays = {
+        split: (rng.integers(0, 256, (count, 32, 32, 3), np.uint8), rng.integers(0, 10, count, np.uint8))
+        for split, count in (("train", 12), ("test", 6))
+    }
+    builder = builders.ImageBuilder(prepare.OFFICIAL["cifar10"].described, arrays, str(tmp_path))
+    prepared_sets.prepare(builder, tmp_path)
+    data.open_dataset.cache_clear()
+    return tmp_path / "cifar10/3.0.2", arrays
+
+
+def test_a_prepared_set_is_read_whole(cifar10):
+    folder, arrays = cifar10
+    source = data.open_dataset(choose("cifar10"), str(folder.parents[1]))
+    assert source.num_classes == 10
+    for split, (images, labels) in zip((source.train, source.test), arrays.values(), strict=True):
+        rows = {image.tobytes(): label for image, label in zip(images, labels, strict=True)}
+        found = {image.tobytes(): label for image, label in zip(split.images, split.labels, strict=True)}
+        assert found == rows  # TFDS's order is another
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_data_set_that_is_damaged_says_so(cifar10, split):
+    folder, _ = cifar10
+    for file in folder.glob(f"cifar10-{split}*"):
+        file.unlink()
     with pytest.raises(UserError, match=f"data set cifar10 in {folder} cannot be read .*prepare cifar10"):
-        data.load("cifar10", str(tmp_path))
+        data.open_dataset(choose("cifar10"), str(folder.parents[1]))
+
+
+def test_a_data_set_of_another_form_says_so(cifar10):
+    folder, _ = cifar10
     info = (folder / "dataset_info.json").read_text()
     (folder / "dataset_info.json").write_text(info.replace("array_record", "tfrecord"))
-    data.load.cache_clear()
     with pytest.raises(UserError, match="cannot be read .* array_record form"):
-        data.load("cifar10", str(tmp_path))
-
-
-def test_a_crop_is_a_shift_with_zeros_and_every_shift_comes():
-    image = jnp.arange(1, 17, dtype=jnp.float32).reshape(1, 4, 4, 1)
-    crops = augment.pad_and_crop(KEYS, jnp.broadcast_to(image, (len(KEYS), 4, 4, 1)), pad=1)
-    padded = np.pad(np.asarray(image[0, :, :, 0]), 1)
-    shifts = {(r, c): padded[r : r + 4, c : c + 4] for r in range(3) for c in range(3)}
-    flat = np.asarray(crops).reshape(len(KEYS), -1)
-    counts = [np.all(flat == shifted.reshape(1, -1), axis=1).sum() for shifted in shifts.values()]
-    assert sum(counts) == len(KEYS)
-    assert min(counts) > 2000 / 9 * 0.7 and max(counts) < 2000 / 9 * 1.3
-
-
-def test_a_flip_mirrors_half_of_the_images():
-    images = jnp.broadcast_to(jnp.arange(4.0)[None, None, :, None], (len(KEYS), 2, 4, 1))
-    flipped = np.asarray(augment.flip(KEYS, images))
-    mirrored = np.array([np.array_equal(image[0, :, 0], [3, 2, 1, 0]) for image in flipped])
-    straight = np.array([np.array_equal(image[0, :, 0], [0, 1, 2, 3]) for image in flipped])
-    assert (mirrored ^ straight).all() and 0.45 < mirrored.mean() < 0.55
+        data.open_dataset(choose("cifar10"), str(folder.parents[1]))
 
 
 def test_augmentation_depends_on_key_and_row_only():
     """A batch split in two, as over two devices, gives the rows that the whole batch gives."""
     train = feed(seed=0, pad=2)
-    images = jnp.asarray(data.load("fake").train.images[:8])
+    images = jnp.asarray(data.open_dataset(choose("fake")).train.images[:8])
     whole = train.prepare(train.arrays, images, KEYS[0], jnp.arange(8))
     half = train.prepare(train.arrays, images[4:], KEYS[0], jnp.arange(4, 8))
     np.testing.assert_array_equal(whole[4:], half)
@@ -158,9 +159,9 @@ def test_augmentation_depends_on_key_and_row_only():
 def test_real_data_reads_as_it_should(name, shape, sizes):
     if not os.environ.get("TFDS_DATA_DIR"):
         pytest.skip("TFDS_DATA_DIR is not set: no real data")
-    source = data.load(name)
+    source = data.open_dataset(choose(name))
     assert source.train.images.shape == (sizes[0], *shape) and source.test.images.shape == (sizes[1], *shape)
-    assert (shape, source.num_classes) == data.SHAPES[name]
+    assert (shape, source.num_classes) == data.DATASET_INFO[name]
     smallest, largest = (5421, 6742) if name == "mnist" else (5000, 5000)
     counts = np.bincount(source.train.labels)
     assert counts.min() == smallest and counts.max() == largest
@@ -168,5 +169,5 @@ def test_real_data_reads_as_it_should(name, shape, sizes):
 
 @pytest.mark.parametrize("name", ["digits", "fake"])
 def test_shapes_are_those_of_the_data(name):
-    source = data.load(name)
-    assert (source.train.images.shape[1:], source.num_classes) == data.SHAPES[name]
+    source = data.open_dataset(choose(name))
+    assert (source.train.images.shape[1:], source.num_classes) == data.DATASET_INFO[name]

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from distributions import evenly
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cnn_jax.data import augment
@@ -21,16 +22,10 @@ OPERATIONS = {
     "rotate": functools.partial(augment.rotate, degrees=30.0),
     "flip": augment.flip,
     "vertical_flip": augment.vertical_flip,
-    "colour_jitter": functools.partial(augment.colour_jitter, brightness=0.2, contrast=0.4, saturation=0.4, hue=0.1),
-    "pca_colour": functools.partial(augment.pca_colour, values=VALUES, vectors=VECTORS),
-    "noise": functools.partial(augment.noise, deviation=0.1),
+    "color_jitter": functools.partial(augment.color_jitter, brightness=0.2, contrast=0.4, saturation=0.4, hue=0.1),
+    "add_pca_noise": functools.partial(augment.add_pca_noise, values=VALUES, vectors=VECTORS),
+    "add_noise": functools.partial(augment.add_noise, deviation=0.1),
 }
-
-
-def evenly(values, lo, hi):
-    """Kolmogorov and Smirnov's distance from the uniform distribution is below its 0.1% critical value."""
-    ranks = np.arange(len(values)) / len(values)
-    return np.abs(np.sort((np.asarray(values) - lo) / (hi - lo)) - ranks).max() < 1.95 / math.sqrt(len(values))
 
 
 def repeated(image):
@@ -80,18 +75,19 @@ def test_random_crop_cuts_each_window_equally_often():
     assert sum(counts) == 2000 and np.abs(np.array(counts) - 2000 / 6).max() < 4 * math.sqrt(2000 / 6)
 
 
-def test_centre_crop_by_hand():
+def test_center_crop_by_hand():
     images = jnp.arange(30, dtype=jnp.float32).reshape(1, 5, 6, 1)
-    assert augment.centre_crop(images, 3, 2)[0, :, :, 0].tolist() == [[8, 9], [14, 15], [20, 21]]
-    assert augment.centre_crop(images, 2, 5)[0, :, :, 0].tolist() == [[6, 7, 8, 9, 10], [12, 13, 14, 15, 16]]
+    assert augment.center_crop(images, 3, 2)[0, :, :, 0].tolist() == [[8, 9], [14, 15], [20, 21]]
+    assert augment.center_crop(images, 2, 5)[0, :, :, 0].tolist() == [[6, 7, 8, 9, 10], [12, 13, 14, 15, 16]]
 
 
-def test_shift_moves_a_point_to_each_place_equally_often_and_fills_with_zeros():
-    found = np.asarray(augment.shift(KEYS, repeated(jnp.zeros((9, 9, 1)).at[4, 4].set(1.0)), 2))
+@pytest.mark.parametrize("operation", [augment.shift, augment.pad_and_crop])
+def test_a_shift_moves_a_point_to_each_place_equally_often_and_fills_with_zeros(operation):
+    found = np.asarray(operation(KEYS, repeated(jnp.zeros((9, 9, 1)).at[4, 4].set(1.0)), 2))
     assert (found.sum((1, 2, 3)) == 1).all()
     counts = found.sum((0, 3))
     assert counts[2:7, 2:7].sum() == 2000 and np.abs(counts[2:7, 2:7] - 80).max() < 4 * math.sqrt(80)
-    corner = np.asarray(augment.shift(KEYS, repeated(jnp.ones((4, 4, 1))), 2)).sum((1, 2, 3))
+    corner = np.asarray(operation(KEYS, repeated(jnp.ones((4, 4, 1))), 2)).sum((1, 2, 3))
     assert sorted(np.unique(corner)) == [4, 6, 8, 9, 12, 16]  # 2, 3 or 4 rows, times as many columns
 
 
@@ -116,29 +112,29 @@ def test_rotate_by_nothing_is_the_identity_and_by_the_right_angle_a_permutation(
     assert eighth[0, 0] == 0 and eighth[4, 4] == pytest.approx(1)  # zeros lie around it
 
 
-def test_colour_jitter_of_nothing_is_the_identity():
-    np.testing.assert_array_equal(augment.colour_jitter(KEYS[:16], PHOTOS, 0.0, 0.0, 0.0, 0.0), PHOTOS)
-    tiny = augment.colour_jitter(KEYS[:16], PHOTOS, 1e-9, 1e-9, 1e-9, 1e-9)  # through every operation
+def test_color_jitter_of_nothing_is_the_identity():
+    np.testing.assert_array_equal(augment.color_jitter(KEYS[:16], PHOTOS, 0.0, 0.0, 0.0, 0.0), PHOTOS)
+    tiny = augment.color_jitter(KEYS[:16], PHOTOS, 1e-9, 1e-9, 1e-9, 1e-9)  # through every operation
     np.testing.assert_allclose(tiny, PHOTOS, atol=1e-6)
 
 
 def test_brightness_and_contrast_are_uniform():
     image = jnp.broadcast_to(PHOTOS[0], (2000, 6, 7, 3))
-    added = augment.colour_jitter(KEYS, image, 0.2, 0.0, 0.0, 0.0) - image
+    added = augment.color_jitter(KEYS, image, 0.2, 0.0, 0.0, 0.0) - image
     np.testing.assert_allclose(added.std((1, 2, 3)), 0, atol=1e-6)
     assert evenly(added.mean((1, 2, 3)), -0.2, 0.2)
-    spread = augment.colour_jitter(KEYS, image, 0.0, 0.4, 0.0, 0.0)
+    spread = augment.color_jitter(KEYS, image, 0.0, 0.4, 0.0, 0.0)
     np.testing.assert_allclose(spread.mean((1, 2)), image.mean((1, 2)), atol=1e-6)
     assert evenly(spread.std((1, 2))[:, 0] / image.std((1, 2))[:, 0], 0.6, 1.4)
 
 
 def test_saturation_and_hue_keep_grey_pixels_and_the_brightest_channel():
     image = repeated(jnp.array([[[0.5, 0.5, 0.5], [0.8, 0.4, 0.4], [0.0, 0.0, 0.0]]]))
-    found = np.asarray(augment.colour_jitter(KEYS, image, 0.0, 0.0, 0.5, 0.0))
+    found = np.asarray(augment.color_jitter(KEYS, image, 0.0, 0.0, 0.5, 0.0))
     np.testing.assert_allclose(found[:, :, [0, 2]], image[:, :, [0, 2]], atol=1e-6)
     np.testing.assert_allclose(found.max(-1), image.max(-1), atol=1e-6)
     assert evenly(1 - found[:, 0, 1, 1] / 0.8, 0.25, 0.75)  # it was 0.5
-    found = np.asarray(augment.colour_jitter(KEYS, image, 0.0, 0.0, 0.0, 1 / 6))
+    found = np.asarray(augment.color_jitter(KEYS, image, 0.0, 0.0, 0.0, 1 / 6))
     np.testing.assert_allclose(found[:, :, [0, 2]], image[:, :, [0, 2]], atol=1e-6)
     np.testing.assert_allclose(found[:, 0, 1].max(-1), 0.8, atol=1e-6)
     np.testing.assert_allclose(found[:, 0, 1].min(-1), 0.4, atol=1e-6)
@@ -146,20 +142,20 @@ def test_saturation_and_hue_keep_grey_pixels_and_the_brightest_channel():
     assert evenly(towards, -0.4, 0.4)
 
 
-def test_colour_jitter_stays_within_the_pixels_range():
+def test_color_jitter_stays_within_the_pixels_range():
     black_to_white = jax.random.uniform(jax.random.key(4), (16, 6, 7, 3)).round()
-    found = augment.colour_jitter(KEYS[:16], black_to_white, 0.5, 0.5, 0.5, 0.5)
+    found = augment.color_jitter(KEYS[:16], black_to_white, 0.5, 0.5, 0.5, 0.5)
     assert float(found.min()) >= 0 and float(found.max()) <= 1 + 1e-6 and bool(jnp.isfinite(found).all())
 
 
 def test_brightness_and_contrast_are_of_one_channel_too():
-    found = augment.colour_jitter(KEYS[:16], PHOTOS[..., :1], 0.2, 0.4, 0.0, 0.0)
+    found = augment.color_jitter(KEYS[:16], PHOTOS[..., :1], 0.2, 0.4, 0.0, 0.0)
     assert found.shape == (16, 6, 7, 1) and not np.allclose(found, PHOTOS[..., :1])
 
 
-def test_pca_colour_adds_one_colour_an_image_of_the_covariance_it_should():
+def test_add_pca_noise_adds_one_color_an_image_of_the_covariance_it_should():
     keys = augment.row_keys(jax.random.key(7), jnp.arange(20_000))
-    added = np.asarray(augment.pca_colour(keys, jnp.zeros((20_000, 2, 3, 3)), VALUES, VECTORS))
+    added = np.asarray(augment.add_pca_noise(keys, jnp.zeros((20_000, 2, 3, 3)), VALUES, VECTORS))
     assert (added == added[:, :1, :1]).all()
     p, wanted = np.asarray(VECTORS), np.diag((0.1 * np.asarray(VALUES)) ** 2)  # a l has the variance (0.1 l)^2
     found = np.cov((added[:, 0, 0] @ p).T)
@@ -175,22 +171,22 @@ def test_pca_finds_the_axes_that_pixels_were_drawn_along():
     deviations = np.array([0.15, 0.06, 0.02])
     pixels = 0.5 + (rng.standard_normal((100_000, 3)) * deviations) @ p.T
     images = (pixels * 255).round().clip(0, 255).astype(np.uint8)
-    values, vectors = augment.pca([images[:60_000].reshape(200, 300, 3), images[60_000:].reshape(400, 100, 3)])
+    values, vectors = augment.measure_pca([images[:60_000].reshape(200, 300, 3), images[60_000:].reshape(400, 100, 3)])
     np.testing.assert_allclose(values, deviations**2, rtol=0.03)
     np.testing.assert_allclose(vectors, p, atol=0.02)
     np.testing.assert_allclose(vectors.T @ vectors, np.eye(3), atol=1e-6)
-    again, axes = augment.pca(images.reshape(10, 100, 100, 3)[::-1])
+    again, axes = augment.measure_pca(images.reshape(10, 100, 100, 3)[::-1])
     np.testing.assert_allclose((again[:, None] * axes), (values[:, None] * vectors), atol=1e-6)
     assert values.dtype == vectors.dtype == np.float32
 
 
-def test_pca_of_one_colour_adds_nothing():
-    values, vectors = augment.pca(np.full((2, 4, 4, 3), 77, np.uint8))
-    np.testing.assert_allclose(augment.pca_colour(KEYS[:16], PHOTOS, values, vectors), PHOTOS, atol=1e-6)
+def test_pca_of_one_color_adds_nothing():
+    values, vectors = augment.measure_pca(np.full((2, 4, 4, 3), 77, np.uint8))
+    np.testing.assert_allclose(augment.add_pca_noise(KEYS[:16], PHOTOS, values, vectors), PHOTOS, atol=1e-6)
 
 
 def test_noise_is_normal_and_independent():
-    added = np.asarray(augment.noise(KEYS, jnp.zeros((2000, 2, 2, 1)), 0.5)).reshape(2000, 4)
+    added = np.asarray(augment.add_noise(KEYS, jnp.zeros((2000, 2, 2, 1)), 0.5)).reshape(2000, 4)
     assert np.abs(np.cov(added.T) / 0.25 - np.eye(4)).max() < 5 * math.sqrt(2 / 2000)
     assert (np.abs(added) < 0.5).mean() == pytest.approx(0.683, abs=0.02)
 

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
 
-Arrays = dict[str, tuple[np.ndarray, np.ndarray]]  # split -> images [N, H, W, C] uint8, labels [N] uint8
+SplitArrays = dict[str, tuple[np.ndarray, np.ndarray]]  # split -> images [N, H, W, C] uint8, labels [N] uint8
 
 
 class Description(NamedTuple):
@@ -31,7 +31,7 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     url_infos = None  # downloads nothing; TFDS would look for them with importlib_resources, which it does not require
 
-    def __init__(self, described: Description, arrays: Arrays, data_dir: str) -> None:
+    def __init__(self, described: Description, arrays: SplitArrays, data_dir: str) -> None:
         self.name, self.VERSION = described.name, tfds.core.Version(described.version)
         self._described, self._arrays = described, arrays
         super().__init__(data_dir=data_dir, file_format="array_record")

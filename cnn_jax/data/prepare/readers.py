@@ -1,0 +1,103 @@
+"""Readers of MNIST's and CIFAR-10's official files. What is wrong with them is a UserError.
+
+Its message follows the archive's name: "holds no train-images-idx3-ubyte.gz".
+"""
+
+import gzip
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from cnn_jax.data.prepare.builders import SplitArrays
+from cnn_jax.errors import UserError
+
+MNIST_STEMS = {"train": "train", "test": "t10k"}
+# The shape of one item.
+MNIST_KINDS = {"images-idx3-ubyte": (28, 28), "labels-idx1-ubyte": ()}
+CIFAR10_FILES = {
+    "train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
+    "test": ("test_batch.bin",),
+}
+
+
+def _read_files(archive: Path, wanted: set[str]) -> dict[str, bytes]:
+    """Those of the wanted files that lie in a folder, or at any depth in a .zip or .tar, compressed or not."""
+    if archive.is_dir():
+        return {name: (archive / name).read_bytes() for name in wanted if (archive / name).is_file()}
+    found: dict[str, bytes] = {}
+
+    def keep(path: str, read: Callable[[], bytes]) -> None:
+        name = path.rpartition("/")[2]
+        if name in found:
+            raise UserError(f"holds two files named {name}")
+        if name in wanted:
+            found[name] = read()
+
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as files:
+            for path in files.namelist():
+                keep(path, lambda path=path: files.read(path))
+    elif tarfile.is_tarfile(archive):
+        with tarfile.open(archive) as files:
+            for member in filter(tarfile.TarInfo.isfile, files):
+                keep(member.name, lambda member=member: files.extractfile(member).read())
+    else:
+        raise UserError("is no folder, .zip or .tar, or is cut short")
+    return found
+
+
+def read_mnist(archive: Path) -> SplitArrays:
+    """MNIST's four idx files, gzip'd or not. Format: http://yann.lecun.com/exdb/mnist/."""
+    names = [f"{stem}-{kind}" for stem in MNIST_STEMS.values() for kind in MNIST_KINDS]
+    files = _read_files(archive, {name + end for name in names for end in ("", ".gz")})
+    arrays = {}
+    for split, stem in MNIST_STEMS.items():
+        images, labels = (_read_idx(files, f"{stem}-{kind}", shape) for kind, shape in MNIST_KINDS.items())
+        if len(images) != len(labels):
+            raise UserError(f"has {len(images)} {split} images but {len(labels)} labels")
+        arrays[split] = images[..., None], labels
+    return arrays
+
+
+def _read_idx(files: dict[str, bytes], name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The items of an idx file of unsigned bytes: [N, *shape]."""
+    if name + ".gz" in files:
+        raw = gzip.decompress(files[name + ".gz"])
+    elif name in files:
+        raw = files[name]
+    else:
+        raise UserError(f"holds no {name}.gz")
+    # The magic number is two zeros, the type (8: unsigned byte) and the number of dimensions. Sizes follow.
+    magic, header = 0x801 + len(shape), 4 * (2 + len(shape))
+    if int.from_bytes(raw[:4]) != magic or len(raw) < header:
+        raise UserError(f"has a {name} of the magic number {int.from_bytes(raw[:4])}, not {magic}")
+    count, *size = np.frombuffer(raw, ">u4", 1 + len(shape), 4).tolist()
+    if tuple(size) != shape or len(raw) - header != count * int(np.prod(shape)):
+        raise UserError(f"has a {name} of {len(raw) - header} bytes, not {count} items of shape {shape}")
+    return np.frombuffer(raw, np.uint8, offset=header).reshape(count, *shape)
+
+
+def read_cifar10(archive: Path) -> SplitArrays:
+    """CIFAR-10's binary version: records of a label byte and 32x32 red, then green, then blue bytes.
+
+    Format: https://www.cs.toronto.edu/~kriz/cifar.html. The Python version is pickled, and reading a pickle
+    runs what is in it: refused.
+    """
+    if (packed := archive / "cifar-10-binary.tar.gz").is_file():
+        archive = packed
+    files = _read_files(archive, {"data_batch_1", *CIFAR10_FILES["train"], *CIFAR10_FILES["test"]})
+    if "data_batch_1" in files:
+        raise UserError("is the Python version, whose pickles are not read")
+    arrays = {}
+    for split, names in CIFAR10_FILES.items():
+        for name in names:
+            if name not in files:
+                raise UserError(f"holds no {name}")
+            if len(files[name]) % 3073:
+                raise UserError(f"has a {name} of {len(files[name])} bytes, not a multiple of 3073")
+        rows = np.frombuffer(b"".join(files[name] for name in names), np.uint8).reshape(-1, 3073)
+        arrays[split] = rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), rows[:, 0]
+    return arrays

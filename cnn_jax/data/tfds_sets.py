@@ -1,0 +1,142 @@
+"""Prepared TensorFlow Datasets, read without TensorFlow."""
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cnn_jax.data.base import Arrays, Dataset, ImageDataset
+from cnn_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from tensorflow_datasets.core.read_only_builder import ReadOnlyBuilder
+
+OWN_BUILDERS = ("mnist", "cifar10")  # Prepared by `cnn_jax.data.prepare`, not by TFDS.
+
+
+class TfdsDataset(ImageDataset):
+    """One split of a prepared set, whose images TFDS does not decode."""
+
+    def __init__(self, folder: str, split: str, count: int) -> None:
+        self.folder, self.split, self._count = folder, split, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def name(self, i: int) -> str:
+        """Returns the set's folder, the split, and the image's number in it, from 0."""
+        return f"{self.folder}: {self.split} image {i}"
+
+    def __getitem__(self, i: int) -> tuple[bytes, int]:
+        """Returns the encoded image that TFDS was given, and its label."""
+        rows, image, label = _open_split(self.folder, self.split)
+        row = rows[i]
+        return row[image], int(row[label])
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray:
+        """[N] int32. TFDS keeps labels with the images: this reads the whole split once."""
+        return np.array([self[i][1] for i in range(len(self))], np.int32)
+
+
+def open_builder(name: str, data_dir: str) -> "ReadOnlyBuilder":
+    """Returns TFDS's reader of a prepared set.
+
+    Args:
+      name: The set's name.
+      data_dir: Where prepared folders lie; empty: TFDS's rule ($TFDS_DATA_DIR, else
+        ~/tensorflow_datasets).
+
+    Raises:
+      UserError: If the set is not prepared; the message holds the command that prepares it.
+    """
+    from tensorflow_datasets.core import constants, read_only_builder, registered
+
+    options = {"data_dir": data_dir} if data_dir else {}
+    try:
+        return read_only_builder.builder_from_files(name, **options)
+    except registered.DatasetNotFoundError:
+        command = f"python -m cnn_jax.data.prepare {name}"
+        if name not in OWN_BUILDERS:  # Needs TensorFlow, with which TFDS downloads and prepares.
+            command = f"tfds build {name} --file_format=array_record"
+        command += f" --data_dir={data_dir}" if data_dir else ""
+        raise UserError(
+            f"data set {name} is not prepared (looked in {data_dir or constants.DATA_DIR}): run"
+            f" `{command}`, or say where it is with --data_dir=FOLDER"
+        ) from None
+
+
+def load_arrays(name: str, data_dir: str) -> Dataset:
+    """Reads a prepared set of small images of one size into memory.
+
+    Raises:
+      UserError: If the set is not prepared, is damaged, or is of another form.
+    """
+    builder = open_builder(name, data_dir)
+    try:
+        train, test = (_decode_split(builder, split) for split in ("train", "test"))
+    except (KeyError, NotImplementedError, OSError, RuntimeError, ValueError) as e:
+        raise UserError(
+            f"data set {name} in {builder.data_dir} cannot be read ({_first_line(e)}): it must be"
+            " whole, in array_record form, as `python -m cnn_jax.data.prepare"
+            f" {name} --data_dir=ANOTHER_FOLDER` writes it"
+        ) from None
+    return Dataset(train, test, builder.info.features["label"].num_classes)
+
+
+def load_images(name: str, data_dir: str = "") -> Dataset:
+    """Opens any prepared set of labeled images, still encoded, by its labels' own numbers.
+
+    Tested on is the test split, or else the validation split; of imagenet2012, whose test images
+    have no labels, the validation split. A folder numbers classes by their sorted names: the same
+    numbers where TFDS's names are sorted, as those of caltech101 and imagenet2012 are.
+
+    Raises:
+      UserError: If the set is not prepared, is damaged, or is of another form.
+    """
+    builder = open_builder(name, data_dir)
+    sizes = {split: info.num_examples for split, info in builder.info.splits.items()}
+    preferred = ("validation", "test") if name == "imagenet2012" else ("test", "validation")
+    tested = next((split for split in preferred if split in sizes), None)
+    folder = str(builder.data_dir)
+    _, label = builder.info.supervised_keys or ("image", "label")
+    feature = dict(builder.info.features).get(label)
+    if "train" not in sizes or tested is None or not hasattr(feature, "num_classes"):
+        raise UserError(
+            f"data set {name} in {folder} must have labeled images in splits to train and to test"
+            " on"
+        )
+    train, test = (TfdsDataset(folder, split, sizes[split]) for split in ("train", tested))
+    for part in (train, test):
+        try:
+            part[len(part) - 1]
+        except Exception as e:  # TFDS and array_record raise many kinds.
+            raise UserError(
+                f"data set {name} in {folder} cannot be read ({_first_line(e)}): it must be whole,"
+                " and in array_record form (tfds build --file_format=array_record)"
+            ) from None
+    return Dataset(train, test, feature.num_classes, tuple(feature.names))
+
+
+@functools.lru_cache(maxsize=8)
+def _open_split(folder: str, split: str) -> tuple[Any, str, str]:
+    """Returns (a split's rows, the key of the image, that of the label), opened once a process."""
+    from tensorflow_datasets.core import decode, read_only_builder
+
+    builder = read_only_builder.builder_from_directory(folder)
+    image, label = builder.info.supervised_keys or ("image", "label")
+    rows = builder.as_data_source(split=split, decoders={image: decode.SkipDecoding()})
+    return rows, image, label
+
+
+def _decode_split(builder: "ReadOnlyBuilder", split: str) -> Arrays:
+    rows = builder.as_data_source(split=split)
+    images = np.empty((len(rows), *builder.info.features["image"].shape), np.uint8)
+    labels = np.empty(len(rows), np.int32)
+    for i, row in enumerate(rows):
+        images[i], labels[i] = row["image"], row["label"]
+    return Arrays(images, labels)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

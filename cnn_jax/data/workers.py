@@ -1,0 +1,140 @@
+"""Decoding ahead of the step that needs it, in Grain's threads or worker processes."""
+
+import atexit
+import functools
+import gc
+import itertools
+import os
+import signal
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from multiprocessing import parent_process, resource_tracker, util  # noqa: F401  Exits after `_close`.
+from typing import Any
+
+import cv2
+import numpy as np
+
+from cnn_jax.errors import UserError
+
+MIN_SHM_BYTES = 2**16  # A worker's array of this size or more comes in shared memory.
+BATCHES_PER_WORKER = 2  # Batches that wait in each worker.
+MAX_RESTARTS = 3
+ENDLESS = 2**40
+
+
+def prefetch_decoded(
+    function: Callable[[int], dict[str, Any]], numbers: range, workers: int
+) -> Iterator[dict[str, Any]]:
+    """Yields function(n) of each number in order, computed before it is needed.
+
+    Processes that are killed are replaced.
+
+    Args:
+      function: Gives a dictionary of arrays; with workers it is pickled.
+      numbers: Consecutive.
+      workers: Processes; 0: a thread per core.
+
+    Raises:
+      UserError: If processes are killed MAX_RESTARTS times without a result in between.
+    """
+    running = (_restart_killed if workers else _prefetch)(function, numbers, workers)
+    _running.add(running)
+    return running
+
+
+def _restart_killed(
+    function: Callable[[int], dict[str, Any]], numbers: range, workers: int
+) -> Iterator[dict[str, Any]]:
+    deaths = 0
+    while True:
+        running = _prefetch(function, numbers, workers)
+        try:
+            for result in running:
+                yield result
+                numbers, deaths = numbers[1:], 0
+            return
+        except RuntimeError as error:
+            if "terminated unexpectedly" not in str(error):  # Grain's words.
+                raise
+            if (deaths := deaths + 1) == MAX_RESTARTS:
+                raise UserError(
+                    f"the processes that decode were killed {MAX_RESTARTS} times: if memory is"
+                    f" short, use fewer: --set data.workers={workers // 2}"
+                ) from None
+            print("a process that decodes was killed: all are restarted", file=sys.stderr, flush=True)
+            gc.collect()  # What is left of them, before it is collected while others start.
+        finally:
+            running.close()
+
+
+_running: weakref.WeakSet = weakref.WeakSet()
+
+
+@atexit.register
+def _close() -> None:
+    # What a program leaves open is closed while there are modules left to close it with.
+    for running in list(_running):
+        running.close()
+
+
+def _prefetch(
+    function: Callable[[int], dict[str, Any]], numbers: range, workers: int
+) -> Iterator[dict[str, Any]]:
+    import grain
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():  # Grain reads absl flags, which a notebook has not parsed.
+        flags.FLAGS.mark_as_parsed()
+    cv2.setNumThreads(0)  # One image is too little to share.
+    threads = 0 if workers else _count_cores()
+    buffer = threads + BATCHES_PER_WORKER if threads else 0
+    reading = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=buffer)
+    bounded = functools.partial(_call_until, numbers.stop, function)
+    dataset = grain.MapDataset.range(numbers.start, ENDLESS).map(bounded)
+    dataset = dataset.to_iter_dataset(reading)
+    if workers:
+        options = grain.experimental.DatasetOptions(min_shm_size=MIN_SHM_BYTES)
+        dataset = grain.experimental.WithOptionsIterDataset(dataset, options)
+        processes = grain.MultiprocessingOptions(workers, BATCHES_PER_WORKER)
+        dataset = dataset.mp_prefetch(processes, worker_init_fn=_begin_worker)
+    iterator = iter(dataset)
+    # Workers inherit this: Ctrl-C, which reaches them too, is for this process, which ends them.
+    resource_tracker.ensure_running()  # Its start would undo the blocking.
+    allowed = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        first = next(iterator)  # Starts them.
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, allowed)
+    try:
+        for result in itertools.islice(itertools.chain([first], iterator), len(numbers)):
+            # Out of shared memory, which JAX on CPU would hold for as long as its own array lives.
+            yield {name: np.array(x) for name, x in result.items()} if workers else result
+    finally:
+        iterator.close()
+
+
+def _count_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _call_until(stop: int, function: Callable[[int], dict], number: int) -> dict[str, Any]:
+    # Grain's processes leave the last item in shared memory if they end by themselves.
+    return function(number) if number < stop else {}
+
+
+def _begin_worker(worker: int, workers: int) -> None:
+    """What a worker process does first."""
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")  # The accelerator is the parent's.
+    cv2.setNumThreads(0)
+    threading.Thread(target=_exit_with_parent, args=(parent_process(),), daemon=True).start()
+
+
+def _exit_with_parent(parent: Any) -> None:
+    parent.join()  # A parent that was killed has not ended its workers.
+    os._exit(1)

@@ -1,0 +1,157 @@
+"""Listings: full-size images by number, from folders, prepared TFDS sets and memory."""
+
+import pickle
+
+import numpy as np
+import prepared_sets
+import pytest
+
+from cnn_jax import data
+from cnn_jax.config import Data, choose, dataset
+from cnn_jax.data import folders, tfds_sets
+from cnn_jax.errors import UserError
+
+
+def written(folder, files):
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return str(folder)
+
+
+def elements(part):
+    return [part[i] for i in range(len(part))]
+
+
+@pytest.mark.parametrize("tested", ["val", "validation", "test"])
+def test_a_folder_of_splits_of_class_folders(tmp_path, tested):
+    names = ("train/b/2.png", "train/a/9.png", "train/b/1.png", "train/a/.hidden", f"{tested}/b/3.png")
+    source = folders.load_folder(written(tmp_path, {name: name.encode() for name in names}))
+    assert source.class_names == ("a", "b") and source.num_classes == 2
+    assert elements(source.train) == [(b"train/a/9.png", 0), (b"train/b/1.png", 1), (b"train/b/2.png", 1)]
+    assert elements(source.test) == [(f"{tested}/b/3.png".encode(), 1)]
+    assert source.test.name(0) == str(tmp_path / tested / "b/3.png")
+
+
+@pytest.mark.parametrize("place", ["val_labels.txt", "val.txt", "val/labels.txt"])
+@pytest.mark.parametrize("labels", ["2.JPEG bird\n1.JPEG ant\n", "1.JPEG\t0\nval/2.JPEG 1\n"])
+def test_a_flat_val_takes_its_labels_from_a_file(tmp_path, place, labels):
+    files = {"train/bird/0": b"", "train/ant/0": b"", "val/1.JPEG": b"one", "val/2.JPEG": b"two"}
+    source = folders.load_folder(written(tmp_path, files | {place: labels.encode()}))
+    assert elements(source.test) == [(b"one", 0), (b"two", 1)]
+
+
+@pytest.mark.parametrize("around", ["", "train/"])
+def test_class_folders_without_splits_give_every_fifth_image_of_a_class_to_the_test(tmp_path, around):
+    files = {f"{around}{name}/{i:02}": f"{name}{i}".encode() for name, n in (("a", 11), ("b", 4)) for i in range(n)}
+    source = folders.load_folder(written(tmp_path, files))
+    assert elements(source.test) == [(b"a4", 0), (b"a9", 0)]
+    assert len(source.train) == 13 and source.train.labels.tolist() == [0] * 9 + [1] * 4
+
+
+@pytest.mark.parametrize(
+    "files, words",
+    [
+        (None, "no such folder"),
+        ({"a.png": b""}, "holds no class folders"),
+        ({"train/.x/1": b""}, "holds no class folders"),
+        ({"a/.hidden": b""}, "hold no images"),
+        ({"train/a/1": b"", "val/.hidden": b""}, "labels.txt"),
+        ({"train/a/1": b"", "val/a/.hidden": b""}, "val holds no images"),
+        ({"train/a/1": b"", "val/c/1": b""}, "val/c: no class of that name is trained on"),
+        ({"train/a/1": b"", "val/1": b""}, 'lines of "FILE CLASS"'),
+        ({"train/a/1": b"", "val/1": b"", "val.txt": b"1 7"}, "line 1: '1 7'"),
+        ({"train/a/1": b"", "val/1": b"", "val.txt": b"0"}, "line 1: '0'"),
+        ({"train/a/1": b"", "val/1": b"", "val/2": b"", "val.txt": b"1 a"}, "no line for 1 of the images in .* as 2"),
+    ],
+)
+def test_a_folder_of_another_form_is_told(tmp_path, files, words):
+    with pytest.raises(UserError, match=words):
+        folders.load_folder(written(tmp_path / "set", files) if files else str(tmp_path / "set"))
+
+
+def test_images_held_out_are_of_all_classes_and_in_no_other_part(tmp_path):
+    files = {f"{name}/{i}": f"{name}{i}".encode() for name in "abcd" for i in range(4)}
+    config = Data(
+        dataset=choose("folder", path=written(tmp_path, files)),
+        train_resize=(8,),
+        image_size=8,
+        validation_images=4,
+    )
+    source = data.load_dataset(config)
+    assert source.test.labels.tolist() == [0, 1, 2, 3]
+    assert sorted(elements(source.train) + elements(source.test)) == sorted(
+        (content, "abcd".index(name[0])) for name, content in files.items()
+    )
+    assert source.train.name(0).startswith(str(tmp_path))
+
+
+def test_a_set_that_is_not_there_says_how_to_prepare_it(tmp_path):
+    config = Data(
+        dataset=choose("caltech101"), dir=str(tmp_path), train_resize=(74,), image_size=64
+    )
+    with pytest.raises(UserError, match=f"looked in {tmp_path}.*tfds build caltech101"):
+        data.load_dataset(config)
+
+
+def test_a_small_set_is_one_of_full_size_images_too():
+    source = data.load_dataset(Data(dataset=choose("digits"), train_resize=(36,), image_size=32))
+    image, label = source.test[3]
+    small = data.open_dataset(choose("digits")).test
+    np.testing.assert_array_equal(image, small.images[3])
+    assert label == small.labels[3] and len(source.train) == 1437 and source.test.name(3) == "digits test image 3"
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """Nine JPEG files as TFDS keeps them: six to train on and three to test on."""
+    folder = tmp_path_factory.mktemp("tfds")
+    prepared_sets.prepare(prepared_sets.Photographs("photographs", ("test",), str(folder)), folder)
+    return tfds_sets.load_images("photographs", str(folder))
+
+
+def test_a_prepared_set_gives_each_file_as_it_is_with_its_label(photographs):
+    assert photographs.class_names == ("colors", "plain", "sizes") and photographs.num_classes == 3
+    classes = enumerate(prepared_sets.CLASSES.values())
+    expected = [(label, *files) for label, files in classes]
+    train = [(prepared_sets.encoded(name), label) for label, names, _ in expected for name in names]
+    test = [(prepared_sets.encoded(name), label) for label, _, name in expected]
+    assert sorted(elements(photographs.train)) == sorted(train)
+    assert sorted(elements(photographs.test)) == sorted(test)
+
+
+def test_tfds_and_a_folder_of_the_same_files_give_the_same_elements(photographs, tmp_path):
+    for split, part in (("train", photographs.train), ("val", photographs.test)):
+        for i in range(len(part)):
+            encoded, label = part[i]
+            path = tmp_path / split / photographs.class_names[label] / f"{i:05}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encoded)
+    folder = folders.load_folder(str(tmp_path))
+    assert folder.class_names == photographs.class_names
+    for ours, theirs in ((folder.train, photographs.train), (folder.test, photographs.test)):
+        assert len(ours) == len(theirs) and sorted(elements(ours)) == sorted(elements(theirs))
+
+
+def test_what_is_sent_to_workers_is_small(photographs):
+    train = tfds_sets.TfdsDataset(photographs.train.folder, "train", 6)
+    opened = train[0]  # opens the files, which are not sent
+    assert len(pickle.dumps(train)) < 1000 < len(opened[0])
+    again = pickle.loads(pickle.dumps(train))
+    assert [again[i] for i in range(6)] == elements(photographs.train)
+
+
+def test_labels_of_a_prepared_set_are_those_of_its_elements(photographs):
+    assert photographs.train.labels.tolist() == [label for _, label in elements(photographs.train)]
+    assert np.bincount(photographs.train.labels).tolist() == [2, 2, 2]
+    assert sorted(photographs.test.labels.tolist()) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name, tested", [("imagenet2012", "validation"), ("photographs", "test")])
+def test_of_imagenet_the_validation_split_is_tested_on_and_of_others_the_test_split(name, tested, tmp_path):
+    made = prepared_sets.Photographs(name, ("validation", "test"), str(tmp_path))
+    prepared_sets.prepare(made, tmp_path)
+    source = tfds_sets.load_images(name, str(tmp_path))
+    assert (len(source.train), len(source.test)) == (6, 3)
+    assert f"{tested} image 1" in source.test.name(1)

@@ -1,0 +1,57 @@
+"""Small data sets in the form of TensorFlow Datasets, written without TensorFlow, for tests that read such sets."""
+
+import contextlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+IMAGES = Path(__file__).with_name("testdata") / "images"
+# A class, the files of training and the file of the test. The labels do not follow the order of the files.
+CLASSES = {
+    "colors": (("cmyk", "grey"), "full_chroma_444"),
+    "plain": (("baseline_420", "progressive"), "restart_markers"),
+    "sizes": (("exif_rotated", "odd_and_wide"), "exif_rotated"),
+}
+
+
+def encoded(name: str) -> bytes:
+    """Return the content of one of the committed JPEG files."""
+    return (IMAGES / f"{name}.jpg").read_bytes()
+
+
+class Photographs(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """The committed JPEG files in three classes, six to train on and three to test on."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    url_infos = None  # It downloads nothing.
+
+    def __init__(self, name: str, tested: tuple[str, ...], data_dir: str) -> None:
+        self.name, self._tested = name, tested
+        super().__init__(data_dir=data_dir, file_format="array_record")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(names=list(CLASSES))}
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.FeaturesDict(features), supervised_keys=("image", "label")
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+        return {split: self._generate_examples(split == "train") for split in ("train", *self._tested)}
+
+    def _generate_examples(self, train: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+        for label, (trained, tested) in CLASSES.items():
+            for name in trained if train else (tested,):
+                yield name, {"image": encoded(name), "label": label}
+
+
+def prepare(builder: tfds.core.DatasetBuilder, data_dir: Path) -> None:
+    """Write the set that the builder describes, without printing or downloading."""
+    tfds.disable_progress_bar()
+    with contextlib.redirect_stdout(io.StringIO()):
+        builder.download_and_prepare(
+            download_dir=data_dir / "downloads",
+            download_config=tfds.download.DownloadConfig(try_download_gcs=False),
+        )
