@@ -143,13 +143,13 @@ def test_the_area_cut_is_geometry_s(folder):
 
 
 def test_a_test_sees_the_middle_of_each_image_once(folder):
-    settings = config(folder, holdout=6)
+    settings = config(folder, validation_images=6)
     part, items = data.load_dataset(settings).test, list(feed(settings, None).items(0))
     assert [i["valid"].tolist() for i in items] == [[True] * 4, [True, True, False, False]]
     for n in range(6):
         expected = streaming.cut(part.read(n), lambda size: crops.centre(size, 16, 8), 8)
         np.testing.assert_array_equal(items[n // 4]["image"][n % 4], expected)
-    same(list(feed(config(folder, holdout=6, workers=1), None).items(1)), items[1:])
+    same(list(feed(config(folder, validation_images=6, workers=1), None).items(1)), items[1:])
 
 
 @pytest.fixture
@@ -323,11 +323,11 @@ def test_a_net_trains_and_is_tested_on_full_size_images(folder, name):
 PROGRAM = """
 import os, signal, sys, time
 from cnn_jax import data
-from cnn_jax.config import Data
+from cnn_jax.config import Data, dataset
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs would ignore
-    settings = Data(name="folder:" + sys.argv[1], shorter_side=(12,), crop=8, batch_size=6, mean="none", workers=2)
-    items = data.make_loader(settings, data.load_dataset(settings), 0).items(0)
+    settings = Data(dataset=dataset("folder:" + sys.argv[1]), train_resize=(12,), image_size=8, batch_size=6, subtract_mean="none", workers=2)
+    items = data.make_loader(settings, data.load_dataset(settings), 0).batches(0)
     next(items)
     print("going", flush=True)
     if sys.argv[2] == "wait":
