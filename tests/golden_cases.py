@@ -28,7 +28,10 @@ CLASSES = 10
 # ----------------------------------------------------------------- the library, as it is now
 
 # An option of a model as recorded: what it is called now.
-OPTIONS: dict[str, str] = {}
+OPTIONS: dict[str, str] = {
+    "initialiser": "initializer",
+    "scan_from": "scan_min_blocks",
+}
 # A field of a run as recorded, such as model.width: what it is called now.
 FIELDS: dict[str, str] = {
     "optim.schedule": "schedule",

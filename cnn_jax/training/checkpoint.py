@@ -1,6 +1,7 @@
-"""Checkpoints of a run with Orbax: saved in the background, the last and the best kept, restored exactly.
+"""Checkpoints of a run with Orbax.
 
-Beside them lies digests.json, {step: {array: checksum}}: Orbax restores a file with a flipped bit without a word.
+They are saved in the background; the last two and the best are kept. Beside them lies digests.json,
+{step: {array: checksum}}, because Orbax restores a file with a flipped bit without an error.
 """
 
 import contextlib
@@ -24,21 +25,26 @@ from cnn_jax.training import checksum
 from cnn_jax.training.state import State
 
 
-def manager(folder: Path, alone: bool = False) -> ocp.CheckpointManager:
-    """The checkpoints in folder/checkpoints: the last two (one may be broken) and that of the lowest error.
+def manager(folder: Path, local: bool = False) -> ocp.CheckpointManager:
+    """Returns the manager of the checkpoints in folder/checkpoints.
 
-    alone: of this process, whatever the others do; else all processes call it, and each of its methods, together.
+    It keeps the last two (one may be damaged) and that of the lowest error.
     `manager(...).best_step()` and `.latest_step()` name them; None where there is none.
+
+    Args:
+      folder: The run's folder.
+      local: Open without synchronization across processes, for reading. Otherwise all processes
+        must call this, and each method of what it returns, together.
     """
     me = jax.process_index()
-    who = ocp.options.MultiprocessingOptions(*((me, {me}, f"process{me}") if alone else ()))
+    who = ocp.options.MultiprocessingOptions(*((me, {me}, f"process{me}") if local else ()))
     lowest = policies.BestN(get_metric_fn=_error, reverse=True, n=1)
     options = ocp.CheckpointManagerOptions(
         best_fn=_error,
         best_mode="min",
         preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(2), lowest]),
-        cleanup_tmp_directories=not alone,
-        create=not alone,
+        cleanup_tmp_directories=not local,
+        create=not local,
         multiprocessing_options=who,
     )
     handlers = {"state": ocp.StandardCheckpointHandler(multiprocessing_options=who)}
@@ -47,83 +53,107 @@ def manager(folder: Path, alone: bool = False) -> ocp.CheckpointManager:
 
 @contextlib.contextmanager
 def open_checkpoints(folder: Path) -> Iterator[ocp.CheckpointManager]:
-    """The `manager`, closed at the end; raises UserError where something could not be saved."""
+    """Opens the `manager` and closes it at the end.
+
+    Raises:
+      UserError: If something could not be saved.
+    """
     checkpoints = manager(folder)
     try:
         yield checkpoints
         wait(checkpoints)
     finally:
-        with contextlib.suppress(Exception):  # it says again what could not be saved
+        with contextlib.suppress(Exception):  # It repeats what could not be saved.
             checkpoints.close()
 
 
 def wait(checkpoints: ocp.CheckpointManager) -> None:
-    """Waits for what is being saved; raises UserError where that cannot be."""
-    with _told(checkpoints):
+    """Waits for what is being saved.
+
+    Raises:
+      UserError: If it cannot be saved.
+    """
+    with _translate_errors(checkpoints):
         checkpoints.wait_until_finished()
-        _digested(checkpoints)
+        _finish_checksums(checkpoints)
 
 
 @contextlib.contextmanager
-def _told(checkpoints: ocp.CheckpointManager) -> Iterator[None]:
+def _translate_errors(checkpoints: ocp.CheckpointManager) -> Iterator[None]:
     try:
         yield
-    except Exception as e:  # Orbax raises whatever its storage raised
+    except Exception as e:  # Orbax raises whatever its storage raises.
         why = "no space left" if "o space left" in str(e) else str(e).strip().partition("\n")[0][:200]
         raise UserError(
-            f"cannot save to {checkpoints.directory} ({why}): make room; the same command then continues from the last"
-            " whole checkpoint"
+            f"cannot save to {checkpoints.directory} ({why}): make room; the same command then"
+            " continues from the last complete checkpoint"
         ) from None
 
 
 def latest_step(folder: Path) -> int:
-    """The step of the newest checkpoint in folder/checkpoints, read or not; 0: there is none."""
+    """Returns the step of the newest checkpoint in a run's folder, readable or not; 0: none."""
     saved = folder / "checkpoints"
     return max(ocp.utils.checkpoint_steps(saved), default=0) if saved.exists() else 0
 
 
 def save(checkpoints: ocp.CheckpointManager, state: State, error: float | None) -> None:
-    """Starts saving the state under its step, with the evaluation's error (0 to 1); None: not evaluated here."""
+    """Starts to save a state under its step.
+
+    Args:
+      checkpoints: Of `open_checkpoints`.
+      state: The state.
+      error: Its evaluation's error (0 to 1); None: it was not evaluated.
+
+    Raises:
+      UserError: If the last one could not be saved.
+    """
     step = int(state.step)
-    if step in checkpoints.all_steps():  # saved when it was stopped before its evaluation, which it has seen now
+    if step in checkpoints.all_steps():  # Saved when it was stopped before this evaluation.
         checkpoints.delete(step)
-    metrics = {"error": math.inf if error is None else error}  # what was not evaluated is never the best
-    with _told(checkpoints):
-        _digested(checkpoints)
+    metrics = {"error": math.inf if error is None else error}  # What was not evaluated is never the best.
+    with _translate_errors(checkpoints):
+        _finish_checksums(checkpoints)
         checkpoints.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)), metrics=metrics)
         kept = {str(k) for k in checkpoints.all_steps()}
-        # Begun only now, or it would hold up the copying that training waits for.
-        _DIGESTING[checkpoints.directory] = _POOL.submit(
-            _write, _digests(checkpoints), kept, step, checksum.compute(state)
-        )
+        # Started only now: earlier it would delay the copying that training waits for.
+        sums, path = checksum.compute(state), _checksum_file(checkpoints)
+        _PENDING[checkpoints.directory] = _POOL.submit(_write_checksums, path, kept, step, sums)
 
 
-# Checksums are awaited and written beside the training; a state whose own were never written counts as broken.
+# Checksums are computed and written while training goes on. A checkpoint whose own were never written
+# counts as damaged.
 _POOL = ThreadPoolExecutor(1)
-_DIGESTING: dict[Path, Future] = {}
+_PENDING: dict[Path, Future] = {}
 
 
-def _digested(checkpoints: ocp.CheckpointManager) -> None:
-    if writing := _DIGESTING.pop(checkpoints.directory, None):
+def _finish_checksums(checkpoints: ocp.CheckpointManager) -> None:
+    if writing := _PENDING.pop(checkpoints.directory, None):
         writing.result()
 
 
-def _write(path: Path, kept: set[str], step: int, sums: Callable[[], dict[str, int]]) -> None:
-    found = {str(step): sums()}  # of several processes all sum up, and the first one writes
+def _write_checksums(path: Path, kept: set[str], step: int, sums: Callable[[], dict[str, int]]) -> None:
+    found = {str(step): sums()}  # All processes compute, and the first one writes.
     if distributed.is_primary():
-        there = {k: v for k, v in _read(path).items() if k in kept}
+        there = {k: v for k, v in _read_checksums(path).items() if k in kept}
         write_whole(path, json.dumps(there | found) + "\n")
 
 
 def was_evaluated(checkpoints: ocp.CheckpointManager, step: int) -> bool:
-    """Whether the state saved at this step has seen an evaluation."""
+    """Returns whether the state saved at this step has been evaluated."""
     return math.isfinite(_error(checkpoints.metrics(step)))
 
 
 def restore(checkpoints: ocp.CheckpointManager, like: State) -> State | None:
-    """The newest state that can be read, laid out over devices as `like` is; None where nothing was saved.
+    """Returns the newest state that can be read, or None if nothing was saved.
 
-    Broken ones are named and deleted; raises UserError where all are broken.
+    Damaged checkpoints are named and deleted.
+
+    Args:
+      checkpoints: Of `open_checkpoints`.
+      like: A state whose shapes, dtypes and layout over devices the result has.
+
+    Raises:
+      UserError: If all checkpoints are damaged.
     """
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     steps, broken = sorted(checkpoints.all_steps(), reverse=True), []
@@ -132,7 +162,7 @@ def restore(checkpoints: ocp.CheckpointManager, like: State) -> State | None:
         try:
             found = checkpoints.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))
             _verify(checkpoints, step, found.state)
-        except Exception as e:  # Orbax raises whatever its storage raised
+        except Exception as e:  # Orbax raises whatever its storage raises.
             why = str(e).strip().partition("\n")[0][:200] or type(e).__name__
         if not distributed.all_agree(not why):
             broken.append(step)
@@ -140,30 +170,34 @@ def restore(checkpoints: ocp.CheckpointManager, like: State) -> State | None:
             print(f"checkpoint {step} in {checkpoints.directory} cannot be read ({why})", file=sys.stderr)
             continue
         for old in broken:
-            checkpoints.delete(old)  # else it could not be written anew
+            checkpoints.delete(old)  # Otherwise it could not be written again.
         return found.state
     if broken:
-        raise UserError(f"no checkpoint in {checkpoints.directory} can be read: delete that folder to start again")
+        raise UserError(
+            f"no checkpoint in {checkpoints.directory} can be read: delete that folder to start again"
+        )
     return None
 
 
 def _verify(checkpoints: ocp.CheckpointManager, step: int, state: Any) -> None:
-    """Raises ValueError for an array that is not what was saved; checkpoints from before there were digests pass."""
-    if not (path := _digests(checkpoints)).exists():
+    """Raises ValueError if an array is not what was saved; without a file of checksums all pass."""
+    path = _checksum_file(checkpoints)
+    if not path.exists():
         return
-    there = _read(path).get(str(step))
+    there = _read_checksums(path).get(str(step))
     if there is None:
-        raise ValueError("it was cut off before its digests were written")
+        raise ValueError("the save was interrupted before its checksums were written")
     now = checksum.compute(state)()
-    if wrong := sorted(name for name in there.keys() | now.keys() if there.get(name) != now.get(name)):
+    names = sorted(there.keys() | now.keys())
+    if wrong := [name for name in names if there.get(name) != now.get(name)]:
         raise ValueError(f"{wrong[0]} is not what was saved: the file is damaged")
 
 
-def _digests(checkpoints: ocp.CheckpointManager) -> Path:
+def _checksum_file(checkpoints: ocp.CheckpointManager) -> Path:
     return Path(checkpoints.directory).with_name("digests.json")
 
 
-def _read(path: Path) -> dict[str, dict[str, int]]:
+def _read_checksums(path: Path) -> dict[str, dict[str, int]]:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError):
@@ -171,54 +205,76 @@ def _read(path: Path) -> dict[str, dict[str, int]]:
 
 
 def restore_all(checkpoints: ocp.CheckpointManager, step: int) -> dict[str, Any]:
-    """The state saved at this step as a tree of arrays on this process's first device, wherever they lay when saved."""
+    """Returns a saved state as a tree of arrays on this process's first device.
+
+    It does not matter on which devices they were when they were saved.
+    """
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     like = checkpoints.item_metadata(step).state
-    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), like)
-    return checkpoints.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like))).state
+    like = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), like
+    )
+    arguments = ocp.args.Composite(state=ocp.args.StandardRestore(like))
+    return checkpoints.restore(step, args=arguments).state
 
 
 def load_parameters(folder: Path) -> tuple[Any, Any, int]:
-    """(params, stats, step) of the newest checkpoint in folder/checkpoints, as NumPy arrays.
+    """Returns (params, stats, step) of the newest checkpoint of a run, as NumPy arrays.
 
-    Raises UserError where there is none, or it cannot be read.
+    Raises:
+      UserError: If there is none, or it cannot be read.
     """
     step = latest_step(folder)
     if not step:
         raise UserError(f"{folder} holds no checkpoint: train that run first, or name another folder")
-    with manager(folder, alone=True) as checkpoints:
+    with manager(folder, local=True) as checkpoints:
         try:
             saved = restore_all(checkpoints, step)
             _verify(checkpoints, step, saved)
-        except Exception as e:  # Orbax raises whatever its storage raised
+        except Exception as e:  # Orbax raises whatever its storage raises.
             why = str(e).strip().partition("\n")[0][:200]
-            raise UserError(f"checkpoint {step} in {folder} cannot be read ({why}): delete it and train on") from None
+            raise UserError(
+                f"checkpoint {step} in {folder} cannot be read ({why}): delete it and continue training"
+            ) from None
     params, stats = jax.tree.map(np.asarray, (saved["params"], saved["stats"]))
     return params, stats, step
 
 
 def take_parameters(state: State, folder: Path, layers: Sequence[str]) -> State:
-    """The state of step 0 with another run's parameters, whose last checkpoint lies in folder.
+    """Returns a new state with parameters of another run.
 
-    layers: those to take, such as conv1_1; empty: all, and batch norm's averages with them. Raises UserError for a
-    layer that either has not, or has in another size.
+    Args:
+      state: The state of step 0.
+      folder: The other run's folder; its newest checkpoint is read.
+      layers: The layers to take, such as conv1_1; empty: all, and batch norm's averages with them.
+
+    Raises:
+      UserError: If a layer is missing in either, or has another size.
     """
     params, stats, _ = load_parameters(folder)
     for layer in layers or sorted(state.params.keys() | params.keys()):
         ours, theirs = ({k: v.shape for k, v in _leaves(tree.get(layer, {}))} for tree in (state.params, params))
         if not ours or ours != theirs:
-            what = "is not in both nets" if not ours or not theirs else f"is {ours} here and {theirs} there"
-            raise UserError(f"train.start_from={folder.parent.name}: layer {layer} {what}; see train.start_layers")
+            sizes = f"is {ours} here and {theirs} there"
+            what = sizes if ours and theirs else "is not in both models"
+            raise UserError(
+                f"train.start_from={folder.parent.name}: layer {layer} {what}; see train.start_layers"
+            )
     taken = {layer: params[layer] for layer in layers} if layers else params
-    place = lambda new, old: jax.device_put(new, old.sharding)
-    new = {layer: jax.tree.map(place, tree, state.params[layer]) for layer, tree in taken.items()}
-    moved = state.stats if layers else jax.tree.map(place, stats, state.stats)
+
+    def put(new: np.ndarray, old: jax.Array) -> jax.Array:
+        return jax.device_put(new, old.sharding)
+
+    new = {layer: jax.tree.map(put, tree, state.params[layer]) for layer, tree in taken.items()}
+    moved = state.stats if layers else jax.tree.map(put, stats, state.stats)
     return state.replace(params=state.params | new, stats=moved)
 
 
 def _leaves(tree: Any) -> list[tuple[str, jax.Array]]:
-    return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
-            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]  # fmt: skip
+    return [
+        (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    ]
 
 
 def _error(metrics: dict[str, float]) -> float:
