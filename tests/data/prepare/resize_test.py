@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_jax.data import decode, folders
+from cnn_jax.data import decode, folders, headers
 from cnn_jax.data.prepare import __main__ as command_line
 
 
@@ -38,7 +38,7 @@ def test_a_folder_is_resized_with_its_names_and_its_split(folder, capsys):
     assert before.test.paths == after.test.paths and before.class_names == after.class_names
     for i in range(len(after.test)):
         encoded = after.test.read(i)
-        assert decode.read_size(encoded) == (32, 48)
+        assert headers.read_size(encoded) == (32, 48)
         expected = decode.decode_resized(before.test.read(i), 32).astype(int)
         assert np.abs(decode.decode_resized(encoded, 32) - expected).mean() < 4
     assert (folder / "out/train/cat/1.JPEG").read_bytes() == (folder / "set/cat/1.JPEG").read_bytes()
