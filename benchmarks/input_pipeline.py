@@ -84,13 +84,13 @@ def in_memory(source: Any) -> list[tuple[bytes, Any]]:
     """(file, Box) of every image that can be decoded."""
     import numpy as np
 
-    from cnn_jax.data import crops, decode
+    from cnn_jax.data import crops, headers
 
     rng, found = np.random.default_rng(SEED), []
     for part in (source.train, source.test):
         for i in range(len(part)):
             encoded = part.read(i)
-            found.append((encoded, crops.draw_scale_jitter(rng, decode.read_size(encoded), LO, HI, CROP)))
+            found.append((encoded, crops.draw_scale_jitter(rng, headers.read_size(encoded), LO, HI, CROP)))
     return found
 
 
@@ -140,9 +140,9 @@ def tensorflow(antialias: bool) -> Way:
         return tf.cast(tf.image.resize(image, (CROP, CROP), antialias=antialias), tf.uint8)
 
     def way(encoded: bytes, box: Any) -> Any:
-        from cnn_jax.data import decode
+        from cnn_jax.data import headers
 
-        top, left, bottom, right = window(box, decode.read_size(encoded))
+        top, left, bottom, right = window(box, headers.read_size(encoded))
         return cut(encoded, [top, left, bottom - top, right - left]).numpy()
 
     return way

@@ -11,10 +11,13 @@ from cnn_jax.data.datasets import (
     DATASET_INFO,
     DATASETS,
     DatasetInfo,
+    describe_dataset,
     image_shape,
     is_streamed,
     load_dataset,
+    load_test_images,
     open_dataset,
+    summarize_dataset,
 )
 from cnn_jax.data.folders import FolderDataset
 from cnn_jax.data.loader import Batch, Loader, make_loader, prefetch_to_device
@@ -33,10 +36,13 @@ __all__ = [
     "Loader",
     "Subset",
     "TfdsDataset",
+    "describe_dataset",
     "image_shape",
     "is_streamed",
     "load_dataset",
+    "load_test_images",
     "make_loader",
     "open_dataset",
     "prefetch_to_device",
+    "summarize_dataset",
 ]

@@ -158,6 +158,46 @@ def load_dataset(data: Data) -> Dataset:
     return dataset
 
 
+def load_test_images(data: Data, num_classes: int) -> Dataset:
+    """Returns the images on which a model is evaluated that was trained elsewhere.
+
+    Of a folder they are all images of its val/, or of its own class folders: see
+    `folders.load_test_folder`. Other sets have their test images.
+
+    Args:
+      data: The data set and the sizes of full-size images.
+      num_classes: The model's.
+
+    Raises:
+      UserError: As `load_dataset` does.
+    """
+    if data.dataset.name != "folder":
+        return load_dataset(data)
+    crops.check_sizes(data)
+    return folders.load_test_folder(data.dataset.args.get("path", ""), num_classes)
+
+
+def summarize_dataset(dataset: Dataset) -> list[str]:
+    """Returns what a run says of its data before it starts: two lines of a folder, else none."""
+    return folders.summarize_scan(dataset.scan) if dataset.scan else []
+
+
+def describe_dataset(dataset: Dataset) -> dict[str, Any]:
+    """Returns what a run keeps of its data, as JSON holds it.
+
+    Returns:
+      {train_images, test_images, num_classes, class_names, folder: what was found in a folder of
+      images (`folders.FolderScan`, with counts in place of the images), or None}.
+    """
+    return {
+        "train_images": dataset.train.count,
+        "test_images": dataset.test.count,
+        "num_classes": dataset.num_classes,
+        "class_names": list(dataset.class_names),
+        "folder": folders.describe_scan(dataset.scan) if dataset.scan else None,
+    }
+
+
 @functools.lru_cache(maxsize=4)  # The runs of a study share what was read.
 def open_dataset(dataset: Choice, data_dir: str = "") -> Dataset:
     """Returns the whole named set, as its function in DATASETS gives it.

@@ -1,19 +1,32 @@
-"""Images in class folders."""
+"""Images in class folders: what lies in a folder, as a value, and the data set that it makes."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from cnn_jax.data.base import Dataset, ImageDataset
 from cnn_jax.errors import UserError
+from cnn_jax.text import printable
 
 TEST_EVERY = 5  # Without a split of its own, every 5th image of a class is a test image.
-TESTED_ON = ("val", "validation", "test")
+# The folders' names that are known, in any case. Tested on is `val`'s if there is one.
+TRAIN_NAMES = ("train", "training")
+VAL_NAMES = ("val", "valid", "validation")
+TEST_NAMES = ("test", "testing")
 LABEL_FILES = ("val_labels.txt", "{test}_labels.txt", "{test}.txt", "{test}/labels.txt")
-
-FolderScan = None
+LABEL_FORM = (
+    'lines of "FILE CLASS", the class by its folder\'s name or its number from 0 among the sorted'
+    " names"
+)
+SYSTEM_FILES = ("thumbs.db", "desktop.ini")
+IMAGE_SUFFIXES = (
+    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".jp2", ".avif"]
+)
+MAX_SHOWN = 3  # Names in a message.
+MAX_LOOKED_AT = 10_000  # Entries of a folder that are looked at for an image.
 
 
 class FolderDataset(ImageDataset):
@@ -32,75 +45,457 @@ class FolderDataset(ImageDataset):
             return file.read(), int(self.labels[i])
 
 
-def load_folder(path: str) -> Dataset:
-    """Images in class folders, numbered by the classes' sorted names; what lies in a class folder is an image.
+class SplitScan(NamedTuple):
+    """The images of one split, by class and file name.
 
-    PATH/train and PATH/val (or validation, or test) of class folders; or PATH/val of images and a file of labels, as
-    LABEL_FILES, with lines of a file name and a class, by name or number from 0. A PATH of class folders, with or
-    without train/ around them, is split: of each class's files, sorted by name, every 5th is a test image. Where no
-    class has 5, there are no test images. Hidden files are passed over. Raises UserError for a folder of another form.
+    Attributes:
+      folder: That holds them.
+      paths: Below the folder.
+      labels: A label for each.
+      label_file: The file that gives the labels; empty: class folders do.
     """
-    root = Path(path).expanduser()
-    if not root.is_dir():
-        raise UserError(f"data set folder:{path}: no such folder")
-    train = root / "train" if (root / "train").is_dir() else root
-    tested = next((root / name for name in TESTED_ON if (root / name).is_dir()), None) if train != root else None
-    classes = _folders(train)
-    if not classes:
+
+    folder: str
+    paths: tuple[str, ...]
+    labels: tuple[int, ...]
+    label_file: str = ""
+
+
+class FolderScan(NamedTuple):
+    """What was found in a folder of images.
+
+    Attributes:
+      root: The folder.
+      train: The training images; None: only test images were asked for.
+      test: The test images; without images if no class has TEST_EVERY.
+      test_every: Every so many images of a class were taken for the test, as no split lies beside
+        train/; 0: they have a split of their own.
+      classes: The classes' names by label.
+      class_order: 'text' or 'numbers': how the names were sorted.
+      empty_classes: Classes without training images (or test images, if only those were asked for).
+      unused: Folders beside the splits that hold images and are not used.
+      nested: Folders in class folders, which are not entered.
+      broken_links: Images that are links to nowhere; they count as bad images.
+      left_out: Other files that are no images of the set, by reason.
+    """
+
+    root: str
+    train: SplitScan | None
+    test: SplitScan
+    test_every: int
+    classes: tuple[str, ...]
+    class_order: str
+    empty_classes: tuple[str, ...]
+    unused: tuple[str, ...]
+    nested: tuple[str, ...]
+    broken_links: tuple[str, ...]
+    left_out: dict[str, tuple[str, ...]]
+
+
+def load_folder(path: str) -> Dataset:
+    """Returns the data set of a folder of images, numbered by the classes' sorted names.
+
+    The folder is PATH/train and PATH/val of class folders, by any of TRAIN_NAMES, VAL_NAMES and
+    TEST_NAMES in any case; or PATH/val holds images, and one of LABEL_FILES their labels. Where no
+    split lies beside train/, or PATH itself holds the class folders, every 5th of each class's
+    files, sorted by name, is a test image.
+
+    Raises:
+      UserError: If the folder is of another form, or has one class.
+    """
+    scan = scan_folder(path)
+    full = [name for i, name in enumerate(scan.classes) if i in set(scan.train.labels)]
+    if len(full) == 1:
         raise UserError(
-            f"data set folder:{path}: {train} holds no class folders; expected are CLASS/IMAGE, or train/CLASS/IMAGE"
-            " and val/CLASS/IMAGE"
+            f"data set folder:{path}: all training images are of one class, {printable(full[0])}:"
+            " there is nothing to learn; the folders in PATH/train, or in PATH, are the classes"
         )
-    paths, labels = _in_classes(train, classes, classes)
-    if not paths:
-        raise UserError(f"data set folder:{path}: the class folders of {train} hold no images")
-    if tested is None:
-        ranks = np.concatenate([np.arange(n) for n in np.bincount(labels, minlength=len(classes))])
-        chosen = ranks % TEST_EVERY == TEST_EVERY - 1
-        parts = (np.flatnonzero(~chosen), np.flatnonzero(chosen))
-        split = [FolderDataset(str(train), [paths[i] for i in rows], [labels[i] for i in rows]) for rows in parts]
-        return Dataset(*split, len(classes), tuple(classes))
-    found = _in_classes(tested, _folders(tested), classes) if _folders(tested) else _labelled(tested, classes)
-    if not found[0]:
-        raise UserError(f"data set folder:{path}: {tested} holds no images")
-    return Dataset(FolderDataset(str(train), paths, labels), FolderDataset(str(tested), *found), len(classes), tuple(classes))
+    return _make_dataset(scan)
 
 
-def _folders(path: Path) -> list[str]:
+def load_test_folder(path: str, num_classes: int) -> Dataset:
+    """Returns all test images of a folder, for a model that was trained elsewhere.
+
+    They are those of PATH/val, by any name that `load_folder` knows, or of PATH's own class
+    folders. Class folders named exactly 0 ... num_classes - 1 are sorted as numbers.
+
+    Args:
+      path: The folder.
+      num_classes: The model's.
+
+    Raises:
+      UserError: If the folder is of another form.
+    """
+    return _make_dataset(scan_folder(path, test_only=True, num_classes=num_classes))
+
+
+def _make_dataset(scan: FolderScan) -> Dataset:
+    test = FolderDataset(scan.test.folder, scan.test.paths, scan.test.labels)
+    train = FolderDataset(scan.root, (), ())
+    if scan.train is not None:
+        train = FolderDataset(scan.train.folder, scan.train.paths, scan.train.labels)
+    return Dataset(train, test, len(scan.classes), scan.classes, scan)
+
+
+def scan_folder(path: str, test_only: bool = False, num_classes: int = 0) -> FolderScan:
+    """Looks at a folder of images, and reads none of them.
+
+    Args:
+      path: The folder.
+      test_only: Take all images of the test split, or of PATH's class folders, for the test.
+      num_classes: Of the model that is tested; 0: unknown.
+
+    Raises:
+      UserError: If the folder is not of a form that `load_folder` or `load_test_folder` names.
+    """
+    try:
+        return _Scanner(path, test_only, num_classes).scan()
+    except OSError as error:
+        file = printable(os.fsdecode(error.filename or path))
+        raise UserError(
+            f"data set folder:{path}: {file} cannot be read: {error.strerror}"
+        ) from None
+
+
+class _Scanner:
+    """Collects what is found on the way."""
+
+    def __init__(self, path: str, test_only: bool, num_classes: int) -> None:
+        self.path, self.test_only, self.num_classes = path, test_only, num_classes
+        self.root = Path(path).expanduser()
+        self.nested: list[str] = []
+        self.broken_links: list[str] = []
+        self.left_out: dict[str, list[str]] = {}
+
+    def scan(self) -> FolderScan:
+        if not self.root.is_dir():
+            raise self._error("no such folder")
+        train, test = self._find_splits()
+        return self._scan_test(train, test) if self.test_only else self._scan_both(train, test)
+
+    def _scan_both(self, train: Path | None, test: Path | None) -> FolderScan:
+        if train is None and test is not None:
+            others = [name for name in _list_folders(self.root) if name != test.name]
+            if others:
+                raise self._error(
+                    f"{test.name}/ lies beside {_name_some(others)}: move the class folders to"
+                    " train/"
+                )
+            raise self._error(
+                f"holds {test.name}/ but no train/: training needs train/ of class folders; public"
+                " weights can be evaluated on it"
+            )
+        folder = train or self.root
+        if test is None and train is not None and (unused := self._find_unused(train, None)):
+            raise self._error(
+                f"beside {train.name}/ lie {_name_some([f'{name}/' for name in unused])} with"
+                " images, which have no name of a test split: rename one to val/, or move them away"
+            )
+        classes, order = self._sort_classes(folder)
+        images = self._list_classes(folder, classes, classes)
+        if not images.paths:
+            raise self._error(f"the class folders of {folder} hold no images")
+        if test is None:
+            images, tested = _take_every(images, len(classes))
+        else:
+            tested = self._list_test(test, classes)
+        return self._finish(train, test, images, tested, classes, order)
+
+    def _scan_test(self, train: Path | None, test: Path | None) -> FolderScan:
+        if test is None and train is not None:
+            raise self._error(
+                f"holds {train.name}/ but no val/ to test on: to test on all images of"
+                f" {train.name}/, give folder:{os.path.join(self.path, train.name)}"
+            )
+        folder = test or self.root
+        named = train or folder  # Where the classes are named.
+        if _list_folders(named):
+            classes, order = self._sort_classes(named)
+        else:  # Images and a file of labels: the labels are numbers.
+            classes, order = [str(label) for label in range(self.num_classes)], "numbers"
+        tested = self._list_test(folder, classes)
+        return self._finish(train, test, None, tested, classes, order)
+
+    def _finish(
+        self,
+        train: Path | None,
+        test: Path | None,
+        images: SplitScan | None,
+        tested: SplitScan,
+        classes: list[str],
+        order: str,
+    ) -> FolderScan:
+        filled = set((images or tested).labels)
+        return FolderScan(
+            root=str(self.root),
+            train=images,
+            test=tested,
+            test_every=TEST_EVERY if test is None and not self.test_only else 0,
+            classes=tuple(classes),
+            class_order=order,
+            empty_classes=tuple(name for i, name in enumerate(classes) if i not in filled),
+            unused=tuple(self._find_unused(train, test)) if train or test else (),
+            nested=tuple(self.nested),
+            broken_links=tuple(self.broken_links),
+            left_out={reason: tuple(names) for reason, names in self.left_out.items()},
+        )
+
+    def _find_splits(self) -> tuple[Path | None, Path | None]:
+        """Returns the folders of training and of test images."""
+        found = {}
+        for names in (TRAIN_NAMES, VAL_NAMES, TEST_NAMES):
+            named = [name for name in _list_folders(self.root) if name.casefold() in names]
+            if len(named) > 1:
+                both = " and ".join(f"{name}/" for name in named)
+                raise self._error(f"{both} mean the same split: rename or remove one")
+            found[names] = self.root / named[0] if named else None
+        return found[TRAIN_NAMES], found[VAL_NAMES] or found[TEST_NAMES]
+
+    def _find_unused(self, train: Path | None, test: Path | None) -> list[str]:
+        used = {folder.name for folder in (train, test) if folder}
+        others = [name for name in _list_folders(self.root) if name not in used]
+        return [name for name in others if _holds_image(self.root / name)]
+
+    def _sort_classes(self, folder: Path) -> tuple[list[str], str]:
+        """Returns the names of the class folders by label, and how they are sorted."""
+        names = _list_folders(folder)
+        broken = [e.name for e in os.scandir(folder) if _is_broken(e) and "." not in e.name]
+        if broken:
+            raise self._error(
+                f"{folder / broken[0]} is a link to nowhere: if it is a class, the others' labels"
+                " depend on it; repair or remove it"
+            )
+        if not names:
+            raise self._error(
+                f"{folder} holds no class folders; expected are CLASS/IMAGE, or train/CLASS/IMAGE"
+                " and val/CLASS/IMAGE"
+            )
+        numbers = [str(label) for label in range(self.num_classes)]
+        if set(names) == set(numbers):
+            return numbers, "numbers"
+        return names, "text"
+
+    def _list_test(self, folder: Path, classes: list[str]) -> SplitScan:
+        own = _list_folders(folder)
+        found = (
+            self._list_classes(folder, own, classes) if own else self._list_labeled(folder, classes)
+        )
+        if not found.paths:
+            raise self._error(f"{folder} holds no images")
+        return found
+
+    def _list_classes(self, folder: Path, own: list[str], classes: list[str]) -> SplitScan:
+        """Lists a folder's class folders `own`, whose labels are their numbers in `classes`."""
+        number = {name: label for label, name in enumerate(classes)}
+        if unknown := [name for name in own if name not in number]:
+            raise UserError(f"{folder / unknown[0]}: no class of that name is trained on")
+        for entry in os.scandir(folder):
+            if not entry.is_dir():
+                self._leave_out("files outside class folders", entry, folder)
+        paths, labels = [], []
+        for name in sorted(own, key=number.get):
+            for file in self._list_images(folder / name):
+                paths.append(os.path.join(name, file))
+                labels.append(number[name])
+        return SplitScan(str(folder), tuple(paths), tuple(labels))
+
+    def _list_images(self, folder: Path) -> list[str]:
+        names = []
+        for entry in os.scandir(folder):
+            if entry.name.startswith("."):
+                self._leave_out("hidden files", entry, folder)
+            elif entry.name.casefold() in SYSTEM_FILES:
+                self._leave_out("files of the system", entry, folder)
+            elif _is_broken(entry):
+                self.broken_links.append(entry.path)
+                names.append(entry.name)
+            elif entry.is_dir():
+                self.nested.append(entry.path)
+            elif entry.is_file():
+                names.append(entry.name)
+            else:
+                self._leave_out("pipes, sockets and devices", entry, folder)
+        return sorted(names)
+
+    def _leave_out(self, reason: str, entry: os.DirEntry, folder: Path) -> None:
+        reason = "hidden files" if entry.name.startswith(".") else reason
+        self.left_out.setdefault(reason, []).append(os.path.join(folder, entry.name))
+
+    def _list_labeled(self, folder: Path, classes: list[str]) -> SplitScan:
+        """Lists the images of a flat folder, labeled by the file that lies beside or in it."""
+        places = [folder.parent / name.format(test=folder.name) for name in LABEL_FILES]
+        places = list(dict.fromkeys(places))
+        file = next((place for place in places if place.is_file()), None)
+        if file is None:
+            raise UserError(
+                f"{folder} holds images without class folders: put {LABEL_FORM} in"
+                f" {' or '.join(map(str, places))}"
+            )
+        images = [name for name in self._list_images(folder) if folder / name != file]
+        labels = _read_labels(file, set(images), classes)
+        if missing := [name for name in images if name not in labels]:
+            raise UserError(
+                f"{file} has no line for {len(missing)} of the images in {folder}, such as"
+                f" {printable(missing[0])}"
+            )
+        return SplitScan(
+            str(folder), tuple(images), tuple(labels[name] for name in images), str(file)
+        )
+
+    def _error(self, why: str) -> UserError:
+        return UserError(printable(f"data set folder:{self.path}: {why}"))
+
+
+def _take_every(images: SplitScan, num_classes: int) -> tuple[SplitScan, SplitScan]:
+    """Takes every TEST_EVERYth image of each class for the test."""
+    counts = np.bincount(images.labels, minlength=num_classes)
+    ranks = np.concatenate([np.arange(count) for count in counts])
+    chosen = ranks % TEST_EVERY == TEST_EVERY - 1
+    parts = []
+    for rows in (np.flatnonzero(~chosen), np.flatnonzero(chosen)):
+        paths, labels = (tuple(values[i] for i in rows) for values in images[1:3])
+        parts.append(SplitScan(images.folder, paths, labels))
+    return parts[0], parts[1]
+
+
+def _read_labels(file: Path, images: set[str], classes: list[str]) -> dict[str, int]:
+    """Returns {image: label} of a file of labels.
+
+    Args:
+      file: Lines of a file name and a class; names may hold spaces.
+      images: The names of the images that there are.
+      classes: The classes' names by label.
+    """
+    number = {str(label): label for label in range(len(classes))}
+    number |= {name: label for label, name in enumerate(classes)}
+    labels: dict[str, int] = {}
+    for i, line in enumerate(_read_text(file).splitlines(), 1):
+        if not line.strip():
+            continue
+        name, label = _split_line(line.strip(), images, number)
+        if not name or label not in number:
+            raise UserError(
+                printable(f"{file}, line {i}: {line.strip()!r:.200}; expected are {LABEL_FORM}")
+            )
+        if labels.setdefault(name, number[label]) != number[label]:
+            raise UserError(printable(f"{file}, line {i}: another class for {name} than before"))
+    return labels
+
+
+def _split_line(line: str, images: set[str], number: dict[str, int]) -> tuple[str, str]:
+    """Returns (file name without its folder, class) of a line, at the tab or space that fits."""
+    if "\t" in line:
+        name, _, label = line.partition("\t")
+        return os.path.basename(name.strip()), label.strip()
+    spaces = [i for i, character in enumerate(line) if character == " "]
+    pairs = [(os.path.basename(line[:i].strip()), line[i:].strip()) for i in reversed(spaces)]
+    fitting = [pair for pair in pairs if pair[0] in images and pair[1] in number]
+    return next(iter(fitting or pairs), ("", ""))
+
+
+def _read_text(file: Path) -> str:
+    content = file.read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        marks = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+        found = marks.get(content[:2], "")
+        found = "UTF-32" if content[:4] in (b"\xff\xfe\0\0", b"\0\0\xfe\xff") else found
+        found = found or ("UTF-16" if b"\0" in content[:200] else "ISO-8859-1")
+        perhaps = "is" if found.startswith("UTF") else "is perhaps"
+        raise UserError(
+            f"{file} {perhaps} {found}, not UTF-8 (byte {error.start}): convert it, for example with"
+            f" iconv -f {found} -t UTF-8"
+        ) from None
+
+
+def _list_folders(path: Path) -> list[str]:
     return sorted(e.name for e in os.scandir(path) if e.is_dir() and not e.name.startswith("."))
 
 
-def _files(path: Path) -> list[str]:
-    return sorted(e.name for e in os.scandir(path) if e.is_file() and not e.name.startswith("."))
+def _is_broken(entry: os.DirEntry) -> bool:
+    return entry.is_symlink() and not os.path.exists(entry.path)
 
 
-def _in_classes(path: Path, folders: list[str], classes: list[str]) -> tuple[list[str], list[int]]:
-    """(paths below a folder of class folders, their labels), by class and file name."""
-    if unknown := sorted(set(folders) - set(classes)):
-        raise UserError(f"{path / unknown[0]}: no class of that name is trained on")
-    number = {name: label for label, name in enumerate(classes)}
-    found = [(os.path.join(name, file), number[name]) for name in folders for file in _files(path / name)]
-    return [file for file, _ in found], [label for _, label in found]
+def _holds_image(folder: Path) -> bool:
+    looked_at = 0
+    for _, folders, files in os.walk(folder):
+        if any(os.path.splitext(name)[1].casefold() in IMAGE_SUFFIXES for name in files):
+            return True
+        looked_at += len(folders) + len(files)
+        if looked_at > MAX_LOOKED_AT:
+            return False
+    return False
 
 
-def _labelled(path: Path, classes: list[str]) -> tuple[list[str], list[int]]:
-    """(names of the images in a flat folder, their labels), by name, from the file that tells them."""
-    places = list(dict.fromkeys(path.parent / name.format(test=path.name) for name in LABEL_FILES))
-    form = 'lines of "FILE CLASS", the class by its folder\'s name or its number from 0 among the sorted names'
-    told = next((place for place in places if place.is_file()), None)
-    if told is None:
-        raise UserError(f"{path} holds images without class folders: put {form} in {' or '.join(map(str, places))}")
-    number = {str(label): label for label in range(len(classes))}
-    number |= {name: label for label, name in enumerate(classes)}
-    labels = {}
-    for i, line in enumerate(told.read_text().splitlines(), 1):
-        if not line.strip():
-            continue
-        file, _, label = line.strip().replace("\t", " ").rpartition(" ")
-        if not file or label not in number:
-            raise UserError(f"{told}, line {i}: {line.strip()!r}; expected are {form}")
-        labels[os.path.basename(file.strip())] = number[label]
-    files = [name for name in _files(path) if path / name != told]
-    if missing := [name for name in files if name not in labels]:
-        raise UserError(f"{told} has no line for {len(missing)} of the images in {path}, such as {missing[0]}")
-    return files, [labels[name] for name in files]
+def _name_some(names: Sequence[str]) -> str:
+    """Returns 'a, b, c and 7 more', printable."""
+    shown = ", ".join(map(printable, names[:MAX_SHOWN]))
+    return shown + (f" and {len(names) - MAX_SHOWN} more" if len(names) > MAX_SHOWN else "")
+
+
+def summarize_scan(scan: FolderScan) -> list[str]:
+    """Returns one line of what is used, and, if anything is unusual, one of what to look at."""
+    parts = [f"{_spell_split(scan.root, scan.train)} to train on"] if scan.train else []
+    parts.append(f"{_spell_split(scan.root, scan.test)} to test on")
+    if scan.test_every:
+        parts[-1] += f" (every {scan.test_every}th of each class)"
+    classes = f"{len(scan.classes)} classes sorted as {scan.class_order}"
+    lines = [printable(f"folder:{scan.root}: {', '.join(parts)}, {classes}")]
+    remarks = []
+    if scan.unused:
+        remarks.append(f"not used: {_name_some([f'{name}/' for name in scan.unused])}")
+    if scan.empty_classes:
+        kind = "training" if scan.train else "test"
+        remarks.append(
+            f"{len(scan.empty_classes)} classes without {kind} images:"
+            f" {_name_some(scan.empty_classes)}"
+        )
+    if scan.nested:
+        remarks.append(
+            f"{len(scan.nested)} folders in class folders, not entered: {_name_some(scan.nested)}"
+        )
+    if scan.broken_links:
+        count = len(scan.broken_links)
+        remarks.append(f"{count} links to nowhere: {_name_some(scan.broken_links)}")
+    for reason, names in scan.left_out.items():
+        remarks.append(f"{len(names)} {reason}: {_name_some(names)}")
+    if scan.class_order == "text" and (shifted := _find_shifted_number(scan.classes)):
+        name, label = shifted
+        remarks.append(f"class folders are numbers sorted as text: {name} has label {label}")
+    if remarks:
+        lines.append(printable(f"folder:{scan.root}: {'; '.join(remarks)}"))
+    return lines
+
+
+def _spell_split(root: str, split: SplitScan) -> str:
+    folder = os.path.relpath(split.folder, root)
+    return f"{len(split.paths):,} images" + ("" if folder == "." else f" of {folder}/")
+
+
+def _find_shifted_number(classes: Sequence[str]) -> tuple[str, int] | None:
+    """Returns the first class whose label is not its rank as a number, if all are numbers."""
+    if not all(name.isascii() and name.isdigit() for name in classes):
+        return None
+    ranks = sorted(classes, key=int)
+    wrong = (i for i, name in enumerate(classes) if ranks[i] != name)
+    return next(((classes[i], i) for i in wrong), None)
+
+
+def describe_scan(scan: FolderScan) -> dict[str, Any]:
+    """Returns a scan as JSON holds it: counts in place of the images."""
+
+    def describe_split(split: SplitScan | None) -> dict[str, Any] | None:
+        if split is None:
+            return None
+        counts = np.bincount(split.labels or (0,), minlength=len(scan.classes))
+        counts = counts if split.labels else counts * 0
+        return {
+            "folder": split.folder,
+            "images": len(split.paths),
+            "images_by_class": counts.tolist(),
+            "label_file": split.label_file,
+        }
+
+    described = scan._asdict()
+    return described | {"train": describe_split(scan.train), "test": describe_split(scan.test)}

@@ -22,7 +22,7 @@ import tqdm
 
 from cnn_jax import data
 from cnn_jax.config import Data, Experiment, dataset
-from cnn_jax.data import datasets, decode
+from cnn_jax.data import datasets, decode, headers
 from cnn_jax.data.base import ArrayDataset, ImageDataset
 from cnn_jax.data.folders import TEST_EVERY
 from cnn_jax.data.workers import prefetch_decoded
@@ -153,12 +153,12 @@ def _look(part: ImageDataset, i: int) -> dict[str, Any]:
     try:
         encoded, found["label"] = part[i]
         if isinstance(encoded, bytes):
-            size = decode.read_size(encoded)
+            size = headers.read_size(encoded)
             pixels = decode.decode_resized(encoded, min(*size, 256))
-            found["doubt"] = decode.find_decoder_warning(encoded)
+            found["doubt"] = headers.find_decoder_warning(encoded)
         else:
             size, pixels = encoded.shape[:2], encoded
-    except (decode.BadImage, OSError) as error:
+    except (headers.BadImage, OSError) as error:
         return {"label": -1} | found | {"why": str(error)}  # what cannot be opened may not tell its label
     pixels = pixels.reshape(-1, pixels.shape[-1]).astype(np.float64)
     return found | {"size": size, "mean": pixels.mean(0), "square": np.square(pixels).mean(0)}

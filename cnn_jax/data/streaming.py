@@ -14,7 +14,8 @@ import numpy as np
 from cnn_jax.config import Data
 from cnn_jax.data import crops
 from cnn_jax.data.base import Encoded, ImageDataset
-from cnn_jax.data.decode import BadImage, decode_crop
+from cnn_jax.data.decode import decode_crop, decode_windows, find_center
+from cnn_jax.data.headers import BadImage
 from cnn_jax.data.sampler import balance_epoch, shuffle_epoch
 from cnn_jax.data.workers import ENDLESS, prefetch_decoded
 from cnn_jax.errors import UserError
@@ -82,12 +83,13 @@ class StreamedBatches:
 
     def _read_test_row(self, position: int) -> dict[str, np.ndarray]:
         index = min(position, len(self.images) - 1)
-        side, crop = crops.eval_side(self.data), self.data.image_size
+        scale, side = crops.eval_side(self.data), self.data.image_size
+        center = functools.partial(find_center, side=side)
 
-        def center(size: crops.Size) -> crops.Box:
-            return crops.center_box(size, side, crop)
+        def decode(encoded: Encoded) -> np.ndarray:
+            return decode_windows(encoded, scale, center, side)[0]
 
-        row = self._decode(index, center)
+        row = self._read(index, decode)
         # In evaluation no image counts for another.
         return row | {"valid": position < len(self.images) and not row["bad"]}
 
@@ -100,18 +102,18 @@ class StreamedBatches:
             box = functools.partial(crops.draw_inception_crop, rng)
         else:
             box = functools.partial(self._draw_scale_jitter, rng)
-        return self._decode(index, box) | {"valid": True}
-
-    def _draw_scale_jitter(self, rng: np.random.Generator, size: crops.Size) -> crops.Box:
-        sides = self.data.train_resize
-        return crops.draw_scale_jitter(rng, size, sides[0], sides[-1], self.data.image_size)
-
-    def _decode(self, index: int, box: Callable[[crops.Size], crops.Box]) -> dict[str, np.ndarray]:
         side = self.data.image_size
 
         def decode(encoded: Encoded) -> np.ndarray:
             return decode_crop(encoded, box, (side, side))
 
+        return self._read(index, decode) | {"valid": True}
+
+    def _draw_scale_jitter(self, rng: np.random.Generator, size: crops.Size) -> crops.Box:
+        sides = self.data.train_resize
+        return crops.draw_scale_jitter(rng, size, sides[0], sides[-1], self.data.image_size)
+
+    def _read(self, index: int, decode: Callable[[Encoded], np.ndarray]) -> dict[str, np.ndarray]:
         found = decode_or_next(self.data, self.images, index, decode)
         return {
             "image": found.image,

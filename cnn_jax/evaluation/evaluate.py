@@ -89,7 +89,7 @@ def evaluate_weights(
     model = models.create(experiment.model.name, loaded.num_classes, **loaded.options)
     side = max(recipe.resize, recipe.crop)
     config = dataclasses.replace(experiment.data, image_size=recipe.crop, train_resize=(side,))
-    source = data.load_dataset(config)
+    source = data.load_test_images(config, loaded.num_classes)
     if source.num_classes != loaded.num_classes:
         raise UserError(
             f"data set {config.name}: has {source.num_classes} classes, the weights"

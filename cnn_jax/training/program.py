@@ -1,6 +1,7 @@
 """A run's training program: its state, its compiled step and evaluation, and its batches."""
 
 import functools
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -8,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh, NamedSharding
 
-from cnn_jax import data, mesh
+from cnn_jax import data, distributed, mesh
 from cnn_jax.config import Experiment
 from cnn_jax.cpu import settings
 from cnn_jax.errors import UserError
@@ -77,6 +78,9 @@ def build_program(
     over, seeds = mesh.batch_mesh(devices), seeds or (experiment.seed,)
     shard = _find_shard(experiment, over)
     parts = make_components(experiment, dataset, over.size, len(seeds))
+    if distributed.is_primary():
+        for line in data.summarize_dataset(parts.dataset):
+            print(line, file=sys.stderr)
     loaders = [data.make_loader(experiment.data, parts.dataset, seed, shard) for seed in seeds]
     init_keys, step_keys = split_seed_keys(seeds)
 

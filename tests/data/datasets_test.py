@@ -1,4 +1,4 @@
-"""Listings: full-size images by number, from folders, prepared TFDS sets and memory."""
+"""Data sets by name: held-out images, small sets as full-size ones, prepared TFDS sets."""
 
 import pickle
 
@@ -22,53 +22,6 @@ def written(folder, files):
 
 def elements(part):
     return [part[i] for i in range(len(part))]
-
-
-@pytest.mark.parametrize("tested", ["val", "validation", "test"])
-def test_a_folder_of_splits_of_class_folders(tmp_path, tested):
-    names = ("train/b/2.png", "train/a/9.png", "train/b/1.png", "train/a/.hidden", f"{tested}/b/3.png")
-    source = folders.load_folder(written(tmp_path, {name: name.encode() for name in names}))
-    assert source.class_names == ("a", "b") and source.num_classes == 2
-    assert elements(source.train) == [(b"train/a/9.png", 0), (b"train/b/1.png", 1), (b"train/b/2.png", 1)]
-    assert elements(source.test) == [(f"{tested}/b/3.png".encode(), 1)]
-    assert source.test.name(0) == str(tmp_path / tested / "b/3.png")
-
-
-@pytest.mark.parametrize("place", ["val_labels.txt", "val.txt", "val/labels.txt"])
-@pytest.mark.parametrize("labels", ["2.JPEG bird\n1.JPEG ant\n", "1.JPEG\t0\nval/2.JPEG 1\n"])
-def test_a_flat_val_takes_its_labels_from_a_file(tmp_path, place, labels):
-    files = {"train/bird/0": b"", "train/ant/0": b"", "val/1.JPEG": b"one", "val/2.JPEG": b"two"}
-    source = folders.load_folder(written(tmp_path, files | {place: labels.encode()}))
-    assert elements(source.test) == [(b"one", 0), (b"two", 1)]
-
-
-@pytest.mark.parametrize("around", ["", "train/"])
-def test_class_folders_without_splits_give_every_fifth_image_of_a_class_to_the_test(tmp_path, around):
-    files = {f"{around}{name}/{i:02}": f"{name}{i}".encode() for name, n in (("a", 11), ("b", 4)) for i in range(n)}
-    source = folders.load_folder(written(tmp_path, files))
-    assert elements(source.test) == [(b"a4", 0), (b"a9", 0)]
-    assert len(source.train) == 13 and source.train.labels.tolist() == [0] * 9 + [1] * 4
-
-
-@pytest.mark.parametrize(
-    "files, words",
-    [
-        (None, "no such folder"),
-        ({"a.png": b""}, "holds no class folders"),
-        ({"train/.x/1": b""}, "holds no class folders"),
-        ({"a/.hidden": b""}, "hold no images"),
-        ({"train/a/1": b"", "val/.hidden": b""}, "labels.txt"),
-        ({"train/a/1": b"", "val/a/.hidden": b""}, "val holds no images"),
-        ({"train/a/1": b"", "val/c/1": b""}, "val/c: no class of that name is trained on"),
-        ({"train/a/1": b"", "val/1": b""}, 'lines of "FILE CLASS"'),
-        ({"train/a/1": b"", "val/1": b"", "val.txt": b"1 7"}, "line 1: '1 7'"),
-        ({"train/a/1": b"", "val/1": b"", "val.txt": b"0"}, "line 1: '0'"),
-        ({"train/a/1": b"", "val/1": b"", "val/2": b"", "val.txt": b"1 a"}, "no line for 1 of the images in .* as 2"),
-    ],
-)
-def test_a_folder_of_another_form_is_told(tmp_path, files, words):
-    with pytest.raises(UserError, match=words):
-        folders.load_folder(written(tmp_path / "set", files) if files else str(tmp_path / "set"))
 
 
 def test_images_held_out_are_of_all_classes_and_in_no_other_part(tmp_path):

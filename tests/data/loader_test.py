@@ -10,19 +10,20 @@ import prepared_sets
 import pytest
 
 from cnn_jax import data
-from cnn_jax.config import Data, UserError, choose
-from cnn_jax.data import builders, prepare
+from cnn_jax.config import Data, choose
+from cnn_jax.data.prepare import builders, official
+from cnn_jax.errors import UserError
 
 KEYS = jax.random.split(jax.random.key(0), 2)
 
 
-def feed(seed=None, **changes):
+def make_loader(seed=None, **changes):
     config = Data(dataset=choose("fake"), batch_size=36, eval_batch_size=16, **changes)
     return data.make_loader(config, data.load_dataset(config), seed)
 
 
 def test_each_image_is_seen_once_an_epoch_though_the_batch_does_not_divide_it():
-    three_epochs = np.concatenate([item["index"] for item in itertools.islice(feed(seed=1).items(0), 8)])
+    three_epochs = np.concatenate([item["index"] for item in itertools.islice(make_loader(seed=1).batches(0), 8)])
     assert len(three_epochs) == 3 * 96
     for epoch in three_epochs.reshape(3, 96):
         assert sorted(epoch) == list(range(96))
@@ -30,20 +31,20 @@ def test_each_image_is_seen_once_an_epoch_though_the_batch_does_not_divide_it():
 
 
 def test_order_is_fixed_by_seed_and_restarts_at_any_step():
-    whole = [item["index"] for item in itertools.islice(feed(seed=1).items(0), 9)]
+    whole = [item["index"] for item in itertools.islice(make_loader(seed=1).batches(0), 9)]
     for start in (1, 4, 8):
-        np.testing.assert_array_equal(next(feed(seed=1).items(start))["index"], whole[start])
-    assert not np.array_equal(next(feed(seed=2).items(0))["index"], whole[0])
+        np.testing.assert_array_equal(next(make_loader(seed=1).batches(start))["index"], whole[start])
+    assert not np.array_equal(next(make_loader(seed=2).batches(0))["index"], whole[0])
 
 
 def test_a_batch_larger_than_the_data_spans_epochs():
     config = Data(dataset=choose("fake"), batch_size=250)
-    index = next(data.make_loader(config, data.load_dataset(config), seed=0).items(0))["index"]
+    index = next(data.make_loader(config, data.load_dataset(config), seed=0).batches(0))["index"]
     assert np.bincount(index[:192]).tolist() == [2] * 96 and len(index) == 250
 
 
 def test_evaluation_gives_each_image_once_in_order():
-    items = list(feed().items(0))
+    items = list(make_loader().batches(0))
     index = np.concatenate([i["index"] for i in items])
     valid = np.concatenate([i["valid"] for i in items])
     assert [len(i["index"]) for i in items] == [16] * 3  # 40 images: the last batch is filled up, and masked
@@ -70,7 +71,7 @@ def test_the_training_mean_is_subtracted(kind, axes):
     config = Data(dataset=choose("fake"), subtract_mean=kind, pad_and_crop=0, flip=False)
     source = data.load_dataset(config)
     test = data.make_loader(config, source)
-    prepared = test.prepare(test.arrays, jnp.asarray(source.test.images))
+    prepared = test.preprocess(test.arrays, jnp.asarray(source.test.images))
     expected = (source.test.images - source.train.images.mean(axes)) / 255
     np.testing.assert_allclose(prepared, expected.astype(np.float32), atol=1e-6)
 
@@ -78,19 +79,26 @@ def test_the_training_mean_is_subtracted(kind, axes):
 @pytest.mark.parametrize(
     "change, words",
     [
-        ({"name": "cifar"}, "nearest: cifar10"),
-        ({"crop": 224}, "wants one side S"),
-        ({"crop": 32, "shorter_side": (24,)}, "data.image_size=32 is larger than data.train_resize=24"),
-        ({"shorter_side": (24,)}, "data.image_size, the side of the square"),
-        ({"crop": 32, "shorter_side": (64,), "test_side": 16}, "data.eval_resize=16 is smaller"),
-        ({"name": "caltech101"}, "full-size images: set data.train_resize"),
-        ({"name": "imagenet2012"}, "full-size images: set data.train_resize"),
-        ({"jitter": (0.1, 0.1)}, "wants brightness, contrast"),
-        ({"name": "digits", "colour": "pca"}, "digits is grey"),
+        ({"dataset": choose("cifar")}, "nearest: cifar10"),
+        ({"dataset": choose("folder"), "train_resize": (9,), "image_size": 9}, "folder:PATH"),
+        ({"image_size": 224}, "must be one side S"),
+        (
+            {"image_size": 32, "train_resize": (24,)},
+            "data.image_size=32 is larger than data.train_resize=24",
+        ),
+        ({"train_resize": (24,)}, "data.image_size must be set to the side of the square"),
+        (
+            {"image_size": 32, "train_resize": (64,), "eval_resize": 16},
+            "data.eval_resize=16 is smaller",
+        ),
+        ({"dataset": choose("caltech101")}, "full-size images: set data.train_resize"),
+        ({"dataset": choose("imagenet2012")}, "full-size images: set data.train_resize"),
+        ({"color_jitter": (0.1, 0.1)}, "must be 4 numbers: brightness, contrast"),
+        ({"dataset": choose("digits"), "color_pca": True}, "digits is grey"),
     ],
 )
 def test_a_mistake_is_told(change, words):
-    config = Data(**({"name": "fake"} | change))
+    config = Data(**({"dataset": choose("fake")} | change))
     with pytest.raises(UserError, match=words):
         data.make_loader(config, data.load_dataset(config))
 
@@ -110,7 +118,7 @@ def cifar10(tmp_path):
         split: (rng.integers(0, 256, (count, 32, 32, 3), np.uint8), rng.integers(0, 10, count, np.uint8))
         for split, count in (("train", 12), ("test", 6))
     }
-    builder = builders.ImageBuilder(prepare.OFFICIAL["cifar10"].described, arrays, str(tmp_path))
+    builder = builders.ImageBuilder(official.OFFICIAL["cifar10"].described, arrays, str(tmp_path))
     prepared_sets.prepare(builder, tmp_path)
     data.open_dataset.cache_clear()
     return tmp_path / "cifar10/3.0.2", arrays
@@ -145,12 +153,12 @@ def test_a_data_set_of_another_form_says_so(cifar10):
 
 def test_augmentation_depends_on_key_and_row_only():
     """A batch split in two, as over two devices, gives the rows that the whole batch gives."""
-    train = feed(seed=0, pad=2)
+    train = make_loader(seed=0, pad_and_crop=2)
     images = jnp.asarray(data.open_dataset(choose("fake")).train.images[:8])
-    whole = train.prepare(train.arrays, images, KEYS[0], jnp.arange(8))
-    half = train.prepare(train.arrays, images[4:], KEYS[0], jnp.arange(4, 8))
+    whole = train.preprocess(train.arrays, images, KEYS[0], jnp.arange(8))
+    half = train.preprocess(train.arrays, images[4:], KEYS[0], jnp.arange(4, 8))
     np.testing.assert_array_equal(whole[4:], half)
-    assert not np.array_equal(whole, train.prepare(train.arrays, images, KEYS[1], jnp.arange(8)))
+    assert not np.array_equal(whole, train.preprocess(train.arrays, images, KEYS[1], jnp.arange(8)))
 
 
 @pytest.mark.parametrize(
@@ -170,4 +178,6 @@ def test_real_data_reads_as_it_should(name, shape, sizes):
 @pytest.mark.parametrize("name", ["digits", "fake"])
 def test_shapes_are_those_of_the_data(name):
     source = data.open_dataset(choose(name))
-    assert (source.train.images.shape[1:], source.num_classes) == data.DATASET_INFO[name]
+    info = data.DATASET_INFO[name]
+    assert (source.train.images.shape[1:], source.num_classes) == info[:2]
+    assert (source.train.count, source.test.count) == info[2:]

@@ -19,13 +19,20 @@ import numpy as np
 import pytest
 
 from cnn_jax import data, mesh
-from cnn_jax.config import Data, Experiment, Train, choose
-from cnn_jax.data import crops, image_sets, streaming
-from cnn_jax.data.sampler import balanced, order
+from cnn_jax.config import Data, Experiment, Train, choose, dataset
+from cnn_jax.data import crops, decode, measure, resample, streaming, whole_images, workers
+from cnn_jax.data.sampler import balance_epoch, shuffle_epoch
 from cnn_jax.errors import UserError
-from cnn_jax.training import train
+from cnn_jax.training.program import build_program
 
-FIELDS = {"shorter_side": (12, 20), "crop": 8, "pad": 0, "flip": False, "batch_size": 6, "eval_batch_size": 4}
+FIELDS = {
+    "train_resize": (12, 20),
+    "image_size": 8,
+    "pad_and_crop": 0,
+    "flip": False,
+    "batch_size": 6,
+    "eval_batch_size": 4,
+}
 
 
 def encoded(image):
@@ -45,10 +52,14 @@ def folder(tmp_path_factory):
 
 
 def config(folder, **changes):
-    return Data(**({"name": f"folder:{folder}"} | FIELDS | changes))
+    return Data(**({"dataset": choose("folder", path=str(folder))} | FIELDS | changes))
 
 
-def feed(settings, seed=0, **options):
+def center(size):
+    return crops.center_box(size, 16, 8)
+
+
+def make_loader(settings, seed=0, **options):
     return data.make_loader(settings, data.load_dataset(settings), seed, **options)
 
 
@@ -68,21 +79,21 @@ def same(one, other):
 
 
 def test_batches_have_the_order_of_a_set_in_memory_and_each_image_once_an_epoch(folder):
-    batches = some(feed(config(folder), seed=3).items(0), 4)
+    batches = some(make_loader(config(folder), seed=3).batches(0), 4)
     assert batches[0]["image"].shape == (6, 8, 8, 3) and batches[0]["image"].dtype == np.uint8
     index = np.concatenate([b["index"] for b in batches])
-    np.testing.assert_array_equal(index, np.concatenate([order(3, 0, 12), order(3, 1, 12)]))
+    np.testing.assert_array_equal(index, np.concatenate([shuffle_epoch(3, 0, 12), shuffle_epoch(3, 1, 12)]))
     labels = data.load_dataset(config(folder)).train.labels
     np.testing.assert_array_equal(np.concatenate([b["label"] for b in batches]), labels[index])
     assert all(b["valid"].all() and not b["bad"].any() for b in batches)
 
 
 def test_a_feed_starts_anywhere_and_the_number_of_workers_changes_nothing(folder):
-    whole = some(feed(config(folder)).items(0), 7)
+    whole = some(make_loader(config(folder)).batches(0), 7)
     for workers, start in ((0, 3), (1, 0), (2, 2)):
-        same(some(feed(config(folder, workers=workers)).items(start), 7 - start), whole[start:])
+        same(some(make_loader(config(folder, workers=workers)).batches(start), 7 - start), whole[start:])
     assert not multiprocessing.active_children()
-    assert not np.array_equal(whole[0]["image"], some(feed(config(folder), seed=1).items(0), 1)[0]["image"])
+    assert not np.array_equal(whole[0]["image"], some(make_loader(config(folder), seed=1).batches(0), 1)[0]["image"])
 
 
 # Python's multiprocessing may warn while it is collected.
@@ -91,7 +102,7 @@ unraisable = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 @unraisable
 def test_workers_that_are_killed_are_replaced(folder, capfd):
-    expected, items, found = some(feed(config(folder)).items(0), 12), feed(config(folder, workers=2)).items(0), []
+    expected, items, found = some(make_loader(config(folder)).batches(0), 12), make_loader(config(folder, workers=2)).batches(0), []
     for number in range(12):
         if number in (2, 7):
             for worker in multiprocessing.active_children():
@@ -99,57 +110,61 @@ def test_workers_that_are_killed_are_replaced(folder, capfd):
         found.append(next(items))
     items.close()
     same(found, expected)
-    assert capfd.readouterr().err.count("was killed: all are started anew") == 2
+    assert capfd.readouterr().err.count("was killed: all are restarted") == 2
 
 
 @unraisable
 def test_workers_that_die_again_and_again_are_told():
     with pytest.raises(UserError, match="were killed 3 times: .* --set data.workers=1"):
-        next(streaming.ahead_of(os._exit, range(1, 9), 2))
+        next(workers.prefetch_decoded(os._exit, range(1, 9), 2))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_file_that_vanished_is_named(folder, tmp_path, workers):
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-    items = feed(config(tmp_path, workers=workers, mean="none")).items(0)
+    items = make_loader(config(tmp_path, workers=workers, subtract_mean="none")).batches(0)
     (tmp_path / "a/3.png").unlink()
-    with pytest.raises(UserError, match=f"{tmp_path}/a/3.png: No such file .*; remove it, or go on"):
+    with pytest.raises(UserError, match=f"{tmp_path}/a/3.png: No such file .*; remove it, or leave it out"):
         some(items, 6)
 
 
 def test_parts_of_processes_make_up_the_batch(folder):
-    whole = some(feed(config(folder)).items(1), 2)
-    parts = [some(feed(config(folder), shard=(i, 3)).items(1), 2) for i in range(3)]
+    whole = some(make_loader(config(folder)).batches(1), 2)
+    parts = [some(make_loader(config(folder), shard=(i, 3)).batches(1), 2) for i in range(3)]
     same([{k: np.concatenate([p[n][k] for p in parts]) for k in whole[0]} for n in range(2)], whole)
 
 
 def test_an_image_is_cut_anew_each_epoch_at_sides_from_the_least_to_the_largest(folder, monkeypatch):
-    sides, own = [], crops.scale_jitter
+    sides, own = [], crops.draw_scale_jitter
     jitter = lambda rng, size, *rest: sides.append(rest) or own(rng, size, *rest)
-    monkeypatch.setattr(streaming.crops, "scale_jitter", jitter)
-    batches = some(feed(config(folder, batch_size=12)).items(0), 2)
+    monkeypatch.setattr(streaming.crops, "draw_scale_jitter", jitter)
+    batches = some(make_loader(config(folder, batch_size=12)).batches(0), 2)
     assert set(sides) == {(12, 20, 8)}
     first, second = ({i: image for i, image in zip(b["index"], b["image"], strict=True)} for b in batches)
     assert sum(np.array_equal(first[i], second[i]) for i in range(12)) == 0
 
 
 def test_the_area_cut_is_geometry_s(folder):
-    settings = config(folder, cut="area")
-    batch, part = some(feed(settings).items(0), 1)[0], data.load_dataset(settings).train
+    settings = config(folder, train_crop="inception")
+    batch, part = some(make_loader(settings).batches(0), 1)[0], data.load_dataset(settings).train
     index = int(batch["index"][2])
     rng = np.random.default_rng((0, 0, 1 + 2))
-    expected = streaming.cut(part.read(index), lambda size: crops.area_and_aspect(rng, size), 8)
+    expected = decode.decode_crop(
+        part.read(index), lambda size: crops.draw_inception_crop(rng, size), (8, 8)
+    )
     np.testing.assert_array_equal(batch["image"][2], expected)
 
 
 def test_a_test_sees_the_middle_of_each_image_once(folder):
     settings = config(folder, validation_images=6)
-    part, items = data.load_dataset(settings).test, list(feed(settings, None).items(0))
+    part, items = data.load_dataset(settings).test, list(make_loader(settings, None).batches(0))
     assert [i["valid"].tolist() for i in items] == [[True] * 4, [True, True, False, False]]
     for n in range(6):
-        expected = streaming.cut(part.read(n), lambda size: crops.centre(size, 16, 8), 8)
+        expected = decode.decode_resized(part.read(n), 16)
+        (top, left), *_ = decode.find_center(expected.shape, 8)
+        expected = expected[top : top + 8, left : left + 8]
         np.testing.assert_array_equal(items[n // 4]["image"][n % 4], expected)
-    same(list(feed(config(folder, validation_images=6, workers=1), None).items(1)), items[1:])
+    same(list(make_loader(config(folder, validation_images=6, workers=1), None).batches(1)), items[1:])
 
 
 @pytest.fixture
@@ -164,30 +179,30 @@ def damaged(folder, tmp_path):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_run_stops_at_a_bad_image_with_its_path(damaged, workers):
-    settings = config(damaged, workers=workers, mean="none")
+    settings = config(damaged, workers=workers, subtract_mean="none")
     with pytest.raises(UserError, match=f"{damaged}/a/2.png: .*on_bad_image=skip"):
-        some(streaming.items(streaming.StreamedBatches(settings, data.load_dataset(settings).train, 0), 0), 4)
+        some(streaming.iterate_batches(streaming.StreamedBatches(settings, data.load_dataset(settings).train, 0), 0), 4)
     assert not multiprocessing.active_children()
 
 
 def test_the_next_image_stands_in_for_a_bad_one_which_is_counted_and_named_once(damaged, capfd):
-    streaming._tell.cache_clear()
+    streaming._warn_once.cache_clear()
     settings = config(damaged, on_bad_image="skip")
-    batches = some(feed(settings).items(0), 4)
+    batches = some(make_loader(settings).batches(0), 4)
     index, bad = (np.concatenate([b[name] for b in batches]) for name in ("index", "bad"))
-    drawn = np.concatenate([order(0, 0, 12), order(0, 1, 12)])
+    drawn = np.concatenate([shuffle_epoch(0, 0, 12), shuffle_epoch(0, 1, 12)])
     np.testing.assert_array_equal(index, np.where(drawn == 2, 3, drawn))
     np.testing.assert_array_equal(bad, drawn == 2)
     assert capfd.readouterr().err.count("a/2.png") == 1
-    same(some(feed(config(damaged, on_bad_image="skip", workers=1)).items(0), 4), batches)
+    same(some(make_loader(config(damaged, on_bad_image="skip", workers=1)).batches(0), 4), batches)
 
 
 def test_in_a_test_no_image_stands_in(damaged):
     source = data.load_dataset(config(damaged))
     settings = config(damaged, on_bad_image="skip")
     fed = data.make_loader(settings, source._replace(test=source.train), None)
-    assert sum(i["valid"].sum() for i in fed.items(0)) == 11
-    whole = list(streaming.whole_images(settings, source.train, 12, 3))
+    assert sum(i["valid"].sum() for i in fed.batches(0)) == 11
+    whole = list(whole_images.iterate_resized(settings, source.train, 12, 3))
     assert sorted(np.concatenate([b["index"][b["valid"]] for b in whole])) == [0, 1, *range(3, 12)]
     assert sum(b["bad"].sum() for b in whole) == 1
 
@@ -196,20 +211,20 @@ def test_where_nothing_can_be_decoded_that_is_said(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a/1.jpg").write_bytes(b"")
     with pytest.raises(UserError, match="none of the 1 images"):
-        feed(config(tmp_path, on_bad_image="skip"))
+        make_loader(config(tmp_path, on_bad_image="skip"))
 
 
 def test_without_test_images_training_goes_and_testing_says_what_to_do(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a/1.png").write_bytes(encoded(np.full((20, 20, 3), 7, np.uint8)))
-    assert some(feed(config(tmp_path)).items(0), 1)[0]["image"].tolist() == np.full((6, 8, 8, 3), 7).tolist()
+    assert some(make_loader(config(tmp_path)).batches(0), 1)[0]["image"].tolist() == np.full((6, 8, 8, 3), 7).tolist()
     with pytest.raises(UserError, match="no test images.*data.validation_images"):
-        feed(config(tmp_path), None)
+        make_loader(config(tmp_path), None)
 
 
 def test_balanced_epochs_have_all_classes_alike_often():
     labels = np.repeat([4, 0, 7], [7, 1, 3])
-    epochs = [balanced(0, epoch, labels) for epoch in range(50)]
+    epochs = [balance_epoch(0, epoch, labels) for epoch in range(50)]
     for rows in epochs:
         assert Counter(labels[rows].tolist()) == {4: 7, 0: 7, 7: 7}
         times = Counter(rows.tolist())
@@ -218,31 +233,31 @@ def test_balanced_epochs_have_all_classes_alike_often():
     assert len({tuple(rows) for rows in epochs}) == 50
     firsts = Counter(labels[rows[0]] for rows in epochs)
     assert min(firsts[label] for label in (0, 4, 7)) > 5  # not class by class
-    np.testing.assert_array_equal(epochs[3], balanced(0, 3, labels))
+    np.testing.assert_array_equal(epochs[3], balance_epoch(0, 3, labels))
 
 
 def test_a_balanced_feed_is_of_balanced_epochs_and_repeats_are_cut_anew(folder):
-    fed = feed(config(folder, balanced=True, batch_size=18))
-    assert fed.images == 18  # three classes, six of the largest
-    batch = some(fed.items(0), 1)[0]
+    fed = make_loader(config(folder, balance_classes=True, batch_size=18))
+    assert fed.images_per_epoch == 18  # three classes, six of the largest
+    batch = some(fed.batches(0), 1)[0]
     assert np.bincount(batch["label"]).tolist() == [6, 6, 6]
     repeated = batch["image"][batch["index"] == 10]
     assert len({image.tobytes() for image in repeated}) == len(repeated) == 3
-    small = feed(Data(dataset=choose("fake"), balance_classes=True, batch_size=10))
-    item = next(small.items(0))
-    assert small.images == 10 * 10 and len(item["index"]) == 10  # of 96 in 10 classes, the largest have 10
+    small = make_loader(Data(dataset=choose("fake"), balance_classes=True, batch_size=10))
+    item = next(small.batches(0))
+    assert small.images_per_epoch == 10 * 10 and len(item["index"]) == 10  # of 96 in 10 classes, the largest have 10
 
 
 def test_whole_images_come_once_each_in_batches_of_like_size(folder):
     settings = config(folder)
     part = data.load_dataset(settings).train
     seen = []
-    for batch in streaming.whole_images(settings, part, 40, 3):
+    for batch in whole_images.iterate_resized(settings, part, 40, 3):
         assert batch["image"].shape[0] == 3 and batch["image"].shape[1] % 32 == batch["image"].shape[2] % 32 == 0
         for n in np.flatnonzero(batch["valid"]):
             (height, width), index = batch["size"][n], int(batch["index"][n])
             assert min(height, width) == 40 and batch["label"][n] == part.labels[index]
-            np.testing.assert_array_equal(batch["image"][n, :height, :width], streaming.whole(part.read(index), 40))
+            np.testing.assert_array_equal(batch["image"][n, :height, :width], decode.decode_resized(part.read(index), 40))
             assert not batch["image"][n, height:].any() and not batch["image"][n, :, width:].any()
             seen.append(index)
     assert sorted(seen) == list(range(12))
@@ -252,46 +267,46 @@ def test_resampling_an_array_is_opencv_s_where_it_enlarges_and_an_average_where_
     image = np.random.default_rng(0).integers(0, 256, (8, 8, 1), dtype=np.uint8)
     box = crops.Box(0, 0, 8, 8)
     larger = cv2.resize(image, (32, 32), interpolation=cv2.INTER_LINEAR)[..., None]
-    assert np.abs(streaming.resampled(image, box, (32, 32)).astype(int) - larger).max() <= 1
-    np.testing.assert_array_equal(streaming.resampled(image, box, (8, 8)), image)
-    part = streaming.resampled(image, crops.Box(2, 3, 4, 5), (4, 5))
+    assert np.abs(resample.resample(image, box, (32, 32)).astype(int) - larger).max() <= 1
+    np.testing.assert_array_equal(resample.resample(image, box, (8, 8)), image)
+    part = resample.resample(image, crops.Box(2, 3, 4, 5), (4, 5))
     np.testing.assert_array_equal(part, image[2:6, 3:8])
     squares = (np.indices((9, 9)).sum(0) % 2 * 255).astype(np.uint8)[..., None]
-    assert np.abs(streaming.resampled(squares, crops.Box(0, 0, 9, 9), (3, 3)) - 127.5).max() < 5
+    assert np.abs(resample.resample(squares, crops.Box(0, 0, 9, 9), (3, 3)) - 127.5).max() < 5
 
 
 def test_the_mean_and_colours_are_of_centre_crops(folder, monkeypatch):
-    settings = config(folder, mean="channel", colour="pca")
+    settings = config(folder, subtract_mean="channel", color_pca=True)
     source = data.load_dataset(settings)
-    centers = np.stack([streaming.cut(source.train.read(i), lambda s: crops.centre(s, 16, 8), 8) for i in range(12)])
+    centers = np.stack([decode.decode_crop(source.train.read(i), center, (8, 8)) for i in range(12)])
     arrays = data.make_loader(settings, source, 0).arrays
     np.testing.assert_allclose(arrays["mean"][0, 0, 0], centers.mean((0, 1, 2)), rtol=1e-5)
     values = np.linalg.eigvalsh(np.cov(centers.reshape(-1, 3).T / 255, bias=True))
     np.testing.assert_allclose(arrays["pca"][0], values[::-1], rtol=1e-4)
-    pixel = data.make_loader(config(folder, mean="pixel"), source, 0).arrays["mean"]
+    pixel = data.make_loader(config(folder, subtract_mean="pixel"), source, 0).arrays["mean"]
     np.testing.assert_allclose(pixel[0], centers.mean(0), rtol=1e-5)
-    monkeypatch.setattr(streaming, "MEASURED", 4)
-    streaming._middles.cache_clear()
-    np.testing.assert_array_equal(streaming.middles(settings, source.train), centers[[0, 3, 6, 9]])
-    streaming._middles.cache_clear()
+    monkeypatch.setattr(measure, "MAX_IMAGES", 4)
+    measure._sample_centers.cache_clear()
+    np.testing.assert_array_equal(measure.sample_centers(settings, source.train), centers[[0, 3, 6, 9]])
+    measure._sample_centers.cache_clear()
 
 
 def test_every_augmentation_is_in_prepare_and_none_is_in_a_test(folder):
-    images, rows = jnp.asarray(some(feed(config(folder)).items(0), 1)[0]["image"]), jnp.arange(6)
-    plain = feed(config(folder))
-    before = plain.prepare(plain.arrays, images)
-    np.testing.assert_array_equal(plain.prepare(plain.arrays, images, jax.random.key(0), rows), before)
+    images, rows = jnp.asarray(some(make_loader(config(folder)).batches(0), 1)[0]["image"]), jnp.arange(6)
+    plain = make_loader(config(folder))
+    before = plain.preprocess(plain.arrays, images)
+    np.testing.assert_array_equal(plain.preprocess(plain.arrays, images, jax.random.key(0), rows), before)
     changes = (
-        {"pad": 2}, {"flip": True}, {"vertical_flip": True}, {"shift": 2}, {"rotate": 20.0}, {"colour": "pca"},
-        {"jitter": (0.2, 0.0, 0.0, 0.0)}, {"noise": 0.1},
+        {"pad_and_crop": 2}, {"flip": True}, {"vertical_flip": True}, {"shift": 2}, {"rotate": 20.0}, {"color_pca": True},
+        {"color_jitter": (0.2, 0.0, 0.0, 0.0)}, {"gaussian_noise": 0.1},
     )  # fmt: skip
     seen = set()
     for change in changes:
-        fed = feed(config(folder, **change))
-        np.testing.assert_allclose(fed.prepare(fed.arrays, images), before, atol=1e-6)
-        after = fed.prepare(fed.arrays, images, jax.random.key(0), rows)
+        fed = make_loader(config(folder, **change))
+        np.testing.assert_allclose(fed.preprocess(fed.arrays, images), before, atol=1e-6)
+        after = fed.preprocess(fed.arrays, images, jax.random.key(0), rows)
         assert after.shape == before.shape and after.dtype == jnp.float32 and not np.allclose(after, before)
-        half = fed.prepare(fed.arrays, images[3:], jax.random.key(0), rows[3:])
+        half = fed.preprocess(fed.arrays, images[3:], jax.random.key(0), rows[3:])
         np.testing.assert_allclose(half, after[3:], atol=1e-6)
         seen.add(np.asarray(after).tobytes())
     assert len(seen) == len(changes)
@@ -301,7 +316,7 @@ def test_batches_lie_on_the_devices_ahead_of_the_step(folder):
     sharding = mesh.sharded(mesh.batch_mesh())
     taken = []
     source = (taken.append(n) or {"x": np.full(8, n)} for n in range(5))
-    placed = streaming.ahead(source, sharding, size=2)
+    placed = data.prefetch_to_device(source, sharding, size=2)
     first = next(placed)
     assert taken == [0, 1, 2] and first["x"].sharding == sharding
     assert [int(item["x"][0]) for item in (first, *placed)] == [0, 1, 2, 3, 4]
@@ -309,12 +324,12 @@ def test_batches_lie_on_the_devices_ahead_of_the_step(folder):
 
 @pytest.mark.parametrize("name", ["folder", "digits"])
 def test_a_net_trains_and_is_tested_on_full_size_images(folder, name):
-    settings = config(folder, batch_size=8) if name == "folder" else Data(**(FIELDS | {"name": name, "batch_size": 8}))
+    settings = config(folder, batch_size=8) if name == "folder" else Data(**(FIELDS | {"dataset": choose(name), "batch_size": 8}))
     run = Experiment(data=settings, model=choose("mlp"), train=Train(steps=2))
-    parts = train.build(run)
-    state, items = parts.state, parts.items(0)
+    parts = build_program(run)
+    state, items = parts.state, parts.batches(0)
     for _ in range(2):
-        state = parts.train_step(state, parts.arrays, next(items))
+        state = parts.step(state, next(items))
     items.close()
     assert int(state.step) == 2
     assert parts.evaluate(state)["images"] == (2 if name == "folder" else 360)
@@ -326,7 +341,10 @@ from cnn_jax import data
 from cnn_jax.config import Data, dataset
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs would ignore
-    settings = Data(dataset=dataset("folder:" + sys.argv[1]), train_resize=(12,), image_size=8, batch_size=6, subtract_mean="none", workers=2)
+    settings = Data(
+        dataset=dataset("folder:" + sys.argv[1]), train_resize=(12,), image_size=8, batch_size=6,
+        subtract_mean="none", workers=2,
+    )
     items = data.make_loader(settings, data.load_dataset(settings), 0).batches(0)
     next(items)
     print("going", flush=True)
@@ -340,7 +358,7 @@ def test_workers_end_with_the_program(folder, tmp_path, ended):
     program = tmp_path / "program.py"
     program.write_text(textwrap.dedent(PROGRAM))
     wait = "no" if ended == "by itself" else "wait"
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     with subprocess.Popen(
         [sys.executable, str(program), str(folder), wait],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
@@ -370,4 +388,5 @@ def _group(group):
 
 
 def test_the_listing_of_arrays_is_what_a_stream_of_a_small_set_reads():
-    assert isinstance(data.load_dataset(Data(**(FIELDS | {"name": "digits"}))).train, image_sets.Arrays)
+    settings = Data(**(FIELDS | {"dataset": choose("digits")}))
+    assert isinstance(data.load_dataset(settings).train, data.ArrayDataset)

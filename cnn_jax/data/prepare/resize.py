@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 from tqdm import tqdm
 
-from cnn_jax.data import decode, folders, tfds_sets
+from cnn_jax.data import decode, folders, headers, tfds_sets
 from cnn_jax.data.base import Dataset
 from cnn_jax.errors import UserError
 from cnn_jax.files import write_whole
@@ -47,7 +47,7 @@ def resize(source: Dataset, out: Path, shorter_side: int, quality: int = 95) -> 
             return None
         try:
             write_whole(path, _smaller(images_of.read(i), shorter_side, quality))
-        except decode.BadImage as error:
+        except headers.BadImage as error:
             return images_of.name(i), str(error)
 
     if wrong := [name for name in source.class_names if os.path.basename(name) != name or name in (".", "..")]:
@@ -66,7 +66,7 @@ def resize(source: Dataset, out: Path, shorter_side: int, quality: int = 95) -> 
 
 def _smaller(encoded: bytes, shorter_side: int, quality: int) -> bytes:
     """The image as JPEG, or as it is where it is small already; BadImage where it cannot be decoded."""
-    own = min(decode.read_size(encoded))
+    own = min(headers.read_size(encoded))
     image = decode.decode_resized(encoded, min(own, shorter_side))  # one that is copied is decoded too: a bad one is told here
     if own <= shorter_side:
         return encoded

@@ -22,7 +22,8 @@ import pytest
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import checksums, downloader
 
-from cnn_jax.data import builders, prepare
+from cnn_jax.data.prepare import __main__ as command_line
+from cnn_jax.data.prepare import builders, official
 
 COUNTS = {"train": 12, "test": 6}
 # TFDS's order on disk: the places in the official files, sorted by TFDS's hash of (split, place).
@@ -31,9 +32,9 @@ Capture, Patch = pytest.CaptureFixture, pytest.MonkeyPatch
 VERSIONS = {"mnist": "3.0.1", "cifar10": "3.0.2"}
 
 
-def made_up(name: str) -> builders.Arrays:
+def made_up(name: str) -> builders.SplitArrays:
     rng = np.random.default_rng(0)
-    shape = prepare.OFFICIAL[name].described.image
+    shape = official.OFFICIAL[name].described.image
     return {
         split: (rng.integers(0, 256, (count, *shape), np.uint8), rng.integers(0, 10, count, np.uint8))
         for split, count in COUNTS.items()
@@ -84,7 +85,7 @@ def pack(files: dict[str, bytes], path: Path) -> Path:
 
 
 def run(name: str, archive: Path | str, data_dir: Path) -> int:
-    return prepare.main([name, f"--archive={archive}", f"--data_dir={data_dir}"])
+    return command_line.main([name, f"--archive={archive}", f"--data_dir={data_dir}"])
 
 
 def check_contents(name: str, data_dir: Path) -> None:
@@ -99,8 +100,8 @@ def check_contents(name: str, data_dir: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: Patch) -> None:
-    for name, official in prepare.OFFICIAL.items():
-        monkeypatch.setitem(prepare.OFFICIAL, name, dataclasses.replace(official, counts=COUNTS))
+    for name, described in official.OFFICIAL.items():
+        monkeypatch.setitem(official.OFFICIAL, name, dataclasses.replace(described, counts=COUNTS))
 
 
 @pytest.fixture
@@ -145,13 +146,13 @@ def test_name_version_features_and_urls_are_those_of_tfds(name: str, tmp_path: P
     assert ours.full_name == theirs.full_name
     assert ours.features.to_json() == theirs.features.to_json()
     assert ours.supervised_keys == theirs.supervised_keys
-    assert set(prepare.OFFICIAL[name].urls) <= checksums.get_all_url_infos().keys()
+    assert set(official.OFFICIAL[name].urls) <= checksums.get_all_url_infos().keys()
 
 
 def test_official_sizes(monkeypatch: Patch, tmp_path: Path, data_dir: Path, capsys: Capture) -> None:
     monkeypatch.undo()
-    assert prepare.OFFICIAL["mnist"].counts == {"train": 60_000, "test": 10_000}
-    assert prepare.OFFICIAL["cifar10"].counts == {"train": 50_000, "test": 10_000}
+    assert official.OFFICIAL["mnist"].counts == {"train": 60_000, "test": 10_000}
+    assert official.OFFICIAL["cifar10"].counts == {"train": 50_000, "test": 10_000}
     code = run("cifar10", pack(cifar10_files(), tmp_path / "folder"), data_dir)
     check_refused(capsys, code, data_dir, "holds 12 train images, not 50000", "cs.toronto.edu")
 
@@ -178,7 +179,7 @@ def test_second_run_changes_nothing(tmp_path: Path, data_dir: Path, capsys: Capt
 def test_default_folder_is_that_of_tfds(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path / "default"))
     archive = pack(mnist_files(), tmp_path / "folder")
-    folder = prepare.prepare(prepare.OFFICIAL["mnist"], str(archive))
+    folder = official.prepare(official.OFFICIAL["mnist"], str(archive))
     assert folder == tmp_path / "default/mnist/3.0.1"
 
 
@@ -255,7 +256,7 @@ def test_same_name_twice_in_an_archive_is_refused(tmp_path: Path, data_dir: Path
 def test_missing_archive_unknown_set_and_remote_folder(tmp_path: Path, data_dir: Path, capsys: Capture) -> None:
     check_refused(capsys, run("mnist", tmp_path / "none", data_dir), data_dir, "none: no such file", "idx")
     check_refused(capsys, run("cifra10", tmp_path, data_dir), data_dir, "cifra10", "nearest: cifar10")
-    code = prepare.main(["mnist", "--data_dir=gs://bucket/tfds"])
+    code = command_line.main(["mnist", "--data_dir=gs://bucket/tfds"])
     check_refused(capsys, code, data_dir, "gs://bucket/tfds", "local folder")
 
 
@@ -352,23 +353,24 @@ class Finder(importlib.machinery.PathFinder):
     def find_spec(cls, name, *args):
         return None if name.split(".")[0] == "tensorflow" else super().find_spec(name, *args)
 sys.meta_path = [Finder if f is importlib.machinery.PathFinder else f for f in sys.meta_path]
-from cnn_jax.data import builders, prepare
+from cnn_jax.data.prepare import __main__ as command_line
+from cnn_jax.data.prepare import builders, official
 name, archive, data_dir, kill = sys.argv[1:]
-prepare.OFFICIAL[name] = dataclasses.replace(prepare.OFFICIAL[name], counts={"train": 12, "test": 6})
+official.OFFICIAL[name] = dataclasses.replace(official.OFFICIAL[name], counts={"train": 12, "test": 6})
 if kill == "True":
     encode, calls = builders.cv2.imencode, []
     def imencode(*args):
         calls.append(len(calls) > 15 and os.kill(os.getpid(), signal.SIGKILL))
         return encode(*args)
     builders.cv2.imencode = imencode
-sys.exit(prepare.main([name, f"--archive={archive}", f"--data_dir={data_dir}"]))
+sys.exit(command_line.main([name, f"--archive={archive}", f"--data_dir={data_dir}"]))
 """
 
 
 def test_killed_run_does_not_look_prepared_and_the_next_succeeds(tmp_path: Path, data_dir: Path) -> None:
     archive = pack(cifar10_files(), tmp_path / "folder")
     command = [sys.executable, "-c", ALONE, "cifar10", archive, data_dir]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     killed = subprocess.run([*command, "True"], env=environment, capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert [path.name.split(".")[0] for path in (data_dir / "cifar10").iterdir()] == ["incomplete"]
@@ -380,7 +382,7 @@ def test_killed_run_does_not_look_prepared_and_the_next_succeeds(tmp_path: Path,
 
 
 def test_command_refuses_in_one_line() -> None:
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     command = [sys.executable, "-m", "cnn_jax.data.prepare", "minst"]
     found = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert (found.returncode, found.stdout) == (2, "")
@@ -408,15 +410,15 @@ def serve(monkeypatch: Patch, pages: dict[str, bytes], promised: dict[str, bytes
 
 def pages(name: str, tmp_path: Path) -> dict[str, bytes]:
     if name == "cifar10":
-        return {prepare.OFFICIAL[name].urls[0]: pack(cifar10_files(), tmp_path / "a.tar.gz").read_bytes()}
-    return {url: mnist_files()[url.rpartition("/")[2]] for url in prepare.OFFICIAL[name].urls}
+        return {official.OFFICIAL[name].urls[0]: pack(cifar10_files(), tmp_path / "a.tar.gz").read_bytes()}
+    return {url: mnist_files()[url.rpartition("/")[2]] for url in official.OFFICIAL[name].urls}
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])
 def test_download(name: str, tmp_path: Path, data_dir: Path, monkeypatch: Patch) -> None:
     there = pages(name, tmp_path)
     serve(monkeypatch, there, there)
-    assert prepare.main([name, f"--data_dir={data_dir}"]) == 0
+    assert command_line.main([name, f"--data_dir={data_dir}"]) == 0
     check_contents(name, data_dir)
     assert [path.name for path in data_dir.iterdir()] == [name]
     assert [path.name for path in (data_dir / name).iterdir()] == [VERSIONS[name]]
@@ -427,9 +429,9 @@ def test_download_with_a_wrong_checksum(
     name: str, tmp_path: Path, data_dir: Path, monkeypatch: Patch, capsys: Capture
 ) -> None:
     there = pages(name, tmp_path)
-    url = prepare.OFFICIAL[name].urls[-1]
+    url = official.OFFICIAL[name].urls[-1]
     serve(monkeypatch, there, there | {url: there[url][:-1] + b"!"})
-    assert prepare.main([name, f"--data_dir={data_dir}"]) == 2
+    assert command_line.main([name, f"--data_dir={data_dir}"]) == 2
     *_, error = capsys.readouterr().err.splitlines()
     assert error.startswith("error: ")
     assert f"{url} did not arrive with the SHA-256" in error
@@ -442,7 +444,7 @@ def test_download_without_a_known_checksum_or_page(
     there = pages("cifar10", tmp_path)
     for found, promised, words in ((there, {}, "checksum"), ({}, there, "404")):
         serve(monkeypatch, found, promised)
-        assert prepare.main(["cifar10", f"--data_dir={data_dir}"]) == 2
+        assert command_line.main(["cifar10", f"--data_dir={data_dir}"]) == 2
         *_, error = capsys.readouterr().err.splitlines()
         assert error.startswith("error: cannot download")
         assert words in error

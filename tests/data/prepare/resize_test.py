@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_jax.data import decode, image_sets, prepare
+from cnn_jax.data import decode, folders, headers
+from cnn_jax.data.prepare import __main__ as command_line
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def folder(tmp_path):
 
 def command(folder, *more):
     arguments = ["resize", f"--data=folder:{folder / 'set'}", "--shorter_side=32", f"--out={folder / 'out'}", *more]
-    return prepare.main(arguments)
+    return command_line.main(arguments)
 
 
 def test_a_folder_is_resized_with_its_names_and_its_split(folder, capsys):
@@ -32,14 +33,14 @@ def test_a_folder_is_resized_with_its_names_and_its_split(folder, capsys):
     said = capsys.readouterr()
     assert "11 images" in said.out and "1 left out" in said.out
     assert "dog/2.JPEG: is cut short" in said.err
-    before, after = (image_sets.from_folder(str(folder / name)) for name in ("set", "out"))
+    before, after = (folders.load_folder(str(folder / name)) for name in ("set", "out"))
     assert [p for p in before.train.paths if p != "dog/2.JPEG"] == list(after.train.paths)
     assert before.test.paths == after.test.paths and before.class_names == after.class_names
     for i in range(len(after.test)):
         encoded = after.test.read(i)
-        assert decode.size(encoded) == (32, 48)
-        expected = decode.whole(before.test.read(i), 32).astype(int)
-        assert np.abs(decode.whole(encoded, 32) - expected).mean() < 4
+        assert headers.read_size(encoded) == (32, 48)
+        expected = decode.decode_resized(before.test.read(i), 32).astype(int)
+        assert np.abs(decode.decode_resized(encoded, 32) - expected).mean() < 4
     assert (folder / "out/train/cat/1.JPEG").read_bytes() == (folder / "set/cat/1.JPEG").read_bytes()
 
 
