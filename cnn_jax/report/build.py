@@ -69,7 +69,7 @@ def build(workdir: str | os.PathLike) -> Report:
 def _sheet(study: dict, nets: list[Net]) -> Sheet:
     runs = [run for net in nets for run in net.runs]
     done = sum(run.finished for run in runs)
-    metrics = list(dict.fromkeys(metric for net in nets for metric in net.paper)) or ["error"]
+    metrics = list(dict.fromkeys(metric for net in nets for metric in net.paper)) or [_error_name(nets)]
     common, marks = _deviations(nets)
     data, printed_on = study.get("data", ""), study.get("paper_data") or study.get("data", "")
     columns = _columns(metrics, *(("", "") if data == printed_on else (f", {printed_on}", f", {data}")))
@@ -152,9 +152,9 @@ def _kind(net: Net) -> str:
 def _columns(metrics: list[str], printed_on: str, data: str) -> tuple[str, ...]:
     columns = ["net"]
     for metric in metrics:
-        top = re.fullmatch(r"error_top(\d+)", metric)
+        top = re.fullmatch(r"top(\d+)_error", metric)
         name = f"top-{top[1]} error: " if top else f"{metric.replace('_', ' ')}: "
-        name = "" if metrics == ["error"] else name
+        name = "" if metrics == ["top1_error"] else name
         columns += [f"{name}paper{printed_on} (%)", f"{name}ours{data} (%)", f"{name}difference (points)"]
     return (*columns, "training error (%)", "seeds", "iterations", "deviations")
 
@@ -170,7 +170,7 @@ def _cells(net: Net, metrics: list[str], marks: dict[str, str], comparable: bool
     seeds = f"{len(finished)}" if len(finished) == len(net.runs) else f"{len(finished)} of {len(net.runs)}"
     steps = _listed(f"{run.steps:,}" for run in net.runs if run.steps)
     own = [mark for deviation, mark in marks.items() if deviation in _deviating(net)]
-    return (*cells, _ours(net, "train", "error"), seeds, steps or DASH, ", ".join(own) or DASH)
+    return (*cells, _ours(net, "train", _error_name([net])), seeds, steps or DASH, ", ".join(own) or DASH)
 
 
 def _ours(net: Net, kind: str, metric: str) -> str:
@@ -187,6 +187,12 @@ def _ours(net: Net, kind: str, metric: str) -> str:
     if value is None:
         return DASH
     return f"{value:.2f} (at step {max(events):,}" + (f" of {furthest.steps:,})" if furthest.steps else ")")
+
+
+def _error_name(nets: Iterable[Net]) -> str:
+    """Returns what the runs' lines call their error."""
+    events = [event for net in nets for run in net.runs for event in run.evals.values()]
+    return next((key for event in events for key in event if key.endswith("_error")), "top1_error")
 
 
 def _last(events: dict[int, dict], metric: str) -> float | None:
@@ -259,8 +265,9 @@ def _remark(runs: Sequence[Run]) -> str:
 def _curve(net: Net, kind: str) -> tuple[tuple[int, float, float, float], ...]:
     """(iteration, mean, least, largest) in % over the seeds that were there."""
     errors: dict[int, list[float]] = {}
+    name = _error_name([net])
     for run in net.runs:
         for step, event in getattr(run, kind).items():
-            if event.get("error") is not None:
-                errors.setdefault(step, []).append(100 * event["error"])
+            if event.get(name) is not None:
+                errors.setdefault(step, []).append(100 * event[name])
     return tuple((step, statistics.mean(e), min(e), max(e)) for step, e in sorted(errors.items()))

@@ -1,6 +1,6 @@
 """The report of a study of test protocols: the paper's tables cell by cell, its claims held against ours, and a figure.
 
-What a run's tests found lies in <run>/seed<k>/tests/<protocol>.json (`cnn_jax/evaluation/evaluate.py`).
+What a run's tests found lies in <run>/seed<k>/evaluations/<protocol>.json (`cnn_jax/evaluation/evaluate.py`).
 """
 
 import io
@@ -54,7 +54,7 @@ def _cells(net: Net, comparable: bool) -> tuple[str, ...]:
     done = [run.tests[net.test] for run in net.runs if net.test in run.tests]
     cells = [net.label]
     for metric in METRICS:
-        printed, ours = net.paper.get(f"error_{metric}"), [d.get(f"error_{metric}") for d in done]
+        printed, ours = net.paper.get(f"{metric}_error"), [d.get(f"{metric}_error") for d in done]
         ours = [100 * value for value in ours if value is not None]
         difference = ours and printed is not None and comparable
         cells += [DASH if printed is None else str(printed), _ours(ours, done, metric)]
@@ -67,14 +67,14 @@ def _ours(errors: list[float], done: list[dict], metric: str) -> str:
         return DASH
     if len(errors) > 1:
         return f"{statistics.mean(errors):.2f} ± {statistics.stdev(errors):.2f}"
-    low, high = done[0][f"interval_{metric}"]
+    low, high = done[0][f"{metric}_interval"]
     return f"{errors[0]:.2f} [{100 * low:.1f}; {100 * high:.1f}]"
 
 
 def _claim(claim: dict, nets: Sequence[Net]) -> tuple[str, ...]:
     """(words, paper, ours, interval, whether ours says the same)."""
     printed = claim["paper"]
-    cells = [claim["words"], DASH if printed is None else _signed(printed)]
+    cells = [claim["statement"], DASH if printed is None else _signed(printed)]
     runs = {net.run: net.runs for net in nets}
     pairs = _paired(
         runs.get(claim["better"][0], ()), claim["better"][1], runs.get(claim["worse"][0], ()), claim["worse"][1]
@@ -178,7 +178,7 @@ def _against_sides(title: str, nets: Sequence[Net]) -> Figure:
 
 def _trained(net: Net) -> str:
     """The training scale of a run in words, from its settings."""
-    sides = next((run.settings["data"]["shorter_side"] for run in net.runs if run.settings), [])
+    sides = next((run.settings["data"]["train_resize"] for run in net.runs if run.settings), [])
     return f"S {sides[0]}" if len(sides) == 1 else f"S in [{sides[0]}; {sides[1]}]" if sides else "not started"
 
 

@@ -63,7 +63,7 @@ def read(workdir: Path) -> tuple[dict[str, Any], list[Net]]:
         _checked(path, row, NEEDED["row"])
         runs = of_run(row["run"])
         paper, source = row.get("paper", {}), row.get("source", "")
-        place = row.get("table", ""), row.get("test", "")
+        place = row.get("table", ""), row.get("protocol", "")
         nets.append(Net(row["run"], row["label"], row["group"], paper, source, runs, *place))
     if not nets and not study.get("counts"):
         raise UserError(f"{path}: no rows, so there is nothing to report; launch the study again")
@@ -102,7 +102,7 @@ def _run(workdir: Path, path: str, seed: int) -> Run:
     train, evals = ({e["step"]: e for e in events if e["event"] == kind} for kind in ("train", "eval"))
     reached = max((e["step"] for e in events), default=0)
     state = _state(events, reached, settings.get("train", {}).get("steps")) if starts or events else "not started"
-    tests = {p.stem: _object(p, p.read_bytes()) for p in sorted((workdir / path / "tests").glob("*.json"))}
+    tests = {p.stem: _object(p, p.read_bytes()) for p in sorted((workdir / path / "evaluations").glob("*.json"))}
     return Run(seed, path, text.decode(), settings, tuple(starts), train, evals, tests, reached, state)
 
 
