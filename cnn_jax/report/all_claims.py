@@ -10,7 +10,7 @@ from cnn_jax.errors import UserError
 from cnn_jax.report.build import write_page
 from cnn_jax.report.claims import RULE
 from cnn_jax.report.elements import Cell, Missing, Page, Prose, Report, Table
-from cnn_jax.report.parts import DASH, describe_range, show_quantity, show_range
+from cnn_jax.report.parts import DASH, describe_range, explain_verdict, show_quantity, show_range
 
 VERDICTS = ("agrees", "disagrees", "undecided", "not comparable")
 COLUMNS = ("claim", "verdict", "paper", "ours", "over images", "over seeds", "agrees if")
@@ -28,7 +28,9 @@ def build(folder: str | os.PathLike) -> Report:
     place = Path(folder)
     paths = sorted(place.glob("**/claims.json"))
     if not paths:
-        raise UserError(f"{place}: holds no claims.json; the report of a study with claims writes it")
+        raise UserError(
+            f"{place}: holds no claims.json; the report of a study with claims writes it"
+        )
     tables, damaged, counts = [], [], collections.Counter()
     for path in paths:
         try:
@@ -64,8 +66,7 @@ def _make_row(claim: dict[str, Any], where: str) -> tuple[Cell | str, ...]:
     unit = claim["unit"]
     signed = unit == "points" and not claim["is_figure"]
     source = f" ({claim['source']})" if claim["source"] else ""
-    seeds = f"{claim['seeds']} seed{'s' * (claim['seeds'] != 1)}" if claim["seeds"] else ""
-    words = "; ".join(text for text in (claim["why"], seeds, claim["setting"]) if text)
+    words = explain_verdict(claim["why"], claim["seeds"], claim["setting"])
     low, high = claim["expected"]
     expected = (float("-inf") if low is None else low, float("inf") if high is None else high)
     if claim["verdict"] not in VERDICTS:

@@ -153,7 +153,7 @@ def _decide(results: "Results", claim: Claim, measured: Measured) -> tuple[Verdi
     if models := _find_other_models(results, measured.runs):
         return "not comparable", "; ".join(models)
     if claim.is_figure and measured.setting:
-        return "not comparable", f"the paper's figure is of another setting than {measured.setting}"
+        return "not comparable", "the paper's figure is of its own data, model and steps"
     if measured.value is None:
         return "undecided", measured.why
     low, high = claim.expected

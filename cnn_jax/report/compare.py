@@ -80,7 +80,9 @@ def compare(folders: Sequence[str | os.PathLike], out: str | os.PathLike) -> Rep
     try:
         Path(out).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot write to {out} ({error.strerror}): choose another workdir") from None
+        raise UserError(
+            f"cannot write to {out} ({error.strerror}): choose another workdir"
+        ) from None
     return write_page(page, Path(out), "compare")
 
 
@@ -145,4 +147,3 @@ def _make_settings(runs: dict[str, tuple[Run, ...]], origins: dict[str, str]) ->
         for label, own in runs.items()
     )
     return Settings(items, linked=False)
-

@@ -1,14 +1,14 @@
 """Parts of a report, made from a study's results. A study composes its page from them.
 
-    def report(results):
-        from cnn_jax.report import parts
-        return parts.page(
-            results,
-            parts.paper_table(results, results.rows),
-            parts.error_curves(results, results.rows),
-            parts.notes(results),
-            parts.claims_table(results, results.claims),
-        )
+def report(results):
+    from cnn_jax.report import parts
+    return parts.page(
+        results,
+        parts.paper_table(results, results.rows),
+        parts.error_curves(results, results.rows),
+        parts.notes(results),
+        parts.claims_table(results, results.claims),
+    )
 """
 
 import dataclasses
@@ -21,8 +21,7 @@ from matplotlib.figure import Figure as Drawing
 
 from cnn_jax.errors import UserError
 from cnn_jax.report import figures
-from cnn_jax.report.claims import RULE, Claim, Measured, Verdict, judge
-from cnn_jax.report.figures import Bar, Curve, Interval, LineChart, Panel, Series
+from cnn_jax.report.claims import RULE, Claim, Verdict, judge
 from cnn_jax.report.elements import (
     Cell,
     Claims,
@@ -36,6 +35,7 @@ from cnn_jax.report.elements import (
     States,
     Table,
 )
+from cnn_jax.report.figures import Bar, Curve, Interval, LineChart, Panel, Series
 from cnn_jax.report.read import Evaluation, Logged, Results, Run
 from cnn_jax.report.rows import Row, describe_setting, find_other_settings
 from cnn_jax.text import printable
@@ -65,7 +65,7 @@ def standard(results: Results) -> Page:
 
 
 def make_rows(results: Results) -> tuple[Row, ...]:
-    """Returns a row for each run and each evaluation protocol of it, without the paper's figures."""
+    """Returns a row for each run and each evaluation protocol of it, with no printed figures."""
     rows = []
     for name, runs in results.runs.items():
         rows.append(Row(name, name, "runs", ""))
@@ -204,7 +204,11 @@ def paper_table(results: Results, rows: Sequence[Row], title: str = "Table") -> 
         for metric in metrics:
             line += _compare(row, runs, metric, comparable=not other and results.comparable)
         line += [show_training(runs, metric) for metric in training]
-        done = [run for run in runs if row.protocol in run.protocols or (not row.protocol and run.finished)]
+        done = [
+            run
+            for run in runs
+            if row.protocol in run.protocols or (not row.protocol and run.finished)
+        ]
         line.append(f"{len(done)}" if len(done) == len(runs) else f"{len(done)} of {len(runs)}")
         line.append(_join_distinct(f"{run.steps:,}" for run in runs if run.steps) or DASH)
         line.append("; ".join(other) or DASH)
@@ -212,7 +216,7 @@ def paper_table(results: Results, rows: Sequence[Row], title: str = "Table") -> 
         line.append(", ".join(mark for text, mark in marks.items() if text in listed) or DASH)
         cells.append(tuple(line))
     columns = ["model", *(head for metric in metrics for head in _heads(results, metric))]
-    columns += [f"training {name_metric(metric)}" for metric in training]
+    columns += [_name_training(metric, metrics) for metric in training]
     columns += ["seeds", "steps", "not the paper's", "deviations"]
     last = len(columns) - 1
     keep = [i for i in range(len(columns)) if i < last - 1 or any(c[i] != DASH for c in cells)]
@@ -226,7 +230,9 @@ def paper_table(results: Results, rows: Sequence[Row], title: str = "Table") -> 
 
 
 def _explain_table(protocols: bool, training: bool) -> str:
-    words = ["Errors are in %." if not protocols else "Errors are in %, by the protocol of each row."]
+    words = [
+        "Errors are in %." if not protocols else "Errors are in %, by the protocol of each row."
+    ]
     if protocols:
         words.append(
             "With one seed the 95% interval over test images stands beside ours, with several the"
@@ -238,9 +244,9 @@ def _explain_table(protocols: bool, training: bool) -> str:
             " evaluation."
         )
     words.append(
-        "The difference is ours minus the paper's in percentage points. It is left out (—) where the"
-        " paper prints no figure, where no run has finished, and where model, data set or number of"
-        " steps are not the paper's."
+        "The difference is ours minus the paper's in percentage points. It is left out (—) where"
+        " the paper prints no figure, where no run has finished, and where model, data set or"
+        " number of steps are not the paper's."
     )
     if training:
         words.append("The training error is the last one logged, a mean over the last interval.")
@@ -273,7 +279,9 @@ def _error_names(own: Sequence[tuple[Row, Sequence[Run]]]) -> list[str]:
 
 def _find_metrics(own: Sequence[tuple[Row, Sequence[Run]]]) -> list[str]:
     printed = [metric for row, _ in own for metric in row.paper]
-    measured = [name for row, runs in own if not row.protocol for name in _error_names([(row, runs)])]
+    measured = [
+        name for row, runs in own if not row.protocol for name in _error_names([(row, runs)])
+    ]
     at_protocols = [
         metric
         for row, runs in own
@@ -298,6 +306,11 @@ def name_metric(metric: str) -> str:
 def show_error(metric: str, value: float) -> str:
     """Returns an error as a table shows it: '8.75' (%), or '0.1234'."""
     return f"{100 * value:.2f}" if is_percent(metric) else f"{value:.4g}"
+
+
+def _name_training(metric: str, metrics: Sequence[str]) -> str:
+    alone = list(metrics) == ["top1_error"] == [metric]
+    return "training error (%)" if alone else f"training {name_metric(metric)}"
 
 
 def _heads(results: Results, metric: str) -> list[str]:
@@ -481,9 +494,7 @@ def figure(
     )
 
 
-def image_grid(
-    results: Results, file: str, caption: str, title: str = "Images"
-) -> Figure | None:
+def image_grid(results: Results, file: str, caption: str, title: str = "Images") -> Figure | None:
     """Returns a picture that lies in the study's folder, such as crops.png; None if it does not.
 
     Args:
@@ -621,7 +632,10 @@ def evaluation_figure(results: Results, rows: Sequence[Row] | None = None) -> Fi
 
 
 def evaluation_intervals(
-    results: Results, rows: Sequence[Row], caption: str = INTERVALS_CAPTION, file: str = "report.png"
+    results: Results,
+    rows: Sequence[Row],
+    caption: str = INTERVALS_CAPTION,
+    file: str = "report.png",
 ) -> Figure:
     """Returns each row's top-1 error with its interval, a point a seed."""
     intervals = []
@@ -701,7 +715,7 @@ def _show_verdict(verdict: Verdict) -> tuple[Cell | str, ...]:
     claim, ours = verdict.claim, verdict.ours
     signed = claim.unit == "points" and not claim.is_figure
     source = f" ({claim.source})" if claim.source else ""
-    words = "; ".join(text for text in (verdict.why, _describe_sample(ours)) if text)
+    words = explain_verdict(verdict.why, ours.seeds, ours.setting)
     return (
         f"{claim.statement}{source}",
         Cell(verdict.verdict, words),
@@ -713,9 +727,11 @@ def _show_verdict(verdict: Verdict) -> tuple[Cell | str, ...]:
     )
 
 
-def _describe_sample(ours: Measured) -> str:
-    seeds = f"{ours.seeds} seed{'s' * (ours.seeds != 1)}" if ours.seeds else ""
-    return "; ".join(text for text in (seeds, ours.setting) if text)
+def explain_verdict(why: str, seeds: int, setting: str) -> str:
+    """Returns what stands below a verdict: its reason, the number of seeds, the setting."""
+    number = f"{seeds} seed{'s' * (seeds != 1)}" if seeds and "seed" not in why else ""
+    words = "; ".join(text for text in (why, number, setting) if text)
+    return f"({words})" if words else ""
 
 
 def show_quantity(value: float, unit: str, signed: bool) -> str:

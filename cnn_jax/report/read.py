@@ -1,8 +1,8 @@
 """What a study's folder holds, read back as values. Each kind of file has one reader.
 
-A folder holds study.json and, for each run and seed, either a folder <run>/seed<k> with config.json,
-starts.jsonl, metrics.jsonl and evaluations/<protocol>.json, or an entry of the compact runs.json
-that `cnn_jax.report.export` writes.
+A folder holds study.json and, for each run and seed, either a folder <run>/seed<k> with
+config.json, starts.jsonl, metrics.jsonl and evaluations/<protocol>.json, or an entry of the compact
+runs.json that `cnn_jax.report.export` writes.
 
 Only a broken study.json stops a report. Whatever is damaged in a run's files is left out and named,
 with what to do about it.
@@ -124,7 +124,8 @@ class Run:
       evaluations: The evaluations during training, by step.
       protocols: What the protocols measured, by protocol.
       reached: The last step that left a line.
-      state: finished | cut off at step k of n | stopped by NaN at step k | not started | unreadable.
+      state: finished, cut off at step k of n, stopped by NaN at step k, not started, damaged or
+        unreadable.
     """
 
     name: str
@@ -436,7 +437,9 @@ def _make_run(name: str, seed: int, files: _RunFiles, problems: list[str]) -> Ru
     if damaged := len(files.starts) - len(starts):
         problems.append(f"{files.folder}/starts.jsonl: {_count_lines(damaged)} left out")
     error_name = _find_error_name(files.metrics)
-    events = [(line["event"], _make_logged(line, error_name)) for line in files.metrics if _is_event(line)]
+    events = [
+        (line["event"], _make_logged(line, error_name)) for line in files.metrics if _is_event(line)
+    ]
     damaged = len(files.metrics) - len(events)
     if damaged:
         problems.append(
