@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cnn_jax.config import flatten
 from cnn_jax.errors import UserError
-from cnn_jax.report import parts
+from cnn_jax.report import parts as make
 from cnn_jax.report.build import write_page
 from cnn_jax.report.elements import Missing, Page, Report, Settings, Table
 from cnn_jax.report.read import Results, Run, StudyFile, read_runs
@@ -43,7 +43,7 @@ def compare(folders: Sequence[str | os.PathLike], out: str | os.PathLike) -> Rep
     for folder, runs in every.items():
         for name, seeds in runs.items():
             shared = sum(name in other for other in every.values()) > 1
-            label = f"{name} ({folder.name})" if shared else name
+            label = f"{name} ({_name_origin(folder, name)})" if shared else name
             if label in found:
                 label = f"{name} ({folder})"
             found[label] = seeds
@@ -62,18 +62,18 @@ def compare(folders: Sequence[str | os.PathLike], out: str | os.PathLike) -> Rep
         if runs[0].experiment
     ]
     left_out = tuple(
-        f"{label}: {parts.describe_states(seeds)}"
+        f"{label}: {make.describe_states(seeds)}"
         for label, seeds in found.items()
         if not all(run.finished for run in seeds)
     )
     page = Page(
         results.study.title,
         (
-            parts.facts(results),
+            make.facts(results),
             Missing("Left out", left_out, "") if left_out else None,
-            parts.problems(results),
+            make.problems(results),
             _make_table(finished, origins),
-            parts.error_curves(results, rows, file="compare.png"),
+            make.error_curves(results, rows, file="compare.png"),
             _make_settings(finished, origins),
         ),
     )
@@ -84,6 +84,12 @@ def compare(folders: Sequence[str | os.PathLike], out: str | os.PathLike) -> Rep
             f"cannot write to {out} ({error.strerror}): choose another workdir"
         ) from None
     return write_page(page, Path(out), "compare")
+
+
+def _name_origin(folder: Path, run: str) -> str:
+    """Returns the name of the workdir that a run's folder lies in."""
+    parts = [part for part in folder.absolute().parts if not part.startswith("seed")]
+    return parts[-2] if parts[-1] == run and len(parts) > 2 else parts[-1]
 
 
 def _make_results(
@@ -125,14 +131,14 @@ def _make_table(runs: dict[str, tuple[Run, ...]], origins: dict[str, str]) -> Ta
     metrics = list(dict.fromkeys(run.error_name for own in runs.values() for run in own))
     rows = []
     for label, own in runs.items():
-        line = [label, str(flat[label].get("model", parts.DASH))]
-        line += [own[0].experiment.data.name if own[0].experiment else parts.DASH]
+        line = [label, str(flat[label].get("model", make.DASH))]
+        line += [own[0].experiment.data.name if own[0].experiment else make.DASH]
         for metric in metrics:
-            line += [parts.show_final(own, metric), parts.show_training(own, metric)]
-        line += [str(len(own)), f"{own[0].steps:,}" if own[0].steps else parts.DASH]
+            line += [make.show_final(own, metric), make.show_training(own, metric)]
+        line += [str(len(own)), f"{own[0].steps:,}" if own[0].steps else make.DASH]
         words = [f"{field} {show(flat[label][field])}" for field in other if field in flat[label]]
-        rows.append((*line, origins[label], "; ".join(words) or parts.DASH))
-    heads = [h for m in map(parts.name_metric, metrics) for h in (m, f"training {m}")]
+        rows.append((*line, origins[label], "; ".join(words) or make.DASH))
+    heads = [h for m in map(make.name_metric, metrics) for h in (m, f"training {m}")]
     columns = ("run", "model", "data", *heads, "seeds", "steps", "folder", "other settings")
     last = len(columns) - 1
     return Table("Runs", columns, tuple(rows), FOOTNOTE, left=(0, 1, 2, last - 1, last))
