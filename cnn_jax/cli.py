@@ -4,6 +4,7 @@
 flags are read, because several of them must be known to JAX before it starts.
 """
 
+import io
 import os
 import shlex
 import sys
@@ -25,7 +26,7 @@ Costs = Mapping[str, Mapping[str, str]]
 FLAGS = flags.FLAGS
 _DISTRIBUTED_FLAGS = ("coordinator", "process_id", "num_processes")
 # Of these modes each is one process's work; the first that is set is what is done.
-_MODES = ("list", "summary", "evaluate", "compare", "report", "dry_run", "plan")
+_MODES = ("list", "summary", "evaluate", "compare", "claims", "report", "dry_run", "plan")
 
 flags.DEFINE_bool("list", False, "List every study and what it costs.")
 flags.DEFINE_string(
@@ -87,6 +88,11 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_bool("report", False, "Build the report from what the workdir holds; train nothing.")
 flags.DEFINE_list("compare", [], "Put finished runs of any folders into one table and one figure.")
+flags.DEFINE_string(
+    "claims",
+    None,
+    "Build one page of all claims of all studies, from the claims.json files below this folder.",
+)
 flags.DEFINE_string("summary", None, "Print a model's layers and what they cost, or a row per model with 'all'.")
 flags.DEFINE_integer("image_size", None, "--summary for square images of this side, not the paper's.", 1, 2**14)
 flags.DEFINE_enum("format", "table", ["table", "json"], "How --summary and --plan print.")
@@ -128,6 +134,7 @@ def execute(argv: Sequence[str], studies: Studies | None = None, costs: Costs | 
       studies: As in `main`.
       costs: As in `main`.
     """
+    replace_unprintable()
     program = Path(argv[0]).name
     if studies is None or costs is None:
         studies, costs = _import_studies()
@@ -212,6 +219,8 @@ def _dispatch(studies: Studies, costs: Costs) -> None:
         evaluate(FLAGS.evaluate)
     elif mode == "compare":
         compare(FLAGS.compare)
+    elif mode == "claims":
+        show_claims(FLAGS.claims)
     elif FLAGS.experiment is None and not (mode == "report" and FLAGS.workdir):
         raise UserError("name a study with --experiment=NAME; --list shows them all")
     elif mode == "report":
@@ -313,10 +322,10 @@ def train(studies: Studies) -> None:
         )
     except library.RunsFailedError as error:
         if error.report:
-            print(f"\n{error.report.text}\n\nreport: {error.report.html}")
+            print(f"\n{error.report.describe()}")
         raise
     if built:
-        print(f"\n{built.text}\n\nreport: {built.html}")
+        print(f"\n{built.describe()}")
 
 
 def command() -> str:
@@ -334,8 +343,7 @@ def report(folder: Path) -> None:
     """Builds the report of what a folder holds, and prints its table and its place."""
     from cnn_jax.report.build import build
 
-    built = build(folder)
-    print(f"\n{built.text}\n\nreport: {built.html}")
+    print(f"\n{build(folder).describe()}")
 
 
 def compare(folders: Sequence[str]) -> None:
@@ -344,7 +352,21 @@ def compare(folders: Sequence[str]) -> None:
 
     out = Path(FLAGS.workdir or "runs/compare").expanduser()
     built = build_comparison([Path(folder).expanduser() for folder in folders], out)
-    print(f"\n{built.text}\n\nreport: {built.html}")
+    print(f"\n{built.describe()}")
+
+
+def show_claims(folder: str) -> None:
+    """Builds the page of all claims below a folder, and prints its tables and its place."""
+    from cnn_jax.report import all_claims
+
+    print(f"\n{all_claims.build(Path(folder).expanduser()).describe()}")
+
+
+def replace_unprintable() -> None:
+    """Has stdout and stderr print ? for a character that their encoding lacks, and not fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def summarize(name: str) -> None:

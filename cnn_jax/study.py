@@ -2,62 +2,25 @@
 
 import dataclasses
 import fnmatch
-import importlib.util
 import io
 import json
 import time
-import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cnn_jax import user_file
 from cnn_jax.config import RUNTIME_FIELDS, Data, Experiment, dataset, find_differences
 from cnn_jax.errors import UserError, nearest
 from cnn_jax.files import write_whole
+from cnn_jax.report.claims import Claim as Claim
+from cnn_jax.report.rows import Row as Row
+from cnn_jax.report.rows import describe_setting
 
 if TYPE_CHECKING:
-    from cnn_jax.report.build import Report
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of the paper's table.
-
-    Attributes:
-      run: The run that stands for it.
-      label: What the table calls it.
-      group: The panel of the figure in which it is drawn.
-      source: Where the paper prints it.
-      paper: The paper's figures by metric, errors in %.
-      table: Which of the paper's tables, where there are several.
-      protocol: The evaluation protocol's name; empty: the last evaluation in training.
-    """
-
-    run: str
-    label: str
-    group: str
-    source: str
-    paper: dict[str, float] = field(default_factory=dict)
-    table: str = ""
-    protocol: str = ""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A paper's statement about two of its figures, checked against ours on the same test images.
-
-    Attributes:
-      statement: The claim in words.
-      better: (run, protocol) that is said to err less.
-      worse: (run, protocol) that is said to err more.
-      paper: better minus worse in points of top-1 error; None: the paper prints no such figures.
-    """
-
-    statement: str
-    better: tuple[str, str]
-    worse: tuple[str, str]
-    paper: float | None
+    from cnn_jax.report.elements import Page, Report
+    from cnn_jax.report.read import Results
 
 
 @dataclass(frozen=True)
@@ -73,10 +36,13 @@ class Study:
       runs: The experiments by name, in the order of training.
       rows: The lines of the table.
       notes: For the report.
-      claims: The paper's statements.
+      claims: The paper's statements, and how to check them.
+      report: Composes the report's page from the results, with the parts of `cnn_jax.report`; None:
+        tables of the rows, a figure, notes and claims.
       paper_runs: The paper's own recipe of each run, which deviations are measured against.
       measure: Counts what the study compares, where nothing is trained: () -> a list of rows.
       swept: The fields that a sweep varies.
+      file: The Python file of a user's study; `load` sets it.
     """
 
     name: str
@@ -88,9 +54,11 @@ class Study:
     rows: tuple[Row, ...] = ()
     notes: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
+    report: "Callable[[Results], Page] | None" = None
     paper_runs: dict[str, Experiment] = field(default_factory=dict)
     measure: Callable[[], list[dict[str, Any]]] | None = None
     swept: tuple[str, ...] = ()
+    file: str = ""
 
 
 # How often a run is logged, or how it is compiled, changes none of its numbers.
@@ -133,27 +101,10 @@ def load(name: str, preset: str, studies: Mapping[str, Callable[[str], Study]]) 
 
 
 def _load_file(path: Path, preset: str) -> Study:
-    if not path.is_file():
-        raise UserError(f"experiment={path}: no such file")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec and spec.loader, path
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        if not callable(getattr(module, "study", None)):
-            raise UserError(f"{path}: defines no function study(preset) that returns a Study")
-        found = module.study(preset)
-    except UserError:
-        raise
-    except Exception as error:  # The user's own code.
-        frames = traceback.extract_tb(error.__traceback__)
-        own = [frame.lineno for frame in frames if frame.filename == str(path)]
-        line = own[-1] if own else getattr(error, "lineno", None)
-        where = f"{path}, line {line}" if line else str(path)
-        raise UserError(f"{where}: {type(error).__name__}: {error}") from None
+    found = user_file.call(path, "study", preset)
     if not isinstance(found, Study):
         raise UserError(f"{path}: study({preset!r}) returns no cnn_jax.study.Study")
-    return found
+    return dataclasses.replace(found, file=str(path.resolve()))
 
 
 def configure(
@@ -255,7 +206,7 @@ def run(
     study = _complete(study)
     if study.measure:
         write_study(study, folder, seeds, command, study.measure())
-        return build(folder)
+        return build(folder, study)
     runs = select(study, only, seeds)
     check_before_writing(study, runs, folder, together, seeds)
     primary = distributed.is_primary()
@@ -265,7 +216,7 @@ def run(
     failed = _train_all(runs, folder, seeds if together else 1, profile_steps, tell)
     if failed and len(failed) == len(runs) and not any(folder.glob("*/seed*/metrics.jsonl")):
         raise UserError("; ".join(map(str, dict.fromkeys(failed.values()))))
-    report = build(folder) if primary else None
+    report = build(folder, study) if primary else None
     if failed:
         words = "; ".join(map(str, dict.fromkeys(failed.values())))
         raise RunsFailedError(words, report)
@@ -351,7 +302,7 @@ def describe_data(data: Data) -> str:
 
 
 def describe_study(study: Study, seeds: int, command: str) -> dict[str, Any]:
-    """Returns what study.json holds, from which the report knows the whole table."""
+    """Returns what study.json holds, from which the report knows the study and its runs."""
     first = next(iter(study.runs.values()), None)
     return {
         "name": study.name,
@@ -363,9 +314,14 @@ def describe_study(study: Study, seeds: int, command: str) -> dict[str, Any]:
         "command": command,
         "seeds": seeds,
         "notes": list(study.notes),
-        "rows": [dataclasses.asdict(row) for row in study.rows],
-        "claims": [dataclasses.asdict(claim) for claim in study.claims],
+        "runs": list(study.runs),
         "swept": list(study.swept),
+        "swept_from": {row.run: row.group for row in study.rows} if study.swept else {},
+        "paper_runs": {
+            name: dataclasses.asdict(describe_setting(paper))
+            for name, paper in study.paper_runs.items()
+        },
+        "file": study.file,
     }
 
 
@@ -390,7 +346,7 @@ def write_study(
     folder: Path,
     seeds: int,
     command: str,
-    counts: list[dict[str, Any]] | None = None,
+    measured: list[dict[str, Any]] | None = None,
 ) -> None:
     """Writes study.json.
 
@@ -399,7 +355,7 @@ def write_study(
       folder: Its workdir, which is made.
       seeds: Seeds of each run.
       command: What makes the whole study.
-      counts: What a study that trains nothing has counted.
+      measured: What a study that trains nothing has measured.
 
     Raises:
       UserError: If the folder holds another study, or cannot be written to.
@@ -408,8 +364,8 @@ def write_study(
 
     check_study(study, folder)
     words = describe_study(study, seeds, command)
-    if counts is not None:
-        words |= {"counts": counts, "commit": metrics_log.find_commit()}
+    if measured is not None:
+        words |= {"measured": measured, "commit": metrics_log.find_commit()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "study.json", json.dumps(words, indent=2) + "\n")

@@ -1,16 +1,27 @@
-"""Text that comes from elsewhere - file names, values, messages - made fit to be shown."""
+"""Text from outside - file names, class names, values, messages - made safe to show."""
 
+import re
 import unicodedata
 
+_HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
-def printable(text: str) -> str:
-    r"""Returns text that a terminal shows as it is: on one line, without escape sequences.
+
+def printable(text: object) -> str:
+    r"""Returns text on one line that a terminal shows as it is, without escape sequences.
 
     Control and format characters, line and paragraph separators, and bytes of file names that are
-    not UTF-8 are written as \x1b, \u202e and the like.
+    not UTF-8 are written as \x1b, \u202e and the like, so that names stay distinct.
+
+    Args:
+      text: Of any type; its `str` is shown.
     """
-    hidden = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
-    return "".join(_escape(c) if unicodedata.category(c) in hidden else c for c in text)
+    return "".join(_escape(c) if unicodedata.category(c) in _HIDDEN else c for c in str(text))
+
+
+def markdown(text: object) -> str:
+    """Returns text as one line of Markdown that shows it literally, also in a table's cell."""
+    escaped = re.sub(r"([\\`*\[\]|])", r"\\\1", printable(text))
+    return escaped.replace("&", "&amp;").replace("<", "&lt;")
 
 
 def _escape(character: str) -> str:

@@ -1,17 +1,23 @@
 """What do ten views of a test image gain over one?
 
-Paper     Krizhevsky, Sutskever, Hinton 2012, "ImageNet Classification with Deep Convolutional Neural Networks": Sec.
-          4.1 (four corners, the centre, and their mirror images; the softmax averaged) and Table 2.
-Question  One crop of the centre against ten, the same net.
+Paper     Krizhevsky, Sutskever, Hinton 2012, "ImageNet Classification with Deep Convolutional
+          Neural Networks": Sec. 4.1 (four corners, the center, and their mirror images; the
+          softmax averaged) and Table 2.
+Question  One crop of the center against ten, the same model.
 Command   python launch.py --experiment=ten_crop
 Measured  docs/results holds what came of it, with hardware and commit.
 """
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from cnn_jax.config import Choice, Data, Experiment, Train, change, choose, protocol_name
 from cnn_jax.errors import UserError, nearest
-from cnn_jax.study import Claim, Row, Study
+from cnn_jax.report.claims import BELOW_ZERO, Claim, Score, score, subtract
+from cnn_jax.study import Row, Study
+
+if TYPE_CHECKING:
+    from cnn_jax.report import Page, Results
 
 COST = {
     "laptop": "a narrow AlexNet on scikit-learn's digits drawn large, 2 minutes on 2 CPU cores",
@@ -19,13 +25,15 @@ COST = {
     "smoke": "two steps on fake data, for tests",
 }
 
+TABLE_2 = {"top1_error": 40.7, "top5_error": 18.2}  # One CNN, ten crops.
+
 
 def _protocols(scale: int) -> tuple[Choice, ...]:
     return choose("single", scales=(scale,)), choose("ten_crop", scales=(scale,))
 
 
 def _paper() -> Experiment:
-    """Sec. 5: the recipe; images are 227x227, which the maps' sizes ask for."""
+    """Returns the recipe (Sec. 5), with the 227x227 images that the feature maps' sizes need."""
     return Experiment(
         study="ten_crop",
         name="alexnet",
@@ -43,23 +51,35 @@ def _paper() -> Experiment:
         model=choose("alexnet"),
         optimizer=choose("sgd", momentum=0.9, weight_decay=5e-4),
         schedule=choose("plateau", base=0.01, factor=0.1),
-        # 90 epochs of 10,010 iterations.
+        # 90 epochs of 10,010 steps.
         train=Train(steps=900_000, log_every=100, eval_every=10_000, save_every=10_000),
         protocols=_protocols(256),
-        deviations=("training crops come from anywhere in the image, not from its central 256x256 alone",),
+        deviations=(
+            "training crops come from anywhere in the image, not from its central 256x256 alone",
+        ),
     )
 
 
 def _laptop(run: Experiment) -> Experiment:
-    """A narrow net on small crops of digits drawn large."""
+    """Returns a narrow model on small crops of digits drawn large."""
     return replace(
         run,
-        data=replace(run.data, dataset=choose("digits"), batch_size=64, eval_batch_size=360, subtract_mean="channel", train_resize=(76,),
-                     eval_resize=76, image_size=67, flip=False, color_pca=False),
+        data=replace(
+            run.data,
+            dataset=choose("digits"),
+            batch_size=64,
+            eval_batch_size=360,
+            subtract_mean="channel",
+            train_resize=(76,),
+            eval_resize=76,
+            image_size=67,
+            flip=False,
+            color_pca=False,
+        ),
         model=change(run.model, width=0.125, initializer="he"),
         train=replace(run.train, steps=400, log_every=50, eval_every=50, save_every=200),
         protocols=_protocols(76),
-    )  # fmt: skip
+    )
 
 
 def _smoke(run: Experiment) -> Experiment:
@@ -79,11 +99,12 @@ CHANGES = {"paper": _as_it_is, "laptop": _laptop, "smoke": _smoke}
 
 
 def study(preset: str) -> Study:
-    """One run and its two tests."""
+    """Returns one run with its two evaluation protocols."""
     if preset not in CHANGES:
         raise UserError(f"preset={preset}: ten_crop has no such preset; {nearest(preset, CHANGES)}")
     run = CHANGES[preset](_paper())
     one, ten = map(protocol_name, run.protocols)
+    table = "Table 2"
     return Study(
         name="ten_crop",
         title="One view of a test image against ten",
@@ -92,10 +113,47 @@ def study(preset: str) -> Study:
         preset=preset,
         runs={"alexnet": run},
         rows=(
-            Row("alexnet", "AlexNet, 1 crop", "AlexNet", "no figure in Table 2", {}, "Table 2", one),
-            Row("alexnet", "AlexNet, 10 crops", "AlexNet", "Table 2", {"top1_error": 40.7, "top5_error": 18.2},
-                "Table 2", ten),
+            Row("alexnet", "AlexNet, 1 crop", "AlexNet", "not in Table 2", {}, table, one),
+            Row("alexnet", "AlexNet, 10 crops", "AlexNet", table, TABLE_2, table, ten),
         ),
         paper_runs={"alexnet": _paper()},
-        claims=(Claim("10 crops against 1", ("alexnet", ten), ("alexnet", one), None),),
-    )  # fmt: skip
+        claims=_claims(one, ten),
+        report=_report,
+    )
+
+
+def _claims(one: str, ten: str) -> tuple[Claim, ...]:
+    return (
+        Claim(
+            "Ten crops err less than one, with the same weights",
+            subtract(Score("alexnet", ten), Score("alexnet", one)),
+            expected=BELOW_ZERO,
+            source="Sec. 4.1",
+        ),
+        *(
+            Claim(
+                f"The {name} error of ten crops, within a point",
+                score(Score("alexnet", ten, metric)),
+                expected=(TABLE_2[metric] - 1, TABLE_2[metric] + 1),
+                paper=TABLE_2[metric],
+                source="Table 2",
+                is_figure=True,
+            )
+            for name, metric in (("top-1", "top1_error"), ("top-5", "top5_error"))
+        ),
+    )
+
+
+def _report(results: "Results") -> "Page":
+    from cnn_jax import report
+
+    crops = "Training images as the model sees them, a row for each scale S."
+    return report.page(
+        results,
+        *report.paper_tables(results, results.rows),
+        report.evaluation_intervals(results, results.rows),
+        report.image_grid(results, "crops.png", crops, "Training images"),
+        report.notes(results),
+        report.settings(results),
+        report.claims_table(results, results.claims),
+    )

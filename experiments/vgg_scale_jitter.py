@@ -1,28 +1,34 @@
 """Does training at many scales help, and testing at many?
 
-Paper     Simonyan, Zisserman 2014, "Very Deep Convolutional Networks for Large-Scale Image Recognition"
-          (arXiv:1409.1556): Sec. 3.1 (training), 3.2 (testing), Tables 3, 4 and 5.
-Question  Nets A to E, trained with the image's shorter side S fixed at 256, at 384, or drawn from [256, 512], are
-          tested densely at one scale Q (Table 3) and at three (Table 4), and by 50 crops a scale (Table 5).
-Commands  python launch.py --experiment=vgg_scale_jitter                     (laptop: digits, no network)
-          python launch.py --experiment=vgg_scale_jitter --preset=caltech    (Caltech-101, narrow nets)
+Paper     Simonyan, Zisserman 2014, "Very Deep Convolutional Networks for Large-Scale Image
+          Recognition" (arXiv:1409.1556): Sec. 3.1 (training), 3.2 (testing), Tables 3, 4 and 5.
+Question  Models A to E, trained with the image's shorter side S fixed at 256, at 384, or drawn from
+          [256, 512], are evaluated densely at one scale Q (Table 3) and at three (Table 4), and by
+          50 crops a scale (Table 5).
+Commands  python launch.py --experiment=vgg_scale_jitter                     (laptop: digits)
+          python launch.py --experiment=vgg_scale_jitter --preset=caltech    (Caltech-101)
           python launch.py --experiment=vgg_scale_jitter --preset=paper      (ImageNet)
 Measured  docs/results holds what came of it, with hardware and commit.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cnn_jax.config import Choice, Data, Experiment, Train, change, choose
 from cnn_jax.errors import UserError, nearest
-from cnn_jax.study import Claim, Row, Study
+from cnn_jax.report.claims import BELOW_ZERO, Claim, Score, subtract
+from cnn_jax.study import Row, Study
+
+if TYPE_CHECKING:
+    from cnn_jax.report import Page, Results
 
 COST = {
-    "laptop": "12 narrow nets on scikit-learn's digits drawn large, 10 minutes on 2 CPU cores",
-    "caltech": "9 narrow nets on Caltech-101, half an hour on 2 CPU cores",
-    "paper": "12 nets of 370k iterations on ImageNet: for a pod",
-    "smoke": "12 nets of two steps on fake data, for tests",
+    "laptop": "12 narrow models on scikit-learn's digits drawn large, 10 minutes on 2 CPU cores",
+    "caltech": "9 narrow models on Caltech-101, half an hour on 2 CPU cores",
+    "paper": "12 models of 370k steps on ImageNet: for a pod",
+    "smoke": "12 models of two steps on fake data, for tests",
 }
 
 # Errors in %, top-1 and top-5. The columns are S: 256 | 384 | [256, 512].
@@ -45,48 +51,49 @@ TABLE_5 = {
     "e": {"dense": (24.8, 7.5), "grid": (24.6, 7.4), "dense+grid": (24.4, 7.1)},
 }
 WORDS = {"dense": "dense", "grid": "multi-crop", "dense+grid": "multi-crop & dense"}
-# What a deeper net takes from a trained A (Sec. 3.1): its first four convolutions and its three dense layers. By name,
-# as the convolutions between them, which A has not, are of other sizes.
+# What a deeper model takes from a trained A (Sec. 3.1): its first four convolutions and its three
+# dense layers.
 FROM_A = ("conv1_1", "conv2_1", "conv3_1", "conv3_2", "fc6", "fc7", "fc8")
-EVERY_NET = tuple(TABLE_3)
+EVERY_MODEL = tuple(TABLE_3)
 
 
 class Scales(NamedTuple):
-    """The sides of a preset, in pixels: the crop, and the paper's 224 ... 512 in proportion to it."""
+    """The sides of a preset in pixels: the crop, and the paper's 224 to 512 in proportion."""
 
     crop: int
     sides: dict[int, int]
 
     def train(self, name: str) -> tuple[int, ...]:
-        """S by its name in the runs: 256 | 384 | jitter."""
+        """Returns S by its name in the runs: 256 | 384 | jitter."""
         return (self.sides[256], self.sides[512]) if name == "jitter" else (self.sides[int(name)],)
 
     def test(self, name: str) -> int:
-        """Q of Table 3: S, or the middle of its range (Sec. 4.1)."""
+        """Returns Q of Table 3: S, or the middle of its range (Sec. 4.1)."""
         return self.sides[384 if name == "jitter" else int(name)]
 
     def several(self, name: str) -> tuple[int, ...]:
-        """The three Q of Table 4 (Sec. 4.2)."""
+        """Returns the three Q of Table 4 (Sec. 4.2)."""
         near = {"256": (224, 256, 288), "384": (352, 384, 416), "jitter": (256, 384, 512)}
         return tuple(self.sides[q] for q in near[name])
 
 
 PAPER_SIDES = (224, 256, 288, 352, 384, 416, 512)
 PAPER = Scales(224, {q: q for q in PAPER_SIDES})
-# Two of the nets' strides of 32: of a crop of 32, dense views would have one place only on images of up to 63.
+# Two of the models' strides of 32: with a crop of 32, dense evaluation would have a single place on
+# images of up to 63 pixels.
 SMALL = Scales(64, dict(zip(PAPER_SIDES, (64, 74, 82, 100, 110, 118, 146), strict=True)))
 
 
-def _paper(net: str, name: str, scales: Scales = PAPER) -> Experiment:
-    """Sec. 3.1: the recipe of every net."""
+def _paper(letter: str, name: str, scales: Scales = PAPER) -> Experiment:
+    """Returns the recipe of every model (Sec. 3.1)."""
     start, layers, rate = "", (), 0.01
-    if name != "256":  # 384 starts from 256, and jitter from 384
-        start, rate = f"{net}-{'256' if name == '384' else '384'}", 0.001
-    elif net not in ("a", "a-lrn"):
+    if name != "256":  # 384 starts from 256, and jitter from 384.
+        start, rate = f"{letter}-{'256' if name == '384' else '384'}", 0.001
+    elif letter not in ("a", "a-lrn"):
         start, layers = "a-256", FROM_A
     return Experiment(
         study="vgg_scale_jitter",
-        name=f"{net}-{name}",
+        name=f"{letter}-{name}",
         data=Data(
             dataset=choose("imagenet2012"),
             batch_size=256,
@@ -98,25 +105,32 @@ def _paper(net: str, name: str, scales: Scales = PAPER) -> Experiment:
             flip=True,
             color_pca=True,
         ),
-        model=choose(f"vgg_{net.replace('-', '_')}", initializer="paper", dropout=0.5),
-        optimizer=choose("sgd", momentum=0.9, weight_decay=5e-4), schedule=choose("plateau", base=rate, factor=0.1, patience=5),
-        # 74 epochs of 5,005 iterations; an evaluation an epoch decides when the rate is cut.
-        train=Train(steps=370_000, log_every=100, eval_every=5_000, save_every=5_000, start_from=start,
-                    start_layers=layers),
-        protocols=_protocols(net, name, scales),
+        model=choose(f"vgg_{letter.replace('-', '_')}", initializer="paper", dropout=0.5),
+        optimizer=choose("sgd", momentum=0.9, weight_decay=5e-4),
+        schedule=choose("plateau", base=rate, factor=0.1, patience=5),
+        # 74 epochs of 5,005 steps; an evaluation an epoch decides when the rate is cut.
+        train=Train(
+            steps=370_000,
+            log_every=100,
+            eval_every=5_000,
+            save_every=5_000,
+            start_from=start,
+            start_layers=layers,
+        ),
+        protocols=_protocols(letter, name, scales),
         deviations=(RATE,) if name == "jitter" else (),
-    )  # fmt: skip
+    )
 
 
 RATE = "the rate of fine-tuning with jitter is that of 384, 0.001: the paper gives none"
 
 
-def _protocols(net: str, name: str, scales: Scales) -> tuple[Choice, ...]:
-    """What the tables ask of a run; and dense at each Q, for the figure."""
+def _protocols(letter: str, name: str, scales: Scales) -> tuple[Choice, ...]:
+    """Returns what the tables need of a run, and dense evaluation at each Q for the figure."""
     three = scales.several(name)
     found = [choose("dense", scales=(q,)) for q in scales.sides.values()]
-    found += [choose("dense", scales=three)] if net in TABLE_4 else []
-    if net in TABLE_5 and name == "jitter":
+    found += [choose("dense", scales=three)] if letter in TABLE_4 else []
+    if letter in TABLE_5 and name == "jitter":
         found += [choose(views, scales=three) for views in ("grid", "dense+grid")]
     return tuple(found)
 
@@ -126,33 +140,45 @@ def _is_fine_tuned(run: Experiment) -> bool:
 
 
 def _laptop(run: Experiment) -> Experiment:
-    """Narrow nets on digits drawn large: what of the recipe has to be smaller with the images and the patience."""
+    """Returns a narrow model on digits drawn large, with fewer steps."""
     fine = _is_fine_tuned(run)
     return replace(
         run,
         data=replace(
-            run.data, dataset=choose("digits"), batch_size=64, eval_batch_size=360, flip=False, color_pca=False
+            run.data,
+            dataset=choose("digits"),
+            batch_size=64,
+            eval_batch_size=360,
+            flip=False,
+            color_pca=False,
         ),
         model=change(run.model, width=0.125, initializer="he"),
         schedule=change(run.schedule, base=0.005 if fine else 0.01),
-        train=replace(run.train, steps=150 if fine else 300, log_every=50, eval_every=50, save_every=150),
+        train=replace(
+            run.train, steps=150 if fine else 300, log_every=50, eval_every=50, save_every=150
+        ),
     )
 
 
 def _caltech(run: Experiment) -> Experiment:
-    """Narrow nets with batch norm on Caltech-101: so few steps on 30 images a class teach others nothing."""
+    """Returns a narrow model with batch norm on Caltech-101.
+
+    Without batch norm so few steps on 30 images a class teach nothing.
+    """
     fine = _is_fine_tuned(run)
     return replace(
         run,
         data=replace(run.data, dataset=choose("caltech101"), batch_size=64, eval_batch_size=100),
         model=change(run.model, width=0.125, initializer="he", norm="bn", dropout=0.0),
         schedule=change(run.schedule, base=0.02 if fine else 0.05),
-        train=replace(run.train, steps=300 if fine else 600, log_every=50, eval_every=150, save_every=300),
+        train=replace(
+            run.train, steps=300 if fine else 600, log_every=50, eval_every=150, save_every=300
+        ),
     )
 
 
 def _smoke(run: Experiment) -> Experiment:
-    """Two steps of everything."""
+    """Returns two steps of everything."""
     return replace(
         run,
         data=replace(run.data, dataset=choose("fake"), batch_size=8, eval_batch_size=40),
@@ -172,93 +198,176 @@ CHANGES = {"paper": _as_it_is, "laptop": _laptop, "caltech": _caltech, "smoke": 
 
 
 def study(preset: str, presets: Iterable[str] = PRESETS) -> Study:
-    """The twelve runs of Tables 3 to 5; caltech: A, B and D, each at all three S. presets: those there are."""
+    """Returns the twelve runs of Tables 3 to 5; for caltech A, B and D, each at all three S.
+
+    Args:
+      preset: The size of the study.
+      presets: Those that there are.
+    """
     if preset not in presets:
-        raise UserError(f"preset={preset}: this study has no such preset; {nearest(preset, presets)}")
-    nets = ("a", "b", "d") if preset == "caltech" else EVERY_NET
+        raise UserError(
+            f"preset={preset}: this study has no such preset; {nearest(preset, presets)}"
+        )
+    caltech = preset == "caltech"
+    letters = ("a", "b", "d") if caltech else EVERY_MODEL
     scales, sizes = PRESETS[preset], ("256", "384", "jitter")
-    wanted = [(net, name) for name in sizes for net in nets if preset == "caltech" or name in TABLE_3[net]]
-    runs = {f"{net}-{name}": CHANGES[preset](_paper(net, name, scales)) for net, name in wanted}
+    pairs = [(letter, size) for size in sizes for letter in letters]
+    wanted = [(letter, size) for letter, size in pairs if caltech or size in TABLE_3[letter]]
+    names = {f"{letter}-{size}": (letter, size) for letter, size in wanted}
+    sides = ", ".join(map(str, scales.sides.values()))
+    proportion = (
+        "Sides are in proportion to the crop: the paper's 224, 256, 288, 352, 384, 416 and 512 are"
+        f" {sides}."
+    )
     return Study(
         name="vgg_scale_jitter",
         title="Scale jitter in training and testing",
         paper="Simonyan, Zisserman 2014 (arXiv:1409.1556), Sec. 4, Tables 3, 4 and 5",
         paper_data="imagenet2012",
         preset=preset,
-        runs=runs,
+        runs={name: CHANGES[preset](_paper(*pair, scales)) for name, pair in names.items()},
         rows=(*_table_3(wanted, scales), *_table_4(wanted, scales), *_table_5(wanted, scales)),
         claims=tuple(_claims(wanted, scales)),
-        paper_runs={f"{net}-{name}": _paper(net, name) for net, name in wanted},
-        notes=() if scales is PAPER else (
-            "Sides are in proportion to the crop: the paper's 224, 256, 288, 352, 384, 416 and 512 are "
-            f"{', '.join(map(str, scales.sides.values()))}.",
-        ),
-    )  # fmt: skip
+        report=_report,
+        paper_runs={name: _paper(*pair) for name, pair in names.items()},
+        notes=() if scales is PAPER else (proportion,),
+    )
 
 
-def _row(net: str, name: str, words: str, table: str, test: str, printed: tuple[float, float] | None) -> Row:
-    top1, top5 = printed or (None, None)
-    paper = {"top1_error": top1, "top5_error": top5} if printed else {}
-    return Row(f"{net}-{name}", f"{net.upper()}, {words}", f"net {net.upper()}", table, paper, table, test)
+def _report(results: "Results") -> "Page":
+    from cnn_jax import report
+
+    crops = "Training images as the models see them, a row for each scale S."
+    return report.page(
+        results,
+        *report.paper_tables(results, results.rows),
+        report.errors_by_scale(results, results.rows),
+        report.image_grid(results, "crops.png", crops, "Training images"),
+        report.notes(results),
+        report.settings(results),
+        report.claims_table(results, results.claims),
+    )
 
 
-def _spelt(sides: tuple[int, ...]) -> str:
+def _row(
+    letter: str,
+    size: str,
+    words: str,
+    table: str,
+    protocol: str,
+    printed: tuple[float, float] | None,
+) -> Row:
+    paper = dict(zip(("top1_error", "top5_error"), printed, strict=True)) if printed else {}
+    name, group = f"{letter.upper()}, {words}", f"model {letter.upper()}"
+    return Row(f"{letter}-{size}", name, group, table, paper, table, protocol)
+
+
+def _describe_sides(sides: tuple[int, ...]) -> str:
     return str(sides[0]) if len(sides) == 1 else f"[{sides[0]}; {sides[1]}]"
 
 
 def _table_3(wanted: list[tuple[str, str]], scales: Scales) -> list[Row]:
-    """One scale."""
+    """Returns the rows of one test scale."""
     rows = []
-    for net, name in sorted(wanted, key=lambda run: EVERY_NET.index(run[0])):
-        words, q = _spelt(scales.train(name)), scales.test(name)
-        rows.append(_row(net, name, f"S {words}, Q {q}", "Table 3", f"dense@{q}", TABLE_3[net].get(name)))
+    for letter, size in sorted(wanted, key=lambda pair: EVERY_MODEL.index(pair[0])):
+        words, q = _describe_sides(scales.train(size)), scales.test(size)
+        printed = TABLE_3[letter].get(size)
+        rows.append(_row(letter, size, f"S {words}, Q {q}", "Table 3", f"dense@{q}", printed))
     return rows
 
 
 def _table_4(wanted: list[tuple[str, str]], scales: Scales) -> list[Row]:
-    """Three scales."""
+    """Returns the rows of three test scales."""
     rows = []
-    for net, name in sorted(wanted, key=lambda run: EVERY_NET.index(run[0])):
-        if net in TABLE_4:
-            words, three = _spelt(scales.train(name)), ",".join(map(str, scales.several(name)))
-            printed = TABLE_4[net].get(name)
-            rows.append(_row(net, name, f"S {words}, Q {three}", "Table 4", f"dense@{three}", printed))
+    for letter, size in sorted(wanted, key=lambda pair: EVERY_MODEL.index(pair[0])):
+        if letter in TABLE_4:
+            words, three = _describe_sides(scales.train(size)), _list_sides(scales, size)
+            words = f"S {words}, Q {three}"
+            printed = TABLE_4[letter].get(size)
+            rows.append(_row(letter, size, words, "Table 4", f"dense@{three}", printed))
     return rows
 
 
 def _table_5(wanted: list[tuple[str, str]], scales: Scales) -> list[Row]:
-    """Dense against 50 crops a scale, and both."""
-    three = ",".join(map(str, scales.several("jitter")))
+    """Returns the rows of dense evaluation, 50 crops a scale, and both."""
+    three = _list_sides(scales, "jitter")
     return [
-        _row(net, "jitter", WORDS[views], "Table 5", f"{views}@{three}", printed)
-        for net, columns in TABLE_5.items()
-        if (net, "jitter") in wanted
-        for views, printed in columns.items()
+        _row(letter, "jitter", WORDS[protocol], "Table 5", f"{protocol}@{three}", printed)
+        for letter, columns in TABLE_5.items()
+        if (letter, "jitter") in wanted
+        for protocol, printed in columns.items()
     ]
 
 
+def _list_sides(scales: Scales, size: str) -> str:
+    return ",".join(map(str, scales.several(size)))
+
+
+def claim_lrn(preset: str) -> Claim:
+    """Returns the claim about A-LRN (Sec. 4.1)."""
+    protocol = f"dense@{PRESETS[preset].test('256')}"
+    printed = round(TABLE_3["a-lrn"]["256"][0] - TABLE_3["a"]["256"][0], 2)
+    return Claim(
+        "LRN does not help: A-LRN errs at most half a point less than A",
+        subtract(Score("a-lrn-256", protocol), Score("a-256", protocol)),
+        expected=(-0.5, math.inf),
+        paper=printed,
+        source="Sec. 4.1, Table 3",
+    )
+
+
 def _claims(wanted: list[tuple[str, str]], scales: Scales) -> list[Claim]:
-    """Sec. 4.1 and 4.2: jitter in training beats a fixed scale, several test scales beat one; LRN does not help."""
-    one, three = scales.test("jitter"), ",".join(map(str, scales.several("jitter")))
-    claims, top1 = [], lambda table, net, name: table.get(net, {}).get(name, (None,))[0]
+    """Returns the claims about LRN, about jitter in training, and about several test scales."""
+    one, three = scales.test("jitter"), _list_sides(scales, "jitter")
+    claims = []
     if ("a-lrn", "256") in wanted:
-        test = f"dense@{scales.test('256')}"
-        lrn = TABLE_3["a-lrn"]["256"][0] - TABLE_3["a"]["256"][0]
-        claims.append(Claim("A-LRN against A: no better", ("a-lrn-256", test), ("a-256", test), lrn))
-    for net in (net for net in EVERY_NET if (net, "jitter") in wanted):
-        words, run, at_one = net.upper(), f"{net}-jitter", f"dense@{one}"
-        for fixed in ("384", "256"):
-            if (net, fixed) in wanted:
-                test = f"dense@{scales.test(fixed)}"
-                printed = _less(top1(TABLE_3, net, "jitter"), top1(TABLE_3, net, fixed))
-                words_fixed = f"{words}: S jittered against S {scales.sides[int(fixed)]}, one test scale"
-                claims.append(Claim(words_fixed, (run, at_one), (f"{net}-{fixed}", test), printed))
-        if net in TABLE_4:
-            printed = _less(top1(TABLE_4, net, "jitter"), top1(TABLE_3, net, "jitter"))
-            said = f"{words}: three test scales against one, S jittered"
-            claims.append(Claim(said, (run, f"dense@{three}"), (run, at_one), printed))
+        preset = next(name for name, sides in PRESETS.items() if sides is scales)
+        claims.append(claim_lrn(preset))
+    for letter in (letter for letter in EVERY_MODEL if (letter, "jitter") in wanted):
+        name, run = letter.upper(), f"{letter}-jitter"
+        for size in ("384", "256"):
+            if (letter, size) in wanted:
+                fixed = Score(f"{letter}-{size}", f"dense@{scales.test(size)}")
+                claims.append(
+                    Claim(
+                        f"{name}: S jittered errs less than S {scales.sides[int(size)]},"
+                        " at one test scale",
+                        subtract(Score(run, f"dense@{one}"), fixed),
+                        expected=BELOW_ZERO,
+                        paper=_subtract_printed(
+                            TABLE_3[letter].get("jitter"), TABLE_3[letter].get(size)
+                        ),
+                        source="Sec. 4.1, Table 3",
+                    )
+                )
+        if letter in TABLE_4:
+            claims.append(
+                Claim(
+                    f"{name}: three test scales err less than one, S jittered",
+                    subtract(Score(run, f"dense@{three}"), Score(run, f"dense@{one}")),
+                    expected=BELOW_ZERO,
+                    paper=_subtract_printed(
+                        TABLE_4[letter].get("jitter"), TABLE_3[letter].get("jitter")
+                    ),
+                    source="Sec. 4.2, Tables 3 and 4",
+                )
+            )
+        if letter in TABLE_5:
+            fused, alone = TABLE_5[letter]["dense+grid"], TABLE_5[letter]["dense"]
+            claims.append(
+                Claim(
+                    f"{name}: multi-crop and dense evaluation fused err less than dense alone",
+                    subtract(Score(run, f"dense+grid@{three}"), Score(run, f"dense@{three}")),
+                    expected=BELOW_ZERO,
+                    paper=_subtract_printed(fused, alone),
+                    source="Sec. 4.3, Table 5",
+                )
+            )
     return claims
 
 
-def _less(better: float | None, worse: float | None) -> float | None:
-    return None if better is None or worse is None else round(better - worse, 2)
+def _subtract_printed(
+    first: tuple[float, float] | None, second: tuple[float, float] | None
+) -> float | None:
+    """Returns the difference of two printed top-1 errors; None if one is not printed."""
+    return None if first is None or second is None else round(first[0] - second[0], 2)

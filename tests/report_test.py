@@ -32,9 +32,9 @@ def write_run(folder, run, seed=0, errors=(), train=(), steps=300, last="end", d
     (place / "config.json").write_text(json.dumps(config | more))
     start = {"step": 0, "time": "2026-11-22T15:00:00+00:00", "commit": "abc1234", "hardware": "2 x cpu"}
     (place / "starts.jsonl").write_text(json.dumps(start | {"versions": {"jax": "0.12.0"}}) + "\n")
-    events = [{"event": "train", "step": 50 * i, "error": e, "loss": 1.0} for i, e in enumerate(train, 1)]
+    events = [{"event": "train", "step": 50 * i, "top1_error": e, "loss": 1.0} for i, e in enumerate(train, 1)]
     for i, e in enumerate(errors, 1):
-        events.append({"event": "eval", "step": 100 * i, "images": 360} | (e if isinstance(e, dict) else {"error": e}))
+        events.append({"event": "eval", "step": 100 * i, "images": 360} | (e if isinstance(e, dict) else {"top1_error": e}))
     if last:
         events.append({"event": last, "step": steps if last == "end" else 250})
     (place / "metrics.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events))
@@ -64,7 +64,7 @@ class Page(HTMLParser):
 
 
 def test_mean_std_and_difference_of_three_seeds(tmp_path):
-    study(tmp_path, row("resnet-20", paper={"error": 8.75}), seeds=3)
+    study(tmp_path, row("resnet-20", paper={"top1_error": 8.75}), seeds=3)
     for seed, error in enumerate((0.08, 0.09, 0.13)):
         write_run(tmp_path, "resnet-20", seed, errors=(0.9, 0.5, error), train=(0.7, 0.01 * (seed + 1)))
     cells, text = table(tmp_path)
@@ -80,7 +80,7 @@ def test_mean_std_and_difference_of_three_seeds(tmp_path):
 
 
 def test_one_seed_has_no_std_and_no_difference_without_a_printed_figure(tmp_path):
-    study(tmp_path, row("plain-20"), row("resnet-20", paper={"error": 8.75}))
+    study(tmp_path, row("plain-20"), row("resnet-20", paper={"top1_error": 8.75}))
     write_run(tmp_path, "plain-20", errors=(0.0912,))
     write_run(tmp_path, "resnet-20", errors=(0.08,))
     cells, _ = table(tmp_path)
@@ -91,18 +91,18 @@ def test_one_seed_has_no_std_and_no_difference_without_a_printed_figure(tmp_path
 
 
 def test_several_metrics_repeat_the_three_columns(tmp_path):
-    study(tmp_path, row("vgg-a", paper={"error": 29.6, "top5_error": 10.4}), row("vgg-d", paper={"error": 27.0}))
-    write_run(tmp_path, "vgg-a", errors=({"error": 0.3, "top5_error": 0.1},))
-    write_run(tmp_path, "vgg-d", errors=({"error": 0.28, "top5_error": 0.09},))
+    study(tmp_path, row("vgg-a", paper={"top1_error": 29.6, "top5_error": 10.4}), row("vgg-d", paper={"top1_error": 27.0}))
+    write_run(tmp_path, "vgg-a", errors=({"top1_error": 0.3, "top5_error": 0.1},))
+    write_run(tmp_path, "vgg-d", errors=({"top1_error": 0.28, "top5_error": 0.09},))
     cells, _ = table(tmp_path)
-    assert cells["vgg-a"]["error: difference (points)"] == "+0.40"
+    assert cells["vgg-a"]["top-1 error: difference (points)"] == "+0.40"
     assert cells["vgg-a"]["top-5 error: ours (%)"] == "10.00"
     assert cells["vgg-a"]["top-5 error: difference (points)"] == "−0.40"
-    assert (cells["vgg-d"]["error: paper (%)"], cells["vgg-d"]["top-5 error: paper (%)"]) == ("27.0", "—")
+    assert (cells["vgg-d"]["top-1 error: paper (%)"], cells["vgg-d"]["top-5 error: paper (%)"]) == ("27.0", "—")
 
 
 def test_other_data_than_the_papers_has_no_difference(tmp_path):
-    study(tmp_path, row("resnet-20", paper={"error": 8.75}), paper_data="cifar10")
+    study(tmp_path, row("resnet-20", paper={"top1_error": 8.75}), paper_data="cifar10")
     write_run(tmp_path, "resnet-20", errors=(0.08,))
     cells, text = table(tmp_path)
     assert cells["resnet-20"]["paper, cifar10 (%)"] == "8.75" and cells["resnet-20"]["ours, digits (%)"] == "8.00"
@@ -111,7 +111,7 @@ def test_other_data_than_the_papers_has_no_difference(tmp_path):
 
 
 def test_a_partial_study_says_what_is_missing(tmp_path):
-    paper = {"error": 5.0}
+    paper = {"top1_error": 5.0}
     study(tmp_path, *(row(run, paper=paper) for run in ("done", "cut", "nan", "never", "some")), seeds=2)
     for seed in (0, 1):
         write_run(tmp_path, "done", seed, errors=(0.04 + 0.02 * seed,))
@@ -142,7 +142,7 @@ def test_a_partial_study_says_what_is_missing(tmp_path):
 
 
 def test_nothing_has_run_yet(tmp_path):
-    study(tmp_path, row("resnet-20", paper={"error": 8.75}))
+    study(tmp_path, row("resnet-20", paper={"top1_error": 8.75}))
     cells, text = table(tmp_path)
     assert set(list(cells["resnet-20"].values())[2:]) == {"—", "0 of 1"}
     assert "- resnet-20: not started" in text
@@ -170,7 +170,7 @@ def test_a_torn_last_line_is_ignored(tmp_path):
     study(tmp_path, row("net"))
     place = write_run(tmp_path, "net", errors=(0.5, 0.4), last=None)
     with open(place / "metrics.jsonl", "ab") as log:
-        log.write('{"event": "eval", "step": 300, "error": 0.1, "why": "é'.encode()[:-1])  # half a character
+        log.write('{"event": "eval", "step": 300, "top1_error": 0.1, "why": "é'.encode()[:-1])  # half a character
     assert table(tmp_path)[0]["net"]["ours (%)"] == "40.00 (at step 200 of 300)"
 
 
@@ -207,7 +207,7 @@ def test_everything_is_escaped_and_the_page_needs_no_other_file(tmp_path):
     study(
         tmp_path,
         row("net", group=evil, label=evil, source=evil),
-        row("none", paper={"error": evil}),
+        row("none", paper={"top1_error": evil}),
         notes=[evil],
         **more,
     )
@@ -280,5 +280,5 @@ def test_nets_of_one_depth_share_a_colour():
 
 
 def test_the_report_needs_no_jax():
-    code = "import sys, experiments.report; sys.exit('jax' in sys.modules or 'matplotlib.pyplot' in sys.modules)"
+    code = "import sys, cnn_jax.report.build; sys.exit('jax' in sys.modules or 'matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

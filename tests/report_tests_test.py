@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from report_test import row, study, write_run
 
+from cnn_jax.config import protocol_name
 from cnn_jax.report import build, evaluations, read
 from experiments import vgg_scale_jitter
 
 
 def write_test(place, protocol, wrong, top5=0.01, interval=(0.1, 0.3)):
     """A test's file; wrong: '0' or '1' an image."""
-    (place / "tests").mkdir(exist_ok=True)
+    (place / "evaluations").mkdir(exist_ok=True)
     found = {
         "top1_error": wrong.count("1") / len(wrong),
         "top5_error": top5,
@@ -20,21 +21,21 @@ def write_test(place, protocol, wrong, top5=0.01, interval=(0.1, 0.3)):
         "top5_interval": (0.0, 0.02),
         "wrong": wrong,
     }
-    (place / "tests" / f"{protocol}.json").write_text(json.dumps(found))
+    (place / "evaluations" / f"{protocol}.json").write_text(json.dumps(found))
 
 
 def claim(paper):
-    return {"words": "d against c", "better": ("d", "dense@36"), "worse": ("c", "dense@40"), "paper": paper}
+    return {"statement": "d against c", "better": ("d", "dense@36"), "worse": ("c", "dense@40"), "paper": paper}
 
 
 def both(folder, ours, theirs, **more):
     """A study of two runs, each with one test."""
     printed = {"top1_error": 25.0, "top5_error": 8.0}
     rows = [
-        row(name, table="Table 3", test=test, paper=printed) for name, test in (("d", "dense@36"), ("c", "dense@40"))
+        row(name, table="Table 3", protocol=test, paper=printed) for name, test in (("d", "dense@36"), ("c", "dense@40"))
     ]
     study(folder, *rows, **more)
-    data = {"data": {"shorter_side": [36, 72]}}
+    data = {"data": {"train_resize": [36, 72]}}
     write_test(write_run(folder, "d", errors=(0.2,), **data), "dense@36", ours)
     write_test(write_run(folder, "c", errors=(0.2,), **data), "dense@40", theirs)
     return evaluations.tables(*read.read(folder))
@@ -94,9 +95,9 @@ def test_the_report_is_built_with_its_pictures(tmp_path):
 @pytest.mark.parametrize("preset", vgg_scale_jitter.PRESETS)
 def test_every_row_and_claim_of_vgg_scale_jitter_has_its_test(preset):
     made = vgg_scale_jitter.study(preset)
-    asked = {(row.run, row.test) for row in made.rows}
+    asked = {(row.run, row.protocol) for row in made.rows}
     asked |= {pair for claim in made.claims for pair in (claim.better, claim.worse)}
-    assert asked and all(test in made.runs[run].tests for run, test in asked)
+    assert asked and all(test in map(protocol_name, made.runs[run].protocols) for run, test in asked)
     starts = {run.train.start_from for run in made.runs.values()} - {""}
     assert starts <= made.runs.keys()
     names = list(made.runs)

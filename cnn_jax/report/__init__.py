@@ -1,1 +1,56 @@
-"""report."""
+"""Reports: parts of pages made from run folders, and the pages that studies compose from them.
+
+The parts of a study's report are functions of `cnn_jax.report.parts`; `build` writes a report from
+what a folder holds. The names below are imported when they are first used, so that importing a
+study imports no matplotlib.
+"""
+
+import importlib
+from typing import Any
+
+_MODULES = {
+    "parts": (
+        "bars",
+        "claims_table",
+        "deviations",
+        "error_curves",
+        "errors_by_scale",
+        "evaluation_figure",
+        "evaluation_intervals",
+        "facts",
+        "figure",
+        "image_grid",
+        "missing",
+        "notes",
+        "page",
+        "paper_table",
+        "paper_tables",
+        "problems",
+        "run_states",
+        "settings",
+        "standard",
+    ),
+    "elements": ("Cell", "Notes", "Page", "Prose", "Report", "Table"),
+    "figures": ("Bar", "LineChart", "Series", "draw_lines"),
+    "read": ("Results", "Run"),
+    "rows": ("Row",),
+    "claims": (
+        "ABOVE_ZERO",
+        "BELOW_ZERO",
+        "Claim",
+        "Contrast",
+        "Measured",
+        "Score",
+        "score",
+        "subtract",
+    ),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,9 +1,11 @@
-"""The paper's figure: error against iterations, a panel a group of nets, as PNG or as SVG for a page."""
+"""Figures of reports: drawn by matplotlib, written as PNG and as SVG for a page."""
 
 import io
 import re
 import textwrap
-from contextlib import AbstractContextManager
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import matplotlib
@@ -12,10 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-# Okabe and Ito's colours for every kind of colour vision, less those that vanish on black or on white.
+# Okabe and Ito's colors for every kind of color vision, less those that vanish on black or white.
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8c8c8c")
 INK, GRID = "#24292f", "#8c959f"
 DASHES = (0, (3, 1.5))
+DOTS_PER_INCH = 200
 STYLE = {
     "font.size": 10,
     "text.color": INK,
@@ -32,126 +35,303 @@ STYLE = {
     "grid.alpha": 0.3,
     "grid.linewidth": 0.6,
     "lines.solid_capstyle": "round",
-    "text.parse_math": False,  # a label is a name, whatever dollars it holds
+    "text.parse_math": False,  # A label is a name, whatever dollars it holds.
     "svg.fonttype": "none",
     "svg.hashsalt": "cnn_jax",
 }
 
+Draw = Callable[[], Figure]
 
-def styled() -> AbstractContextManager:
-    """Under it every figure has the reports' style."""
-    return matplotlib.rc_context(STYLE)
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Gives every figure that is drawn inside the reports' style."""
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # A box is drawn instead.
+        yield
+
+
+def write_png(draw: Draw) -> bytes:
+    """Returns a figure as PNG."""
+    stream = io.BytesIO()
+    with style():
+        draw().savefig(stream, format="png", dpi=DOTS_PER_INCH)
+    return stream.getvalue()
+
+
+def write_svg(draw: Draw, prefix: str) -> str:
+    """Returns a figure as an <svg> element, transparent and in the page's text color.
+
+    Args:
+      draw: Makes the figure.
+      prefix: Of the element's ids, which are the page's.
+    """
+    stream = io.StringIO()
+    with style():
+        draw().savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+    text = stream.getvalue()
+    text = text[text.index("<svg") :].replace(INK, "currentColor")
+    return re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}", text)
+
+
+def title_figure(figure: Figure, title: str, columns: int = 1) -> None:
+    """Sets a figure's title, in several lines where it is long."""
+    figure.suptitle(textwrap.fill(title, max(60, 48 * columns)), fontsize=13, fontweight="bold")
+
+
+def choose_colors(groups: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Returns a color for each label of each group.
+
+    Models of the same depth share a color, or else those in the same place of their groups. The
+    depth is the first number in a label; it decides only where each label has one and no two of a
+    group share it.
+    """
+    depths: dict[str, list] = {}
+    for group, labels in groups.items():
+        found = [re.search(r"\d+", label) for label in labels]
+        depths[group] = [int(match[0]) if match else None for match in found]
+    if any(None in each or len(set(each)) < len(each) for each in depths.values()):
+        depths = {group: list(range(len(labels))) for group, labels in groups.items()}
+    order = sorted({depth for each in depths.values() for depth in each})
+    shade = dict(zip(order, spread_colors(len(order)), strict=True))
+    return {group: [shade[depth] for depth in each] for group, each in depths.items()}
+
+
+def spread_colors(number: int) -> list[str]:
+    """Returns as many colors that differ from one another."""
+    if number <= len(PALETTE):
+        return list(PALETTE[:number])
+    sample = matplotlib.colormaps["viridis"]
+    places = [0.1 + 0.8 * i / (number - 1) for i in range(number)]
+    return [matplotlib.colors.to_hex(sample(place)) for place in places]
+
+
+Point = tuple[int, float, float, float]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A net's errors in %: points are (iteration, mean, least, largest) over its seeds."""
+    """A model's errors: points are (step, mean, least, largest) over its seeds."""
 
     label: str
-    train: tuple[tuple[int, float, float, float], ...]
-    test: tuple[tuple[int, float, float, float], ...]
-    colour: str = PALETTE[0]
-    remark: str = ""  # what the legend adds for an unfinished run
+    train: tuple[Point, ...]
+    test: tuple[Point, ...]
+    color: str = PALETTE[0]
+    remark: str = ""  # What the legend adds for an unfinished run.
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A group of nets drawn in one set of axes."""
+    """Curves that are drawn in one set of axes.
+
+    Attributes:
+      title: Above them.
+      curves: The curves.
+      label: Of the vertical axis.
+      percent: Whether errors are in %.
+    """
 
     title: str
     curves: tuple[Curve, ...]
+    label: str = "error (%)"
+    percent: bool = True
 
 
-def colours(groups: dict[str, list[str]]) -> dict[str, list[str]]:
-    """A colour for each label of each group: nets of the same depth share a colour, or else those in the same place.
-
-    The depth is the first number in a label; it decides only where each net has one and no two in a group share it.
-    """
-    depths = {g: [int(m[0]) if (m := re.search(r"\d+", n)) else None for n in names] for g, names in groups.items()}
-    if any(None in d or len(set(d)) < len(d) for d in depths.values()):
-        depths = {g: list(range(len(names))) for g, names in groups.items()}
-    order = sorted({d for ds in depths.values() for d in ds})
-    shades = PALETTE[: len(order)]
-    if len(order) > len(PALETTE):
-        sample = matplotlib.colormaps["viridis"]
-        shades = [matplotlib.colors.to_hex(sample(0.1 + 0.8 * i / (len(order) - 1))) for i in range(len(order))]
-    shade = dict(zip(order, shades, strict=True))
-    return {group: [shade[d] for d in ds] for group, ds in depths.items()}
-
-
-def png(title: str, panels: list[Panel]) -> bytes:
-    """The whole figure, at most three panels beside one another, as PNG at 200 dots an inch."""
-    with styled():
-        columns = min(3, len(panels))
-        rows = -(-len(panels) // columns)
-        size = (max(6.5, 5.2 * columns), rows * _height(panels) + 0.7)
-        figure = Figure(size, dpi=200, layout="constrained")
-        figure.get_layout_engine().set(h_pad=0.08, w_pad=0.08)
-        figure.suptitle(textwrap.fill(title, max(60, 48 * columns)), fontsize=13, fontweight="bold")
-        grid = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
-        for i, axes in enumerate(grid):
-            _draw(axes, panels[i], _limits(panels)) if i < len(panels) else axes.set_visible(False)
-            axes.set_ylabel("error (%)" if i % columns == 0 else "")
-        figure.legend(handles=_styles(), loc="outside lower center", ncols=2, frameon=False, fontsize=9)
-        stream = io.BytesIO()
-        figure.savefig(stream, format="png")
-    return stream.getvalue()
+def draw_panels(title: str, panels: Sequence[Panel]) -> Figure:
+    """Draws all panels, at most three beside one another."""
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    size = (max(6.5, 5.2 * columns), rows * _panel_height(panels) + 0.7)
+    figure = Figure(size, layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.08, w_pad=0.08)
+    title_figure(figure, title, columns)
+    grid = figure.subplots(rows, columns, squeeze=False).flat
+    for number, axes in enumerate(grid):
+        if number >= len(panels):
+            axes.set_visible(False)
+            continue
+        _draw_panel(axes, panels[number], _find_limits(panels, panels[number]))
+    figure.legend(
+        handles=_make_handles(), loc="outside lower center", ncols=2, frameon=False, fontsize=9
+    )
+    return figure
 
 
-def svgs(panels: list[Panel]) -> list[str]:
-    """A <svg> element a panel on the same scales, without a background and in the page's text colour."""
-    size = (5.2, _height(panels))
-    return [_svg(panel, _limits(panels), size, f"panel{i}-") for i, panel in enumerate(panels)]
+def draw_panel(panels: Sequence[Panel], number: int) -> Figure:
+    """Draws one panel, on the scales that it has among all."""
+    figure = Figure((5.2, _panel_height(panels)), layout="constrained")
+    _draw_panel(figure.subplots(), panels[number], _find_limits(panels, panels[number]))
+    return figure
 
 
-def _height(panels: list[Panel]) -> float:
-    """Inches a panel takes with its legend of two columns below it."""
+def _panel_height(panels: Sequence[Panel]) -> float:
+    """Returns the inches that a panel takes with its legend of two columns below it."""
     return 3.9 + 0.22 * max(-(-len(panel.curves) // 2) for panel in panels)
 
 
-def _svg(panel: Panel, limits: tuple[float, float], size: tuple[float, float], prefix: str) -> str:
-    with styled():
-        figure = Figure(size, layout="constrained")
-        axes = figure.subplots()
-        _draw(axes, panel, limits)
-        axes.set_ylabel("error (%)")
-        stream = io.StringIO()
-        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
-    text = stream.getvalue()
-    text = text[text.index("<svg") :].replace(INK, "currentColor")
-    return re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}", text)  # ids are the page's, not the panel's
+def _find_limits(panels: Sequence[Panel], own: Panel) -> tuple[float, float]:
+    """Returns the last step and the largest error shown in panels of the same label.
 
-
-def _limits(panels: list[Panel]) -> tuple[float, float]:
-    """The last iteration and the largest error shown: as the paper, cut off what only the first steps reach."""
-    curves = [c for p in panels for c in p.curves if c.train or c.test]
-    last = max((point[0] for c in curves for point in c.train + c.test), default=1)
-    largest = max((point[3] for c in curves for point in c.train + c.test), default=100)
+    As in the papers, errors that only the first steps reach are cut off.
+    """
+    curves = [curve for panel in panels if panel.label == own.label for curve in panel.curves]
+    points = [point for curve in curves for point in curve.train + curve.test]
+    last = max((point[0] for point in points), default=1)
+    largest = max((point[3] for point in points), default=100 if own.percent else 1)
     lines = [(line, c.remark) for c in curves for line in (c.train, c.test) if line]
     finals = [line[-1][3] for line, remark in lines if not remark]
-    unfinished = [min(point[3] for point in line) for line, remark in lines if remark]  # each stays in sight
-    top = min(largest, max([5, 2.5 * max(finals), *(1.1 * least for least in unfinished)])) if finals else largest
+    unfinished = [min(point[3] for point in line) for line, remark in lines if remark]
+    if not own.percent:
+        return max(last, 1), 1.04 * min(largest, 2.5 * max([*finals, *unfinished], default=largest))
+    top = largest
+    if finals:  # Each unfinished curve stays in sight.
+        top = min(largest, max([5, 2.5 * max(finals), *(1.1 * least for least in unfinished)]))
     return max(last, 1), min(100, 1.04 * max(top, 1))
 
 
-def _draw(axes: Axes, panel: Panel, limits: tuple[float, float]) -> None:
-    for c in panel.curves:
-        for points, line in ((c.train, {"lw": 1, "ls": DASHES, "alpha": 0.85}), (c.test, {"lw": 2.4})):
+def _draw_panel(axes: Axes, panel: Panel, limits: tuple[float, float]) -> None:
+    training = {"lw": 1, "ls": DASHES, "alpha": 0.85}
+    for curve in panel.curves:
+        for points, line in ((curve.train, training), (curve.test, {"lw": 2.4})):
             if not points:
                 continue
             steps, mean, least, largest = zip(*points, strict=True)
-            axes.plot(steps, mean, color=c.colour, marker="o" if len(points) == 1 else None, **line)
+            marker = "o" if len(points) == 1 else None
+            axes.plot(steps, mean, color=curve.color, marker=marker, **line)
             if least != largest:
-                axes.fill_between(steps, least, largest, color=c.colour, alpha=0.18, lw=0)
-    axes.set(title=panel.title, xlabel="iterations", xlim=(0, 1.01 * limits[0]), ylim=(0, limits[1]))
+                axes.fill_between(steps, least, largest, color=curve.color, alpha=0.18, lw=0)
+    axes.set(title=panel.title, xlabel="steps", ylabel=panel.label)
+    axes.set(xlim=(0, 1.01 * limits[0]), ylim=(0, limits[1] or 1))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
-    axes.tick_params(length=0, labelleft=True)
-    handles = [Line2D([], [], color=c.colour, lw=2.4) for c in panel.curves]
-    names = [f"{c.label} {c.remark}".strip() for c in panel.curves]
-    axes.legend(handles, names, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False, fontsize=9)
+    axes.tick_params(length=0)
+    handles = [Line2D([], [], color=curve.color, lw=2.4) for curve in panel.curves]
+    names = [f"{curve.label} {curve.remark}".strip() for curve in panel.curves]
+    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13)}
+    axes.legend(handles, names, ncols=2, frameon=False, fontsize=9, **below)
 
 
-def _styles() -> list[Line2D]:
+def _make_handles() -> list[Line2D]:
     test = Line2D([], [], color=INK, lw=2.4, label="test error")
     return [test, Line2D([], [], color=INK, lw=1, ls=DASHES, label="training error")]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A bar of a bar chart: its group, its name, its length, and the words at its end."""
+
+    group: str
+    label: str
+    value: float
+    words: str = ""
+
+
+def draw_bars(title: str, bars: Sequence[Bar]) -> Figure:
+    """Draws horizontal bars, a panel a group; the first bar of a group is gray."""
+    groups: dict[str, list[Bar]] = {}
+    for bar in bars:
+        groups.setdefault(bar.group, []).append(bar)
+    height = 0.42 * len(bars) + 0.5 * len(groups) + 0.9
+    figure = Figure((8.5, height), layout="constrained")
+    title_figure(figure, title)
+    ratios = [len(members) + 0.6 for members in groups.values()]
+    panels = figure.subplots(len(groups), 1, sharex=True, squeeze=False, height_ratios=ratios).flat
+    longest = max((bar.value for bar in bars), default=1.0) or 1.0
+    for axes, (group, members) in zip(panels, groups.items(), strict=True):
+        places = range(len(members))
+        colors = [PALETTE[6], *[PALETTE[0]] * (len(members) - 1)]
+        axes.barh(places, [bar.value for bar in members], color=colors, height=0.7)
+        axes.set_yticks(places, [bar.label for bar in members])
+        for place, bar in enumerate(members):
+            end = bar.value + 0.01 * longest
+            axes.text(end, place, bar.words, va="center", fontsize=9)
+        axes.set_title(group, loc="left", fontsize=10)
+        axes.invert_yaxis()
+        axes.set(xlim=(0, 1.5 * longest), xticks=[])
+        axes.spines["bottom"].set_visible(False)
+        axes.tick_params(length=0)
+        axes.grid(visible=False)
+    return figure
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line of (x, mean, least, largest)."""
+
+    label: str
+    points: tuple[tuple[float, float, float, float], ...]
+    color: str
+
+
+@dataclass(frozen=True)
+class LineChart:
+    """Lines in one set of axes.
+
+    Attributes:
+      title: Above them.
+      lines: The lines.
+      x_label: Of the horizontal axis.
+      y_label: Of the vertical axis.
+      log_x: Whether the horizontal axis is logarithmic.
+      ticks: Words for the places 0, 1, ... of the horizontal axis, where values are no numbers.
+    """
+
+    title: str
+    lines: tuple[Series, ...]
+    x_label: str
+    y_label: str
+    log_x: bool = False
+    ticks: tuple[str, ...] = ()
+
+
+def draw_lines(title: str, charts: Sequence[LineChart]) -> Figure:
+    """Draws lines with bands, at most three charts beside one another, on the same scale."""
+    columns = min(3, len(charts))
+    rows = -(-len(charts) // columns)
+    figure = Figure((max(6.5, 4.4 * columns), 3.6 * rows + 0.8), layout="constrained")
+    title_figure(figure, title, columns)
+    grid = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
+    for number, axes in enumerate(grid):
+        if number >= len(charts):
+            axes.set_visible(False)
+            continue
+        chart = charts[number]
+        for line in chart.lines:
+            x, mean, least, largest = zip(*line.points, strict=True)
+            axes.plot(x, mean, color=line.color, marker="o", ms=4, lw=2, label=line.label)
+            axes.fill_between(x, least, largest, color=line.color, alpha=0.15, lw=0)
+        axes.set(title=chart.title, xlabel=chart.x_label, ylabel=chart.y_label)
+        if chart.log_x:
+            axes.set_xscale("log")
+        if chart.ticks:
+            axes.set_xticks(range(len(chart.ticks)), chart.ticks)
+        axes.tick_params(length=0, labelleft=True, which="both")
+        if any(line.label for line in chart.lines):
+            axes.legend(frameon=False, fontsize=9)
+    return figure
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its interval, in a row of its own."""
+
+    label: str
+    value: float
+    low: float
+    high: float
+
+
+def draw_intervals(title: str, x_label: str, intervals: Sequence[Interval]) -> Figure:
+    """Draws values with their intervals, a row a label."""
+    labels = list(dict.fromkeys(one.label for one in intervals))
+    figure = Figure((7, 1.4 + 0.4 * len(labels)), layout="constrained")
+    title_figure(figure, title)
+    axes = figure.subplots()
+    for one in intervals:
+        place = labels.index(one.label)
+        axes.plot([one.low, one.high], [place, place], color=PALETTE[0], lw=2)
+        axes.plot([one.value], [place], color=PALETTE[0], marker="o")
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set(xlabel=x_label, ylim=(len(labels) - 0.5, -0.5))
+    axes.tick_params(length=0)
+    return figure

@@ -1,0 +1,86 @@
+"""One page of all claims of all studies, from the claims.json files that their reports write."""
+
+import collections
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from cnn_jax.errors import UserError
+from cnn_jax.report.build import write_page
+from cnn_jax.report.claims import RULE
+from cnn_jax.report.elements import Cell, Missing, Page, Prose, Report, Table
+from cnn_jax.report.parts import DASH, describe_range, explain_verdict, show_quantity, show_range
+
+VERDICTS = ("agrees", "disagrees", "undecided", "not comparable")
+COLUMNS = ("claim", "verdict", "paper", "ours", "over images", "over seeds", "agrees if")
+
+
+def build(folder: str | os.PathLike) -> Report:
+    """Writes claims.md and claims.html: a table of claims for each claims.json below a folder.
+
+    Args:
+      folder: Such as docs/results.
+
+    Raises:
+      UserError: If there is no claims.json below the folder.
+    """
+    place = Path(folder)
+    paths = sorted(place.glob("**/claims.json"))
+    if not paths:
+        raise UserError(
+            f"{place}: holds no claims.json; the report of a study with claims writes it"
+        )
+    tables, damaged, counts = [], [], collections.Counter()
+    for path in paths:
+        try:
+            words = json.loads(path.read_bytes())
+            tables.append(_make_table(words, path.parent.relative_to(place).as_posix()))
+            counts.update(claim["verdict"] for claim in words["claims"])
+        except OSError as error:
+            damaged.append(f"{path}: cannot be read ({error.strerror})")
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            damaged.append(f"{path}: is damaged; build that study's report again")
+    total = sum(counts.values())
+    summary = ", ".join(f"{counts[v]} {v}" for v in VERDICTS if counts[v])
+    page = Page(
+        "What the papers say, and what came of it here",
+        (
+            Prose("", (f"{total} claims of {len(tables)} studies: {summary}.", RULE)),
+            Missing("Damaged files", tuple(damaged), "") if damaged else None,
+            *tables,
+        ),
+    )
+    return write_page(page, place, "claims")
+
+
+def _make_table(words: dict[str, Any], where: str) -> Table:
+    data = f", {words['data']}" if words["data"] else ""
+    preset = f", preset {words['preset']}" if words["data"] else ""
+    rows = tuple(_make_row(claim, where) for claim in words["claims"])
+    title = f"{words['title']} ({words['study']}{preset}{data})"
+    return Table(title, COLUMNS, rows, words["paper"], left=(0, 1))
+
+
+def _make_row(claim: dict[str, Any], where: str) -> tuple[Cell | str, ...]:
+    unit = claim["unit"]
+    signed = unit == "points" and not claim["is_figure"]
+    source = f" ({claim['source']})" if claim["source"] else ""
+    words = explain_verdict(claim["why"], claim["seeds"], claim["setting"])
+    low, high = claim["expected"]
+    expected = (float("-inf") if low is None else low, float("inf") if high is None else high)
+    if claim["verdict"] not in VERDICTS:
+        raise ValueError(claim["verdict"])
+
+    def show(value: float | None) -> str:
+        return DASH if value is None else show_quantity(value, unit, signed)
+
+    return (
+        Cell(f"{claim['statement']}{source}", link=f"{where}/report.md"),
+        Cell(claim["verdict"], words),
+        show(claim["paper"]),
+        show(claim["ours"]),
+        show_range(claim["over_images"], unit, signed),
+        show_range(claim["over_seeds"], unit, signed),
+        describe_range(expected, unit),
+    )

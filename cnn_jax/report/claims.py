@@ -1,0 +1,303 @@
+"""Claims: a paper's statements, checked against a study's results.
+
+A claim names a figure of ours and the range in which it must lie. Most figures are differences of
+errors: `Claim("plain models degrade with depth", subtract(deep, shallow), expected=ABOVE_ZERO)`.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from cnn_jax.report.read import Results, Run
+
+Range = tuple[float, float]
+VerdictName = Literal["agrees", "disagrees", "undecided", "not comparable"]
+
+BELOW_ZERO: Range = (-math.inf, 0.0)
+ABOVE_ZERO: Range = (0.0, math.inf)
+RESAMPLES = 10_000
+
+RULE = (
+    "Each claim names a figure of ours and the range in which it must lie. It agrees if every 95%"
+    " interval of our figure lies inside that range, disagrees if every interval lies outside, and"
+    " is undecided otherwise. A figure of several trained models has an interval over seeds"
+    " (Student's t of the paired differences); with one seed that interval is unknown, and the"
+    " claim stays undecided. Different evaluations of the same trained model are compared with one"
+    " seed too, and then hold for that model. The interval over test images is a bootstrap of the"
+    " paired answers, averaged over seeds. A count is exact and has no interval. Claims are about"
+    " the direction of a difference: they are checked on other data and with fewer steps too, which"
+    " the setting names. A claim is not comparable if a run's model is not the paper's, or if the"
+    " claim is a figure of the paper's data and recipe and ours are others."
+)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One error that a claim is about.
+
+    Attributes:
+      run: The run's name.
+      source: training: the error that training logged last; test: the last evaluation in training;
+        otherwise the name of an evaluation protocol.
+      metric: What the error is called.
+    """
+
+    run: str
+    source: str = "test"
+    metric: str = "top1_error"
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A sum of weighted errors of the same seeds, in points.
+
+    Attributes:
+      terms: Pairs of weight and score.
+    """
+
+    terms: tuple[tuple[float, Score], ...]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Our figure of a claim.
+
+    Attributes:
+      value: In the claim's unit; None: not there yet.
+      over_images: 95% interval over test images; None: unknown.
+      over_seeds: 95% interval over seeds; None: unknown.
+      seeds: How many there are.
+      exact: Whether the figure is counted, and needs no interval.
+      same_weights: Whether the same trained model gave all of its parts.
+      runs: The runs that it is of.
+      setting: What of these runs is not the paper's.
+      why: Why there is no value, or what a reader must know of it.
+    """
+
+    value: float | None
+    over_images: Range | None = None
+    over_seeds: Range | None = None
+    seeds: int = 0
+    exact: bool = False
+    same_weights: bool = False
+    runs: tuple[str, ...] = ()
+    setting: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement of a paper, and how to check it.
+
+    Attributes:
+      statement: The claim in words.
+      check: Errors of runs, or a function of the results.
+      expected: The least and largest value that bear the claim out.
+      paper: The paper's own figure; None: it prints none.
+      source: Where the paper says so.
+      unit: Of the figures.
+      is_figure: Whether the claim is a figure of the paper's own data and recipe.
+    """
+
+    statement: str
+    check: "Contrast | Callable[[Results], Measured]"
+    expected: Range
+    paper: float | None = None
+    source: str = ""
+    unit: str = "points"
+    is_figure: bool = False
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What becomes of a claim.
+
+    Attributes:
+      claim: The claim.
+      ours: Our figure.
+      verdict: agrees | disagrees | undecided | not comparable.
+      why: The reason, where the intervals alone do not show it.
+    """
+
+    claim: Claim
+    ours: Measured
+    verdict: VerdictName
+    why: str
+
+
+def score(score: Score) -> Contrast:
+    """Returns an error itself, for a claim that is a figure."""
+    return Contrast(((1.0, score),))
+
+
+def subtract(first: Score, second: Score) -> Contrast:
+    """Returns the first error minus the second."""
+    return Contrast(((1.0, first), (-1.0, second)))
+
+
+def judge(results: "Results", claim: Claim) -> Verdict:
+    """Checks a claim against a study's results, by `RULE`."""
+    if isinstance(claim.check, Contrast):
+        measured = measure(results, claim.check)
+    else:
+        measured = claim.check(results)
+    verdict, why = _decide(results, claim, measured)
+    return Verdict(claim, measured, verdict, why)
+
+
+def _decide(results: "Results", claim: Claim, measured: Measured) -> tuple[VerdictName, str]:
+    if models := _find_other_models(results, measured.runs):
+        return "not comparable", "; ".join(models)
+    if claim.is_figure and measured.setting:
+        return "not comparable", "the paper's figure is of its own data, model and steps"
+    if measured.value is None:
+        return "undecided", measured.why
+    low, high = claim.expected
+    if measured.exact:
+        return ("agrees" if low <= measured.value <= high else "disagrees"), measured.why
+    if not measured.same_weights and measured.over_seeds is None:
+        return "undecided", "one seed: the interval over seeds is unknown"
+    if measured.over_images and measured.over_images[0] == measured.over_images[1]:
+        return "undecided", "no test image tells the two apart"
+    intervals = [i for i in (measured.over_images, measured.over_seeds) if i]
+    if not intervals:
+        return "undecided", "one seed, and the answers to each test image are not known"
+    if all(_is_inside(interval, claim.expected) for interval in intervals):
+        return "agrees", measured.why
+    if all(interval[1] < low or interval[0] > high for interval in intervals):
+        return "disagrees", measured.why
+    return "undecided", "the interval holds values of both kinds"
+
+
+def _is_inside(interval: Range, expected: Range) -> bool:
+    low, high = expected
+    return (low == -math.inf or interval[0] > low) and (high == math.inf or interval[1] < high)
+
+
+def _find_other_models(results: "Results", names: Sequence[str]) -> list[str]:
+    from cnn_jax.report.rows import describe_setting
+
+    found = []
+    for name in names:
+        paper = results.study.paper_runs.get(name)
+        for run in results.runs.get(name, ()):
+            if paper and run.experiment:
+                ours = describe_setting(run.experiment).model
+                if ours != paper.model:
+                    found.append(f"the model of {name} is {ours}, not {paper.model}")
+    return list(dict.fromkeys(found))
+
+
+def measure(results: "Results", contrast: Contrast) -> Measured:
+    """Returns the value of a contrast in points, and its intervals."""
+    names = tuple(dict.fromkeys(term.run for _, term in contrast.terms))
+    runs = {name: {run.seed: run for run in results.runs.get(name, ())} for name in names}
+    absent = [name for name in names if not runs[name]]
+    if absent:
+        return Measured(None, why=f"{absent[0]} is no run of this study", runs=names)
+    setting = _describe_settings(results, names)
+    shared = sorted(set.intersection(*(set(seeds) for seeds in runs.values())))
+    values = {}
+    for seed in shared:
+        parts = [(w, find_error(runs[term.run][seed], term)) for w, term in contrast.terms]
+        if all(part is not None for _, part in parts):
+            values[seed] = 100 * sum(w * part for w, part in parts if part is not None)
+    if not values:
+        return Measured(None, runs=names, setting=setting, why=_explain_absence(runs, contrast))
+    answers = [
+        difference
+        for seed in values
+        if (difference := _subtract_answers(runs, seed, contrast)) is not None
+    ]
+    return Measured(
+        value=sum(values.values()) / len(values),
+        over_images=_bootstrap(answers) if len(answers) == len(values) else None,
+        over_seeds=_student(list(values.values())),
+        seeds=len(values),
+        same_weights=len(names) == 1 and len(contrast.terms) > 1,
+        runs=names,
+        setting=setting,
+    )
+
+
+def find_error(run: "Run", wanted: Score) -> float | None:
+    """Returns an error of a run, 0 to 1; None where it has none yet."""
+    if wanted.source in ("training", "test"):
+        if run.error_name != wanted.metric:
+            return None
+        return run.final_training_error if wanted.source == "training" else run.final_error
+    evaluation = run.protocols.get(wanted.source)
+    return evaluation.errors.get(wanted.metric) if evaluation else None
+
+
+def _explain_absence(runs: Mapping[str, Mapping[int, "Run"]], contrast: Contrast) -> str:
+    for _, term in contrast.terms:
+        if all(find_error(run, term) is None for run in runs[term.run].values()):
+            finished = any(run.finished for run in runs[term.run].values())
+            what = f"has no {term.source} error" if finished else "is not finished"
+            return f"{term.run} {what}"
+    return "no seed has all of the runs"
+
+
+def _describe_settings(results: "Results", names: Sequence[str]) -> str:
+    from cnn_jax.report.rows import describe_setting, find_other_settings
+
+    words: dict[str, None] = {}
+    for name in names:
+        paper = results.study.paper_runs.get(name)
+        for run in results.runs.get(name, ()):
+            if paper and run.experiment:
+                words |= dict.fromkeys(find_other_settings(describe_setting(run.experiment), paper))
+    return ", ".join(words)
+
+
+def _subtract_answers(
+    runs: Mapping[str, Mapping[int, "Run"]], seed: int, contrast: Contrast
+) -> "np.ndarray | None":
+    """Returns the weighted sum of wrong (1) and right (0) of each test image, [N]."""
+    import numpy as np
+
+    total = None
+    for weight, term in contrast.terms:
+        evaluation = runs[term.run][seed].protocols.get(term.source)
+        if evaluation is None or not evaluation.wrong or term.metric != "top1_error":
+            return None
+        wrong = np.frombuffer(evaluation.wrong.encode(), np.uint8).astype(np.float64) - ord("0")
+        if total is not None and len(total) != len(wrong):
+            return None
+        total = weight * wrong if total is None else total + weight * wrong
+    return total
+
+
+def _bootstrap(answers: "Sequence[np.ndarray]") -> Range | None:
+    """Returns the 95% percentile interval of the mean over images, in points.
+
+    Few values occur, so images are not drawn one by one: how often each value is drawn is
+    multinomial.
+    """
+    import numpy as np
+
+    if not answers or len({len(difference) for difference in answers}) > 1:
+        return None
+    mean = 100 * np.mean(answers, axis=0)
+    kinds, counts = np.unique(mean, return_counts=True)
+    drawn = np.random.default_rng(0).multinomial(len(mean), counts / len(mean), RESAMPLES)
+    low, high = np.percentile(drawn @ kinds / len(mean), (2.5, 97.5))
+    return float(low), float(high)
+
+
+def _student(values: Sequence[float]) -> Range | None:
+    """Returns the 95% interval of the mean of independent values; None for fewer than two."""
+    import statistics
+
+    if len(values) < 2:
+        return None
+    from scipy import stats
+
+    mean, n = statistics.mean(values), len(values)
+    spread = float(stats.t.ppf(0.975, n - 1)) * statistics.stdev(values) / math.sqrt(n)
+    return mean - spread, mean + spread

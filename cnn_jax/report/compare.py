@@ -1,0 +1,155 @@
+"""Finished runs of any folders in one table and one figure."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from cnn_jax.config import flatten
+from cnn_jax.errors import UserError
+from cnn_jax.report import parts as make
+from cnn_jax.report.build import write_page
+from cnn_jax.report.elements import Missing, Page, Report, Settings, Table
+from cnn_jax.report.read import Results, Run, StudyFile, read_runs
+from cnn_jax.report.rows import Row
+from cnn_jax.values import show
+
+# What names a run, and what is said in columns of its own.
+_LEFT_OUT = ("study", "name", "seed", "deviations", "data.dataset", "model", "train.steps")
+FOOTNOTE = (
+    "Errors are the mean ± sample standard deviation over the finished seeds at their last"
+    " evaluation; the training error is the last one logged, a mean over the last interval. Errors"
+    " on different data are not comparable."
+)
+
+
+def compare(folders: Sequence[str | os.PathLike], out: str | os.PathLike) -> Report:
+    """Writes compare.md, compare.html and compare.png of the finished runs of several folders.
+
+    Args:
+      folders: Workdirs of studies, or folders of runs; all runs below them are taken.
+      out: Where the page is written; the folder is made.
+
+    Raises:
+      UserError: If a folder holds no run, or no run is finished.
+    """
+    problems: list[str] = []
+    found: dict[str, tuple[Run, ...]] = {}
+    origins: dict[str, str] = {}
+    every = {Path(folder): read_runs(Path(folder), problems) for folder in folders}
+    for folder, runs in every.items():
+        if not runs:
+            raise UserError(f"{folder}: holds no run: give a study's workdir, or a run's folder")
+    for folder, runs in every.items():
+        for name, seeds in runs.items():
+            shared = sum(name in other for other in every.values()) > 1
+            label = f"{name} ({_name_origin(folder, name)})" if shared else name
+            if label in found:
+                label = f"{name} ({folder})"
+            found[label] = seeds
+            origins[label] = str(folder)
+    finished = {
+        label: own
+        for label, seeds in found.items()
+        if (own := tuple(run for run in seeds if run.finished))
+    }
+    if not finished:
+        raise UserError(f"{', '.join(map(str, folders))}: no run there is finished")
+    results = _make_results(Path(out), finished, tuple(problems))
+    rows = [
+        Row(label, label, f"data {runs[0].experiment.data.name}", "")
+        for label, runs in finished.items()
+        if runs[0].experiment
+    ]
+    left_out = tuple(
+        f"{label}: {make.describe_states(seeds)}"
+        for label, seeds in found.items()
+        if not all(run.finished for run in seeds)
+    )
+    page = Page(
+        results.study.title,
+        (
+            make.facts(results),
+            Missing("Left out", left_out, "") if left_out else None,
+            make.problems(results),
+            _make_table(finished, origins),
+            make.error_curves(results, rows, file="compare.png"),
+            _make_settings(finished, origins),
+        ),
+    )
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {out} ({error.strerror}): choose another workdir"
+        ) from None
+    return write_page(page, Path(out), "compare")
+
+
+def _name_origin(folder: Path, run: str) -> str:
+    """Returns the name of the workdir that a run's folder lies in."""
+    parts = [part for part in folder.absolute().parts if not part.startswith("seed")]
+    return parts[-2] if parts[-1] == run and len(parts) > 2 else parts[-1]
+
+
+def _make_results(
+    out: Path, runs: dict[str, tuple[Run, ...]], problems: tuple[str, ...]
+) -> Results:
+    study = StudyFile(
+        name="compare",
+        title=f"Comparison of {len(runs)} run{'s' * (len(runs) != 1)}",
+        paper="",
+        paper_data="",
+        preset="",
+        file="",
+        data="",
+        command="",
+        seeds=1,
+        runs=tuple(runs),
+        notes=(),
+        swept=(),
+        swept_from={},
+        paper_runs={},
+        commit="",
+        measured=(),
+    )
+    renamed = {label: tuple(replace(run, name=label) for run in own) for label, own in runs.items()}
+    return Results(out, study, renamed, problems)
+
+
+def _make_table(runs: dict[str, tuple[Run, ...]], origins: dict[str, str]) -> Table:
+    flat = {
+        label: flatten(own[0].experiment) if own[0].experiment else {}
+        for label, own in runs.items()
+    }
+    fields = list(dict.fromkeys(field for own in flat.values() for field in own))
+    other = [
+        field
+        for field in fields
+        if field not in _LEFT_OUT and len({show(own.get(field)) for own in flat.values()}) > 1
+    ]
+    metrics = list(dict.fromkeys(run.error_name for own in runs.values() for run in own))
+    rows = []
+    for label, own in runs.items():
+        line = [label, str(flat[label].get("model", make.DASH))]
+        line += [own[0].experiment.data.name if own[0].experiment else make.DASH]
+        for metric in metrics:
+            line += [make.show_final(own, metric), make.show_training(own, metric)]
+        line += [str(len(own)), f"{own[0].steps:,}" if own[0].steps else make.DASH]
+        words = [f"{field} {show(flat[label][field])}" for field in other if field in flat[label]]
+        rows.append((*line, origins[label], "; ".join(words) or make.DASH))
+    heads = [h for m in map(make.name_metric, metrics) for h in (m, f"training {m}")]
+    columns = ("run", "model", "data", *heads, "seeds", "steps", "folder", "other settings")
+    last = len(columns) - 1
+    return Table("Runs", columns, tuple(rows), FOOTNOTE, left=(0, 1, 2, last - 1, last))
+
+
+def _make_settings(runs: dict[str, tuple[Run, ...]], origins: dict[str, str]) -> Settings:
+    items = tuple(
+        (
+            label,
+            tuple((f"{origins[label]}/{run.folder}/config.json", run.config) for run in own),
+        )
+        for label, own in runs.items()
+    )
+    return Settings(items, linked=False)

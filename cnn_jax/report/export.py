@@ -1,0 +1,80 @@
+"""Keeps a study's results in few files: the report, its pictures, its claims, and all curves."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from cnn_jax.errors import UserError
+from cnn_jax.files import write_whole
+from cnn_jax.report import build
+from cnn_jax.report.elements import Figure, Report
+from cnn_jax.report.read import COMPACT, COMPACT_VERSION, read, read_study_file
+
+# Of an evaluation's file; which class was taken for which is large, and no report reads it.
+_LEFT_OUT = ("confusion", "error_by_class")
+
+
+def export(
+    workdir: str | os.PathLike,
+    out: str | os.PathLike,
+    study: build.ReportedStudy | None = None,
+) -> Report:
+    """Writes what is worth keeping of a study's folder into another one.
+
+    The new folder holds study.json, runs.json with every run's settings, launches, log and
+    evaluations, report.md, the figures and claims.json. `build` makes the same report of it again.
+
+    Args:
+      workdir: The study's folder.
+      out: The new folder, which is made.
+      study: As `build` takes it.
+
+    Raises:
+      UserError: If the folder holds no study or damaged files, or `out` cannot be written to.
+    """
+    source, target = Path(workdir), Path(out)
+    study_file = read_study_file(source)
+    study = study or build.find_study(source, study_file)
+    results = read(source, study.rows, study.claims)
+    if results.problems:
+        raise UserError(f"{source}: {results.problems[0]}")
+    lines = [
+        json.dumps(_describe_run(source / run.folder, run.name, run.seed), separators=(",", ":"))
+        for run in results.every_run
+        if run.config
+    ]
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / "study.json", target / "study.json")
+        if lines:
+            runs = ",\n".join(lines)
+            text = f'{{"version":{COMPACT_VERSION},"runs":[\n{runs}\n]}}\n'
+            write_whole(target / COMPACT, text)
+        for figure in build.compose(results, study).find(Figure):
+            if figure.svgs is None:  # A picture of the study's own, not one that is drawn.
+                shutil.copyfile(source / figure.file, target / figure.file)
+    except OSError as error:
+        raise UserError(f"cannot write to {target} ({error.strerror})") from None
+    return build.build(target, study, html=False)
+
+
+def _describe_run(folder: Path, name: str, seed: int) -> dict[str, Any]:
+    evaluations = {}
+    for path in sorted((folder / "evaluations").glob("*.json")):
+        words = json.loads(path.read_bytes())
+        evaluations[path.stem] = {k: v for k, v in words.items() if k not in _LEFT_OUT}
+    return {
+        "run": name,
+        "seed": seed,
+        "config": json.loads((folder / "config.json").read_bytes()),
+        "starts": _read_lines(folder / "starts.jsonl"),
+        "metrics": _read_lines(folder / "metrics.jsonl"),
+        "evaluations": evaluations,
+    }
+
+
+def _read_lines(path: Path) -> list[Any]:
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [json.loads(line) for line in lines if line.strip()]
