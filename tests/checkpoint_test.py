@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from cnn_jax.config import change
-from cnn_jax.training import checkpoint, train
+from cnn_jax.training import checkpoint
+from cnn_jax.training.program import build_program
 
 ROOT = Path(__file__).parents[1]
 # Statistics over groups, which are the same whatever the hardware; no dropout, whose masks under pmap are not jit's.
@@ -23,12 +24,12 @@ RUN = replace(RUN, data=replace(RUN.data, workers=0), model=change(RUN.model, bn
 
 def built(devices, parallel):
     run = replace(RUN, train=replace(RUN.train, parallel=parallel))
-    return train.build(run, devices=jax.devices()[:devices])
+    return build_program(run, devices=jax.devices()[:devices])
 
 
 def trained(parts, state, steps):
-    for item in itertools.islice(parts.items(int(state.step)), steps):
-        state = parts.train_step(state, parts.arrays, item)
+    for item in itertools.islice(parts.batches(int(state.step)), steps):
+        state = parts.step(state, item)
     return state
 
 
@@ -59,8 +60,7 @@ def test_it_goes_on_on_other_devices(eight, devices, parallel):
 
 def test_what_eight_devices_trained_is_read_where_there_is_one(eight):
     folder, _ = eight
-    code = "import sys, pathlib, jax; from cnn_jax.config import change
-from cnn_jax.training import checkpoint; assert jax.device_count() == 1;"
+    code = "import sys, pathlib, jax; from cnn_jax.training import checkpoint; assert jax.device_count() == 1;"
     code += "params, _, step = checkpoint.load_parameters(pathlib.Path(sys.argv[1]));"
     code += "print(step, float(sum(leaf.sum() for leaf in jax.tree.leaves(params))))"
     one = os.environ | {"XLA_FLAGS": ""}

@@ -71,7 +71,7 @@ def stop_at(step: int) -> None:
         class Over:
             def __enter__(self):  # noqa: ANN204
                 self.inner = over(minutes)
-                return self.inner.__enter__()._replace(told=lambda: "STOP_AT" if next(steps) >= step else "")
+                return self.inner.__enter__()._replace(stop_requested=lambda: "STOP_AT" if next(steps) >= step else "")
 
             def __exit__(self, *error: object):  # noqa: ANN204
                 return self.inner.__exit__(*error)
@@ -95,4 +95,5 @@ if __name__ == "__main__":
         sys.exit(75)
     except UserError as told:
         print(told, flush=True)
-        distributed.exit_process(2)
+        distributed.exit_if_distributed(2)
+        sys.exit(2)

@@ -1,18 +1,23 @@
 """The step: the same numbers on one device and on eight, as jit and as pmap; evaluation counts each image once."""
 
+import functools
 from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import small_models
 
 from cnn_jax import data, models
-from cnn_jax.config import Data, Experiment, Model, Optim, Train, choose
+from cnn_jax.config import Data, Experiment, Train, choose
 from cnn_jax.data import augment
 from cnn_jax.errors import UserError
-from cnn_jax.optim import optimizers
-from cnn_jax.training import train, train_step
+from cnn_jax.evaluation import metrics
+from cnn_jax.optim import make_optimizer
+from cnn_jax.training.program import build_program
+from cnn_jax.training.state import init_state
+from cnn_jax.training.train_step import StepParts, train_step
 
 DATA = Data(dataset=choose("fake"), batch_size=32, eval_batch_size=8, pad_and_crop=1)
 
@@ -20,15 +25,22 @@ DATA = Data(dataset=choose("fake"), batch_size=32, eval_batch_size=8, pad_and_cr
 def trained(steps=3, devices=None, parallel="jit", **model):
     config = Experiment(
         data=DATA,
-        model=Model(**({"name": "resnet20", "bn_group": 8, "scan_min_blocks": 2} | model)),
-        schedule=choose("constant", base=0.02),
+        model=choose("two_blocks", **({"bn_group": 8} | model)),
+        schedule=choose("constant", base=0.1),
         train=Train(parallel=parallel),
     )
-    parts = train.build(config, devices=jax.devices()[:devices] if devices else None)
-    state, items = parts.state, parts.items(0)
+    parts = build_program(config, devices=jax.devices()[:devices] if devices else None)
+    state, items = parts.state, parts.batches(0)
     for _ in range(steps):
-        state = parts.train_step(state, parts.arrays, next(items))
+        state = parts.step(state, next(items))
     return jax.device_get(state), parts.evaluate(state)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _two_blocks():
+    with pytest.MonkeyPatch.context() as patch:
+        small_models.register(patch)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -58,21 +70,21 @@ def counted(batch, images=10):
     """Metrics of the first `images` test images of the digits, evaluated in batches of `batch`."""
     source = data.open_dataset(choose("digits"))
     few = source._replace(test=data.Arrays(*(column[:images] for column in source.test)))
-    config = Experiment(data=Data(dataset=choose("digits"), eval_batch_size=batch), model=choose("resnet20", scan_min_blocks=2))
-    parts = train.build(config, few, devices=jax.devices()[:1])
+    config = Experiment(data=Data(eval_batch_size=batch), model=choose("two_blocks"))
+    parts = build_program(config, few, devices=jax.devices()[:1])
     return parts.evaluate(parts.state)
 
 
 def test_ten_images_at_batch_4_give_the_metrics_of_batch_10():
     """A convolution may add up in another order when there are more images: the loss is equal but for rounding."""
     four, ten = counted(4), counted(10)
-    assert four["images"] == ten["images"] == 10 and four["error"] == ten["error"]
+    assert four["images"] == ten["images"] == 10 and four["top1_error"] == ten["top1_error"]
     assert four["loss"] == pytest.approx(ten["loss"], rel=1e-6)
 
 
 def test_an_evaluation_batch_need_not_divide_over_the_devices():
     config = Experiment(data=Data(dataset=choose("fake"), batch_size=8, eval_batch_size=13), model=choose("mlp"))
-    alone, eight = (train.build(config, devices=jax.devices()[:n]) for n in (1, 8))
+    alone, eight = (build_program(config, devices=jax.devices()[:n]) for n in (1, 8))
     found = eight.evaluate(eight.state)
     assert found["images"] == 40 and found == pytest.approx(alone.evaluate(alone.state), rel=1e-5)
 
@@ -80,7 +92,7 @@ def test_an_evaluation_batch_need_not_divide_over_the_devices():
 def test_evaluation_is_the_mean_over_images_by_hand():
     source = data.open_dataset(choose("fake"))
     config = Experiment(data=Data(dataset=choose("fake"), eval_batch_size=24), model=choose("mlp"))
-    parts = train.build(config)
+    parts = build_program(config)
     parts.evaluate(parts.state)
     x = (source.test.images - source.train.images.mean(0)).astype(np.float32).reshape(40, -1) / 255
     params = jax.device_get(parts.state.params)
@@ -90,16 +102,16 @@ def test_evaluation_is_the_mean_over_images_by_hand():
     right = logits[np.arange(40), source.test.labels]
     found = parts.evaluate(parts.state)
     assert found["loss"] == pytest.approx(float(np.mean(np.log(np.exp(logits).sum(1)) - right)), rel=1e-4)
-    assert found["error"] == pytest.approx(float(np.mean(logits.argmax(1) != source.test.labels)))
+    assert found["top1_error"] == pytest.approx(float(np.mean(logits.argmax(1) != source.test.labels)))
 
 
 def test_a_loss_that_is_not_finite_is_remembered_by_its_first_step():
     config = Experiment(data=DATA, model=choose("mlp"), schedule=choose("constant", base=1e30))
-    parts = train.build(config)
-    state, items, losses = parts.state, parts.items(0), []
+    parts = build_program(config)
+    state, items, losses = parts.state, parts.batches(0), []
     for _ in range(5):
         before = float(state.sums["loss"])
-        state = parts.train_step(state, parts.arrays, next(items))
+        state = parts.step(state, next(items))
         losses.append(float(state.sums["loss"]) - before)
     assert int(state.nan_step) == next(i for i, loss in enumerate(losses) if not np.isfinite(loss))
 
@@ -107,7 +119,7 @@ def test_a_loss_that_is_not_finite_is_remembered_by_its_first_step():
 def steep(outputs, images, labels):
     """Cross-entropy, but that of an image with a pixel above 5 the gradient overflows, where the loss does not."""
     slope = outputs[:, 0] * jnp.where(images.max((1, 2, 3)) > 5, 3e38, 0)
-    return train_step.cross_entropy(outputs, labels) + slope - jax.lax.stop_gradient(slope), train_step.top1_error(
+    return metrics.cross_entropy(outputs, labels) + slope - jax.lax.stop_gradient(slope), metrics.top1_error(
         outputs, labels
     )
 
@@ -116,15 +128,15 @@ def steep(outputs, images, labels):
 def test_an_update_that_is_not_finite_is_skipped(broken):
     model = models.create("mlp", 10, hidden=(8,))._replace(score=steep)
     as_given = SimpleNamespace(fetch=lambda arrays, item: item, prepare=lambda arrays, images, *_: images)
-    tx = optimizers.transformation(Optim(learning_rate=0.01))
-    move, plain = (
-        jax.jit(train_step.train_step(model, tx, as_given, jax.random.key(1), skip=s)) for s in (True, False)
-    )
+    tx = make_optimizer(choose("sgd"), choose("constant", base=0.01), total_steps=3)
+    parts = StepParts(model, tx, as_given, jax.random.key(1))
+    skipping = parts._replace(skip_not_finite=True)
+    move, plain = (jax.jit(functools.partial(train_step, fixed)) for fixed in (skipping, parts))
     draw = np.random.default_rng(0)
     good = [{"image": draw.random((4, 6, 6, 1), np.float32), "label": np.arange(4)} for _ in range(2)]
     bad = {"image": good[0]["image"].copy(), "label": np.arange(4)}
     bad["image"][2, 3, 3] = broken
-    state = train_step.init_state(model, tx, jax.random.key(0), good[0]["image"][:1])
+    state = init_state(model, tx, jax.random.key(0), good[0]["image"][:1])
     expected = plain(plain(state, {}, good[0]), {}, good[1])
     state = move(state, {}, good[0])
     state = move(state, {}, bad)
@@ -143,10 +155,10 @@ def test_the_sums_are_of_every_step():
         optimizer=choose("sgd", weight_decay=0.0),
         schedule=choose("constant", base=0.0001),
     )
-    parts = train.build(config)
-    state, items = parts.state, parts.items(0)
+    parts = build_program(config)
+    state, items = parts.state, parts.batches(0)
     for _ in range(3):  # an epoch of 96 images
-        state = parts.train_step(state, parts.arrays, next(items))
+        state = parts.step(state, next(items))
     assert int(state.sums["steps"]) == 3
     assert 0.5 < float(state.sums["error"]) / 3 <= 1  # next to nothing was learnt
     assert float(state.sums["loss"]) / 3 == pytest.approx(np.log(10), rel=0.5)
@@ -156,8 +168,8 @@ def test_cross_entropy_and_error_by_hand():
     logits = jnp.array([[2.0, 0.0, -1.0], [0.0, 1.0, 3.0]])
     labels = jnp.array([0, 1], jnp.int32)
     by_hand = [np.log(np.exp([2, 0, -1]).sum()) - 2, np.log(np.exp([0, 1, 3]).sum()) - 1]
-    np.testing.assert_allclose(train_step.cross_entropy(logits, labels), by_hand, rtol=1e-5)
-    assert train_step.top1_error(logits, labels).tolist() == [False, True]
+    np.testing.assert_allclose(metrics.cross_entropy(logits, labels), by_hand, rtol=1e-5)
+    assert metrics.top1_error(logits, labels).tolist() == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -172,16 +184,16 @@ def test_cross_entropy_and_error_by_hand():
 )
 def test_a_mistake_is_told(change, words):
     with pytest.raises(UserError, match=words):
-        parts = train.build(Experiment(**change))
-        parts.train_step(parts.state, parts.arrays, next(parts.items(0)))
+        parts = build_program(Experiment(**change))
+        parts.step(parts.state, next(parts.batches(0)))
 
 
 def test_label_smoothing_by_hand():
     logits, labels = jnp.array([[2.0, 0.0, -1.0], [0.5, 0.5, 3.0]]), jnp.array([0, 1])
     log = np.log(np.exp(logits) / np.exp(logits).sum(1, keepdims=True))
     smooth = 0.9 * np.eye(3)[labels] + 0.1 / 3
-    np.testing.assert_allclose(train_step.cross_entropy(logits, labels, 0.1), -(smooth * log).sum(1), rtol=1e-5)
-    np.testing.assert_allclose(train_step.cross_entropy(logits, labels), -(np.eye(3)[labels] * log).sum(1), rtol=1e-5)
+    np.testing.assert_allclose(metrics.cross_entropy(logits, labels, 0.1), -(smooth * log).sum(1), rtol=1e-5)
+    np.testing.assert_allclose(metrics.cross_entropy(logits, labels), -(np.eye(3)[labels] * log).sum(1), rtol=1e-5)
 
 
 def mixed(devices, parallel):
@@ -192,16 +204,16 @@ def mixed(devices, parallel):
         schedule=choose("constant", base=0.1),
         train=Train(parallel=parallel, label_smoothing=0.1),
     )
-    parts = train.build(config, devices=jax.devices()[:devices])
+    parts = build_program(config, devices=jax.devices()[:devices])
     before = jax.device_get(parts.state)
-    return parts, before, jax.device_get(parts.train_step(parts.state, parts.arrays, next(parts.items(0))))
+    return parts, before, jax.device_get(parts.step(parts.state, next(parts.batches(0))))
 
 
 @pytest.mark.parametrize("devices, parallel", [(1, "jit"), (8, "jit"), (4, "pmap")])
 def test_mixup_by_hand(devices, parallel):
     """Loss and error against labels mixed as the images are: of the batch, or of each device's rows under pmap."""
     parts, before, after = mixed(devices, parallel)
-    source, rows = data.open_dataset(choose("fake")), next(parts.items(0))["index"]
+    source, rows = data.open_dataset(choose("fake")), next(parts.batches(0))["index"]
     images = ((source.train.images - source.train.images.mean(0)) / 255).astype(np.float32)[rows]
     labels = source.train.labels[rows]
     step_key = jax.random.split(jax.random.key(0))[1]

@@ -7,31 +7,49 @@ import json
 import jax
 import numpy as np
 import pytest
+from helpers import shared_programs, small_models
 from train_test import RUN, TIMES, CutError
 
-from cnn_jax import data, models
-from cnn_jax.config import Data, Experiment, Model, Optim, Train, choose
+from cnn_jax import data
+from cnn_jax.config import Data, Experiment, Train, choose
 from cnn_jax.errors import UserError
-from cnn_jax.models import resnet
 from cnn_jax.training import metrics_log, multi_seed, train
+from cnn_jax.training.program import build_program
 
 SEEDS = (0, 1)
-FORMS = {"unrolled": multi_seed.unrolled, "stacked": multi_seed.vmapped}
+
+
+def unrolled(make, keys, platform):
+    return multi_seed.unrolled(make, keys)
+
+
+def stacked(make, keys, platform):
+    return multi_seed.vmapped(make, keys)
+
+
+FORMS = {"unrolled": unrolled, "stacked": stacked}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _shared_programs():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "build_program", shared_programs.build_program)
+        yield
 
 
 def use(form, monkeypatch):
-    monkeypatch.setattr(multi_seed, "form", lambda make, keys, platform: FORMS[form](make, keys))
+    monkeypatch.setattr(multi_seed, "form", FORMS[form])
 
 
 def trained(run, source, seeds, steps):
     """The states of the seeds after some steps on one device."""
-    parts = train.build(run, source, jax.devices()[:1], seeds)
-    state, items = parts.state, parts.items(0)
+    program = build_program(run, source, jax.devices()[:1], seeds)
+    state, batches = program.state, program.batches(0)
     for _ in range(steps):
-        state = parts.train_step(state, parts.arrays, next(items))
-        state = parts.join(parts.split(state))  # as the loop does when it logs
-    assert parts.train_step._cache_size() == 1
-    return jax.device_get(parts.split(state))
+        state = program.step(state, next(batches))
+        state = program.join(program.split(state))  # as the loop does when it logs
+    assert program.compiled_step._cache_size() == 1
+    return jax.device_get(program.split(state))
 
 
 def alike(a, b, rtol=1e-5, atol=1e-6):
@@ -66,15 +84,14 @@ def alone(digits):
 
 
 def experiment(name):
-    rule = Optim(learning_rate=0.02, schedule="plateau", warmup_error=0.5)
-    return Experiment(data=Data(batch_size=8, pad_and_crop=1), model=Model(name=name, **NETS[name]), optim=rule)
+    data = Data(batch_size=8, pad_and_crop=1)
+    return Experiment(data=data, model=choose(name, **NETS[name]), schedule=choose("plateau", base=0.02))
 
 
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize("form", FORMS)
 def test_each_seed_has_the_numbers_of_its_run_alone(form, name, digits, alone, monkeypatch):
-    two_blocks = models.ModelSpec(resnet.ResNet, {"blocks": (1, 1), "channels": (4, 8)})
-    monkeypatch.setitem(models.MODELS, "two_blocks", two_blocks)
+    small_models.register(monkeypatch)
     use(form, monkeypatch)
     states = trained(experiment(name), digits, SEEDS, 3)
     alike(states, alone(name))
@@ -137,27 +154,27 @@ def test_seeds_that_are_finished_are_not_trained_again(tmp_path, monkeypatch):
     alone = train.run(run_of(1), tmp_path)
     found = train.run_seeds(RUN, [0, 1, 2], tmp_path)
     assert found[1] == alone and list(found) == [0, 1, 2] and starts(tmp_path, 1) == [0]
-    monkeypatch.setattr(train, "build", None)  # would raise
+    monkeypatch.setattr(train, "build_program", None)  # would raise
     assert train.run_seeds(RUN, [0, 1, 2], tmp_path) == found
 
 
 def broken(at, monkeypatch, change):
     """Has `change` take the place of the seeds' states as they are after `at` steps."""
-    build = train.build
+    build = train.build_program
 
     def poisoned(*args, **kwargs):
-        parts = build(*args, **kwargs)
+        program = build(*args, **kwargs)
 
-        def step(state, arrays, item):
-            states = parts.split(state)
+        def step(state, arrays, batch):
+            states = program.split(state)
             if int(states[0].step) == at:
-                state = parts.join(change(states))
-            return parts.train_step(state, arrays, item)
+                state = program.join(change(states))
+            return program.compiled_step(state, arrays, batch)
 
-        return parts._replace(train_step=step)
+        return program._replace(compiled_step=step)
 
-    monkeypatch.setattr(train, "build", poisoned)
-    return lambda: monkeypatch.setattr(train, "build", build)
+    monkeypatch.setattr(train, "build_program", poisoned)
+    return lambda: monkeypatch.setattr(train, "build_program", build)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -225,6 +242,6 @@ def test_a_seed_whose_checkpoint_cannot_be_read_catches_up_from_the_one_before(o
 
 def test_only_under_jit(tmp_path):
     run = dataclasses.replace(RUN, train=dataclasses.replace(RUN.train, parallel="pmap"))
-    with pytest.raises(UserError, match="parallel=pmap: seeds are trained together only with --parallel=jit"):
+    with pytest.raises(UserError, match="train.parallel=pmap: seeds are trained together only with train.parallel=jit"):
         train.run_seeds(run, [0, 1], tmp_path)
     assert not list(tmp_path.iterdir())

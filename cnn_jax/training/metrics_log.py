@@ -95,7 +95,9 @@ def open_log(
     starts = folder / "starts.jsonl"
     launches = starts.read_text() if starts.exists() else ""
     write_whole(starts, launches + json.dumps({"step": step, **describe_environment()}) + "\n")
-    board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+    # The step is part of the file's name: two launches within a second are two files.
+    own = f".{step:010d}"
+    board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1, filename_suffix=own)
     label = f"{experiment.name} seed {experiment.seed}"
     bar = tqdm.tqdm(total=experiment.train.steps, initial=step, desc=label, unit="step", disable=None)
     before, began = kept[-1].get("wall_s", 0.0) if kept else 0.0, time.perf_counter()

@@ -7,7 +7,7 @@ import prepared_sets
 import pytest
 
 from cnn_jax import data
-from cnn_jax.config import Data, choose, dataset
+from cnn_jax.config import Data, choose
 from cnn_jax.data import folders, tfds_sets
 from cnn_jax.errors import UserError
 

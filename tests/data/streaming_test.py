@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from cnn_jax import data, mesh
-from cnn_jax.config import Data, Experiment, Train, choose, dataset
+from cnn_jax.config import Data, Experiment, Train, choose
 from cnn_jax.data import crops, decode, measure, resample, streaming, whole_images, workers
 from cnn_jax.data.sampler import balance_epoch, shuffle_epoch
 from cnn_jax.errors import UserError

@@ -1,0 +1,24 @@
+"""Training programs that tests of the same experiment share: each is compiled once a session."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from cnn_jax import mesh
+from cnn_jax.training import multi_seed, program
+
+
+@functools.cache
+def _build(experiment, seeds, devices, form):
+    del form  # Of several seeds: tests choose it by `multi_seed.form`.
+    return program.build_program(experiment, devices=list(devices), seeds=seeds)
+
+
+def build_program(experiment, dataset=None, devices=None, seeds=()):
+    """`program.build_program`, of which each call returns a state of its own: a step consumes it."""
+    if dataset is not None:
+        return program.build_program(experiment, dataset, devices, seeds)
+    devices = mesh.batch_mesh(devices).devices.flat
+    shared = _build(experiment, tuple(seeds), tuple(devices), multi_seed.form)
+    return shared._replace(state=jax.tree.map(jnp.copy, shared.state))
