@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # Packages and modules of one line do not import one another; each may import those of the lines above.
 LAYERS = (
-    ("errors", "files", "text", "__version__"),
+    ("errors", "files", "tables", "text", "__version__"),
     ("values",),
     ("config",),
     ("config_file", "overrides", "registry"),
@@ -17,7 +17,7 @@ LAYERS = (
     ("layers", "data", "optim"),
     ("models",),
     ("pretrained",),
-    ("evaluation.metrics",),
+    ("evaluation.metrics", "evaluation.protocols"),
     ("evaluation.single",),
     ("training",),
     ("evaluation",),

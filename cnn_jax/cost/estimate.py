@@ -1,79 +1,219 @@
-"""What a run will cost, told before it starts: parameters, multiply-adds, steps, and a guess at its time here."""
+"""What a run will cost, estimated before it starts and without compiling it."""
 
 import functools
 import time
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
-from cnn_jax import data, models
-from cnn_jax.config import Data, Experiment, choose, protocol_name
-from cnn_jax.cost import summary
+from cnn_jax import data
+from cnn_jax.config import Experiment, protocol_name
+from cnn_jax.cost.summary import Shape, count_model
 from cnn_jax.data import crops
-from cnn_jax.evaluation import protocols
-from cnn_jax.training.components import make_model
-from cnn_jax.training.program import build_program
+from cnn_jax.evaluation.protocols import count_forward_passes, make_protocol
+from cnn_jax.tables import format_table
+
+# A training step does three times the multiply-adds of a forward pass: forward, and backward to
+# inputs and to weights.
+TRAINING_PASSES = 3
+# Multiply-adds a second of training as a share of those of a matrix product. Measured: ResNet-20
+# on 2 cores of an AMD EPYC, 0.45 to 0.6; other models and devices differ by several times.
+TRAINING_SHARE = 0.5
+EVALUATION_IMAGES = 1_000  # For so many images the time of evaluation is estimated.
 
 
-def describe(experiment: Experiment) -> list[str]:
-    """Lines to print: parameters, multiply-adds an image, steps, estimated time; no data set that is known."""
-    steps, batch = experiment.train.steps, experiment.data.batch_size
+class Estimate(NamedTuple):
+    """What a run costs.
+
+    Attributes:
+      name: The run.
+      seed: Its seed.
+      model: Its model.
+      parameters: Trained numbers.
+      image: (H, W, C) of the model's images.
+      multiply_adds: Of one image's forward pass.
+      steps: Training steps.
+      batch_size: Images of a step.
+      seconds: A guess at the training's time here.
+      protocols: The evaluation protocols of the finished run.
+      evaluation_passes: What they cost an image, in forward passes of a crop.
+      evaluation_seconds: A guess at their time here for 1,000 images.
+      speed: Multiply-adds a second in training that the guesses assume.
+    """
+
+    name: str
+    seed: int
+    model: str
+    parameters: int
+    image: Shape
+    multiply_adds: int
+    steps: int
+    batch_size: int
+    seconds: float
+    protocols: tuple[str, ...]
+    evaluation_passes: float
+    evaluation_seconds: float
+    speed: float
+
+
+def estimate_run(experiment: Experiment, speed: float | None = None) -> Estimate:
+    """Estimates what a run costs. Known data sets are not loaded.
+
+    Args:
+      experiment: The run.
+      speed: Multiply-adds a second of training here; None: `estimate_speed()`.
+
+    Raises:
+      UserError: If the configuration has a mistake, or an unknown data set is not prepared.
+    """
+    speed = estimate_speed() if speed is None else speed
     shape, classes = data.image_shape(experiment.data)
-    model = make_model(experiment, classes)
-    adds = summary.multiply_adds(model, shape)
-    seconds = steps * batch * 3 * adds / training_rate()  # forward, and backward to inputs and to weights
-    tests = []
-    if experiment.protocols:
-        passes = forward_passes(experiment)
-        tests = [
-            f"then tested by: {' '.join(map(protocol_name, experiment.protocols))}: the work of {passes:,.0f} forward passes of a crop for each"
-            f" image, {spell(1000 * passes * adds / training_rate())} for 1,000 images"
-        ]
-    return [
-        f"parameters: {summary.parameters(model, shape):,}",
-        f"multiply-adds: {adds:,} an image of {'x'.join(map(str, shape))}",
-        f"steps: {steps:,} of {batch} images",
-        f"estimated time: {spell(seconds)} on {jax.device_count()} x {jax.devices()[0].device_kind},"
-        " at the speed at which ResNet-20 trains here",
-        *tests,
-    ]
+    model, train = experiment.model, experiment.train
+    counts = count_model(model.name, classes, shape, **model.args)
+    passes = count_evaluation_passes(experiment) if experiment.protocols else 0.0
+    trained = train.steps * experiment.data.batch_size * TRAINING_PASSES * counts.multiply_adds
+    return Estimate(
+        name=experiment.name,
+        seed=experiment.seed,
+        model=model.name,
+        parameters=counts.parameters,
+        image=shape,
+        multiply_adds=counts.multiply_adds,
+        steps=train.steps,
+        batch_size=experiment.data.batch_size,
+        seconds=trained / speed,
+        protocols=tuple(map(protocol_name, experiment.protocols)),
+        evaluation_passes=passes,
+        evaluation_seconds=EVALUATION_IMAGES * passes * counts.multiply_adds / speed,
+        speed=speed,
+    )
 
 
-def forward_passes(experiment: Experiment) -> float:
-    """What all tests of a run cost for an image of 4:3, in forward passes of one crop; what tests share counts once."""
-    crop = experiment.data.image_size
-    parsed = (protocols.parse(text if "@" in text else f"{text}@{crops.eval_side(experiment.data)}", crop)
-              for text in map(protocol_name, experiment.protocols))  # fmt: skip
-    scored = {(kind, side) for kinds, sides in parsed for kind in kinds for side in sides}
-    mirrors = 2 if experiment.data.flip else 1
-    return sum(_passes(kind, (side, side * 4 // 3), crop, mirrors) for kind, side in scored)
+def count_evaluation_passes(experiment: Experiment) -> float:
+    """Counts what a run's protocols cost an image of 4:3, in forward passes of one crop.
 
-
-def _passes(kind: str, size: tuple[int, int], crop: int, mirrors: int) -> float:
-    if kind == "dense":
-        return mirrors * size[0] * size[1] / crop**2
-    squares = len(protocols.squares(size)) if kind == "googlenet144" else 0
-    return (1 if kind == "single" else mirrors) * (len(protocols.PLACES[kind](size, crop)) + squares)
+    Views that several protocols share count once, as they are scored once.
+    """
+    (height, *_), _ = data.image_shape(experiment.data)
+    streamed = data.is_streamed(experiment.data)
+    scale = crops.eval_side(experiment.data) if streamed else height
+    chosen = [make_protocol(choice, height, scale) for choice in experiment.protocols]
+    scored = {(views, side) for one in chosen for views in one.views for side in one.scales}
+    mirror = experiment.data.flip
+    return sum(
+        count_forward_passes(views, (side, side * 4 // 3 if streamed else side), height, mirror)
+        for views, side in scored
+    )
 
 
 @functools.cache
-def training_rate() -> float:
-    """Multiply-adds a second of this machine in training: ResNet-20's on 32x32 images, a median of five steps."""
-    batch, shape = 64 * jax.device_count(), (32, 32, 3)
-    pixels = data.Arrays(np.zeros((batch, *shape), np.uint8), np.zeros(batch, np.int32))
-    run = Experiment(data=Data(batch_size=batch, eval_batch_size=batch), model=choose("resnet20"))
-    program = build_program(run, data.Dataset(pixels, pixels, 10))
-    batches, state, times = program.batches(0), program.state, []
-    for _ in range(6):
-        start = time.perf_counter()
-        state = jax.block_until_ready(program.step(state, next(batches)))
-        times.append(time.perf_counter() - start)
-    adds = summary.multiply_adds(models.create("resnet20", 10), shape)
-    return batch * 3 * adds / float(np.median(times[1:]))  # the first one compiles
+def estimate_speed() -> float:
+    """Estimates multiply-adds a second of training on this machine's devices, in half a second.
+
+    It is a share of what the devices do in a matrix product of float32, which is timed. Nothing
+    but that product is compiled.
+    """
+    side = 1024
+    product = jax.jit(jnp.matmul)
+    x = jnp.ones((side, side), jnp.float32)
+    jax.block_until_ready(product(x, x))
+    times: list[float] = []
+    while len(times) < 3 or sum(times) < 0.2:
+        begin = time.perf_counter()
+        jax.block_until_ready(product(x, x))
+        times.append(time.perf_counter() - begin)
+    # A CPU's devices share its cores.
+    devices = 1 if jax.default_backend() == "cpu" else jax.device_count()
+    return TRAINING_SHARE * devices * side**3 / min(times)
 
 
-def spell(seconds: float) -> str:
-    """A duration in the unit that suits it."""
+def format_estimate(estimate: Estimate) -> str:
+    """Returns what a run costs, a line for each figure."""
+    lines = [
+        f"{estimate.name} seed {estimate.seed} ({estimate.model})",
+        f"parameters: {estimate.parameters:,}",
+        f"multiply-adds: {estimate.multiply_adds:,} per image of"
+        f" {'x'.join(map(str, estimate.image))}",
+        f"steps: {estimate.steps:,} of {estimate.batch_size:,} images",
+        f"estimated time: {format_duration(estimate.seconds)} on {_describe_devices()}",
+    ]
+    if estimate.protocols:
+        lines.append(
+            f"evaluation by {' '.join(estimate.protocols)}: {estimate.evaluation_passes:,.0f}"
+            f" forward passes per image, {format_duration(estimate.evaluation_seconds)} for"
+            f" {EVALUATION_IMAGES:,} images"
+        )
+    return "\n  ".join(lines)
+
+
+def format_study(runs: Sequence[Experiment], width: int = 0) -> str:
+    """Returns what runs cost as a table, a line for each run, and a line on how it is estimated.
+
+    Args:
+      runs: At least one. Runs that differ only in their seed share a line.
+      width: As in `format_table`.
+
+    Raises:
+      UserError: As `estimate_run` does.
+    """
+    seeds: dict[str, list[Experiment]] = {}
+    for run in runs:
+        seeds.setdefault(run.name, []).append(run)
+    rows, total = [], 0.0
+    for name, same in seeds.items():
+        one = estimate_run(same[0])
+        seconds = len(same) * one.seconds
+        total += seconds
+        rows.append(
+            (
+                name,
+                one.model,
+                one.image,
+                one.parameters,
+                one.multiply_adds,
+                one.steps,
+                one.batch_size,
+                len(same),
+                format_duration(seconds),
+                one.evaluation_passes or None,
+            )
+        )
+    header = (
+        "run",
+        "model",
+        "image",
+        "parameters",
+        "multiply-adds",
+        "steps",
+        "batch",
+        "seeds",
+        "time",
+        "evaluation passes",
+    )
+    if not any(run.protocols for run in runs):
+        header, rows = header[:-1], [row[:-1] for row in rows]
+    return "\n".join(
+        (
+            format_table(header, rows, width),
+            "",
+            f"all: {format_duration(total)} on {_describe_devices()}",
+        )
+    )
+
+
+def _describe_devices() -> str:
+    """Returns the devices of which a time is said, and how it is guessed."""
+    return (
+        f"{jax.device_count()} x {jax.devices()[0].device_kind}: a guess,"
+        f" {TRAINING_SHARE:.0%} of the speed of a matrix product"
+        f" (measured now: {estimate_speed() / TRAINING_SHARE / 1e9:,.3g} billion multiply-adds/s)"
+    )
+
+
+def format_duration(seconds: float) -> str:
+    """Returns a duration in the unit that suits it."""
     for unit, size in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:,.0f} {unit}"

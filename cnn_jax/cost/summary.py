@@ -1,33 +1,41 @@
-"""What a net costs, counted without running it: parameters, multiply-adds, activations; layer by layer or in all."""
+"""What a model costs: parameters, multiply-adds and activations, layer by layer and in all.
 
+Counts are taken from an abstract forward pass (`jax.eval_shape`): nothing is compiled or computed.
+"""
+
+import dataclasses
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from cnn_jax import models
 from cnn_jax.cost.chains import ConvChain
+from cnn_jax.errors import UserError
 from cnn_jax.layers.conv import Conv
 from cnn_jax.layers.sizes import effective_size
 from cnn_jax.models import Model
+from cnn_jax.tables import format_table
 
 Shape = tuple[int, int, int]
 
 
-class Layer(NamedTuple):
-    """A layer at batch 1, without the batch.
+class LayerCost(NamedTuple):
+    """A layer at batch 1; shapes are without the batch.
 
     Attributes:
-      name: its place in the tree of parameters, if it has any.
-      layer: what kind it is.
-      output: shape, [H, W, C] or [units].
-      kernel: height x width / stride.
-      parameters: trained numbers.
-      multiply_adds: of its convolution or matrix product; 0 of all others.
-      activation_bytes: of its output in float32; a ReLU takes none of its own.
+      name: Its path in the tree of parameters.
+      layer: Its kind.
+      output: Its output's shape, [H, W, C] or [units].
+      kernel: Height x width / stride of its window; empty where it has none.
+      parameters: Trained numbers.
+      multiply_adds: Of its convolution or matrix product; 0 of all others.
+      activation_bytes: Of its output in float32. A ReLU takes none of its own.
     """
 
     name: str
@@ -39,49 +47,17 @@ class Layer(NamedTuple):
     activation_bytes: int
 
 
-def layers(model: Model, shape: Shape) -> list[Layer]:
-    """Every layer of a net for images of shape (H, W, C), in the order of a forward pass, auxiliary heads included."""
-    seen: list[tuple[tuple[str, ...], nn.Module, int, Any]] = []
+class ModelCost(NamedTuple):
+    """A model's layers added up, in test mode: without auxiliary heads.
 
-    def record(call: Any, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
-        begun, output = len(seen), call(*args, **kwargs)
-        module = context.module
-        # A leaf: none of its own layers was seen meanwhile.
-        if context.method_name == "__call__" and begun == len(seen) and not isinstance(module, nn.Dropout):
-            seen.append((module.path, module, module.variables.get("params", {}), output))
-        return output
-
-    with nn.intercept_methods(record):
-        _abstract(model, shape)
-    return [_layer(*what) for what in seen]
-
-
-def _layer(path: tuple[str, ...], module: nn.Module, params: dict[str, Any], output: Any) -> Layer:
-    weights = params["kernel"].size if "kernel" in params else 0
-    return Layer(
-        "/".join(path),
-        type(module).__name__,
-        output.shape[1:],
-        _kernel(module),
-        sum(leaf.size for leaf in jax.tree.leaves(params)),
-        weights * math.prod(output.shape[1:-1]),
-        4 * output.size,
-    )
-
-
-def _kernel(module: nn.Module) -> str:
-    """'3x3/2, 2 groups' of a layer that has a window."""
-    of = lambda *names: next((value for n in names if (value := getattr(module, n, None)) is not None), None)  # noqa: E731
-    kernel, stride, groups = of("kernel_size", "kernel", "window"), of("strides", "stride"), of("feature_group_count")
-    if kernel is None:
-        return ""
-    sides = "x".join(map(str, (kernel, kernel) if isinstance(kernel, int) else kernel))
-    step = stride if isinstance(stride, int) or stride is None else stride[0]
-    return sides + (f"/{step}" if step and step > 1 else "") + (f", {groups} groups" if groups and groups > 1 else "")
-
-
-class Totals(NamedTuple):
-    """A net's layers added up, as it answers at test: without auxiliary heads; names as `Layer` has them."""
+    Attributes:
+      name: The model.
+      image: (H, W, C) of its images.
+      num_classes: Logits.
+      parameters: Trained numbers.
+      multiply_adds: Of one image's forward pass.
+      activation_bytes: Of one image's activations in float32.
+    """
 
     name: str
     image: Shape
@@ -91,104 +67,318 @@ class Totals(NamedTuple):
     activation_bytes: int
 
 
-def summarize_model(name: str, image_size: int | None = None, **options: Any) -> tuple[Totals, list[Layer]]:
-    """The named net with the paper's classes on the paper's images, or on square ones of another size.
+class Summary(NamedTuple):
+    """What a model costs in all, and each of its layers."""
 
-    options: of models.create.
+    total: ModelCost
+    layers: list[LayerCost]
+
+
+class Counts(NamedTuple):
+    """What estimates are made of.
+
+    Attributes:
+      parameters: Trained numbers, auxiliary heads included.
+      multiply_adds: Of one image's forward pass in test mode.
+    """
+
+    parameters: int
+    multiply_adds: int
+
+
+def summarize_model(name: str, image_size: int | None = None, **options: Any) -> Summary:
+    """Counts what a model costs.
+
+    Args:
+      name: A name of `models.MODELS`. It has as many classes as in its paper.
+      image_size: Side of square images in pixels; None: the paper's images.
+      **options: Of the model, as in `models.create`.
+
+    Raises:
+      UserError: If there is no such model or option, or the images do not suit it.
     """
     shape, classes = models.paper_input(name)
     shape = (image_size, image_size, shape[2]) if image_size else shape
-    heads = {"aux_heads": False} if "aux_heads" in models.known_options(name) else {}
-    rows = layers(models.create(name, **options | heads), shape)
-    total = [
-        sum(row[i] for row in rows)
-        for i in map(Layer._fields.index, ("parameters", "multiply_adds", "activation_bytes"))
-    ]
-    return Totals(name, shape, classes, *total), rows
+    layers = _list_layers(name, classes, shape, **_without_heads(name), **options)
+    return Summary(ModelCost(name, shape, classes, *_add_up(layers)), list(layers))
+
+
+def summarize_all(image_size: int | None = None) -> tuple[list[ModelCost], list[str]]:
+    """Counts what every model costs.
+
+    Args:
+      image_size: As in `summarize_model`.
+
+    Returns:
+      The models' costs, and a message for each model that does not take such images.
+    """
+    totals, left_out = [], []
+    for name in models.MODELS:
+        try:
+            totals.append(summarize_model(name, image_size).total)
+        except UserError as error:
+            left_out.append(str(error))
+    return totals, left_out
+
+
+def count_model(name: str, num_classes: int, shape: Shape, **options: Any) -> Counts:
+    """Counts a model's parameters and multiply-adds; equal questions are answered from memory.
+
+    Args:
+      name: A name of `models.MODELS`.
+      num_classes: Logits.
+      shape: (H, W, C) of its images.
+      **options: Of the model, as in `models.create`.
+
+    Raises:
+      UserError: As `summarize_model` does.
+    """
+    every = _list_layers(name, num_classes, shape, **options)
+    without = _without_heads(name)
+    forward = _list_layers(name, num_classes, shape, **options | without) if without else every
+    return Counts(_add_up(every)[0], _add_up(forward)[1])
+
+
+def list_layers(model: Model, shape: Shape) -> list[LayerCost]:
+    """Returns every layer of a model in the order of a forward pass, auxiliary heads included.
+
+    Args:
+      model: The model.
+      shape: (H, W, C) of its images.
+    """
+    seen: list[LayerCost] = []
+    known: dict[Any, tuple[str, list[LayerCost], Any]] = {}
+
+    def record(
+        call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext
+    ) -> Any:
+        module = context.module
+        if context.method_name != "__call__":
+            return call(*args, **kwargs)
+        path, key = "/".join(module.path), _module_key(module, args, kwargs)
+        if key in known:  # An equal block costs the same, so that it need not be traced again.
+            first, layers, shapes = known[key]
+            seen.extend(x._replace(name=path + x.name.removeprefix(first)) for x in layers)
+            return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        begin, output = len(seen), call(*args, **kwargs)
+        is_leaf = begin == len(seen)  # None of its own layers was seen meanwhile.
+        if is_leaf and not isinstance(module, nn.Dropout):
+            seen.append(_measure_layer(module, output))
+        if key is not None and path:
+            shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), output)
+            known[key] = path, seen[begin:], shapes
+        return output
+
+    def init(key: jax.Array, images: jax.Array) -> Any:
+        return model.init(key, images)
+
+    # A function of its own: JAX keeps what a function has traced, and this trace is incomplete.
+    with nn.intercept_methods(record):
+        jax.eval_shape(init, jax.random.key(0), _image_struct(shape))
+    return seen
+
+
+def _module_key(module: nn.Module, args: tuple, kwargs: dict) -> Any:
+    """Returns what two modules of equal cost have in common; None where that is not known."""
+    fields = [f.name for f in dataclasses.fields(module) if f.name not in ("name", "parent")]
+    values = tuple(getattr(module, name) for name in fields)
+    leaves, structure = jax.tree.flatten((args, kwargs))
+    inputs = tuple((x.shape, str(x.dtype)) if hasattr(x, "shape") else x for x in leaves)
+    key = (type(module), values, inputs, structure)
+    try:
+        hash(key)
+    except TypeError:
+        return None
+    return key
+
+
+def _measure_layer(module: nn.Module, output: jax.Array) -> LayerCost:
+    params = module.variables.get("params", {})
+    weights = params["kernel"].size if "kernel" in params else 0
+    return LayerCost(
+        name="/".join(module.path),
+        layer=type(module).__name__,
+        output=output.shape[1:],
+        kernel=_describe_kernel(module),
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),
+        multiply_adds=weights * math.prod(output.shape[1:-1]),
+        activation_bytes=4 * output.size,
+    )
+
+
+def _describe_kernel(module: nn.Module) -> str:
+    """Returns '3x3/2, 2 groups' of a layer that has a window."""
+    kernel = _first_field(module, "kernel_size", "kernel", "window")
+    stride = _first_field(module, "strides", "stride")
+    groups = _first_field(module, "feature_group_count")
+    if kernel is None:
+        return ""
+    sides = "x".join(map(str, (kernel, kernel) if isinstance(kernel, int) else kernel))
+    step = stride if isinstance(stride, int) or stride is None else stride[0]
+    words = f"{sides}/{step}" if step and step > 1 else sides
+    return f"{words}, {groups} groups" if groups and groups > 1 else words
+
+
+def _first_field(module: nn.Module, *names: str) -> Any:
+    """Returns the value of the first of these fields that the module has and that is not None."""
+    values = (getattr(module, name, None) for name in names)
+    return next((value for value in values if value is not None), None)
+
+
+def _without_heads(name: str) -> dict[str, bool]:
+    """Returns the option that leaves out auxiliary heads, of a model that has any."""
+    return {"aux_heads": False} if "aux_heads" in models.known_options(name) else {}
+
+
+@functools.lru_cache(maxsize=256)
+def _list_layers_once(
+    name: str, num_classes: int, shape: Shape, options: tuple[tuple[str, Any], ...]
+) -> tuple[LayerCost, ...]:
+    return tuple(list_layers(models.create(name, num_classes, **dict(options)), shape))
+
+
+def _list_layers(
+    name: str, num_classes: int, shape: Shape, **options: Any
+) -> tuple[LayerCost, ...]:
+    return _list_layers_once(name, num_classes, shape, tuple(sorted(options.items())))
+
+
+def _add_up(layers: Sequence[LayerCost]) -> tuple[int, int, int]:
+    """Returns the layers' parameters, multiply-adds and bytes of activations."""
+    return (
+        sum(layer.parameters for layer in layers),
+        sum(layer.multiply_adds for layer in layers),
+        sum(layer.activation_bytes for layer in layers),
+    )
 
 
 class _Chain(nn.Module):
-    """The convolutions of a stack, without biases, each as large as its input."""
+    """The convolutions of a chain, without biases, each as large as its input."""
 
-    stack: ConvChain
+    chain: ConvChain
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        for height, width, maps in self.stack.kernels:
-            x = Conv(maps, (height, width), kernel_dilation=self.stack.dilation, use_bias=False)(x)
+        for height, width, channels in self.chain.kernels:
+            x = Conv(
+                channels, (height, width), kernel_dilation=self.chain.dilation, use_bias=False
+            )(x)
         return x
 
 
-def chain(stack: ConvChain) -> Callable[..., jax.Array]:
-    """A stack of convolutions as a function (variables, images [B, side, side, inputs]) -> [B, side, side, maps]."""
-    return _Chain(stack).apply
+class ChainCost(NamedTuple):
+    """What a chain of convolutions costs an image.
+
+    Attributes:
+      weights: Trained numbers.
+      multiply_adds: Of a forward pass.
+      receptive_field: [height, width] in pixels on which one output depends.
+    """
+
+    weights: int
+    multiply_adds: int
+    receptive_field: list[int]
 
 
-def count_convolutions(stack: ConvChain) -> dict[str, int | list[int]]:
-    """What a stack costs an image: weights, multiply_adds; and its receptive_field, [height, width] in pixels."""
-    net = _Chain(stack)
-    image = (stack.side, stack.side, stack.inputs)
-    rows = layers(Model(net.lazy_init, net.apply, None), image)
-    field = [1 + sum(effective_size(k[axis], stack.dilation) - 1 for k in stack.kernels) for axis in (0, 1)]
-    return {
-        "weights": sum(row.parameters for row in rows),
-        "multiply_adds": sum(row.multiply_adds for row in rows),
-        "receptive_field": field,
-    }
+def make_chain(chain: ConvChain) -> Callable[..., jax.Array]:
+    """Returns (variables, images [B, side, side, inputs]) -> feature maps [B, side, side, C]."""
+    return _Chain(chain).apply
 
 
-def table(rows: list[Layer] | list[Totals]) -> str:
-    """Rows under their fields' names, numbers to the right with commas."""
-    fields = rows[0]._fields
-    number = [isinstance(value, int) for value in rows[0]]
-    cells = [[field.replace("_", "-") for field in fields]]
-    for row in rows:
-        cells.append([f"{v:,}" if n else "x".join(map(str, v)) if isinstance(v, tuple) else v
-                      for v, n in zip(row, number, strict=True)])  # fmt: skip
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    aligned = lambda row: [c.rjust(w) if n else c.ljust(w) for c, w, n in zip(row, widths, number, strict=True)]  # noqa: E731
-    return "\n".join("  ".join(aligned(row)).rstrip() for row in cells)
+def count_convolutions(chain: ConvChain) -> ChainCost:
+    """Counts what a chain of convolutions costs an image."""
+    module = _Chain(chain)
+    image = (chain.side, chain.side, chain.inputs)
+    layers = list_layers(Model(module.lazy_init, module.apply, None), image)
+    field = [
+        1 + sum(effective_size(kernel[axis], chain.dilation) - 1 for kernel in chain.kernels)
+        for axis in (0, 1)
+    ]
+    parameters, multiply_adds, _ = _add_up(layers)
+    return ChainCost(parameters, multiply_adds, field)
 
 
-def parameters(model: Model, shape: Shape) -> int:
-    """Trained numbers of a net for images of shape (H, W, C); running statistics are not counted."""
-    params, _ = _abstract(model, shape)
+def format_costs(rows: Sequence[LayerCost] | Sequence[ModelCost], width: int = 0) -> str:
+    """Returns layers or models as a table under their fields' names.
+
+    Args:
+      rows: At least one, all of one type.
+      width: As in `format_table`.
+    """
+    header = [field.replace("_", "-") for field in rows[0]._fields]
+    return format_table(header, rows, width)
+
+
+def format_summary(summary: Summary, deviations: Sequence[str] = (), width: int = 0) -> str:
+    """Returns a model's layers, its total, and how it differs from its paper.
+
+    Args:
+      summary: Of `summarize_model`.
+      deviations: Of `models.deviations`.
+      width: As in `format_table`.
+    """
+    parts = [format_costs(summary.layers, width), format_costs([summary.total], width)]
+    if deviations:
+        parts.append("\n  ".join(["Differs from the paper:", *deviations]))
+    return "\n\n".join(parts)
+
+
+def count_parameters(model: Model, shape: Shape) -> int:
+    """Counts a model's trained numbers; running statistics do not count.
+
+    Args:
+      model: The model.
+      shape: (H, W, C) of its images.
+    """
+    params, _ = _trace_init(model, shape)
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def multiply_adds(model: Model, shape: Shape) -> int:
-    """Multiply-adds of convolutions and matrix products in one image's forward pass; padding counts as input."""
-    params, stats = _abstract(model, shape)
-    forward = jax.make_jaxpr(lambda p, s, x: model.apply(p, s, x, train=False)[0])
-    return _count(forward(params, stats, _images(shape)).jaxpr)
+def count_multiply_adds(model: Model, shape: Shape) -> int:
+    """Counts the multiply-adds of convolutions and matrix products in an image's forward pass.
+
+    They are read from the traced program; padding counts as input.
+
+    Args:
+      model: The model.
+      shape: (H, W, C) of its images.
+    """
+    params, stats = _trace_init(model, shape)
+
+    def forward(params: Any, stats: Any, images: jax.Array) -> Any:
+        return model.apply(params, stats, images, train=False)[0]
+
+    return _count_products(jax.make_jaxpr(forward)(params, stats, _image_struct(shape)).jaxpr)
 
 
-def _images(shape: Shape) -> jax.ShapeDtypeStruct:
+def _image_struct(shape: Shape) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((1, *shape), "float32")
 
 
-def _abstract(model: Model, shape: Shape) -> tuple[Any, Any]:
-    return jax.eval_shape(model.init, jax.random.key(0), _images(shape))
+def _trace_init(model: Model, shape: Shape) -> tuple[Any, Any]:
+    """Returns the shapes of a model's parameters and statistics."""
+    return jax.eval_shape(model.init, jax.random.key(0), _image_struct(shape))
 
 
-def _count(jaxpr: Jaxpr) -> int:
+def _count_products(jaxpr: Jaxpr) -> int:
     total = 0
     for equation in jaxpr.eqns:
         if equation.primitive.name == "conv_general_dilated":
             kernel = equation.invars[1].aval.shape
-            maps = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
-            total += math.prod(equation.outvars[0].aval.shape) * (math.prod(kernel) // maps)
+            channels = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
+            total += math.prod(equation.outvars[0].aval.shape) * (math.prod(kernel) // channels)
         elif equation.primitive.name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
             left = equation.invars[0].aval.shape
-            total += math.prod(equation.outvars[0].aval.shape) * math.prod(left[d] for d in contracted)
+            terms = math.prod(left[dimension] for dimension in contracted)
+            total += math.prod(equation.outvars[0].aval.shape) * terms
         times = equation.params["length"] if equation.primitive.name == "scan" else 1
-        total += times * sum(map(_count, _inner(equation.params)))
+        total += times * sum(map(_count_products, _inner_programs(equation.params)))
     return total
 
 
-def _inner(params: dict[str, Any]) -> list[Jaxpr]:
-    """The programs that an equation calls: of a jit, a scan, a function with a gradient of its own ..."""
-    programs = (Jaxpr, ClosedJaxpr)
-    leaves = jax.tree.leaves(list(params.values()), is_leaf=lambda leaf: isinstance(leaf, programs))
-    return [getattr(leaf, "jaxpr", leaf) for leaf in leaves if isinstance(leaf, programs)]
+def _inner_programs(params: dict[str, Any]) -> list[Jaxpr]:
+    """Returns the programs that an equation calls: of a jit, a scan, a custom gradient ..."""
+    kinds = (Jaxpr, ClosedJaxpr)
+    leaves = jax.tree.leaves(list(params.values()), is_leaf=lambda leaf: isinstance(leaf, kinds))
+    return [getattr(leaf, "jaxpr", leaf) for leaf in leaves if isinstance(leaf, kinds)]

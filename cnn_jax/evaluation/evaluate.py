@@ -1,32 +1,77 @@
 """Evaluates a finished run, or public weights, by the protocols of `protocols.py`.
 
-A run's results lie beside it, in evaluations/<protocol>.json.
+A run's results are kept beside it, in evaluations/<protocol>.json.
 """
 
 import dataclasses
 import functools
 import json
+import typing
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
+import numpy as np
 
 from cnn_jax import data, distributed, mesh, models, pretrained
 from cnn_jax.config import Choice, Data, Experiment, protocol_name
 from cnn_jax.config_file import read_config
 from cnn_jax.data import crops, preprocess, whole_images
 from cnn_jax.errors import UserError
-from cnn_jax.evaluation import protocols
+from cnn_jax.evaluation.measures import Measures, measure_scores
+from cnn_jax.evaluation.protocols import Views, make_protocol
+from cnn_jax.evaluation.scoring import (
+    Average,
+    Scorer,
+    Scores,
+    fuse_scores,
+    make_scorer,
+    score_images,
+)
 from cnn_jax.files import write_whole
 from cnn_jax.training import checkpoint
 from cnn_jax.training.components import make_model
+from cnn_jax.values import convert
 
-PIXELS_PER_BATCH = 2**22  # Of the images of a batch, about.
+PIXELS_PER_BATCH = 2**22  # About: of the images of a batch.
 FOLDER = "evaluations"
 
 
-def evaluate_run(folder: Path, asked: Iterable[Choice], average: str = "softmax") -> dict[str, dict[str, Any]]:
+@dataclass(frozen=True)
+class Evaluation(Measures):
+    """What an evaluation protocol measured, as evaluations/<protocol>.json holds it.
+
+    Attributes:
+      protocol: Its name with its scales, such as dense@256,384.
+      average: What was averaged over views and scales: softmax or logits.
+      mirrored: Whether mirror images were scored too.
+      left_out: Test images that could not be read.
+      step: Of the checkpoint; None: public weights.
+    """
+
+    protocol: str
+    average: str
+    mirrored: bool
+    left_out: int
+    step: int | None
+
+
+class NotSavedError(UserError):
+    """A run was evaluated, and the results cannot be written beside it.
+
+    Attributes:
+      results: What was measured: {protocol: evaluation}.
+    """
+
+    def __init__(self, message: str, results: dict[str, Evaluation]) -> None:
+        super().__init__(message)
+        self.results = results
+
+
+def evaluate_run(
+    folder: Path, asked: Iterable[Choice], average: Average = "softmax"
+) -> dict[str, Evaluation]:
     """Evaluates the run in <workdir>/<run>/seed<k>.
 
     What was measured of the same checkpoint is not measured again.
@@ -34,22 +79,29 @@ def evaluate_run(folder: Path, asked: Iterable[Choice], average: str = "softmax"
     Args:
       folder: The run's folder.
       asked: Protocols; one without scales takes the run's own evaluation size.
-      average: softmax or logits: what is averaged over views and scales.
+      average: What is averaged over views and scales: softmax or logits.
 
     Returns:
-      {protocol: its measures}, as evaluations/<protocol>.json holds them.
+      {protocol: what it measured}.
 
     Raises:
       NotFiniteError: If the model's scores are not finite.
+      NotSavedError: If the results cannot be written; it holds them.
       UserError: If the run has no checkpoint, a protocol is wrong, or the data are not prepared.
     """
     if not (folder / "config.json").exists():
         raise UserError(f"{folder} holds no config.json, so it is no run's folder")
     experiment = read_config(folder / "config.json")
     config, step = experiment.data, checkpoint.latest_step(folder)
-    names = dict.fromkeys(protocol_name(choice) for choice in asked)
-    known = {name: there for name in names if (there := _there(folder, name, step, average))}
-    if left := [name for name in names if name not in known]:
+    choices = {protocol_name(choice): choice for choice in asked}
+    known: dict[str, Evaluation] = {}
+    for name in choices:
+        found = read_evaluation(folder / FOLDER / f"{name}.json")
+        if found and (found.step, found.average) == (step, average):
+            known[name] = found
+    left = {name: choice for name, choice in choices.items() if name not in known}
+    not_saved = ""
+    if left:
         params, stats, step = checkpoint.load_parameters(folder)
         source = data.load_dataset(config)
         loader = data.make_loader(config, source)
@@ -58,27 +110,29 @@ def evaluate_run(folder: Path, asked: Iterable[Choice], average: str = "softmax"
         eval_size = crops.eval_side(config) if config.image_size else crop
         with jax.default_matmul_precision(experiment.train.precision):
             prepare = functools.partial(preprocess.preprocess_sized, loader.arrays["mean"])
-            scorer = protocols.scorer(model, params, stats, prepare, crop, _mesh(), average, config.flip)
-            for name, measures in _measure(scorer, config, source.test, left, eval_size):
-                known[name] = {"step": step, "mirrored": config.flip, **measures}
+            scorer = make_scorer(
+                model, params, stats, prepare, crop, _local_mesh(), average, config.flip
+            )
+            for name, found in _evaluate(scorer, config, source.test, left, eval_size, step):
+                known[name] = found
                 if distributed.is_primary():
-                    _write(folder, name, known[name])
-    return {name: known[name] for name in names}
+                    not_saved = _write(folder, name, found) or not_saved
+    results = {name: known[name] for name in choices}
+    if not_saved:
+        raise NotSavedError(not_saved, results)
+    return results
 
 
 def evaluate_weights(
-    experiment: Experiment, weights: str, protocol: Choice, average: str = "softmax"
-) -> dict[str, Any]:
+    experiment: Experiment, weights: str, protocol: Choice, average: Average = "softmax"
+) -> Evaluation:
     """Evaluates public weights on the test images of experiment.data.
 
     Args:
       experiment: Names the model and the data.
       weights: A file or an address.
       protocol: One without scales takes the publisher's own evaluation size.
-      average: softmax or logits: what is averaged over views and scales.
-
-    Returns:
-      The protocol's measures.
+      average: What is averaged over views and scales: softmax or logits.
 
     Raises:
       NotFiniteError: If the model's scores are not finite.
@@ -100,57 +154,98 @@ def evaluate_weights(
         return recipe.normalize(images)
 
     with jax.default_matmul_precision(experiment.train.precision):
-        scorer = protocols.scorer(model, loaded.params, loaded.stats, prepare, recipe.crop, _mesh(), average)
-        name = protocol_name(protocol)
-        ((_, measures),) = _measure(scorer, config, source.test, [name], side)
-    return measures
+        scorer = make_scorer(
+            model, loaded.params, loaded.stats, prepare, recipe.crop, _local_mesh(), average
+        )
+        asked = {protocol_name(protocol): protocol}
+        ((_, found),) = _evaluate(scorer, config, source.test, asked, side, None)
+    return found
 
 
-def describe(name: str, found: dict[str, Any]) -> str:
-    """What was found, in one line."""
-    errors = []
-    for k in ("top1", "top5"):
-        if found[f"{k}_error"] is not None:
-            low, high = found[f"{k}_interval"]
-            errors.append(f"top-{k[3:]} error {found[f'{k}_error']:.2%} [{low:.1%}; {high:.1%}]")
-    return f"{name} {found['protocol']}: {', '.join(errors)}, loss {found['loss']:.3f} ({found['images']} images)"
+def format_evaluation(name: str, found: Evaluation) -> str:
+    """Returns what was measured in one line, which begins with the name of what was evaluated."""
+    errors = [_format_error("top-1", found.top1_error, found.top1_interval)]
+    if found.top5_error is not None and found.top5_interval is not None:
+        errors.append(_format_error("top-5", found.top5_error, found.top5_interval))
+    words = f"{', '.join(errors)}, loss {found.loss:.3f} ({found.images} images)"
+    return f"{name} {found.protocol}: {words}"
 
 
-def _mesh() -> jax.sharding.Mesh:
-    return mesh.batch_mesh(jax.local_devices())  # of several processes each tests for itself, and the first one writes
+def _format_error(name: str, error: float, interval: tuple[float, ...]) -> str:
+    low, high = interval
+    return f"{name} error {error:.2%} [{low:.1%}; {high:.1%}]"
 
 
-def _measure(
-    scorer: protocols.Scorer, config: Data, test: Any, texts: list[str], own: int
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(protocol, what it finds) of each; kinds of views and sides that several share are scored once."""
-    images = data.ArrayDataset(f"{config.name} test", test) if isinstance(test, data.Arrays) else test
-    parsed = {text: protocols.parse(text if "@" in text else f"{text}@{own}", scorer.crop) for text in texts}
+def read_evaluation(path: Path) -> Evaluation | None:
+    """Reads an evaluation's file; returns None if there is none, or it is damaged."""
+    try:
+        items = json.loads(path.read_text(encoding="utf-8"))
+        confusion = items.pop("confusion")
+        hints = typing.get_type_hints(Evaluation)
+        fields = {name: convert(name, value, hints[name]) for name, value in items.items()}
+        found = Evaluation(confusion=confusion, **fields)
+        counts = np.array(confusion)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None  # UserError and UnicodeDecodeError are ValueErrors.
+    classes = len(found.error_by_class)
+    fits = counts.dtype.kind == "i" and counts.shape == (classes, classes)
+    whole = fits and counts.sum() == found.images == len(found.wrong)
+    return found if whole else None
+
+
+def _local_mesh() -> jax.sharding.Mesh:
+    # Each of several processes evaluates for itself, and the first one writes.
+    return mesh.batch_mesh(jax.local_devices())
+
+
+def _evaluate(
+    scorer: Scorer,
+    config: Data,
+    test: data.Arrays | data.ImageDataset,
+    asked: dict[str, Choice],
+    eval_size: int,
+    step: int | None,
+) -> Iterator[tuple[str, Evaluation]]:
+    """Yields (name, what it measured) of each protocol.
+
+    Kinds of views and scales that several protocols share are scored once.
+    """
+    images = test
+    if isinstance(test, data.Arrays):
+        images = data.ArrayDataset(f"{config.name} test", test)
+    protocols = {name: make_protocol(c, scorer.crop, eval_size) for name, c in asked.items()}
     devices = jax.local_device_count()
 
     @functools.cache
-    def scores(kind: str, side: int) -> dict[int, tuple]:
-        batch = -(-max(1, min(config.eval_batch_size, PIXELS_PER_BATCH // side**2)) // devices) * devices
-        return protocols.scores(scorer, kind, side, whole_images.iterate_resized(config, images, side, batch))
+    def score(views: Views, scale: int) -> Scores:
+        wanted = max(1, min(config.eval_batch_size, PIXELS_PER_BATCH // scale**2))
+        batch = -(-wanted // devices) * devices
+        resized = whole_images.iterate_resized(config, images, scale, batch)
+        return score_images(scorer, views, scale, resized)
 
-    for text, (kinds, sides) in parsed.items():
-        found = protocols.fused([scores(kind, side) for kind in kinds for side in sides], scorer.average)
-        left_out = {"left_out": len(images) - len(found)}
-        name = f"{'+'.join(kinds)}@{','.join(map(str, sides))}"
-        yield text, {"protocol": name, "average": scorer.average, **left_out, **protocols.measures(found)}
+    for name, protocol in protocols.items():
+        each = [score(views, scale) for views in protocol.views for scale in protocol.scales]
+        found = fuse_scores(each, scorer.average)
+        scales = ",".join(map(str, protocol.scales))
+        yield (
+            name,
+            Evaluation(
+                **dataclasses.asdict(measure_scores(found)),
+                protocol=f"{asked[name].name}@{scales}",
+                average=scorer.average,
+                mirrored=scorer.mirror,
+                left_out=len(images) - len(found.index),
+                step=step,
+            ),
+        )
 
 
-def _there(folder: Path, text: str, step: int, average: str) -> dict[str, Any] | None:
+def _write(folder: Path, name: str, found: Evaluation) -> str:
+    """Writes a result beside its run; returns why it could not, or nothing."""
+    path = folder / FOLDER / f"{name}.json"
     try:
-        found = json.loads((folder / FOLDER / f"{text}.json").read_text())
-    except (OSError, ValueError):
-        return None
-    return found if (found.get("step"), found.get("average")) == (step, average) else None
-
-
-def _write(folder: Path, text: str, found: dict[str, Any]) -> None:
-    try:
-        (folder / FOLDER).mkdir(exist_ok=True)
-        write_whole(folder / FOLDER / f"{text}.json", json.dumps(found) + "\n")
-    except OSError as e:
-        raise UserError(f"cannot write to {folder / 'tests'} ({e.strerror}): make room for it") from None
+        path.parent.mkdir(exist_ok=True)
+        write_whole(path, json.dumps(dataclasses.asdict(found)) + "\n")
+    except OSError as error:
+        return f"{path} cannot be written ({error.strerror}), so the result is not kept"
+    return ""

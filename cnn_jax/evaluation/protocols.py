@@ -1,285 +1,215 @@
-"""Test protocols: which views of a test image are scored, and how their scores become one.
+"""Evaluation protocols: which views of a test image are scored and averaged.
 
-A protocol is VIEWS@Q[,Q...], such as dense@256,384,512: images scaled to each shorter side Q, scores averaged.
-  single        the crop in the middle
-  ten_crop      the four corners and the middle, and their mirror images (Krizhevsky et al. 2012, Sec. 4.1)
-  grid          5x5 crops evenly spread, and their mirror images: 50 a scale (Simonyan, Zisserman 2014, Sec. 3.2)
-  googlenet144  three squares, each as its corners, middle and scaled whole, mirrored too: 36 a scale, 144 over the four
-                scales 256, 288, 320 and 352 (Szegedy et al. 2014, Sec. 7)
-  dense         dense layers as convolutions over the whole image, the map of class scores averaged over its places
-                before the softmax; the image and its mirror image averaged (Simonyan, Zisserman 2014, Sec. 3.2)
-  dense+grid    both, averaged
+A protocol is a function that returns its kinds of views and the scales at which they are taken; its
+keyword arguments are the options of a choice, as in `choose("dense", scales=(256, 384))`. To add
+one, write the function and its line in `PROTOCOLS`. What a protocol costs and what its help says
+follow from the function.
 
-Images come from the host once a scale, in batches of {image: uint8 [B, H, W, C], each image in the upper left; size:
-int32 [B, 2], its own height and width; label, index: int32 [B]; valid: bool [B]}.
+A scale is the length in pixels to which an image's shorter side is resized. Scores of all views at
+all scales are averaged.
 """
 
-import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+import inspect
+from collections.abc import Callable
+from typing import Annotated, NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from cnn_jax import data, registry
+from cnn_jax.config import Choice, Experiment, protocol_name
+from cnn_jax.errors import UserError, nearest
+from cnn_jax.values import Bound
 
-from cnn_jax import mesh as meshes
-from cnn_jax.errors import NotFiniteError, UserError, nearest
-from cnn_jax.evaluation.dense import compute_logits, compute_valid_sizes, mask_valid
+Size = tuple[int, int]
+Offsets = list[tuple[int, int]]
 
-Places = list[tuple[int, int]]
-AVERAGES = ("softmax", "logits")
-RESAMPLES = 2_000  # of the bootstrap
+# The scales at which a protocol scores an image; empty: the run's own evaluation size.
+Scales = Annotated[
+    tuple[Annotated[int, Bound(1, 2**14)], ...],
+    "Shorter sides to which images are resized; their scores are averaged",
+]
+
+
+class Views(NamedTuple):
+    """One kind of views of an image, whose scores are averaged.
+
+    Attributes:
+      crop_offsets: (size (H, W), side of a crop) -> the (y, x) of each crop's upper left corner.
+      square_offsets: (size (H, W)) -> the (y, x) of squares as large as the shorter side, each of
+        which is resized to a crop.
+      dense: Whether the model is applied to the whole image, as a convolution.
+      mirror: Whether each view's mirror image is scored too, where the data may be mirrored.
+    """
+
+    crop_offsets: Callable[[Size, int], Offsets] | None = None
+    square_offsets: Callable[[Size], Offsets] | None = None
+    dense: bool = False
+    mirror: bool = True
 
 
 class Protocol(NamedTuple):
-    """Kinds of views, all averaged, each at all sides Q."""
+    """Kinds of views, each taken at each scale; all scores are averaged."""
 
-    views: tuple[str, ...]
-    sides: tuple[int, ...]
-
-
-def parse(text: str, crop: int) -> Protocol:
-    """The protocol of a text; raises UserError for one that is none, or a side below the crop."""
-    words, _, numbers = text.partition("@")
-    views = tuple(words.split("+"))
-    if unknown := [view for view in views if view not in (*PLACES, "dense")]:
-        raise UserError(f"views {unknown[0]!r}: no such views; {nearest(unknown[0], (*PLACES, 'dense', 'dense+grid'))}")
-    sides = tuple(int(n) if n.isdigit() else 0 for n in numbers.split(","))
-    if wrong := [n for n, side in zip(numbers.split(","), sides, strict=True) if side < crop]:
-        raise UserError(f"{text}: {wrong[0]!r} is no shorter side; write {words}@Q with Q of at least {crop}, the crop")
-    return Protocol(views, sides)
+    views: tuple[Views, ...]
+    scales: tuple[int, ...]
 
 
-def middle(size: tuple[int, int], crop: int) -> Places:
-    """The place of the crop in the middle."""
+def offset_center(size: Size, crop: int) -> Offsets:
+    """Returns the offset of the crop in the middle."""
     return [((size[0] - crop) // 2, (size[1] - crop) // 2)]
 
 
-def corners(size: tuple[int, int], crop: int) -> Places:
-    """The places of the four corners, and of the middle."""
+def offset_corners(size: Size, crop: int) -> Offsets:
+    """Returns the offsets of the crops in the four corners, and in the middle."""
     down, across = size[0] - crop, size[1] - crop
-    return [(0, 0), (0, across), (down, 0), (down, across), *middle(size, crop)]
+    return [(0, 0), (0, across), (down, 0), (down, across), *offset_center(size, crop)]
 
 
-def grid(size: tuple[int, int], crop: int) -> Places:
-    """5x5 places evenly spread from edge to edge."""
+def offset_grid(size: Size, crop: int) -> Offsets:
+    """Returns the offsets of 5x5 crops, evenly spread from edge to edge."""
     down, across = ([round(i * (side - crop) / 4) for i in range(5)] for side in size)
     return [(y, x) for y in down for x in across]
 
 
-def squares(size: tuple[int, int]) -> Places:
-    """The places of the three squares as large as the shorter side: at either end and in the middle."""
+def offset_squares(size: Size) -> Offsets:
+    """Returns the offsets of the squares at either end of an image, and in its middle."""
     side = min(size)
-    return [(0, 0), ((size[0] - side) // 2, (size[1] - side) // 2), (size[0] - side, size[1] - side)]
+    return [
+        (0, 0),
+        ((size[0] - side) // 2, (size[1] - side) // 2),
+        (size[0] - side, size[1] - side),
+    ]
 
 
-def in_squares(size: tuple[int, int], crop: int) -> Places:
-    """The places of the corners and the middle of each square."""
+def offset_square_corners(size: Size, crop: int) -> Offsets:
+    """Returns the offsets of the crops in the corners and the middle of each of the squares."""
     side = min(size)
-    return [(y + v, x + u) for y, x in squares(size) for v, u in corners((side, side), crop)]
+    corners = offset_corners((side, side), crop)
+    return [(y + v, x + u) for y, x in offset_squares(size) for v, u in corners]
 
 
-# Crops' places in an image, and whether its three squares scaled to the crop are views too. Each is mirrored but
-# single's.
-PLACES: dict[str, Callable[[tuple[int, int], int], Places]] = {
-    "single": middle,
-    "ten_crop": corners,
+CENTER = Views(offset_center, mirror=False)
+CORNERS = Views(offset_corners)
+GRID = Views(offset_grid)
+SQUARES = Views(offset_square_corners, offset_squares)
+DENSE = Views(dense=True)
+
+
+def single(*, scales: Scales = ()) -> Protocol:
+    """The crop in the middle."""
+    return Protocol((CENTER,), scales)
+
+
+def ten_crop(*, scales: Scales = ()) -> Protocol:
+    """The four corners and the middle, and their mirror images.
+
+    Krizhevsky et al. 2012, Sec. 4.1.
+    """
+    return Protocol((CORNERS,), scales)
+
+
+def grid(*, scales: Scales = ()) -> Protocol:
+    """5x5 crops evenly spread and their mirror images: 50 views a scale.
+
+    Simonyan, Zisserman 2014 (arXiv:1409.1556), Sec. 3.2.
+    """
+    return Protocol((GRID,), scales)
+
+
+def googlenet144(*, scales: Scales = ()) -> Protocol:
+    """Three squares, each as its corners, middle and whole, mirrored too: 36 views a scale.
+
+    144 over the four scales 256, 288, 320 and 352: Szegedy et al. 2014 (arXiv:1409.4842), Sec. 7.
+    """
+    return Protocol((SQUARES,), scales)
+
+
+def dense(*, scales: Scales = ()) -> Protocol:
+    """The model as a convolution over the whole image and over its mirror image.
+
+    Class scores are averaged over all positions before the softmax: Simonyan, Zisserman 2014
+    (arXiv:1409.1556), Sec. 3.2.
+    """
+    return Protocol((DENSE,), scales)
+
+
+def dense_and_grid(*, scales: Scales = ()) -> Protocol:
+    """The average of dense and grid.
+
+    Simonyan, Zisserman 2014 (arXiv:1409.1556), Sec. 4.3.
+    """
+    return Protocol((DENSE, GRID), scales)
+
+
+PROTOCOLS: dict[str, Callable[..., Protocol]] = {
+    "single": single,
+    "ten_crop": ten_crop,
     "grid": grid,
-    "googlenet144": in_squares,
+    "googlenet144": googlenet144,
+    "dense": dense,
+    "dense+grid": dense_and_grid,
 }
 
 
-class Scorer(NamedTuple):
-    """A trained net on a mesh of devices, and its programs, each compiled once for a size of arrays (`scorer`)."""
+def make_protocol(choice: Choice, crop: int, default_scale: int) -> Protocol:
+    """Returns the protocol that a choice names.
 
-    model: Any  # a cnn_jax.models.Model
-    params: Any
-    stats: Any
-    crop: int
-    average: str  # what is averaged over views: softmax | logits
-    mirrors: tuple[bool, ...]  # whether views are scored as they are, mirrored, or both
-    cropped: Callable  # (params, stats, images, corners [B, 2], mirrored) -> scores [B, classes]
-    squared: Callable  # (params, stats, images, corners [B, 2], mirrored, side) -> scores
-    dense: Callable  # (params, stats, images, sizes [B, 2], mirrored, reach) -> scores
+    Args:
+      choice: A name of `PROTOCOLS` and its options.
+      crop: Side in pixels of the images that the model takes.
+      default_scale: The scale of a choice that names none.
 
-
-def scorer(
-    model: Any,
-    params: Any,
-    stats: Any,
-    prepare: Callable[[jax.Array, jax.Array], jax.Array],
-    crop: int,
-    mesh: Mesh,
-    average: str = "softmax",
-    mirror: bool = True,
-) -> Scorer:
-    """What scores views.
-
-    prepare: (uint8 [B, H, W, C], sizes [B, 2] of the images in it) -> what the model takes. Views are mirrored after
-    it, as in training, where the mean is subtracted before an image is mirrored. crop: the side of a crop; mirror:
-    whether the views' mirror images are scored too, as all papers do: off where a mirrored image is another thing,
-    such as a digit.
+    Raises:
+      UserError: If there is no such protocol or option, or a scale is smaller than the crop.
     """
-
-    def squash(logits: jax.Array) -> jax.Array:
-        return jax.nn.log_softmax(logits) if average == "softmax" else logits
-
-    whole, split = meshes.replicated(mesh), meshes.sharded(mesh)
-
-    def scored(params: Any, stats: Any, images: jax.Array, mirrored: jax.Array) -> jax.Array:
-        size = jnp.broadcast_to(jnp.array(images.shape[1:3], jnp.int32), (len(images), 2))
-        images = prepare(images, size)
-        images = jnp.where(mirrored, images[:, :, ::-1], images)
-        outputs, _ = model.apply(params, stats, images, train=False)
-        return squash(outputs)
-
-    def windows(images: jax.Array, corner: jax.Array, side: int) -> jax.Array:
-        shape = (side, side, images.shape[-1])
-        return jax.vmap(lambda image, at: jax.lax.dynamic_slice(image, (at[0], at[1], 0), shape))(images, corner)
-
-    def cropped(params: Any, stats: Any, images: jax.Array, corner: jax.Array, mirrored: jax.Array) -> jax.Array:
-        return scored(params, stats, windows(images, corner, crop), mirrored)
-
-    def squared(
-        params: Any, stats: Any, images: jax.Array, corner: jax.Array, mirrored: jax.Array, side: int
-    ) -> jax.Array:
-        square = windows(images, corner, side).astype(jnp.float32)
-        small = jax.image.resize(square, (len(square), crop, crop, square.shape[-1]), "linear")
-        return scored(params, stats, jnp.round(small).clip(0, 255).astype(jnp.uint8), mirrored)
-
-    def dense(
-        params: Any, stats: Any, images: jax.Array, size: jax.Array, mirrored: jax.Array, reach: jax.Array
-    ) -> jax.Array:
-        images = prepare(images, size)
-        column = jnp.arange(images.shape[2])[None]
-        # About the middle of the image itself, not of the array that it lies in; what comes to lie beyond is masked.
-        column = jnp.where(mirrored, (size[:, 1, None] - 1 - column) % images.shape[2], column)
-        images = jnp.take_along_axis(images, column[:, None, :, None], axis=2)
-        logits = compute_logits(model.module, params, stats, images, reach)
-        own = mask_valid(reach[-1], logits.shape[1:3])[..., None].astype(logits.dtype)
-        return squash((logits * own).sum((1, 2)) / own.sum((1, 2)))
-
-    by_layer = NamedSharding(mesh, PartitionSpec(None, meshes.BATCH))
-    jit = functools.partial(jax.jit, out_shardings=whole)
-    shardings = (whole, whole, split, split, whole)
-    return Scorer(
-        model,
-        *jax.device_put((params, stats), whole),
-        crop,
-        average,
-        (False, True) if mirror else (False,),
-        jit(cropped, in_shardings=shardings),
-        jit(squared, in_shardings=shardings, static_argnums=5),
-        jit(dense, in_shardings=(*shardings, by_layer)),
-    )
+    protocol = _build(choice)
+    protocol = protocol._replace(scales=protocol.scales or (default_scale,))
+    for scale in protocol.scales:
+        if scale < crop:
+            raise UserError(
+                f"protocols.scales={scale}: {protocol_name(choice)} takes crops of {crop} pixels,"
+                f" so a scale must be at least {crop}"
+            )
+    return protocol
 
 
-def scores(scorer: Scorer, views: str, side: int, batches: Iterable[dict[str, np.ndarray]]) -> dict[int, tuple]:
-    """{index: (score [classes], label)} of each valid image, averaged over its views at one scale.
+def check_protocols(experiment: Experiment) -> None:
+    """Checks the evaluation protocols of a run without its data.
 
-    A score is the logarithm of a softmax averaged over views, or with average="logits" averaged logits. Probabilities
-    themselves would run out of digits where a model is sure of its answer. batches: of a size that divides over the
-    devices.
+    Raises:
+      UserError: If there is no such protocol or option, or a scale is smaller than the crop.
     """
-    found: dict[int, tuple] = {}
-    for batch in batches:
-        run = _dense(scorer, batch) if views == "dense" else _crops(scorer, views, side, batch)
-        each = [np.asarray(score, np.float64) for score in run]
-        rows = zip(batch["index"], batch["label"], batch["valid"], mean_score(each, scorer.average), strict=True)
-        for index, label, valid, row in rows:
-            if valid:
-                assert int(index) not in found, f"image {index} came twice"
-                found[int(index)] = row, int(label)
-    return found
+    crop = experiment.data.image_size
+    if not crop and experiment.data.name in data.DATASET_INFO:
+        crop = data.DATASET_INFO[experiment.data.name].image_shape[0]
+    for choice in experiment.protocols:
+        make_protocol(choice, crop, default_scale=crop)
 
 
-def _crops(scorer: Scorer, views: str, side: int, batch: dict[str, np.ndarray]) -> Iterator[jax.Array]:
-    """The scores of each view, on their way."""
-    sizes = _sizes(scorer, batch)
-    # jax arrays: NumPy's may not be split over devices where one of several processes tests for itself.
-    by_view = lambda places: list(
-        map(jnp.asarray, np.array([places(tuple(size)) for size in sizes.tolist()], np.int32).swapaxes(0, 1))
-    )
-    images, net = jnp.asarray(batch["image"]), (scorer.params, scorer.stats)
-    for mirrored in scorer.mirrors if views != "single" else (False,):
-        for corner in by_view(lambda size: PLACES[views](size, scorer.crop)):
-            yield scorer.cropped(*net, images, corner, mirrored)
-        if views == "googlenet144":
-            for corner in by_view(squares):
-                yield scorer.squared(*net, images, corner, mirrored, side)
+def describe_protocols() -> list[tuple[str, str]]:
+    """Returns (name, one line of help) of every protocol."""
+    return [(name, inspect.getdoc(make).splitlines()[0]) for name, make in PROTOCOLS.items()]
 
 
-def _dense(scorer: Scorer, batch: dict[str, np.ndarray]) -> Iterator[jax.Array]:
-    sizes, net = _sizes(scorer, batch), (scorer.params, scorer.stats)
-    reach = compute_valid_sizes(scorer.model.module, *net, sizes, batch["image"].shape[-1], scorer.crop)
-    images, sizes, reach = jax.tree.map(jnp.asarray, (batch["image"], sizes, reach))
-    for mirrored in scorer.mirrors:
-        yield scorer.dense(*net, images, sizes, mirrored, reach)
+def count_forward_passes(views: Views, size: Size, crop: int, mirror: bool) -> float:
+    """Returns what one kind of views of an image costs, in forward passes of one crop.
 
-
-def _sizes(scorer: Scorer, batch: dict[str, np.ndarray]) -> np.ndarray:
-    return np.maximum(batch["size"], scorer.crop).astype(np.int32)  # rows that only fill up a batch say 1x1
-
-
-def mean_score(scores: Sequence[np.ndarray], average: str) -> np.ndarray:
-    """The mean of scores of the same images [..., classes], as probabilities (softmax) or as they are (logits)."""
-    if average == "logits":
-        return np.mean(scores, axis=0)
-    with np.errstate(invalid="ignore"):  # NaN stays NaN, which `measures` reports
-        return np.logaddexp.reduce(scores, axis=0) - np.log(len(scores))
-
-
-def fused(each: list[dict[int, tuple]], average: str = "softmax") -> dict[int, tuple]:
-    """The mean of several scores of the same images: of scales, kinds of views, or models."""
-    if any(found.keys() != each[0].keys() for found in each):
-        raise UserError("scores of different images cannot be fused: test all on the same set")
-    return {i: (mean_score([found[i][0] for found in each], average), each[0][i][1]) for i in sorted(each[0])}
-
-
-def measures(found: dict[int, tuple], seed: int = 0) -> dict[str, Any]:
-    """Measures the scores of `scores` or `fused` against the labels. Errors are 0 to 1, the loss nats.
-
-    Classes of equal scores rank in their order, as argmax has them, so that top-1 and top-5 agree. Raises
-    NotFiniteError where scores are not finite: no error can then be measured.
-
-    top1_error, top5_error (None where there are at most 5 classes), loss, images; top1_interval, top5_interval: the 95%
-    percentile interval of a bootstrap over images; confusion: images by [label][answer]; error_by_class (None: no image
-    of it); wrong: an image a character in the order of their index, 1 where the answer is wrong.
+    Args:
+      views: The kind.
+      size: (H, W) of the image in pixels.
+      crop: Side of a crop in pixels.
+      mirror: Whether images of the data set may be mirrored.
     """
-    score = np.stack([found[i][0] for i in sorted(found)]).astype(np.float64)
-    labels = np.array([found[i][1] for i in sorted(found)])
-    if bad := int((~np.isfinite(score)).any(1).sum()):
-        raise NotFiniteError(
-            f"the scores of {bad} of {len(score)} images are not finite, so that no error can be measured: the weights"
-            " or batch norm's averages are damaged, or training diverged"
-        )
-    score -= np.logaddexp.reduce(score, axis=1, keepdims=True)
-    own, classes = score[np.arange(len(labels)), labels], score.shape[1]
-    earlier = np.arange(classes) < labels[:, None]
-    rank = ((score > own[:, None]) | ((score == own[:, None]) & earlier)).sum(1)  # 0: the model's answer
-    answers = score.argmax(1)
-    confusion = np.zeros((classes, classes), int)
-    np.add.at(confusion, (labels, answers), 1)
-    wrong = answers != labels
-    of_class = confusion.sum(1)
-    by_class = [1 - confusion[k, k] / of_class[k] if of_class[k] else None for k in range(classes)]
-    top5 = {"top5_error": None, "top5_interval": None}
-    if classes > 5:
-        top5 = {"top5_error": float((rank >= 5).mean()), "top5_interval": interval(rank >= 5, seed)}
-    return {
-        "images": len(labels),
-        "top1_error": float(wrong.mean()),
-        "top1_interval": interval(wrong, seed),
-        **top5,
-        "loss": float(-own.mean()),
-        "confusion": confusion.tolist(),
-        "error_by_class": by_class,
-        "wrong": "".join("01"[w] for w in wrong.astype(int)),
-    }
+    passes = 0.0
+    if views.crop_offsets:
+        passes += len(views.crop_offsets(size, crop))
+    if views.square_offsets:
+        passes += len(views.square_offsets(size))
+    if views.dense:
+        passes += size[0] * size[1] / crop**2
+    return 2 * passes if views.mirror and mirror else passes
 
 
-def interval(wrong: np.ndarray, seed: int = 0) -> list[float]:
-    """The 95% percentile interval of a bootstrap of the mean of wrong [N] bool: resampled, it is binomial."""
-    drawn = np.random.default_rng(seed).binomial(len(wrong), wrong.mean(), RESAMPLES) / len(wrong)
-    return np.percentile(drawn, (2.5, 97.5)).tolist()
+def _build(choice: Choice) -> Protocol:
+    if choice.name not in PROTOCOLS:
+        near = nearest(choice.name, PROTOCOLS)
+        raise UserError(f"protocols={choice.name!r}: no such evaluation protocol; {near}")
+    return registry.build("protocols", choice, PROTOCOLS)

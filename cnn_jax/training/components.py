@@ -10,6 +10,7 @@ from cnn_jax import data, mesh, models, registry
 from cnn_jax.config import Experiment
 from cnn_jax.data import datasets
 from cnn_jax.errors import UserError
+from cnn_jax.evaluation.protocols import check_protocols
 from cnn_jax.models import Model
 from cnn_jax.optim import OPTIMIZERS, SCHEDULES, make_optimizer
 from cnn_jax.overrides import Kind, Kinds, check_fields
@@ -108,6 +109,7 @@ def check(experiment: Experiment, devices: int = 1, seeds: int = 1) -> None:
       seeds: How many are trained in one program.
     """
     complete(experiment)
+    check_protocols(experiment)
     train = experiment.train
     if train.check_numerics and (seeds > 1 or train.parallel != "jit"):
         raise UserError("train.check_numerics=true: checks one seed at a time, with train.parallel=jit")

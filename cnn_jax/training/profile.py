@@ -1,8 +1,8 @@
-"""--profile: a trace of some of a run's steps for TensorBoard and XProf, and its costliest operations in a table."""
+"""Traces some of a run's steps for TensorBoard and XProf, and lists its costliest operations."""
 
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,67 +10,92 @@ import jax
 
 from cnn_jax.cost import hlo
 from cnn_jax.errors import UserError
+from cnn_jax.tables import format_table
 
-SETTLED = 10  # steps before the first that is traced, if the run has so many
-ROWS = 10
+SETTLED_STEPS = 10  # Steps before the first that is traced, if the run has so many.
+MAX_ROWS = 10  # Operations in the table.
+
+Step = Callable[[Any, Any, Any], Any]
 
 
-def trace_steps(train_step: Callable, folder: Path, steps: int, left: int) -> Callable:
-    """The same train_step(state, arrays, item) -> state, which traces `steps` of its calls and prints their cost.
+def trace_steps(step: Step, folder: Path, steps: int, left: int) -> Step:
+    """Returns the step, which traces some of its calls and then prints what they cost.
 
-    left: how often it will be called. The trace goes to <folder>/profile. Raises UserError if `steps` are too many.
+    Args:
+      step: (state, arrays, batch) -> state, compiled.
+      folder: The trace goes to <folder>/profile.
+      steps: How many calls are traced.
+      left: How many calls there will be.
+
+    Raises:
+      UserError: If there are not so many calls after the first, which compiles.
     """
-    if steps >= left:  # the first one compiles
-        raise UserError(f"--profile={steps}: after the first, {max(0, left - 1)} steps are left; ask for fewer")
-    first = 1 + min(SETTLED, left - steps)
+    if steps >= left:
+        raise UserError(
+            f"profile={steps}: after the first, {max(0, left - 1)} steps are left; ask for fewer"
+        )
+    first = 1 + min(SETTLED_STEPS, left - steps)
     calls = 0
 
-    def step(state: Any, arrays: Any, item: Any) -> Any:
+    def traced_step(state: Any, arrays: Any, batch: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == first:
             jax.block_until_ready(state)
             jax.profiler.start_trace(folder / "profile")
-        state = train_step(state, arrays, item)
+        state = step(state, arrays, batch)
         if calls == first + steps - 1:
             jax.block_until_ready(state)
             jax.profiler.stop_trace()
-            program = train_step if hasattr(train_step, "lower") else jax.jit(train_step)  # pmap's is a function
-            text = program.lower(state, arrays, item).compile().as_text()
-            print(f"\n{steps} steps are traced in {folder / 'profile'}")
-            print(table(costs(folder / "profile", steps), hlo.layers(text)), flush=True)
+            # pmap's step is a function around what is compiled.
+            program = step if hasattr(step, "lower") else jax.jit(step)
+            text = program.lower(state, arrays, batch).compile().as_text()
+            table = format_costs(read_costs(folder / "profile", steps), hlo.find_layers(text))
+            print(f"\n{steps} steps are traced in {folder / 'profile'}\n{table}", flush=True)
         return state
 
-    return step
+    return traced_step
 
 
-def costs(folder: Path, steps: int) -> Counter[str]:
-    """Milliseconds a step of each operation, by its name in the program, from the newest trace in the folder.
+def read_costs(folder: Path, steps: int) -> Counter[str]:
+    """Returns milliseconds a step of each operation of the newest trace in a folder.
 
-    On several devices they are added up; operations may run at the same time, and one may wait for another.
+    On several devices they are added up. Operations may run at the same time, and one may wait
+    for another.
+
+    Args:
+      folder: Where the profiler has written.
+      steps: How many steps were traced.
+
+    Returns:
+      {the operation's name in the program: milliseconds}.
     """
     newest = max(folder.rglob("*.xplane.pb"), key=lambda path: path.stat().st_mtime)
-    found: Counter[str] = Counter()
+    costs: Counter[str] = Counter()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of the reader's own types
+        warnings.simplefilter("ignore", DeprecationWarning)  # Of the reader's own types.
         for plane in jax.profiler.ProfileData.from_file(str(newest)).planes:
             for line in plane.lines:
                 for event in line.events:
                     if operation := dict(event.stats).get("hlo_op"):
-                        found[str(operation)] += event.duration_ns / 1e6 / steps
-    return found
+                        costs[str(operation)] += event.duration_ns / 1e6 / steps
+    return costs
 
 
-def table(found: Counter[str], of: dict[str, tuple[str, str]]) -> str:
-    """The costliest operations: milliseconds a step, share of all, name, and what layer they are of.
+def format_costs(costs: Mapping[str, float], layers: Mapping[str, hlo.Origin]) -> str:
+    """Returns the costliest operations as a table: milliseconds a step, share, name and layer.
 
-    of: as `hlo.layers` gives it; operations that only run others are left out.
+    Args:
+      costs: Of `read_costs`.
+      layers: Of `hlo.find_layers`; operations that only run others are left out.
     """
-    name_in = lambda operation: operation.partition("__onednn$")[0]
-    found = Counter({o: ms for o, ms in found.items() if of.get(name_in(o), ("",))[0] not in hlo.HOLDS})
-    total = sum(found.values())
-    lines = [f"{'ms a step':>9}  {'share':>6}  operation, layer"]
-    for name, ms in found.most_common(ROWS):
-        _, layer = of.get(name_in(name), ("", ""))
-        lines.append(f"{ms:9.3f}  {ms / total:6.1%}  {name}  {layer}".rstrip())
-    return "\n".join([*lines, f"{total:9.3f}  {1:6.1%}  all {len(found)} operations"])
+    unknown = hlo.Origin("", "")
+    origins = {name: layers.get(name.partition("__onednn$")[0], unknown) for name in costs}
+    own = Counter({n: ms for n, ms in costs.items() if origins[n].opcode not in hlo.CONTROL_FLOW})
+    total = sum(own.values())
+    rows = [
+        (f"{ms:9.3f}", f"{ms / total:6.1%}", name, origins[name].layer)
+        for name, ms in own.most_common(MAX_ROWS)
+    ]
+    rows.append((f"{total:9.3f}", f"{1:6.1%}", f"all {len(own)} operations", ""))
+    return format_table(("ms a step", " share", "operation", "layer"), rows)

@@ -28,10 +28,10 @@ ENTRY %main (x: f32[8,16]) -> f32[8,16] {
 
 
 def test_collectives_are_counted_with_the_bytes_of_their_operands():
-    assert hlo.collectives(HLO) == {
-        "all-reduce": {"count": 2, "bytes": 512 + 20 + 512},
-        "all-gather": {"count": 1, "bytes": 512},
-        "reduce-scatter": {"count": 1, "bytes": 512},
+    assert hlo.count_collectives(HLO) == {
+        "all-reduce": (2, 512 + 20 + 512),
+        "all-gather": (1, 512),
+        "reduce-scatter": (1, 512),
     }
 
 
@@ -39,11 +39,11 @@ def test_collectives_are_counted_with_the_bytes_of_their_operands():
     "shape, size", [("f32[]", 4), ("pred[3]", 3), ("(u8[2]{0}, s4[3]{0})", 4), ("f8e4m3fn[7]", 7), ("c64[2]", 16)]
 )
 def test_size_of_a_shape(shape, size):
-    assert hlo.size_of(shape) == size
+    assert hlo.count_bytes(shape) == size
 
 
 def test_layers_are_read_with_their_operation():
-    found = hlo.layers(HLO)
+    found = hlo.find_layers(HLO)
     assert found["x"] == ("parameter", "all-reduce(%x)") and found["scattered"] == ("reduce-scatter", "")
 
 
@@ -53,7 +53,7 @@ def text_of(function, *shapes):
 
 def test_a_loop_is_seen():
     looped = lambda x: jax.lax.fori_loop(0, jnp.int32(x.sum()), lambda _, x: x * 2, x)
-    assert hlo.loops(text_of(looped, (4,))) and not hlo.loops(text_of(lambda x: x * 2, (4,)))
+    assert hlo.has_loop(text_of(looped, (4,))) and not hlo.has_loop(text_of(lambda x: x * 2, (4,)))
 
 
 TRAFFIC = """
@@ -95,4 +95,4 @@ def test_traffic_leaves_out_fast_memory_and_rows_not_looked_up_and_repeats_loops
     add = 256 + 256  # a is read and the sum written; b lies in the chip's own memory, S(1)
     rows = 4 * 8 * 4 + 4 * 4 + 4 * 8 * 4  # four rows and their numbers are read, four rows written
     loop = 3 * (256 + 256 + 256)
-    assert hlo.traffic(TRAFFIC) == add + rows + loop
+    assert hlo.count_traffic(TRAFFIC) == add + rows + loop

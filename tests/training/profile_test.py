@@ -1,4 +1,4 @@
-"""--profile: which calls are traced, what the table says, and that no number of the run changes."""
+"""Profiles: which calls are traced, what the table says, and that no number of the run changes."""
 
 from collections import Counter
 
@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cnn_jax.cost import hlo
 from cnn_jax.errors import UserError
 from cnn_jax.training import profile
 
@@ -36,13 +37,14 @@ def test_traces_settled_steps_and_changes_no_number(tmp_path, capsys, monkeypatc
 
 @pytest.mark.parametrize("steps, left", [(2, 2), (1, 0)])
 def test_more_steps_than_are_left_are_refused(tmp_path, steps, left):
-    with pytest.raises(UserError, match=f"--profile={steps}: after the first, {max(0, left - 1)} steps are left"):
+    with pytest.raises(UserError, match=f"profile={steps}: after the first, {max(0, left - 1)} steps are left"):
         profile.trace_steps(step, tmp_path, steps, left)
 
 
 def test_the_table_has_the_ten_costliest_with_their_share_and_layer():
+    layers = {"op.11": hlo.Origin("fusion", "jit(step)/conv1"), "while.1": hlo.Origin("while", "")}
     found = Counter({f"op.{i}": float(i) for i in range(12)} | {"while.1": 99.0})
-    lines = profile.table(found, {"op.11": ("fusion", "jit(step)/conv1"), "while.1": ("while", "")}).splitlines()
+    lines = profile.format_costs(found, layers).splitlines()
     assert len(lines) == 12
     assert lines[1].split() == ["11.000", "16.7%", "op.11", "jit(step)/conv1"]
     assert lines[-1].split() == ["66.000", "100.0%", "all", "12", "operations"]

@@ -1,4 +1,6 @@
-"""What --summary prints: the papers' own figures, layer by layer, and counts that agree with the compiled program's."""
+"""Summaries of models: the papers' own figures, layer by layer, and counts that agree with the compiled program's."""
+
+import time
 
 import jax
 import jax.numpy as jnp
@@ -7,12 +9,12 @@ import pytest
 
 from cnn_jax import models
 from cnn_jax.cost import summary
-from experiments import STUDIES
+from experiments.conv_arithmetic import STACKS
 
 
 @pytest.fixture(scope="module")
 def totals():
-    return {name: summary.summarize_model(name)[0] for name in models.MODELS if name != "resnet1202"}
+    return {name: summary.summarize_model(name).total for name in models.MODELS if name != "resnet1202"}
 
 
 # He et al. 2015, Table 1 and Sec. 4.2; the others computed from the papers' layer tables.
@@ -38,12 +40,12 @@ def test_totals_are_the_papers(totals):
 def test_the_layers_add_up_to_what_the_program_multiplies(totals, name):
     model = models.create(name, **({"aux_heads": False} if "aux_heads" in models.known_options(name) else {}))
     zeros = 10 * 10 * 25 * (96 - 60) if name == "lenet5" else 0
-    assert totals[name].multiply_adds + zeros == summary.multiply_adds(model, totals[name].image)
-    assert totals[name].parameters == summary.parameters(model, totals[name].image)
+    assert totals[name].multiply_adds + zeros == summary.count_multiply_adds(model, totals[name].image)
+    assert totals[name].parameters == summary.count_parameters(model, totals[name].image)
 
 
 def rows(name, **at):
-    return {row.name: row for row in summary.summarize_model(name, **at)[1]}
+    return {row.name: row for row in summary.summarize_model(name, **at).layers}
 
 
 def test_lenet5_is_the_paper_s_table():
@@ -77,24 +79,21 @@ def test_another_image_size():
 
 @pytest.mark.parametrize("shortcut, parameters", [("A", 22_780_456), ("B", 25_557_032), ("C", 40_128_552)])
 def test_options_are_counted_too(shortcut, parameters):
-    assert summary.summarize_model("resnet50", shortcut=shortcut)[0].parameters == parameters
+    assert summary.summarize_model("resnet50", shortcut=shortcut).total.parameters == parameters
 
 
 def test_a_table_lines_up():
-    lines = summary.table(summary.summarize_model("lenet5")[1]).splitlines()
+    lines = summary.format_costs(summary.summarize_model("lenet5").layers).splitlines()
     assert lines[0].split() == ["name", "layer", "output", "kernel", "parameters", "multiply-adds", "activation-bytes"]
     assert "10x10x16" in lines[3] and "1,516" in lines[3]
     assert len({line.index("  5x5  ") for line in lines if "  5x5  " in line}) == 1
-
-
-STACKS = STUDIES["conv_arithmetic"]("laptop").stacks
 
 
 def test_kernels_cost_what_the_papers_print():
     printed = [s for s in STACKS if s.paper]
     assert len(printed) == 6
     for stack in printed:
-        assert summary.count_convolutions(stack)["weights"] == stack.paper["weights"], stack.label
+        assert summary.count_convolutions(stack).weights == stack.paper["weights"], stack.label
     # VGG, Sec. 2.3: 27 C^2 for three 3x3, 49 C^2 for a 7x7; GoogLeNet: 4,096 + 204,800 for 819,200
     assert {s.paper["weights"] / s.inputs**2 for s in printed if s.group == "for a 7x7"} == {27, 49}
 
@@ -103,15 +102,66 @@ def test_kernels_cost_what_the_papers_print():
 def test_a_stack_sees_what_its_alternative_does(stack):
     """The receptive field is measured: the pixels on which the middle of the output depends."""
     found = summary.count_convolutions(stack)
-    assert found["multiply_adds"] == 28 * 28 * found["weights"]
+    assert found.multiply_adds == 28 * 28 * found.weights
     narrow = stack.__class__(stack.label, stack.group, 28, 1, tuple((h, w, 1) for h, w, _ in stack.kernels),
                              stack.dilation)  # fmt: skip
     ones = {"params": {f"Conv_{i}": {"kernel": jnp.ones((h, w, 1, 1))} for i, (h, w, _) in enumerate(narrow.kernels)}}
-    middle = lambda x: summary.chain(narrow)(ones, x)[0, 14, 14, 0]
+    middle = lambda x: summary.make_chain(narrow)(ones, x)[0, 14, 14, 0]
     seen = np.asarray(jax.grad(middle)(jnp.zeros((1, 28, 28, 1))))[0, :, :, 0] != 0
     extent = [int(np.ptp(np.nonzero(seen)[axis])) + 1 for axis in (0, 1)]
-    assert extent == found["receptive_field"]
-    assert (
-        found["receptive_field"]
-        == summary.count_convolutions(next(s for s in STACKS if s.group == stack.group))["receptive_field"]
-    )
+    assert extent == found.receptive_field
+    first = next(other for other in STACKS if other.group == stack.group)
+    assert found.receptive_field == summary.count_convolutions(first).receptive_field
+
+
+# One of each family, with blocks that are equal and are therefore traced once.
+@pytest.mark.parametrize("name", ["resnet50", "plain44", "inception_v3", "bn_inception", "googlenet", "autoencoder"])
+def test_equal_blocks_are_counted_as_often_as_there_are(name):
+    """Against the traced program, which knows of no blocks."""
+    shape, classes = models.paper_input(name)
+    options = {"aux_heads": False} if "aux_heads" in models.known_options(name) else {}
+    model = models.create(name, classes, **options)
+    layers = summary.list_layers(model, shape)
+    assert sum(layer.multiply_adds for layer in layers) == summary.count_multiply_adds(model, shape)
+    assert sum(layer.parameters for layer in layers) == summary.count_parameters(model, shape)
+    names = [layer.name for layer in layers]
+    assert len(set(names)) == len(names)
+
+
+def test_counts_of_a_model_with_auxiliary_heads():
+    """They are trained, and a forward pass in test mode does not run them."""
+    shape, classes = models.paper_input("googlenet")
+    counts = summary.count_model("googlenet", classes, shape)
+    model = models.create("googlenet", classes)
+    assert counts.parameters == summary.count_parameters(model, shape)
+    assert counts.multiply_adds == summary.count_multiply_adds(model, shape)
+
+
+def test_equal_questions_are_counted_once(monkeypatch):
+    first = summary.count_model("resnet20", 7, (32, 32, 3), width=0.5)
+    monkeypatch.setattr(summary, "list_layers", None)  # would raise
+    assert summary.count_model("resnet20", 7, (32, 32, 3), width=0.5) == first
+    with pytest.raises(TypeError):
+        summary.count_model("resnet20", 8, (32, 32, 3), width=0.5)
+
+
+def test_every_model_takes_seconds():
+    """No more than 8 seconds of one core, ResNet-1202 included; nothing is compiled."""
+    summary._list_layers_once.cache_clear()
+    begin = time.process_time()
+    totals, left_out = summary.summarize_all()
+    assert len(totals) == len(models.MODELS) and not left_out
+    assert time.process_time() - begin < 8
+    assert "resnet1202" in summary.format_costs(totals)
+
+
+def test_models_that_do_not_take_an_image_size_are_named():
+    totals, left_out = summary.summarize_all(image_size=32)
+    assert "vgg_a" in {total.name for total in totals}
+    assert any("inception_v3" in words for words in left_out)
+
+
+def test_a_summary_ends_with_the_deviations():
+    text = summary.format_summary(summary.summarize_model("lenet5"), ["it is ours"])
+    assert text.endswith("\n\nDiffers from the paper:\n  it is ours")
+    assert "60,000" in text and "c3" in text

@@ -1,0 +1,249 @@
+"""Scores of test images: what a model answers to each view, averaged over views and scales.
+
+Images come from the host once a scale, in batches {image: uint8 [B, H, W, C], each image in the
+upper left corner; size: int32 [B, 2], its own height and width; label, index: int32 [B];
+valid: bool [B]}.
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from cnn_jax import mesh as meshes
+from cnn_jax.errors import UserError
+from cnn_jax.evaluation.dense import compute_logits, compute_valid_sizes, mask_valid
+from cnn_jax.evaluation.protocols import Offsets, Views
+from cnn_jax.models import Model
+
+Average = Literal["softmax", "logits"]
+AVERAGES: tuple[Average, ...] = ("softmax", "logits")
+Batch = Mapping[str, np.ndarray]
+
+
+class Scores(NamedTuple):
+    """What a model answers to test images, in the order of their index.
+
+    Attributes:
+      index: [N] int, which image of the test set.
+      labels: [N] int.
+      scores: [N, classes] float64: logarithms of averaged probabilities, or averaged logits.
+    """
+
+    index: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray
+
+
+class Scorer(NamedTuple):
+    """A trained model on a mesh of devices, and the programs that score its views.
+
+    Each program is compiled once for each size of arrays.
+
+    Attributes:
+      model: The model.
+      params: Its parameters.
+      stats: Batch norm's running averages.
+      crop: Side of a crop in pixels.
+      average: What is averaged over views: softmax or logits.
+      mirror: Whether mirror images are scored too.
+      score_crops: (params, stats, images, offsets [B, 2], mirrored) -> scores [B, classes].
+      score_squares: (params, stats, images, offsets [B, 2], mirrored, side) -> scores.
+      score_dense: (params, stats, images, sizes [B, 2], mirrored, valid_sizes) -> scores.
+    """
+
+    model: Model
+    params: Any
+    stats: Any
+    crop: int
+    average: Average
+    mirror: bool
+    score_crops: Callable[..., jax.Array]
+    score_squares: Callable[..., jax.Array]
+    score_dense: Callable[..., jax.Array]
+
+
+def make_scorer(
+    model: Model,
+    params: Any,
+    stats: Any,
+    prepare: Callable[[jax.Array, jax.Array], jax.Array],
+    crop: int,
+    mesh: Mesh,
+    average: Average = "softmax",
+    mirror: bool = True,
+) -> Scorer:
+    """Returns what scores views.
+
+    Args:
+      model: The model.
+      params: Its parameters.
+      stats: Batch norm's running averages.
+      prepare: (images uint8 [B, H, W, C], sizes [B, 2] of the images in them) -> what the model
+        takes. Views are mirrored after it, as in training, where the mean is subtracted before an
+        image is mirrored.
+      crop: Side of a crop in pixels.
+      mesh: The devices that share a batch.
+      average: What is averaged over views: softmax or logits.
+      mirror: Whether the views' mirror images are scored too, as all papers do; False where a
+        mirrored image is another thing, such as a digit.
+    """
+
+    def squash(logits: jax.Array) -> jax.Array:
+        return jax.nn.log_softmax(logits) if average == "softmax" else logits
+
+    whole, split = meshes.replicated(mesh), meshes.sharded(mesh)
+
+    def score(params: Any, stats: Any, images: jax.Array, mirrored: jax.Array) -> jax.Array:
+        size = jnp.broadcast_to(jnp.array(images.shape[1:3], jnp.int32), (len(images), 2))
+        images = prepare(images, size)
+        images = jnp.where(mirrored, images[:, :, ::-1], images)
+        outputs, _ = model.apply(params, stats, images, train=False)
+        return squash(outputs)
+
+    def cut(images: jax.Array, offsets: jax.Array, side: int) -> jax.Array:
+        shape = (side, side, images.shape[-1])
+
+        def cut_one(image: jax.Array, offset: jax.Array) -> jax.Array:
+            return jax.lax.dynamic_slice(image, (offset[0], offset[1], 0), shape)
+
+        return jax.vmap(cut_one)(images, offsets)
+
+    def score_crops(
+        params: Any, stats: Any, images: jax.Array, offsets: jax.Array, mirrored: jax.Array
+    ) -> jax.Array:
+        return score(params, stats, cut(images, offsets, crop), mirrored)
+
+    def score_squares(
+        params: Any,
+        stats: Any,
+        images: jax.Array,
+        offsets: jax.Array,
+        mirrored: jax.Array,
+        side: int,
+    ) -> jax.Array:
+        square = cut(images, offsets, side).astype(jnp.float32)
+        small = jax.image.resize(square, (len(square), crop, crop, square.shape[-1]), "linear")
+        return score(params, stats, jnp.round(small).clip(0, 255).astype(jnp.uint8), mirrored)
+
+    def score_dense(
+        params: Any,
+        stats: Any,
+        images: jax.Array,
+        size: jax.Array,
+        mirrored: jax.Array,
+        valid_sizes: jax.Array,
+    ) -> jax.Array:
+        images = prepare(images, size)
+        column = jnp.arange(images.shape[2])[None]
+        # Mirrored about the middle of the image itself, not of the array in whose corner it lies.
+        # What then lies beyond the image is masked.
+        mirror_column = (size[:, 1, None] - 1 - column) % images.shape[2]
+        column = jnp.where(mirrored, mirror_column, column)
+        images = jnp.take_along_axis(images, column[:, None, :, None], axis=2)
+        logits = compute_logits(model.module, params, stats, images, valid_sizes)
+        own = mask_valid(valid_sizes[-1], logits.shape[1:3])[..., None].astype(logits.dtype)
+        return squash((logits * own).sum((1, 2)) / own.sum((1, 2)))
+
+    by_layer = NamedSharding(mesh, PartitionSpec(None, meshes.BATCH))
+    jit = functools.partial(jax.jit, out_shardings=whole)
+    shardings = (whole, whole, split, split, whole)
+    params, stats = jax.device_put((params, stats), whole)
+    return Scorer(
+        model=model,
+        params=params,
+        stats=stats,
+        crop=crop,
+        average=average,
+        mirror=mirror,
+        score_crops=jit(score_crops, in_shardings=shardings),
+        score_squares=jit(score_squares, in_shardings=shardings, static_argnums=5),
+        score_dense=jit(score_dense, in_shardings=(*shardings, by_layer)),
+    )
+
+
+def score_images(scorer: Scorer, views: Views, scale: int, batches: Iterable[Batch]) -> Scores:
+    """Scores each valid image, averaged over its views at one scale.
+
+    A score is the logarithm of a probability averaged over views, or with average="logits" an
+    averaged logit. Probabilities themselves would run out of digits where a model is sure.
+
+    Args:
+      scorer: The model.
+      views: The kind of views.
+      scale: The images' shorter side in pixels.
+      batches: Of a size that divides over the devices. Each image comes once.
+    """
+    index, labels, scores = [], [], []
+    for batch in batches:
+        each = [
+            np.asarray(score, np.float64) for score in _score_views(scorer, views, scale, batch)
+        ]
+        valid = batch["valid"]
+        index.append(batch["index"][valid])
+        labels.append(batch["label"][valid])
+        scores.append(average_scores(each, scorer.average)[valid])
+    order = np.argsort(np.concatenate(index), kind="stable")
+    result = Scores(*(np.concatenate(parts)[order] for parts in (index, labels, scores)))
+    assert (np.diff(result.index) > 0).all(), "an image came twice"
+    return result
+
+
+def _score_views(scorer: Scorer, views: Views, scale: int, batch: Batch) -> Iterator[jax.Array]:
+    """Yields the scores [B, classes] of each view, on their way."""
+    # Rows that only fill up a batch have size 1x1.
+    sizes = np.maximum(batch["size"], scorer.crop).astype(np.int32)
+    # As jax arrays: NumPy's may not be split over the devices of one of several processes.
+    images, trained = jnp.asarray(batch["image"]), (scorer.params, scorer.stats)
+    mirrored = (False, True) if scorer.mirror and views.mirror else (False,)
+    if views.dense:
+        module, channels = scorer.model.module, batch["image"].shape[-1]
+        valid_sizes = compute_valid_sizes(module, *trained, sizes, channels, scorer.crop)
+        valid_sizes, device_sizes = jnp.asarray(valid_sizes), jnp.asarray(sizes)
+    for flip in mirrored:
+        if views.crop_offsets:
+            place = functools.partial(views.crop_offsets, crop=scorer.crop)
+            for offsets in _list_offsets(place, sizes):
+                yield scorer.score_crops(*trained, images, offsets, flip)
+        if views.square_offsets:
+            for offsets in _list_offsets(views.square_offsets, sizes):
+                yield scorer.score_squares(*trained, images, offsets, flip, scale)
+        if views.dense:
+            yield scorer.score_dense(*trained, images, device_sizes, flip, valid_sizes)
+
+
+def _list_offsets(
+    place: Callable[[tuple[int, int]], Offsets], sizes: np.ndarray
+) -> list[jax.Array]:
+    """Returns [B, 2] offsets of each view."""
+    offsets = np.array([place(tuple(size)) for size in sizes.tolist()], np.int32)
+    return [jnp.asarray(view) for view in offsets.swapaxes(0, 1)]
+
+
+def average_scores(scores: Sequence[np.ndarray], average: Average) -> np.ndarray:
+    """Returns the mean of several scores of the same images, each [..., classes].
+
+    Args:
+      scores: Logarithms of probabilities, or logits.
+      average: softmax: the probabilities are averaged; logits: the scores themselves.
+    """
+    if average == "logits":
+        return np.mean(scores, axis=0)
+    with np.errstate(invalid="ignore"):  # NaN stays NaN, which `measure_scores` reports.
+        return np.logaddexp.reduce(scores, axis=0) - np.log(len(scores))
+
+
+def fuse_scores(each: Sequence[Scores], average: Average = "softmax") -> Scores:
+    """Averages scores of the same images: of several scales, kinds of views, or models.
+
+    Raises:
+      UserError: If they are of different images.
+    """
+    first = each[0]
+    if any(not np.array_equal(other.index, first.index) for other in each):
+        raise UserError("scores of different images cannot be averaged: score the same data set")
+    return first._replace(scores=average_scores([one.scores for one in each], average))

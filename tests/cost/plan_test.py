@@ -1,0 +1,137 @@
+"""Plans of runs on this machine; the bounds by hand; TPU slices, where libtpu is installed."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from cnn_jax import models
+from cnn_jax.config import Data, Experiment, Train, choose
+from cnn_jax.cost import chips, plan
+from cnn_jax.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+here = Experiment(
+    name="small",
+    data=Data(dataset=choose("cifar10"), batch_size=16),
+    model=choose("lenet5_modern"),
+    train=Train(steps=100),
+)
+
+
+# What a run's plan holds as JSON, which others read.
+KEYS = {
+    *("run", "model", "dtype", "batch", "form", "devices", "chips", "steps", "counted_flops"),
+    *("chip_name", "chip_memory", "chip_bandwidth", "chip_flops", "chip_interconnect"),
+    *("fits", "memory", "memory_parts", "compiler_flops", "compiler_flops_partly", "passes"),
+    *("compiler_bytes", "memory_traffic", "collectives", "sent", "seconds", "bound", "step_s"),
+    *("run_hours", "chip_hours"),
+}
+
+
+def test_a_run_here_is_planned_without_data_or_training(monkeypatch):
+    monkeypatch.setattr(plan, "measure_chip", lambda dtype: chips.Chip("chip", 1e9, 1e9, 1e9, None))
+    found = plan.plan_run(here)
+    cost = found.cost
+    assert found.fits and found.chips == 8 and found.steps == 100
+    assert cost.collectives["all-reduce"].bytes > 0
+    assert cost.step_s == max(cost.seconds.values()) == cost.seconds[cost.bound]
+    assert cost.seconds["memory"] == cost.memory_traffic / 1e9
+    assert cost.run_hours == cost.step_s * 100 / 3600 and cost.chip_hours == 8 * cost.run_hours
+    assert found.counted_flops == 6 * 16 * plan.lower_step(here, jax.devices()).multiply_adds
+    text = plan.format_plan(found)
+    for words in (
+        "small (lenet5_modern, float32), batch 16, jit, on 8 x cpu",
+        "fits on a chip (1 GB)",
+        "at least",
+    ):
+        assert words in text
+    told = json.loads(json.dumps(found.to_json()))
+    assert set(told) == KEYS and None not in [told[key] for key in KEYS - {"chip_interconnect"}]
+    assert told["collectives"]["all-reduce"]["bytes"] == cost.collectives["all-reduce"].bytes
+
+
+def test_a_chip_too_small_does_not_fit(monkeypatch):
+    monkeypatch.setattr(plan, "measure_chip", lambda dtype: chips.Chip("chip", 1e5, 1e9, 1e9, None))
+    found = plan.plan_run(here)
+    assert not found.fits and "does not fit" in plan.format_plan(found)
+
+
+def test_a_step_for_which_the_compiler_finds_no_room_has_no_cost(monkeypatch):
+    class Lowered:
+        def compile(self):
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Used 20.00G of 15.75G hbm")
+
+    monkeypatch.setattr(plan, "measure_chip", lambda dtype: chips.Chip("chip", 1e9, 1e9, 1e9, None))
+    monkeypatch.setattr(plan, "lower_step", lambda *_: plan.LoweredStep(Lowered(), 7))
+    found = plan.plan_run(here)
+    assert not found.fits and found.cost is None and found.memory == 20 * 2**30
+    assert "the compiler needs 21.47 GB on a chip (1 GB)" in plan.format_plan(found)
+    told = found.to_json()
+    assert set(told) == KEYS and told["step_s"] is None and told["counted_flops"] == 6 * 7 * 16
+
+
+def test_this_machine_is_measured():
+    chip = plan.measure_chip("float32")
+    assert 1e8 < chip.flops < 1e14 and 1e8 < chip.bandwidth < 1e13 and chip.memory > 1e8
+
+
+@pytest.mark.parametrize("topology, count", [("v5e:4x4", 16), ("v4:2x2x1", 4), ("v6e:16x16", 256)])
+def test_slices(topology, count):
+    assert chips.parse_topology(topology).count == count
+
+
+@pytest.mark.parametrize(
+    "topology", ["v5e", "v5e:", "v5e:4", "v5e:2x2x2", "v5e:0x4", "v5e:32x32", "h100:8x1", "v4:2x2", "v5e:" + "9" * 5000 + "x2"]
+)
+def test_a_name_that_is_no_slice_is_refused(topology):
+    with pytest.raises(UserError, match="^topology=.*slice"):
+        chips.parse_topology(topology)
+
+
+def launched(*words):
+    command = [sys.executable, "launch.py", "--experiment=resnet_degradation_imagenet", "--preset=paper", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (("--topology=v5e:4x4",), "only with --plan"),
+        (("--plan", "--topology=v5e:2x2x2"), "a v5e slice has 2 sides"),
+        (("--plan", "--topology=v9:4x4"), "no such slice; write v5e:AxB"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(words, said):
+    done = launched(*words)
+    assert done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(bool(importlib.util.find_spec("libtpu")), reason="libtpu is installed")
+def test_without_libtpu_a_line_says_what_to_install():
+    done = launched("--plan", "--topology=v5e:4x4")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert "pip install libtpu" in done.stderr
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="needs libtpu: pip install libtpu")
+def test_resnet50_on_sixteen_chips():
+    words = ("--run=resnet-34", "--set=model=resnet50", "--set=model.dtype=bfloat16")
+    done = launched("--plan", "--topology=v5e:4x4", "--format=json", *words)
+    (told,) = json.loads(done.stdout)
+    assert told["fits"] and told["chips"] == 16
+    assert told["compiler_flops"] == pytest.approx(told["counted_flops"], rel=0.1)
+    assert told["chip_hours"] == pytest.approx(16 * told["run_hours"])
+
+
+@pytest.mark.parametrize("name", ["perceptron", "mlp", "lenet5"])
+def test_nets_that_reshape_their_images_are_planned_too(name):
+    """Under a trace they are given images that only tell their shape."""
+    model, (shape, _) = models.create(name), models.paper_input(name)
+    image = jax.ShapeDtypeStruct((1, *shape), "float32")
+    traced, _ = jax.eval_shape(lambda key: model.init(key, image), jax.random.key(0))
+    assert jax.tree.leaves(traced)

@@ -1,0 +1,200 @@
+"""Tests of finished runs and of weights: what is written, what is not done twice, what is refused."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnn_jax import data, models, pretrained
+from cnn_jax.config import Data, Experiment, Train, choose
+from cnn_jax.errors import NotFiniteError, UserError
+from cnn_jax.evaluation import evaluate
+from cnn_jax.evaluation.evaluate import format_evaluation, read_evaluation
+from cnn_jax.training import checkpoint, train
+
+ROOT = Path(__file__).parents[2]
+RUN = Experiment(
+    name="narrow",
+    data=Data(
+        dataset=choose("fake"),
+        batch_size=8,
+        eval_batch_size=40,
+        pad_and_crop=0,
+        train_resize=(36,),
+        image_size=32,
+        subtract_mean="pixel",
+    ),
+    model=choose("vgg_a", width=1 / 32),
+    schedule=choose("constant", base=0.01),
+    train=Train(steps=2, log_every=1, eval_every=2, save_every=2),
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("study")
+    return workdir, train.run(RUN, workdir)
+
+
+def test_the_single_view_at_its_own_scale_is_training_s_evaluation(finished):
+    workdir, ended = finished
+    (found,) = evaluate.evaluate_run(workdir / "narrow/seed0", [choose("single")]).values()
+    assert (found.protocol, found.images, found.left_out) == ("single@36", 40, 0)
+    assert found.top1_error == ended["top1_error"] and found.loss == pytest.approx(ended["loss"], rel=1e-5)
+
+
+def test_a_result_is_kept_in_a_file_and_not_measured_again(finished, monkeypatch):
+    folder, asked = finished[0] / "narrow/seed0", [choose("dense", scales=(36, 40))]
+    found = evaluate.evaluate_run(folder, asked)["dense@36,40"]
+    path = folder / "evaluations/dense@36,40.json"
+    assert read_evaluation(path) == found and found.step == 2
+    keys = {"images", "top1_error", "top1_interval", "top5_error", "loss", "confusion", "wrong", "mirrored"}
+    assert keys <= json.loads(path.read_text()).keys()
+    assert np.sum(found.confusion) == 40 and len(found.error_by_class) == 10
+    low, high = found.top1_interval
+    assert low <= found.top1_error <= high and found.mirrored
+    monkeypatch.setattr(checkpoint, "load_parameters", None)  # would raise
+    assert evaluate.evaluate_run(folder, asked) == {"dense@36,40": found}
+
+
+def test_a_damaged_result_counts_as_none(finished):
+    path = finished[0] / "narrow/seed0/evaluations/single.json"
+    evaluate.evaluate_run(finished[0] / "narrow/seed0", [choose("single")])
+    good = json.loads(path.read_text())
+    assert read_evaluation(path)
+    damages = [
+        {"top1_error": "0.5"},
+        {"top1_error": None},
+        {"images": 39},
+        {"confusion": [[1]]},
+        {"confusion": 3},
+        {"wrong": "01"},
+        {"loss": float("nan")},
+        {"more": 1},
+    ]
+    texts = [json.dumps(good | damage) for damage in damages]
+    for text in [*texts, "", "null", "[]", "[" * 10**5, json.dumps({"images": 40})]:
+        path.with_name("damaged.json").write_text(text)
+        assert read_evaluation(path.with_name("damaged.json")) is None, text[:80]
+    path.with_name("damaged.json").write_bytes(b"\xff\xfe")
+    assert read_evaluation(path.with_name("damaged.json")) is None
+
+
+def test_a_result_that_cannot_be_written_is_not_lost(finished, monkeypatch):
+    def refuse(path, text):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(evaluate, "write_whole", refuse)
+    with pytest.raises(evaluate.NotSavedError, match="Permission denied.*not kept") as caught:
+        evaluate.evaluate_run(finished[0] / "narrow/seed0", [choose("grid")])
+    assert caught.value.results["grid"].images == 40
+
+
+def test_scales_are_averaged(finished, monkeypatch):
+    """The scores of two scales, by hand."""
+    seen, score_images = {}, evaluate.score_images
+
+    def record(scorer, views, scale, batches):
+        return seen.setdefault(scale, score_images(scorer, views, scale, batches))
+
+    monkeypatch.setattr(evaluate, "score_images", record)
+    asked = [choose("ten_crop", scales=(34, 38))]
+    found = evaluate.evaluate_run(finished[0] / "narrow/seed0", asked)["ten_crop@34,38"]
+    probability = np.mean([np.exp(seen[scale].scores) for scale in (34, 38)], axis=0)
+    own = probability[np.arange(40), seen[34].labels]
+    assert found.loss == pytest.approx(-np.mean(np.log(own)), rel=1e-6)
+
+
+def test_protocols_share_the_scores_of_views_that_they_have_in_common(finished, monkeypatch):
+    calls, score_images = [], evaluate.score_images
+
+    def record(scorer, views, scale, batches):
+        calls.append((views, scale))
+        return score_images(scorer, views, scale, batches)
+
+    monkeypatch.setattr(evaluate, "score_images", record)
+    asked = [choose("dense+grid", scales=(37,)), choose("dense", scales=(37,)), choose("grid", scales=(37,))]
+    found = evaluate.evaluate_run(finished[0] / "narrow/seed0", asked)
+    assert list(found) == ["dense+grid@37", "dense@37", "grid@37"] and len(calls) == 2
+    line = format_evaluation("narrow seed0:", found["grid@37"])
+    assert line.startswith("narrow seed0: grid@37: top-1 error ") and line.endswith("(40 images)")
+    assert "top-5 error" in line
+
+
+RESIDENT = replace(
+    RUN,
+    name="resident",
+    data=Data(
+        dataset=choose("fake"), batch_size=8, eval_batch_size=40, pad_and_crop=1, flip=True, subtract_mean="pixel"
+    ),
+    model=choose("resnet20", width=0.5, bn_group=None),
+)
+
+
+@pytest.fixture(scope="module")
+def resident(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("study")
+    return workdir / "resident/seed0", train.run(RESIDENT, workdir)
+
+
+def test_every_protocol_prepares_images_of_training_s_size_as_training_does(resident):
+    """The mean image is subtracted, and views are mirrored after it: by hand, for a model with a global average."""
+    folder, ended = resident
+    found = evaluate.evaluate_run(folder, [choose("dense"), choose("single")])
+    assert found["single"].loss == pytest.approx(ended["loss"], rel=1e-5)
+    assert found["single"].top1_error == ended["top1_error"]
+    params, stats, _ = checkpoint.load_parameters(folder)
+    model, source = models.create("resnet20", 10, width=0.5), data.load_dataset(RESIDENT.data)
+    feed = data.make_loader(RESIDENT.data, source)
+    images = feed.preprocess(feed.arrays, jnp.asarray(source.test.images))
+    logits = [model.apply(params, stats, view)[0] for view in (images, images[:, :, ::-1])]
+    own = np.mean(jax.nn.softmax(jnp.array(logits)), axis=0)[np.arange(40), source.test.labels]
+    assert found["dense"].mirrored and found["dense"].loss == pytest.approx(-np.log(own).mean(), rel=1e-5)
+
+
+def test_weights_that_give_nan_fail_without_percentages(finished, tmp_path, monkeypatch):
+    params, stats, step = checkpoint.load_parameters(finished[0] / "narrow/seed0")
+    params["fc8"]["bias"] = params["fc8"]["bias"] * np.nan
+    monkeypatch.setattr(checkpoint, "load_parameters", lambda folder: (params, stats, step))
+    with pytest.raises(NotFiniteError, match="40 of 40 images"):
+        evaluate.evaluate_run(finished[0] / "narrow/seed0", [choose("single", scales=(36,))])
+    assert not (finished[0] / "narrow/seed0/evaluations/single@36.json").exists()
+
+
+def other():
+    """Parameters for seven classes."""
+    return models.create("vgg_a", 7, width=1 / 32).init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+
+
+def test_weights_are_tested_as_a_run_is(finished, tmp_path):
+    params, stats, _ = checkpoint.load_parameters(finished[0] / "narrow/seed0")
+    recipe = pretrained.Preprocessing(crop=32, resize=36, mean=(0.0,) * 3, std=(1.0,) * 3)
+    pretrained.save(tmp_path / "a.safetensors", "vgg_a", params, stats, 10, recipe, {"width": 1 / 32})
+    given = replace(RUN, data=Data(dataset=choose("fake"), pad_and_crop=0))
+    found = evaluate.evaluate_weights(given, str(tmp_path / "a.safetensors"), choose("single"))
+    assert found.protocol == "single@36" and found.images == 40
+    pretrained.save(tmp_path / "b.safetensors", "vgg_a", *other(), 7, recipe, {"width": 1 / 32})
+    with pytest.raises(UserError, match="has 10 classes, the weights 7"):
+        evaluate.evaluate_weights(given, str(tmp_path / "b.safetensors"), choose("single"))
+
+
+def test_a_folder_that_is_no_run_s_is_told(tmp_path):
+    with pytest.raises(UserError, match="no config.json"):
+        evaluate.evaluate_run(tmp_path, [choose("single")])
+
+
+def test_the_command_tests_every_run_of_a_folder(finished):
+    command = [sys.executable, "launch.py", f"--evaluate={finished[0]}", "--views=grid", "--scales=36"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "narrow seed0: grid@36: top-1 error" in done.stdout and "(40 images)" in done.stdout
+    wrong = subprocess.run([*command[:3], "--views=grit"], cwd=ROOT, capture_output=True, text=True)
+    assert wrong.returncode == 2 and "nearest: grid" in wrong.stderr
+    nowhere = subprocess.run([*command[:2], "--evaluate=/nowhere"], cwd=ROOT, capture_output=True, text=True)
+    assert nowhere.returncode == 2 and "no run named" in nowhere.stderr

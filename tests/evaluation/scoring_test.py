@@ -1,0 +1,193 @@
+"""Scores of views: dense against its crops, and batches and devices that change nothing."""
+
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnn_jax import mesh, models
+from cnn_jax.errors import UserError
+from cnn_jax.evaluation import protocols
+from cnn_jax.evaluation.dense import compute_logits, compute_valid_sizes
+from cnn_jax.evaluation.scoring import Scores, fuse_scores, make_scorer, score_images
+from cnn_jax.layers.conv import Conv
+from cnn_jax.layers.pooling import MaxPool
+from cnn_jax.models.base import BaseModel
+
+CLASSES, CROP = 6, 32
+SIDES = {"single": 40, "ten_crop": 40, "grid": 40, "googlenet144": 44, "dense": 40}
+VIEWS = {name: protocols.PROTOCOLS[name]().views[0] for name in SIDES}
+
+
+class Unpadded(BaseModel):
+    """A small net whose convolutions pad nothing, so that a crop alone is what it is in the whole image."""
+
+    @nn.compact
+    def __call__(self, images, train):
+        x = MaxPool(2, 2)(nn.relu(Conv(4, (3, 3), padding="VALID")(images)))
+        x = MaxPool(2, 2)(nn.relu(Conv(5, (4, 4), padding="VALID")(x)))  # 32 -> 30 -> 15 -> 12 -> 6
+        return self.classify(x, self.kernel_init(), train)
+
+
+def prepare(images, size=None):
+    return images.astype(jnp.float32) / 255 - 0.5
+
+
+def made(name="vgg_a"):
+    if name == "unpadded":
+        net = Unpadded(CLASSES, width=1 / 256, name=name)
+        apply = lambda params, stats, images, train=False: (net.apply({"params": params}, images, train), stats)
+        params = net.init(jax.random.key(0), jnp.zeros((1, CROP, CROP, 3)), False)["params"]
+        return models.Model(None, apply, None, net), params, {}
+    model = models.create(name, CLASSES, width=1 / 32)
+    return model, *model.init(jax.random.key(0), jnp.zeros((1, CROP, CROP, 3)))
+
+
+def whole(sizes, batch, bucket=64, seed=0):
+    """Noise images of these sizes, in batches; the last filled up."""
+    rng = np.random.default_rng(seed)
+    drawn = [rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+    for first in range(0, len(sizes), batch):
+        image, size = np.zeros((batch, bucket, bucket, 3), np.uint8), np.ones((batch, 2), np.int32)
+        rows = range(first, min(first + batch, len(sizes)))
+        for row, i in enumerate(rows):
+            h, w = size[row] = sizes[i]
+            image[row, :h, :w] = drawn[i]
+        index = np.array([*rows, *[-1] * (batch - len(rows))], np.int32)
+        yield {"image": image, "size": size, "index": index, "label": index % CLASSES, "valid": index >= 0}
+
+
+def scored(net, kind, sizes, batch=4, devices=1, **options):
+    scorer = make_scorer(*net, prepare, CROP, mesh.batch_mesh(jax.devices()[:devices]), **options)
+    found = score_images(scorer, VIEWS[kind], min(map(min, sizes)), whole(sizes, batch))
+    assert found.index.tolist() == list(range(len(sizes)))
+    return np.exp(found.scores)
+
+
+def sizes_of(kind, count=10):
+    side = SIDES[kind]
+    return [(side, side + 2 * i) if i % 2 else (side + i, side) for i in range(count)]
+
+
+def test_dense_is_the_mean_over_the_crops_it_stands_for():
+    """Unpadded, stride 4: the class map's places are the crops at multiples of 4."""
+    net = model, params, stats = made("unpadded")
+    image = next(whole([(40, 48)], 1))
+    crops = [image["image"][:, y : y + CROP, x : x + CROP] for y in range(0, 9, 4) for x in range(0, 17, 4)]
+    for mirrored in (False, True):
+        logits = [model.apply(params, stats, prepare(c[:, :, ::-1] if mirrored else c))[0] for c in crops]
+        expected = jax.nn.softmax(np.mean(logits, axis=0))
+        if not mirrored:
+            np.testing.assert_allclose(scored(net, "dense", [(40, 48)], 1, mirror=False), expected, atol=1e-5)
+        else:
+            both = (expected + scored(net, "dense", [(40, 48)], 1, mirror=False)) / 2
+            np.testing.assert_allclose(scored(net, "dense", [(40, 48)], 1), both, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", SIDES)
+def test_batches_and_devices_change_nothing(kind):
+    net, sizes = made(), sizes_of(kind)
+    whole_batch = scored(net, kind, sizes, 10)
+    np.testing.assert_allclose(scored(net, kind, sizes, 4), whole_batch, atol=1e-6)
+    np.testing.assert_allclose(scored(net, kind, sizes, 16, devices=8), whole_batch, atol=1e-6)
+    assert np.ptp(whole_batch, axis=0).max() > 1e-4  # the images do not all score alike
+
+
+@pytest.mark.parametrize("name", ["vgg_a", "vgg_a_lrn", "vgg_c", "resnet18"])
+def test_what_an_image_lies_in_does_not_change_its_scores(name):
+    """Of odd sizes, together in arrays of zeros around them, against each alone in an array of its own size."""
+    model, params, stats = made(name)
+    sizes = [(37, 64), (41, 33), (64, 64), (32, 50)]
+    together = scored((model, params, stats), "dense", sizes, 4, mirror=False)
+    for row, batch in zip(together, whole(sizes, 1), strict=True):
+        (h, w), image = batch["size"][0], batch["image"]
+        reach = compute_valid_sizes(model.module, params, stats, batch["size"], 3)
+        alone = compute_logits(model.module, params, stats, prepare(image[:, :h, :w]), reach)
+        np.testing.assert_allclose(row, jax.nn.softmax(alone.mean((1, 2)))[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["vgg_a", "resnet18"])
+def test_reach_is_what_each_size_alone_would_have(name):
+    """Sizes further than a period from the smallest, which are not traced, against those that are."""
+    model, params, stats = made(name)
+    together = compute_valid_sizes(model.module, params, stats, np.array([[33, 99], [65, 131]]), 3)
+    for row, size in enumerate([(33, 99), (65, 131)]):
+        for axis, side in enumerate(size):
+            alone = compute_valid_sizes(model.module, params, stats, np.array([[side, side]]), 3)
+            np.testing.assert_array_equal(together[:, row, axis], alone[:, 0, 0])
+
+
+def test_without_masks_padding_would_change_scores():
+    model, params, stats = made()
+    batch = next(whole([(37, 41)], 1))
+    reach = compute_valid_sizes(model.module, params, stats, batch["size"], 3)
+    full = np.broadcast_to(np.int32(64), reach.shape)
+    right, wrong = (compute_logits(model.module, params, stats, prepare(batch["image"]), r) for r in (reach, full))
+    assert np.abs(np.asarray(right - wrong))[:, 0, 0].max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "kind, count", [("single", 1), ("ten_crop", 10), ("grid", 50), ("googlenet144", 36), ("dense", 2)]
+)
+def test_so_many_views_a_scale(kind, count):
+    net, seen = made(), []
+    scorer = make_scorer(*net, prepare, CROP, mesh.batch_mesh(jax.devices()[:1]))
+
+    def count_call(*arguments):
+        seen.append(arguments[4])
+        return np.zeros((1, CLASSES))
+
+    programs = ("score_crops", "score_squares", "score_dense")
+    scorer = scorer._replace(**dict.fromkeys(programs, count_call))
+    score_images(scorer, VIEWS[kind], 44, whole([(44, 50)], 1))
+    assert len(seen) == count and sum(seen) == count // 2
+
+
+def test_a_crop_is_cut_where_it_says():
+    """A model that answers with its input's upper left pixel."""
+    seen = []
+    net = (models.Model(None, lambda p, s, images, train: (images[:, 0, 0], s), None), {}, {})
+    as_is = lambda x, size: x.astype(jnp.float32)
+    scorer = make_scorer(*net, as_is, CROP, mesh.batch_mesh(jax.devices()[:1]), "logits")
+
+    def record(*arguments):
+        seen.append(tuple(np.asarray(scorer.score_crops(*arguments))[0, :2].astype(int)))
+        return np.zeros((1, 3))
+
+    image = np.zeros((1, 64, 64, 3), np.uint8)
+    image[0, ..., 0], image[0, ..., 1] = np.arange(64)[:, None], np.arange(64)
+    batch = next(whole([(40, 48)], 1)) | {"image": image}
+    score_images(scorer._replace(score_crops=record), VIEWS["ten_crop"], 40, [batch])
+    corners = protocols.offset_corners((40, 48), CROP)
+    assert seen[:5] == corners
+    assert seen[5:] == [(y, x + CROP - 1) for y, x in corners]
+
+
+def test_an_image_that_comes_twice_is_refused():
+    batch = next(whole([(40, 40)], 1))
+    scorer = make_scorer(*made(), prepare, CROP, mesh.batch_mesh(jax.devices()[:1]))
+    with pytest.raises(AssertionError, match="an image came twice"):
+        score_images(scorer, VIEWS["single"], 40, [batch, batch])
+
+
+def scores(*rows, index=None):
+    rows = np.array(rows)
+    return Scores(np.arange(len(rows)) if index is None else np.array(index), np.ones(len(rows), int), rows)
+
+
+def test_fused_scores_are_the_mean_of_probabilities():
+    one, two = scores(np.log([0.2, 0.8])), scores(np.log([0.6, 0.4]))
+    np.testing.assert_allclose(np.exp(fuse_scores([one, two]).scores), [[0.4, 0.6]])
+    fused = fuse_scores([one, two], "logits").scores
+    np.testing.assert_allclose(fused, np.log([[0.12, 0.32]]) / 2)
+    with pytest.raises(UserError, match="different images"):
+        fuse_scores([one, scores(two.scores[0], index=[1])])
+
+
+def test_a_model_without_class_maps_says_so():
+    model = models.create("mlp", CLASSES)
+    params, stats = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    with pytest.raises(UserError, match="mlp"):
+        compute_valid_sizes(model.module, params, stats, np.array([[8, 8]]), 3)
