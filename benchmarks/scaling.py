@@ -74,7 +74,8 @@ def of_step(net: str, form: str, count: int) -> dict[str, Any]:
 
     # pmap's form is a function around what is compiled.
     text = (train if form == "jit" else jax.jit(train)).lower(state, {}, item).compile().as_text()
-    told |= {"collectives": hlo.collectives(text)}
+    kinds = hlo.count_collectives(text)
+    told |= {"collectives": {kind: found._asdict() for kind, found in kinds.items()}}
     if count == max(DEVICES):
         state = jax.device_put(make(), meshes.replicated(mesh))
         told |= {"later_compilations": later_compilations(train, state, item)}

@@ -382,27 +382,23 @@ def summarize(name: str) -> None:
         if name == "all" or not assignment.startswith("model."):
             raise UserError(f"--set {assignment}: --summary takes options of one model, for example model.shortcut=A")
     if name == "all":
-        totals = []
-        for model in models.MODELS:
-            try:
-                totals.append(summary.summarize_model(model, FLAGS.image_size)[0])
-            except UserError as error:
-                print(f"left out: {error}", file=sys.stderr)
+        totals, left_out = summary.summarize_all(FLAGS.image_size)
+        for words in left_out:
+            print(f"left out: {words}", file=sys.stderr)
         if not totals:
             raise UserError(f"--image_size={FLAGS.image_size} suits no model")
         rows = [total._asdict() for total in totals]
-        print(json.dumps(rows, indent=2) if FLAGS.format == "json" else summary.table(totals))
+        print(json.dumps(rows, indent=2) if FLAGS.format == "json" else summary.format_costs(totals))
         return
     chosen = override(Experiment(model=choose(name)), FLAGS.set, KINDS).model
-    total, layers = summary.summarize_model(chosen.name, FLAGS.image_size, **chosen.args)
+    found = summary.summarize_model(chosen.name, FLAGS.image_size, **chosen.args)
     deviations = models.deviations(chosen.name, **chosen.args)
     if FLAGS.format == "json":
-        rows = [layer._asdict() for layer in layers]
-        words = {**total._asdict(), "deviations": deviations, "layers": rows}
+        rows = [layer._asdict() for layer in found.layers]
+        words = {**found.total._asdict(), "deviations": deviations, "layers": rows}
         print(json.dumps(words, indent=2))
         return
-    print(f"{summary.table(layers)}\n\n{summary.table([total])}")
-    print("\nDiffers from the paper:" if deviations else "", *deviations, sep="\n  ")
+    print(summary.format_summary(found, deviations))
 
 
 def read_protocol() -> Choice:
@@ -431,8 +427,8 @@ def evaluate(target: str) -> None:
             raise UserError(f"--evaluate={target}: give the images with --data, such as folder:PATH")
         data = Data(dataset=dataset(FLAGS.data), dir=FLAGS.data_dir or "")
         chosen = override(Experiment(data=data, model=choose(model)), FLAGS.set, KINDS)
-        measures = library.evaluate_weights(chosen, weights, protocol, FLAGS.average)
-        print(library.describe(f"{model}:", measures))
+        evaluation = library.evaluate_weights(chosen, weights, protocol, FLAGS.average)
+        print(library.format_evaluation(f"{model}:", evaluation))
         return
     folders = [path.parent for path in sorted(place.glob("**/config.json"))]
     folders = [folder for folder in folders if fnmatch.fnmatch(folder.parent.name, FLAGS.run)]
@@ -442,29 +438,29 @@ def evaluate(target: str) -> None:
     for folder in folders:
         name = f"{folder.parent.name} {folder.name}:"
         try:
-            for measures in library.evaluate_run(folder, [protocol], FLAGS.average).values():
-                print(library.describe(name, measures), flush=True)
+            evaluations = library.evaluate_run(folder, [protocol], FLAGS.average)
         except NotFiniteError as error:  # The other runs can still be evaluated.
             failed.append(f"{name} {error}")
+            continue
+        except library.NotSavedError as error:
+            print(f"{name} {error}", file=sys.stderr)
+            evaluations = error.results
+        for evaluation in evaluations.values():
+            print(library.format_evaluation(name, evaluation), flush=True)
     if failed:
         raise UserError("; ".join(failed))
 
 
 def dry_run(study: Study) -> None:
     """Prints what each run costs."""
-    from cnn_jax.config import flatten
     from cnn_jax.cost import estimate
     from cnn_jax.study import select
     from cnn_jax.training.components import check
 
-    for run in select(study, "*" if FLAGS.sweep else FLAGS.run, FLAGS.seeds):
+    runs = select(study, "*" if FLAGS.sweep else FLAGS.run, FLAGS.seeds)
+    for run in runs:
         check(run)
-        print(f"{run.name} seed {run.seed}")
-        for path, value in flatten(run).items():
-            print(f"  {path} = {value!r}")
-        for line in estimate.describe(run):
-            print(f"  {line}")
-        print()
+    print(estimate.format_study(runs))
 
 
 def plan(study: Study) -> None:
@@ -476,9 +472,10 @@ def plan(study: Study) -> None:
     from cnn_jax.cost import plan as library
     from cnn_jax.study import select
 
-    told = []
+    plans = []
     for run in select(study, FLAGS.run):
-        told.append(library.plan_run(run, FLAGS.topology))
+        plans.append(library.plan_run(run, FLAGS.topology))
         if FLAGS.format == "table":
-            print(*library.describe(told[-1]), "", sep="\n", flush=True)
+            print(library.format_plan(plans[-1]), flush=True, end="\n\n")
+    told = [plan.to_json() for plan in plans]
     print(json.dumps(told, indent=2) if FLAGS.format == "json" else library.CAUTION)

@@ -60,13 +60,13 @@ def layer_sizes(params):
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_nets_have_the_papers_parameters(name):
-    assert summary.parameters(models.create(name, 1000), shape_of(name)) == COUNTS[name]
+    assert summary.count_parameters(models.create(name, 1000), shape_of(name)) == COUNTS[name]
 
 
 # torchvision's vgg11_bn, vgg16_bn and vgg19_bn, whose convolutions keep their biases
 @pytest.mark.parametrize("name, count", [("vgg_a", 132_868_840), ("vgg_d", 138_365_992), ("vgg_e", 143_678_248)])
 def test_batch_normalised_vgg(name, count):
-    assert summary.parameters(models.create(name, 1000, norm="bn"), shape_of(name)) == count
+    assert summary.count_parameters(models.create(name, 1000, norm="bn"), shape_of(name)) == count
     _, _, stats, _ = abstract(name, norm="bn")
     assert stats["norm1_1"]["mean"].shape == (64,)
 
@@ -74,8 +74,8 @@ def test_batch_normalised_vgg(name, count):
 def test_lenet5_layer_by_layer():
     _, params, _, _ = abstract("lenet5")
     assert layer_sizes(params) == {"c1": 156, "s2": 12, "c3": 1_516, "s4": 32, "c5": 48_120, "f6": 10_164}
-    assert summary.parameters(models.create("lenet5", 10), (32, 32, 1)) == 60_000
-    assert summary.parameters(models.create("lenet5", 10), (28, 28, 1)) == 60_000
+    assert summary.count_parameters(models.create("lenet5", 10), (32, 32, 1)) == 60_000
+    assert summary.count_parameters(models.create("lenet5", 10), (28, 28, 1)) == 60_000
 
 
 def test_alexnet_layer_by_layer():
@@ -88,7 +88,7 @@ def test_alexnet_layer_by_layer():
         105_415_200, 27 * 27 * 256 * 25 * 48, 13 * 13 * 384 * 9 * 256, 13 * 13 * 384 * 9 * 192,
         13 * 13 * 256 * 9 * 192, 9216 * 4096, 4096 * 4096, 4096 * 1000,
     ]  # fmt: skip
-    assert summary.multiply_adds(models.create("alexnet", 1000), (227, 227, 3)) == sum(adds)
+    assert summary.count_multiply_adds(models.create("alexnet", 1000), (227, 227, 3)) == sum(adds)
 
 
 def test_half_of_alexnet_keeps_conv5_and_the_dense_layers():
@@ -98,7 +98,7 @@ def test_half_of_alexnet_keeps_conv5_and_the_dense_layers():
 
 
 def test_vgg_19_s_multiply_adds():
-    counted = summary.multiply_adds(models.create("vgg_e", 1000), (224, 224, 3))
+    counted = summary.count_multiply_adds(models.create("vgg_e", 1000), (224, 224, 3))
     assert round(counted / 1e9, 1) == 19.6
 
 

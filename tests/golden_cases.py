@@ -112,25 +112,26 @@ def protocol_scores(
 ) -> list[list[float]]:
     """The scores [images, classes] of `oblong_digits`, averaged over views and scales."""
     from cnn_jax import mesh
-    from cnn_jax.config import Data
-    from cnn_jax.data import datasets, image_sets, streaming
-    from cnn_jax.evaluation import protocols
+    from cnn_jax.config import Data, choose
+    from cnn_jax.data import ArrayDataset, Arrays, whole_images
+    from cnn_jax.evaluation.protocols import make_protocol
+    from cnn_jax.evaluation.scoring import fuse_scores, make_scorer, score_images
 
     def prepare(images: jax.Array, sizes: jax.Array) -> jax.Array:
         return images.astype(jnp.float32) / 255 - 0.5
 
     over = mesh.batch_mesh(jax.devices()[:1])
-    scorer = protocols.scorer(model, params, stats, prepare, crop, over, average)
+    scorer = make_scorer(model, params, stats, prepare, crop, over, average)
+    protocol = make_protocol(choose(views, scales=sides), crop, crop)
     rows = []
     for images, labels in oblong_digits():
-        drawn = image_sets.Arrays("digits", datasets.Split(images, labels))
+        drawn = ArrayDataset("digits", Arrays(images, labels))
         found = [
-            protocols.scores(scorer, kind, side, streaming.whole_images(Data(), drawn, side, 4))
-            for kind in views.split("+")
-            for side in sides
+            score_images(scorer, kind, side, whole_images.iterate_resized(Data(), drawn, side, 4))
+            for kind in protocol.views
+            for side in protocol.scales
         ]
-        fused = protocols.fused(found, average)
-        scores = [score for _, (score, _) in sorted(fused.items())]
+        scores = fuse_scores(found, average).scores
         # Recorded as probabilities; scores are their logarithms now.
         rows += [(np.exp(x) if average == "softmax" else x).tolist() for x in scores]
     return rows
@@ -138,9 +139,10 @@ def protocol_scores(
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
     """The digits to test on, uint8 [N, 8, 8, 1], and their labels."""
+    from cnn_jax.config import choose
     from cnn_jax.data import datasets
 
-    return datasets.load("digits").test
+    return datasets.open_dataset(choose("digits")).test
 
 
 def smoke_report(study: str, preset: str, runs: str, workdir: Path) -> tuple[str, dict]:

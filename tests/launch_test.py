@@ -202,24 +202,6 @@ def test_dry_run_prints_every_field_and_the_cost(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_cost_is_the_multiply_adds_of_all_steps_at_the_machine_s_rate(monkeypatch):
-    monkeypatch.setattr(estimate, "training_rate", lambda: 1e9)
-    run = STUDIES["resnet_degradation"]("paper").runs["resnet-110"]
-    told = "\n".join(estimate.describe(run))
-    assert "parameters: 1,727,962" in told and "steps: 64,000 of 128 images" in told
-    assert "72 days" in told  # 64,000 x 128 x 3 x 252,887,680 at 1e9 a second
-
-
-def test_the_cost_of_tests_is_that_of_their_views():
-    """By hand, on 4:3: 1 + 10 + 50 + 36 crops, and dense 2 x 224 x 298 / 224^2; a kind at a side is scored once."""
-    each = ("single@256", "ten_crop@256", "grid@256", "googlenet144@256", "dense@224", "dense+single@224")
-    full_size = Data(dataset=choose("imagenet2012"), train_resize=(256,), image_size=224)
-    passes = estimate.forward_passes(Experiment(data=full_size, tests=each))
-    assert passes == pytest.approx(1 + 10 + 50 + 36 + 2 * 298 / 224 + 1)
-    unmirrored = estimate.forward_passes(Experiment(data=dataclasses.replace(full_size, flip=False), tests=each))
-    assert unmirrored == pytest.approx(1 + 5 + 25 + 18 + 298 / 224 + 1)
-
-
 def killed_in_the_middle(words, workdir, step):
     """Launches and sends SIGKILL once a line of a later step than `step` is in the log."""
     alone = os.environ | {"XLA_FLAGS": ""}

@@ -23,29 +23,29 @@ IMAGENET = {
 
 @pytest.mark.parametrize("depth", CIFAR)
 def test_cifar_nets_have_the_paper_s_parameters(depth):
-    assert summary.parameters(models.create(f"resnet{depth}", 10), (32, 32, 3)) == CIFAR[depth]
+    assert summary.count_parameters(models.create(f"resnet{depth}", 10), (32, 32, 3)) == CIFAR[depth]
     if depth <= 110:
-        assert summary.parameters(models.create(f"plain{depth}", 10), (32, 32, 3)) == CIFAR[depth]
+        assert summary.count_parameters(models.create(f"plain{depth}", 10), (32, 32, 3)) == CIFAR[depth]
 
 
 @pytest.mark.parametrize("shortcut, depth", [(s, d) for s in IMAGENET for d in IMAGENET[s]])
 def test_imagenet_nets_have_the_paper_s_parameters(shortcut, depth):
     model = models.create(f"resnet{depth}", 1000, shortcut=shortcut)
-    assert summary.parameters(model, (224, 224, 3)) == IMAGENET[shortcut][depth]
+    assert summary.count_parameters(model, (224, 224, 3)) == IMAGENET[shortcut][depth]
 
 
 # He et al. 2015, Table 1: "1.8e9, 3.6e9, 3.8e9, 7.6e9, 11.3e9" multiply-adds.
 @pytest.mark.parametrize("depth, printed", [(18, 1.8e9), (34, 3.6e9), (50, 3.8e9), (101, 7.6e9), (152, 11.3e9)])
 def test_multiply_adds_are_the_paper_s(depth, printed):
-    counted = summary.multiply_adds(models.create(f"resnet{depth}", 1000), (224, 224, 3))
+    counted = summary.count_multiply_adds(models.create(f"resnet{depth}", 1000), (224, 224, 3))
     assert abs(counted / printed - 1) < 0.03
 
 
 def test_multiply_adds_by_hand():
     # conv 5x5 "SAME" 28x28x6 of 1 map, conv 5x5 10x10x16 of 6, dense 400-120-84-10
     by_hand = 28 * 28 * 6 * 25 + 10 * 10 * 16 * 25 * 6 + 400 * 120 + 120 * 84 + 84 * 10
-    assert summary.multiply_adds(models.create("lenet5_modern", 10), (28, 28, 1)) == by_hand
-    assert summary.parameters(models.create("mlp", 10, hidden=(20,)), (8, 8, 1)) == 64 * 20 + 20 + 20 * 10 + 10
+    assert summary.count_multiply_adds(models.create("lenet5_modern", 10), (28, 28, 1)) == by_hand
+    assert summary.count_parameters(models.create("mlp", 10, hidden=(20,)), (8, 8, 1)) == 64 * 20 + 20 + 20 * 10 + 10
 
 
 def images(count, size=8):

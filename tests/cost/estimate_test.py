@@ -37,6 +37,13 @@ def test_a_run_s_estimate_by_hand():
     assert (found.steps, found.batch_size, found.evaluation_passes) == (1_000, 128, 0)
 
 
+def test_a_paper_s_run_by_hand():
+    run = STUDIES["resnet_degradation"]("paper").runs["resnet-110"]
+    text = estimate.format_estimate(estimate.estimate_run(run, speed=1e9))
+    assert "parameters: 1,727,962" in text and "steps: 64,000 of 128 images" in text
+    assert "72 days" in text  # 64,000 x 128 x 3 x 252,887,680 at 1e9 a second
+
+
 def test_evaluation_is_counted_in_forward_passes():
     found = estimate.estimate_run(CROPS, speed=1e12)
     dense = 2 * 448 * 597 / 224**2
@@ -45,6 +52,16 @@ def test_evaluation_is_counted_in_forward_passes():
     assert found.evaluation_seconds == pytest.approx(expected)
     text = estimate.format_estimate(found)
     assert "evaluation by single ten_crop@256 dense@448: 22 forward passes per image" in text
+
+
+def test_the_cost_of_evaluation_is_that_of_its_views():
+    """By hand, on 4:3: 1 + 10 + 50 + 36 crops, and dense 2 x 224 x 298 / 224^2."""
+    names = ("single", "ten_crop", "grid", "googlenet144")
+    each = (*(choose(name, scales=(256,)) for name in names), choose("dense", scales=(224,)))
+    run = replace(CROPS, protocols=each)
+    assert estimate.count_evaluation_passes(run) == pytest.approx(1 + 10 + 50 + 36 + 2 * 298 / 224)
+    unmirrored = replace(run, data=replace(run.data, flip=False))
+    assert estimate.count_evaluation_passes(unmirrored) == pytest.approx(1 + 5 + 25 + 18 + 298 / 224)
 
 
 def test_views_that_protocols_share_count_once():

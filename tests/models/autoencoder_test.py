@@ -30,7 +30,7 @@ def test_images_become_codes_and_images_again(side, channels):
 
 def test_parameters_by_hand():
     encoder, decoder = (1 * 9 + 1) * 16 + (16 * 9 + 1) * 8, (8 * 9 + 1) * 8 + (8 * 9 + 1) * 16 + (16 * 9 + 1) * 1
-    assert summary.summarize_model("autoencoder")[0].parameters == encoder + decoder
+    assert summary.summarize_model("autoencoder").total.parameters == encoder + decoder
 
 
 def test_noise_is_added_in_training_only():

@@ -34,7 +34,7 @@ COUNTS = [
 
 @pytest.mark.parametrize("name, side, options, count", COUNTS)
 def test_nets_have_the_paper_s_parameters(name, side, options, count):
-    assert summary.parameters(models.create(name, 1000, **options), (side, side, 3)) == count
+    assert summary.count_parameters(models.create(name, 1000, **options), (side, side, 3)) == count
 
 
 def test_bn_inception_has_the_parameters_of_public_weights():
@@ -44,11 +44,11 @@ def test_bn_inception_has_the_parameters_of_public_weights():
     biases = (
         sum(leaf.size for path, leaf in jax.tree_util.tree_leaves_with_path(params) if path[-2].key == "norm") // 2
     )  # a scale and a shift for each map
-    assert summary.parameters(model, (224, 224, 3)) + biases == 11_295_240
+    assert summary.count_parameters(model, (224, 224, 3)) + biases == 11_295_240
 
 
 def test_each_step_from_inception_v2_to_v3_costs_its_own_parameters():
-    count = lambda **options: summary.parameters(models.create("inception_v2", 1000, **options), (299, 299, 3))
+    count = lambda **options: summary.count_parameters(models.create("inception_v2", 1000, **options), (299, 299, 3))
     three = 9 * (3 * 32 + 32 * 32 + 32 * 64) + 2 * (32 + 32 + 64)
     one = 49 * 3 * 64 + 2 * 64
     assert count(factorized_7x7=True) - count() == three - one
@@ -58,7 +58,7 @@ def test_each_step_from_inception_v2_to_v3_costs_its_own_parameters():
 # torchvision, inference at these sizes: 1.498 and 5.713 GFLOPS, by which it means multiply-adds.
 @pytest.mark.parametrize("name, side, printed", [("googlenet_bn", 224, 1.498e9), ("inception_v3", 299, 5.713e9)])
 def test_multiply_adds_are_torchvision_s(name, side, printed):
-    counted = summary.multiply_adds(models.create(name, 1000), (side, side, 3))
+    counted = summary.count_multiply_adds(models.create(name, 1000), (side, side, 3))
     assert abs(counted / printed - 1) < 0.001
 
 
