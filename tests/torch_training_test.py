@@ -82,7 +82,7 @@ def test_steps_of_sgd_are_the_references(case):
     assert max(expected["losses"]) > 1.01 * min(expected["losses"])  # the steps change something
     params, stats = cases.weights(case)
     rate = cases.RATES[case.id]
-    tx = optim.transformation(Optim(learning_rate=rate, schedule="constant", momentum=0.9, weight_decay=1e-2))
+    tx = optim.transformation(Optim(learning_rate=rate, schedule="constant", momentum=0.9, weight_decay=0.5))
     state = step.State(jnp.int32(0), params, stats, tx.init(params), step.zero_sums(), jnp.int32(-1))
     feed = types.SimpleNamespace(fetch=lambda arrays, item: item, prepare=lambda arrays, images, key, rows: images)
     batch = {"image": jnp.asarray(cases.images(case)), "label": jnp.asarray(cases.LABELS)}

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from cnn_jax import mesh, models, views
 from cnn_jax.config import UserError
@@ -184,13 +185,18 @@ def test_logits_are_averaged_before_their_softmax():
     np.testing.assert_allclose(views.measures(logits, "logits")["loss"], np.log(1 + np.exp(2.0)))
 
 
-def test_the_interval_is_the_bootstrap_s():
-    """Against resampling the images themselves."""
-    wrong = np.arange(200) < 30
-    rng = np.random.default_rng(1)
-    drawn = wrong[rng.integers(0, 200, (2000, 200))].mean(1)
-    np.testing.assert_allclose(views.interval(wrong), np.percentile(drawn, (2.5, 97.5)), atol=0.011)
-    assert views.interval(wrong) == views.interval(wrong)
+@pytest.mark.parametrize("images, wrong", [(200, 30), (1000, 100), (2000, 700)])
+def test_the_interval_holds_95_percent(images, wrong):
+    """Its ends are the binomial distribution's 2.5% and 97.5%, to half the way to those of 90% and of 99%.
+
+    For 30 wrong of 200 these are 0.10 and 0.20; those of 90% are 0.11 and 0.19.
+    """
+    of_resampled = scipy.stats.binom(images, wrong / images)
+    ends = lambda level: of_resampled.ppf([(1 - level) / 2, (1 + level) / 2]) / images
+    found = np.array(views.interval(np.arange(images) < wrong))
+    assert np.abs(found - ends(0.95)).max() < np.abs(ends(0.9) - ends(0.95)).min() / 2
+    assert np.abs(found - ends(0.95)).max() < np.abs(ends(0.99) - ends(0.95)).min() / 2
+    assert views.interval(np.arange(images) < wrong) == found.tolist()
 
 
 @pytest.mark.parametrize(
