@@ -69,7 +69,7 @@ def run(code):
 
 @pytest.mark.skipif(not x86, reason="the flags are for x86")
 def test_the_flags_and_options_reach_convolutions_and_both_gradients():
-    """Of XLA's own accord they are YNNPACK's; with our flags none is, and with our options all three are oneDNN's."""
+    """By default they are YNNPACK's; with our flags none is, with our options all are oneDNN's."""
     code = """if 1:
         import platform
         if not {ours}: platform.machine = lambda: "another, for which there are no flags"
@@ -81,7 +81,8 @@ def test_the_flags_and_options_reach_convolutions_and_both_gradients():
         for steps in (1, cpu.LONG):
             options = cpu.compiler_options(steps, cpu.FEW)
             text = jax.jit(both, compiler_options=options).lower(x, k).compile().as_text()
-            print(text.count("__ynn_fusion"), text.count('custom_call_target="__onednn$convolution"'))
+            print(text.count("__ynn_fusion"),
+            text.count('custom_call_target="__onednn$convolution"'))
     """
     version = tuple(int(part) for part in metadata.version("jaxlib").split(".")[:2])
     onednn = "3" if cpu.WITH_ONEDNN[0] <= version < cpu.WITH_ONEDNN[1] else "0"

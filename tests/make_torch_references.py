@@ -1,8 +1,9 @@
 """Compute with PyTorch what our nets are compared with where it is not installed.
 
-python tests/make_torch_references.py writes tests/testdata/torch/*.json, of every case in tests/torch_cases.py. It
-needs PyTorch (pip install torch); the tests that read the files do not. The torch nets are those of
-tests/torch_nets.py and tests/torch_inceptions.py, written from the papers' tables.
+python tests/make_torch_references.py writes tests/testdata/torch/*.json, of every case in
+tests/torch_cases.py. It needs PyTorch (pip install torch); the tests that read the files do not.
+The torch nets are those of tests/torch_nets.py and tests/torch_inceptions.py, written from the
+papers' tables.
 """
 
 import json
@@ -21,11 +22,12 @@ FOLDER = Path(__file__).with_name("testdata") / "torch"
 # The decay is large, so that it counts in a few small steps.
 STEPS, MOMENTUM, DECAY = 5, 0.9, 0.5
 
-torch.set_num_threads(1)  # Its threads wait busily, in the way of XLA's and of the other test process.
+# Its threads wait busily, in the way of XLA's and of the other test process.
+torch.set_num_threads(1)
 
 
 def loaded(case: cases.Case) -> torch.nn.Module:
-    """Return the torch net in test mode, with the case's weights: each in one place, no place without."""
+    """Return the torch net in test mode with the case's weights, each in its one place."""
     with torch.device("meta"):  # which saves drawing its own
         net = case.make()
     ours = {name: torch.from_numpy(tensor) for name, tensor in cases.as_torch(*cases.weights(case)).items()}
@@ -52,7 +54,7 @@ def moved(net: torch.nn.Module) -> dict[str, list[float]]:
 
 
 def gradients(case: cases.Case) -> dict[str, Any]:
-    """Return loss, logits, gradients and moved statistics of one step, and the losses of some steps of SGD."""
+    """Return logits, gradients and moved statistics of one step, and losses of some steps."""
     net, x, labels = loaded(case).train(), pictures(case), torch.from_numpy(cases.LABELS).long()
     sgd = torch.optim.SGD(net.parameters(), cases.RATES[case.id], MOMENTUM, weight_decay=DECAY)
     found: dict[str, Any] = {"losses": []}
@@ -70,7 +72,7 @@ def gradients(case: cases.Case) -> dict[str, Any]:
 
 
 def auxiliary(case: cases.Case) -> dict[str, Any]:
-    """Return the logits in training, the net's own first, and the moved statistics; dropout is left out."""
+    """Return the logits in training, the net's own first, and the moved statistics."""
     net = loaded(case).train()
     with torch.no_grad():
         logits = [head.tolist() for head in net(pictures(case))]

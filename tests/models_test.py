@@ -137,7 +137,7 @@ def test_remat_keeps_fewer_activations_and_changes_no_gradient(monkeypatch):
         return jax.jit(jax.value_and_grad(value, has_aux=True)).lower(params).compile()
 
     def kept_bytes(model):
-        """Bytes of what the forward pass hands to the backward pass, which is the same for every compiler."""
+        """Bytes handed to the backward pass, whatever the compiler."""
         forward = lambda params: model.apply(params, stats, x, train=True, key=jax.random.key(1))[0]
         handed = jax.eval_shape(lambda params: jax.vjp(forward, params)[1], params)
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(handed))
@@ -146,7 +146,8 @@ def test_remat_keeps_fewer_activations_and_changes_no_gradient(monkeypatch):
     plain, remat = compiled(kept), compiled(again)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), plain(params), remat(params))
     temporary = lambda program: program.memory_analysis().temp_size_in_bytes
-    if jax.__version_info__ >= (0, 12):  # The compiler for CPUs of JAX 0.10 keeps more all the same.
+    # The compiler for CPUs of JAX 0.10 keeps more all the same.
+    if jax.__version_info__ >= (0, 12):
         assert temporary(remat) < 0.85 * temporary(plain)
 
 

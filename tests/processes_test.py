@@ -40,8 +40,9 @@ def end(started, seconds=200):
 def check_close(ours, alone):
     """Two leaves' bytes are the same, or float32 that differ by roundings of sums in another order.
 
-    The largest differences measured are 1.3e-6 of a leaf's largest value and 4e-7 of a loss, but for values that are
-    roundings themselves, such as gradients of a bias before batch norm: those differ by 3e-7.
+    The largest differences measured are 1.3e-6 of a leaf's largest value and 4e-7 of a loss, but
+    for values that are roundings themselves, such as gradients of a bias before batch norm: those
+    differ by 3e-7.
     """
     if ours == alone:
         return

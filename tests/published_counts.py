@@ -1,4 +1,4 @@
-"""How many parameters and multiply-adds the nets have: the one table of them, with the source of each figure."""
+"""The one table of the nets' parameters and multiply-adds, with the source of each figure."""
 
 from typing import Any, NamedTuple
 
@@ -23,7 +23,8 @@ PARAMETERS = [
     Count("alexnet_owt", 61_100_840),
     # Zeiler and Fergus 2013, Fig. 3, computed.
     Count("zfnet", 62_357_608),
-    # Simonyan and Zisserman 2014, Table 1, computed; their Table 2 prints 133, 133, 134, 138 and 144 million.
+    # Simonyan and Zisserman 2014, Table 1, computed; their Table 2 prints 133, 133, 134, 138 and
+    # 144 million.
     Count("vgg_a", 132_863_336),
     Count("vgg_a_lrn", 132_863_336),
     Count("vgg_b", 133_047_848),
@@ -40,21 +41,23 @@ PARAMETERS = [
     # torchvision's googlenet weights ("num_params"), and with its heads.
     Count("googlenet_bn", 6_624_904, HEADLESS),
     Count("googlenet_bn", 13_004_888),
-    # torchvision's inception_v3 weights ("num_params") are those with the head; Keras's are those without.
+    # torchvision's inception_v3 weights ("num_params") are those with the head; Keras's are those
+    # without.
     Count("inception_v3", 23_834_568, HEADLESS),
     Count("inception_v3", 27_161_264),
     # Inception v2 becomes v3 with both options of the ablation (Szegedy et al. 2015, Table 3).
     Count("inception_v2", 27_161_264, {"factorised_7x7": True, "aux_norm": True}),
-    # He et al. 2015, Sec. 4.2, with option A's shortcuts, computed; Table 6 prints 0.27, 0.46, 0.66, 0.85, 1.7 and
-    # 19.4 million. Shortcuts of option A have no parameters, and so plain nets have as many.
+    # He et al. 2015, Sec. 4.2, with option A's shortcuts, computed; Table 6 prints 0.27, 0.46,
+    # 0.66, 0.85, 1.7 and 19.4 million. Shortcuts of option A have no parameters, and so plain nets
+    # have as many.
     *(
         Count(f"{kind}{depth}", count)
         for depth, count in ((20, 269_722), (32, 464_154), (44, 658_586), (56, 853_018), (110, 1_727_962))
         for kind in ("resnet", "plain")
     ),
     Count("resnet1202", 19_421_274),
-    # He et al. 2015, Table 1, computed for each option of the shortcuts; option B's, which the nets have by default,
-    # are also torchvision's weights'.
+    # He et al. 2015, Table 1, computed for each option of the shortcuts; option B's, which the nets
+    # have by default, are also torchvision's weights'.
     Count("resnet18", 11_515_688, {"shortcut": "A"}),
     Count("resnet34", 21_623_848, {"shortcut": "A"}),
     Count("resnet50", 22_780_456, {"shortcut": "A"}),

@@ -41,8 +41,10 @@ class Case(NamedTuple):
       net: the function that makes the torch net, as module.function.
       told: the arguments of that function.
       scale: about the size of the images' numbers, and of biases, which count beside them so.
-      gain: what scales of batch norm are multiplied by, so that activations of a deep net keep their size.
-      shift: what is added to shifts of batch norm; 1 keeps most units alive, and with them rounding errors small.
+      gain: what scales of batch norm are multiplied by, so that activations of a deep net keep
+        their size.
+      shift: what is added to shifts of batch norm; 1 keeps most units alive, and with them rounding
+        errors small.
       count: how many images.
       options: of our net.
     """
@@ -110,8 +112,9 @@ HALF = {"maps": (48, 128, 192, 192, 256), "towers": 1}
 PORT = {"norm": True, "larger": 3, "last_pool": 2}
 V2 = {"factorised": False, "head_norm": False, "count_padding": True}
 LENET5 = {"bitmaps": bitmaps()}
-# Without shortcuts a layer multiplies the variance of what it sees by that of the scales over the running variances,
-# 13/12 times log 3; this undoes it. With shortcuts a block adds to what it is given: each layer's half is little.
+# Without shortcuts a layer multiplies the variance of what it sees by that of the scales over the
+# running variances, 13/12 times log 3; this undoes it. With shortcuts a block adds to what it is
+# given: each layer's half is little.
 EVEN = math.sqrt(12 / (13 * math.log(3)))
 
 # Odd sizes and unequal sides, where two conventions of padding or flattening would differ.
@@ -153,7 +156,8 @@ FORWARD = [
     imagenet(34, "plain", EVEN),
 ]  # fmt: skip
 
-# On small images: one unit that rounding puts on the other side of a ReLU's kink would be a difference.
+# On small images: one unit that rounding puts on the other side of a ReLU's kink would be a
+# difference.
 GRADIENTS = [
     case("lenet5", 32, 32, "torch_nets.lenet5", LENET5, channels=1, count=4, id="lenet5"),
     sized("torch_nets.alexnet", "alexnet", 67, 67, scale=LARGE, count=4, options={"dropout": 0.0}, id="alexnet"),
@@ -177,7 +181,7 @@ def seeded(name: str) -> np.random.Generator:
 
 
 def images(case: Case) -> np.ndarray:
-    """Return the case's images [count, H, W, C], about as large as its scale; those of one channel are of 0 to 1."""
+    """Return images [count, H, W, C] about as large as the scale, or of 0 to 1 if grey."""
     uniform = seeded("images").random((case.count, *case.shape), np.float32)
     if case.shape[-1] == 1:
         return uniform
@@ -187,8 +191,9 @@ def images(case: Case) -> np.ndarray:
 def weights(case: Case) -> tuple[Any, Any]:
     """Return our net's parameters and batch statistics; none of them is 0 or 1.
 
-    Each tensor is filled with numbers from 0 to 1 of numpy's default_rng, seeded with the CRC-32 of the tensor's name,
-    such as stage1_block1/conv1/kernel, and then moved and scaled by the rules below.
+    Each tensor is filled with numbers from 0 to 1 of numpy's default_rng, seeded with the CRC-32 of
+    the tensor's name, such as stage1_block1/conv1/kernel, and then moved and scaled by the rules
+    below.
     """
     shapes = jax.eval_shape(case.model().init, jax.random.key(0), jax.ShapeDtypeStruct((1, *case.shape), np.float32))
 
@@ -225,7 +230,7 @@ def as_torch(*trees: Any) -> dict[str, np.ndarray]:
 
 
 def measures(tensors: dict[str, np.ndarray]) -> dict[str, list[float]]:
-    """Return [norm, sum with random signs] of each tensor: few numbers that no change of a tensor leaves as they are.
+    """Return [norm, sum with random signs] of each tensor, which any change of it moves.
 
     An error of the size e moves the second number by about e, wherever in the tensor it is.
     """
@@ -245,7 +250,7 @@ def difference(ours: Any, theirs: Any) -> float:
 
 
 def apart(ours: dict[str, list[float]], theirs: dict[str, list[float]], tolerance: float) -> dict[str, float]:
-    """Return the tensors whose measures differ by more than the tolerance, in parts of the norm, and by how much."""
+    """Return how much the tensors differ that do by more than the tolerance, in norms."""
     assert ours.keys() == theirs.keys() and all(norm > 0 for norm, _ in theirs.values())
     return {name: d for name in ours if not (d := _off(ours[name], theirs[name])) < tolerance}
 

@@ -43,7 +43,7 @@ class Lrn(nn.Module):
 
 
 def mlp(units, activation):
-    """Dense layers; units: pixels, of each hidden layer, classes; activation: the name of its class in torch.nn."""
+    """Dense layers; units: pixels, each hidden layer's, classes; activation: a class of torch.nn."""
     layers, activation = {"flat": Flatten()}, getattr(nn, activation)
     for number, (before, after) in enumerate(itertools.pairwise(units)):
         layers |= {f"f{number}": activation()} if number else {}

@@ -1,7 +1,7 @@
-"""Parity in training: gradients, steps, moved statistics and auxiliary logits are those of the nets in torch.nn.
+"""Parity in training: gradients, steps, statistics and auxiliary logits are those of torch.nn.
 
-What PyTorch gave is in tests/testdata/torch, which tests/make_torch_references.py wrote; where PyTorch is installed
-it is asked again.
+What PyTorch gave is in tests/testdata/torch, which tests/make_torch_references.py wrote; where
+PyTorch is installed it is asked again.
 """
 
 import functools
@@ -35,8 +35,8 @@ def test_every_case_has_a_reference(kind):
     assert REFERENCES[kind].keys() - {"made with"} == {case.id for case in kinds[kind]}
 
 
-# The bounds below are about ten times the largest differences measured, which are 4e-6 of a gradient, 2e-6 of a
-# statistic, 6e-7 of a net's logits and 3e-5 of an auxiliary head's.
+# The bounds below are about ten times the largest differences measured, which are 4e-6 of a
+# gradient, 2e-6 of a statistic, 6e-7 of a net's logits and 3e-5 of an auxiliary head's.
 def check_measures(found, expected, tolerances):
     for name, tolerance in tolerances.items():
         assert cases.apart(found[name], expected[name], tolerance) == {}, name

@@ -187,7 +187,7 @@ def test_logits_are_averaged_before_their_softmax():
 
 @pytest.mark.parametrize("images, wrong", [(200, 30), (1000, 100), (2000, 700)])
 def test_the_interval_holds_95_percent(images, wrong):
-    """Its ends are the binomial distribution's 2.5% and 97.5%, to half the way to those of 90% and of 99%.
+    """Its ends are the binomial's 2.5% and 97.5%, to half the way to those of 90% and 99%.
 
     For 30 wrong of 200 these are 0.10 and 0.20; those of 90% are 0.11 and 0.19.
     """
