@@ -1,4 +1,4 @@
-"""Small data sets in the form of TensorFlow Datasets, written without TensorFlow, for tests that read such sets."""
+"""Small data sets in the form of TensorFlow Datasets, written without TensorFlow."""
 
 import contextlib
 import io
@@ -9,7 +9,8 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 IMAGES = Path(__file__).with_name("testdata") / "images"
-# A class, the files of training and the file of the test. The labels do not follow the order of the files.
+# A class, the files of training and the file of the test. The labels do not follow the order of the
+# files.
 CLASSES = {
     "colors": (("cmyk", "grey"), "full_chroma_444"),
     "plain": (("baseline_420", "progressive"), "restart_markers"),

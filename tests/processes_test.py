@@ -39,6 +39,21 @@ def end(started, seconds=200):
     return [process.returncode for process in started], printed
 
 
+def check_close(ours, alone):
+    """Two leaves' bytes are the same, or float32 that differ by roundings of sums in another order.
+
+    The largest differences measured are 1.3e-6 of a leaf's largest value and 4e-7 of a loss, but
+    for values that are roundings themselves, such as gradients of a bias before batch norm: those
+    differ by 3e-7.
+    """
+    if ours == alone:
+        return
+    ours, alone = np.frombuffer(ours, np.float32), np.frombuffer(alone, np.float32)
+    largest = np.abs(alone).max()
+    assert ours.size > 1 or largest > 1e-30, "a counter differs"
+    np.testing.assert_allclose(ours, alone, rtol=0, atol=1e-5 * largest + 1e-6)
+
+
 @pytest.mark.parametrize("run, steps", [("resident", "100"), ("streamed", "60")])
 def test_two_processes_are_one_and_continue_exactly(run, steps, tmp_path):
     whole, alone, cut = (tmp_path / name for name in ("whole", "alone", "cut"))
@@ -53,9 +68,9 @@ def test_two_processes_are_one_and_continue_exactly(run, steps, tmp_path):
     alone_state, alone_events = faults.outcome(alone)
     assert [(e["event"], e["step"]) for e in events] == [(e["event"], e["step"]) for e in alone_events]
     for a, b in zip(events, alone_events, strict=True):
-        assert a.get("loss", 0) == pytest.approx(b.get("loss", 0), rel=2e-3)
+        assert a.get("loss", 0) == pytest.approx(b.get("loss", 0), rel=1e-5)
     for a, b in zip(state, alone_state, strict=True):
-        np.testing.assert_allclose(np.frombuffer(a, np.float32), np.frombuffer(b, np.float32), rtol=2e-2, atol=2e-3)
+        check_close(a, b)
 
     started = start(run, cut, (4, 4), STEPS=steps)
     while not (cut / "net/seed0/checkpoints/40").exists():

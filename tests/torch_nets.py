@@ -6,6 +6,7 @@ Imported by tests that skip where torch is missing. Images are [B, C, H, W]; `si
 import itertools
 from collections import OrderedDict
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
@@ -41,9 +42,9 @@ class Lrn(nn.Module):
         return torch.cat([self.norm(tower) for tower in x.chunk(self.towers, 1)], 1)
 
 
-def mlp(*units, activation=nn.ReLU):
-    """Dense layers; units: pixels, of each hidden layer, classes."""
-    layers = {"flat": Flatten()}
+def mlp(units, activation):
+    """Dense layers; units: pixels, each hidden layer's, classes; activation: a class of torch.nn."""
+    layers, activation = {"flat": Flatten()}, getattr(nn, activation)
     for number, (before, after) in enumerate(itertools.pairwise(units)):
         layers |= {f"f{number}": activation()} if number else {}
         layers[f"Dense_{number}"] = nn.Linear(before, after)
@@ -98,7 +99,7 @@ class Rbf(nn.Module):
 
     def __init__(self, bitmaps):
         super().__init__()
-        self.bitmaps = bitmaps
+        self.bitmaps = torch.from_numpy(np.array(bitmaps))
 
     def forward(self, x):
         return -torch.stack([((x - code) ** 2).sum(1) for code in self.bitmaps], 1)

@@ -1,76 +1,109 @@
-"""Parity in training: gradients, moved batch statistics and auxiliary logits are those of the nets in torch.nn."""
+"""Parity in training: gradients, steps, statistics and auxiliary logits are those of torch.nn.
 
-from functools import partial
+What PyTorch gave is in tests/testdata/torch, which tests/make_torch_references.py wrote; where
+PyTorch is installed it is asked again.
+"""
+
+import functools
+import json
+import types
+from pathlib import Path
 
 import flax.linen
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch_cases as cases
 
-torch = pytest.importorskip("torch")
+from cnn_jax import optim, step
+from cnn_jax.config import Optim
 
-import torch_inceptions as inceptions  # noqa: E402
-import torch_nets as nets  # noqa: E402
-from torch_weights import QUICKLY, difference, drawn, flat, images, loaded, settle, to_torch  # noqa: E402
-
-from cnn_jax import models  # noqa: E402
-from cnn_jax.models.lenet import bitmaps  # noqa: E402
-from cnn_jax.training import train_step  # noqa: E402
-
-
-def pair(name, make, shape, count, scale=1.0, shift=0.0, **options):
-    """Our net with its weights, images, and the torch net with the same weights."""
-    model = models.create(name, 10, **options)
-    params, stats = drawn(model, shape, scale, shift)
-    x = images(shape, count, scale)
-    net = loaded(make, params, stats)
-    return model, params, settle(net, stats, x), x, net
-
-
-def trained(net, x):
-    """The torch net's logits in training and {name: running statistics} after them."""
-    logits = net.train()(to_torch(x))
-    return logits, {name: buffer for name, buffer in net.named_buffers() if not name.endswith("num_batches_tracked")}
-
-
-def apart(ours, theirs, tolerance):
-    """{name: difference} of the tensors that differ by more than the tolerance."""
-    assert ours.keys() == theirs.keys() and all(tensor.abs().max() > 0 for tensor in theirs.values())
-    return {name: d for name in ours if not (d := difference(ours[name], theirs[name])) < tolerance}
-
-
-@pytest.mark.parametrize(
-    "name, make, shape, scale, options",
-    [
-        ("lenet5", lambda: nets.lenet5(torch.from_numpy(bitmaps())), (32, 32, 1), 1.0, {}),
-        ("alexnet", partial(nets.alexnet, (67, 67), 10), (67, 67, 3), 60.0, {"dropout": 0.0}),
-        ("resnet20", partial(nets.resnet, 10, (3, 3, 3), shortcut="A"), (9, 12, 3), 1.0, {}),
-    ],
-    ids=["lenet5", "alexnet", "resnet20"],
+REFERENCES = {
+    kind: json.loads((Path(__file__).with_name("testdata") / f"torch/{kind}.json").read_text())
+    for kind in ("gradients", "auxiliary")
+}
+STEPS, STEPPED = 5, ("lenet5", "resnet20")  # without and with batch norm
+kinds = {"gradients": cases.GRADIENTS, "auxiliary": cases.AUXILIARY}
+gradient_cases, auxiliary_cases = (
+    pytest.mark.parametrize("case", rows, ids=[case.id for case in rows]) for rows in kinds.values()
 )
-def test_gradients_are_those_of_the_torch_net(name, make, shape, scale, options):
-    """On small images: one unit that rounding puts on the other side of a ReLU's kink would be a difference."""
-    model, params, stats, x, net = pair(name, make, shape, 4, scale, shift=1.0, **options)
-    labels = np.array([3, 1, 4, 1], np.int32)
+
+
+@pytest.mark.parametrize("kind", kinds)
+def test_every_case_has_a_reference(kind):
+    assert REFERENCES[kind].keys() - {"made with"} == {case.id for case in kinds[kind]}
+
+
+# The bounds below are about ten times the largest differences measured, which are 4e-6 of a
+# gradient, 2e-6 of a statistic, 6e-7 of a net's logits and 3e-5 of an auxiliary head's.
+def check_measures(found, expected, tolerances):
+    for name, tolerance in tolerances.items():
+        assert cases.apart(found[name], expected[name], tolerance) == {}, name
+
+
+@functools.lru_cache(maxsize=2)  # for the two tests of a case
+def first_step(position):
+    """Our loss, logits, gradients and moved statistics of one step."""
+    case = cases.GRADIENTS[position]
+    model, x = case.model(), cases.images(case)
+    params, stats = cases.weights(case)
 
     def loss(params):
         logits, after = model.apply(params, stats, x, train=True)
-        return train_step.cross_entropy(logits, labels).mean(), (logits, after)
+        return step.cross_entropy(logits, cases.LABELS).mean(), (logits, after)
 
-    run = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=QUICKLY)
+    run = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=cases.QUICKLY)
     (value, (logits, after)), gradients = run(params)
-    their_logits, their_stats = trained(net, x)
-    their_loss = torch.nn.functional.cross_entropy(their_logits, torch.from_numpy(labels).long())
-    their_loss.backward()
-
-    assert float(value) == pytest.approx(their_loss.item(), rel=1e-5)
-    assert difference(logits, their_logits.detach()) < 1e-4
-    assert apart(flat(gradients), {key: p.grad for key, p in net.named_parameters()}, 1e-3) == {}
-    assert apart(flat(after), their_stats, 1e-4) == {}
+    return {
+        "loss": float(value),
+        "logits": np.asarray(logits),
+        "gradients": cases.measures(cases.as_torch(gradients)),
+        "stats": cases.measures(cases.as_torch(after)),
+    }
 
 
-PORT = {"norm": True, "larger": 3, "last_pool": 2}
-V2 = {"factorised": False, "head_norm": False, "count_padding": True}
+def check_first_step(found, expected):
+    assert found["loss"] == pytest.approx(expected["losses"][0], rel=1e-5)
+    assert cases.difference(found["logits"], np.float32(expected["logits"])) < 1e-5
+    check_measures(found, expected, {"gradients": 1e-4, "stats": 1e-5})
+
+
+@gradient_cases
+def test_gradients_are_the_references(case):
+    check_first_step(first_step(cases.GRADIENTS.index(case)), REFERENCES["gradients"][case.id])
+
+
+@pytest.mark.parametrize("case", [case for case in cases.GRADIENTS if case.id in STEPPED], ids=STEPPED)
+def test_steps_of_sgd_are_the_references(case):
+    """With momentum and weight decay, by the training step of every run."""
+    expected = REFERENCES["gradients"][case.id]
+    assert len(expected["losses"]) == STEPS
+    assert max(expected["losses"]) > 1.01 * min(expected["losses"])  # the steps change something
+    params, stats = cases.weights(case)
+    rate = cases.RATES[case.id]
+    tx = optim.transformation(Optim(learning_rate=rate, schedule="constant", momentum=0.9, weight_decay=0.5))
+    state = step.State(jnp.int32(0), params, stats, tx.init(params), step.zero_sums(), jnp.int32(-1))
+    feed = types.SimpleNamespace(fetch=lambda arrays, item: item, prepare=lambda arrays, images, key, rows: images)
+    batch = {"image": jnp.asarray(cases.images(case)), "label": jnp.asarray(cases.LABELS)}
+    one = jax.jit(step.train_step(case.model(), tx, feed, jax.random.key(0)), compiler_options=cases.QUICKLY)
+    sums = [0.0]
+    for _ in range(STEPS):
+        state = one(state, None, batch)
+        sums.append(float(state.sums["loss"]))
+    np.testing.assert_allclose(np.diff(sums), expected["losses"], rtol=1e-4)
+    assert cases.apart(cases.measures(cases.as_torch(state.params)), expected["params"], 1e-4) == {}
+
+
+@gradient_cases
+def test_gradients_are_those_of_the_torch_net(case):
+    pytest.importorskip("torch")
+    from make_torch_references import gradients
+
+    theirs, kept = gradients(case), REFERENCES["gradients"][case.id]
+    check_first_step(first_step(cases.GRADIENTS.index(case)), theirs)
+    np.testing.assert_allclose(theirs["losses"], kept["losses"], rtol=1e-4)
+    check_measures(theirs, kept, {"gradients": 1e-4, "stats": 1e-5, "params": 1e-4})
 
 
 def undropped(call, args, kwargs, context):
@@ -78,26 +111,36 @@ def undropped(call, args, kwargs, context):
     return args[0] if isinstance(context.module, flax.linen.Dropout) else call(*args, **kwargs)
 
 
-# Grids of 5x8 and 5x6 before the heads: 1x2 places in GoogLeNet's, and 1x2 or 1x1 in the others'.
-@pytest.mark.parametrize(
-    "name, net, told, size, scale, options",
-    [
-        ("googlenet", inceptions.googlenet, {}, (79, 128), 60.0, {}),
-        ("googlenet_bn", inceptions.googlenet, PORT, (79, 128), 1.0, {}),
-        ("inception_v2", inceptions.inception_v3, V2, (107, 155), 1.0, {"count_padding": True}),
-        ("inception_v3", inceptions.inception_v3, {}, (107, 155), 1.0, {}),
-    ],
-    ids=["googlenet", "googlenet_bn", "inception_v2", "inception_v3"],
-)
-def test_auxiliary_logits_are_those_of_the_torch_net(name, net, told, size, scale, options):
-    make = partial(net, size, 10, **told)
-    model, params, stats, x, net = pair(name, make, (*size, 3), 2, scale, shift=1.0, **options)
+@functools.lru_cache(maxsize=2)
+def in_training(position):
+    """Our logits in training, the net's own first, and the moved statistics."""
+    case = cases.AUXILIARY[position]
+    run = functools.partial(case.model().apply, train=True)
     with flax.linen.intercept_methods(undropped):
-        ours, after = jax.jit(partial(model.apply, train=True), compiler_options=QUICKLY)(params, stats, x)
-    with torch.no_grad():
-        theirs, their_stats = trained(net, x)
-    assert len(ours) == len(theirs) == (3 if name.startswith("googlenet") else 2)
-    for logits, their_logits in zip(ours, theirs, strict=True):
-        assert np.ptp(their_logits.numpy(), 0).max() > 0.02 * their_logits.abs().max()
-        assert difference(logits, their_logits) < 1e-4
-    assert apart(flat(after), their_stats, 1e-4) == {}
+        logits, after = jax.jit(run, compiler_options=cases.QUICKLY)(*cases.weights(case), cases.images(case))
+    return {"logits": [np.asarray(head) for head in logits], "stats": cases.measures(cases.as_torch(after))}
+
+
+def check_in_training(found, expected):
+    heads = [np.float32(head) for head in expected["logits"]]
+    for logits, their_logits in zip(found["logits"], heads, strict=True):
+        assert np.ptp(their_logits, 0).max() > 0.02 * np.abs(their_logits).max()
+        assert cases.difference(logits, their_logits) < 2e-4
+    check_measures(found, expected, {"stats": 1e-5})
+
+
+@auxiliary_cases
+def test_auxiliary_logits_are_the_references(case):
+    expected = REFERENCES["auxiliary"][case.id]
+    assert len(expected["logits"]) == (3 if case.name.startswith("googlenet") else 2)
+    check_in_training(in_training(cases.AUXILIARY.index(case)), expected)
+
+
+@auxiliary_cases
+def test_auxiliary_logits_are_those_of_the_torch_net(case):
+    pytest.importorskip("torch")
+    from make_torch_references import auxiliary
+
+    theirs = auxiliary(case)
+    check_in_training(in_training(cases.AUXILIARY.index(case)), theirs)
+    check_in_training(theirs, REFERENCES["auxiliary"][case.id])

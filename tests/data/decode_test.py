@@ -34,8 +34,8 @@ def shown(path):
 def displacement(found, expected):
     """Return by how many pixels (down, right) `found` lies from `expected`, to first order.
 
-    The difference of two pictures is their displacement times the slope, plus what has nothing to do
-    with it; least squares tell the two apart.
+    The difference of two pictures is their displacement times the slope, plus what has nothing to
+    do with it; least squares tell the two apart.
     """
     found, expected = np.float64(found), np.float64(expected)
     slopes = np.stack([slope.ravel() for slope in np.gradient(expected, axis=(0, 1))], -1)
@@ -51,8 +51,8 @@ def test_there_are_eight_whole_images():
 def test_cuts_are_those_of_the_whole_image_resized(path, sides, crop):
     """Scale jitter against Pillow's whole decoding and antialiased bilinear resizing.
 
-    The largest differences over all files and sides are 1.3 of 255 in one cut, and 0.044 pixels. An error of half a
-    pixel of the file moves the cut by at least 0.13 pixels at these sides.
+    The largest differences over all files and sides are 1.3 of 255 in one cut, and 0.044 pixels. An
+    error of half a pixel of the file moves the cut by at least 0.13 pixels at these sides.
     """
     file, image = path.read_bytes(), shown(path)
     size, rng = headers.read_size(file), np.random.default_rng(0)
@@ -69,7 +69,7 @@ def test_cuts_are_those_of_the_whole_image_resized(path, sides, crop):
 @pytest.mark.parametrize("side", [64, 96, 150])
 @pytest.mark.parametrize("path", WHOLE, ids=lambda path: path.stem)
 def test_whole_images_have_their_shape(path, side):
-    """The pixels are Pillow's own, but for CMYK, which OpenCV turns to RGB with another rounding."""
+    """The pixels are Pillow's, but for CMYK, which OpenCV rounds otherwise."""
     image = shown(path)
     height, width = crops.scaled_size((image.height, image.width), side)
     found = decode.decode_resized(path.read_bytes(), side)
@@ -79,7 +79,8 @@ def test_whole_images_have_their_shape(path, side):
     assert np.abs(displacement(found, expected)).max() < 0.01
 
 
-# The bounds are the measured differences and a little more; those of 0 are exact. Half a pixel is 1.13.
+# The bounds are the measured differences and a little more; those of 0 are exact. Half a pixel is
+# 1.13.
 @pytest.mark.parametrize(
     "file, expected, bound",
     [
@@ -158,7 +159,7 @@ def test_damage_inside_is_doubted():
 
 
 def test_a_file_whose_chroma_the_decoder_does_not_know_is_not_an_error():
-    """CMYK with cyan at full size and the others at half, which OpenCV decodes and libjpeg-turbo's API does not."""
+    """Cyan at full size and the others at half: OpenCV decodes it, libjpeg-turbo's API does not."""
     file = encoded(Image.fromarray(RGB).convert("CMYK"), "JPEG", subsampling="4:2:0")
     assert decode.decode_crop(file, lambda _: crops.Box(0, 0, 60, 80), (60, 80)).shape == (60, 80, 3)
     assert headers.find_decoder_warning(file) == ""

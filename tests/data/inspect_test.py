@@ -88,6 +88,7 @@ def test_jpegs_of_every_kind(tmp_path):
     report = (out / "report.txt").read_text()
     assert "8 training and 0 test images, 3 classes\nno test images" in report
     assert "cannot be read: 0\n" in report and "may be damaged inside: 0\n" in report
-    # 101x877 is the least high and the widest; of the others four are 240x320 and three, one of them turned, 320x240.
+    # 101x877 is the least high and the widest; of the others four are 240x320 and three, one of
+    # them turned, 320x240.
     assert "height 101 / 240 / 320; width 240 / 320 / 877; shorter 101 / 240 / 240" in report
     assert matplotlib.image.imread(out / "sheet.png").std() > 0.1

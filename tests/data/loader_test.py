@@ -112,7 +112,7 @@ def test_data_that_is_not_prepared_says_where_it_looked_and_how_to_prepare_it(tm
 
 @pytest.fixture
 def cifar10(tmp_path):
-    """A prepared set in CIFAR-10's form, of 12 images to train on and 6 to test on; (the folder, the arrays)."""
+    """The folder and the arrays of a prepared set in CIFAR-10's form, of 12 + 6 images."""
     rng = np.random.default_rng(0)
     arrays = {
         split: (rng.integers(0, 256, (count, 32, 32, 3), np.uint8), rng.integers(0, 10, count, np.uint8))

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from cnn_jax import mesh, models
 from cnn_jax.errors import UserError

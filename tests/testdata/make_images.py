@@ -1,9 +1,10 @@
 """Make the ten JPEG files of tests/testdata/images: python tests/testdata/make_images.py [FOLDER]
 
-Each file has one oddity that a decoder can get wrong. The pictures are synthetic: smooth noise of several scales, as
-clouds and skin have, and discs with sharp edges, as things before a background have. They depend on nothing but the
-seeds below. The committed files were written by Pillow 13.0 with libjpeg-turbo 3.2; another version may encode the
-same pictures into other bytes, so the tests read the committed files and not what this script would write.
+Each file has one oddity that a decoder can get wrong. The pictures are synthetic: smooth noise of
+several scales, as clouds and skin have, and discs with sharp edges, as things before a background
+have. They depend on nothing but the seeds below. The committed files were written by Pillow 13.0
+with libjpeg-turbo 3.2; another version may encode the same pictures into other bytes, so the tests
+read the committed files and not what this script would write.
 """
 
 import io
@@ -26,7 +27,7 @@ def noise(rng: np.random.Generator, height: int, width: int, cell: int) -> np.nd
 
 
 def photograph(seed: int, height: int, width: int) -> Image.Image:
-    """Return an RGB picture of smooth noise and of twelve discs, each of its own color and shade."""
+    """Return an RGB picture of smooth noise and of twelve discs of their own colors."""
     rng = np.random.default_rng(seed)
     picture = np.full((height, width, 3), 120, np.float32)
     for cell, strength in ((64, 60), (24, 20), (8, 8)):

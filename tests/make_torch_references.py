@@ -1,0 +1,112 @@
+"""Compute with PyTorch what our nets are compared with where it is not installed.
+
+python tests/make_torch_references.py writes tests/testdata/torch/*.json, of every case in
+tests/torch_cases.py. It needs PyTorch (pip install torch); the tests that read the files do not.
+The torch nets are those of tests/torch_nets.py and tests/torch_inceptions.py, written from the
+papers' tables.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch_cases as cases  # noqa: E402
+
+FOLDER = Path(__file__).with_name("testdata") / "torch"
+# The decay is large, so that it counts in a few small steps.
+STEPS, MOMENTUM, DECAY = 5, 0.9, 0.5
+
+# Its threads wait busily, in the way of XLA's and of the other test process.
+torch.set_num_threads(1)
+
+
+def loaded(case: cases.Case) -> torch.nn.Module:
+    """Return the torch net in test mode with the case's weights, each in its one place."""
+    with torch.device("meta"):  # which saves drawing its own
+        net = case.make()
+    ours = {name: torch.from_numpy(tensor) for name, tensor in cases.as_torch(*cases.weights(case)).items()}
+    missing, unexpected = net.load_state_dict(ours, strict=False, assign=True)  # raises for a shape
+    assert not unexpected and all(name.endswith("num_batches_tracked") for name in missing), (missing, unexpected)
+    return net.eval()
+
+
+def pictures(case: cases.Case) -> torch.Tensor:
+    """Return the case's images as torch has them, [B, C, H, W]."""
+    return torch.from_numpy(np.ascontiguousarray(cases.images(case).transpose(0, 3, 1, 2)))
+
+
+def forward(case: cases.Case) -> dict[str, Any]:
+    """Return the logits in test mode."""
+    with torch.no_grad():
+        return {"logits": loaded(case)(pictures(case)).tolist()}
+
+
+def moved(net: torch.nn.Module) -> dict[str, list[float]]:
+    """Return the measures of the running statistics."""
+    buffers = {name: buffer.numpy() for name, buffer in net.named_buffers() if not name.endswith("tracked")}
+    return cases.measures(buffers)
+
+
+def gradients(case: cases.Case) -> dict[str, Any]:
+    """Return logits, gradients and moved statistics of one step, and losses of some steps."""
+    net, x, labels = loaded(case).train(), pictures(case), torch.from_numpy(cases.LABELS).long()
+    sgd = torch.optim.SGD(net.parameters(), cases.RATES[case.id], MOMENTUM, weight_decay=DECAY)
+    found: dict[str, Any] = {"losses": []}
+    for step in range(STEPS):
+        sgd.zero_grad()
+        logits = net(x)
+        loss = torch.nn.functional.cross_entropy(logits, labels)
+        loss.backward()
+        found["losses"].append(loss.item())
+        if step == 0:
+            grads = {name: p.grad.numpy().copy() for name, p in net.named_parameters()}
+            found |= {"logits": logits.tolist(), "gradients": cases.measures(grads), "stats": moved(net)}
+        sgd.step()
+    return found | {"params": cases.measures({name: p.detach().numpy() for name, p in net.named_parameters()})}
+
+
+def auxiliary(case: cases.Case) -> dict[str, Any]:
+    """Return the logits in training, the net's own first, and the moved statistics."""
+    net = loaded(case).train()
+    with torch.no_grad():
+        logits = [head.tolist() for head in net(pictures(case))]
+    return {"logits": logits, "stats": moved(net)}
+
+
+KINDS = {
+    "forward": (cases.FORWARD, forward),
+    "gradients": (cases.GRADIENTS, gradients),
+    "auxiliary": (cases.AUXILIARY, auxiliary),
+}
+
+
+def rounded(value: Any) -> Any:
+    """Return the value with numbers of 9 digits, which tell any float32."""
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    return float(f"{value:.9g}")
+
+
+def main() -> None:
+    """Write a file for each kind of comparison, a line a case."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for kind, (rows, compute) in KINDS.items():
+        lines = []
+        for case in rows:
+            print(kind, case.id, flush=True)
+            lines.append(f"{json.dumps(case.id)}: {json.dumps(rounded(compute(case)), separators=(',', ':'))}")
+        about = {"torch": torch.__version__.partition("+")[0], "numpy": np.__version__}
+        lines.insert(0, f'"made with": {json.dumps(about)}')
+        (FOLDER / f"{kind}.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+if __name__ == "__main__":
+    main()
