@@ -1,6 +1,5 @@
 """LeNet-5, AlexNet, ZFNet and VGG against their papers' tables, and the layers they need against plain loops."""
 
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +11,7 @@ import pytest
 from cnn_jax import models
 from cnn_jax.cost import summary
 from cnn_jax.errors import UserError
-from cnn_jax.layers import pooling, sizes
 from cnn_jax.layers.conv import TableConv
-from cnn_jax.layers.lrn import local_response_norm
 from cnn_jax.models import lenet
 
 SMALLEST = {
@@ -132,59 +129,6 @@ def test_lenet5_has_ten_bitmaps_only():
 def test_deviations_are_of_known_nets():
     for name in ("lenet5", *SMALLEST):
         assert models.deviations(name), name
-
-
-@pytest.mark.parametrize("n, towers, caffe_alpha", [(5, 1, False), (5, 2, False), (3, 1, True)])
-def test_lrn_is_the_formula(n, towers, caffe_alpha):
-    k, alpha, beta = 2.0, 0.5, 0.75
-    x = np.asarray(jax.random.normal(jax.random.key(3), (2, 3, 2, 8)))
-    expected, width = np.zeros_like(x), 8 // towers
-    for c in range(8):
-        first = c // width * width
-        neighbours = range(max(first, c - n // 2), min(first + width, c + n // 2 + 1))
-        total = sum(x[..., j] ** 2 for j in neighbours)
-        expected[..., c] = x[..., c] / (k + (alpha / n if caffe_alpha else alpha) * total) ** beta
-    norm = functools.partial(local_response_norm, k=k, n=n, alpha=alpha, towers=towers, caffe_alpha=caffe_alpha)
-    np.testing.assert_allclose(norm(x, beta=beta), expected, rtol=1e-5)
-    np.testing.assert_allclose(norm(x, beta=0.7500001), expected, rtol=1e-5)  # without the two roots
-
-
-def test_lrn_s_gradient_is_the_difference_quotient():
-    x = jax.random.normal(jax.random.key(4), (1, 2, 2, 7))
-    value = lambda x: jnp.sum(jnp.sin(local_response_norm(x, alpha=0.5)))
-    jax.test_util.check_grads(value, (x,), order=1, modes=["rev"], atol=1e-2, rtol=1e-2)
-
-
-def test_lrn_keeps_bfloat16():
-    assert local_response_norm(jnp.ones((1, 2, 2, 8), jnp.bfloat16)).dtype == jnp.bfloat16
-
-
-def test_subsampling_by_hand():
-    x = jnp.arange(20.0).reshape(1, 2, 5, 2)  # an odd column, left out
-    params = {"coefficient": jnp.array([2.0, 3.0]), "bias": jnp.array([0.5, -1.0])}
-    y = pooling.Subsampling().apply({"params": params}, x)
-    # map 0 holds 0 2 4 6 8 | 10 12 14 16 18, map 1 one more
-    np.testing.assert_allclose(y[0, 0], [[2 * 24 + 0.5, 3 * 28 - 1], [2 * 40 + 0.5, 3 * 44 - 1]])
-
-
-@pytest.mark.parametrize("size", [3, 4, 5, 6, 7])
-def test_ceil_pooling_is_the_loop(size):
-    x = np.asarray(jax.random.normal(jax.random.key(5), (1, size, size, 1)))
-    count = -(-(size - 3) // 2) + 1
-    slices = [slice(2 * i, 2 * i + 3) for i in range(count)]
-    expected = [[x[0, rows, columns, 0].max() for columns in slices] for rows in slices]
-    np.testing.assert_array_equal(pooling.max_pool_ceil(x, 3, 2)[0, :, :, 0], expected)
-
-
-def test_the_smallest_side_is_the_first_that_leaves_a_pixel():
-    windows = [(11, 4, 0), (3, 2, 0), (5, 1, 4), (3, 2, 1), (4, 3, 2)]
-
-    def output(side):
-        for kernel, stride, padding in windows:
-            side = (side + padding - kernel) // stride + 1 if side + padding >= kernel else 0
-        return side
-
-    assert sizes.smallest_side(windows) == next(side for side in range(1, 500) if output(side) >= 1)
 
 
 # LeCun et al. 1998, Table I: a row a map of S2, a column a map of C3

@@ -214,7 +214,7 @@ def model_case(name: str) -> dict[str, Any]:
     """What is recorded of a net: options, side of the images, gain of its weights."""
     options = {} if name in FULL_WIDTH else {"width": 1 / 16}
     if name.startswith(("resnet", "plain")):
-        options["scan_from"] = 2  # compiles one block a stage
+        options["scan_min_blocks"] = 2  # compiles one block a stage
     return {"options": options, "side": SIDE.get(name, 32), "gain": GAIN.get(name, 2.0)}
 
 

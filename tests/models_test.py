@@ -9,8 +9,6 @@ import pytest
 from cnn_jax import models
 from cnn_jax.cost import summary
 from cnn_jax.errors import UserError
-from cnn_jax.layers import batch_norm
-from cnn_jax.layers.initializers import he_normal
 from cnn_jax.models import lenet, resnet
 
 
@@ -47,50 +45,6 @@ def test_every_small_net_gives_logits_and_needs_no_batch_to_do_so(name):
     assert logits.shape == (3, 7) and same is stats
     alone, _ = model.apply(params, stats, images(3, 16)[:1])
     np.testing.assert_allclose(alone, logits[:1], rtol=1e-4, atol=1e-4)
-
-
-def test_initial_weights_have_he_s_variance():
-    kernel = np.asarray(he_normal(jax.random.key(0), (3, 3, 64, 256)))
-    assert abs(kernel.var() / (2 / (9 * 64)) - 1) < 0.02 and abs(kernel.mean()) < 1e-3
-    again = np.asarray(he_normal(jax.random.key(0), (3, 3, 64, 256)))
-    assert np.array_equal(kernel, again) and not np.array_equal(kernel[..., 0], kernel[..., 1])
-
-
-def test_batch_norm_by_hand():
-    x = images(6)
-    norm = batch_norm.BatchNorm(group=2, momentum=0.9)
-    variables = norm.init(jax.random.key(0), x, train=True)
-    y, moved = norm.apply(variables, x, train=True, mutable=["batch_stats"])
-    groups = np.asarray(x).reshape(3, 2, 8, 8, 3)
-    mean, var = groups.mean((1, 2, 3)), groups.var((1, 2, 3))
-    expected = (groups - mean[:, None, None, None]) / np.sqrt(var[:, None, None, None] + 1e-5)
-    np.testing.assert_allclose(y, expected.reshape(x.shape), atol=1e-4)
-    np.testing.assert_allclose(moved["batch_stats"]["mean"], 0.1 * mean.mean(0), atol=1e-6)
-    unbiased = var * 128 / 127  # Ioffe, Szegedy 2015, Algorithm 2: of 2 images of 8x8
-    np.testing.assert_allclose(moved["batch_stats"]["var"], 0.9 + 0.1 * unbiased.mean(0), rtol=1e-5)
-    still = norm.apply({"params": variables["params"], **moved}, x, train=False)
-    deviation = np.sqrt(0.9 + 0.1 * unbiased.mean(0) + 1e-5)
-    expected = (x - 0.1 * mean.mean(0)[None, None, None]) / deviation[None, None, None]
-    np.testing.assert_allclose(still, expected, atol=1e-4)
-
-
-@pytest.mark.parametrize("group", [0, 1, 2, 4, 8, 16])
-def test_batch_norm_s_groups_are_the_same_in_one_place_and_over_eight_devices(group):
-    x = images(16, 4)
-    def moments(x, axis=None):
-        found = batch_norm.group_moments(x, group, axis)
-        return found.mean, found.variance
-
-    per_device = jax.pmap(lambda x: moments(x, "batch"), "batch")(x.reshape(8, 2, 4, 4, 3))
-    for whole, parts in zip(moments(x), per_device, strict=True):
-        parts = np.asarray(parts)  # [devices, groups on it, C]
-        span = max(1, (group or 16) // 2)  # devices of one group: each has its row
-        np.testing.assert_allclose(parts[::span].reshape(-1, 3), whole, atol=1e-5)
-
-
-def test_a_batch_norm_group_must_divide_the_batch():
-    with pytest.raises(UserError, match="bn_group=3 does not divide a batch of 8"):
-        batch_norm.group_moments(images(8), 3)
 
 
 def test_zero_padded_shortcut():

@@ -149,3 +149,21 @@ def test_the_layer_in_training_and_at_test():
 def test_a_group_must_divide_the_batch():
     with pytest.raises(UserError, match="bn_group=3 does not divide a batch of 8"):
         group_moments(jnp.ones((8, 2, 2, 1)), 3)
+
+
+def test_batch_norm_by_hand():
+    x = jax.random.normal(jax.random.key(1), (6, 8, 8, 3))
+    norm = BatchNorm(group=2, momentum=0.9)
+    variables = norm.init(jax.random.key(0), x, train=True)
+    y, moved = norm.apply(variables, x, train=True, mutable=["batch_stats"])
+    groups = np.asarray(x).reshape(3, 2, 8, 8, 3)
+    mean, var = groups.mean((1, 2, 3)), groups.var((1, 2, 3))
+    expected = (groups - mean[:, None, None, None]) / np.sqrt(var[:, None, None, None] + 1e-5)
+    np.testing.assert_allclose(y, expected.reshape(x.shape), atol=1e-4)
+    np.testing.assert_allclose(moved["batch_stats"]["mean"], 0.1 * mean.mean(0), atol=1e-6)
+    unbiased = var * 128 / 127  # Ioffe, Szegedy 2015, Algorithm 2: of 2 images of 8x8
+    np.testing.assert_allclose(moved["batch_stats"]["var"], 0.9 + 0.1 * unbiased.mean(0), rtol=1e-5)
+    still = norm.apply({"params": variables["params"], **moved}, x, train=False)
+    deviation = np.sqrt(0.9 + 0.1 * unbiased.mean(0) + 1e-5)
+    expected = (x - 0.1 * mean.mean(0)[None, None, None]) / deviation[None, None, None]
+    np.testing.assert_allclose(still, expected, atol=1e-4)

@@ -46,9 +46,13 @@ def check(function, arguments, delta, value, gradients):
     for got, by_hand in zip(jax.tree.leaves(run(*arguments)), (value, *gradients), strict=True):
         close(got, by_hand)
     directions = [random(*a.shape) for a in arguments]
-    moved = lambda by: np.asarray(run(*(a + by * d for a, d in zip(arguments, directions, strict=True)))[0])
+    moved = lambda by: np.asarray(
+        run(*(a + by * d for a, d in zip(arguments, directions, strict=True)))[0]
+    )
     slope = sum((g * d).sum() for g, d in zip(gradients, directions, strict=True))
-    assert (delta * (moved(1e-5) - moved(-1e-5))).sum() / 2e-5 == pytest.approx(slope, rel=1e-7, abs=1e-7)
+    assert (delta * (moved(1e-5) - moved(-1e-5))).sum() / 2e-5 == pytest.approx(
+        slope, rel=1e-7, abs=1e-7
+    )
 
 
 # Convolution
@@ -79,9 +83,13 @@ def with_zeros_between(delta, stride, size):
 def convolution_by_hand(x, w, bias, delta, stride, pads):
     """Output, and the gradients of input, weights and bias."""
     x = padded(x, pads)
-    wide = with_zeros_between(delta, stride, [n - k + 1 for n, k in zip(x.shape[1:3], w.shape[:2], strict=True)])
+    wide = with_zeros_between(
+        delta, stride, [n - k + 1 for n, k in zip(x.shape[1:3], w.shape[:2], strict=True)]
+    )
     full = correlation(padded(wide, [(k - 1, k - 1) for k in w.shape[:2]]), rot180(w))
-    inside = [slice(before, n - after) for (before, after), n in zip(pads, x.shape[1:3], strict=True)]
+    inside = [
+        slice(before, n - after) for (before, after), n in zip(pads, x.shape[1:3], strict=True)
+    ]
     dw = correlation(x.transpose(3, 1, 2, 0), wide.transpose(1, 2, 0, 3)).transpose(1, 2, 0, 3)
     output = correlation(x, w)[:, ::stride, ::stride] + bias
     return output, full[:, inside[0], inside[1]], dw, delta.sum((0, 1, 2))
@@ -122,7 +130,10 @@ def test_convolution(choice, case, monkeypatch):
 def matrix_by_hand(w, height, width, stride, padding):
     """C, a row for every value of the output, a column for every value of the input."""
     h, v, channels, maps = w.shape
-    rows, columns = (height + 2 * padding - h) // stride + 1, (width + 2 * padding - v) // stride + 1
+    rows, columns = (
+        (height + 2 * padding - h) // stride + 1,
+        (width + 2 * padding - v) // stride + 1,
+    )
     matrix = np.zeros((rows, columns, maps, height, width, channels))
     for i, j, a, b in np.ndindex(rows, columns, h, v):
         row, column = i * stride + a - padding, j * stride + b - padding
@@ -133,9 +144,17 @@ def matrix_by_hand(w, height, width, stride, padding):
 
 @pytest.mark.parametrize(
     "height, width, kernel, stride, padding",
-    [(4, 4, (3, 3), 1, 0), (5, 5, (3, 3), 2, 1), (6, 4, (2, 3), 2, 0), (8, 7, (3, 3), 3, 1), (3, 4, (3, 2), 1, 2)],
+    [
+        (4, 4, (3, 3), 1, 0),
+        (5, 5, (3, 3), 2, 1),
+        (6, 4, (2, 3), 2, 0),
+        (8, 7, (3, 3), 3, 1),
+        (3, 4, (3, 2), 1, 2),
+    ],
 )
-def test_transposed_convolution_is_multiplication_by_c_transposed(height, width, kernel, stride, padding):
+def test_transposed_convolution_is_multiplication_by_c_transposed(
+    height, width, kernel, stride, padding
+):
     w, x = random(*kernel, 2, 3), random(1, height, width, 2)
     matrix = matrix_by_hand(w, height, width, stride, padding)
     close(spatial.convolution_matrix(jnp.asarray(w), (height, width), stride, padding), matrix)
@@ -151,7 +170,9 @@ def test_transposed_convolution_is_multiplication_by_c_transposed(height, width,
     # The layer's output is the smallest of the sizes that the convolution makes z's of: what it leaves out is zero.
     layer = spatial.FractionallyStridedConv(2, kernel, stride, padding)
     y = layer.apply({"params": {"conv": {"kernel": rot180(w), "bias": np.zeros(2)}}}, z)
-    left = [(size + 2 * padding - k) % stride for size, k in zip((height, width), kernel, strict=True)]
+    left = [
+        (size + 2 * padding - k) % stride for size, k in zip((height, width), kernel, strict=True)
+    ]
     assert y.shape[1:3] == (height - left[0], width - left[1])
     close(y, expected[:, : y.shape[1], : y.shape[2]])
 
@@ -224,7 +245,9 @@ def test_subsampling(height, width):
     even = x[:, : height // 2 * 2, : width // 2 * 2]
     sums = even[:, ::2, ::2] + even[:, 1::2, ::2] + even[:, ::2, 1::2] + even[:, 1::2, 1::2]
     dx = np.zeros_like(x)  # an odd row or column is not seen
-    dx[:, : height // 2 * 2, : width // 2 * 2] = (coefficient * delta).repeat(2, axis=1).repeat(2, axis=2)
+    dx[:, : height // 2 * 2, : width // 2 * 2] = (
+        (coefficient * delta).repeat(2, axis=1).repeat(2, axis=2)
+    )
     expected = dx, (delta * sums).sum((0, 1, 2)), delta.sum((0, 1, 2))
     check(subsample, (x, coefficient, bias), delta, coefficient * sums + bias, expected)
 
@@ -240,9 +263,15 @@ def lrn_by_hand(a, delta, k, n, alpha, beta, towers):
     channels = np.arange(a.shape[-1])
     apart = channels[None, :] - channels[:, None]  # of j (columns) from i (rows)
     width = len(channels) // towers
-    seen = (-((n - 1) // 2) <= apart) & (apart <= n // 2) & (channels[:, None] // width == channels[None, :] // width)
+    seen = (
+        (-((n - 1) // 2) <= apart)
+        & (apart <= n // 2)
+        & (channels[:, None] // width == channels[None, :] // width)
+    )
     d = k + alpha * a**2 @ seen.T
-    return a * d**-beta, delta * d**-beta - 2 * alpha * beta * a * ((delta * a * d ** (-beta - 1)) @ seen)
+    return a * d**-beta, delta * d**-beta - 2 * alpha * beta * a * (
+        (delta * a * d ** (-beta - 1)) @ seen
+    )
 
 
 # Of AlexNet's size, alpha * sum is near 0.1 where activations are near 15: there the second term counts.
@@ -264,5 +293,7 @@ def test_lrn(scale, options):
     a, delta = scale * random(2, 3, 2, 8), random(2, 3, 2, 8)
     normalise = functools.partial(local_response_norm, **options)
     value, gradient = lrn_by_hand(a, delta, **constants)
-    assert np.abs(gradient - delta * value / a).max() > 0.1  # the second term is not lost in the first
+    assert (
+        np.abs(gradient - delta * value / a).max() > 0.1
+    )  # the second term is not lost in the first
     check(normalise, (a,), delta, value, (gradient,))

@@ -20,33 +20,23 @@ def random(*shape):
     return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
 
 
-def test_effective_size():
-    assert [sizes.effective_size(k, d) for k, d in ((3, 1), (3, 2), (3, 4), (5, 3), (1, 7))] == [3, 5, 9, 13, 1]
-
-
-def test_output_size_counts_the_places_of_the_kernel():
-    for size, kernel, stride, padding, dilation in np.ndindex(9, 4, 3, 3, 3):
-        size, kernel, stride, dilation = size + 1, kernel + 1, stride + 1, dilation + 1
-        last = (kernel - 1) * dilation  # of the kernel's pixels, from its first
-        places = [i for i in range(-padding, size + padding, stride) if i + last < size + padding]
-        if places:
-            assert sizes.output_size(size, kernel, stride, padding, dilation) == len(places)
-        else:
-            with pytest.raises(UserError, match=f"spans {last + 1}; the fewest are {last + 1 - 2 * padding}"):
-                sizes.output_size(size, kernel, stride, padding, dilation)
-
-
 def test_a_dilated_convolution_is_that_of_the_kernel_with_zeros_between():
     x, kernel = random(2, 11, 10, 3), random(3, 3, 3, 4)
     wide = np.zeros((5, 5, 3, 4), np.float32)
     wide[::2, ::2] = kernel
-    y = Conv(4, (3, 3), 2, 1, kernel_dilation=2, use_bias=False).apply({"params": {"kernel": kernel}}, x)
-    assert y.shape[1:3] == tuple(sizes.output_size(n, 3, stride=2, padding=1, dilation=2) for n in (11, 10))
+    y = Conv(4, (3, 3), 2, 1, kernel_dilation=2, use_bias=False).apply(
+        {"params": {"kernel": kernel}}, x
+    )
+    assert y.shape[1:3] == tuple(
+        sizes.output_size(n, 3, stride=2, padding=1, dilation=2) for n in (11, 10)
+    )
     same = Conv(4, (5, 5), 2, 1, use_bias=False).apply({"params": {"kernel": wide}}, x)
     np.testing.assert_allclose(y, same, atol=1e-5)
 
 
-@pytest.mark.parametrize("kernel, stride, padding", [((3, 3), 2, 0), ((4, 4), 2, 1), ((2, 3), 3, 1), ((3, 3), 1, 2)])
+@pytest.mark.parametrize(
+    "kernel, stride, padding", [((3, 3), 2, 0), ((4, 4), 2, 1), ((2, 3), 3, 1), ((3, 3), 1, 2)]
+)
 def test_a_fractionally_strided_convolution_inserts_zeros(kernel, stride, padding):
     x = random(2, 4, 3, 2)
     module = spatial.FractionallyStridedConv(3, kernel, stride, padding)
@@ -54,19 +44,30 @@ def test_a_fractionally_strided_convolution_inserts_zeros(kernel, stride, paddin
     y = jax.jit(module.apply)({"params": {"conv": {"kernel": weights, "bias": bias}}}, x)
 
     margins = [k - 1 for k in kernel]
-    holes = np.zeros((2, 3 * stride + 1 + 2 * margins[0], 2 * stride + 1 + 2 * margins[1], 2), np.float32)
-    holes[:, margins[0] : holes.shape[1] - margins[0] : stride, margins[1] : holes.shape[2] - margins[1] : stride] = x
+    holes = np.zeros(
+        (2, 3 * stride + 1 + 2 * margins[0], 2 * stride + 1 + 2 * margins[1], 2), np.float32
+    )
+    holes[
+        :,
+        margins[0] : holes.shape[1] - margins[0] : stride,
+        margins[1] : holes.shape[2] - margins[1] : stride,
+    ] = x
     size = 3 * stride + kernel[0], 2 * stride + kernel[1]
     full = np.zeros((2, *size, 3), np.float32)
     for i, j in np.ndindex(size):
-        full[:, i, j] = np.einsum("nhwc,hwco->no", holes[:, i : i + kernel[0], j : j + kernel[1]], weights)
+        full[:, i, j] = np.einsum(
+            "nhwc,hwco->no", holes[:, i : i + kernel[0], j : j + kernel[1]], weights
+        )
     expected = full[:, padding : size[0] - padding, padding : size[1] - padding] + bias
     assert y.shape == expected.shape
     np.testing.assert_allclose(y, expected, atol=1e-5)
 
 
 def test_it_doubles_with_the_usual_4x4_kernel_and_keeps_bfloat16():
-    module, x = spatial.FractionallyStridedConv(3, (4, 4), 2, 1), jnp.ones((1, 5, 7, 2), jnp.bfloat16)
+    module, x = (
+        spatial.FractionallyStridedConv(3, (4, 4), 2, 1),
+        jnp.ones((1, 5, 7, 2), jnp.bfloat16),
+    )
     y, variables = module.init_with_output(jax.random.key(0), x)
     assert y.shape == (1, 10, 14, 3) and y.dtype == jnp.bfloat16
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
@@ -74,12 +75,18 @@ def test_it_doubles_with_the_usual_4x4_kernel_and_keeps_bfloat16():
 
 def test_padding_that_leaves_nothing_is_told():
     with pytest.raises(UserError, match="padding=2 leaves nothing of 1 pixels"):
-        spatial.FractionallyStridedConv(1, (4, 4), 2, 2).init(jax.random.key(0), jnp.ones((1, 1, 3, 1)))
+        spatial.FractionallyStridedConv(1, (4, 4), 2, 2).init(
+            jax.random.key(0), jnp.ones((1, 1, 3, 1))
+        )
 
 
 def test_the_convolution_that_a_transposed_one_undoes_must_give_its_input_s_size():
-    with pytest.raises(UserError, match=r"shape=\(9, 8\): a side of 9 gives 5 pixels, not the 4 there are"):
-        spatial.transposed_convolution(jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1)), (9, 8), stride=2, padding=1)
+    with pytest.raises(
+        UserError, match=r"shape=\(9, 8\): a side of 9 gives 5 pixels, not the 4 there are"
+    ):
+        spatial.transposed_convolution(
+            jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1)), (9, 8), stride=2, padding=1
+        )
 
 
 @pytest.mark.parametrize("stride, padding", [(1, "SAME"), (2, "VALID"), (2, "SAME")])
@@ -87,27 +94,50 @@ def test_sobel_s_kernel_is_separable(stride, padding):
     x = random(2, 8, 7, 1)
     parts = {
         "vertical": {"kernel": jnp.array([1.0, 2.0, 1.0]).reshape(3, 1, 1, 1)},
-        "horizontal": {"kernel": jnp.array([1.0, 0.0, -1.0]).reshape(1, 3, 1, 1), "bias": jnp.array([0.5])},
+        "horizontal": {
+            "kernel": jnp.array([1.0, 0.0, -1.0]).reshape(1, 3, 1, 1),
+            "bias": jnp.array([0.5]),
+        },
     }
     y = spatial.SeparableConv(1, 3, stride, padding).apply({"params": parts}, x)
     whole = {"kernel": SOBEL.reshape(3, 3, 1, 1), "bias": jnp.array([0.5])}
-    np.testing.assert_allclose(y, Conv(1, (3, 3), stride, padding).apply({"params": whole}, x), atol=1e-5)
+    np.testing.assert_allclose(
+        y, Conv(1, (3, 3), stride, padding).apply({"params": whole}, x), atol=1e-5
+    )
 
 
 def test_a_separable_convolution_s_weights():
-    variables = jax.eval_shape(spatial.SeparableConv(5, 7).init, jax.random.key(0), jnp.ones((1, 9, 9, 3)))
+    variables = jax.eval_shape(
+        spatial.SeparableConv(5, 7).init, jax.random.key(0), jnp.ones((1, 9, 9, 3))
+    )
     shapes = jax.tree.map(lambda leaf: leaf.shape, variables["params"])
-    assert shapes == {"vertical": {"kernel": (7, 1, 3, 5)}, "horizontal": {"kernel": (1, 7, 5, 5), "bias": (5,)}}
+    assert shapes == {
+        "vertical": {"kernel": (7, 1, 3, 5)},
+        "horizontal": {"kernel": (1, 7, 5, 5), "bias": (5,)},
+    }
 
 
-POOLINGS = [(2, 2, "VALID"), (3, 2, "VALID"), (3, 2, "CEIL"), (3, 1, "VALID"), (2, 3, "VALID"), (3, 3, "CEIL")]
+POOLINGS = [
+    (2, 2, "VALID"),
+    (3, 2, "VALID"),
+    (3, 2, "CEIL"),
+    (3, 1, "VALID"),
+    (2, 3, "VALID"),
+    (3, 3, "CEIL"),
+]
 
 
 def pooled_by_loop(x, window, stride, ceil):
     """Pooled values and switches; the first of equal values in reading order."""
     batch, height, width, maps = x.shape
-    count = [-(-(n - window) // stride) + 1 if ceil else (n - window) // stride + 1 for n in (height, width)]
-    values, switches = np.zeros((batch, *count, maps), x.dtype), np.zeros((batch, *count, maps), np.int32)
+    count = [
+        -(-(n - window) // stride) + 1 if ceil else (n - window) // stride + 1
+        for n in (height, width)
+    ]
+    values, switches = (
+        np.zeros((batch, *count, maps), x.dtype),
+        np.zeros((batch, *count, maps), np.int32),
+    )
     for n, i, j, c in np.ndindex(values.shape):
         seen = [
             (row, column)
@@ -129,7 +159,11 @@ def test_switches_tell_where_the_maxima_were(window, stride, padding, ties):
     expected = pooled_by_loop(x, window, stride, padding == "CEIL")
     np.testing.assert_array_equal(pooled, expected[0])
     np.testing.assert_array_equal(switches, expected[1])
-    theirs = max_pool_ceil(x, window, stride) if padding == "CEIL" else nn.max_pool(x, (window,) * 2, (stride,) * 2)
+    theirs = (
+        max_pool_ceil(x, window, stride)
+        if padding == "CEIL"
+        else nn.max_pool(x, (window,) * 2, (stride,) * 2)
+    )
     np.testing.assert_array_equal(pooled, theirs)
 
 
@@ -145,9 +179,13 @@ def test_unpooling_sums_at_the_switches(window, stride, padding):
 
 
 def test_unpooling_gives_back_the_maxima_of_windows_that_do_not_overlap():
-    x = jnp.array([[1.0, 2, 0, 0], [3, 4, 0, 9], [5, 5, -1, -2], [5, 5, -3, -4]]).reshape(1, 4, 4, 1)
+    x = jnp.array([[1.0, 2, 0, 0], [3, 4, 0, 9], [5, 5, -1, -2], [5, 5, -3, -4]]).reshape(
+        1, 4, 4, 1
+    )
     pooled, switches = pool(x, 2, 2)
-    np.testing.assert_array_equal(switches[0, :, :, 0], [[5, 7], [8, 10]])  # of four fives the first
+    np.testing.assert_array_equal(
+        switches[0, :, :, 0], [[5, 7], [8, 10]]
+    )  # of four fives the first
     expected = [[0, 0, 0, 0], [0, 4, 0, 9], [5, 0, -1, 0], [0, 0, 0, 0]]
     np.testing.assert_array_equal(unpool(pooled, switches, (4, 4))[0, :, :, 0], expected)
 
@@ -175,7 +213,11 @@ def test_pooling_and_unpooling_have_each_other_s_gradient():
     [
         (2, (3, 2), "2 pixels.* too few for a kernel that spans 3; the fewest are 3"),
         (5, (3, 2, "SAME"), "padding='SAME', stride=2: use VALID, or CEIL"),
-        (5, (2, 3, "CEIL"), "padding='CEIL', stride=3: use VALID, or CEIL with a stride of at most 2"),
+        (
+            5,
+            (2, 3, "CEIL"),
+            "padding='CEIL', stride=3: use VALID, or CEIL with a stride of at most 2",
+        ),
     ],
 )
 def test_a_mistake_in_pooling_is_told(side, arguments, words):

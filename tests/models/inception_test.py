@@ -1,7 +1,6 @@
 """The Inception nets: parameters of the papers, their tables, auxiliary heads and the loss folded over them."""
 
 import functools
-import math
 import types
 
 import flax.linen as nn
@@ -157,19 +156,6 @@ def test_too_small_an_image_names_the_smallest(name, heads, side):
         init(side - 1)
 
 
-@pytest.mark.parametrize("size, window, stride", [(7, 3, 2), (8, 3, 2), (2, 3, 2), (5, 2, 2), (1, 2, 2), (9, 3, 3)])
-def test_ceil_pooling_by_loop(size, window, stride):
-    x = np.asarray(random(2, size, size + 1, 3)) - 5.0  # all below zero: padding must not win
-    y = np.asarray(pooling.max_pool_ceil(jnp.asarray(x), window, stride))
-    height, width = (math.ceil((n - window) / stride) + 1 for n in x.shape[1:3])
-    assert y.shape == (2, height, width, 3)
-    for i in range(height):
-        for j in range(width):
-            top, left = i * stride, j * stride
-            expected = x[:, top : top + window, left : left + window].max((1, 2))
-            np.testing.assert_array_equal(y[:, i, j], expected)
-
-
 def test_a_grid_reduction_pools_and_convolves_side_by_side():
     block = inception.grid_reduction((((1, 1, 4), (3, 3, 6)), ((3, 3, 5),)), conv.ConvUnit)
     x = random(1, 9, 9, 7)
@@ -241,17 +227,6 @@ def test_norm_is_lrn_batch_norm_or_none():
     assert shapes("bn")[1] and "bias" not in shapes("bn")[0]["conv1"]["conv"]
     with pytest.raises(UserError, match="model.norm='layer': choose none or bn or lrn"):
         shapes("layer")
-
-
-@pytest.mark.parametrize("counted", [False, True])
-def test_average_pooling_by_loop(counted):
-    x = np.asarray(random(1, 4, 5, 2))
-    y = np.asarray(pooling.avg_pool(jnp.asarray(x), 3, padding="SAME", count_padding=counted))
-    for i in range(4):
-        for j in range(5):
-            seen = x[:, max(0, i - 1) : i + 2, max(0, j - 1) : j + 2]
-            pixels = 9 if counted else seen.shape[1] * seen.shape[2]
-            np.testing.assert_allclose(y[:, i, j], seen.sum((1, 2)) / pixels, atol=1e-6)
 
 
 @pytest.mark.parametrize("counted", [False, True])
