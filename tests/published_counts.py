@@ -46,7 +46,7 @@ PARAMETERS = [
     Count("inception_v3", 23_834_568, HEADLESS),
     Count("inception_v3", 27_161_264),
     # Inception v2 becomes v3 with both options of the ablation (Szegedy et al. 2015, Table 3).
-    Count("inception_v2", 27_161_264, {"factorised_7x7": True, "aux_norm": True}),
+    Count("inception_v2", 27_161_264, {"factorized_7x7": True, "aux_norm": True}),
     # He et al. 2015, Sec. 4.2, with option A's shortcuts, computed; Table 6 prints 0.27, 0.46,
     # 0.66, 0.85, 1.7 and 19.4 million. Shortcuts of option A have no parameters, and so plain nets
     # have as many.

@@ -29,7 +29,10 @@ def test_images_become_codes_and_images_again(side, channels):
 
 
 def test_parameters_by_hand():
-    encoder, decoder = (1 * 9 + 1) * 16 + (16 * 9 + 1) * 8, (8 * 9 + 1) * 8 + (8 * 9 + 1) * 16 + (16 * 9 + 1) * 1
+    encoder, decoder = (
+        (1 * 9 + 1) * 16 + (16 * 9 + 1) * 8,
+        (8 * 9 + 1) * 8 + (8 * 9 + 1) * 16 + (16 * 9 + 1) * 1,
+    )
     assert summary.summarize_model("autoencoder").total.parameters == encoder + decoder
 
 
@@ -48,7 +51,9 @@ def test_noise_is_added_in_training_only():
 def test_the_score_is_against_the_images_by_hand():
     x, rebuilt = np.asarray(images(3, 4)), np.asarray(images(6, 4))[3:]
     loss, error = autoencoder.Autoencoder.score(jnp.asarray(rebuilt), jnp.asarray(x), None)
-    np.testing.assert_allclose(loss, [((r - i) ** 2).mean() for r, i in zip(rebuilt, x, strict=True)], rtol=1e-5)
+    np.testing.assert_allclose(
+        loss, [((r - i) ** 2).mean() for r, i in zip(rebuilt, x, strict=True)], rtol=1e-5
+    )
     np.testing.assert_allclose(
         error, [((r - i) ** 2).mean() / i.var() for r, i in zip(rebuilt, x, strict=True)], rtol=1e-5
     )
@@ -68,5 +73,7 @@ def test_upsampling_repeats_pixels():
 
 @pytest.mark.parametrize("side", [30, 2])
 def test_a_side_that_cannot_be_halved_back_is_told(side):
-    with pytest.raises(UserError, match=f"{side}x{side}; sides must be multiples of 4, .*the smallest are 4x4"):
+    with pytest.raises(
+        UserError, match=f"{side}x{side}; sides must be multiples of 4, .*the smallest are 4x4"
+    ):
         made(images(1, side))

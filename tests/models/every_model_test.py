@@ -34,7 +34,10 @@ def small(name):
     if name in ("lenet5", "perceptron", "autoencoder"):
         options = {}
     if name.startswith(("alexnet", "zfnet", "vgg", "googlenet")):
-        options |= {"initializer": "he", "dropout": 0.0}  # narrow layers have few inputs, and none to drop
+        options |= {
+            "initializer": "he",
+            "dropout": 0.0,
+        }  # narrow layers have few inputs, and none to drop
     if name.startswith(("resnet", "plain")):
         options["scan_min_blocks"] = 2  # compiles one block a stage
     return options
@@ -45,15 +48,23 @@ def trained(name, steps, devices, dtype=None, **options):
     side = SIDE.get(name, 32)
     channels = models.paper_input(name)[0][2]
     labels = jnp.arange(BATCH, dtype=jnp.int32) % CLASSES
-    patterns = jax.random.bernoulli(jax.random.key(1), shape=(CLASSES, side, side, channels)).astype(jnp.float32)
-    images = patterns[labels] + 0.2 * jax.random.normal(jax.random.key(2), (BATCH, side, side, channels))
+    patterns = jax.random.bernoulli(
+        jax.random.key(1), shape=(CLASSES, side, side, channels)
+    ).astype(jnp.float32)
+    images = patterns[labels] + 0.2 * jax.random.normal(
+        jax.random.key(2), (BATCH, side, side, channels)
+    )
     batch = {"image": images, "label": labels}
     model = models.create(name, CLASSES, dtype=dtype, **small(name) | options)
-    feed = types.SimpleNamespace(fetch=lambda arrays, item: item, prepare=lambda arrays, images, key, rows: images)
+    feed = types.SimpleNamespace(
+        fetch=lambda arrays, item: item, prepare=lambda arrays, images, key, rows: images
+    )
     rate = {"lenet5": 0.01}.get(name, 0.003 if name.startswith("vgg") else 0.01)
     sgd = make_optimizer(choose("sgd", weight_decay=0.0), choose("constant", base=rate), steps)
     over = mesh.batch_mesh(jax.devices()[:devices])
-    state = jax.device_put(init_state(model, sgd, jax.random.key(0), images[:1]), mesh.replicated(over))
+    state = jax.device_put(
+        init_state(model, sgd, jax.random.key(0), images[:1]), mesh.replicated(over)
+    )
     parts = train_step.StepParts(model, sgd, feed, jax.random.key(2))
     step = functools.partial(train_step.train_step, parts)
     compiled = train_step.compile_train(step, "jit", over)
@@ -65,7 +76,10 @@ def trained(name, steps, devices, dtype=None, **options):
 
 
 # ResNet-1202's 3,600 arrays of parameters take a minute to compile.
-ALL = [pytest.param(name, marks=pytest.mark.slow) if name == "resnet1202" else name for name in models.MODELS]
+ALL = [
+    pytest.param(name, marks=pytest.mark.slow) if name == "resnet1202" else name
+    for name in models.MODELS
+]
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -82,12 +96,16 @@ FAMILIES = ("mlp", "lenet5", "lenet5_modern", "autoencoder", "alexnet", "zfnet",
 
 def shapes(name, **options):
     """(params, stats) of a small net as shapes, and its model."""
-    image = jax.ShapeDtypeStruct((1, *(SIDE.get(name, 32),) * 2, models.paper_input(name)[0][2]), jnp.float32)
+    image = jax.ShapeDtypeStruct(
+        (1, *(SIDE.get(name, 32),) * 2, models.paper_input(name)[0][2]), jnp.float32
+    )
     model = models.create(name, CLASSES, **small(name) | options)
     return model, image, *jax.eval_shape(model.init, jax.random.key(0), image)
 
 
-@pytest.mark.parametrize("name", [n for n in models.MODELS if n not in ("perceptron", "resnet1202")])
+@pytest.mark.parametrize(
+    "name", [n for n in models.MODELS if n not in ("perceptron", "resnet1202")]
+)
 def test_every_net_has_each_norm(name):
     stats = {norm: shapes(name, norm=norm)[3] for norm in ("none", "bn", "lrn")}
     assert stats["bn"] and not stats["none"] and not stats["lrn"]
@@ -98,7 +116,9 @@ def test_lrn_changes_what_a_net_computes_and_costs_no_parameter(name):
     model, image, params, stats = shapes(name, norm="lrn")
     none, _, same, _ = shapes(name, norm="none")
     assert jax.tree.structure(params) == jax.tree.structure(same)
-    powers = lambda m: str(jax.make_jaxpr(lambda p, s, x: m.apply(p, s, x)[0])(params, stats, image)).count("rsqrt")
+    powers = lambda m: str(
+        jax.make_jaxpr(lambda p, s, x: m.apply(p, s, x)[0])(params, stats, image)
+    ).count("rsqrt")
     assert powers(model) > powers(none)
 
 
@@ -107,7 +127,10 @@ def test_every_net_is_drawn_by_the_initialiser_that_is_asked_for(name):
     """He's variance is twice Xavier's, and the draws are the same."""
     he, xavier = (shapes(name, initializer=i)[0] for i in ("he", "xavier"))
     image = shapes(name)[1]
-    drawn = [dict(jax.tree_util.tree_leaves_with_path(m.init(jax.random.key(3), image)[0])) for m in (he, xavier)]
+    drawn = [
+        dict(jax.tree_util.tree_leaves_with_path(m.init(jax.random.key(3), image)[0]))
+        for m in (he, xavier)
+    ]
     kernels = [path for path in drawn[0] if path[-1].key == "kernel"]
     assert len(kernels) >= 2
     for path in kernels:
@@ -120,13 +143,18 @@ def test_bfloat16_is_near_float32_and_leaves_parameters_and_statistics_float32(n
     narrow = shapes(name, dtype="bfloat16")[0]
     params, stats = wide.init(jax.random.key(0), image)
     images = jax.random.uniform(jax.random.key(1), (2, *image.shape[1:]))
-    exact, near = (np.asarray(jax.jit(lambda x, m=m: m.apply(params, stats, x)[0])(images)) for m in (wide, narrow))
+    exact, near = (
+        np.asarray(jax.jit(lambda x, m=m: m.apply(params, stats, x)[0])(images))
+        for m in (wide, narrow)
+    )
     assert near.dtype == exact.dtype == np.float32
     assert 0 < np.abs(near - exact).max() < 0.05 * np.abs(exact).max()
     for model, dtype in ((wide, jnp.float32), (narrow, jnp.bfloat16)):
         stages = jax.eval_shape(model.features, params, stats, images)
         assert stages and {x.dtype for x in stages.values()} == {jnp.dtype(dtype)}
-    _, moved = jax.eval_shape(lambda key: narrow.apply(params, stats, images, train=True, key=key), jax.random.key(0))
+    _, moved = jax.eval_shape(
+        lambda key: narrow.apply(params, stats, images, train=True, key=key), jax.random.key(0)
+    )
     assert {x.dtype for x in jax.tree.leaves((params, moved))} == {jnp.dtype(jnp.float32)}
 
 
@@ -142,6 +170,10 @@ def test_dropout_is_on_in_training_only(name):
     test = lambda model: model.apply(params, stats, images)[0]
     every = jax.jit(lambda key: (train(model, key), train(off, key), test(model), test(off)))
     (one, without, *tests), (two, *_), (again, *_) = (every(jax.random.key(k)) for k in (1, 2, 1))
-    assert np.array_equal(one, again) and not np.array_equal(one, two) and not np.array_equal(one, without)
+    assert (
+        np.array_equal(one, again)
+        and not np.array_equal(one, two)
+        and not np.array_equal(one, without)
+    )
     for other in tests:
         np.testing.assert_allclose(other, without, rtol=1e-5, atol=1e-6)

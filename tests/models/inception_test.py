@@ -24,13 +24,20 @@ def test_bn_inception_has_the_parameters_of_public_weights():
     model = models.create("bn_inception", 1000)
     params, _ = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
     biases = (
-        sum(leaf.size for path, leaf in jax.tree_util.tree_leaves_with_path(params) if path[-2].key == "norm") // 2
+        sum(
+            leaf.size
+            for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+            if path[-2].key == "norm"
+        )
+        // 2
     )  # a scale and a shift for each map
     assert summary.count_parameters(model, (224, 224, 3)) + biases == 11_295_240
 
 
 def test_each_step_from_inception_v2_to_v3_costs_its_own_parameters():
-    count = lambda **options: summary.count_parameters(models.create("inception_v2", 1000, **options), (299, 299, 3))
+    count = lambda **options: summary.count_parameters(
+        models.create("inception_v2", 1000, **options), (299, 299, 3)
+    )
     three = 9 * (3 * 32 + 32 * 32 + 32 * 64) + 2 * (32 + 32 + 64)
     one = 49 * 3 * 64 + 2 * 64
     assert count(factorized_7x7=True) - count() == three - one
@@ -39,7 +46,9 @@ def test_each_step_from_inception_v2_to_v3_costs_its_own_parameters():
 
 def test_a_1x1_convolution_before_a_5x5_saves_what_the_paper_says():
     def weights(*kernels):
-        net = nn.Sequential([conv.Conv(maps, (size, size), use_bias=False) for size, maps in kernels])
+        net = nn.Sequential(
+            [conv.Conv(maps, (size, size), use_bias=False) for size, maps in kernels]
+        )
         shapes = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 28, 28, 128)))
         return [leaf.size for leaf in jax.tree.leaves(shapes)]
 
@@ -53,11 +62,20 @@ def modules(name, side):
     images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     variables = jax.eval_shape(functools.partial(net.init, train=False), jax.random.key(0), images)
     seen = functools.partial(
-        net.apply, train=False, mutable=["intermediates"], capture_intermediates=lambda m, _: bool(m.name)
+        net.apply,
+        train=False,
+        mutable=["intermediates"],
+        capture_intermediates=lambda m, _: bool(m.name),
     )
     _, found = jax.eval_shape(seen, variables, images)
-    found = {name: of["__call__"][0] for name, of in found["intermediates"].items() if "__call__" in of}
-    return {name: shape.shape[1:] for name, shape in found.items() if isinstance(shape, jax.ShapeDtypeStruct)}
+    found = {
+        name: of["__call__"][0] for name, of in found["intermediates"].items() if "__call__" in of
+    }
+    return {
+        name: shape.shape[1:]
+        for name, shape in found.items()
+        if isinstance(shape, jax.ShapeDtypeStruct)
+    }
 
 
 # Output of each module: the next one's input in the papers' tables; side and maps.
@@ -80,13 +98,17 @@ GRIDS = {
     },
 }  # fmt: skip
 GRIDS["googlenet_bn"] = GRIDS["googlenet"]
-GRIDS["inception_v2"] = {k: v for k, v in GRIDS["inception_v3"].items() if "conv1" not in k} | {"conv1": (147, 64)}
+GRIDS["inception_v2"] = {k: v for k, v in GRIDS["inception_v3"].items() if "conv1" not in k} | {
+    "conv1": (147, 64)
+}
 
 
 @pytest.mark.parametrize("name", GRIDS)
 def test_modules_have_the_table_s_outputs(name):
     found = modules(name, 299 if name in ("inception_v2", "inception_v3") else 224)
-    assert {k: found[k] for k in GRIDS[name]} == {k: (side, side, maps) for k, (side, maps) in GRIDS[name].items()}
+    assert {k: found[k] for k in GRIDS[name]} == {
+        k: (side, side, maps) for k, (side, maps) in GRIDS[name].items()
+    }
 
 
 def random(*shape):
@@ -101,7 +123,9 @@ def test_auxiliary_heads_are_there_in_training_only(name, side, heads):
     def shapes(**options):
         model = models.create(name, 4, **options)
         params, stats = jax.eval_shape(model.init, key, images)
-        outputs, moved = jax.eval_shape(functools.partial(model.apply, train=True), params, stats, images, key=key)
+        outputs, moved = jax.eval_shape(
+            functools.partial(model.apply, train=True), params, stats, images, key=key
+        )
         logits, _ = jax.eval_shape(model.apply, params, stats, images)
         assert jax.tree.structure(moved) == jax.tree.structure(stats) and logits.shape == (2, 4)
         return params, outputs
@@ -121,14 +145,18 @@ def test_googlenet_s_heads_answer_in_training_and_are_forgotten_at_test():
 
     @jax.jit
     def both(params, key):
-        return model.apply(params, stats, images, train=True, key=key)[0], model.apply(params, stats, images)[0]
+        return model.apply(params, stats, images, train=True, key=key)[0], model.apply(
+            params, stats, images
+        )[0]
 
     (main, *heads), logits = both(params, jax.random.key(2))
     assert all(np.isfinite(o).all() and np.ptp(o) > 0 for o in (main, *heads, logits))
     again, same = both(params, jax.random.key(3))  # dropout is another
     assert not np.array_equal(again[0], main) and not np.array_equal(again[1], heads[0])
     np.testing.assert_array_equal(same, logits)
-    zeroed = params | {name: jax.tree.map(jnp.zeros_like, params[name]) for name in ("aux4a", "aux4d")}
+    zeroed = params | {
+        name: jax.tree.map(jnp.zeros_like, params[name]) for name in ("aux4a", "aux4d")
+    }
     (main_too, *zeros), logits_too = both(zeroed, jax.random.key(2))
     np.testing.assert_array_equal(main_too, main)
     np.testing.assert_array_equal(logits_too, logits)
@@ -152,7 +180,9 @@ def test_too_small_an_image_names_the_smallest(name, heads, side):
     model = models.create(name, 4, aux_heads=heads)
     init = lambda n: jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, n, side, 3)))
     init(side)
-    with pytest.raises(UserError, match=f"images of {side - 1}x{side}; the smallest are {side}x{side}"):
+    with pytest.raises(
+        UserError, match=f"images of {side - 1}x{side}; the smallest are {side}x{side}"
+    ):
         init(side - 1)
 
 
@@ -166,7 +196,10 @@ def test_a_grid_reduction_pools_and_convolves_side_by_side():
 
 def test_a_fork_s_convolutions_see_the_same_input():
     block = googlenet.Inception(
-        (((1, 1, 4), ((1, 3, 5), (3, 1, 6))),), functools.partial(pooling.MaxPool, 1, 1), 0, conv.ConvUnit
+        (((1, 1, 4), ((1, 3, 5), (3, 1, 6))),),
+        functools.partial(pooling.MaxPool, 1, 1),
+        0,
+        conv.ConvUnit,
     )
     x = random(1, 6, 6, 3)
     y, variables = block.init_with_output(jax.random.key(0), x, train=False)
@@ -187,10 +220,17 @@ def cross_entropy(logits, labels):
 def test_the_loss_is_folded_over_the_heads_and_the_error_is_the_main_logits():
     """One training step of a net of three linear heads."""
     images = random(6, 2, 2, 1)
-    kernels = {name: jax.random.normal(jax.random.key(k), (4, 3)) for k, name in enumerate(("main", "aux1", "aux2"))}
-    outputs = lambda params, images: tuple(images.reshape(-1, 4) @ params[name] for name in ("main", "aux1", "aux2"))
+    kernels = {
+        name: jax.random.normal(jax.random.key(k), (4, 3))
+        for k, name in enumerate(("main", "aux1", "aux2"))
+    }
+    outputs = lambda params, images: tuple(
+        images.reshape(-1, 4) @ params[name] for name in ("main", "aux1", "aux2")
+    )
     main, *heads = outputs(kernels, images)
-    labels = jnp.argmax(main, 1).at[0].add(1).astype(jnp.int32) % 3  # one error, and another number in each head
+    labels = (
+        jnp.argmax(main, 1).at[0].add(1).astype(jnp.int32) % 3
+    )  # one error, and another number in each head
     assert all((jnp.argmax(head, 1) != labels).sum() != 1 for head in heads)
     model = models.Model(
         lambda key, images: (kernels, {}),
@@ -198,7 +238,9 @@ def test_the_loss_is_folded_over_the_heads_and_the_error_is_the_main_logits():
         features=None,
         aux_weight=0.3,
     )
-    feed = types.SimpleNamespace(fetch=lambda arrays, item: item, prepare=lambda arrays, images, key, rows: images)
+    feed = types.SimpleNamespace(
+        fetch=lambda arrays, item: item, prepare=lambda arrays, images, key, rows: images
+    )
     tx = optax.with_extra_args_support(optax.sgd(1.0))
     state = init_state(model, tx, jax.random.key(0), images[:1])
     parts = train_step.StepParts(model, tx, feed, jax.random.key(0))
@@ -215,7 +257,12 @@ def test_the_loss_is_folded_over_the_heads_and_the_error_is_the_main_logits():
 
 def test_the_weight_of_the_heads_is_the_net_s():
     weight = lambda name, **options: models.create(name, 4, **options).aux_weight
-    assert (weight("googlenet"), weight("inception_v3"), weight("mlp"), weight("bn_inception")) == (0.3, 0.4, 0.0, 0.0)
+    assert (weight("googlenet"), weight("inception_v3"), weight("mlp"), weight("bn_inception")) == (
+        0.3,
+        0.4,
+        0.0,
+        0.0,
+    )
     assert weight("googlenet", aux_weight=0.1) == 0.1
 
 
@@ -223,7 +270,10 @@ def test_norm_is_lrn_batch_norm_or_none():
     shapes = lambda norm: jax.eval_shape(
         models.create("googlenet", 4, norm=norm).init, jax.random.key(0), jnp.zeros((1, 79, 79, 3))
     )
-    assert jax.tree.structure(shapes("lrn")) == jax.tree.structure(shapes("none")) and not shapes("lrn")[1]
+    assert (
+        jax.tree.structure(shapes("lrn")) == jax.tree.structure(shapes("none"))
+        and not shapes("lrn")[1]
+    )
     assert shapes("bn")[1] and "bias" not in shapes("bn")[0]["conv1"]["conv"]
     with pytest.raises(UserError, match="model.norm='layer': choose none or bn or lrn"):
         shapes("layer")
@@ -232,7 +282,9 @@ def test_norm_is_lrn_batch_norm_or_none():
 @pytest.mark.parametrize("counted", [False, True])
 def test_inception_v3_pools_as_its_option_says(counted, monkeypatch):
     asked, pool = [], pooling.avg_pool
-    monkeypatch.setattr(pooling, "avg_pool", lambda *arguments: asked.append(arguments[1:]) or pool(*arguments))
+    monkeypatch.setattr(
+        pooling, "avg_pool", lambda *arguments: asked.append(arguments[1:]) or pool(*arguments)
+    )
     model = models.create("inception_v3", 3, aux_heads=False, count_padding=counted)
     jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 75, 75, 3)))
     assert asked == [(3, 1, "SAME", counted)] * 9  # the modules that do not reduce the grid
@@ -244,14 +296,24 @@ def test_inception_v3_pools_as_its_option_says(counted, monkeypatch):
         (
             "googlenet",
             2 + 9 + 1,
-            {"inception3b": (28, 28, 480), "inception4e": (14, 14, 832), "inception5b": (7, 7, 1024)},
+            {
+                "inception3b": (28, 28, 480),
+                "inception4e": (14, 14, 832),
+                "inception5b": (7, 7, 1024),
+            },
         ),
         ("bn_inception", 1 + 10 + 1, {"inception3c": (14, 14, 576), "inception5b": (7, 7, 1024)}),
-        ("inception_v3", 1 + 11 + 1, {"mixed35c": (35, 35, 288), "mixed17d": (17, 17, 768), "mixed8b": (8, 8, 2048)}),
+        (
+            "inception_v3",
+            1 + 11 + 1,
+            {"mixed35c": (35, 35, 288), "mixed17d": (17, 17, 768), "mixed8b": (8, 8, 2048)},
+        ),
     ],
 )
 def test_features_have_the_tables_sizes(name, stages, shapes):
     side = 299 if name == "inception_v3" else 224
     model, image = models.create(name, 10), jax.ShapeDtypeStruct((1, side, side, 3), "float32")
-    kept = jax.eval_shape(model.features, *jax.eval_shape(model.init, jax.random.key(0), image), image)
+    kept = jax.eval_shape(
+        model.features, *jax.eval_shape(model.init, jax.random.key(0), image), image
+    )
     assert len(kept) == stages and {stage: kept[stage].shape[1:] for stage in shapes} == shapes

@@ -19,7 +19,7 @@ from cnn_jax.models.base import BaseModel
 @pytest.mark.parametrize("name", models.MODELS)
 def test_a_model_has_the_parameters_that_its_file_states(name):
     spec = models.MODELS[name]
-    counted = summary.parameters(models.create(name), spec.input_shape)
+    counted = summary.count_parameters(models.create(name), spec.input_shape)
     assert counted == spec.parameters
 
 

@@ -39,11 +39,16 @@ def test_flags_are_added_to_what_the_user_set(machine):
 
 
 def test_a_flag_that_the_user_set_stays(machine):
-    for said in ("--xla_cpu_experimental_ynn_fusion_type=", "--a=b --xla_cpu_experimental_ynn_fusion_type= --c=d"):
+    for said in (
+        "--xla_cpu_experimental_ynn_fusion_type=",
+        "--a=b --xla_cpu_experimental_ynn_fusion_type= --c=d",
+    ):
         assert chosen(XLA_FLAGS=said) == said
 
 
-@pytest.mark.parametrize("kind, jaxlib", [("arm64", "0.12.0"), ("x86_64", "0.9.2"), ("x86_64", "0.13.0")])
+@pytest.mark.parametrize(
+    "kind, jaxlib", [("arm64", "0.12.0"), ("x86_64", "0.9.2"), ("x86_64", "0.13.0")]
+)
 def test_elsewhere_nothing_is_added(machine, kind, jaxlib):
     machine(kind, jaxlib)
     assert chosen() is None
@@ -56,7 +61,9 @@ def test_long_runs_of_large_batches_have_onednn_unless_the_user_says_so(machine)
     assert settings.compiler_options(STEPS, VALUES, {}) == settings.ONEDNN
     assert settings.compiler_options(STEPS, VALUES, {"XLA_FLAGS": OURS}) == settings.ONEDNN
     assert settings.compiler_options(STEPS, VALUES - 1, {}) == {}
-    assert settings.compiler_options(STEPS, VALUES, {"XLA_FLAGS": "--xla_cpu_use_onednn=false"}) == {}
+    assert (
+        settings.compiler_options(STEPS, VALUES, {"XLA_FLAGS": "--xla_cpu_use_onednn=false"}) == {}
+    )
     machine(jaxlib="0.10.2")
     assert settings.compiler_options(STEPS, VALUES, {}) == {}
     assert chosen() == OURS
@@ -64,7 +71,9 @@ def test_long_runs_of_large_batches_have_onednn_unless_the_user_says_so(machine)
 
 def run(code):
     environ = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environ, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environ, check=True
+    )
     return done.stdout.split()
 
 
@@ -74,19 +83,19 @@ def test_the_flags_and_options_reach_convolutions_and_both_gradients():
     code = """if 1:
         import platform
         if not {ours}: platform.machine = lambda: "another, for which there are no flags"
-        import cnn_jax.models.conv as c, jax
-        from cnn_jax import cpu
+        from cnn_jax.cpu import settings, configure
+        configure()
+        import cnn_jax.cpu.convolution as c, jax
         f = lambda x, k: c.convolution(x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
         x, k = (jax.ShapeDtypeStruct(shape, "float32") for shape in ((8, 14, 14, 32), (3, 3, 32, 32)))
         both = lambda x, k: jax.vjp(f, x, k)[1](f(x, k))
-        for steps in (1, cpu.LONG):
-            options = cpu.compiler_options(steps, cpu.FEW)
+        for steps in (1, settings.MIN_ONEDNN_STEPS):
+            options = settings.compiler_options(steps, settings.MIN_BATCH_VALUES)
             text = jax.jit(both, compiler_options=options).lower(x, k).compile().as_text()
-            print(text.count("__ynn_fusion"),
-            text.count('custom_call_target="__onednn$convolution"'))
+            print(text.count("__ynn_fusion"), text.count('custom_call_target="__onednn$convolution"'))
     """
     version = tuple(int(part) for part in metadata.version("jaxlib").split(".")[:2])
-    onednn = "3" if cpu.WITH_ONEDNN[0] <= version < cpu.WITH_ONEDNN[1] else "0"
+    onednn = "3" if settings.ONEDNN_JAXLIB[0] <= version < settings.ONEDNN_JAXLIB[1] else "0"
     assert run(code.format(ours=True)) == ["0", "0", "0", onednn]
     short_ynn, short_onednn, *long_run = run(code.format(ours=False))
     assert int(short_ynn) > 0 and short_onednn == "0" and long_run == [short_ynn, short_onednn]
@@ -98,8 +107,8 @@ def test_freed_memory_stays_mapped():
     code = """if 1:
         import resource, sys
         import numpy as np
-        from cnn_jax import cpu
-        if {keep}: cpu.keep_memory(cpu.FEW)
+        from cnn_jax.cpu import settings
+        if {keep}: settings.keep_memory(settings.MIN_BATCH_VALUES)
         faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         for _ in range(3):
             before = faults()
@@ -108,3 +117,29 @@ def test_freed_memory_stays_mapped():
     """
     (default,), (kept,) = run(code.format(keep=False)), run(code.format(keep=True))
     assert int(kept) < 100 < int(default)
+
+
+@pytest.mark.skipif(not x86, reason="the flags are for x86")
+def test_too_late_is_one_line_and_changes_nothing():
+    """Before JAX starts the flags are set, after it a line says so, and a second call is silent."""
+    code = """if 1:
+        import os
+        from cnn_jax.cpu import configure
+        {before}
+        import jax; jax.devices()
+        given = os.environ.get("XLA_FLAGS")
+        print(bool(given), repr(configure()).count("call cnn_jax.cpu.configure() first"))
+        print(os.environ.get("XLA_FLAGS") == given)
+    """
+    assert run(code.format(before="assert configure() is None")) == ["True", "0", "True"]
+    assert run(code.format(before="")) == ["False", "1", "True"]
+
+
+def test_importing_the_package_changes_no_environment_variable():
+    code = """if 1:
+        import os
+        before = dict(os.environ)
+        import cnn_jax, cnn_jax.cpu, cnn_jax.models, cnn_jax.layers.conv
+        print(before == dict(os.environ))
+    """
+    assert run(code) == ["True"]

@@ -1,0 +1,121 @@
+"""What every model is as functions: logits, mistakes, dtypes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnn_jax import models
+from cnn_jax.errors import UserError
+
+
+def images(count, size=8):
+    return jax.random.normal(jax.random.key(1), (count, size, size, 3))
+
+
+def shape_of(name, side=0):
+    if name == "lenet5":
+        return side or 32, side or 32, 1
+    return (*(side or (227 if name.startswith("alexnet") else 224),) * 2, 3)
+
+
+def abstract(name, classes=10, side=0, **options):
+    """The net, and its parameters, stats and one image as shapes."""
+    model = models.create(name, classes, **options)
+    image = jax.ShapeDtypeStruct((1, *shape_of(name, side)), "float32")
+    return model, *jax.eval_shape(model.init, jax.random.key(0), image), image
+
+
+@pytest.mark.parametrize("name", ["mlp", "lenet5_modern", "resnet20", "plain20"])
+def test_every_small_net_gives_logits_and_needs_no_batch_to_do_so(name):
+    model = models.create(name, 7)
+    params, stats = model.init(jax.random.key(0), images(1, 16))
+    logits, same = model.apply(params, stats, images(3, 16))
+    assert logits.shape == (3, 7) and same is stats
+    alone, _ = model.apply(params, stats, images(3, 16)[:1])
+    np.testing.assert_allclose(alone, logits[:1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "name, options, words",
+    [
+        ("resnet21", {}, "no such model; nearest: .*resnet20"),
+        ("mlp", {"shortcut": "A"}, "model.shortcut: mlp has no such option"),
+        ("plain20", {"shortcut": "B"}, "plain20 has no such option"),
+        ("resnet34", {"stride_in": "3x3"}, "resnet34 has no such option"),
+        ("resnet50", {"stride_in": "2x2"}, "model.stride_in='2x2': choose 1x1 or 3x3"),
+        ("resnet20", {"dtype": "float16"}, "choose float32 or bfloat16"),
+        ("mlp", {"dropout": 1.5}, "model.dropout=1.5: must be at most 1"),
+        ("mlp", {"hidden": (4, 0)}, "model.hidden=0: must be at least 1"),
+        ("perceptron", {"bn_group": 4}, "perceptron has no such option"),
+        ("resnet20", {"bn_epsilon": -1.0}, "model.bn_epsilon=-1.0: must be at least 0"),
+        ("mlp", {"width": 0.0}, "model.width=0.0: must be more than 0"),
+        ("resnet20", {"shortcut": "D"}, "model.shortcut='D': choose A or B or C or plain"),
+        (
+            "mlp",
+            {"activation": "step"},
+            "model.activation='step': choose sigmoid or tanh or scaled_tanh or relu",
+        ),
+    ],
+)
+def test_a_mistake_is_told(name, options, words):
+    with pytest.raises(UserError, match=words):
+        models.create(name, 10, **options).init(jax.random.key(0), images(1))
+
+
+def test_no_classes_and_images_of_another_size_and_no_key_are_told():
+    with pytest.raises(UserError, match="num_classes=0: must be at least 1"):
+        models.create("mlp", 0)
+    model = models.create("mlp", 3, dropout=0.5)
+    params, stats = model.init(jax.random.key(0), images(1))
+    with pytest.raises(UserError, match="mlp: images of 16x16x3 are not of the size"):
+        model.apply(params, stats, images(1, 16))
+    with pytest.raises(UserError, match="mlp: training draws random numbers: give apply a key"):
+        model.apply(params, stats, images(1), train=True)
+
+
+def test_bytes_are_numbers_to_a_net():
+    model = models.create("mlp", 3)
+    pixels = jnp.arange(192, dtype=jnp.uint8).reshape(1, 8, 8, 3)
+    params, stats = model.init(jax.random.key(0), pixels)
+    logits, _ = model.apply(params, stats, pixels)
+    assert np.ptp(logits) > 1 and np.array_equal(
+        logits, model.apply(params, stats, pixels.astype(jnp.float32))[0]
+    )
+
+
+def test_a_deviation_that_an_option_undoes_is_not_told():
+    words = lambda name, **options: " ".join(models.deviations(name, **options))
+    assert "biases" in words("alexnet") and "biases" in words("alexnet", initial_bias=0.1)
+    assert "biases" not in words("alexnet", initial_bias=1.0)
+    assert "He's" in words("googlenet", initializer="paper") and "He's" not in words(
+        "googlenet", initializer="xavier"
+    )
+    assert "LRN's" not in words("googlenet", norm="none") and "0.001" not in words(
+        "inception_v3", norm="none"
+    )
+    assert "whole batch" in words("resnet20") and "whole batch" not in words(
+        "resnet20", bn_group=64
+    )
+    assert "rubbish" in words("lenet5", rubbish=None) and "rubbish" not in words(
+        "lenet5", rubbish=100.0
+    )
+
+
+@pytest.mark.parametrize(
+    "name, options, words",
+    [
+        ("vgg_a", {"norm": "batch"}, "model.norm='batch': choose none or bn or lrn"),
+        ("alexnet", {"initializer": "heh"}, "model.initializer='heh': choose paper or xavier or"),
+        ("alexnet", {"towers": 3}, "alexnet has no such option"),
+        ("zfnet", {"initial_bias": 1.0}, "zfnet has no such option"),
+    ],
+)
+def test_a_mistake_of_a_net_is_told(name, options, words):
+    with pytest.raises(UserError, match=words):
+        abstract(name, **options)
+
+
+def test_deviations_are_of_known_nets():
+    for name in ("lenet5", "alexnet", "alexnet_half", "alexnet_owt", "zfnet", "vgg_a", "vgg_e"):
+        assert models.deviations(name), name

@@ -1,0 +1,156 @@
+"""LeNet-5 against its paper."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cnn_jax import models
+from cnn_jax.errors import UserError
+from cnn_jax.layers.conv import TableConv
+from cnn_jax.models import lenet
+
+
+def shape_of(name, side=0):
+    if name == "lenet5":
+        return side or 32, side or 32, 1
+    return (*(side or (227 if name.startswith("alexnet") else 224),) * 2, 3)
+
+
+def abstract(name, classes=10, side=0, **options):
+    """The net, and its parameters, stats and one image as shapes."""
+    model = models.create(name, classes, **options)
+    image = jax.ShapeDtypeStruct((1, *shape_of(name, side)), "float32")
+    return model, *jax.eval_shape(model.init, jax.random.key(0), image), image
+
+
+def layer_sizes(params):
+    return {
+        layer: sum(leaf.size for leaf in jax.tree.leaves(tree)) for layer, tree in params.items()
+    }
+
+
+def test_lenet5_layer_by_layer():
+    _, params, _, _ = abstract("lenet5")
+    assert layer_sizes(params) == {
+        "c1": 156,
+        "s2": 12,
+        "c3": 1_516,
+        "s4": 32,
+        "c5": 48_120,
+        "f6": 10_164,
+    }
+    of_28, _ = jax.eval_shape(
+        models.create("lenet5", 10).init, jax.random.key(0), jnp.zeros((1, 28, 28, 1))
+    )
+    assert layer_sizes(of_28) == layer_sizes(params)
+
+
+def test_lenet5_has_ten_bitmaps_only():
+    with pytest.raises(UserError, match="100 classes; its bitmaps are of ten digits"):
+        abstract("lenet5", 100)
+
+
+# LeCun et al. 1998, Table I: a row a map of S2, a column a map of C3
+TABLE_I = """
+X...XXX..XXXX.XX
+XX...XXX..XXXX.X
+XXX...XXX..X.XXX
+.XXX..XXXX..X.XX
+..XXX..XXXX.XX.X
+...XXX..XXXX.XXX
+"""
+
+
+def test_c3_sees_what_table_i_gives_it():
+    seen = np.array([[mark == "X" for mark in line] for line in TABLE_I.split()])  # [6, 16]
+    assert seen.sum() == 60
+    conv = TableConv(lenet.C3_TABLE, (5, 5))
+    x = jax.random.normal(jax.random.key(6), (1, 5, 5, 6))
+    variables = conv.init(jax.random.key(7), x)
+    assert variables["params"]["kernel"].shape == (5, 5, 60)
+    jacobian = jax.jacrev(lambda x: conv.apply(variables, x)[0, 0, 0])(x)[:, 0]  # [16, 5, 5, 6]
+    np.testing.assert_array_equal(np.abs(jacobian).max((1, 2)) > 0, seen.T)
+    # The kernels lie map by map in the table's order: map 7's four begin after 6 * 3 + 4.
+    np.testing.assert_allclose(
+        jacobian[7, :, :, 3], variables["params"]["kernel"][..., 22 + 2], rtol=1e-6
+    )
+
+
+def test_each_map_of_c3_is_drawn_by_its_own_fan_in():
+    conv = TableConv(lenet.C3_TABLE, (5, 5), kernel_init=lenet.uniform)
+    kernel = np.abs(conv.init(jax.random.key(0), jnp.zeros((1, 5, 5, 6)))["params"]["kernel"])
+    for part, inputs in ((kernel[..., :18], 3), (kernel[..., 18:54], 4), (kernel[..., 54:], 6)):
+        assert 0.95 * 2.4 / (25 * inputs) < part.max() <= 2.4 / (25 * inputs)
+
+
+def test_map_loss_by_hand():
+    distances, labels = jnp.array([[1.0, 3.0, 2.0], [40.0, 1.0, 0.5]]), jnp.array([0, 0])
+    by_hand = [1 + np.log(np.exp(-4) + np.exp(-1) + np.exp(-3) + np.exp(-2)),
+               40 + np.log(np.exp(-4) + np.exp(-40) + np.exp(-1) + np.exp(-0.5))]  # fmt: skip
+    np.testing.assert_allclose(lenet.map_loss(distances, labels, 4.0), by_hand, rtol=1e-6)
+    softmax = optax.softmax_cross_entropy_with_integer_labels(-distances, labels)
+    np.testing.assert_allclose(lenet.map_loss(distances, labels, jnp.inf), softmax, rtol=1e-6)
+    # The rubbish class holds back what lies far beyond it.
+    push = jax.grad(lambda d: lenet.map_loss(d, jnp.array([0]), 4.0)[0])(jnp.array([[1.0, 30.0]]))
+    assert push[0, 0] > 0.04 and abs(push[0, 1]) < 1e-11
+
+
+def test_bitmaps_are_ten_different_drawings():
+    codes = lenet.bitmaps()
+    assert (
+        codes.shape == (10, 84)
+        and codes.dtype == np.float32
+        and set(np.unique(codes)) == {-1.0, 1.0}
+    )
+    apart = ((codes[:, None] - codes[None]) ** 2).sum(-1) / 4  # pixels that differ
+    assert apart[~np.eye(10, dtype=bool)].min() >= 6
+    one = codes[1].reshape(12, 7)
+    assert (one[1:, 3] == 1).all() and one[5].sum() == 1 - 6  # the stem of the 1
+
+
+def test_pixels_are_mapped_as_the_paper_s():
+    np.testing.assert_allclose(lenet.contrast(jnp.array([0.0, 1.0])), [-0.1, 1.175], rtol=1e-6)
+
+
+def test_lenet5_pads_digits_centres_them_and_measures_distances():
+    model = models.create("lenet5", 10)
+    small = jax.random.uniform(jax.random.key(1), (3, 28, 28, 1))
+    params, stats = model.init(jax.random.key(0), small)
+    logits, _ = model.apply(params, stats, small)
+    padded, _ = model.apply(params, stats, jnp.pad(small, ((0, 0), (2, 2), (2, 2), (0, 0))))
+    np.testing.assert_allclose(logits, padded, rtol=1e-6)
+    f6 = np.asarray(model.features(params, stats, small)["f6"])
+    np.testing.assert_allclose(logits, -((f6[:, None] - lenet.bitmaps()) ** 2).sum(-1), rtol=1e-5)
+
+
+def test_lenet5_learns():
+    model = models.create("lenet5", 10)
+    images, labels = jax.random.uniform(jax.random.key(1), (16, 28, 28, 1)), jnp.arange(16) % 10
+    params, stats = model.init(jax.random.key(0), images)
+
+    @jax.jit
+    def step(params):
+        def loss(params):
+            return lenet.map_loss(
+                -model.apply(params, stats, images, train=True)[0], labels, 100.0
+            ).mean()
+
+        value, grads = jax.value_and_grad(loss)(params)
+        return value, jax.tree.map(lambda p, g: p - 0.001 * g, params, grads)
+
+    losses = []
+    for _ in range(4):
+        value, params = step(params)
+        losses.append(float(value))
+    assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0]
+
+
+def test_lenet5_is_scored_by_the_map_criterion():
+    logits, labels = -jnp.array([[1.0, 3.0], [40.0, 1.0]]), jnp.array([0, 0])
+    for given, j in ((None, jnp.inf), (4.0, 4.0)):
+        options = {} if given is None else {"rubbish": given}
+        loss, error = models.create("lenet5", 2, **options).score(logits, None, labels)
+        np.testing.assert_allclose(loss, lenet.map_loss(-logits, labels, j), rtol=1e-6)
+        assert error.tolist() == [False, True]
