@@ -108,7 +108,9 @@ def _fast_forward(
     return _fast(x, kernel, strides, pads, precision), (x, kernel)
 
 
-def _fast_backward(strides: Pair, pads: Pads, precision: Any, saved: Operands, dy: jax.Array) -> Operands:
+def _fast_backward(
+    strides: Pair, pads: Pads, precision: Any, saved: Operands, dy: jax.Array
+) -> Operands:
     x, kernel = saved
     # Without this barrier XLA computes the whole elementwise chain behind x and dy again inside the
     # transposition for the kernel gradient.
@@ -133,7 +135,7 @@ _fast.defvjp(_fast_forward, _fast_backward)
 
 
 def _small(x: jax.Array, kernel: jax.Array) -> bool:
-    """Whether the feature map is smaller than the kernel: XLA then takes up to 100 times as long."""
+    """Whether the feature map is smaller than the kernel: XLA is up to 100 times slower there."""
     return x.shape[1] < kernel.shape[0] or x.shape[2] < kernel.shape[1]
 
 

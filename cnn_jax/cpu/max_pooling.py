@@ -55,9 +55,7 @@ def _max_pool_backward(
 max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
-def _taps(
-    x: jax.Array, window: int, stride: int, padding: Pads, outside: float
-) -> list[jax.Array]:
+def _taps(x: jax.Array, window: int, stride: int, padding: Pads, outside: float) -> list[jax.Array]:
     """What each position of the window sees: window^2 arrays [B, H', W', C], row by row."""
     x = jax.lax.pad(
         x,

@@ -49,9 +49,7 @@ class BatchNorm(nn.Module):
             # Not as a shift: PyTorch, whose weights must give the same values, has one product too.
             factor = scale * jax.lax.rsqrt(var.value + self.epsilon)
             return combine_linearly([Term(x, factor[None])], (bias - mean.value * factor)[None])
-        y, group_mean, group_var = normalize(
-            x, scale, bias, self.group, self.axis, self.epsilon
-        )
+        y, group_mean, group_var = normalize(x, scale, bias, self.group, self.axis, self.epsilon)
         if not self.is_initializing():
             devices = jax.lax.axis_size(self.axis) if self.axis else 1
             values = (self.group or len(x) * devices) * math.prod(x.shape[1:-1])

@@ -99,9 +99,7 @@ class BaseModel(nn.Module):
         height, width = images.shape[1:3]
         if min(height, width) < side:
             name = self.name or type(self).__name__
-            raise UserError(
-                f"{name}: images of {height}x{width}; the smallest are {side}x{side}"
-            )
+            raise UserError(f"{name}: images of {height}x{width}; the smallest are {side}x{side}")
 
     def scale_channels(self, channels: int, towers: int = 1) -> int:
         """The paper's channels, or units, times the width: at least one in each tower."""
@@ -174,7 +172,6 @@ class BaseModel(nn.Module):
             "features", "stages", {name: x}, reduce_fn=lambda old, new: old | new, init_fn=dict
         )
         return x
-
 
 
 @functools.cache

@@ -58,7 +58,9 @@ def bitmaps() -> np.ndarray:
     """
     rows = [line.split() for line in _DRAWN.split("\n") if line]
     digits = ["".join(row[digit] for row in rows) for digit in range(10)]
-    return np.array([[1.0 if pixel == "#" else -1.0 for pixel in digit] for digit in digits], np.float32)
+    return np.array(
+        [[1.0 if pixel == "#" else -1.0 for pixel in digit] for digit in digits], np.float32
+    )
 
 
 def contrast(images: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The convolution against XLA's: values, both gradients, what falls through, and a batch split over devices."""
+"""The convolution against XLA's: values, gradients, what falls through, several devices."""
 
 import math
 import os
@@ -16,7 +16,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 from cnn_jax.cpu.convolution import IMAGES_PER_CHUNK, convolution
 
 NHWC = ("NHWC", "HWIO", "NHWC")
-on_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere every convolution is XLA's")
+on_cpu = pytest.mark.skipif(
+    jax.default_backend() != "cpu", reason="elsewhere every convolution is XLA's"
+)
 
 # height, width, channels, kernel, stride, padding
 CASES = {
@@ -70,13 +72,17 @@ def value_and_gradients(convolve, x, kernel, stride, padding, **options):
 
 
 def assert_close(got, want, tolerance):
-    for name, ours, theirs in zip(("value", "input gradient", "kernel gradient"), got, want, strict=True):
+    for name, ours, theirs in zip(
+        ("value", "input gradient", "kernel gradient"), got, want, strict=True
+    ):
         assert ours.dtype == theirs.dtype and ours.shape == theirs.shape, name
         ours, theirs = np.asarray(ours, np.float32), np.asarray(theirs, np.float32)
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * np.abs(theirs).max(), err_msg=name)
+        np.testing.assert_allclose(
+            ours, theirs, rtol=0, atol=tolerance * np.abs(theirs).max(), err_msg=name
+        )
 
 
-def takes_a_route(*arguments, **options):
+def runs_a_kernel(*arguments, **options):
     return "custom_vjp" in str(
         jax.make_jaxpr(lambda x, k: convolution(x, k, *arguments[2:], **options))(*arguments[:2])
     )
@@ -87,7 +93,9 @@ def test_value_and_gradients_are_those_of_xla(case):
     *shape, stride, padding = case
     x, kernel = operands(*shape)
     got = value_and_gradients(convolution, x, kernel, stride, padding)
-    assert_close(got, value_and_gradients(lax.conv_general_dilated, x, kernel, stride, padding), 2e-6)
+    assert_close(
+        got, value_and_gradients(lax.conv_general_dilated, x, kernel, stride, padding), 2e-6
+    )
 
 
 @pytest.mark.parametrize("name", ["3x3", "3x3_strided_odd", "7x7_strided"])
@@ -97,7 +105,9 @@ def test_kernel_gradients_of_many_images_are_sums_over_parts_of_them(name, monke
     *shape, stride, padding = CASES[name]
     x, kernel = operands(*shape, batch=IMAGES_PER_CHUNK + 3)
     got = value_and_gradients(convolution, x, kernel, stride, padding)
-    assert_close(got, value_and_gradients(lax.conv_general_dilated, x, kernel, stride, padding), 2e-6)
+    assert_close(
+        got, value_and_gradients(lax.conv_general_dilated, x, kernel, stride, padding), 2e-6
+    )
 
 
 @pytest.mark.parametrize("name", ["pointwise", "3x3", "3x3_strided", "2x2_map"])
@@ -126,7 +136,11 @@ FALL_THROUGH = {
     "atrous": ((2, 6, 6, 4), (3, 3, 4, 6), dict(rhs_dilation=(2, 2))),
     "transposed": ((2, 6, 6, 4), (3, 3, 4, 6), dict(lhs_dilation=(2, 2))),
     "wider_result": ((2, 6, 6, 4), (3, 3, 4, 6), dict(preferred_element_type=jnp.float64)),
-    "channels_first": ((2, 4, 6, 6), (6, 4, 3, 3), dict(dimension_numbers=("NCHW", "OIHW", "NCHW"))),
+    "channels_first": (
+        (2, 4, 6, 6),
+        (6, 4, 3, 3),
+        dict(dimension_numbers=("NCHW", "OIHW", "NCHW")),
+    ),
     "one_dimension": ((2, 6, 4), (3, 4, 6), dict(dimension_numbers=("NWC", "WIO", "NWC"))),
 }
 
@@ -137,17 +151,21 @@ def test_the_rest_falls_through_to_xla(case):
     x, kernel = jnp.ones(x_shape, jnp.float32), jnp.ones(kernel_shape, jnp.float32)
     options = dict(dimension_numbers=NHWC) | options
     if options.get("preferred_element_type"):
-        x, kernel, options["preferred_element_type"] = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), jnp.float32
+        x, kernel, options["preferred_element_type"] = (
+            x.astype(jnp.bfloat16),
+            kernel.astype(jnp.bfloat16),
+            jnp.float32,
+        )
     arguments = x, kernel, (1,) * (x.ndim - 2), ((0, 0),) * (x.ndim - 2)
-    assert not takes_a_route(*arguments, **options)
+    assert not runs_a_kernel(*arguments, **options)
     got, want = convolution(*arguments, **options), lax.conv_general_dilated(*arguments, **options)
     assert got.dtype == want.dtype
     np.testing.assert_array_equal(got, want)
 
 
 @on_cpu
-def test_a_plain_convolution_on_cpu_takes_a_route():
-    assert takes_a_route(*operands(6, 6, 4, 3), (1, 1), "SAME", dimension_numbers=NHWC)
+def test_a_plain_convolution_on_cpu_runs_a_kernel():
+    assert runs_a_kernel(*operands(6, 6, 4, 3), (1, 1), "SAME", dimension_numbers=NHWC)
 
 
 @pytest.mark.parametrize("arguments", [((1, 1), "OUTSIDE"), ((1,), "SAME"), ((1, 1), [(1, 1)])])
@@ -170,7 +188,9 @@ def test_it_slots_into_flax():
     ours = nn.Conv(8, (3, 3), strides=2, conv_general_dilated=convolution)
     theirs = nn.Conv(8, (3, 3), strides=2)
     variables = theirs.init(jax.random.key(1), x)
-    np.testing.assert_allclose(ours.apply(variables, x), theirs.apply(variables, x), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        ours.apply(variables, x), theirs.apply(variables, x), rtol=0, atol=1e-5
+    )
 
 
 @pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices")
@@ -191,9 +211,14 @@ def test_a_batch_split_over_eight_devices_gives_what_one_device_gives(name, para
     want = jax.jit(run)(x, kernel)
     if parallel == "jit":
         mesh = jax.make_mesh((8,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
-        split, whole = NamedSharding(mesh, PartitionSpec("batch")), NamedSharding(mesh, PartitionSpec())
+        split, whole = (
+            NamedSharding(mesh, PartitionSpec("batch")),
+            NamedSharding(mesh, PartitionSpec()),
+        )
         compiled = (
-            jax.jit(run, in_shardings=(split, whole), out_shardings=(split, split, whole)).lower(x, kernel).compile()
+            jax.jit(run, in_shardings=(split, whole), out_shardings=(split, split, whole))
+            .lower(x, kernel)
+            .compile()
         )
         assert "all-gather" not in compiled.as_text()
         got = compiled(jax.device_put(x, split), jax.device_put(kernel, whole))
@@ -203,12 +228,16 @@ def test_a_batch_split_over_eight_devices_gives_what_one_device_gives(name, para
             y, dx, dkernel = run(x, kernel)
             return y, dx, lax.psum(dkernel, "batch")
 
-        y, dx, dkernel = jax.pmap(one, axis_name="batch", in_axes=(0, None))(x.reshape(8, 2, *x.shape[1:]), kernel)
+        y, dx, dkernel = jax.pmap(one, axis_name="batch", in_axes=(0, None))(
+            x.reshape(8, 2, *x.shape[1:]), kernel
+        )
         got = y.reshape(want[0].shape), dx.reshape(want[1].shape), dkernel[0]
     assert_close(got, want, 2e-6)
 
 
-@pytest.mark.parametrize(("choice", "said"), [("xla", "False"), ("cpu", "True"), ("quick", "CNN_JAX_ROUTES=quick")])
+@pytest.mark.parametrize(
+    ("choice", "said"), [("xla", "False"), ("cpu", "True"), ("quick", "CNN_JAX_ROUTES=quick")]
+)
 def test_the_environment_overrides_the_choice(choice, said):
     code = (
         "import jax, jax.numpy as jnp; from cnn_jax.cpu.convolution import convolution as c;"
@@ -217,5 +246,7 @@ def test_the_environment_overrides_the_choice(choice, said):
         "print('custom_vjp' in str(jax.make_jaxpr(run)(x, k)))"
     )
     environment = os.environ | {"CNN_JAX_ROUTES": choice, "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
     assert said in done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""Sums over all but the channels, and the bias, against XLA's own; batch norm's gradient against autodiff."""
+"""Channel sums and the bias against XLA's own; batch norm's gradient against autodiff."""
 
 import jax
 import jax.numpy as jnp
@@ -23,17 +23,23 @@ def test_channel_sums(rows, choice, monkeypatch):
         np.testing.assert_allclose(got, x.sum(1, dtype=np.float64), atol=1e-5)
 
 
-@pytest.mark.parametrize("dtype, choice", [(jnp.float32, "cpu"), (jnp.bfloat16, "cpu"), (jnp.float32, "xla")])
+@pytest.mark.parametrize(
+    "dtype, choice", [(jnp.float32, "cpu"), (jnp.bfloat16, "cpu"), (jnp.float32, "xla")]
+)
 def test_a_bias_and_its_gradient(dtype, choice, monkeypatch):
     monkeypatch.setenv("CNN_JAX_ROUTES", choice)
-    x, bias, dy = (jnp.asarray(a, dtype) for a in (random(8, 5, 6, 3), random(3), random(8, 5, 6, 3)))
+    x, bias, dy = (
+        jnp.asarray(a, dtype) for a in (random(8, 5, 6, 3), random(3), random(8, 5, 6, 3))
+    )
     y, back = jax.vjp(add_bias, x, bias)
     dx, dbias = back(dy)
     assert {y.dtype, dx.dtype, dbias.dtype} == {jnp.dtype(dtype)}
     np.testing.assert_array_equal(y, x + bias[None, None, None])
     np.testing.assert_array_equal(dx, dy)
     exact = np.asarray(dy, np.float64).sum((0, 1, 2))
-    np.testing.assert_allclose(np.asarray(dbias, np.float64), exact, rtol=2.0 ** (-8 if dtype == jnp.bfloat16 else -18))
+    np.testing.assert_allclose(
+        np.asarray(dbias, np.float64), exact, rtol=2.0 ** (-8 if dtype == jnp.bfloat16 else -18)
+    )
 
 
 @pytest.mark.parametrize("group", [0, 2, 8])
@@ -53,5 +59,7 @@ def test_batch_norm_s_gradient_is_autodiff_s(group):
     moments = group_moments(x, group)
     for got, expected in zip(y[1:], (moments.mean, moments.variance), strict=True):
         np.testing.assert_array_equal(got, expected)
-    for got, expected in zip(back((dy, *map(jnp.ones_like, y[1:]))), back_want(jnp.asarray(dy)), strict=True):
+    for got, expected in zip(
+        back((dy, *map(jnp.ones_like, y[1:]))), back_want(jnp.asarray(dy)), strict=True
+    ):
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=2e-5)

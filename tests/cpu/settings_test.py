@@ -1,4 +1,4 @@
-"""What a CPU is told: which flags XLA gets, and that they reach it; memory that is freed stays mapped."""
+"""Which flags XLA gets, that they reach it, and that freed memory stays mapped."""
 
 import os
 import platform
@@ -103,7 +103,7 @@ def test_the_flags_and_options_reach_convolutions_and_both_gradients():
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="for glibc")
 def test_freed_memory_stays_mapped():
-    """Faults of writing 64 MB that were freed before: a page each by default, next to none when kept."""
+    """Page faults of writing 64 MB that were freed before: many by default, few when kept."""
     code = """if 1:
         import resource, sys
         import numpy as np

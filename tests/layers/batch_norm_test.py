@@ -13,7 +13,7 @@ from cnn_jax.errors import UserError
 from cnn_jax.layers.batch_norm import BatchNorm, group_moments, normalize
 
 EPSILON = 1e-5
-# Mean over standard deviation: how wrong PyTorch's float32 output is there (0: float32's own rounding).
+# Mean over standard deviation: how wrong PyTorch's float32 output is there, as measured.
 PYTORCH = {0: 1e-6, 10: 1e-5, 100: 1e-4, 1_000: 2e-3, 10_000: 9e-3}
 
 

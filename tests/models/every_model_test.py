@@ -1,4 +1,4 @@
-"""Every net trains: 20 steps over two devices lower its loss on one batch; and its options do what they say."""
+"""Every model trains: 20 steps lower its loss on a batch; its options do what they say."""
 
 import functools
 import types
@@ -106,13 +106,13 @@ def shapes(name, **options):
 @pytest.mark.parametrize(
     "name", [n for n in models.MODELS if n not in ("perceptron", "resnet1202")]
 )
-def test_every_net_has_each_norm(name):
+def test_every_model_has_each_norm(name):
     stats = {norm: shapes(name, norm=norm)[3] for norm in ("none", "bn", "lrn")}
     assert stats["bn"] and not stats["none"] and not stats["lrn"]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_lrn_changes_what_a_net_computes_and_costs_no_parameter(name):
+def test_lrn_changes_what_a_model_computes_and_costs_no_parameter(name):
     model, image, params, stats = shapes(name, norm="lrn")
     none, _, same, _ = shapes(name, norm="none")
     assert jax.tree.structure(params) == jax.tree.structure(same)
@@ -123,7 +123,7 @@ def test_lrn_changes_what_a_net_computes_and_costs_no_parameter(name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_net_is_drawn_by_the_initialiser_that_is_asked_for(name):
+def test_every_model_is_drawn_by_the_initialiser_that_is_asked_for(name):
     """He's variance is twice Xavier's, and the draws are the same."""
     he, xavier = (shapes(name, initializer=i)[0] for i in ("he", "xavier"))
     image = shapes(name)[1]

@@ -1,4 +1,4 @@
-"""The Inception nets: parameters of the papers, their tables, auxiliary heads and the loss folded over them."""
+"""The Inception models: their tables, auxiliary heads and the loss folded over them."""
 
 import functools
 import types
