@@ -22,9 +22,8 @@ LABEL_FORM = (
     " names"
 )
 SYSTEM_FILES = ("thumbs.db", "desktop.ini")
-IMAGE_SUFFIXES = (
-    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".jp2", ".avif"]
-)
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff")
+IMAGE_SUFFIXES += (".webp", ".ppm", ".pgm", ".pbm", ".jp2", ".avif")
 MAX_SHOWN = 3  # Names in a message.
 MAX_LOOKED_AT = 10_000  # Entries of a folder that are looked at for an image.
 
@@ -104,7 +103,7 @@ def load_folder(path: str) -> Dataset:
       UserError: If the folder is of another form, or has one class.
     """
     scan = scan_folder(path)
-    full = [name for i, name in enumerate(scan.classes) if i in set(scan.train.labels)]
+    full = [name for name in scan.classes if name not in scan.empty_classes]
     if len(full) == 1:
         raise UserError(
             f"data set folder:{path}: all training images are of one class, {printable(full[0])}:"
@@ -420,7 +419,7 @@ def _is_broken(entry: os.DirEntry) -> bool:
 def _holds_image(folder: Path) -> bool:
     looked_at = 0
     for _, folders, files in os.walk(folder):
-        if any(os.path.splitext(name)[1].casefold() in IMAGE_SUFFIXES for name in files):
+        if any(name.casefold().endswith(IMAGE_SUFFIXES) for name in files):
             return True
         looked_at += len(folders) + len(files)
         if looked_at > MAX_LOOKED_AT:

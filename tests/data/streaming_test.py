@@ -2,15 +2,8 @@
 
 import itertools
 import multiprocessing
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import textwrap
-import time
 from collections import Counter
-from pathlib import Path
 
 import cv2
 import jax
@@ -20,7 +13,7 @@ import pytest
 
 from cnn_jax import data, mesh
 from cnn_jax.config import Data, Experiment, Train, choose
-from cnn_jax.data import crops, decode, measure, resample, streaming, whole_images, workers
+from cnn_jax.data import crops, decode, measure, resample, streaming, whole_images
 from cnn_jax.data.sampler import balance_epoch, shuffle_epoch
 from cnn_jax.errors import UserError
 from cnn_jax.training.program import build_program
@@ -94,29 +87,6 @@ def test_a_feed_starts_anywhere_and_the_number_of_workers_changes_nothing(folder
         same(some(make_loader(config(folder, workers=workers)).batches(start), 7 - start), whole[start:])
     assert not multiprocessing.active_children()
     assert not np.array_equal(whole[0]["image"], some(make_loader(config(folder), seed=1).batches(0), 1)[0]["image"])
-
-
-# Python's multiprocessing may warn while it is collected.
-unraisable = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-@unraisable
-def test_workers_that_are_killed_are_replaced(folder, capfd):
-    expected, items, found = some(make_loader(config(folder)).batches(0), 12), make_loader(config(folder, workers=2)).batches(0), []
-    for number in range(12):
-        if number in (2, 7):
-            for worker in multiprocessing.active_children():
-                worker.kill()
-        found.append(next(items))
-    items.close()
-    same(found, expected)
-    assert capfd.readouterr().err.count("was killed: all are restarted") == 2
-
-
-@unraisable
-def test_workers_that_die_again_and_again_are_told():
-    with pytest.raises(UserError, match="were killed 3 times: .* --set data.workers=1"):
-        next(workers.prefetch_decoded(os._exit, range(1, 9), 2))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -208,16 +178,19 @@ def test_in_a_test_no_image_stands_in(damaged):
 
 
 def test_where_nothing_can_be_decoded_that_is_said(tmp_path):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a/1.jpg").write_bytes(b"")
-    with pytest.raises(UserError, match="none of the 1 images"):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").write_bytes(b"")
+    with pytest.raises(UserError, match="none of the 2 images"):
         make_loader(config(tmp_path, on_bad_image="skip"))
 
 
 def test_without_test_images_training_goes_and_testing_says_what_to_do(tmp_path):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a/1.png").write_bytes(encoded(np.full((20, 20, 3), 7, np.uint8)))
-    assert some(make_loader(config(tmp_path)).batches(0), 1)[0]["image"].tolist() == np.full((6, 8, 8, 3), 7).tolist()
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.png").write_bytes(encoded(np.full((20, 20, 3), 7, np.uint8)))
+    batch = some(make_loader(config(tmp_path)).batches(0), 1)[0]
+    assert batch["image"].tolist() == np.full((6, 8, 8, 3), 7).tolist()
     with pytest.raises(UserError, match="no test images.*data.validation_images"):
         make_loader(config(tmp_path), None)
 
@@ -333,58 +306,6 @@ def test_a_net_trains_and_is_tested_on_full_size_images(folder, name):
     items.close()
     assert int(state.step) == 2
     assert parts.evaluate(state)["images"] == (2 if name == "folder" else 360)
-
-
-PROGRAM = """
-import os, signal, sys, time
-from cnn_jax import data
-from cnn_jax.config import Data, dataset
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs would ignore
-    settings = Data(
-        dataset=dataset("folder:" + sys.argv[1]), train_resize=(12,), image_size=8, batch_size=6,
-        subtract_mean="none", workers=2,
-    )
-    items = data.make_loader(settings, data.load_dataset(settings), 0).batches(0)
-    next(items)
-    print("going", flush=True)
-    if sys.argv[2] == "wait":
-        time.sleep(60)
-"""
-
-
-@pytest.mark.parametrize("ended", ["by itself", signal.SIGINT, signal.SIGKILL])
-def test_workers_end_with_the_program(folder, tmp_path, ended):
-    program = tmp_path / "program.py"
-    program.write_text(textwrap.dedent(PROGRAM))
-    wait = "no" if ended == "by itself" else "wait"
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    with subprocess.Popen(
-        [sys.executable, str(program), str(folder), wait],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    ) as process:  # fmt: skip
-        assert process.stdout.readline() == "going\n"
-        if wait == "wait":
-            if ended == signal.SIGINT:
-                os.killpg(process.pid, ended)  # as Ctrl-C does
-            else:
-                process.kill()
-        _, said = process.communicate(timeout=30)
-    if ended != signal.SIGKILL:  # of which Python's own resource tracker tells
-        assert "leaked" not in said and said.count("Traceback") == (ended == signal.SIGINT), said
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and _group(process.pid):
-        time.sleep(0.1)
-    assert not _group(process.pid)
-
-
-def _group(group):
-    """Processes of the group that are alive."""
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def test_the_listing_of_arrays_is_what_a_stream_of_a_small_set_reads():
