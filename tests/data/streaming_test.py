@@ -13,7 +13,7 @@ import pytest
 
 from cnn_jax import data, mesh
 from cnn_jax.config import Data, Experiment, Train, choose
-from cnn_jax.data import crops, decode, measure, resample, streaming, whole_images
+from cnn_jax.data import crops, decode, measure, resample, streaming, eval_views
 from cnn_jax.data.sampler import balance_epoch, shuffle_epoch
 from cnn_jax.errors import UserError
 from cnn_jax.training.program import build_program
@@ -172,7 +172,7 @@ def test_in_a_test_no_image_stands_in(damaged):
     settings = config(damaged, on_bad_image="skip")
     fed = data.make_loader(settings, source._replace(test=source.train), None)
     assert sum(i["valid"].sum() for i in fed.batches(0)) == 11
-    whole = list(whole_images.iterate_resized(settings, source.train, 12, 3))
+    whole = list(eval_views.iterate_resized(settings, source.train, 12, 3))
     assert sorted(np.concatenate([b["index"][b["valid"]] for b in whole])) == [0, 1, *range(3, 12)]
     assert sum(b["bad"].sum() for b in whole) == 1
 
@@ -221,11 +221,11 @@ def test_a_balanced_feed_is_of_balanced_epochs_and_repeats_are_cut_anew(folder):
     assert small.images_per_epoch == 10 * 10 and len(item["index"]) == 10  # of 96 in 10 classes, the largest have 10
 
 
-def test_whole_images_come_once_each_in_batches_of_like_size(folder):
+def test_eval_views_come_once_each_in_batches_of_like_size(folder):
     settings = config(folder)
     part = data.load_dataset(settings).train
     seen = []
-    for batch in whole_images.iterate_resized(settings, part, 40, 3):
+    for batch in eval_views.iterate_resized(settings, part, 40, 3):
         assert batch["image"].shape[0] == 3 and batch["image"].shape[1] % 32 == batch["image"].shape[2] % 32 == 0
         for n in np.flatnonzero(batch["valid"]):
             (height, width), index = batch["size"][n], int(batch["index"][n])
