@@ -13,7 +13,7 @@ import pytest
 
 from cnn_jax import data, mesh
 from cnn_jax.config import Data, Experiment, Train, choose
-from cnn_jax.data import crops, decode, measure, resample, streaming, eval_views
+from cnn_jax.data import crops, decode, eval_views, resample, streaming
 from cnn_jax.data.sampler import balance_epoch, shuffle_epoch
 from cnn_jax.errors import UserError
 from cnn_jax.training.program import build_program
@@ -246,22 +246,6 @@ def test_resampling_an_array_is_opencv_s_where_it_enlarges_and_an_average_where_
     np.testing.assert_array_equal(part, image[2:6, 3:8])
     squares = (np.indices((9, 9)).sum(0) % 2 * 255).astype(np.uint8)[..., None]
     assert np.abs(resample.resample(squares, crops.Box(0, 0, 9, 9), (3, 3)) - 127.5).max() < 5
-
-
-def test_the_mean_and_colours_are_of_centre_crops(folder, monkeypatch):
-    settings = config(folder, subtract_mean="channel", color_pca=True)
-    source = data.load_dataset(settings)
-    centers = np.stack([decode.decode_crop(source.train.read(i), center, (8, 8)) for i in range(12)])
-    arrays = data.make_loader(settings, source, 0).arrays
-    np.testing.assert_allclose(arrays["mean"][0, 0, 0], centers.mean((0, 1, 2)), rtol=1e-5)
-    values = np.linalg.eigvalsh(np.cov(centers.reshape(-1, 3).T / 255, bias=True))
-    np.testing.assert_allclose(arrays["pca"][0], values[::-1], rtol=1e-4)
-    pixel = data.make_loader(config(folder, subtract_mean="pixel"), source, 0).arrays["mean"]
-    np.testing.assert_allclose(pixel[0], centers.mean(0), rtol=1e-5)
-    monkeypatch.setattr(measure, "MAX_IMAGES", 4)
-    measure._sample_centers.cache_clear()
-    np.testing.assert_array_equal(measure.sample_centers(settings, source.train), centers[[0, 3, 6, 9]])
-    measure._sample_centers.cache_clear()
 
 
 def test_every_augmentation_is_in_prepare_and_none_is_in_a_test(folder):
