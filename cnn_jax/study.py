@@ -385,5 +385,5 @@ def write_crops(study: Study, folder: Path) -> None:
         from cnn_jax.data import inspect
 
         image = io.BytesIO()
-        inspect.crops(each).savefig(image, format="png", dpi=80)
+        inspect.draw_crops(each).savefig(image, format="png", dpi=80)
         write_whole(path, image.getvalue())

@@ -8,6 +8,7 @@ the files as they are. Options and fields in the cases bear the names of the day
 """
 
 import contextlib
+import functools
 import json
 import os
 import subprocess
@@ -113,9 +114,9 @@ def protocol_scores(
     """The scores [images, classes] of `oblong_digits`, averaged over views and scales."""
     from cnn_jax import mesh
     from cnn_jax.config import Data, choose
-    from cnn_jax.data import ArrayDataset, Arrays, whole_images
+    from cnn_jax.data import ArrayDataset, Arrays, eval_views
     from cnn_jax.evaluation.protocols import make_protocol
-    from cnn_jax.evaluation.scoring import fuse_scores, make_scorer, score_images
+    from cnn_jax.evaluation.scoring import cut_views, fuse_scores, make_scorer, score_images
 
     def prepare(images: jax.Array, sizes: jax.Array) -> jax.Array:
         return images.astype(jnp.float32) / 255 - 0.5
@@ -126,11 +127,15 @@ def protocol_scores(
     rows = []
     for images, labels in oblong_digits():
         drawn = ArrayDataset("digits", Arrays(images, labels))
-        found = [
-            score_images(scorer, kind, side, whole_images.iterate_resized(Data(), drawn, side, 4))
-            for kind in protocol.views
-            for side in protocol.scales
-        ]
+        found = []
+        for kind in protocol.views:
+            cut = functools.partial(cut_views, kind, crop)
+            for side in protocol.scales:
+                if kind.dense:
+                    batches = eval_views.iterate_resized(Data(), drawn, side, 4)
+                else:
+                    batches = eval_views.iterate_views(Data(), drawn, side, cut, 4)
+                found.append(score_images(scorer, kind, batches))
         scores = fuse_scores(found, average).scores
         # Recorded as probabilities; scores are their logarithms now.
         rows += [(np.exp(x) if average == "softmax" else x).tolist() for x in scores]

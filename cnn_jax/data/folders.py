@@ -22,9 +22,8 @@ LABEL_FORM = (
     " names"
 )
 SYSTEM_FILES = ("thumbs.db", "desktop.ini")
-IMAGE_SUFFIXES = (
-    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".jp2", ".avif"]
-)
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff")
+IMAGE_SUFFIXES += (".webp", ".ppm", ".pgm", ".pbm", ".jp2", ".avif")
 MAX_SHOWN = 3  # Names in a message.
 MAX_LOOKED_AT = 10_000  # Entries of a folder that are looked at for an image.
 
@@ -104,7 +103,7 @@ def load_folder(path: str) -> Dataset:
       UserError: If the folder is of another form, or has one class.
     """
     scan = scan_folder(path)
-    full = [name for i, name in enumerate(scan.classes) if i in set(scan.train.labels)]
+    full = [name for name in scan.classes if name not in scan.empty_classes]
     if len(full) == 1:
         raise UserError(
             f"data set folder:{path}: all training images are of one class, {printable(full[0])}:"
@@ -420,7 +419,7 @@ def _is_broken(entry: os.DirEntry) -> bool:
 def _holds_image(folder: Path) -> bool:
     looked_at = 0
     for _, folders, files in os.walk(folder):
-        if any(os.path.splitext(name)[1].casefold() in IMAGE_SUFFIXES for name in files):
+        if any(name.casefold().endswith(IMAGE_SUFFIXES) for name in files):
             return True
         looked_at += len(folders) + len(files)
         if looked_at > MAX_LOOKED_AT:
@@ -436,36 +435,36 @@ def _name_some(names: Sequence[str]) -> str:
 
 def summarize_scan(scan: FolderScan) -> list[str]:
     """Returns one line of what is used, and, if anything is unusual, one of what to look at."""
+    found, *remarks = describe_remarks(scan)
+    lines = [found]
+    if remarks:
+        lines.append(f"folder:{printable(scan.root)}: {'; '.join(remarks)}")
+    return lines
+
+
+def describe_remarks(scan: FolderScan) -> list[str]:
+    """Returns a line of what is used, and then a line for each thing that is unusual."""
     parts = [f"{_spell_split(scan.root, scan.train)} to train on"] if scan.train else []
     parts.append(f"{_spell_split(scan.root, scan.test)} to test on")
     if scan.test_every:
         parts[-1] += f" (every {scan.test_every}th of each class)"
     classes = f"{len(scan.classes)} classes sorted as {scan.class_order}"
-    lines = [printable(f"folder:{scan.root}: {', '.join(parts)}, {classes}")]
-    remarks = []
-    if scan.unused:
-        remarks.append(f"not used: {_name_some([f'{name}/' for name in scan.unused])}")
-    if scan.empty_classes:
-        kind = "training" if scan.train else "test"
-        remarks.append(
-            f"{len(scan.empty_classes)} classes without {kind} images:"
-            f" {_name_some(scan.empty_classes)}"
-        )
-    if scan.nested:
-        remarks.append(
-            f"{len(scan.nested)} folders in class folders, not entered: {_name_some(scan.nested)}"
-        )
-    if scan.broken_links:
-        count = len(scan.broken_links)
-        remarks.append(f"{count} links to nowhere: {_name_some(scan.broken_links)}")
-    for reason, names in scan.left_out.items():
-        remarks.append(f"{len(names)} {reason}: {_name_some(names)}")
+    lines = [f"folder:{scan.root}: {', '.join(parts)}, {classes}"]
+    kind = "training" if scan.train else "test"
+    unused = [f"{name}/" for name in scan.unused]
+    for names, what in (
+        (unused, "folders with images beside the splits, not used"),
+        (scan.empty_classes, f"classes without {kind} images"),
+        (scan.nested, "folders in class folders, not entered"),
+        (scan.broken_links, "links to nowhere"),
+        *((names, f"{reason}, left out") for reason, names in scan.left_out.items()),
+    ):
+        if names:
+            lines.append(f"{len(names)} {what}: {_name_some(names)}")
     if scan.class_order == "text" and (shifted := _find_shifted_number(scan.classes)):
         name, label = shifted
-        remarks.append(f"class folders are numbers sorted as text: {name} has label {label}")
-    if remarks:
-        lines.append(printable(f"folder:{scan.root}: {'; '.join(remarks)}"))
-    return lines
+        lines.append(f"class folders are numbers sorted as text: {name} has label {label}")
+    return [printable(line) for line in lines]
 
 
 def _spell_split(root: str, split: SplitScan) -> str:

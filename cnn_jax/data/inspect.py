@@ -1,8 +1,8 @@
 """What a run will see of a data set: python -m cnn_jax.data.inspect --data=folder:PATH --out=DIR.
 
-Writes sheet.png, augmented training images; classes.png and report.txt: images a class, their sizes, mean and standard
-deviation of each channel, and files that cannot be read or may be damaged. Any field of the data is given as --set
-data.flip=false.
+Writes report.txt: what was found in the folder, images per class, their sizes, mean and standard
+deviation of each channel, and files that cannot be read or may be damaged; then classes.png and
+sheet.png, augmented training images. Any field of the data is given as --set data.flip=false.
 """
 
 import argparse
@@ -19,202 +19,281 @@ import jax
 import matplotlib.figure
 import numpy as np
 import tqdm
+from matplotlib.axes import Axes
 
 from cnn_jax import data
 from cnn_jax.config import Data, Experiment, dataset
 from cnn_jax.data import datasets, decode, headers
-from cnn_jax.data.base import ArrayDataset, ImageDataset
-from cnn_jax.data.folders import TEST_EVERY
+from cnn_jax.data.folders import TEST_EVERY, describe_remarks
 from cnn_jax.data.workers import prefetch_decoded
 from cnn_jax.errors import UserError
 from cnn_jax.overrides import Kind, check_fields, override
+from cnn_jax.text import printable
 
-COLUMNS = 8  # of the sheet
+COLUMNS = 8  # Of the sheet.
+MAX_IMAGES = 400  # On the sheet.
+MAX_SIDE = 256  # To which images are scaled before their pixels are measured.
+MAX_NAMED_CLASSES = 30  # Under the bars.
+
+Figure = matplotlib.figure.Figure
+Row = dict[str, Any]  # What `_look` finds of an image.
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m cnn_jax.data.inspect", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--data", required=True, help="folder:PATH, a prepared TFDS set, or a set of this library")
-    parser.add_argument("--data_dir", default="", help="where prepared TFDS folders lie")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="is made")
-    parser.add_argument("--shorter_side", default="", help="S, or least,largest; default of files: 256")
-    parser.add_argument("--crop", default="", help="default of files: 224")
-    parser.add_argument("--images", type=int, default=48, metavar="N", help="on the sheet")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--set", action="append", default=[], metavar="data.FIELD=VALUE", dest="changes")
+    """Runs the command and returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cnn_jax.data.inspect", description=__doc__, allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("--data", required=True, help="folder:PATH, a prepared TFDS set, or a set of this library")
+    add("--data_dir", default="", help="where prepared TFDS folders lie")
+    add("--out", required=True, type=Path, metavar="DIR", help="is made")
+    add("--shorter_side", default="", help="S, or least,largest; default of files: 256")
+    add("--crop", default="", help="default of files: 224")
+    add("--images", type=int, default=48, metavar="N", help=f"on the sheet, 1 to {MAX_IMAGES}")
+    add("--seed", type=int, default=0, help="of the run that is shown")
+    add("--set", action="append", default=[], metavar="data.FIELD=VALUE", dest="changes")
     given = parser.parse_args(arguments)
-    in_files = dataset(given.data).name not in data.DATASETS or given.data.startswith("folder:")
-    fields = {
-        "train_resize": given.shorter_side or "256" * in_files,
-        "image_size": given.crop or "224" * in_files,
-    }
-    changes = [f"data.{name}={value}" for name, value in fields.items() if value]
     try:
-        if wrong := [change for change in given.changes if not change.startswith("data.")]:
-            raise UserError(f"--set {wrong[0]}: takes fields of data, for example data.flip=false")
-        pad = 0 if in_files else Data.pad_and_crop
-        chosen = Data(dataset=dataset(given.data), dir=given.data_dir, pad_and_crop=pad)
-        kinds = {"data.dataset": Kind(None, datasets.option_types)}
-        run = override(Experiment(data=chosen), changes + given.changes, kinds)
-        check_fields(run)
-        inspect(run.data, given.out, given.images, given.seed)
+        inspect(_make_settings(given), given.out.expanduser(), given.images, given.seed)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
     return 0
 
 
-def inspect(settings: Data, out: Path, count: int = 48, seed: int = 0) -> str:
-    """Writes the folder, which it makes, prints its report and returns it; every image is read once.
+def _make_settings(given: argparse.Namespace) -> Data:
+    chosen = dataset(given.data)
+    full_size = datasets.is_streamed(Data(dataset=chosen))
+    fields = {
+        "train_resize": given.shorter_side or ("256" if full_size else ""),
+        "image_size": given.crop or ("224" if full_size else ""),
+    }
+    changes = [f"data.{name}={value}" for name, value in fields.items() if value]
+    if wrong := [change for change in given.changes if not change.startswith("data.")]:
+        raise UserError(f"--set {wrong[0]}: takes fields of data, for example data.flip=false")
+    if not 0 <= given.seed < 2**31:
+        raise UserError(f"--seed={given.seed}: must be 0 to 2147483647")
+    pad = 0 if full_size else Data.pad_and_crop
+    base = Experiment(data=Data(dataset=chosen, dir=given.data_dir, pad_and_crop=pad))
+    kinds = {"data.dataset": Kind(None, datasets.option_types)}
+    run = override(base, changes + given.changes, kinds)
+    check_fields(run)
+    return run.data
 
-    Raises UserError for data that is not there or cannot be as the settings say.
+
+def inspect(settings: Data, out: Path, count: int = 48, seed: int = 0) -> str:
+    """Reads every image once, writes the report and the figures, and prints the report.
+
+    Args:
+      settings: The data, and how a run would prepare them.
+      out: A folder; it is made.
+      count: Images on the sheet.
+      seed: Of the run that the sheet shows.
+
+    Returns:
+      The report.
+
+    Raises:
+      UserError: If the data are not there, cannot be as the settings say, or nothing can be written.
     """
-    if count < 1:
-        raise UserError(f"--images={count}: wants at least 1")
+    if not 1 <= count <= MAX_IMAGES:
+        raise UserError(f"--images={count}: must be 1 to {MAX_IMAGES}")
     settings = replace(settings, on_bad_image="skip")
     source = data.load_dataset(settings)
     names = source.class_names or tuple(map(str, range(source.num_classes)))
+    names = tuple(map(printable, names))
     parts = {"train": source.train, "test": source.test}
     if not source.streamed:
-        parts = {name: ArrayDataset(f"{settings.name} {name}", part) for name, part in parts.items()}
-    rows = {name: list(_looked_at(settings, part, name)) for name, part in parts.items()}
-    if not any(not row["why"] for row in rows["train"]):
-        raise UserError(f"data set {settings.name}: none of its training images can be decoded")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write to {out}: {error.strerror}; choose another --out") from None
-    sheet(settings, source, names, count, seed).savefig(out / "sheet.png", dpi=80)
-    _bars(rows, names).savefig(out / "classes.png", dpi=80)
-    text = "\n".join(_report(settings, rows, names)) + "\n"
-    (out / "report.txt").write_text(text)
+        parts = {
+            name: data.ArrayDataset(f"{settings.name} {name}", part) for name, part in parts.items()
+        }
+    _make_folder(out)
+    rows = {name: list(_look_at_all(settings, part, name)) for name, part in parts.items()}
+    found = [] if source.scan is None else describe_remarks(source.scan)
+    text = "\n".join(_write_report(settings, found, rows, names)) + "\n"
+    _write(out / "report.txt", text)
     print(text, end="")
-    print(f"wrote {out / 'sheet.png'}, {out / 'classes.png'} and {out / 'report.txt'}")
+    if all(row["why"] for row in rows["train"]):
+        raise UserError(f"data set {settings.name}: none of its training images can be decoded")
+    _save(draw_bars(rows, names), out / "classes.png")
+    _save(draw_sheet(settings, source, names, count, seed), out / "sheet.png")
+    print(f"wrote {out / 'report.txt'}, {out / 'classes.png'} and {out / 'sheet.png'}")
     return text
 
 
-def sheet(
+def draw_sheet(
     settings: Data, source: data.Dataset, names: tuple[str, ...], count: int, seed: int
-) -> matplotlib.figure.Figure:
-    """The first `count` training images as the run with this seed sees them, with their classes' names."""
-    shown, labels = _seen(settings, source, count, seed)
-    rows = math.ceil(count / COLUMNS)
-    figure, axes = _grid(rows)
+) -> Figure:
+    """Draws the first `count` training images as the run with this seed sees them, with names."""
+    shown, labels = _draw_batch(settings, source, count, seed)
+    figure, axes = _make_grid(math.ceil(count / COLUMNS))
     for axis, image, label in zip(axes.ravel(), shown, labels, strict=False):
         _show(axis, image)
-        axis.set_title(names[int(label)][:18], fontsize=8)
+        axis.set_title(printable(names[int(label)])[:18], fontsize=8, parse_math=False)
     return figure
 
 
-def crops(each: dict[str, Data], seed: int = 0) -> matplotlib.figure.Figure:
-    """A row of training images for each setting, under its words, as a run with this seed sees them."""
-    figure, axes = _grid(len(each))
-    for row, (words, settings) in zip(axes, each.items(), strict=True):
-        shown, _ = _seen(settings, data.load_dataset(settings), COLUMNS, seed)
+def draw_crops(settings: dict[str, Data], seed: int = 0) -> Figure:
+    """Draws training images as a run with this seed sees them, a row for each setting by its title."""
+    figure, axes = _make_grid(len(settings))
+    for row, (title, each) in zip(axes, settings.items(), strict=True):
+        shown, _ = _draw_batch(each, data.load_dataset(each), COLUMNS, seed)
         for axis, image in zip(row, shown, strict=True):
             _show(axis, image)
-        row[0].set_title(words, fontsize=9, loc="left")
+        row[0].set_title(title, fontsize=9, loc="left", parse_math=False)
     return figure
 
 
-def _seen(settings: Data, source: data.Dataset, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(images [count, H, W, C] of pixels 0 to 1, labels) of the first batch of a run."""
+def draw_bars(rows: dict[str, list[Row]], names: tuple[str, ...]) -> Figure:
+    """Draws the images per class of each split."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    axis = figure.subplots()
+    for (name, part), edge in zip(rows.items(), itertools.count(), strict=False):
+        places = np.arange(len(names)) + 0.4 * edge
+        axis.bar(places, _count_labels(part, len(names)), 0.4, label=name)
+    if len(names) <= MAX_NAMED_CLASSES:
+        shown = [name[:MAX_NAMED_CLASSES] for name in names]
+        places = np.arange(len(names)) + 0.2
+        axis.set_xticks(places, shown, rotation=60, ha="right", parse_math=False)
+    axis.set(xlabel="class", ylabel="images")
+    axis.legend()
+    return figure
+
+
+def _draw_batch(
+    settings: Data, source: data.Dataset, count: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (images [count, H, W, C] of pixels 0 to 1, labels) of the first batch of a run."""
     loader = data.make_loader(replace(settings, batch_size=count), source, seed)
     batches = loader.batches(0)
     batch = loader.fetch(loader.arrays, next(batches))
     batches.close()
-    prepared = loader.preprocess(loader.arrays, np.asarray(batch["image"]), jax.random.key(seed), np.arange(count))
-    return np.clip(np.asarray(prepared) + loader.arrays["mean"] / 255, 0, 1), np.asarray(batch["label"])
+    pixels, rows = np.asarray(batch["image"]), np.arange(count)
+    images = loader.preprocess(loader.arrays, pixels, jax.random.key(seed), rows)
+    shown = np.clip(np.asarray(images) + loader.arrays["mean"] / 255, 0, 1)
+    return shown, np.asarray(batch["label"])
 
 
-def _grid(rows: int) -> tuple[matplotlib.figure.Figure, np.ndarray]:
-    figure = matplotlib.figure.Figure(figsize=(COLUMNS * 1.6, rows * 1.8), layout="constrained")
+def _make_grid(rows: int) -> tuple[Figure, np.ndarray]:
+    figure = Figure(figsize=(COLUMNS * 1.6, rows * 1.8), layout="constrained")
     axes = figure.subplots(rows, COLUMNS, squeeze=False)
     for axis in axes.ravel():
         axis.axis("off")
     return figure, axes
 
 
-def _show(axis: Any, image: np.ndarray) -> None:
+def _show(axis: Axes, image: np.ndarray) -> None:
     axis.imshow(image if image.shape[-1] == 3 else image[..., 0], cmap="gray", vmin=0, vmax=1)
 
 
-def _looked_at(settings: Data, part: ImageDataset, name: str) -> Iterator[dict[str, Any]]:
-    found = prefetch_decoded(functools.partial(_look, part), range(len(part)), settings.workers)
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {out}: {error.strerror}; choose another --out") from None
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; choose another --out") from None
+
+
+def _save(figure: Figure, path: Path) -> None:
+    try:
+        figure.savefig(path, dpi=80)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; choose another --out") from None
+
+
+def _look_at_all(settings: Data, part: data.ImageDataset, name: str) -> Iterator[Row]:
+    look = functools.partial(_look, part)
+    found = prefetch_decoded(look, range(len(part)), settings.workers)
     yield from tqdm.tqdm(found, f"{name} images", len(part), unit="", disable=None)
 
 
-def _look(part: ImageDataset, i: int) -> dict[str, Any]:
-    """Of one image: its label and size, its pixels' sums a channel on the scale 0 to 255; or why it is unreadable."""
-    found = {"name": part.name(i), "why": ""}
+def _look(part: data.ImageDataset, i: int) -> Row:
+    """Returns what is found of an image.
+
+    Returns:
+      {name, why: the reason why it cannot be read, or empty; label; and if it can be read size:
+      (H, W), mean and square: [C], the means of its pixels 0 to 255 and of their squares, warning:
+      what the decoder objects to}.
+    """
+    found = {"name": part.name(i), "why": "", "label": -1}
     try:
         encoded, found["label"] = part[i]
         if isinstance(encoded, bytes):
             size = headers.read_size(encoded)
-            pixels = decode.decode_resized(encoded, min(*size, 256))
-            found["doubt"] = headers.find_decoder_warning(encoded)
+            pixels = decode.decode_resized(encoded, min(*size, MAX_SIDE))
+            found["warning"] = headers.find_decoder_warning(encoded)
         else:
             size, pixels = encoded.shape[:2], encoded
     except (headers.BadImage, OSError) as error:
-        return {"label": -1} | found | {"why": str(error)}  # what cannot be opened may not tell its label
+        # Of what cannot be opened the label may be unknown.
+        why = (isinstance(error, OSError) and error.strerror) or str(error)
+        return found | {"why": why}
     pixels = pixels.reshape(-1, pixels.shape[-1]).astype(np.float64)
     return found | {"size": size, "mean": pixels.mean(0), "square": np.square(pixels).mean(0)}
 
 
-def _report(settings: Data, rows: dict[str, list], names: tuple[str, ...]) -> Iterator[str]:
+def _write_report(
+    settings: Data, found: list[str], rows: dict[str, list[Row]], names: tuple[str, ...]
+) -> Iterator[str]:
     good = {name: [row for row in part if not row["why"]] for name, part in rows.items()}
     train, test = (len(rows[name]) for name in ("train", "test"))
-    yield f"{settings.name}: {train:,} training and {test:,} test images, {len(names)} classes"
+    name = printable(settings.name)
+    yield f"{name}: {train:,} training and {test:,} test images, {len(names)} classes"
+    yield from found
     if not test:
         yield (
-            f"no test images: no class has {TEST_EVERY}, of which one is taken; give them in val/ beside train/,"
-            " or take training images with data.validation_images"
+            f"no test images: no class has {TEST_EVERY}, of which one is taken; give them in val/"
+            " beside train/, or take training images with data.validation_images"
         )
-    for name, part in good.items():
-        if not part:
-            continue
-        sides = np.array([row["size"] for row in part])
-        spread = lambda x: f"{x.min():,} / {int(np.median(x)):,} / {x.max():,}"
-        yield ""
-        yield f"{name}: sides in pixels, least / median / largest"
-        yield f"  height {spread(sides[:, 0])}; width {spread(sides[:, 1])}; shorter {spread(sides.min(1))}"
-    mean = np.mean([row["mean"] for row in good["train"]], 0)
-    deviation = np.sqrt(np.mean([row["square"] for row in good["train"]], 0) - mean**2)
-    spelt = lambda values: "  ".join(f"{value:.1f}" for value in values)
-    yield ""
-    yield "of the training images' pixels, 0 to 255, an image counting as one, by channel:"
-    yield f"  mean {spelt(mean)}; standard deviation {spelt(deviation)}"
+    for split, part in good.items():
+        if part:
+            yield from _report_sizes(split, np.array([row["size"] for row in part]))
+    if good["train"]:
+        yield from _report_colors(good["train"])
     bad = [row for part in rows.values() for row in part if row["why"]]
-    yield ""
-    yield f"files that cannot be read: {len(bad)}"
-    yield from (f"  {row['name']}: {row['why']}" for row in bad)
-    doubtful = [row for part in good.values() for row in part if row.get("doubt")]
+    yield from ("", f"files that cannot be read: {len(bad)}")
+    yield from (printable(f"  {row['name']}: {row['why']}") for row in bad)
+    doubtful = [row for part in good.values() for row in part if row.get("warning")]
     yield f"files that were read, but may be damaged inside: {len(doubtful)}"
-    yield from (f"  {row['name']}: {row['doubt']}" for row in doubtful)
-    yield ""
-    yield f"{'class':<30} {'train':>8} {'test':>8}"
-    counts = [_counts(part, len(names)) for part in rows.values()]
-    yield from (f"{name:<30} {train:>8,} {test:>8,}" for name, train, test in zip(names, *counts, strict=True))
+    yield from (printable(f"  {row['name']}: {row['warning']}") for row in doubtful)
+    yield from ("", f"{'class':<30} {'train':>8} {'test':>8}")
+    counts = [_count_labels(part, len(names)) for part in rows.values()]
+    for name, train, test in zip(names, *counts, strict=True):
+        yield f"{name:<30} {train:>8,} {test:>8,}"
 
 
-def _counts(rows: Iterable[dict[str, Any]], classes: int) -> np.ndarray:
+def _report_sizes(split: str, sides: np.ndarray) -> Iterator[str]:
+    def spell(x: np.ndarray) -> str:
+        return f"{x.min():,} / {int(np.median(x)):,} / {x.max():,}"
+
+    height, width, shorter = spell(sides[:, 0]), spell(sides[:, 1]), spell(sides.min(1))
+    yield from ("", f"{split}: sides in pixels, least / median / largest")
+    yield f"  height {height}; width {width}; shorter {shorter}"
+
+
+def _report_colors(rows: list[Row]) -> Iterator[str]:
+    mean = np.mean([row["mean"] for row in rows], 0)
+    deviation = np.sqrt(np.mean([row["square"] for row in rows], 0) - mean**2)
+
+    def spell(values: np.ndarray) -> str:
+        return "  ".join(f"{value:.1f}" for value in values)
+
+    yield from ("", "of the training images' pixels, 0 to 255, an image counting as one, by channel:")
+    yield f"  mean {spell(mean)}; standard deviation {spell(deviation)}"
+
+
+def _count_labels(rows: Iterable[Row], classes: int) -> np.ndarray:
     labels = np.array([row["label"] for row in rows], np.int64)
     return np.bincount(labels[labels >= 0], minlength=classes)
-
-
-def _bars(rows: dict[str, list], names: tuple[str, ...]) -> matplotlib.figure.Figure:
-    figure = matplotlib.figure.Figure(figsize=(10, 4), layout="constrained")
-    axis = figure.subplots()
-    for (name, part), edge in zip(rows.items(), itertools.count(), strict=False):
-        axis.bar(np.arange(len(names)) + 0.4 * edge, _counts(part, len(names)), 0.4, label=name)
-    if len(names) <= 30:
-        axis.set_xticks(np.arange(len(names)) + 0.2, names, rotation=60, ha="right")
-    axis.set(xlabel="class", ylabel="images")
-    axis.legend()
-    return figure
 
 
 if __name__ == "__main__":

@@ -133,6 +133,11 @@ def measure_colors(data: Data, images: np.ndarray) -> dict[str, Any]:
       eigenvalues [3] and eigenvectors [3, 3] of `augment.measure_pca`}.
     """
     axes = {"pixel": (0,), "channel": (0, 1, 2), "none": ()}[data.subtract_mean]
-    mean = images.mean(axes, dtype=np.float64) if axes else np.zeros(images.shape[1:])
-    mean = np.broadcast_to(mean, images.shape[1:]).astype(np.float32)[None]
-    return {"mean": mean} | ({"pca": augment.measure_pca(images)} if data.color_pca else {})
+    mean = images.mean(axes, dtype=np.float64) if axes else np.zeros(())
+    colors = {"mean": shape_mean(mean, images.shape[1:])}
+    return colors | ({"pca": augment.measure_pca(images)} if data.color_pca else {})
+
+
+def shape_mean(mean: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns a mean image, a mean of each channel or a number as [1, H, W, C] float32."""
+    return np.broadcast_to(mean, shape).astype(np.float32)[None]

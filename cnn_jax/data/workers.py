@@ -1,10 +1,13 @@
 """Decoding ahead of the step that needs it, in Grain's threads or worker processes."""
 
 import atexit
+import errno
 import functools
 import gc
 import itertools
+import multiprocessing
 import os
+import re
 import signal
 import sys
 import threading
@@ -21,6 +24,8 @@ from cnn_jax.errors import UserError
 MIN_SHM_BYTES = 2**16  # A worker's array of this size or more comes in shared memory.
 BATCHES_PER_WORKER = 2  # Batches that wait in each worker.
 MAX_RESTARTS = 3
+MAIN_RUN_AGAIN = 79  # Exit code of a worker that found itself running the program.
+SHARED_MEMORY = "/dev/shm"
 ENDLESS = 2**40
 
 
@@ -37,8 +42,11 @@ def prefetch_decoded(
       workers: Processes; 0: a thread per core.
 
     Raises:
-      UserError: If processes are killed MAX_RESTARTS times without a result in between.
+      UserError: If worker processes cannot start or hand over their batches, or are killed
+        MAX_RESTARTS times without a result in between.
     """
+    if workers:
+        _check_main()
     running = (_restart_killed if workers else _prefetch)(function, numbers, workers)
     _running.add(running)
     return running
@@ -55,18 +63,82 @@ def _restart_killed(
                 yield result
                 numbers, deaths = numbers[1:], 0
             return
+        except OSError as error:
+            raise _explain_system_error(error, workers) from None
         except RuntimeError as error:
-            if "terminated unexpectedly" not in str(error):  # Grain's words.
+            if (code := _find_exit_code(error)) is None:
                 raise
-            if (deaths := deaths + 1) == MAX_RESTARTS:
-                raise UserError(
-                    f"the processes that decode were killed {MAX_RESTARTS} times: if memory is"
-                    f" short, use fewer: --set data.workers={workers // 2}"
-                ) from None
+            deaths += 1
+            _check_death(code, deaths, workers)
             print("a process that decodes was killed: all are restarted", file=sys.stderr, flush=True)
             gc.collect()  # What is left of them, before it is collected while others start.
         finally:
             running.close()
+
+
+def _check_main() -> None:
+    """Ends a worker that runs the program itself; raises UserError if workers cannot import it.
+
+    A worker imports the program's main module first. Without a main guard that runs the program
+    again, and it comes here.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        sys.stderr.flush()
+        os._exit(MAIN_RUN_AGAIN)
+    main = sys.modules["__main__"]
+    file = getattr(main, "__file__", None)
+    if file and getattr(main, "__spec__", None) is None and not os.path.exists(file):
+        raise UserError(
+            f"data.workers: worker processes import the program, which comes from {file}: put it in"
+            " a file, or set data.workers=0"
+        )
+
+
+def _find_exit_code(error: RuntimeError) -> int | None:
+    """Returns the exit code of the worker that Grain's error is about; None: it is about another."""
+    found = re.search(r"terminated unexpectedly with exit code (-?\d+)", str(error))
+    return int(found[1]) if found else None
+
+
+def _check_death(code: int, deaths: int, workers: int) -> None:
+    """Raises UserError if restarting a worker that ended with this code will not help."""
+    if code == -signal.SIGBUS:  # The memory that it was given is not there.
+        raise UserError(_explain_shared_memory(workers)) from None
+    if code > 0:  # By itself, before any of our code: its errors come as such.
+        guard = "put what it does under `if __name__ == \"__main__\":`"
+        if code != MAIN_RUN_AGAIN:
+            guard = f"if it is a script, {guard}; its own error stands above"
+        raise UserError(
+            f"data.workers={workers}: each worker process imports the program, and so ran it again:"
+            f" {guard}; or set data.workers=0"
+        ) from None
+    if deaths == MAX_RESTARTS:
+        raise UserError(
+            f"the processes that decode were killed {MAX_RESTARTS} times: if memory is short, use"
+            f" fewer: --set data.workers={workers // 2}"
+        ) from None
+
+
+def _explain_system_error(error: OSError, workers: int) -> UserError:
+    if error.errno == errno.ENOSPC:  # Of semaphores and arrays, all of which lie there.
+        return UserError(_explain_shared_memory(workers))
+    return UserError(
+        f"data.workers={workers}: worker processes cannot be started: {error.strerror or error}; use"
+        " fewer, or set data.workers=0"
+    )
+
+
+def _explain_shared_memory(workers: int) -> str:
+    size = ""
+    if os.path.isdir(SHARED_MEMORY):
+        room = os.statvfs(SHARED_MEMORY)
+        total, free = (room.f_frsize * blocks / 2**20 for blocks in (room.f_blocks, room.f_bavail))
+        size = f" ({total:,.0f} MB, {free:,.0f} MB free)"
+    return (
+        f"data.workers={workers}: shared memory {SHARED_MEMORY}{size} is full, through which workers"
+        " hand over their batches: give it more (Docker: --shm-size=4g or --ipc=host), use fewer"
+        " workers or a smaller data.batch_size, or set data.workers=0"
+    )
 
 
 _running: weakref.WeakSet = weakref.WeakSet()

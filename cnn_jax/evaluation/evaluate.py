@@ -17,7 +17,7 @@ import numpy as np
 from cnn_jax import data, distributed, mesh, models, pretrained
 from cnn_jax.config import Choice, Data, Experiment, protocol_name
 from cnn_jax.config_file import read_config
-from cnn_jax.data import crops, preprocess, whole_images
+from cnn_jax.data import crops, eval_views, preprocess
 from cnn_jax.errors import UserError
 from cnn_jax.evaluation.measures import Measures, measure_scores
 from cnn_jax.evaluation.protocols import Views, make_protocol
@@ -25,6 +25,7 @@ from cnn_jax.evaluation.scoring import (
     Average,
     Scorer,
     Scores,
+    cut_views,
     fuse_scores,
     make_scorer,
     score_images,
@@ -220,8 +221,12 @@ def _evaluate(
     def score(views: Views, scale: int) -> Scores:
         wanted = max(1, min(config.eval_batch_size, PIXELS_PER_BATCH // scale**2))
         batch = -(-wanted // devices) * devices
-        resized = whole_images.iterate_resized(config, images, scale, batch)
-        return score_images(scorer, views, scale, resized)
+        if views.dense:
+            batches = eval_views.iterate_resized(config, images, scale, batch, devices)
+        else:
+            cut = functools.partial(cut_views, views, scorer.crop)
+            batches = eval_views.iterate_views(config, images, scale, cut, batch)
+        return score_images(scorer, views, batches)
 
     for name, protocol in protocols.items():
         each = [score(views, scale) for views in protocol.views for scale in protocol.scales]

@@ -1,8 +1,8 @@
 """Scores of test images: what a model answers to each view, averaged over views and scales.
 
-Images come from the host once a scale, in batches {image: uint8 [B, H, W, C], each image in the
-upper left corner; size: int32 [B, 2], its own height and width; label, index: int32 [B];
-valid: bool [B]}.
+Images come from the host once a scale, in batches with {label, index: int32 [B]; valid: bool [B]}
+and either the views that `cut_views` cuts out of each image, or, for dense views, {image: uint8
+[B, H, W, C], each image in the upper left corner; size: int32 [B, 2], its own height and width}.
 """
 
 import functools
@@ -51,8 +51,8 @@ class Scorer(NamedTuple):
       crop: Side of a crop in pixels.
       average: What is averaged over views: softmax or logits.
       mirror: Whether mirror images are scored too.
-      score_crops: (params, stats, images, offsets [B, 2], mirrored) -> scores [B, classes].
-      score_squares: (params, stats, images, offsets [B, 2], mirrored, side) -> scores.
+      score_crops: (params, stats, crops [B, crop, crop, C], mirrored) -> scores [B, classes].
+      score_squares: (params, stats, squares [B, side, side, C], mirrored) -> scores.
       score_dense: (params, stats, images, sizes [B, 2], mirrored, valid_sizes) -> scores.
     """
 
@@ -98,37 +98,20 @@ def make_scorer(
 
     whole, split = meshes.replicated(mesh), meshes.sharded(mesh)
 
-    def score(params: Any, stats: Any, images: jax.Array, mirrored: jax.Array) -> jax.Array:
+    def score_crops(params: Any, stats: Any, images: jax.Array, mirrored: jax.Array) -> jax.Array:
         size = jnp.broadcast_to(jnp.array(images.shape[1:3], jnp.int32), (len(images), 2))
         images = prepare(images, size)
         images = jnp.where(mirrored, images[:, :, ::-1], images)
         outputs, _ = model.apply(params, stats, images, train=False)
         return squash(outputs)
 
-    def cut(images: jax.Array, offsets: jax.Array, side: int) -> jax.Array:
-        shape = (side, side, images.shape[-1])
-
-        def cut_one(image: jax.Array, offset: jax.Array) -> jax.Array:
-            return jax.lax.dynamic_slice(image, (offset[0], offset[1], 0), shape)
-
-        return jax.vmap(cut_one)(images, offsets)
-
-    def score_crops(
-        params: Any, stats: Any, images: jax.Array, offsets: jax.Array, mirrored: jax.Array
-    ) -> jax.Array:
-        return score(params, stats, cut(images, offsets, crop), mirrored)
-
     def score_squares(
-        params: Any,
-        stats: Any,
-        images: jax.Array,
-        offsets: jax.Array,
-        mirrored: jax.Array,
-        side: int,
+        params: Any, stats: Any, squares: jax.Array, mirrored: jax.Array
     ) -> jax.Array:
-        square = cut(images, offsets, side).astype(jnp.float32)
-        small = jax.image.resize(square, (len(square), crop, crop, square.shape[-1]), "linear")
-        return score(params, stats, jnp.round(small).clip(0, 255).astype(jnp.uint8), mirrored)
+        shape = (len(squares), crop, crop, squares.shape[-1])
+        small = jax.image.resize(squares.astype(jnp.float32), shape, "linear")
+        small = jnp.round(small).clip(0, 255).astype(jnp.uint8)
+        return score_crops(params, stats, small, mirrored)
 
     def score_dense(
         params: Any,
@@ -151,7 +134,7 @@ def make_scorer(
 
     by_layer = NamedSharding(mesh, PartitionSpec(None, meshes.BATCH))
     jit = functools.partial(jax.jit, out_shardings=whole)
-    shardings = (whole, whole, split, split, whole)
+    shardings = (whole, whole, split, whole)
     params, stats = jax.device_put((params, stats), whole)
     return Scorer(
         model=model,
@@ -161,12 +144,36 @@ def make_scorer(
         average=average,
         mirror=mirror,
         score_crops=jit(score_crops, in_shardings=shardings),
-        score_squares=jit(score_squares, in_shardings=shardings, static_argnums=5),
-        score_dense=jit(score_dense, in_shardings=(*shardings, by_layer)),
+        score_squares=jit(score_squares, in_shardings=shardings),
+        score_dense=jit(score_dense, in_shardings=(whole, whole, split, split, whole, by_layer)),
     )
 
 
-def score_images(scorer: Scorer, views: Views, scale: int, batches: Iterable[Batch]) -> Scores:
+def cut_views(views: Views, crop: int, image: np.ndarray) -> dict[str, np.ndarray]:
+    """Cuts the views of one kind out of a scaled image, on the host.
+
+    Args:
+      views: A kind that is not dense.
+      crop: Side of a crop in pixels.
+      image: uint8 [H, W, C], its shorter side the scale.
+
+    Returns:
+      {crops: uint8 [V, crop, crop, C], squares: uint8 [V, scale, scale, C]}, those that there are.
+    """
+
+    def cut(offsets: Offsets, side: int) -> np.ndarray:
+        return np.stack([image[y : y + side, x : x + side] for y, x in offsets])
+
+    size = image.shape[:2]
+    found = {}
+    if views.crop_offsets:
+        found["crops"] = cut(views.crop_offsets(size, crop), crop)
+    if views.square_offsets:
+        found["squares"] = cut(views.square_offsets(size), min(size))
+    return found
+
+
+def score_images(scorer: Scorer, views: Views, batches: Iterable[Batch]) -> Scores:
     """Scores each valid image, averaged over its views at one scale.
 
     A score is the logarithm of a probability averaged over views, or with average="logits" an
@@ -175,14 +182,11 @@ def score_images(scorer: Scorer, views: Views, scale: int, batches: Iterable[Bat
     Args:
       scorer: The model.
       views: The kind of views.
-      scale: The images' shorter side in pixels.
       batches: Of a size that divides over the devices. Each image comes once.
     """
     index, labels, scores = [], [], []
     for batch in batches:
-        each = [
-            np.asarray(score, np.float64) for score in _score_views(scorer, views, scale, batch)
-        ]
+        each = [np.asarray(score, np.float64) for score in _score_views(scorer, views, batch)]
         valid = batch["valid"]
         index.append(batch["index"][valid])
         labels.append(batch["label"][valid])
@@ -193,35 +197,34 @@ def score_images(scorer: Scorer, views: Views, scale: int, batches: Iterable[Bat
     return result
 
 
-def _score_views(scorer: Scorer, views: Views, scale: int, batch: Batch) -> Iterator[jax.Array]:
+def _score_views(scorer: Scorer, views: Views, batch: Batch) -> Iterator[jax.Array]:
     """Yields the scores [B, classes] of each view, on their way."""
+    trained = (scorer.params, scorer.stats)
+    # As jax arrays: NumPy's may not be split over the devices of one of several processes.
+    crops, squares = (
+        [jnp.asarray(view) for view in batch[name].swapaxes(0, 1)] if name in batch else []
+        for name in ("crops", "squares")
+    )
+    dense = _prepare_dense(scorer, batch) if views.dense else None
+    for flip in (False, True) if scorer.mirror and views.mirror else (False,):
+        for view in crops:
+            yield scorer.score_crops(*trained, view, flip)
+        for view in squares:
+            yield scorer.score_squares(*trained, view, flip)
+        if dense:
+            images, sizes, valid_sizes = dense
+            yield scorer.score_dense(*trained, images, sizes, flip, valid_sizes)
+
+
+def _prepare_dense(scorer: Scorer, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns the images of a batch, their sizes, and how large they are at each layer."""
     # Rows that only fill up a batch have size 1x1.
     sizes = np.maximum(batch["size"], scorer.crop).astype(np.int32)
-    # As jax arrays: NumPy's may not be split over the devices of one of several processes.
-    images, trained = jnp.asarray(batch["image"]), (scorer.params, scorer.stats)
-    mirrored = (False, True) if scorer.mirror and views.mirror else (False,)
-    if views.dense:
-        module, channels = scorer.model.module, batch["image"].shape[-1]
-        valid_sizes = compute_valid_sizes(module, *trained, sizes, channels, scorer.crop)
-        valid_sizes, device_sizes = jnp.asarray(valid_sizes), jnp.asarray(sizes)
-    for flip in mirrored:
-        if views.crop_offsets:
-            place = functools.partial(views.crop_offsets, crop=scorer.crop)
-            for offsets in _list_offsets(place, sizes):
-                yield scorer.score_crops(*trained, images, offsets, flip)
-        if views.square_offsets:
-            for offsets in _list_offsets(views.square_offsets, sizes):
-                yield scorer.score_squares(*trained, images, offsets, flip, scale)
-        if views.dense:
-            yield scorer.score_dense(*trained, images, device_sizes, flip, valid_sizes)
-
-
-def _list_offsets(
-    place: Callable[[tuple[int, int]], Offsets], sizes: np.ndarray
-) -> list[jax.Array]:
-    """Returns [B, 2] offsets of each view."""
-    offsets = np.array([place(tuple(size)) for size in sizes.tolist()], np.int32)
-    return [jnp.asarray(view) for view in offsets.swapaxes(0, 1)]
+    module, channels = scorer.model.module, batch["image"].shape[-1]
+    valid_sizes = compute_valid_sizes(
+        module, scorer.params, scorer.stats, sizes, channels, scorer.crop
+    )
+    return jnp.asarray(batch["image"]), jnp.asarray(sizes), jnp.asarray(valid_sizes)
 
 
 def average_scores(scores: Sequence[np.ndarray], average: Average) -> np.ndarray:

@@ -98,7 +98,7 @@ def test_val_is_tested_on_before_test_which_is_said(tmp_path):
     written(tmp_path, renamed(A="test", B="valid"))
     scan = folders.scan_folder(written(tmp_path, renamed(A="train", B="more")))
     assert scan.test.folder == str(tmp_path / "valid") and scan.unused == ("more", "test")
-    assert "not used: more/, test/" in folders.summarize_scan(scan)[1]
+    assert "2 folders with images beside the splits, not used: more/, test/" in folders.summarize_scan(scan)[1]
 
 
 def test_train_is_not_split_where_other_folders_hold_images(tmp_path):

@@ -1,5 +1,6 @@
 """python -m cnn_jax.data.inspect: the sheet, and what the report says of a set."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 
 from cnn_jax import data
 from cnn_jax.config import Data, dataset
-from cnn_jax.data.inspect import main, sheet
+from cnn_jax.data import inspect
+from cnn_jax.data.inspect import draw_sheet, main
 
 PHOTOGRAPHS = Path(__file__).parents[1] / "testdata" / "images"
 
@@ -45,7 +47,7 @@ def test_the_report_counts_measures_and_names_what_cannot_be_read(folder, tmp_pa
 def test_the_sheet_shows_what_a_run_sees(folder):
     settings = Data(dataset=dataset(f"folder:{folder}"), train_resize=(18,), image_size=16, pad_and_crop=0, on_bad_image="skip")
     source = data.load_dataset(settings)
-    figure = sheet(settings, source, source.class_names, 10, seed=0)
+    figure = draw_sheet(settings, source, source.class_names, 10, seed=0)
     shown = [axis for axis in figure.axes if axis.images]
     assert len(shown) == 10
     for axis in shown:
@@ -64,7 +66,9 @@ def test_sets_in_memory_are_shown_too(tmp_path):
     [
         (["--data=folder:nowhere"], "folder:nowhere: no such folder"),
         (["--data=fake", "--set", "model=vgg_a"], "takes fields of data"),
-        (["--data=fake", "--images=0"], "wants at least 1"),
+        (["--data=fake", "--images=1000000"], "--images=1000000: must be 1 to 400"),
+        (["--data=fake", "--seed=-1"], "--seed=-1: must be 0"),
+        (["--data=fake", "--images=0"], "--images=0: must be 1 to 400"),
     ],
 )
 def test_a_mistake_is_told(tmp_path, capsys, given, words):
@@ -86,9 +90,43 @@ def test_jpegs_of_every_kind(tmp_path):
     out = tmp_path / "out"
     assert main([f"--data=folder:{tmp_path / 'set'}", f"--out={out}", "--shorter_side=96,192", "--crop=96"]) == 0
     report = (out / "report.txt").read_text()
-    assert "8 training and 0 test images, 3 classes\nno test images" in report
+    assert "8 training and 0 test images, 3 classes\n" in report
+    assert "\nno test images: no class has 5" in report
     assert "cannot be read: 0\n" in report and "may be damaged inside: 0\n" in report
     # 101x877 is the least high and the widest; of the others four are 240x320 and three, one of
     # them turned, 320x240.
     assert "height 101 / 240 / 320; width 240 / 320 / 877; shorter 101 / 240 / 240" in report
     assert matplotlib.image.imread(out / "sheet.png").std() > 0.1
+
+
+def test_names_are_text_and_the_report_comes_before_the_figures(folder, tmp_path, monkeypatch):
+    names = ("$5_$10", os.fsdecode(b"caf\xe9"), "\\frac{", "a\x1b[31m\nb")
+    for name in names:
+        shutil.copytree(folder / "dark", folder / name)
+    (folder / "light/nested").mkdir()
+    out = tmp_path / "out"
+    arguments = [f"--data=folder:{folder}", f"--out={out}", "--shorter_side=18", "--crop=16"]
+    assert main(arguments) == 0
+    report = (out / "report.txt").read_text()
+    for name in ("$5_$10", "caf\\xe9", "\\frac{", "a\\x1b[31m\\nb"):
+        assert f"\n{name} " in report
+    assert "1 folders in class folders, not entered" in report and "\x1b" not in report
+    assert (out / "sheet.png").exists()
+    shutil.rmtree(out)
+
+    def fail(*_, **__):
+        raise ValueError("a figure that cannot be drawn")
+
+    monkeypatch.setattr(inspect, "draw_bars", fail)
+    with pytest.raises(ValueError, match="cannot be drawn"):
+        main(arguments)
+    assert (out / "report.txt").read_text() == report
+
+
+def test_where_no_image_can_be_decoded_the_report_says_which(tmp_path, capsys):
+    for name in "ab":
+        (tmp_path / "set" / name).mkdir(parents=True)
+        (tmp_path / "set" / name / "1.jpg").write_bytes(b"no image")
+    assert main([f"--data=folder:{tmp_path / 'set'}", f"--out={tmp_path / 'out'}"]) == 2
+    assert "none of its training images can be decoded" in capsys.readouterr().err
+    assert "files that cannot be read: 2" in (tmp_path / "out/report.txt").read_text()

@@ -2,15 +2,8 @@
 
 import itertools
 import multiprocessing
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import textwrap
-import time
 from collections import Counter
-from pathlib import Path
 
 import cv2
 import jax
@@ -20,7 +13,7 @@ import pytest
 
 from cnn_jax import data, mesh
 from cnn_jax.config import Data, Experiment, Train, choose
-from cnn_jax.data import crops, decode, measure, resample, streaming, whole_images, workers
+from cnn_jax.data import crops, decode, eval_views, resample, streaming
 from cnn_jax.data.sampler import balance_epoch, shuffle_epoch
 from cnn_jax.errors import UserError
 from cnn_jax.training.program import build_program
@@ -94,29 +87,6 @@ def test_a_feed_starts_anywhere_and_the_number_of_workers_changes_nothing(folder
         same(some(make_loader(config(folder, workers=workers)).batches(start), 7 - start), whole[start:])
     assert not multiprocessing.active_children()
     assert not np.array_equal(whole[0]["image"], some(make_loader(config(folder), seed=1).batches(0), 1)[0]["image"])
-
-
-# Python's multiprocessing may warn while it is collected.
-unraisable = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-@unraisable
-def test_workers_that_are_killed_are_replaced(folder, capfd):
-    expected, items, found = some(make_loader(config(folder)).batches(0), 12), make_loader(config(folder, workers=2)).batches(0), []
-    for number in range(12):
-        if number in (2, 7):
-            for worker in multiprocessing.active_children():
-                worker.kill()
-        found.append(next(items))
-    items.close()
-    same(found, expected)
-    assert capfd.readouterr().err.count("was killed: all are restarted") == 2
-
-
-@unraisable
-def test_workers_that_die_again_and_again_are_told():
-    with pytest.raises(UserError, match="were killed 3 times: .* --set data.workers=1"):
-        next(workers.prefetch_decoded(os._exit, range(1, 9), 2))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -202,22 +172,25 @@ def test_in_a_test_no_image_stands_in(damaged):
     settings = config(damaged, on_bad_image="skip")
     fed = data.make_loader(settings, source._replace(test=source.train), None)
     assert sum(i["valid"].sum() for i in fed.batches(0)) == 11
-    whole = list(whole_images.iterate_resized(settings, source.train, 12, 3))
+    whole = list(eval_views.iterate_resized(settings, source.train, 12, 3))
     assert sorted(np.concatenate([b["index"][b["valid"]] for b in whole])) == [0, 1, *range(3, 12)]
     assert sum(b["bad"].sum() for b in whole) == 1
 
 
 def test_where_nothing_can_be_decoded_that_is_said(tmp_path):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a/1.jpg").write_bytes(b"")
-    with pytest.raises(UserError, match="none of the 1 images"):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").write_bytes(b"")
+    with pytest.raises(UserError, match="none of the 2 images"):
         make_loader(config(tmp_path, on_bad_image="skip"))
 
 
 def test_without_test_images_training_goes_and_testing_says_what_to_do(tmp_path):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a/1.png").write_bytes(encoded(np.full((20, 20, 3), 7, np.uint8)))
-    assert some(make_loader(config(tmp_path)).batches(0), 1)[0]["image"].tolist() == np.full((6, 8, 8, 3), 7).tolist()
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.png").write_bytes(encoded(np.full((20, 20, 3), 7, np.uint8)))
+    batch = some(make_loader(config(tmp_path)).batches(0), 1)[0]
+    assert batch["image"].tolist() == np.full((6, 8, 8, 3), 7).tolist()
     with pytest.raises(UserError, match="no test images.*data.validation_images"):
         make_loader(config(tmp_path), None)
 
@@ -248,11 +221,11 @@ def test_a_balanced_feed_is_of_balanced_epochs_and_repeats_are_cut_anew(folder):
     assert small.images_per_epoch == 10 * 10 and len(item["index"]) == 10  # of 96 in 10 classes, the largest have 10
 
 
-def test_whole_images_come_once_each_in_batches_of_like_size(folder):
+def test_eval_views_come_once_each_in_batches_of_like_size(folder):
     settings = config(folder)
     part = data.load_dataset(settings).train
     seen = []
-    for batch in whole_images.iterate_resized(settings, part, 40, 3):
+    for batch in eval_views.iterate_resized(settings, part, 40, 3):
         assert batch["image"].shape[0] == 3 and batch["image"].shape[1] % 32 == batch["image"].shape[2] % 32 == 0
         for n in np.flatnonzero(batch["valid"]):
             (height, width), index = batch["size"][n], int(batch["index"][n])
@@ -273,22 +246,6 @@ def test_resampling_an_array_is_opencv_s_where_it_enlarges_and_an_average_where_
     np.testing.assert_array_equal(part, image[2:6, 3:8])
     squares = (np.indices((9, 9)).sum(0) % 2 * 255).astype(np.uint8)[..., None]
     assert np.abs(resample.resample(squares, crops.Box(0, 0, 9, 9), (3, 3)) - 127.5).max() < 5
-
-
-def test_the_mean_and_colours_are_of_centre_crops(folder, monkeypatch):
-    settings = config(folder, subtract_mean="channel", color_pca=True)
-    source = data.load_dataset(settings)
-    centers = np.stack([decode.decode_crop(source.train.read(i), center, (8, 8)) for i in range(12)])
-    arrays = data.make_loader(settings, source, 0).arrays
-    np.testing.assert_allclose(arrays["mean"][0, 0, 0], centers.mean((0, 1, 2)), rtol=1e-5)
-    values = np.linalg.eigvalsh(np.cov(centers.reshape(-1, 3).T / 255, bias=True))
-    np.testing.assert_allclose(arrays["pca"][0], values[::-1], rtol=1e-4)
-    pixel = data.make_loader(config(folder, subtract_mean="pixel"), source, 0).arrays["mean"]
-    np.testing.assert_allclose(pixel[0], centers.mean(0), rtol=1e-5)
-    monkeypatch.setattr(measure, "MAX_IMAGES", 4)
-    measure._sample_centers.cache_clear()
-    np.testing.assert_array_equal(measure.sample_centers(settings, source.train), centers[[0, 3, 6, 9]])
-    measure._sample_centers.cache_clear()
 
 
 def test_every_augmentation_is_in_prepare_and_none_is_in_a_test(folder):
@@ -333,58 +290,6 @@ def test_a_net_trains_and_is_tested_on_full_size_images(folder, name):
     items.close()
     assert int(state.step) == 2
     assert parts.evaluate(state)["images"] == (2 if name == "folder" else 360)
-
-
-PROGRAM = """
-import os, signal, sys, time
-from cnn_jax import data
-from cnn_jax.config import Data, dataset
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs would ignore
-    settings = Data(
-        dataset=dataset("folder:" + sys.argv[1]), train_resize=(12,), image_size=8, batch_size=6,
-        subtract_mean="none", workers=2,
-    )
-    items = data.make_loader(settings, data.load_dataset(settings), 0).batches(0)
-    next(items)
-    print("going", flush=True)
-    if sys.argv[2] == "wait":
-        time.sleep(60)
-"""
-
-
-@pytest.mark.parametrize("ended", ["by itself", signal.SIGINT, signal.SIGKILL])
-def test_workers_end_with_the_program(folder, tmp_path, ended):
-    program = tmp_path / "program.py"
-    program.write_text(textwrap.dedent(PROGRAM))
-    wait = "no" if ended == "by itself" else "wait"
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    with subprocess.Popen(
-        [sys.executable, str(program), str(folder), wait],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    ) as process:  # fmt: skip
-        assert process.stdout.readline() == "going\n"
-        if wait == "wait":
-            if ended == signal.SIGINT:
-                os.killpg(process.pid, ended)  # as Ctrl-C does
-            else:
-                process.kill()
-        _, said = process.communicate(timeout=30)
-    if ended != signal.SIGKILL:  # of which Python's own resource tracker tells
-        assert "leaked" not in said and said.count("Traceback") == (ended == signal.SIGINT), said
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and _group(process.pid):
-        time.sleep(0.1)
-    assert not _group(process.pid)
-
-
-def _group(group):
-    """Processes of the group that are alive."""
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def test_the_listing_of_arrays_is_what_a_stream_of_a_small_set_reads():

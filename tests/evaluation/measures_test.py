@@ -60,9 +60,9 @@ def test_ranks_and_loss_of_a_model_that_is_sure_of_its_answers(deviation):
     apply = lambda params, stats, images, train: (images[:, 0, 0].astype(jnp.float32), stats)
     net = models.Model(None, apply, None), {}, {}
     scorer = make_scorer(*net, lambda images, size: images, 1, mesh.batch_mesh(jax.devices()[:1]), mirror=False)
-    size, valid = np.ones((2000, 2), np.int32), np.ones(2000, bool)
-    batch = {"image": logits[:, None, None], "size": size, "label": labels, "index": np.arange(2000), "valid": valid}
-    found = measure_scores(score_images(scorer, protocols.CENTER, 1, [batch]))
+    valid = np.ones(2000, bool)
+    batch = {"crops": logits[:, None, None, None], "label": labels, "index": np.arange(2000), "valid": valid}
+    found = measure_scores(score_images(scorer, protocols.CENTER, [batch]))
     right = top_k_accuracy_score(labels, logits, k=5, labels=range(20))
     assert found.top5_error == pytest.approx(1 - right, abs=1e-9)
     exact = logits.astype(np.float64)

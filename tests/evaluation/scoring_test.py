@@ -12,7 +12,7 @@ from cnn_jax import mesh, models
 from cnn_jax.errors import UserError
 from cnn_jax.evaluation import protocols
 from cnn_jax.evaluation.dense import compute_logits, compute_valid_sizes
-from cnn_jax.evaluation.scoring import Scores, fuse_scores, make_scorer, score_images
+from cnn_jax.evaluation.scoring import Scores, cut_views, fuse_scores, make_scorer, score_images
 from cnn_jax.layers.conv import Conv
 from cnn_jax.layers.pooling import MaxPool
 from cnn_jax.models.base import BaseModel
@@ -60,9 +60,22 @@ def whole(sizes, batch, bucket=64, seed=0):
         yield {"image": image, "size": size, "index": index, "label": index % CLASSES, "valid": index >= 0}
 
 
+def in_views(kind, batches):
+    """The batches as the protocol takes them: views cut out, or whole images."""
+    for batch in batches:
+        if kind != "dense":
+            pairs = zip(batch["image"], batch["size"], strict=True)
+            images = [image[:h, :w] for image, (h, w) in pairs]
+            # Rows that fill up a batch have size 1x1.
+            images = [images[0] if min(image.shape[:2]) == 1 else image for image in images]
+            cut = [cut_views(VIEWS[kind], CROP, image) for image in images]
+            batch = {name: np.stack([each[name] for each in cut]) for name in cut[0]} | batch
+        yield batch
+
+
 def scored(net, kind, sizes, batch=4, devices=1, **options):
     scorer = make_scorer(*net, prepare, CROP, mesh.batch_mesh(jax.devices()[:devices]), **options)
-    found = score_images(scorer, VIEWS[kind], min(map(min, sizes)), whole(sizes, batch))
+    found = score_images(scorer, VIEWS[kind], in_views(kind, whole(sizes, batch)))
     assert found.index.tolist() == list(range(len(sizes)))
     return np.exp(found.scores)
 
@@ -137,12 +150,12 @@ def test_so_many_views_a_scale(kind, count):
     scorer = make_scorer(*net, prepare, CROP, mesh.batch_mesh(jax.devices()[:1]))
 
     def count_call(*arguments):
-        seen.append(arguments[4])
+        seen.append(arguments[4 if kind == "dense" else 3])
         return np.zeros((1, CLASSES))
 
     programs = ("score_crops", "score_squares", "score_dense")
     scorer = scorer._replace(**dict.fromkeys(programs, count_call))
-    score_images(scorer, VIEWS[kind], 44, whole([(44, 50)], 1))
+    score_images(scorer, VIEWS[kind], in_views(kind, whole([(44, 50)], 1)))
     assert len(seen) == count and sum(seen) == count // 2
 
 
@@ -160,7 +173,7 @@ def test_a_crop_is_cut_where_it_says():
     image = np.zeros((1, 64, 64, 3), np.uint8)
     image[0, ..., 0], image[0, ..., 1] = np.arange(64)[:, None], np.arange(64)
     batch = next(whole([(40, 48)], 1)) | {"image": image}
-    score_images(scorer._replace(score_crops=record), VIEWS["ten_crop"], 40, [batch])
+    score_images(scorer._replace(score_crops=record), VIEWS["ten_crop"], in_views("ten_crop", [batch]))
     corners = protocols.offset_corners((40, 48), CROP)
     assert seen[:5] == corners
     assert seen[5:] == [(y, x + CROP - 1) for y, x in corners]
@@ -170,7 +183,7 @@ def test_an_image_that_comes_twice_is_refused():
     batch = next(whole([(40, 40)], 1))
     scorer = make_scorer(*made(), prepare, CROP, mesh.batch_mesh(jax.devices()[:1]))
     with pytest.raises(AssertionError, match="an image came twice"):
-        score_images(scorer, VIEWS["single"], 40, [batch, batch])
+        score_images(scorer, VIEWS["single"], in_views("single", [batch, batch]))
 
 
 def scores(*rows, index=None):

@@ -1,0 +1,141 @@
+"""Scaled test images, whole or as views cut out of them: what evaluation protocols score.
+
+How much memory a batch takes does not depend on the images: views are cut where they are decoded,
+and of whole images those that are larger than usual come in smaller batches.
+"""
+
+import collections
+import functools
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from cnn_jax.config import Data
+from cnn_jax.data.base import Encoded, ImageDataset
+from cnn_jax.data.decode import decode_resized
+from cnn_jax.data.streaming import decode_or_next
+from cnn_jax.data.workers import prefetch_decoded
+
+BUCKET = 64  # Heights and widths are padded to multiples of so many pixels.
+MAX_PIXELS_PER_BATCH = 2**22  # Of whole images.
+
+
+def iterate_views(
+    data: Data,
+    images: ImageDataset,
+    side: int,
+    cut: Callable[[np.ndarray], dict[str, np.ndarray]],
+    batch: int,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields views of each image once, cut out of it after it is scaled to a shorter side.
+
+    Args:
+      data: How many workers decode, and what happens at a bad image.
+      images: The data set.
+      side: The shorter side, in pixels.
+      cut: Gives arrays of views [V, h, w, C] by name from uint8 [H, W, C]; their shapes must not
+        depend on the image's. With workers it is pickled.
+      batch: Images in a batch.
+
+    Yields:
+      {each name of `cut`: uint8 [B, V, h, w, C]; label, index: int32 [B]; valid, bad: bool [B]}. The
+      last batch is filled up with rows that are not valid, of index -1, and so are images that
+      cannot be decoded.
+    """
+    read = functools.partial(_read_row, data, images, side, cut)
+    rows = prefetch_decoded(read, range(len(images)), data.workers)
+    while taken := list(itertools.islice(rows, batch)):
+        names = taken[0].keys() - {"label", "index", "bad"}
+        yield {name: _fill([row[name] for row in taken], batch) for name in names} | _stack_labels(
+            taken, batch
+        )
+
+
+def iterate_resized(
+    data: Data, images: ImageDataset, side: int, batch: int, multiple: int = 1
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields each image once, scaled to a shorter side; a batch holds images of like size.
+
+    Args:
+      data: How many workers decode, and what happens at a bad image.
+      images: The data set.
+      side: The shorter side, in pixels.
+      batch: Images in a batch; fewer where they would have more than MAX_PIXELS_PER_BATCH.
+      multiple: Of which a batch's size is a multiple: the number of devices.
+
+    Yields:
+      {image: uint8 [B, H, W, C], each image in the upper left corner, zeros elsewhere; size: int32
+      [B, 2], its own height and width; label, index: int32 [B]; valid, bad: bool [B]}; H and W are
+      multiples of BUCKET. The last batch of each size is filled up with rows that are not valid,
+      of index -1, and so are those that cannot be decoded.
+    """
+    buckets: dict[tuple[int, int], list] = collections.defaultdict(list)
+    read = functools.partial(_read_row, data, images, side, _keep_whole)
+    for row in prefetch_decoded(read, range(len(images)), data.workers):
+        height, width = (-(-n // BUCKET) * BUCKET for n in row["image"].shape[:2])
+        rows = buckets[height, width]
+        rows.append(row)
+        if len(rows) == _limit_batch((height, width), batch, multiple):
+            yield _stack((height, width), buckets.pop((height, width)), len(rows))
+    for shape, rows in buckets.items():
+        yield _stack(shape, rows, _limit_batch(shape, batch, multiple))
+
+
+def _limit_batch(shape: tuple[int, int], batch: int, multiple: int) -> int:
+    """Returns how many images of a shape make a batch."""
+    fitting = min(batch, MAX_PIXELS_PER_BATCH // (shape[0] * shape[1]))
+    return max(1, -(-fitting // multiple)) * multiple
+
+
+def _keep_whole(image: np.ndarray) -> dict[str, np.ndarray]:
+    return {"image": image}
+
+
+def _read_row(
+    data: Data,
+    images: ImageDataset,
+    side: int,
+    cut: Callable[[np.ndarray], dict[str, np.ndarray]],
+    index: int,
+) -> dict[str, Any]:
+    def decode(encoded: Encoded) -> np.ndarray:
+        return decode_resized(encoded, side)
+
+    found = decode_or_next(data, images, index, decode)
+    labels = {
+        "label": found.label,
+        "index": -1 if found.replaced else index,
+        "bad": found.replaced,
+    }
+    return cut(found.image) | labels
+
+
+def _stack(shape: tuple[int, int], rows: list[dict[str, Any]], batch: int) -> dict[str, np.ndarray]:
+    image = np.zeros((batch, *shape, rows[0]["image"].shape[-1]), np.uint8)
+    size = np.ones((batch, 2), np.int32)
+    for to, at, row in zip(image, size, rows, strict=False):
+        at[:] = row["image"].shape[:2]
+        to[: at[0], : at[1]] = row["image"]
+    return {"image": image, "size": size} | _stack_labels(rows, batch)
+
+
+def _stack_labels(rows: list[dict[str, Any]], batch: int) -> dict[str, np.ndarray]:
+    def column(name: str, dtype: type, filler: int | bool) -> np.ndarray:
+        values = [row[name] for row in rows] + [filler] * (batch - len(rows))
+        return np.array(values, dtype)
+
+    index = column("index", np.int32, -1)
+    return {
+        "label": column("label", np.int32, 0),
+        "index": index,
+        "valid": index >= 0,
+        "bad": column("bad", bool, False),
+    }
+
+
+def _fill(arrays: list[np.ndarray], batch: int) -> np.ndarray:
+    filled = np.zeros((batch, *arrays[0].shape), arrays[0].dtype)
+    filled[: len(arrays)] = arrays
+    return filled

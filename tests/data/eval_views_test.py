@@ -1,0 +1,63 @@
+"""Scaled test images: views are cut where images are decoded, and long images make small batches."""
+
+import functools
+
+import cv2
+import numpy as np
+import pytest
+
+from cnn_jax.config import Data, choose
+from cnn_jax.data import ArrayDataset, Arrays, eval_views, folders
+from cnn_jax.data.decode import decode_resized
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Five images, of which one is a hundred times as wide as it is high, and one is none."""
+    root, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    for i, size in enumerate([(40, 50), (20, 2000), (60, 40), (45, 45), (30, 31)]):
+        (root / "ab"[i % 2]).mkdir(exist_ok=True)
+        pixels = rng.integers(0, 256, (*size, 3), np.uint8)
+        cv2.imwrite(str(root / "ab"[i % 2] / f"{i}.png"), pixels)
+    (root / "b/3.png").write_bytes(b"no image")
+    scan = folders.scan_folder(str(root), test_only=True)
+    return folders.FolderDataset(scan.test.folder, scan.test.paths, scan.test.labels)
+
+
+DATA = Data(dataset=choose("folder", path="x"), on_bad_image="skip")
+
+
+def cut_corners(side, image):
+    return {"crops": np.stack([image[:side, :side], image[-side:, -side:]])}
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4])
+def test_views_are_cut_out_of_each_image_once_in_order(images, batch):
+    cut = functools.partial(cut_corners, 32)
+    batches = list(eval_views.iterate_views(DATA, images, 32, cut, batch))
+    assert all(b["crops"].shape == (batch, 2, 32, 32, 3) for b in batches)
+    joined = {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}
+    valid = joined["valid"]
+    assert joined["index"][valid].tolist() == [0, 1, 2, 3] and joined["bad"].sum() == 1
+    assert joined["label"][valid].tolist() == [images.labels[i] for i in range(4)]
+    for index, crops in zip(joined["index"][valid], joined["crops"][valid], strict=True):
+        whole = decode_resized(images.read(index), 32)
+        np.testing.assert_array_equal(crops, cut_corners(32, whole)["crops"])
+
+
+def test_a_batch_has_so_many_pixels_whatever_the_images_shapes(images, monkeypatch):
+    monkeypatch.setattr(eval_views, "MAX_PIXELS_PER_BATCH", 4 * 64 * 128)
+    batches = list(eval_views.iterate_resized(DATA, images, 40, 4))
+    sizes = {b["image"].shape[1:3]: len(b["image"]) for b in batches}
+    assert sizes[64, 64] == 4 and sizes[64, 4032] == 1  # The long image alone has more.
+    index = np.concatenate([b["index"][b["valid"]] for b in batches])
+    assert sorted(index) == [0, 1, 2, 3]
+    batches = eval_views.iterate_resized(DATA, images, 40, 4, multiple=2)
+    assert {len(b["image"]) for b in batches} == {2, 4}
+
+
+def test_arrays_are_scaled_too():
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 12, 1), np.uint8)
+    small = ArrayDataset("x", Arrays(pixels, np.arange(3, dtype=np.int32)))
+    (batch,) = eval_views.iterate_views(Data(), small, 16, functools.partial(cut_corners, 16), 3)
+    assert batch["crops"].shape == (3, 2, 16, 16, 1) and batch["valid"].all()
