@@ -1,4 +1,7 @@
-"""Files by URL: fetched once into the user's cache folder, whole or not at all, checked if their name has a hash."""
+"""Files by URL: downloaded once into the user's cache folder, whole or not at all.
+
+A file whose name holds a hash is checked against it.
+"""
 
 import hashlib
 import http.client
@@ -15,26 +18,29 @@ from tqdm import tqdm
 
 from cnn_jax.errors import UserError
 
-HASH = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # vgg16-397923af.pth: the SHA-256's first digits
-HUB = "huggingface.co"  # where timm publishes
-TIMEOUT = 30  # seconds without an answer
+HASH = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # vgg16-397923af.pth: the SHA-256's first digits.
+HUB = "huggingface.co"  # Where timm publishes.
+TIMEOUT_SECONDS = 30  # Without an answer.
 
 
-class NotThereError(UserError):
-    """The server knows no such file."""
+class NotFoundError(UserError):
+    """The server has no such file."""
 
 
-def local(path_or_url: str | os.PathLike[str]) -> Path:
-    """The path itself, or that of the file that the URL names, in $XDG_CACHE_HOME/cnn_jax or ~/.cache/cnn_jax.
+def fetch(path_or_url: str | os.PathLike[str]) -> Path:
+    """Returns the path itself, or where the file of a URL lies after its download.
 
-    Raises UserError for a URL that does not answer with the whole file, or whose name has the hash of another.
+    Downloads are kept in $XDG_CACHE_HOME/cnn_jax or ~/.cache/cnn_jax.
+
+    Raises:
+      UserError: If the URL does not answer with the whole file, or its name has another's hash.
     """
     text = os.fspath(path_or_url)
     if "://" not in text:
         return Path(text).expanduser()
     url = _split(text)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cnn_jax"
-    # With all of the URL's path, as many a file is called model.safetensors.
+    # With all of the URL's path, because many files are called model.safetensors.
     parts = [url.netloc.rpartition("@")[2], *f"{url.path}?{url.query}".removesuffix("?").split("/")]
     path = cache.joinpath(*(re.sub(r"[^\w.=-]", "_", part) for part in parts if part.strip(".")))
     if not path.exists():
@@ -42,15 +48,20 @@ def local(path_or_url: str | os.PathLike[str]) -> Path:
     return path
 
 
-def beside(path_or_url: str | os.PathLike[str], name: str) -> Path | None:
-    """The file of this name beside one that `local` gave, if there is one; of URLs, on Hugging Face only."""
+def fetch_sibling(path_or_url: str | os.PathLike[str], name: str) -> Path | None:
+    """Returns the file of this name beside another, if there is one.
+
+    Args:
+      path_or_url: The other file; of URLs, only on Hugging Face is there a file beside it.
+      name: The file's name.
+    """
     text = os.fspath(path_or_url)
     if "://" in text and _split(text).hostname == HUB:
         try:
-            return local(urllib.parse.urljoin(text, name))
-        except NotThereError:
+            return fetch(urllib.parse.urljoin(text, name))
+        except NotFoundError:
             return None
-    path = local(text).with_name(name)
+    path = fetch(text).with_name(name)
     return path if path.is_file() else None
 
 
@@ -60,7 +71,7 @@ def _split(url: str) -> urllib.parse.SplitResult:
     except ValueError as error:
         raise UserError(f"{url}: {error}") from error
     if split.scheme not in ("http", "https") or not split.hostname:
-        raise UserError(f"{url}: wants a path, or a URL of https:// or http://")
+        raise UserError(f"{url}: must be a path, or a URL of https:// or http://")
     return split
 
 
@@ -71,19 +82,24 @@ def _download(url: str, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".part.", dir=path.parent) as folder:
             part = Path(folder) / "part"
-            with part.open("wb") as file, urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+            with (
+                part.open("wb") as file,
+                urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer,
+            ):
                 digest = _copy(answer, file, path.name)
             named = HASH.search(_split(url).path)
             if named and not digest.startswith(named[1]):
                 raise UserError(
-                    f"{url}: its SHA-256 begins with {digest[:8]}, not {named[1]} as its name says: refused"
+                    f"{url}: its SHA-256 begins with {digest[:8]}, not {named[1]} as its name says:"
+                    " refused"
                 )
             os.replace(part, path)
     except UserError:
         raise
     except urllib.error.HTTPError as error:
-        kind = NotThereError if error.code == 404 else UserError
-        raise kind(f"{url}: the server says {error.code} {error.reason}; is the address right?") from error
+        kind = NotFoundError if error.code == 404 else UserError
+        words = f"the server says {error.code} {error.reason}; is the address right?"
+        raise kind(f"{url}: {words}") from error
     except urllib.error.URLError as error:
         raise UserError(f"{url} cannot be reached: {error.reason}; {remedy}") from error
     except (OSError, ValueError, http.client.HTTPException) as error:
@@ -91,7 +107,7 @@ def _download(url: str, path: Path) -> None:
 
 
 def _copy(answer: http.client.HTTPResponse, file: IO[bytes], name: str) -> str:
-    """Writes what comes, showing progress; returns its SHA-256 in hexadecimal."""
+    """Writes what arrives, showing progress; returns its SHA-256 in hexadecimal."""
     size = int(answer.headers.get("Content-Length") or 0)
     digest = hashlib.sha256()
     with tqdm(total=size or None, unit="B", unit_scale=True, desc=name, leave=False) as bar:
@@ -100,5 +116,5 @@ def _copy(answer: http.client.HTTPResponse, file: IO[bytes], name: str) -> str:
             file.write(block)
             bar.update(len(block))
     if size and file.tell() != size:
-        raise OSError(f"{file.tell()} of its {size} bytes came")
+        raise OSError(f"{file.tell()} of its {size} bytes arrived")
     return digest.hexdigest()

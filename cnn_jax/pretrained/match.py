@@ -1,8 +1,11 @@
-"""The tensors of a file as the parameters and statistics of a net: each used exactly once, each of its shape."""
+"""Fills a model's parameters and statistics from the tensors of a file.
+
+Each tensor is used exactly once, and each has exactly the shape that the model needs.
+"""
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,90 +16,139 @@ from flax import traverse_util
 from cnn_jax import models
 from cnn_jax.errors import UserError
 from cnn_jax.pretrained.preprocessing import Preprocessing
-from cnn_jax.pretrained.tensor import DAMAGED, Tensor
+from cnn_jax.pretrained.tensor import READ_ERRORS, Tensor
 
 Shape = tuple[int, ...]
-Shapes = dict[str, Shape]  # "params/stage1_block1/conv1/kernel": shape; statistics are "stats/..."
+# {"params/stage1_block1/conv1/kernel": shape}; statistics are "stats/...".
+Shapes = dict[str, Shape]
 
 
-class Place(NamedTuple):
+class TensorSource(NamedTuple):
     """Where a parameter or statistic comes from.
 
     Attributes:
-      name: of the tensor in the file; None: it is all ones.
-      shape: that the tensor should have there.
-      laid_out: from how it lies there to how it lies here.
+      name: The tensor in the file; None: there is none, and the values are ones.
+      shape: The shape that the tensor must have there.
+      convert: From the file's layout to ours; None: they are equal.
     """
 
     name: str | None
     shape: Shape
-    laid_out: Callable[[np.ndarray], np.ndarray] = lambda array: array
+    convert: Callable[[np.ndarray], np.ndarray] | None = None
 
 
-def shapes(name: str, num_classes: int, options: Mapping[str, Any], images: Preprocessing) -> Shapes:
-    """Of all parameters and statistics of a net; nothing is computed. Raises UserError for options it has not."""
+def list_shapes(
+    name: str, num_classes: int, options: Mapping[str, Any], images: Preprocessing
+) -> Shapes:
+    """Returns the shapes of a model's parameters and statistics; nothing is computed.
+
+    Args:
+      name: The model.
+      num_classes: Logits.
+      options: Of the model.
+      images: Tells the size of its images.
+
+    Raises:
+      UserError: If the model has no such option.
+    """
     model = models.create(name, num_classes, **options)
     image = jax.ShapeDtypeStruct((1, images.crop, images.crop, len(images.mean)), jnp.float32)
     params, stats = jax.eval_shape(model.init, jax.random.key(0), image)
-    return {path: leaf.shape for path, leaf in flat(params, stats).items()}
+    return {path: leaf.shape for path, leaf in flatten(params, stats).items()}
 
 
-def flat(params: Any, stats: Any) -> dict[str, Any]:
-    """Parameters and statistics by their paths."""
+def flatten(params: Any, stats: Any) -> dict[str, Any]:
+    """Returns parameters and statistics by their paths."""
     return traverse_util.flatten_dict({"params": params, "stats": stats}, sep="/")
 
 
-def filled(net: str, places: Mapping[str, Place], tensors: Mapping[str, Tensor], unused: str) -> tuple[Any, Any]:
-    """Parameters and statistics, float32, from the tensors; raises UserError where they do not fit one to one.
+def fill(
+    model: str, sources: Mapping[str, TensorSource], tensors: Mapping[str, Tensor], unused: str
+) -> tuple[Any, Any]:
+    """Returns a model's parameters and statistics, float32.
 
-    net: its name, for messages. unused: the pattern of names that need not be used.
+    Args:
+      model: Its name, for messages.
+      sources: Where each comes from, by path.
+      tensors: The file's, by name.
+      unused: A pattern of names that need not be used.
+
+    Raises:
+      UserError: If sources and tensors do not fit one to one.
     """
-    wanted = [place.name for place in places.values() if place.name is not None]
-    assert len(set(wanted)) == len(wanted), f"{net}: a tensor for two places"
-    missing = [name for name in wanted if name not in tensors]
-    extra = [name for name in sorted(tensors.keys() - set(wanted)) if not re.search(unused, name)]
+    needed = [source.name for source in sources.values() if source.name is not None]
+    assert len(set(needed)) == len(needed), f"{model}: a tensor is used twice"
+    missing = [name for name in needed if name not in tensors]
+    extra = [n for n in sorted(tensors.keys() - set(needed)) if not re.search(unused, n)]
     if missing or extra:
-        parts = ["has no tensor " + _first(missing)] if missing else []
-        parts += [f"has the tensor {_first(extra)}, which {net} has not"] if extra else []
-        raise UserError(f"{', but '.join(parts)}; is this a file of {net}?")
-    for place in places.values():
-        if place.name is not None and tensors[place.name].shape != place.shape:
-            has = tensors[place.name].shape
-            raise UserError(f"tensor {place.name!r} has shape {has}; in {net} it is {place.shape}")
-    values = {path: _value(place, tensors) for path, place in places.items()}
+        parts = [f"has no tensor {_list_first(missing)}"] if missing else []
+        parts += [f"has the tensor {_list_first(extra)}, which {model} has not"] if extra else []
+        raise UserError(f"{', but '.join(parts)}; is this a file of {model}?")
+    for source in sources.values():
+        if source.name is not None and tensors[source.name].shape != source.shape:
+            shape = tensors[source.name].shape
+            raise UserError(
+                f"tensor {source.name!r} has shape {shape}; in {model} it is {source.shape}"
+            )
+    values = {path: read_value(source, tensors) for path, source in sources.items()}
     tree = traverse_util.unflatten_dict(values, sep="/")
     return tree["params"], tree.get("stats", {})
 
 
-def _value(place: Place, tensors: Mapping[str, Tensor]) -> jax.Array:
-    if place.name is None:
-        return jnp.ones(place.shape, jnp.float32)
+def read_value(source: TensorSource, tensors: Mapping[str, Tensor]) -> jax.Array:
+    """Returns a parameter or statistic, float32, in our layout.
+
+    Raises:
+      UserError: If its tensor is damaged.
+    """
+    if source.name is None:
+        return jnp.ones(source.shape, jnp.float32)
     try:
-        read = tensors[place.name].read()
-    except DAMAGED as error:
-        raise UserError(f"tensor {place.name!r} cannot be read, it may be damaged: {error}") from error
-    # A copy of its own (jnp.asarray need not make one): what was read may be the file's memory.
-    return jnp.array(place.laid_out(read), jnp.float32)
+        values = tensors[source.name].read()
+    except READ_ERRORS as error:
+        raise UserError(
+            f"tensor {source.name!r} cannot be read, it may be damaged: {error}"
+        ) from error
+    values = source.convert(values) if source.convert else values
+    # A copy of its own: what was read may be the file's memory, which jnp.asarray might keep.
+    return jnp.array(values, jnp.float32)
 
 
-def _first(names: list[str]) -> str:
+def _list_first(names: Sequence[str]) -> str:
     return repr(names[0]) + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
 
-def from_torch(name: str, ours: Shape, ndim: int, map_channels: int) -> Place:
-    """torch's kernels are [out, in, height, width] and [out, in], ours [height, width, in, out] and [in, out].
+def find_torch_source(
+    name: str, shape: Shape, ndim: int, flattened_channels: int = 0
+) -> TensorSource:
+    """Returns where a parameter comes from in a file of torch.
 
-    ndim: of the tensor; 4 where a dense layer is timm's convolution over the whole map. map_channels: of the map
-    [channels, height, width] that torch flattens before a dense layer, and we as [height, width, channels]; 0: none.
+    Kernels of torch are [out, in, height, width] and [out, in], ours [height, width, in, out] and
+    [in, out].
+
+    Args:
+      name: The tensor.
+      shape: Ours.
+      ndim: The tensor's; 4 where a dense layer is timm's convolution over the whole feature map.
+      flattened_channels: Channels of the feature map [channels, height, width] that torch flattens
+        before a dense layer, and we as [height, width, channels]; 0: there is none.
     """
-    if len(ours) == 4:
-        height, width, inputs, outputs = ours
-        return Place(name, (outputs, inputs, height, width), lambda array: array.transpose(2, 3, 1, 0))
-    if len(ours) == 2:
-        inputs, outputs = ours
-        channels = map_channels or inputs
+    if len(shape) == 4:
+        height, width, inputs, outputs = shape
+        return TensorSource(name, (outputs, inputs, height, width), _move_outputs_last)
+    if len(shape) == 2:
+        inputs, outputs = shape
+        channels = flattened_channels or inputs
         side = math.isqrt(inputs // channels)
-        as_map = (outputs, channels, side, side)
-        laid_out = lambda array: array.reshape(as_map).transpose(2, 3, 1, 0).reshape(inputs, outputs)
-        return Place(name, as_map if ndim == 4 else (outputs, inputs), laid_out)
-    return Place(name, ours)
+        feature_map = (outputs, channels, side, side)
+
+        def convert(array: np.ndarray) -> np.ndarray:
+            return _move_outputs_last(array.reshape(feature_map)).reshape(inputs, outputs)
+
+        return TensorSource(name, feature_map if ndim == 4 else (outputs, inputs), convert)
+    return TensorSource(name, shape)
+
+
+def _move_outputs_last(kernel: np.ndarray) -> np.ndarray:
+    """Returns [out, in, height, width] as [height, width, in, out]."""
+    return kernel.transpose(2, 3, 1, 0)

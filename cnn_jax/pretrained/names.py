@@ -1,6 +1,7 @@
-"""Which tensor of a public file is which of ours: rules for each publisher and family of nets.
+"""Which tensor of a public file is which of ours: rules for each publisher and family of models.
 
-A module of ours ("stage1_block2/conv1") is renamed by its family's rules, from the first to the last, as a text.
+A module's path ("stage1_block2/conv1") becomes the publisher's name by its family's rules: regular
+expressions and their replacements, applied in order.
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ from cnn_jax.pretrained import preprocessing as recipes
 from cnn_jax.pretrained.preprocessing import Preprocessing
 from cnn_jax.pretrained.tensor import Tensor
 
-Rule = tuple[str, str | Callable[[re.Match], str]]  # a pattern, and what replaces it
+Rule = tuple[str, str | Callable[[re.Match], str]]  # A pattern, and what replaces it.
 Tensors = Mapping[str, Tensor]
 VGG_COLUMNS = {"vgg_a": "A", "vgg_b": "B", "vgg_d": "D", "vgg_e": "E"}
 RESNETS = tuple(f"resnet{depth}" for depth in (18, 34, 50, 101, 152))
@@ -23,33 +24,49 @@ BOTTLENECKS = RESNETS[2:]
 
 
 class Plan(NamedTuple):
-    """How a publisher's file of a net is read.
+    """How a publisher's file of a model is read.
 
     Attributes:
-      rules: from the path of a module of ours to the name of theirs.
-      preprocessing: of the images that it was trained with.
-      options: of models.create, for a net that computes what theirs does.
-      map_channels: of the map that torch flattens before a dense layer, channels first.
-      without_scale: whether their batch norm has none (ours is 1).
+      rules: From the path of a module of ours to the name of theirs.
+      preprocessing: Of the images that it was trained with.
+      options: Of models.create, for a model that computes what theirs does.
+      flattened_channels: Of the feature map that torch flattens before a dense layer.
+      without_scale: Whether their batch norm has no scale (ours is then 1).
     """
 
     rules: tuple[Rule, ...]
     preprocessing: Preprocessing
     options: dict[str, Any]
-    map_channels: int = 0
+    flattened_channels: int = 0
     without_scale: bool = False
 
 
-def plan(publisher: str, name: str, tensors: Tensors) -> Plan:
-    """The plan for a net's file by its publisher, torch | keras; raises UserError where there are no public weights."""
+def make_plan(publisher: str, name: str, tensors: Tensors) -> Plan:
+    """Returns how a model's file is read.
+
+    Args:
+      publisher: torch or keras.
+      name: The model.
+      tensors: The file's.
+
+    Raises:
+      UserError: If the publisher has no weights of the model.
+    """
     known = PLANS[publisher]
     if name not in known:
-        raise UserError(f"is of {publisher}, which has no weights of {name}; {nearest(name, known)}")
+        near = nearest(name, known)
+        raise UserError(f"is of {publisher}, which has no weights of {name}; {near}")
     return known[name](name, tensors)
 
 
-def theirs(publisher: str, plan: Plan, path: str) -> str:
-    """The name of theirs for our parameter or statistic at this path, "stage1_block2/conv1/kernel"."""
+def find_name(publisher: str, plan: Plan, path: str) -> str:
+    """Returns the publisher's name of a parameter or statistic.
+
+    Args:
+      publisher: torch or keras.
+      plan: Of `make_plan`.
+      path: Ours, such as "stage1_block2/conv1/kernel".
+    """
     module, _, leaf = path.rpartition("/")
     norm = re.search(r"norm[^/]*$", module)
     for pattern, replacement in plan.rules:
@@ -59,42 +76,55 @@ def theirs(publisher: str, plan: Plan, path: str) -> str:
     return f"{module}/{'beta' if norm and leaf == 'bias' else KERAS_LEAVES[leaf]}"
 
 
-TORCH_LEAVES = {"kernel": "weight", "bias": "bias", "scale": "weight", "mean": "running_mean", "var": "running_var"}
-KERAS_LEAVES = {"kernel": "kernel", "bias": "bias", "scale": "gamma", "mean": "moving_mean", "var": "moving_variance"}
-# torch counts the batches of each batch norm, for averages that do not decay: no net here has those.
+TORCH_LEAVES = {
+    "kernel": "weight",
+    "bias": "bias",
+    "scale": "weight",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+KERAS_LEAVES = {
+    "kernel": "kernel",
+    "bias": "bias",
+    "scale": "gamma",
+    "mean": "moving_mean",
+    "var": "moving_variance",
+}
+# torch counts the batches of each batch norm for averages that do not decay, which no model here
+# has.
 UNUSED = {"torch": r"(^|\.)num_batches_tracked$", "keras": r"(?!)"}
 
 
 def _torch_alexnet(_: str, tensors: Tensors) -> Plan:
-    places = {"conv1": 0, "conv2": 3, "conv3": 6, "conv4": 8, "conv5": 10}
-    rules = [(f"^{ours}$", f"features.{place}") for ours, place in places.items()]
+    numbers = {"conv1": 0, "conv2": 3, "conv3": 6, "conv4": 8, "conv5": 10}
+    rules = [(f"^{ours}$", f"features.{number}") for ours, number in numbers.items()]
     dense = [("^fc6$", "classifier.1"), ("^fc7$", "classifier.4"), ("^fc8$", "classifier.6")]
-    return Plan((*rules, *dense), recipes.TORCHVISION, {}, map_channels=256)
+    return Plan((*rules, *dense), recipes.TORCHVISION, {}, flattened_channels=256)
 
 
 def _torch_vgg(name: str, tensors: Tensors) -> Plan:
     norm = "features.1.running_mean" in tensors
-    rules, place = [], 0  # a number for each convolution, norm, ReLU and pooling
+    rules, number = [], 0  # A number for each convolution, norm, ReLU and pooling.
     for block, row in enumerate(vgg.TABLE[VGG_COLUMNS[name]], start=1):
-        for number in range(1, len(row) + 1):
+        for layer in range(1, len(row) + 1):
             rules += [
-                (f"^conv{block}_{number}$", f"features.{place}"),
-                (f"^norm{block}_{number}$", f"features.{place + 1}"),
+                (f"^conv{block}_{layer}$", f"features.{number}"),
+                (f"^norm{block}_{layer}$", f"features.{number + 1}"),
             ]
-            place += 3 if norm else 2
-        place += 1
-    if "head.fc.weight" in tensors:  # timm's, whose dense layers are convolutions
+            number += 3 if norm else 2
+        number += 1
+    if "head.fc.weight" in tensors:  # timm's, whose dense layers are convolutions.
         dense = ("pre_logits.fc1", "pre_logits.fc2", "head.fc")
     else:
         dense = ("classifier.0", "classifier.3", "classifier.6")
     rules += [(f"^fc{number}$", layer) for number, layer in enumerate(dense, start=6)]
     first = tensors.get(dense[0] + ".weight")
-    recipe = _vgg_sized(recipes.TORCHVISION, math.prod(first.shape[1:]) if first else 0)
-    return Plan(tuple(rules), recipe, {"norm": "bn"} if norm else {}, map_channels=512)
+    recipe = _resize_vgg_recipe(recipes.TORCHVISION, math.prod(first.shape[1:]) if first else 0)
+    return Plan(tuple(rules), recipe, {"norm": "bn"} if norm else {}, flattened_channels=512)
 
 
-def _vgg_sized(recipe: Preprocessing, inputs: int) -> Preprocessing:
-    """The recipe for images of the size from which fc6 has this many inputs, 512 for each 32x32 pixels."""
+def _resize_vgg_recipe(recipe: Preprocessing, inputs: int) -> Preprocessing:
+    """Returns the recipe for images from which fc6 has so many inputs, 512 per 32x32 pixels."""
     side = 32 * math.isqrt(inputs // 512)
     if inputs != (side // 32) ** 2 * 512 or not 0 < side <= 10_000 or side == recipe.crop:
         return recipe
@@ -116,10 +146,16 @@ def _torch_googlenet(_: str, tensors: Tensors) -> Plan:
         (r"/norm$", ".bn"),
     )
     heads = any(key.startswith("aux") for key in tensors)
-    return Plan(rules, recipes.TORCHVISION_GOOGLENET, {"aux_heads": heads}, map_channels=128)
+    return Plan(rules, recipes.TORCHVISION_GOOGLENET, {"aux_heads": heads}, flattened_channels=128)
 
 
-_STEM = {"conv1a": "1a_3x3", "conv1b": "2a_3x3", "conv1c": "2b_3x3", "conv2": "3b_1x1", "conv3": "4a_3x3"}
+_STEM = {
+    "conv1a": "1a_3x3",
+    "conv1b": "2a_3x3",
+    "conv1c": "2b_3x3",
+    "conv2": "3b_1x1",
+    "conv3": "4a_3x3",
+}
 
 
 def _torch_inception(_: str, tensors: Tensors) -> Plan:
@@ -138,7 +174,7 @@ def _torch_inception(_: str, tensors: Tensors) -> Plan:
         (r"(\d)_3x1/", r"\1b/"),
         (r"/branch1_1/", "/branch1x1/"),
         (r"/projection/", "/branch_pool/"),
-        # Our letters count from a; theirs have a for what reduces the grid before.
+        # Our letters count from a; their a is what reduces the grid before.
         (r"^mixed(35|17|8)(.)/", lambda m: f"Mixed_{_GRIDS[m[1]]}{chr(ord(m[2]) + 1)}/"),
         (r"^reduce35/", "Mixed_6a/"),
         (r"^reduce17/", "Mixed_7a/"),
@@ -170,9 +206,18 @@ def _torch_resnet(name: str, _: Tensors) -> Plan:
 
 
 def _keras_vgg(_: str, tensors: Tensors) -> Plan:
-    rules = ((r"^conv(\d)_(\d)$", r"block\1_conv\2"), ("^fc6$", "fc1"), ("^fc7$", "fc2"), ("^fc8$", "predictions"))
+    rules = (
+        (r"^conv(\d)_(\d)$", r"block\1_conv\2"),
+        ("^fc6$", "fc1"),
+        ("^fc7$", "fc2"),
+        ("^fc8$", "predictions"),
+    )
     first = tensors.get("fc1/kernel")
-    return Plan(rules, _vgg_sized(recipes.KERAS_CAFFE, math.prod(first.shape[:-1]) if first else 0), {})
+    return Plan(
+        rules,
+        _resize_vgg_recipe(recipes.KERAS_CAFFE, math.prod(first.shape[:-1]) if first else 0),
+        {},
+    )
 
 
 def _keras_resnet(_: str, tensors: Tensors) -> Plan:
@@ -184,27 +229,36 @@ def _keras_resnet(_: str, tensors: Tensors) -> Plan:
         (r"/projection$", "_0_conv"),
         (r"/projection_norm$", "_0_bn"),
         (r"^stage(\d)_", lambda m: f"conv{int(m[1]) + 1}_"),
-        (r"^head$", "probs" if "probs/kernel" in tensors else "predictions"),  # probs: Keras 2.3
+        (r"^head$", "probs" if "probs/kernel" in tensors else "predictions"),  # probs: Keras 2.3.
     )
-    return Plan(rules, recipes.KERAS_CAFFE, {"stride_in": "1x1", "conv_bias": True, "bn_epsilon": 1.001e-5})
+    return Plan(
+        rules, recipes.KERAS_CAFFE, {"stride_in": "1x1", "conv_bias": True, "bn_epsilon": 1.001e-5}
+    )
 
 
 def _keras_inception(_: str, tensors: Tensors) -> Plan:
-    """Keras numbers the convolutions in the order in which the net was built, and from where the last net stopped."""
+    # Keras numbers the convolutions in the order in which the model was built, and continues from
+    # where the last model of the program stopped.
     rules: list[Rule] = [(r"^head$", "predictions")]
     order = list(_STEM)
     for module, (branches, projection), _reduces in inception.V3_TABLE:
-        units = [unit for b, branch in enumerate(branches, start=1) for unit in _units(f"{module}/branch{b}", branch)]
+        units = [
+            unit
+            for b, branch in enumerate(branches, start=1)
+            for unit in _list_units(f"{module}/branch{b}", branch)
+        ]
         order += units + [f"{module}/projection"] * bool(projection)
     for ours, kind in (("conv", "conv2d"), ("norm", "batch_normalization")):
-        numbers = [int(m[1] or 0) for key in tensors if (m := re.match(rf"{kind}(?:_(\d+))?/", key))]
+        numbers = [
+            int(m[1] or 0) for key in tensors if (m := re.match(rf"{kind}(?:_(\d+))?/", key))
+        ]
         for number, unit in enumerate(order, start=min(numbers, default=0)):
             rules.append((f"^{unit}/{ours}$", f"{kind}_{number}" if number else kind))
     return Plan(tuple(rules), recipes.KERAS_TENSORFLOW, {"aux_heads": False}, without_scale=True)
 
 
-def _units(branch: str, steps: tuple) -> list[str]:
-    """The paths of a branch's convolutions, in order; the last step may be a fork."""
+def _list_units(branch: str, steps: tuple) -> list[str]:
+    """Returns the paths of a branch's convolutions in order; the last step may be a fork."""
     *chain, last = steps
     units = [f"{branch}_{i}" for i in range(1, len(chain) + 1)]
     if isinstance(last[0], tuple):

@@ -1,4 +1,4 @@
-"""What is done to an image before a net with public weights sees it, as a value, and the recipes of the publishers."""
+"""How images are prepared for a model with public weights: a value, and the publishers' recipes."""
 
 import dataclasses
 import numbers
@@ -9,21 +9,21 @@ import jax.numpy as jnp
 
 from cnn_jax.errors import UserError
 
-METHODS = {"bilinear": "linear", "bicubic": "cubic"}  # Pillow's names: jax's
+METHODS = {"bilinear": "linear", "bicubic": "cubic"}  # Pillow's names: JAX's.
 
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """From bytes to what the net takes: scale to a shorter side, cut out the middle, normalize.
+    """From bytes to what the model takes: resize, crop the middle, normalize.
 
     Attributes:
-      crop: side of the square that the net sees, in pixels.
-      mean, std: of each channel, in the order in which the net takes them: (x - mean) / std, for pixels x from 0 to
-        `maximum`.
-      resize: the shorter side before the crop; 0: as it is.
-      interpolation: bilinear | bicubic, antialiased as Pillow does it.
-      maximum: what 255 becomes before the mean is subtracted.
-      channels: RGB | BGR: the order in which the net takes them. They come as RGB.
+      crop: Side in pixels of the square that the model sees.
+      mean: Of each channel, in the order in which the model takes them, on the scale of `maximum`.
+      std: Of each channel: (x - mean) / std.
+      resize: The shorter side before the crop in pixels; 0: images stay as they are.
+      interpolation: bilinear or bicubic, antialiased as Pillow does it.
+      maximum: What 255 becomes before the mean is subtracted.
+      channels: RGB or BGR: the order in which the model takes them. They come as RGB.
     """
 
     crop: int
@@ -35,65 +35,99 @@ class Preprocessing:
     channels: str = "RGB"
 
     def __post_init__(self) -> None:
-        """Raises UserError for values that make no sense."""
-        whole = lambda value, least: isinstance(value, int) and least <= value <= 10_000
-        right = {
-            "crop": whole(self.crop, 1),
-            "resize": whole(self.resize, 0),
+        """Raises UserError if a field has an invalid value."""
+        valid = {
+            "crop": _is_size(self.crop) and self.crop > 0,
+            "resize": _is_size(self.resize),
             "mean": _are_numbers(self.mean),
             "std": _are_numbers(self.std) and len(self.std) == len(self.mean) and all(self.std),
             "interpolation": self.interpolation in METHODS,
             "maximum": _are_numbers((self.maximum,)),
             "channels": self.channels in ("RGB", "BGR"),
         }
-        if wrong := [field for field, good in right.items() if not good]:
-            raise UserError(f"preprocessing.{wrong[0]}={getattr(self, wrong[0])!r:.80} makes no sense")
+        for field, is_valid in valid.items():
+            if not is_valid:
+                raise UserError(f"preprocessing.{field}={getattr(self, field)!r:.80} is invalid")
 
     def apply(self, images: jax.Array) -> jax.Array:
-        """[B, H, W, C] uint8, RGB, to [B, crop, crop, C] float32; raises UserError for images below the crop."""
+        """Returns images as the model takes them, [B, crop, crop, C] float32.
+
+        Args:
+          images: [B, H, W, C] uint8, RGB.
+
+        Raises:
+          UserError: If they are smaller than the crop.
+        """
         x = jnp.asarray(images).astype(jnp.float32)
         batch, height, width, channels = x.shape
         if self.resize and self.resize != min(height, width):
             sides = [self.resize * side // min(height, width) for side in (height, width)]
-            for shape in ((batch, height, sides[1], channels), (batch, *sides, channels)):  # as Pillow: bytes between
-                x = jnp.clip(jnp.round(jax.image.resize(x, shape, METHODS[self.interpolation])), 0.0, 255.0)
+            # As Pillow, one axis after the other with bytes between.
+            for shape in ((batch, height, sides[1], channels), (batch, *sides, channels)):
+                resized = jax.image.resize(x, shape, METHODS[self.interpolation])
+                x = jnp.clip(jnp.round(resized), 0.0, 255.0)
         if min(x.shape[1:3]) < self.crop:
-            raise UserError(f"images of {height}x{width} are smaller than the {self.crop}x{self.crop} the net sees")
+            raise UserError(
+                f"images of {height}x{width} are smaller than the {self.crop}x{self.crop} that the"
+                " model sees"
+            )
         top, left = (round((side - self.crop) / 2) for side in x.shape[1:3])
         x = x[:, top : top + self.crop, left : left + self.crop]
         return self.normalize(x)
 
     def normalize(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, C] of pixels 0 to 255, RGB, to what the net takes, of any size."""
+        """Returns images of any size as the model takes them, float32.
+
+        Args:
+          x: [B, H, W, C], pixels 0 to 255, RGB.
+        """
         x = jnp.asarray(x).astype(jnp.float32)
         x = x[..., ::-1] if self.channels == "BGR" else x
-        mean, std = (jnp.asarray(each, jnp.float32)[None, None, None] for each in (self.mean, self.std))
+        mean, std = (
+            jnp.asarray(each, jnp.float32)[None, None, None] for each in (self.mean, self.std)
+        )
         return (x * (self.maximum / 255) - mean) / std
 
 
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and 0 <= value <= 10_000
+
+
 def _are_numbers(values: Any) -> bool:
-    return (
-        isinstance(values, tuple) and all(isinstance(v, numbers.Real) and abs(v) < 1e6 for v in values) and bool(values)
-    )
+    if not isinstance(values, tuple) or not values:
+        return False
+    return all(isinstance(value, numbers.Real) and abs(value) < 1e6 for value in values)
 
 
 _HALF, _MEAN, _STD = (0.5, 0.5, 0.5), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TORCHVISION = Preprocessing(resize=256, crop=224, mean=_MEAN, std=_STD)
-# torchvision's ports from TensorFlow undo its mean and deviation in the net ("transform_input"): here they never come.
+# torchvision's ports from TensorFlow undo its mean and deviation inside the model
+# ("transform_input"); here they are not applied.
 TORCHVISION_GOOGLENET = dataclasses.replace(TORCHVISION, mean=_HALF, std=_HALF)
 TORCHVISION_INCEPTION = Preprocessing(resize=342, crop=299, mean=_HALF, std=_HALF)
-# Keras gives values and order; of resizing it says only "single center crop": the share of it is Caffe's, 7/8.
+# Keras gives values and order. Of resizing it says only "single center crop": the share is Caffe's,
+# 7/8.
 KERAS_CAFFE = Preprocessing(
-    resize=256, crop=224, mean=(103.939, 116.779, 123.68), std=(1.0, 1.0, 1.0), maximum=255.0, channels="BGR"
+    resize=256,
+    crop=224,
+    mean=(103.939, 116.779, 123.68),
+    std=(1.0, 1.0, 1.0),
+    maximum=255.0,
+    channels="BGR",
 )
 KERAS_TENSORFLOW = TORCHVISION_INCEPTION
-# torchvision's second weights of ResNet-50, 101 and 152 (IMAGENET1K_V2), by the hash in their names.
+# torchvision's second weights of ResNet-50, 101 and 152 (IMAGENET1K_V2), by the hash in their
+# names.
 TORCHVISION_V2 = dataclasses.replace(TORCHVISION, resize=232)
 V2_HASHES = ("11ad3fa6", "cd907fc2", "f82ba261")
 
 
-def of_timm(config: dict[str, Any]) -> Preprocessing:
-    """The recipe in the config.json that timm publishes beside its weights; raises UserError where it has none."""
+def from_timm(config: dict[str, Any]) -> Preprocessing:
+    """Returns the recipe of the config.json that timm publishes beside its weights.
+
+    Raises:
+      UserError: If it holds none.
+    """
     try:
         given = config.get("pretrained_cfg", config)
         crop = given["input_size"][1]
@@ -105,4 +139,6 @@ def of_timm(config: dict[str, Any]) -> Preprocessing:
             interpolation=given["interpolation"],
         )
     except (AttributeError, KeyError, IndexError, TypeError, ArithmeticError) as error:
-        raise UserError("has no recipe of timm's (input_size, crop_pct, mean, std, interpolation)") from error
+        raise UserError(
+            "has no recipe of timm's (input_size, crop_pct, mean, std, interpolation)"
+        ) from error

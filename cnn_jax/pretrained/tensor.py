@@ -1,4 +1,4 @@
-"""A tensor in a file: its shape, known at once, and its values, read when they are wanted."""
+"""A tensor in a file: its shape, known at once, and its values, read when they are needed."""
 
 import struct
 import zipfile
@@ -11,14 +11,19 @@ from safetensors import SafetensorError
 
 
 class Tensor(NamedTuple):
-    """shape, which its file has been checked to have the bytes for; read() -> the values, of any number type."""
+    """A tensor in a file.
+
+    Attributes:
+      shape: The file has been checked to have the bytes for it.
+      read: Returns the values, of any number type.
+    """
 
     shape: tuple[int, ...]
     read: Callable[[], np.ndarray]
 
 
 # What the readers of files raise where bytes are not what they should be.
-DAMAGED = (
+READ_ERRORS = (
     OSError,
     EOFError,
     LookupError,
@@ -27,6 +32,7 @@ DAMAGED = (
     AttributeError,
     RuntimeError,
     OverflowError,
+    MemoryError,
     struct.error,
     zipfile.BadZipFile,
     zlib.error,

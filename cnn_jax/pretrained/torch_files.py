@@ -1,7 +1,8 @@
-"""PyTorch state dicts (.pth, .pt, .bin), zip files and the stream of before torch 1.6, read without running them.
+"""PyTorch state dicts (.pth, .pt, .bin): zip files, and the stream of before torch 1.6.
 
-A pickle is a program. Here its instructions are looked at one by one, and only those that put numbers, strings,
-tuples, lists, dictionaries and tensors together are followed, by us; nothing that it names is ever called.
+A pickle is a program. Here its instructions are read one by one, and only those that put numbers,
+strings, tuples, lists, dictionaries and tensors together are followed, by this module; nothing that
+a pickle names is ever called. Sizes and work are bounded, so that any file is refused in a second.
 """
 
 import math
@@ -9,14 +10,17 @@ import mmap
 import pickletools
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import ml_dtypes
 import numpy as np
 
 from cnn_jax.errors import UserError
 from cnn_jax.pretrained.tensor import Tensor
+
+T = TypeVar("T")
 
 DTYPES = {
     "torch.FloatStorage": np.dtype("<f4"),
@@ -30,8 +34,15 @@ TENSORS = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2")
 PARAMETERS = ("torch._utils._rebuild_parameter", "torch.nn.parameter.Parameter")
 DICTIONARY = "collections.OrderedDict"
 GLOBALS = {*DTYPES, *TENSORS, *PARAMETERS, DICTIONARY}
-MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # what the stream of before torch 1.6 begins with
-REMEDY = "give a state dict: torch.save(model.state_dict(), path)"
+# What the stream of before torch 1.6 begins with.
+MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+REMEDY = "save the state dict alone: torch.save(model.state_dict(), path)"
+
+# A tensor takes about 40 instructions and 300 bytes; the largest model here has 1,000 tensors.
+MAX_INSTRUCTIONS = 200_000
+MAX_PICKLE_BYTES = 16 * 2**20
+MAX_RANK = 8
+MAX_BYTEORDER_BYTES = 16  # "little" or "big".
 
 
 class Global(NamedTuple):
@@ -41,17 +52,25 @@ class Global(NamedTuple):
 
 
 class Storage(NamedTuple):
-    """A run of numbers in the file, and which of them are meant."""
+    """A run of numbers in the file, and which of them are meant.
+
+    Attributes:
+      key: Its name in the file.
+      dtype: Of its numbers.
+      size: Of the whole, in numbers.
+      start: The first that is meant.
+      count: How many are meant.
+    """
 
     key: str
     dtype: np.dtype
-    size: int  # of the whole, in numbers
+    size: int
     start: int
     count: int
 
 
 class View(NamedTuple):
-    """A tensor: shape and strides, in numbers, over a storage."""
+    """A tensor: its shape and strides, in numbers, over a storage."""
 
     storage: Storage
     offset: int
@@ -60,28 +79,50 @@ class View(NamedTuple):
 
 
 def read_zip(archive: zipfile.ZipFile) -> dict[str, Tensor]:
-    """The tensors of a zip file of torch 1.6 or later, by name."""
+    """Returns the tensors of a zip file of torch 1.6 or later, by name.
+
+    Raises:
+      UserError: If it holds no state dict, or anything but tensors.
+    """
     pickle = next(entry for entry in archive.namelist() if entry.endswith("/data.pkl"))
     folder = pickle.removesuffix("data.pkl")
-    if folder + "byteorder" in archive.namelist() and stored(archive, folder + "byteorder") != b"little":
-        raise UserError("was saved on a big-endian machine, whose numbers are not read here; save it on another")
-    with archive.open(_plain(archive, pickle)) as file:
-        views = _views(unpickled(file))
+    order = folder + "byteorder"
+    if order in archive.namelist() and read_entry(archive, order, MAX_BYTEORDER_BYTES) != b"little":
+        raise _make_big_endian_error()
+    with archive.open(find_stored(archive, pickle)) as file:
+        views = _check_state(unpickle(file))
     tensors = {}
     for name, view in views.items():
         entry = folder + "data/" + view.storage.key
-        size = _plain(archive, entry).file_size if entry in archive.NameToInfo else 0
-        _check(name, view, size)
-        tensors[name] = Tensor(view.shape, lambda view=view, entry=entry: _strided(view, stored(archive, entry)))
+        size = find_stored(archive, entry).file_size if entry in archive.NameToInfo else 0
+        _check_view(name, view, size)
+
+        def read(view: View = view, entry: str = entry) -> np.ndarray:
+            return _read_view(view, read_entry(archive, entry))
+
+        tensors[name] = Tensor(view.shape, read)
     return tensors
 
 
-def stored(archive: zipfile.ZipFile, entry: str) -> bytes:
-    """The bytes of an entry that is not compressed, which is why they cannot be more than the file's; CRC checked."""
-    return archive.read(_plain(archive, entry))
+def read_entry(archive: zipfile.ZipFile, entry: str, most: int | None = None) -> bytes:
+    """Returns the bytes of an entry, whose checksum is checked.
+
+    Args:
+      archive: The zip file.
+      entry: Its name. It is not compressed, so it is no larger than the file.
+      most: How many bytes it may have.
+
+    Raises:
+      UserError: If it is compressed, or larger.
+    """
+    info = find_stored(archive, entry)
+    if most is not None and info.file_size > most:
+        raise UserError(f"holds {entry} of {info.file_size:,} bytes; at most {most:,} are read")
+    return archive.read(info)
 
 
-def _plain(archive: zipfile.ZipFile, entry: str) -> zipfile.ZipInfo:
+def find_stored(archive: zipfile.ZipFile, entry: str) -> zipfile.ZipInfo:
+    """Returns an entry that is not compressed; raises UserError if it is."""
     info = archive.getinfo(entry)
     if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
         raise UserError(f"holds {entry} in compressed form, which such files never do")
@@ -89,103 +130,165 @@ def _plain(archive: zipfile.ZipFile, entry: str) -> zipfile.ZipInfo:
 
 
 def read_stream(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file of before torch 1.6, by name: five pickles, then the storages one after another."""
+    """Returns the tensors of a file of before torch 1.6, by name.
+
+    It holds five pickles, then the storages one after another.
+
+    Raises:
+      UserError: If it holds no state dict, or anything but tensors.
+    """
     with path.open("rb") as opened:
         data = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
-    if unpickled(data) != MAGIC or unpickled(data) != PROTOCOL:
-        raise UserError("is a pickle, but not of torch.save; " + REMEDY)
-    if not unpickled(data).get("little_endian", True):
-        raise UserError("was saved on a big-endian machine, whose numbers are not read here; save it on another")
-    views = _views(unpickled(data))
-    keys = unpickled(data)
+    if unpickle(data) != MAGIC or unpickle(data) != PROTOCOL:
+        raise UserError(f"is a pickle, but not of torch.save; {REMEDY}")
+    if not _expect(dict, unpickle(data)).get("little_endian", True):
+        raise _make_big_endian_error()
+    views = _check_state(unpickle(data))
+    keys = _expect(list, unpickle(data))
     storages = {view.storage.key: view.storage for view in views.values()}
-    places, place = {}, data.tell()
-    for key in keys:  # each: how many numbers (8 bytes), then the numbers
-        size = int.from_bytes(data[place : place + 8], "little")
-        if key not in storages or size != storages[key].size:
-            break  # nothing after it can be found: the check below names the first tensor of those
-        places[key] = place + 8
-        place += 8 + size * storages[key].dtype.itemsize
+    begins, begin = {}, data.tell()
+    for key in keys:  # Each: how many numbers, in 8 bytes, then the numbers.
+        size = int.from_bytes(data[begin : begin + 8], "little")
+        if not isinstance(key, str) or key not in storages or size != storages[key].size:
+            break  # Nothing after it can be found: the check below names the first tensor there.
+        begins[key] = begin + 8
+        begin += 8 + size * storages[key].dtype.itemsize
     tensors = {}
     for name, view in views.items():
-        begin, size = places.get(view.storage.key, len(data)), view.storage.size * view.storage.dtype.itemsize
-        _check(name, view, min(size, max(0, len(data) - begin)))
-        tensors[name] = Tensor(view.shape, lambda view=view, b=begin, n=size: _strided(view, data[b : b + n]))
+        first = begins.get(view.storage.key, len(data))
+        size = view.storage.size * view.storage.dtype.itemsize
+        _check_view(name, view, min(size, max(0, len(data) - first)))
+
+        def read(view: View = view, first: int = first, size: int = size) -> np.ndarray:
+            return _read_view(view, data[first : first + size])
+
+        tensors[name] = Tensor(view.shape, read)
     return tensors
 
 
-def _views(state: Any) -> dict[str, View]:
+def _make_big_endian_error() -> UserError:
+    return UserError(
+        "was saved on a big-endian machine, whose numbers are not read here; save it on another"
+    )
+
+
+def _check_state(state: Any) -> dict[str, View]:
+    """Returns what a pickle holds, if it is a state dict."""
     if not isinstance(state, dict) or not state:
-        raise UserError("holds no state dict; " + REMEDY)
+        raise UserError(f"holds no state dict; {REMEDY}")
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, View):
             raise UserError(f"holds {name!r:.80}, which is no tensor; {REMEDY}")
     return state
 
 
-def _check(name: str, view: View, size: int) -> None:
-    """Raises UserError where a tensor says more than the `size` bytes that the file has for its storage."""
+def _check_view(name: str, view: View, size: int) -> None:
+    """Checks that a tensor lies inside the `size` bytes that the file has for its storage."""
     storage = view.storage
     if size != storage.size * storage.dtype.itemsize:
         raise UserError(
-            f"tensor {name!r}: the file has {size} bytes of its storage of {storage.size} numbers; is it cut short?"
+            f"tensor {name!r}: the file has {size} bytes of its storage of {storage.size} numbers;"
+            " is it cut short?"
         )
     numbers = math.prod(view.shape)
-    last = view.offset + sum((n - 1) * stride for n, stride in zip(view.shape, view.strides, strict=True))
-    inside = storage.start + storage.count <= storage.size and last < storage.count and numbers <= storage.count
+    strides = zip(view.shape, view.strides, strict=True)
+    last = view.offset + sum((n - 1) * stride for n, stride in strides)
+    in_storage = storage.start + storage.count <= storage.size
+    inside = in_storage and last < storage.count and numbers <= storage.count
     if numbers and not inside:
         raise UserError(f"tensor {name!r}: shape {view.shape} does not lie inside its storage")
 
 
-def _strided(view: View, raw: bytes) -> np.ndarray:
+def _read_view(view: View, raw: bytes) -> np.ndarray:
     storage = view.storage
-    numbers = np.frombuffer(raw, storage.dtype)[storage.start : storage.start + storage.count][view.offset :]
+    numbers = np.frombuffer(raw, storage.dtype)[storage.start : storage.start + storage.count]
     strides = [stride * storage.dtype.itemsize for stride in view.strides]
-    return np.lib.stride_tricks.as_strided(numbers, view.shape, strides, writeable=False)
+    return np.lib.stride_tricks.as_strided(
+        numbers[view.offset :], view.shape, strides, writeable=False
+    )
 
 
-def unpickled(file: BinaryIO | mmap.mmap) -> Any:
-    """The value of one pickle, from the file's position to its end; nothing in it is run.
+@dataclass
+class _Pickle:
+    """A file that gives no more bytes and instructions than a pickle of weights has."""
 
-    Raises UserError for a name that is not of tensors, or an instruction that they do not need.
+    file: BinaryIO | mmap.mmap
+    bytes_left: int = MAX_PICKLE_BYTES
+    work_left: int = MAX_INSTRUCTIONS
+
+    def read(self, size: int) -> bytes:
+        """Returns the next bytes."""
+        if size > self.bytes_left:
+            raise self._make_error(f"{MAX_PICKLE_BYTES:,} bytes")
+        self.bytes_left -= size
+        return self.file.read(size)
+
+    def readline(self) -> bytes:
+        """Returns the next line."""
+        line = self.file.readline()
+        if len(line) > self.bytes_left:
+            raise self._make_error(f"{MAX_PICKLE_BYTES:,} bytes")
+        self.bytes_left -= len(line)
+        return line
+
+    def work(self, amount: int) -> None:
+        """Counts work; raises UserError if it is more than weights need."""
+        self.work_left -= amount
+        if self.work_left < 0:
+            raise self._make_error(f"{MAX_INSTRUCTIONS:,} instructions")
+
+    def _make_error(self, limit: str) -> UserError:
+        return UserError(f"holds a pickle of more than {limit}: more than weights need; {REMEDY}")
+
+
+def unpickle(file: BinaryIO | mmap.mmap) -> Any:
+    """Returns the value of one pickle, from the file's position to its end; nothing in it is run.
+
+    Raises:
+      UserError: If it names anything but parts of tensors, holds an instruction that they do not
+        need, or is larger than weights are.
     """
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}
+    source = _Pickle(file)
 
-    def since_mark() -> list[Any]:
+    def pop_to_mark() -> list[Any]:
         start = marks.pop()
         items = stack[start:]
         del stack[start:]
         return items
 
-    for opcode, argument, _ in pickletools.genops(file):
+    for opcode, argument, _ in pickletools.genops(source):
+        source.work(1)
         match opcode.name:
             case "PROTO" | "FRAME":
                 pass
             case "STOP":
                 return stack.pop()
-            case name if name in _VALUES:
-                stack.append(_VALUES[name](argument))
+            case name if name in _CONSTANTS:
+                stack.append(_CONSTANTS[name]())
+            case name if name in _ARGUMENTS:
+                stack.append(argument)
             case "MARK":
                 marks.append(len(stack))
             case "TUPLE":
-                stack.append(tuple(since_mark()))
+                stack.append(tuple(pop_to_mark()))
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
                 count = int(opcode.name[-1])
                 stack[-count:] = [tuple(stack[-count:])]
             case "APPEND":
-                _of(list, stack[-2]).append(stack.pop())
+                _expect(list, stack[-2]).append(stack.pop())
             case "APPENDS":
-                items = since_mark()
-                _of(list, stack[-1]).extend(items)
+                items = pop_to_mark()
+                _expect(list, stack[-1]).extend(items)
             case "SETITEM":
                 value, key = stack.pop(), stack.pop()
-                _put(stack[-1], key, value)
+                _set_item(stack[-1], key, value)
             case "SETITEMS":
-                items = since_mark()
+                items = pop_to_mark()
                 for key, value in zip(items[::2], items[1::2], strict=True):
-                    _put(stack[-1], key, value)
+                    _set_item(stack[-1], key, value)
             case "BINPUT" | "LONG_BINPUT":
                 memo[argument] = stack[-1]
             case "MEMOIZE":
@@ -193,81 +296,126 @@ def unpickled(file: BinaryIO | mmap.mmap) -> Any:
             case "BINGET" | "LONG_BINGET":
                 stack.append(memo[argument])
             case "GLOBAL":
-                stack.append(_known(argument.replace(" ", ".")))
+                stack.append(_find_global(argument.replace(" ", ".")))
             case "STACK_GLOBAL":
                 name, module = stack.pop(), stack.pop()
-                stack.append(_known(f"{module}.{name}"))
+                stack.append(_find_global(f"{_expect(str, module)}.{_expect(str, name)}"))
             case "BINPERSID":
-                stack.append(_storage(*_of(tuple, stack.pop())))
+                stack.append(_make_storage(*_expect(tuple, stack.pop())))
             case "REDUCE":
-                arguments, function = stack.pop(), stack.pop()
-                stack.append(_built(_of(Global, function).name, *_of(tuple, arguments)))
+                arguments, function = _expect(tuple, stack.pop()), _expect(Global, stack.pop())
+                source.work(sum(len(x) for x in arguments if isinstance(x, list | tuple)))
+                stack.append(_call(function.name, *arguments))
             case "BUILD":
-                stack.pop()  # attributes beside the value: a state dict's _metadata, a parameter's flags
+                # Attributes beside the value: a state dict's _metadata, a parameter's flags.
+                stack.pop()
             case name:
-                raise UserError(f"holds the pickle instruction {name}, which weights do not need: not read")
+                raise UserError(
+                    f"holds the pickle instruction {name}, which weights do not need: not read;"
+                    f" {REMEDY}"
+                )
     raise UserError("ends inside a pickle")
 
 
-_VALUES: dict[str, Callable[[Any], Any]] = {
-    "NONE": lambda _: None,
-    "NEWTRUE": lambda _: True,
-    "NEWFALSE": lambda _: False,
-    "EMPTY_TUPLE": lambda _: (),
-    "EMPTY_LIST": lambda _: [],
-    "EMPTY_DICT": lambda _: {},
-} | dict.fromkeys(
-    ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "SHORT_BINSTRING", "BINUNICODE", "SHORT_BINUNICODE"),
-    lambda argument: argument,
+_CONSTANTS: dict[str, Callable[[], Any]] = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_LIST": list,
+    "EMPTY_DICT": dict,
+}
+# Instructions that push their argument.
+_ARGUMENTS = (
+    "BININT",
+    "BININT1",
+    "BININT2",
+    "LONG1",
+    "BINFLOAT",
+    "SHORT_BINSTRING",
+    "BINUNICODE",
+    "SHORT_BINUNICODE",
 )
 
 
-def _of(kind: type, value: Any) -> Any:
+def _expect(kind: type[T], value: Any) -> T:
+    """Returns the value, if it is of a kind."""
     if not isinstance(value, kind):
-        raise UserError(f"holds a pickle that treats a {type(value).__name__} as a {kind.__name__}: not read")
+        raise UserError(
+            f"holds a pickle that treats a {type(value).__name__} as a {kind.__name__}: not read"
+        )
     return value
 
 
-def _put(into: Any, key: Any, value: Any) -> None:
+def _set_item(into: Any, key: Any, value: Any) -> None:
     # Tuples would do, but the hash of one that holds itself many times over takes forever.
     if not isinstance(key, str | int):
         raise UserError("holds a dictionary whose keys are not names: not read")
-    _of(dict, into)[key] = value
+    _expect(dict, into)[key] = value
 
 
-def _known(name: str) -> Global:
+def _find_global(name: str) -> Global:
     if name not in GLOBALS:
-        raise UserError(f"holds the global {name!r:.200}, which is no part of weights and might run code: not read")
+        raise UserError(
+            f"holds {name!r:.200}, which is no part of weights and might run code: not read;"
+            f" {REMEDY}"
+        )
     return Global(name)
 
 
-def _storage(
-    kind: Any, dtype: Any = None, key: Any = None, _: Any = None, size: Any = None, view: Any = None
+def _make_storage(
+    kind: Any,
+    dtype: Any = None,
+    key: Any = None,
+    device: Any = None,
+    size: Any = None,
+    view: Any = None,
 ) -> Storage:
-    """What torch's pickles refer to outside themselves: ("storage", type, key, device, numbers[, part])."""
-    if kind != "storage" or _of(Global, dtype).name not in DTYPES:
+    """Returns what a pickle of torch refers to outside itself.
+
+    Args:
+      kind: "storage".
+      dtype: The global of its type.
+      key: Its name in the file.
+      device: Where it was; ignored.
+      size: In numbers.
+      view: (key, first number, count) of the part that is meant; None: all.
+    """
+    if kind != "storage" or _expect(Global, dtype).name not in DTYPES:
         raise UserError(f"holds something other than tensors; {REMEDY}")
-    _, start, count = (None, 0, size) if view is None else _of(tuple, view)
-    return Storage(_of(str, key), DTYPES[dtype.name], _natural(size), _natural(start), _natural(count))
+    _, start, count = (None, 0, size) if view is None else _expect(tuple, view)
+    return Storage(
+        key=_expect(str, key),
+        dtype=DTYPES[dtype.name],
+        size=_check_natural(size),
+        start=_check_natural(start),
+        count=_check_natural(count),
+    )
 
 
-def _built(name: str, *arguments: Any) -> Any:
+def _call(name: str, *arguments: Any) -> Any:
+    """Returns what a global returns for these arguments."""
     if name == DICTIONARY:
         made: dict = {}
-        for pair in _of(list, arguments[0]) if arguments else []:
-            _put(made, *pair)
+        for pair in _expect(list, arguments[0]) if arguments else []:
+            _set_item(made, *pair)
         return made
     if name in PARAMETERS:
-        return _of(View, arguments[0])
+        return _expect(View, arguments[0])
     if name in TENSORS:
         storage, offset, shape, strides = arguments[:4]
-        view = View(_of(Storage, storage), _natural(offset), *(tuple(map(_natural, x)) for x in (shape, strides)))
-        if len(view.shape) == len(view.strides):
-            return view
+        sizes, steps = _expect(tuple, shape), _expect(tuple, strides)
+        if len(sizes) == len(steps) <= MAX_RANK:
+            return View(
+                _expect(Storage, storage),
+                _check_natural(offset),
+                tuple(map(_check_natural, sizes)),
+                tuple(map(_check_natural, steps)),
+            )
     raise UserError(f"holds a call of {name}, which is no part of a state dict; {REMEDY}")
 
 
-def _natural(number: Any) -> int:
-    if _of(int, number) < 0:
+def _check_natural(number: Any) -> int:
+    if _expect(int, number) < 0:
         raise UserError(f"holds a tensor with a size of {number}")
     return number

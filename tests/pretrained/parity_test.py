@@ -1,6 +1,7 @@
 """Logits of torchvision's and Keras' nets, from files that they wrote, against ours; skipped without them."""
 
 import contextlib
+import dataclasses
 import functools
 import io
 import os
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from cnn_jax import models, pretrained
+from cnn_jax.pretrained import names
 from cnn_jax.layers.batch_norm import BatchNorm
 from cnn_jax.layers.conv import ConvUnit
 from cnn_jax.models import inception
@@ -138,7 +140,7 @@ def test_torchvision_s_own_preprocessing_and_transform_input(name, theirs, tmp_p
         net = getattr(torchvision, theirs)(init_weights=False, transform_input=True)
     x = torchvision.get_model_weights(theirs).IMAGENET1K_V1.transforms()(Image.fromarray(image))[None]
     expected = net._transform_input(x)[0].permute(1, 2, 0).numpy()
-    recipe = pretrained.names.PLANS["torch"][name](name, {}).preprocessing
+    recipe = names.PLANS["torch"][name](name, {}).preprocessing
     ours = np.asarray(recipe.apply(image[None])[0])
     assert ours.shape == expected.shape
     assert np.abs(ours - expected).max() < 2.5 * 2 / 255 and np.abs(ours - expected).mean() < 0.4 * 2 / 255
@@ -214,7 +216,7 @@ def test_keras(keras, name, theirs, side, endings, tmp_path):
 @pytest.mark.parametrize("name, module", [("vgg_d", "vgg16"), ("resnet50", "resnet"), ("inception_v3", "inception_v3")])
 def test_keras_own_preprocessing(keras, name, module):
     image = np.random.default_rng(0).integers(0, 256, (1, 299, 299, 3), np.uint8)
-    recipe = pretrained.names.PLANS["keras"][name](name, {}).preprocessing
-    ours = pretrained.dataclasses.replace(recipe, resize=0, crop=299).apply(image)
+    recipe = names.PLANS["keras"][name](name, {}).preprocessing
+    ours = dataclasses.replace(recipe, resize=0, crop=299).apply(image)
     expected = getattr(keras.applications, module).preprocess_input(image.astype(np.float32))
     np.testing.assert_allclose(ours, expected, atol=1e-4)

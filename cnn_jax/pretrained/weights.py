@@ -1,0 +1,191 @@
+"""Loads a model's weights from a file, whoever wrote it, and writes files of our own."""
+
+import dataclasses
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cnn_jax import models
+from cnn_jax.errors import UserError
+from cnn_jax.files import write_whole
+from cnn_jax.pretrained import download, files, match, names, preprocessing
+from cnn_jax.pretrained.match import TensorSource
+from cnn_jax.pretrained.preprocessing import Preprocessing
+from cnn_jax.pretrained.wrappers import strip_prefix
+from cnn_jax.text import printable
+
+Params, Stats = Any, Any
+
+
+class Pretrained(NamedTuple):
+    """Weights and what belongs to them, of models.create(name, num_classes, **options).
+
+    Attributes:
+      params: The model's parameters, float32.
+      stats: Batch norm's running averages, float32.
+      preprocessing: Of its images: preprocessing.apply(images [B, H, W, 3] uint8).
+      options: Of models.create, beside num_classes.
+      num_classes: Logits.
+    """
+
+    params: Params
+    stats: Stats
+    preprocessing: Preprocessing
+    options: dict[str, Any]
+    num_classes: int
+
+
+def load(name: str, path_or_url: str | os.PathLike[str]) -> Pretrained:
+    """Loads weights from a file of torchvision, timm or Keras, or of `save`.
+
+    A prefix that wrappers such as DataParallel have put before every tensor's name is taken off,
+    and reported on stderr.
+
+    Args:
+      name: A name of `models.MODELS`.
+      path_or_url: A .safetensors, .pth (no code in it is run), .h5, .weights.h5 or .keras file; a
+        URL is downloaded once.
+
+    Raises:
+      UserError: If the file cannot be had or read, or its tensors are not exactly the model's,
+        each of its shape.
+    """
+    models.find_spec(name)
+    path = download.fetch(path_or_url)
+    try:
+        weights = files.open_weights(path)
+        if weights.publisher == files.OURS:
+            return _load_ours(name, weights)
+        return _load_public(name, weights, path_or_url)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _load_public(
+    name: str, weights: files.Weights, path_or_url: str | os.PathLike[str]
+) -> Pretrained:
+    publisher = weights.publisher
+    tensors, prefix = strip_prefix(weights.tensors)
+    if prefix:
+        line = f"{path_or_url}: every name begins with {prefix!r}, which is left out"
+        print(printable(line), file=sys.stderr)
+    plan = names.make_plan(publisher, name, tensors)
+    recipe = _find_recipe(plan.preprocessing, publisher, path_or_url)
+    last = "fc8/kernel" if name.startswith(("alexnet", "vgg")) else "head/kernel"
+    head = names.find_name(publisher, plan, last)
+    if head not in tensors:
+        raise UserError(
+            f"has no tensor {head!r}, the last of {name}; is this a file of {name}, its top"
+            " included?"
+        )
+    shape = tensors[head].shape
+    if len(shape) != 2 or not all(shape):
+        raise UserError(f"tensor {head!r} has shape {shape}; in {name} it is of inputs and classes")
+    num_classes = shape[0 if publisher == files.TORCH else 1]
+    sources = {}
+    for path, shape in match.list_shapes(name, num_classes, plan.options, recipe).items():
+        tensor = names.find_name(publisher, plan, path.partition("/")[2])
+        if plan.without_scale and path.endswith("/scale"):
+            sources[path] = TensorSource(None, shape)
+        elif publisher == files.TORCH:
+            flattened = re.search(r"/(fc6|aux../dense)/kernel$", path)
+            channels = plan.flattened_channels if flattened else 0
+            ndim = len(tensors[tensor].shape) if tensor in tensors else 0
+            sources[path] = match.find_torch_source(tensor, shape, ndim, channels)
+        else:
+            sources[path] = TensorSource(tensor, shape)
+    params, stats = match.fill(name, sources, tensors, names.UNUSED[publisher])
+    return Pretrained(params, stats, recipe, plan.options, num_classes)
+
+
+def _find_recipe(
+    recipe: Preprocessing, publisher: str, path_or_url: str | os.PathLike[str]
+) -> Preprocessing:
+    """Returns the publisher's recipe, or what the file's name or timm's config.json says."""
+    if publisher != files.TORCH:
+        return recipe
+    if any(f"-{name}." in os.fspath(path_or_url) for name in preprocessing.V2_HASHES):
+        return preprocessing.TORCHVISION_V2
+    config = download.fetch_sibling(path_or_url, "config.json")
+    if config is None:
+        return recipe
+    try:
+        return preprocessing.from_timm(json.loads(config.read_text()))
+    except (ValueError, RecursionError) as error:  # UserErrors are ValueErrors.
+        raise UserError(f"{config} {error}; repair it, or move it away") from error
+
+
+def _load_ours(name: str, weights: files.Weights) -> Pretrained:
+    fields = ("name", "num_classes", "preprocessing", "options")
+    try:
+        model, num_classes, recipe, options = (weights.metadata[field] for field in fields)
+        if model != name:
+            raise UserError(f"is of {model!r:.80}, not of {name}")
+        recipe = Preprocessing(**_make_tuples(recipe))
+        options = _make_tuples(options)
+        shapes = match.list_shapes(name, num_classes, options, recipe)
+    except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        raise UserError(
+            f"does not describe its model as cnn_jax.pretrained.save does: {error}"
+        ) from error
+    sources = {path: TensorSource(path, shape) for path, shape in shapes.items()}
+    params, stats = match.fill(name, sources, weights.tensors, unused=r"(?!)")
+    return Pretrained(params, stats, recipe, options, num_classes)
+
+
+def _make_tuples(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in given.items()}
+
+
+def save(
+    path: str | os.PathLike[str],
+    name: str,
+    params: Params,
+    stats: Stats,
+    num_classes: int,
+    preprocessing: Preprocessing,
+    options: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes a .safetensors file from which `load` gives the same back, bit for bit.
+
+    It is written whole or not at all.
+
+    Args:
+      path: The file.
+      name: The model.
+      params: Parameters of models.create(name, num_classes, **options), float32.
+      stats: Its statistics, float32.
+      num_classes: Logits.
+      preprocessing: Of its images.
+      options: Of the model.
+
+    Raises:
+      UserError: If the parameters are not the model's, or the file cannot be written.
+    """
+    options = dict(options or {})
+    shapes = match.list_shapes(name, num_classes, options, preprocessing)
+    arrays = {path: np.asarray(leaf) for path, leaf in match.flatten(params, stats).items()}
+    for leaf in sorted(shapes.keys() | arrays.keys()):
+        given = (arrays[leaf].shape, arrays[leaf].dtype.name) if leaf in arrays else "nothing"
+        needed = (shapes[leaf], "float32") if leaf in shapes else "nothing"
+        if given != needed:
+            raise UserError(
+                f"{leaf}: {given}, but {name} with {num_classes} classes and options {options} has"
+                f" {needed}"
+            )
+    metadata = {
+        "name": name,
+        "num_classes": num_classes,
+        "options": options,
+        "preprocessing": dataclasses.asdict(preprocessing),
+    }
+    try:
+        write_whole(Path(path), files.to_safetensors(arrays, metadata))
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error

@@ -1,0 +1,100 @@
+"""Files of torch, put together by hand: tests neither need torch nor are bound to what it writes."""
+
+import dataclasses
+import zipfile
+
+import ml_dtypes
+import numpy as np
+
+from cnn_jax.pretrained.torch_files import MAGIC, PROTOCOL
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """In a pickle: what a global returns for arguments, then given a state."""
+
+    name: str
+    arguments: tuple = ()
+    state: object = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Name:
+    """In a pickle: a global."""
+
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Outside:
+    """In a pickle: a reference to something beside it."""
+
+    value: tuple
+
+
+def opcodes(value):
+    match value:
+        case None:
+            return b"N"
+        case bool():
+            return b"\x88" if value else b"\x89"
+        case int() if abs(value) < 2**31:
+            return b"J" + value.to_bytes(4, "little", signed=True)
+        case int():
+            raw = value.to_bytes(16, "little", signed=True)
+            return b"\x8a" + bytes([len(raw)]) + raw
+        case str():
+            return b"X" + len(value.encode()).to_bytes(4, "little") + value.encode()
+        case tuple():
+            return b"(" + b"".join(map(opcodes, value)) + b"t"
+        case list():
+            return b"](" + b"".join(map(opcodes, value)) + b"e"
+        case dict():
+            return b"}(" + b"".join(opcodes(k) + opcodes(v) for k, v in value.items()) + b"u"
+        case Name(name):
+            module, _, leaf = name.rpartition(".")
+            return f"c{module}\n{leaf}\n".encode()
+        case Outside(inside):
+            return opcodes(inside) + b"Q"
+        case Call(name, arguments, state):
+            built = opcodes(state) + b"b" if state is not None else b""
+            return opcodes(Name(name)) + opcodes(arguments) + b"R" + built
+        case bytes():
+            return value  # opcodes already
+
+
+def pickled(value):
+    return b"\x80\x02" + opcodes(value) + b"."
+
+
+KINDS = {"f4": "Float", "f8": "Double", "f2": "Half", "i8": "Long", "bfloat16": "BFloat16"}
+
+
+def tensor(array, key, *, shape=None, strides=None, offset=0, size=None, view=None):
+    kind = "BFloat16" if array.dtype == ml_dtypes.bfloat16 else KINDS[array.dtype.str[1:]]
+    storage = Outside(("storage", Name(f"torch.{kind}Storage"), key, "cpu", array.size if size is None else size, view))
+    if view is None:
+        storage = Outside(storage.value[:5])
+    strides = strides or tuple(stride // array.itemsize for stride in array.strides)
+    shape = shape or array.shape
+    hooks = Call("collections.OrderedDict")
+    return Call("torch._utils._rebuild_tensor_v2", (storage, offset, shape, strides, False, hooks))
+
+
+def write_zip(path, state, storages, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("net/data.pkl", pickled(state))
+        archive.writestr("net/byteorder", "little", zipfile.ZIP_STORED)
+        for key, array in storages.items():
+            archive.writestr(f"net/data/{key}", array.tobytes())
+    return path
+
+
+def write_stream(path, state, storages):
+    heads = (MAGIC, PROTOCOL, {"little_endian": True, "protocol_version": PROTOCOL}, state, list(storages))
+    raw = b"".join(array.size.to_bytes(8, "little") + array.tobytes() for array in storages.values())
+    path.write_bytes(b"".join(map(pickled, heads)) + raw)
+    return path
+
+
+A = np.arange(6, dtype=np.float32).reshape(2, 3)
