@@ -171,7 +171,7 @@ def test_all_claims_are_one_page(tmp_path):
     (tmp_path / "broken" / "claims.json").write_text('{"claims": 3}')
     built = all_claims.build(tmp_path)
     text = built.markdown.read_text()
-    assert "2 claims of 2 studies: 2 agrees." in text
+    assert "2 claims in 2 reports: agrees 2, disagrees 0, undecided 0, not comparable 0." in text
     assert "[several scales help](first/report.md)" in text
     assert "(second/report.md)" in text and "broken/claims.json: is damaged" in text
     assert 'href="first/report.md"' in built.html.read_text()
