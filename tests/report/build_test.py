@@ -5,10 +5,12 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from folders import COMMAND, FakeStudy, make_row, write_evaluation, write_run, write_study
 
+from cnn_jax import report
 from cnn_jax.errors import UserError
 from cnn_jax.report import build, parts
 from cnn_jax.report.claims import BELOW_ZERO, Claim, Score, subtract
@@ -230,3 +232,17 @@ def write_evaluation_study(folder):
     place = write_run(folder, "alexnet", errors=(0.3,))
     write_evaluation(place, "ten_crop@76", "0000")
     write_evaluation(place, "single@76", "0001")
+
+
+def test_the_documented_study_has_its_report(tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "reports.md").read_text()
+    path = tmp_path / "my_study.py"
+    path.write_text(re.search(r"```python\n(.*?)```", text, re.S)[1])
+    write_study(tmp_path, "mlp", "lenet5", name="mine", file=str(path))
+    write_run(tmp_path, "mlp", errors=(0.3,))
+    write_run(tmp_path, "lenet5", errors=(0.2,))
+    built = build.build(tmp_path)
+    assert "LeNet-5 errs at most a point more than an MLP" in built.text
+    assert [figure.name for figure in built.figures] == ["report.png", "histogram.png"]
+    documented = set(re.findall(r"`(\w+)`(?:, | \|)", text.partition("| Part |")[2]))
+    assert {name for name in documented if not hasattr(report, name)} <= {"report"}
