@@ -76,7 +76,9 @@ def _count() -> list[dict[str, Any]]:
     """Returns what each choice of kernels costs, counted from the layers themselves."""
     from cnn_jax.cost import summary
 
-    return [dataclasses.asdict(chain) | summary.count_convolutions(chain)._asdict() for chain in STACKS]
+    return [
+        dataclasses.asdict(chain) | summary.count_convolutions(chain)._asdict() for chain in STACKS
+    ]
 
 
 def _claim(chain: ConvChain) -> Claim:

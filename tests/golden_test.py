@@ -33,7 +33,7 @@ OF_QUANTITY = {
 # computes is held to its losses; these figures, to their place and about their size. Nothing else
 # in a report may differ.
 POINTS = 12.5
-MEASURED = ("ours", "difference", "training error", "interval")  # columns of such figures
+MEASURED = ("ours", "difference", "training error", "over images", "over seeds")  # columns of such figures
 DECIMAL = re.compile(r"[+−]?\d+\.\d+")
 
 

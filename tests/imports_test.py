@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 # Packages and modules of one line do not import one another; each may import those of the lines above.
 LAYERS = (
     ("errors", "files", "tables", "text", "__version__"),
-    ("values",),
+    ("values", "user_file"),
     ("config",),
     ("config_file", "overrides", "registry"),
     ("mesh", "distributed", "cost.hlo", "cost.chips", "cost.chains"),
@@ -23,8 +23,9 @@ LAYERS = (
     ("evaluation",),
     ("training.train",),
     ("cost", "visualize"),
+    ("report",),
     ("study",),
-    ("sweep", "report"),
+    ("sweep",),
     ("cli", "experiments"),
 )
 RANK = {f"cnn_jax.{name}": rank for rank, names in enumerate(LAYERS) for name in names}

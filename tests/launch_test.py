@@ -171,7 +171,7 @@ def test_a_study_that_counts_ends_in_its_report(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "208,896" in done.stdout and "report: runs/conv_arithmetic/report.html" in done.stdout
     made = {p.name for p in (tmp_path / "runs/conv_arithmetic").iterdir()}
-    assert made == {"study.json", "report.md", "report.png", "report.html"}
+    assert made == {"study.json", "report.md", "report.png", "report.html", "claims.json"}
 
 
 @pytest.mark.parametrize(

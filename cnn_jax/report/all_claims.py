@@ -26,6 +26,11 @@ def build(folder: str | os.PathLike) -> Report:
       UserError: If there is no claims.json below the folder.
     """
     place = Path(folder)
+    return write_page(make_page(place), place, "claims")
+
+
+def make_page(place: Path) -> Page:
+    """Returns the page of all claims below a folder."""
     paths = sorted(place.glob("**/claims.json"))
     if not paths:
         raise UserError(
@@ -33,25 +38,25 @@ def build(folder: str | os.PathLike) -> Report:
         )
     tables, damaged, counts = [], [], collections.Counter()
     for path in paths:
+        name = path.relative_to(place).as_posix()
         try:
             words = json.loads(path.read_bytes())
             tables.append(_make_table(words, path.parent.relative_to(place).as_posix()))
             counts.update(claim["verdict"] for claim in words["claims"])
         except OSError as error:
-            damaged.append(f"{path}: cannot be read ({error.strerror})")
+            damaged.append(f"{name}: cannot be read ({error.strerror})")
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            damaged.append(f"{path}: is damaged; build that study's report again")
+            damaged.append(f"{name}: is damaged; build that study's report again")
     total = sum(counts.values())
-    summary = ", ".join(f"{counts[v]} {v}" for v in VERDICTS if counts[v])
-    page = Page(
+    summary = ", ".join(f"{verdict} {counts[verdict]}" for verdict in VERDICTS)
+    return Page(
         "What the papers say, and what came of it here",
         (
-            Prose("", (f"{total} claims of {len(tables)} studies: {summary}.", RULE)),
+            Prose("", (f"{total} claims in {len(tables)} reports: {summary}.", RULE)),
             Missing("Damaged files", tuple(damaged), "") if damaged else None,
             *tables,
         ),
     )
-    return write_page(page, place, "claims")
 
 
 def _make_table(words: dict[str, Any], where: str) -> Table:

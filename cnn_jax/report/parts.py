@@ -235,7 +235,7 @@ def _explain_table(protocols: bool, training: bool) -> str:
     ]
     if protocols:
         words.append(
-            "With one seed the 95% interval over test images stands beside ours, with several the"
+            "With one seed Wilson's 95% interval over test images stands beside ours, with several the"
             " sample standard deviation."
         )
     else:
@@ -616,10 +616,10 @@ def _make_curve(runs: Sequence[Run], kind: str, metric: str) -> tuple[figures.Po
     return tuple((step, statistics.mean(e), min(e), max(e)) for step, e in sorted(errors.items()))
 
 
-INTERVALS_CAPTION = "Top-1 error of each row, with its 95% interval over test images."
+INTERVALS_CAPTION = "Top-1 error of each row, with Wilson's 95% interval over test images."
 SCALES_CAPTION = (
     "Top-1 error of dense evaluation against the shorter side Q of the test images, a line for each"
-    " training scale S; bands are 95% intervals over test images."
+    " training scale S; bands are Wilson's 95% intervals over test images."
 )
 
 

@@ -1,0 +1,78 @@
+"""docs/results: what is committed there can be built again, and its prose has no other figures."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from cnn_jax.report import all_claims, build, render
+from cnn_jax.report.elements import Claims
+from cnn_jax.report.read import read, read_study_file
+
+RESULTS = Path(__file__).parent.parent / "docs" / "results"
+STUDIES = sorted(path.parent for path in RESULTS.glob("*/study.json"))
+MAX_FILES = 60
+
+
+def compose(folder):
+    study = build.find_study(folder, read_study_file(folder))
+    results = read(folder, study.rows, study.claims)
+    return results, build.compose(results, study)
+
+
+def test_there_are_few_files():
+    files = [path for path in RESULTS.rglob("*") if path.is_file()]
+    assert len(STUDIES) >= 5 and len(files) <= MAX_FILES
+
+
+@pytest.mark.parametrize("folder", STUDIES, ids=lambda path: path.name)
+def test_the_report_and_its_claims_are_those_of_the_data(folder):
+    results, page = compose(folder)
+    assert not results.problems
+    assert render.render_markdown(page) == (folder / "report.md").read_text(encoding="utf-8")
+    (claims,) = page.find(Claims)
+    text = build.describe_claims(results.study, list(claims.verdicts))
+    assert text == (folder / "claims.json").read_text(encoding="utf-8")
+
+
+def test_the_page_of_all_claims_is_that_of_the_studies():
+    page = all_claims.make_page(RESULTS)
+    assert render.render_markdown(page) == (RESULTS / "claims.md").read_text(encoding="utf-8")
+
+
+def find_numbers(text):
+    """Returns the numbers of a text that measure something: with a point, a comma or a percent."""
+    numbers = re.findall(r"(?<![\w.])\d[\d,]*(?:\.\d+)?%?(?![\w])", text)
+    return {number.rstrip(",") for number in numbers if re.search(r"[.,%]", number.rstrip(","))}
+
+
+def find_wrong_numbers(prose, folder):
+    """Returns the numbers of the prose that the study's report and evaluations do not hold."""
+    report = (folder / "report.md").read_text(encoding="utf-8").replace("\\", "")
+    known = {number.rstrip("%") for number in find_numbers(report)}
+    results, _ = compose(folder)
+    known |= {f"{len(e.wrong):,}" for run in results.every_run for e in run.protocols.values()}
+    return {number for number in find_numbers(prose) if number.rstrip("%") not in known}
+
+
+def sections():
+    text = (RESULTS / "README.md").read_text(encoding="utf-8")
+    for section in text.split("\n## ")[1:]:
+        links = re.findall(r"\((\w+)/report\.md\)", section)
+        assert len(links) == 1, "each section is of one study"
+        yield pytest.param(section, RESULTS / links[0], id=links[0])
+
+
+@pytest.mark.parametrize("prose, folder", list(sections()))
+def test_every_figure_of_the_prose_is_in_a_committed_file(prose, folder):
+    assert not find_wrong_numbers(prose, folder)
+
+
+def test_a_wrong_figure_is_found():
+    wrong = "3.95, 3.96, 63.16 and 9,999 of 64,000 steps, 12.3%"
+    folder = RESULTS / "resnet_degradation_digits"
+    assert find_wrong_numbers(wrong, folder) == {"3.96", "9,999", "12.3%"}
+
+
+def test_every_study_has_its_section():
+    assert {param.id for param in sections()} == {folder.name for folder in STUDIES}

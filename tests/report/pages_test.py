@@ -1,0 +1,214 @@
+"""Sweeps, comparisons, exports and the page of all claims."""
+
+import json
+
+import pytest
+from folders import (
+    FakeStudy,
+    cells,
+    make_row,
+    read_folder,
+    write_evaluation,
+    write_run,
+    write_study,
+)
+
+from cnn_jax.config import choose
+from cnn_jax.errors import UserError
+from cnn_jax.report import all_claims, build, compare, export, figures, parts, sweep
+from cnn_jax.report.claims import BELOW_ZERO, Claim, Score, subtract
+
+BASES = (0.01, 0.1, 1.0)
+
+
+def write_grid(folder, momenta=(0.0, 0.9)):
+    names = {}
+    for base in BASES:
+        for momentum in momenta:
+            name = f"net-base{base}-momentum{momentum}"
+            names[name] = "net"
+            schedule = choose("constant", base=base)
+            optimizer = choose("sgd", momentum=momentum)
+            error = 0.1 * BASES.index(base) + momentum / 10
+            write_run(
+                folder,
+                name,
+                errors=(0.9, error),
+                train=(0.8, error / 2),
+                schedule=schedule,
+                optimizer=optimizer,
+            )
+    swept = ["schedule.base", "optimizer.momentum"]
+    write_study(folder, *names, "net-never", swept=swept, swept_from=names | {"net-never": "net"})
+
+
+def test_a_sweep_is_a_table_of_its_grid(tmp_path):
+    write_grid(tmp_path)
+    results = read_folder(tmp_path)
+    table = sweep.make_table(results, sweep.find_points(results))
+    assert table.columns[:3] == ("schedule.base", "optimizer.momentum", "top-1 error (%)")
+    assert table.rows[1] == ("0.01", "0.9", "9.00", "4.50", "1")
+    assert table.rows[-1] == ("—", "—", "—", "—", "0 of 1")
+    assert table.footnote.endswith(
+        "Lowest: net-base0.01-momentum0.0, which chance may have made the lowest of 6."
+    )
+
+
+def test_a_sweep_is_drawn_against_each_field_a_line_for_each_other_value(tmp_path):
+    write_grid(tmp_path)
+    points = sweep.find_points(read_folder(tmp_path))
+    base, momentum = sweep.make_charts(("schedule.base", "optimizer.momentum"), points)
+    assert (base.x_label, base.log_x, momentum.x_label, momentum.log_x) == (
+        "schedule.base",
+        True,
+        "optimizer.momentum",
+        False,
+    )
+    assert [line.label for line in base.lines] == ["momentum 0.0", "momentum 0.9"]
+    # Points of (x, mean, least, largest) in %.
+    assert [p[:2] for p in base.lines[1].points] == [
+        (x, pytest.approx(9 + 10 * i)) for i, x in enumerate(BASES)
+    ]
+    assert [line.label for line in momentum.lines] == ["base 0.01", "base 0.1", "base 1.0"]
+    assert [p[:2] for p in momentum.lines[0].points] == [(0.0, 0), (0.9, pytest.approx(9))]
+
+
+def test_a_sweep_over_names_has_its_names_as_ticks(tmp_path):
+    for name in ("resnet20", "plain20"):
+        write_run(tmp_path, f"net-{name}", errors=(0.1,), model=name)
+    write_study(tmp_path, "net-resnet20", "net-plain20", swept=["model"])
+    (chart,) = sweep.make_charts(("model",), sweep.find_points(read_folder(tmp_path)))
+    assert chart.ticks == ("resnet20", "plain20") and not chart.log_x
+    assert [point[0] for point in chart.lines[0].points] == [0, 1]
+
+
+def test_a_swept_study_has_the_report_of_a_sweep(tmp_path):
+    write_grid(tmp_path)
+    built = build.build(tmp_path, FakeStudy((make_row("net"),), report=parts.standard))
+    assert "## Grid" in built.markdown.read_text() and built.figures[0].is_file()
+
+
+def test_runs_of_several_folders_are_compared(tmp_path):
+    for folder, error in (("first", 0.1), ("second", 0.2)):
+        place = tmp_path / folder
+        place.mkdir()
+        write_run(place, "net", errors=(0.5, error), train=(0.5,), deviations=())
+        write_study(place, "net")
+    write_run(tmp_path / "second", "other", errors=(0.3,), data="mnist", steps=100)
+    write_run(tmp_path / "second", "unfinished", errors=(0.3,), last=None)
+    folders = [tmp_path / "first" / "net", tmp_path / "second"]
+    built = compare.compare(folders, tmp_path / "out")
+    text = built.markdown.read_text()
+    assert "net (first)" in text and "net (second)" in text and "| other |" in text
+    assert "unfinished: cut off at step 100 of 300" in text
+    assert (tmp_path / "out" / "compare.png").is_file() and built.html.is_file()
+    again = compare.compare(folders, tmp_path / "out")
+    assert again.text == built.text
+
+
+def test_a_comparison_without_finished_runs_is_one_line(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no run"):
+        compare.compare([tmp_path / "empty"], tmp_path / "out")
+    write_run(tmp_path, "net", errors=(0.3,), last=None)
+    with pytest.raises(UserError, match="no run there is finished"):
+        compare.compare([tmp_path / "net"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def make_evaluated(folder):
+    folder.mkdir()
+    write_study(folder, "d", "never")
+    place = write_run(folder, "d", errors=(0.9, 0.5), train=(0.9, 0.6), train_resize=(36,))
+    write_evaluation(place, "dense@36", "0" * 90 + "1" * 10)
+    write_evaluation(place, "dense@36,72", "0" * 100)
+    rows = make_row("d", protocol="dense@36"), make_row("never", protocol="dense@36")
+    check = subtract(Score("d", "dense@36,72"), Score("d", "dense@36"))
+    return FakeStudy(rows, (Claim("several scales help", check, BELOW_ZERO),))
+
+
+def test_an_export_gives_the_same_figures(tmp_path):
+    study = make_evaluated(tmp_path / "raw")
+    whole = build.build(tmp_path / "raw", study)
+    kept = export.export(tmp_path / "raw", tmp_path / "kept", study)
+    names = {path.name for path in (tmp_path / "kept").iterdir()}
+    assert names == {"study.json", "runs.json", "report.md", "report.png", "claims.json"}
+    assert kept.claims.read_bytes() == whole.claims.read_bytes()
+    assert kept.figures[0].read_bytes() == whole.figures[0].read_bytes()
+    assert kept.text == whole.text
+    assert "confusion" not in (tmp_path / "kept" / "runs.json").read_text()
+    raw, compact = (read_folder(tmp_path / name).runs for name in ("raw", "kept"))
+    assert raw["d"][0].train == compact["d"][0].train
+    assert raw["d"][0].protocols == compact["d"][0].protocols
+    assert raw["d"][0].experiment == compact["d"][0].experiment
+    assert "runs.json" in kept.markdown.read_text()
+
+
+def test_a_damaged_export_is_named(tmp_path):
+    study = make_evaluated(tmp_path / "raw")
+    export.export(tmp_path / "raw", tmp_path / "kept", study)
+    path = tmp_path / "kept" / "runs.json"
+    for text in ("{", "null", '{"version":1,"runs":[5]}', '{"version":7,"runs":[]}'):
+        path.write_text(text)
+        results = read_folder(tmp_path / "kept")
+        assert results.runs["d"][0].state == "not started"
+        assert "runs.json: " in results.problems[0] and "restore it" in results.problems[0]
+
+
+def test_damaged_files_are_not_exported(tmp_path):
+    study = make_evaluated(tmp_path / "raw")
+    (tmp_path / "raw" / "d" / "seed0" / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"config\.json"):
+        export.export(tmp_path / "raw", tmp_path / "kept", study)
+    assert not (tmp_path / "kept").exists()
+
+
+def test_all_claims_are_one_page(tmp_path):
+    for name in ("first", "second"):
+        study = make_evaluated(tmp_path / name)
+        build.build(tmp_path / name, study)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "claims.json").write_text('{"claims": 3}')
+    built = all_claims.build(tmp_path)
+    text = built.markdown.read_text()
+    assert "2 claims in 2 reports: agrees 2, disagrees 0, undecided 0, not comparable 0." in text
+    assert "[several scales help](first/report.md)" in text
+    assert "(second/report.md)" in text and "broken/claims.json: is damaged" in text
+    assert 'href="first/report.md"' in built.html.read_text()
+
+
+def test_a_folder_without_claims_is_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"holds no claims\.json"):
+        all_claims.build(tmp_path)
+
+
+def test_the_rows_of_all_claims_are_those_of_the_reports(tmp_path):
+    study = make_evaluated(tmp_path / "first")
+    build.build(tmp_path / "first", study)
+    words = json.loads((tmp_path / "first" / "claims.json").read_text())
+    table = parts.claims_table(read_folder(tmp_path / "first", *study.rows), study.claims)
+    ours = all_claims._make_table(words, "first")
+    assert list(cells(ours).values()) == list(cells(table).values())
+
+
+def test_the_axis_shows_every_end_and_leaves_out_the_first_steps():
+    done = figures.Curve("a", (), ((100, 90, 90, 90), (200, 10, 10, 10)))
+    panel = figures.Panel("p", (done,))
+    assert figures._find_limits([panel], panel) == (200, pytest.approx(1.04 * 25))
+    cut = figures.Curve("b", ((100, 60, 60, 60),), (), remark="(to step 100)")
+    panel = figures.Panel("p", (done, cut))
+    assert figures._find_limits([panel], panel) == (200, pytest.approx(1.04 * 66))
+    empty = figures.Panel("p", ())
+    assert figures._find_limits([empty], empty) == (1, 100)
+
+
+def test_models_of_one_depth_share_a_color():
+    by_depth = figures.choose_colors(
+        {"plain": ["plain-20", "plain-56"], "residual": ["56", "20", "110"]}
+    )
+    plain = by_depth["plain"]
+    assert by_depth["residual"] == [plain[1], plain[0], figures.PALETTE[2]]
+    by_place = figures.choose_colors({"a": ["34 A", "34 B"], "b": ["sigmoid"]})
+    assert by_place == {"a": list(figures.PALETTE[:2]), "b": [figures.PALETTE[0]]}
+    many = figures.choose_colors({"a": [f"model {i}" for i in range(12)]})["a"]
+    assert len(set(many)) == 12

@@ -1,0 +1,222 @@
+"""Parts of reports against figures worked out by hand."""
+
+import pytest
+from folders import (
+    COMMAND,
+    cells,
+    make_experiment,
+    make_row,
+    read_folder,
+    write_evaluation,
+    write_run,
+    write_study,
+)
+
+from cnn_jax.report import parts
+from cnn_jax.report.rows import describe_setting
+
+PAPER = {"top1_error": 8.75}
+
+
+def table_of(folder, *rows):
+    return cells(parts.paper_table(read_folder(folder, *rows), rows))
+
+
+def test_mean_deviation_and_difference_of_three_seeds(tmp_path):
+    write_study(tmp_path, "resnet-20", seeds=3)
+    for seed, error in enumerate((0.08, 0.09, 0.13)):
+        write_run(tmp_path, "resnet-20", seed, (0.9, 0.5, error), (0.7, 0.01 * (seed + 1)))
+    row = make_row("resnet-20", paper=PAPER)
+    found = table_of(tmp_path, row)["resnet-20"]
+    # Mean 10; deviations -2, -1, 3: variance 14 / 2 = 7, sqrt(7) = 2.6458. Training 1, 2, 3: 2, 1.
+    assert found["top-1 error: ours (%)"] == "10.00 ± 2.65"
+    assert found["top-1 error: paper (%)"] == "8.75"
+    assert found["difference (points)"] == "+1.25"
+    assert found["training error (%)"] == "2.00 ± 1.00"
+    assert (found["seeds"], found["steps"]) == ("3", "300")
+    results = read_folder(tmp_path, row)
+    facts = dict(parts.facts(results).items)
+    assert facts["command"] == COMMAND and facts["date"] == "2026-11-22"
+    assert (facts["hardware"], facts["commit"], facts["versions"]) == (
+        "2 x cpu",
+        "abc1234",
+        "jax 0.12.0",
+    )
+    assert parts.run_states(results).progress == "3 of 3 runs finished"
+    assert parts.missing(results) is None
+
+
+def test_one_seed_has_no_deviation_and_an_unprinted_figure_no_difference(tmp_path):
+    write_study(tmp_path, "plain-20", "resnet-20")
+    write_run(tmp_path, "plain-20", errors=(0.0912,))
+    write_run(tmp_path, "resnet-20", errors=(0.08,))
+    found = table_of(tmp_path, make_row("plain-20"), make_row("resnet-20", paper=PAPER))
+    assert found["plain-20"]["top-1 error: ours (%)"] == "9.12"
+    assert found["plain-20"]["difference (points)"] == parts.DASH
+    assert found["resnet-20"]["difference (points)"] == "−0.75"
+    assert found["resnet-20"]["training error (%)"] == parts.DASH
+
+
+def test_other_data_than_the_papers_has_no_difference(tmp_path):
+    write_study(tmp_path, "resnet-20", paper_data="cifar10")
+    write_run(tmp_path, "resnet-20", errors=(0.08,))
+    row = make_row("resnet-20", paper=PAPER)
+    found = table_of(tmp_path, row)["resnet-20"]
+    assert found["top-1 error: paper, cifar10 (%)"] == "8.75"
+    assert found["top-1 error: ours, digits (%)"] == "8.00"
+    assert found["difference (points)"] == parts.DASH
+    notes = dict(parts.notes(read_folder(tmp_path, row)).items)
+    assert notes["Data"].startswith("the paper's figures are of cifar10, ours of digits")
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"model": "mlp"}, "model mlp"),
+        ({"options": {"bn_group": 4}}, "bn_group 4"),
+        ({"options": {"remat": True}}, ""),
+        ({"data": "mnist"}, "data mnist"),
+        ({"steps": 200}, "200 of 300 steps"),
+        ({}, ""),
+    ],
+)
+def test_a_row_says_what_is_not_the_papers_and_takes_no_difference(tmp_path, change, words):
+    paper = describe_setting(make_experiment("resnet-20"))
+    write_study(tmp_path, "resnet-20", paper_runs={"resnet-20": vars(paper)})
+    write_run(tmp_path, "resnet-20", errors=(0.08,), **change)
+    found = table_of(tmp_path, make_row("resnet-20", paper=PAPER))["resnet-20"]
+    assert found.get("not the paper's", "") == words
+    assert (found["difference (points)"] == "−0.75") == (not words)
+
+
+def test_a_reconstruction_error_is_no_share_of_images(tmp_path):
+    """An autoencoder in a classification study: 105% would be nonsense."""
+    write_study(tmp_path, "resnet-20", "other")
+    error = {"error_name": "reconstruction_error"}
+    write_run(tmp_path, "resnet-20", errors=(1.0502,), train=(1.2,), **error)
+    write_run(tmp_path, "other", errors=(0.08,), train=(0.05,))
+    rows = make_row("resnet-20", paper=PAPER), make_row("other", paper=PAPER)
+    found = table_of(tmp_path, *rows)
+    assert found["resnet-20"]["top-1 error: ours (%)"] == parts.DASH
+    assert found["resnet-20"]["difference (points)"] == parts.DASH
+    assert found["resnet-20"]["reconstruction error: ours"] == "1.05"
+    assert found["resnet-20"]["training reconstruction error"] == "1.2"
+    assert found["other"]["reconstruction error: ours"] == parts.DASH
+    panels = parts.make_panels(read_folder(tmp_path, *rows), rows)
+    assert {p.label: p.curves[0].test[-1][1] for p in panels} == {
+        "error (%)": pytest.approx(8),
+        "reconstruction error": 1.0502,
+    }
+
+
+def test_a_partial_study_says_what_is_missing(tmp_path):
+    names = ("done", "cut", "nan", "never", "some")
+    write_study(tmp_path, *names, seeds=2)
+    for seed in (0, 1):
+        write_run(tmp_path, "done", seed, errors=(0.04 + 0.02 * seed,))
+        train = (0.6,) * (3 + 2 * seed)
+        write_run(tmp_path, "cut", seed, errors=(0.5, 0.4)[: seed + 1], train=train, last=None)
+        write_run(tmp_path, "nan", seed, errors=(0.3,), last="nan")
+    write_run(tmp_path, "some", 1, errors=(0.07,))
+    rows = [make_row(name, paper={"top1_error": 5.0}) for name in names]
+    found = table_of(tmp_path, *rows)
+    ours = "top-1 error: ours (%)"
+    assert found["cut"][ours] == "40.00 (at step 200 of 300)"
+    assert found["cut"]["training error (%)"] == "60.00 (at step 250 of 300)"
+    assert found["nan"][ours] == "30.00 (at step 100 of 300)"
+    assert found["never"][ours] == found["never"]["steps"] == parts.DASH
+    assert all(found[name]["difference (points)"] == parts.DASH for name in ("cut", "nan", "never"))
+    assert (found["some"][ours], found["some"]["seeds"]) == ("7.00", "1 of 2")
+    results = read_folder(tmp_path, *rows)
+    assert parts.run_states(results).progress == "3 of 10 runs finished"
+    assert [grade for _, grade, _ in parts.run_states(results).items] == [
+        "ok",
+        "part",
+        "bad",
+        "none",
+        "part",
+    ]
+    assert parts.missing(results).lines == (
+        "cut: seed 0: cut off at step 150 of 300; seed 1: cut off at step 250 of 300",
+        "nan: seeds 0, 1: stopped by NaN at step 250",
+        "never: seeds 0, 1: not started",
+        "some: seed 0: not started",
+    )
+    assert parts.missing(results).command == COMMAND
+
+
+def test_deviations_of_all_runs_once_and_the_others_by_footnote(tmp_path):
+    names = ("first", "second", "third", "never")
+    write_study(tmp_path, *names)
+    common = "train.steps: 64000 -> 300"
+    write_run(tmp_path, "first", errors=(0.1,), deviations=[common])
+    write_run(tmp_path, "second", errors=(0.1,), deviations=[common, "rate", "warm-up"])
+    write_run(tmp_path, "third", errors=(0.1,), deviations=["warm-up", common])
+    found = table_of(tmp_path, *map(make_row, names))
+    assert [found[name]["deviations"] for name in names] == ["—", "a, b", "b", "—"]
+    results = read_folder(tmp_path)
+    assert parts.deviations(results).items == (
+        ("All runs", common),
+        ("a", "rate"),
+        ("b", "warm-up"),
+    )
+    assert [parts._make_mark(n) for n in (0, 25, 26, 51, 52)] == ["a", "z", "aa", "az", "ba"]
+
+
+def test_a_protocols_cell_has_its_interval_and_the_difference_from_the_paper(tmp_path):
+    write_study(tmp_path, "d", "c")
+    write_evaluation(write_run(tmp_path, "d", errors=(0.2,)), "dense@36", "1000")
+    write_evaluation(write_run(tmp_path, "c", errors=(0.2,)), "dense@40", "1100")
+    paper = {"top1_error": 25.0, "top5_error": 8.0}
+    rows = [make_row(n, paper=paper, protocol=p) for n, p in (("d", "dense@36"), ("c", "dense@40"))]
+    found = parts.paper_table(read_folder(tmp_path, *rows), rows).rows
+    assert found[0][:8] == (
+        "d",
+        "25.0",
+        "25.00 [10.0; 30.0]",
+        "+0.00",
+        "8.0",
+        "1.00 [0.0; 2.0]",
+        "−7.00",
+        "1",
+    )
+    assert found[1][2:4] == ("50.00 [10.0; 30.0]", "+25.00")
+
+
+def test_curves_are_the_mean_and_range_over_seeds(tmp_path):
+    write_study(tmp_path, "plain-20", "resnet-20", seeds=2)
+    write_run(tmp_path, "plain-20", 0, errors=(0.5, 0.2))
+    write_run(tmp_path, "plain-20", 1, errors=(0.7,), train=(0.8,), last=None)
+    rows = make_row("plain-20", "plain"), make_row("resnet-20")
+    plain, residual = parts.make_panels(read_folder(tmp_path, *rows), rows)
+    assert (plain.title, residual.title) == ("plain", "residual")
+    assert plain.curves[0].test == ((100, pytest.approx(60), 50, 70), (200, 20, 20, 20))
+    assert plain.curves[0].train == ((50, 80, 80, 80),)
+    assert plain.curves[0].remark == "" and residual.curves[0].remark == "(not started)"
+
+
+def test_dense_points_are_in_the_order_of_their_scales(tmp_path):
+    write_study(tmp_path, "d")
+    place = write_run(tmp_path, "d", errors=(0.2,), train_resize=(36, 72))
+    write_evaluation(place, "dense@100", "1100")
+    write_evaluation(place, "dense@36", "1000")
+    write_evaluation(place, "dense@36,72", "1111")
+    runs = read_folder(tmp_path).runs["d"]
+    assert parts._find_dense_points(runs) == ((36, 25, 10, 30), (100, 50, 10, 30))
+    assert parts._describe_training_scale(runs) == "S in [36; 72]"
+
+
+def test_a_study_without_rows_or_report_has_a_line_for_each_run(tmp_path):
+    write_study(tmp_path, "first", "second")
+    write_evaluation(write_run(tmp_path, "first", errors=(0.2,)), "dense@36", "1000")
+    page = parts.standard(read_folder(tmp_path))
+    (table,) = page.find(parts.Table)
+    assert list(cells(table)) == ["first", "first, dense@36", "second"]
+
+
+def test_two_figures_need_two_files(tmp_path):
+    write_study(tmp_path, "run")
+    results = read_folder(tmp_path, make_row("run"))
+    twice = parts.page(results, parts.error_curves(results), parts.error_curves(results))
+    with pytest.raises(parts.UserError, match=r"two figures named report\.png"):
+        parts.check_files(twice)

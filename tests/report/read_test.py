@@ -1,0 +1,173 @@
+"""Reading of run folders: whole, torn, damaged and foreign ones."""
+
+import json
+import random
+
+import pytest
+from folders import FakeStudy, make_row, read_folder, write_evaluation, write_run, write_study
+
+from cnn_jax.errors import UserError
+from cnn_jax.report import build, parts
+from cnn_jax.report.read import read_study_file
+
+
+def test_an_end_before_the_last_step_is_no_finish(tmp_path):
+    write_study(tmp_path, "run")
+    place = write_run(tmp_path, "run", errors=(0.5,), steps=300)
+    config = (place / "config.json").read_text()
+    (place / "config.json").write_text(config.replace('"steps": 300', '"steps": 600'))
+    (run,) = read_folder(tmp_path).runs["run"]
+    assert run.state == "cut off at step 300 of 600" and run.final_error is None
+
+
+def test_a_torn_last_line_is_ignored(tmp_path):
+    write_study(tmp_path, "run")
+    place = write_run(tmp_path, "run", errors=(0.5, 0.4), last=None)
+    with open(place / "metrics.jsonl", "ab") as log:
+        torn = '{"event": "eval", "step": 300, "top1_error": 0.1, "why": "é'
+        log.write(torn.encode()[:-1])  # Half a character.
+    results = read_folder(tmp_path)
+    assert max(results.runs["run"][0].evaluations) == 200 and not results.problems
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"event": "eval", "st',
+        "[1]",
+        "null",
+        '{"step": 3}',
+        '{"event": "eval"}',
+        '{"event": "eval", "step": 1e999}',
+        '{"event": "eval", "step": 2, "top1_error": NaN}',
+        '{"event": "eval", "step": true}',
+        "[" * 100_000,
+        "\\xff",
+    ],
+)
+def test_a_damaged_line_is_left_out_and_named(tmp_path, line):
+    write_study(tmp_path, "run")
+    place = write_run(tmp_path, "run", errors=(0.5, 0.4, 0.3))
+    first, *rest = (place / "metrics.jsonl").read_text().split("\n")
+    (place / "metrics.jsonl").write_text("\n".join([first, line, *rest]))
+    results = read_folder(tmp_path)
+    assert results.runs["run"][0].final_error == 0.3
+    assert results.problems[0].startswith(
+        "run/seed0/metrics.jsonl: 1 damaged line left out; delete"
+    )
+
+
+def test_an_earlier_evaluation_does_not_pass_for_a_damaged_last_one(tmp_path):
+    write_study(tmp_path, "run")
+    place = write_run(tmp_path, "run", errors=(0.5, 0.4, 0.3))
+    lines = (place / "metrics.jsonl").read_text().split("\n")
+    lines[2] = lines[2][:-5]
+    (place / "metrics.jsonl").write_text("\n".join(lines))
+    (run,) = read_folder(tmp_path).runs["run"]
+    assert run.state == "damaged: its last evaluation is lost"
+    assert run.final_error is None and not run.finished
+
+
+@pytest.mark.parametrize("text", ["", "{", "null", "5", "[]", "{}", b"\xff\xfe", '{"version": 1}'])
+def test_a_damaged_config_is_named_and_the_other_runs_are_reported(tmp_path, text):
+    write_study(tmp_path, "bad", "good")
+    place = write_run(tmp_path, "bad", errors=(0.1,))
+    write_run(tmp_path, "good", errors=(0.2,))
+    (place / "config.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    results = read_folder(tmp_path)
+    bad, good = results.runs["bad"][0], results.runs["good"][0]
+    assert bad.final_error is None or not text  # Without settings its end is known all the same.
+    assert good.final_error == 0.2
+    if text:
+        assert bad.state.startswith("unreadable")
+        assert results.problems[0].startswith("bad/seed0/config.json: ")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"top1_error": "0.1"},
+        {"wrong": "0102"},
+        {"wrong": 5},
+        {"top1_interval": [0.1]},
+        {"top1_error": 0.3},
+        {"images": 5},
+        {"top1_error": None, "top5_error": None},
+    ],
+)
+def test_a_damaged_evaluation_is_left_out_and_named(tmp_path, change):
+    write_study(tmp_path, "run")
+    place = write_run(tmp_path, "run", errors=(0.5,))
+    write_evaluation(place, "dense@36", "0100")
+    path = place / "evaluations" / "dense@36.json"
+    assert read_folder(tmp_path).runs["run"][0].protocols["dense@36"].errors["top1_error"] == 0.25
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    results = read_folder(tmp_path)
+    assert not results.runs["run"][0].protocols
+    assert "dense@36.json: damaged" in results.problems[0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": None},
+        {"runs": "abc"},
+        {"runs": []},
+        {"seeds": -1},
+        {"seeds": True},
+        {"notes": [1]},
+        {"swept": {}},
+        {"paper_runs": []},
+        {"paper_runs": {"a": {}}},
+        {"measured": 3},
+        {"swept_from": [1]},
+    ],
+)
+def test_a_damaged_study_file_is_one_line_with_the_remedy(tmp_path, change):
+    write_study(tmp_path, "run", **change)
+    with pytest.raises(
+        UserError, match=r"study\.json: .*; delete it, and launch the study again|nothing to report"
+    ):
+        read_study_file(tmp_path)
+
+
+def test_a_missing_or_broken_study_file_is_named(tmp_path):
+    remedy = rf"{tmp_path} .*python launch.py --experiment=NAME --workdir={tmp_path}"
+    with pytest.raises(UserError, match=remedy):
+        build.build(tmp_path, FakeStudy())
+    for text in ("{", "null", "5", "[" * 100_000):
+        (tmp_path / "study.json").write_text(text)
+        with pytest.raises(UserError, match=r"study\.json is not .*delete it"):
+            build.build(tmp_path, FakeStudy())
+    assert not list(tmp_path.glob("*report*"))
+
+
+def test_random_damage_gives_a_report_or_one_line(tmp_path):
+    """Bits are flipped, bytes cut out, and the rest cut off, 300 times."""
+    rng = random.Random(0)
+    write_study(tmp_path, "run")
+    place = write_run(tmp_path, "run", errors=(0.5, 0.4, 0.3), train=(0.7, 0.6))
+    write_evaluation(place, "dense@36", "0100")
+    rows = make_row("run"), make_row("run", protocol="dense@36")
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    for _ in range(300):
+        path = rng.choice(files)
+        whole = path.read_bytes()
+        damaged = bytearray(whole)
+        at = rng.randrange(len(damaged))
+        match rng.randrange(3):
+            case 0:
+                damaged[at] ^= 1 << rng.randrange(8)
+            case 1:
+                del damaged[at : at + rng.randrange(1, 9)]
+            case 2:
+                del damaged[at:]
+        path.write_bytes(damaged)
+        try:
+            results = read_folder(tmp_path, *rows)
+        except UserError as error:
+            assert path.name == "study.json" and "\n" not in str(error)
+        else:
+            parts.paper_table(results, rows)
+            parts.notes(results)
+        path.write_bytes(whole)

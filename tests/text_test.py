@@ -1,0 +1,31 @@
+"""Text from outside, printed on terminals and in Markdown."""
+
+import pytest
+
+from cnn_jax.text import markdown, printable
+
+
+@pytest.mark.parametrize(
+    "text, shown",
+    [
+        ("plain, 20 ± 1 µm 猫", "plain, 20 ± 1 µm 猫"),
+        ("two\nlines\tand\r", r"two\nlines\tand\r"),
+        ("\x1b[31mred\x1b[0m", r"\x1b[31mred\x1b[0m"),
+        ("\x1b]0;a title\x07rest", r"\x1b]0;a title\x07rest"),
+        ("\x9b31mred", r"\x9b31mred"),
+        ("a\x00b\x08c\x7fd", r"a\x00b\x08c\x7fd"),
+        ("right\u202eleft", r"right\u202eleft"),
+        ("two\u2028lines", r"two\u2028lines"),
+        ("half\udce9", r"half\xe9"),
+        (Exception("a\nb"), r"a\nb"),
+    ],
+)
+def test_nothing_that_a_terminal_obeys_is_left(text, shown):
+    assert printable(text) == shown
+    printable(text).encode()
+
+
+def test_markdown_shows_text_as_it_is():
+    assert markdown("a|b\n<script>&amp; *x* `y` [z](w)\\") == (
+        r"a\|b\\n&lt;script>&amp;amp; \*x\* \`y\` \[z\](w)" + "\\\\"
+    )
