@@ -50,7 +50,7 @@ def _paper() -> Experiment:
         ),
         model=choose("alexnet"),
         optimizer=choose("sgd", momentum=0.9, weight_decay=5e-4),
-        schedule=choose("plateau", base=0.01, factor=0.1),
+        schedule=choose("plateau", base=0.01, factor=0.1, max_cuts=3),
         # 90 epochs of 10,010 steps.
         train=Train(steps=900_000, log_every=100, eval_every=10_000, save_every=10_000),
         protocols=_protocols(256),

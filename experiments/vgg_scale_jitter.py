@@ -107,7 +107,7 @@ def _paper(letter: str, name: str, scales: Scales = PAPER) -> Experiment:
         ),
         model=choose(f"vgg_{letter.replace('-', '_')}", initializer="paper", dropout=0.5),
         optimizer=choose("sgd", momentum=0.9, weight_decay=5e-4),
-        schedule=choose("plateau", base=rate, factor=0.1, patience=5),
+        schedule=choose("plateau", base=rate, factor=0.1, patience=5, max_cuts=3),
         # 74 epochs of 5,005 steps; an evaluation an epoch decides when the rate is cut.
         train=Train(
             steps=370_000,
