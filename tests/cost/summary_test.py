@@ -119,6 +119,14 @@ def test_equal_blocks_are_counted_as_often_as_there_are(name):
     assert len(set(names)) == len(names)
 
 
+def test_what_a_scan_repeats_counts_as_often():
+    counts = {
+        summary.count_multiply_adds(models.create("resnet32", 10, scan_min_blocks=blocks), (32, 32, 3))
+        for blocks in (2, 100)
+    }
+    assert counts == {68_862_592}
+
+
 def test_counts_of_a_model_with_auxiliary_heads():
     """They are trained, and a forward pass in test mode does not run them."""
     shape, classes = models.paper_input("googlenet")
