@@ -403,8 +403,8 @@ def _read_text(file: Path) -> str:
         found = found or ("UTF-16" if b"\0" in content[:200] else "ISO-8859-1")
         perhaps = "is" if found.startswith("UTF") else "is perhaps"
         raise UserError(
-            f"{file} {perhaps} {found}, not UTF-8 (byte {error.start}): convert it, for example with"
-            f" iconv -f {found} -t UTF-8"
+            f"{file} {perhaps} {found}, not UTF-8 (byte {error.start}): convert it, for example"
+            f" with iconv -f {found} -t UTF-8"
         ) from None
 
 
