@@ -139,7 +139,7 @@ def test_names_are_text_and_the_report_comes_before_the_figures(folder, tmp_path
     report = (out / "report.txt").read_text()
     for name in ("$5_$10", "caf\\xe9", "\\frac{", "a\\x1b[31m\\nb"):
         assert f"\n{name} " in report
-    assert "1 folders in class folders, not entered" in report and "\x1b" not in report
+    assert "folders in class folders, not entered (1)" in report and "\x1b" not in report
     assert (out / "sheet.png").exists()
     shutil.rmtree(out)
 
