@@ -6,6 +6,7 @@ A run's results are kept beside it, in evaluations/<protocol>.json.
 import dataclasses
 import functools
 import json
+import sys
 import typing
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -146,6 +147,8 @@ def evaluate_weights(
     side = max(recipe.resize, recipe.crop)
     config = dataclasses.replace(experiment.data, image_size=recipe.crop, train_resize=(side,))
     source = data.load_test_images(config, loaded.num_classes)
+    for line in data.summarize_dataset(source):
+        print(line, file=sys.stderr)
     if source.num_classes != loaded.num_classes:
         raise UserError(
             f"data set {config.name}: has {source.num_classes} classes, the weights"
