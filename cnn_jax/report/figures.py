@@ -12,7 +12,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 # Okabe and Ito's colors for every kind of color vision, less those that vanish on black or white.
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8c8c8c")
@@ -303,6 +303,9 @@ def draw_lines(title: str, charts: Sequence[LineChart]) -> Figure:
         axes.set(title=chart.title, xlabel=chart.x_label, ylabel=chart.y_label)
         if chart.log_x:
             axes.set_xscale("log")
+            # The default labels are math text, which is shown as it is (see STYLE).
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
         if chart.ticks:
             axes.set_xticks(range(len(chart.ticks)), chart.ticks)
         axes.tick_params(length=0, labelleft=True, which="both")
