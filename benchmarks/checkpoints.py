@@ -30,13 +30,15 @@ def main(argv: list[str]) -> None:
     from absl import logging
 
     from cnn_jax import models
-    from cnn_jax.config import Optim
-    from cnn_jax.optim import optimizers
-    from cnn_jax.training import checkpoint, checksum, metrics_log, train_step
+    from cnn_jax.config import choose
+    from cnn_jax.optim import make_optimizer
+    from cnn_jax.training import checkpoint, checksum, metrics_log
+    from cnn_jax.training.state import State, init_state
 
     logging.set_verbosity(logging.WARNING)  # of the libraries, as a launch does
     model, image = models.create("resnet50", 1000), np.zeros((1, 64, 64, 3), np.float32)  # of any size: the same state
-    make = jax.jit(lambda key: train_step.init_state(model, optimizers.transformation(Optim()), key, image))
+    optimizer = make_optimizer(choose("sgd"), choose("constant"), total_steps=1)
+    make = jax.jit(lambda key: init_state(model, optimizer, key, image))
     state = jax.block_until_ready(make(jax.random.key(0)))
     arrays = jax.tree.leaves(state)
     size = sum(leaf.nbytes for leaf in arrays)
@@ -47,7 +49,7 @@ def main(argv: list[str]) -> None:
         jax.block_until_ready(work(*arguments))
         found.setdefault(what, []).append((time.perf_counter() - began) * 1e8 / size)
 
-    def in_all(state: train_step.State) -> None:
+    def in_all(state: State) -> None:
         timed("save blocks", checkpoint.save, saved, state, None)
         checkpoint.wait(saved)
 

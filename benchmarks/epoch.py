@@ -28,8 +28,9 @@ from absl import app, flags, logging
 from benchmarks.result import aligned, spread, tell
 from cnn_jax import data, models
 from cnn_jax import mesh as meshes
-from cnn_jax.config import Experiment, choose
+from cnn_jax.config import Experiment, change, choose
 from cnn_jax.training import checkpoint, metrics_log, train
+from cnn_jax.training.program import TrainProgram
 from experiments import resnet_degradation
 
 IMAGES = 50_000  # CIFAR-10's; a fifth as many are tested on
@@ -62,7 +63,7 @@ def timed(net: str, images: int, batch: int, blocks: int) -> dict[str, Any]:
     with (
         tempfile.TemporaryDirectory() as folder,
         mock.patch.dict(data.DATASETS, {told.data.name: lambda data_dir: noise(images)}),
-        mock.patch.object(train, "build", watched(train.build, steps, found)),
+        mock.patch.object(train, "build_program", watched(train.build_program, steps, found)),
         mock.patch.object(checkpoint, "save", watched_save(checkpoint.save, found)),
         contextlib.redirect_stderr(Terminal()),
     ):
@@ -88,7 +89,7 @@ def experiment(net: str, batch: int, steps: int, epochs: int) -> Experiment:
         name=net,
         data=replace(paper.data, dataset=choose("noise"), batch_size=batch),
         model=paper.model if net == paper.model.name else choose(net),
-        optim=replace(paper.optim, learning_rate=1e-3),  # noise cannot be learnt, but it can make a loss infinite
+        schedule=change(paper.schedule, base=1e-3),  # Noise cannot be learnt, but a loss can overflow.
         train=replace(paper.train, steps=epochs * steps, eval_every=steps, save_every=steps),
     )
 
@@ -111,16 +112,16 @@ class Terminal(io.StringIO):
 
 
 def watched(build: Callable, steps: int, found: dict[str, list[float]]) -> Callable:
-    """train.build whose parts note when an epoch begins and ends, and run the bare step between it and evaluation."""
+    """build_program whose program notes when an epoch begins and ends, and run the bare step between it and evaluation."""
 
-    def parts_of(*arguments: Any, **options: Any) -> train.Parts:
-        parts = build(*arguments, **options)
-        bare_items = prepared(parts.items(0), steps)
+    def build_watched(*arguments: Any, **options: Any) -> TrainProgram:
+        program = build(*arguments, **options)
+        bare_items = prepared(program.batches(0), steps)
         began = 0.0
 
-        def items(start: int) -> Iterator[Any]:
+        def batches(start: int) -> Iterator[Any]:
             nonlocal began
-            drawn = parts.items(start)
+            drawn = program.batches(start)
             for k in itertools.count(start):
                 if k % steps == 0:
                     began = time.perf_counter()
@@ -128,13 +129,13 @@ def watched(build: Callable, steps: int, found: dict[str, list[float]]) -> Calla
 
         def evaluate(state: Any) -> dict[str, float]:
             found["epoch"].append(time.perf_counter() - began)  # the run has waited for the step, and has logged it
-            found["bare"].append(bare(parts, state, bare_items))
+            found["bare"].append(bare(program, state, bare_items))
             found["evaluation"].append(-time.perf_counter())  # until it is written, when the run begins to save
-            return parts.evaluate(state)
+            return program.evaluate(state)
 
-        return parts._replace(items=items, evaluate=evaluate)
+        return program._replace(batches=batches, evaluate=evaluate)
 
-    return parts_of
+    return build_watched
 
 
 def watched_save(save: Callable, found: dict[str, list[float]]) -> Callable:
@@ -156,12 +157,12 @@ def prepared(items: Iterator[Any], steps: int) -> list[Any]:
     return jax.device_put(list(itertools.islice(items, steps)), meshes.sharded(meshes.batch_mesh()))
 
 
-def bare(parts: train.Parts, state: Any, items: list[Any]) -> float:
+def bare(program: TrainProgram, state: Any, items: list[Any]) -> float:
     """Seconds of the compiled step in a loop over all items, from a copy of the state."""
     state = jax.block_until_ready(jax.tree.map(jnp.copy, state))  # a step consumes what it is given
     began = time.perf_counter()
     for item in items:
-        state = parts.train_step(state, parts.arrays, item)
+        state = program.step(state, item)
     jax.block_until_ready(state)
     return time.perf_counter() - began
 

@@ -19,7 +19,8 @@ from benchmarks.result import aligned, spread, tell
 from cnn_jax import data, models
 from cnn_jax import mesh as meshes
 from cnn_jax.config import Data, Experiment, choose
-from cnn_jax.training import metrics_log, train
+from cnn_jax.training import metrics_log
+from cnn_jax.training.program import build_program
 
 # The images that a net is timed on, their classes, the batch and how many there are on CPU.
 NETS = {
@@ -59,12 +60,12 @@ def timed(net: str, view: str) -> dict[str, Any]:
         schedule=choose("constant"),
     )
     with jax.default_matmul_precision(FLAGS.precision):
-        parts = train.build(config, noise(image, classes, images), jax.devices()[:1])
-        passes = bare(net, config, parts.state, image, classes, batch)
+        program = build_program(config, noise(image, classes, images), jax.devices()[:1])
+        passes = bare(net, config, program.state, image, classes, batch)
         blocks: dict[str, list[float]] = {"evaluation": [], "bare": []}
         for block in range(FLAGS.blocks + 1):
             began = time.perf_counter()
-            found = parts.evaluate(parts.state)
+            found = program.evaluate(program.state)
             ended = time.perf_counter()
             if found["images"] != images:
                 sys.exit(f"evaluate.py: {net}: {found['images']} images were counted, not {images}")
@@ -84,7 +85,7 @@ def bare(
     net: str, config: Experiment, state: Any, image: tuple[int, int, int], classes: int, batch: int
 ) -> Callable[[int], float]:
     """run(passes) -> images/s of so many forward passes of a batch, the logits left where they are."""
-    model = models.create(net, classes, dtype=config.model.dtype)
+    model = models.create(net, classes, **config.model.args)
     forward = jax.jit(lambda params, stats, images: model.apply(params, stats, images, train=False)[0])
     images = np.random.default_rng(0).standard_normal((batch, *image), np.float32)
     images = jax.device_put(images, meshes.sharded(meshes.batch_mesh(jax.devices()[:1])))

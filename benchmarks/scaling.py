@@ -7,6 +7,7 @@ collectives' operands on one device, whatever way a network moves them. They dep
 the nets' dense layers, on the images: these are small ones. --nets=resnet50,vgg_d takes minutes and 6.5 GB.
 """
 
+import functools
 import os
 import sys
 from collections.abc import Callable
@@ -50,24 +51,24 @@ def of_step(net: str, form: str, count: int) -> dict[str, Any]:
     from benchmarks.peers import ours
     from cnn_jax import mesh as meshes
     from cnn_jax import models
-    from cnn_jax.config import Optim
+    from cnn_jax.config import choose
     from cnn_jax.cost import hlo
-    from cnn_jax.optim import optimizers
-    from cnn_jax.training import train_step
+    from cnn_jax.optim import make_optimizer
+    from cnn_jax.training.state import init_state
+    from cnn_jax.training.train_step import StepParts, compile_train, train_step
 
     mesh = meshes.batch_mesh(jax.devices()[:count])
     axis = meshes.BATCH if form == "pmap" else None
     classes = CLASSES.get(net, 10)
-    model, tx = (
-        models.create(net, classes, axis=axis),
-        optimizers.transformation(Optim(schedule="constant", learning_rate=1e-5)),
-    )
+    model = models.create(net, classes, axis=axis)
+    tx = make_optimizer(choose("sgd"), choose("constant", base=1e-5), total_steps=1)
     image = jax.ShapeDtypeStruct((1, *NETS[net]), "float32")
-    make = lambda: train_step.init_state(model, tx, jax.random.key(0), image)
+    make = lambda: init_state(model, tx, jax.random.key(0), image)
     state = jax.eval_shape(make)
     images = np.random.default_rng(0).random((BATCH, *NETS[net]), np.float32)
     item = {"image": images, "label": np.arange(BATCH, dtype=np.int32) % classes, "valid": np.ones(BATCH, bool)}
-    train = train_step.compile_train(train_step.train_step(model, tx, ours.FEED, jax.random.key(0), axis), form, mesh)
+    parts = StepParts(model, tx, ours.FEED, jax.random.key(0), axis)
+    train = compile_train(functools.partial(train_step, parts), form, mesh)
     bytes_of = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
     told = {"net": net, "form": form, "devices": count}
     told |= {"params_bytes": bytes_of(state.params), "stats_bytes": bytes_of(state.stats)}

@@ -3,6 +3,7 @@
 python -m benchmarks.seeds --nets=lenet5_modern --counts=1,2,4,8
 """
 
+import functools
 import statistics
 import sys
 import time
@@ -18,10 +19,12 @@ from benchmarks import result
 from benchmarks.peers import ours
 from cnn_jax import mesh as meshes
 from cnn_jax import models
-from cnn_jax.config import Optim
+from cnn_jax.config import choose
 from cnn_jax.cpu import settings
-from cnn_jax.optim import optimizers
-from cnn_jax.training import metrics_log, multi_seed, train_step
+from cnn_jax.optim import make_optimizer
+from cnn_jax.training import metrics_log, multi_seed
+from cnn_jax.training.state import init_state
+from cnn_jax.training.train_step import StepParts, compile_train, train_step
 
 NETS = {"perceptron": 64, "mlp": 64, "lenet5_modern": 64, "resnet20": 32}  # images a step of one seed
 FORMS = {"unrolled": multi_seed.unrolled, "vmap": multi_seed.vmapped}
@@ -36,7 +39,7 @@ def main(argv: list[str]) -> None:
     counts = [int(count) for count in FLAGS.counts if count.isdigit() and int(count) > 0]
     if len(argv) > 1 or not set(FLAGS.nets) <= NETS.keys() or len(counts) < len(FLAGS.counts):
         sys.exit(f"seeds.py: choose --nets of {', '.join(NETS)}, and --counts such as 1,2,4,8")
-    settings.keep_memory(settings.MIN_BATCH_VALUES)  # as train.build does for all but the smallest batches
+    settings.keep_memory(settings.MIN_BATCH_VALUES)  # as build_program does for all but the smallest batches
     print(line(HEAD))
     rows: list[dict[str, Any]] = []
     with jax.default_matmul_precision("float32"):
@@ -83,18 +86,22 @@ def measured(net: str, count: int, ways: list[str]) -> list[dict[str, Any]]:
 def prepared(net: str, count: int, way: str) -> Callable[[int], tuple[float, list[float]]]:
     """run(steps) -> (seconds, each seed's sum of losses so far), on one device where the batches lie."""
     image, classes = models.paper_input(net)
-    model, tx = models.create(net, classes), optimizers.transformation(Optim(learning_rate=0.01, schedule="constant"))
+    model = models.create(net, classes)
+    tx = make_optimizer(choose("sgd"), choose("constant", base=0.01), total_steps=1)
     mesh, keys = meshes.batch_mesh(jax.devices()[:1]), [jax.random.key(seed) for seed in range(count)]
-    make = lambda key: train_step.train_step(model, tx, ours.FEED, key)
+
+    def make(key: jax.Array) -> Callable:
+        return functools.partial(train_step, StepParts(model, tx, ours.FEED, key))
+
     shape = jax.ShapeDtypeStruct((1, *image), jnp.float32)
-    states = jax.device_put([train_step.init_state(model, tx, key, shape) for key in keys], meshes.replicated(mesh))
+    states = jax.device_put([init_state(model, tx, key, shape) for key in keys], meshes.replicated(mesh))
     items = jax.device_put(tuple(batch(seed, NETS[net], image, classes) for seed in range(count)), meshes.sharded(mesh))
     if way in FORMS:
         form = FORMS[way](make, keys)
-        train, state = train_step.compile_train(form.step, "jit", mesh), form.join(states)
+        train, state = compile_train(form.step, "jit", mesh), form.join(states)
         advance, split = lambda state: train(state, {}, items), form.split
     else:  # one program serves all: in runs of their own each has its key in it
-        train, state, split = train_step.compile_train(make(keys[0]), "jit", mesh), states, list
+        train, state, split = compile_train(make(keys[0]), "jit", mesh), states, list
         advance = lambda states: [train(state, {}, item) for state, item in zip(states, items, strict=True)]
 
     def run(steps: int) -> tuple[float, list[float]]:

@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
         starts: dict[str, Callable[[], float]] = {
             'python -c "import cnn_jax.models"': lambda: ended("-c", "import cnn_jax.models"),
             "launch.py --list": lambda: ended("launch.py", "--list"),
-            "launch.py --help": lambda: ended("launch.py", "--help", code=1),  # absl's own code for help
+            "launch.py --help": lambda: ended("launch.py", "--help"),
             "launch to first step, cold compile cache": lambda: first_step(fresh(), fresh()),
             "launch to first step, warm compile cache": lambda: first_step(fresh(), warm),
         }

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks import epoch, scaling, table, train_step
 from benchmarks.scaling import findings_of
-from cnn_jax.training import train
+from cnn_jax.training.program import TrainProgram
 
 ROOT = Path(__file__).parent.parent
 LENET = ("--net=lenet5_modern", "--batch=2")
@@ -101,14 +101,14 @@ def test_an_epoch_and_the_bare_step_take_the_same_steps():
         return state + 1
 
     items = lambda start: ({"index": np.full(8, k)} for k in itertools.count(start))
-    evaluate = lambda state: {"error": float(state)}
-    parts = train.Parts(*[None] * len(train.Parts._fields))
-    parts = parts._replace(train_step=train_step, evaluate=evaluate, items=items)
+    evaluate = lambda state: {"top1_error": float(state)}
+    built = TrainProgram(*[None] * len(TrainProgram._fields))
+    built = built._replace(compiled_step=train_step, evaluate=evaluate, batches=items)
     found = {name: [] for name in ("epoch", "bare", "evaluation")}
-    watched = epoch.watched(lambda config, **_: parts, 3, found)(None, seeds=[0])
-    drawn = [int(item["index"][0]) for item in itertools.islice(watched.items(0), 3)]
+    watched = epoch.watched(lambda config, **_: built, 3, found)(None, seeds=[0])
+    drawn = [int(item["index"][0]) for item in itertools.islice(watched.batches(0), 3)]
     assert drawn == [0, 1, 2] and not taken
-    assert watched.evaluate(jnp.int32(7)) == {"error": 7.0}
+    assert watched.evaluate(jnp.int32(7)) == {"top1_error": 7.0}
     assert taken == [0, 1, 2]
     assert len(found["epoch"]) == len(found["bare"]) == 1 and found["epoch"][0] > 0
 

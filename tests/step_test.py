@@ -127,7 +127,7 @@ def steep(outputs, images, labels):
 @pytest.mark.parametrize("broken", [np.nan, 100.0], ids=["loss", "gradient"])
 def test_an_update_that_is_not_finite_is_skipped(broken):
     model = models.create("mlp", 10, hidden=(8,))._replace(score=steep)
-    as_given = SimpleNamespace(fetch=lambda arrays, item: item, prepare=lambda arrays, images, *_: images)
+    as_given = SimpleNamespace(fetch=lambda arrays, item: item, preprocess=lambda arrays, images, *_: images)
     tx = make_optimizer(choose("sgd"), choose("constant", base=0.01), total_steps=3)
     parts = StepParts(model, tx, as_given, jax.random.key(1))
     skipping = parts._replace(skip_not_finite=True)

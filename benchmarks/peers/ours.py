@@ -1,5 +1,6 @@
 """Ours: the project's own step, compiled as a run compiles it, on a batch that lies on the device."""
 
+import functools
 import types
 from collections.abc import Mapping
 
@@ -10,14 +11,15 @@ import numpy as np
 from benchmarks.peers import LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, Peer, Spec, jax_memory, tree
 from cnn_jax import mesh as meshes
 from cnn_jax import models
-from cnn_jax.config import Optim
+from cnn_jax.config import choose
 from cnn_jax.cpu import settings
-from cnn_jax.optim import optimizers
-from cnn_jax.training import train_step as steps
+from cnn_jax.optim import make_optimizer
+from cnn_jax.training.state import State, zero_sums
+from cnn_jax.training.train_step import StepParts, compile_train, train_step
 
 # The batch is its own item, and is prepared already.
 FEED = types.SimpleNamespace(
-    fetch=lambda arrays, item: item, prepare=lambda arrays, images, key=None, rows=None: images
+    fetch=lambda arrays, item: item, preprocess=lambda arrays, images, key=None, rows=None: images
 )
 
 
@@ -26,16 +28,17 @@ def make(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
     values = weights["images"].size
     settings.keep_memory(values)  # as train.run does
     model = models.create(spec.net, spec.classes, dtype=spec.precision, dropout=0.0)
-    rule = Optim(learning_rate=LEARNING_RATE, schedule="constant", momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
-    tx = optimizers.transformation(rule)
+    rule = choose("sgd", momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+    tx = make_optimizer(rule, choose("constant", base=LEARNING_RATE), settings.MIN_ONEDNN_STEPS)
     mesh = meshes.batch_mesh(jax.devices()[:1])  # as many as the peers use
     params, stats = tree(weights, "params"), tree(weights, "stats")
-    state = steps.State(jnp.int32(0), params, stats, tx.init(params), steps.zero_sums(), jnp.int32(-1))
+    state = State(jnp.int32(0), params, stats, tx.init(params), zero_sums(), jnp.int32(-1))
     state = jax.device_put(state, meshes.replicated(mesh))
     batch = {"image": weights["images"], "label": weights["labels"], "valid": np.ones(spec.batch, bool)}
     batch = jax.device_put(batch, meshes.sharded(mesh))
     options = settings.compiler_options(settings.MIN_ONEDNN_STEPS, values) if spec.platform == "cpu" else None
-    train = steps.compile_train(steps.train_step(model, tx, FEED, jax.random.key(0)), "jit", mesh, options)
+    parts = StepParts(model, tx, FEED, jax.random.key(0))
+    train = compile_train(functools.partial(train_step, parts), "jit", mesh, options)
 
     def step() -> None:
         nonlocal state
