@@ -6,6 +6,7 @@ flags are read, because several of them must be known to JAX before it starts.
 
 import io
 import os
+import re
 import shlex
 import sys
 import traceback
@@ -18,6 +19,7 @@ from absl import flags, logging
 from cnn_jax import distributed
 from cnn_jax.config import Choice, Data, Experiment, choose, dataset
 from cnn_jax.errors import STOPPED, StoppedError, UserError
+from cnn_jax.files import expand_path
 from cnn_jax.study import Study
 
 Studies = Mapping[str, Callable[[str], Study]]
@@ -26,6 +28,8 @@ Costs = Mapping[str, Mapping[str, str]]
 FLAGS = flags.FLAGS
 _DISTRIBUTED_FLAGS = ("coordinator", "process_id", "num_processes")
 # Of these modes each is one process's work; the first that is set is what is done.
+# Arguments of library functions that are flags of the same name.
+_ARGUMENTS = ("experiment", "run", "preset", "workdir", "together", "sweep", "seeds", "profile", "evaluate")
 _MODES = ("list", "summary", "evaluate", "compare", "claims", "report", "dry_run", "plan")
 
 flags.DEFINE_bool("list", False, "List every study and what it costs.")
@@ -59,6 +63,12 @@ flags.DEFINE_multi_string(
 flags.DEFINE_integer("seeds", 1, "Train each run with the seeds 0 to N - 1.", 1, 1000)
 flags.DEFINE_bool("together", False, "Train the seeds of a run at once, in one program; numbers differ by rounding.")
 flags.DEFINE_string("workdir", None, "Where the runs are written. Default: runs/<study>/<preset>-<data>.")
+flags.DEFINE_bool(
+    "overwrite",
+    False,
+    "Delete what the workdir holds of these runs, and start them anew. Without it they continue,"
+    " also with more steps than before.",
+)
 flags.DEFINE_enum(
     "parallel",
     "jit",
@@ -145,7 +155,7 @@ def execute(argv: Sequence[str], studies: Studies | None = None, costs: Costs | 
             return 0
         _dispatch(studies, costs)
     except UserError as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        print(f"{program}: {name_flag(str(error))}", file=sys.stderr)
         return _leave(2)
     except StoppedError as error:
         print(f"{program}: {error}", file=sys.stderr)
@@ -158,6 +168,12 @@ def execute(argv: Sequence[str], studies: Studies | None = None, costs: Costs | 
         traceback.print_exc()
         return _leave(1)
     return 0
+
+
+def name_flag(message: str) -> str:
+    """Returns a library's message with the flag in place of the argument that it begins with."""
+    name = re.match(r"(\w+)[=:]", message)
+    return f"--{message}" if name and name[1] in _ARGUMENTS else message
 
 
 def _leave(code: int) -> int:
@@ -248,7 +264,7 @@ def prepare_jax(compile_cache: str | None) -> None:
         return
     kept = compile_cache or os.environ.get("JAX_COMPILATION_CACHE_DIR") or default_cache()
     if kept:
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.expanduser(kept)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(expand_path("--compile_cache", kept))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 
@@ -293,7 +309,7 @@ def load_study(studies: Studies) -> Study:
 def workdir(study: Study | None) -> Path:
     """Returns --workdir, or runs/<study>/<preset>-<data>."""
     if FLAGS.workdir:
-        return Path(FLAGS.workdir).expanduser()
+        return expand_path("--workdir", FLAGS.workdir)
     assert study
     if not study.runs:
         return Path("runs") / study.name
@@ -317,6 +333,7 @@ def train(studies: Studies) -> None:
             only="*" if FLAGS.sweep else FLAGS.run,
             together=FLAGS.together,
             profile_steps=FLAGS.profile,
+            overwrite=FLAGS.overwrite,
             command=command(),
             tell=lambda line: print(line, flush=True),
         )
@@ -350,8 +367,8 @@ def compare(folders: Sequence[str]) -> None:
     """Puts finished runs into one table and one figure, in --workdir or runs/compare."""
     from cnn_jax.report.compare import compare as build_comparison
 
-    out = Path(FLAGS.workdir or "runs/compare").expanduser()
-    built = build_comparison([Path(folder).expanduser() for folder in folders], out)
+    out = expand_path("--workdir", FLAGS.workdir or "runs/compare")
+    built = build_comparison([expand_path("--compare", folder) for folder in folders], out)
     print(f"\n{built.describe()}")
 
 
@@ -359,7 +376,7 @@ def show_claims(folder: str) -> None:
     """Builds the page of all claims below a folder, and prints its tables and its place."""
     from cnn_jax.report import all_claims
 
-    print(f"\n{all_claims.build(Path(folder).expanduser()).describe()}")
+    print(f"\n{all_claims.build(expand_path('--claims', folder)).describe()}")
 
 
 def replace_unprintable() -> None:
@@ -420,9 +437,10 @@ def evaluate(target: str) -> None:
     from cnn_jax.training.components import KINDS
 
     protocol = read_protocol()
-    place = Path(target).expanduser()
-    if not place.exists() and ":" in target:
+    if ":" in target and not os.path.exists(os.path.expanduser(target)):
         model, _, weights = target.partition(":")
+        if "://" not in weights:
+            weights = str(expand_path("--evaluate", weights))
         if not FLAGS.data:
             raise UserError(f"--evaluate={target}: give the images with --data, such as folder:PATH")
         data = Data(dataset=dataset(FLAGS.data), dir=FLAGS.data_dir or "")
@@ -430,6 +448,7 @@ def evaluate(target: str) -> None:
         evaluation = library.evaluate_weights(chosen, weights, protocol, FLAGS.average)
         print(library.format_evaluation(f"{model}:", evaluation))
         return
+    place = expand_path("--evaluate", target)
     folders = [path.parent for path in sorted(place.glob("**/config.json"))]
     folders = [folder for folder in folders if fnmatch.fnmatch(folder.parent.name, FLAGS.run)]
     if not folders:

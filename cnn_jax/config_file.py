@@ -40,10 +40,15 @@ def from_json(text: str) -> Experiment:
       UserError: If the text is not JSON, or a field is unknown, missing or of another type.
     """
     try:
-        items = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+        return _from_items(json.loads(text))
+    except UserError:
+        raise
+    except (ValueError, RecursionError) as error:  # An integer of thousands of digits is a ValueError.
         line = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
         raise UserError(f"config.json is not JSON{line}: restore it, or use another workdir") from None
+
+
+def _from_items(items: Any) -> Experiment:
     if not isinstance(items, dict):
         raise UserError("config.json holds no experiment: restore it, or use another workdir")
     if items.pop("version", 1) != VERSION:

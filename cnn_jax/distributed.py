@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from cnn_jax.errors import STOPPED, UserError
 
@@ -41,7 +41,7 @@ def initialize(coordinator: str | None, process_id: int | None, num_processes: i
     elif None in given or coordinator == "auto":
         raise UserError("--coordinator, --process_id and --num_processes go together; --coordinator=auto goes alone")
     elif not coordinator.rpartition(":")[2].isdigit():
-        raise UserError(f"--coordinator={coordinator}: wants process 0's host:port, for example 10.0.0.2:1234")
+        raise UserError(f"--coordinator={coordinator}: must be process 0's host:port, for example 10.0.0.2:1234")
     elif not 0 <= process_id < num_processes:
         raise UserError(f"--process_id={process_id}: is not one of 0 to {num_processes - 1}")
     joined = _guarded()
@@ -78,8 +78,9 @@ def _guarded() -> Callable[[], None]:
         os.kill(child, signal.SIGKILL if signals else number)
         signals.append(number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, passed)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup has it ignore SIGHUP.
+            signal.signal(number, passed)
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     if code == -signal.SIGKILL and len(signals) > 1:
@@ -129,6 +130,39 @@ def all_agree(this: bool) -> bool:
     from jax.experimental import multihost_utils
 
     return bool(multihost_utils.process_allgather(np.array(this)).all())
+
+
+def check_agreement(fields: Mapping[str, str]) -> None:
+    """Compares what processes that train together must have in common; each of them calls it.
+
+    Args:
+      fields: What this process has, as {field: text}.
+
+    Raises:
+      UserError: In every process, if they differ; it names the first field and two processes' texts.
+    """
+    if not is_distributed():
+        return
+    import json
+
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    mine = np.frombuffer(json.dumps(dict(fields)).encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.array(len(mine), np.int32))
+    padded = np.zeros(int(sizes.max()), np.uint8)
+    padded[: len(mine)] = mine
+    rows = np.asarray(multihost_utils.process_allgather(padded))
+    every = [json.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
+    first = every[0]
+    for number, other in enumerate(every):
+        for name in dict.fromkeys([*first, *other]):
+            if first.get(name) != other.get(name):
+                texts = [str(each.get(name, "not set"))[:100] for each in (first, other)]
+                raise UserError(
+                    f"processes 0 and {number} of this run differ in {name}: {texts[0]} and"
+                    f" {texts[1]}: start all of them with the same code, flags and data"
+                )
 
 
 def exit_if_distributed(code: int) -> None:

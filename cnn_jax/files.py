@@ -3,6 +3,10 @@
 import os
 from pathlib import Path
 
+from cnn_jax.errors import UserError
+
+MAX_NAME_BYTES = 255  # Of a file or folder, on the usual file systems.
+
 
 def write_whole(path: Path, content: str | bytes) -> None:
     """Writes a file beside its place and then moves it there.
@@ -23,3 +27,26 @@ def write_whole(path: Path, content: str | bytes) -> None:
     except OSError:
         part.unlink(missing_ok=True)
         raise
+
+
+def expand_path(what: str, path: str | Path) -> Path:
+    """Returns the path with ~ replaced by the home folder.
+
+    Args:
+      what: What messages call it, such as workdir.
+      path: The path.
+
+    Raises:
+      UserError: If no file can have this path.
+    """
+    text = str(path)
+    shown = text if len(text) <= 60 else f"{text[:40]}..."
+    if "\0" in text:
+        raise UserError(f"{what}={shown!r}: a path holds no null characters")
+    for name in Path(text).parts:
+        if len(os.fsencode(name)) > MAX_NAME_BYTES:
+            raise UserError(f"{what}={shown}: a name in a path has at most {MAX_NAME_BYTES} bytes")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise UserError(f"{what}={shown}: there is no such home folder; write the path out") from None

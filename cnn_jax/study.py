@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cnn_jax import user_file
 from cnn_jax.config import RUNTIME_FIELDS, Data, Experiment, dataset, find_differences
 from cnn_jax.errors import UserError, nearest
-from cnn_jax.files import write_whole
+from cnn_jax.files import expand_path, write_whole
 from cnn_jax.report.claims import Claim as Claim
 from cnn_jax.report.rows import Row as Row
 from cnn_jax.report.rows import describe_setting
@@ -96,7 +96,7 @@ def load(name: str, preset: str, studies: Mapping[str, Callable[[str], Study]]) 
     if name in studies:
         return studies[name](preset)
     if name.endswith(".py") or "/" in name:
-        return _load_file(Path(name).expanduser(), preset)
+        return _load_file(expand_path("experiment", name), preset)
     raise UserError(f"experiment={name}: no such study; {nearest(name, studies)}")
 
 
@@ -174,6 +174,7 @@ def run(
     only: str = "*",
     together: bool = False,
     profile_steps: int = 0,
+    overwrite: bool = False,
     command: str = "",
     tell: Callable[[str], None] = print,
 ) -> "Report":
@@ -189,6 +190,7 @@ def run(
       only: Only runs whose name matches this pattern.
       together: Train the seeds of a run at once, in one program.
       profile_steps: So many steps of each run are traced.
+      overwrite: Delete what the folder holds of these runs, and start them anew.
       command: What makes the whole study, for the report.
       tell: Takes a line for each finished run.
 
@@ -201,18 +203,23 @@ def run(
     """
     from cnn_jax import distributed
     from cnn_jax.report.build import build
+    from cnn_jax.training import metrics_log
 
-    folder = Path(workdir).expanduser()
+    folder = expand_path("workdir", workdir)
     study = _complete(study)
     if study.measure:
         write_study(study, folder, seeds, command, study.measure())
         return build(folder, study)
     runs = select(study, only, seeds)
-    check_before_writing(study, runs, folder, together, seeds)
+    check_before_writing(study, runs, folder, together, seeds, profile_steps, overwrite)
     primary = distributed.is_primary()
     if primary:
+        for one in runs if overwrite else ():
+            metrics_log.erase_run(metrics_log.run_folder(one, folder))
         write_study(study, folder, seeds, command)
         write_crops(study, folder)
+    if overwrite:
+        distributed.barrier("earlier runs are deleted")
     failed = _train_all(runs, folder, seeds if together else 1, profile_steps, tell)
     if failed and len(failed) == len(runs) and not any(folder.glob("*/seed*/metrics.jsonl")):
         raise UserError("; ".join(map(str, dict.fromkeys(failed.values()))))
@@ -244,7 +251,15 @@ def _complete(study: Study) -> Study:
     return configure(study)
 
 
-def check_before_writing(study: Study, runs: Sequence[Experiment], folder: Path, together: bool, seeds: int) -> None:
+def check_before_writing(
+    study: Study,
+    runs: Sequence[Experiment],
+    folder: Path,
+    together: bool,
+    seeds: int,
+    profile_steps: int = 0,
+    overwrite: bool = False,
+) -> None:
     """Raises UserError for whatever can be known to fail before anything is written."""
     from cnn_jax.training import metrics_log
     from cnn_jax.training.components import make_components
@@ -254,7 +269,11 @@ def check_before_writing(study: Study, runs: Sequence[Experiment], folder: Path,
     check_study(study, folder)
     for one in runs:
         own = metrics_log.run_folder(one, folder)
-        metrics_log.check_folder(one, own)
+        if not overwrite:
+            metrics_log.check_folder(one, own)
+        if profile_steps >= one.train.steps:
+            left = one.train.steps - 1
+            raise UserError(f"profile={profile_steps}: after the first, {left} steps are left; ask for fewer")
         make_components(one, seeds=seeds if together else 1)
         start = one.train.start_from
         if start and start not in {other.name for other in runs}:

@@ -147,3 +147,32 @@ def current_rate(opt_state: Any) -> jax.Array:
     states = jax.tree.leaves(opt_state, is_leaf=lambda state: isinstance(state, kinds))
     scales = [state.scale for state in states if isinstance(state, kinds)]
     return functools.reduce(jnp.multiply, scales)
+
+
+def schedule_depends_on_steps(choice: Choice, before: int, after: int) -> bool:
+    """Returns whether a run's first rates would be others if it had another number of steps.
+
+    Args:
+      choice: The schedule.
+      before: A run's steps.
+      after: Those of a longer run.
+
+    Returns:
+      Whether the two runs' rates differ at one of 100 steps up to `before`.
+    """
+    params = {"w": jnp.zeros(())}
+    schedules = [make_schedule(choice, steps) for steps in (before, after)]
+    for step in sorted({before * k // 100 for k in range(100)}):
+        rates = [_rate_at(tx, step, params) for tx in schedules]
+        if rates[0] != rates[1]:
+            return True
+    return False
+
+
+def _rate_at(tx: optax.GradientTransformation, step: int, params: optax.Params) -> float:
+    def jump(state: Any) -> Any:
+        return state._replace(count=jnp.int32(step)) if isinstance(state, RateState) else state
+
+    state = jax.tree.map(jump, tx.init(params), is_leaf=lambda state: isinstance(state, RateState))
+    _, state = optax.with_extra_args_support(tx).update(params, state, params, error=jnp.float32(1))
+    return float(current_rate(state))

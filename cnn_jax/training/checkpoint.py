@@ -7,6 +7,8 @@ They are saved in the background; the last two and the best are kept. Beside the
 import contextlib
 import json
 import math
+import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -58,7 +60,14 @@ def open_checkpoints(folder: Path) -> Iterator[ocp.CheckpointManager]:
     Raises:
       UserError: If something could not be saved.
     """
-    checkpoints = manager(folder)
+    if distributed.is_primary():
+        _set_aside_damaged(folder)
+    distributed.barrier("damaged checkpoints are set aside")
+    try:
+        checkpoints = manager(folder)
+    except Exception as error:  # Orbax raises whatever its storage raises.
+        why = str(error).strip().partition("\n")[0][:200]
+        raise UserError(f"{folder / 'checkpoints'} cannot be opened ({why})") from None
     try:
         yield checkpoints
         wait(checkpoints)
@@ -134,7 +143,11 @@ def _finish_checksums(checkpoints: ocp.CheckpointManager) -> None:
 def _write_checksums(path: Path, kept: set[str], step: int, sums: Callable[[], dict[str, int]]) -> None:
     found = {str(step): sums()}  # All processes compute, and the first one writes.
     if distributed.is_primary():
-        there = {k: v for k, v in _read_checksums(path).items() if k in kept}
+        try:
+            known = _read_checksums(path)
+        except ValueError:  # Damaged: those of later checkpoints are written anew.
+            known = {}
+        there = {k: v for k, v in known.items() if k in kept}
         write_whole(path, json.dumps(there | found) + "\n")
 
 
@@ -184,7 +197,11 @@ def _verify(checkpoints: ocp.CheckpointManager, step: int, state: Any) -> None:
     path = _checksum_file(checkpoints)
     if not path.exists():
         return
-    there = _read_checksums(path).get(str(step))
+    try:
+        there = _read_checksums(path).get(str(step))
+    except ValueError as error:
+        print(f"{path} is damaged ({error}): checkpoint {step} is used unchecked", file=sys.stderr)
+        return
     if there is None:
         raise ValueError("the save was interrupted before its checksums were written")
     now = checksum.compute(state)()
@@ -198,10 +215,46 @@ def _checksum_file(checkpoints: ocp.CheckpointManager) -> Path:
 
 
 def _read_checksums(path: Path) -> dict[str, dict[str, int]]:
+    """Returns {step: {array: checksum}}; raises ValueError if the file is damaged."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
+        there = json.loads(path.read_bytes())
+    except FileNotFoundError:
         return {}
+    except (OSError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+    if not isinstance(there, dict) or not all(isinstance(sums, dict) for sums in there.values()):
+        raise ValueError("it is no table of checksums")
+    return there
+
+
+def _set_aside_damaged(folder: Path) -> None:
+    """Moves checkpoints whose evaluation cannot be read out of Orbax's way.
+
+    Raises:
+      UserError: If none would be left.
+    """
+    saved = folder / "checkpoints"
+    steps = ocp.utils.checkpoint_steps(saved) if saved.exists() else []
+    damaged = [step for step in steps if not _has_metrics(saved / str(step))]
+    if not damaged:
+        return
+    names = ", ".join(map(str, sorted(damaged)))
+    if len(damaged) == len(steps):
+        raise UserError(f"no checkpoint in {saved} can be read: delete that folder to start again")
+    aside = folder / "damaged_checkpoints"
+    aside.mkdir(exist_ok=True)
+    for step in damaged:
+        shutil.rmtree(aside / str(step), ignore_errors=True)
+        os.replace(saved / str(step), aside / str(step))
+    print(f"checkpoint {names} in {saved} cannot be read (metrics); moved to {aside}", file=sys.stderr)
+
+
+def _has_metrics(step: Path) -> bool:
+    try:
+        metrics = json.loads((step / "metrics" / "metrics").read_bytes())
+        return isinstance(metrics["error"], int | float)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return False
 
 
 def restore_all(checkpoints: ocp.CheckpointManager, step: int) -> dict[str, Any]:
@@ -227,16 +280,16 @@ def load_parameters(folder: Path) -> tuple[Any, Any, int]:
     step = latest_step(folder)
     if not step:
         raise UserError(f"{folder} holds no checkpoint: train that run first, or name another folder")
-    with manager(folder, local=True) as checkpoints:
-        try:
+    try:
+        with manager(folder, local=True) as checkpoints:
             saved = restore_all(checkpoints, step)
             _verify(checkpoints, step, saved)
-        except Exception as e:  # Orbax raises whatever its storage raises.
-            why = str(e).strip().partition("\n")[0][:200]
-            raise UserError(
-                f"checkpoint {step} in {folder} cannot be read ({why}): delete it and continue training"
-            ) from None
-    params, stats = jax.tree.map(np.asarray, (saved["params"], saved["stats"]))
+        params, stats = jax.tree.map(np.asarray, (saved["params"], saved["stats"]))
+    except Exception as e:  # Orbax raises whatever its storage raises.
+        why = str(e).strip().partition("\n")[0][:200] or type(e).__name__
+        raise UserError(
+            f"checkpoint {step} in {folder} cannot be read ({why}): delete it and continue training"
+        ) from None
     return params, stats, step
 
 

@@ -7,9 +7,11 @@ import jax
 import optax
 
 from cnn_jax import data, mesh, models, registry
-from cnn_jax.config import Experiment
+from cnn_jax.config import Data, Experiment, change
 from cnn_jax.data import datasets
+from cnn_jax.data.preprocess import check_augmentation
 from cnn_jax.errors import UserError
+from cnn_jax.files import expand_path
 from cnn_jax.evaluation.protocols import check_protocols
 from cnn_jax.models import Model
 from cnn_jax.optim import OPTIMIZERS, SCHEDULES, make_optimizer
@@ -51,9 +53,21 @@ def complete(experiment: Experiment) -> Experiment:
     check_fields(experiment)
     return dataclasses.replace(
         experiment,
+        data=_expand_paths(experiment.data),
         optimizer=registry.complete("optimizer", experiment.optimizer, OPTIMIZERS),
         schedule=registry.complete("schedule", experiment.schedule, SCHEDULES),
     )
+
+
+def _expand_paths(config: Data) -> Data:
+    """Returns the data with ~ in its paths replaced by the home folder; addresses stay."""
+    path = config.dataset.args.get("path")
+    if isinstance(path, str) and path:
+        whole = str(expand_path("data.dataset.path", path))
+        config = dataclasses.replace(config, dataset=change(config.dataset, path=whole))
+    if config.dir and "://" not in config.dir:
+        config = dataclasses.replace(config, dir=str(expand_path("data.dir", config.dir)))
+    return config
 
 
 def make_model(experiment: Experiment, num_classes: int | None, axis: str | None = None) -> Model:
@@ -125,3 +139,18 @@ def check(experiment: Experiment, devices: int = 1, seeds: int = 1) -> None:
             f" {divisors[-1]}, or to 0 for statistics of the whole batch"
         )
     mesh.check_divides(batch, devices, "data.batch_size")
+    _check_images(experiment.data)
+    if experiment.model.name in models.MODELS:
+        registry.check_options("model", experiment.model, models.option_types(experiment.model.name))
+
+
+def _check_images(config: Data) -> None:
+    """Raises UserError for augmentation that images of the data set's size cannot have."""
+    if config.dataset.name not in datasets.DATASET_INFO:
+        return  # Where they are of full size, they are cut to image_size: `data` checks it.
+    shape, _ = datasets.image_shape(config)
+    check_augmentation(config, shape)
+    side = min(shape[:2])
+    for name in ("pad_and_crop", "shift"):
+        if (pixels := getattr(config, name)) > side:
+            raise UserError(f"data.{name}={pixels}: must not be more than the side of an image, {side}")

@@ -36,6 +36,7 @@ class SeedRun:
       write: Appends a line to its metrics.
       bar: Its progress bar.
       state: Its state at the last log line.
+      logged: The step of the last evaluation in its metrics; 0: none.
       failure: Why it ended before the others; None: it goes on.
     """
 
@@ -44,6 +45,7 @@ class SeedRun:
     write: metrics_log.Write
     bar: tqdm.tqdm
     state: State
+    logged: int = 0
     failure: UserError | None = None
 
 
@@ -192,21 +194,34 @@ def evaluate_and_save(program: TrainProgram, run: SeedRun, step: int, watch: Wat
         watch.enter("save")
     except StopError as signal:
         save_and_stop([run.state], [run], signal)
-    # Batch norm's averages may be far off after few steps: the run goes on, and JSON has no NaN.
-    metrics = {k: v if math.isfinite(v) else None for k, v in metrics.items()}
-    error = metrics[program.error_name]
-    run.write("eval", **describe_progress(program, run, step), **metrics)
-    seen = math.inf if error is None else error
+    seen = log_evaluation(program, run, step, metrics)
     run.state = run.state.replace(opt=observe_error(run.state.opt, seen))
     checkpoint.save(run.checkpoints, run.state, seen)
 
 
+def log_evaluation(program: TrainProgram, run: SeedRun, step: int, metrics: dict[str, float]) -> float:
+    """Writes an evaluation; returns its error, infinite if it is not finite."""
+    # Batch norm's averages may be far off after few steps: the run goes on, and JSON has no NaN.
+    metrics = {k: v if math.isfinite(v) else None for k, v in metrics.items()}
+    error = metrics[program.error_name]
+    run.write("eval", **describe_progress(program, run, step), **metrics)
+    return math.inf if error is None else error
+
+
 def evaluate_if_missed(program: TrainProgram, runs: list[SeedRun], due: Due, watch: Watch) -> None:
-    """Evaluates runs that were stopped between a step and its evaluation."""
+    """Evaluates runs that were stopped between a step and its evaluation.
+
+    A state that has seen its evaluation, whose line in the metrics was damaged, is measured again
+    for that line alone.
+    """
     for run in runs:
         step = int(run.state.step)
-        if step and due.evaluate and not checkpoint.was_evaluated(run.checkpoints, step):
+        if not step or not due.evaluate:
+            continue
+        if not checkpoint.was_evaluated(run.checkpoints, step):
             evaluate_and_save(program, run, step, watch)
+        elif run.logged < step:
+            log_evaluation(program, run, step, program.evaluate(run.state))
 
 
 def wait_and_draw(state: Any, runs: list[SeedRun], step: int, timer: "IntervalTimer") -> None:

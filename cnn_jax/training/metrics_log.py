@@ -12,9 +12,11 @@ nats; train lines are means since the line before (null: all was skipped). start
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -29,11 +31,26 @@ import tqdm
 from tensorboardX import SummaryWriter
 
 from cnn_jax.config import RUNTIME_FIELDS, Experiment, find_differences
-from cnn_jax.config_file import from_json, to_json
+from cnn_jax.config_file import read_config, to_json
 from cnn_jax.errors import UserError
 from cnn_jax.files import write_whole
+from cnn_jax.optim import schedule_depends_on_steps
+from cnn_jax.training import run_lock
 
 Write = Callable[..., None]
+EVENTS = ("train", "eval", "nan", "end")  # Of metrics.jsonl.
+RUN_FILES = (
+    "config.json",
+    "starts.jsonl",
+    "metrics.jsonl",
+    "metrics.damaged.jsonl",
+    "digests.json",
+    "checkpoints",
+    "damaged_checkpoints",
+    "evaluations",
+    "tensorboard",
+    "profile",
+)
 
 
 def run_folder(experiment: Experiment, workdir: str | Path) -> Path:
@@ -42,42 +59,148 @@ def run_folder(experiment: Experiment, workdir: str | Path) -> Path:
 
 
 def check_folder(experiment: Experiment, folder: Path) -> None:
-    """Raises UserError if the folder holds another configuration."""
-    path = folder / "config.json"
-    try:
-        there = from_json(path.read_text()) if path.exists() else experiment
-    except UserError as e:
-        raise UserError(f"{folder}: {e}: choose another --workdir") from None
+    """Raises UserError if the folder holds another configuration.
+
+    More steps than before are none: they continue the run.
+    """
+    there = read_config_there(folder)
+    if there is None or is_continued(there, experiment):
+        return
     if changed := find_differences(there, experiment, RUNTIME_FIELDS):
         raise UserError(
-            f"{folder} holds another configuration ({'; '.join(changed)}):"
-            " choose another --workdir, or repeat the flags it was made with"
+            f"{folder} holds another configuration ({'; '.join(changed)}): choose another workdir,"
+            " repeat the flags it was made with, or start anew with --overwrite"
         )
 
 
+def read_config_there(folder: Path) -> Experiment | None:
+    """Returns the configuration of a run's folder; None: there is no run.
+
+    Raises:
+      UserError: If config.json cannot be read.
+    """
+    path = folder / "config.json"
+    try:
+        return read_config(path) if path.exists() else None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): choose another workdir") from None
+
+
+def is_continued(old: Experiment, new: Experiment) -> bool:
+    """Returns whether an experiment differs from another only in that it has more steps."""
+    longer = dataclasses.replace(old, train=dataclasses.replace(old.train, steps=new.train.steps))
+    more = new.train.steps > old.train.steps
+    return more and not find_differences(longer, new, RUNTIME_FIELDS)
+
+
 def write_config(experiment: Experiment, folder: Path) -> None:
-    """Makes the folder this run's by its config.json; raises UserError if it cannot be written."""
+    """Makes the folder this run's by its config.json.
+
+    Raises:
+      UserError: If it cannot be written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / "config.json").exists():
+        there = read_config_there(folder)
+        if there is None:
             write_whole(folder / "config.json", to_json(experiment))
+        elif is_continued(there, experiment):
+            write_whole(folder / "config.json", to_json(_with_deviation(there, experiment)))
     except OSError as e:
-        raise UserError(f"cannot write to {folder} ({e.strerror}): choose another --workdir") from None
+        raise UserError(f"cannot write to {folder} ({e.strerror}): choose another workdir") from None
+
+
+def _with_deviation(old: Experiment, new: Experiment) -> Experiment:
+    """Returns the longer run with what a run of so many steps from the start would do otherwise."""
+    before, after = old.train.steps, new.train.steps
+    words = []
+    if schedule_depends_on_steps(new.schedule, before, after):
+        words.append(f"its learning rates to step {before:,} are those of a run of {before:,} steps")
+    if new.schedule.name == "plateau" and before % new.train.eval_every:
+        words.append(f"its plateau schedule has also seen an evaluation at step {before:,}")
+    said = tuple(f"Continued from {before:,} to {after:,} steps: {each}" for each in words)
+    kept = tuple(each for each in old.deviations if each.startswith("Continued from "))
+    return dataclasses.replace(new, deviations=tuple(dict.fromkeys((*new.deviations, *kept, *said))))
+
+
+def erase_run(folder: Path) -> None:
+    """Deletes what a run has written into its folder, and nothing else.
+
+    Raises:
+      UserError: If another process uses the folder, or a file cannot be deleted.
+    """
+    if not folder.exists():
+        return
+    try:
+        with run_lock.hold(folder):
+            for name in RUN_FILES:
+                path = folder / name
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot delete the run in {folder} ({error.strerror})") from None
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
-    """The events of a run so far; a last line torn by a crash is left out."""
+    """Returns the events of a run so far; lines that are torn or damaged are left out.
+
+    `open_log` says how many of them there are when the run continues.
+
+    Raises:
+      UserError: If the file cannot be read.
+    """
+    return _read_log(folder)[0]
+
+
+def _read_log(folder: Path) -> tuple[list[dict[str, Any]], int]:
+    """Returns (events, damaged lines); a last line without an end was torn and does not count."""
     path = folder / "metrics.jsonl"
-    lines = path.read_text().split("\n") if path.exists() else []
-    return [json.loads(line) for line in lines[:-1]]  # what follows the last newline is empty or torn
+    try:
+        # What follows the last newline is empty or torn.
+        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+    events = [event for line in lines if (event := _parse_event(line)) is not None]
+    return events, len(lines) - len(events)
 
 
-def read_result(folder: Path) -> dict[str, Any] | None:
-    """The last evaluation of a run that has ended, else None."""
-    seen = read_events(folder)
-    if not seen or seen[-1]["event"] != "end":
+def _parse_event(line: bytes) -> dict[str, Any] | None:
+    """Returns a line of metrics.jsonl; None: it is damaged."""
+    try:
+        event = json.loads(line.decode())
+    except (ValueError, RecursionError):  # UnicodeDecodeError and JSONDecodeError are ValueErrors.
         return None
-    return [e for e in seen if e["event"] == "eval"][-1]
+    if not isinstance(event, dict) or event.get("event") not in EVENTS:
+        return None
+    step = event.get("step")
+    if type(step) is not int or step < 0:
+        return None
+    numbers = [value for name, value in event.items() if name != "event"]
+    if not all(value is None or type(value) in (int, float) for value in numbers):
+        return None
+    if event["event"] == "eval" and not any(name.endswith("_error") for name in event):
+        return None
+    return event
+
+
+def read_result(folder: Path, steps: int | None = None) -> dict[str, Any] | None:
+    """Returns the last evaluation of a run that has ended, else None.
+
+    Args:
+      folder: The run's folder.
+      steps: How many steps it is to have; None: as many as it has.
+    """
+    seen = read_events(folder)
+    if not seen or seen[-1]["event"] != "end" or steps not in (None, seen[-1]["step"]):
+        return None
+    evaluations = [e for e in seen if e["event"] == "eval"]
+    # Where the last evaluation's line is damaged, the run is not done: it is evaluated again.
+    whole = evaluations and evaluations[-1]["step"] == seen[-1]["step"]
+    return evaluations[-1] if whole else None
+
+
+def last_evaluation(folder: Path) -> int:
+    """Returns the step of the last evaluation in a run's metrics; 0: there is none."""
+    return max((e["step"] for e in read_events(folder) if e["event"] == "eval"), default=0)
 
 
 @contextlib.contextmanager
@@ -90,17 +213,27 @@ def open_log(
     write(event, **fields) appends a line to metrics.jsonl, at once on disk, and its numbers to TensorBoard.
     """
     last = {"train"} | ({"eval"} if evaluated else set())
-    kept = [e for e in read_events(folder) if e["step"] < step or (e["step"] == step and e["event"] in last)]
+    events, damaged = _read_log(folder)
+    if damaged:
+        kept_as = folder / "metrics.damaged.jsonl"
+        shutil.copyfile(folder / "metrics.jsonl", kept_as)
+        print(f"{folder / 'metrics.jsonl'}: {damaged} damaged lines are left out; they are kept in"
+              f" {kept_as.name}", file=sys.stderr)  # fmt: skip
+    kept = [e for e in events if e["step"] < step or (e["step"] == step and e["event"] in last)]
     write_whole(folder / "metrics.jsonl", "".join(json.dumps(e) + "\n" for e in kept))
     starts = folder / "starts.jsonl"
-    launches = starts.read_text() if starts.exists() else ""
-    write_whole(starts, launches + json.dumps({"step": step, **describe_environment()}) + "\n")
+    launches = starts.read_bytes() if starts.exists() else b""
+    if launches and not launches.endswith(b"\n"):
+        launches += b"\n"  # Its last line was torn.
+    started = {"step": step, "steps": experiment.train.steps, **describe_environment()}
+    write_whole(starts, launches + json.dumps(started).encode() + b"\n")
     # The step is part of the file's name: two launches within a second are two files.
     own = f".{step:010d}"
     board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1, filename_suffix=own)
     label = f"{experiment.name} seed {experiment.seed}"
     bar = tqdm.tqdm(total=experiment.train.steps, initial=step, desc=label, unit="step", disable=None)
-    before, began = kept[-1].get("wall_s", 0.0) if kept else 0.0, time.perf_counter()
+    before = kept[-1].get("wall_s") or 0.0 if kept else 0.0
+    began = time.perf_counter()
     with open(folder / "metrics.jsonl", "a") as lines, board, bar:
 
         def write(event: str, **fields: float | None) -> None:

@@ -8,6 +8,7 @@ import platform
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 from cnn_jax.errors import UserError
 
@@ -18,12 +19,15 @@ def hold(folder: Path) -> Iterator[None]:
 
     A file that a dead process left is taken over. Between machines it holds where the file system passes locks on.
     """
-    with open(folder / "lock", "a+") as file:
+    with _open(folder / "lock") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
             raise UserError(f"{folder} is in use by {_holder(file.read())}: wait for it, or end it") from None
+        if not file.writable():  # Another user's file: it is locked all the same, and unsigned.
+            yield
+            return
         file.truncate(0)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         file.write(json.dumps({"process": os.getpid(), "host": platform.node(), "since": now}) + "\n")
@@ -31,9 +35,21 @@ def hold(folder: Path) -> Iterator[None]:
         yield
 
 
+def _open(path: Path) -> IO[str]:
+    """Opens the lock's file; one that another user made may allow reading only."""
+    try:
+        return open(path, "a+", errors="replace")
+    except PermissionError:
+        with contextlib.suppress(OSError):
+            return open(path, errors="replace")
+        raise UserError(f"{path} cannot be opened: let its owner permit it, or use another workdir") from None
+    except OSError as error:
+        raise UserError(f"cannot write to {path.parent} ({error.strerror}): choose another workdir") from None
+
+
 def _holder(text: str) -> str:
     try:
         found = json.loads(text)
         return f"process {found['process']} on {found['host']} since {found['since']}"
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return "another process"

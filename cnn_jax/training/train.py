@@ -5,19 +5,22 @@ A run that was cut off continues from its last checkpoint.
 
 import contextlib
 import functools
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
-from cnn_jax import distributed
-from cnn_jax.config import Experiment
+from cnn_jax import __version__, data, distributed
+from cnn_jax.config import Experiment, flatten
 from cnn_jax.cpu import settings
 from cnn_jax.errors import NotFiniteError, UserError
 from cnn_jax.evaluation.evaluate import evaluate_run
+from cnn_jax.files import expand_path
 from cnn_jax.training import checkpoint, divergence, metrics_log, profile, run_lock, watchdog
 from cnn_jax.training.components import complete
 from cnn_jax.training.loop import SeedRun, run_loop
@@ -72,7 +75,7 @@ def run_seeds(
       UserError: For whatever stops all of them.
     """
     settings.configure()
-    experiment = complete(experiment)
+    experiment, workdir = complete(experiment), expand_path("workdir", workdir)
     runs = {seed: replace(experiment, seed=seed) for seed in seeds}
     folders = {seed: metrics_log.run_folder(one, workdir) for seed, one in runs.items()}
     failed: dict[int, UserError] = {}
@@ -81,7 +84,8 @@ def run_seeds(
         events = metrics_log.read_events(folder)
         if error := divergence.find_earlier_end(runs[seed], events, folder):
             failed[seed] = error
-    while last_steps := _find_last_steps(folders, failed):
+    distributed.check_agreement(describe_run(experiment, seeds))
+    while last_steps := _find_last_steps(folders, failed, experiment.train.steps):
         least = min(last_steps.values())
         later = [step for step in last_steps.values() if step > least]
         until = min(later, default=experiment.train.steps)
@@ -98,12 +102,47 @@ def run_seeds(
     return {s: failed.get(s) or metrics_log.read_result(f) for s, f in folders.items()}
 
 
-def _find_last_steps(folders: dict[int, Path], failed: dict[int, UserError]) -> dict[int, int]:
+def describe_run(experiment: Experiment, seeds: Sequence[int]) -> dict[str, str]:
+    """Returns what all processes that train a run together must have in common, as {field: text}.
+
+    That is the configuration, the seeds, the code, and the data: how many images, which classes,
+    and in which order the images are.
+    """
+    if not distributed.is_distributed():
+        return {}
+    places = {"data.dir", "data.dataset.path"}  # Each machine may have its own.
+    fields = {k: repr(v) for k, v in flatten(experiment).items() if k not in places}
+    dataset = data.load_dataset(experiment.data)
+    known = data.describe_dataset(dataset)
+    described = {f"the data's {k}": repr(v) for k, v in known.items() if k != "folder"}
+    return fields | described | {
+        "the seeds": repr(list(seeds)),
+        "the code's commit": metrics_log.find_commit(),
+        "the code's version": __version__,
+        "the data's order": _checksum_order(dataset),
+    }
+
+
+def _checksum_order(dataset: data.Dataset) -> str:
+    """Returns a checksum of the images' labels and, of full-size images, their files' names."""
+    total = zlib.crc32(b"")
+    for split in (dataset.train, dataset.test):
+        total = zlib.crc32(np.ascontiguousarray(split.labels).tobytes(), total)
+        if isinstance(split, data.ImageDataset):
+            for i in range(split.count):
+                name = split.name(i).replace("\\", "/").split("/")[-2:]
+                total = zlib.crc32("/".join(name).encode(errors="replace"), total)
+        else:
+            total = zlib.crc32(np.ascontiguousarray(split.images).tobytes(), total)
+    return f"{total:08x}"
+
+
+def _find_last_steps(folders: dict[int, Path], failed: dict[int, UserError], steps: int) -> dict[int, int]:
     """Returns {seed: the step of its newest checkpoint} of the seeds that are not done."""
     return {
         seed: checkpoint.latest_step(folder)
         for seed, folder in folders.items()
-        if seed not in failed and not metrics_log.read_result(folder)
+        if seed not in failed and not metrics_log.read_result(folder, steps)
     }
 
 
@@ -133,13 +172,20 @@ def _train(runs: dict[Experiment, Path], until: int, profile_steps: int) -> dict
             folder = next(iter(runs.values()))
             program = _trace(program, folder, profile_steps, until - done)
         seeds = [
-            SeedRun(run, checkpoints, *_open_log(stack, run, folder, checkpoints, done), state)
+            SeedRun(
+                run,
+                checkpoints,
+                *_open_log(stack, run, folder, checkpoints, done),
+                state,
+                logged=metrics_log.last_evaluation(folder),
+            )
             for (run, folder), checkpoints, state in zip(runs.items(), saved, states, strict=True)
         ]
         try:
             with watchdog.watch(first.train.watchdog_minutes) as watch:
                 return run_loop(program, seeds, until, watch)
         except OSError as error:  # Of metrics.jsonl or TensorBoard.
+            folder = next(iter(runs.values()))
             raise UserError(
                 f"cannot write to {folder} ({error.strerror}): make room; the same command continues"
             ) from None

@@ -1,10 +1,10 @@
 """Watches over a running loop: which phase it is in, whether it was told to stop, whether anything still moves.
 
-SIGTERM (what a preempted machine gets) or SIGINT asks the loop to finish its step and save; a second one ends the
+SIGTERM (what a preempted machine gets), SIGINT (Ctrl-C) or SIGHUP (a closed terminal) asks the loop to finish its step and save; a second one ends the
 process at once, and so does GRACE seconds without an end, for a compiler or a file system does not listen.
 
 Several processes must stop after the same step: there SIGTERM is left to JAX, which agrees with all on one when any of
-them gets it, and SIGINT is made SIGTERM. No deadline holds there; a second signal ends a process, as `processes` says.
+them gets it, and SIGINT and SIGHUP are made SIGTERM. No deadline holds there; a second signal ends a process, as `processes` says.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from cnn_jax import distributed
 from cnn_jax.errors import STOPPED
 
 GRACE = 8.0  # seconds
-NUMBERS = (signal.SIGTERM, signal.SIGINT)
+NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _ASKED = itertools.count(1)
 
 
@@ -75,7 +75,7 @@ def watch(minutes: float) -> Iterator[Watch]:
     try:
         with contextlib.ExitStack() as stack:
             if main:
-                stack.enter_context(_handled(asked, (signal.SIGINT,) if several else NUMBERS))
+                stack.enter_context(_handled(asked, (signal.SIGINT, signal.SIGHUP) if several else NUMBERS))
             if main and not several:
                 stack.enter_context(_deadline())
             yield Watch(enter, stop_requested)
@@ -85,7 +85,9 @@ def watch(minutes: float) -> Iterator[Watch]:
 
 @contextlib.contextmanager
 def _handled(asked: Callable[[int, object], None], numbers: tuple[int, ...]) -> Iterator[None]:
-    before = {number: signal.signal(number, asked) for number in numbers}
+    # What is ignored stays so: nohup has a run ignore SIGHUP.
+    heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, asked) for number in heard}
     try:
         yield
     finally:

@@ -9,25 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import shared_programs, small_models
+from helpers.small_run import RUN, TIMES, cut_at
 from tensorboardX.proto import event_pb2
 
 from cnn_jax import mesh
-from cnn_jax.config import Data, Experiment, Train, change, choose
+from cnn_jax.config import Data, Train, change, choose
 from cnn_jax.config_file import from_json
 from cnn_jax.errors import UserError
 from cnn_jax.optim import schedules
 from cnn_jax.training import checkpoint, divergence, metrics_log, program, train
 from cnn_jax.training.components import complete
-
-# A plateau that is met, momentum, augmentation, an epoch of three steps, log intervals that a cut falls into.
-RUN = Experiment(
-    name="net",
-    data=Data(dataset=choose("fake"), batch_size=32, eval_batch_size=40, pad_and_crop=1),
-    model=choose("mlp", hidden=(16,)),
-    schedule=choose("plateau", base=0.05, patience=1),
-    train=Train(steps=12, log_every=5, eval_every=6, save_every=2),
-)
-TIMES = ("images_per_s", "data_time", "step_time", "wall_s")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -76,7 +67,7 @@ def test_a_run_leaves_its_files(whole):
     assert all(set(e) == train_keys for e in events if e["event"] == "train")
     assert found == next(e for e in reversed(events) if e["event"] == "eval") and found["images"] == 40
     start = json.loads((folder / "starts.jsonl").read_text())
-    assert set(start) == {"step", "time", "commit", "hardware", "versions"}
+    assert set(start) == {"step", "steps", "time", "commit", "hardware", "versions"}
     assert list((folder / "tensorboard").glob("events*"))
     assert events[-3]["epoch"] == pytest.approx(12 * 32 / 96)
 
@@ -91,30 +82,6 @@ def test_the_step_is_compiled_once(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "build_program", note)
     train.run(RUN, tmp_path)
     assert made[0].compiled_step._cache_size() == 1
-
-
-class CutError(Exception):
-    pass
-
-
-def cut_at(cut, run, workdir, monkeypatch):
-    """Starts the run and breaks it off in its step `cut`."""
-    build = train.build_program
-
-    def dying(config, **seeds):
-        built = build(config, **seeds)
-
-        def step(state, arrays, batch):
-            if int(state.step) == cut:
-                raise CutError
-            return built.compiled_step(state, arrays, batch)
-
-        return built._replace(compiled_step=step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train, "build_program", dying)
-        with pytest.raises(CutError):
-            train.run(run, workdir)
 
 
 def curves(workdir):
@@ -277,7 +244,7 @@ def test_a_name_that_leads_out_of_the_workdir_is_refused(tmp_path):
 
 def test_an_unwritable_workdir_is_told(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write to .* choose another --workdir"):
+    with pytest.raises(UserError, match="cannot write to .* choose another workdir"):
         train.run(RUN, tmp_path / "file")
 
 
@@ -299,7 +266,7 @@ def test_a_run_starts_from_another_one_s_layers(whole, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "start, layers, said",
-    [("nowhere", (), "run that first"), ("net", ("dense7",), "layer dense7 is not in both nets")],
+    [("nowhere", (), "run that first"), ("net", ("dense7",), "layer dense7 is not in both models")],
 )
 def test_a_start_that_cannot_be_is_told(start, layers, said, whole, tmp_path):
     shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
