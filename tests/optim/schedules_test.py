@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from cnn_jax import optim
@@ -37,3 +38,19 @@ def test_schedules_follow_their_formulas():
 def test_an_unknown_schedule_is_told():
     with pytest.raises(UserError, match="nearest: exponential"):
         optim.make_schedule(choose("exponental"), 100)
+
+
+@pytest.mark.parametrize("name", ["constant", "step", "exponential", "inverse_time", "plateau"])
+def test_schedules_that_do_not_depend_on_the_number_of_steps(name):
+    options = {"step": {"boundaries": (5,), "warmup_until_error": 0.8}}.get(name, {})
+    assert not optim.schedule_depends_on_steps(choose(name, **options), 10, 20)
+
+
+def test_a_schedule_that_does(monkeypatch):
+    def linear(total_steps, *, base: float = 0.1):
+        rate = optax.linear_schedule(base, 0.0, total_steps)
+        return optim.schedules.scale_by_rate(lambda count: rate(jnp.asarray(count, jnp.float32)))
+
+    monkeypatch.setitem(optim.SCHEDULES, "linear", linear)
+    assert optim.schedule_depends_on_steps(choose("linear"), 10, 20)
+    assert not optim.schedule_depends_on_steps(choose("linear"), 10, 10)

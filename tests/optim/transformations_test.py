@@ -69,3 +69,13 @@ def test_filters_longer_than_the_radius_are_brought_back_to_it_and_no_others():
     np.testing.assert_allclose(rms, [0.1, 0.05], rtol=1e-4)
     np.testing.assert_array_equal(updates["conv"][..., 1], alone["conv"][..., 1])
     np.testing.assert_array_equal(updates["dense"], alone["dense"])
+
+
+def test_plateau_cuts_at_most_so_often():
+    tx = make(choose("plateau", base=0.1, factor=0.1, patience=1, max_cuts=2))
+    state, seen = tx.init(PARAMS), []
+    for _ in range(6):
+        state = optim.observe_error(state, 0.5)
+        _, state = tx.update(GRADS, state, PARAMS, error=jnp.float32(0.5))
+        seen.append(float(optim.current_rate(state)))
+    assert seen == pytest.approx([0.1, 0.01, 0.001, 0.001, 0.001, 0.001])

@@ -14,7 +14,7 @@ from tensorboardX.proto import event_pb2
 
 from cnn_jax import mesh
 from cnn_jax.config import Data, Train, change, choose
-from cnn_jax.config_file import from_json
+from cnn_jax.config_file import from_json, read_config
 from cnn_jax.errors import UserError
 from cnn_jax.optim import schedules
 from cnn_jax.training import checkpoint, divergence, metrics_log, program, train
@@ -287,3 +287,68 @@ def test_a_flipped_bit_is_noticed_and_the_checkpoint_before_serves(whole, tmp_pa
     said = capsys.readouterr().err
     assert "checkpoint 12" in said and "is not what was saved: the file is damaged" in said
     assert int(state.step) == 10
+
+
+def longer(steps, run=RUN, **changes):
+    return dataclasses.replace(run, train=dataclasses.replace(run.train, steps=steps), **changes)
+
+
+STEADY = longer(12, schedule=choose("constant", base=0.05))
+
+
+def test_more_steps_continue_a_finished_run_as_one_that_was_so_long_from_the_start(tmp_path):
+    """Step 12 is an evaluation of both; the schedule knows nothing of the number of steps."""
+    train.run(STEADY, tmp_path / "cut")
+    found = train.run(longer(18, STEADY), tmp_path / "cut")
+    straight = train.run(longer(18, STEADY), tmp_path / "straight")
+    assert found["step"] == straight["step"] == 18 and lines(tmp_path / "cut") == lines(tmp_path / "straight")
+    one, other = (jax.tree.leaves(final(tmp_path / name, longer(18, STEADY))) for name in ("cut", "straight"))
+    assert [leaf.tobytes() for leaf in one] == [leaf.tobytes() for leaf in other]
+    folder = tmp_path / "cut/net/seed0"
+    starts = [json.loads(line) for line in (folder / "starts.jsonl").read_text().splitlines()]
+    assert [(start["step"], start["steps"]) for start in starts] == [(0, 12), (12, 18)]
+    run = read_config(folder / "config.json")
+    assert run.train.steps == 18 and not run.deviations
+    assert train.run(longer(18, STEADY), tmp_path / "cut") == found
+
+
+def test_more_steps_continue_an_unfinished_run(tmp_path, monkeypatch):
+    cut_at(9, STEADY, tmp_path, monkeypatch)
+    assert train.run(longer(18, STEADY), tmp_path)["step"] == 18
+
+
+def test_more_steps_are_a_deviation_where_the_schedule_depends_on_them(tmp_path, monkeypatch):
+    def linear(total_steps, *, base: float = 0.05):
+        return schedules.scale_by_rate(lambda count: base * (1 - jnp.asarray(count, jnp.float32) / total_steps))
+
+    monkeypatch.setitem(schedules.SCHEDULES, "linear", linear)
+    run = dataclasses.replace(STEADY, schedule=choose("linear"))
+    train.run(run, tmp_path)
+    train.run(longer(18, run), tmp_path)
+    (words,) = read_config(tmp_path / "net/seed0/config.json").deviations
+    assert words.startswith("Continued from 12 to 18 steps: its learning rates to step 12")
+
+
+def test_an_evaluation_that_a_longer_run_would_not_have_is_a_deviation_of_a_plateau(tmp_path):
+    run = longer(10)  # Evaluations at 6 and at its end, 10; a run of 18 steps has 6, 12 and 18.
+    train.run(run, tmp_path)
+    train.run(longer(18), tmp_path)
+    (words,) = read_config(tmp_path / "net/seed0/config.json").deviations
+    assert "plateau schedule has also seen an evaluation at step 10" in words
+
+
+def test_fewer_steps_and_other_changes_are_refused(whole):
+    for run in (longer(6), longer(18, optimizer=choose("sgd", momentum=0.5))):
+        with pytest.raises(UserError, match="holds another configuration .*--overwrite"):
+            train.run(run, whole[0])
+
+
+def test_a_finished_run_is_evaluated_by_its_protocols(tmp_path):
+    run = dataclasses.replace(RUN, protocols=(choose("single"), choose("ten_crop")))
+    found = train.run(run, tmp_path)
+    results = {p.stem: json.loads(p.read_text()) for p in (tmp_path / "net/seed0/evaluations").iterdir()}
+    assert results.keys() == {"single", "ten_crop"} and all(r["step"] == 12 for r in results.values())
+    assert results["single"]["top1_error"] == pytest.approx(found["top1_error"])
+    (tmp_path / "net/seed0/evaluations/ten_crop.json").unlink()
+    assert train.run(run, tmp_path) == found  # Only what is missing is measured.
+    assert (tmp_path / "net/seed0/evaluations/ten_crop.json").exists()
