@@ -38,7 +38,7 @@ test-all:
 # Kills and damages real runs, about ten minutes on 2 cores; KILLS=100 for longer.
 KILLS := 30
 test-faults: setup
-	$(PY) tests/faults.py --kills=$(KILLS)
+	$(PY) tests/helpers/faults.py --kills=$(KILLS)
 
 # Every net's step for TPUs that are not here, about half an hour on 2 cores.
 tpu-check: setup

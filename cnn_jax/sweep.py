@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterable
 
+from cnn_jax.config import Experiment
 from cnn_jax.errors import UserError
 from cnn_jax.study import Row, Study
 
@@ -42,12 +43,16 @@ def make_grid(study: Study, sweeps: Iterable[str], only: str = "*") -> Study:
     from cnn_jax.study import select
     from cnn_jax.training.components import KINDS
 
-    axes = dict(parse(text) for text in sweeps)
+    pairs = [parse(text) for text in sweeps]
+    axes = dict(pairs)
+    if len(axes) < len(pairs):
+        raise UserError("sweep: a field stands there twice; give all its values at once")
     combinations = list(itertools.product(*axes.values()))
     chosen = select(study, only)
     if (count := len(combinations) * len(chosen)) > MAX_RUNS:
         raise UserError(f"sweep: {count} runs; at most {MAX_RUNS}")
     runs, rows, paper_runs = {}, [], {}
+    seen: dict[Experiment, str] = {}
     for run, values in itertools.product(chosen, combinations):
         pairs = list(zip(axes, values, strict=True))
         assignments = [f"{field}={value}" for field, value in pairs]
@@ -56,7 +61,11 @@ def make_grid(study: Study, sweeps: Iterable[str], only: str = "*") -> Study:
         name = f"{run.name}-{short}".replace(",", "_").replace("/", "_")
         if name in runs:
             raise UserError(f"sweep: two runs would be named {name}")
-        runs[name] = dataclasses.replace(override(run, assignments, KINDS), name=name)
+        varied = override(run, assignments, KINDS)
+        if varied in seen:
+            raise UserError(f"sweep: {', '.join(assignments)} is the same as {seen[varied]}")
+        seen[varied] = name
+        runs[name] = dataclasses.replace(varied, name=name)
         paper_runs[name] = study.paper_runs.get(run.name, run)
         rows.append(Row(name, f"{run.name}: {label}", run.name, ""))
     return dataclasses.replace(

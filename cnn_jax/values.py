@@ -83,7 +83,7 @@ def convert(path: str, value: Any, wanted: Any) -> Any:
             raise UserError(f"{path}={value!r}: choose {' or '.join(map(str, options))}")
         return value
     if bare is float and type(value) is int:
-        value = float(value)
+        value = float(value) if abs(value) < 2**1023 else math.inf
     if type(value) is not bare:
         raise _mistyped(path, value, bare)
     if isinstance(value, float) and not math.isfinite(value):

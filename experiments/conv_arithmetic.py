@@ -43,7 +43,7 @@ def _stack(
       vgg: The weights that VGG's paper prints, in C^2; 0: it prints none.
     """
     convs = tuple((height, width, C) for height, width in kernels)
-    paper = {"weights": vgg * C * C} if vgg else {}
+    paper: dict[str, float] = {"weights": vgg * C * C} if vgg else {}
     return ConvChain(label, group, 28, C, convs, dilation, VGG if vgg else "", paper)
 
 

@@ -87,8 +87,8 @@ def _laptop(paper: Experiment) -> Experiment:
         data=replace(
             paper.data, dataset=choose("digits"), pad_and_crop=1, flip=False, eval_batch_size=360
         ),
-        # So few steps do not make up for what the first ones do at 0.1. After 300 the training error
-        # of plain-20 has stopped falling, at 1 to 2%; plain-32 has had as long.
+        # So few steps do not make up for what the first ones do at 0.1. After 300 the training
+        # error of plain-20 has stopped falling, at 1 to 2%; plain-32 has had as long.
         schedule=change(paper.schedule, base=0.02, boundaries=(180, 255)),
         train=Train(steps=300, log_every=20, eval_every=60, save_every=60),
     )

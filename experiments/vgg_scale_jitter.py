@@ -86,7 +86,8 @@ SMALL = Scales(64, dict(zip(PAPER_SIDES, (64, 74, 82, 100, 110, 118, 146), stric
 
 def _paper(letter: str, name: str, scales: Scales = PAPER) -> Experiment:
     """Returns the recipe of every model (Sec. 3.1)."""
-    start, layers, rate = "", (), 0.01
+    start, rate = "", 0.01
+    layers: tuple[str, ...] = ()
     if name != "256":  # 384 starts from 256, and jitter from 384.
         start, rate = f"{letter}-{'256' if name == '384' else '384'}", 0.001
     elif letter not in ("a", "a-lrn"):
@@ -136,7 +137,7 @@ def _protocols(letter: str, name: str, scales: Scales) -> tuple[Choice, ...]:
 
 
 def _is_fine_tuned(run: Experiment) -> bool:
-    return run.schedule.args["base"] < 0.01
+    return bool(run.train.start_from) and not run.train.start_layers
 
 
 def _laptop(run: Experiment) -> Experiment:

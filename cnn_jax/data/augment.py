@@ -16,7 +16,7 @@ from jax.scipy.ndimage import map_coordinates
 
 
 def row_keys(key: jax.Array, rows: jax.Array) -> jax.Array:
-    """Returns a key [B] for each image, from the step's key and the rows [B] in the global batch."""
+    """Returns a key for each image, from the step's key and its row, [B], in the global batch."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
 
 
@@ -52,7 +52,7 @@ def center_crop(images: jax.Array, height: int, width: int) -> jax.Array:
 
 
 def pad_and_crop(keys: jax.Array, images: jax.Array, pad: int) -> jax.Array:
-    """Pads each side by `pad` zeros and crops back at a uniform place (He et al. 2015, Sec. 4.2)."""
+    """Pads each side by zeros and crops back at a uniform place (He et al. 2015, Sec. 4.2)."""
     padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     return random_crop(keys, padded, *images.shape[1:3])
 
@@ -70,7 +70,7 @@ def rotate(keys: jax.Array, images: jax.Array, degrees: float) -> jax.Array:
 
     Bilinear; zeros lie around the image. With `flip` it also gives reflections about any axis.
     """
-    # dm_pix.rotate interpolates between channels too, which on CPU takes 50 times as long or longer.
+    # dm_pix.rotate interpolates between channels too, which on CPU takes 50 times as long.
     height, width = images.shape[1:3]
     y, x = (jnp.arange(n, dtype=images.dtype) - (n - 1) / 2 for n in (height, width))
     y, x = y[:, None], x[None]

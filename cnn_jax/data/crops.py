@@ -18,7 +18,7 @@ AREA, ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)  # GoogLeNet, Sec. 6.
 
 
 class Box(NamedTuple):
-    """A part of an image, in pixels of the original from its upper left corner; not whole pixels."""
+    """A part of an image, in pixels from its upper left corner, fractions included."""
 
     top: float
     left: float

@@ -5,14 +5,14 @@ dropped; EXIF's rotation is applied.
 
 There are two ways. Evaluation decodes the whole image and scales it with Pillow (bilinear,
 antialiased): `decode_resized`, from which `decode_windows` cuts. Pixels are those of Pillow's own
-decoding and scaling, but for CMYK, which OpenCV turns to RGB with another rounding.
+decoding and scaling, except those of CMYK, which OpenCV turns to RGB with another rounding.
 
-Training decodes no more than it keeps: `decode_crop`. Of a JPEG the rows below the box are not decoded, and the
-others at a half, a quarter or an eighth of their size if that is still as large as what is asked
-for. Only the box is resampled: bilinear, after a blur that keeps what shrinks from aliasing.
-Against evaluation's way, 224 x 224 crops of ImageNet's photographs differ by 0.6 of 255 on average
-under scale jitter in [256; 512], by 0.9 under crops of any area, and by 6 in a crop of finest
-detail; 64 x 64 crops at S = 74, where JPEG's own scaling does most of the work, by 2.
+Training decodes no more than it keeps: `decode_crop`. Of a JPEG the rows below the box are not
+decoded, and the others at a half, a quarter or an eighth of their size if that is still as large as
+what is asked for. Only the box is resampled: bilinear, after a blur that keeps what shrinks from
+aliasing. Against evaluation's way, 224 x 224 crops of ImageNet's photographs differ by 0.6 of 255
+on average under scale jitter in [256; 512], by 0.9 under crops of any area, and by 6 in a crop of
+finest detail; 64 x 64 crops at S = 74, where JPEG's own scaling does most of the work, by 2.
 """
 
 import math
@@ -211,9 +211,7 @@ def _blur_and_sample(image: np.ndarray, box: Box, shape: Size) -> np.ndarray:
         blur = [TRIANGLE * math.sqrt(max(scale, 1.01) ** 2 - 1) for scale in (x, y)]
         image = cv2.GaussianBlur(image, (0, 0), sigmaX=blur[0], sigmaY=blur[1])
     # Centers of pixels lie at halves.
-    back = np.array(
-        [[x, 0, box.left - left + (x - 1) / 2], [0, y, box.top - top + (y - 1) / 2]]
-    )
+    back = np.array([[x, 0, box.left - left + (x - 1) / 2], [0, y, box.top - top + (y - 1) / 2]])
     options = {
         "flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         "borderMode": cv2.BORDER_REPLICATE,

@@ -40,8 +40,8 @@ def iterate_views(
       batch: Images in a batch.
 
     Yields:
-      {each name of `cut`: uint8 [B, V, h, w, C]; label, index: int32 [B]; valid, bad: bool [B]}. The
-      last batch is filled up with rows that are not valid, of index -1, and so are images that
+      {each name of `cut`: uint8 [B, V, h, w, C]; label, index: int32 [B]; valid, bad: bool [B]}.
+      The last batch is filled up with rows that are not valid, of index -1, and so are images that
       cannot be decoded.
     """
     read = functools.partial(_read_row, data, images, side, cut)

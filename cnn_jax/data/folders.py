@@ -234,9 +234,9 @@ class _Scanner:
             class_order=order,
             empty_classes=tuple(name for i, name in enumerate(classes) if i not in filled),
             unused=tuple(self._find_unused(train, test)) if train or test else (),
-            nested=tuple(self.nested),
-            broken_links=tuple(self.broken_links),
-            left_out={reason: tuple(names) for reason, names in self.left_out.items()},
+            nested=tuple(sorted(self.nested)),
+            broken_links=tuple(sorted(self.broken_links)),
+            left_out={reason: tuple(sorted(names)) for reason, names in self.left_out.items()},
         )
 
     def _find_splits(self) -> tuple[Path | None, Path | None]:
@@ -403,8 +403,8 @@ def _read_text(file: Path) -> str:
         found = found or ("UTF-16" if b"\0" in content[:200] else "ISO-8859-1")
         perhaps = "is" if found.startswith("UTF") else "is perhaps"
         raise UserError(
-            f"{file} {perhaps} {found}, not UTF-8 (byte {error.start}): convert it, for example with"
-            f" iconv -f {found} -t UTF-8"
+            f"{file} {perhaps} {found}, not UTF-8 (byte {error.start}): convert it, for example"
+            f" with iconv -f {found} -t UTF-8"
         ) from None
 
 
@@ -460,7 +460,7 @@ def describe_remarks(scan: FolderScan) -> list[str]:
         *((names, f"{reason}, left out") for reason, names in scan.left_out.items()),
     ):
         if names:
-            lines.append(f"{len(names)} {what}: {_name_some(names)}")
+            lines.append(f"{what} ({len(names)}): {_name_some(names)}")
     if scan.class_order == "text" and (shifted := _find_shifted_number(scan.classes)):
         name, label = shifted
         lines.append(f"class folders are numbers sorted as text: {name} has label {label}")

@@ -1,4 +1,4 @@
-"""What an encoded image says of itself, read without decoding it: its size, and whether it is whole.
+"""What an encoded image says of itself: its size, and whether it is whole.
 
 Whatever the bytes, the answer is a value or a BadImage.
 """
@@ -126,7 +126,8 @@ def _read_other_header(encoded: bytes) -> Header:
                 width, height = height, width
             kind = image.format
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise BadImage(f"has too many pixels: {error}; scale it down with another program") from None
+        remedy = "scale it down with another program"
+        raise BadImage(f"has too many pixels: {error}; {remedy}") from None
     except Exception:  # Pillow raises many kinds on damaged headers.
         raise BadImage("is no image that can be read") from None
     if not (height > 0 and width > 0):

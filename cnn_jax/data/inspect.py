@@ -97,7 +97,8 @@ def inspect(settings: Data, out: Path, count: int = 48, seed: int = 0) -> str:
       The report.
 
     Raises:
-      UserError: If the data are not there, cannot be as the settings say, or nothing can be written.
+      UserError: If the data are not there or cannot be as the settings say, or nothing can be
+        written.
     """
     if not 1 <= count <= MAX_IMAGES:
         raise UserError(f"--images={count}: must be 1 to {MAX_IMAGES}")
@@ -137,7 +138,7 @@ def draw_sheet(
 
 
 def draw_crops(settings: dict[str, Data], seed: int = 0) -> Figure:
-    """Draws training images as a run with this seed sees them, a row for each setting by its title."""
+    """Draws training images as a run with this seed sees them, a row per setting, by title."""
     figure, axes = _make_grid(len(settings))
     for row, (title, each) in zip(axes, settings.items(), strict=True):
         shown, _ = _draw_batch(each, data.load_dataset(each), COLUMNS, seed)
@@ -287,7 +288,8 @@ def _report_colors(rows: list[Row]) -> Iterator[str]:
     def spell(values: np.ndarray) -> str:
         return "  ".join(f"{value:.1f}" for value in values)
 
-    yield from ("", "of the training images' pixels, 0 to 255, an image counting as one, by channel:")
+    yield ""
+    yield "of the training images' pixels, 0 to 255, an image counting as one, by channel:"
     yield f"  mean {spell(mean)}; standard deviation {spell(deviation)}"
 
 

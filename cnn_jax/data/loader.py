@@ -142,9 +142,7 @@ def _take_once(count: int, batch: int, start: int) -> Iterator[HostBatch]:
         yield {"index": np.minimum(index, count - 1), "valid": index < count}
 
 
-def _take_shard(
-    batches: BatchIterator, shard: tuple[int, int], start: int
-) -> Iterator[HostBatch]:
+def _take_shard(batches: BatchIterator, shard: tuple[int, int], start: int) -> Iterator[HostBatch]:
     part, parts = shard
     if parts == 1:
         return batches(start)
@@ -168,9 +166,7 @@ def _fetch_whole(arrays: Any, batch: dict[str, jax.Array]) -> Batch:
     return batch
 
 
-def prefetch_to_device(
-    batches: Iterable[Any], sharding: Sharding, size: int = 2
-) -> Iterator[Any]:
+def prefetch_to_device(batches: Iterable[Any], sharding: Sharding, size: int = 2) -> Iterator[Any]:
     """Yields the batches as arrays on the devices, ahead of the step that takes them.
 
     Args:

@@ -38,7 +38,7 @@ def preprocess(
     key: jax.Array | None = None,
     rows: jax.Array | None = None,
 ) -> jax.Array:
-    """Returns what the model takes: pixels on the scale 0 to 1, less the mean, [B, H, W, C] float32.
+    """Returns what the model takes: pixels on the scale 0 to 1, less the mean, float32.
 
     Color jitter comes before the mean is subtracted, as it needs pixels from 0 to 1. What moves
     pixels comes after it, so that the zeros that it fills in have the mean's color. The scale
@@ -82,7 +82,7 @@ def preprocess(
 
 
 def preprocess_sized(mean: jax.Array, images: jax.Array, sizes: jax.Array) -> jax.Array:
-    """Preprocesses images of any size for evaluation, as `preprocess` does those of training's size.
+    """Preprocesses images of any size for evaluation, as `preprocess` does training's.
 
     From an image of training's size the mean image is subtracted; from others, which it does not
     fit, the mean of each of its channels.

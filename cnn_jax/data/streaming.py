@@ -135,9 +135,7 @@ def iterate_batches(batches: StreamedBatches, start: int) -> Iterator[dict[str, 
 
     data.workers processes decode, or, if it is 0, a thread per core. They end with the iterator.
     """
-    return prefetch_decoded(
-        batches.__getitem__, range(start, batches.stop), batches.data.workers
-    )
+    return prefetch_decoded(batches.__getitem__, range(start, batches.stop), batches.data.workers)
 
 
 def decode_or_next(

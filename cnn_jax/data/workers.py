@@ -70,7 +70,8 @@ def _restart_killed(
                 raise
             deaths += 1
             _check_death(code, deaths, workers)
-            print("a process that decodes was killed: all are restarted", file=sys.stderr, flush=True)
+            words = "a process that decodes was killed: all are restarted"
+            print(words, file=sys.stderr, flush=True)
             gc.collect()  # What is left of them, before it is collected while others start.
         finally:
             running.close()
@@ -95,7 +96,7 @@ def _check_main() -> None:
 
 
 def _find_exit_code(error: RuntimeError) -> int | None:
-    """Returns the exit code of the worker that Grain's error is about; None: it is about another."""
+    """Returns the exit code of the worker that Grain's error names; None: it names none."""
     found = re.search(r"terminated unexpectedly with exit code (-?\d+)", str(error))
     return int(found[1]) if found else None
 
@@ -105,12 +106,12 @@ def _check_death(code: int, deaths: int, workers: int) -> None:
     if code == -signal.SIGBUS:  # The memory that it was given is not there.
         raise UserError(_explain_shared_memory(workers)) from None
     if code > 0:  # By itself, before any of our code: its errors come as such.
-        guard = "put what it does under `if __name__ == \"__main__\":`"
+        guard = 'put what it does under `if __name__ == "__main__":`'
         if code != MAIN_RUN_AGAIN:
             guard = f"if it is a script, {guard}; its own error stands above"
         raise UserError(
-            f"data.workers={workers}: each worker process imports the program, and so ran it again:"
-            f" {guard}; or set data.workers=0"
+            f"data.workers={workers}: each worker process imports the program, and so ran it"
+            f" again: {guard}; or set data.workers=0"
         ) from None
     if deaths == MAX_RESTARTS:
         raise UserError(
@@ -123,8 +124,8 @@ def _explain_system_error(error: OSError, workers: int) -> UserError:
     if error.errno == errno.ENOSPC:  # Of semaphores and arrays, all of which lie there.
         return UserError(_explain_shared_memory(workers))
     return UserError(
-        f"data.workers={workers}: worker processes cannot be started: {error.strerror or error}; use"
-        " fewer, or set data.workers=0"
+        f"data.workers={workers}: worker processes cannot be started: {error.strerror or error};"
+        " use fewer, or set data.workers=0"
     )
 
 
@@ -135,9 +136,9 @@ def _explain_shared_memory(workers: int) -> str:
         total, free = (room.f_frsize * blocks / 2**20 for blocks in (room.f_blocks, room.f_bavail))
         size = f" ({total:,.0f} MB, {free:,.0f} MB free)"
     return (
-        f"data.workers={workers}: shared memory {SHARED_MEMORY}{size} is full, through which workers"
-        " hand over their batches: give it more (Docker: --shm-size=4g or --ipc=host), use fewer"
-        " workers or a smaller data.batch_size, or set data.workers=0"
+        f"data.workers={workers}: shared memory {SHARED_MEMORY}{size} is full, through which"
+        " workers hand over their batches: give it more (Docker: --shm-size=4g or --ipc=host),"
+        " use fewer workers or a smaller data.batch_size, or set data.workers=0"
     )
 
 

@@ -6,6 +6,7 @@ A run's results are kept beside it, in evaluations/<protocol>.json.
 import dataclasses
 import functools
 import json
+import sys
 import typing
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from cnn_jax.config_file import read_config
 from cnn_jax.data import crops, eval_views, preprocess
 from cnn_jax.errors import UserError
 from cnn_jax.evaluation.measures import Measures, measure_scores
-from cnn_jax.evaluation.protocols import Views, make_protocol
+from cnn_jax.evaluation.protocols import Views, check_protocols, make_protocol
 from cnn_jax.evaluation.scoring import (
     Average,
     Scorer,
@@ -93,8 +94,9 @@ def evaluate_run(
     if not (folder / "config.json").exists():
         raise UserError(f"{folder} holds no config.json, so it is no run's folder")
     experiment = read_config(folder / "config.json")
-    config, step = experiment.data, checkpoint.latest_step(folder)
     choices = {protocol_name(choice): choice for choice in asked}
+    check_protocols(dataclasses.replace(experiment, protocols=tuple(choices.values())))
+    config, step = experiment.data, checkpoint.latest_step(folder)
     known: dict[str, Evaluation] = {}
     for name in choices:
         found = read_evaluation(folder / FOLDER / f"{name}.json")
@@ -145,6 +147,8 @@ def evaluate_weights(
     side = max(recipe.resize, recipe.crop)
     config = dataclasses.replace(experiment.data, image_size=recipe.crop, train_resize=(side,))
     source = data.load_test_images(config, loaded.num_classes)
+    for line in data.summarize_dataset(source):
+        print(line, file=sys.stderr)
     if source.num_classes != loaded.num_classes:
         raise UserError(
             f"data set {config.name}: has {source.num_classes} classes, the weights"

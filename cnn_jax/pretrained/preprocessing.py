@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from cnn_jax.data import preprocess
 from cnn_jax.errors import UserError
 
 METHODS = {"bilinear": "linear", "bicubic": "cubic"}  # Pillow's names: JAX's.
@@ -86,7 +87,7 @@ class Preprocessing:
         mean, std = (
             jnp.asarray(each, jnp.float32)[None, None, None] for each in (self.mean, self.std)
         )
-        return (x * (self.maximum / 255) - mean) / std
+        return preprocess.normalize(x * (self.maximum / 255), mean, std)
 
 
 def _is_size(value: Any) -> bool:

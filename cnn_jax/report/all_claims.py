@@ -36,7 +36,9 @@ def make_page(place: Path) -> Page:
         raise UserError(
             f"{place}: holds no claims.json; the report of a study with claims writes it"
         )
-    tables, damaged, counts = [], [], collections.Counter()
+    tables: list[Table] = []
+    damaged: list[str] = []
+    counts: collections.Counter[str] = collections.Counter()
     for path in paths:
         name = path.relative_to(place).as_posix()
         try:

@@ -296,7 +296,7 @@ def _student(values: Sequence[float]) -> Range | None:
 
     if len(values) < 2:
         return None
-    from scipy import stats
+    from scipy import stats  # type: ignore[import-untyped]
 
     mean, n = statistics.mean(values), len(values)
     spread = float(stats.t.ppf(0.975, n - 1)) * statistics.stdev(values) / math.sqrt(n)

@@ -9,7 +9,7 @@ from cnn_jax.config import flatten
 from cnn_jax.errors import UserError
 from cnn_jax.report import parts as make
 from cnn_jax.report.build import write_page
-from cnn_jax.report.elements import Missing, Page, Report, Settings, Table
+from cnn_jax.report.elements import Cell, Missing, Page, Report, Settings, Table
 from cnn_jax.report.read import Results, Run, StudyFile, read_runs
 from cnn_jax.report.rows import Row
 from cnn_jax.values import show
@@ -131,7 +131,7 @@ def _make_table(runs: dict[str, tuple[Run, ...]], origins: dict[str, str]) -> Ta
     metrics = list(dict.fromkeys(run.error_name for own in runs.values() for run in own))
     rows = []
     for label, own in runs.items():
-        line = [label, str(flat[label].get("model", make.DASH))]
+        line: list[Cell | str] = [label, str(flat[label].get("model", make.DASH))]
         line += [own[0].experiment.data.name if own[0].experiment else make.DASH]
         for metric in metrics:
             line += [make.show_final(own, metric), make.show_training(own, metric)]

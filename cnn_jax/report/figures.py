@@ -7,19 +7,22 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 # Okabe and Ito's colors for every kind of color vision, less those that vanish on black or white.
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8c8c8c")
 INK, GRID = "#24292f", "#8c959f"
 DASHES = (0, (3, 1.5))
 DOTS_PER_INCH = 200
-STYLE = {
+SEED_SHIFT = 0.15  # Of a row's height, between the intervals of its seeds.
+STYLE: Any = {  # The stubs of rc_context want literals as keys.
     "font.size": 10,
     "text.color": INK,
     "axes.edgecolor": INK,
@@ -142,8 +145,7 @@ def draw_panels(title: str, panels: Sequence[Panel]) -> Figure:
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     size = (max(6.5, 5.2 * columns), rows * _panel_height(panels) + 0.7)
-    figure = Figure(size, layout="constrained")
-    figure.get_layout_engine().set(h_pad=0.08, w_pad=0.08)
+    figure = Figure(size, layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08))
     title_figure(figure, title, columns)
     grid = figure.subplots(rows, columns, squeeze=False).flat
     for number, axes in enumerate(grid):
@@ -207,8 +209,15 @@ def _draw_panel(axes: Axes, panel: Panel, limits: tuple[float, float]) -> None:
     axes.tick_params(length=0)
     handles = [Line2D([], [], color=curve.color, lw=2.4) for curve in panel.curves]
     names = [f"{curve.label} {curve.remark}".strip() for curve in panel.curves]
-    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13)}
-    axes.legend(handles, names, ncols=2, frameon=False, fontsize=9, **below)
+    axes.legend(
+        handles,
+        names,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.13),
+        ncols=2,
+        frameon=False,
+        fontsize=9,
+    )
 
 
 def _make_handles() -> list[Line2D]:
@@ -303,6 +312,9 @@ def draw_lines(title: str, charts: Sequence[LineChart]) -> Figure:
         axes.set(title=chart.title, xlabel=chart.x_label, ylabel=chart.y_label)
         if chart.log_x:
             axes.set_xscale("log")
+            # The default labels are math text, which is shown as it is (see STYLE).
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
         if chart.ticks:
             axes.set_xticks(range(len(chart.ticks)), chart.ticks)
         axes.tick_params(length=0, labelleft=True, which="both")
@@ -322,13 +334,17 @@ class Interval:
 
 
 def draw_intervals(title: str, x_label: str, intervals: Sequence[Interval]) -> Figure:
-    """Draws values with their intervals, a row a label."""
+    """Draws values with their intervals, a row a label; those of one label lie below another."""
     labels = list(dict.fromkeys(one.label for one in intervals))
     figure = Figure((7, 1.4 + 0.4 * len(labels)), layout="constrained")
     title_figure(figure, title)
     axes = figure.subplots()
+    drawn: dict[str, int] = {}
     for one in intervals:
-        place = labels.index(one.label)
+        of_label = sum(other.label == one.label for other in intervals)
+        drawn[one.label] = drawn.get(one.label, 0) + 1
+        shift = SEED_SHIFT * (drawn[one.label] - (of_label + 1) / 2)
+        place = labels.index(one.label) + max(-0.4, min(0.4, shift))
         axes.plot([one.low, one.high], [place, place], color=PALETTE[0], lw=2)
         axes.plot([one.value], [place], color=PALETTE[0], marker="o")
     axes.set_yticks(range(len(labels)), labels)

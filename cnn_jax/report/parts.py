@@ -12,6 +12,7 @@ def report(results):
 """
 
 import dataclasses
+import functools
 import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -235,8 +236,8 @@ def _explain_table(protocols: bool, training: bool) -> str:
     ]
     if protocols:
         words.append(
-            "With one seed Wilson's 95% interval over test images stands beside ours, with several the"
-            " sample standard deviation."
+            "With one seed Wilson's 95% interval over test images stands beside ours, with several"
+            " the sample standard deviation."
         )
     else:
         words.append(
@@ -555,7 +556,7 @@ def error_curves(
 
     def draw_svgs() -> list[str]:
         return [
-            figures.write_svg(lambda n=n: figures.draw_panel(panels, n), f"{stem}{n}-")
+            figures.write_svg(functools.partial(figures.draw_panel, panels, n), f"{stem}{n}-")
             for n in range(len(panels))
         ]
 

@@ -481,10 +481,12 @@ def _make_start(line: Any) -> Start | None:
     if not isinstance(line, dict):
         return None
     versions = line.get("versions", {})
-    texts = [line.get(key, "") for key in ("time", "commit", "hardware")]
-    if not isinstance(versions, dict) or not _is_list_of([*texts, *versions.values()], str):
+    time, commit, hardware = (line.get(key, "") for key in ("time", "commit", "hardware"))
+    if not isinstance(versions, dict):
         return None
-    return Start(*texts, versions)
+    if not _is_list_of([time, commit, hardware, *versions.values()], str):
+        return None
+    return Start(time, commit, hardware, versions)
 
 
 def _is_event(line: Any) -> bool:

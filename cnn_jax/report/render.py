@@ -90,8 +90,8 @@ def render_text(page: Page) -> str:
 def _make_table(part: Table) -> rich.table.Table:
     table = rich.table.Table(box=rich.box.MARKDOWN, pad_edge=False)
     for number, column in enumerate(part.columns):
-        justify = "left" if number in part.left else "right"
-        table.add_column(rich.text.Text(printable(column)), justify=justify, no_wrap=True)
+        head = rich.text.Text(printable(column))
+        table.add_column(head, justify="left" if number in part.left else "right", no_wrap=True)
     for row in part.rows:
         table.add_row(*[rich.text.Text(printable(_join(cell))) for cell in row])
     return table

@@ -113,22 +113,24 @@ def make_charts(swept: Sequence[str], points: Sequence[GridPoint]) -> list[LineC
     charts = []
     bases = list(dict.fromkeys(point.base for point in points))
     for base, (number, field) in itertools.product(bases, enumerate(swept)):
-        own = [point for point in points if point.base == base and point.values is not None]
-        values = list(dict.fromkeys(point.values[number] for point in own))
+        own = [(p.values, p.runs) for p in points if p.base == base and p.values is not None]
+        values = list(dict.fromkeys(combination[number] for combination, _ in own))
         numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
         if numeric:
             values.sort()
         places = values if numeric else range(len(values))
         at = dict(zip(values, places, strict=True))
         lines: dict[str, dict[float, list[float]]] = {}
-        metric = next((r.error_name for p in own for r in p.runs if r.evaluations), "top1_error")
+        metric = next(
+            (r.error_name for _, runs in own for r in runs if r.evaluations), "top1_error"
+        )
         scale = 100 if parts.is_percent(metric) else 1
-        for point in own:
-            others = zip(swept, point.values, strict=True)
+        for combination, runs in own:
+            others = zip(swept, combination, strict=True)
             label = ", ".join(f"{_last(f)} {show(v)}" for f, v in others if f != field)
-            for run in point.runs:
+            for run in runs:
                 if run.final_error is not None and run.error_name == metric:
-                    errors = lines.setdefault(label, {}).setdefault(at[point.values[number]], [])
+                    errors = lines.setdefault(label, {}).setdefault(at[combination[number]], [])
                     errors.append(scale * run.final_error)
         colors = figures.spread_colors(max(len(lines), 1))
         series = [

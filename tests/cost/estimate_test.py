@@ -21,9 +21,7 @@ CROPS = replace(
     RUN,
     name="vgg-a",
     model=choose("vgg_a"),
-    data=Data(
-        dataset=choose("imagenet2012"), batch_size=256, train_resize=(256,), image_size=224, pad_and_crop=0
-    ),
+    data=Data(dataset=choose("imagenet2012"), batch_size=256, train_resize=(256,), image_size=224, pad_and_crop=0),
     protocols=(choose("single"), choose("ten_crop", scales=(256,)), choose("dense", scales=(448,))),
 )
 
@@ -96,7 +94,17 @@ def test_a_study_is_a_line_for_each_run_and_nothing_is_compiled(monkeypatch):
     lines = estimate.format_study(runs).splitlines()
     assert time.process_time() - begin < 5
     assert len(lines) == 1 + len(study.runs) + 2
-    assert lines[0].split() == ["run", "model", "image", "parameters", "multiply-adds", "steps", "batch", "seeds", "time"]
+    assert lines[0].split() == [
+        "run",
+        "model",
+        "image",
+        "parameters",
+        "multiply-adds",
+        "steps",
+        "batch",
+        "seeds",
+        "time",
+    ]
     assert lines[1].split()[:2] == ["plain-20", "plain20"] and "64,000" in lines[1]
     assert lines[-1].startswith("all: ") and "of the speed of a matrix product (measured now:" in lines[-1]
 
@@ -107,7 +115,8 @@ def test_a_study_that_is_evaluated_has_a_column_for_it():
 
 
 @pytest.mark.parametrize(
-    "seconds, text", [(0.4, "0 seconds"), (119, "119 seconds"), (120, "2 minutes"), (7_200, "2 hours"), (1e6, "12 days")]
+    "seconds, text",
+    [(0.4, "0 seconds"), (119, "119 seconds"), (120, "2 minutes"), (7_200, "2 hours"), (1e6, "12 days")],
 )
 def test_durations(seconds, text):
     assert estimate.format_duration(seconds) == text

@@ -54,6 +54,7 @@ RUNS = {
     "pmap": run(choose("mlp", norm="bn"), Train(steps=10, parallel="pmap")),
 }
 
+
 @functools.cache
 def compile_run(experiment):
     """Compiles the step that the run executes, with its own state, arrays and first batch."""

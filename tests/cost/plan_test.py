@@ -86,7 +86,8 @@ def test_slices(topology, count):
 
 
 @pytest.mark.parametrize(
-    "topology", ["v5e", "v5e:", "v5e:4", "v5e:2x2x2", "v5e:0x4", "v5e:32x32", "h100:8x1", "v4:2x2", "v5e:" + "9" * 5000 + "x2"]
+    "topology",
+    ["v5e", "v5e:", "v5e:4", "v5e:2x2x2", "v5e:0x4", "v5e:32x32", "h100:8x1", "v4:2x2", "v5e:" + "9" * 5000 + "x2"],
 )
 def test_a_name_that_is_no_slice_is_refused(topology):
     with pytest.raises(UserError, match="^topology=.*slice"):

@@ -1,4 +1,4 @@
-"""Every model's training step, as a run makes it, compiles in bfloat16 for TPUs that need not be here: make tpu-check."""
+"""Every model's training step, as a run makes it, compiles in bfloat16 for TPUs that are not here."""
 
 import importlib.util
 

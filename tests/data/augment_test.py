@@ -1,4 +1,4 @@
-"""Augmentation: what each operation keeps, how it is distributed, and that it is fixed by (key, row) alone."""
+"""Augmentation: what each operation keeps, its distribution, and that (key, row) alone fix it."""
 
 import functools
 import math
@@ -14,7 +14,10 @@ from cnn_jax.data import augment
 
 KEYS = augment.row_keys(jax.random.key(0), jnp.arange(2000))
 PHOTOS = jax.random.uniform(jax.random.key(1), (16, 6, 7, 3), minval=0.3, maxval=0.7)
-VALUES, VECTORS = jnp.array([0.2, 0.02, 0.005]), jnp.linalg.qr(jax.random.normal(jax.random.key(2), (3, 3)))[0]
+VALUES, VECTORS = (
+    jnp.array([0.2, 0.02, 0.005]),
+    jnp.linalg.qr(jax.random.normal(jax.random.key(2), (3, 3)))[0],
+)
 OPERATIONS = {
     "random_crop": functools.partial(augment.random_crop, height=4, width=5),
     "pad_and_crop": functools.partial(augment.pad_and_crop, pad=2),
@@ -22,7 +25,9 @@ OPERATIONS = {
     "rotate": functools.partial(augment.rotate, degrees=30.0),
     "flip": augment.flip,
     "vertical_flip": augment.vertical_flip,
-    "color_jitter": functools.partial(augment.color_jitter, brightness=0.2, contrast=0.4, saturation=0.4, hue=0.1),
+    "color_jitter": functools.partial(
+        augment.color_jitter, brightness=0.2, contrast=0.4, saturation=0.4, hue=0.1
+    ),
     "add_pca_noise": functools.partial(augment.add_pca_noise, values=VALUES, vectors=VECTORS),
     "add_noise": functools.partial(augment.add_noise, deviation=0.1),
 }
@@ -49,15 +54,21 @@ def test_an_image_depends_on_its_key_alone(name):
 def test_eight_devices_make_the_images_of_one():
     @jax.jit
     def every(keys, images):
-        return functools.reduce(lambda x, operation: operation(keys, x), OPERATIONS.values(), images)
+        return functools.reduce(
+            lambda x, operation: operation(keys, x), OPERATIONS.values(), images
+        )
 
     given = keys_of(5, jnp.arange(16)), PHOTOS
-    split = every(*jax.device_put(given, NamedSharding(Mesh(jax.devices(), "batch"), PartitionSpec("batch"))))
+    split = every(
+        *jax.device_put(given, NamedSharding(Mesh(jax.devices(), "batch"), PartitionSpec("batch")))
+    )
     assert len(split.sharding.device_set) == 8
     np.testing.assert_allclose(every(*given), split, atol=1e-5)
 
 
-@pytest.mark.parametrize("operation, turned", [(augment.flip, np.fliplr), (augment.vertical_flip, np.flipud)])
+@pytest.mark.parametrize(
+    "operation, turned", [(augment.flip, np.fliplr), (augment.vertical_flip, np.flipud)]
+)
 def test_a_flip_mirrors_half_of_the_images_and_is_its_own_inverse(operation, turned):
     image = np.asarray(PHOTOS[0])
     found = operation(KEYS, repeated(image))
@@ -72,13 +83,18 @@ def test_random_crop_cuts_each_window_equally_often():
     found = np.asarray(augment.random_crop(KEYS, repeated(image), 3, 5))
     windows = {(i, j): np.asarray(image)[i : i + 3, j : j + 5] for i in range(3) for j in range(2)}
     counts = [(found == window).all((1, 2, 3)).sum() for window in windows.values()]
-    assert sum(counts) == 2000 and np.abs(np.array(counts) - 2000 / 6).max() < 4 * math.sqrt(2000 / 6)
+    assert sum(counts) == 2000 and np.abs(np.array(counts) - 2000 / 6).max() < 4 * math.sqrt(
+        2000 / 6
+    )
 
 
 def test_center_crop_by_hand():
     images = jnp.arange(30, dtype=jnp.float32).reshape(1, 5, 6, 1)
     assert augment.center_crop(images, 3, 2)[0, :, :, 0].tolist() == [[8, 9], [14, 15], [20, 21]]
-    assert augment.center_crop(images, 2, 5)[0, :, :, 0].tolist() == [[6, 7, 8, 9, 10], [12, 13, 14, 15, 16]]
+    assert augment.center_crop(images, 2, 5)[0, :, :, 0].tolist() == [
+        [6, 7, 8, 9, 10],
+        [12, 13, 14, 15, 16],
+    ]
 
 
 @pytest.mark.parametrize("operation", [augment.shift, augment.pad_and_crop])
@@ -86,15 +102,26 @@ def test_a_shift_moves_a_point_to_each_place_equally_often_and_fills_with_zeros(
     found = np.asarray(operation(KEYS, repeated(jnp.zeros((9, 9, 1)).at[4, 4].set(1.0)), 2))
     assert (found.sum((1, 2, 3)) == 1).all()
     counts = found.sum((0, 3))
-    assert counts[2:7, 2:7].sum() == 2000 and np.abs(counts[2:7, 2:7] - 80).max() < 4 * math.sqrt(80)
+    assert counts[2:7, 2:7].sum() == 2000 and np.abs(counts[2:7, 2:7] - 80).max() < 4 * math.sqrt(
+        80
+    )
     corner = np.asarray(operation(KEYS, repeated(jnp.ones((4, 4, 1))), 2)).sum((1, 2, 3))
-    assert sorted(np.unique(corner)) == [4, 6, 8, 9, 12, 16]  # 2, 3 or 4 rows, times as many columns
+    assert sorted(np.unique(corner)) == [
+        4,
+        6,
+        8,
+        9,
+        12,
+        16,
+    ]  # 2, 3 or 4 rows, times as many columns
 
 
 def test_rotate_turns_about_the_middle_by_uniform_angles():
     """A blob of light to the right of the middle: where its centre of mass goes."""
     y, x = jnp.mgrid[-12:13, -12:13].astype(jnp.float32)
-    found = augment.rotate(KEYS, repeated(jnp.exp(-((x - 6) ** 2 + y**2) / 4)[..., None]), 40.0)[..., 0]
+    found = augment.rotate(KEYS, repeated(jnp.exp(-((x - 6) ** 2 + y**2) / 4)[..., None]), 40.0)[
+        ..., 0
+    ]
     mass = found.sum((1, 2))
     up, right = -(found * y[None]).sum((1, 2)) / mass, (found * x[None]).sum((1, 2)) / mass
     np.testing.assert_allclose(jnp.hypot(up, right), 6, atol=0.05)
@@ -107,14 +134,20 @@ def test_rotate_by_nothing_is_the_identity_and_by_the_right_angle_a_permutation(
     monkeypatch.setattr(jax.random, "uniform", lambda key, minval, maxval: jnp.float32(maxval))
     square = PHOTOS[:, :, :6]
     quarter = augment.rotate(KEYS[:16], square, 90.0)
-    np.testing.assert_allclose(quarter, jnp.rot90(square, axes=(1, 2)), atol=1e-5)  # counter-clockwise
+    np.testing.assert_allclose(
+        quarter, jnp.rot90(square, axes=(1, 2)), atol=1e-5
+    )  # counter-clockwise
     eighth = np.asarray(augment.rotate(KEYS[:1], jnp.ones((1, 9, 9, 1)), 45.0))[0, :, :, 0]
     assert eighth[0, 0] == 0 and eighth[4, 4] == pytest.approx(1)  # zeros lie around it
 
 
 def test_color_jitter_of_nothing_is_the_identity():
-    np.testing.assert_array_equal(augment.color_jitter(KEYS[:16], PHOTOS, 0.0, 0.0, 0.0, 0.0), PHOTOS)
-    tiny = augment.color_jitter(KEYS[:16], PHOTOS, 1e-9, 1e-9, 1e-9, 1e-9)  # through every operation
+    np.testing.assert_array_equal(
+        augment.color_jitter(KEYS[:16], PHOTOS, 0.0, 0.0, 0.0, 0.0), PHOTOS
+    )
+    tiny = augment.color_jitter(
+        KEYS[:16], PHOTOS, 1e-9, 1e-9, 1e-9, 1e-9
+    )  # through every operation
     np.testing.assert_allclose(tiny, PHOTOS, atol=1e-6)
 
 
@@ -138,14 +171,20 @@ def test_saturation_and_hue_keep_grey_pixels_and_the_brightest_channel():
     np.testing.assert_allclose(found[:, :, [0, 2]], image[:, :, [0, 2]], atol=1e-6)
     np.testing.assert_allclose(found[:, 0, 1].max(-1), 0.8, atol=1e-6)
     np.testing.assert_allclose(found[:, 0, 1].min(-1), 0.4, atol=1e-6)
-    towards = found[:, 0, 1, 1] - found[:, 0, 1, 2]  # from red to yellow more green, to magenta more blue
+    towards = (
+        found[:, 0, 1, 1] - found[:, 0, 1, 2]
+    )  # from red to yellow more green, to magenta more blue
     assert evenly(towards, -0.4, 0.4)
 
 
 def test_color_jitter_stays_within_the_pixels_range():
     black_to_white = jax.random.uniform(jax.random.key(4), (16, 6, 7, 3)).round()
     found = augment.color_jitter(KEYS[:16], black_to_white, 0.5, 0.5, 0.5, 0.5)
-    assert float(found.min()) >= 0 and float(found.max()) <= 1 + 1e-6 and bool(jnp.isfinite(found).all())
+    assert (
+        float(found.min()) >= 0
+        and float(found.max()) <= 1 + 1e-6
+        and bool(jnp.isfinite(found).all())
+    )
 
 
 def test_brightness_and_contrast_are_of_one_channel_too():
@@ -157,7 +196,10 @@ def test_add_pca_noise_adds_one_color_an_image_of_the_covariance_it_should():
     keys = augment.row_keys(jax.random.key(7), jnp.arange(20_000))
     added = np.asarray(augment.add_pca_noise(keys, jnp.zeros((20_000, 2, 3, 3)), VALUES, VECTORS))
     assert (added == added[:, :1, :1]).all()
-    p, wanted = np.asarray(VECTORS), np.diag((0.1 * np.asarray(VALUES)) ** 2)  # a l has the variance (0.1 l)^2
+    p, wanted = (
+        np.asarray(VECTORS),
+        np.diag((0.1 * np.asarray(VALUES)) ** 2),
+    )  # a l has the variance (0.1 l)^2
     found = np.cov((added[:, 0, 0] @ p).T)
     scale = np.sqrt(np.outer(np.diag(wanted), np.diag(wanted)))
     assert np.abs((found - wanted) / scale).max() < 4 * math.sqrt(2 / 20_000)
@@ -171,7 +213,9 @@ def test_pca_finds_the_axes_that_pixels_were_drawn_along():
     deviations = np.array([0.15, 0.06, 0.02])
     pixels = 0.5 + (rng.standard_normal((100_000, 3)) * deviations) @ p.T
     images = (pixels * 255).round().clip(0, 255).astype(np.uint8)
-    values, vectors = augment.measure_pca([images[:60_000].reshape(200, 300, 3), images[60_000:].reshape(400, 100, 3)])
+    values, vectors = augment.measure_pca(
+        [images[:60_000].reshape(200, 300, 3), images[60_000:].reshape(400, 100, 3)]
+    )
     np.testing.assert_allclose(values, deviations**2, rtol=0.03)
     np.testing.assert_allclose(vectors, p, atol=0.02)
     np.testing.assert_allclose(vectors.T @ vectors, np.eye(3), atol=1e-6)
@@ -182,7 +226,9 @@ def test_pca_finds_the_axes_that_pixels_were_drawn_along():
 
 def test_pca_of_one_color_adds_nothing():
     values, vectors = augment.measure_pca(np.full((2, 4, 4, 3), 77, np.uint8))
-    np.testing.assert_allclose(augment.add_pca_noise(KEYS[:16], PHOTOS, values, vectors), PHOTOS, atol=1e-6)
+    np.testing.assert_allclose(
+        augment.add_pca_noise(KEYS[:16], PHOTOS, values, vectors), PHOTOS, atol=1e-6
+    )
 
 
 def test_noise_is_normal_and_independent():
@@ -194,7 +240,9 @@ def test_noise_is_normal_and_independent():
 @pytest.mark.parametrize("alpha", [0.2, 1.0])
 def test_mixup_s_share_is_of_the_beta_distribution(alpha):
     images, labels = jnp.zeros((2, 1, 1, 1)), jnp.arange(2)
-    shares = np.asarray(jax.jit(jax.vmap(lambda key: augment.mixup(key, images, labels, alpha)[2]))(KEYS))
+    shares = np.asarray(
+        jax.jit(jax.vmap(lambda key: augment.mixup(key, images, labels, alpha)[2]))(KEYS)
+    )
     assert shares.min() >= 0 and shares.max() <= 1
     assert shares.mean() == pytest.approx(0.5, abs=4 * float(shares.std()) / math.sqrt(2000))
     assert shares.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.1)

@@ -11,7 +11,10 @@ from cnn_jax.data.crops import Box
 
 SIZES = [(375, 500), (500, 333), (256, 256), (1, 1), (3, 4000)]
 inside = lambda box, size: (
-    box.top >= 0 and box.left >= 0 and box.top + box.height <= size[0] + 1e-9 and box.left + box.width <= size[1] + 1e-9
+    box.top >= 0
+    and box.left >= 0
+    and box.top + box.height <= size[0] + 1e-9
+    and box.left + box.width <= size[1] + 1e-9
 )
 
 
@@ -37,14 +40,18 @@ def test_scale_jitter_s_shorter_side_is_uniform_and_each_whole_number_comes(size
     np.testing.assert_allclose(scale, scale.round(), rtol=1e-9)
     counts = np.bincount(scale.round().astype(int), minlength=20)[10:]
     assert counts.sum() == 2000 and np.abs(counts - 200).max() < 4 * math.sqrt(200)
-    np.testing.assert_allclose(box[:, 2] / box[:, 3], 1, rtol=0.06)  # but for the longer side's rounding
+    np.testing.assert_allclose(
+        box[:, 2] / box[:, 3], 1, rtol=0.06
+    )  # but for the longer side's rounding
 
 
 def test_scale_jitter_s_window_is_at_a_uniform_place_and_reaches_every_edge():
     box = drawn(crops.draw_scale_jitter, (30, 40), 12, 12, 8)  # scaled to 12 x 16
     rows, columns = box[:, 0] * 12 / 30, box[:, 1] * 16 / 40
     np.testing.assert_allclose(rows, rows.round(), atol=1e-9)
-    counts = np.histogram2d(rows.round(), columns.round(), bins=(np.arange(6) - 0.5, np.arange(10) - 0.5))[0]
+    counts = np.histogram2d(
+        rows.round(), columns.round(), bins=(np.arange(6) - 0.5, np.arange(10) - 0.5)
+    )[0]
     assert np.abs(counts - 2000 / 45).max() < 4 * math.sqrt(2000 / 45)
     assert box[0, 2:].tolist() == [20, 20]
 
@@ -61,7 +68,9 @@ def test_area_and_aspect_are_the_paper_s(size):
     assert evenly(box[small, 0] / room[:, 0], 0, 1) and evenly(box[small, 1] / room[:, 1], 0, 1)
 
 
-@pytest.mark.parametrize("size, most", [((100, 400), 1 / 3), ((400, 100), 1 / 3), ((1, 1000), 4 / 3000), ((1, 1), 1)])
+@pytest.mark.parametrize(
+    "size, most", [((100, 400), 1 / 3), ((400, 100), 1 / 3), ((1, 1000), 4 / 3000), ((1, 1), 1)]
+)
 def test_a_long_image_gives_what_it_holds(size, most):
     box = drawn(crops.draw_inception_crop, size)
     share, aspect = box[:, 2] * box[:, 3] / np.prod(size), box[:, 3] / box[:, 2]
@@ -71,14 +80,21 @@ def test_a_long_image_gives_what_it_holds(size, most):
 
 
 def test_centre_by_hand():
-    assert crops.center_box((30, 40), 12, 8) == Box(5, 10, 20, 20)  # 12 x 16: rows 2 to 10, columns 4 to 12
+    assert crops.center_box((30, 40), 12, 8) == Box(
+        5, 10, 20, 20
+    )  # 12 x 16: rows 2 to 10, columns 4 to 12
     assert crops.center_box((256, 256), 256, 256) == Box(0, 0, 256, 256)
     box = crops.center_box((375, 500), 256, 224)  # 256 x 341: row 16, column 58
-    np.testing.assert_allclose(box, (16 * 375 / 256, 58 * 500 / 341, 224 * 375 / 256, 224 * 500 / 341))
+    np.testing.assert_allclose(
+        box, (16 * 375 / 256, 58 * 500 / 341, 224 * 375 / 256, 224 * 500 / 341)
+    )
 
 
 def test_the_same_generator_draws_the_same_boxes():
-    for draw in (crops.draw_inception_crop, lambda rng, size: crops.draw_scale_jitter(rng, size, 10, 20, 8)):
+    for draw in (
+        crops.draw_inception_crop,
+        lambda rng, size: crops.draw_scale_jitter(rng, size, 10, 20, 8),
+    ):
         one, two, other = (draw(np.random.default_rng(seed), (375, 500)) for seed in (1, 1, 2))
         assert one == two != other
         assert all(type(value) is float for value in one)

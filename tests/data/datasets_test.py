@@ -53,7 +53,11 @@ def test_a_small_set_is_one_of_full_size_images_too():
     image, label = source.test[3]
     small = data.open_dataset(choose("digits")).test
     np.testing.assert_array_equal(image, small.images[3])
-    assert label == small.labels[3] and len(source.train) == 1437 and source.test.name(3) == "digits test image 3"
+    assert (
+        label == small.labels[3]
+        and len(source.train) == 1437
+        and source.test.name(3) == "digits test image 3"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +106,9 @@ def test_labels_of_a_prepared_set_are_those_of_its_elements(photographs):
 
 
 @pytest.mark.parametrize("name, tested", [("imagenet2012", "validation"), ("photographs", "test")])
-def test_of_imagenet_the_validation_split_is_tested_on_and_of_others_the_test_split(name, tested, tmp_path):
+def test_of_imagenet_the_validation_split_is_tested_on_and_of_others_the_test_split(
+    name, tested, tmp_path
+):
     made = prepared_sets.Photographs(name, ("validation", "test"), str(tmp_path))
     prepared_sets.prepare(made, tmp_path)
     source = tfds_sets.load_images(name, str(tmp_path))

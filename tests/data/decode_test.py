@@ -13,7 +13,9 @@ from cnn_jax.data import crops, decode, headers
 
 FOLDER = Path(__file__).parents[1] / "testdata" / "images"
 # Two of the ten committed files end otherwise than a JPEG should; the others are whole.
-WHOLE = sorted(path for path in FOLDER.glob("*.jpg") if path.stem not in ("trailing_bytes", "no_end_marker"))
+WHOLE = sorted(
+    path for path in FOLDER.glob("*.jpg") if path.stem not in ("trailing_bytes", "no_end_marker")
+)
 WAVES = np.stack(np.broadcast_arrays(*np.sin(np.mgrid[0:60, 0:80] / 9), 0.3), -1)
 RGB = np.uint8(127 + 100 * WAVES)
 GREY = RGB[..., :1].repeat(3, -1)
@@ -46,7 +48,9 @@ def test_there_are_eight_whole_images():
     assert len(WHOLE) == 8
 
 
-@pytest.mark.parametrize("sides, crop", [((96, 96), 96), ((64, 64), 56), ((128, 256), 96), ((240, 480), 128)], ids=str)
+@pytest.mark.parametrize(
+    "sides, crop", [((96, 96), 96), ((64, 64), 56), ((128, 256), 96), ((240, 480), 128)], ids=str
+)
 @pytest.mark.parametrize("path", WHOLE, ids=lambda path: path.stem)
 def test_cuts_are_those_of_the_whole_image_resized(path, sides, crop):
     """Scale jitter against Pillow's whole decoding and antialiased bilinear resizing.
@@ -94,30 +98,38 @@ def test_whole_images_have_their_shape(path, side):
         (cv2.imencode(".png", RGB[..., ::-1].astype(np.uint16) * 257)[1].tobytes(), RGB, 0),
     ],
     ids=["png", "jpeg", "grey", "grey jpeg", "cmyk", "palette", "alpha", "16 bits"],
-)  # fmt: skip
+)
 def test_every_kind_comes_out_alike(file, expected, bound):
-    """As RGB, and as grey: within 1 of what Pillow makes of the expected pixels, besides the bound."""
+    """RGB and grey: within 1 of what Pillow makes of the expected pixels, beside the bound."""
     box = crops.Box(0, 0, 60, 80)
     found = decode.decode_crop(file, lambda _: box, (60, 80))
     assert np.abs(found.astype(int) - expected).mean() <= bound
     assert np.abs(displacement(found, expected)).max() < 0.05
     grey = decode.decode_crop(file, lambda _: box, (60, 80), channels=1)
     assert grey.shape == (60, 80, 1)
-    assert np.abs(grey[..., 0] - np.float32(Image.fromarray(expected).convert("L"))).mean() <= min(bound, 1) + 1
+    assert (
+        np.abs(grey[..., 0] - np.float32(Image.fromarray(expected).convert("L"))).mean()
+        <= min(bound, 1) + 1
+    )
 
 
 @pytest.mark.parametrize(
     "options", [{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_rows": 1}], ids=str
 )
 def test_rows_below_the_box_change_nothing(options):
-    photo = np.random.default_rng(0).integers(0, 256, (400, 320, 3)) // 4 + np.mgrid[:400, :320, :3][0] // 3
+    photo = (
+        np.random.default_rng(0).integers(0, 256, (400, 320, 3)) // 4
+        + np.mgrid[:400, :320, :3][0] // 3
+    )
     file = encoded(Image.fromarray(np.uint8(photo)), "JPEG", quality=90, **options)
     for top, divided, channels in itertools.product((0, 37, 150), (1, 2, 4, 8), (3, 1)):
         box, shape = crops.Box(top, 40, 120, 160), (120 // divided, 160 // divided)
         whole, times = decode._decode(file, headers.read_header(file), divided, channels)
         assert times == divided
         expected = decode._blur_and_sample(whole, crops.Box(*(at / divided for at in box)), shape)
-        np.testing.assert_array_equal(decode.decode_crop(file, lambda _, box=box: box, shape, channels), expected)
+        np.testing.assert_array_equal(
+            decode.decode_crop(file, lambda _, box=box: box, shape, channels), expected
+        )
 
 
 def test_exif_turns_an_image():
@@ -133,7 +145,10 @@ def test_an_orientation_that_no_decoder_follows_is_not_followed():
     """XMP's, which Pillow takes for EXIF's where that says nothing of it."""
     exif = Image.Exif()
     exif[0x010F] = "maker"
-    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/" xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
+    xmp = (
+        b'<x:xmpmeta xmlns:x="adobe:ns:meta/" xmlns:tiff="http://ns.adobe.com/tiff/1.0/"'
+        b' tiff:Orientation="6"/>'
+    )
     file = encoded(Image.fromarray(RGB), "JPEG", quality=95, exif=exif.tobytes(), xmp=xmp)
     with Image.open(io.BytesIO(file)) as image:
         assert image.getexif().get(headers.ORIENTATION) == 6
@@ -144,28 +159,46 @@ def test_an_orientation_that_no_decoder_follows_is_not_followed():
 
 def test_one_pixel_and_twenty_million():
     small = encoded(Image.new("RGB", (1, 1), (200, 100, 50)))
-    np.testing.assert_array_equal(decode.decode_resized(small, 8), np.broadcast_to(np.uint8([200, 100, 50]), (8, 8, 3)))
+    np.testing.assert_array_equal(
+        decode.decode_resized(small, 8), np.broadcast_to(np.uint8([200, 100, 50]), (8, 8, 3))
+    )
     large = encoded(Image.new("RGB", (5000, 4000), (200, 100, 50)), "JPEG")
-    found = decode.decode_crop(large, lambda _: crops.center_box((4000, 5000), 256, 224), (224, 224))
+    found = decode.decode_crop(
+        large, lambda _: crops.center_box((4000, 5000), 256, 224), (224, 224)
+    )
     assert np.abs(found.astype(int) - [200, 100, 50]).max() < 4
 
 
 def test_damage_inside_is_doubted():
-    assert headers.find_decoder_warning(JPEG) == headers.find_decoder_warning(encoded(Image.fromarray(RGB))) == ""
+    assert (
+        headers.find_decoder_warning(JPEG)
+        == headers.find_decoder_warning(encoded(Image.fromarray(RGB)))
+        == ""
+    )
     assert headers.find_decoder_warning(encoded(Image.fromarray(RGB).convert("CMYK"), "JPEG")) == ""
     torn = JPEG[: len(JPEG) // 2] + JPEG[-200:]
-    assert decode.decode_crop(torn, lambda _: crops.Box(0, 0, 64, 64), (64, 64)).shape == (64, 64, 3)
+    assert decode.decode_crop(torn, lambda _: crops.Box(0, 0, 64, 64), (64, 64)).shape == (
+        64,
+        64,
+        3,
+    )
     assert "Corrupt JPEG data" in headers.find_decoder_warning(torn)
 
 
 def test_a_file_whose_chroma_the_decoder_does_not_know_is_not_an_error():
     """Cyan at full size and the others at half: OpenCV decodes it, libjpeg-turbo's API does not."""
     file = encoded(Image.fromarray(RGB).convert("CMYK"), "JPEG", subsampling="4:2:0")
-    assert decode.decode_crop(file, lambda _: crops.Box(0, 0, 60, 80), (60, 80)).shape == (60, 80, 3)
+    assert decode.decode_crop(file, lambda _: crops.Box(0, 0, 60, 80), (60, 80)).shape == (
+        60,
+        80,
+        3,
+    )
     assert headers.find_decoder_warning(file) == ""
 
 
-JPEG = encoded(Image.fromarray(np.uint8(np.random.default_rng(0).integers(0, 256, (64, 64, 3)))), "JPEG")
+JPEG = encoded(
+    Image.fromarray(np.uint8(np.random.default_rng(0).integers(0, 256, (64, 64, 3)))), "JPEG"
+)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +228,7 @@ def test_windows_are_cut_out_of_the_whole_image_resized(path):
 
 @pytest.mark.parametrize("path", WHOLE, ids=lambda path: path.stem)
 def test_small_scales_are_of_the_whole_decoding(path):
-    """At a quarter of the size, where decoding at a part of the size would differ by 1 on average."""
+    """At a quarter of the size; decoding at a part of the size would differ by 1 on average."""
     image = shown(path)
     side = min(image.size) // 4
     found = decode.decode_resized(path.read_bytes(), side)

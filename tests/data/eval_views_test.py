@@ -1,4 +1,4 @@
-"""Scaled test images: views are cut where images are decoded, and long images make small batches."""
+"""Scaled test images: views are cut where images are decoded, long images make small batches."""
 
 import functools
 

@@ -88,7 +88,9 @@ def claiming(file, height, width):
 @pytest.mark.parametrize("size", [(13_500, 13_500), (65_500, 65_500)], ids=str)
 def test_the_true_reason_and_the_remedy_of_a_huge_image_are_told_at_once(file, size):
     began = time.perf_counter()
-    with pytest.raises(headers.BadImage, match=f"{size[1]}x{size[0]} pixels, more than the .*scale"):
+    with pytest.raises(
+        headers.BadImage, match=f"{size[1]}x{size[0]} pixels, more than the .*scale"
+    ):
         decode_whole(claiming(file, *size))
     assert time.perf_counter() - began < 0.1
 
@@ -126,7 +128,11 @@ def test_whatever_the_bytes_an_image_comes_out_or_bad_image(monkeypatch):
             file[at:at] = file[: int(rng.integers(100))]
         else:
             del file[at : at + int(rng.integers(1, 20))]
-        for read in (decode_whole, headers.find_decoder_warning, lambda f: decode.decode_resized(f, 16)):
+        for read in (
+            decode_whole,
+            headers.find_decoder_warning,
+            lambda f: decode.decode_resized(f, 16),
+        ):
             try:
                 read(bytes(file))
                 outcomes["image"] += 1

@@ -30,7 +30,18 @@ def folder(tmp_path):
 
 def test_the_report_counts_measures_and_names_what_cannot_be_read(folder, tmp_path, capsys):
     out = tmp_path / "out"
-    assert main([f"--data=folder:{folder}", f"--out={out}", "--shorter_side=18", "--crop=16", "--images=10"]) == 0
+    assert (
+        main(
+            [
+                f"--data=folder:{folder}",
+                f"--out={out}",
+                "--shorter_side=18",
+                "--crop=16",
+                "--images=10",
+            ]
+        )
+        == 0
+    )
     report = (out / "report.txt").read_text()
     assert report in capsys.readouterr().out
     assert "10 training and 2 test images, 2 classes" in report
@@ -41,19 +52,27 @@ def test_the_report_counts_measures_and_names_what_cannot_be_read(folder, tmp_pa
     assert "cannot be read: 1\n" in report and f"{folder}/light/notes.txt: is no image" in report
     assert "may be damaged inside: 0\n" in report
     assert "dark                                  4        1" in report
-    assert matplotlib.image.imread(out / "sheet.png").shape[2] == 4 and (out / "classes.png").exists()
+    assert (
+        matplotlib.image.imread(out / "sheet.png").shape[2] == 4 and (out / "classes.png").exists()
+    )
 
 
 def test_the_sheet_shows_what_a_run_sees(folder):
-    settings = Data(dataset=dataset(f"folder:{folder}"), train_resize=(18,), image_size=16, pad_and_crop=0, on_bad_image="skip")
+    settings = Data(
+        dataset=dataset(f"folder:{folder}"),
+        train_resize=(18,),
+        image_size=16,
+        pad_and_crop=0,
+        on_bad_image="skip",
+    )
     source = data.load_dataset(settings)
     figure = draw_sheet(settings, source, source.class_names, 10, seed=0)
     shown = [axis for axis in figure.axes if axis.images]
     assert len(shown) == 10
     for axis in shown:
         level = 10 if axis.get_title() == "dark" else 200
-        np.testing.assert_allclose(axis.images[0].get_array() * 255, np.full((16, 16, 1), level) + [[[0, 10, 20]]],
-                                   atol=0.01)  # fmt: skip
+        expected = np.full((16, 16, 1), level) + [[[0, 10, 20]]]
+        np.testing.assert_allclose(axis.images[0].get_array() * 255, expected, atol=0.01)
 
 
 def test_sets_in_memory_are_shown_too(tmp_path):
@@ -88,7 +107,17 @@ def test_jpegs_of_every_kind(tmp_path):
         for file in files:
             shutil.copy(PHOTOGRAPHS / f"{file}.jpg", tmp_path / "set" / name)
     out = tmp_path / "out"
-    assert main([f"--data=folder:{tmp_path / 'set'}", f"--out={out}", "--shorter_side=96,192", "--crop=96"]) == 0
+    assert (
+        main(
+            [
+                f"--data=folder:{tmp_path / 'set'}",
+                f"--out={out}",
+                "--shorter_side=96,192",
+                "--crop=96",
+            ]
+        )
+        == 0
+    )
     report = (out / "report.txt").read_text()
     assert "8 training and 0 test images, 3 classes\n" in report
     assert "\nno test images: no class has 5" in report
@@ -110,7 +139,7 @@ def test_names_are_text_and_the_report_comes_before_the_figures(folder, tmp_path
     report = (out / "report.txt").read_text()
     for name in ("$5_$10", "caf\\xe9", "\\frac{", "a\\x1b[31m\\nb"):
         assert f"\n{name} " in report
-    assert "1 folders in class folders, not entered" in report and "\x1b" not in report
+    assert "folders in class folders, not entered (1)" in report and "\x1b" not in report
     assert (out / "sheet.png").exists()
     shutil.rmtree(out)
 

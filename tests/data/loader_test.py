@@ -23,7 +23,9 @@ def make_loader(seed=None, **changes):
 
 
 def test_each_image_is_seen_once_an_epoch_though_the_batch_does_not_divide_it():
-    three_epochs = np.concatenate([item["index"] for item in itertools.islice(make_loader(seed=1).batches(0), 8)])
+    three_epochs = np.concatenate(
+        [item["index"] for item in itertools.islice(make_loader(seed=1).batches(0), 8)]
+    )
     assert len(three_epochs) == 3 * 96
     for epoch in three_epochs.reshape(3, 96):
         assert sorted(epoch) == list(range(96))
@@ -33,7 +35,9 @@ def test_each_image_is_seen_once_an_epoch_though_the_batch_does_not_divide_it():
 def test_order_is_fixed_by_seed_and_restarts_at_any_step():
     whole = [item["index"] for item in itertools.islice(make_loader(seed=1).batches(0), 9)]
     for start in (1, 4, 8):
-        np.testing.assert_array_equal(next(make_loader(seed=1).batches(start))["index"], whole[start])
+        np.testing.assert_array_equal(
+            next(make_loader(seed=1).batches(start))["index"], whole[start]
+        )
     assert not np.array_equal(next(make_loader(seed=2).batches(0))["index"], whole[0])
 
 
@@ -47,19 +51,29 @@ def test_evaluation_gives_each_image_once_in_order():
     items = list(make_loader().batches(0))
     index = np.concatenate([i["index"] for i in items])
     valid = np.concatenate([i["valid"] for i in items])
-    assert [len(i["index"]) for i in items] == [16] * 3  # 40 images: the last batch is filled up, and masked
+    assert [len(i["index"]) for i in items] == [
+        16
+    ] * 3  # 40 images: the last batch is filled up, and masked
     assert index[valid].tolist() == list(range(40))
 
 
 def test_digits_are_the_package_s_own():
     source = data.open_dataset(choose("digits"))
-    assert source.train.images.shape == (1437, 8, 8, 1) and source.test.images.shape == (360, 8, 8, 1)
+    assert source.train.images.shape == (1437, 8, 8, 1) and source.test.images.shape == (
+        360,
+        8,
+        8,
+        1,
+    )
     assert source.train.images.dtype == np.uint8 and source.train.images.max() == 255
     assert source.train.labels[:10].tolist() == list(range(10))
 
 
 def test_holdout_takes_the_last_training_images_and_leaves_the_test_set_alone():
-    whole, chosen = data.load_dataset(Data(dataset=choose("digits"))), data.load_dataset(Data(dataset=choose("digits"), validation_images=100))
+    whole, chosen = (
+        data.load_dataset(Data(dataset=choose("digits"))),
+        data.load_dataset(Data(dataset=choose("digits"), validation_images=100)),
+    )
     assert len(chosen.train.labels) == 1337 and len(chosen.test.labels) == 100
     np.testing.assert_array_equal(chosen.test.images, whole.train.images[-100:])
     with pytest.raises(UserError, match="1437 training images"):
@@ -115,7 +129,10 @@ def cifar10(tmp_path):
     """The folder and the arrays of a prepared set in CIFAR-10's form, of 12 + 6 images."""
     rng = np.random.default_rng(0)
     arrays = {
-        split: (rng.integers(0, 256, (count, 32, 32, 3), np.uint8), rng.integers(0, 10, count, np.uint8))
+        split: (
+            rng.integers(0, 256, (count, 32, 32, 3), np.uint8),
+            rng.integers(0, 10, count, np.uint8),
+        )
         for split, count in (("train", 12), ("test", 6))
     }
     builder = builders.ImageBuilder(official.OFFICIAL["cifar10"].described, arrays, str(tmp_path))
@@ -130,7 +147,9 @@ def test_a_prepared_set_is_read_whole(cifar10):
     assert source.num_classes == 10
     for split, (images, labels) in zip((source.train, source.test), arrays.values(), strict=True):
         rows = {image.tobytes(): label for image, label in zip(images, labels, strict=True)}
-        found = {image.tobytes(): label for image, label in zip(split.images, split.labels, strict=True)}
+        found = {
+            image.tobytes(): label for image, label in zip(split.images, split.labels, strict=True)
+        }
         assert found == rows  # TFDS's order is another
 
 
@@ -139,7 +158,9 @@ def test_a_data_set_that_is_damaged_says_so(cifar10, split):
     folder, _ = cifar10
     for file in folder.glob(f"cifar10-{split}*"):
         file.unlink()
-    with pytest.raises(UserError, match=f"data set cifar10 in {folder} cannot be read .*prepare cifar10"):
+    with pytest.raises(
+        UserError, match=f"data set cifar10 in {folder} cannot be read .*prepare cifar10"
+    ):
         data.open_dataset(choose("cifar10"), str(folder.parents[1]))
 
 
@@ -162,13 +183,17 @@ def test_augmentation_depends_on_key_and_row_only():
 
 
 @pytest.mark.parametrize(
-    "name, shape, sizes", [("mnist", (28, 28, 1), (60000, 10000)), ("cifar10", (32, 32, 3), (50000, 10000))]
+    "name, shape, sizes",
+    [("mnist", (28, 28, 1), (60000, 10000)), ("cifar10", (32, 32, 3), (50000, 10000))],
 )
 def test_real_data_reads_as_it_should(name, shape, sizes):
     if not os.environ.get("TFDS_DATA_DIR"):
         pytest.skip("TFDS_DATA_DIR is not set: no real data")
     source = data.open_dataset(choose(name))
-    assert source.train.images.shape == (sizes[0], *shape) and source.test.images.shape == (sizes[1], *shape)
+    assert source.train.images.shape == (sizes[0], *shape) and source.test.images.shape == (
+        sizes[1],
+        *shape,
+    )
     assert (shape, source.num_classes) == data.DATASET_INFO[name]
     smallest, largest = (5421, 6742) if name == "mnist" else (5000, 5000)
     counts = np.bincount(source.train.labels)

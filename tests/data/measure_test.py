@@ -31,7 +31,9 @@ def centers(images):
     def center(size):
         return crops.center_box(size, 16, 8)
 
-    return np.stack([decode.decode_crop(images.read(i), center, (8, 8)) for i in range(len(images))])
+    return np.stack(
+        [decode.decode_crop(images.read(i), center, (8, 8)) for i in range(len(images))]
+    )
 
 
 def test_the_mean_and_the_components_are_of_the_center_crops(folder):

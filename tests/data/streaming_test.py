@@ -1,4 +1,4 @@
-"""Streams: what a batch of full-size images is, whatever the workers; bad images; order by class; whole images."""
+"""Streams: what a batch of full-size images is, whatever the workers; bad images; balance."""
 
 import itertools
 import multiprocessing
@@ -34,13 +34,15 @@ def encoded(image):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Three classes of 7, 5 and 2 noisy images of many sizes; of the first two classes one image each is a test's."""
+    """Three classes of 7, 5 and 2 noisy images of many sizes, two of which are test images."""
     root, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
     for name, count in (("a", 7), ("b", 5), ("c", 2)):
         (root / name).mkdir()
         for i in range(count):
             size = rng.integers(10, 80, 2)
-            (root / name / f"{i}.png").write_bytes(encoded(rng.integers(0, 256, (*size, 3), dtype=np.uint8)))
+            (root / name / f"{i}.png").write_bytes(
+                encoded(rng.integers(0, 256, (*size, 3), dtype=np.uint8))
+            )
     return root
 
 
@@ -75,7 +77,9 @@ def test_batches_have_the_order_of_a_set_in_memory_and_each_image_once_an_epoch(
     batches = some(make_loader(config(folder), seed=3).batches(0), 4)
     assert batches[0]["image"].shape == (6, 8, 8, 3) and batches[0]["image"].dtype == np.uint8
     index = np.concatenate([b["index"] for b in batches])
-    np.testing.assert_array_equal(index, np.concatenate([shuffle_epoch(3, 0, 12), shuffle_epoch(3, 1, 12)]))
+    np.testing.assert_array_equal(
+        index, np.concatenate([shuffle_epoch(3, 0, 12), shuffle_epoch(3, 1, 12)])
+    )
     labels = data.load_dataset(config(folder)).train.labels
     np.testing.assert_array_equal(np.concatenate([b["label"] for b in batches]), labels[index])
     assert all(b["valid"].all() and not b["bad"].any() for b in batches)
@@ -84,9 +88,14 @@ def test_batches_have_the_order_of_a_set_in_memory_and_each_image_once_an_epoch(
 def test_a_feed_starts_anywhere_and_the_number_of_workers_changes_nothing(folder):
     whole = some(make_loader(config(folder)).batches(0), 7)
     for workers, start in ((0, 3), (1, 0), (2, 2)):
-        same(some(make_loader(config(folder, workers=workers)).batches(start), 7 - start), whole[start:])
+        same(
+            some(make_loader(config(folder, workers=workers)).batches(start), 7 - start),
+            whole[start:],
+        )
     assert not multiprocessing.active_children()
-    assert not np.array_equal(whole[0]["image"], some(make_loader(config(folder), seed=1).batches(0), 1)[0]["image"])
+    assert not np.array_equal(
+        whole[0]["image"], some(make_loader(config(folder), seed=1).batches(0), 1)[0]["image"]
+    )
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -94,7 +103,9 @@ def test_a_file_that_vanished_is_named(folder, tmp_path, workers):
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     items = make_loader(config(tmp_path, workers=workers, subtract_mean="none")).batches(0)
     (tmp_path / "a/3.png").unlink()
-    with pytest.raises(UserError, match=f"{tmp_path}/a/3.png: No such file .*; remove it, or leave it out"):
+    with pytest.raises(
+        UserError, match=f"{tmp_path}/a/3.png: No such file .*; remove it, or leave it out"
+    ):
         some(items, 6)
 
 
@@ -104,13 +115,17 @@ def test_parts_of_processes_make_up_the_batch(folder):
     same([{k: np.concatenate([p[n][k] for p in parts]) for k in whole[0]} for n in range(2)], whole)
 
 
-def test_an_image_is_cut_anew_each_epoch_at_sides_from_the_least_to_the_largest(folder, monkeypatch):
+def test_an_image_is_cut_anew_each_epoch_at_sides_from_the_least_to_the_largest(
+    folder, monkeypatch
+):
     sides, own = [], crops.draw_scale_jitter
     jitter = lambda rng, size, *rest: sides.append(rest) or own(rng, size, *rest)
     monkeypatch.setattr(streaming.crops, "draw_scale_jitter", jitter)
     batches = some(make_loader(config(folder, batch_size=12)).batches(0), 2)
     assert set(sides) == {(12, 20, 8)}
-    first, second = ({i: image for i, image in zip(b["index"], b["image"], strict=True)} for b in batches)
+    first, second = (
+        {i: image for i, image in zip(b["index"], b["image"], strict=True)} for b in batches
+    )
     assert sum(np.array_equal(first[i], second[i]) for i in range(12)) == 0
 
 
@@ -134,7 +149,10 @@ def test_a_test_sees_the_middle_of_each_image_once(folder):
         (top, left), *_ = decode.find_center(expected.shape, 8)
         expected = expected[top : top + 8, left : left + 8]
         np.testing.assert_array_equal(items[n // 4]["image"][n % 4], expected)
-    same(list(make_loader(config(folder, validation_images=6, workers=1), None).batches(1)), items[1:])
+    same(
+        list(make_loader(config(folder, validation_images=6, workers=1), None).batches(1)),
+        items[1:],
+    )
 
 
 @pytest.fixture
@@ -151,7 +169,12 @@ def damaged(folder, tmp_path):
 def test_a_run_stops_at_a_bad_image_with_its_path(damaged, workers):
     settings = config(damaged, workers=workers, subtract_mean="none")
     with pytest.raises(UserError, match=f"{damaged}/a/2.png: .*on_bad_image=skip"):
-        some(streaming.iterate_batches(streaming.StreamedBatches(settings, data.load_dataset(settings).train, 0), 0), 4)
+        some(
+            streaming.iterate_batches(
+                streaming.StreamedBatches(settings, data.load_dataset(settings).train, 0), 0
+            ),
+            4,
+        )
     assert not multiprocessing.active_children()
 
 
@@ -218,7 +241,9 @@ def test_a_balanced_feed_is_of_balanced_epochs_and_repeats_are_cut_anew(folder):
     assert len({image.tobytes() for image in repeated}) == len(repeated) == 3
     small = make_loader(Data(dataset=choose("fake"), balance_classes=True, batch_size=10))
     item = next(small.batches(0))
-    assert small.images_per_epoch == 10 * 10 and len(item["index"]) == 10  # of 96 in 10 classes, the largest have 10
+    assert (
+        small.images_per_epoch == 10 * 10 and len(item["index"]) == 10
+    )  # of 96 in 10 classes, the largest have 10
 
 
 def test_eval_views_come_once_each_in_batches_of_like_size(folder):
@@ -226,11 +251,16 @@ def test_eval_views_come_once_each_in_batches_of_like_size(folder):
     part = data.load_dataset(settings).train
     seen = []
     for batch in eval_views.iterate_resized(settings, part, 40, 3):
-        assert batch["image"].shape[0] == 3 and batch["image"].shape[1] % 32 == batch["image"].shape[2] % 32 == 0
+        assert (
+            batch["image"].shape[0] == 3
+            and batch["image"].shape[1] % 32 == batch["image"].shape[2] % 32 == 0
+        )
         for n in np.flatnonzero(batch["valid"]):
             (height, width), index = batch["size"][n], int(batch["index"][n])
             assert min(height, width) == 40 and batch["label"][n] == part.labels[index]
-            np.testing.assert_array_equal(batch["image"][n, :height, :width], decode.decode_resized(part.read(index), 40))
+            np.testing.assert_array_equal(
+                batch["image"][n, :height, :width], decode.decode_resized(part.read(index), 40)
+            )
             assert not batch["image"][n, height:].any() and not batch["image"][n, :, width:].any()
             seen.append(index)
     assert sorted(seen) == list(range(12))
@@ -249,20 +279,35 @@ def test_resampling_an_array_is_opencv_s_where_it_enlarges_and_an_average_where_
 
 
 def test_every_augmentation_is_in_prepare_and_none_is_in_a_test(folder):
-    images, rows = jnp.asarray(some(make_loader(config(folder)).batches(0), 1)[0]["image"]), jnp.arange(6)
+    images, rows = (
+        jnp.asarray(some(make_loader(config(folder)).batches(0), 1)[0]["image"]),
+        jnp.arange(6),
+    )
     plain = make_loader(config(folder))
     before = plain.preprocess(plain.arrays, images)
-    np.testing.assert_array_equal(plain.preprocess(plain.arrays, images, jax.random.key(0), rows), before)
+    np.testing.assert_array_equal(
+        plain.preprocess(plain.arrays, images, jax.random.key(0), rows), before
+    )
     changes = (
-        {"pad_and_crop": 2}, {"flip": True}, {"vertical_flip": True}, {"shift": 2}, {"rotate": 20.0}, {"color_pca": True},
-        {"color_jitter": (0.2, 0.0, 0.0, 0.0)}, {"gaussian_noise": 0.1},
-    )  # fmt: skip
+        {"pad_and_crop": 2},
+        {"flip": True},
+        {"vertical_flip": True},
+        {"shift": 2},
+        {"rotate": 20.0},
+        {"color_pca": True},
+        {"color_jitter": (0.2, 0.0, 0.0, 0.0)},
+        {"gaussian_noise": 0.1},
+    )
     seen = set()
     for change in changes:
         fed = make_loader(config(folder, **change))
         np.testing.assert_allclose(fed.preprocess(fed.arrays, images), before, atol=1e-6)
         after = fed.preprocess(fed.arrays, images, jax.random.key(0), rows)
-        assert after.shape == before.shape and after.dtype == jnp.float32 and not np.allclose(after, before)
+        assert (
+            after.shape == before.shape
+            and after.dtype == jnp.float32
+            and not np.allclose(after, before)
+        )
         half = fed.preprocess(fed.arrays, images[3:], jax.random.key(0), rows[3:])
         np.testing.assert_allclose(half, after[3:], atol=1e-6)
         seen.add(np.asarray(after).tobytes())
@@ -281,7 +326,11 @@ def test_batches_lie_on_the_devices_ahead_of_the_step(folder):
 
 @pytest.mark.parametrize("name", ["folder", "digits"])
 def test_a_net_trains_and_is_tested_on_full_size_images(folder, name):
-    settings = config(folder, batch_size=8) if name == "folder" else Data(**(FIELDS | {"dataset": choose(name), "batch_size": 8}))
+    settings = (
+        config(folder, batch_size=8)
+        if name == "folder"
+        else Data(**(FIELDS | {"dataset": choose(name), "batch_size": 8}))
+    )
     run = Experiment(data=settings, model=choose("mlp"), train=Train(steps=2))
     parts = build_program(run)
     state, items = parts.state, parts.batches(0)

@@ -94,7 +94,9 @@ def test_processes_that_cannot_be_started_are_told(monkeypatch):
         yield
 
     monkeypatch.setattr(workers, "_prefetch", fail)
-    with pytest.raises(UserError, match="data.workers=3: .* cannot be started: Too many open files"):
+    with pytest.raises(
+        UserError, match="data.workers=3: .* cannot be started: Too many open files"
+    ):
         next(workers.prefetch_decoded(square, range(9), 3))
 
 
@@ -142,7 +144,8 @@ import os, signal, sys, time
 from cnn_jax import data
 from cnn_jax.config import Data, dataset
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs would ignore
+    # A shell's background jobs would ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     settings = Data(
         dataset=dataset("folder:" + sys.argv[1]), train_resize=(12,), image_size=8, batch_size=6,
         subtract_mean="none", workers=2,
@@ -163,8 +166,12 @@ def test_workers_end_with_the_program(folder, tmp_path, ended):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         [sys.executable, str(program), str(folder), wait],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    ) as process:  # fmt: skip
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
         assert process.stdout.readline() == "going\n"
         if wait == "wait":
             if ended == signal.SIGINT:

@@ -20,7 +20,9 @@ def test_the_views_are_where_the_papers_say():
     assert protocols.offset_corners((40, 48), 32) == [(0, 0), (0, 16), (8, 0), (8, 16), (4, 8)]
     places = protocols.offset_grid((40, 48), 32)
     assert len(places) == 25 and places[:5] == [(0, 0), (0, 4), (0, 8), (0, 12), (0, 16)] and places[-1] == (8, 16)
-    assert protocols.offset_squares((40, 60)) == [(0, 0), (0, 10), (0, 20)] and protocols.offset_squares((60, 40))[2] == (20, 0)
+    assert protocols.offset_squares((40, 60)) == [(0, 0), (0, 10), (0, 20)] and protocols.offset_squares((60, 40))[
+        2
+    ] == (20, 0)
     assert protocols.offset_square_corners((40, 60), 32)[5:10] == [(0, 10), (0, 18), (8, 10), (8, 18), (4, 14)]
 
 

@@ -1,12 +1,10 @@
 """Scores of views: dense against its crops, and batches and devices that change nothing."""
 
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.stats
 
 from cnn_jax import mesh, models
 from cnn_jax.errors import UserError

@@ -119,5 +119,5 @@ def test_claims_have_the_papers_differences():
     fused = "D: multi-crop and dense evaluation fused err less than dense alone"
     assert claims[fused].paper == -0.4
     resnet = {c.statement: c for c in STUDIES["resnet_degradation"]("paper").claims}
-    deeper = "Depth helps residual models: the test error of ResNet-56 is below that of ResNet-20"
+    deeper = "Depth helps residual models: the test error of ResNet-56 is below ResNet-20's"
     assert resnet[deeper].paper == -1.78

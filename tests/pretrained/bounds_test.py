@@ -79,7 +79,10 @@ class Zeros:
     "entries, words",
     [
         ({"net/data.pkl": Zeros(2**26)}, "cannot be read, it may be damaged"),
-        ({"net/data.pkl": b"\x80\x02}.", "net/byteorder": Zeros(2**26)}, "net/byteorder of 67,108,864 bytes; at most 16"),
+        (
+            {"net/data.pkl": b"\x80\x02}.", "net/byteorder": Zeros(2**26)},
+            "net/byteorder of 67,108,864 bytes; at most 16",
+        ),
         ({"config.json": Zeros(2**26), "model.weights.h5": b""}, "config.json of 67,108,864 bytes; at most 4,194,304"),
         (
             {"config.json": b'{"config": {"layers": []}}', "model.weights.h5": Zeros(2**26)},

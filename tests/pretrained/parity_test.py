@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from cnn_jax import models, pretrained
-from cnn_jax.pretrained import names
 from cnn_jax.layers.batch_norm import BatchNorm
 from cnn_jax.layers.conv import ConvUnit
 from cnn_jax.models import inception
+from cnn_jax.pretrained import names
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 # Keras' own, with NumPy 2.

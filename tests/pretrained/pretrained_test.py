@@ -17,12 +17,12 @@ import optax
 import pytest
 from flax import traverse_util
 from PIL import Image
+from torch_pickles import A, Call, Name, Outside, opcodes, pickled, tensor, write_stream, write_zip
 
 from cnn_jax import models, pretrained
 from cnn_jax.errors import UserError
 from cnn_jax.pretrained import Preprocessing, download, files, match, names
 from cnn_jax.pretrained.preprocessing import KERAS_CAFFE, TORCHVISION
-from torch_pickles import A, Call, Name, Outside, opcodes, pickled, tensor, write_stream, write_zip
 
 GRAY = Preprocessing(crop=28, mean=(0.1,), std=(0.3,))
 

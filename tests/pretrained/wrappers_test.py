@@ -11,9 +11,7 @@ from cnn_jax.errors import UserError
 from cnn_jax.pretrained import files, match, names
 from cnn_jax.pretrained.wrappers import PREFIXES, strip_prefix
 
-ORDERS = [
-    "".join(order) for count in (1, 2, 3) for order in itertools.permutations(PREFIXES, count)
-]
+ORDERS = ["".join(order) for count in (1, 2, 3) for order in itertools.permutations(PREFIXES, count)]
 
 
 @pytest.mark.parametrize("prefix", [*ORDERS, "module.module."])

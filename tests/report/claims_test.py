@@ -51,6 +51,7 @@ def judge(folder, check, expected=BELOW_ZERO, **fields):
         ((-math.inf, 30), "01" * 50, "10" * 50, "agrees"),
         ((-math.inf, 5), "01" * 50, "10" * 50, "undecided"),
         (BELOW_ZERO, "01" * 50, "01" * 50, "undecided"),
+        ((-math.inf, 30), "01" * 50, "01" * 50, "undecided"),
     ],
 )
 def test_the_same_model_is_judged_by_its_test_images(tmp_path, expected, three, one, verdict):
@@ -66,6 +67,13 @@ def test_the_interval_over_images_is_that_of_the_pairs(tmp_path):
     assert ours.value == pytest.approx(-20)
     assert ours.over_images == pytest.approx((-high, -low), abs=1)
     assert ours.over_seeds is None and ours.same_weights
+
+
+def test_the_bootstrap_gives_the_same_interval_again(tmp_path):
+    rng = np.random.default_rng(1)
+    three, one = ("".join(map(str, rng.integers(0, 2, 997))) for _ in range(2))
+    write_answers(tmp_path, {("d", "three"): [three], ("d", "one"): [one]})
+    assert len({judge(tmp_path, SAME).ours.over_images for _ in range(3)}) == 1
 
 
 def test_pairs_are_paired_not_pooled(tmp_path):

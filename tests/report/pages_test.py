@@ -73,6 +73,13 @@ def test_a_sweep_is_drawn_against_each_field_a_line_for_each_other_value(tmp_pat
     assert [p[:2] for p in momentum.lines[0].points] == [(0.0, 0), (0.9, pytest.approx(9))]
 
 
+def test_a_logarithmic_axis_has_numbers_not_markup(tmp_path):
+    write_grid(tmp_path)
+    figure = sweep.make_figure(read_folder(tmp_path), sweep.find_points(read_folder(tmp_path)))
+    (svg,) = figure.svgs()
+    assert ">0.01<" in svg and ">0.1<" in svg and "mathdefault" not in svg
+
+
 def test_a_sweep_over_names_has_its_names_as_ticks(tmp_path):
     for name in ("resnet20", "plain20"):
         write_run(tmp_path, f"net-{name}", errors=(0.1,), model=name)

@@ -16,18 +16,24 @@ from cnn_jax.errors import UserError, nearest
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command: prepares the set, prints what to run next, and returns the exit code."""
+    """Runs the command: prepares the set, prints what to run next, and returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["resize"]:
         return resize.main(arguments[1:])
-    parser = argparse.ArgumentParser(prog="python -m cnn_jax.data.prepare", description=__doc__, allow_abbrev=False)
-    parser.add_argument("name", help=" | ".join((*OFFICIAL, "resize")) + " (resize --help)")
-    parser.add_argument("--archive", default="", metavar="PATH", help="the official files; default: download them")
-    parser.add_argument("--data_dir", default="", metavar="DIR", help=f"default: {tfds.core.constants.DATA_DIR}")
+    parser = argparse.ArgumentParser(
+        prog="python -m cnn_jax.data.prepare", description=__doc__, allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("name", help=" | ".join((*OFFICIAL, "resize")) + " (resize --help)")
+    add("--archive", default="", metavar="PATH", help="the official files; default: download them")
+    folder = tfds.core.constants.DATA_DIR
+    add("--data_dir", default="", metavar="DIR", help=f"default: {folder}")
     given = parser.parse_args(arguments)
     try:
         if given.name not in OFFICIAL:
-            raise UserError(f"data set {given.name!r}: no such set; {nearest(given.name, OFFICIAL)}")
+            raise UserError(
+                f"data set {given.name!r}: no such set; {nearest(given.name, OFFICIAL)}"
+            )
         folder = prepare(OFFICIAL[given.name], given.archive, given.data_dir)
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -36,11 +42,12 @@ def main(arguments: list[str] | None = None) -> int:
         print("interrupted: nothing was written", file=sys.stderr)
         return 130
     place = f" --data_dir={shlex.quote(str(folder.parents[1]))}"
-    print(f"next: python launch.py --experiment=resnet_degradation --preset=paper --data={given.name}{place}")
+    command = "python launch.py --experiment=resnet_degradation --preset=paper"
+    print(f"next: {command} --data={given.name}{place}")
     return 0
 
 
 if __name__ == "__main__":
     code = main()
     sys.stdout.flush()
-    os._exit(code)  # without waiting for TFDS's download threads, which Ctrl-C does not stop
+    os._exit(code)  # Without waiting for TFDS's download threads, which Ctrl-C does not stop.

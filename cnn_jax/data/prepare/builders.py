@@ -1,7 +1,8 @@
-"""A TFDS builder of labelled images that writes what TFDS's own MNIST and CIFAR-10 builders do, without TensorFlow.
+"""A TFDS builder that writes what TFDS's own MNIST and CIFAR-10 builders do, without TensorFlow.
 
-Theirs open files with tf.io.gfile and encode images with tf.image. This one is given arrays, and gives
-TFDS images that are PNG already. The shards are array_record, the form that is read without TensorFlow.
+Theirs open files with tf.io.gfile and encode images with tf.image. This one is given arrays, and
+gives TFDS images that are PNG already. The shards are array_record, which is read without
+TensorFlow.
 """
 
 from collections.abc import Iterator
@@ -12,24 +13,38 @@ import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
 
-SplitArrays = dict[str, tuple[np.ndarray, np.ndarray]]  # split -> images [N, H, W, C] uint8, labels [N] uint8
+# {split: (images [N, H, W, C] uint8, labels [N] uint8)}.
+SplitArrays = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 class Description(NamedTuple):
-    """What TFDS's own builder says of a data set; the name and version decide the folder."""
+    """What TFDS's own builder says of a data set.
+
+    Attributes:
+      name: Decides the folder, with the version.
+      version: TFDS's.
+      image: (H, W, C).
+      classes: How many.
+      class_names: None: TFDS gives them no names.
+      ids: Whether each example carries "id", such as train_00000.
+    """
 
     name: str
     version: str
-    image: tuple[int, int, int]  # height, width, channels
+    image: tuple[int, int, int]
     classes: int
-    class_names: tuple[str, ...] | None  # None: TFDS gives them no names
-    ids: bool  # each example carries "id", such as train_00000
+    class_names: tuple[str, ...] | None
+    ids: bool
 
 
 class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Writes `arrays` to data_dir/name/version. Not registered, for TFDS has builders of the same names."""
+    """Writes `arrays` to data_dir/name/version.
 
-    url_infos = None  # downloads nothing; TFDS would look for them with importlib_resources, which it does not require
+    It is not registered, as TFDS has builders of the same names.
+    """
+
+    # It downloads nothing; TFDS would look for them with importlib_resources, which may be missing.
+    url_infos = None
 
     def __init__(self, described: Description, arrays: SplitArrays, data_dir: str) -> None:
         self.name, self.VERSION = described.name, tfds.core.Version(described.version)
@@ -40,24 +55,32 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         names, classes = self._described.class_names, self._described.classes
         features = {
             "image": tfds.features.Image(shape=self._described.image),
-            "label": tfds.features.ClassLabel(names=names) if names else tfds.features.ClassLabel(num_classes=classes),
+            "label": tfds.features.ClassLabel(names=names)
+            if names
+            else tfds.features.ClassLabel(num_classes=classes),
         }
         if self._described.ids:
             features["id"] = tfds.features.Text()
         return tfds.core.DatasetInfo(
-            builder=self, features=tfds.features.FeaturesDict(features), supervised_keys=("image", "label")
+            builder=self,
+            features=tfds.features.FeaturesDict(features),
+            supervised_keys=("image", "label"),
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
-        return {split: self._generate_examples(split, *arrays) for split, arrays in self._arrays.items()}
+        return {
+            split: self._generate_examples(split, *arrays) for split, arrays in self._arrays.items()
+        }
 
     def _generate_examples(
         self, split: str, images: np.ndarray, labels: np.ndarray
     ) -> Iterator[tuple[int, dict[str, Any]]]:
-        # TFDS orders examples by a hash of their key. The key of its own builders is the place in the
-        # official file too, so the order on disk is theirs.
+        # TFDS orders examples by a hash of their key. The key of its own builders is the place in
+        # the official file too, so the order on disk is theirs.
         examples = tqdm.tqdm(zip(images, labels, strict=True), split, len(labels), unit=" images")
         for i, (image, label) in enumerate(examples):
-            _, png = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))  # OpenCV's channels are BGR
+            _, png = cv2.imencode(
+                ".png", np.ascontiguousarray(image[..., ::-1])
+            )  # OpenCV's channels are BGR
             example = {"image": png.tobytes(), "label": int(label)}
             yield i, example | ({"id": f"{split}_{i:05d}"} if self._described.ids else {})

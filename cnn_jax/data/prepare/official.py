@@ -1,7 +1,8 @@
 """MNIST and CIFAR-10 as their authors publish them, prepared for TFDS without TensorFlow.
 
-MNIST: LeCun, Bottou, Bengio, Haffner 1998, as four gzip'd idx files. CIFAR-10: Krizhevsky 2009, the binary
-version. They are downloaded and checked against the SHA-256 that TFDS ships, or given with --archive=PATH.
+MNIST: LeCun, Bottou, Bengio, Haffner 1998, as four gzip'd idx files. CIFAR-10: Krizhevsky 2009, the
+binary version. They are downloaded and checked against the SHA-256 that TFDS ships, or given with
+--archive=PATH.
 """
 
 import contextlib
@@ -25,35 +26,68 @@ from cnn_jax.data.prepare.builders import Description, ImageBuilder, SplitArrays
 from cnn_jax.data.prepare.readers import MNIST_KINDS, MNIST_STEMS, read_cifar10, read_mnist
 from cnn_jax.errors import UserError
 
-CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CIFAR10_CLASSES = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Official:
-    """A data set as its authors publish it: what TFDS says of it, its sizes, its files and their reader."""
+    """A data set as its authors publish it.
+
+    Attributes:
+      described: What TFDS says of it.
+      counts: Images per split.
+      urls: Its files, of which TFDS knows the size and SHA-256.
+      files: What an archive must hold, for error messages.
+      read: Reads an archive or a folder of the files.
+    """
 
     described: Description
-    counts: dict[str, int]  # images a split
-    urls: tuple[str, ...]  # of each TFDS knows the size and SHA-256
-    files: str  # what an archive must hold, for error messages
+    counts: dict[str, int]
+    urls: tuple[str, ...]
+    files: str
     read: Callable[[Path], SplitArrays]
 
 
 def prepare(official: Official, archive: str = "", data_dir: str = "") -> Path:
-    """Writes the data set to the folder data_dir/name/version unless it is there, says so, and returns the folder.
+    """Writes the data set to data_dir/name/version unless it is there, and says so.
 
-    archive: a folder or archive that holds the official files; empty: they are downloaded.
-    data_dir: empty: TFDS's own rule ($TFDS_DATA_DIR, else ~/tensorflow_datasets).
-    The folder appears in one move at the end: what has its name is whole. Raises UserError for files that are
-    missing, damaged or of the wrong size, and where it cannot write; then nothing is left behind.
+    The folder appears in one move at the end: what has its name is whole.
+
+    Args:
+      official: The data set.
+      archive: A folder or archive that holds the official files; empty: they are downloaded.
+      data_dir: Empty: TFDS's own rule ($TFDS_DATA_DIR, else ~/tensorflow_datasets).
+
+    Returns:
+      The folder.
+
+    Raises:
+      UserError: If files are missing, damaged or of the wrong size, or nothing can be written; then
+        nothing is left behind.
     """
     name, version = official.described.name, official.described.version
     if "://" in data_dir:
-        raise UserError(f"--data_dir={data_dir}: give a local folder, and copy what is written from there")
+        raise UserError(
+            f"--data_dir={data_dir}: give a local folder, and copy what is written from there"
+        )
     folder = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser().absolute() / name / version
     if not os.path.exists(folder):
         with _workplace(folder.parent) as work:
-            arrays = _arrays(official, Path(archive).expanduser() if archive else _download(official, work / "files"))
+            arrays = _arrays(
+                official,
+                Path(archive).expanduser() if archive else _download(official, work / "files"),
+            )
             _write(official, arrays, work, folder)
         said = "wrote"
     else:
@@ -71,9 +105,13 @@ def _workplace(parent: Path) -> Iterator[Path]:
     try:
         try:
             parent.mkdir(parents=True, exist_ok=True)
-            work = tempfile.TemporaryDirectory(prefix="incomplete.", dir=parent, ignore_cleanup_errors=True)
+            work = tempfile.TemporaryDirectory(
+                prefix="incomplete.", dir=parent, ignore_cleanup_errors=True
+            )
         except OSError as error:
-            raise UserError(f"cannot write to {parent}: {error.strerror}; choose another --data_dir") from error
+            raise UserError(
+                f"cannot write to {parent}: {error.strerror}; choose another --data_dir"
+            ) from error
         with work:
             yield Path(work.name)
     except BaseException:
@@ -93,9 +131,14 @@ def _write(official: Official, arrays: SplitArrays, work: Path, folder: Path) ->
                 download_config=tfds.download.DownloadConfig(try_download_gcs=False),
             )
         os.rename(builder.data_dir, folder)
-    except (OSError, RuntimeError) as error:  # array_record's writer raises RuntimeError on a full disk
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # array_record's writer raises RuntimeError on a full disk
         if not os.path.exists(folder):  # else another process was first
-            raise UserError(f"cannot write {folder}: {error}; make room or choose another --data_dir") from error
+            raise UserError(
+                f"cannot write {folder}: {error}; make room or choose another --data_dir"
+            ) from error
 
 
 def _check(official: Official, folder: Path) -> None:
@@ -105,17 +148,28 @@ def _check(official: Official, folder: Path) -> None:
         splits = builder.as_data_source()
         counts = {split: len(splits[split]) for split in official.counts}
         for rows in splits.values():
-            rows[len(rows) - 1]  # the length comes from dataset_info.json alone; this opens the file
+            rows[
+                len(rows) - 1
+            ]  # the length comes from dataset_info.json alone; this opens the file
     except Exception as error:  # TFDS raises all kinds
-        raise UserError(f"{folder} cannot be read: {error}; remove it, or choose another --data_dir") from error
+        raise UserError(
+            f"{folder} cannot be read: {error}; remove it, or choose another --data_dir"
+        ) from error
     if counts != official.counts:
-        raise UserError(f"{folder} holds {counts} images, not {official.counts}; remove it and run this again")
+        raise UserError(
+            f"{folder} holds {counts} images, not {official.counts}; remove it and run this again"
+        )
 
 
 def _download(official: Official, folder: Path) -> Path:
-    """Puts the official files in `folder` under their own names, each of the size and SHA-256 that TFDS knows."""
-    print(f"downloading {' '.join(official.urls)} (no network? give them with --archive=PATH)", flush=True)
-    downloader.MAX_RETRIES = 3  # TFDS's 10 take more than three minutes to find that there is no network
+    """Puts the official files in a folder, each of the size and SHA-256 that TFDS knows."""
+    print(
+        f"downloading {' '.join(official.urls)} (no network? give them with --archive=PATH)",
+        flush=True,
+    )
+    downloader.MAX_RETRIES = (
+        3  # TFDS's 10 take more than three minutes to find that there is no network
+    )
     manager = tfds.download.DownloadManager(download_dir=folder, force_checksums_validation=True)
     for url in official.urls:  # one by one: TFDS does not stop the others where one fails
         try:
@@ -126,7 +180,9 @@ def _download(official: Official, folder: Path) -> Path:
                 " try again, or give the files with --archive=PATH"
             ) from error
         except (OSError, ValueError, DownloadError) as error:  # ValueError: TFDS knows no checksum
-            raise UserError(f"cannot download {url}: {error}; give the files with --archive=PATH") from error
+            raise UserError(
+                f"cannot download {url}: {error}; give the files with --archive=PATH"
+            ) from error
     return folder
 
 
@@ -139,11 +195,24 @@ def _arrays(official: Official, archive: Path) -> SplitArrays:
         raise UserError(f"{archive} {error}; {remedy}") from error
     except FileNotFoundError as error:
         raise UserError(f"{archive}: no such file or folder; {remedy}") from error
-    except (OSError, EOFError, RuntimeError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile) as error:
-        raise UserError(f"{archive} cannot be read, it may be damaged or cut short: {error}; {remedy}") from error
+    except (
+        OSError,
+        EOFError,
+        RuntimeError,
+        zlib.error,
+        lzma.LZMAError,
+        tarfile.TarError,
+        zipfile.BadZipFile,
+    ) as error:
+        raise UserError(
+            f"{archive} cannot be read, it may be damaged or cut short: {error}; {remedy}"
+        ) from error
     for split, (images, labels) in arrays.items():
         if len(images) != official.counts[split]:
-            raise UserError(f"{archive} holds {len(images)} {split} images, not {official.counts[split]}; {remedy}")
+            raise UserError(
+                f"{archive} holds {len(images)} {split} images, not {official.counts[split]};"
+                f" {remedy}"
+            )
         if labels.max() >= official.described.classes:
             raise UserError(f"{archive} holds a {split} label {labels.max()}; {remedy}")
     return arrays
@@ -162,7 +231,9 @@ OFFICIAL = {
         read=read_mnist,
     ),
     "cifar10": Official(
-        Description("cifar10", "3.0.2", image=(32, 32, 3), classes=10, class_names=CIFAR10_CLASSES, ids=True),
+        Description(
+            "cifar10", "3.0.2", image=(32, 32, 3), classes=10, class_names=CIFAR10_CLASSES, ids=True
+        ),
         counts={"train": 50_000, "test": 10_000},
         urls=("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",),
         files="cifar-10-binary.tar.gz",

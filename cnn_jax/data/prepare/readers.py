@@ -24,9 +24,11 @@ CIFAR10_FILES = {
 
 
 def _read_files(archive: Path, wanted: set[str]) -> dict[str, bytes]:
-    """Those of the wanted files that lie in a folder, or at any depth in a .zip or .tar, compressed or not."""
+    """Returns those of the wanted files that lie in a folder, or anywhere in a .zip or .tar."""
     if archive.is_dir():
-        return {name: (archive / name).read_bytes() for name in wanted if (archive / name).is_file()}
+        return {
+            name: (archive / name).read_bytes() for name in wanted if (archive / name).is_file()
+        }
     found: dict[str, bytes] = {}
 
     def keep(path: str, read: Callable[[], bytes]) -> None:
@@ -50,12 +52,14 @@ def _read_files(archive: Path, wanted: set[str]) -> dict[str, bytes]:
 
 
 def read_mnist(archive: Path) -> SplitArrays:
-    """MNIST's four idx files, gzip'd or not. Format: http://yann.lecun.com/exdb/mnist/."""
+    """Reads MNIST's four idx files, gzip'd or not. Format: http://yann.lecun.com/exdb/mnist/."""
     names = [f"{stem}-{kind}" for stem in MNIST_STEMS.values() for kind in MNIST_KINDS]
     files = _read_files(archive, {name + end for name in names for end in ("", ".gz")})
     arrays = {}
     for split, stem in MNIST_STEMS.items():
-        images, labels = (_read_idx(files, f"{stem}-{kind}", shape) for kind, shape in MNIST_KINDS.items())
+        images, labels = (
+            _read_idx(files, f"{stem}-{kind}", shape) for kind, shape in MNIST_KINDS.items()
+        )
         if len(images) != len(labels):
             raise UserError(f"has {len(images)} {split} images but {len(labels)} labels")
         arrays[split] = images[..., None], labels
@@ -63,28 +67,31 @@ def read_mnist(archive: Path) -> SplitArrays:
 
 
 def _read_idx(files: dict[str, bytes], name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The items of an idx file of unsigned bytes: [N, *shape]."""
+    """Returns the items of an idx file of unsigned bytes: [N, *shape]."""
     if name + ".gz" in files:
         raw = gzip.decompress(files[name + ".gz"])
     elif name in files:
         raw = files[name]
     else:
         raise UserError(f"holds no {name}.gz")
-    # The magic number is two zeros, the type (8: unsigned byte) and the number of dimensions. Sizes follow.
+    # The magic number is two zeros, the type (8: unsigned byte) and the number of dimensions; sizes
+    # follow.
     magic, header = 0x801 + len(shape), 4 * (2 + len(shape))
     if int.from_bytes(raw[:4]) != magic or len(raw) < header:
         raise UserError(f"has a {name} of the magic number {int.from_bytes(raw[:4])}, not {magic}")
     count, *size = np.frombuffer(raw, ">u4", 1 + len(shape), 4).tolist()
     if tuple(size) != shape or len(raw) - header != count * int(np.prod(shape)):
-        raise UserError(f"has a {name} of {len(raw) - header} bytes, not {count} items of shape {shape}")
+        raise UserError(
+            f"has a {name} of {len(raw) - header} bytes, not {count} items of shape {shape}"
+        )
     return np.frombuffer(raw, np.uint8, offset=header).reshape(count, *shape)
 
 
 def read_cifar10(archive: Path) -> SplitArrays:
-    """CIFAR-10's binary version: records of a label byte and 32x32 red, then green, then blue bytes.
+    """Reads CIFAR-10's binary version: records of a label byte and 32x32 red, green, blue bytes.
 
-    Format: https://www.cs.toronto.edu/~kriz/cifar.html. The Python version is pickled, and reading a pickle
-    runs what is in it: refused.
+    Format: https://www.cs.toronto.edu/~kriz/cifar.html. The Python version is refused: it is
+    pickled, and reading a pickle runs what is in it.
     """
     if (packed := archive / "cifar-10-binary.tar.gz").is_file():
         archive = packed

@@ -1,4 +1,4 @@
-"""Preparing MNIST and CIFAR-10 without TensorFlow: what is written, what is refused, what is left behind."""
+"""Preparing MNIST and CIFAR-10 without TensorFlow: what is written, refused, left behind."""
 
 import contextlib
 import dataclasses
@@ -36,7 +36,10 @@ def made_up(name: str) -> builders.SplitArrays:
     rng = np.random.default_rng(0)
     shape = official.OFFICIAL[name].described.image
     return {
-        split: (rng.integers(0, 256, (count, *shape), np.uint8), rng.integers(0, 10, count, np.uint8))
+        split: (
+            rng.integers(0, 256, (count, *shape), np.uint8),
+            rng.integers(0, 10, count, np.uint8),
+        )
         for split, count in COUNTS.items()
     }
 
@@ -55,11 +58,18 @@ def mnist_files() -> dict[str, bytes]:
 
 def cifar10_files() -> dict[str, bytes]:
     planes = {
-        split: np.concatenate([labels[:, None], images.transpose(0, 3, 1, 2).reshape(len(labels), -1)], 1)
+        split: np.concatenate(
+            [labels[:, None], images.transpose(0, 3, 1, 2).reshape(len(labels), -1)], 1
+        )
         for split, (images, labels) in made_up("cifar10").items()
     }
-    batches = {f"data_batch_{i + 1}.bin": rows for i, rows in enumerate(np.array_split(planes["train"], 5))}
-    return {name: rows.tobytes() for name, rows in (batches | {"test_batch.bin": planes["test"]}).items()}
+    batches = {
+        f"data_batch_{i + 1}.bin": rows for i, rows in enumerate(np.array_split(planes["train"], 5))
+    }
+    return {
+        name: rows.tobytes()
+        for name, rows in (batches | {"test_batch.bin": planes["test"]}).items()
+    }
 
 
 FILES = {"mnist": mnist_files, "cifar10": cifar10_files}
@@ -92,10 +102,14 @@ def check_contents(name: str, data_dir: Path) -> None:
     for split, (images, labels) in made_up(name).items():
         rows = tfds.data_source(name, split=split, data_dir=data_dir)
         assert len(rows) == COUNTS[split]
-        np.testing.assert_array_equal([row["image"] for row in rows], images[ORDER[split]], strict=True)
+        np.testing.assert_array_equal(
+            [row["image"] for row in rows], images[ORDER[split]], strict=True
+        )
         assert [row["label"] for row in rows] == labels[ORDER[split]].tolist()
         if name == "cifar10":
-            assert [row["id"].decode() for row in rows] == [f"{split}_{i:05d}" for i in ORDER[split]]
+            assert [row["id"].decode() for row in rows] == [
+                f"{split}_{i:05d}" for i in ORDER[split]
+            ]
 
 
 @pytest.fixture(autouse=True)
@@ -139,7 +153,9 @@ def test_cifar10_is_read_back_in_order(form: str, tmp_path: Path, data_dir: Path
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])
-def test_name_version_features_and_urls_are_those_of_tfds(name: str, tmp_path: Path, data_dir: Path) -> None:
+def test_name_version_features_and_urls_are_those_of_tfds(
+    name: str, tmp_path: Path, data_dir: Path
+) -> None:
     run(name, pack(FILES[name](), tmp_path / "folder"), data_dir)
     ours = tfds.builder_from_directory(data_dir / name / VERSIONS[name]).info
     theirs = tfds.builder_cls(name)(data_dir=str(tmp_path / "empty")).info
@@ -149,7 +165,9 @@ def test_name_version_features_and_urls_are_those_of_tfds(name: str, tmp_path: P
     assert set(official.OFFICIAL[name].urls) <= checksums.get_all_url_infos().keys()
 
 
-def test_official_sizes(monkeypatch: Patch, tmp_path: Path, data_dir: Path, capsys: Capture) -> None:
+def test_official_sizes(
+    monkeypatch: Patch, tmp_path: Path, data_dir: Path, capsys: Capture
+) -> None:
     monkeypatch.undo()
     assert official.OFFICIAL["mnist"].counts == {"train": 60_000, "test": 10_000}
     assert official.OFFICIAL["cifar10"].counts == {"train": 50_000, "test": 10_000}
@@ -157,12 +175,14 @@ def test_official_sizes(monkeypatch: Patch, tmp_path: Path, data_dir: Path, caps
     check_refused(capsys, code, data_dir, "holds 12 train images, not 50000", "cs.toronto.edu")
 
 
-def test_last_lines_say_where_and_what_next(tmp_path: Path, data_dir: Path, capsys: Capture) -> None:
+def test_last_lines_say_where_and_what_next(
+    tmp_path: Path, data_dir: Path, capsys: Capture
+) -> None:
     run("cifar10", pack(cifar10_files(), tmp_path / "folder"), data_dir)
     *_, where, following = capsys.readouterr().out.splitlines()
     assert where == f"wrote cifar10 3.0.2 (12 train, 6 test images) in {data_dir}/cifar10/3.0.2"
-    assert following.endswith(f"python launch.py --experiment=resnet_degradation --preset=paper --data=cifar10"
-                              f" --data_dir={data_dir}")  # fmt: skip
+    command = "python launch.py --experiment=resnet_degradation --preset=paper --data=cifar10"
+    assert following.endswith(f"{command} --data_dir={data_dir}")
 
 
 def test_second_run_changes_nothing(tmp_path: Path, data_dir: Path, capsys: Capture) -> None:
@@ -189,14 +209,26 @@ BAD_MNIST = {
     "cut short gzip": ({TRAIN_IMAGES: mnist_files()[TRAIN_IMAGES][:-100]}, "damaged or cut short"),
     "empty": ({TRAIN_IMAGES: b""}, "holds no"),
     "no gzip": ({TRAIN_IMAGES: b"<html>not found</html>"}, "damaged or cut short"),
-    "labels for images": ({TRAIN_IMAGES: mnist_files()[TRAIN_LABELS]}, "magic number 2049, not 2051"),
-    "wrong shape": ({TRAIN_IMAGES: gzip.compress(idx(np.zeros((12, 27, 28), np.uint8)))}, "items of shape (28, 28)"),
+    "labels for images": (
+        {TRAIN_IMAGES: mnist_files()[TRAIN_LABELS]},
+        "magic number 2049, not 2051",
+    ),
+    "wrong shape": (
+        {TRAIN_IMAGES: gzip.compress(idx(np.zeros((12, 27, 28), np.uint8)))},
+        "items of shape (28, 28)",
+    ),
     "fewer than told": (
         {TRAIN_IMAGES: gzip.compress(idx(np.zeros((12, 28, 28), np.uint8))[:-1])},
         "9407 bytes, not 12 items",
     ),
-    "fewer labels": ({TRAIN_LABELS: gzip.compress(idx(np.zeros(11, np.uint8)))}, "12 train images but 11 labels"),
-    "wrong label": ({TRAIN_LABELS: gzip.compress(idx(np.full(12, 10, np.uint8)))}, "a train label 10"),
+    "fewer labels": (
+        {TRAIN_LABELS: gzip.compress(idx(np.zeros(11, np.uint8)))},
+        "12 train images but 11 labels",
+    ),
+    "wrong label": (
+        {TRAIN_LABELS: gzip.compress(idx(np.full(12, 10, np.uint8)))},
+        "a train label 10",
+    ),
     "wrong count": (
         {
             TRAIN_IMAGES: gzip.compress(idx(np.zeros((11, 28, 28), np.uint8))),
@@ -214,7 +246,9 @@ def test_bad_mnist_is_refused(case: str, tmp_path: Path, data_dir: Path, capsys:
     if case == "empty":
         files = {}
     code = run("mnist", pack(files, tmp_path / "folder"), data_dir)
-    check_refused(capsys, code, data_dir, str(tmp_path / "folder"), words, "https://storage.googleapis.com")
+    check_refused(
+        capsys, code, data_dir, str(tmp_path / "folder"), words, "https://storage.googleapis.com"
+    )
 
 
 BAD_CIFAR10 = {
@@ -230,32 +264,52 @@ def test_bad_cifar10_is_refused(case: str, tmp_path: Path, data_dir: Path, capsy
     changes, words = BAD_CIFAR10[case]
     files = {name: data for name, data in (cifar10_files() | changes).items() if data is not None}
     code = run("cifar10", pack(files, tmp_path / "a.tar.gz"), data_dir)
-    check_refused(capsys, code, data_dir, str(tmp_path / "a.tar.gz"), words, "cifar-10-binary.tar.gz")
+    check_refused(
+        capsys, code, data_dir, str(tmp_path / "a.tar.gz"), words, "cifar-10-binary.tar.gz"
+    )
 
 
 @pytest.mark.parametrize("form", ["cifar-10-python.tar.gz", "cifar-10-batches-py"])
 def test_pickles_are_refused(form: str, tmp_path: Path, data_dir: Path, capsys: Capture) -> None:
     archive = pack({"data_batch_1": b"cos\nsystem\n", "test_batch": b""}, tmp_path / form)
-    check_refused(capsys, run("cifar10", archive, data_dir), data_dir, "Python version", "cifar-10-binary.tar.gz")
+    check_refused(
+        capsys,
+        run("cifar10", archive, data_dir),
+        data_dir,
+        "Python version",
+        "cifar-10-binary.tar.gz",
+    )
 
 
 @pytest.mark.parametrize("kept", [20, 2000])
-def test_archive_cut_short_is_refused(kept: int, tmp_path: Path, data_dir: Path, capsys: Capture) -> None:
+def test_archive_cut_short_is_refused(
+    kept: int, tmp_path: Path, data_dir: Path, capsys: Capture
+) -> None:
     archive = pack(cifar10_files(), tmp_path / "a.tar.gz")
     archive.write_bytes(archive.read_bytes()[:kept])
     check_refused(capsys, run("cifar10", archive, data_dir), data_dir, "cut short", str(archive))
 
 
-def test_same_name_twice_in_an_archive_is_refused(tmp_path: Path, data_dir: Path, capsys: Capture) -> None:
+def test_same_name_twice_in_an_archive_is_refused(
+    tmp_path: Path, data_dir: Path, capsys: Capture
+) -> None:
     archive = pack(mnist_files(), tmp_path / "a.zip")
     with zipfile.ZipFile(archive, "a") as files:
         files.writestr(f"fashion/{TRAIN_IMAGES}", mnist_files()[TRAIN_IMAGES])
-    check_refused(capsys, run("mnist", archive, data_dir), data_dir, f"two files named {TRAIN_IMAGES}")
+    check_refused(
+        capsys, run("mnist", archive, data_dir), data_dir, f"two files named {TRAIN_IMAGES}"
+    )
 
 
-def test_missing_archive_unknown_set_and_remote_folder(tmp_path: Path, data_dir: Path, capsys: Capture) -> None:
-    check_refused(capsys, run("mnist", tmp_path / "none", data_dir), data_dir, "none: no such file", "idx")
-    check_refused(capsys, run("cifra10", tmp_path, data_dir), data_dir, "cifra10", "nearest: cifar10")
+def test_missing_archive_unknown_set_and_remote_folder(
+    tmp_path: Path, data_dir: Path, capsys: Capture
+) -> None:
+    check_refused(
+        capsys, run("mnist", tmp_path / "none", data_dir), data_dir, "none: no such file", "idx"
+    )
+    check_refused(
+        capsys, run("cifra10", tmp_path, data_dir), data_dir, "cifra10", "nearest: cifar10"
+    )
     code = command_line.main(["mnist", "--data_dir=gs://bucket/tfds"])
     check_refused(capsys, code, data_dir, "gs://bucket/tfds", "local folder")
 
@@ -276,13 +330,17 @@ def test_full_disk(tmp_path: Path, data_dir: Path, capsys: Capture, monkeypatch:
     check_refused(capsys, code, data_dir, "No space left", "--data_dir")
 
 
-def test_what_is_there_but_not_whole_is_not_taken(tmp_path: Path, data_dir: Path, capsys: Capture) -> None:
+def test_what_is_there_but_not_whole_is_not_taken(
+    tmp_path: Path, data_dir: Path, capsys: Capture
+) -> None:
     archive, folder = pack(mnist_files(), tmp_path / "folder"), data_dir / "mnist/3.0.1"
     run("mnist", archive, data_dir)
     next(folder.glob("mnist-train*")).unlink()
     capsys.readouterr()
     assert run("mnist", archive, data_dir) == 2
-    assert re.fullmatch(r"error: .*mnist/3.0.1 cannot be read: .*train.*remove it.*\n", capsys.readouterr().err)
+    assert re.fullmatch(
+        r"error: .*mnist/3.0.1 cannot be read: .*train.*remove it.*\n", capsys.readouterr().err
+    )
     info = folder / "dataset_info.json"
     info.write_text(info.read_text().replace("array_record", "tfrecord"))
     assert run("mnist", archive, data_dir) == 2
@@ -300,7 +358,9 @@ def test_other_counts_than_the_official_are_not_taken(
     assert "remove it" in capsys.readouterr().err
 
 
-def test_interrupt_leaves_nothing(tmp_path: Path, data_dir: Path, capsys: Capture, monkeypatch: Patch) -> None:
+def test_interrupt_leaves_nothing(
+    tmp_path: Path, data_dir: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
     calls = []
 
     def interrupt(*_: object) -> tuple[bool, np.ndarray]:
@@ -330,7 +390,9 @@ def test_the_folder_appears_in_one_move(tmp_path: Path, data_dir: Path, monkeypa
     assert not data_dir.parent.exists()
 
 
-def test_another_process_may_be_first(tmp_path: Path, data_dir: Path, capsys: Capture, monkeypatch: Patch) -> None:
+def test_another_process_may_be_first(
+    tmp_path: Path, data_dir: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
     archive = pack(mnist_files(), tmp_path / "folder")
     run("mnist", archive, tmp_path / "first")
 
@@ -345,7 +407,8 @@ def test_another_process_may_be_first(tmp_path: Path, data_dir: Path, capsys: Ca
     assert [path.name for path in (data_dir / "mnist").iterdir()] == ["3.0.1"]
 
 
-# In a process of its own that finds no TensorFlow, installed or not. A kill, where asked for, comes amid writing.
+# In a process of its own that finds no TensorFlow, installed or not. A kill, if asked for, comes
+# amid writing.
 ALONE = """
 import dataclasses, importlib.machinery, os, signal, sys
 class Finder(importlib.machinery.PathFinder):
@@ -356,7 +419,8 @@ sys.meta_path = [Finder if f is importlib.machinery.PathFinder else f for f in s
 from cnn_jax.data.prepare import __main__ as command_line
 from cnn_jax.data.prepare import builders, official
 name, archive, data_dir, kill = sys.argv[1:]
-official.OFFICIAL[name] = dataclasses.replace(official.OFFICIAL[name], counts={"train": 12, "test": 6})
+counts = {"train": 12, "test": 6}
+official.OFFICIAL[name] = dataclasses.replace(official.OFFICIAL[name], counts=counts)
 if kill == "True":
     encode, calls = builders.cv2.imencode, []
     def imencode(*args):
@@ -367,7 +431,9 @@ sys.exit(command_line.main([name, f"--archive={archive}", f"--data_dir={data_dir
 """
 
 
-def test_killed_run_does_not_look_prepared_and_the_next_succeeds(tmp_path: Path, data_dir: Path) -> None:
+def test_killed_run_does_not_look_prepared_and_the_next_succeeds(
+    tmp_path: Path, data_dir: Path
+) -> None:
     archive = pack(cifar10_files(), tmp_path / "folder")
     command = [sys.executable, "-c", ALONE, "cifar10", archive, data_dir]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
@@ -395,12 +461,16 @@ def serve(monkeypatch: Patch, pages: dict[str, bytes], promised: dict[str, bytes
     @contextlib.contextmanager
     def open_url(url: str, **_: object) -> Iterator:
         if url not in pages:
-            raise downloader.download_utils_lib.DownloadError(f"Failed to get url {url}. HTTP code: 404.")
+            raise downloader.download_utils_lib.DownloadError(
+                f"Failed to get url {url}. HTTP code: 404."
+            )
         yield types.SimpleNamespace(url=url, headers={}), iter([pages[url]])
 
     infos = {
         url: checksums.UrlInfo(
-            tfds.core.utils.Size(len(data)), hashlib.sha256(data).hexdigest(), url.rpartition("/")[2]
+            tfds.core.utils.Size(len(data)),
+            hashlib.sha256(data).hexdigest(),
+            url.rpartition("/")[2],
         )
         for url, data in promised.items()
     }
@@ -410,7 +480,11 @@ def serve(monkeypatch: Patch, pages: dict[str, bytes], promised: dict[str, bytes
 
 def pages(name: str, tmp_path: Path) -> dict[str, bytes]:
     if name == "cifar10":
-        return {official.OFFICIAL[name].urls[0]: pack(cifar10_files(), tmp_path / "a.tar.gz").read_bytes()}
+        return {
+            official.OFFICIAL[name].urls[0]: pack(
+                cifar10_files(), tmp_path / "a.tar.gz"
+            ).read_bytes()
+        }
     return {url: mnist_files()[url.rpartition("/")[2]] for url in official.OFFICIAL[name].urls}
 
 

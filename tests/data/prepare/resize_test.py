@@ -16,7 +16,9 @@ def folder(tmp_path):
         (tmp_path / "set" / label).mkdir(parents=True)
         for i in range(6):
             coarse = Image.fromarray(noise.integers(0, 256, (6, 9, 3), np.uint8))
-            coarse.resize((90, 60), Image.Resampling.BILINEAR).save(tmp_path / "set" / label / f"{i}.JPEG", quality=95)
+            coarse.resize((90, 60), Image.Resampling.BILINEAR).save(
+                tmp_path / "set" / label / f"{i}.JPEG", quality=95
+            )
     Image.new("RGB", (20, 10), (9, 99, 199)).save(tmp_path / "set/cat/1.JPEG", "PNG")
     whole = (tmp_path / "set/dog/2.JPEG").read_bytes()
     (tmp_path / "set/dog/2.JPEG").write_bytes(whole[: len(whole) // 2])
@@ -24,7 +26,13 @@ def folder(tmp_path):
 
 
 def command(folder, *more):
-    arguments = ["resize", f"--data=folder:{folder / 'set'}", "--shorter_side=32", f"--out={folder / 'out'}", *more]
+    arguments = [
+        "resize",
+        f"--data=folder:{folder / 'set'}",
+        "--shorter_side=32",
+        f"--out={folder / 'out'}",
+        *more,
+    ]
     return command_line.main(arguments)
 
 
@@ -41,7 +49,9 @@ def test_a_folder_is_resized_with_its_names_and_its_split(folder, capsys):
         assert headers.read_size(encoded) == (32, 48)
         expected = decode.decode_resized(before.test.read(i), 32).astype(int)
         assert np.abs(decode.decode_resized(encoded, 32) - expected).mean() < 4
-    assert (folder / "out/train/cat/1.JPEG").read_bytes() == (folder / "set/cat/1.JPEG").read_bytes()
+    assert (folder / "out/train/cat/1.JPEG").read_bytes() == (
+        folder / "set/cat/1.JPEG"
+    ).read_bytes()
 
 
 def test_what_is_there_is_kept_and_the_rest_made_up_for(folder):
@@ -61,4 +71,7 @@ def test_another_size_or_another_folders_files_are_not_mixed(folder, capsys):
     assert "was made of" in capsys.readouterr().err
     assert command(folder, f"--out={folder / 'set'}") == 2
     assert "holds other files" in capsys.readouterr().err
-    assert command(folder, "--quality=0") == 2 and command(folder, f"--data=folder:{folder / 'none'}") == 2
+    assert (
+        command(folder, "--quality=0") == 2
+        and command(folder, f"--data=folder:{folder / 'none'}") == 2
+    )

@@ -9,25 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import shared_programs, small_models
+from helpers.small_run import RUN, TIMES, cut_at
 from tensorboardX.proto import event_pb2
 
 from cnn_jax import mesh
-from cnn_jax.config import Data, Experiment, Train, change, choose
-from cnn_jax.config_file import from_json
+from cnn_jax.config import Data, Train, change, choose
+from cnn_jax.config_file import from_json, read_config
 from cnn_jax.errors import UserError
 from cnn_jax.optim import schedules
 from cnn_jax.training import checkpoint, divergence, metrics_log, program, train
 from cnn_jax.training.components import complete
-
-# A plateau that is met, momentum, augmentation, an epoch of three steps, log intervals that a cut falls into.
-RUN = Experiment(
-    name="net",
-    data=Data(dataset=choose("fake"), batch_size=32, eval_batch_size=40, pad_and_crop=1),
-    model=choose("mlp", hidden=(16,)),
-    schedule=choose("plateau", base=0.05, patience=1),
-    train=Train(steps=12, log_every=5, eval_every=6, save_every=2),
-)
-TIMES = ("images_per_s", "data_time", "step_time", "wall_s")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -76,7 +67,7 @@ def test_a_run_leaves_its_files(whole):
     assert all(set(e) == train_keys for e in events if e["event"] == "train")
     assert found == next(e for e in reversed(events) if e["event"] == "eval") and found["images"] == 40
     start = json.loads((folder / "starts.jsonl").read_text())
-    assert set(start) == {"step", "time", "commit", "hardware", "versions"}
+    assert set(start) == {"step", "steps", "time", "commit", "hardware", "versions"}
     assert list((folder / "tensorboard").glob("events*"))
     assert events[-3]["epoch"] == pytest.approx(12 * 32 / 96)
 
@@ -91,30 +82,6 @@ def test_the_step_is_compiled_once(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "build_program", note)
     train.run(RUN, tmp_path)
     assert made[0].compiled_step._cache_size() == 1
-
-
-class CutError(Exception):
-    pass
-
-
-def cut_at(cut, run, workdir, monkeypatch):
-    """Starts the run and breaks it off in its step `cut`."""
-    build = train.build_program
-
-    def dying(config, **seeds):
-        built = build(config, **seeds)
-
-        def step(state, arrays, batch):
-            if int(state.step) == cut:
-                raise CutError
-            return built.compiled_step(state, arrays, batch)
-
-        return built._replace(compiled_step=step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train, "build_program", dying)
-        with pytest.raises(CutError):
-            train.run(run, workdir)
 
 
 def curves(workdir):
@@ -277,7 +244,7 @@ def test_a_name_that_leads_out_of_the_workdir_is_refused(tmp_path):
 
 def test_an_unwritable_workdir_is_told(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write to .* choose another --workdir"):
+    with pytest.raises(UserError, match="cannot write to .* choose another workdir"):
         train.run(RUN, tmp_path / "file")
 
 
@@ -299,7 +266,7 @@ def test_a_run_starts_from_another_one_s_layers(whole, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "start, layers, said",
-    [("nowhere", (), "run that first"), ("net", ("dense7",), "layer dense7 is not in both nets")],
+    [("nowhere", (), "run that first"), ("net", ("dense7",), "layer dense7 is not in both models")],
 )
 def test_a_start_that_cannot_be_is_told(start, layers, said, whole, tmp_path):
     shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
@@ -320,3 +287,68 @@ def test_a_flipped_bit_is_noticed_and_the_checkpoint_before_serves(whole, tmp_pa
     said = capsys.readouterr().err
     assert "checkpoint 12" in said and "is not what was saved: the file is damaged" in said
     assert int(state.step) == 10
+
+
+def longer(steps, run=RUN, **changes):
+    return dataclasses.replace(run, train=dataclasses.replace(run.train, steps=steps), **changes)
+
+
+STEADY = longer(12, schedule=choose("constant", base=0.05))
+
+
+def test_more_steps_continue_a_finished_run_as_one_that_was_so_long_from_the_start(tmp_path):
+    """Step 12 is an evaluation of both; the schedule knows nothing of the number of steps."""
+    train.run(STEADY, tmp_path / "cut")
+    found = train.run(longer(18, STEADY), tmp_path / "cut")
+    straight = train.run(longer(18, STEADY), tmp_path / "straight")
+    assert found["step"] == straight["step"] == 18 and lines(tmp_path / "cut") == lines(tmp_path / "straight")
+    one, other = (jax.tree.leaves(final(tmp_path / name, longer(18, STEADY))) for name in ("cut", "straight"))
+    assert [leaf.tobytes() for leaf in one] == [leaf.tobytes() for leaf in other]
+    folder = tmp_path / "cut/net/seed0"
+    starts = [json.loads(line) for line in (folder / "starts.jsonl").read_text().splitlines()]
+    assert [(start["step"], start["steps"]) for start in starts] == [(0, 12), (12, 18)]
+    run = read_config(folder / "config.json")
+    assert run.train.steps == 18 and not run.deviations
+    assert train.run(longer(18, STEADY), tmp_path / "cut") == found
+
+
+def test_more_steps_continue_an_unfinished_run(tmp_path, monkeypatch):
+    cut_at(9, STEADY, tmp_path, monkeypatch)
+    assert train.run(longer(18, STEADY), tmp_path)["step"] == 18
+
+
+def test_more_steps_are_a_deviation_where_the_schedule_depends_on_them(tmp_path, monkeypatch):
+    def linear(total_steps, *, base: float = 0.05):
+        return schedules.scale_by_rate(lambda count: base * (1 - jnp.asarray(count, jnp.float32) / total_steps))
+
+    monkeypatch.setitem(schedules.SCHEDULES, "linear", linear)
+    run = dataclasses.replace(STEADY, schedule=choose("linear"))
+    train.run(run, tmp_path)
+    train.run(longer(18, run), tmp_path)
+    (words,) = read_config(tmp_path / "net/seed0/config.json").deviations
+    assert words.startswith("Continued from 12 to 18 steps: its learning rates to step 12")
+
+
+def test_an_evaluation_that_a_longer_run_would_not_have_is_a_deviation_of_a_plateau(tmp_path):
+    run = longer(10)  # Evaluations at 6 and at its end, 10; a run of 18 steps has 6, 12 and 18.
+    train.run(run, tmp_path)
+    train.run(longer(18), tmp_path)
+    (words,) = read_config(tmp_path / "net/seed0/config.json").deviations
+    assert "plateau schedule has also seen an evaluation at step 10" in words
+
+
+def test_fewer_steps_and_other_changes_are_refused(whole):
+    for run in (longer(6), longer(18, optimizer=choose("sgd", momentum=0.5))):
+        with pytest.raises(UserError, match="holds another configuration .*--overwrite"):
+            train.run(run, whole[0])
+
+
+def test_a_finished_run_is_evaluated_by_its_protocols(tmp_path):
+    run = dataclasses.replace(RUN, protocols=(choose("single"), choose("ten_crop")))
+    found = train.run(run, tmp_path)
+    results = {p.stem: json.loads(p.read_text()) for p in (tmp_path / "net/seed0/evaluations").iterdir()}
+    assert results.keys() == {"single", "ten_crop"} and all(r["step"] == 12 for r in results.values())
+    assert results["single"]["top1_error"] == pytest.approx(found["top1_error"])
+    (tmp_path / "net/seed0/evaluations/ten_crop.json").unlink()
+    assert train.run(run, tmp_path) == found  # Only what is missing is measured.
+    assert (tmp_path / "net/seed0/evaluations/ten_crop.json").exists()

@@ -7,16 +7,16 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import faults_child
 import jax
 import numpy as np
 import pytest
+from helpers import faults_child
 
 from cnn_jax.config import change
 from cnn_jax.training import checkpoint
 from cnn_jax.training.program import build_program
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # Statistics over groups, which are the same whatever the hardware; no dropout, whose masks under pmap are not jit's.
 RUN = faults_child.STREAMED
 RUN = replace(RUN, data=replace(RUN.data, workers=0), model=change(RUN.model, bn_group=4))

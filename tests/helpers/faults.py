@@ -1,4 +1,4 @@
-"""Kills runs at random moments and damages what they saved: make test-faults, or python tests/faults.py --kills=100.
+"""Kills runs at random moments and damages what they saved: make test-faults, or python tests/helpers/faults.py --kills=100.
 
 Every run must end with the bits and the metrics of one that nothing happened to. Prints what was injected, how often,
 and what survived; exit code 1 if anything was lost.
@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 CHILD = Path(__file__).with_name("faults_child.py")
-sys.path.insert(0, str(CHILD.parents[1]))
+sys.path.insert(0, str(CHILD.parents[2]))
 
 from cnn_jax.training import checkpoint, metrics_log  # noqa: E402
 

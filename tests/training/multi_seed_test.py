@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from helpers import shared_programs, small_models
-from train_test import RUN, TIMES, CutError
+from helpers.small_run import RUN, TIMES, CutError
 
 from cnn_jax import data
 from cnn_jax.config import Data, Experiment, Train, choose

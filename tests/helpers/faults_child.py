@@ -1,4 +1,4 @@
-"""A run in a process of its own, to be killed: python tests/faults_child.py resident|streamed WORKDIR.
+"""A run in a process of its own, to be killed: python tests/helpers/faults_child.py resident|streamed WORKDIR.
 
 KILL_IN_SAVE=SECONDS: it kills itself so long after its second save has begun. STOP_AT=N: after N steps it ends, saved.
 COORDINATOR=HOST:PORT with PROCESS=I: it is the I-th of two processes. STEPS=N: it is of so many steps.
@@ -13,7 +13,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from cnn_jax import distributed  # noqa: E402
 

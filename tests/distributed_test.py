@@ -8,9 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-import faults
 import numpy as np
 import pytest
+from helpers import faults
 
 from cnn_jax import data, distributed
 from cnn_jax.config import Data, choose
@@ -154,7 +154,7 @@ def test_each_process_reads_its_rows_alone():
         (("localhost:1", None, 2), "go together"),
         ((None, 0, 2), "go together"),
         (("auto", 0, 2), "goes alone"),
-        (("localhost", 0, 2), "wants process 0's host:port"),
+        (("localhost", 0, 2), "must be process 0's host:port"),
         (("localhost:1", 2, 2), "--process_id=2: is not one of 0 to 1"),
     ],
 )

@@ -1,0 +1,81 @@
+"""Warm-up, plateau and the renormalization of filters, step by step."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cnn_jax import optim
+from cnn_jax.config import choose
+
+PARAMS = {"kernel": jnp.array([[1.0, -2.0]]), "bias": jnp.array([0.5])}
+GRADS = {"kernel": jnp.array([[0.3, 0.1]]), "bias": jnp.array([-0.2])}
+
+
+def make(schedule=None, **options):
+    """A run's transformation: SGD with these options."""
+    return optim.make_optimizer(choose("sgd", **options), schedule or choose("constant"), total_steps=100)
+
+
+def test_warm_up_holds_until_the_training_error_is_low_and_never_comes_back():
+    tx = make(choose("step", base=0.1, warmup_until_error=0.8, warmup_base=0.01))
+    state, mean, seen = tx.init(PARAMS), 1.0, []
+    errors = [0.9] * 30 + [0.3] * 30 + [0.95] * 60
+    for error in errors:
+        _, state = tx.update(GRADS, state, PARAMS, error=jnp.float32(error))
+        seen.append(float(optim.current_rate(state)))
+    ended = 0
+    while (mean := 0.98 * mean + 0.02 * errors[ended]) >= 0.8:
+        ended += 1
+    assert 30 < ended < 60
+    assert seen[:ended] == pytest.approx([0.01] * ended) and seen[ended:] == pytest.approx([0.1] * (120 - ended))
+
+
+def test_no_warm_up_unless_asked_for():
+    tx = make(choose("constant", base=0.1))
+    _, state = tx.update(GRADS, tx.init(PARAMS), PARAMS, error=jnp.float32(1.0))
+    assert float(optim.current_rate(state)) == pytest.approx(0.1)
+
+
+def test_plateau_cuts_after_patience_evaluations_without_a_better_error():
+    tx = make(choose("plateau", base=0.1, factor=0.1, patience=2))
+    state, seen = tx.init(PARAMS), []
+    for error in (0.9, 0.8, 0.8, 0.85, 0.7, 0.75, 0.72, 0.71, 0.71):
+        state = optim.observe_error(state, error)
+        _, state = tx.update(GRADS, state, PARAMS, error=jnp.float32(0.5))
+        seen.append(float(optim.current_rate(state)))
+    assert seen == pytest.approx([0.1, 0.1, 0.1, 0.01, 0.01, 0.01, 0.001, 0.001, 1e-4])
+
+
+def test_evaluations_do_not_move_other_schedules():
+    tx = make(choose("constant", base=0.1))
+    state = tx.init(PARAMS)
+    for _ in range(5):
+        state = optim.observe_error(state, 0.9)
+    _, state = tx.update(GRADS, state, PARAMS, error=jnp.float32(0.5))
+    assert float(optim.current_rate(state)) == pytest.approx(0.1)
+
+
+def test_filters_longer_than_the_radius_are_brought_back_to_it_and_no_others():
+    kernel = jnp.stack([jnp.full((3, 3, 2), 0.15), jnp.full((3, 3, 2), -0.05)], axis=-1)
+    params = {"conv": kernel, "dense": jnp.full((4, 4), 5.0)}
+    sgd, tx = (make(choose("constant", base=0.1), max_filter_rms=rms) for rms in (0.0, 0.1))
+    zeros, error = jax.tree.map(jnp.zeros_like, params), jnp.float32(1.0)  # weight decay alone moves
+    updates, _ = tx.update(zeros, tx.init(params), params, error=error)
+    alone, _ = sgd.update(zeros, sgd.init(params), params, error=error)
+    moved = optax.apply_updates(params, updates)
+    rms = np.sqrt(np.square(moved["conv"]).mean((0, 1, 2)))
+    np.testing.assert_allclose(rms, [0.1, 0.05], rtol=1e-4)
+    np.testing.assert_array_equal(updates["conv"][..., 1], alone["conv"][..., 1])
+    np.testing.assert_array_equal(updates["dense"], alone["dense"])
+
+
+def test_plateau_cuts_at_most_so_often():
+    tx = make(choose("plateau", base=0.1, factor=0.1, patience=1, max_cuts=2))
+    state, seen = tx.init(PARAMS), []
+    for _ in range(6):
+        state = optim.observe_error(state, 0.5)
+        _, state = tx.update(GRADS, state, PARAMS, error=jnp.float32(0.5))
+        seen.append(float(optim.current_rate(state)))
+    assert seen == pytest.approx([0.1, 0.01, 0.001, 0.001, 0.001, 0.001])

@@ -1,0 +1,134 @@
+"""Studies as a library: loaded, configured, run with several seeds and reported; also a user's own file."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import shared_programs
+from helpers.small_run import RUN
+
+from cnn_jax import study
+from cnn_jax.config import Train, choose
+from cnn_jax.config_file import read_config
+from cnn_jax.errors import UserError
+from cnn_jax.study import Row, Study
+from cnn_jax.training import train
+from experiments import STUDIES
+
+ROOT = Path(__file__).parents[1]
+MINE = ROOT / "tests/testdata/my_study/my_study.py"
+
+
+@pytest.fixture(autouse=True)
+def _shared_programs(monkeypatch):
+    monkeypatch.setattr(train, "build_program", shared_programs.build_program)
+
+
+def make_study(**runs):
+    rows = tuple(Row(name, name, "", "") for name in runs)
+    return Study("s", "A study", "Nobody", "", "laptop", {n: dataclasses.replace(r, name=n) for n, r in runs.items()}, rows)
+
+
+def test_a_script_of_fifteen_lines_runs_a_users_study_with_seeds(tmp_path):
+    script = MINE.with_name("run_my_study.py")
+    assert len(script.read_text().splitlines()) <= 15
+    env = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
+    command = [sys.executable, str(script), "here"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "perceptron" in done.stdout and "hidden" in done.stdout
+    assert len(list((tmp_path / "here").glob("*/seed*/config.json"))) == 6
+    run = read_config(tmp_path / "here/hidden/seed2/config.json")
+    assert run.schedule == choose("constant", base=0.05) and (tmp_path / "here/report.html").exists()
+
+
+def test_a_users_file_is_loaded_by_its_path():
+    mine = study.load(str(MINE), "laptop", STUDIES)
+    assert (mine.name, list(mine.runs)) == ("my_study", ["perceptron", "hidden"])
+
+
+@pytest.mark.parametrize(
+    "code, words",
+    [
+        ("x = 1\ny = 1 / 0\n", r"bad.py, line 2: ZeroDivisionError: division by zero"),
+        ("def study(preset):\n    return undefined\n", r"bad.py, line 2: NameError"),
+        ("def study(preset)\n", r"bad.py, line 1: SyntaxError"),
+        ("import no_such_module\n", "bad.py, line 1: ModuleNotFoundError"),
+        ("x = 1\n", r"bad.py: defines no function study\(preset\)"),
+        ("def study(preset):\n    return 3\n", "returns no cnn_jax.study.Study"),
+        ("def study():\n    return 3\n", "bad.py: TypeError"),
+    ],
+)
+def test_a_mistake_in_a_users_file_is_one_line(code, words, tmp_path):
+    (tmp_path / "bad.py").write_text(code)
+    with pytest.raises(UserError, match=words) as error:
+        study.load(str(tmp_path / "bad.py"), "laptop", STUDIES)
+    assert "\n" not in str(error.value)
+
+
+def test_deviations_are_those_of_the_values_the_model_and_the_run():
+    base = dataclasses.replace(RUN, deviations=("in words",))
+    mine = dataclasses.replace(make_study(net=base), paper_runs={"net": RUN})
+    found = study.configure(mine, ["train.steps=3", "train.log_every=1"]).runs["net"].deviations
+    assert "in words" in found and "train.steps: 12 -> 3" in found
+    assert not [words for words in found if "log_every" in words]
+
+
+def test_other_data_come_with_the_augmentation_that_suits_them():
+    run = study.configure(make_study(net=RUN), data="digits").runs["net"]
+    assert run.data.name == "digits" and run.data.pad_and_crop == 1 and not run.data.flip
+
+
+def test_runs_are_selected_by_a_pattern_with_their_seeds():
+    chosen = study.select(make_study(one=RUN, two=RUN), "t*", seeds=3)
+    assert [(run.name, run.seed) for run in chosen] == [("two", 0), ("two", 1), ("two", 2)]
+
+
+def test_a_run_that_fails_does_not_stop_the_others(tmp_path):
+    wild = dataclasses.replace(RUN, schedule=choose("constant", base=1e30))
+    lines = []
+    with pytest.raises(study.RunsFailedError, match="not finite") as error:
+        study.run(make_study(wild=wild, net=RUN), tmp_path, tell=lines.append)
+    assert "failed" in lines[0] and "test error" in lines[1]
+    assert error.value.report and (tmp_path / "report.html").exists()
+
+
+def test_nothing_is_written_if_one_run_cannot_start(tmp_path):
+    wrong = dataclasses.replace(RUN, data=dataclasses.replace(RUN.data, batch_size=30))
+    with pytest.raises(UserError, match="batch_size=30 does not divide over 8 devices"):
+        study.run(make_study(net=RUN, wrong=wrong), tmp_path / "here")
+    assert not (tmp_path / "here").exists()
+
+
+def test_a_folder_of_another_study_is_refused(tmp_path):
+    study.run(make_study(net=RUN), tmp_path, tell=print)
+    other = dataclasses.replace(make_study(net=RUN), name="other")
+    with pytest.raises(UserError, match="holds s, preset laptop"):
+        study.run(other, tmp_path)
+
+
+def starts(workdir):
+    return [json.loads(line) for line in (workdir / "net/seed0/starts.jsonl").read_text().splitlines()]
+
+
+def test_overwriting_starts_the_runs_anew_and_keeps_other_files(tmp_path):
+    study.run(make_study(net=RUN, other=RUN), tmp_path, tell=print)
+    (tmp_path / "net/seed0/notes.txt").write_text("mine")
+    changed = dataclasses.replace(RUN, optimizer=choose("sgd", momentum=0.5))
+    with pytest.raises(UserError, match="start anew with --overwrite"):
+        study.run(make_study(net=changed), tmp_path)
+    study.run(make_study(net=changed, other=RUN), tmp_path, only="net", overwrite=True, tell=print)
+    assert [start["step"] for start in starts(tmp_path)] == [0]
+    assert read_config(tmp_path / "net/seed0/config.json").optimizer.args["momentum"] == 0.5
+    assert (tmp_path / "net/seed0/notes.txt").exists() and (tmp_path / "other/seed0/metrics.jsonl").exists()
+
+
+def test_the_trace_of_too_many_steps_is_refused_before_anything_is_written(tmp_path):
+    short = dataclasses.replace(RUN, train=Train(steps=3))
+    with pytest.raises(UserError, match="profile=5: after the first, 2 steps are left"):
+        study.run(make_study(net=short), tmp_path / "here", profile_steps=5)
+    assert not (tmp_path / "here").exists()

@@ -1,0 +1,114 @@
+"""The loop's order: next batch, step, log, evaluate, save."""
+
+import types
+
+import jax.numpy as jnp
+import pytest
+
+from cnn_jax.config import Experiment, Train, choose
+from cnn_jax.errors import StoppedError
+from cnn_jax.optim import make_optimizer
+from cnn_jax.training import checkpoint, loop
+from cnn_jax.training.program import TrainProgram
+from cnn_jax.training.state import State, zero_sums
+from cnn_jax.training.watchdog import StopError, Watch
+
+TRAIN = Train(steps=6, log_every=2, eval_every=3, save_every=4)
+
+
+class Recorder:
+    """A program, a run and a watch that write down what the loop asks of them."""
+
+    def __init__(self, monkeypatch, stop_after=0, stop_in=""):
+        self.seen, self.saved, self.stop_after, self.stop_in = [], {}, stop_after, stop_in
+        optimizer = make_optimizer(choose("sgd"), choose("constant"), total_steps=6)
+        params = {"w": jnp.zeros(())}
+        self.state = State(jnp.int32(0), params, {}, optimizer.init(params), zero_sums(), jnp.int32(-1))
+        nothing = [None] * len(TrainProgram._fields)
+        self.program = TrainProgram(*nothing)._replace(
+            compiled_step=self.step,
+            batches=self.batches,
+            evaluate=self.evaluate,
+            error_name="top1_error",
+            images_per_epoch=128,
+            join=lambda states: states[0],
+            split=lambda state: [state],
+        )
+        self.checkpoints = types.SimpleNamespace(all_steps=lambda: list(self.saved), directory="here")
+        monkeypatch.setattr(checkpoint, "save", self.save)
+        monkeypatch.setattr(checkpoint, "wait", lambda checkpoints: None)
+        monkeypatch.setattr(checkpoint, "was_evaluated", lambda checkpoints, step: self.saved[step] is not None)
+
+    def step(self, state, arrays, batch):
+        self.seen.append(f"step {batch}")
+        sums = state.sums | {"steps": state.sums["steps"] + 1}
+        return state.replace(step=state.step + 1, sums=sums)
+
+    def batches(self, start):
+        for number in range(start + 1, 100):
+            self.seen.append(f"batch {number}")
+            yield number
+
+    def evaluate(self, state):
+        self.seen.append("evaluate")
+        return {"loss": 1.0, "top1_error": 0.5, "images": 4}
+
+    def save(self, checkpoints, state, error):
+        self.seen.append("save" if error is None else "save evaluated")
+        self.saved[int(state.step)] = error
+
+    def write(self, event, **fields):
+        self.seen.append(f"log {event}")
+
+    def run(self):
+        def enter(phase):
+            if phase == self.stop_in:
+                raise StopError("SIGTERM")
+
+        def stop_requested():
+            steps = sum(words.startswith("step") for words in self.seen)
+            return "SIGTERM" if steps == self.stop_after else ""
+
+        bar = types.SimpleNamespace(n=0, update=lambda n: None, set_postfix_str=lambda text: None)
+        seed_run = loop.SeedRun(Experiment(train=TRAIN), self.checkpoints, self.write, bar, self.state)
+        return loop.run_loop(self.program, [seed_run], TRAIN.steps, Watch(enter, stop_requested))
+
+
+def test_the_order_is_batch_step_log_evaluate_save(monkeypatch):
+    recorder = Recorder(monkeypatch)
+    assert recorder.run() == {}
+    evaluated = ["log train", "evaluate", "log eval", "save evaluated"]
+    assert recorder.seen == [
+        *["batch 1", "step 1"],
+        *["batch 2", "step 2", "log train"],
+        *["batch 3", "step 3", *evaluated],
+        *["batch 4", "step 4", "log train", "save"],
+        *["batch 5", "step 5"],
+        *["batch 6", "step 6", *evaluated, "log end"],
+    ]
+    assert recorder.saved == {3: 0.5, 4: None, 6: 0.5}
+
+
+def test_what_is_due_ends_log_intervals_where_something_is_saved():
+    due = [loop.what_is_due(step, TRAIN, until=5) for step in range(1, 7)]
+    assert [step for step, each in enumerate(due, 1) if each.log] == [2, 3, 4, 5, 6]
+    assert [step for step, each in enumerate(due, 1) if each.evaluate] == [3, 6]
+    assert [step for step, each in enumerate(due, 1) if each.save] == [3, 4, 5, 6]
+
+
+def test_a_signal_after_a_step_saves_it_and_logs_nothing(monkeypatch):
+    recorder = Recorder(monkeypatch, stop_after=5)
+    with pytest.raises(StoppedError, match="stopped by SIGTERM at step 5, which is saved"):
+        recorder.run()
+    assert recorder.seen[-2:] == ["step 5", "save"]
+
+
+def test_a_signal_while_it_waits_for_data_or_evaluates_saves_the_last_step(monkeypatch):
+    waiting = Recorder(monkeypatch, stop_in="data")
+    with pytest.raises(StoppedError, match="at step 0"):
+        waiting.run()
+    assert not waiting.saved
+    evaluating = Recorder(monkeypatch, stop_in="evaluate")
+    with pytest.raises(StoppedError, match="at step 3"):
+        evaluating.run()
+    assert evaluating.saved == {3: None}  # It is evaluated when the run continues.

@@ -1,0 +1,83 @@
+"""What a value may be: how text becomes one, its type and its bounds."""
+
+from typing import Annotated, Literal
+
+import pytest
+
+from cnn_jax import values
+from cnn_jax.errors import UserError
+from cnn_jax.values import Bound
+
+Steps = tuple[Annotated[int, Bound(1, 100)], ...]
+
+
+@pytest.mark.parametrize(
+    "text, wanted, value",
+    [
+        ("7", int, 7),
+        ("1e-4", float, 1e-4),
+        ("TRUE", bool, True),
+        ("a b", str, "a b"),
+        ("B", Literal["A", "B"], "B"),
+        ("none", int | None, None),
+        ("3", int | None, 3),
+        ("10, 20", Steps, (10, 20)),
+        ("(10,20)", Steps, (10, 20)),
+        ("", Steps, ()),
+    ],
+)
+def test_text_becomes_a_value(text, wanted, value):
+    found = values.parse(text, wanted)
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    "text, wanted",
+    [("1.5", int), ("x", float), ("yes", bool), ("(1,2", Steps), ("1,2)", Steps), ("1,x", Steps), ("none", int)],
+)
+def test_text_that_spells_no_value_is_a_value_error(text, wanted):
+    with pytest.raises(ValueError):
+        values.parse(text, wanted)
+
+
+@pytest.mark.parametrize(
+    "value, wanted, words",
+    [
+        (True, int, "must be an integer"),  # As False is 0 in Python, and a mistake here.
+        (1, bool, "must be true or false"),
+        (1.0, int, "must be an integer"),
+        ("1", float, "must be a number"),
+        (None, int, "must be an integer"),
+        (float("nan"), float, "must be a finite number"),
+        (float("inf"), float, "must be a finite number"),
+        ("C", Literal["A", "B"], "choose A or B"),
+        (["A"], Literal["A", "B"], "choose A or B"),
+        ({}, Literal["A", "B"], "choose A or B"),
+        (5, Steps, "must be several of an integer"),
+        ([0, 5], Steps, "=0: must be at least 1"),
+        ([5, 101], Steps, "=101: must be at most 100"),
+        (1.0, Annotated[float, Bound(0, below=1)], "must be less than 1"),
+        (0.0, values.Positive, "must be more than 0"),
+        (1e300, values.Positive, "must be at most 1e"),
+        (2**31, values.Count, "must be at most 2147483647"),
+        (10**400, float, "must be a finite number"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused(value, wanted, words):
+    with pytest.raises(UserError, match=f"^x.*{words}"):
+        values.convert("x", value, wanted)
+
+
+def test_bounds_belong_to_the_range_or_not_as_they_say():
+    share = Annotated[float, Bound(0, below=1)]
+    assert values.convert("x", 0, share) == 0.0 and type(values.convert("x", 0, share)) is float
+    assert values.convert("x", 0.999, share) == 0.999
+    assert values.convert("x", [1, 100], Steps) == (1, 100)
+
+
+def test_types_are_described_in_a_users_words():
+    assert values.describe(int | None) == "an integer or none"
+    assert values.describe(Steps) == "several of an integer, with commas between"
+    assert values.describe_bounds(Steps) == "at least 1, at most 100"
+    assert values.describe_bounds(values.Fraction) == "at least 0, at most 1"
+    assert values.describe_meaning(Annotated[int, Bound(1), "Steps"]) == "Steps"
