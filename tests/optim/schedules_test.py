@@ -30,7 +30,9 @@ def test_schedules_follow_their_formulas():
     steps = [0, 31_999, 32_000, 47_999, 48_000, 63_999]
     assert rates(paper, steps) == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
     exponential = choose("exponential", base=0.1, rate=0.05)
-    assert rates(exponential, [0, 7, 40]) == pytest.approx([0.1 * np.exp(-0.05 * t) for t in (0, 7, 40)])
+    assert rates(exponential, [0, 7, 40]) == pytest.approx(
+        [0.1 * np.exp(-0.05 * t) for t in (0, 7, 40)]
+    )
     inverse = choose("inverse_time", base=0.1, rate=0.5)
     assert rates(inverse, [0, 1, 8]) == pytest.approx([0.1, 0.1 / 1.5, 0.1 / 5])
 
