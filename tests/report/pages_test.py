@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from folders import (
+from helpers.report_folders import (
     FakeStudy,
     cells,
     make_row,
