@@ -16,7 +16,17 @@ import numpy as np
 import optax
 import pytest
 from flax import traverse_util
-from helpers.torch_pickles import A, Call, Name, Outside, opcodes, pickled, tensor, write_stream, write_zip
+from helpers.torch_pickles import (
+    A,
+    Call,
+    Name,
+    Outside,
+    opcodes,
+    pickled,
+    tensor,
+    write_stream,
+    write_zip,
+)
 from PIL import Image
 
 from cnn_jax import models, pretrained
