@@ -48,6 +48,7 @@ tpu-check: setup
 lint: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
 
 # On CPU, in under 15 minutes on 2 cores; PyTorch takes part if $(VENV) has it. Ends with the table of benchmarks/README.md.
 BENCH := JAX_PLATFORMS=cpu $(PY) -m
@@ -68,4 +69,4 @@ bench: setup
 	@echo; $(PY) -m benchmarks.table $(RESULTS)
 
 clean:
-	rm -rf $(VENV) .venv-* .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf $(VENV) .venv-* .pytest_cache .ruff_cache .mypy_cache build dist *.egg-info

@@ -53,7 +53,9 @@ def change(choice: Choice, **args: Value) -> Choice:
 class Data:
     """The data set, how it is split, and how an image is prepared."""
 
-    dataset: Annotated[Choice, "Data set: digits, mnist, cifar10, folder (with path) or a TFDS set"] = choose("digits")
+    dataset: Annotated[
+        Choice, "Data set: digits, mnist, cifar10, folder (with path) or a TFDS set"
+    ] = choose("digits")
     dir: Annotated[str, "Where prepared TFDS folders lie; empty: TFDS's own rule"] = ""
     validation_images: Annotated[
         int, Bound(0, MAX_INT32), "Training images that are held out and evaluated instead"
@@ -71,12 +73,16 @@ class Data:
     image_size: Annotated[
         int, Bound(0, 2**14), "Side of the square that is cut out of a full-size image; 0: no cut"
     ] = 0
-    eval_resize: Annotated[int, Bound(0, 2**14), "Shorter side of test images; 0: the middle of train_resize"] = 0
+    eval_resize: Annotated[
+        int, Bound(0, 2**14), "Shorter side of test images; 0: the middle of train_resize"
+    ] = 0
     train_crop: Annotated[
         Literal["random", "inception"],
         "Training crop of full-size images: at a random place, or GoogLeNet's of random area",
     ] = "random"
-    pad_and_crop: Annotated[int, Bound(0, 1024), "Pixels of padding before a random crop back to size; 0: none"] = 4
+    pad_and_crop: Annotated[
+        int, Bound(0, 1024), "Pixels of padding before a random crop back to size; 0: none"
+    ] = 4
     flip: Annotated[bool, "Mirror half of the training images"] = True
     vertical_flip: Annotated[bool, "Turn half of the training images upside down"] = False
     shift: Annotated[int, Bound(0, 1024), "Largest shift in pixels, each way"] = 0
@@ -86,10 +92,14 @@ class Data:
         tuple[Annotated[float, Bound(0, 1000)], ...],
         "Largest change of brightness, contrast, saturation and hue",
     ] = ()
-    gaussian_noise: Annotated[float, Bound(0, 1000), "Standard deviation of noise on pixels, which are 0 to 1"] = 0.0
+    gaussian_noise: Annotated[
+        float, Bound(0, 1000), "Standard deviation of noise on pixels, which are 0 to 1"
+    ] = 0.0
     mixup: Annotated[float, Bound(0, 1000), "Alpha of mixup's Beta distribution; 0: none"] = 0.0
     balance_classes: Annotated[bool, "Draw all classes equally often (label shuffling)"] = False
-    workers: Annotated[int, Bound(0, 1024), "Processes that decode full-size images; 0: threads"] = 0
+    workers: Annotated[
+        int, Bound(0, 1024), "Processes that decode full-size images; 0: threads"
+    ] = 0
     on_bad_image: Annotated[
         Literal["stop", "skip"], "At an image that cannot be decoded: stop, or use the next one"
     ] = "stop"
@@ -118,15 +128,20 @@ class Train:
     eval_every: Annotated[Count, "Steps between evaluations, each of which also saves"] = 1_000
     save_every: Annotated[Count, "Steps between checkpoints"] = 1_000
     label_smoothing: Annotated[Fraction, "Share of each label spread over all classes"] = 0.0
-    parallel: Annotated[Literal["jit", "pmap"], "How a step is spread over the devices: jit over a mesh, or pmap"] = (
-        "jit"
-    )
-    watchdog_minutes: Annotated[NonNegative, "Report after so many minutes without progress; 0: never"] = 10.0
+    parallel: Annotated[
+        Literal["jit", "pmap"], "How a step is spread over the devices: jit over a mesh, or pmap"
+    ] = "jit"
+    watchdog_minutes: Annotated[
+        NonNegative, "Report after so many minutes without progress; 0: never"
+    ] = 10.0
     on_nan: Annotated[
-        Literal["stop", "skip"], "At a loss that is not finite: stop, or skip the update and count it"
+        Literal["stop", "skip"],
+        "At a loss that is not finite: stop, or skip the update and count it",
     ] = "stop"
     check_numerics: Annotated[bool, "Name the first operation that gives NaN (slow)"] = False
-    precision: Annotated[Literal["float32", "tensorfloat32", "bfloat16"], "Precision of matrix products"] = "float32"
+    precision: Annotated[
+        Literal["float32", "tensorfloat32", "bfloat16"], "Precision of matrix products"
+    ] = "float32"
 
 
 @dataclass(frozen=True)
@@ -171,14 +186,16 @@ RUNTIME_FIELDS = (
 
 
 def protocol_name(choice: Choice) -> str:
-    """Returns an evaluation protocol's short name, such as dense@256,384, which names its results."""
-    scales = choice.args.get("scales", ())
-    return f"{choice.name}@{','.join(map(str, scales))}" if scales else choice.name
+    """Returns an evaluation protocol's short name, which names its results: dense@256,384."""
+    scales = choice.args.get("scales")
+    if isinstance(scales, tuple) and scales:
+        return f"{choice.name}@{','.join(map(str, scales))}"
+    return choice.name
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     """Returns {'schedule': 'step', 'schedule.base': 0.1, ...} of a frozen value, in field order."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for f in dataclasses.fields(value):
         item, path = getattr(value, f.name), f"{prefix}{f.name}"
         if isinstance(item, Choice):
@@ -210,7 +227,7 @@ def _shown(flat: Mapping[str, Any], path: str) -> str:
 
 
 def check_names(experiment: Experiment) -> None:
-    """Raises UserError if the run's name, or that of the run it starts from, cannot be a folder's."""
+    """Raises UserError if the run's name, or that of its start, cannot be a folder's."""
     pairs = (("name", experiment.name), ("train.start_from", experiment.train.start_from))
     for path, name in pairs:
         if name in (".", "..") or set("/\\\0") & set(name):

@@ -43,9 +43,12 @@ def from_json(text: str) -> Experiment:
         return _from_items(json.loads(text))
     except UserError:
         raise
-    except (ValueError, RecursionError) as error:  # An integer of thousands of digits is a ValueError.
+    except (ValueError, RecursionError) as error:
+        # An integer of thousands of digits is a ValueError.
         line = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
-        raise UserError(f"config.json is not JSON{line}: restore it, or use another workdir") from None
+        raise UserError(
+            f"config.json is not JSON{line}: restore it, or use another workdir"
+        ) from None
 
 
 def _from_items(items: Any) -> Experiment:
@@ -74,7 +77,9 @@ def _read(cls: Any, items: dict[str, Any], prefix: str) -> Any:
             raise UserError(f"config.json: no such field {prefix}{name}; {nearest(name, hints)}")
     for name in hints:
         if name not in items:
-            raise UserError(f"config.json: {prefix}{name} is missing: restore it, or use another workdir")
+            raise UserError(
+                f"config.json: {prefix}{name} is missing: restore it, or use another workdir"
+            )
     return cls(**{n: _read_field(hints[n], items[n], prefix + n) for n in hints})
 
 

@@ -22,9 +22,11 @@ class StoppedError(Exception):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """'nearest: a, b' for an unknown name, or 'known: ...' with all there is where nothing is near."""
+    """'nearest: a, b' for an unknown name; 'known: ...' with all there is if nothing is near."""
     known = list(known)
-    initials = {k: "".join(word[0] for word in k.rpartition(".")[2].split("_") if word) for k in known}
+    initials = {
+        k: "".join(word[0] for word in k.rpartition(".")[2].split("_") if word) for k in known
+    }
     leaf = name.rpartition(".")[2]
     close = [k for k in known if leaf in (k.rpartition(".")[2], initials[k])]  # lr: learning_rate
     close = close or [k for k in known if name and name in k][:3]

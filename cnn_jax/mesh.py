@@ -40,9 +40,7 @@ def batch_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     """Returns a mesh of all devices, or of those given, along the batch."""
     devices = devices or jax.devices()
     # Auto on purpose: the compiler propagates shardings. make_mesh's default asks the model to.
-    return jax.make_mesh(
-        (len(devices),), (BATCH,), axis_types=(AxisType.Auto,), devices=devices
-    )
+    return jax.make_mesh((len(devices),), (BATCH,), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -68,7 +66,7 @@ def put(tree: Any, sharding: NamedSharding) -> Any:
 
 
 def check_divides(batch: int, devices: int, field: str) -> None:
-    """Raises UserError, naming the nearest batch that works, if devices cannot share a batch evenly.
+    """Raises UserError, naming the nearest batch that works, if the devices cannot share a batch.
 
     Args:
       batch: Images per step.

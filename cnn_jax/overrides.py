@@ -157,7 +157,7 @@ def _replace(value: Any, path: str, new: Any) -> Any:
 
 
 def check_fields(experiment: Experiment) -> None:
-    """Raises UserError for a plain field whose value it cannot have; choices are checked elsewhere."""
+    """Raises UserError for a plain field's wrong value; choices are checked elsewhere."""
     for path, wanted, _ in iterate_fields():
         value = _get(experiment, path)
         if isinstance(value, Choice) or path == "protocols":

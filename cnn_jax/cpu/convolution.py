@@ -63,10 +63,12 @@ def convolution(
         and len(strides) == 2
     )
     if fast:
-        pads = padding
-        if isinstance(padding, str):
-            pads = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], strides, padding)
-        pads = tuple((int(before), int(after)) for before, after in pads)
+        pairs = (
+            lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], strides, padding)
+            if isinstance(padding, str)
+            else padding
+        )
+        pads = tuple((int(before), int(after)) for before, after in pairs)
         sizes = zip(lhs.shape[1:3], pads, rhs.shape[:2], strict=False)
         if len(pads) == 2 and all(n + sum(p) >= k for n, p, k in sizes):
             groups = zip(

@@ -39,7 +39,7 @@ def _scale_and_reshape(x: jax.Array, scale: jax.Array, shape: tuple[int, ...]) -
 
 
 def power(x: jax.Array, exponent: float) -> jax.Array:
-    """x ** exponent of positive x; by two roots if the exponent is -3/4, as in LRN."""
+    """Raises positive x to the exponent; by two roots if that is -3/4, as in LRN."""
     if exponent == -0.75 and switch.rewrites_enabled():
         root = lax.rsqrt(x)
         return root * jnp.sqrt(root)

@@ -107,7 +107,8 @@ def normalize(
 
     Args:
       x: [B, ..., C].
-      scale, bias: [C].
+      scale: What the normalized values are multiplied by, [C].
+      bias: What is added then, [C].
       group: Images per group; 0: the whole batch.
       axis: The pmapped axis over which the batch is split, if it is.
       epsilon: Added to the variance.
@@ -127,7 +128,7 @@ def _normalize_plainly(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     moments = group_moments(x, group, axis)
     y = _apply(x, moments, scale, bias, epsilon)
-    return y, *map(jax.lax.stop_gradient, (moments.mean, moments.variance))
+    return y, jax.lax.stop_gradient(moments.mean), jax.lax.stop_gradient(moments.variance)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))

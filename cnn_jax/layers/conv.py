@@ -108,7 +108,8 @@ class DenseAsConv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, H, W, C] to [B, H - side + 1, W - side + 1, units]."""
-        kernel, bias = self.get_variable("params", "kernel"), self.get_variable("params", "bias")
+        kernel: jax.Array = self.get_variable("params", "kernel")
+        bias: jax.Array = self.get_variable("params", "bias")
         side = math.isqrt(kernel.shape[0] // x.shape[-1])
         kernel = kernel.reshape(side, side, x.shape[-1], -1).astype(x.dtype)
         y = convolution(x, kernel, (1, 1), "VALID", dimension_numbers=NHWC)

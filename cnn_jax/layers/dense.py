@@ -7,9 +7,9 @@ import flax.linen as nn
 import jax
 
 
-def _as_inputs(
-    inputs: jax.Array, *parameters: jax.Array | None, **_: Any
-) -> list[jax.Array | None]:
+def _as_inputs(*args: jax.Array | None, **_: Any) -> list[jax.Array | None]:
+    inputs, *parameters = args
+    assert inputs is not None  # only the bias may be None
     return [inputs, *(p if p is None else p.astype(inputs.dtype) for p in parameters)]
 
 

@@ -38,7 +38,10 @@ def local_response_norm(
 
     Args:
       x: [B, ..., C].
-      k, n, alpha, beta: The constants; the defaults are the paper's.
+      k: The constant that is added to the sum; this and the next three default to the paper's.
+      n: Neighboring channels, with the value's own.
+      alpha: Factor of the sum of squares.
+      beta: The power.
       towers: The channels lie tower by tower, and neighbors are of one tower.
       caffe_alpha: Divide alpha by n, as Caffe's layer does and the paper's formula does not.
 

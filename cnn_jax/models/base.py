@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import typing
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -25,13 +25,16 @@ Score = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 # The types of options, with their bounds.
 Width = Annotated[float, Bound(above=0, most=64)]
-Initialization = Literal["paper", *INITIALIZERS]
 Norm = Literal["none", "bn", "lrn"]
 Dropout = Annotated[float, Bound(0, 1)]
 GroupSize = Annotated[int, Bound(0, MAX_UNITS)]
 Epsilon = Annotated[float, Bound(0, 1)]
 Units = Annotated[int, Bound(1, MAX_UNITS)]
 LossWeight = Annotated[float, Bound(0, 100)]
+if TYPE_CHECKING:
+    Initialization = str  # type checkers know no Literal whose values are computed
+else:
+    Initialization = Literal["paper", *INITIALIZERS]
 
 
 class BaseModel(nn.Module):
@@ -65,7 +68,8 @@ class BaseModel(nn.Module):
         "name",
     )
     # (outputs, images, labels) -> (loss [B], error [B]); None: softmax cross-entropy, top-1 error.
-    score: ClassVar[Score | None] = None
+    # The type has no arguments because a type checker takes the first one for self.
+    score: ClassVar[Callable[..., tuple[jax.Array, jax.Array]] | None] = None
     # The name of the error that the score returns.
     error_name: ClassVar[str] = "top1_error"
 
@@ -81,7 +85,9 @@ class BaseModel(nn.Module):
 
     def __post_init__(self) -> None:
         """Raises UserError if an option has an invalid value."""
-        for option, wanted in option_types(type(self)).items():
+        # mypy takes a class's __hash__ for its instances' and says that classes have no hash.
+        wanted_types = option_types(type(self))  # type: ignore[arg-type]
+        for option, wanted in wanted_types.items():
             value = values.convert(f"model.{option}", getattr(self, option), wanted)
             object.__setattr__(self, option, value)
         values.convert("num_classes", self.num_classes, Units)

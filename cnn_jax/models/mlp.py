@@ -1,6 +1,6 @@
 """Perceptron and multi-layer perceptron: dense layers with a nonlinearity between them."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import flax.linen as nn
 import jax
@@ -10,6 +10,11 @@ from cnn_jax.layers.dense import Dense
 from cnn_jax.layers.initializers import he_normal, xavier_normal
 from cnn_jax.models.base import BaseModel, Units
 from cnn_jax.models.spec import ModelSpec
+
+if TYPE_CHECKING:
+    Activation = str  # as Initialization in base.py
+else:
+    Activation = Literal[*ACTIVATION_NAMES]
 
 
 class Mlp(BaseModel):
@@ -26,7 +31,7 @@ class Mlp(BaseModel):
     """
 
     hidden: tuple[Units, ...] = (256,)
-    activation: Literal[*ACTIVATION_NAMES] = "relu"
+    activation: Activation = "relu"
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:

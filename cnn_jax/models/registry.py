@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import flax.errors
 import jax
@@ -24,7 +24,8 @@ from cnn_jax.models import (
 from cnn_jax.models.base import BaseModel, Score
 from cnn_jax.models.spec import ModelSpec, Shape
 
-Params, Stats = Any, Any
+Params: TypeAlias = Any
+Stats: TypeAlias = Any
 
 MODELS: dict[str, ModelSpec] = {
     **mlp.MODELS,
@@ -62,7 +63,7 @@ class Model(NamedTuple):
     init: Callable[[jax.Array, jax.Array], tuple[Params, Stats]]
     apply: Callable[..., tuple[Any, Stats]]
     features: Callable[[Params, Stats, jax.Array], dict[str, jax.Array]]
-    module: BaseModel | None = None
+    module: BaseModel
     aux_weight: float = 0.0
     score: Score | None = None
     error_name: str = "top1_error"

@@ -1,12 +1,12 @@
-"""ResNets and their plain twins. He, Zhang, Ren, Sun 2015, "Deep Residual Learning ..."
+"""ResNets and their plain twins.
 
-The paper is arXiv:1512.03385.
+He, Zhang, Ren, Sun 2015, "Deep Residual Learning for Image Recognition" (arXiv:1512.03385).
 """
 
 import functools
 import operator
 from collections.abc import Callable
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -208,7 +208,7 @@ class ResNet(BaseModel, kw_only=True):
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
         bare = block(parent=None)
 
-        def body(x: jax.Array, variables: dict) -> tuple[jax.Array, dict]:
+        def body(x: jax.Array, variables: dict) -> tuple[jax.Array, Any]:
             return bare.apply(variables, x, train, mutable=["batch_stats"])
 
         x, stats = jax.lax.scan(body, x, stacked)

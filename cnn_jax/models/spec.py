@@ -77,8 +77,5 @@ class ModelSpec:
 
     def options(self) -> dict[str, Any]:
         """The types of the fields that can be chosen, in their order."""
-        return {
-            name: wanted
-            for name, wanted in option_types(self.module).items()
-            if name not in self.not_options
-        }
+        wanted = option_types(self.module)  # type: ignore[arg-type] # as in BaseModel
+        return {name: kind for name, kind in wanted.items() if name not in self.not_options}

@@ -26,7 +26,9 @@ Momentum = Annotated[Share, "Share of the last update that is kept"]
 WeightDecay = Annotated[NonNegative, "Factor of the L2 penalty's gradient"]
 DecayBiases = Annotated[bool, "Decay biases and batch norm's scale and shift too"]
 ClipNorm = Annotated[NonNegative, "Scale gradients of a larger norm back to it; 0: do not"]
-FilterRms = Annotated[NonNegative, "Scale filters of a larger RMS back to it (ZFNet: 0.1); 0: do not"]
+FilterRms = Annotated[
+    NonNegative, "Scale filters of a larger RMS back to it (ZFNet: 0.1); 0: do not"
+]
 
 
 def sgd(
@@ -76,7 +78,9 @@ OPTIMIZERS = {
 }
 
 
-def make_optimizer(optimizer: Choice, schedule: Choice, total_steps: int) -> optax.GradientTransformationExtraArgs:
+def make_optimizer(
+    optimizer: Choice, schedule: Choice, total_steps: int
+) -> optax.GradientTransformationExtraArgs:
     """Returns the whole transformation of a run.
 
     Args:

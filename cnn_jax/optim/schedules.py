@@ -44,11 +44,11 @@ def step(
         float, Bound(above=0, most=1), "Warm up until the training error is below this; 1: do not"
     ] = 1.0,
 ) -> optax.GradientTransformation:
-    """The rate multiplied by `factor` at each boundary, after He et al.'s warm-up if there is one."""
+    """The rate multiplied by `factor` at each boundary, after He et al.'s warm-up if any."""
     edges = jnp.asarray(boundaries, jnp.int32)
 
-    def rate(count: jax.Array) -> jax.Array:
-        return base * jnp.prod(jnp.where(count >= edges, jnp.float32(factor), 1))
+    def rate(count: jax.typing.ArrayLike) -> jax.Array:
+        return base * jnp.prod(jnp.where(jnp.asarray(count) >= edges, jnp.float32(factor), 1))
 
     scaled = scale_by_rate(rate)
     if warmup_until_error >= 1:
@@ -62,7 +62,7 @@ def exponential(
     base: Base = 0.1,
     rate: Annotated[NonNegative, "k of base exp(-k t), t in steps"] = 0.0,
 ) -> optax.GradientTransformation:
-    """base * exp(-rate * step)."""
+    """The rate is base * exp(-rate * step)."""
     return scale_by_rate(lambda count: base * jnp.exp(-rate * jnp.asarray(count, jnp.float32)))
 
 
@@ -72,7 +72,7 @@ def inverse_time(
     base: Base = 0.1,
     rate: Annotated[NonNegative, "k of base / (1 + k t), t in steps"] = 0.0,
 ) -> optax.GradientTransformation:
-    """base / (1 + rate * step)."""
+    """The rate is base / (1 + rate * step)."""
     return scale_by_rate(lambda count: base / (1 + rate * jnp.asarray(count, jnp.float32)))
 
 
@@ -82,7 +82,9 @@ def plateau(
     base: Base = 0.1,
     factor: Factor = 0.1,
     patience: Annotated[Count, "Evaluations without a lower error before the rate is cut"] = 5,
-    max_cuts: Annotated[int, Bound(0, MAX_INT32), "Cuts after which the rate stays; 0: no limit"] = 0,
+    max_cuts: Annotated[
+        int, Bound(0, MAX_INT32), "Cuts after which the rate stays; 0: no limit"
+    ] = 0,
 ) -> optax.GradientTransformation:
     """The rate multiplied by `factor` whenever evaluations have stopped improving."""
     held = scale_by_rate(optax.constant_schedule(base))
@@ -119,7 +121,8 @@ class RateState(NamedTuple):
       scale: [] float32, the learning rate of the last one.
     """
 
-    count: jax.Array
+    # It hides tuple.count, which nobody calls; checkpoints have the name.
+    count: jax.Array  # type: ignore[assignment]
     scale: jax.Array
 
 
@@ -133,7 +136,7 @@ def scale_by_rate(rate: optax.Schedule) -> optax.GradientTransformation:
         return RateState(jnp.zeros((), jnp.int32), jnp.asarray(rate(0), jnp.float32))
 
     def update(
-        updates: optax.Updates, state: RateState, params: optax.Params | None = None
+        updates: optax.Updates, state: Any, params: optax.Params | None = None
     ) -> tuple[optax.Updates, RateState]:
         now = jnp.asarray(rate(state.count), jnp.float32)
         return multiply(-now, updates), RateState(state.count + 1, now)
@@ -142,7 +145,7 @@ def scale_by_rate(rate: optax.Schedule) -> optax.GradientTransformation:
 
 
 def current_rate(opt_state: Any) -> jax.Array:
-    """Returns the learning rate of the last update, [] float32, with warm-up's and plateau's scales."""
+    """Returns the last update's learning rate, [] float32, with warm-up's and plateau's scales."""
     kinds = (RateState, WarmUpState, PlateauState)
     states = jax.tree.leaves(opt_state, is_leaf=lambda state: isinstance(state, kinds))
     scales = [state.scale for state in states if isinstance(state, kinds)]

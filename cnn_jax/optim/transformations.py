@@ -19,7 +19,9 @@ class WarmUpState(NamedTuple):
     error: jax.Array
 
 
-def warm_up_until(error_below: float, scale: float, memory: float = 0.98) -> optax.GradientTransformationExtraArgs:
+def warm_up_until(
+    error_below: float, scale: float, memory: float = 0.98
+) -> optax.GradientTransformationExtraArgs:
     """Multiplies updates by `scale` until the training error is low enough, then by 1 for good.
 
     He et al. 2015, Sec. 4.2: ResNet-110 starts at a rate of 0.01 until the training error is below
@@ -40,7 +42,7 @@ def warm_up_until(error_below: float, scale: float, memory: float = 0.98) -> opt
 
     def update(
         updates: optax.Updates,
-        state: WarmUpState,
+        state: Any,
         params: optax.Params | None = None,
         *,
         error: jax.Array,
@@ -50,7 +52,8 @@ def warm_up_until(error_below: float, scale: float, memory: float = 0.98) -> opt
         now = jnp.where(mean < error_below, jnp.float32(1), state.scale)
         return multiply(now, updates), WarmUpState(now, mean)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    # optax types the arguments as those of GradientTransformation, whose update takes no others.
+    return optax.GradientTransformationExtraArgs(init, update)  # type: ignore[arg-type]
 
 
 class PlateauState(NamedTuple):
@@ -75,7 +78,9 @@ class PlateauState(NamedTuple):
     max_cuts: jax.Array
 
 
-def reduce_on_plateau(factor: float, patience: int, max_cuts: int = 0) -> optax.GradientTransformation:
+def reduce_on_plateau(
+    factor: float, patience: int, max_cuts: int = 0
+) -> optax.GradientTransformation:
     """Multiplies updates by a scale that `observe_error` cuts when evaluations stop improving.
 
     "divided by 10 when the validation error stopped improving" (Krizhevsky et al. 2012, Sec. 5).
@@ -106,7 +111,7 @@ def reduce_on_plateau(factor: float, patience: int, max_cuts: int = 0) -> optax.
         )
 
     def update(
-        updates: optax.Updates, state: PlateauState, params: optax.Params | None = None
+        updates: optax.Updates, state: Any, params: optax.Params | None = None
     ) -> tuple[optax.Updates, PlateauState]:
         return multiply(state.scale, updates), state
 

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -20,7 +20,8 @@ from cnn_jax.pretrained.preprocessing import Preprocessing
 from cnn_jax.pretrained.wrappers import strip_prefix
 from cnn_jax.text import printable
 
-Params, Stats = Any, Any
+Params: TypeAlias = Any
+Stats: TypeAlias = Any
 
 
 class Pretrained(NamedTuple):

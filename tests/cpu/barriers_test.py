@@ -35,7 +35,10 @@ def test_updates_are_those_of_the_optimizer(choice, fenced):
     with switch.use(choice):
         ours = barriers.fence_updates(tx)
     state = tx.init(params)
-    update = lambda tx: jax.jit(lambda g: tx.update(g, state, params)[0])
+
+    def update(tx):
+        return jax.jit(lambda g: tx.update(g, state, params)[0])
+
     jax.tree.map(np.testing.assert_array_equal, update(ours)(gradients), update(tx)(gradients))
     text = str(jax.make_jaxpr(lambda g: ours.update(g, state, params)[0])(gradients))
     assert text.count("optimization_barrier") == fenced  # of the large one only

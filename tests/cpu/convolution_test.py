@@ -57,7 +57,9 @@ def operands(height, width, channels, kernel, dtype=jnp.float32, batch=2, featur
 
 
 def value_and_gradients(convolve, x, kernel, stride, padding, **options):
-    run = lambda x, k: convolve(x, k, (stride, stride), padding, dimension_numbers=NHWC, **options)
+    def run(x, k):
+        return convolve(x, k, (stride, stride), padding, dimension_numbers=NHWC, **options)
+
     shape = jax.eval_shape(run, x, kernel).shape
     dy = jnp.cos(jnp.arange(math.prod(shape), dtype=jnp.float32)).reshape(shape)
     # Rounded out here: inside of a jit XLA leaves the way there and back out.

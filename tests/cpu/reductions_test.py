@@ -52,7 +52,9 @@ def test_batch_norm_s_gradient_is_autodiff_s(group):
         y = (groups - mean) / jnp.sqrt(var + 1e-3) * scale[None, None] + bias[None, None]
         return y.reshape(x.shape)
 
-    ours = lambda *args: normalize(*args, group, None, 1e-3)
+    def ours(*args):
+        return normalize(*args, group, None, 1e-3)
+
     y, back = jax.vjp(ours, x, scale, bias)
     want, back_want = jax.vjp(plain, x, scale, bias)
     np.testing.assert_allclose(y[0], want, atol=1e-5)

@@ -86,13 +86,16 @@ def test_the_flags_and_options_reach_convolutions_and_both_gradients():
         from cnn_jax.cpu import settings, configure
         configure()
         import cnn_jax.cpu.convolution as c, jax
-        f = lambda x, k: c.convolution(x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-        x, k = (jax.ShapeDtypeStruct(shape, "float32") for shape in ((8, 14, 14, 32), (3, 3, 32, 32)))
+        layout = ("NHWC", "HWIO", "NHWC")
+        f = lambda x, k: c.convolution(x, k, (1, 1), "SAME", dimension_numbers=layout)
+        x = jax.ShapeDtypeStruct((8, 14, 14, 32), "float32")
+        k = jax.ShapeDtypeStruct((3, 3, 32, 32), "float32")
         both = lambda x, k: jax.vjp(f, x, k)[1](f(x, k))
         for steps in (1, settings.MIN_ONEDNN_STEPS):
             options = settings.compiler_options(steps, settings.MIN_BATCH_VALUES)
             text = jax.jit(both, compiler_options=options).lower(x, k).compile().as_text()
-            print(text.count("__ynn_fusion"), text.count('custom_call_target="__onednn$convolution"'))
+            onednn = text.count('custom_call_target="__onednn$convolution"')
+            print(text.count("__ynn_fusion"), onednn)
     """
     version = tuple(int(part) for part in metadata.version("jaxlib").split(".")[:2])
     onednn = "3" if settings.ONEDNN_JAXLIB[0] <= version < settings.ONEDNN_JAXLIB[1] else "0"

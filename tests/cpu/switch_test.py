@@ -50,7 +50,7 @@ def test_use_overrides_the_environment_inside_only(monkeypatch):
 
 def test_another_value_is_an_error(monkeypatch):
     monkeypatch.setenv("CNN_JAX_ROUTES", "quick")
-    with pytest.raises(UserError, match="CNN_JAX_ROUTES=quick: set it to xla .* or cpu"):
+    with pytest.raises(UserError, match=r"CNN_JAX_ROUTES=quick: set it to xla .* or cpu"):
         switch.kernels_enabled(of_size(1))
     with pytest.raises(UserError, match="CNN_JAX_ROUTES=fast"), switch.use("fast"):
         pass
@@ -114,12 +114,19 @@ def test_forward_mode_needs_plain_xla_and_reverse_mode_does_not(haste):
     direction = jax.tree.map(
         lambda p: jnp.cos(jnp.arange(p.size, dtype=p.dtype)).reshape(p.shape), params
     )
-    dot = lambda a, b: sum(
-        jnp.vdot(x, y) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True)
-    )
-    forward = lambda p: jax.jvp(loss, (p,), (direction,))[1]
-    reverse = lambda p: dot(jax.grad(loss)(p), direction)
-    twice = lambda p: dot(jax.grad(reverse)(p), direction)
+
+    def dot(a, b):
+        return sum(jnp.vdot(x, y) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True))
+
+    def forward(p):
+        return jax.jvp(loss, (p,), (direction,))[1]
+
+    def reverse(p):
+        return dot(jax.grad(loss)(p), direction)
+
+    def twice(p):
+        return dot(jax.grad(reverse)(p), direction)
+
     with pytest.raises(TypeError, match="forward-mode"):
         forward(params)
     with switch.use("xla"):

@@ -58,7 +58,7 @@ def test_ranks_and_loss_of_a_model_that_is_sure_of_its_answers(deviation):
     rng = np.random.default_rng(0)
     logits, labels = rng.normal(0, deviation, (2000, 20)).astype(np.float32), rng.integers(0, 20, 2000)
     apply = lambda params, stats, images, train: (images[:, 0, 0].astype(jnp.float32), stats)
-    net = models.Model(None, apply, None), {}, {}
+    net = models.Model(None, apply, None, None), {}, {}
     scorer = make_scorer(*net, lambda images, size: images, 1, mesh.batch_mesh(jax.devices()[:1]), mirror=False)
     valid = np.ones(2000, bool)
     batch = {"crops": logits[:, None, None, None], "label": labels, "index": np.arange(2000), "valid": valid}

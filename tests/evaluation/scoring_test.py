@@ -160,7 +160,7 @@ def test_so_many_views_a_scale(kind, count):
 def test_a_crop_is_cut_where_it_says():
     """A model that answers with its input's upper left pixel."""
     seen = []
-    net = (models.Model(None, lambda p, s, images, train: (images[:, 0, 0], s), None), {}, {})
+    net = (models.Model(None, lambda p, s, images, train: (images[:, 0, 0], s), None, None), {}, {})
     as_is = lambda x, size: x.astype(jnp.float32)
     scorer = make_scorer(*net, as_is, CROP, mesh.batch_mesh(jax.devices()[:1]), "logits")
 

@@ -100,12 +100,18 @@ def test_under_pmap_of_eight_devices(ratio, group):
     # Devices far apart, whose own means are not the group's.
     x = x + np.arange(8, dtype=np.float32).repeat(2)[:, None, None, None]
     run = functools.partial(values_and_gradients, group=group, axis="batch")
-    split = lambda a: a.reshape(8, 2, *a.shape[1:])
+
+    def split(a):
+        return a.reshape(8, 2, *a.shape[1:])
+
     (y, mean, variance), (dx, dscale, dbias) = jax.pmap(run, "batch", in_axes=(0, None, None, 0))(
         split(x), scale, bias, split(dy)
     )
     span = max(1, (group or 16) // 2)  # devices of one group: each has its row
-    rows = lambda a: np.asarray(a)[::span].reshape(-1, 3)
+
+    def rows(a):
+        return np.asarray(a)[::span].reshape(-1, 3)
+
     joined = (y.reshape(x.shape), rows(mean), rows(variance))
     gradients = (dx.reshape(x.shape), dscale.sum(0), dbias.sum(0))
     assert_accurate((joined, gradients), by_hand(x, scale, bias, dy, group), ratio)

@@ -1,9 +1,11 @@
-"""Gradients against the rules derived by hand, written here in NumPy, and against finite differences, in float64.
+"""Gradients against the rules derived by hand, written here in NumPy, and against finite
+differences, in float64.
 
-With delta the loss's gradient with respect to a layer's output: of a convolution with w, its input's is the full
-correlation of delta with w turned by 180 degrees, its weights' the correlation of the input with delta, its bias's the
-sum of delta; max pooling hands delta to the maximum; trainable subsampling's coefficient gets delta times the sums.
-(LeCun, Bottou, Bengio, Haffner 1998, Sec. II; Dumoulin, Visin 2016 for strides.) No rule here is an autodiff's.
+With delta the loss's gradient with respect to a layer's output: of a convolution with w, its
+input's is the full correlation of delta with w turned by 180 degrees, its weights' the correlation
+of the input with delta, its bias's the sum of delta; max pooling hands delta to the maximum;
+trainable subsampling's coefficient gets delta times the sums. (LeCun, Bottou, Bengio, Haffner 1998,
+Sec. II; Dumoulin, Visin 2016 for strides.) No rule here is an autodiff's.
 """
 
 import functools
@@ -36,7 +38,9 @@ def close(got, expected):
 
 
 def check(function, arguments, delta, value, gradients):
-    """The layer's value and gradients are those derived by hand, and these are its differences in some direction."""
+    """The layer's value and gradients are those derived by hand, and these are its differences in
+    some direction.
+    """
 
     @jax.jit
     def run(*arguments):
@@ -46,9 +50,10 @@ def check(function, arguments, delta, value, gradients):
     for got, by_hand in zip(jax.tree.leaves(run(*arguments)), (value, *gradients), strict=True):
         close(got, by_hand)
     directions = [random(*a.shape) for a in arguments]
-    moved = lambda by: np.asarray(
-        run(*(a + by * d for a, d in zip(arguments, directions, strict=True)))[0]
-    )
+
+    def moved(by):
+        return np.asarray(run(*(a + by * d for a, d in zip(arguments, directions, strict=True)))[0])
+
     slope = sum((g * d).sum() for g, d in zip(gradients, directions, strict=True))
     assert (delta * (moved(1e-5) - moved(-1e-5))).sum() / 2e-5 == pytest.approx(
         slope, rel=1e-7, abs=1e-7
@@ -59,13 +64,15 @@ def check(function, arguments, delta, value, gradients):
 
 
 def correlation(x, w):
-    """[N, H, W, C] with [h, w, C, O], every place where the kernel lies inside: [N, H - h + 1, W - w + 1, O]."""
+    """[N, H, W, C] with [h, w, C, O], every place where the kernel lies inside: [N, H - h + 1, W -
+    w + 1, O].
+    """
     seen = np.lib.stride_tricks.sliding_window_view(x, w.shape[:2], (1, 2))  # [N, H', W', C, h, w]
     return np.tensordot(seen, w, ((4, 5, 3), (0, 1, 2)))
 
 
 def rot180(w):
-    """The kernel turned, [h, w, O, C]: it goes from the maps of the output to those of the input."""
+    """The kernel turned, [h, w, O, C]: it goes from the output's maps to those of the input."""
     return w[::-1, ::-1].swapaxes(2, 3)
 
 
@@ -74,7 +81,9 @@ def padded(x, pads):
 
 
 def with_zeros_between(delta, stride, size):
-    """Delta with stride - 1 zeros between its pixels, and after them as many as `size` still asks for."""
+    """Delta with stride - 1 zeros between its pixels, and after them as many as `size` still asks
+    for.
+    """
     wide = np.zeros((delta.shape[0], *size, delta.shape[3]))
     wide[:, : delta.shape[1] * stride : stride, : delta.shape[2] * stride : stride] = delta
     return wide
@@ -95,7 +104,8 @@ def convolution_by_hand(x, w, bias, delta, stride, pads):
     return output, full[:, inside[0], inside[1]], dw, delta.sum((0, 1, 2))
 
 
-# input, kernel, maps, stride, padding before and after. The routes of cnn_jax/cpu/convolution.py are all here.
+# input, kernel, maps, stride, padding before and after. The routes of cnn_jax/cpu/convolution.py
+# are all here.
 CONVOLUTIONS = {
     "pointwise": ((5, 6, 3), (1, 1), 4, 1, ((0, 0), (0, 0))),
     "pointwise_strided": ((5, 6, 3), (1, 1), 4, 2, ((0, 0), (0, 0))),
@@ -117,7 +127,10 @@ def test_convolution(choice, case, monkeypatch):
     size, kernel, maps, stride, pads = case
     x, w, bias = random(2, *size), random(*kernel, size[-1], maps), random(maps)
     layer = Conv(maps, kernel, stride, pads)
-    convolve = lambda x, w, bias: layer.apply({"params": {"kernel": w, "bias": bias}}, x)
+
+    def convolve(x, w, bias):
+        return layer.apply({"params": {"kernel": w, "bias": bias}}, x)
+
     assert ("custom_vjp" in str(jax.make_jaxpr(convolve)(x, w, bias))) == (choice == "cpu")
     delta = random(*jax.eval_shape(convolve, x, w, bias).shape)
     value, *gradients = convolution_by_hand(x, w, bias, delta, stride, pads)
@@ -160,14 +173,18 @@ def test_transposed_convolution_is_multiplication_by_c_transposed(
     close(spatial.convolution_matrix(jnp.asarray(w), (height, width), stride, padding), matrix)
 
     layer = Conv(3, kernel, stride, padding, use_bias=False)
-    convolve = lambda x: layer.apply({"params": {"kernel": w}}, x)
+
+    def convolve(x):
+        return layer.apply({"params": {"kernel": w}}, x)
+
     z = random(*jax.eval_shape(convolve, x).shape)
     expected = (matrix.T @ z.ravel()).reshape(x.shape)
     check(convolve, (x,), z, (matrix @ x.ravel()).reshape(z.shape), (expected,))
     transposed = jax.jit(spatial.transposed_convolution, static_argnums=(2, 3, 4))
     close(transposed(z, w, (height, width), stride, padding), expected)
 
-    # The layer's output is the smallest of the sizes that the convolution makes z's of: what it leaves out is zero.
+    # The layer's output is the smallest of the sizes that the convolution makes z's of: what it
+    # leaves out is zero.
     layer = spatial.FractionallyStridedConv(2, kernel, stride, padding)
     y = layer.apply({"params": {"conv": {"kernel": rot180(w), "bias": np.zeros(2)}}}, z)
     left = [
@@ -181,7 +198,9 @@ def test_transposed_convolution_is_multiplication_by_c_transposed(
 
 
 def max_pool_by_hand(x, delta, window, stride):
-    """The maxima, and the input's gradient: each delta goes to its window's maximum, of equal ones to the first."""
+    """The maxima, and the input's gradient: each delta goes to its window's maximum, of equal ones
+    to the first.
+    """
     y, dx = np.zeros_like(delta), np.zeros_like(x)
     for n, i, j, c in np.ndindex(delta.shape):
         top, left = i * stride, j * stride
@@ -214,7 +233,10 @@ POOLINGS = {
 @pytest.mark.parametrize("pooling", POOLINGS.values(), ids=POOLINGS)
 def test_max_pooling(pooling):
     pool, window, stride = pooling
-    function = lambda x: pool(x, window, stride)
+
+    def function(x):
+        return pool(x, window, stride)
+
     x = random(2, 6, 8, 3) - 5  # below zero: what lies beyond the edge is never the maximum
     delta = random(*jax.eval_shape(function, x).shape)
     value, gradient = max_pool_by_hand(x, delta, window, stride)
@@ -224,7 +246,10 @@ def test_max_pooling(pooling):
 @pytest.mark.parametrize("pooling", POOLINGS.values(), ids=POOLINGS)
 def test_of_equal_maxima_the_first_in_reading_order_gets_all(pooling):
     pool, window, stride = pooling
-    function = lambda x: pool(x, window, stride)
+
+    def function(x):
+        return pool(x, window, stride)
+
     x = np.round(random(2, 5, 7, 2))
     x[0] = 0
     delta = random(*jax.eval_shape(function, x).shape)
@@ -237,9 +262,9 @@ def test_of_equal_maxima_the_first_in_reading_order_gets_all(pooling):
 
 @pytest.mark.parametrize("height, width", [(4, 6), (5, 7)])
 def test_subsampling(height, width):
-    subsample = lambda x, coefficient, bias: Subsampling().apply(
-        {"params": {"coefficient": coefficient, "bias": bias}}, x
-    )
+    def subsample(x, coefficient, bias):
+        return Subsampling().apply({"params": {"coefficient": coefficient, "bias": bias}}, x)
+
     x, coefficient, bias = random(2, height, width, 3), random(3), random(3)
     delta = random(2, height // 2, width // 2, 3)
     even = x[:, : height // 2 * 2, : width // 2 * 2]
@@ -256,7 +281,8 @@ def test_subsampling(height, width):
 
 
 def lrn_by_hand(a, delta, k, n, alpha, beta, towers):
-    """b_i = a_i D_i^-beta and the gradient of a, D_i = k + alpha * sum of a_j^2 over the neighbours j of i.
+    """b_i = a_i D_i^-beta and the gradient of a, D_i = k + alpha * sum of a_j^2 over the neighbours
+    j of i.
 
     db_i / da_j = [i = j] D_i^-beta - 2 alpha beta a_i a_j D_i^(-beta - 1) [j is a neighbour of i].
     """
@@ -274,7 +300,8 @@ def lrn_by_hand(a, delta, k, n, alpha, beta, towers):
     )
 
 
-# Of AlexNet's size, alpha * sum is near 0.1 where activations are near 15: there the second term counts.
+# Of AlexNet's size, alpha * sum is near 0.1 where activations are near 15: there the second term
+# counts.
 @pytest.mark.parametrize(
     "scale, options",
     [

@@ -32,7 +32,10 @@ def test_lrn_is_the_formula(n, towers, caffe_alpha):
 
 def test_lrn_s_gradient_is_the_difference_quotient():
     x = jax.random.normal(jax.random.key(4), (1, 2, 2, 7))
-    value = lambda x: jnp.sum(jnp.sin(local_response_norm(x, alpha=0.5)))
+
+    def value(x):
+        return jnp.sum(jnp.sin(local_response_norm(x, alpha=0.5)))
+
     jax.test_util.check_grads(value, (x,), order=1, modes=["rev"], atol=1e-2, rtol=1e-2)
 
 

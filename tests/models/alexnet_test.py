@@ -29,14 +29,16 @@ def layer_sizes(params):
 
 
 def filled(name, value, side, **options):
-    """A net of three classes with all parameters of one value, for what random ones are not worth their time."""
+    """A net of three classes with all parameters of one value, for what random ones are not worth
+    their time.
+    """
     model, params, stats, _ = abstract(name, 3, side, **options)
     return model, jax.tree.map(lambda p: jnp.full(p.shape, value, p.dtype), params), stats
 
 
 SMALLEST = {
-    "lenet5": 28, "alexnet": 67, "alexnet_one_tower": 67, "alexnet_half": 67, "alexnet_owt": 63, "zfnet": 47,
-    "vgg_a": 32, "vgg_a_lrn": 32, "vgg_b": 32, "vgg_c": 32, "vgg_d": 32, "vgg_e": 32,
+    "lenet5": 28, "alexnet": 67, "alexnet_one_tower": 67, "alexnet_half": 67, "alexnet_owt": 63,
+    "zfnet": 47, "vgg_a": 32, "vgg_a_lrn": 32, "vgg_b": 32, "vgg_c": 32, "vgg_d": 32, "vgg_e": 32,
 }  # fmt: skip
 
 
@@ -84,7 +86,10 @@ def test_alexnet_s_towers_do_not_meet_before_conv3(name, meet):
     @jax.jit
     def pull(params):
         """How much the second tower's conv2 depends on each map of conv1."""
-        second = lambda p: model.features(p, stats, images)["conv2"][..., 128:].sum()
+
+        def second(p):
+            return model.features(p, stats, images)["conv2"][..., 128:].sum()
+
         return jnp.abs(jax.grad(second)(params)["conv1"]["kernel"]).sum((0, 1, 2))
 
     pulled = np.asarray(pull(params))

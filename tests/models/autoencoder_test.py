@@ -39,7 +39,10 @@ def test_parameters_by_hand():
 def test_noise_is_added_in_training_only():
     x = images(4, 28)
     model, params, stats = made(x)
-    apply = lambda model, **train: model.apply(params, stats, x, **train)[0]
+
+    def apply(model, **train):
+        return model.apply(params, stats, x, **train)[0]
+
     noisy = apply(model, train=True, key=jax.random.key(3))
     assert not np.allclose(noisy, apply(model)) and not np.allclose(
         noisy, apply(model, train=True, key=jax.random.key(4))

@@ -85,7 +85,9 @@ def test_bytes_are_numbers_to_a_net():
 
 
 def test_a_deviation_that_an_option_undoes_is_not_told():
-    words = lambda name, **options: " ".join(models.deviations(name, **options))
+    def words(name, **options):
+        return " ".join(models.deviations(name, **options))
+
     assert "biases" in words("alexnet") and "biases" in words("alexnet", initial_bias=0.1)
     assert "biases" not in words("alexnet", initial_bias=1.0)
     assert "He's" in words("googlenet", initializer="paper") and "He's" not in words(

@@ -16,14 +16,16 @@ from cnn_jax.training.state import init_state
 
 BATCH, CLASSES = 8, 4
 # The smallest images that the nets take, and what else keeps them small; those left out take 32x32.
-SIDE = {"alexnet": 67, "alexnet_one_tower": 67, "alexnet_half": 67, "alexnet_owt": 63, "zfnet": 47, "lenet5": 28,
-        "lenet5_modern": 28, "mlp": 8, "perceptron": 8, "autoencoder": 8, "googlenet": 79, "googlenet_bn": 79,
-        "inception_v2": 107, "inception_v3": 107}  # fmt: skip
+SIDE = {"alexnet": 67, "alexnet_one_tower": 67, "alexnet_half": 67, "alexnet_owt": 63, "zfnet": 47,
+        "lenet5": 28, "lenet5_modern": 28, "mlp": 8, "perceptron": 8, "autoencoder": 8,
+        "googlenet": 79, "googlenet_bn": 79, "inception_v2": 107, "inception_v3": 107}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
 def _compiled_in_haste():
-    """Twenty steps on tiny images take a moment, compiling them well a third longer than compiling them badly."""
+    """Twenty steps on tiny images take a moment, compiling them well a third longer than compiling
+    them badly.
+    """
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
@@ -90,8 +92,8 @@ def test_twenty_steps_on_two_devices_lower_the_loss(name):
 
 
 # One net of each file's, for what all of a file share.
-FAMILIES = ("mlp", "lenet5", "lenet5_modern", "autoencoder", "alexnet", "zfnet", "vgg_a", "googlenet", "bn_inception",
-            "resnet20")  # fmt: skip
+FAMILIES = ("mlp", "lenet5", "lenet5_modern", "autoencoder", "alexnet", "zfnet", "vgg_a",
+            "googlenet", "bn_inception", "resnet20")  # fmt: skip
 
 
 def shapes(name, **options):
@@ -116,9 +118,12 @@ def test_lrn_changes_what_a_model_computes_and_costs_no_parameter(name):
     model, image, params, stats = shapes(name, norm="lrn")
     none, _, same, _ = shapes(name, norm="none")
     assert jax.tree.structure(params) == jax.tree.structure(same)
-    powers = lambda m: str(
-        jax.make_jaxpr(lambda p, s, x: m.apply(p, s, x)[0])(params, stats, image)
-    ).count("rsqrt")
+
+    def powers(m):
+        return str(jax.make_jaxpr(lambda p, s, x: m.apply(p, s, x)[0])(params, stats, image)).count(
+            "rsqrt"
+        )
+
     assert powers(model) > powers(none)
 
 
@@ -166,8 +171,13 @@ def test_dropout_is_on_in_training_only(name):
     params, stats = model.init(jax.random.key(0), image)
     images = jax.random.uniform(jax.random.key(1), (2, *image.shape[1:]))
     off = models.create(name, CLASSES, **small(name) | still | {"dropout": 0.0, "norm": "none"})
-    train = lambda model, key: model.apply(params, stats, images, train=True, key=key)[0]
-    test = lambda model: model.apply(params, stats, images)[0]
+
+    def train(model, key):
+        return model.apply(params, stats, images, train=True, key=key)[0]
+
+    def test(model):
+        return model.apply(params, stats, images)[0]
+
     every = jax.jit(lambda key: (train(model, key), train(off, key), test(model), test(off)))
     (one, without, *tests), (two, *_), (again, *_) = (every(jax.random.key(k)) for k in (1, 2, 1))
     assert (

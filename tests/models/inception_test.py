@@ -20,7 +20,9 @@ from cnn_jax.training.state import init_state
 
 
 def test_bn_inception_has_the_parameters_of_public_weights():
-    """11,295,240 in the weights ported from Caffe, whose convolutions have a bias beside batch norm's shift."""
+    """11,295,240 in the weights ported from Caffe, whose convolutions have a bias beside batch
+    norm's shift.
+    """
     model = models.create("bn_inception", 1000)
     params, _ = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
     biases = (
@@ -35,9 +37,11 @@ def test_bn_inception_has_the_parameters_of_public_weights():
 
 
 def test_each_step_from_inception_v2_to_v3_costs_its_own_parameters():
-    count = lambda **options: summary.count_parameters(
-        models.create("inception_v2", 1000, **options), (299, 299, 3)
-    )
+    def count(**options):
+        return summary.count_parameters(
+            models.create("inception_v2", 1000, **options), (299, 299, 3)
+        )
+
     three = 9 * (3 * 32 + 32 * 32 + 32 * 64) + 2 * (32 + 32 + 64)
     one = 49 * 3 * 64 + 2 * 64
     assert count(factorized_7x7=True) - count() == three - one
@@ -81,20 +85,22 @@ def modules(name, side):
 # Output of each module: the next one's input in the papers' tables; side and maps.
 GRIDS = {
     "googlenet": {
-        "conv2": (56, 192), "inception3a": (28, 256), "inception3b": (28, 480), "inception4a": (14, 512),
-        "inception4b": (14, 512), "inception4c": (14, 512), "inception4d": (14, 528), "inception4e": (14, 832),
-        "inception5a": (7, 832), "inception5b": (7, 1024),
+        "conv2": (56, 192), "inception3a": (28, 256), "inception3b": (28, 480),
+        "inception4a": (14, 512), "inception4b": (14, 512), "inception4c": (14, 512),
+        "inception4d": (14, 528), "inception4e": (14, 832), "inception5a": (7, 832),
+        "inception5b": (7, 1024),
     },
     "bn_inception": {
-        "conv2": (56, 192), "inception3a": (28, 256), "inception3b": (28, 320), "inception3c": (14, 576),
-        "inception4a": (14, 576), "inception4b": (14, 576), "inception4c": (14, 608), "inception4d": (14, 608),
-        "inception4e": (7, 1056), "inception5a": (7, 1024), "inception5b": (7, 1024),
+        "conv2": (56, 192), "inception3a": (28, 256), "inception3b": (28, 320),
+        "inception3c": (14, 576), "inception4a": (14, 576), "inception4b": (14, 576),
+        "inception4c": (14, 608), "inception4d": (14, 608), "inception4e": (7, 1056),
+        "inception5a": (7, 1024), "inception5b": (7, 1024),
     },
     "inception_v3": {
-        "conv1a": (149, 32), "conv1b": (147, 32), "conv1c": (147, 64), "conv2": (73, 80), "conv3": (71, 192),
-        "mixed35a": (35, 256), "mixed35b": (35, 288), "mixed35c": (35, 288), "reduce35": (17, 768),
-        "mixed17a": (17, 768), "mixed17d": (17, 768), "reduce17": (8, 1280), "mixed8a": (8, 2048),
-        "mixed8b": (8, 2048),
+        "conv1a": (149, 32), "conv1b": (147, 32), "conv1c": (147, 64), "conv2": (73, 80),
+        "conv3": (71, 192), "mixed35a": (35, 256), "mixed35b": (35, 288), "mixed35c": (35, 288),
+        "reduce35": (17, 768), "mixed17a": (17, 768), "mixed17d": (17, 768), "reduce17": (8, 1280),
+        "mixed8a": (8, 2048), "mixed8b": (8, 2048),
     },
 }  # fmt: skip
 GRIDS["googlenet_bn"] = GRIDS["googlenet"]
@@ -163,8 +169,9 @@ def test_googlenet_s_heads_answer_in_training_and_are_forgotten_at_test():
     assert not np.any(zeros)
 
 
-# By hand: GoogLeNet's sides, backward from 1: 2, 4, 8, 16, 31; from a head's 5: 10, 20, 40, 79. torchvision says of
-# its own nets 15 and 75. Inception v3, backward from a head's 5: 11, 23, 25, 51, 53, 107.
+# By hand: GoogLeNet's sides, backward from 1: 2, 4, 8, 16, 31; from a head's 5: 10, 20, 40, 79.
+# torchvision says of its own nets 15 and 75. Inception v3, backward from a head's 5: 11, 23, 25,
+# 51, 53, 107.
 @pytest.mark.parametrize(
     "name, heads, side",
     [
@@ -178,7 +185,10 @@ def test_googlenet_s_heads_answer_in_training_and_are_forgotten_at_test():
 )
 def test_too_small_an_image_names_the_smallest(name, heads, side):
     model = models.create(name, 4, aux_heads=heads)
-    init = lambda n: jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, n, side, 3)))
+
+    def init(n):
+        return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, n, side, 3)))
+
     init(side)
     with pytest.raises(
         UserError, match=f"images of {side - 1}x{side}; the smallest are {side}x{side}"
@@ -204,9 +214,12 @@ def test_a_fork_s_convolutions_see_the_same_input():
     x = random(1, 6, 6, 3)
     y, variables = block.init_with_output(jax.random.key(0), x, train=False)
     assert y.shape == (1, 6, 6, 5 + 6 + 3)
-    of = lambda name, maps, kernel, x: conv.ConvUnit(maps, kernel).apply(
-        {"params": variables["params"][name]}, x, train=False
-    )
+
+    def of(name, maps, kernel, x):
+        return conv.ConvUnit(maps, kernel).apply(
+            {"params": variables["params"][name]}, x, train=False
+        )
+
     inner = of("branch1_1", 4, (1, 1), x)
     np.testing.assert_array_equal(y[..., :5], of("branch1_2_1x3", 5, (1, 3), inner))
     np.testing.assert_array_equal(y[..., 5:11], of("branch1_2_3x1", 6, (3, 1), inner))
@@ -224,9 +237,10 @@ def test_the_loss_is_folded_over_the_heads_and_the_error_is_the_main_logits():
         name: jax.random.normal(jax.random.key(k), (4, 3))
         for k, name in enumerate(("main", "aux1", "aux2"))
     }
-    outputs = lambda params, images: tuple(
-        images.reshape(-1, 4) @ params[name] for name in ("main", "aux1", "aux2")
-    )
+
+    def outputs(params, images):
+        return tuple(images.reshape(-1, 4) @ params[name] for name in ("main", "aux1", "aux2"))
+
     main, *heads = outputs(kernels, images)
     labels = (
         jnp.argmax(main, 1).at[0].add(1).astype(jnp.int32) % 3
@@ -236,6 +250,7 @@ def test_the_loss_is_folded_over_the_heads_and_the_error_is_the_main_logits():
         lambda key, images: (kernels, {}),
         lambda params, stats, images, train, key: (outputs(params, images), stats),
         features=None,
+        module=None,
         aux_weight=0.3,
     )
     feed = types.SimpleNamespace(
@@ -256,7 +271,9 @@ def test_the_loss_is_folded_over_the_heads_and_the_error_is_the_main_logits():
 
 
 def test_the_weight_of_the_heads_is_the_net_s():
-    weight = lambda name, **options: models.create(name, 4, **options).aux_weight
+    def weight(name, **options):
+        return models.create(name, 4, **options).aux_weight
+
     assert (weight("googlenet"), weight("inception_v3"), weight("mlp"), weight("bn_inception")) == (
         0.3,
         0.4,
@@ -267,15 +284,19 @@ def test_the_weight_of_the_heads_is_the_net_s():
 
 
 def test_norm_is_lrn_batch_norm_or_none():
-    shapes = lambda norm: jax.eval_shape(
-        models.create("googlenet", 4, norm=norm).init, jax.random.key(0), jnp.zeros((1, 79, 79, 3))
-    )
+    def shapes(norm):
+        return jax.eval_shape(
+            models.create("googlenet", 4, norm=norm).init,
+            jax.random.key(0),
+            jnp.zeros((1, 79, 79, 3)),
+        )
+
     assert (
         jax.tree.structure(shapes("lrn")) == jax.tree.structure(shapes("none"))
         and not shapes("lrn")[1]
     )
     assert shapes("bn")[1] and "bias" not in shapes("bn")[0]["conv1"]["conv"]
-    with pytest.raises(UserError, match="model.norm='layer': choose none or bn or lrn"):
+    with pytest.raises(UserError, match=r"model\.norm='layer': choose none or bn or lrn"):
         shapes("layer")
 
 

@@ -87,8 +87,10 @@ def test_each_map_of_c3_is_drawn_by_its_own_fan_in():
 
 def test_map_loss_by_hand():
     distances, labels = jnp.array([[1.0, 3.0, 2.0], [40.0, 1.0, 0.5]]), jnp.array([0, 0])
-    by_hand = [1 + np.log(np.exp(-4) + np.exp(-1) + np.exp(-3) + np.exp(-2)),
-               40 + np.log(np.exp(-4) + np.exp(-40) + np.exp(-1) + np.exp(-0.5))]  # fmt: skip
+    by_hand = [
+        1 + np.log(np.exp(-4) + np.exp(-1) + np.exp(-3) + np.exp(-2)),
+        40 + np.log(np.exp(-4) + np.exp(-40) + np.exp(-1) + np.exp(-0.5)),
+    ]
     np.testing.assert_allclose(lenet.map_loss(distances, labels, 4.0), by_hand, rtol=1e-6)
     softmax = optax.softmax_cross_entropy_with_integer_labels(-distances, labels)
     np.testing.assert_allclose(lenet.map_loss(distances, labels, jnp.inf), softmax, rtol=1e-6)

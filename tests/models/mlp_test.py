@@ -32,10 +32,12 @@ def test_a_perceptron_learns_and_or_not_and_never_xor_which_two_layers_do(name, 
         log = jax.nn.log_softmax(model.apply(params, stats, images)[0])
         return -jnp.take_along_axis(log, labels[:, None], 1).mean()
 
-    descend = lambda params, _: (
-        jax.tree.map(lambda p, g: p - 1.0 * g, params, jax.grad(loss)(params)),
-        None,
-    )
+    def descend(params, _):
+        return (
+            jax.tree.map(lambda p, g: p - 1.0 * g, params, jax.grad(loss)(params)),
+            None,
+        )
+
     params = jax.jit(lambda p: jax.lax.scan(descend, p, length=500)[0])(params)
     right = int((jnp.argmax(model.apply(params, stats, images)[0], -1) == labels).sum())
     assert right == 4 if (name, gate) != ("perceptron", "xor") else right < 4

@@ -66,24 +66,25 @@ def test_too_small_an_image_names_the_smallest():
 
 
 SMALLEST = {
-    "lenet5": 28, "alexnet": 67, "alexnet_one_tower": 67, "alexnet_half": 67, "alexnet_owt": 63, "zfnet": 47,
-    "vgg_a": 32, "vgg_a_lrn": 32, "vgg_b": 32, "vgg_c": 32, "vgg_d": 32, "vgg_e": 32,
+    "lenet5": 28, "alexnet": 67, "alexnet_one_tower": 67, "alexnet_half": 67, "alexnet_owt": 63,
+    "zfnet": 47, "vgg_a": 32, "vgg_a_lrn": 32, "vgg_b": 32, "vgg_c": 32, "vgg_d": 32, "vgg_e": 32,
 }  # fmt: skip
 
 
 def test_features_have_the_papers_sizes():
     assert feature_shapes("lenet5") == {
-        "c1": (28, 28, 6), "s2": (14, 14, 6), "c3": (10, 10, 16), "s4": (5, 5, 16), "c5": (1, 1, 120), "f6": (84,),
+        "c1": (28, 28, 6), "s2": (14, 14, 6), "c3": (10, 10, 16), "s4": (5, 5, 16),
+        "c5": (1, 1, 120), "f6": (84,),
     }  # fmt: skip
     assert feature_shapes("alexnet") == {
-        "conv1": (55, 55, 96), "pool1": (27, 27, 96), "conv2": (27, 27, 256), "pool2": (13, 13, 256),
-        "conv3": (13, 13, 384), "conv4": (13, 13, 384), "conv5": (13, 13, 256), "pool5": (6, 6, 256),
-        "fc6": (4096,), "fc7": (4096,),
+        "conv1": (55, 55, 96), "pool1": (27, 27, 96), "conv2": (27, 27, 256),
+        "pool2": (13, 13, 256), "conv3": (13, 13, 384), "conv4": (13, 13, 384),
+        "conv5": (13, 13, 256), "pool5": (6, 6, 256), "fc6": (4096,), "fc7": (4096,),
     }  # fmt: skip
     assert feature_shapes("zfnet") == {
-        "conv1": (110, 110, 96), "pool1": (55, 55, 96), "conv2": (26, 26, 256), "pool2": (13, 13, 256),
-        "conv3": (13, 13, 384), "conv4": (13, 13, 384), "conv5": (13, 13, 256), "pool5": (6, 6, 256),
-        "fc6": (4096,), "fc7": (4096,),
+        "conv1": (110, 110, 96), "pool1": (55, 55, 96), "conv2": (26, 26, 256),
+        "pool2": (13, 13, 256), "conv3": (13, 13, 384), "conv4": (13, 13, 384),
+        "conv5": (13, 13, 256), "pool5": (6, 6, 256), "fc6": (4096,), "fc7": (4096,),
     }  # fmt: skip
     vgg = feature_shapes("vgg_c", 64)
     assert (
@@ -93,7 +94,8 @@ def test_features_have_the_papers_sizes():
     )
     assert vgg["pool5"] == (2, 2, 512) and len(vgg) == 13 + 5 + 2
     assert feature_shapes("resnet20", 32) == {
-        "stem": (32, 32, 16), "stage1": (32, 32, 16), "stage2": (16, 16, 32), "stage3": (8, 8, 64), "pool": (64,),
+        "stem": (32, 32, 16), "stage1": (32, 32, 16), "stage2": (16, 16, 32), "stage3": (8, 8, 64),
+        "pool": (64,),
     }  # fmt: skip
     assert set(feature_shapes("resnet50", 64)) == {
         "stem",

@@ -25,7 +25,10 @@ def test_a_model_has_the_parameters_that_its_file_states(name):
 
 def test_deviations_follow_the_class_s_defaults(monkeypatch):
     """No default is written down twice: another one changes what is reported, or silences it."""
-    biases = lambda: [d for d in models.deviations("alexnet") if "biases" in d]
+
+    def biases():
+        return [d for d in models.deviations("alexnet") if "biases" in d]
+
     assert "fc7 are 0.1; the paper has 1" in biases()[0]
     for default, expected in ((0.5, "fc7 are 0.5; the paper has 1"), (1.0, "")):
         changed = dataclasses.make_dataclass(
@@ -39,7 +42,9 @@ def test_deviations_follow_the_class_s_defaults(monkeypatch):
 
 
 def test_a_deviation_that_an_option_undoes_is_not_reported():
-    words = lambda name, **options: " ".join(models.deviations(name, **options))
+    def words(name, **options):
+        return " ".join(models.deviations(name, **options))
+
     assert "0.00001" in words("resnet20") and "0.001" in words("resnet20", bn_epsilon=1e-3)
     assert "dropout" not in words("alexnet", dropout=0.0)
     assert "constants" not in words("zfnet", norm="none")
@@ -52,7 +57,7 @@ def test_options_have_bounds(name):
     for option, wanted in models.option_types(name).items():
         kind = values.describe(wanted)
         assert "text" not in kind, option
-        assert "number" not in kind and "integer" not in kind or values.describe_bounds(wanted), (
+        assert ("number" not in kind and "integer" not in kind) or values.describe_bounds(wanted), (
             option
         )
     assert list(models.option_types(name)) == ["dtype", *models.known_options(name)]

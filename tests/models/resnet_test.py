@@ -20,7 +20,9 @@ def test_zero_padded_shortcut():
 
 
 def test_a_shortcut_carries_its_input_and_a_plain_net_has_none():
-    """With the last convolution of each block at zero a residual net still sees its input; a plain one does not."""
+    """With the last convolution of each block at zero a residual net still sees its input; a plain
+    one does not.
+    """
     for name, sees in (("resnet20", True), ("plain20", False)):
         model = models.create(name, 5)
         params, stats = model.init(jax.random.key(0), images(1))

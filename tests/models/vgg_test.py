@@ -44,7 +44,10 @@ def test_remat_keeps_fewer_activations_and_changes_no_gradient(monkeypatch):
 
     def kept_bytes(model):
         """Bytes handed to the backward pass, whatever the compiler."""
-        forward = lambda params: model.apply(params, stats, x, train=True, key=jax.random.key(1))[0]
+
+        def forward(params):
+            return model.apply(params, stats, x, train=True, key=jax.random.key(1))[0]
+
         handed = jax.eval_shape(lambda params: jax.vjp(forward, params)[1], params)
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(handed))
 
@@ -55,7 +58,10 @@ def test_remat_keeps_fewer_activations_and_changes_no_gradient(monkeypatch):
         plain(params),
         remat(params),
     )
-    temporary = lambda program: program.memory_analysis().temp_size_in_bytes
+
+    def temporary(program):
+        return program.memory_analysis().temp_size_in_bytes
+
     # The compiler for CPUs of JAX 0.10 keeps more all the same.
     if jax.__version_info__ >= (0, 12):
         assert temporary(remat) < 0.85 * temporary(plain)
