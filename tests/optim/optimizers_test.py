@@ -15,13 +15,9 @@ GRADS = {"kernel": jnp.array([[0.3, 0.1]]), "bias": jnp.array([-0.2])}
 
 def make(schedule=None, **options):
     """A run's transformation: SGD with these options."""
-    return optim.make_optimizer(choose("sgd", **options), schedule or choose("constant"), total_steps=100)
-
-
-
-
-
-
+    return optim.make_optimizer(
+        choose("sgd", **options), schedule or choose("constant"), total_steps=100
+    )
 
 
 @pytest.mark.parametrize("decay_biases", [True, False])
@@ -43,16 +39,6 @@ def test_momentum_and_decay_by_hand(decay_biases):
         np.testing.assert_allclose(params[k], w[k], rtol=1e-5)
 
 
-
-
-
-
-
-
-
-
-
-
 def test_rmsprop_by_hand():
     """TensorFlow's: the mean square starts at 1, epsilon is inside the root, momentum after the rate."""
     rule = choose("rmsprop", weight_decay=0.0, momentum=0.9)
@@ -60,7 +46,9 @@ def test_rmsprop_by_hand():
     params = {"w": jnp.array([1.0, -2.0])}
     state, square, velocity, expected = tx.init(params), 1.0, 0.0, np.array([1.0, -2.0])
     for g in (np.array([0.5, 1.0]), np.array([-1.0, 3.0])):
-        updates, state = tx.update({"w": jnp.asarray(g, jnp.float32)}, state, params, error=jnp.float32(1))
+        updates, state = tx.update(
+            {"w": jnp.asarray(g, jnp.float32)}, state, params, error=jnp.float32(1)
+        )
         params = optax.apply_updates(params, updates)
         square = 0.9 * square + 0.1 * g**2
         velocity = 0.9 * velocity - 0.1 * g / np.sqrt(square + 1.0)
@@ -72,6 +60,9 @@ def test_gradients_are_clipped_by_their_norm_over_all_parameters():
     tx = make(choose("constant", base=1.0), momentum=0.0, weight_decay=0.0, clip_norm=2.0)
     params = {"a": jnp.zeros(1), "b": jnp.zeros(1)}
     updates, _ = tx.update(
-        {"a": jnp.array([6.0]), "b": jnp.array([8.0])}, tx.init(params), params, error=jnp.float32(1)
+        {"a": jnp.array([6.0]), "b": jnp.array([8.0])},
+        tx.init(params),
+        params,
+        error=jnp.float32(1),
     )
     np.testing.assert_allclose([updates["a"][0], updates["b"][0]], [-1.2, -1.6], rtol=1e-6)

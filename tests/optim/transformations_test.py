@@ -15,7 +15,9 @@ GRADS = {"kernel": jnp.array([[0.3, 0.1]]), "bias": jnp.array([-0.2])}
 
 def make(schedule=None, **options):
     """A run's transformation: SGD with these options."""
-    return optim.make_optimizer(choose("sgd", **options), schedule or choose("constant"), total_steps=100)
+    return optim.make_optimizer(
+        choose("sgd", **options), schedule or choose("constant"), total_steps=100
+    )
 
 
 def test_warm_up_holds_until_the_training_error_is_low_and_never_comes_back():
@@ -29,7 +31,9 @@ def test_warm_up_holds_until_the_training_error_is_low_and_never_comes_back():
     while (mean := 0.98 * mean + 0.02 * errors[ended]) >= 0.8:
         ended += 1
     assert 30 < ended < 60
-    assert seen[:ended] == pytest.approx([0.01] * ended) and seen[ended:] == pytest.approx([0.1] * (120 - ended))
+    assert seen[:ended] == pytest.approx([0.01] * ended) and seen[ended:] == pytest.approx(
+        [0.1] * (120 - ended)
+    )
 
 
 def test_no_warm_up_unless_asked_for():
@@ -61,7 +65,10 @@ def test_filters_longer_than_the_radius_are_brought_back_to_it_and_no_others():
     kernel = jnp.stack([jnp.full((3, 3, 2), 0.15), jnp.full((3, 3, 2), -0.05)], axis=-1)
     params = {"conv": kernel, "dense": jnp.full((4, 4), 5.0)}
     sgd, tx = (make(choose("constant", base=0.1), max_filter_rms=rms) for rms in (0.0, 0.1))
-    zeros, error = jax.tree.map(jnp.zeros_like, params), jnp.float32(1.0)  # weight decay alone moves
+    zeros, error = (
+        jax.tree.map(jnp.zeros_like, params),
+        jnp.float32(1.0),
+    )  # weight decay alone moves
     updates, _ = tx.update(zeros, tx.init(params), params, error=error)
     alone, _ = sgd.update(zeros, sgd.init(params), params, error=error)
     moved = optax.apply_updates(params, updates)
