@@ -80,7 +80,7 @@ def test_a_run_killed_with_kill_9_goes_on_from_its_last_checkpoint(tmp_path):
     assert interrupt(words, tmp_path, 60, signal.SIGTERM) == 75
     folder = tmp_path / "here/plain-20/seed0"
     starts = [json.loads(line)["step"] for line in (folder / "starts.jsonl").read_text().splitlines()]
-    assert starts[0] == 0 and 10 <= starts[1] and starts[1] % 5 == 0
+    assert starts[0] == 0 and starts[1] >= 10 and starts[1] % 5 == 0
     events = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     steps = [e["step"] for e in events if e["event"] == "train"]
     assert steps == list(range(5, 5 * len(steps) + 5, 5)) and steps[-1] >= 60

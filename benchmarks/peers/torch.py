@@ -12,7 +12,7 @@ from torch import nn
 from benchmarks.peers import LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, Peer, Spec
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
-import torch_nets as nets  # noqa: E402
+from parity import torch_nets as nets  # noqa: E402
 
 NAMES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 NETS: dict[str, Callable[[Spec], nn.Module]] = {

@@ -72,9 +72,34 @@ def rmsprop(
     )
 
 
+def adamw(
+    schedule: optax.GradientTransformation,
+    *,
+    beta1: Annotated[Share, "Of the running mean of gradients"] = 0.9,
+    beta2: Annotated[Share, "Of the running mean of squared gradients"] = 0.999,
+    epsilon: Annotated[NonNegative, "Added to the root of the mean square"] = 1e-8,
+    weight_decay: Annotated[NonNegative, "Share of a weight, times the rate, taken per step"] = 0.01,
+    decay_biases: DecayBiases = False,
+    clip_norm: ClipNorm = 0.0,
+    max_filter_rms: FilterRms = 0.0,
+) -> optax.GradientTransformation:
+    """Adam with weight decay apart from the gradient's moments.
+
+    Loshchilov, Hutter 2019, arXiv:1711.05101, Algorithm 2, with the rate on both terms.
+    """
+    return optax.chain(
+        _clip(clip_norm),
+        optax.scale_by_adam(beta1, beta2, epsilon),
+        _decay(weight_decay, decay_biases),
+        schedule,
+        _limit(max_filter_rms),
+    )
+
+
 OPTIMIZERS = {
     "sgd": sgd,
     "rmsprop": rmsprop,
+    "adamw": adamw,
 }
 
 

@@ -14,6 +14,7 @@ import optax
 
 from cnn_jax import registry
 from cnn_jax.config import Choice
+from cnn_jax.errors import UserError
 from cnn_jax.optim.transformations import (
     PlateauState,
     WarmUpState,
@@ -91,12 +92,43 @@ def plateau(
     return optax.chain(held, reduce_on_plateau(factor, patience, max_cuts))
 
 
+def cosine(
+    total_steps: int,
+    *,
+    base: Base = 0.1,
+    final: Annotated[NonNegative, "The rate at the last step"] = 0.0,
+    warmup_steps: Annotated[
+        int, Bound(0, MAX_INT32), "Steps in which the rate rises linearly to base"
+    ] = 0,
+) -> optax.GradientTransformation:
+    """Half a cosine from `base` to `final`, after a linear warm-up if there is one.
+
+    The rate of step t is base (t + 1) / warmup_steps in the warm-up (Goyal et al. 2017,
+    arXiv:1706.02677, Sec. 2.2, which starts at base / k for k workers) and then
+    final + (base - final) (1 + cos(pi u)) / 2 with u from 0 to 1 over the remaining steps
+    (Loshchilov, Hutter 2017, arXiv:1608.03983, eq. 5, without restarts).
+    """
+    if warmup_steps >= total_steps:
+        raise UserError(
+            f"schedule.warmup_steps={warmup_steps}: must be less than train.steps={total_steps}"
+        )
+
+    def rate(count: jax.Array) -> jax.Array:
+        step = jnp.asarray(count, jnp.float32)
+        share = (step - warmup_steps) / max(1, total_steps - 1 - warmup_steps)
+        falling = final + (base - final) * (1 + jnp.cos(jnp.pi * jnp.clip(share, 0, 1))) / 2
+        return jnp.where(step < warmup_steps, base * (step + 1) / max(1, warmup_steps), falling)
+
+    return scale_by_rate(rate)
+
+
 SCHEDULES = {
     "constant": constant,
     "step": step,
     "exponential": exponential,
     "inverse_time": inverse_time,
     "plateau": plateau,
+    "cosine": cosine,
 }
 
 

@@ -20,6 +20,7 @@ _MODULES = {
         "facts",
         "figure",
         "image_grid",
+        "line_charts",
         "missing",
         "notes",
         "page",
@@ -31,7 +32,7 @@ _MODULES = {
         "standard",
     ),
     "elements": ("Cell", "Notes", "Page", "Prose", "Report", "Table"),
-    "figures": ("Bar", "LineChart", "Series", "draw_lines"),
+    "figures": ("Bar", "LineChart", "Series"),
     "read": ("Results", "Run"),
     "rows": ("Row",),
     "claims": (

@@ -160,7 +160,8 @@ def _decide(results: "Results", claim: Claim, measured: Measured) -> tuple[Verdi
     if measured.exact:
         return ("agrees" if low <= measured.value <= high else "disagrees"), measured.why
     if not measured.same_weights and measured.over_seeds is None:
-        return "undecided", "one seed: the interval over seeds is unknown"
+        seeds = "one seed" if measured.seeds < 2 else "all seeds gave the same"
+        return "undecided", f"{seeds}: the interval over seeds is unknown"
     if measured.over_images and measured.over_images[0] == measured.over_images[1]:
         return "undecided", "no test image tells the two apart"
     intervals = [i for i in (measured.over_images, measured.over_seeds) if i]
@@ -291,10 +292,13 @@ def _bootstrap(answers: "Sequence[np.ndarray]") -> Range | None:
 
 
 def _student(values: Sequence[float]) -> Range | None:
-    """Returns the 95% interval of the mean of independent values; None for fewer than two."""
+    """Returns the 95% interval of the mean of independent values.
+
+    None: there are fewer than two, or all are equal, which says nothing of their spread.
+    """
     import statistics
 
-    if len(values) < 2:
+    if len(set(values)) < 2:
         return None
     from scipy import stats  # type: ignore[import-untyped]
 

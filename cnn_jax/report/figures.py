@@ -299,28 +299,47 @@ def draw_lines(title: str, charts: Sequence[LineChart]) -> Figure:
     rows = -(-len(charts) // columns)
     figure = Figure((max(6.5, 4.4 * columns), 3.6 * rows + 0.8), layout="constrained")
     title_figure(figure, title, columns)
-    grid = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
+    grid = figure.subplots(rows, columns, squeeze=False).flat
     for number, axes in enumerate(grid):
-        if number >= len(charts):
+        if number < len(charts):
+            _draw_chart(axes, charts[number], _find_span(charts))
+        else:
             axes.set_visible(False)
-            continue
-        chart = charts[number]
-        for line in chart.lines:
-            x, mean, least, largest = zip(*line.points, strict=True)
-            axes.plot(x, mean, color=line.color, marker="o", ms=4, lw=2, label=line.label)
-            axes.fill_between(x, least, largest, color=line.color, alpha=0.15, lw=0)
-        axes.set(title=chart.title, xlabel=chart.x_label, ylabel=chart.y_label)
-        if chart.log_x:
-            axes.set_xscale("log")
-            # The default labels are math text, which is shown as it is (see STYLE).
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axes.xaxis.set_minor_formatter(NullFormatter())
-        if chart.ticks:
-            axes.set_xticks(range(len(chart.ticks)), chart.ticks)
-        axes.tick_params(length=0, labelleft=True, which="both")
-        if any(line.label for line in chart.lines):
-            axes.legend(frameon=False, fontsize=9)
     return figure
+
+
+def draw_chart(charts: Sequence[LineChart], number: int) -> Figure:
+    """Draws one chart, on the scale that it has among all."""
+    figure = Figure((5.2, 3.9), layout="constrained")
+    _draw_chart(figure.subplots(), charts[number], _find_span(charts))
+    return figure
+
+
+def _find_span(charts: Sequence[LineChart]) -> tuple[float, float]:
+    """Returns the vertical axis of all charts."""
+    points = [point for chart in charts for line in chart.lines for point in line.points]
+    low = min((point[2] for point in points), default=0.0)
+    high = max((point[3] for point in points), default=1.0)
+    margin = 0.05 * (high - low) or 0.5
+    return low - margin, high + margin
+
+
+def _draw_chart(axes: Axes, chart: LineChart, span: tuple[float, float]) -> None:
+    for line in chart.lines:
+        x, mean, least, largest = zip(*line.points, strict=True)
+        axes.plot(x, mean, color=line.color, marker="o", ms=4, lw=2, label=line.label)
+        axes.fill_between(x, least, largest, color=line.color, alpha=0.15, lw=0)
+    axes.set(title=chart.title, xlabel=chart.x_label, ylabel=chart.y_label, ylim=span)
+    if chart.log_x:
+        axes.set_xscale("log")
+        # The default labels are math text, which is shown as it is (see STYLE).
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    if chart.ticks:
+        axes.set_xticks(range(len(chart.ticks)), chart.ticks)
+    axes.tick_params(length=0, which="both")
+    if any(line.label for line in chart.lines):
+        axes.legend(frameon=False, fontsize=9)
 
 
 @dataclass(frozen=True)

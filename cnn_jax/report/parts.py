@@ -528,6 +528,27 @@ def bars(
     return figure(lambda: figures.draw_bars(head, clean), caption, title, file)
 
 
+def line_charts(
+    results: Results,
+    charts: Sequence[LineChart],
+    caption: str,
+    title: str = "Figure",
+    file: str = "report.png",
+) -> Figure:
+    """Returns lines with bands, in charts beside one another, or below on a narrow screen."""
+    head = printable(results.study.title)
+    drawn = figure(lambda: figures.draw_lines(head, charts), caption, title, file)
+
+    def draw_svgs() -> list[str]:
+        stem = Path(file).stem
+        return [
+            figures.write_svg(functools.partial(figures.draw_chart, charts, n), f"{stem}{n}-")
+            for n in range(len(charts))
+        ]
+
+    return dataclasses.replace(drawn, svgs=draw_svgs)
+
+
 CURVES_CAPTION = (
     "Test error (solid) and training error (dashed) against training steps; the line is the mean"
     " over seeds, the band their least and largest. The axis leaves out errors that only the first"
@@ -675,8 +696,7 @@ def errors_by_scale(
                 lines.append(Series(trained[name], points, colors[trained[name]]))
         axis = "shorter side Q of test images (pixels)"
         charts.append(LineChart(printable(group), tuple(lines), axis, "top-1 error (%)"))
-    head = printable(results.study.title)
-    return figure(lambda: figures.draw_lines(head, charts), caption, file=file)
+    return line_charts(results, charts, caption, file=file)
 
 
 def _describe_training_scale(runs: Sequence[Run]) -> str:

@@ -104,8 +104,7 @@ def _name_best(points: Sequence[GridPoint]) -> str:
 def make_figure(results: Results, points: Sequence[GridPoint]) -> Figure:
     """Returns the final error against each swept field."""
     charts = make_charts(results.study.swept, points)
-    head = printable(results.study.title)
-    return parts.figure(lambda: figures.draw_lines(head, charts), CAPTION)
+    return parts.line_charts(results, charts, CAPTION)
 
 
 def make_charts(swept: Sequence[str], points: Sequence[GridPoint]) -> list[LineChart]:

@@ -7,8 +7,8 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-import published_counts
 import pytest
+from helpers import published_counts
 
 from cnn_jax import models
 from cnn_jax.cost import summary

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from distributions import evenly
+from helpers.distributions import evenly
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cnn_jax.data import augment

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from distributions import evenly
+from helpers.distributions import evenly
 
 from cnn_jax.data import crops
 from cnn_jax.data.crops import Box

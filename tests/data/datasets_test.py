@@ -3,8 +3,8 @@
 import pickle
 
 import numpy as np
-import prepared_sets
 import pytest
+from helpers import prepared_sets
 
 from cnn_jax import data
 from cnn_jax.config import Data, choose

@@ -6,8 +6,8 @@ import os
 import jax
 import jax.numpy as jnp
 import numpy as np
-import prepared_sets
 import pytest
+from helpers import prepared_sets
 
 from cnn_jax import data
 from cnn_jax.config import Data, choose

@@ -132,6 +132,30 @@ def test_an_image_is_cut_anew_each_epoch_at_sides_from_the_least_to_the_largest(
     assert sum(np.array_equal(first[i], second[i]) for i in range(12)) == 0
 
 
+@pytest.mark.parametrize("seed", [0, 3])
+@pytest.mark.parametrize("changes", [{}, {"balance_classes": True}], ids=["shuffled", "balanced"])
+def test_place_and_epoch_and_seed_alone_draw_an_image_and_its_crop(folder, seed, changes):
+    settings = config(folder, **changes)
+    images = data.load_dataset(settings).train
+    batches = streaming.StreamedBatches(settings, images, seed)
+    count = batches.images_per_epoch
+    for position in (0, 1, count - 1, count, count + 1, 2 * count + 5):
+        epoch, place = divmod(position, count)
+        order = shuffle_epoch(seed, epoch, count)
+        if changes:
+            order = balance_epoch(seed, epoch, images.labels)
+        number, row = divmod(position, settings.batch_size)
+        batch = batches[number]
+        assert batch["index"][row] == order[place]
+        rng = np.random.default_rng((seed, epoch, 1 + place))
+        expected = decode.decode_crop(
+            images.read(order[place]),
+            lambda size, rng=rng: crops.draw_scale_jitter(rng, size, 12, 20, 8),
+            (8, 8),
+        )
+        np.testing.assert_array_equal(batch["image"][row], expected)
+
+
 def test_the_area_cut_is_geometry_s(folder):
     settings = config(folder, train_crop="inception")
     batch, part = some(make_loader(settings).batches(0), 1)[0], data.load_dataset(settings).train

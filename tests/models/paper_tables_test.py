@@ -1,8 +1,8 @@
 """Parameters, multiply-adds and feature sizes of the papers, and the smallest images."""
 
 import jax
-import published_counts
 import pytest
+from helpers import published_counts
 
 from cnn_jax import models
 from cnn_jax.cost import summary

@@ -56,3 +56,20 @@ def test_a_schedule_that_does(monkeypatch):
     monkeypatch.setitem(optim.SCHEDULES, "linear", linear)
     assert optim.schedule_depends_on_steps(choose("linear"), 10, 20)
     assert not optim.schedule_depends_on_steps(choose("linear"), 10, 10)
+
+
+def test_cosine_follows_its_formula():
+    """Half a cosine over steps 0 to 99: (base - final) (1 + cos(pi t / 99)) / 2 + final."""
+    found = rates(choose("cosine", base=0.5, final=0.1), [0, 33, 66, 99, 120])
+    expected = [0.1 + 0.4 * (1 + np.cos(np.pi * t / 99)) / 2 for t in (0, 33, 66, 99)]
+    assert found == pytest.approx([*expected, 0.1])
+
+
+def test_cosine_rises_linearly_before():
+    found = rates(choose("cosine", base=0.5, warmup_steps=10), [0, 4, 9, 10, 99])
+    assert found == pytest.approx([0.05, 0.25, 0.5, 0.5, 0.0], abs=1e-7)
+
+
+def test_a_warm_up_longer_than_the_run_is_refused():
+    with pytest.raises(UserError, match=r"warmup_steps=100: must be less than train.steps=100"):
+        optim.make_schedule(choose("cosine", warmup_steps=100), 100)

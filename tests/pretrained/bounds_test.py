@@ -7,7 +7,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from torch_pickles import A, Call, Name, opcodes, pickled, tensor, write_stream, write_zip
+from helpers.torch_pickles import A, Call, Name, opcodes, pickled, tensor, write_stream, write_zip
 
 from cnn_jax import pretrained
 from cnn_jax.errors import UserError

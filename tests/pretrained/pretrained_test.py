@@ -18,8 +18,18 @@ import numpy as np
 import optax
 import pytest
 from flax import traverse_util
+from helpers.torch_pickles import (
+    A,
+    Call,
+    Name,
+    Outside,
+    opcodes,
+    pickled,
+    tensor,
+    write_stream,
+    write_zip,
+)
 from PIL import Image
-from torch_pickles import A, Call, Name, Outside, opcodes, pickled, tensor, write_stream, write_zip
 
 from cnn_jax import models, pretrained
 from cnn_jax.errors import UserError

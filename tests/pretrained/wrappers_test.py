@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from torch_pickles import A, Call, tensor, write_stream, write_zip
+from helpers.torch_pickles import A, Call, tensor, write_stream, write_zip
 
 from cnn_jax import pretrained
 from cnn_jax.errors import UserError

@@ -4,7 +4,14 @@ import math
 
 import numpy as np
 import pytest
-from folders import make_experiment, make_row, read_folder, write_evaluation, write_run, write_study
+from helpers.report_folders import (
+    make_experiment,
+    make_row,
+    read_folder,
+    write_evaluation,
+    write_run,
+    write_study,
+)
 from scipy import stats
 
 from cnn_jax.report import claims
@@ -118,6 +125,13 @@ def test_the_interval_over_seeds_is_students(tmp_path):
     assert found.verdict == "agrees"
     assert judge(tmp_path, TRAINING, BELOW_ZERO).verdict == "disagrees"
     assert judge(tmp_path, TRAINING, (21, math.inf)).verdict == "undecided"
+
+
+def test_seeds_that_agree_to_the_last_digit_have_no_known_spread(tmp_path):
+    write_training(tmp_path, {"deep": (0.25, 0.25, 0.25), "shallow": (0.125, 0.125, 0.125)})
+    found = judge(tmp_path, TRAINING, ABOVE_ZERO)
+    assert found.ours.over_seeds is None and found.verdict == "undecided"
+    assert found.why == "all seeds gave the same: the interval over seeds is unknown"
 
 
 def test_a_contrast_is_of_the_seeds_that_have_all_of_its_runs(tmp_path):

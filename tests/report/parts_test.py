@@ -1,7 +1,7 @@
 """Parts of reports against figures worked out by hand."""
 
 import pytest
-from folders import (
+from helpers.report_folders import (
     COMMAND,
     cells,
     make_experiment,

@@ -1,4 +1,4 @@
-"""Records the golden values: python tests/record_golden.py [--compare] [--only=models,runs].
+"""Records the golden values: python tests/golden/record.py [--compare] [--only=models,runs].
 
 Record only with code that is known to be right: whatever it says is then what every later change is
 held to. With --compare nothing is written; it prints a line a group, and one of all.
@@ -12,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+TESTS = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(TESTS.parent), str(TESTS)]
 
 import conftest  # noqa: E402, F401  (JAX as the tests have it)
-import golden_cases as golden  # noqa: E402
+
+from golden import cases as golden  # noqa: E402
 
 
 def main() -> None:
@@ -42,7 +44,8 @@ def main() -> None:
             sides.append(golden.pairs(golden.stored(group)[name], found[name]))
             if report is not None:
                 same = report == golden.stored_report(name).read_text()
-                print(f"{group}: {name}: the report is {'equal' if same else 'DIFFERENT'}")
+                words = "equal" if same else "different: golden_test.py compares its numbers"
+                print(f"{group}: {name}: the report is {words}")
         if flags.compare:
             everything += sides
             print(f"{group}: {summary(sides)}", flush=True)

@@ -1,6 +1,6 @@
 """Parity in training: gradients, steps, statistics and auxiliary logits are those of torch.nn.
 
-What PyTorch gave is in tests/testdata/torch, which tests/make_torch_references.py wrote; where
+What PyTorch gave is in tests/testdata/torch, which tests/parity/make_torch_references.py wrote; where
 PyTorch is installed it is asked again.
 """
 
@@ -14,13 +14,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch_cases as cases
 
-from cnn_jax import optim, step
-from cnn_jax.config import Optim
+from cnn_jax.config import choose
+from cnn_jax.evaluation.metrics import cross_entropy
+from cnn_jax.optim import make_optimizer
+from cnn_jax.training import train_step
+from cnn_jax.training.state import State, zero_sums
+from parity import torch_cases as cases
 
 REFERENCES = {
-    kind: json.loads((Path(__file__).with_name("testdata") / f"torch/{kind}.json").read_text())
+    kind: json.loads((Path(__file__).parents[1] / f"testdata/torch/{kind}.json").read_text())
     for kind in ("gradients", "auxiliary")
 }
 STEPS, STEPPED = 5, ("lenet5", "resnet20")  # without and with batch norm
@@ -51,7 +54,7 @@ def first_step(position):
 
     def loss(params):
         logits, after = model.apply(params, stats, x, train=True)
-        return step.cross_entropy(logits, cases.LABELS).mean(), (logits, after)
+        return cross_entropy(logits, cases.LABELS).mean(), (logits, after)
 
     run = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=cases.QUICKLY)
     (value, (logits, after)), gradients = run(params)
@@ -74,7 +77,9 @@ def test_gradients_are_the_references(case):
     check_first_step(first_step(cases.GRADIENTS.index(case)), REFERENCES["gradients"][case.id])
 
 
-@pytest.mark.parametrize("case", [case for case in cases.GRADIENTS if case.id in STEPPED], ids=STEPPED)
+@pytest.mark.parametrize(
+    "case", [case for case in cases.GRADIENTS if case.id in STEPPED], ids=STEPPED
+)
 def test_steps_of_sgd_are_the_references(case):
     """With momentum and weight decay, by the training step of every run."""
     expected = REFERENCES["gradients"][case.id]
@@ -82,11 +87,18 @@ def test_steps_of_sgd_are_the_references(case):
     assert max(expected["losses"]) > 1.01 * min(expected["losses"])  # the steps change something
     params, stats = cases.weights(case)
     rate = cases.RATES[case.id]
-    tx = optim.transformation(Optim(learning_rate=rate, schedule="constant", momentum=0.9, weight_decay=0.5))
-    state = step.State(jnp.int32(0), params, stats, tx.init(params), step.zero_sums(), jnp.int32(-1))
-    feed = types.SimpleNamespace(fetch=lambda arrays, item: item, prepare=lambda arrays, images, key, rows: images)
+    sgd = choose("sgd", momentum=0.9, weight_decay=0.5)
+    optimizer = make_optimizer(sgd, choose("constant", base=rate), STEPS)
+    opt = optimizer.init(params)
+    state = State(jnp.int32(0), params, stats, opt, zero_sums(), jnp.int32(-1))
+    # The batch comes as it is, and its images stay as they are.
+    loader = types.SimpleNamespace(
+        fetch=lambda arrays, item: item, preprocess=lambda arrays, images, key, rows: images
+    )
     batch = {"image": jnp.asarray(cases.images(case)), "label": jnp.asarray(cases.LABELS)}
-    one = jax.jit(step.train_step(case.model(), tx, feed, jax.random.key(0)), compiler_options=cases.QUICKLY)
+    parts = train_step.StepParts(case.model(), optimizer, loader, jax.random.key(0))
+    step = functools.partial(train_step.train_step, parts)
+    one = jax.jit(step, compiler_options=cases.QUICKLY)
     sums = [0.0]
     for _ in range(STEPS):
         state = one(state, None, batch)
@@ -98,7 +110,7 @@ def test_steps_of_sgd_are_the_references(case):
 @gradient_cases
 def test_gradients_are_those_of_the_torch_net(case):
     pytest.importorskip("torch")
-    from make_torch_references import gradients
+    from parity.make_torch_references import gradients
 
     theirs, kept = gradients(case), REFERENCES["gradients"][case.id]
     check_first_step(first_step(cases.GRADIENTS.index(case)), theirs)
@@ -117,8 +129,13 @@ def in_training(position):
     case = cases.AUXILIARY[position]
     run = functools.partial(case.model().apply, train=True)
     with flax.linen.intercept_methods(undropped):
-        logits, after = jax.jit(run, compiler_options=cases.QUICKLY)(*cases.weights(case), cases.images(case))
-    return {"logits": [np.asarray(head) for head in logits], "stats": cases.measures(cases.as_torch(after))}
+        logits, after = jax.jit(run, compiler_options=cases.QUICKLY)(
+            *cases.weights(case), cases.images(case)
+        )
+    return {
+        "logits": [np.asarray(head) for head in logits],
+        "stats": cases.measures(cases.as_torch(after)),
+    }
 
 
 def check_in_training(found, expected):
@@ -139,7 +156,7 @@ def test_auxiliary_logits_are_the_references(case):
 @auxiliary_cases
 def test_auxiliary_logits_are_those_of_the_torch_net(case):
     pytest.importorskip("torch")
-    from make_torch_references import auxiliary
+    from parity.make_torch_references import auxiliary
 
     theirs = auxiliary(case)
     check_in_training(in_training(cases.AUXILIARY.index(case)), theirs)

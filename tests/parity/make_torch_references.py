@@ -1,8 +1,8 @@
 """Compute with PyTorch what our nets are compared with where it is not installed.
 
-python tests/make_torch_references.py writes tests/testdata/torch/*.json, of every case in
-tests/torch_cases.py. It needs PyTorch (pip install torch); the tests that read the files do not.
-The torch nets are those of tests/torch_nets.py and tests/torch_inceptions.py, written from the
+python tests/parity/make_torch_references.py writes tests/testdata/torch/*.json, of every case in
+tests/parity/torch_cases.py. It needs PyTorch (pip install torch); the tests that read the files do not.
+The torch nets are those of torch_nets.py and torch_inceptions.py, beside this file, written from the
 papers' tables.
 """
 
@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+TESTS = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(TESTS.parent), str(TESTS)]
 
-import torch_cases as cases  # noqa: E402
+from parity import torch_cases as cases  # noqa: E402
 
-FOLDER = Path(__file__).with_name("testdata") / "torch"
+FOLDER = TESTS / "testdata" / "torch"
 # The decay is large, so that it counts in a few small steps.
 STEPS, MOMENTUM, DECAY = 5, 0.9, 0.5
 
@@ -30,9 +31,15 @@ def loaded(case: cases.Case) -> torch.nn.Module:
     """Return the torch net in test mode with the case's weights, each in its one place."""
     with torch.device("meta"):  # which saves drawing its own
         net = case.make()
-    ours = {name: torch.from_numpy(tensor) for name, tensor in cases.as_torch(*cases.weights(case)).items()}
+    ours = {
+        name: torch.from_numpy(tensor)
+        for name, tensor in cases.as_torch(*cases.weights(case)).items()
+    }
     missing, unexpected = net.load_state_dict(ours, strict=False, assign=True)  # raises for a shape
-    assert not unexpected and all(name.endswith("num_batches_tracked") for name in missing), (missing, unexpected)
+    assert not unexpected and all(name.endswith("num_batches_tracked") for name in missing), (
+        missing,
+        unexpected,
+    )
     return net.eval()
 
 
@@ -49,7 +56,9 @@ def forward(case: cases.Case) -> dict[str, Any]:
 
 def moved(net: torch.nn.Module) -> dict[str, list[float]]:
     """Return the measures of the running statistics."""
-    buffers = {name: buffer.numpy() for name, buffer in net.named_buffers() if not name.endswith("tracked")}
+    buffers = {
+        name: buffer.numpy() for name, buffer in net.named_buffers() if not name.endswith("tracked")
+    }
     return cases.measures(buffers)
 
 
@@ -66,9 +75,15 @@ def gradients(case: cases.Case) -> dict[str, Any]:
         found["losses"].append(loss.item())
         if step == 0:
             grads = {name: p.grad.numpy().copy() for name, p in net.named_parameters()}
-            found |= {"logits": logits.tolist(), "gradients": cases.measures(grads), "stats": moved(net)}
+            found |= {
+                "logits": logits.tolist(),
+                "gradients": cases.measures(grads),
+                "stats": moved(net),
+            }
         sgd.step()
-    return found | {"params": cases.measures({name: p.detach().numpy() for name, p in net.named_parameters()})}
+    return found | {
+        "params": cases.measures({name: p.detach().numpy() for name, p in net.named_parameters()})
+    }
 
 
 def auxiliary(case: cases.Case) -> dict[str, Any]:
@@ -102,7 +117,9 @@ def main() -> None:
         lines = []
         for case in rows:
             print(kind, case.id, flush=True)
-            lines.append(f"{json.dumps(case.id)}: {json.dumps(rounded(compute(case)), separators=(',', ':'))}")
+            lines.append(
+                f"{json.dumps(case.id)}: {json.dumps(rounded(compute(case)), separators=(',', ':'))}"
+            )
         about = {"torch": torch.__version__.partition("+")[0], "numpy": np.__version__}
         lines.insert(0, f'"made with": {json.dumps(about)}')
         (FOLDER / f"{kind}.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")

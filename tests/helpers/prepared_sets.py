@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-IMAGES = Path(__file__).with_name("testdata") / "images"
+IMAGES = Path(__file__).parents[1] / "testdata" / "images"
 # A class, the files of training and the file of the test. The labels do not follow the order of the
 # files.
 CLASSES = {

@@ -5,7 +5,8 @@ import math
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
-from torch_nets import Flatten, GlobalAverage, Lrn, chain
+
+from parity.torch_nets import Flatten, GlobalAverage, Lrn, chain
 
 
 def _same(x, kernel, stride, value=0.0):
@@ -57,7 +58,9 @@ class Branches(nn.Module):
         for branch in self.branches:
             ends = [x]
             for step in branch:
-                ends = [module(ends[0]) for module in (step if isinstance(step, tuple) else (step,))]
+                ends = [
+                    module(ends[0]) for module in (step if isinstance(step, tuple) else (step,))
+                ]
             outputs += ends
         return torch.cat([*outputs, self.projection(self.pool(x))], 1)
 
@@ -163,41 +166,59 @@ def bn_inception(classes):
             [
                 *([[same(before, one, 1)]] if one else []),
                 [same(before, reduce, 1), same(reduce, three, 3, stride)],
-                [same(before, double_reduce, 1), same(double_reduce, double, 3), same(double, double, 3, stride)],
+                [
+                    same(before, double_reduce, 1),
+                    same(double_reduce, double, 3),
+                    same(double, double, 3, stride),
+                ],
             ],
-            nn.AvgPool2d(3, 1, 1, count_include_pad=False) if pool == "avg" else SameMaxPool(3, stride),
+            nn.AvgPool2d(3, 1, 1, count_include_pad=False)
+            if pool == "avg"
+            else SameMaxPool(3, stride),
             same(before, proj, 1) if proj else None,
         )
     return Net(layers | {"average": GlobalAverage(), "head": nn.Linear(1024, classes)})
 
 
-def inception_v3(size, classes, factorised=True, head_norm=True, heads=True, count_padding=False):
+def inception_v3(size, classes, factorized=True, head_norm=True, heads=True, count_padding=False):
     """Szegedy et al. 2015, with the widths of the published weights; v2 has a 7x7 and no batch norm in its head."""
     average = lambda: nn.AvgPool2d(3, 1, 1, count_include_pad=count_padding)
 
     def grid35(n, proj):
         return Branches(
-            [[unit(n, 64, 1)], [unit(n, 48, 1), unit(48, 64, 5)], [unit(n, 64, 1), unit(64, 96, 3), unit(96, 96, 3)]],
+            [
+                [unit(n, 64, 1)],
+                [unit(n, 48, 1), unit(48, 64, 5)],
+                [unit(n, 64, 1), unit(64, 96, 3), unit(96, 96, 3)],
+            ],
             average(),
             unit(n, proj, 1),
         )
 
     def grid17(c):
         wide, tall = (1, 7), (7, 1)
-        double = [unit(768, c, 1), unit(c, c, tall), unit(c, c, wide), unit(c, c, tall), unit(c, 192, wide)]
+        double = [
+            unit(768, c, 1),
+            unit(c, c, tall),
+            unit(c, c, wide),
+            unit(c, c, tall),
+            unit(c, 192, wide),
+        ]
         single = [unit(768, c, 1), unit(c, c, wide), unit(c, 192, tall)]
         return Branches([[unit(768, 192, 1)], single, double], average(), unit(768, 192, 1))
 
     def grid8(n):
         both = lambda: (unit(384, 384, (1, 3)), unit(384, 384, (3, 1)))
         double = [unit(n, 448, 1), unit(448, 384, 3), both()]
-        return Branches([[unit(n, 320, 1)], [unit(n, 384, 1), both()], double], average(), unit(n, 192, 1))
+        return Branches(
+            [[unit(n, 320, 1)], [unit(n, 384, 1), both()], double], average(), unit(n, 192, 1)
+        )
 
     half = lambda n, maps: unit(n, maps, 3, 2, 0)
     to17 = [[half(288, 384)], [unit(288, 64, 1), unit(64, 96, 3), half(96, 96)]]
     sevens = [unit(768, 192, 1), unit(192, 192, (1, 7)), unit(192, 192, (7, 1)), half(192, 192)]
     to8 = [[unit(768, 192, 1), half(192, 320)], sevens]
-    if factorised:
+    if factorized:
         stem = {"conv1a": half(3, 32), "conv1b": unit(32, 32, 3, 1, 0), "conv1c": unit(32, 64, 3)}
     else:
         stem = {"conv1": unit(3, 64, 7, 2, 0)}

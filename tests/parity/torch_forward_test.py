@@ -1,6 +1,6 @@
 """Forward parity: with the same weights our nets give the logits of the papers' nets in torch.nn.
 
-What PyTorch gave is in tests/testdata/torch, which tests/make_torch_references.py wrote; where
+What PyTorch gave is in tests/testdata/torch, which tests/parity/make_torch_references.py wrote; where
 PyTorch is installed it is asked again.
 """
 
@@ -11,9 +11,10 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-import torch_cases as cases
 
-REFERENCES = json.loads((Path(__file__).with_name("testdata") / "torch/forward.json").read_text())
+from parity import torch_cases as cases
+
+REFERENCES = json.loads((Path(__file__).parents[1] / "testdata/torch/forward.json").read_text())
 TOLERANCE = 1e-5  # of the largest logit; the largest difference measured is 1.7e-6
 by_id = pytest.mark.parametrize("case", cases.FORWARD, ids=[case.id for case in cases.FORWARD])
 
@@ -45,7 +46,7 @@ def test_logits_are_the_references(case):
 @by_id
 def test_logits_are_those_of_the_torch_net(case):
     pytest.importorskip("torch")
-    from make_torch_references import forward
+    from parity.make_torch_references import forward
 
     theirs = np.float32(forward(case)["logits"])
     assert cases.difference(ours(cases.FORWARD.index(case)), theirs) < TOLERANCE

@@ -1,6 +1,6 @@
 """What the golden values are of, and how today's code gives them.
 
-A refactoring must leave the library's numbers as they are. `record_golden.py` writes them to
+A refactoring must leave the library's numbers as they are. `record.py` writes them to
 `testdata/golden/`, `golden_test.py` compares. Below, the library is used in the first part alone:
 when its modules, functions, options, or fields change, change that part, and leave the cases and
 the files as they are. Options and fields in the cases bear the names of the day they were recorded;
@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CLASSES = 10
 
 # ----------------------------------------------------------------- the library, as it is now
@@ -443,7 +443,7 @@ def normalised(report: str, folder: str) -> str:
 
 # ----------------------------------------------------------------- groups, files, comparison
 
-STORED = Path(__file__).parent / "testdata" / "golden"
+STORED = ROOT / "tests" / "testdata" / "golden"
 GROUPS = {
     "models": (model_names, model_values),
     "runs": (RUNS.keys, run_values),

@@ -117,7 +117,9 @@ def lenet5(bitmaps):
 
 def lenet5_modern(side, classes):
     """The common later variant; 28 pixels are padded to 32."""
-    last = after(after((32 if side == 28 else side,) * 2, (5, 1, 0), (2, 2, 0)), (5, 1, 0), (2, 2, 0))[0]
+    last = after(
+        after((32 if side == 28 else side,) * 2, (5, 1, 0), (2, 2, 0)), (5, 1, 0), (2, 2, 0)
+    )[0]
     return chain(
         Conv_0=nn.Conv2d(1, 6, 5, padding=2 if side == 28 else 0), r0=nn.ReLU(), p0=nn.MaxPool2d(2),
         Conv_1=nn.Conv2d(6, 16, 5), r1=nn.ReLU(), p1=nn.MaxPool2d(2), flat=Flatten(),
@@ -201,7 +203,11 @@ class Residual(nn.Module):
         first = stride_in == "1x1"
         plan = [(3, maps, stride), (3, maps, 1)]
         if bottleneck:
-            plan = [(1, maps, stride if first else 1), (3, maps, 1 if first else stride), (1, 4 * maps, 1)]
+            plan = [
+                (1, maps, stride if first else 1),
+                (3, maps, 1 if first else stride),
+                (1, 4 * maps, 1),
+            ]
         self.stride, self.shortcut, self.after, self.steps = stride, shortcut, plan[-1][1], []
         inputs = before
         for number, (kernel, width, step) in enumerate(plan, start=1):
@@ -224,7 +230,10 @@ class Residual(nn.Module):
             y = y + self.projection_norm(self.projection(x))
         elif self.shortcut != "plain":
             if x.shape != y.shape:
-                x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, y.shape[1] - x.shape[1]))
+                x = F.pad(
+                    x[:, :, :: self.stride, :: self.stride],
+                    (0, 0, 0, 0, 0, y.shape[1] - x.shape[1]),
+                )
             y = y + x
         return y.relu_()
 

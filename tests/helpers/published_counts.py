@@ -1,5 +1,7 @@
-"""The one table of the nets' parameters and multiply-adds, with the source of each figure."""
+"""The papers' parameters and multiply-adds of each model, with the source of each figure."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 
@@ -8,7 +10,7 @@ class Count(NamedTuple):
 
     net: str
     parameters: int
-    options: dict[str, Any] = {}  # noqa: RUF012  never changed
+    options: Mapping[str, Any] = MappingProxyType({})
 
 
 HEADLESS = {"aux_heads": False}

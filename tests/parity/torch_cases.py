@@ -1,4 +1,4 @@
-"""The nets, images and weights on which we are compared with PyTorch; nothing here needs PyTorch.
+"""The models, images and weights that are compared with PyTorch; nothing here needs PyTorch.
 
 Every weight follows from its name, so that reference values alone need to be kept: see `weights`.
 """
@@ -6,6 +6,8 @@ Every weight follows from its name, so that reference values alone need to be ke
 import importlib
 import math
 import zlib
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import flax.traverse_util
@@ -58,7 +60,7 @@ class Case(NamedTuple):
     gain: float = 1.0
     shift: float = 0.0
     count: int = 2
-    options: dict[str, Any] = {}  # noqa: RUF012  never changed
+    options: Mapping[str, Any] = MappingProxyType({})
 
     def model(self) -> models.Model:
         """Return our net."""
@@ -67,12 +69,14 @@ class Case(NamedTuple):
     def make(self) -> Any:
         """Return the torch net, which needs PyTorch."""
         module, function = self.net.split(".")
-        return getattr(importlib.import_module(module), function)(**self.told)
+        return getattr(importlib.import_module(f"parity.{module}"), function)(**self.told)
 
 
 def case(name, height, width, net, told=None, channels=3, id=None, **more):
     options = more.get("options", {})
-    said = "-".join([f"{name}-{height}x{width}", *(f"{key}={options[key]}" for key in sorted(options))])
+    said = "-".join(
+        [f"{name}-{height}x{width}", *(f"{key}={options[key]}" for key in sorted(options))]
+    )
     return Case(id or said, name, (height, width, channels), net, told or {}, **more)
 
 
@@ -88,7 +92,11 @@ def headless(net, name, height, width, told=None, **more):
 
 
 def cifar(depth, height, width, kind="resnet", **more):
-    told = {"classes": CLASSES, "blocks": ((depth - 2) // 6,) * 3, "shortcut": "A" if kind == "resnet" else "plain"}
+    told = {
+        "classes": CLASSES,
+        "blocks": ((depth - 2) // 6,) * 3,
+        "shortcut": "A" if kind == "resnet" else "plain",
+    }
     return case(f"{kind}{depth}", height, width, "torch_nets.resnet", told, **more)
 
 
@@ -110,7 +118,7 @@ def mlp(height, width, *hidden, **more):
 OWT = {"maps": (64, 192, 384, 256, 256), "towers": 1, "padding": 2, "lrn": False}
 HALF = {"maps": (48, 128, 192, 192, 256), "towers": 1}
 PORT = {"norm": True, "larger": 3, "last_pool": 2}
-V2 = {"factorised": False, "head_norm": False, "count_padding": True}
+V2 = {"factorized": False, "head_norm": False, "count_padding": True}
 LENET5 = {"bitmaps": bitmaps()}
 # Without shortcuts a layer multiplies the variance of what it sees by that of the scales over the
 # running variances, 13/12 times log 3; this undoes it. With shortcuts a block adds to what it is
@@ -160,7 +168,16 @@ FORWARD = [
 # difference.
 GRADIENTS = [
     case("lenet5", 32, 32, "torch_nets.lenet5", LENET5, channels=1, count=4, id="lenet5"),
-    sized("torch_nets.alexnet", "alexnet", 67, 67, scale=LARGE, count=4, options={"dropout": 0.0}, id="alexnet"),
+    sized(
+        "torch_nets.alexnet",
+        "alexnet",
+        67,
+        67,
+        scale=LARGE,
+        count=4,
+        options={"dropout": 0.0},
+        id="alexnet",
+    ),
     cifar(20, 9, 12, shift=1.0, count=4, id="resnet20"),
 ]
 RATES = {"lenet5": 2e-4, "alexnet": 1e-6, "resnet20": 5e-4}  # of the steps of SGD
@@ -195,7 +212,9 @@ def weights(case: Case) -> tuple[Any, Any]:
     the tensor's name, such as stage1_block1/conv1/kernel, and then moved and scaled by the rules
     below.
     """
-    shapes = jax.eval_shape(case.model().init, jax.random.key(0), jax.ShapeDtypeStruct((1, *case.shape), np.float32))
+    shapes = jax.eval_shape(
+        case.model().init, jax.random.key(0), jax.ShapeDtypeStruct((1, *case.shape), np.float32)
+    )
 
     def draw(path, leaf):
         names = [key.key for key in path[1:]] if len(path) > 1 else [path[0].key]
@@ -223,7 +242,11 @@ def as_torch(*trees: Any) -> dict[str, np.ndarray]:
         for (*path, name), leaf in flax.traverse_util.flatten_dict(tree).items():
             leaf, key = np.asarray(leaf), ".".join([*path, NAMES.get(name, name)])
             if name == "kernel":
-                leaf = np.moveaxis(leaf, (-1, -2), (0, 1)) if leaf.ndim in (2, 4) else np.moveaxis(leaf, -1, 0)
+                leaf = (
+                    np.moveaxis(leaf, (-1, -2), (0, 1))
+                    if leaf.ndim in (2, 4)
+                    else np.moveaxis(leaf, -1, 0)
+                )
             assert key not in tensors
             tensors[key] = np.array(leaf)
     return tensors
@@ -249,7 +272,9 @@ def difference(ours: Any, theirs: Any) -> float:
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
 
-def apart(ours: dict[str, list[float]], theirs: dict[str, list[float]], tolerance: float) -> dict[str, float]:
+def apart(
+    ours: dict[str, list[float]], theirs: dict[str, list[float]], tolerance: float
+) -> dict[str, float]:
     """Return how much the tensors differ that do by more than the tolerance, in norms."""
     assert ours.keys() == theirs.keys() and all(norm > 0 for norm, _ in theirs.values())
     return {name: d for name in ours if not (d := _off(ours[name], theirs[name])) < tolerance}
