@@ -1,4 +1,4 @@
-"""Runs the papers' studies: `python launch.py --list`, then `python launch.py --experiment=NAME`."""
+"""Runs the papers' studies: `python launch.py --list`, then `launch.py --experiment=NAME`."""
 
 from cnn_jax import cli
 from experiments import COSTS, STUDIES

@@ -1,1 +1,1 @@
-"""Our speed as a ratio: the same work done by us and by what a user would pick instead, in one run."""
+"""Our speed as a ratio: the same work done by us and by what a user would pick instead."""

@@ -1,11 +1,13 @@
-"""A whole epoch of CIFAR-10's size as a run trains it, against its bare step: what all that is around a step costs.
+"""A whole epoch of CIFAR-10's size as a run trains it, against its bare step.
+
+The difference is what all that is around a step costs.
 
     python -m benchmarks.epoch --nets=resnet20,lenet5_modern
 
-The run is `train.run` on the ResNet paper's CIFAR-10 recipe: batches drawn and augmented, metrics, log lines,
-TensorBoard, a progress bar. The bare step is the same compiled function in a plain loop over batches drawn beforehand.
-An epoch of the run and one of the bare step take turns, in one process; the evaluation and the checkpoint after each
-epoch of the run are timed apart.
+The run is `train.run` on the ResNet paper's CIFAR-10 recipe: batches drawn and augmented, metrics,
+log lines, TensorBoard, a progress bar. The bare step is the same compiled function in a plain loop
+over batches drawn beforehand. An epoch of the run and one of the bare step take turns, in one
+process; the evaluation and the checkpoint after each epoch of the run are timed apart.
 """
 
 import contextlib
@@ -43,22 +45,45 @@ def main(argv: list[str]) -> None:
     if unknown := [*argv[1:], *(net for net in FLAGS.nets if net not in models.MODELS)]:
         sys.exit(f"epoch.py: {unknown[0]}: no such net")
     logging.set_verbosity(logging.WARNING)  # of the libraries, as a launch does
-    lines = [("net", "images", "epoch, images/s", "(min - max)", "bare step", "epoch/bare", "evaluation s", "saving s")]
+    lines = [
+        (
+            "net",
+            "images",
+            "epoch, images/s",
+            "(min - max)",
+            "bare step",
+            "epoch/bare",
+            "evaluation s",
+            "saving s",
+        )
+    ]
     results = []
     for net in FLAGS.nets:
         shortened = ON_CPU.get(net, IMAGES) if jax.default_backend() == "cpu" else IMAGES
         results.append(timed(net, FLAGS.images or shortened, FLAGS.batch, FLAGS.blocks))
         lines.append(cells(results[-1]))
-    print(f"{FLAGS.blocks} epochs of each, in turns; {metrics_log.describe_environment()['hardware']}\n")
+    print(
+        f"{FLAGS.blocks} epochs of each, in turns;"
+        f" {metrics_log.describe_environment()['hardware']}\n"
+    )
     print(aligned(lines))
     for result in results:
         tell(result | metrics_log.describe_environment())
 
 
 def timed(net: str, images: int, batch: int, blocks: int) -> dict[str, Any]:
-    """What is found of a net: images/s of epochs and of the bare step, seconds of an evaluation and of saving."""
+    """What is found of a net.
+
+    Images/s of epochs and of the bare step, seconds of an evaluation and of saving.
+    """
     steps = -(-images // batch)
-    found: dict[str, list[float]] = {"epoch": [], "bare": [], "evaluation": [], "saving": [], "saved": []}
+    found: dict[str, list[float]] = {
+        "epoch": [],
+        "bare": [],
+        "evaluation": [],
+        "saving": [],
+        "saved": [],
+    }
     told = experiment(net, batch, steps, epochs=blocks + 1)
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -72,24 +97,32 @@ def timed(net: str, images: int, batch: int, blocks: int) -> dict[str, Any]:
     # The first epoch compiles.
     epoch, bare, evaluation, saving, saved = (values[1:] for values in found.values())
     return {
-        "benchmark": "epoch", "net": net, "batch": batch, "images": images, "steps": steps, "blocks": blocks,
+        "benchmark": "epoch",
+        "net": net,
+        "batch": batch,
+        "images": images,
+        "steps": steps,
+        "blocks": blocks,
         "images_per_s": spread([steps * batch / seconds for seconds in epoch]),
         "bare_images_per_s": spread([steps * batch / seconds for seconds in bare]),
         "ratio": statistics.median(b / e for b, e in zip(bare, epoch, strict=True)),
-        "evaluation_s": statistics.median(evaluation), "evaluation_images": images // 5,
-        "saving_s": statistics.median(saving), "saved_s": statistics.median(saved),
-    }  # fmt: skip
+        "evaluation_s": statistics.median(evaluation),
+        "evaluation_images": images // 5,
+        "saving_s": statistics.median(saving),
+        "saved_s": statistics.median(saved),
+    }
 
 
 def experiment(net: str, batch: int, steps: int, epochs: int) -> Experiment:
-    """The paper's recipe for CIFAR-10, with another net; it evaluates and saves after each epoch."""
+    """The paper's recipe for CIFAR-10, with another net; it evaluates and saves each epoch."""
     paper = resnet_degradation.cifar("paper").runs["resnet-20"]
     return replace(
         paper,
         name=net,
         data=replace(paper.data, dataset=choose("noise"), batch_size=batch),
         model=paper.model if net == paper.model.name else choose(net),
-        schedule=change(paper.schedule, base=1e-3),  # Noise cannot be learnt, but a loss can overflow.
+        # Noise cannot be learnt, but a loss can overflow.
+        schedule=change(paper.schedule, base=1e-3),
         train=replace(paper.train, steps=epochs * steps, eval_every=steps, save_every=steps),
     )
 
@@ -97,9 +130,12 @@ def experiment(net: str, batch: int, steps: int, epochs: int) -> Experiment:
 def noise(images: int) -> data.Dataset:
     """CIFAR-10's shapes, and a fifth as many test images."""
     rng = np.random.default_rng(0)
-    split = lambda count: data.Arrays(
-        rng.integers(0, 256, (count, 32, 32, 3), np.uint8), rng.integers(0, 10, count, np.int32)
-    )
+
+    def split(count: int) -> data.Arrays:
+        return data.Arrays(
+            rng.integers(0, 256, (count, 32, 32, 3), np.uint8), rng.integers(0, 10, count, np.int32)
+        )
+
     return data.Dataset(split(images), split(max(1, images // 5)), 10)
 
 
@@ -112,7 +148,10 @@ class Terminal(io.StringIO):
 
 
 def watched(build: Callable, steps: int, found: dict[str, list[float]]) -> Callable:
-    """build_program whose program notes when an epoch begins and ends, and run the bare step between it and evaluation."""
+    """build_program whose program notes when an epoch begins and ends.
+
+    Between an epoch and its evaluation it runs the bare step.
+    """
 
     def build_watched(*arguments: Any, **options: Any) -> TrainProgram:
         program = build(*arguments, **options)
@@ -128,9 +167,11 @@ def watched(build: Callable, steps: int, found: dict[str, list[float]]) -> Calla
                 yield next(drawn)
 
         def evaluate(state: Any) -> dict[str, float]:
-            found["epoch"].append(time.perf_counter() - began)  # the run has waited for the step, and has logged it
+            # the run has waited for the step, and has logged it
+            found["epoch"].append(time.perf_counter() - began)
             found["bare"].append(bare(program, state, bare_items))
-            found["evaluation"].append(-time.perf_counter())  # until it is written, when the run begins to save
+            # until it is written, when the run begins to save
+            found["evaluation"].append(-time.perf_counter())
             return program.evaluate(state)
 
         return program._replace(batches=batches, evaluate=evaluate)
@@ -139,7 +180,10 @@ def watched(build: Callable, steps: int, found: dict[str, list[float]]) -> Calla
 
 
 def watched_save(save: Callable, found: dict[str, list[float]]) -> Callable:
-    """checkpoint.save that notes how long it keeps the run waiting and how long it writes; it ends with that."""
+    """checkpoint.save that notes how long it keeps the run waiting and how long it writes.
+
+    It ends with that.
+    """
 
     def saved(checkpoints: Any, *rest: Any) -> None:
         began = time.perf_counter()
@@ -184,7 +228,9 @@ def cells(result: dict[str, Any]) -> tuple[str, ...]:
 
 if __name__ == "__main__":
     flags.DEFINE_list("nets", ["resnet20", "lenet5_modern"], "What is trained, one after another.")
-    flags.DEFINE_integer("images", None, "Of an epoch. Default: 50,000; on CPU fewer.", lower_bound=1)
+    flags.DEFINE_integer(
+        "images", None, "Of an epoch. Default: 50,000; on CPU fewer.", lower_bound=1
+    )
     flags.DEFINE_integer("batch", 128, "Images a step.", lower_bound=1)
     flags.DEFINE_integer("blocks", 4, "Timed epochs of each.", lower_bound=1)
     app.run(main)

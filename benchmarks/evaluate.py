@@ -2,8 +2,9 @@
 
     python -m benchmarks.evaluate --nets=resnet20,resnet50,vgg_d
 
-The evaluation is a run's own: batches drawn, prepared and scored, each image counted once. The bare pass is the net
-alone, compiled by itself, on one prepared batch that lies on the device. Both take turns in one process.
+The evaluation is a run's own: batches drawn, prepared and scored, each image counted once. The bare
+pass is the net alone, compiled by itself, on one prepared batch that lies on the device. Both take
+turns in one process.
 """
 
 import sys
@@ -40,7 +41,8 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # of the libraries, as a launch does
     results = [timed(net, view) for net in FLAGS.nets for view in VIEWS]
     print(
-        f"{FLAGS.blocks} evaluations and as many bare passes, in turns; {metrics_log.describe_environment()['hardware']}\n"
+        f"{FLAGS.blocks} evaluations and as many bare passes, in turns;"
+        f" {metrics_log.describe_environment()['hardware']}\n"
     )
     print(table(results))
     for result in results:
@@ -55,7 +57,13 @@ def timed(net: str, view: str) -> dict[str, Any]:
     batch, images = FLAGS.batch or batch, FLAGS.images or images
     config = Experiment(
         name=net,
-        data=Data(batch_size=batch, eval_batch_size=batch, subtract_mean="channel", pad_and_crop=0, flip=False),
+        data=Data(
+            batch_size=batch,
+            eval_batch_size=batch,
+            subtract_mean="channel",
+            pad_and_crop=0,
+            flip=False,
+        ),
         model=choose(net, dtype=FLAGS.precision),
         schedule=choose("constant"),
     )
@@ -69,24 +77,38 @@ def timed(net: str, view: str) -> dict[str, Any]:
             ended = time.perf_counter()
             if found["images"] != images:
                 sys.exit(f"evaluate.py: {net}: {found['images']} images were counted, not {images}")
-            speeds = {"evaluation": images / (ended - began), "bare": passes(max(1, images // batch))}
+            speeds = {
+                "evaluation": images / (ended - began),
+                "bare": passes(max(1, images // batch)),
+            }
             if block:  # the first compiles
                 for name, speed in speeds.items():
                     blocks[name].append(speed)
     speed, of_bare = spread(blocks["evaluation"]), spread(blocks["bare"])
     return {
-        "benchmark": "evaluate", "net": net, "view": view, "image": image, "batch": batch, "images": images,
-        "precision": FLAGS.precision, "blocks": FLAGS.blocks, "images_per_s": speed, "bare_images_per_s": of_bare,
-        "ratio": speed["median"] / of_bare["median"], "seconds": images / speed["median"],
-    }  # fmt: skip
+        "benchmark": "evaluate",
+        "net": net,
+        "view": view,
+        "image": image,
+        "batch": batch,
+        "images": images,
+        "precision": FLAGS.precision,
+        "blocks": FLAGS.blocks,
+        "images_per_s": speed,
+        "bare_images_per_s": of_bare,
+        "ratio": speed["median"] / of_bare["median"],
+        "seconds": images / speed["median"],
+    }
 
 
 def bare(
     net: str, config: Experiment, state: Any, image: tuple[int, int, int], classes: int, batch: int
 ) -> Callable[[int], float]:
-    """run(passes) -> images/s of so many forward passes of a batch, the logits left where they are."""
+    """run(passes) -> images/s of so many forward passes of a batch; logits stay where they are."""
     model = models.create(net, classes, **config.model.args)
-    forward = jax.jit(lambda params, stats, images: model.apply(params, stats, images, train=False)[0])
+    forward = jax.jit(
+        lambda params, stats, images: model.apply(params, stats, images, train=False)[0]
+    )
     images = np.random.default_rng(0).standard_normal((batch, *image), np.float32)
     images = jax.device_put(images, meshes.sharded(meshes.batch_mesh(jax.devices()[:1])))
 
@@ -103,15 +125,31 @@ def bare(
 def noise(image: tuple[int, int, int], classes: int, images: int) -> data.Dataset:
     """So many test images, and one to train on."""
     rng = np.random.default_rng(0)
-    split = lambda count: data.Arrays(
-        rng.integers(0, 256, (count, *image), np.uint8), rng.integers(0, classes, count, np.int32)
-    )
+
+    def split(count: int) -> data.Arrays:
+        return data.Arrays(
+            rng.integers(0, 256, (count, *image), np.uint8),
+            rng.integers(0, classes, count, np.int32),
+        )
+
     return data.Dataset(split(1), split(images), classes)
 
 
 def table(results: list[dict[str, Any]]) -> str:
     """A line a net and view; the seconds of ImageNet's 50,000 only where so many were timed."""
-    lines = [("net", "view", "images", "batch", "images/s", "(min - max)", "bare pass", "evaluation/bare", "seconds")]
+    lines = [
+        (
+            "net",
+            "view",
+            "images",
+            "batch",
+            "images/s",
+            "(min - max)",
+            "bare pass",
+            "evaluation/bare",
+            "seconds",
+        )
+    ]
     for result in results:
         speed = result["images_per_s"]
         lines.append(
@@ -132,8 +170,14 @@ def table(results: list[dict[str, Any]]) -> str:
 
 if __name__ == "__main__":
     flags.DEFINE_list("nets", list(NETS), f"What is evaluated: {', '.join(NETS)}.")
-    flags.DEFINE_integer("images", None, "Default: 50,000; on CPU 2,000 of 32x32 or 32 of 224x224.", lower_bound=1)
-    flags.DEFINE_integer("batch", None, "Images a batch. Default: 250; on CPU 500 or 16.", lower_bound=1)
+    flags.DEFINE_integer(
+        "images", None, "Default: 50,000; on CPU 2,000 of 32x32 or 32 of 224x224.", lower_bound=1
+    )
+    flags.DEFINE_integer(
+        "batch", None, "Images a batch. Default: 250; on CPU 500 or 16.", lower_bound=1
+    )
     flags.DEFINE_integer("blocks", 3, "Timed evaluations of each.", lower_bound=1)
-    flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16"], "Of the activations and products.")
+    flags.DEFINE_enum(
+        "precision", "float32", ["float32", "bfloat16"], "Of the activations and products."
+    )
     app.run(main)

@@ -2,8 +2,9 @@
 
     python -m benchmarks.train_step --net=resnet20 --batch=128 --peers=flax,torch,keras
 
-Each peer lives in a process of its own, starts from the same weights and batch, must show the same losses as ours,
-and is then timed in blocks that take turns (ours, flax, torch, keras, ours, ...) while the others sleep.
+Each peer lives in a process of its own, starts from the same weights and batch, must show the same
+losses as ours, and is then timed in blocks that take turns (ours, flax, torch, keras, ours, ...)
+while the others sleep.
 """
 
 import contextlib
@@ -33,13 +34,18 @@ NETS = {
 }
 PEERS = ("flax", "torch", "keras")
 INSTALL = {
-    "torch": "pip install torch --index-url https://download.pytorch.org/whl/cpu (or a GPU's from pytorch.org)",
+    "torch": (
+        "pip install torch --index-url https://download.pytorch.org/whl/cpu (or a GPU's from"
+        " pytorch.org)"
+    ),
     "keras": "pip install -e '.[bench]'",
 }
 VARIANTS = {"torch": ("contiguous", "channels_last")}  # of which the faster is kept
-# Of the first loss, relative. Random ResNet-50s make much of bfloat16's rounding: the strict test is float32's.
+# Of the first loss, relative. Random ResNet-50s make much of bfloat16's rounding: the strict test
+# is float32's.
 TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2}
-# Of what two updates change it by: random ResNet-50s differ by some percent from rounding, one without momentum by 31%.
+# Of what two updates change it by: random ResNet-50s differ by some percent from rounding, one
+# without momentum by 31%.
 UPDATES = 0.25
 
 FLAGS = flags.FLAGS
@@ -48,33 +54,50 @@ FLAGS = flags.FLAGS
 def define_flags() -> None:
     """The flags of `main`."""
     flags.DEFINE_enum("net", "resnet20", list(NETS), "What is trained.")
-    flags.DEFINE_integer("batch", None, "Images a step. Default: the goal's of the net.", lower_bound=1)
-    flags.DEFINE_integer("image_size", None, "The side of an image. Default: the goal's of the net.", lower_bound=1)
+    flags.DEFINE_integer(
+        "batch", None, "Images a step. Default: the goal's of the net.", lower_bound=1
+    )
+    flags.DEFINE_integer(
+        "image_size", None, "The side of an image. Default: the goal's of the net.", lower_bound=1
+    )
     flags.DEFINE_list("peers", list(PEERS), f"Whom we are compared with: {', '.join(PEERS)}.")
-    flags.DEFINE_float("seconds", 2, "How long a timed block is to be (at least one step).", lower_bound=0)
+    flags.DEFINE_float(
+        "seconds", 2, "How long a timed block is to be (at least one step).", lower_bound=0
+    )
     flags.DEFINE_integer("blocks", 5, "Timed blocks of each peer.", lower_bound=1)
-    flags.DEFINE_enum("precision", "float32", list(TOLERANCE), "Of the activations; parameters are float32.")
+    flags.DEFINE_enum(
+        "precision", "float32", list(TOLERANCE), "Of the activations; parameters are float32."
+    )
 
 
 def main(argv: list[str]) -> None:
     """Times ours and the peers, and prints the table and a line of JSON."""
     if len(argv) > 1 or (unknown := [peer for peer in FLAGS.peers if peer not in PEERS]):
-        sys.exit(f"train_step.py: {argv[1] if len(argv) > 1 else unknown[0]}: choose --peers of {', '.join(PEERS)}")
+        sys.exit(
+            f"train_step.py: {argv[1] if len(argv) > 1 else unknown[0]}: choose --peers of"
+            f" {', '.join(PEERS)}"
+        )
     image, classes, batch = NETS[FLAGS.net]
     image = (FLAGS.image_size, FLAGS.image_size, image[2]) if FLAGS.image_size else image
     told: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         file = f"{folder}/weights.npz"
-        spec = Spec("ours", "", FLAGS.net, FLAGS.batch or batch, image, classes, FLAGS.precision, file)
+        spec = Spec(
+            "ours", "", FLAGS.net, FLAGS.batch or batch, image, classes, FLAGS.precision, file
+        )
         surroundings = draw(spec)
         spec = spec._replace(platform=surroundings["platform"])
         workers: list[Worker] = []
         for peer in ("ours", *FLAGS.peers):
-            specs = [spec._replace(peer=peer, variant=variant) for variant in VARIANTS.get(peer, ("",))]
+            specs = [
+                spec._replace(peer=peer, variant=variant) for variant in VARIANTS.get(peer, ("",))
+            ]
             try:
                 if peer in INSTALL and importlib.util.find_spec(peer) is None:
                     raise WorkerError(f"is not installed: {INSTALL[peer]}")
-                worker = fastest([stack.enter_context(Worker(each)) for each in specs], FLAGS.seconds)
+                worker = fastest(
+                    [stack.enter_context(Worker(each)) for each in specs], FLAGS.seconds
+                )
                 check(worker.losses, (workers or [worker])[0].losses, TOLERANCE[spec.precision])
                 workers.append(worker)
             except WorkerError as e:
@@ -86,10 +109,15 @@ def main(argv: list[str]) -> None:
             for worker in workers:
                 worker.block(FLAGS.seconds)
         rows = {worker.name: row(worker, spec.batch) for worker in workers}
-    print(f"\n{spec.net}, a training step of {spec.batch} images of {'x'.join(map(str, image))}, {spec.precision}")
+    print(
+        f"\n{spec.net}, a training step of {spec.batch} images of {'x'.join(map(str, image))},"
+        f" {spec.precision}"
+    )
     print(f"{FLAGS.blocks} blocks of {FLAGS.seconds:g} s or a step; {surroundings['hardware']}\n")
     print(table(rows))
-    surroundings["versions"] |= {peer: importlib.metadata.version(peer) for peer in rows if peer in ("torch", "keras")}
+    surroundings["versions"] |= {
+        peer: importlib.metadata.version(peer) for peer in rows if peer in ("torch", "keras")
+    }
     settings = {k: v for k, v in spec._asdict().items() if k not in ("peer", "variant", "weights")}
     settings |= {"seconds": FLAGS.seconds, "blocks": FLAGS.blocks}
     tell({"benchmark": "train_step", **settings, "peers": rows, "left_out": told, **surroundings})
@@ -100,20 +128,29 @@ class WorkerError(RuntimeError):
 
 
 class Worker:
-    """A peer in its own process, from its first steps to the end of the `with`; raises WorkerError if it dies.
+    """A peer in its own process, from its first steps to the end of the `with`.
 
-    losses: of its first three steps. first_s: seconds of the first, which traces and compiles. blocks: seconds a step
-    of each timed block. peak_mib: memory.
+    It raises WorkerError if it dies.
+
+    losses: of its first three steps. first_s: seconds of the first, which traces and compiles.
+    blocks: seconds a step of each timed block. peak_mib: memory.
     """
 
     def __init__(self, spec: Spec) -> None:
         self.spec, self.name, self.variant = spec, spec.peer, spec.variant
         self.blocks, self.peak_mib, self.step_s = [], 0.0, 0.0
-        self.complaints = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed at the end of our own `with`
+        # It is closed at the end of our own `with`.
+        self.complaints = tempfile.TemporaryFile("w+")  # noqa: SIM115
         pipe = subprocess.PIPE
         command = [sys.executable, "-m", "benchmarks.worker"]
         self.process = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=self.complaints, text=True, cwd=ROOT, env=environment(spec)
+            command,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=self.complaints,
+            text=True,
+            cwd=ROOT,
+            env=environment(spec),
         )
 
     def __enter__(self) -> "Worker":
@@ -128,9 +165,9 @@ class Worker:
         self.complaints.close()
 
     def run(self, seconds: float) -> float:
-        """Seconds a step, over as many as fill `seconds` by what the last took, after one that does not count.
+        """Seconds a step, over as many as fill `seconds` by what the last took.
 
-        A step as long as a block needs none before it.
+        One before them does not count. A step as long as a block needs none before it.
         """
         steps, before = max(1, round(seconds / self.step_s)), int(self.step_s < seconds)
         answer = self._ask(f"{before} {steps}")
@@ -148,7 +185,9 @@ class Worker:
         if not answer:
             self.process.wait()
             self.complaints.seek(0)
-            said = self.complaints.read().strip().splitlines() or [f"exit code {self.process.returncode}"]
+            said = self.complaints.read().strip().splitlines() or [
+                f"exit code {self.process.returncode}"
+            ]
             raise WorkerError(f"failed: {said[-1]}")
         return json.loads(answer)
 
@@ -162,21 +201,28 @@ def environment(spec: Spec) -> dict[str, str]:
 
 
 def draw(spec: Spec) -> dict[str, Any]:
-    """Has the weights and the batch drawn, in a process that ends; gives when, where and with what."""
+    """Has the weights and the batch drawn, in a process that ends; says when, where, with what."""
     command = [sys.executable, "-m", "benchmarks.draw", json.dumps(spec._asdict())]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
-        sys.exit(f"train_step.py: {(done.stderr.strip().splitlines() or ['drawing the weights failed'])[-1]}")
+        sys.exit(
+            "train_step.py:"
+            f" {(done.stderr.strip().splitlines() or ['drawing the weights failed'])[-1]}"
+        )
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def fastest(workers: list[Worker], seconds: float) -> Worker:
-    """The fastest after warm-up, by the median of three turns if there are several; the others are ended."""
+    """The fastest after warm-up, by the median of three turns if there are several.
+
+    The others are ended.
+    """
     for turn in range(5 if len(workers) > 1 else 2):
         for worker in workers:
             if turn >= 2:
                 worker.block(seconds)
-            elif worker.step_s < seconds:  # of longer ones, the three that gave the losses are enough
+            # Of longer steps, the three that gave the losses are enough.
+            elif worker.step_s < seconds:
                 worker.run(seconds)
     best = min(workers, key=lambda worker: statistics.median(worker.blocks or [0]))
     for worker in workers:
@@ -187,13 +233,21 @@ def fastest(workers: list[Worker], seconds: float) -> Worker:
 
 
 def check(theirs: list[float], ours: list[float], tolerance: float) -> None:
-    """Raises WorkerError if the losses [before, after one update, after two] are not ours: the work is not the same."""
+    """Raises WorkerError if the losses [before, after one update, after two] are not ours.
+
+    The work would not be the same.
+    """
     moved, our_move = theirs[2] - theirs[0], ours[2] - ours[0]
     allowed = tolerance * abs(ours[0])
     if not abs(theirs[0] - ours[0]) <= allowed:  # so that NaN is refused too
-        raise WorkerError(f"is refused: its loss on the same weights and batch is {theirs[0]:.7g}, ours {ours[0]:.7g}")
+        raise WorkerError(
+            f"is refused: its loss on the same weights and batch is {theirs[0]:.7g}, ours"
+            f" {ours[0]:.7g}"
+        )
     if not abs(moved - our_move) <= allowed + UPDATES * abs(our_move):
-        raise WorkerError(f"is refused: two updates change its loss by {moved:.4g}, ours by {our_move:.4g}")
+        raise WorkerError(
+            f"is refused: two updates change its loss by {moved:.4g}, ours by {our_move:.4g}"
+        )
 
 
 def row(worker: Worker, batch: int) -> dict[str, Any]:
@@ -209,7 +263,10 @@ def row(worker: Worker, batch: int) -> dict[str, Any]:
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
-    """A line a peer, ours first; the ratio is of medians, ours by the peer's: above 1, ours is faster."""
+    """A line a peer, ours first.
+
+    The ratio is of medians, ours by the peer's: above 1, ours is faster.
+    """
     head = ("peer", "images/s", "(min - max)", "ours/peer", "ms a step", "compile s", "peak MiB")
     lines = [head]
     for name, found in rows.items():

@@ -1,8 +1,9 @@
-"""One peer in a process of its own: told by lines on stdin, it answers each with a line of JSON on stdout.
+"""One peer in a process of its own.
 
-The first line is the Spec as JSON; the answer: {first_s, losses of the first three steps, step_s of the third}. Every
-other line is two numbers of steps, of which only the second's are timed; the answer: {seconds, peak_mib}. Between lines
-it sleeps.
+It answers each line on stdin with a line of JSON on stdout. The first line is the Spec as JSON; the
+answer: {first_s, losses of the first three steps, step_s of the third}. Every other line is two
+numbers of steps, of which only the second's are timed; the answer: {seconds, peak_mib}. Between
+lines it sleeps.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ import resource
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +25,9 @@ def main() -> None:
     """Serves until stdin ends."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints is no answer
-    say = lambda **fields: print(json.dumps(fields), file=answers, flush=True)
+
+    def say(**fields: Any) -> None:
+        print(json.dumps(fields), file=answers, flush=True)
 
     spec = Spec(**json.loads(sys.stdin.readline()))
     spec = spec._replace(image=tuple(spec.image))
@@ -51,10 +55,17 @@ def timed(peer: Peer, steps: int) -> tuple[float, float]:
 
 def process_peak() -> int:
     """The most memory in bytes that this process has held."""
-    with contextlib.suppress(OSError):  # Linux; getrusage would give the parent's peak where that is higher
-        line = next(row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith("VmHWM"))
+    # Linux; getrusage would give the parent's peak where that is higher
+    with contextlib.suppress(OSError):
+        line = next(
+            row
+            for row in Path("/proc/self/status").read_text().splitlines()
+            if row.startswith("VmHWM")
+        )
         return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Several processes that train a run together, each on its own devices: how they start, and how they end together.
+"""Several processes that train a run together, each on its own devices.
 
-Each executes the same program. The first one, process 0, writes what is written of a run but its checkpoints, which
-are written by all.
+How they start, and how they end together. Each executes the same program. The first one, process 0,
+writes what is written of a run but its checkpoints, which are written by all.
 """
 
 import contextlib
@@ -13,24 +13,32 @@ from collections.abc import Callable, Mapping
 
 from cnn_jax.errors import STOPPED, UserError
 
-HEARTBEAT = 30  # seconds without a sign of life, after which a process is held for dead, and the others end
+# seconds without a sign of life, after which a process is held for dead, and the others end
+HEARTBEAT = 30
 CONNECT = 300  # seconds in which all are to be there
-# What launchers set for each process they start, which JAX reads too: Slurm's srun, Open MPI, TPU slices in Kubernetes.
-COUNTS = {"SLURM_STEP_NUM_TASKS": int, "OMPI_COMM_WORLD_SIZE": int, "TPU_WORKER_HOSTNAMES": lambda s: len(s.split(","))}
+# What launchers set for each process they start, which JAX reads too: Slurm's srun, Open MPI, TPU
+# slices in Kubernetes.
+COUNTS: dict[str, Callable[[str], int]] = {
+    "SLURM_STEP_NUM_TASKS": int,
+    "OMPI_COMM_WORLD_SIZE": int,
+    "TPU_WORKER_HOSTNAMES": lambda s: len(s.split(",")),
+}
 
 
 def was_launched() -> bool:
-    """Whether a launcher started several processes of this program, and told each about the others."""
+    """Whether a launcher started several processes of this program, and told each of the others."""
     with contextlib.suppress(ValueError):
-        return any(count(os.environ[name]) > 1 for name, count in COUNTS.items() if name in os.environ)
+        return any(
+            count(os.environ[name]) > 1 for name, count in COUNTS.items() if name in os.environ
+        )
     return False
 
 
 def initialize(coordinator: str | None, process_id: int | None, num_processes: int | None) -> None:
     """Joins the other processes, if there are any, before JAX looks for devices; raises UserError.
 
-    coordinator: host:port of process 0, or 'auto': JAX asks its launcher, or its TPU slice. Nothing given: so it
-    does where a launcher started several.
+    coordinator: host:port of process 0, or 'auto': JAX asks its launcher, or its TPU slice. Nothing
+    given: so it does where a launcher started several.
     """
     given = (coordinator, num_processes, process_id)  # in the order of JAX
     alone = (None, None, None)
@@ -38,28 +46,37 @@ def initialize(coordinator: str | None, process_id: int | None, num_processes: i
         return
     if given in (alone, ("auto", None, None)):
         given = alone
-    elif None in given or coordinator == "auto":
-        raise UserError("--coordinator, --process_id and --num_processes go together; --coordinator=auto goes alone")
+    elif coordinator in (None, "auto") or process_id is None or num_processes is None:
+        raise UserError(
+            "--coordinator, --process_id and --num_processes go together; --coordinator=auto goes"
+            " alone"
+        )
     elif not coordinator.rpartition(":")[2].isdigit():
-        raise UserError(f"--coordinator={coordinator}: must be process 0's host:port, for example 10.0.0.2:1234")
+        raise UserError(
+            f"--coordinator={coordinator}: must be process 0's host:port, for example 10.0.0.2:1234"
+        )
     elif not 0 <= process_id < num_processes:
         raise UserError(f"--process_id={process_id}: is not one of 0 to {num_processes - 1}")
     joined = _guarded()
     import jax
 
     try:
-        jax.distributed.initialize(*given, heartbeat_timeout_seconds=HEARTBEAT, initialization_timeout=CONNECT)
+        jax.distributed.initialize(
+            *given, heartbeat_timeout_seconds=HEARTBEAT, initialization_timeout=CONNECT
+        )
     except Exception as e:  # JAX raises whatever its service raised, or aborts
         print(str(e).strip().partition("\n")[0][:200], file=sys.stderr, flush=True)
         os.abort()
     joined()
 
 
-def _guarded() -> Callable[[], None]:
-    """Goes on in a child, whose end this process waits for, and tells in a line. What it returns notes that all joined.
+def _guarded() -> Callable[[], object]:
+    """Goes on in a child, whose end this process waits for, and tells in a line.
 
-    JAX ends a process whose peer has died by aborting it, out of Python's reach. A signal is passed on, a second one
-    ends the child at once; a child whose parent was killed ends too.
+    What it returns notes that all joined.
+
+    JAX ends a process whose peer has died by aborting it, out of Python's reach. A signal is passed
+    on, a second one ends the child at once; a child whose parent was killed ends too.
     """
     reads, writes = os.pipe()
     noted, note = os.pipe()
@@ -72,7 +89,7 @@ def _guarded() -> Callable[[], None]:
         return lambda: os.write(note, b"1")
     os.close(reads)
     os.close(note)
-    signals = []
+    signals: list[int] = []
 
     def passed(number: int, _: object) -> None:
         os.kill(child, signal.SIGKILL if signals else number)
@@ -86,13 +103,19 @@ def _guarded() -> Callable[[], None]:
     if code == -signal.SIGKILL and len(signals) > 1:
         code = STOPPED
     if code == -signal.SIGABRT and not os.read(noted, 1):
-        print("launch.py: the processes of this run did not find one another: start each of them within"
-              f" {CONNECT} s, with the same --coordinator, which all can reach", file=sys.stderr)  # fmt: skip
+        print(
+            "launch.py: the processes of this run did not find one another: start each of them"
+            f" within {CONNECT} s, with the same --coordinator, which all can reach",
+            file=sys.stderr,
+        )
         code = 2
     elif code == -signal.SIGABRT:
-        print("launch.py: another process of this run has ended, or this one was aborted as said above; the log of"
-              " the one that ended first says why. Started again, all continue from the last checkpoint",
-              file=sys.stderr)  # fmt: skip
+        print(
+            "launch.py: another process of this run has ended, or this one was aborted as said"
+            " above; the log of the one that ended first says why. Started again, all continue"
+            " from the last checkpoint",
+            file=sys.stderr,
+        )
         code = STOPPED
     sys.stderr.flush()
     os._exit(code if code >= 0 else 128 - code)
@@ -103,7 +126,10 @@ def is_distributed() -> bool:
     import jax
 
     if (many := jax.process_count()) > 1 and not jax.distributed.is_initialized():
-        raise UserError(f"this host is one of {many} of a TPU slice: start this on all of them with --coordinator=auto")
+        raise UserError(
+            f"this host is one of {many} of a TPU slice: start this on all of them with"
+            " --coordinator=auto"
+        )
     return many > 1
 
 
@@ -139,7 +165,8 @@ def check_agreement(fields: Mapping[str, str]) -> None:
       fields: What this process has, as {field: text}.
 
     Raises:
-      UserError: In every process, if they differ; it names the first field and two processes' texts.
+      UserError: In every process, if they differ; it names the first field and two processes'
+      texts.
     """
     if not is_distributed():
         return

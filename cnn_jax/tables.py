@@ -23,7 +23,9 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[Cell]], width: i
       Lines without trailing spaces or a newline at the end.
     """
     texts = [list(header), *([_format_cell(cell) for cell in row] for row in rows)]
-    numeric = [any(isinstance(cell, int | float) for cell in column) for column in zip(*rows, strict=True)]
+    numeric = [
+        any(isinstance(cell, int | float) for cell in column) for column in zip(*rows, strict=True)
+    ]
     numeric = numeric or [False] * len(header)
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     if width:

@@ -1,4 +1,6 @@
-"""JAX at its strictest for every test: 8 virtual CPU devices, no silent promotion, warnings are errors."""
+"""JAX at its strictest for every test: 8 virtual CPU devices, no silent promotion, warnings are
+errors.
+"""
 
 import os
 

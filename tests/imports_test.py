@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-# Packages and modules of one line do not import one another; each may import those of the lines above.
+# Packages and modules of one line do not import one another; each may import those of the lines
+# above.
 LAYERS = (
     ("errors", "tables", "text", "__version__"),
     ("files",),
@@ -53,7 +54,11 @@ def imports(path):
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         else:
             continue
-        yield from (name for name in names if name.split(".")[0] in ("cnn_jax", "experiments", "launch", "tests"))
+        yield from (
+            name
+            for name in names
+            if name.split(".")[0] in ("cnn_jax", "experiments", "launch", "tests")
+        )
 
 
 @pytest.mark.parametrize("path", MODULES, ids=dotted)

@@ -1,16 +1,23 @@
-"""Who is timed: one module each, whose make(spec, weights) -> Peer trains the same net from the same weights."""
+"""Who is timed: one module each.
+
+Its make(spec, weights) -> Peer trains the same net from the same weights.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-# What every peer's optimiser is told: SGD whose weight decay is added to the gradients of all parameters.
+# What every peer's optimiser is told: SGD whose weight decay is added to the gradients of all
+# parameters.
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 1e-5, 0.9, 1e-4
 
 
 class Spec(NamedTuple):
-    """What is timed, the same for all: a peer of a net on images [batch, *image] float32 of `classes` classes."""
+    """What is timed, the same for all.
+
+    A peer of a net on images [batch, *image] float32 of `classes` classes.
+    """
 
     peer: str
     variant: str  # of the peer, where there are several
@@ -27,7 +34,8 @@ class Peer(NamedTuple):
     """A training step on one device, the batch lying there."""
 
     step: Callable[[], None]  # starts one more
-    loss: Callable[[], float]  # waits for all of them; the mean loss of those since it was last asked
+    # waits for all of them; the mean loss of those since it was last asked
+    loss: Callable[[], float]
     memory: Callable[[], int | None]  # the peak on the device in bytes; None: it is the process's
 
 

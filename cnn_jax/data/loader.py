@@ -3,7 +3,7 @@
 import collections
 import functools
 import itertools
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -169,7 +169,9 @@ def _fetch_whole(arrays: Any, batch: dict[str, jax.Array]) -> Batch:
     return batch
 
 
-def prefetch_to_device(batches: Iterable[Any], sharding: Sharding, size: int = 2) -> Iterator[Any]:
+def prefetch_to_device(
+    batches: Iterable[Any], sharding: Sharding, size: int = 2
+) -> Generator[Any, None, None]:
     """Yields the batches as arrays on the devices, ahead of the step that takes them.
 
     Args:

@@ -60,7 +60,7 @@ class Model(NamedTuple):
       error_name: What the score's error is called in metrics.
     """
 
-    init: Callable[[jax.Array, jax.Array], tuple[Params, Stats]]
+    init: Callable[[jax.Array, jax.Array | jax.ShapeDtypeStruct], tuple[Params, Stats]]
     apply: Callable[..., tuple[Any, Stats]]
     features: Callable[[Params, Stats, jax.Array], dict[str, jax.Array]]
     module: BaseModel
@@ -106,7 +106,7 @@ def create(
     def cast(images: jax.Array) -> jax.Array:
         return images.astype(DTYPES[dtype or "float32"])
 
-    def init(key: jax.Array, images: jax.Array) -> tuple[Params, Stats]:
+    def init(key: jax.Array, images: jax.Array | jax.ShapeDtypeStruct) -> tuple[Params, Stats]:
         run = functools.partial(module.init, train=False, mutable=["params", "batch_stats"])
         variables = lazy_init.init(run, key, images)
         return variables["params"], variables.get("batch_stats", {})

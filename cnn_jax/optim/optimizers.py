@@ -9,6 +9,7 @@ Caffe, and so VGG and ResNet): the rate is inside the velocity, which differs fr
 it in the steps after the rate changes.
 """
 
+from collections.abc import Callable
 from typing import Annotated
 
 import jax
@@ -78,7 +79,9 @@ def adamw(
     beta1: Annotated[Share, "Of the running mean of gradients"] = 0.9,
     beta2: Annotated[Share, "Of the running mean of squared gradients"] = 0.999,
     epsilon: Annotated[NonNegative, "Added to the root of the mean square"] = 1e-8,
-    weight_decay: Annotated[NonNegative, "Share of a weight, times the rate, taken per step"] = 0.01,
+    weight_decay: Annotated[
+        NonNegative, "Share of a weight, times the rate, taken per step"
+    ] = 0.01,
     decay_biases: DecayBiases = False,
     clip_norm: ClipNorm = 0.0,
     max_filter_rms: FilterRms = 0.0,
@@ -96,7 +99,7 @@ def adamw(
     )
 
 
-OPTIMIZERS = {
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "sgd": sgd,
     "rmsprop": rmsprop,
     "adamw": adamw,

@@ -113,7 +113,7 @@ def cosine(
             f"schedule.warmup_steps={warmup_steps}: must be less than train.steps={total_steps}"
         )
 
-    def rate(count: jax.Array) -> jax.Array:
+    def rate(count: jax.typing.ArrayLike) -> jax.Array:
         step = jnp.asarray(count, jnp.float32)
         share = (step - warmup_steps) / max(1, total_steps - 1 - warmup_steps)
         falling = final + (base - final) * (1 + jnp.cos(jnp.pi * jnp.clip(share, 0, 1))) / 2

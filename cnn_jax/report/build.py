@@ -24,9 +24,17 @@ STUDY_MODULES = ("cnn_jax.experiments", "experiments")
 class ReportedStudy(Protocol):
     """What a report needs of a study; `cnn_jax.study.Study` has it."""
 
-    rows: tuple[Row, ...]
-    claims: tuple[Claim, ...]
-    report: Callable[[Results], Page] | None
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The lines of the table."""
+
+    @property
+    def claims(self) -> tuple[Claim, ...]:
+        """The paper's claims."""
+
+    @property
+    def report(self) -> Callable[[Results], Page] | None:
+        """Composes the page; None: the page that all studies have."""
 
 
 def build(

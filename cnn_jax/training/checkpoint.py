@@ -50,7 +50,9 @@ def manager(folder: Path, local: bool = False) -> ocp.CheckpointManager:
         multiprocessing_options=who,
     )
     handlers = {"state": ocp.StandardCheckpointHandler(multiprocessing_options=who)}
-    return ocp.CheckpointManager((folder / "checkpoints").resolve(), item_handlers=handlers, options=options)
+    return ocp.CheckpointManager(
+        (folder / "checkpoints").resolve(), item_handlers=handlers, options=options
+    )
 
 
 @contextlib.contextmanager
@@ -92,7 +94,9 @@ def _translate_errors(checkpoints: ocp.CheckpointManager) -> Iterator[None]:
     try:
         yield
     except Exception as e:  # Orbax raises whatever its storage raises.
-        why = "no space left" if "o space left" in str(e) else str(e).strip().partition("\n")[0][:200]
+        why = (
+            "no space left" if "o space left" in str(e) else str(e).strip().partition("\n")[0][:200]
+        )
         raise UserError(
             f"cannot save to {checkpoints.directory} ({why}): make room; the same command then"
             " continues from the last complete checkpoint"
@@ -119,18 +123,21 @@ def save(checkpoints: ocp.CheckpointManager, state: State, error: float | None) 
     step = int(state.step)
     if step in checkpoints.all_steps():  # Saved when it was stopped before this evaluation.
         checkpoints.delete(step)
-    metrics = {"error": math.inf if error is None else error}  # What was not evaluated is never the best.
+    # What was not evaluated is never the best.
+    metrics = {"error": math.inf if error is None else error}
     with _translate_errors(checkpoints):
         _finish_checksums(checkpoints)
-        checkpoints.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)), metrics=metrics)
+        checkpoints.save(
+            step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)), metrics=metrics
+        )
         kept = {str(k) for k in checkpoints.all_steps()}
         # Started only now: earlier it would delay the copying that training waits for.
         sums, path = checksum.compute(state), _checksum_file(checkpoints)
         _PENDING[checkpoints.directory] = _POOL.submit(_write_checksums, path, kept, step, sums)
 
 
-# Checksums are computed and written while training goes on. A checkpoint whose own were never written
-# counts as damaged.
+# Checksums are computed and written while training goes on. A checkpoint whose own were never
+# written counts as damaged.
 _POOL = ThreadPoolExecutor(1)
 _PENDING: dict[Path, Future] = {}
 
@@ -140,7 +147,9 @@ def _finish_checksums(checkpoints: ocp.CheckpointManager) -> None:
         writing.result()
 
 
-def _write_checksums(path: Path, kept: set[str], step: int, sums: Callable[[], dict[str, int]]) -> None:
+def _write_checksums(
+    path: Path, kept: set[str], step: int, sums: Callable[[], dict[str, int]]
+) -> None:
     found = {str(step): sums()}  # All processes compute, and the first one writes.
     if distributed.is_primary():
         try:
@@ -153,7 +162,9 @@ def _write_checksums(path: Path, kept: set[str], step: int, sums: Callable[[], d
 
 def was_evaluated(checkpoints: ocp.CheckpointManager, step: int) -> bool:
     """Returns whether the state saved at this step has been evaluated."""
-    return math.isfinite(_error(checkpoints.metrics(step)))
+    metrics = checkpoints.metrics(step)
+    assert metrics is not None  # `open_checkpoints` has set those without aside
+    return math.isfinite(_error(metrics))
 
 
 def restore(checkpoints: ocp.CheckpointManager, like: State) -> State | None:
@@ -173,21 +184,27 @@ def restore(checkpoints: ocp.CheckpointManager, like: State) -> State | None:
     for step in steps:
         why = ""
         try:
-            found = checkpoints.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))
+            found: Any = checkpoints.restore(
+                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+            )
             _verify(checkpoints, step, found.state)
         except Exception as e:  # Orbax raises whatever its storage raises.
             why = str(e).strip().partition("\n")[0][:200] or type(e).__name__
         if not distributed.all_agree(not why):
             broken.append(step)
             why = why or "by another process"
-            print(f"checkpoint {step} in {checkpoints.directory} cannot be read ({why})", file=sys.stderr)
+            print(
+                f"checkpoint {step} in {checkpoints.directory} cannot be read ({why})",
+                file=sys.stderr,
+            )
             continue
         for old in broken:
             checkpoints.delete(old)  # Otherwise it could not be written again.
         return found.state
     if broken:
         raise UserError(
-            f"no checkpoint in {checkpoints.directory} can be read: delete that folder to start again"
+            f"no checkpoint in {checkpoints.directory} can be read: delete that folder to start"
+            " again"
         )
     return None
 
@@ -246,7 +263,9 @@ def _set_aside_damaged(folder: Path) -> None:
     for step in damaged:
         shutil.rmtree(aside / str(step), ignore_errors=True)
         os.replace(saved / str(step), aside / str(step))
-    print(f"checkpoint {names} in {saved} cannot be read (metrics); moved to {aside}", file=sys.stderr)
+    print(
+        f"checkpoint {names} in {saved} cannot be read (metrics); moved to {aside}", file=sys.stderr
+    )
 
 
 def _has_metrics(step: Path) -> bool:
@@ -263,12 +282,13 @@ def restore_all(checkpoints: ocp.CheckpointManager, step: int) -> dict[str, Any]
     It does not matter on which devices they were when they were saved.
     """
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    like = checkpoints.item_metadata(step).state
+    metadata: Any = checkpoints.item_metadata(step)
     like = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), like
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), metadata.state
     )
     arguments = ocp.args.Composite(state=ocp.args.StandardRestore(like))
-    return checkpoints.restore(step, args=arguments).state
+    found: Any = checkpoints.restore(step, args=arguments)
+    return found.state
 
 
 def load_parameters(folder: Path) -> tuple[Any, Any, int]:
@@ -279,7 +299,9 @@ def load_parameters(folder: Path) -> tuple[Any, Any, int]:
     """
     step = latest_step(folder)
     if not step:
-        raise UserError(f"{folder} holds no checkpoint: train that run first, or name another folder")
+        raise UserError(
+            f"{folder} holds no checkpoint: train that run first, or name another folder"
+        )
     try:
         with manager(folder, local=True) as checkpoints:
             saved = restore_all(checkpoints, step)
@@ -306,12 +328,15 @@ def take_parameters(state: State, folder: Path, layers: Sequence[str]) -> State:
     """
     params, stats, _ = load_parameters(folder)
     for layer in layers or sorted(state.params.keys() | params.keys()):
-        ours, theirs = ({k: v.shape for k, v in _leaves(tree.get(layer, {}))} for tree in (state.params, params))
+        ours, theirs = (
+            {k: v.shape for k, v in _leaves(tree.get(layer, {}))} for tree in (state.params, params)
+        )
         if not ours or ours != theirs:
             sizes = f"is {ours} here and {theirs} there"
             what = sizes if ours and theirs else "is not in both models"
             raise UserError(
-                f"train.start_from={folder.parent.name}: layer {layer} {what}; see train.start_layers"
+                f"train.start_from={folder.parent.name}: layer {layer} {what}; see"
+                " train.start_layers"
             )
     taken = {layer: params[layer] for layer in layers} if layers else params
 

@@ -1,7 +1,7 @@
 """The one composer: from an experiment to the parts that training, evaluation and plans share."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import optax
@@ -11,8 +11,8 @@ from cnn_jax.config import Data, Experiment, change
 from cnn_jax.data import datasets
 from cnn_jax.data.preprocess import check_augmentation
 from cnn_jax.errors import UserError
-from cnn_jax.files import expand_path
 from cnn_jax.evaluation.protocols import check_protocols
+from cnn_jax.files import expand_path
 from cnn_jax.models import Model
 from cnn_jax.optim import OPTIMIZERS, SCHEDULES, make_optimizer
 from cnn_jax.overrides import Kind, Kinds, check_fields
@@ -85,7 +85,8 @@ def make_model(experiment: Experiment, num_classes: int | None, axis: str | None
     if choice.name in models.MODELS:
         types = models.option_types(choice.name)
         registry.check_options("model", choice, types)
-    return models.create(choice.name, num_classes, axis=axis, **choice.args)
+    options: dict[str, Any] = choice.args
+    return models.create(choice.name, num_classes, axis=axis, **options)
 
 
 def make_components(
@@ -126,9 +127,14 @@ def check(experiment: Experiment, devices: int = 1, seeds: int = 1) -> None:
     check_protocols(experiment)
     train = experiment.train
     if train.check_numerics and (seeds > 1 or train.parallel != "jit"):
-        raise UserError("train.check_numerics=true: checks one seed at a time, with train.parallel=jit")
+        raise UserError(
+            "train.check_numerics=true: checks one seed at a time, with train.parallel=jit"
+        )
     if seeds > 1 and train.parallel != "jit":
-        raise UserError(f"train.parallel={train.parallel}: seeds are trained together only with train.parallel=jit")
+        raise UserError(
+            f"train.parallel={train.parallel}: seeds are trained together only with"
+            " train.parallel=jit"
+        )
     if train.start_layers and not train.start_from:
         raise UserError("train.start_layers: names layers of the run train.start_from: set it too")
     batch, group = experiment.data.batch_size, experiment.model.args.get("bn_group")
@@ -141,7 +147,9 @@ def check(experiment: Experiment, devices: int = 1, seeds: int = 1) -> None:
     mesh.check_divides(batch, devices, "data.batch_size")
     _check_images(experiment.data)
     if experiment.model.name in models.MODELS:
-        registry.check_options("model", experiment.model, models.option_types(experiment.model.name))
+        registry.check_options(
+            "model", experiment.model, models.option_types(experiment.model.name)
+        )
 
 
 def _check_images(config: Data) -> None:
@@ -153,4 +161,6 @@ def _check_images(config: Data) -> None:
     side = min(shape[:2])
     for name in ("pad_and_crop", "shift"):
         if (pixels := getattr(config, name)) > side:
-            raise UserError(f"data.{name}={pixels}: must not be more than the side of an image, {side}")
+            raise UserError(
+                f"data.{name}={pixels}: must not be more than the side of an image, {side}"
+            )

@@ -2,7 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -164,7 +164,8 @@ def _find_shard(experiment: Experiment, over: Mesh) -> tuple[int, int]:
         return (0, 1)
     if experiment.train.parallel == "pmap":
         raise UserError(
-            "train.parallel=pmap: JAX maps over the devices of one process; several processes take train.parallel=jit"
+            "train.parallel=pmap: JAX maps over the devices of one process; several processes take"
+            " train.parallel=jit"
         )
     return jax.process_index(), jax.process_count()
 
@@ -177,12 +178,11 @@ def _choose_batches(
     shard: tuple[int, int],
 ) -> Batches:
     """Returns where the step's batches come from, put on the devices ahead where that helps."""
-    batches = loaders[0].batches
-    if len(loaders) > 1:
 
-        def batches(start: int) -> Iterator[Any]:
-            return zip(*(loader.batches(start) for loader in loaders), strict=True)
+    def zip_batches(start: int) -> Iterator[Any]:
+        return zip(*(loader.batches(start) for loader in loaders), strict=True)
 
+    batches: Batches = loaders[0].batches if len(loaders) == 1 else zip_batches
     alone = len(loaders) == 1 and experiment.train.parallel == "jit"
     if shard[1] > 1 or (parts.dataset.streamed and alone):
         return functools.partial(_prefetch, mesh.sharded(over), batches)
@@ -208,5 +208,5 @@ def _make_evaluation(
     return evaluate
 
 
-def _prefetch(sharding: NamedSharding, batches: Batches, start: int) -> Iterator[Any]:
+def _prefetch(sharding: NamedSharding, batches: Batches, start: int) -> Generator[Any, None, None]:
     return data.prefetch_to_device(batches(start), sharding)

@@ -1,4 +1,7 @@
-"""One process at a time writes a run's folder: a lock that the system itself releases when its holder dies."""
+"""One process at a time writes a run's folder.
+
+Its lock is released by the system itself when its holder dies.
+"""
 
 import contextlib
 import fcntl
@@ -15,22 +18,27 @@ from cnn_jax.errors import UserError
 
 @contextlib.contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Holds <folder>/lock, which names the holder; raises UserError, naming it, if another process does.
+    """Holds <folder>/lock, which names the holder.
 
-    A file that a dead process left is taken over. Between machines it holds where the file system passes locks on.
+    Raises UserError, naming the holder, if another process holds it. A file that a dead process
+    left is taken over. Between machines it holds where the file system passes locks on.
     """
     with _open(folder / "lock") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise UserError(f"{folder} is in use by {_holder(file.read())}: wait for it, or end it") from None
+            raise UserError(
+                f"{folder} is in use by {_holder(file.read())}: wait for it, or end it"
+            ) from None
         if not file.writable():  # Another user's file: it is locked all the same, and unsigned.
             yield
             return
         file.truncate(0)
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        file.write(json.dumps({"process": os.getpid(), "host": platform.node(), "since": now}) + "\n")
+        file.write(
+            json.dumps({"process": os.getpid(), "host": platform.node(), "since": now}) + "\n"
+        )
         file.flush()
         yield
 
@@ -42,9 +50,13 @@ def _open(path: Path) -> IO[str]:
     except PermissionError:
         with contextlib.suppress(OSError):
             return open(path, errors="replace")
-        raise UserError(f"{path} cannot be opened: let its owner permit it, or use another workdir") from None
+        raise UserError(
+            f"{path} cannot be opened: let its owner permit it, or use another workdir"
+        ) from None
     except OSError as error:
-        raise UserError(f"cannot write to {path.parent} ({error.strerror}): choose another workdir") from None
+        raise UserError(
+            f"cannot write to {path.parent} ({error.strerror}): choose another workdir"
+        ) from None
 
 
 def _holder(text: str) -> str:

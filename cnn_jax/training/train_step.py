@@ -151,7 +151,7 @@ def add_to_sums(
 
 
 def skip_if_not_finite(old: State, new: State, gradients: Any, fine: jax.Array) -> State:
-    """Returns the new state, or the old one, a step later, if the loss or a gradient is not finite."""
+    """Returns the new state, or the old one a step on if the loss or a gradient is not finite."""
     fine = jax.tree.reduce(lambda fine, g: fine & jnp.isfinite(g).all(), gradients, fine)
     counted = old.sums | {
         "skipped": old.sums["skipped"] + 1,
@@ -163,7 +163,9 @@ def skip_if_not_finite(old: State, new: State, gradients: Any, fine: jax.Array) 
     return jax.tree.map(lambda a, b: jnp.where(fine, a, b), new, stayed)
 
 
-def compile_train(step: Step, parallel: str, mesh: Mesh, options: dict[str, Any] | None = None) -> Step:
+def compile_train(
+    step: Step, parallel: str, mesh: Mesh, options: dict[str, Any] | None = None
+) -> Step:
     """Returns the training step compiled over the mesh's devices.
 
     Args:

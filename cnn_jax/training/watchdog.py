@@ -1,10 +1,13 @@
-"""Watches over a running loop: which phase it is in, whether it was told to stop, whether anything still moves.
+"""Watches over a running loop.
 
-SIGTERM (what a preempted machine gets), SIGINT (Ctrl-C) or SIGHUP (a closed terminal) asks the loop to finish its step and save; a second one ends the
-process at once, and so does GRACE seconds without an end, for a compiler or a file system does not listen.
+Which phase it is in, whether it was told to stop, whether anything still moves. SIGTERM (what a
+preempted machine gets), SIGINT (Ctrl-C) or SIGHUP (a closed terminal) asks the loop to finish its
+step and save; a second one ends the process at once, and so does GRACE seconds without an end, for
+a compiler or a file system does not listen.
 
-Several processes must stop after the same step: there SIGTERM is left to JAX, which agrees with all on one when any of
-them gets it, and SIGINT and SIGHUP are made SIGTERM. No deadline holds there; a second signal ends a process, as `processes` says.
+Several processes must stop after the same step: there SIGTERM is left to JAX, which agrees with all
+on one when any of them gets it, and SIGINT and SIGHUP are made SIGTERM. No deadline holds there; a
+second signal ends a process, as `processes` says.
 """
 
 import contextlib
@@ -16,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jax.experimental import multihost_utils
 
@@ -29,13 +32,14 @@ _ASKED = itertools.count(1)
 
 
 class StopError(Exception):
-    """Raised in the phases that leave the state as it is, data and evaluate, when the loop is told to stop."""
+    """The loop is told to stop in a phase that leaves the state as it is: data or evaluate."""
 
 
 class Watch(NamedTuple):
     """What the loop tells its watch, and asks it."""
 
-    enter: Callable[[str], None]  # compile | data | step | evaluate | save: what it does from now on
+    # compile | data | step | evaluate | save: what it does from now on
+    enter: Callable[[str], None]
     stop_requested: Callable[
         [], str
     ]  # after a step: which signal told it to stop, or ""; all processes ask equally often
@@ -45,10 +49,10 @@ class Watch(NamedTuple):
 def watch(minutes: float) -> Iterator[Watch]:
     """A watch over what is done inside, on the main thread; elsewhere signals are left alone.
 
-    minutes: without a new phase for so long, it says on stderr in which phase the loop is stuck, and again each time
-    that this time has passed once more; 0: never.
+    minutes: without a new phase for so long, it says on stderr in which phase the loop is stuck,
+    and again each time that this time has passed once more; 0: never.
     """
-    now = {"phase": "start", "since": time.monotonic(), "signal": ""}
+    now: dict[str, Any] = {"phase": "start", "since": time.monotonic(), "signal": ""}
 
     def enter(phase: str) -> None:
         now.update(phase=phase, since=time.monotonic())
@@ -75,7 +79,9 @@ def watch(minutes: float) -> Iterator[Watch]:
     try:
         with contextlib.ExitStack() as stack:
             if main:
-                stack.enter_context(_handled(asked, (signal.SIGINT, signal.SIGHUP) if several else NUMBERS))
+                stack.enter_context(
+                    _handled(asked, (signal.SIGINT, signal.SIGHUP) if several else NUMBERS)
+                )
             if main and not several:
                 stack.enter_context(_deadline())
             yield Watch(enter, stop_requested)
@@ -97,7 +103,11 @@ def _handled(asked: Callable[[int, object], None], numbers: tuple[int, ...]) -> 
 
 @contextlib.contextmanager
 def _deadline() -> Iterator[None]:
-    """Python calls a handler between two of its own instructions; a thread sees the signal's byte at once."""
+    """Ends the process GRACE seconds after a signal, if it has not ended by itself.
+
+    Python calls a handler between two of its own instructions; a thread sees the signal's byte at
+    once.
+    """
     reads, writes = socket.socketpair()
     writes.setblocking(False)
     woken = signal.set_wakeup_fd(writes.fileno(), warn_on_full_buffer=False)

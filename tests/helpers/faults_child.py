@@ -15,14 +15,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from cnn_jax import distributed  # noqa: E402
+from cnn_jax import distributed
 
 if __name__ == "__main__" and "COORDINATOR" in os.environ:
     distributed.initialize(os.environ["COORDINATOR"], int(os.environ["PROCESS"]), 2)  # before anything brings JAX
 
-from cnn_jax.config import Data, Experiment, Train, choose  # noqa: E402
-from cnn_jax.errors import StoppedError, UserError  # noqa: E402
-from cnn_jax.training import checkpoint, train, watchdog  # noqa: E402
+from cnn_jax.config import Data, Experiment, Train, choose
+from cnn_jax.errors import StoppedError, UserError
+from cnn_jax.training import checkpoint, train, watchdog
 
 # Dropout, a plateau, augmentation, an epoch of three steps; log intervals and saves that a cut falls between.
 RESIDENT = Experiment(
@@ -67,13 +67,13 @@ def stop_at(step: int) -> None:
     """Has the run be told to stop after so many steps, as by a signal."""
     over, steps = watchdog.watch, itertools.count(1)
 
-    def telling(minutes: float):  # noqa: ANN202
+    def telling(minutes: float):
         class Over:
-            def __enter__(self):  # noqa: ANN204
+            def __enter__(self):
                 self.inner = over(minutes)
                 return self.inner.__enter__()._replace(stop_requested=lambda: "STOP_AT" if next(steps) >= step else "")
 
-            def __exit__(self, *error: object):  # noqa: ANN204
+            def __exit__(self, *error: object):
                 return self.inner.__exit__(*error)
 
         return Over()

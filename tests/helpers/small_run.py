@@ -5,7 +5,8 @@ import pytest
 from cnn_jax.config import Data, Experiment, Train, choose
 from cnn_jax.training import train
 
-# A plateau that is met, momentum, augmentation, an epoch of three steps, log intervals that a cut falls into.
+# A plateau that is met, momentum, augmentation, an epoch of three steps, log intervals that a cut
+# falls into.
 RUN = Experiment(
     name="net",
     data=Data(dataset=choose("fake"), batch_size=32, eval_batch_size=40, pad_and_crop=1),

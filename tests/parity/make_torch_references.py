@@ -1,9 +1,9 @@
 """Compute with PyTorch what our nets are compared with where it is not installed.
 
 python tests/parity/make_torch_references.py writes tests/testdata/torch/*.json, of every case in
-tests/parity/torch_cases.py. It needs PyTorch (pip install torch); the tests that read the files do not.
-The torch nets are those of torch_nets.py and torch_inceptions.py, beside this file, written from the
-papers' tables.
+tests/parity/torch_cases.py. It needs PyTorch (pip install torch); the tests that read the files do
+not. The torch nets are those of torch_nets.py and torch_inceptions.py, beside this file, written
+from the papers' tables.
 """
 
 import json
@@ -118,7 +118,8 @@ def main() -> None:
         for case in rows:
             print(kind, case.id, flush=True)
             lines.append(
-                f"{json.dumps(case.id)}: {json.dumps(rounded(compute(case)), separators=(',', ':'))}"
+                f"{json.dumps(case.id)}:"
+                f" {json.dumps(rounded(compute(case)), separators=(',', ':'))}"
             )
         about = {"torch": torch.__version__.partition("+")[0], "numpy": np.__version__}
         lines.insert(0, f'"made with": {json.dumps(about)}')

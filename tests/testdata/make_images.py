@@ -43,7 +43,9 @@ def photograph(seed: int, height: int, width: int) -> Image.Image:
     return Image.fromarray(np.uint8(np.clip(np.round(picture), 0, 255)))
 
 
-def jpeg(image: Image.Image, quality: int = 80, subsampling: str = "4:2:0", **options: object) -> bytes:
+def jpeg(
+    image: Image.Image, quality: int = 80, subsampling: str = "4:2:0", **options: object
+) -> bytes:
     """Return the image as a JPEG file."""
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=quality, subsampling=subsampling, **options)

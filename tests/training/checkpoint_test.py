@@ -1,4 +1,4 @@
-"""A checkpoint is of no number of devices: what 8 wrote goes on on 1, 2 and 4, under jit and pmap."""
+"""A checkpoint is of no number of devices: 8 write it, 1, 2 and 4 go on, under jit and pmap."""
 
 import itertools
 import os
@@ -17,7 +17,8 @@ from cnn_jax.training import checkpoint
 from cnn_jax.training.program import build_program
 
 ROOT = Path(__file__).parents[2]
-# Statistics over groups, which are the same whatever the hardware; no dropout, whose masks under pmap are not jit's.
+# Statistics over groups, which are the same whatever the hardware; no dropout, whose masks under
+# pmap are not jit's.
 RUN = faults_child.STREAMED
 RUN = replace(RUN, data=replace(RUN.data, workers=0), model=change(RUN.model, bn_group=4))
 
@@ -35,7 +36,9 @@ def trained(parts, state, steps):
 
 @pytest.fixture(scope="module", params=["jit", "pmap"])
 def eight(request, tmp_path_factory):
-    """A folder with the checkpoint of step 3 that 8 devices wrote, and the state that they come to at step 6."""
+    """A folder with the checkpoint of step 3 that 8 devices wrote, and the state that they come to
+    at step 6.
+    """
     folder, parts = tmp_path_factory.mktemp(request.param), built(8, request.param)
     state = trained(parts, parts.state, 3)
     with checkpoint.open_checkpoints(folder) as saved:
@@ -54,17 +57,25 @@ def test_it_goes_on_on_other_devices(eight, devices, parallel):
     assert int(state.step) == 3 and len(jax.tree.leaves(state.params)[0].devices()) == devices
     found = jax.device_get(trained(parts, state, 3))
     assert found.step == expected.step == 6
-    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4)
+
+    def close(a, b):
+        return np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4)
+
     jax.tree.map(close, found, expected)
 
 
 def test_what_eight_devices_trained_is_read_where_there_is_one(eight):
     folder, _ = eight
-    code = "import sys, pathlib, jax; from cnn_jax.training import checkpoint; assert jax.device_count() == 1;"
+    code = (
+        "import sys, pathlib, jax; from cnn_jax.training import checkpoint; assert"
+        " jax.device_count() == 1;"
+    )
     code += "params, _, step = checkpoint.load_parameters(pathlib.Path(sys.argv[1]));"
     code += "print(step, float(sum(leaf.sum() for leaf in jax.tree.leaves(params))))"
     one = os.environ | {"XLA_FLAGS": ""}
-    done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, env=one, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", code, folder], capture_output=True, text=True, env=one, cwd=ROOT
+    )
     assert done.returncode == 0, done.stderr
     here, _, _ = checkpoint.load_parameters(folder)
     step, total = done.stdout.split()

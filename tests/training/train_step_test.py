@@ -1,4 +1,6 @@
-"""The step: the same numbers on one device and on eight, as jit and as pmap; evaluation counts each image once."""
+"""The step: the same numbers on one device and on eight, as jit and as pmap; evaluation counts each
+image once.
+"""
 
 import functools
 from types import SimpleNamespace
@@ -36,8 +38,6 @@ def trained(steps=3, devices=None, parallel="jit", **model):
     return jax.device_get(state), parts.evaluate(state)
 
 
-
-
 @pytest.fixture(scope="module", autouse=True)
 def _two_blocks():
     with pytest.MonkeyPatch.context() as patch:
@@ -52,28 +52,34 @@ def on_one_device():
 
 @pytest.mark.parametrize("devices, parallel", [(8, "jit"), (8, "pmap"), (2, "pmap")])
 def test_eight_devices_train_to_the_numbers_of_one(devices, parallel, on_one_device):
-    """Groups of 8 images: within a device of 16, on two of 4. Float32 sums in another order differ by rounding."""
+    """Groups of 8 images: within a device of 16, on two of 4. Float32 sums in another order differ
+    by rounding.
+    """
     state, found = trained(devices=devices, parallel=parallel)
     expected, expected_found = on_one_device
     assert int(state.step) == int(expected.step) == 3
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4), state.params, expected.params)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4), state.stats, expected.stats)
-    assert found["images"] == 40 and found["loss"] == pytest.approx(expected_found["loss"], rel=1e-3)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4),
+        state.params,
+        expected.params,
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4),
+        state.stats,
+        expected.stats,
+    )
+    assert found["images"] == 40 and found["loss"] == pytest.approx(
+        expected_found["loss"], rel=1e-3
+    )
 
 
 def test_the_statistics_group_matters(on_one_device):
-    """What the test above would miss if bn_group were ignored: another group gives other numbers."""
+    """What the test above would miss were bn_group ignored: another group gives other numbers."""
     state, _ = trained(devices=1, bn_group=32)
-    difference = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), state.params, on_one_device[0].params)
+    difference = jax.tree.map(
+        lambda a, b: float(np.abs(a - b).max()), state.params, on_one_device[0].params
+    )
     assert max(jax.tree.leaves(difference)) > 1e-2
-
-
-
-
-
-
-
-
 
 
 def test_a_loss_that_is_not_finite_is_remembered_by_its_first_step():
@@ -88,33 +94,46 @@ def test_a_loss_that_is_not_finite_is_remembered_by_its_first_step():
 
 
 def steep(outputs, images, labels):
-    """Cross-entropy, but that of an image with a pixel above 5 the gradient overflows, where the loss does not."""
+    """Cross-entropy, but that of an image with a pixel above 5 the gradient overflows, where the
+    loss does not.
+    """
     slope = outputs[:, 0] * jnp.where(images.max((1, 2, 3)) > 5, 3e38, 0)
-    return metrics.cross_entropy(outputs, labels) + slope - jax.lax.stop_gradient(slope), metrics.top1_error(
-        outputs, labels
-    )
+    return metrics.cross_entropy(outputs, labels) + slope - jax.lax.stop_gradient(
+        slope
+    ), metrics.top1_error(outputs, labels)
 
 
 @pytest.mark.parametrize("broken", [np.nan, 100.0], ids=["loss", "gradient"])
 def test_an_update_that_is_not_finite_is_skipped(broken):
     model = models.create("mlp", 10, hidden=(8,))._replace(score=steep)
-    as_given = SimpleNamespace(fetch=lambda arrays, item: item, preprocess=lambda arrays, images, *_: images)
+    as_given = SimpleNamespace(
+        fetch=lambda arrays, item: item, preprocess=lambda arrays, images, *_: images
+    )
     tx = make_optimizer(choose("sgd"), choose("constant", base=0.01), total_steps=3)
     parts = StepParts(model, tx, as_given, jax.random.key(1))
     skipping = parts._replace(skip_not_finite=True)
     move, plain = (jax.jit(functools.partial(train_step, fixed)) for fixed in (skipping, parts))
     draw = np.random.default_rng(0)
-    good = [{"image": draw.random((4, 6, 6, 1), np.float32), "label": np.arange(4)} for _ in range(2)]
+    good = [
+        {"image": draw.random((4, 6, 6, 1), np.float32), "label": np.arange(4)} for _ in range(2)
+    ]
     bad = {"image": good[0]["image"].copy(), "label": np.arange(4)}
     bad["image"][2, 3, 3] = broken
     state = init_state(model, tx, jax.random.key(0), good[0]["image"][:1])
     expected = plain(plain(state, {}, good[0]), {}, good[1])
     state = move(state, {}, good[0])
     state = move(state, {}, bad)
-    assert int(state.nan_step) == 1 and int(state.sums["skipped"]) == 1 and int(state.sums["steps"]) == 1
+    assert (
+        int(state.nan_step) == 1
+        and int(state.sums["skipped"]) == 1
+        and int(state.sums["steps"]) == 1
+    )
     state = move(state, {}, good[1])
     assert int(state.nan_step) == -1 and int(state.step) == 3
-    same = lambda a, b: np.testing.assert_array_equal(a, b)
+
+    def same(a, b):
+        return np.testing.assert_array_equal(a, b)
+
     jax.tree.map(same, (state.params, state.opt), (expected.params, expected.opt))
     assert float(state.sums["loss"]) == float(expected.sums["loss"])
 
@@ -135,8 +154,6 @@ def test_the_sums_are_of_every_step():
     assert float(state.sums["loss"]) / 3 == pytest.approx(np.log(10), rel=0.5)
 
 
-
-
 @pytest.mark.parametrize(
     "change, words",
     [
@@ -144,7 +161,10 @@ def test_the_sums_are_of_every_step():
             {"data": Data(dataset=choose("fake"), batch_size=30)},
             "batch_size=30 does not divide over 8 devices: set it to 24 or 32",
         ),
-        ({"data": DATA, "model": choose("resnet20", bn_group=5)}, "bn_group=5 does not divide data.batch_size=32"),
+        (
+            {"data": DATA, "model": choose("resnet20", bn_group=5)},
+            "bn_group=5 does not divide data.batch_size=32",
+        ),
     ],
 )
 def test_a_mistake_is_told(change, words):
@@ -153,10 +173,10 @@ def test_a_mistake_is_told(change, words):
         parts.step(parts.state, next(parts.batches(0)))
 
 
-
-
 def mixed(devices, parallel):
-    """A run of one step of the MLP on images that are mixed: its parts, its first state and its last."""
+    """A run of one step of the MLP on images that are mixed: its parts, its first state and its
+    last.
+    """
     config = Experiment(
         data=Data(dataset=choose("fake"), batch_size=32, pad_and_crop=0, flip=False, mixup=1.0),
         model=choose("mlp"),
@@ -170,7 +190,9 @@ def mixed(devices, parallel):
 
 @pytest.mark.parametrize("devices, parallel", [(1, "jit"), (8, "jit"), (4, "pmap")])
 def test_mixup_by_hand(devices, parallel):
-    """Loss and error against labels mixed as the images are: of the batch, or of each device's rows under pmap."""
+    """Loss and error against labels mixed as the images are: of the batch, or of each device's rows
+    under pmap.
+    """
     parts, before, after = mixed(devices, parallel)
     source, rows = data.open_dataset(choose("fake")), next(parts.batches(0))["index"]
     images = ((source.train.images - source.train.images.mean(0)) / 255).astype(np.float32)[rows]
@@ -192,4 +214,6 @@ def test_mixup_by_hand(devices, parallel):
     logits = (hidden @ last["kernel"] + last["bias"]).astype(np.float64)
     loss = (np.log(np.exp(logits).sum(1)) - ((0.9 * soft + 0.01) * logits).sum(1)).mean()
     assert float(after.sums["loss"]) == pytest.approx(loss, rel=1e-5)
-    assert float(after.sums["error"]) == pytest.approx(1 - soft[range(32), logits.argmax(1)].mean(), abs=1e-6)
+    assert float(after.sums["error"]) == pytest.approx(
+        1 - soft[range(32), logits.argmax(1)].mean(), abs=1e-6
+    )
