@@ -72,9 +72,36 @@ def rmsprop(
     )
 
 
+def adamw(
+    schedule: optax.GradientTransformation,
+    *,
+    beta1: Annotated[Share, "Of the running mean of gradients"] = 0.9,
+    beta2: Annotated[Share, "Of the running mean of squared gradients"] = 0.999,
+    epsilon: Annotated[NonNegative, "Added to the root of the mean square"] = 1e-8,
+    weight_decay: Annotated[
+        NonNegative, "Share of a weight, times the rate, taken per step"
+    ] = 0.01,
+    decay_biases: DecayBiases = False,
+    clip_norm: ClipNorm = 0.0,
+    max_filter_rms: FilterRms = 0.0,
+) -> optax.GradientTransformation:
+    """Adam with weight decay apart from the gradient's moments.
+
+    Loshchilov, Hutter 2019, arXiv:1711.05101, Algorithm 2, with the rate on both terms.
+    """
+    return optax.chain(
+        _clip(clip_norm),
+        _allow_promotion(optax.scale_by_adam(beta1, beta2, epsilon)),
+        _decay(weight_decay, decay_biases),
+        schedule,
+        _limit(max_filter_rms),
+    )
+
+
 OPTIMIZERS = {
     "sgd": sgd,
     "rmsprop": rmsprop,
+    "adamw": adamw,
 }
 
 
@@ -109,6 +136,18 @@ def _decay(weight_decay: float, decay_biases: bool) -> optax.GradientTransformat
         return jax.tree.map(lambda p: p.ndim > 1, params)
 
     return optax.add_decayed_weights(weight_decay, None if decay_biases else is_kernel)
+
+
+def _allow_promotion(tx: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Lets optax mix integers and floats, which train.check_numerics forbids our own code."""
+
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
+        with jax.numpy_dtype_promotion("standard"):
+            return tx.update(updates, state, params)
+
+    return optax.GradientTransformation(tx.init, update)
 
 
 def _limit(max_filter_rms: float) -> optax.GradientTransformation:

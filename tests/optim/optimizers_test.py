@@ -66,3 +66,22 @@ def test_gradients_are_clipped_by_their_norm_over_all_parameters():
         error=jnp.float32(1),
     )
     np.testing.assert_allclose([updates["a"][0], updates["b"][0]], [-1.2, -1.6], rtol=1e-6)
+
+
+def test_adamw_by_hand():
+    """w := w - lr (m^ / (sqrt(v^) + eps) + wd w), of biases without the decay."""
+    rule = choose("adamw", beta1=0.8, beta2=0.9, epsilon=1e-3, weight_decay=0.1)
+    tx = optim.make_optimizer(rule, choose("constant", base=0.05), total_steps=100)
+    state, params = tx.init(PARAMS), PARAMS
+    w = {k: np.asarray(p, np.float64) for k, p in PARAMS.items()}
+    m, v = dict.fromkeys(w, 0.0), dict.fromkeys(w, 0.0)
+    for t in (1, 2, 3):
+        updates, state = tx.update(GRADS, state, params, error=jnp.float32(0.5))
+        params = optax.apply_updates(params, updates)
+        for k, g in GRADS.items():
+            g = np.asarray(g, np.float64)
+            m[k], v[k] = 0.8 * m[k] + 0.2 * g, 0.9 * v[k] + 0.1 * g**2
+            step = m[k] / (1 - 0.8**t) / (np.sqrt(v[k] / (1 - 0.9**t)) + 1e-3)
+            w[k] = w[k] - 0.05 * (step + (0.1 * w[k] if k == "kernel" else 0.0))
+    for k in w:
+        np.testing.assert_allclose(params[k], w[k], rtol=1e-5)
