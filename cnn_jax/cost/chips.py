@@ -28,7 +28,7 @@ class Slice(NamedTuple):
     """A slice of a TPU pod: its chip, and how many there are."""
 
     chip: Chip
-    count: int
+    count: int  # type: ignore[assignment] # hides tuple.count, which nobody calls
 
 
 # cloud.google.com/tpu/docs/v4, /v5e, /v5p and /v6e: "HBM capacity", "HBM bandwidth" (v6e: of the

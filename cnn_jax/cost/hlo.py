@@ -74,7 +74,7 @@ class Program(NamedTuple):
 class Collective(NamedTuple):
     """Collectives of one kind: how many, and the bytes of their operands."""
 
-    count: int
+    count: int  # type: ignore[assignment] # hides tuple.count, which nobody calls
     bytes: int
 
 
@@ -239,7 +239,9 @@ def _count_read(found: dict[str, Computation], inner: Computation, name: str, wh
 
 
 def _find_called(one: Instruction, what: str) -> str:
-    return re.search(rf"\b{what}=%?([\w.$-]+)", one.attributes)[1]
+    found = re.search(rf"\b{what}=%?([\w.$-]+)", one.attributes)
+    assert found is not None, one
+    return found[1]
 
 
 def _split_shape(shape: str) -> list[str]:

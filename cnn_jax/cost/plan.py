@@ -21,6 +21,8 @@ import numpy as np
 from cnn_jax import data, mesh, models
 from cnn_jax.config import Experiment
 from cnn_jax.cost import chips, hlo, summary
+from cnn_jax.cost.chips import Chip  # in Plan, chips is a field
+from cnn_jax.data.base import as_arrays
 from cnn_jax.errors import UserError
 from cnn_jax.training.components import make_components, make_model
 from cnn_jax.training.program import compile_step, make_step, split_seed_keys
@@ -117,7 +119,7 @@ class Plan:
     chips: int
     steps: int
     counted_flops: int
-    chip: chips.Chip
+    chip: Chip
     fits: bool
     memory: float | None
     cost: StepCost | None
@@ -217,6 +219,7 @@ def _measure_step(
     counted_flops: int,
 ) -> StepCost:
     memory, cost, text = compiled.memory_analysis(), compiled.cost_analysis(), compiled.as_text()
+    assert memory is not None and cost is not None and text is not None  # of CPU, GPU and TPU
     flops = cost["flops"]  # Of one device, as all that a compiled program tells.
     # The compiler counts a loop's body once, and what a library (oneDNN) computes not at all.
     partly = flops * count < counted_flops and (hlo.has_loop(text) or platform != "tpu")
@@ -276,7 +279,7 @@ def lower_step(experiment: Experiment, devices: list[jax.Device]) -> LoweredStep
     over = mesh.batch_mesh(devices)
     loader = data.make_loader(experiment.data, parts.dataset, experiment.seed)
     arrays, batch = loader.arrays, next(loader.batches(0))
-    shape = source.train.images.shape[1:]
+    shape = as_arrays(source.train).images.shape[1:]
     if streamed:
         rows = experiment.data.batch_size
         pixels = np.broadcast_to(np.uint8(0), (rows, *shape))
@@ -305,18 +308,20 @@ def _make_dataset(experiment: Experiment) -> tuple[data.Dataset, bool]:
     name = experiment.data.name
     (height, width, channels), classes = data.image_shape(experiment.data)
     streamed = data.is_streamed(experiment.data)
-    counts = (1, 1) if streamed else data.DATASET_INFO[name][2:]
-    held_out = 0 if streamed else experiment.data.validation_images
-    if counts[0] <= held_out:
-        raise UserError(
-            f"data.validation_images={held_out}: {name} has {counts[0]} training images"
-        )
+    train, test, held_out = 1, 1, 0
+    if not streamed:
+        info = data.DATASET_INFO[name]
+        assert info.train_images is not None and info.test_images is not None  # all in memory
+        train, test = info.train_images, info.test_images
+        held_out = experiment.data.validation_images
+    if train <= held_out:
+        raise UserError(f"data.validation_images={held_out}: {name} has {train} training images")
 
     def make_split(count: int) -> data.Arrays:
         images = np.broadcast_to(np.uint8(0), (count, height, width, channels))
         return data.Arrays(images, np.broadcast_to(np.int32(0), (count,)))
 
-    return data.Dataset(make_split(counts[0] - held_out), make_split(counts[1]), classes), streamed
+    return data.Dataset(make_split(train - held_out), make_split(test), classes), streamed
 
 
 def _make_slice(topology: str) -> list[jax.Device]:

@@ -146,6 +146,11 @@ def list_layers(model: Model, shape: Shape) -> list[LayerCost]:
       model: The model.
       shape: (H, W, C) of its images.
     """
+    return _list_calls(model.init, shape)
+
+
+def _list_calls(init: Callable[[jax.Array, jax.Array], Any], shape: Shape) -> list[LayerCost]:
+    """Lists the layers that `init` calls with a key and images."""
     seen: list[LayerCost] = []
     known: dict[Any, tuple[str, list[LayerCost], Any]] = {}
 
@@ -169,12 +174,12 @@ def list_layers(model: Model, shape: Shape) -> list[LayerCost]:
             known[key] = path, seen[begin:], shapes
         return output
 
-    def init(key: jax.Array, images: jax.Array) -> Any:
-        return model.init(key, images)
+    def run(key: jax.Array, images: jax.Array) -> Any:
+        return init(key, images)
 
     # A function of its own: JAX keeps what a function has traced, and this trace is incomplete.
     with nn.intercept_methods(record):
-        jax.eval_shape(init, jax.random.key(0), _image_struct(shape))
+        jax.eval_shape(run, jax.random.key(0), _image_struct(shape))
     return seen
 
 
@@ -280,7 +285,7 @@ class ChainCost(NamedTuple):
     receptive_field: list[int]
 
 
-def make_chain(chain: ConvChain) -> Callable[..., jax.Array]:
+def make_chain(chain: ConvChain) -> Callable[..., Any]:
     """Returns (variables, images [B, side, side, inputs]) -> feature maps [B, side, side, C]."""
     return _Chain(chain).apply
 
@@ -289,7 +294,7 @@ def count_convolutions(chain: ConvChain) -> ChainCost:
     """Counts what a chain of convolutions costs an image."""
     module = _Chain(chain)
     image = (chain.side, chain.side, chain.inputs)
-    layers = list_layers(Model(module.lazy_init, module.apply, None), image)
+    layers = _list_calls(module.lazy_init, image)
     field = [
         1 + sum(effective_size(kernel[axis], chain.dilation) - 1 for kernel in chain.kernels)
         for axis in (0, 1)
@@ -364,17 +369,21 @@ def _count_products(jaxpr: Jaxpr) -> int:
     total = 0
     for equation in jaxpr.eqns:
         if equation.primitive.name == "conv_general_dilated":
-            kernel = equation.invars[1].aval.shape
+            kernel = _shape(equation.invars[1])
             channels = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
-            total += math.prod(equation.outvars[0].aval.shape) * (math.prod(kernel) // channels)
+            total += math.prod(_shape(equation.outvars[0])) * (math.prod(kernel) // channels)
         elif equation.primitive.name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
-            left = equation.invars[0].aval.shape
+            left = _shape(equation.invars[0])
             terms = math.prod(left[dimension] for dimension in contracted)
-            total += math.prod(equation.outvars[0].aval.shape) * terms
+            total += math.prod(_shape(equation.outvars[0])) * terms
         times = equation.params["length"] if equation.primitive.name == "scan" else 1
         total += times * sum(map(_count_products, _inner_programs(equation.params)))
     return total
+
+
+def _shape(operand: Any) -> tuple[int, ...]:
+    return operand.aval.shape
 
 
 def _inner_programs(params: dict[str, Any]) -> list[Jaxpr]:

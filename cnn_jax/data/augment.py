@@ -165,7 +165,9 @@ class ColorMoments:
     """The first two moments of the colors of images that are seen one by one."""
 
     def __init__(self) -> None:
-        self.count, self.total, self.products = 0, 0.0, 0.0
+        self.count = 0
+        self.total: np.ndarray | float = 0.0
+        self.products: np.ndarray | float = 0.0
 
     def add(self, image: np.ndarray) -> None:
         """Adds an image, uint8 [H, W, C]."""

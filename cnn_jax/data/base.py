@@ -26,7 +26,7 @@ class Arrays(NamedTuple):
     labels: np.ndarray
 
     @property
-    def count(self) -> int:
+    def count(self) -> int:  # type: ignore[override] # hides tuple.count, which nobody calls
         """The number of images; `len` of a named tuple counts its fields."""
         return len(self.labels)
 
@@ -34,7 +34,11 @@ class Arrays(NamedTuple):
 class ImageDataset:
     """Images by number, each encoded or in memory; `labels` is [N] int32."""
 
-    labels: np.ndarray
+    if TYPE_CHECKING:  # A subclass has them as an attribute, or computes them.
+
+        @property
+        def labels(self) -> np.ndarray:
+            """[N] int32."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -63,6 +67,8 @@ class ImageDataset:
 
 class ArrayDataset(ImageDataset):
     """Images of one size that are in memory already: scaled and cut as those in files are."""
+
+    labels: np.ndarray
 
     def __init__(self, name: str, arrays: Arrays) -> None:
         self._name, self.images, self.labels = name, arrays.images, arrays.labels
@@ -120,6 +126,20 @@ class Dataset(NamedTuple):
     def streamed(self) -> bool:
         """Whether images are decoded for each batch, and not held in memory."""
         return not isinstance(self.train, Arrays)
+
+
+def as_arrays(images: Arrays | ImageDataset) -> Arrays:
+    """Returns the images of a data set that is held in memory; TypeError: it is streamed."""
+    if not isinstance(images, Arrays):
+        raise TypeError(f"{type(images).__name__} is streamed, not held in memory")
+    return images
+
+
+def as_streamed(images: Arrays | ImageDataset) -> ImageDataset:
+    """Returns the images of a data set that is streamed; TypeError: it is held in memory."""
+    if isinstance(images, Arrays):
+        raise TypeError("Arrays are held in memory, not streamed")
+    return images
 
 
 def hold_out(train: Arrays | ImageDataset, count: int) -> tuple:

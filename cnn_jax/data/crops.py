@@ -46,7 +46,7 @@ def draw_scale_jitter(rng: np.random.Generator, size: Size, lo: int, hi: int, cr
       crop: Side of the window, at most lo.
     """
     to = scaled_size(size, int(rng.integers(lo, hi + 1)))
-    corner = (rng.integers(to[0] - crop + 1), rng.integers(to[1] - crop + 1))
+    corner = (int(rng.integers(to[0] - crop + 1)), int(rng.integers(to[1] - crop + 1)))
     return _window(size, to, corner, crop)
 
 

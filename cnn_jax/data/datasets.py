@@ -9,7 +9,7 @@ import numpy as np
 from cnn_jax import registry
 from cnn_jax.config import Choice, Data
 from cnn_jax.data import crops, folders, tfds_sets
-from cnn_jax.data.base import ArrayDataset, Arrays, Dataset, hold_out
+from cnn_jax.data.base import ArrayDataset, Arrays, Dataset, as_arrays, hold_out
 from cnn_jax.errors import UserError, nearest
 
 
@@ -174,7 +174,7 @@ def load_test_images(data: Data, num_classes: int) -> Dataset:
     if data.dataset.name != "folder":
         return load_dataset(data)
     crops.check_sizes(data)
-    return folders.load_test_folder(data.dataset.args.get("path", ""), num_classes)
+    return folders.load_test_folder(str(data.dataset.args.get("path", "")), num_classes)
 
 
 def summarize_dataset(dataset: Dataset) -> list[str]:
@@ -226,6 +226,6 @@ def _open_streamed(choice: Choice, data_dir: str) -> Dataset:
     if dataset.streamed:
         return dataset
     return dataset._replace(
-        train=ArrayDataset(f"{choice.name} train", dataset.train),
-        test=ArrayDataset(f"{choice.name} test", dataset.test),
+        train=ArrayDataset(f"{choice.name} train", as_arrays(dataset.train)),
+        test=ArrayDataset(f"{choice.name} test", as_arrays(dataset.test)),
     )

@@ -18,6 +18,7 @@ detail; 64 x 64 crops at S = 74, where JPEG's own scaling does most of the work,
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -96,16 +97,21 @@ def decode_resized(encoded: Encoded, shorter_side: int, channels: int = 3) -> np
     Raises:
       BadImage: If the bytes cannot be decoded, or the result is too large.
     """
-    array = isinstance(encoded, np.ndarray)
-    header = None if array else read_header(encoded)
-    size = encoded.shape[:2] if array else header.size
-    shape = scaled_size(size, shorter_side)
-    check_pixels(shape, f"scaled to the shorter side {shorter_side} has")
-    if array:
-        return resample(encoded, Box(0, 0, *size), shape)
+    if isinstance(encoded, np.ndarray):
+        size: Size = encoded.shape[:2]
+        return resample(encoded, Box(0, 0, *size), _scaled_shape(size, shorter_side))
+    header = read_header(encoded)
+    shape = _scaled_shape(header.size, shorter_side)
     image, _ = _decode(encoded, header, 1, channels)
     resized = Image.fromarray(image).resize(shape[::-1], Image.Resampling.BILINEAR)
     return np.array(resized).reshape(*shape, channels)
+
+
+def _scaled_shape(size: Size, shorter_side: int) -> Size:
+    """Returns the size of the scaled image; raises BadImage if it is too large."""
+    shape = scaled_size(size, shorter_side)
+    check_pixels(shape, f"scaled to the shorter side {shorter_side} has")
+    return shape
 
 
 def decode_windows(
@@ -213,7 +219,7 @@ def _blur_and_sample(image: np.ndarray, box: Box, shape: Size) -> np.ndarray:
         image = cv2.GaussianBlur(image, (0, 0), sigmaX=blur[0], sigmaY=blur[1])
     # Centers of pixels lie at halves.
     back = np.array([[x, 0, box.left - left + (x - 1) / 2], [0, y, box.top - top + (y - 1) / 2]])
-    options = {
+    options: dict[str, Any] = {
         "flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         "borderMode": cv2.BORDER_REPLICATE,
     }

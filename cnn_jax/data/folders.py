@@ -31,6 +31,8 @@ MAX_LOOKED_AT = 10_000  # Entries of a folder that are looked at for an image.
 class FolderDataset(ImageDataset):
     """Images in files: paths below a folder, and labels [N] int32."""
 
+    labels: np.ndarray
+
     def __init__(self, folder: str, paths: Sequence[str], labels: Sequence[int]) -> None:
         self.folder, self.paths, self.labels = folder, tuple(paths), np.array(labels, np.int32)
 
@@ -292,7 +294,7 @@ class _Scanner:
             if not entry.is_dir():
                 self._leave_out("files outside class folders", entry, folder)
         paths, labels = [], []
-        for name in sorted(own, key=number.get):
+        for name in sorted(own, key=number.__getitem__):
             for file in self._list_images(folder / name):
                 paths.append(os.path.join(name, file))
                 labels.append(number[name])
@@ -352,7 +354,8 @@ def _take_every(images: SplitScan, num_classes: int) -> tuple[SplitScan, SplitSc
     chosen = ranks % TEST_EVERY == TEST_EVERY - 1
     parts = []
     for rows in (np.flatnonzero(~chosen), np.flatnonzero(chosen)):
-        paths, labels = (tuple(values[i] for i in rows) for values in images[1:3])
+        paths = tuple(images.paths[i] for i in rows)
+        labels = tuple(images.labels[i] for i in rows)
         parts.append(SplitScan(images.folder, paths, labels))
     return parts[0], parts[1]
 

@@ -124,7 +124,7 @@ def _read_other_header(encoded: bytes) -> Header:
             width, height = image.size
             if _exif(image).get(ORIENTATION) in TURNED:
                 width, height = height, width
-            kind = image.format
+            kind = image.format or ""
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         remedy = "scale it down with another program"
         raise BadImage(f"has too many pixels: {error}; {remedy}") from None

@@ -106,11 +106,12 @@ def inspect(settings: Data, out: Path, count: int = 48, seed: int = 0) -> str:
     source = data.load_dataset(settings)
     names = source.class_names or tuple(map(str, range(source.num_classes)))
     names = tuple(map(printable, names))
-    parts = {"train": source.train, "test": source.test}
-    if not source.streamed:
-        parts = {
-            name: data.ArrayDataset(f"{settings.name} {name}", part) for name, part in parts.items()
-        }
+    parts = {
+        name: data.ArrayDataset(f"{settings.name} {name}", part)
+        if isinstance(part, data.Arrays)
+        else part
+        for name, part in (("train", source.train), ("test", source.test))
+    }
     _make_folder(out)
     rows = {name: list(_look_at_all(settings, part, name)) for name, part in parts.items()}
     found = [] if source.scan is None else describe_remarks(source.scan)

@@ -3,7 +3,7 @@
 import collections
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +12,7 @@ from jax.sharding import Sharding
 
 from cnn_jax.config import Data
 from cnn_jax.data import preprocess
-from cnn_jax.data.base import Dataset
+from cnn_jax.data.base import Dataset, as_arrays, as_streamed
 from cnn_jax.data.folders import TEST_EVERY
 from cnn_jax.data.sampler import balance_epoch, shuffle_epoch
 from cnn_jax.errors import UserError
@@ -20,7 +20,8 @@ from cnn_jax.errors import UserError
 # {image: [B, H, W, C] uint8, label: [B] int32, valid: [B] bool}; streamed ones have bad: [B] bool.
 Batch = dict[str, jax.Array]
 HostBatch = dict[str, np.ndarray]
-BatchIterator = Callable[[int], Iterator[HostBatch]]
+HostBatches = Generator[HostBatch, None, None]
+BatchIterator = Callable[[int], HostBatches]
 
 
 class Loader(NamedTuple):
@@ -72,11 +73,12 @@ def make_loader(
 def _make_resident(
     data: Data, dataset: Dataset, seed: int | None, shard: tuple[int, int]
 ) -> Loader:
-    part = dataset.test if seed is None else dataset.train
+    train = as_arrays(dataset.train)
+    part = as_arrays(dataset.test) if seed is None else train
     shape, count = part.images.shape[1:], part.count
     preprocess.check_augmentation(data, shape)
     arrays = {"image": part.images, "label": part.labels}
-    arrays |= preprocess.measure_colors(data, dataset.train.images)
+    arrays |= preprocess.measure_colors(data, train.images)
     if seed is None:
         batches = functools.partial(_take_once, count, data.eval_batch_size)
     else:
@@ -100,7 +102,8 @@ def _make_streamed(
 ) -> Loader:
     from cnn_jax.data import measure, streaming  # Import OpenCV, which small images do not need.
 
-    part = dataset.test if seed is None else dataset.train
+    train = as_streamed(dataset.train)
+    part = as_streamed(dataset.test) if seed is None else train
     if not len(part):
         raise UserError(
             f"data set {data.name} has no test images: no class has the {TEST_EVERY} of which one"
@@ -108,7 +111,7 @@ def _make_streamed(
             " data.validation_images=N"
         )
     numbered = streaming.StreamedBatches(data, part, seed, shard)
-    colors = measure.measure_streamed_colors(data, dataset.train)
+    colors = measure.measure_streamed_colors(data, train)
     shape = colors["mean"].shape[1:]
     preprocess.check_augmentation(data, shape)
     return Loader(
@@ -123,7 +126,7 @@ def _make_streamed(
 
 def _take_shuffled(
     epoch_order: Callable[..., np.ndarray], count: int, batch: int, start: int
-) -> Iterator[HostBatch]:
+) -> HostBatches:
     # Epochs follow one another without a gap: a batch may hold the end of one and the start of the
     # next, so that no image is dropped and each is seen once an epoch.
     epoch_order = functools.lru_cache(maxsize=2)(epoch_order)
@@ -136,13 +139,13 @@ def _take_shuffled(
         yield {"index": np.concatenate(index), "valid": valid}
 
 
-def _take_once(count: int, batch: int, start: int) -> Iterator[HostBatch]:
+def _take_once(count: int, batch: int, start: int) -> HostBatches:
     for first in range(start * batch, count, batch):
         index = np.arange(first, first + batch, dtype=np.int32)
         yield {"index": np.minimum(index, count - 1), "valid": index < count}
 
 
-def _take_shard(batches: BatchIterator, shard: tuple[int, int], start: int) -> Iterator[HostBatch]:
+def _take_shard(batches: BatchIterator, shard: tuple[int, int], start: int) -> HostBatches:
     part, parts = shard
     if parts == 1:
         return batches(start)

@@ -27,7 +27,7 @@ class PixelSums(NamedTuple):
       moments: Of their colors; None: not asked for.
     """
 
-    count: int
+    count: int  # type: ignore[assignment] # hides tuple.count, which nobody calls
     sums: np.ndarray
     moments: augment.ColorMoments | None
 
@@ -54,17 +54,18 @@ def measure_streamed_colors(data: Data, images: ImageDataset) -> dict[str, Any]:
     else:
         mean = np.zeros(())
     colors = {"mean": preprocess.shape_mean(mean, found.sums.shape)}
-    return colors | ({"pca": found.moments.find_components()} if data.color_pca else {})
+    return colors | ({"pca": found.moments.find_components()} if found.moments else {})
 
 
 @functools.lru_cache(maxsize=2)
 def _sum_pixels(data: Data, images: ImageDataset, count: int, colors: bool) -> PixelSums:
-    sums, moments = 0, augment.ColorMoments() if colors else None
+    sums: np.ndarray | int = 0
+    moments = augment.ColorMoments() if colors else None
     for crop in iterate_centers(data, images, count):
         sums = sums + crop.astype(np.int64)
         if moments:
             moments.add(crop)
-    return PixelSums(count, sums, moments)
+    return PixelSums(count, np.asarray(sums), moments)
 
 
 def iterate_centers(data: Data, images: ImageDataset, count: int) -> Iterator[np.ndarray]:

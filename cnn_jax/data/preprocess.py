@@ -59,6 +59,7 @@ def preprocess(
     keys = dict(zip(KEYS, jax.random.split(key, len(KEYS)), strict=True))
 
     def change(name: str, operation: Callable, x: jax.Array, *options: Any) -> jax.Array:
+        assert rows is not None  # with a key
         return operation(augment.row_keys(keys[name], rows), x, *options)
 
     if any(data.color_jitter):

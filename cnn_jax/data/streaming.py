@@ -6,8 +6,8 @@ changes it.
 
 import functools
 import sys
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Generator
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,7 +33,8 @@ class Decoded(NamedTuple):
 
     image: np.ndarray
     label: int
-    index: int
+    # It hides tuple.index, which nobody calls.
+    index: int  # type: ignore[assignment]
     replaced: bool
 
 
@@ -81,7 +82,7 @@ class StreamedBatches:
         rows = [read(position) for position in range(first, last)]
         return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
-    def _read_test_row(self, position: int) -> dict[str, np.ndarray]:
+    def _read_test_row(self, position: int) -> dict[str, Any]:
         index = min(position, len(self.images) - 1)
         scale, side = crops.eval_side(self.data), self.data.image_size
         center = functools.partial(find_center, side=side)
@@ -93,7 +94,8 @@ class StreamedBatches:
         # In evaluation no image counts for another.
         return row | {"valid": position < len(self.images) and not row["bad"]}
 
-    def _read_training_row(self, position: int) -> dict[str, np.ndarray]:
+    def _read_training_row(self, position: int) -> dict[str, Any]:
+        assert self.seed is not None  # as in all training
         epoch, place = divmod(position, self.images_per_epoch)
         index = int(_order_epoch(self, epoch)[place])
         # 1 + place: NumPy seeds (seed, epoch), which orders the epoch, and (seed, epoch, 0) alike.
@@ -113,7 +115,7 @@ class StreamedBatches:
         sides = self.data.train_resize
         return crops.draw_scale_jitter(rng, size, sides[0], sides[-1], self.data.image_size)
 
-    def _read(self, index: int, decode: Callable[[Encoded], np.ndarray]) -> dict[str, np.ndarray]:
+    def _read(self, index: int, decode: Callable[[Encoded], np.ndarray]) -> dict[str, Any]:
         found = decode_or_next(self.data, self.images, index, decode)
         return {
             "image": found.image,
@@ -125,12 +127,15 @@ class StreamedBatches:
 
 @functools.lru_cache(maxsize=4)
 def _order_epoch(batches: StreamedBatches, epoch: int) -> np.ndarray:
+    assert batches.seed is not None
     if batches.labels is not None:
         return balance_epoch(batches.seed, epoch, batches.labels)
     return shuffle_epoch(batches.seed, epoch, batches.images_per_epoch)
 
 
-def iterate_batches(batches: StreamedBatches, start: int) -> Iterator[dict[str, np.ndarray]]:
+def iterate_batches(
+    batches: StreamedBatches, start: int
+) -> Generator[dict[str, np.ndarray], None, None]:
     """Yields batch `start` and those after it, decoded before they are needed.
 
     data.workers processes decode, or, if it is 0, a thread per core. They end with the iterator.

@@ -101,7 +101,8 @@ def load_images(name: str, data_dir: str = "") -> Dataset:
     folder = str(builder.data_dir)
     _, label = builder.info.supervised_keys or ("image", "label")
     feature = dict(builder.info.features).get(label)
-    if "train" not in sizes or tested is None or not hasattr(feature, "num_classes"):
+    split = "train" in sizes and tested is not None
+    if not split or feature is None or not hasattr(feature, "num_classes"):
         raise UserError(
             f"data set {name} in {folder} must have labeled images in splits to train and to test"
             " on"

@@ -12,8 +12,10 @@ import signal
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
-from multiprocessing import parent_process, resource_tracker, util  # noqa: F401  Exits after `_close`.
+from collections.abc import Callable, Generator
+
+# util's exit function runs after `_close`, as it is imported before.
+from multiprocessing import parent_process, resource_tracker, util  # noqa: F401
 from typing import Any
 
 import cv2
@@ -31,7 +33,7 @@ ENDLESS = 2**40
 
 def prefetch_decoded(
     function: Callable[[int], dict[str, Any]], numbers: range, workers: int
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     """Yields function(n) of each number in order, computed before it is needed.
 
     Processes that are killed are replaced.
@@ -54,7 +56,7 @@ def prefetch_decoded(
 
 def _restart_killed(
     function: Callable[[int], dict[str, Any]], numbers: range, workers: int
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     deaths = 0
     while True:
         running = _prefetch(function, numbers, workers)
@@ -154,7 +156,7 @@ def _close() -> None:
 
 def _prefetch(
     function: Callable[[int], dict[str, Any]], numbers: range, workers: int
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     import grain
     from absl import flags
 

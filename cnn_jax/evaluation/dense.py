@@ -36,7 +36,8 @@ def compute_logits(
 
     Args:
       module: The model's flax module.
-      params, stats: Its parameters and statistics.
+      params: Its parameters.
+      stats: Its statistics.
       images: [B, H, W, C], of which image b is the upper left part.
       valid_sizes: [layers + 1, B, 2], of `compute_valid_sizes`.
 
@@ -50,11 +51,11 @@ def compute_logits(
 
     with nn.intercept_methods(_make_interceptor(mask)):
         variables = {"params": params, "batch_stats": stats}
-        logits = _fully_convolutional(module).apply(variables, images, train=False)
+        logits: Any = _fully_convolutional(module).apply(variables, images, train=False)
     return logits.astype(jnp.float32)
 
 
-def mask_valid(size: jax.Array, shape: tuple[int, int]) -> jax.Array:
+def mask_valid(size: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """[B, H, W] bool: whether a position is in the first size[b] rows and columns."""
     rows, columns = (jnp.arange(n)[None] < size[:, axis, None] for axis, n in enumerate(shape))
     return rows[:, :, None] & columns[:, None, :]
@@ -72,7 +73,8 @@ def compute_valid_sizes(
 
     Args:
       module: The model's flax module.
-      params, stats: Its parameters and statistics.
+      params: Its parameters.
+      stats: Its statistics.
       sizes: [B, 2] int, height and width of each image.
       channels: Of the images.
       smallest: The smallest side of all images. Given the same in many calls, all of them trace
@@ -121,7 +123,7 @@ def _trace(
         rows.append(x.shape[1])
         return x
 
-    def run(params: Any, stats: Any, images: jax.Array) -> jax.Array:
+    def run(params: Any, stats: Any, images: jax.Array) -> Any:
         with nn.intercept_methods(_make_interceptor(record)):
             variables = {"params": params, "batch_stats": stats}
             return _fully_convolutional(module).apply(variables, images, train=False)

@@ -215,9 +215,9 @@ def _evaluate(
 
     Kinds of views and scales that several protocols share are scored once.
     """
-    images = test
-    if isinstance(test, data.Arrays):
-        images = data.ArrayDataset(f"{config.name} test", test)
+    images = (
+        data.ArrayDataset(f"{config.name} test", test) if isinstance(test, data.Arrays) else test
+    )
     protocols = {name: make_protocol(c, scorer.crop, eval_size) for name, c in asked.items()}
     devices = jax.local_device_count()
 

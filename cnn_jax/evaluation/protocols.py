@@ -186,7 +186,9 @@ def check_protocols(experiment: Experiment) -> None:
 
 def describe_protocols() -> list[tuple[str, str]]:
     """Returns (name, one line of help) of every protocol."""
-    return [(name, inspect.getdoc(make).splitlines()[0]) for name, make in PROTOCOLS.items()]
+    return [
+        (name, (inspect.getdoc(make) or "").partition("\n")[0]) for name, make in PROTOCOLS.items()
+    ]
 
 
 def count_forward_passes(views: Views, size: Size, crop: int, mirror: bool) -> float:

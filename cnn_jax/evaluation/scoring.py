@@ -34,7 +34,8 @@ class Scores(NamedTuple):
       scores: [N, classes] float64: logarithms of averaged probabilities, or averaged logits.
     """
 
-    index: np.ndarray
+    # It hides tuple.index, which nobody calls.
+    index: np.ndarray  # type: ignore[assignment]
     labels: np.ndarray
     scores: np.ndarray
 

@@ -20,7 +20,7 @@ from cnn_jax.layers.sizes import smallest_side
 from cnn_jax.values import Bound
 
 MAX_UNITS = 2**20  # of a dense layer, and channels of a convolution
-Score = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+Score = Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 
 # The types of options, with their bounds.

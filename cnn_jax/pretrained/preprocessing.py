@@ -97,7 +97,11 @@ def _is_size(value: Any) -> bool:
 def _are_numbers(values: Any) -> bool:
     if not isinstance(values, tuple) or not values:
         return False
-    return all(isinstance(value, numbers.Real) and abs(value) < 1e6 for value in values)
+    # typeshed's abs of a Real has no order.
+    return all(
+        isinstance(value, numbers.Real) and abs(value) < 1e6  # type: ignore[operator]
+        for value in values
+    )
 
 
 _HALF, _MEAN, _STD = (0.5, 0.5, 0.5), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

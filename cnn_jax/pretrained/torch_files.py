@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar
 
 import ml_dtypes
 import numpy as np
@@ -66,7 +66,7 @@ class Storage(NamedTuple):
     dtype: np.dtype
     size: int
     start: int
-    count: int
+    count: int  # type: ignore[assignment] # hides tuple.count, which nobody calls
 
 
 class View(NamedTuple):
@@ -212,7 +212,7 @@ def _read_view(view: View, raw: bytes) -> np.ndarray:
 class _Pickle:
     """A file that gives no more bytes and instructions than a pickle of weights has."""
 
-    file: BinaryIO | mmap.mmap
+    file: IO[bytes] | mmap.mmap
     bytes_left: int = MAX_PICKLE_BYTES
     work_left: int = MAX_INSTRUCTIONS
 
@@ -241,7 +241,7 @@ class _Pickle:
         return UserError(f"holds a pickle of more than {limit}: more than weights need; {REMEDY}")
 
 
-def unpickle(file: BinaryIO | mmap.mmap) -> Any:
+def unpickle(file: IO[bytes] | mmap.mmap) -> Any:
     """Returns the value of one pickle, from the file's position to its end; nothing in it is run.
 
     Raises:
@@ -259,8 +259,10 @@ def unpickle(file: BinaryIO | mmap.mmap) -> Any:
         del stack[start:]
         return items
 
-    for opcode, argument, _ in pickletools.genops(source):
+    # genops calls read and readline alone; typeshed wants a whole file.
+    for opcode, found, _ in pickletools.genops(source):  # type: ignore[arg-type]
         source.work(1)
+        argument: Any = found  # of the kind that the instruction has
         match opcode.name:
             case "PROTO" | "FRAME":
                 pass

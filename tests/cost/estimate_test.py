@@ -21,7 +21,13 @@ CROPS = replace(
     RUN,
     name="vgg-a",
     model=choose("vgg_a"),
-    data=Data(dataset=choose("imagenet2012"), batch_size=256, train_resize=(256,), image_size=224, pad_and_crop=0),
+    data=Data(
+        dataset=choose("imagenet2012"),
+        batch_size=256,
+        train_resize=(256,),
+        image_size=224,
+        pad_and_crop=0,
+    ),
     protocols=(choose("single"), choose("ten_crop", scales=(256,)), choose("dense", scales=(448,))),
 )
 
@@ -59,7 +65,9 @@ def test_the_cost_of_evaluation_is_that_of_its_views():
     run = replace(CROPS, protocols=each)
     assert estimate.count_evaluation_passes(run) == pytest.approx(1 + 10 + 50 + 36 + 2 * 298 / 224)
     unmirrored = replace(run, data=replace(run.data, flip=False))
-    assert estimate.count_evaluation_passes(unmirrored) == pytest.approx(1 + 5 + 25 + 18 + 298 / 224)
+    assert estimate.count_evaluation_passes(unmirrored) == pytest.approx(
+        1 + 5 + 25 + 18 + 298 / 224
+    )
 
 
 def test_views_that_protocols_share_count_once():
@@ -106,7 +114,10 @@ def test_a_study_is_a_line_for_each_run_and_nothing_is_compiled(monkeypatch):
         "time",
     ]
     assert lines[1].split()[:2] == ["plain-20", "plain20"] and "64,000" in lines[1]
-    assert lines[-1].startswith("all: ") and "of the speed of a matrix product (measured now:" in lines[-1]
+    assert (
+        lines[-1].startswith("all: ")
+        and "of the speed of a matrix product (measured now:" in lines[-1]
+    )
 
 
 def test_a_study_that_is_evaluated_has_a_column_for_it():
@@ -116,7 +127,13 @@ def test_a_study_that_is_evaluated_has_a_column_for_it():
 
 @pytest.mark.parametrize(
     "seconds, text",
-    [(0.4, "0 seconds"), (119, "119 seconds"), (120, "2 minutes"), (7_200, "2 hours"), (1e6, "12 days")],
+    [
+        (0.4, "0 seconds"),
+        (119, "119 seconds"),
+        (120, "2 minutes"),
+        (7_200, "2 hours"),
+        (1e6, "12 days"),
+    ],
 )
 def test_durations(seconds, text):
     assert estimate.format_duration(seconds) == text

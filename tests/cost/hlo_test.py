@@ -1,4 +1,6 @@
-"""What is read from a compiled program's text: collectives, sizes, layers, loops, traffic with memory."""
+"""What is read from a compiled program's text: collectives, sizes, layers, loops, traffic with
+memory.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +19,14 @@ HloModule jit_step, is_scheduled=true
 ENTRY %main (x: f32[8,16]) -> f32[8,16] {
   %x = f32[8,16]{1,0} parameter(0), metadata={op_name="all-reduce(%x)"}
   %y = bf16[10]{0} fusion(%x), kind=kLoop, calls=%fused
-  %all-reduce.3 = (f32[8,16]{1,0}, /*index=1*/bf16[10]{0}) all-reduce(%x, %y), channel_id=1, to_apply=%region_0
+  %all-reduce.3 = (f32[8,16]{1,0}, /*index=1*/bf16[10]{0}) all-reduce(%x, %y), \
+channel_id=1, to_apply=%region_0
   %get-tuple-element.7 = f32[8,16]{1,0} get-tuple-element(%all-reduce.3), index=0
   %gather = f32[4,8,16]{2,1,0:T(8,128)} all-gather(%get-tuple-element.7), dimensions={0}
   %start = f32[8,16]{1,0} all-reduce-start(%x), channel_id=2, to_apply=%region_0
   %done = f32[8,16]{1,0} all-reduce-done(%start)
-  ROOT %scattered = f32[2,16]{1,0} reduce-scatter(f32[8,16]{1,0} %done), dimensions={0}, to_apply=%region_0
+  ROOT %scattered = f32[2,16]{1,0} reduce-scatter(f32[8,16]{1,0} %done), \
+dimensions={0}, to_apply=%region_0
 }
 """
 
@@ -36,7 +40,8 @@ def test_collectives_are_counted_with_the_bytes_of_their_operands():
 
 
 @pytest.mark.parametrize(
-    "shape, size", [("f32[]", 4), ("pred[3]", 3), ("(u8[2]{0}, s4[3]{0})", 4), ("f8e4m3fn[7]", 7), ("c64[2]", 16)]
+    "shape, size",
+    [("f32[]", 4), ("pred[3]", 3), ("(u8[2]{0}, s4[3]{0})", 4), ("f8e4m3fn[7]", 7), ("c64[2]", 16)],
 )
 def test_size_of_a_shape(shape, size):
     assert hlo.count_bytes(shape) == size
@@ -44,15 +49,25 @@ def test_size_of_a_shape(shape, size):
 
 def test_layers_are_read_with_their_operation():
     found = hlo.find_layers(HLO)
-    assert found["x"] == ("parameter", "all-reduce(%x)") and found["scattered"] == ("reduce-scatter", "")
+    assert found["x"] == ("parameter", "all-reduce(%x)") and found["scattered"] == (
+        "reduce-scatter",
+        "",
+    )
 
 
 def text_of(function, *shapes):
-    return jax.jit(function).lower(*(jax.ShapeDtypeStruct(s, "float32") for s in shapes)).compile().as_text()
+    return (
+        jax.jit(function)
+        .lower(*(jax.ShapeDtypeStruct(s, "float32") for s in shapes))
+        .compile()
+        .as_text()
+    )
 
 
 def test_a_loop_is_seen():
-    looped = lambda x: jax.lax.fori_loop(0, jnp.int32(x.sum()), lambda _, x: x * 2, x)
+    def looped(x):
+        return jax.lax.fori_loop(0, jnp.int32(x.sum()), lambda _, x: x * 2, x)
+
     assert hlo.has_loop(text_of(looped, (4,))) and not hlo.has_loop(text_of(lambda x: x * 2, (4,)))
 
 
@@ -85,7 +100,8 @@ ENTRY %main (a: f32[64], b: f32[64], table: f32[1000,8], rows: s32[4]) -> f32[64
   %sum = f32[64]{0} add(%a, %b)
   %few = f32[4,8]{1,0} fusion(%table, %rows), kind=kLoop, calls=%fused
   %start = (f32[64]{0}) tuple(%sum)
-  %loop = (f32[64]{0}) while(%start), condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"3"}}
+  %loop = (f32[64]{0}) while(%start), condition=%condition, body=%body, \
+backend_config={"known_trip_count":{"n":"3"}}
   ROOT %out = f32[64]{0} get-tuple-element(%loop), index=0
 }
 """

@@ -26,7 +26,10 @@ def _known_dataset(monkeypatch):
 def make_dataset():
     rng = np.random.default_rng(0)
     train, test = (
-        data.Arrays(rng.integers(0, 256, (count, *SHAPE), np.uint8), rng.integers(0, CLASSES, count, np.int32))
+        data.Arrays(
+            rng.integers(0, 256, (count, *SHAPE), np.uint8),
+            rng.integers(0, CLASSES, count, np.int32),
+        )
         for count in IMAGES
     )
     return data.Dataset(train, test, CLASSES)
@@ -42,14 +45,22 @@ def run(model, train=None, optimizer=None, **of_data):
     )
 
 
-AUGMENTED = {"shift": 2, "rotate": 5.0, "color_jitter": (0.1, 0.1, 0.1, 0.1), "color_pca": True, "mixup": 0.2}
+AUGMENTED = {
+    "shift": 2,
+    "rotate": 5.0,
+    "color_jitter": (0.1, 0.1, 0.1, 0.1),
+    "color_pca": True,
+    "mixup": 0.2,
+}
 RUNS = {
     "skips steps that are not finite": run(choose("mlp"), Train(steps=10, on_nan="skip")),
     "batch statistics of groups": run(choose("mlp", norm="bn", bn_group=4)),
     "dropout": run(choose("vgg_a", width=1 / 32)),
     "augmentation": run(choose("mlp"), Train(steps=10, label_smoothing=0.1), **AUGMENTED),
     "clipped rmsprop": run(
-        choose("lenet5_modern"), optimizer=choose("rmsprop", decay=0.9, epsilon=1.0, clip_norm=2.0), flip=False
+        choose("lenet5_modern"),
+        optimizer=choose("rmsprop", decay=0.9, epsilon=1.0, clip_norm=2.0),
+        flip=False,
     ),
     "pmap": run(choose("mlp", norm="bn"), Train(steps=10, parallel="pmap")),
 }
@@ -60,7 +71,11 @@ def compile_run(experiment):
     """Compiles the step that the run executes, with its own state, arrays and first batch."""
     built = program.build_program(experiment, make_dataset(), jax.devices()[:2])
     batch = next(built.batches(0))
-    step = built.compiled_step if hasattr(built.compiled_step, "lower") else jax.jit(built.compiled_step)
+    step = (
+        built.compiled_step
+        if hasattr(built.compiled_step, "lower")
+        else jax.jit(built.compiled_step)
+    )
     return compile_text(step.lower(built.state, built.arrays, batch))
 
 

@@ -87,15 +87,31 @@ def test_slices(topology, count):
 
 @pytest.mark.parametrize(
     "topology",
-    ["v5e", "v5e:", "v5e:4", "v5e:2x2x2", "v5e:0x4", "v5e:32x32", "h100:8x1", "v4:2x2", "v5e:" + "9" * 5000 + "x2"],
+    [
+        "v5e",
+        "v5e:",
+        "v5e:4",
+        "v5e:2x2x2",
+        "v5e:0x4",
+        "v5e:32x32",
+        "h100:8x1",
+        "v4:2x2",
+        "v5e:" + "9" * 5000 + "x2",
+    ],
 )
 def test_a_name_that_is_no_slice_is_refused(topology):
-    with pytest.raises(UserError, match="^topology=.*slice"):
+    with pytest.raises(UserError, match=r"^topology=.*slice"):
         chips.parse_topology(topology)
 
 
 def launched(*words):
-    command = [sys.executable, "launch.py", "--experiment=resnet_degradation_imagenet", "--preset=paper", *words]
+    command = [
+        sys.executable,
+        "launch.py",
+        "--experiment=resnet_degradation_imagenet",
+        "--preset=paper",
+        *words,
+    ]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
@@ -119,7 +135,9 @@ def test_without_libtpu_a_line_says_what_to_install():
     assert "pip install libtpu" in done.stderr
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="needs libtpu: pip install libtpu")
+@pytest.mark.skipif(
+    not importlib.util.find_spec("libtpu"), reason="needs libtpu: pip install libtpu"
+)
 def test_resnet50_on_sixteen_chips():
     words = ("--run=resnet-34", "--set=model=resnet50", "--set=model.dtype=bfloat16")
     done = launched("--plan", "--topology=v5e:4x4", "--format=json", *words)

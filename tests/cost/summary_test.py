@@ -1,4 +1,6 @@
-"""Summaries of models: the papers' own figures, layer by layer, and counts that agree with the compiled program's."""
+"""Summaries of models: the papers' own figures, layer by layer, and counts that agree with the
+compiled program's.
+"""
 
 import time
 
@@ -15,22 +17,32 @@ from experiments.conv_arithmetic import STACKS
 
 @pytest.fixture(scope="module")
 def totals():
-    return {name: summary.summarize_model(name).total for name in models.MODELS if name != "resnet1202"}
+    return {
+        name: summary.summarize_model(name).total for name in models.MODELS if name != "resnet1202"
+    }
 
 
 def test_totals_are_the_papers(totals):
-    parameters = {name: n for name, n in published_counts.of_the_net_alone().items() if name in totals}
+    parameters = {
+        name: n for name, n in published_counts.of_the_net_alone().items() if name in totals
+    }
     assert {name: totals[name].parameters for name in parameters} == parameters
     for name, (printed, share) in published_counts.MULTIPLY_ADDS.items():
         assert totals[name].multiply_adds == pytest.approx(printed, rel=share), name
 
 
 # LeNet-5's C3 runs dense, with zeros for what its table leaves out: 96 kernels for 60.
-@pytest.mark.parametrize("name", ["alexnet", "googlenet_bn", "resnet20", "vgg_c", "lenet5_modern", "lenet5", "mlp"])
+@pytest.mark.parametrize(
+    "name", ["alexnet", "googlenet_bn", "resnet20", "vgg_c", "lenet5_modern", "lenet5", "mlp"]
+)
 def test_the_layers_add_up_to_what_the_program_multiplies(totals, name):
-    model = models.create(name, **({"aux_heads": False} if "aux_heads" in models.known_options(name) else {}))
+    model = models.create(
+        name, **({"aux_heads": False} if "aux_heads" in models.known_options(name) else {})
+    )
     zeros = 10 * 10 * 25 * (96 - 60) if name == "lenet5" else 0
-    assert totals[name].multiply_adds + zeros == summary.count_multiply_adds(model, totals[name].image)
+    assert totals[name].multiply_adds + zeros == summary.count_multiply_adds(
+        model, totals[name].image
+    )
     assert totals[name].parameters == summary.count_parameters(model, totals[name].image)
 
 
@@ -41,20 +53,26 @@ def rows(name, **at):
 def test_lenet5_is_the_paper_s_table():
     layers = rows("lenet5")
     assert [(row.name, row.output, row.parameters) for row in layers.values()] == [
-        ("c1", (28, 28, 6), 156), ("s2", (14, 14, 6), 12), ("c3", (10, 10, 16), 1_516), ("s4", (5, 5, 16), 32),
-        ("c5", (1, 1, 120), 48_120), ("f6", (84,), 10_164), ("output", (10,), 0),
+        ("c1", (28, 28, 6), 156), ("s2", (14, 14, 6), 12), ("c3", (10, 10, 16), 1_516),
+        ("s4", (5, 5, 16), 32), ("c5", (1, 1, 120), 48_120), ("f6", (84,), 10_164),
+        ("output", (10,), 0),
     ]  # fmt: skip
-    assert layers["c3"].multiply_adds == 10 * 10 * 60 * 25 and layers["s2"].activation_bytes == 4 * 14 * 14 * 6
+    assert (
+        layers["c3"].multiply_adds == 10 * 10 * 60 * 25
+        and layers["s2"].activation_bytes == 4 * 14 * 14 * 6
+    )
 
 
 def test_alexnet_is_the_paper_s_table():
     layers = rows("alexnet")
     assert [(row.name, row.output, row.kernel, row.parameters) for row in layers.values()] == [
-        ("conv1", (55, 55, 96), "11x11/4", 34_944), ("lrn1", (55, 55, 96), "", 0), ("pool1", (27, 27, 96), "3x3/2", 0),
-        ("conv2", (27, 27, 256), "5x5, 2 groups", 307_456), ("lrn2", (27, 27, 256), "", 0),
-        ("pool2", (13, 13, 256), "3x3/2", 0), ("conv3", (13, 13, 384), "3x3", 885_120),
-        ("conv4", (13, 13, 384), "3x3, 2 groups", 663_936), ("conv5", (13, 13, 256), "3x3, 2 groups", 442_624),
-        ("pool5", (6, 6, 256), "3x3/2", 0), ("fc6", (4096,), "", 37_752_832), ("fc7", (4096,), "", 16_781_312),
+        ("conv1", (55, 55, 96), "11x11/4", 34_944), ("lrn1", (55, 55, 96), "", 0),
+        ("pool1", (27, 27, 96), "3x3/2", 0), ("conv2", (27, 27, 256), "5x5, 2 groups", 307_456),
+        ("lrn2", (27, 27, 256), "", 0), ("pool2", (13, 13, 256), "3x3/2", 0),
+        ("conv3", (13, 13, 384), "3x3", 885_120),
+        ("conv4", (13, 13, 384), "3x3, 2 groups", 663_936),
+        ("conv5", (13, 13, 256), "3x3, 2 groups", 442_624), ("pool5", (6, 6, 256), "3x3/2", 0),
+        ("fc6", (4096,), "", 37_752_832), ("fc7", (4096,), "", 16_781_312),
         ("fc8", (1000,), "", 4_097_000),
     ]  # fmt: skip
     assert layers["conv1"].multiply_adds == 105_415_200
@@ -63,19 +81,33 @@ def test_alexnet_is_the_paper_s_table():
 
 def test_another_image_size():
     small, whole = rows("vgg_d", image_size=64), rows("vgg_d")
-    assert small["conv1_1"].output == (64, 64, 64) and small["fc6"].parameters == 2 * 2 * 512 * 4096 + 4096
+    assert (
+        small["conv1_1"].output == (64, 64, 64)
+        and small["fc6"].parameters == 2 * 2 * 512 * 4096 + 4096
+    )
     assert small["conv5_3"].parameters == whole["conv5_3"].parameters
 
 
-@pytest.mark.parametrize("count", [c for c in published_counts.PARAMETERS if "shortcut" in c.options],
-                         ids=published_counts.label)  # fmt: skip
+@pytest.mark.parametrize(
+    "count",
+    [c for c in published_counts.PARAMETERS if "shortcut" in c.options],
+    ids=published_counts.label,
+)
 def test_options_are_counted_too(count):
     assert summary.summarize_model(count.net, **count.options).total.parameters == count.parameters
 
 
 def test_a_table_lines_up():
     lines = summary.format_costs(summary.summarize_model("lenet5").layers).splitlines()
-    assert lines[0].split() == ["name", "layer", "output", "kernel", "parameters", "multiply-adds", "activation-bytes"]
+    assert lines[0].split() == [
+        "name",
+        "layer",
+        "output",
+        "kernel",
+        "parameters",
+        "multiply-adds",
+        "activation-bytes",
+    ]
     assert "10x10x16" in lines[3] and "1,516" in lines[3]
     assert len({line.index("  5x5  ") for line in lines if "  5x5  " in line}) == 1
 
@@ -86,7 +118,9 @@ def test_kernels_cost_what_the_papers_print():
     for stack in printed:
         # The lectures leave out the 1x1 itself.
         left_out = 128 * 32 if stack.label.startswith("1x1") else 0
-        assert summary.count_convolutions(stack).weights == stack.paper["weights"] + left_out, stack.label
+        assert summary.count_convolutions(stack).weights == stack.paper["weights"] + left_out, (
+            stack.label
+        )
     # VGG, Sec. 2.3: 27 C^2 for three 3x3, 49 C^2 for a 7x7; GoogLeNet: 4,096 + 204,800 for 819,200
     assert {s.paper["weights"] / s.inputs**2 for s in printed if s.group == "for a 7x7"} == {27, 49}
 
@@ -96,10 +130,18 @@ def test_a_stack_sees_what_its_alternative_does(stack):
     """The receptive field is measured: the pixels on which the middle of the output depends."""
     found = summary.count_convolutions(stack)
     assert found.multiply_adds == 28 * 28 * found.weights
-    narrow = stack.__class__(stack.label, stack.group, 28, 1, tuple((h, w, 1) for h, w, _ in stack.kernels),
-                             stack.dilation)  # fmt: skip
-    ones = {"params": {f"Conv_{i}": {"kernel": jnp.ones((h, w, 1, 1))} for i, (h, w, _) in enumerate(narrow.kernels)}}
-    middle = lambda x: summary.make_chain(narrow)(ones, x)[0, 14, 14, 0]
+    kernels = tuple((h, w, 1) for h, w, _ in stack.kernels)
+    narrow = stack.__class__(stack.label, stack.group, 28, 1, kernels, stack.dilation)
+    ones = {
+        "params": {
+            f"Conv_{i}": {"kernel": jnp.ones((h, w, 1, 1))}
+            for i, (h, w, _) in enumerate(narrow.kernels)
+        }
+    }
+
+    def middle(x):
+        return summary.make_chain(narrow)(ones, x)[0, 14, 14, 0]
+
     seen = np.asarray(jax.grad(middle)(jnp.zeros((1, 28, 28, 1))))[0, :, :, 0] != 0
     extent = [int(np.ptp(np.nonzero(seen)[axis])) + 1 for axis in (0, 1)]
     assert extent == found.receptive_field
@@ -108,7 +150,9 @@ def test_a_stack_sees_what_its_alternative_does(stack):
 
 
 # One of each family, with blocks that are equal and are therefore traced once.
-@pytest.mark.parametrize("name", ["resnet50", "plain44", "inception_v3", "bn_inception", "googlenet", "autoencoder"])
+@pytest.mark.parametrize(
+    "name", ["resnet50", "plain44", "inception_v3", "bn_inception", "googlenet", "autoencoder"]
+)
 def test_equal_blocks_are_counted_as_often_as_there_are(name):
     """Against the traced program, which knows of no blocks."""
     shape, classes = models.paper_input(name)
@@ -123,7 +167,9 @@ def test_equal_blocks_are_counted_as_often_as_there_are(name):
 
 def test_what_a_scan_repeats_counts_as_often():
     counts = {
-        summary.count_multiply_adds(models.create("resnet32", 10, scan_min_blocks=blocks), (32, 32, 3))
+        summary.count_multiply_adds(
+            models.create("resnet32", 10, scan_min_blocks=blocks), (32, 32, 3)
+        )
         for blocks in (2, 100)
     }
     assert counts == {68_862_592}

@@ -1,4 +1,4 @@
-"""Every model's training step, as a run makes it, compiles in bfloat16 for TPUs that are not here."""
+"""Every model's training step, as a run makes it, compiles in bfloat16 for TPUs not here."""
 
 import importlib.util
 
@@ -10,7 +10,9 @@ from cnn_jax.cost import plan
 
 pytestmark = [
     pytest.mark.tpu,
-    pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="needs libtpu: make tpu-check installs it"),
+    pytest.mark.skipif(
+        not importlib.util.find_spec("libtpu"), reason="needs libtpu: make tpu-check installs it"
+    ),
 ]
 
 
@@ -24,7 +26,13 @@ def planned(monkeypatch, name, topology, batch, parallel="jit"):
     crop = shape[0] if kind == "imagenet2012" else 0
     return plan.plan_run(
         Experiment(
-            data=Data(dataset=dataset(kind), batch_size=batch, pad_and_crop=0, image_size=crop, validation_images=0),
+            data=Data(
+                dataset=dataset(kind),
+                batch_size=batch,
+                pad_and_crop=0,
+                image_size=crop,
+                validation_images=0,
+            ),
             model=choose(name, dtype="bfloat16"),
             train=Train(parallel=parallel),
         ),
@@ -36,7 +44,10 @@ def planned(monkeypatch, name, topology, batch, parallel="jit"):
 def test_every_model_compiles_for_four_chips(name, monkeypatch):
     found = planned(monkeypatch, name, "v5e:2x2", 32)
     assert found.fits and found.chips == 4 and found.cost.step_s > 0
-    assert sum(c.bytes for kind, c in found.cost.collectives.items() if kind.startswith("all-reduce")) > 0
+    assert (
+        sum(c.bytes for kind, c in found.cost.collectives.items() if kind.startswith("all-reduce"))
+        > 0
+    )
 
 
 @pytest.mark.parametrize("name", ["resnet50", "vgg_d"])

@@ -10,12 +10,15 @@ from cnn_jax.data import crops
 from cnn_jax.data.crops import Box
 
 SIZES = [(375, 500), (500, 333), (256, 256), (1, 1), (3, 4000)]
-inside = lambda box, size: (
-    box.top >= 0
-    and box.left >= 0
-    and box.top + box.height <= size[0] + 1e-9
-    and box.left + box.width <= size[1] + 1e-9
-)
+
+
+def inside(box, size):
+    return (
+        box.top >= 0
+        and box.left >= 0
+        and box.top + box.height <= size[0] + 1e-9
+        and box.left + box.width <= size[1] + 1e-9
+    )
 
 
 def drawn(function, size, *arguments, count=2000):

@@ -126,7 +126,7 @@ def test_val_is_tested_on_before_test_which_is_said(tmp_path):
 def test_train_is_not_split_where_other_folders_hold_images(tmp_path):
     path = written(tmp_path, renamed(A="train", B="holdout"))
     with pytest.raises(
-        UserError, match="beside train/ lie holdout/ with images.*rename one to val/"
+        UserError, match=r"beside train/ lie holdout/ with images.*rename one to val/"
     ):
         folders.load_folder(path)
     os.rename(tmp_path / "holdout", tmp_path / "train/holdout")
@@ -147,7 +147,7 @@ def test_public_weights_are_tested_on_all_images(tmp_path):
     found = datasets.load_test_images(Data(dataset=inside, train_resize=(8,), image_size=8), 2)
     assert len(found.test) == 12 and found.num_classes == 2
     (tmp_path / "val").rename(tmp_path / "train")
-    with pytest.raises(UserError, match="holds train/ but no val/.*give folder:.*/train"):
+    with pytest.raises(UserError, match=r"holds train/ but no val/.*give folder:.*/train"):
         datasets.load_test_images(settings, 2)
 
 
@@ -155,7 +155,7 @@ def test_of_flat_test_images_the_labels_are_numbers(tmp_path):
     files = {"val/x.jpg": b"", "val/y.jpg": b"", "val.txt": b"x.jpg 11\ny.jpg 2\n"}
     scan = folders.scan_folder(written(tmp_path, files), test_only=True, num_classes=12)
     assert scan.test.labels == (11, 2) and len(scan.classes) == 12
-    with pytest.raises(UserError, match="line 1: 'x.jpg 11'"):
+    with pytest.raises(UserError, match=r"line 1: 'x\.jpg 11'"):
         folders.scan_folder(str(tmp_path), test_only=True, num_classes=11)
 
 
@@ -214,7 +214,7 @@ def test_what_is_left_out_is_told(tmp_path):
 def test_a_class_that_is_a_link_to_nowhere_stops(tmp_path):
     path = written(tmp_path, {"a/1": b"", "c/1": b""})
     (tmp_path / "b").symlink_to(tmp_path / "gone")
-    with pytest.raises(UserError, match="b is a link to nowhere.*labels depend on it"):
+    with pytest.raises(UserError, match=r"b is a link to nowhere.*labels depend on it"):
         folders.load_folder(path)
 
 
@@ -245,7 +245,7 @@ def test_labels_in_another_encoding_are_told(tmp_path, encoding, words):
 
 def test_two_labels_of_an_image_are_told(tmp_path):
     path = written(tmp_path, BASE | {"val.txt": b"c.jpg ant\na b.jpg ant\nc.jpg 1\n"})
-    with pytest.raises(UserError, match="line 3: another class for c.jpg"):
+    with pytest.raises(UserError, match=r"line 3: another class for c\.jpg"):
         folders.load_folder(path)
 
 

@@ -96,7 +96,7 @@ def test_the_true_reason_and_the_remedy_of_a_huge_image_are_told_at_once(file, s
 
 
 def test_a_long_image_is_not_scaled_to_more_pixels_than_are_decoded():
-    with pytest.raises(headers.BadImage, match="scaled to the shorter side 256 has .* pixels"):
+    with pytest.raises(headers.BadImage, match=r"scaled to the shorter side 256 has .* pixels"):
         decode.decode_resized(encoded(Image.new("RGB", (20_000, 1))), 256)
 
 

@@ -71,7 +71,7 @@ def test_the_sheet_shows_what_a_run_sees(folder):
     assert len(shown) == 10
     for axis in shown:
         level = 10 if axis.get_title() == "dark" else 200
-        expected = np.full((16, 16, 1), level) + [[[0, 10, 20]]]
+        expected = np.full((16, 16, 1), level) + np.array([[[0, 10, 20]]])
         np.testing.assert_allclose(axis.images[0].get_array() * 255, expected, atol=0.01)
 
 

@@ -168,7 +168,7 @@ def test_a_data_set_of_another_form_says_so(cifar10):
     folder, _ = cifar10
     info = (folder / "dataset_info.json").read_text()
     (folder / "dataset_info.json").write_text(info.replace("array_record", "tfrecord"))
-    with pytest.raises(UserError, match="cannot be read .* array_record form"):
+    with pytest.raises(UserError, match=r"cannot be read .* array_record form"):
         data.open_dataset(choose("cifar10"), str(folder.parents[1]))
 
 

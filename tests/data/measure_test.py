@@ -73,5 +73,5 @@ def test_where_nothing_is_subtracted_one_image_tells_the_shape(folder, tmp_path)
     settings = config(tmp_path, subtract_mean="none")
     assert data.make_loader(settings, data.load_dataset(settings), 0).image_shape == (8, 8, 3)
     settings = config(tmp_path, subtract_mean="channel")
-    with pytest.raises(UserError, match="a/2.png"):
+    with pytest.raises(UserError, match=r"a/2\.png"):
         data.make_loader(settings, data.load_dataset(settings), 0)

@@ -119,7 +119,10 @@ def test_an_image_is_cut_anew_each_epoch_at_sides_from_the_least_to_the_largest(
     folder, monkeypatch
 ):
     sides, own = [], crops.draw_scale_jitter
-    jitter = lambda rng, size, *rest: sides.append(rest) or own(rng, size, *rest)
+
+    def jitter(rng, size, *rest):
+        return sides.append(rest) or own(rng, size, *rest)
+
     monkeypatch.setattr(streaming.crops, "draw_scale_jitter", jitter)
     batches = some(make_loader(config(folder, batch_size=12)).batches(0), 2)
     assert set(sides) == {(12, 20, 8)}
@@ -238,7 +241,7 @@ def test_without_test_images_training_goes_and_testing_says_what_to_do(tmp_path)
         (tmp_path / name / "1.png").write_bytes(encoded(np.full((20, 20, 3), 7, np.uint8)))
     batch = some(make_loader(config(tmp_path)).batches(0), 1)[0]
     assert batch["image"].tolist() == np.full((6, 8, 8, 3), 7).tolist()
-    with pytest.raises(UserError, match="no test images.*data.validation_images"):
+    with pytest.raises(UserError, match=r"no test images.*data\.validation_images"):
         make_loader(config(tmp_path), None)
 
 

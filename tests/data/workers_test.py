@@ -59,7 +59,7 @@ def kill_itself(n):
 
 @unraisable
 def test_workers_that_die_again_and_again_are_told():
-    with pytest.raises(UserError, match="were killed 3 times: .* --set data.workers=1"):
+    with pytest.raises(UserError, match=r"were killed 3 times: .* --set data\.workers=1"):
         next(workers.prefetch_decoded(kill_itself, range(1, 9), 2))
 
 
@@ -95,7 +95,7 @@ def test_processes_that_cannot_be_started_are_told(monkeypatch):
 
     monkeypatch.setattr(workers, "_prefetch", fail)
     with pytest.raises(
-        UserError, match="data.workers=3: .* cannot be started: Too many open files"
+        UserError, match=r"data\.workers=3: .* cannot be started: Too many open files"
     ):
         next(workers.prefetch_decoded(square, range(9), 3))
 

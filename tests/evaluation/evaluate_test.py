@@ -1,4 +1,4 @@
-"""Tests of finished runs and of weights: what is written, what is not done twice, what is refused."""
+"""Tests of finished runs and of weights: what is written, what is not repeated, what is refused."""
 
 import json
 import subprocess
@@ -46,7 +46,9 @@ def test_the_single_view_at_its_own_scale_is_training_s_evaluation(finished):
     workdir, ended = finished
     (found,) = evaluate.evaluate_run(workdir / "narrow/seed0", [choose("single")]).values()
     assert (found.protocol, found.images, found.left_out) == ("single@36", 40, 0)
-    assert found.top1_error == ended["top1_error"] and found.loss == pytest.approx(ended["loss"], rel=1e-5)
+    assert found.top1_error == ended["top1_error"] and found.loss == pytest.approx(
+        ended["loss"], rel=1e-5
+    )
 
 
 def test_a_result_is_kept_in_a_file_and_not_measured_again(finished, monkeypatch):
@@ -54,7 +56,16 @@ def test_a_result_is_kept_in_a_file_and_not_measured_again(finished, monkeypatch
     found = evaluate.evaluate_run(folder, asked)["dense@36,40"]
     path = folder / "evaluations/dense@36,40.json"
     assert read_evaluation(path) == found and found.step == 2
-    keys = {"images", "top1_error", "top1_interval", "top5_error", "loss", "confusion", "wrong", "mirrored"}
+    keys = {
+        "images",
+        "top1_error",
+        "top1_interval",
+        "top5_error",
+        "loss",
+        "confusion",
+        "wrong",
+        "mirrored",
+    }
     assert keys <= json.loads(path.read_text()).keys()
     assert np.sum(found.confusion) == 40 and len(found.error_by_class) == 10
     low, high = found.top1_interval
@@ -91,7 +102,7 @@ def test_a_result_that_cannot_be_written_is_not_lost(finished, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(evaluate, "write_whole", refuse)
-    with pytest.raises(evaluate.NotSavedError, match="Permission denied.*not kept") as caught:
+    with pytest.raises(evaluate.NotSavedError, match=r"Permission denied.*not kept") as caught:
         evaluate.evaluate_run(finished[0] / "narrow/seed0", [choose("grid")])
     assert caught.value.results["grid"].images == 40
 
@@ -121,7 +132,11 @@ def test_protocols_share_the_scores_of_views_that_they_have_in_common(finished, 
         return score_images(scorer, views, batches)
 
     monkeypatch.setattr(evaluate, "score_images", record)
-    asked = [choose("dense+grid", scales=(37,)), choose("dense", scales=(37,)), choose("grid", scales=(37,))]
+    asked = [
+        choose("dense+grid", scales=(37,)),
+        choose("dense", scales=(37,)),
+        choose("grid", scales=(37,)),
+    ]
     found = evaluate.evaluate_run(finished[0] / "narrow/seed0", asked)
     assert list(found) == ["dense+grid@37", "dense@37", "grid@37"] and len(calls) == 2
     line = format_evaluation("narrow seed0:", found["grid@37"])
@@ -133,7 +148,12 @@ RESIDENT = replace(
     RUN,
     name="resident",
     data=Data(
-        dataset=choose("fake"), batch_size=8, eval_batch_size=40, pad_and_crop=1, flip=True, subtract_mean="pixel"
+        dataset=choose("fake"),
+        batch_size=8,
+        eval_batch_size=40,
+        pad_and_crop=1,
+        flip=True,
+        subtract_mean="pixel",
     ),
     model=choose("resnet20", width=0.5, bn_group=None),
 )
@@ -146,7 +166,9 @@ def resident(tmp_path_factory):
 
 
 def test_every_protocol_prepares_images_of_training_s_size_as_training_does(resident):
-    """The mean image is subtracted, and views are mirrored after it: by hand, for a model with a global average."""
+    """The mean image is subtracted, and views are mirrored after it: by hand, for a model with a
+    global average.
+    """
     folder, ended = resident
     found = evaluate.evaluate_run(folder, [choose("dense"), choose("single")])
     assert found["single"].loss == pytest.approx(ended["loss"], rel=1e-5)
@@ -157,7 +179,9 @@ def test_every_protocol_prepares_images_of_training_s_size_as_training_does(resi
     images = feed.preprocess(feed.arrays, jnp.asarray(source.test.images))
     logits = [model.apply(params, stats, view)[0] for view in (images, images[:, :, ::-1])]
     own = np.mean(jax.nn.softmax(jnp.array(logits)), axis=0)[np.arange(40), source.test.labels]
-    assert found["dense"].mirrored and found["dense"].loss == pytest.approx(-np.log(own).mean(), rel=1e-5)
+    assert found["dense"].mirrored and found["dense"].loss == pytest.approx(
+        -np.log(own).mean(), rel=1e-5
+    )
 
 
 def test_weights_that_give_nan_fail_without_percentages(finished, tmp_path, monkeypatch):
@@ -171,13 +195,17 @@ def test_weights_that_give_nan_fail_without_percentages(finished, tmp_path, monk
 
 def other():
     """Parameters for seven classes."""
-    return models.create("vgg_a", 7, width=1 / 32).init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    return models.create("vgg_a", 7, width=1 / 32).init(
+        jax.random.key(0), jnp.zeros((1, 32, 32, 3))
+    )
 
 
 def test_weights_are_tested_as_a_run_is(finished, tmp_path):
     params, stats, _ = checkpoint.load_parameters(finished[0] / "narrow/seed0")
     recipe = pretrained.Preprocessing(crop=32, resize=36, mean=(0.0,) * 3, std=(1.0,) * 3)
-    pretrained.save(tmp_path / "a.safetensors", "vgg_a", params, stats, 10, recipe, {"width": 1 / 32})
+    pretrained.save(
+        tmp_path / "a.safetensors", "vgg_a", params, stats, 10, recipe, {"width": 1 / 32}
+    )
     given = replace(RUN, data=Data(dataset=choose("fake"), pad_and_crop=0))
     found = evaluate.evaluate_weights(given, str(tmp_path / "a.safetensors"), choose("single"))
     assert found.protocol == "single@36" and found.images == 40
@@ -187,16 +215,24 @@ def test_weights_are_tested_as_a_run_is(finished, tmp_path):
 
 
 def test_a_folder_that_is_no_run_s_is_told(tmp_path):
-    with pytest.raises(UserError, match="no config.json"):
+    with pytest.raises(UserError, match=r"no config\.json"):
         evaluate.evaluate_run(tmp_path, [choose("single")])
 
 
 def test_the_command_tests_every_run_of_a_folder(finished):
-    command = [sys.executable, "launch.py", f"--evaluate={finished[0]}", "--views=grid", "--scales=36"]
+    command = [
+        sys.executable,
+        "launch.py",
+        f"--evaluate={finished[0]}",
+        "--views=grid",
+        "--scales=36",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "narrow seed0: grid@36: top-1 error" in done.stdout and "(40 images)" in done.stdout
     wrong = subprocess.run([*command[:3], "--views=grit"], cwd=ROOT, capture_output=True, text=True)
     assert wrong.returncode == 2 and "nearest: grid" in wrong.stderr
-    nowhere = subprocess.run([*command[:2], "--evaluate=/nowhere"], cwd=ROOT, capture_output=True, text=True)
+    nowhere = subprocess.run(
+        [*command[:2], "--evaluate=/nowhere"], cwd=ROOT, capture_output=True, text=True
+    )
     assert nowhere.returncode == 2 and "no run named" in nowhere.stderr

@@ -29,9 +29,13 @@ def test_measures_by_hand():
     found = measure_scores(scores(np.log(score), (0, 1, 2, 6)))
     assert found.top1_error == 0.5 and found.wrong == "0011" and found.images == 4
     assert found.top5_error == 0.25  # the last image's class is the least likely of seven
-    assert found.top1_interval == wilson_interval(2, 4) and found.top5_interval == wilson_interval(1, 4)
+    assert found.top1_interval == wilson_interval(2, 4) and found.top5_interval == wilson_interval(
+        1, 4
+    )
     assert found.error_by_class == (0, 0, 1, None, None, None, 1)
-    assert found.confusion[2][3] == 1 and found.confusion[6][0] == 1 and np.sum(found.confusion) == 4
+    assert (
+        found.confusion[2][3] == 1 and found.confusion[6][0] == 1 and np.sum(found.confusion) == 4
+    )
     np.testing.assert_allclose(found.loss, -np.log(score[range(4), (0, 1, 2, 6)]).mean())
 
 
@@ -41,7 +45,9 @@ def test_of_five_classes_there_is_no_top5_error():
 
 
 def test_logits_are_averaged_before_their_softmax():
-    np.testing.assert_allclose(measure_scores(scores([[1.0, 3.0]], [0])).loss, np.log(1 + np.exp(2.0)))
+    np.testing.assert_allclose(
+        measure_scores(scores([[1.0, 3.0]], [0])).loss, np.log(1 + np.exp(2.0))
+    )
 
 
 @pytest.mark.parametrize("average", AVERAGES)
@@ -54,14 +60,29 @@ def test_a_model_that_knows_nothing_has_the_errors_of_chance(average):
 
 @pytest.mark.parametrize("deviation", [1, 30, 100, 1000])
 def test_ranks_and_loss_of_a_model_that_is_sure_of_its_answers(deviation):
-    """Logits whose softmax has run out of digits in float32, against scikit-learn and the logits themselves."""
+    """Logits whose softmax has run out of digits in float32, against scikit-learn and the logits
+    themselves.
+    """
     rng = np.random.default_rng(0)
-    logits, labels = rng.normal(0, deviation, (2000, 20)).astype(np.float32), rng.integers(0, 20, 2000)
-    apply = lambda params, stats, images, train: (images[:, 0, 0].astype(jnp.float32), stats)
+    logits, labels = (
+        rng.normal(0, deviation, (2000, 20)).astype(np.float32),
+        rng.integers(0, 20, 2000),
+    )
+
+    def apply(params, stats, images, train):
+        return (images[:, 0, 0].astype(jnp.float32), stats)
+
     net = models.Model(None, apply, None, None), {}, {}
-    scorer = make_scorer(*net, lambda images, size: images, 1, mesh.batch_mesh(jax.devices()[:1]), mirror=False)
+    scorer = make_scorer(
+        *net, lambda images, size: images, 1, mesh.batch_mesh(jax.devices()[:1]), mirror=False
+    )
     valid = np.ones(2000, bool)
-    batch = {"crops": logits[:, None, None, None], "label": labels, "index": np.arange(2000), "valid": valid}
+    batch = {
+        "crops": logits[:, None, None, None],
+        "label": labels,
+        "index": np.arange(2000),
+        "valid": valid,
+    }
     found = measure_scores(score_images(scorer, protocols.CENTER, [batch]))
     right = top_k_accuracy_score(labels, logits, k=5, labels=range(20))
     assert found.top5_error == pytest.approx(1 - right, abs=1e-9)
@@ -89,7 +110,7 @@ WILSON = {
 
 @pytest.mark.parametrize("errors, count", WILSON)
 def test_wilson_s_interval_is_the_published_one(errors, count):
-    """Newcombe 1998, "Two-sided confidence intervals for the single proportion", Table I, method 3."""
+    """Newcombe 1998, "Two-sided confidence intervals for the single proportion", Table I, 3."""
     np.testing.assert_allclose(wilson_interval(errors, count), WILSON[errors, count], atol=6e-5)
 
 

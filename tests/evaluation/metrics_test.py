@@ -18,5 +18,9 @@ def test_label_smoothing_by_hand():
     logits, labels = jnp.array([[2.0, 0.0, -1.0], [0.5, 0.5, 3.0]]), jnp.array([0, 1])
     log = np.log(np.exp(logits) / np.exp(logits).sum(1, keepdims=True))
     smooth = 0.9 * np.eye(3)[labels] + 0.1 / 3
-    np.testing.assert_allclose(metrics.cross_entropy(logits, labels, 0.1), -(smooth * log).sum(1), rtol=1e-5)
-    np.testing.assert_allclose(metrics.cross_entropy(logits, labels), -(np.eye(3)[labels] * log).sum(1), rtol=1e-5)
+    np.testing.assert_allclose(
+        metrics.cross_entropy(logits, labels, 0.1), -(smooth * log).sum(1), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        metrics.cross_entropy(logits, labels), -(np.eye(3)[labels] * log).sum(1), rtol=1e-5
+    )

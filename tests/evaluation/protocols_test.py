@@ -19,11 +19,23 @@ def test_the_views_are_where_the_papers_say():
     assert protocols.offset_center((40, 47), 32) == [(4, 7)]
     assert protocols.offset_corners((40, 48), 32) == [(0, 0), (0, 16), (8, 0), (8, 16), (4, 8)]
     places = protocols.offset_grid((40, 48), 32)
-    assert len(places) == 25 and places[:5] == [(0, 0), (0, 4), (0, 8), (0, 12), (0, 16)] and places[-1] == (8, 16)
-    assert protocols.offset_squares((40, 60)) == [(0, 0), (0, 10), (0, 20)] and protocols.offset_squares((60, 40))[
-        2
-    ] == (20, 0)
-    assert protocols.offset_square_corners((40, 60), 32)[5:10] == [(0, 10), (0, 18), (8, 10), (8, 18), (4, 14)]
+    assert (
+        len(places) == 25
+        and places[:5] == [(0, 0), (0, 4), (0, 8), (0, 12), (0, 16)]
+        and places[-1] == (8, 16)
+    )
+    assert protocols.offset_squares((40, 60)) == [
+        (0, 0),
+        (0, 10),
+        (0, 20),
+    ] and protocols.offset_squares((60, 40))[2] == (20, 0)
+    assert protocols.offset_square_corners((40, 60), 32)[5:10] == [
+        (0, 10),
+        (0, 18),
+        (8, 10),
+        (8, 18),
+        (4, 14),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -31,7 +43,10 @@ def test_the_views_are_where_the_papers_say():
     [
         (choose("dence"), "protocols='dence': no such evaluation protocol; nearest: dense"),
         (choose("dense+gird"), "nearest: dense\\+grid"),
-        (choose("dense", scales=(64, 16)), r"protocols.scales=16: dense@64,16 takes crops of 32 pixels.* at least 32"),
+        (
+            choose("dense", scales=(64, 16)),
+            r"protocols.scales=16: dense@64,16 takes crops of 32 pixels.* at least 32",
+        ),
         (choose("grid", scale=(64,)), "protocols.scale: grid has no such option; nearest: scales"),
         (choose("grid", scales=("x",)), "protocols.scales=x: must be an integer"),
         (choose("grid", scales=64), "protocols.scales=64: must be several of an integer"),
@@ -39,13 +54,17 @@ def test_the_views_are_where_the_papers_say():
     ],
 )
 def test_a_wrong_protocol_is_refused_before_a_run(choice, said):
-    run = Experiment(data=Data(image_size=32, train_resize=(36,)), protocols=(choose("single"), choice))
+    run = Experiment(
+        data=Data(image_size=32, train_resize=(36,)), protocols=(choose("single"), choice)
+    )
     with pytest.raises(UserError, match=said):
         check_protocols(run)
 
 
 def test_the_crop_of_a_data_set_of_small_images_is_the_whole_image():
-    run = Experiment(data=Data(dataset=choose("cifar10")), protocols=(choose("dense", scales=(32,)),))
+    run = Experiment(
+        data=Data(dataset=choose("cifar10")), protocols=(choose("dense", scales=(32,)),)
+    )
     check_protocols(run)
     with pytest.raises(UserError, match="at least 32"):
         check_protocols(replace(run, protocols=(choose("dense", scales=(31,)),)))

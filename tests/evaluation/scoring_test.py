@@ -21,7 +21,9 @@ VIEWS = {name: protocols.PROTOCOLS[name]().views[0] for name in SIDES}
 
 
 class Unpadded(BaseModel):
-    """A small net whose convolutions pad nothing, so that a crop alone is what it is in the whole image."""
+    """A small net whose convolutions pad nothing, so that a crop alone is what it is in the whole
+    image.
+    """
 
     @nn.compact
     def __call__(self, images, train):
@@ -37,7 +39,10 @@ def prepare(images, size=None):
 def made(name="vgg_a"):
     if name == "unpadded":
         net = Unpadded(CLASSES, width=1 / 256, name=name)
-        apply = lambda params, stats, images, train=False: (net.apply({"params": params}, images, train), stats)
+
+        def apply(params, stats, images, train=False):
+            return (net.apply({"params": params}, images, train), stats)
+
         params = net.init(jax.random.key(0), jnp.zeros((1, CROP, CROP, 3)), False)["params"]
         return models.Model(None, apply, None, net), params, {}
     model = models.create(name, CLASSES, width=1 / 32)
@@ -55,7 +60,13 @@ def whole(sizes, batch, bucket=64, seed=0):
             h, w = size[row] = sizes[i]
             image[row, :h, :w] = drawn[i]
         index = np.array([*rows, *[-1] * (batch - len(rows))], np.int32)
-        yield {"image": image, "size": size, "index": index, "label": index % CLASSES, "valid": index >= 0}
+        yield {
+            "image": image,
+            "size": size,
+            "index": index,
+            "label": index % CLASSES,
+            "valid": index >= 0,
+        }
 
 
 def in_views(kind, batches):
@@ -87,12 +98,20 @@ def test_dense_is_the_mean_over_the_crops_it_stands_for():
     """Unpadded, stride 4: the class map's places are the crops at multiples of 4."""
     net = model, params, stats = made("unpadded")
     image = next(whole([(40, 48)], 1))
-    crops = [image["image"][:, y : y + CROP, x : x + CROP] for y in range(0, 9, 4) for x in range(0, 17, 4)]
+    crops = [
+        image["image"][:, y : y + CROP, x : x + CROP]
+        for y in range(0, 9, 4)
+        for x in range(0, 17, 4)
+    ]
     for mirrored in (False, True):
-        logits = [model.apply(params, stats, prepare(c[:, :, ::-1] if mirrored else c))[0] for c in crops]
+        logits = [
+            model.apply(params, stats, prepare(c[:, :, ::-1] if mirrored else c))[0] for c in crops
+        ]
         expected = jax.nn.softmax(np.mean(logits, axis=0))
         if not mirrored:
-            np.testing.assert_allclose(scored(net, "dense", [(40, 48)], 1, mirror=False), expected, atol=1e-5)
+            np.testing.assert_allclose(
+                scored(net, "dense", [(40, 48)], 1, mirror=False), expected, atol=1e-5
+            )
         else:
             both = (expected + scored(net, "dense", [(40, 48)], 1, mirror=False)) / 2
             np.testing.assert_allclose(scored(net, "dense", [(40, 48)], 1), both, atol=1e-5)
@@ -109,7 +128,9 @@ def test_batches_and_devices_change_nothing(kind):
 
 @pytest.mark.parametrize("name", ["vgg_a", "vgg_a_lrn", "vgg_c", "resnet18"])
 def test_what_an_image_lies_in_does_not_change_its_scores(name):
-    """Of odd sizes, together in arrays of zeros around them, against each alone in an array of its own size."""
+    """Of odd sizes, together in arrays of zeros around them, against each alone in an array of its
+    own size.
+    """
     model, params, stats = made(name)
     sizes = [(37, 64), (41, 33), (64, 64), (32, 50)]
     together = scored((model, params, stats), "dense", sizes, 4, mirror=False)
@@ -122,7 +143,7 @@ def test_what_an_image_lies_in_does_not_change_its_scores(name):
 
 @pytest.mark.parametrize("name", ["vgg_a", "resnet18"])
 def test_reach_is_what_each_size_alone_would_have(name):
-    """Sizes further than a period from the smallest, which are not traced, against those that are."""
+    """Sizes over a period above the smallest, which are not traced, against those that are."""
     model, params, stats = made(name)
     together = compute_valid_sizes(model.module, params, stats, np.array([[33, 99], [65, 131]]), 3)
     for row, size in enumerate([(33, 99), (65, 131)]):
@@ -136,12 +157,16 @@ def test_without_masks_padding_would_change_scores():
     batch = next(whole([(37, 41)], 1))
     reach = compute_valid_sizes(model.module, params, stats, batch["size"], 3)
     full = np.broadcast_to(np.int32(64), reach.shape)
-    right, wrong = (compute_logits(model.module, params, stats, prepare(batch["image"]), r) for r in (reach, full))
+    right, wrong = (
+        compute_logits(model.module, params, stats, prepare(batch["image"]), r)
+        for r in (reach, full)
+    )
     assert np.abs(np.asarray(right - wrong))[:, 0, 0].max() > 1e-3
 
 
 @pytest.mark.parametrize(
-    "kind, count", [("single", 1), ("ten_crop", 10), ("grid", 50), ("googlenet144", 36), ("dense", 2)]
+    "kind, count",
+    [("single", 1), ("ten_crop", 10), ("grid", 50), ("googlenet144", 36), ("dense", 2)],
 )
 def test_so_many_views_a_scale(kind, count):
     net, seen = made(), []
@@ -161,7 +186,10 @@ def test_a_crop_is_cut_where_it_says():
     """A model that answers with its input's upper left pixel."""
     seen = []
     net = (models.Model(None, lambda p, s, images, train: (images[:, 0, 0], s), None, None), {}, {})
-    as_is = lambda x, size: x.astype(jnp.float32)
+
+    def as_is(x, size):
+        return x.astype(jnp.float32)
+
     scorer = make_scorer(*net, as_is, CROP, mesh.batch_mesh(jax.devices()[:1]), "logits")
 
     def record(*arguments):
@@ -171,7 +199,9 @@ def test_a_crop_is_cut_where_it_says():
     image = np.zeros((1, 64, 64, 3), np.uint8)
     image[0, ..., 0], image[0, ..., 1] = np.arange(64)[:, None], np.arange(64)
     batch = next(whole([(40, 48)], 1)) | {"image": image}
-    score_images(scorer._replace(score_crops=record), VIEWS["ten_crop"], in_views("ten_crop", [batch]))
+    score_images(
+        scorer._replace(score_crops=record), VIEWS["ten_crop"], in_views("ten_crop", [batch])
+    )
     corners = protocols.offset_corners((40, 48), CROP)
     assert seen[:5] == corners
     assert seen[5:] == [(y, x + CROP - 1) for y, x in corners]
@@ -186,7 +216,9 @@ def test_an_image_that_comes_twice_is_refused():
 
 def scores(*rows, index=None):
     rows = np.array(rows)
-    return Scores(np.arange(len(rows)) if index is None else np.array(index), np.ones(len(rows), int), rows)
+    return Scores(
+        np.arange(len(rows)) if index is None else np.array(index), np.ones(len(rows), int), rows
+    )
 
 
 def test_fused_scores_are_the_mean_of_probabilities():

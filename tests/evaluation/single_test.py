@@ -27,14 +27,18 @@ def counted(batch, images=10):
 
 
 def test_ten_images_at_batch_4_give_the_metrics_of_batch_10():
-    """A convolution may add up in another order when there are more images: the loss is equal but for rounding."""
+    """A convolution may add up in another order when there are more images: the loss is equal but
+    for rounding.
+    """
     four, ten = counted(4), counted(10)
     assert four["images"] == ten["images"] == 10 and four["top1_error"] == ten["top1_error"]
     assert four["loss"] == pytest.approx(ten["loss"], rel=1e-6)
 
 
 def test_an_evaluation_batch_need_not_divide_over_the_devices():
-    config = Experiment(data=Data(dataset=choose("fake"), batch_size=8, eval_batch_size=13), model=choose("mlp"))
+    config = Experiment(
+        data=Data(dataset=choose("fake"), batch_size=8, eval_batch_size=13), model=choose("mlp")
+    )
     alone, eight = (build_program(config, devices=jax.devices()[:n]) for n in (1, 8))
     found = eight.evaluate(eight.state)
     assert found["images"] == 40 and found == pytest.approx(alone.evaluate(alone.state), rel=1e-5)
@@ -52,5 +56,9 @@ def test_evaluation_is_the_mean_over_images_by_hand():
     logits = logits.astype(np.float64)
     right = logits[np.arange(40), source.test.labels]
     found = parts.evaluate(parts.state)
-    assert found["loss"] == pytest.approx(float(np.mean(np.log(np.exp(logits).sum(1)) - right)), rel=1e-4)
-    assert found["top1_error"] == pytest.approx(float(np.mean(logits.argmax(1) != source.test.labels)))
+    assert found["loss"] == pytest.approx(
+        float(np.mean(np.log(np.exp(logits).sum(1)) - right)), rel=1e-4
+    )
+    assert found["top1_error"] == pytest.approx(
+        float(np.mean(logits.argmax(1) != source.test.labels))
+    )

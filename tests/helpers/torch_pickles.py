@@ -1,4 +1,4 @@
-"""Files of torch, put together by hand: tests neither need torch nor are bound to what it writes."""
+"""Files of torch, put together by hand: tests need no torch, whatever it writes."""
 
 import dataclasses
 import zipfile
@@ -72,7 +72,16 @@ KINDS = {"f4": "Float", "f8": "Double", "f2": "Half", "i8": "Long", "bfloat16": 
 
 def tensor(array, key, *, shape=None, strides=None, offset=0, size=None, view=None):
     kind = "BFloat16" if array.dtype == ml_dtypes.bfloat16 else KINDS[array.dtype.str[1:]]
-    storage = Outside(("storage", Name(f"torch.{kind}Storage"), key, "cpu", array.size if size is None else size, view))
+    storage = Outside(
+        (
+            "storage",
+            Name(f"torch.{kind}Storage"),
+            key,
+            "cpu",
+            array.size if size is None else size,
+            view,
+        )
+    )
     if view is None:
         storage = Outside(storage.value[:5])
     strides = strides or tuple(stride // array.itemsize for stride in array.strides)
@@ -91,8 +100,16 @@ def write_zip(path, state, storages, compression=zipfile.ZIP_STORED):
 
 
 def write_stream(path, state, storages):
-    heads = (MAGIC, PROTOCOL, {"little_endian": True, "protocol_version": PROTOCOL}, state, list(storages))
-    raw = b"".join(array.size.to_bytes(8, "little") + array.tobytes() for array in storages.values())
+    heads = (
+        MAGIC,
+        PROTOCOL,
+        {"little_endian": True, "protocol_version": PROTOCOL},
+        state,
+        list(storages),
+    )
+    raw = b"".join(
+        array.size.to_bytes(8, "little") + array.tobytes() for array in storages.values()
+    )
     path.write_bytes(b"".join(map(pickled, heads)) + raw)
     return path
 

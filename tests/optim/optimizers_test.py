@@ -40,7 +40,9 @@ def test_momentum_and_decay_by_hand(decay_biases):
 
 
 def test_rmsprop_by_hand():
-    """TensorFlow's: the mean square starts at 1, epsilon is inside the root, momentum after the rate."""
+    """TensorFlow's: the mean square starts at 1, epsilon is inside the root, momentum after the
+    rate.
+    """
     rule = choose("rmsprop", weight_decay=0.0, momentum=0.9)
     tx = optim.make_optimizer(rule, choose("constant", base=0.1), total_steps=100)
     params = {"w": jnp.array([1.0, -2.0])}

@@ -65,10 +65,8 @@ def test_filters_longer_than_the_radius_are_brought_back_to_it_and_no_others():
     kernel = jnp.stack([jnp.full((3, 3, 2), 0.15), jnp.full((3, 3, 2), -0.05)], axis=-1)
     params = {"conv": kernel, "dense": jnp.full((4, 4), 5.0)}
     sgd, tx = (make(choose("constant", base=0.1), max_filter_rms=rms) for rms in (0.0, 0.1))
-    zeros, error = (
-        jax.tree.map(jnp.zeros_like, params),
-        jnp.float32(1.0),
-    )  # weight decay alone moves
+    # Weight decay alone moves.
+    zeros, error = jax.tree.map(jnp.zeros_like, params), jnp.float32(1.0)
     updates, _ = tx.update(zeros, tx.init(params), params, error=error)
     alone, _ = sgd.update(zeros, sgd.init(params), params, error=error)
     moved = optax.apply_updates(params, updates)

@@ -1,4 +1,6 @@
-"""Logits of torchvision's and Keras' nets, from files that they wrote, against ours; skipped without them."""
+"""Logits of torchvision's and Keras' nets, from files that they wrote, against ours; skipped
+without them.
+"""
 
 import contextlib
 import dataclasses
@@ -43,7 +45,9 @@ def images(side):
 
 
 def compiled(name, forward):
-    """Inception's convolutions are all different, and quickest compiled in one; the other nets' are few, seen again."""
+    """Inception's convolutions are all different, and quickest compiled in one; the other nets' are
+    few, seen again.
+    """
     if name not in ("googlenet_bn", "inception_v3"):
         return forward
     return jax.jit(forward, compiler_options={"xla_backend_optimization_level": 0})
@@ -97,7 +101,8 @@ def torch_net(theirs):
             patch.setattr(torch.nn.init, drawn, lambda tensor, *args, **options: tensor)
         options = {} if theirs.startswith(("alexnet", "resnet")) else {"init_weights": False}
         net = getattr(torchvision, theirs)(num_classes=CLASSES, **options)
-        if theirs.startswith("vgg"):  # a grid of 2x2 where it has 7x7, which would take half a gigabyte
+        # A grid of 2x2 where it has 7x7, which would take half a gigabyte.
+        if theirs.startswith("vgg"):
             net.avgpool = torch.nn.AdaptiveAvgPool2d((2, 2))
             net.classifier[0] = torch.nn.Linear(512 * 2 * 2, 4096)
     return torch, randomised(torch, net)
@@ -113,7 +118,8 @@ def test_torchvision(name, theirs, side, in_zip, tmp_path):
         check(name, loaded, x, net(torch.from_numpy(x).permute(0, 3, 1, 2).contiguous()).numpy())
         if theirs == "inception_v3":
             check_head(torch, loaded, net)
-    if theirs == "googlenet":  # whose heads pool otherwise than the paper's, which are ours: only weights can agree
+    # Its heads pool otherwise than the paper's, which are ours: only weights can agree.
+    if theirs == "googlenet":
         weight = net.aux2.fc1.weight.detach().numpy().reshape(1024, 128, 4, 4)
         dense = loaded.params["aux4d"]["dense"]["kernel"].reshape(4, 4, 128, 1024)
         np.testing.assert_array_equal(dense, weight.transpose(2, 3, 1, 0))
@@ -126,24 +132,38 @@ def check_head(torch, loaded, net):
     variables = {"params": loaded.params["aux"], "batch_stats": loaded.stats["aux"]}
     ours = np.asarray(head.apply(variables, jnp.asarray(x), False))
     theirs = net.AuxLogits(torch.from_numpy(x).permute(0, 3, 1, 2).contiguous()).numpy()
-    assert np.ptp(theirs, axis=0).max() > 0.1 and np.abs(ours - theirs).max() < 1e-4 * np.abs(theirs).max()
+    assert (
+        np.ptp(theirs, axis=0).max() > 0.1
+        and np.abs(ours - theirs).max() < 1e-4 * np.abs(theirs).max()
+    )
 
 
-@pytest.mark.parametrize("name, theirs", [("googlenet_bn", "googlenet"), ("inception_v3", "inception_v3")])
+@pytest.mark.parametrize(
+    "name, theirs", [("googlenet_bn", "googlenet"), ("inception_v3", "inception_v3")]
+)
 def test_torchvision_s_own_preprocessing_and_transform_input(name, theirs, tmp_path):
-    """What the pretrained net makes of an image before its first convolution, the whole way from bytes."""
+    """What the pretrained net makes of an image before its first convolution, the whole way from
+    bytes.
+    """
     torch, torchvision = imported("torch"), imported("torchvision.models")
-    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8).repeat(9, 0).repeat(9, 1)
+    image = (
+        np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8).repeat(9, 0).repeat(9, 1)
+    )
     from PIL import Image
 
     with torch.device("meta"):
         net = getattr(torchvision, theirs)(init_weights=False, transform_input=True)
-    x = torchvision.get_model_weights(theirs).IMAGENET1K_V1.transforms()(Image.fromarray(image))[None]
+    x = torchvision.get_model_weights(theirs).IMAGENET1K_V1.transforms()(Image.fromarray(image))[
+        None
+    ]
     expected = net._transform_input(x)[0].permute(1, 2, 0).numpy()
     recipe = names.PLANS["torch"][name](name, {}).preprocessing
     ours = np.asarray(recipe.apply(image[None])[0])
     assert ours.shape == expected.shape
-    assert np.abs(ours - expected).max() < 2.5 * 2 / 255 and np.abs(ours - expected).mean() < 0.4 * 2 / 255
+    assert (
+        np.abs(ours - expected).max() < 2.5 * 2 / 255
+        and np.abs(ours - expected).mean() < 0.4 * 2 / 255
+    )
 
 
 # --- Keras
@@ -160,7 +180,9 @@ KERAS = [
 
 @pytest.fixture(scope="module")
 def keras():
-    """Keras, which draws all its initial values, batch norm's statistics too, from numpy: JAX would compile each."""
+    """Keras, which draws all its initial values, batch norm's statistics too, from numpy: JAX would
+    compile each.
+    """
     keras, draw = imported("keras"), np.random.default_rng(0)
 
     def he(self, shape, dtype=None):
@@ -170,13 +192,16 @@ def keras():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(keras.initializers.VarianceScaling, "__call__", he)
         for kind, low, high in (("Zeros", -0.3, 0.3), ("Ones", 0.5, 1.5)):
-            values = lambda self, shape, dtype=None, low=low, high=high: draw.uniform(low, high, shape).astype(
-                np.float32
-            )
+
+            def values(self, shape, dtype=None, low=low, high=high):
+                return draw.uniform(low, high, shape).astype(np.float32)
+
             patch.setattr(getattr(keras.initializers, kind), "__call__", values)
         # Keras numbers nameless layers from where it stopped: Inception's shall not begin with 0.
         with as_jax_is():
-            keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(1, 1), keras.layers.Conv2D(1, 1)])
+            keras.Sequential(
+                [keras.Input((8, 8, 3)), keras.layers.Conv2D(1, 1), keras.layers.Conv2D(1, 1)]
+            )
         yield keras
 
 
@@ -198,13 +223,21 @@ def test_keras(keras, name, theirs, side, endings, tmp_path):
     x = images(side)
     with as_jax_is():
         make = getattr(keras.applications, theirs)
-        net = make(weights=None, input_shape=(side, side, 3), classes=CLASSES, classifier_activation=None)
+        net = make(
+            weights=None, input_shape=(side, side, 3), classes=CLASSES, classifier_activation=None
+        )
         for ending in endings:
             (net.save_weights if ending == ".weights.h5" else net.save)(tmp_path / f"net{ending}")
         if ".keras" in endings:
             nameless(tmp_path / "net.keras")
-        values = [[v.value for v in variables] for variables in (net.trainable_variables, net.non_trainable_variables)]
-        forward = compiled(name, lambda trained, others, x: net.stateless_call(trained, others, x, training=False)[0])
+        values = [
+            [v.value for v in variables]
+            for variables in (net.trainable_variables, net.non_trainable_variables)
+        ]
+        forward = compiled(
+            name,
+            lambda trained, others, x: net.stateless_call(trained, others, x, training=False)[0],
+        )
         expected = np.asarray(forward(*values, x))
     loaded = pretrained.load(name, tmp_path / f"net{endings[0]}")
     check(name, loaded, x, expected)
@@ -213,7 +246,9 @@ def test_keras(keras, name, theirs, side, endings, tmp_path):
         jax.tree.map(np.testing.assert_array_equal, loaded[:2], again[:2])
 
 
-@pytest.mark.parametrize("name, module", [("vgg_d", "vgg16"), ("resnet50", "resnet"), ("inception_v3", "inception_v3")])
+@pytest.mark.parametrize(
+    "name, module", [("vgg_d", "vgg16"), ("resnet50", "resnet"), ("inception_v3", "inception_v3")]
+)
 def test_keras_own_preprocessing(keras, name, module):
     image = np.random.default_rng(0).integers(0, 256, (1, 299, 299, 3), np.uint8)
     recipe = names.PLANS["keras"][name](name, {}).preprocessing

@@ -40,7 +40,10 @@ TEXT = b"X" + (20 * 2**20).to_bytes(4, "little") + b"a" * 20 * 2**20
 
 @pytest.mark.parametrize("content", [NESTED, WIDE, TEXT], ids=["nested", "wide", "text"])
 def test_a_pickle_larger_than_weights_need_is_refused(content, tmp_path):
-    refuse(write_pickle(tmp_path / "zip.pth", content), "a pickle of more than .*: more than weights need; save")
+    refuse(
+        write_pickle(tmp_path / "zip.pth", content),
+        "a pickle of more than .*: more than weights need; save",
+    )
     stream = tmp_path / "stream.pth"
     stream.write_bytes(b"\x80\x02" + content + b".")
     refuse(stream, "a pickle of more than .*: more than weights need; save")
@@ -50,13 +53,18 @@ def test_a_list_that_is_made_into_a_dictionary_again_and_again_is_refused(tmp_pa
     """Each call is three instructions, and would copy 10,000 entries."""
     pairs = b"](" + b"".join(opcodes((str(i), i)) for i in range(10_000)) + b"e"
     arguments = pairs + b"\x85q\x00" + opcodes(Name("collections.OrderedDict")) + b"q\x01"
-    refuse(write_pickle(tmp_path / "x.pth", arguments + b"h\x01h\x00R" * 30_000), "more than weights need")
+    refuse(
+        write_pickle(tmp_path / "x.pth", arguments + b"h\x01h\x00R" * 30_000),
+        "more than weights need",
+    )
 
 
 def test_a_tensor_of_many_dimensions_is_refused(tmp_path):
     shape = (1,) * 1_000
     state = {"w": tensor(A, "0", shape=shape, strides=shape)}
-    refuse(write_zip(tmp_path / "x.pth", state, {"0": A}), "a call of torch._utils._rebuild_tensor_v2")
+    refuse(
+        write_zip(tmp_path / "x.pth", state, {"0": A}), "a call of torch._utils._rebuild_tensor_v2"
+    )
 
 
 class Zeros:
@@ -83,7 +91,10 @@ class Zeros:
             {"net/data.pkl": b"\x80\x02}.", "net/byteorder": Zeros(2**26)},
             "net/byteorder of 67,108,864 bytes; at most 16",
         ),
-        ({"config.json": Zeros(2**26), "model.weights.h5": b""}, "config.json of 67,108,864 bytes; at most 4,194,304"),
+        (
+            {"config.json": Zeros(2**26), "model.weights.h5": b""},
+            "config.json of 67,108,864 bytes; at most 4,194,304",
+        ),
         (
             {"config.json": b'{"config": {"layers": []}}', "model.weights.h5": Zeros(2**26)},
             "a model.weights.h5 that is no HDF5 file",
@@ -100,7 +111,9 @@ def test_an_entry_of_zeros_is_not_read(entries, words, tmp_path, monkeypatch):
             else:
                 archive.writestr(entry, content)
     whole = zipfile.ZipExtFile.read
-    monkeypatch.setattr(zipfile.ZipExtFile, "read", lambda file, *n: read.append(whole(file, *n)) or read[-1])
+    monkeypatch.setattr(
+        zipfile.ZipExtFile, "read", lambda file, *n: read.append(whole(file, *n)) or read[-1]
+    )
     refuse(path, words)
     assert sum(map(len, read)) < 2**20
 
@@ -140,7 +153,10 @@ def test_an_h5_of_many_groups_is_refused(tmp_path, monkeypatch):
 
 def test_the_bounds_leave_room_for_the_largest_model():
     """Five times what ResNet-152's state dict takes, its names as long as with three wrappers."""
-    state = {f"module.module.module.layer3.35.bn{i}.running_mean": tensor(A, str(i)) for i in range(1_000)}
+    state = {
+        f"module.module.module.layer3.35.bn{i}.running_mean": tensor(A, str(i))
+        for i in range(1_000)
+    }
     text = pickled(Call("collections.OrderedDict", ([list(pair) for pair in state.items()],)))
     assert len(text) * 5 < torch_files.MAX_PICKLE_BYTES
     assert len(torch_files.unpickle(io.BytesIO(text))) == 1_000
@@ -169,7 +185,12 @@ def write_ours(path):
     recipe = Preprocessing(crop=4, mean=(0.1,), std=(0.3,))
     shapes = match.list_shapes("mlp", 3, {"hidden": (2,)}, recipe)
     arrays = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
-    metadata = {"name": "mlp", "num_classes": 3, "options": {"hidden": (2,)}, "preprocessing": vars(recipe)}
+    metadata = {
+        "name": "mlp",
+        "num_classes": 3,
+        "options": {"hidden": (2,)},
+        "preprocessing": vars(recipe),
+    }
     path.write_bytes(files.to_safetensors(arrays, metadata))
     return path
 

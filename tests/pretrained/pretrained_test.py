@@ -1,4 +1,6 @@
-"""Weights from files: what is read of each format, what is refused, our own files, downloads and fine-tuning."""
+"""Weights from files: what is read of each format, what is refused, our own files, downloads and
+fine-tuning.
+"""
 
 import dataclasses
 import hashlib
@@ -40,7 +42,9 @@ WRITERS = pytest.mark.parametrize("write", [write_zip, write_stream])
 
 
 def read(path):
-    return {name: np.asarray(tensor.read()) for name, tensor in files.open_weights(path).tensors.items()}
+    return {
+        name: np.asarray(tensor.read()) for name, tensor in files.open_weights(path).tensors.items()
+    }
 
 
 @WRITERS
@@ -65,8 +69,15 @@ def test_torch_views_and_what_old_torch_wrapped_tensors_in(write, tmp_path):
     state = {
         "transposed": tensor(A, "0", shape=(3, 2), strides=(1, 3)),
         "row": tensor(A, "0", shape=(3,), strides=(1,), offset=3),
-        "parameter": Call("torch._utils._rebuild_parameter", (tensor(A, "0"), True, Call("collections.OrderedDict"))),
-        "0.1": Call("torch.nn.parameter.Parameter", (Call(*old),), (True, False, Call("collections.OrderedDict"))),
+        "parameter": Call(
+            "torch._utils._rebuild_parameter",
+            (tensor(A, "0"), True, Call("collections.OrderedDict")),
+        ),
+        "0.1": Call(
+            "torch.nn.parameter.Parameter",
+            (Call(*old),),
+            (True, False, Call("collections.OrderedDict")),
+        ),
     }
     # An OrderedDict as Python 2 pickled it, and with the attribute that state_dict() gives it.
     pairs = [[name, value] for name, value in state.items()]
@@ -80,7 +91,9 @@ def test_torch_views_and_what_old_torch_wrapped_tensors_in(write, tmp_path):
 
 def test_a_stream_s_view_of_a_storage(tmp_path):
     state = {"part": tensor(A, "0", shape=(2,), strides=(1,), view=("1", 2, 2))}
-    np.testing.assert_array_equal(read(write_stream(tmp_path / "x.pth", state, {"0": A}))["part"], [2, 3])
+    np.testing.assert_array_equal(
+        read(write_stream(tmp_path / "x.pth", state, {"0": A}))["part"], [2, 3]
+    )
 
 
 # --- what is refused
@@ -91,16 +104,34 @@ def bomb(module_and_name, argument="import pathlib; pathlib.Path('ran').touch()"
 
 
 HOSTILE = {
-    "system": (bomb("posix.system", "touch ran"), "holds 'posix.system'.*save the state dict alone"),
+    "system": (
+        bomb("posix.system", "touch ran"),
+        "holds 'posix.system'.*save the state dict alone",
+    ),
     "exec": (bomb("builtins.exec"), "holds 'builtins.exec'"),
     "nested in a key": ({"weight": {"a": Call("builtins.eval", ("1",))}}, "holds 'builtins.eval'"),
-    "named on the stack": ({"weight": opcodes("os") + opcodes("system") + b"\x93"}, "holds 'os.system'"),
-    "a whole module": (Call("torchvision.models.resnet.ResNet"), "holds 'torchvision.models.resnet.ResNet'"),
+    "named on the stack": (
+        {"weight": opcodes("os") + opcodes("system") + b"\x93"},
+        "holds 'os.system'",
+    ),
+    "a whole module": (
+        Call("torchvision.models.resnet.ResNet"),
+        "holds 'torchvision.models.resnet.ResNet'",
+    ),
     "torch's own loader": (bomb("torch.load", "x"), "holds 'torch.load'"),
-    "an object made": ({"w": opcodes(Name("collections.OrderedDict")) + b")\x81"}, "instruction NEWOBJ"),
+    "an object made": (
+        {"w": opcodes(Name("collections.OrderedDict")) + b")\x81"},
+        "instruction NEWOBJ",
+    ),
     "an object of old": (b"(iposix\nsystem\n", "instruction INST"),
-    "a call of a string": ({"w": opcodes("os.system") + opcodes(()) + b"R"}, "treats a str as a Global"),
-    "a key that takes forever to hash": ({"a": b"}(" + opcodes((1, 2)) + b"K\x01u"}, "keys are not names"),
+    "a call of a string": (
+        {"w": opcodes("os.system") + opcodes(()) + b"R"},
+        "treats a str as a Global",
+    ),
+    "a key that takes forever to hash": (
+        {"a": b"}(" + opcodes((1, 2)) + b"K\x01u"},
+        "keys are not names",
+    ),
     "a number": ({"weight": 3}, "'weight', which is no tensor"),
     "no dictionary": ([1], "holds no state dict"),
     "a checkpoint": (
@@ -109,15 +140,24 @@ HOSTILE = {
     ),
     "outside of nothing": ({"w": Outside(("module", 1, 2))}, "something other than tensors"),
     "a negative size": ({"w": tensor(A, "0", shape=(-2, 3))}, "size of -2"),
-    "a shape beyond its storage": ({"w": tensor(A, "0", shape=(10**9, 3))}, "'w': shape .* does not lie inside"),
+    "a shape beyond its storage": (
+        {"w": tensor(A, "0", shape=(10**9, 3))},
+        "'w': shape .* does not lie inside",
+    ),
     "a shape that repeats": (
         {"w": tensor(A, "0", shape=(10**9, 3), strides=(0, 1))},
         "'w': shape .* does not lie inside",
     ),
     "an offset beyond": ({"w": tensor(A, "0", offset=1)}, "'w': shape .* does not lie inside"),
-    "a storage that says more": ({"w": tensor(A, "0", size=10**12)}, "'w': the file has .* of 1000000000000 numbers"),
+    "a storage that says more": (
+        {"w": tensor(A, "0", size=10**12)},
+        "'w': the file has .* of 1000000000000 numbers",
+    ),
     "a storage that is not there": ({"w": tensor(A, "9")}, "'w': the file has 0 bytes"),
-    "a string that says 4 GB": (b"X\xff\xff\xff\xffab", "more than 16,777,216 bytes: more than weights need"),
+    "a string that says 4 GB": (
+        b"X\xff\xff\xff\xffab",
+        "more than 16,777,216 bytes: more than weights need",
+    ),
     "a place that says 4 billion": (b"}r\xff\xff\xff\xff", "holds no state dict"),
     "nothing on the stack": (b"e", "damaged or cut short"),
 }
@@ -147,7 +187,11 @@ def test_the_hostile_pickles_would_run_if_they_were_unpickled(tmp_path, monkeypa
 @pytest.mark.parametrize("left", [0.2, 0.5, 0.9, 0.99])
 def test_a_file_cut_short_is_refused(write, left, tmp_path):
     b = np.arange(1000, dtype=np.float32)
-    whole = write(tmp_path / "x.pth", {"a.weight": tensor(A, "0"), "b.weight": tensor(b, "1")}, {"0": A, "1": b})
+    whole = write(
+        tmp_path / "x.pth",
+        {"a.weight": tensor(A, "0"), "b.weight": tensor(b, "1")},
+        {"0": A, "1": b},
+    )
     whole.write_bytes(whole.read_bytes()[: int(left * whole.stat().st_size)])
     words = "tensor 'b.weight': the file has|cut short"
     with pytest.raises(UserError, match=words):
@@ -156,8 +200,10 @@ def test_a_file_cut_short_is_refused(write, left, tmp_path):
 
 def test_a_zip_that_is_compressed_or_damaged_is_refused(tmp_path):
     zeros = np.zeros(10**6, np.float32)
-    small = write_zip(tmp_path / "small.pth", {"w": tensor(zeros, "0")}, {"0": zeros}, zipfile.ZIP_DEFLATED)
-    with pytest.raises(UserError, match="net/data.pkl in compressed form"):
+    small = write_zip(
+        tmp_path / "small.pth", {"w": tensor(zeros, "0")}, {"0": zeros}, zipfile.ZIP_DEFLATED
+    )
+    with pytest.raises(UserError, match=r"net/data\.pkl in compressed form"):
         files.open_weights(small)
     path = write_zip(tmp_path / "x.pth", {"w": tensor(A, "0")}, {"0": A})
     raw = path.read_bytes()
@@ -166,10 +212,12 @@ def test_a_zip_that_is_compressed_or_damaged_is_refused(tmp_path):
         match.read_value(match.TensorSource("w", A.shape), files.open_weights(path).tensors)
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04nothing", b"hello, this is text", b"\x89HDF\r\n\x1a\nnothing"])
+@pytest.mark.parametrize(
+    "content", [b"", b"PK\x03\x04nothing", b"hello, this is text", b"\x89HDF\r\n\x1a\nnothing"]
+)
 def test_a_file_that_is_something_else_is_refused(content, tmp_path):
     (tmp_path / "x.pth").write_bytes(content)
-    with pytest.raises(UserError, match="x.pth: (is no .safetensors|cannot be read)"):
+    with pytest.raises(UserError, match=r"x\.pth: (is no \.safetensors|cannot be read)"):
         pretrained.load("resnet18", tmp_path / "x.pth")
 
 
@@ -201,9 +249,15 @@ def test_every_tensor_is_used_once_and_where_it_belongs(resnet18, tmp_path):
     loaded = pretrained.load("resnet18", safetensors_file(tmp_path / "x.safetensors", resnet18))
     assert loaded.num_classes == 5 and loaded.options == {} and loaded.preprocessing == TORCHVISION
     block = loaded.params["stage2_block1"]
-    np.testing.assert_array_equal(block["conv1"]["kernel"], resnet18["layer2.0.conv1.weight"].transpose(2, 3, 1, 0))
-    np.testing.assert_array_equal(block["projection_norm"]["scale"], resnet18["layer2.0.downsample.1.weight"])
-    np.testing.assert_array_equal(loaded.stats["stage4_block2"]["norm2"]["var"], resnet18["layer4.1.bn2.running_var"])
+    np.testing.assert_array_equal(
+        block["conv1"]["kernel"], resnet18["layer2.0.conv1.weight"].transpose(2, 3, 1, 0)
+    )
+    np.testing.assert_array_equal(
+        block["projection_norm"]["scale"], resnet18["layer2.0.downsample.1.weight"]
+    )
+    np.testing.assert_array_equal(
+        loaded.stats["stage4_block2"]["norm2"]["var"], resnet18["layer4.1.bn2.running_var"]
+    )
     np.testing.assert_array_equal(loaded.params["head"]["kernel"], resnet18["fc.weight"].T)
     assert {leaf.dtype for leaf in jax.tree.leaves(loaded[:2])} == {np.dtype(np.float32)}
     used = sum(leaf.size for leaf in jax.tree.leaves(loaded[:2]))
@@ -217,12 +271,18 @@ def without(arrays, name):
 CONV = "layer1.0.conv2.weight"
 WRONG = {
     "missing": (lambda a: without(a, CONV), f"has no tensor '{CONV}'; is this a file of resnet18"),
-    "two missing": (lambda a: without(without(a, CONV), "bn1.bias"), f"has no tensor '{CONV}' and 1 more"),
+    "two missing": (
+        lambda a: without(without(a, CONV), "bn1.bias"),
+        f"has no tensor '{CONV}' and 1 more",
+    ),
     "extra": (
         lambda a: a | {"layer1.2.conv1.weight": A},
         "has the tensor 'layer1.2.conv1.weight', which resnet18 has not",
     ),
-    "renamed": (lambda a: without(a, CONV) | {"conv9": a[CONV]}, f"no tensor '{CONV}', but has the tensor 'conv9'"),
+    "renamed": (
+        lambda a: without(a, CONV) | {"conv9": a[CONV]},
+        f"no tensor '{CONV}', but has the tensor 'conv9'",
+    ),
     "transposed": (
         lambda a: a | {"layer2.0.conv1.weight": a["layer2.0.conv1.weight"].swapaxes(0, 1).copy()},
         r"'layer2.0.conv1.weight' has shape \(64, 128, 3, 3\); in resnet18 it is \(128, 64, 3, 3\)",
@@ -231,12 +291,18 @@ WRONG = {
         lambda a: a | {"fc.bias": A[0]},
         r"'fc.bias' has shape \(3,\); in resnet18 it is \(5,\)",
     ),
-    "a head of no shape": (lambda a: a | {"fc.weight": np.array(1, np.float32)}, r"'fc.weight' has shape \(\); in"),
+    "a head of no shape": (
+        lambda a: a | {"fc.weight": np.array(1, np.float32)},
+        r"'fc.weight' has shape \(\); in",
+    ),
     "a head of nothing": (
         lambda a: a | {"fc.weight": np.zeros((2**40, 0), np.float32)},
         r"has shape \(1099511627776, 0\)",
     ),
-    "a headless net": (lambda a: without(a, "fc.weight"), "no tensor 'fc.weight', the last of resnet18"),
+    "a headless net": (
+        lambda a: without(a, "fc.weight"),
+        "no tensor 'fc.weight', the last of resnet18",
+    ),
     "nothing": (lambda a: {"x": A}, "no tensor 'fc.weight'"),
 }
 
@@ -266,7 +332,7 @@ def test_another_net_s_file_and_nets_without_weights_are_told(resnet18, tmp_path
     ):
         with pytest.raises(UserError, match=words):
             pretrained.load(name, path)
-    with pytest.raises(UserError, match="nowhere.pth: no such file"):
+    with pytest.raises(UserError, match=r"nowhere\.pth: no such file"):
         pretrained.load("resnet18", tmp_path / "nowhere.pth")
 
 
@@ -279,23 +345,37 @@ TIMM = {
 }
 
 
-def test_timm_s_config_and_torchvision_s_second_weights_change_the_preprocessing(resnet18, tmp_path):
+def test_timm_s_config_and_torchvision_s_second_weights_change_the_preprocessing(
+    resnet18, tmp_path
+):
     path = safetensors_file(tmp_path / "model.safetensors", resnet18)
     for content in (TIMM, {"architecture": "resnet18", "pretrained_cfg": TIMM}):
         (tmp_path / "config.json").write_text(json.dumps(content))
         recipe = pretrained.load("resnet18", path).preprocessing
-        assert recipe == Preprocessing(160, (0.5,) * 3, (1,) * 3, resize=168, interpolation="bicubic")
-    for content in ("{", "{}", "[]", json.dumps(TIMM | {"mean": "red"}), json.dumps(TIMM | {"crop_pct": 0})):
+        assert recipe == Preprocessing(
+            160, (0.5,) * 3, (1,) * 3, resize=168, interpolation="bicubic"
+        )
+    for content in (
+        "{",
+        "{}",
+        "[]",
+        json.dumps(TIMM | {"mean": "red"}),
+        json.dumps(TIMM | {"crop_pct": 0}),
+    ):
         (tmp_path / "config.json").write_text(content)
         with pytest.raises(UserError, match=r"config\.json .*; repair it, or move it away"):
             pretrained.load("resnet18", path)
     (tmp_path / "config.json").unlink()
     second = path.rename(tmp_path / "resnet50-11ad3fa6.safetensors")
-    assert pretrained.load("resnet18", second).preprocessing == dataclasses.replace(TORCHVISION, resize=232)
+    assert pretrained.load("resnet18", second).preprocessing == dataclasses.replace(
+        TORCHVISION, resize=232
+    )
 
 
 def test_timm_s_vgg_whose_dense_layers_are_convolutions(tmp_path):
-    """fc6 is a convolution of 2x2 here; the same numbers as torchvision's flattened layer give the same."""
+    """fc6 is a convolution of 2x2 here; the same numbers as torchvision's flattened layer give the
+    same.
+    """
     draw = np.random.default_rng(0)
     dense = draw.random((3, 512, 2, 2), np.float32)
     as_conv = match.find_torch_source("x", (2048, 3), 4, 512)
@@ -336,9 +416,15 @@ def test_hostile_and_broken_h5(tmp_path):
             "kernel", (2, 3), "f4", external=[(str(tmp_path / "other.bin"), 0, 24)]
         ),
         "'l/kernel' lies in another file: not": lambda g: g.create_virtual_dataset("kernel", many),
-        "'l/kernel' says 4000000000000 bytes": lambda g: g.create_dataset("kernel", (10**12,), "f4", chunks=(1024,)),
-        "'l/kernel' is of type .*, not of numbers": lambda g: g.create_dataset("kernel", data="text"),
-        "'predictions/kernel', the last": lambda g: g.__setitem__("kernel", h5py.ExternalLink("other.h5", "secret")),
+        "'l/kernel' says 4000000000000 bytes": lambda g: g.create_dataset(
+            "kernel", (10**12,), "f4", chunks=(1024,)
+        ),
+        "'l/kernel' is of type .*, not of numbers": lambda g: g.create_dataset(
+            "kernel", data="text"
+        ),
+        "'predictions/kernel', the last": lambda g: g.__setitem__(
+            "kernel", h5py.ExternalLink("other.h5", "secret")
+        ),
     }
     for number, (words, make) in enumerate(cases.items()):
         path = tmp_path / f"{number}.h5"
@@ -348,7 +434,9 @@ def test_hostile_and_broken_h5(tmp_path):
             pretrained.load("resnet50", path)
     with h5py.File(tmp_path / "x.weights.h5", "w") as file:
         file["layers/conv2d/vars/0"] = A
-    with pytest.raises(UserError, match="does not hold the name of layer conv2d, .*: save it as .keras"):
+    with pytest.raises(
+        UserError, match=r"does not hold the name of layer conv2d, .*: save it as \.keras"
+    ):
         pretrained.load("resnet50", tmp_path / "x.weights.h5")
 
 
@@ -356,7 +444,9 @@ def test_an_h5_that_misses_a_layer_names_it(tmp_path):
     h5py = pytest.importorskip("h5py")
     plan = names.make_plan("keras", "resnet50", {})
     with h5py.File(tmp_path / "x.h5", "w") as file:
-        for path, shape in match.list_shapes("resnet50", 3, plan.options, plan.preprocessing).items():
+        for path, shape in match.list_shapes(
+            "resnet50", 3, plan.options, plan.preprocessing
+        ).items():
             layer, leaf = names.find_name("keras", plan, path.partition("/")[2]).split("/")
             if layer != "conv4_block6_2_conv":
                 file[f"{layer}/{layer}/{leaf}:0"] = np.zeros(shape, np.float32)
@@ -389,13 +479,19 @@ def test_without_h5py_its_name_is_told(tmp_path, monkeypatch):
 
 # --- our own files
 
-OURS = [("lenet5_modern", {"norm": "bn", "bn_epsilon": 1.001e-5}), ("mlp", {"hidden": (20, 30)}), ("lenet5", {})]
+OURS = [
+    ("lenet5_modern", {"norm": "bn", "bn_epsilon": 1.001e-5}),
+    ("mlp", {"hidden": (20, 30)}),
+    ("lenet5", {}),
+]
 
 
 def made(name, options, classes=4):
     model, draw = models.create(name, classes, **options), np.random.default_rng(0)
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
-    return jax.tree.map(lambda leaf: jnp.asarray(draw.standard_normal(leaf.shape, np.float32)), shapes)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(draw.standard_normal(leaf.shape, np.float32)), shapes
+    )
 
 
 @pytest.mark.parametrize("name, options", OURS, ids=[name for name, _ in OURS])
@@ -405,7 +501,9 @@ def test_saved_and_loaded_is_the_same_bit_for_bit(name, options, tmp_path):
     loaded = pretrained.load(name, tmp_path / "x.safetensors")
     assert (loaded.options, loaded.num_classes, loaded.preprocessing) == (options, 4, GRAY)
     assert jax.tree.structure(loaded[:2]) == jax.tree.structure((params, stats))
-    same = jax.tree.map(lambda a, b: a.dtype == b.dtype and bool((a == b).all()), (params, stats), loaded[:2])
+    same = jax.tree.map(
+        lambda a, b: a.dtype == b.dtype and bool((a == b).all()), (params, stats), loaded[:2]
+    )
     assert all(jax.tree.leaves(same))
     model = models.create(name, loaded.num_classes, **loaded.options)
     assert jax.eval_shape(model.apply, *loaded[:2], jnp.zeros((1, 28, 28, 1)))[0].shape == (1, 4)
@@ -418,14 +516,19 @@ def test_what_is_not_the_net_s_is_not_saved(tmp_path):
         ((params, stats, 5, GRAY), r"params/Dense_2/bias: .*\(4,\).*with 5 classes"),
         ((params, stats, 4, GRAY, {"norm": "bn"}), "nothing, but .*norm"),
         ((params | {"more": {"x": jnp.zeros(3)}}, stats, 4, GRAY), r"params/more/x: .*nothing"),
-        ((jax.tree.map(lambda a: a.astype(jnp.bfloat16), params), stats, 4, GRAY), "bfloat16.*float32"),
+        (
+            (jax.tree.map(lambda a: a.astype(jnp.bfloat16), params), stats, 4, GRAY),
+            "bfloat16.*float32",
+        ),
         ((params, stats, 4, GRAY, {"norms": "bn"}), "no such option; nearest: norm"),
     ]
     for arguments, words in cases:
         with pytest.raises(UserError, match=words):
             pretrained.save(tmp_path / "x.safetensors", "lenet5_modern", *arguments)
-    with pytest.raises(UserError, match="cannot write .*: No such file"):
-        pretrained.save(tmp_path / "none" / "x.safetensors", "lenet5_modern", params, stats, 4, GRAY)
+    with pytest.raises(UserError, match=r"cannot write .*: No such file"):
+        pretrained.save(
+            tmp_path / "none" / "x.safetensors", "lenet5_modern", params, stats, 4, GRAY
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -433,14 +536,22 @@ def test_our_own_file_changed_by_hand_is_refused(tmp_path):
     path = tmp_path / "x.safetensors"
     params, stats = made("mlp", {})
     arrays = {k: np.asarray(v) for k, v in match.flatten(params, stats).items()}
-    told = {"name": "mlp", "num_classes": 4, "options": {}, "preprocessing": dataclasses.asdict(GRAY)}
+    told = {
+        "name": "mlp",
+        "num_classes": 4,
+        "options": {},
+        "preprocessing": dataclasses.asdict(GRAY),
+    }
     cases = [
         (told | {"name": "lenet5"}, "is of 'lenet5', not of mlp"),
         (told | {"num_classes": 10**9}, "num_classes=1000000000: must be at most"),
         (told | {"num_classes": "four"}, "num_classes=four: must be an integer"),
         (told | {"options": {"hidden": [3]}}, "has shape .*; in mlp it is"),
         (told | {"options": {"os": 1}}, "model.os: mlp has no such option"),
-        (told | {"preprocessing": {"crop": -1, "mean": [1.0], "std": [1.0]}}, "preprocessing.crop=-1 is invalid"),
+        (
+            told | {"preprocessing": {"crop": -1, "mean": [1.0], "std": [1.0]}},
+            "preprocessing.crop=-1 is invalid",
+        ),
         (told | {"preprocessing": {"run": "x"}}, "does not describe its model"),
         ({"name": "mlp"}, "does not describe its model"),
     ]
@@ -460,10 +571,14 @@ def test_our_own_file_changed_by_hand_is_refused(tmp_path):
 @pytest.mark.parametrize("height, width", [(90, 120), (61, 40), (20, 31)])
 def test_resizing_is_pillow_s(method, height, width):
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-    recipe = Preprocessing(crop=28, mean=(0.0,) * 3, std=(1.0,) * 3, resize=32, interpolation=method, maximum=255.0)
+    recipe = Preprocessing(
+        crop=28, mean=(0.0,) * 3, std=(1.0,) * 3, resize=32, interpolation=method, maximum=255.0
+    )
     ours = np.asarray(recipe.apply(image[None])[0])
     size = [int(32 * side / min(height, width)) for side in (width, height)]
-    theirs = np.asarray(Image.fromarray(image).resize(size, getattr(Image.Resampling, method.upper())), np.float32)
+    theirs = np.asarray(
+        Image.fromarray(image).resize(size, getattr(Image.Resampling, method.upper())), np.float32
+    )
     top, left = (round((side - 28) / 2) for side in theirs.shape[:2])
     difference = np.abs(ours - theirs[top : top + 28, left : left + 28])
     assert difference.max() <= 1 and difference.mean() < 0.04  # Pillow computes in fixed point
@@ -474,7 +589,9 @@ def test_values_and_their_order():
     keras = dataclasses.replace(KERAS_CAFFE, resize=0).apply(image)
     np.testing.assert_allclose(keras[0, 0, 0], [0 - 103.939, 51 - 116.779, 255 - 123.68], rtol=1e-5)
     torch = jax.jit(dataclasses.replace(TORCHVISION, resize=0).apply)(image)
-    np.testing.assert_allclose(torch[0, 0, 0], [(1 - 0.485) / 0.229, (0.2 - 0.456) / 0.224, -0.406 / 0.225], rtol=1e-5)
+    np.testing.assert_allclose(
+        torch[0, 0, 0], [(1 - 0.485) / 0.229, (0.2 - 0.456) / 0.224, -0.406 / 0.225], rtol=1e-5
+    )
     assert torch.dtype == jnp.float32
 
 
@@ -513,7 +630,11 @@ def served(tmp_path, monkeypatch):
 
 
 def cached(tmp_path):
-    return sorted(path.name for path in (tmp_path / "cache").rglob("*") if path.is_file() or ".part" in path.name)
+    return sorted(
+        path.name
+        for path in (tmp_path / "cache").rglob("*")
+        if path.is_file() or ".part" in path.name
+    )
 
 
 def test_a_url_is_fetched_once_and_checked(served, tmp_path):
@@ -542,7 +663,9 @@ def test_files_of_one_name_in_several_folders_do_not_mix(served, tmp_path):
     folder, url, _ = served
     for name, options in (("a", {"hidden": (3,)}), ("b", {"hidden": (5,)})):
         (folder / name).mkdir()
-        pretrained.save(folder / name / "model.safetensors", "mlp", *made("mlp", options), 4, GRAY, options)
+        pretrained.save(
+            folder / name / "model.safetensors", "mlp", *made("mlp", options), 4, GRAY, options
+        )
     for name, units in (("a", 3), ("b", 5)):
         loaded = pretrained.load("mlp", f"{url}/{name}/model.safetensors")
         assert loaded.params["Dense_0"]["bias"].shape == (units,)
@@ -556,7 +679,9 @@ def test_files_of_one_name_in_several_folders_do_not_mix(served, tmp_path):
     )
 
 
-def test_a_hub_s_config_comes_along_and_only_404_means_that_there_is_none(served, resnet18, monkeypatch):
+def test_a_hub_s_config_comes_along_and_only_404_means_that_there_is_none(
+    served, resnet18, monkeypatch
+):
     folder, url, _ = served
     monkeypatch.setattr(download, "HUB", "127.0.0.1")
     for name in ("with", "without"):
@@ -564,7 +689,9 @@ def test_a_hub_s_config_comes_along_and_only_404_means_that_there_is_none(served
         safetensors_file(folder / name / "model.safetensors", resnet18)
     (folder / "with" / "config.json").write_text(json.dumps(TIMM))
     assert pretrained.load("resnet18", f"{url}/with/model.safetensors").preprocessing.crop == 160
-    assert pretrained.load("resnet18", f"{url}/without/model.safetensors").preprocessing == TORCHVISION
+    assert (
+        pretrained.load("resnet18", f"{url}/without/model.safetensors").preprocessing == TORCHVISION
+    )
 
     def no_network(url, path):
         raise UserError("no network")
@@ -575,11 +702,13 @@ def test_a_hub_s_config_comes_along_and_only_404_means_that_there_is_none(served
 
 
 def test_no_network_and_other_schemes(served):
-    _, url, _ = served
     free = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
     free.server_close()
     for wrong, words in (
-        (f"http://127.0.0.1:{free.server_port}/x.pth", "cannot be reached: .*; download it yourself and give its path"),
+        (
+            f"http://127.0.0.1:{free.server_port}/x.pth",
+            "cannot be reached: .*; download it yourself and give its path",
+        ),
         ("file:///etc/passwd", "must be a path, or a URL of https"),
         ("https://", "must be a path, or a URL of https"),
         ("http://[", "Invalid IPv6 URL"),
@@ -591,25 +720,36 @@ def test_no_network_and_other_schemes(served):
 
 # --- fine-tuning
 
-HEADED = [("resnet20", 32, 3), ("vgg_a", 32, 3), ("alexnet_owt", 64, 3), ("googlenet_bn", 80, 3), ("mlp", 8, 1)]
+HEADED = [
+    ("resnet20", 32, 3),
+    ("vgg_a", 32, 3),
+    ("alexnet_owt", 64, 3),
+    ("googlenet_bn", 80, 3),
+    ("mlp", 8, 1),
+]
 
 
 @pytest.mark.parametrize("name, side, channels", [*HEADED, ("lenet5_modern", 28, 1)])
 def test_a_new_head_is_all_that_depends_on_the_classes_and_nothing_else(name, side, channels):
     image = jnp.zeros((1, side, side, channels))
-    five, three = (jax.eval_shape(models.create(name, n).init, jax.random.key(0), image)[0] for n in (5, 3))
+    five, three = (
+        jax.eval_shape(models.create(name, n).init, jax.random.key(0), image)[0] for n in (5, 3)
+    )
     replaced = jax.eval_shape(
         lambda params, key: pretrained.replace_head(name, params, key, 3), five, jax.random.key(0)
     )
-    assert jax.tree.map(lambda a, b: (a.shape, a.dtype) == (b.shape, b.dtype), replaced, three) == jax.tree.map(
-        lambda _: True, three
-    )
+    assert jax.tree.map(
+        lambda a, b: (a.shape, a.dtype) == (b.shape, b.dtype), replaced, three
+    ) == jax.tree.map(lambda _: True, three)
 
 
 def test_a_new_head_s_values():
     params, _ = made("mlp", {"hidden": (500, 300)})
     replaced = pretrained.replace_head("mlp", params, jax.random.key(1), 200)
-    assert replaced["Dense_0"] is not params["Dense_0"] and replaced["Dense_1"]["kernel"] is params["Dense_1"]["kernel"]
+    assert (
+        replaced["Dense_0"] is not params["Dense_0"]
+        and replaced["Dense_1"]["kernel"] is params["Dense_1"]["kernel"]
+    )
     kernel = np.asarray(replaced["Dense_2"]["kernel"])
     assert abs(kernel.std() * 300**0.5 - 1) < 0.02 and not replaced["Dense_2"]["bias"].any()
     assert params["Dense_2"]["bias"].shape == (4,)
@@ -618,17 +758,24 @@ def test_a_new_head_s_values():
 
 
 def test_frozen_parameters_do_not_move_weight_decay_included():
-    params, stats = made("lenet5_modern", {"norm": "bn"})
+    params, _ = made("lenet5_modern", {"norm": "bn"})
     mask = pretrained.make_trainable_mask(params, ["Dense_2/*", "norm?/scale"])
     flat = traverse_util.flatten_dict(mask, sep="/")
-    assert {path for path, on in flat.items() if on} == {"Dense_2/kernel", "Dense_2/bias", "norm1/scale", "norm2/scale"}
+    assert {path for path, on in flat.items() if on} == {
+        "Dense_2/kernel",
+        "Dense_2/bias",
+        "norm1/scale",
+        "norm2/scale",
+    }
     decayed = optax.chain(optax.add_decayed_weights(0.5), optax.sgd(0.1, momentum=0.9))
     tx = optax.multi_transform({True: decayed, False: optax.set_to_zero()}, mask)
     state, moved = tx.init(params), params
     for _ in range(2):
         updates, state = tx.update(jax.tree.map(jnp.ones_like, params), state, moved)
         moved = optax.apply_updates(moved, updates)
-    same = traverse_util.flatten_dict(jax.tree.map(lambda a, b: bool((a == b).all()), params, moved), sep="/")
+    same = traverse_util.flatten_dict(
+        jax.tree.map(lambda a, b: bool((a == b).all()), params, moved), sep="/"
+    )
     assert same == {path: not on for path, on in flat.items()}
 
 
@@ -640,6 +787,8 @@ def test_a_pattern_that_fits_nothing_is_told():
 
 def test_the_example_of_the_docs_runs_as_printed(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[2] / "docs/pretrained.md").read_text(), re.S)
+    blocks = re.findall(
+        r"```python\n(.*?)```", (Path(__file__).parents[2] / "docs/pretrained.md").read_text(), re.S
+    )
     exec(compile("\n".join(blocks), "docs/pretrained.md", "exec"), {})
     assert "frozen parameters moved: 0" in capsys.readouterr().out

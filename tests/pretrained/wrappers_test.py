@@ -11,7 +11,9 @@ from cnn_jax.errors import UserError
 from cnn_jax.pretrained import files, match, names
 from cnn_jax.pretrained.wrappers import PREFIXES, strip_prefix
 
-ORDERS = ["".join(order) for count in (1, 2, 3) for order in itertools.permutations(PREFIXES, count)]
+ORDERS = [
+    "".join(order) for count in (1, 2, 3) for order in itertools.permutations(PREFIXES, count)
+]
 
 
 @pytest.mark.parametrize("prefix", [*ORDERS, "module.module."])
@@ -27,7 +29,9 @@ def test_a_counter_inside_a_wrapper_is_left_out():
     assert strip_prefix(tensors) == ({"fc.bias": 1}, "_orig_mod.module.")
 
 
-@pytest.mark.parametrize("tensors", [{"module.a": 1, "b": 2}, {"a": 1, "n_averaged": 2}, {"n_averaged": 1}, {}])
+@pytest.mark.parametrize(
+    "tensors", [{"module.a": 1, "b": 2}, {"a": 1, "n_averaged": 2}, {"n_averaged": 1}, {}]
+)
 def test_names_without_a_shared_prefix_stay(tensors):
     assert strip_prefix(tensors) == (tensors, "")
 
@@ -35,7 +39,10 @@ def test_names_without_a_shared_prefix_stay(tensors):
 @pytest.mark.parametrize("prefix", ["module.", "model._orig_mod."])
 def test_a_wrapped_model_s_file_is_loaded_and_reported(prefix, tmp_path, capsys):
     plan = names.make_plan("torch", "resnet18", {})
-    storages, state = {"n": np.array(3, np.int64)}, {"n_averaged": tensor(np.array(3, np.int64), "n")}
+    storages, state = (
+        {"n": np.array(3, np.int64)},
+        {"n_averaged": tensor(np.array(3, np.int64), "n")},
+    )
     shapes = match.list_shapes("resnet18", 5, plan.options, plan.preprocessing)
     for number, (path, shape) in enumerate(shapes.items()):
         name = names.find_name("torch", plan, path.partition("/")[2])
@@ -52,5 +59,7 @@ def test_a_wrapped_model_s_file_is_loaded_and_reported(prefix, tmp_path, capsys)
 @pytest.mark.parametrize("write", [write_zip, write_stream])
 def test_a_whole_training_state_gets_the_remedy(write, tmp_path):
     state = {"args": Call("argparse.Namespace", (), {"lr": 1}), "model": {"a": tensor(A, "0")}}
-    with pytest.raises(UserError, match="argparse.Namespace.*save the state dict alone: torch.save"):
+    with pytest.raises(
+        UserError, match=r"argparse\.Namespace.*save the state dict alone: torch\.save"
+    ):
         files.open_weights(write(tmp_path / "x.pth", state, {"0": A}))

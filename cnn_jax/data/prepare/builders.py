@@ -37,7 +37,10 @@ class Description(NamedTuple):
     ids: bool
 
 
-class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+# mypy cannot follow TFDS's lazy imports to the base that takes the argument.
+class ImageBuilder(  # type: ignore[call-arg]
+    tfds.core.GeneratorBasedBuilder, skip_registration=True
+):
     """Writes `arrays` to data_dir/name/version.
 
     It is not registered, as TFDS has builders of the same names.

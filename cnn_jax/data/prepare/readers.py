@@ -3,6 +3,7 @@
 Its message follows the archive's name: "holds no train-images-idx3-ubyte.gz".
 """
 
+import functools
 import gzip
 import tarfile
 import zipfile
@@ -41,14 +42,20 @@ def _read_files(archive: Path, wanted: set[str]) -> dict[str, bytes]:
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as files:
             for path in files.namelist():
-                keep(path, lambda path=path: files.read(path))
+                keep(path, functools.partial(files.read, path))
     elif tarfile.is_tarfile(archive):
-        with tarfile.open(archive) as files:
-            for member in filter(tarfile.TarInfo.isfile, files):
-                keep(member.name, lambda member=member: files.extractfile(member).read())
+        with tarfile.open(archive) as tar:
+            for member in filter(tarfile.TarInfo.isfile, tar):
+                keep(member.name, functools.partial(_read_member, tar, member))
     else:
         raise UserError("is no folder, .zip or .tar, or is cut short")
     return found
+
+
+def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member)
+    assert file is not None  # of files; folders have none
+    return file.read()
 
 
 def read_mnist(archive: Path) -> SplitArrays:

@@ -18,7 +18,7 @@ import cv2
 from tqdm import tqdm
 
 from cnn_jax.data import decode, folders, headers, tfds_sets
-from cnn_jax.data.base import Dataset, ImageDataset
+from cnn_jax.data.base import Dataset, ImageDataset, as_streamed
 from cnn_jax.errors import UserError
 from cnn_jax.files import write_whole
 from cnn_jax.text import printable
@@ -62,12 +62,11 @@ def resize(dataset: Dataset, out: Path, shorter_side: int, quality: int = 95) ->
             f"class {printable(wrong[0])!r}: its name must be a folder's in {out}, without slashes:"
             " rename it in the data set"
         )
-    parts = {"train": dataset.train, "val": dataset.test}
+    parts = {"train": as_streamed(dataset.train), "val": as_streamed(dataset.test)}
     for part, images in parts.items():
         for name in classes if len(images) else ():
-            (out / part / name).mkdir(
-                parents=True, exist_ok=True
-            )  # An empty class keeps its number.
+            # An empty class keeps its number.
+            (out / part / name).mkdir(parents=True, exist_ok=True)
     jobs = (
         Job(images, i, out / part / classes[images.labels[i]] / _name_file(images, i))
         for part, images in parts.items()
@@ -100,7 +99,9 @@ def _write_one(shorter_side: int, quality: int, job: Job) -> str:
     if job.path.exists():
         return ""
     try:
-        encoded = _encode_smaller(job.images.read(job.number), shorter_side, quality)
+        encoded = job.images.read(job.number)
+        assert isinstance(encoded, bytes)  # full-size images are files
+        encoded = _encode_smaller(encoded, shorter_side, quality)
     except headers.BadImage as error:
         return str(error)
     except OSError as error:  # Of reading, such as a link to nowhere.
