@@ -8,7 +8,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from helpers.report_folders import COMMAND, FakeStudy, make_row, write_evaluation, write_run, write_study
+from helpers.report_folders import (
+    COMMAND,
+    FakeStudy,
+    make_row,
+    write_evaluation,
+    write_run,
+    write_study,
+)
 
 from cnn_jax import report
 from cnn_jax.errors import UserError

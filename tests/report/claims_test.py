@@ -4,7 +4,14 @@ import math
 
 import numpy as np
 import pytest
-from helpers.report_folders import make_experiment, make_row, read_folder, write_evaluation, write_run, write_study
+from helpers.report_folders import (
+    make_experiment,
+    make_row,
+    read_folder,
+    write_evaluation,
+    write_run,
+    write_study,
+)
 from scipy import stats
 
 from cnn_jax.report import claims

@@ -4,7 +4,14 @@ import json
 import random
 
 import pytest
-from helpers.report_folders import FakeStudy, make_row, read_folder, write_evaluation, write_run, write_study
+from helpers.report_folders import (
+    FakeStudy,
+    make_row,
+    read_folder,
+    write_evaluation,
+    write_run,
+    write_study,
+)
 
 from cnn_jax.errors import UserError
 from cnn_jax.report import build, parts
