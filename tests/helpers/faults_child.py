@@ -1,7 +1,8 @@
 """A run in a process of its own, to be killed: python tests/helpers/faults_child.py resident|streamed WORKDIR.
 
 KILL_IN_SAVE=SECONDS: it kills itself so long after its second save has begun. STOP_AT=N: after N steps it ends, saved.
-COORDINATOR=HOST:PORT with PROCESS=I: it is the I-th of two processes. STEPS=N: it is of so many steps.
+COORDINATOR=HOST:PORT with PROCESS=I: it is the I-th of two processes. STEPS=N: it is of so many steps. SET=FIELD=VALUE: it is
+another run.
 """
 
 import itertools
@@ -22,7 +23,9 @@ if __name__ == "__main__" and "COORDINATOR" in os.environ:
 
 from cnn_jax.config import Data, Experiment, Train, choose  # noqa: E402
 from cnn_jax.errors import StoppedError, UserError  # noqa: E402
+from cnn_jax.overrides import override  # noqa: E402
 from cnn_jax.training import checkpoint, train, watchdog  # noqa: E402
+from cnn_jax.training.components import KINDS  # noqa: E402
 
 # Dropout, a plateau, augmentation, an epoch of three steps; log intervals and saves that a cut falls between.
 RESIDENT = Experiment(
@@ -88,6 +91,8 @@ if __name__ == "__main__":
         stop_at(int(os.environ["STOP_AT"]))
     run = RUNS[sys.argv[1]]
     steps = int(os.environ.get("STEPS", run.train.steps))
+    if "SET" in os.environ:
+        run = override(run, [os.environ["SET"]], KINDS)
     try:
         train.run(replace(run, train=replace(run.train, steps=steps)), sys.argv[2])
     except StoppedError as stopped:
