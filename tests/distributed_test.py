@@ -74,13 +74,17 @@ def test_two_processes_are_one_and_continue_exactly(run, steps, tmp_path):
     codes, printed = end(start(run, whole, (4, 4), STEPS=steps))
     assert codes == [0, 0], printed
     state, events = faults.outcome(whole)
-    written = {path.name for path in (whole / "net/seed0/checkpoints").glob("*/state/ocdbt.process_*")}
+    written = {
+        path.name for path in (whole / "net/seed0/checkpoints").glob("*/state/ocdbt.process_*")
+    }
     assert written == {"ocdbt.process_0", "ocdbt.process_1"}
 
     codes, printed = end(start(run, alone, (8,), STEPS=steps))
     assert codes == [0], printed
     alone_state, alone_events = faults.outcome(alone)
-    assert [(e["event"], e["step"]) for e in events] == [(e["event"], e["step"]) for e in alone_events]
+    assert [(e["event"], e["step"]) for e in events] == [
+        (e["event"], e["step"]) for e in alone_events
+    ]
     for a, b in zip(events, alone_events, strict=True):
         assert a.get("loss", 0) == pytest.approx(b.get("loss", 0), rel=1e-5)
     for a, b in zip(state, alone_state, strict=True):
@@ -154,7 +158,10 @@ def test_agreement_names_the_first_field(monkeypatch):
     """As two processes see it, of which the other has more steps and another commit."""
     from jax.experimental import multihost_utils
 
-    mine, theirs = {"train.steps": "3", "commit": "a"}, {"train.steps": "4", "commit": "b", "more": "x"}
+    mine, theirs = (
+        {"train.steps": "3", "commit": "a"},
+        {"train.steps": "4", "commit": "b", "more": "x"},
+    )
     texts = [np.frombuffer(json.dumps(fields).encode(), np.uint8) for fields in (mine, theirs)]
     size = max(map(len, texts))
 
@@ -165,14 +172,18 @@ def test_agreement_names_the_first_field(monkeypatch):
 
     monkeypatch.setattr(distributed, "is_distributed", lambda: True)
     monkeypatch.setattr(multihost_utils, "process_allgather", gather)
-    with pytest.raises(UserError, match="processes 0 and 1 of this run differ in train.steps: 3 and 4"):
+    with pytest.raises(
+        UserError, match="processes 0 and 1 of this run differ in train.steps: 3 and 4"
+    ):
         distributed.check_agreement(mine)
     texts[1] = texts[0]
     distributed.check_agreement(mine)
 
 
 def test_each_process_reads_its_rows_alone():
-    config = Data(dataset=choose("fake"), batch_size=16, pad_and_crop=0, train_resize=(12, 16), image_size=12)
+    config = Data(
+        dataset=choose("fake"), batch_size=16, pad_and_crop=0, train_resize=(12, 16), image_size=12
+    )
     source = data.load_dataset(config)
     read = []
 
@@ -211,7 +222,10 @@ def test_what_does_not_go_together_is_told(given, said):
     "env, several",
     [
         ({}, False),
-        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2"}, False),  # a shell in an allocation, not a task of srun
+        (
+            {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2"},
+            False,
+        ),  # a shell in an allocation, not a task of srun
         ({"SLURM_STEP_NUM_TASKS": "2"}, True),
         ({"SLURM_STEP_NUM_TASKS": "1"}, False),
         ({"TPU_WORKER_HOSTNAMES": "a,b"}, True),
@@ -230,5 +244,7 @@ def test_alone_it_does_nothing(monkeypatch):
     for name in distributed.COUNTS:
         monkeypatch.delenv(name, raising=False)
     code = "from cnn_jax import distributed; distributed.initialize(None, None, None); import sys; print('jax' in sys.modules)"
-    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=os.environ)
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=os.environ
+    )
     assert found.stdout == "False\n"

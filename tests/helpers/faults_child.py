@@ -19,7 +19,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from cnn_jax import distributed  # noqa: E402
 
 if __name__ == "__main__" and "COORDINATOR" in os.environ:
-    distributed.initialize(os.environ["COORDINATOR"], int(os.environ["PROCESS"]), 2)  # before anything brings JAX
+    distributed.initialize(
+        os.environ["COORDINATOR"], int(os.environ["PROCESS"]), 2
+    )  # before anything brings JAX
 
 from cnn_jax.config import Data, Experiment, Train, choose  # noqa: E402
 from cnn_jax.errors import StoppedError, UserError  # noqa: E402
@@ -48,7 +50,9 @@ STREAMED = replace(
         workers=1,
     ),
     model=choose("lenet5_modern", norm="bn", bn_group=16),
-    train=replace(RESIDENT.train, steps=200, eval_every=100),  # each evaluation starts processes of its own
+    train=replace(
+        RESIDENT.train, steps=200, eval_every=100
+    ),  # each evaluation starts processes of its own
 )
 RUNS = {"resident": RESIDENT, "streamed": STREAMED}
 
@@ -60,7 +64,9 @@ def kill_in_save(after: float) -> None:
     def deadly(*args: object) -> None:
         seen.append(args)
         if len(seen) == 2:
-            threading.Thread(target=lambda: (time.sleep(after), os.kill(os.getpid(), signal.SIGKILL))).start()
+            threading.Thread(
+                target=lambda: (time.sleep(after), os.kill(os.getpid(), signal.SIGKILL))
+            ).start()
         save(*args)
 
     checkpoint.save = deadly
@@ -74,7 +80,9 @@ def stop_at(step: int) -> None:
         class Over:
             def __enter__(self):  # noqa: ANN204
                 self.inner = over(minutes)
-                return self.inner.__enter__()._replace(stop_requested=lambda: "STOP_AT" if next(steps) >= step else "")
+                return self.inner.__enter__()._replace(
+                    stop_requested=lambda: "STOP_AT" if next(steps) >= step else ""
+                )
 
             def __exit__(self, *error: object):  # noqa: ANN204
                 return self.inner.__exit__(*error)
