@@ -40,7 +40,10 @@ def main(argv: list[str]) -> None:
         left_out["grain"] = "is not installed: pip install -r requirements.txt"
         print(f"grain {left_out['grain']}")
     else:
-        ways |= {"grain, an element an index": elements(source), "grain, a batch an index": whole_batches(source)}
+        ways |= {
+            "grain, an element an index": elements(source),
+            "grain, a batch an index": whole_batches(source),
+        }
     for name, way in ways.items():
         check(name, way)
     blocks: dict[str, list[float]] = {name: [] for name in ways}
@@ -54,15 +57,25 @@ def main(argv: list[str]) -> None:
             for name, speeds in blocks.items()}  # fmt: skip
     print(f"batches of {BATCH} of {FLAGS.images:,} images 32x32x3 in memory, on one core\n")
     print(table(rows))
-    settings = {"images": FLAGS.images, "batch": BATCH, "seconds": FLAGS.seconds, "blocks": FLAGS.blocks}
-    tell({"benchmark": "batches", **settings, "ways": rows, "left_out": left_out} | metrics_log.describe_environment())
+    settings = {
+        "images": FLAGS.images,
+        "batch": BATCH,
+        "seconds": FLAGS.seconds,
+        "blocks": FLAGS.blocks,
+    }
+    tell(
+        {"benchmark": "batches", **settings, "ways": rows, "left_out": left_out}
+        | metrics_log.describe_environment()
+    )
 
 
 class Way(NamedTuple):
     """A way to batches: (image [B, 32, 32, 3] uint8, label [B]) without end."""
 
     batches: Callable[[int], Iterator[tuple[Any, Any]]]  # from a step on, by going there
-    restored: Callable[[int], Iterator[tuple[Any, Any]]]  # the same as a run that was cut off comes to it
+    restored: Callable[
+        [int], Iterator[tuple[Any, Any]]
+    ]  # the same as a run that was cut off comes to it
     saved: Callable[[int], Callable[[], Any]]  # the restoring alone, which is timed
 
 
@@ -82,7 +95,11 @@ def ours(source: Any) -> Way:
             yield batch["image"], batch["label"]
 
     going = lambda step: batches(itertools.islice(loader.batches(0), step, None))
-    return Way(going, lambda step: batches(loader.batches(step)), lambda step: lambda: next(loader.batches(step)))
+    return Way(
+        going,
+        lambda step: batches(loader.batches(step)),
+        lambda step: lambda: next(loader.batches(step)),
+    )
 
 
 def elements(source: Any) -> Way:
@@ -96,7 +113,9 @@ def elements(source: Any) -> Way:
         def __getitem__(self, index: int) -> tuple[Any, Any]:
             return source.train.images[index], source.train.labels[index]
 
-    return grain_way(lambda: grain.MapDataset.source(Rows()).seed(SEED).shuffle().repeat().batch(BATCH))
+    return grain_way(
+        lambda: grain.MapDataset.source(Rows()).seed(SEED).shuffle().repeat().batch(BATCH)
+    )
 
 
 def whole_batches(source: Any) -> Way:
@@ -107,7 +126,9 @@ def whole_batches(source: Any) -> Way:
     import numpy as np
 
     count = len(source.train.labels)
-    order = functools.lru_cache(maxsize=2)(lambda epoch: np.random.default_rng((SEED, epoch)).permutation(count))
+    order = functools.lru_cache(maxsize=2)(
+        lambda epoch: np.random.default_rng((SEED, epoch)).permutation(count)
+    )
     a_epoch = count // BATCH
 
     class Batches:
@@ -154,7 +175,9 @@ def check(name: str, way: Way, steps: tuple[int, ...] = (1, 5, 60)) -> None:
 
     for step in steps:
         pairs = itertools.islice(zip(way.batches(step), way.restored(step), strict=False), 3)
-        if not all(np.array_equal(a, b) for one, other in pairs for a, b in zip(one, other, strict=True)):
+        if not all(
+            np.array_equal(a, b) for one, other in pairs for a, b in zip(one, other, strict=True)
+        ):
             sys.exit(f"batches.py: {name}: restored at step {step}, other batches follow")
 
 
@@ -184,7 +207,9 @@ def table(rows: dict[str, Any]) -> str:
         speed = row["images_per_s"]
         ratio = rows["ours"]["images_per_s"]["median"] / speed["median"]
         spans = f"({speed['min']:,.0f} - {speed['max']:,.0f})"
-        lines.append((name, f"{speed['median']:,.0f}", spans, f"{ratio:.2f}", f"{row['restore_ms']:.2f}"))
+        lines.append(
+            (name, f"{speed['median']:,.0f}", spans, f"{ratio:.2f}", f"{row['restore_ms']:.2f}")
+        )
     return aligned(lines)
 
 

@@ -36,7 +36,10 @@ def main(argv: list[str]) -> None:
     from cnn_jax.training.state import State, init_state
 
     logging.set_verbosity(logging.WARNING)  # of the libraries, as a launch does
-    model, image = models.create("resnet50", 1000), np.zeros((1, 64, 64, 3), np.float32)  # of any size: the same state
+    model, image = (
+        models.create("resnet50", 1000),
+        np.zeros((1, 64, 64, 3), np.float32),
+    )  # of any size: the same state
     optimizer = make_optimizer(choose("sgd"), choose("constant"), total_steps=1)
     make = jax.jit(lambda key: init_state(model, optimizer, key, image))
     state = jax.block_until_ready(make(jax.random.key(0)))
@@ -53,7 +56,10 @@ def main(argv: list[str]) -> None:
         timed("save blocks", checkpoint.save, saved, state, None)
         checkpoint.wait(saved)
 
-    with tempfile.TemporaryDirectory(dir=FLAGS.dir or None) as place, checkpoint.open_checkpoints(Path(place)) as saved:
+    with (
+        tempfile.TemporaryDirectory(dir=FLAGS.dir or None) as place,
+        checkpoint.open_checkpoints(Path(place)) as saved,
+    ):
         for n in range(FLAGS.repeats + 1):
             if n == 1:
                 found.clear()  # the first one compiled
@@ -65,10 +71,17 @@ def main(argv: list[str]) -> None:
     middle = {what: statistics.median(seconds) for what, seconds in found.items()}
     lines = [("of 100 MB", "seconds", "of savez", "goal")]
     for what, seconds in middle.items():
-        goal = f"{GOALS[what]} {'met' if seconds <= GOALS[what] else 'not met'}" if what in GOALS else ""
+        goal = (
+            f"{GOALS[what]} {'met' if seconds <= GOALS[what] else 'not met'}"
+            if what in GOALS
+            else ""
+        )
         lines.append((what, f"{seconds:.3f}", f"{seconds / middle['numpy.savez']:.2f}", goal))
     print(f"ResNet-50, {size / 1e6:.0f} MB\n{aligned(lines)}")
-    tell({"benchmark": "checkpoints", "bytes": size, "seconds_of_100_mb": middle} | metrics_log.describe_environment())
+    tell(
+        {"benchmark": "checkpoints", "bytes": size, "seconds_of_100_mb": middle}
+        | metrics_log.describe_environment()
+    )
 
 
 if __name__ == "__main__":

@@ -15,7 +15,9 @@ from cnn_jax.training import metrics_log
 def draw(spec: Spec) -> dict[str, np.ndarray]:
     """{params/..., stats/..., images [B, H, W, C] float32, labels [B] int32}; no two weights are alike."""
     model = models.create(spec.net, spec.classes)
-    params, stats = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *spec.image), np.float32))
+    params, stats = jax.eval_shape(
+        model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *spec.image), np.float32)
+    )
     rng, drawn = np.random.default_rng(0), {}
     for path, leaf in jax.tree_util.tree_leaves_with_path({"params": params, "stats": stats}):
         *_, name = keys = [key.key for key in path]
@@ -26,7 +28,10 @@ def draw(spec: Spec) -> dict[str, np.ndarray]:
             noise = noise * np.float32(0.1) + np.float32(name in ("scale", "var"))
         drawn["/".join(keys)] = noise
     images = rng.standard_normal((spec.batch, *spec.image), np.float32)
-    return drawn | {"images": images, "labels": rng.integers(spec.classes, size=spec.batch, dtype=np.int32)}
+    return drawn | {
+        "images": images,
+        "labels": rng.integers(spec.classes, size=spec.batch, dtype=np.int32),
+    }
 
 
 if __name__ == "__main__":

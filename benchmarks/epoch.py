@@ -43,13 +43,26 @@ def main(argv: list[str]) -> None:
     if unknown := [*argv[1:], *(net for net in FLAGS.nets if net not in models.MODELS)]:
         sys.exit(f"epoch.py: {unknown[0]}: no such net")
     logging.set_verbosity(logging.WARNING)  # of the libraries, as a launch does
-    lines = [("net", "images", "epoch, images/s", "(min - max)", "bare step", "epoch/bare", "evaluation s", "saving s")]
+    lines = [
+        (
+            "net",
+            "images",
+            "epoch, images/s",
+            "(min - max)",
+            "bare step",
+            "epoch/bare",
+            "evaluation s",
+            "saving s",
+        )
+    ]
     results = []
     for net in FLAGS.nets:
         shortened = ON_CPU.get(net, IMAGES) if jax.default_backend() == "cpu" else IMAGES
         results.append(timed(net, FLAGS.images or shortened, FLAGS.batch, FLAGS.blocks))
         lines.append(cells(results[-1]))
-    print(f"{FLAGS.blocks} epochs of each, in turns; {metrics_log.describe_environment()['hardware']}\n")
+    print(
+        f"{FLAGS.blocks} epochs of each, in turns; {metrics_log.describe_environment()['hardware']}\n"
+    )
     print(aligned(lines))
     for result in results:
         tell(result | metrics_log.describe_environment())
@@ -58,7 +71,13 @@ def main(argv: list[str]) -> None:
 def timed(net: str, images: int, batch: int, blocks: int) -> dict[str, Any]:
     """What is found of a net: images/s of epochs and of the bare step, seconds of an evaluation and of saving."""
     steps = -(-images // batch)
-    found: dict[str, list[float]] = {"epoch": [], "bare": [], "evaluation": [], "saving": [], "saved": []}
+    found: dict[str, list[float]] = {
+        "epoch": [],
+        "bare": [],
+        "evaluation": [],
+        "saving": [],
+        "saved": [],
+    }
     told = experiment(net, batch, steps, epochs=blocks + 1)
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -89,7 +108,9 @@ def experiment(net: str, batch: int, steps: int, epochs: int) -> Experiment:
         name=net,
         data=replace(paper.data, dataset=choose("noise"), batch_size=batch),
         model=paper.model if net == paper.model.name else choose(net),
-        schedule=change(paper.schedule, base=1e-3),  # Noise cannot be learnt, but a loss can overflow.
+        schedule=change(
+            paper.schedule, base=1e-3
+        ),  # Noise cannot be learnt, but a loss can overflow.
         train=replace(paper.train, steps=epochs * steps, eval_every=steps, save_every=steps),
     )
 
@@ -128,9 +149,13 @@ def watched(build: Callable, steps: int, found: dict[str, list[float]]) -> Calla
                 yield next(drawn)
 
         def evaluate(state: Any) -> dict[str, float]:
-            found["epoch"].append(time.perf_counter() - began)  # the run has waited for the step, and has logged it
+            found["epoch"].append(
+                time.perf_counter() - began
+            )  # the run has waited for the step, and has logged it
             found["bare"].append(bare(program, state, bare_items))
-            found["evaluation"].append(-time.perf_counter())  # until it is written, when the run begins to save
+            found["evaluation"].append(
+                -time.perf_counter()
+            )  # until it is written, when the run begins to save
             return program.evaluate(state)
 
         return program._replace(batches=batches, evaluate=evaluate)
@@ -184,7 +209,9 @@ def cells(result: dict[str, Any]) -> tuple[str, ...]:
 
 if __name__ == "__main__":
     flags.DEFINE_list("nets", ["resnet20", "lenet5_modern"], "What is trained, one after another.")
-    flags.DEFINE_integer("images", None, "Of an epoch. Default: 50,000; on CPU fewer.", lower_bound=1)
+    flags.DEFINE_integer(
+        "images", None, "Of an epoch. Default: 50,000; on CPU fewer.", lower_bound=1
+    )
     flags.DEFINE_integer("batch", 128, "Images a step.", lower_bound=1)
     flags.DEFINE_integer("blocks", 4, "Timed epochs of each.", lower_bound=1)
     app.run(main)

@@ -55,7 +55,13 @@ def timed(net: str, view: str) -> dict[str, Any]:
     batch, images = FLAGS.batch or batch, FLAGS.images or images
     config = Experiment(
         name=net,
-        data=Data(batch_size=batch, eval_batch_size=batch, subtract_mean="channel", pad_and_crop=0, flip=False),
+        data=Data(
+            batch_size=batch,
+            eval_batch_size=batch,
+            subtract_mean="channel",
+            pad_and_crop=0,
+            flip=False,
+        ),
         model=choose(net, dtype=FLAGS.precision),
         schedule=choose("constant"),
     )
@@ -69,7 +75,10 @@ def timed(net: str, view: str) -> dict[str, Any]:
             ended = time.perf_counter()
             if found["images"] != images:
                 sys.exit(f"evaluate.py: {net}: {found['images']} images were counted, not {images}")
-            speeds = {"evaluation": images / (ended - began), "bare": passes(max(1, images // batch))}
+            speeds = {
+                "evaluation": images / (ended - began),
+                "bare": passes(max(1, images // batch)),
+            }
             if block:  # the first compiles
                 for name, speed in speeds.items():
                     blocks[name].append(speed)
@@ -86,7 +95,9 @@ def bare(
 ) -> Callable[[int], float]:
     """run(passes) -> images/s of so many forward passes of a batch, the logits left where they are."""
     model = models.create(net, classes, **config.model.args)
-    forward = jax.jit(lambda params, stats, images: model.apply(params, stats, images, train=False)[0])
+    forward = jax.jit(
+        lambda params, stats, images: model.apply(params, stats, images, train=False)[0]
+    )
     images = np.random.default_rng(0).standard_normal((batch, *image), np.float32)
     images = jax.device_put(images, meshes.sharded(meshes.batch_mesh(jax.devices()[:1])))
 
@@ -111,7 +122,19 @@ def noise(image: tuple[int, int, int], classes: int, images: int) -> data.Datase
 
 def table(results: list[dict[str, Any]]) -> str:
     """A line a net and view; the seconds of ImageNet's 50,000 only where so many were timed."""
-    lines = [("net", "view", "images", "batch", "images/s", "(min - max)", "bare pass", "evaluation/bare", "seconds")]
+    lines = [
+        (
+            "net",
+            "view",
+            "images",
+            "batch",
+            "images/s",
+            "(min - max)",
+            "bare pass",
+            "evaluation/bare",
+            "seconds",
+        )
+    ]
     for result in results:
         speed = result["images_per_s"]
         lines.append(
@@ -132,8 +155,14 @@ def table(results: list[dict[str, Any]]) -> str:
 
 if __name__ == "__main__":
     flags.DEFINE_list("nets", list(NETS), f"What is evaluated: {', '.join(NETS)}.")
-    flags.DEFINE_integer("images", None, "Default: 50,000; on CPU 2,000 of 32x32 or 32 of 224x224.", lower_bound=1)
-    flags.DEFINE_integer("batch", None, "Images a batch. Default: 250; on CPU 500 or 16.", lower_bound=1)
+    flags.DEFINE_integer(
+        "images", None, "Default: 50,000; on CPU 2,000 of 32x32 or 32 of 224x224.", lower_bound=1
+    )
+    flags.DEFINE_integer(
+        "batch", None, "Images a batch. Default: 250; on CPU 500 or 16.", lower_bound=1
+    )
     flags.DEFINE_integer("blocks", 3, "Timed evaluations of each.", lower_bound=1)
-    flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16"], "Of the activations and products.")
+    flags.DEFINE_enum(
+        "precision", "float32", ["float32", "bfloat16"], "Of the activations and products."
+    )
     app.run(main)

@@ -65,14 +65,19 @@ def main(argv: list[str]) -> None:
         loaders = {f"{workers} workers": loader(source, workers) for workers in FLAGS.workers}
     for title, rows in told.items():
         print(f"\n{title}\n{table(rows)}")
-    print("\nwhole loader, all cores: " + ", ".join(f"{k} {v:,.0f} images/s" for k, v in loaders.items()))
+    print(
+        "\nwhole loader, all cores: "
+        + ", ".join(f"{k} {v:,.0f} images/s" for k, v in loaders.items())
+    )
     one = {way: row["ratio"] for way, row in told["one core"].items()}
     print("goals on one core:", "; ".join([
         met("ours/pillow", one["ours"], 2.5),
         met("ours/tf", one["ours"] / one["tf"] if "tf" in one else None, 1.1),
         met("images/s from the resized set", told["one core"][name]["images_per_s"]["median"], 1800),
     ]))  # fmt: skip
-    ratios = {way: one.get(way) for way in ("pillow", "opencv", "ours", "tf", "tf, antialiased")} | {name: one[name]}
+    ratios = {
+        way: one.get(way) for way in ("pillow", "opencv", "ours", "tf", "tf, antialiased")
+    } | {name: one[name]}
     tell(
         ratios
         | {"benchmark": "input_pipeline", **told, "loader_images_per_s": loaders}
@@ -90,7 +95,9 @@ def in_memory(source: Any) -> list[tuple[bytes, Any]]:
     for part in (source.train, source.test):
         for i in range(len(part)):
             encoded = part.read(i)
-            found.append((encoded, crops.draw_scale_jitter(rng, headers.read_size(encoded), LO, HI, CROP)))
+            found.append(
+                (encoded, crops.draw_scale_jitter(rng, headers.read_size(encoded), LO, HI, CROP))
+            )
     return found
 
 
@@ -108,7 +115,9 @@ def pillow(encoded: bytes, box: Any) -> Any:
 
     image = Image.open(io.BytesIO(encoded)).convert("RGB")
     k = CROP / box.height
-    whole = image.resize((round(image.width * k), round(image.height * k)), Image.Resampling.BILINEAR)
+    whole = image.resize(
+        (round(image.width * k), round(image.height * k)), Image.Resampling.BILINEAR
+    )
     left, top = round(box.left * k), round(box.top * k)
     return np.asarray(whole.crop((left, top, left + CROP, top + CROP)))
 
@@ -121,7 +130,10 @@ def opencv(encoded: bytes, box: Any) -> Any:
     image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
     top, left, bottom, right = window(box, image.shape)
     how = cv2.INTER_AREA if bottom - top > CROP else cv2.INTER_LINEAR
-    return cv2.cvtColor(cv2.resize(image[top:bottom, left:right], (CROP, CROP), interpolation=how), cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(
+        cv2.resize(image[top:bottom, left:right], (CROP, CROP), interpolation=how),
+        cv2.COLOR_BGR2RGB,
+    )
 
 
 def tensorflow(antialias: bool) -> Way:
@@ -134,7 +146,9 @@ def tensorflow(antialias: bool) -> Way:
         tf.config.threading.set_intra_op_parallelism_threads(1)
         tf.config.threading.set_inter_op_parallelism_threads(1)
 
-    @functools.partial(tf.function, input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([4], tf.int32)])
+    @functools.partial(
+        tf.function, input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([4], tf.int32)]
+    )
     def cut(encoded: Any, box: Any) -> Any:
         image = tf.io.decode_and_crop_jpeg(encoded, box, channels=3)
         return tf.cast(tf.image.resize(image, (CROP, CROP), antialias=antialias), tf.uint8)
@@ -166,8 +180,13 @@ def timed(work: dict[str, tuple[Way, list]], threads: int) -> dict[str, Any]:
                 if block:  # the first warms up
                     speeds[name].append(len(files) / (time.perf_counter() - began))
     # The ratio of blocks that stand side by side: other work on the machine then slows both.
-    ratio = lambda name: statistics.median(a / b for a, b in zip(speeds[name], speeds["pillow"], strict=True))
-    return {name: {"images_per_s": spread(found), "ratio": ratio(name)} for name, found in speeds.items()}
+    ratio = lambda name: statistics.median(
+        a / b for a, b in zip(speeds[name], speeds["pillow"], strict=True)
+    )
+    return {
+        name: {"images_per_s": spread(found), "ratio": ratio(name)}
+        for name, found in speeds.items()
+    }
 
 
 def loader(source: Any, workers: int) -> float:
@@ -175,7 +194,13 @@ def loader(source: Any, workers: int) -> float:
     from cnn_jax.config import Data, dataset
     from cnn_jax.data import streaming
 
-    data = Data(dataset=dataset(FLAGS.data), train_resize=(LO, HI), image_size=CROP, batch_size=BATCH, workers=workers)
+    data = Data(
+        dataset=dataset(FLAGS.data),
+        train_resize=(LO, HI),
+        image_size=CROP,
+        batch_size=BATCH,
+        workers=workers,
+    )
     batches = streaming.iterate_batches(streaming.StreamedBatches(data, source.train, SEED), 0)
     for _ in range(8):  # workers start, and fill what waits
         next(batches)
@@ -206,7 +231,12 @@ def met(what: str, found: float | None, goal: float) -> str:
 
 if __name__ == "__main__":
     flags.DEFINE_string("data", "", "folder:PATH, a folder of class folders of JPEGs.")
-    flags.DEFINE_integer("resized", 256, "The shorter side at which the set is re-encoded for its row.", lower_bound=1)
+    flags.DEFINE_integer(
+        "resized",
+        256,
+        "The shorter side at which the set is re-encoded for its row.",
+        lower_bound=1,
+    )
     flags.DEFINE_multi_integer("workers", [1, 2], "Processes of the loader; 0: threads.")
     flags.DEFINE_float("seconds", 4, "How long the loader is timed.", lower_bound=0)
     flags.DEFINE_integer("blocks", 5, "Timed blocks of each way.", lower_bound=1)

@@ -20,7 +20,12 @@ from benchmarks.result import tell
 FLAGS = flags.FLAGS
 DEVICES = (1, 2, 4, 8)
 BATCH = 16
-NETS = {"resnet20": (32, 32, 3), "resnet50": (32, 32, 3), "vgg_d": (32, 32, 3), "lenet5_modern": (28, 28, 1)}
+NETS = {
+    "resnet20": (32, 32, 3),
+    "resnet50": (32, 32, 3),
+    "vgg_d": (32, 32, 3),
+    "lenet5_modern": (28, 28, 1),
+}
 CLASSES = {"resnet50": 1000}
 
 
@@ -29,10 +34,17 @@ def main(argv: list[str]) -> None:
     if unknown := [net for net in FLAGS.nets if net not in NETS]:
         sys.exit(f"scaling.py: {unknown[0]}: choose --nets of {', '.join(NETS)}")
     os.environ["JAX_PLATFORMS"] = "cpu"  # before JAX starts
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    os.environ["XLA_FLAGS"] = (
+        f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    )
     from cnn_jax.training import metrics_log
 
-    rows = [of_step(net, form, count) for net in FLAGS.nets for form in ("jit", "pmap") for count in DEVICES]
+    rows = [
+        of_step(net, form, count)
+        for net in FLAGS.nets
+        for form in ("jit", "pmap")
+        for count in DEVICES
+    ]
     print(table(rows))
     print()
     for words in (findings := findings_of(rows)):
@@ -66,7 +78,11 @@ def of_step(net: str, form: str, count: int) -> dict[str, Any]:
     make = lambda: init_state(model, tx, jax.random.key(0), image)
     state = jax.eval_shape(make)
     images = np.random.default_rng(0).random((BATCH, *NETS[net]), np.float32)
-    item = {"image": images, "label": np.arange(BATCH, dtype=np.int32) % classes, "valid": np.ones(BATCH, bool)}
+    item = {
+        "image": images,
+        "label": np.arange(BATCH, dtype=np.int32) % classes,
+        "valid": np.ones(BATCH, bool),
+    }
     parts = StepParts(model, tx, ours.FEED, jax.random.key(0), axis)
     train = compile_train(functools.partial(train_step, parts), form, mesh)
     bytes_of = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
@@ -88,7 +104,9 @@ def later_compilations(train: Callable, state: Any, item: Any) -> int:
     import jax
 
     compiled = []
-    heard = lambda event, *_, **__: compiled.append(event) if event.endswith("backend_compile_duration") else None
+    heard = lambda event, *_, **__: (
+        compiled.append(event) if event.endswith("backend_compile_duration") else None
+    )
     for run in range(4):
         state = train(state, {}, item)
         if run == 0:
@@ -113,18 +131,24 @@ def findings_of(rows: list[dict[str, Any]]) -> list[str]:
         on = f"on {', '.join(map(str, several))} devices"
         depends = f"differ {on}: {'; '.join(words)}" if words else f"are the same {on}"
         later = sum(row.get("later_compilations", 0) for row in mine)
-        lines.append(f"{net} {form}: collectives {depends}; programs compiled after the first step: {later}")
+        lines.append(
+            f"{net} {form}: collectives {depends}; programs compiled after the first step: {later}"
+        )
     return lines
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """A line a compiled step."""
-    lines = [f"{'net':14} {'form':4} {'devices':>7} {'collectives':>11} {'MB moved':>9} {'of params':>9}  kinds"]
+    lines = [
+        f"{'net':14} {'form':4} {'devices':>7} {'collectives':>11} {'MB moved':>9} {'of params':>9}  kinds"
+    ]
     for row in rows:
         kinds = row["collectives"]
         moved = sum(entry["bytes"] for entry in kinds.values())
         count = sum(entry["count"] for entry in kinds.values())
-        words = ", ".join(f"{entry['count']} {kind} {entry['bytes']:,} bytes" for kind, entry in kinds.items())
+        words = ", ".join(
+            f"{entry['count']} {kind} {entry['bytes']:,} bytes" for kind, entry in kinds.items()
+        )
         lines.append(
             f"{row['net']:14} {row['form']:4} {row['devices']:7} {count:11} {moved / 1e6:9.3f}"
             f" {moved / row['params_bytes']:9.3f}  {words}"
@@ -133,5 +157,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_list("nets", ["resnet20", "lenet5_modern"], f"Whose steps are read: {', '.join(NETS)}.")
+    flags.DEFINE_list(
+        "nets", ["resnet20", "lenet5_modern"], f"Whose steps are read: {', '.join(NETS)}."
+    )
     app.run(main)

@@ -37,10 +37,10 @@ def main(argv: list[str]) -> None:
         found = {what: [start() for _ in range(FLAGS.repeats)] for what, start in starts.items()}
     rows = {what: spread(seconds) for what, seconds in found.items()}
     print(table(rows))
-    script = (
-        "import json; from cnn_jax.training import metrics_log; print(json.dumps(metrics_log.describe_environment()))"
+    script = "import json; from cnn_jax.training import metrics_log; print(json.dumps(metrics_log.describe_environment()))"
+    about = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    about = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     told = json.loads(about.stdout.splitlines()[-1])
     tell({"benchmark": "startup", "seconds": rows, "repeats": FLAGS.repeats, **told})
 
@@ -51,18 +51,30 @@ def ended(*words: str, code: int = 0) -> float:
     done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
     took = time.perf_counter() - began
     if done.returncode != code:
-        sys.exit(f"startup.py: python {' '.join(words)}: exit code {done.returncode}: {done.stderr[-300:]}")
+        sys.exit(
+            f"startup.py: python {' '.join(words)}: exit code {done.returncode}: {done.stderr[-300:]}"
+        )
     return took
 
 
 def first_step(workdir: str, cache: str, to_the_end: bool = False) -> float:
     """Seconds from the launch of a small study to its first line of metrics, which the first step writes."""
-    command = [sys.executable, "launch.py", *STUDY, f"--workdir={workdir}", f"--compile_cache={cache}"]
+    command = [
+        sys.executable,
+        "launch.py",
+        *STUDY,
+        f"--workdir={workdir}",
+        f"--compile_cache={cache}",
+    ]
     began = time.perf_counter()
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
         while not any(path.stat().st_size for path in Path(workdir).rglob("metrics.jsonl")):
             if process.poll() is not None:
-                sys.exit(f"startup.py: {' '.join(command[1:])} ended without a step, exit code {process.returncode}")
+                sys.exit(
+                    f"startup.py: {' '.join(command[1:])} ended without a step, exit code {process.returncode}"
+                )
             time.sleep(0.005)
         took = time.perf_counter() - began
         if not to_the_end:
@@ -73,7 +85,10 @@ def first_step(workdir: str, cache: str, to_the_end: bool = False) -> float:
 def table(rows: dict[str, dict[str, Any]]) -> str:
     """A line a start."""
     width = max(map(len, rows))
-    lines = [f"{what:{width}}  {s['median']:8.2f}  ({s['min']:.2f} - {s['max']:.2f})" for what, s in rows.items()]
+    lines = [
+        f"{what:{width}}  {s['median']:8.2f}  ({s['min']:.2f} - {s['max']:.2f})"
+        for what, s in rows.items()
+    ]
     return "\n".join([f"{'start':{width}}  {'seconds':>8}  (min - max)", *lines])
 
 

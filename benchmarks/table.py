@@ -49,7 +49,11 @@ STEPS = (
 )
 
 # Seconds.
-STARTS = {"launch.py --list": 0.5, "launch.py --help": 0.5, "launch to first step, warm compile cache": 6}
+STARTS = {
+    "launch.py --list": 0.5,
+    "launch.py --help": 0.5,
+    "launch to first step, warm compile cache": 6,
+}
 
 
 def main(paths: list[str]) -> None:
@@ -57,7 +61,9 @@ def main(paths: list[str]) -> None:
     if not paths:
         sys.exit("table.py: name the files that benchmarks wrote with --json")
     try:
-        results = [json.loads(line) for path in paths for line in Path(path).read_text().splitlines()]
+        results = [
+            json.loads(line) for path in paths for line in Path(path).read_text().splitlines()
+        ]
     except (OSError, ValueError) as e:
         sys.exit(f"table.py: {e}")
     print(of_steps(results))
@@ -67,7 +73,16 @@ def main(paths: list[str]) -> None:
 
 def of_steps(results: list[dict[str, Any]]) -> str:
     """A line a training step: ours/peer, medians."""
-    head = ("net", "batch, images", "precision", "ours, images/s", *PEERS, "goals", "met", "hardware, commit")
+    head = (
+        "net",
+        "batch, images",
+        "precision",
+        "ours, images/s",
+        *PEERS,
+        "goals",
+        "met",
+        "hardware, commit",
+    )
     lines = []
     for row in STEPS:
         images = f"{row.batch}, {row.side}x{row.side}"
@@ -110,7 +125,9 @@ def of_goals(results: list[dict[str, Any]]) -> str:
     """A line each of the other goals."""
     lines = []
     for goal in goals():
-        there = [r for r in results if r["benchmark"] == goal.benchmark and about(r) == goal.hardware]
+        there = [
+            r for r in results if r["benchmark"] == goal.benchmark and about(r) == goal.hardware
+        ]
         found = [(value, result) for result in there if (value := goal.found(result)) is not None]
         measured, met, where = NOT_MEASURED, NOT_MEASURED, goal.hardware
         if found:
@@ -139,19 +156,27 @@ def goals() -> Iterator[Goal]:
 
 def epoch_ratio(net: str) -> Callable[[dict[str, Any]], tuple[float, str] | None]:
     """What the epoch reaches of the bare step's images/s, as the median of pairs."""
-    return lambda r: (r["ratio"], f"{r['ratio']:.3f}") if (r["net"], r["batch"]) == (net, 128) else None
+    return lambda r: (
+        (r["ratio"], f"{r['ratio']:.3f}") if (r["net"], r["batch"]) == (net, 128) else None
+    )
 
 
 def epoch_speed(result: dict[str, Any]) -> tuple[float, str] | None:
     """Images/s of ResNet-20's epoch."""
     speed = result["images_per_s"]["median"]
-    return (speed, f"{speed:,.0f} images/s") if (result["net"], result["batch"]) == ("resnet20", 128) else None
+    return (
+        (speed, f"{speed:,.0f} images/s")
+        if (result["net"], result["batch"]) == ("resnet20", 128)
+        else None
+    )
 
 
 def batches_speed(result: dict[str, Any]) -> tuple[float, str]:
     """Images/s of our feed, with the ratios to the others."""
     ways = {name: way["images_per_s"]["median"] for name, way in result["ways"].items()}
-    ratios = [f"{ways['ours'] / speed:.2f} of {name}" for name, speed in ways.items() if name != "ours"]
+    ratios = [
+        f"{ways['ours'] / speed:.2f} of {name}" for name, speed in ways.items() if name != "ours"
+    ]
     return ways["ours"], "; ".join([f"{ways['ours']:,.0f} images/s", *ratios])
 
 

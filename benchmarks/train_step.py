@@ -48,33 +48,49 @@ FLAGS = flags.FLAGS
 def define_flags() -> None:
     """The flags of `main`."""
     flags.DEFINE_enum("net", "resnet20", list(NETS), "What is trained.")
-    flags.DEFINE_integer("batch", None, "Images a step. Default: the goal's of the net.", lower_bound=1)
-    flags.DEFINE_integer("image_size", None, "The side of an image. Default: the goal's of the net.", lower_bound=1)
+    flags.DEFINE_integer(
+        "batch", None, "Images a step. Default: the goal's of the net.", lower_bound=1
+    )
+    flags.DEFINE_integer(
+        "image_size", None, "The side of an image. Default: the goal's of the net.", lower_bound=1
+    )
     flags.DEFINE_list("peers", list(PEERS), f"Whom we are compared with: {', '.join(PEERS)}.")
-    flags.DEFINE_float("seconds", 2, "How long a timed block is to be (at least one step).", lower_bound=0)
+    flags.DEFINE_float(
+        "seconds", 2, "How long a timed block is to be (at least one step).", lower_bound=0
+    )
     flags.DEFINE_integer("blocks", 5, "Timed blocks of each peer.", lower_bound=1)
-    flags.DEFINE_enum("precision", "float32", list(TOLERANCE), "Of the activations; parameters are float32.")
+    flags.DEFINE_enum(
+        "precision", "float32", list(TOLERANCE), "Of the activations; parameters are float32."
+    )
 
 
 def main(argv: list[str]) -> None:
     """Times ours and the peers, and prints the table and a line of JSON."""
     if len(argv) > 1 or (unknown := [peer for peer in FLAGS.peers if peer not in PEERS]):
-        sys.exit(f"train_step.py: {argv[1] if len(argv) > 1 else unknown[0]}: choose --peers of {', '.join(PEERS)}")
+        sys.exit(
+            f"train_step.py: {argv[1] if len(argv) > 1 else unknown[0]}: choose --peers of {', '.join(PEERS)}"
+        )
     image, classes, batch = NETS[FLAGS.net]
     image = (FLAGS.image_size, FLAGS.image_size, image[2]) if FLAGS.image_size else image
     told: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         file = f"{folder}/weights.npz"
-        spec = Spec("ours", "", FLAGS.net, FLAGS.batch or batch, image, classes, FLAGS.precision, file)
+        spec = Spec(
+            "ours", "", FLAGS.net, FLAGS.batch or batch, image, classes, FLAGS.precision, file
+        )
         surroundings = draw(spec)
         spec = spec._replace(platform=surroundings["platform"])
         workers: list[Worker] = []
         for peer in ("ours", *FLAGS.peers):
-            specs = [spec._replace(peer=peer, variant=variant) for variant in VARIANTS.get(peer, ("",))]
+            specs = [
+                spec._replace(peer=peer, variant=variant) for variant in VARIANTS.get(peer, ("",))
+            ]
             try:
                 if peer in INSTALL and importlib.util.find_spec(peer) is None:
                     raise WorkerError(f"is not installed: {INSTALL[peer]}")
-                worker = fastest([stack.enter_context(Worker(each)) for each in specs], FLAGS.seconds)
+                worker = fastest(
+                    [stack.enter_context(Worker(each)) for each in specs], FLAGS.seconds
+                )
                 check(worker.losses, (workers or [worker])[0].losses, TOLERANCE[spec.precision])
                 workers.append(worker)
             except WorkerError as e:
@@ -86,10 +102,14 @@ def main(argv: list[str]) -> None:
             for worker in workers:
                 worker.block(FLAGS.seconds)
         rows = {worker.name: row(worker, spec.batch) for worker in workers}
-    print(f"\n{spec.net}, a training step of {spec.batch} images of {'x'.join(map(str, image))}, {spec.precision}")
+    print(
+        f"\n{spec.net}, a training step of {spec.batch} images of {'x'.join(map(str, image))}, {spec.precision}"
+    )
     print(f"{FLAGS.blocks} blocks of {FLAGS.seconds:g} s or a step; {surroundings['hardware']}\n")
     print(table(rows))
-    surroundings["versions"] |= {peer: importlib.metadata.version(peer) for peer in rows if peer in ("torch", "keras")}
+    surroundings["versions"] |= {
+        peer: importlib.metadata.version(peer) for peer in rows if peer in ("torch", "keras")
+    }
     settings = {k: v for k, v in spec._asdict().items() if k not in ("peer", "variant", "weights")}
     settings |= {"seconds": FLAGS.seconds, "blocks": FLAGS.blocks}
     tell({"benchmark": "train_step", **settings, "peers": rows, "left_out": told, **surroundings})
@@ -113,7 +133,13 @@ class Worker:
         pipe = subprocess.PIPE
         command = [sys.executable, "-m", "benchmarks.worker"]
         self.process = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=self.complaints, text=True, cwd=ROOT, env=environment(spec)
+            command,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=self.complaints,
+            text=True,
+            cwd=ROOT,
+            env=environment(spec),
         )
 
     def __enter__(self) -> "Worker":
@@ -148,7 +174,9 @@ class Worker:
         if not answer:
             self.process.wait()
             self.complaints.seek(0)
-            said = self.complaints.read().strip().splitlines() or [f"exit code {self.process.returncode}"]
+            said = self.complaints.read().strip().splitlines() or [
+                f"exit code {self.process.returncode}"
+            ]
             raise WorkerError(f"failed: {said[-1]}")
         return json.loads(answer)
 
@@ -166,7 +194,9 @@ def draw(spec: Spec) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.draw", json.dumps(spec._asdict())]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
-        sys.exit(f"train_step.py: {(done.stderr.strip().splitlines() or ['drawing the weights failed'])[-1]}")
+        sys.exit(
+            f"train_step.py: {(done.stderr.strip().splitlines() or ['drawing the weights failed'])[-1]}"
+        )
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -176,7 +206,9 @@ def fastest(workers: list[Worker], seconds: float) -> Worker:
         for worker in workers:
             if turn >= 2:
                 worker.block(seconds)
-            elif worker.step_s < seconds:  # of longer ones, the three that gave the losses are enough
+            elif (
+                worker.step_s < seconds
+            ):  # of longer ones, the three that gave the losses are enough
                 worker.run(seconds)
     best = min(workers, key=lambda worker: statistics.median(worker.blocks or [0]))
     for worker in workers:
@@ -191,9 +223,13 @@ def check(theirs: list[float], ours: list[float], tolerance: float) -> None:
     moved, our_move = theirs[2] - theirs[0], ours[2] - ours[0]
     allowed = tolerance * abs(ours[0])
     if not abs(theirs[0] - ours[0]) <= allowed:  # so that NaN is refused too
-        raise WorkerError(f"is refused: its loss on the same weights and batch is {theirs[0]:.7g}, ours {ours[0]:.7g}")
+        raise WorkerError(
+            f"is refused: its loss on the same weights and batch is {theirs[0]:.7g}, ours {ours[0]:.7g}"
+        )
     if not abs(moved - our_move) <= allowed + UPDATES * abs(our_move):
-        raise WorkerError(f"is refused: two updates change its loss by {moved:.4g}, ours by {our_move:.4g}")
+        raise WorkerError(
+            f"is refused: two updates change its loss by {moved:.4g}, ours by {our_move:.4g}"
+        )
 
 
 def row(worker: Worker, batch: int) -> dict[str, Any]:

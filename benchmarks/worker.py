@@ -51,10 +51,18 @@ def timed(peer: Peer, steps: int) -> tuple[float, float]:
 
 def process_peak() -> int:
     """The most memory in bytes that this process has held."""
-    with contextlib.suppress(OSError):  # Linux; getrusage would give the parent's peak where that is higher
-        line = next(row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith("VmHWM"))
+    with contextlib.suppress(
+        OSError
+    ):  # Linux; getrusage would give the parent's peak where that is higher
+        line = next(
+            row
+            for row in Path("/proc/self/status").read_text().splitlines()
+            if row.startswith("VmHWM")
+        )
         return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
 
 
 if __name__ == "__main__":

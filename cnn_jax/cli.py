@@ -29,7 +29,17 @@ FLAGS = flags.FLAGS
 _DISTRIBUTED_FLAGS = ("coordinator", "process_id", "num_processes")
 # Of these modes each is one process's work; the first that is set is what is done.
 # Arguments of library functions that are flags of the same name.
-_ARGUMENTS = ("experiment", "run", "preset", "workdir", "together", "sweep", "seeds", "profile", "evaluate")
+_ARGUMENTS = (
+    "experiment",
+    "run",
+    "preset",
+    "workdir",
+    "together",
+    "sweep",
+    "seeds",
+    "profile",
+    "evaluate",
+)
 _MODES = ("list", "summary", "evaluate", "compare", "claims", "report", "dry_run", "plan")
 
 flags.DEFINE_bool("list", False, "List every study and what it costs.")
@@ -53,7 +63,9 @@ flags.DEFINE_string(
     " with the augmentation that suits it.",
 )
 flags.DEFINE_string("data_dir", None, "Where prepared TFDS folders lie. Default: TFDS's own rule.")
-flags.DEFINE_multi_string("set", [], "Another value for one field, such as schedule.base=0.05. May be repeated.")
+flags.DEFINE_multi_string(
+    "set", [], "Another value for one field, such as schedule.base=0.05. May be repeated."
+)
 flags.DEFINE_multi_string(
     "sweep",
     [],
@@ -61,8 +73,14 @@ flags.DEFINE_multi_string(
     " hold commas are separated by semicolons.",
 )
 flags.DEFINE_integer("seeds", 1, "Train each run with the seeds 0 to N - 1.", 1, 1000)
-flags.DEFINE_bool("together", False, "Train the seeds of a run at once, in one program; numbers differ by rounding.")
-flags.DEFINE_string("workdir", None, "Where the runs are written. Default: runs/<study>/<preset>-<data>.")
+flags.DEFINE_bool(
+    "together",
+    False,
+    "Train the seeds of a run at once, in one program; numbers differ by rounding.",
+)
+flags.DEFINE_string(
+    "workdir", None, "Where the runs are written. Default: runs/<study>/<preset>-<data>."
+)
 flags.DEFINE_bool(
     "overwrite",
     False,
@@ -103,24 +121,34 @@ flags.DEFINE_string(
     None,
     "Build one page of all claims of all studies, from the claims.json files below this folder.",
 )
-flags.DEFINE_string("summary", None, "Print a model's layers and what they cost, or a row per model with 'all'.")
-flags.DEFINE_integer("image_size", None, "--summary for square images of this side, not the paper's.", 1, 2**14)
+flags.DEFINE_string(
+    "summary", None, "Print a model's layers and what they cost, or a row per model with 'all'."
+)
+flags.DEFINE_integer(
+    "image_size", None, "--summary for square images of this side, not the paper's.", 1, 2**14
+)
 flags.DEFINE_enum("format", "table", ["table", "json"], "How --summary and --plan print.")
 flags.DEFINE_bool(
     "plan",
     False,
     "Compile each run's step, train nothing, and print what it needs and takes at least.",
 )
-flags.DEFINE_string("topology", None, "--plan for a TPU slice that is not here, such as v5e:4x4; needs libtpu.")
+flags.DEFINE_string(
+    "topology", None, "--plan for a TPU slice that is not here, such as v5e:4x4; needs libtpu."
+)
 flags.DEFINE_string(
     "evaluate",
     None,
     "Evaluate what is trained: a study's or run's folder, or MODEL:WEIGHTS for public weights (a"
     " file or an address) with --data.",
 )
-flags.DEFINE_string("views", "single", "--evaluate by: single, ten_crop, grid, googlenet144, dense or dense+grid.")
+flags.DEFINE_string(
+    "views", "single", "--evaluate by: single, ten_crop, grid, googlenet144, dense or dense+grid."
+)
 flags.DEFINE_list("scales", [], "--evaluate at these shorter sides, averaged. Default: the run's.")
-flags.DEFINE_enum("average", "softmax", ["softmax", "logits"], "--evaluate: what is averaged over the views.")
+flags.DEFINE_enum(
+    "average", "softmax", ["softmax", "logits"], "--evaluate: what is averaged over the views."
+)
 flags.DEFINE_bool("dry_run", False, "Print what each run costs, and train nothing.")
 
 
@@ -224,7 +252,9 @@ def _dispatch(studies: Studies, costs: Costs) -> None:
     mode = next((name for name in _MODES if FLAGS[name].value), "")
     given = [name for name in _DISTRIBUTED_FLAGS if FLAGS[name].present]
     if mode and given:
-        raise UserError(f"--{given[0]}: several processes train together, but --{mode} is one process's work")
+        raise UserError(
+            f"--{given[0]}: several processes train together, but --{mode} is one process's work"
+        )
     if mode == "list":
         list_studies(costs)
         return
@@ -397,7 +427,9 @@ def summarize(name: str) -> None:
 
     for assignment in FLAGS.set:
         if name == "all" or not assignment.startswith("model."):
-            raise UserError(f"--set {assignment}: --summary takes options of one model, for example model.shortcut=A")
+            raise UserError(
+                f"--set {assignment}: --summary takes options of one model, for example model.shortcut=A"
+            )
     if name == "all":
         totals, left_out = summary.summarize_all(FLAGS.image_size)
         for words in left_out:
@@ -405,7 +437,9 @@ def summarize(name: str) -> None:
         if not totals:
             raise UserError(f"--image_size={FLAGS.image_size} suits no model")
         rows = [total._asdict() for total in totals]
-        print(json.dumps(rows, indent=2) if FLAGS.format == "json" else summary.format_costs(totals))
+        print(
+            json.dumps(rows, indent=2) if FLAGS.format == "json" else summary.format_costs(totals)
+        )
         return
     chosen = override(Experiment(model=choose(name)), FLAGS.set, KINDS).model
     found = summary.summarize_model(chosen.name, FLAGS.image_size, **chosen.args)
@@ -423,7 +457,9 @@ def read_protocol() -> Choice:
     try:
         scales = tuple(int(scale) for scale in FLAGS.scales)
     except ValueError:
-        raise UserError(f"--scales={','.join(FLAGS.scales)}: must be integers with commas between") from None
+        raise UserError(
+            f"--scales={','.join(FLAGS.scales)}: must be integers with commas between"
+        ) from None
     return choose(FLAGS.views, scales=scales or None)
 
 
@@ -442,7 +478,9 @@ def evaluate(target: str) -> None:
         if "://" not in weights:
             weights = str(expand_path("--evaluate", weights))
         if not FLAGS.data:
-            raise UserError(f"--evaluate={target}: give the images with --data, such as folder:PATH")
+            raise UserError(
+                f"--evaluate={target}: give the images with --data, such as folder:PATH"
+            )
         data = Data(dataset=dataset(FLAGS.data), dir=FLAGS.data_dir or "")
         chosen = override(Experiment(data=data, model=choose(model)), FLAGS.set, KINDS)
         evaluation = library.evaluate_weights(chosen, weights, protocol, FLAGS.average)

@@ -13,16 +13,24 @@ from collections.abc import Callable, Mapping
 
 from cnn_jax.errors import STOPPED, UserError
 
-HEARTBEAT = 30  # seconds without a sign of life, after which a process is held for dead, and the others end
+HEARTBEAT = (
+    30  # seconds without a sign of life, after which a process is held for dead, and the others end
+)
 CONNECT = 300  # seconds in which all are to be there
 # What launchers set for each process they start, which JAX reads too: Slurm's srun, Open MPI, TPU slices in Kubernetes.
-COUNTS = {"SLURM_STEP_NUM_TASKS": int, "OMPI_COMM_WORLD_SIZE": int, "TPU_WORKER_HOSTNAMES": lambda s: len(s.split(","))}
+COUNTS = {
+    "SLURM_STEP_NUM_TASKS": int,
+    "OMPI_COMM_WORLD_SIZE": int,
+    "TPU_WORKER_HOSTNAMES": lambda s: len(s.split(",")),
+}
 
 
 def was_launched() -> bool:
     """Whether a launcher started several processes of this program, and told each about the others."""
     with contextlib.suppress(ValueError):
-        return any(count(os.environ[name]) > 1 for name, count in COUNTS.items() if name in os.environ)
+        return any(
+            count(os.environ[name]) > 1 for name, count in COUNTS.items() if name in os.environ
+        )
     return False
 
 
@@ -39,16 +47,22 @@ def initialize(coordinator: str | None, process_id: int | None, num_processes: i
     if given in (alone, ("auto", None, None)):
         given = alone
     elif None in given or coordinator == "auto":
-        raise UserError("--coordinator, --process_id and --num_processes go together; --coordinator=auto goes alone")
+        raise UserError(
+            "--coordinator, --process_id and --num_processes go together; --coordinator=auto goes alone"
+        )
     elif not coordinator.rpartition(":")[2].isdigit():
-        raise UserError(f"--coordinator={coordinator}: must be process 0's host:port, for example 10.0.0.2:1234")
+        raise UserError(
+            f"--coordinator={coordinator}: must be process 0's host:port, for example 10.0.0.2:1234"
+        )
     elif not 0 <= process_id < num_processes:
         raise UserError(f"--process_id={process_id}: is not one of 0 to {num_processes - 1}")
     joined = _guarded()
     import jax
 
     try:
-        jax.distributed.initialize(*given, heartbeat_timeout_seconds=HEARTBEAT, initialization_timeout=CONNECT)
+        jax.distributed.initialize(
+            *given, heartbeat_timeout_seconds=HEARTBEAT, initialization_timeout=CONNECT
+        )
     except Exception as e:  # JAX raises whatever its service raised, or aborts
         print(str(e).strip().partition("\n")[0][:200], file=sys.stderr, flush=True)
         os.abort()
@@ -103,7 +117,9 @@ def is_distributed() -> bool:
     import jax
 
     if (many := jax.process_count()) > 1 and not jax.distributed.is_initialized():
-        raise UserError(f"this host is one of {many} of a TPU slice: start this on all of them with --coordinator=auto")
+        raise UserError(
+            f"this host is one of {many} of a TPU slice: start this on all of them with --coordinator=auto"
+        )
     return many > 1
 
 

@@ -49,4 +49,6 @@ def expand_path(what: str, path: str | Path) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError:
-        raise UserError(f"{what}={shown}: there is no such home folder; write the path out") from None
+        raise UserError(
+            f"{what}={shown}: there is no such home folder; write the path out"
+        ) from None

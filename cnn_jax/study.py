@@ -163,7 +163,9 @@ def select(study: Study, only: str = "*", seeds: int = 1) -> list[Experiment]:
     names = fnmatch.filter(study.runs, only)
     if not names:
         raise UserError(f"run={only}: no such run in {study.name}; {nearest(only, study.runs)}")
-    return [dataclasses.replace(study.runs[name], seed=seed) for name in names for seed in range(seeds)]
+    return [
+        dataclasses.replace(study.runs[name], seed=seed) for name in names for seed in range(seeds)
+    ]
 
 
 def run(
@@ -273,13 +275,17 @@ def check_before_writing(
             metrics_log.check_folder(one, own)
         if profile_steps >= one.train.steps:
             left = one.train.steps - 1
-            raise UserError(f"profile={profile_steps}: after the first, {left} steps are left; ask for fewer")
+            raise UserError(
+                f"profile={profile_steps}: after the first, {left} steps are left; ask for fewer"
+            )
         make_components(one, seeds=seeds if together else 1)
         start = one.train.start_from
         if start and start not in {other.name for other in runs}:
             other = own.parent.with_name(start) / own.name
             if not metrics_log.read_result(own) and not metrics_log.read_result(other):
-                raise UserError(f"{one.name}: starts from {start}, which is not finished in {other}: run that first")
+                raise UserError(
+                    f"{one.name}: starts from {start}, which is not finished in {other}: run that first"
+                )
 
 
 def _train_all(
@@ -389,7 +395,9 @@ def write_study(
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "study.json", json.dumps(words, indent=2) + "\n")
     except OSError as error:
-        raise UserError(f"cannot write to {folder} ({error.strerror}): choose another workdir") from None
+        raise UserError(
+            f"cannot write to {folder} ({error.strerror}): choose another workdir"
+        ) from None
 
 
 def write_crops(study: Study, folder: Path) -> None:

@@ -21,7 +21,13 @@ LENET = ("--net=lenet5_modern", "--batch=2")
 
 def step_row(devices, count, size, later):
     found = {"all-reduce": {"count": count, "bytes": size}} if count else {}
-    return {"net": "n", "form": "jit", "devices": devices, "collectives": found, "later_compilations": later}
+    return {
+        "net": "n",
+        "form": "jit",
+        "devices": devices,
+        "collectives": found,
+        "later_compilations": later,
+    }
 
 
 def test_findings_tell_what_depends_on_the_devices():
@@ -39,12 +45,20 @@ def test_a_step_over_two_devices_sends_its_gradients_once(monkeypatch):
     monkeypatch.setenv("CNN_JAX_ROUTES", "xla")
     found = scaling.of_step("lenet5_modern", "jit", 2)
     assert found["params_bytes"] == 4 * 61_706
-    assert found["collectives"] == {"all-reduce": {"count": 1, "bytes": found["params_bytes"] + 8}}  # loss and error
+    assert found["collectives"] == {
+        "all-reduce": {"count": 1, "bytes": found["params_bytes"] + 8}
+    }  # loss and error
 
 
 class Timed:
     def __init__(self, variant, blocks):
-        self.variant, self.blocks, self.first_s, self.peak_mib, self.losses = variant, blocks, 1.25, 300.0, [2.0, 1.0]
+        self.variant, self.blocks, self.first_s, self.peak_mib, self.losses = (
+            variant,
+            blocks,
+            1.25,
+            300.0,
+            [2.0, 1.0],
+        )
 
 
 def test_the_table_has_medians_and_their_ratio():
@@ -55,7 +69,18 @@ def test_the_table_has_medians_and_their_ratio():
     assert rows["torch"]["images_per_s"] == {"min": 16, "median": 16, "max": 80}
     ours, torch = train_step.table(rows).splitlines()[1:]
     assert ours.split() == ["ours", "40.0", "(20.0", "-", "80.0)", "1.00", "200.0", "1.2", "300"]
-    assert torch.split() == ["torch", "(channels_last)", "16.0", "(16.0", "-", "80.0)", "2.50", "500.0", "1.2", "300"]
+    assert torch.split() == [
+        "torch",
+        "(channels_last)",
+        "16.0",
+        "(16.0",
+        "-",
+        "80.0)",
+        "2.50",
+        "500.0",
+        "1.2",
+        "300",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -64,7 +89,10 @@ def test_the_table_has_medians_and_their_ratio():
         ([2.0, 1.9, 1.7], None),
         ([2.0001, 1.9, 1.7001], None),
         ([2.001, 1.9, 1.7], "loss on the same weights"),
-        ([2.0, 1.9, 1.8], "two updates change its loss by -0.2, ours by -0.3"),  # as without momentum
+        (
+            [2.0, 1.9, 1.8],
+            "two updates change its loss by -0.2, ours by -0.3",
+        ),  # as without momentum
         ([2.0, 2.0, 2.0], "two updates"),
         ([float("nan")] * 3, "loss on the same weights"),
     ],
@@ -82,7 +110,9 @@ def test_slow_steps_are_not_repeated_to_warm_up(monkeypatch):
     def worker(step_s):
         one = object.__new__(train_step.Worker)
         one.step_s, one.blocks = step_s, []
-        one._ask = lambda line: asked.append(line) or {"seconds": int(line.split()[1]) * step_s, "peak_mib": 1}
+        one._ask = lambda line: (
+            asked.append(line) or {"seconds": int(line.split()[1]) * step_s, "peak_mib": 1}
+        )
         return one
 
     for step_s in (0.25, 4.0):
@@ -117,7 +147,11 @@ def peers_row(speed, variant=""):
     return {"variant": variant, "images_per_s": {"min": 0.0, "median": speed, "max": 0.0}}
 
 
-PEERS = {"ours": peers_row(300.0), "flax": peers_row(100.0), "torch": peers_row(400.0, "channels_last")}
+PEERS = {
+    "ours": peers_row(300.0),
+    "flax": peers_row(100.0),
+    "torch": peers_row(400.0, "channels_last"),
+}
 RESNET20 = {"benchmark": "train_step", "net": "resnet20", "batch": 128, "image": [32, 32, 3], "precision": "float32",
             "hardware": "1 x CPU (some, 2 cores)", "commit": "abc", "peers": PEERS}  # fmt: skip
 
@@ -143,7 +177,9 @@ def test_the_markdown_of_other_goals():
     speed = lambda median: {"images_per_s": {"min": 0.0, "median": median, "max": 0.0}}
     here = {"hardware": "1 x CPU (some, 2 cores)", "commit": "abc"}
     there = {"hardware": "1 x NVIDIA H100 80GB HBM3", "commit": "abc"}
-    of_epoch = {"benchmark": "epoch", "net": "resnet20", "batch": 128, "ratio": 0.979} | speed(120_000.0)
+    of_epoch = {"benchmark": "epoch", "net": "resnet20", "batch": 128, "ratio": 0.979} | speed(
+        120_000.0
+    )
     of_view = {"benchmark": "evaluate", "net": "resnet50", "view": "single", "image": [224, 224, 3], "seconds": 7.5,
                "precision": "bfloat16"}  # fmt: skip
     ways = {"ours": speed(500_000.0), "grain": speed(250_000.0)}
@@ -156,12 +192,22 @@ def test_the_markdown_of_other_goals():
             {"benchmark": "batches", "ways": ways} | here,
         ]
     )
-    epochs = [line for line in text.splitlines() if line.startswith("| resnet20, batch 128: an epoch")]
+    epochs = [
+        line for line in text.splitlines() if line.startswith("| resnet20, batch 128: an epoch")
+    ]
     assert [line.split("|")[2].strip() for line in epochs] == ["0.979", "0.990"]
     assert [line.split("|")[4].strip() for line in epochs] == ["not met", "met"]
-    assert line_of(text, "resnet20, batch 128, data")[1:4] == ["120,000 images/s", "100,000 images/s", "met"]
+    assert line_of(text, "resnet20, batch 128, data")[1:4] == [
+        "120,000 images/s",
+        "100,000 images/s",
+        "met",
+    ]
     assert line_of(text, "resnet50: evaluation")[1:4] == ["7.5 s, bfloat16", "8 s", "met"]
-    assert line_of(text, "batches")[1:4] == ["500,000 images/s; 2.00 of grain", "400,000 images/s", "met"]
+    assert line_of(text, "batches")[1:4] == [
+        "500,000 images/s; 2.00 of grain",
+        "400,000 images/s",
+        "met",
+    ]
     assert line_of(text, "launch.py --list")[1] == "not measured"
 
 
@@ -170,12 +216,18 @@ def test_the_readme_holds_the_tables_that_are_printed():
     readme = (ROOT / "benchmarks/README.md").read_text().splitlines()
     for text, goals in ((table.of_steps([]), slice(0, 3)), (table.of_goals([]), slice(0, 1))):
         for line in text.splitlines()[2:]:
-            assert any(cells(line, goals) == cells(there, goals) for there in readme if there.startswith("|")), line
+            assert any(
+                cells(line, goals) == cells(there, goals)
+                for there in readme
+                if there.startswith("|")
+            ), line
 
 
 def run(module, *flags):
     command = [sys.executable, "-m", f"benchmarks.{module}", *flags]
-    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}  # one device
+    environment = {
+        key: value for key, value in os.environ.items() if key != "XLA_FLAGS"
+    }  # one device
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
@@ -187,15 +239,32 @@ def result_of(done, path):
 
 
 def test_epoch_from_end_to_end(tmp_path):
-    flags = ("--nets=perceptron", "--images=100", "--batch=32", "--blocks=2", f"--json={tmp_path / 'r'}")
+    flags = (
+        "--nets=perceptron",
+        "--images=100",
+        "--batch=32",
+        "--blocks=2",
+        f"--json={tmp_path / 'r'}",
+    )
     told = result_of(run("epoch", *flags), tmp_path / "r")
-    assert (told["steps"], told["evaluation_images"]) == (4, 20)  # the fourth step goes on into the next epoch
+    assert (told["steps"], told["evaluation_images"]) == (
+        4,
+        20,
+    )  # the fourth step goes on into the next epoch
     assert 0 < told["images_per_s"]["min"] <= told["bare_images_per_s"]["max"] * 100
-    assert told["ratio"] > 0 and 0 < told["saving_s"] <= told["saved_s"] and told["evaluation_s"] > 0
+    assert (
+        told["ratio"] > 0 and 0 < told["saving_s"] <= told["saved_s"] and told["evaluation_s"] > 0
+    )
 
 
 def test_evaluate_from_end_to_end(tmp_path):
-    flags = ("--nets=resnet20", "--images=20", "--batch=8", "--blocks=1", f"--json={tmp_path / 'r'}")
+    flags = (
+        "--nets=resnet20",
+        "--images=20",
+        "--batch=8",
+        "--blocks=1",
+        f"--json={tmp_path / 'r'}",
+    )
     done = run("evaluate", *flags)
     told = result_of(done, tmp_path / "r")
     assert told["images"] == 20 and told["view"] == "single" and told["ratio"] > 0
@@ -205,7 +274,10 @@ def test_evaluate_from_end_to_end(tmp_path):
 def test_batches_from_end_to_end(tmp_path):
     flags = ("--images=1000", "--seconds=0.02", "--blocks=1", f"--json={tmp_path / 'r'}")
     told = result_of(run("batches", *flags), tmp_path / "r")
-    assert told["ways"]["ours"]["images_per_s"]["median"] > 1000 and told["ways"]["ours"]["restore_ms"] > 0
+    assert (
+        told["ways"]["ours"]["images_per_s"]["median"] > 1000
+        and told["ways"]["ours"]["restore_ms"] > 0
+    )
     assert len(told["ways"]) == 3 or "grain" in told["left_out"]
 
 
@@ -230,7 +302,14 @@ def test_an_unknown_peer_is_told_in_one_line():
 
 
 def test_seeds_from_end_to_end():
-    command = [sys.executable, "-m", "benchmarks.seeds", "--nets=perceptron", "--counts=1,2", "--seconds=0.01"]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.seeds",
+        "--nets=perceptron",
+        "--counts=1,2",
+        "--seconds=0.01",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     rows = json.loads(done.stdout.splitlines()[-1])["rows"]
@@ -238,4 +317,6 @@ def test_seeds_from_end_to_end():
     assert ways[:4] == [(1, "in turn"), (1, "unrolled"), (1, "vmap"), (2, "in turn")]
     assert all(row["images_per_s"] > 0 for row in rows) and rows[0]["ratio"] == 1
     wrong = subprocess.run([*command[:3], "--nets=vgg"], cwd=ROOT, capture_output=True, text=True)
-    assert wrong.returncode == 1 and wrong.stderr.startswith("seeds.py: choose --nets of perceptron, mlp")
+    assert wrong.returncode == 1 and wrong.stderr.startswith(
+        "seeds.py: choose --nets of perceptron, mlp"
+    )

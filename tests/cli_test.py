@@ -34,7 +34,11 @@ class Done:
 def launch(tmp_path, monkeypatch, capsys):
     """launch(*words): a command in a folder of its own, and on one device."""
     monkeypatch.chdir(tmp_path)
-    for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "XLA_FLAGS"):
+    for name in (
+        "JAX_COMPILATION_CACHE_DIR",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS",
+        "XLA_FLAGS",
+    ):
         monkeypatch.setenv(name, os.environ.get(name, ""))  # Restored after the test.
     one = mesh.batch_mesh(jax.devices()[:1])
     monkeypatch.setattr(mesh, "batch_mesh", lambda devices=None: one)
@@ -51,7 +55,9 @@ def test_every_study_tells_its_costs():
     assert COSTS.keys() == STUDIES.keys()
 
 
-@pytest.mark.parametrize("name, preset", [(name, preset) for name in COSTS for preset in COSTS[name]])
+@pytest.mark.parametrize(
+    "name, preset", [(name, preset) for name in COSTS for preset in COSTS[name]]
+)
 def test_every_registered_run_names_things_that_are(name, preset):
     study = STUDIES[name](preset)
     assert {row.run for row in study.rows} <= study.runs.keys()
@@ -62,8 +68,14 @@ def test_every_registered_run_names_things_that_are(name, preset):
 
 
 MISTAKES = [
-    (("--experiment=resnet_degradatoin",), "--experiment=resnet_degradatoin: no such study; nearest: resnet_deg"),
-    ((*STUDY, "--run=plan-20"), "--run=plan-20: no such run in resnet_degradation; nearest: plain-20"),
+    (
+        ("--experiment=resnet_degradatoin",),
+        "--experiment=resnet_degradatoin: no such study; nearest: resnet_deg",
+    ),
+    (
+        (*STUDY, "--run=plan-20"),
+        "--run=plan-20: no such run in resnet_degradation; nearest: plain-20",
+    ),
     (("--experiment=resnet_degradation", "--preset=labtop"), "has no such preset; nearest: laptop"),
     (("--experiment=resnet_degradation_imagenet",), "has only preset=paper"),
     (("--experiment=conv_arithmetic", "--preset=smoke"), "has only --preset=laptop"),
@@ -73,7 +85,10 @@ MISTAKES = [
     ((*SMOKE, "--set=optim.learning_rate=0.1"), "no such field; it is now called schedule.base"),
     ((*SMOKE, "--set=train.steps=many"), "--set train.steps=many: must be an integer, not 'many'"),
     ((*SMOKE, "--set=train.label_smoothing=2"), "must be at most 1"),
-    ((*SMOKE, "--data=cifar10", "--data_dir=nowhere"), "cifar10 is not prepared (looked in nowhere): run `python"),
+    (
+        (*SMOKE, "--data=cifar10", "--data_dir=nowhere"),
+        "cifar10 is not prepared (looked in nowhere): run `python",
+    ),
     ((*IMAGENET, "--data_dir=/nowhere"), "imagenet2012 is not prepared"),
     ((*SMOKE, "--workdir=/proc/x"), "cannot write to /proc/x"),
     (("--lst",), "Unknown command line flag 'lst'"),
@@ -92,7 +107,10 @@ MISTAKES = [
     (("--experiment=conv_arithmetic", "--dry_run"), "conv_arithmetic trains nothing"),
     (("--experiment=conv_arithmetic", "--seeds=3"), "--seeds: conv_arithmetic trains nothing"),
     ((*SMOKE, "--together"), "--together: trains several seeds at once"),
-    ((*SMOKE, "--together", "--seeds=2", "--parallel=pmap"), "trained together only with train.parallel=jit"),
+    (
+        (*SMOKE, "--together", "--seeds=2", "--parallel=pmap"),
+        "trained together only with train.parallel=jit",
+    ),
     ((*SMOKE, "--sweep=schedule.base"), "write it as field=value,value"),
     ((*SMOKE, "--topology=v5e:4x4"), "only with --plan"),
     ((*SMOKE, "--plan", "--num_processes=2"), "--plan is one process's work"),
@@ -129,14 +147,18 @@ VALUES = [
 
 @pytest.mark.parametrize("mode", ["train", "--dry_run"])
 @pytest.mark.parametrize("case", VALUES, ids=[case[0] for case in VALUES])
-def test_a_value_that_makes_no_sense_is_refused_before_anything_is_written(case, mode, launch, tmp_path):
+def test_a_value_that_makes_no_sense_is_refused_before_anything_is_written(
+    case, mode, launch, tmp_path
+):
     assignment, said, *before = case
     needs_a_run = "start_from=" in assignment
     if mode == "--dry_run" and needs_a_run:
         pytest.skip("what the workdir holds does not matter to a dry run")
     sets = [f"--set={words}" for words in (*before, assignment)]
     done = launch(*SMOKE, "--run=plain-20", *sets, *([mode] if mode != "train" else []))
-    assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1, (
+        done.stderr
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -170,8 +192,15 @@ def test_a_study_runs_is_skipped_when_finished_and_refuses_another_configuration
     done = launch(*words)
     assert done.returncode == 0, done.stderr
     assert "plain-20" in done.stdout and "report: here/report.html" in done.stdout
-    assert {p.name for p in (tmp_path / "here").iterdir()} >= {"report.md", "report.png", "report.html", "study.json"}
-    runs = [from_json((tmp_path / f"here/plain-20/seed{k}/config.json").read_text()) for k in (0, 1)]
+    assert {p.name for p in (tmp_path / "here").iterdir()} >= {
+        "report.md",
+        "report.png",
+        "report.html",
+        "study.json",
+    }
+    runs = [
+        from_json((tmp_path / f"here/plain-20/seed{k}/config.json").read_text()) for k in (0, 1)
+    ]
     assert [r.seed for r in runs] == [0, 1] and "train.steps: 64000 -> 2" in runs[0].deviations
 
     again = launch(*words)
@@ -193,17 +222,26 @@ def test_one_run_that_fails_does_not_stop_the_others(launch, tmp_path):
     folder.mkdir(parents=True)
     (folder / "metrics.jsonl").write_text('{"event": "nan", "step": 1}\n')  # It ended so before.
     done = launch(*SMOKE, "--run=*-20", "--workdir=here")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "the loss was not finite at step 1" in done.stderr
+    assert (
+        done.returncode == 2
+        and done.stderr.count("\n") == 1
+        and "the loss was not finite at step 1" in done.stderr
+    )
     assert "plain-20 seed 0: failed" in done.stdout and "report: here/report.html" in done.stdout
     last = (tmp_path / "here/resnet-20/seed0/metrics.jsonl").read_text().splitlines()[-1]
-    assert {k: v for k, v in json.loads(last).items() if k != "wall_s"} == {"event": "end", "step": 2}
+    assert {k: v for k, v in json.loads(last).items() if k != "wall_s"} == {
+        "event": "end",
+        "step": 2,
+    }
 
 
 def test_seeds_trained_together(launch, tmp_path):
     words = (*SMOKE, "--run=plain-20", "--workdir=here", "--together")
     done = launch(*words, "--seeds=2")
     assert done.returncode == 0, done.stderr
-    assert all(f"[{k + 1}/2] plain-20 seed {k}: test error" in done.stdout for k in (0, 1)), done.stdout
+    assert all(f"[{k + 1}/2] plain-20 seed {k}: test error" in done.stdout for k in (0, 1)), (
+        done.stdout
+    )
     assert "2 together)" in done.stdout
     command = json.loads((tmp_path / "here/study.json").read_text())["command"]
     assert "--seeds=2 --together=True" in command
@@ -211,7 +249,11 @@ def test_seeds_trained_together(launch, tmp_path):
     folder = tmp_path / "here/plain-20/seed1"
     (folder / "metrics.jsonl").write_text('{"event": "nan", "step": 1}\n')  # It ended so before.
     done = launch(*words, "--seeds=2")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "not finite at step 1" in done.stderr
+    assert (
+        done.returncode == 2
+        and done.stderr.count("\n") == 1
+        and "not finite at step 1" in done.stderr
+    )
     assert "seed 0: test error" in done.stdout and "seed 1: failed" in done.stdout
 
 
@@ -247,7 +289,12 @@ def test_a_study_that_counts_ends_in_its_report(launch, tmp_path):
 
 @pytest.mark.parametrize(
     "flag, environment, kept",
-    [(None, None, "home/cnn_jax/xla"), (None, "theirs", "theirs"), ("mine", "theirs", "mine"), ("off", None, None)],
+    [
+        (None, None, "home/cnn_jax/xla"),
+        (None, "theirs", "theirs"),
+        ("mine", "theirs", "mine"),
+        ("off", None, None),
+    ],
 )
 def test_what_is_compiled_is_kept_where_the_user_says(flag, environment, kept, launch, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "home")

@@ -58,9 +58,18 @@ def test_a_wrong_field_is_named(edit, words):
 
 def test_a_file_of_version_1_says_what_to_do(tmp_path):
     """As written before 2026-11-26: no version, `optim`, a model of fixed fields."""
-    old = {"study": "s", "name": "n", "seed": 0, "data": {"name": "digits"}, "model": {"name": "mlp"}, "optim": {}}
+    old = {
+        "study": "s",
+        "name": "n",
+        "seed": 0,
+        "data": {"name": "digits"},
+        "model": {"name": "mlp"},
+        "optim": {},
+    }
     (tmp_path / "config.json").write_text(json.dumps(old))
-    with pytest.raises(UserError, match="another version of cnn_jax: continue the run with the commit that starts"):
+    with pytest.raises(
+        UserError, match="another version of cnn_jax: continue the run with the commit that starts"
+    ):
         config_file.read_config(tmp_path / "config.json")
 
 
@@ -98,7 +107,9 @@ def test_a_deeply_nested_argument_is_refused():
     deep = 0
     for _ in range(400):
         deep = [deep]
-    text = config_file.to_json(dataclasses.replace(RUN)).replace('"bn_group": 64', f'"bn_group": {json.dumps(deep)}')
+    text = config_file.to_json(dataclasses.replace(RUN)).replace(
+        '"bn_group": 64', f'"bn_group": {json.dumps(deep)}'
+    )
     assert str(deep) in text
     with pytest.raises(UserError):
         check(config_file.from_json(text))

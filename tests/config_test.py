@@ -24,7 +24,9 @@ def test_a_choice_is_its_name_and_arguments_in_any_order():
 
 def test_differences_name_fields_and_both_values():
     old = Experiment()
-    new = dataclasses.replace(old, train=Train(steps=300), data=Data(dir="/elsewhere"), schedule=choose("step", base=1.0))
+    new = dataclasses.replace(
+        old, train=Train(steps=300), data=Data(dir="/elsewhere"), schedule=choose("step", base=1.0)
+    )
     assert config.find_differences(old, new, RUNTIME_FIELDS) == [
         "schedule: constant -> step",
         "train.steps: 64000 -> 300",

@@ -30,7 +30,9 @@ def command(*words):
 
 def launch(*words, cwd, devices=1):
     few = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-    return subprocess.run(command(*words), capture_output=True, text=True, cwd=cwd, env=few, timeout=300)
+    return subprocess.run(
+        command(*words), capture_output=True, text=True, cwd=cwd, env=few, timeout=300
+    )
 
 
 def test_list_shows_every_study_without_importing_jax(tmp_path):
@@ -39,20 +41,26 @@ def test_list_shows_every_study_without_importing_jax(tmp_path):
         "code = launch.cli.execute(['launch.py', '--list'], launch.STUDIES, launch.COSTS);"
         "assert not {'jax', 'numpy', 'matplotlib'} & set(sys.modules), 'too much is imported'; sys.exit(code)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     assert all(name in done.stdout for name in STUDIES)
 
 
 def test_a_mistake_ends_the_process_with_2(tmp_path):
     done = launch("--experiment=resnet_degradatoin", cwd=tmp_path)
-    assert done.returncode == 2 and done.stderr.startswith("launch.py: --experiment=resnet_degradatoin: no such study")
+    assert done.returncode == 2 and done.stderr.startswith(
+        "launch.py: --experiment=resnet_degradatoin: no such study"
+    )
 
 
 def test_on_eight_devices_what_is_compiled_is_kept(tmp_path):
     done = launch(*SMOKE, cwd=tmp_path, devices=8)
     assert done.returncode == 0, done.stderr
-    assert list((Path(os.environ["XDG_CACHE_HOME"]) / "cnn_jax/xla").iterdir()), "nothing compiled was kept"
+    assert list((Path(os.environ["XDG_CACHE_HOME"]) / "cnn_jax/xla").iterdir()), (
+        "nothing compiled was kept"
+    )
     start = json.loads((tmp_path / "here/plain-20/seed0/starts.jsonl").read_text())
     assert start["hardware"].startswith("8 x CPU")
 
@@ -79,7 +87,9 @@ def test_a_run_killed_with_kill_9_goes_on_from_its_last_checkpoint(tmp_path):
     assert interrupt(words, tmp_path, 20, signal.SIGKILL) == -signal.SIGKILL
     assert interrupt(words, tmp_path, 60, signal.SIGTERM) == 75
     folder = tmp_path / "here/plain-20/seed0"
-    starts = [json.loads(line)["step"] for line in (folder / "starts.jsonl").read_text().splitlines()]
+    starts = [
+        json.loads(line)["step"] for line in (folder / "starts.jsonl").read_text().splitlines()
+    ]
     assert starts[0] == 0 and starts[1] >= 10 and starts[1] % 5 == 0
     events = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     steps = [e["step"] for e in events if e["event"] == "train"]
@@ -99,4 +109,7 @@ def test_the_studies_of_full_size_images_go_from_end_to_end(study, tmp_path):
     done = launch(f"--experiment={study}", "--preset=smoke", "--workdir=here", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "runs finished" in done.stdout and (tmp_path / "here/report.html").exists()
-    assert list((tmp_path / "here").glob("*/seed0/evaluations/*.json")) and (tmp_path / "here/crops.png").exists()
+    assert (
+        list((tmp_path / "here").glob("*/seed0/evaluations/*.json"))
+        and (tmp_path / "here/crops.png").exists()
+    )

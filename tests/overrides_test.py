@@ -22,15 +22,21 @@ def test_override_changes_one_field_and_keeps_its_type():
 
 
 def test_another_name_keeps_the_arguments_that_both_have():
-    step = change("schedule=step", "schedule.base=0.3", "schedule.boundaries=(10,20)", "schedule.factor=0.5")
+    step = change(
+        "schedule=step", "schedule.base=0.3", "schedule.boundaries=(10,20)", "schedule.factor=0.5"
+    )
     assert change("schedule=plateau", of=step).schedule == choose("plateau", base=0.3, factor=0.5)
     assert change("schedule=exponential", of=step).schedule == choose("exponential", base=0.3)
-    assert change("model=mlp", of=change("model.dropout=0.5", "model.shortcut=B")).model == choose("mlp", dropout=0.5)
+    assert change("model=mlp", of=change("model.dropout=0.5", "model.shortcut=B")).model == choose(
+        "mlp", dropout=0.5
+    )
 
 
 def test_a_data_set_is_named_as_data_names_it():
     assert change("data.dataset=folder:/a/b").data.dataset == choose("folder", path="/a/b")
-    assert change("data.dataset=mnist", of=change("data.dataset=folder:/a")).data.dataset == choose("mnist")
+    assert change("data.dataset=mnist", of=change("data.dataset=folder:/a")).data.dataset == choose(
+        "mnist"
+    )
 
 
 @pytest.mark.parametrize(
@@ -77,10 +83,15 @@ def test_an_old_name_is_answered_with_the_new_one(old):
 def test_old_names_lead_to_fields_that_there_are():
     options = {f"{field}.{option}" for field, kind in KINDS.items() if kind.names for name in kind.names
                for option in kind.option_types(name)}  # fmt: skip
-    fields = {f"data.{name}" for name in vars(Experiment().data)} | {f"train.{n}" for n in vars(Experiment().train)}
+    fields = {f"data.{name}" for name in vars(Experiment().data)} | {
+        f"train.{n}" for n in vars(Experiment().train)
+    }
     assert set(RENAMED.values()) <= options | fields | set(KINDS)
 
 
 def test_an_experiment_is_completed_by_defaults():
     whole = complete(change("schedule=plateau"))
-    assert whole.schedule.args.keys() == {"base", "factor", "patience", "max_cuts"} and complete(whole) == whole
+    assert (
+        whole.schedule.args.keys() == {"base", "factor", "patience", "max_cuts"}
+        and complete(whole) == whole
+    )

@@ -26,7 +26,9 @@ def test_a_choice_is_built_with_its_arguments_and_the_caller_s():
 
 
 def test_a_choice_is_completed_by_defaults():
-    assert registry.complete("schedule", choose("step", edges=[3]), FUNCTIONS) == choose("step", base=0.1, edges=(3,))
+    assert registry.complete("schedule", choose("step", edges=[3]), FUNCTIONS) == choose(
+        "step", base=0.1, edges=(3,)
+    )
 
 
 @pytest.mark.parametrize(

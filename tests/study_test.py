@@ -30,7 +30,15 @@ def _shared_programs(monkeypatch):
 
 def make_study(**runs):
     rows = tuple(Row(name, name, "", "") for name in runs)
-    return Study("s", "A study", "Nobody", "", "laptop", {n: dataclasses.replace(r, name=n) for n, r in runs.items()}, rows)
+    return Study(
+        "s",
+        "A study",
+        "Nobody",
+        "",
+        "laptop",
+        {n: dataclasses.replace(r, name=n) for n, r in runs.items()},
+        rows,
+    )
 
 
 def test_a_script_of_fifteen_lines_runs_a_users_study_with_seeds(tmp_path):
@@ -38,12 +46,16 @@ def test_a_script_of_fifteen_lines_runs_a_users_study_with_seeds(tmp_path):
     assert len(script.read_text().splitlines()) <= 15
     env = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
     command = [sys.executable, str(script), "here"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env, timeout=300)
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env=env, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     assert "perceptron" in done.stdout and "hidden" in done.stdout
     assert len(list((tmp_path / "here").glob("*/seed*/config.json"))) == 6
     run = read_config(tmp_path / "here/hidden/seed2/config.json")
-    assert run.schedule == choose("constant", base=0.05) and (tmp_path / "here/report.html").exists()
+    assert (
+        run.schedule == choose("constant", base=0.05) and (tmp_path / "here/report.html").exists()
+    )
 
 
 def test_a_users_file_is_loaded_by_its_path():
@@ -112,7 +124,9 @@ def test_a_folder_of_another_study_is_refused(tmp_path):
 
 
 def starts(workdir):
-    return [json.loads(line) for line in (workdir / "net/seed0/starts.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line) for line in (workdir / "net/seed0/starts.jsonl").read_text().splitlines()
+    ]
 
 
 def test_overwriting_starts_the_runs_anew_and_keeps_other_files(tmp_path):
@@ -124,7 +138,9 @@ def test_overwriting_starts_the_runs_anew_and_keeps_other_files(tmp_path):
     study.run(make_study(net=changed, other=RUN), tmp_path, only="net", overwrite=True, tell=print)
     assert [start["step"] for start in starts(tmp_path)] == [0]
     assert read_config(tmp_path / "net/seed0/config.json").optimizer.args["momentum"] == 0.5
-    assert (tmp_path / "net/seed0/notes.txt").exists() and (tmp_path / "other/seed0/metrics.jsonl").exists()
+    assert (tmp_path / "net/seed0/notes.txt").exists() and (
+        tmp_path / "other/seed0/metrics.jsonl"
+    ).exists()
 
 
 def test_the_trace_of_too_many_steps_is_refused_before_anything_is_written(tmp_path):

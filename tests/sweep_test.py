@@ -39,13 +39,20 @@ def test_several_sweeps_are_their_product():
     grid = sweep.make_grid(make_study(), ["schedule.base=0.01,0.1", "model.hidden=4;8,4"])
     assert len(grid.runs) == len(grid.rows) == 2 * 2 * 2
     run = grid.runs["one-base0.1-hidden8_4"]
-    assert run.schedule.args["base"] == 0.1 and run.model == choose("mlp", hidden=(8, 4)) and run.name in grid.runs
+    assert (
+        run.schedule.args["base"] == 0.1
+        and run.model == choose("mlp", hidden=(8, 4))
+        and run.name in grid.runs
+    )
     assert grid.swept == ("schedule.base", "model.hidden")
     assert all(row.run in grid.runs and row.group in ("one", "two") for row in grid.rows)
 
 
 def test_only_chosen_runs_are_varied():
-    assert set(sweep.make_grid(make_study(), ["train.steps=1,2"], only="two").runs) == {"two-steps1", "two-steps2"}
+    assert set(sweep.make_grid(make_study(), ["train.steps=1,2"], only="two").runs) == {
+        "two-steps1",
+        "two-steps2",
+    }
 
 
 def test_deviations_of_a_grid_are_from_the_run_it_varies():

@@ -33,7 +33,15 @@ def test_text_becomes_a_value(text, wanted, value):
 
 @pytest.mark.parametrize(
     "text, wanted",
-    [("1.5", int), ("x", float), ("yes", bool), ("(1,2", Steps), ("1,2)", Steps), ("1,x", Steps), ("none", int)],
+    [
+        ("1.5", int),
+        ("x", float),
+        ("yes", bool),
+        ("(1,2", Steps),
+        ("1,2)", Steps),
+        ("1,x", Steps),
+        ("none", int),
+    ],
 )
 def test_text_that_spells_no_value_is_a_value_error(text, wanted):
     with pytest.raises(ValueError):

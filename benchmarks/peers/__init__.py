@@ -27,7 +27,9 @@ class Peer(NamedTuple):
     """A training step on one device, the batch lying there."""
 
     step: Callable[[], None]  # starts one more
-    loss: Callable[[], float]  # waits for all of them; the mean loss of those since it was last asked
+    loss: Callable[
+        [], float
+    ]  # waits for all of them; the mean loss of those since it was last asked
     memory: Callable[[], int | None]  # the peak on the device in bytes; None: it is the process's
 
 

@@ -75,19 +75,27 @@ class ResNet(nn.Module):
         """[B, H, W, 3] to [B, classes]."""
         conv = functools.partial(nn.Conv, use_bias=False, dtype=self.dtype)
         norm = functools.partial(
-            nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype
+            nn.BatchNorm,
+            use_running_average=not train,
+            momentum=0.9,
+            epsilon=1e-5,
+            dtype=self.dtype,
         )
         if self.block is BottleneckBlock:
             x = conv(self.filters, (7, 7), (2, 2), padding=[(3, 3), (3, 3)], name="stem")(x)
             x = nn.relu(norm(name="stem_norm")(x))
             x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         else:
-            x = nn.relu(norm(name="stem_norm")(conv(self.filters, (3, 3), padding=SAME3, name="stem")(x)))
+            x = nn.relu(
+                norm(name="stem_norm")(conv(self.filters, (3, 3), padding=SAME3, name="stem")(x))
+            )
         for i, size in enumerate(self.stage_sizes):
             for j in range(size):
                 strides = (2, 2) if i > 0 and j == 0 else (1, 1)
                 name = f"stage{i + 1}_block{j + 1}"
-                x = self.block(self.filters * 2**i, strides=strides, conv=conv, norm=norm, name=name)(x)
+                x = self.block(
+                    self.filters * 2**i, strides=strides, conv=conv, norm=norm, name=name
+                )(x)
         x = jnp.mean(x, axis=(1, 2))
         return nn.Dense(self.classes, dtype=self.dtype, name="head")(x)
 
@@ -102,7 +110,9 @@ class Vgg(nn.Module):
     def __call__(self, x: jax.Array, train: bool = True) -> jax.Array:
         """[B, H, W, 3] to [B, classes]."""
         conv = functools.partial(nn.Conv, kernel_size=(3, 3), dtype=self.dtype)
-        for i, filters in enumerate(((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3), start=1):
+        for i, filters in enumerate(
+            ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3), start=1
+        ):
             for j, features in enumerate(filters, start=1):
                 x = nn.relu(conv(features, name=f"conv{i}_{j}")(x))
             x = nn.max_pool(x, (2, 2), strides=(2, 2))
@@ -135,7 +145,9 @@ class Lenet(nn.Module):
 
 NETS: dict[str, Callable[..., nn.Module]] = {
     "resnet20": functools.partial(ResNet, stage_sizes=(3, 3, 3), filters=16, block=BasicBlock),
-    "resnet50": functools.partial(ResNet, stage_sizes=(3, 4, 6, 3), filters=64, block=BottleneckBlock),
+    "resnet50": functools.partial(
+        ResNet, stage_sizes=(3, 4, 6, 3), filters=64, block=BottleneckBlock
+    ),
     "vgg_d": Vgg,
     "lenet5_modern": Lenet,
 }
@@ -147,7 +159,9 @@ class TrainState(train_state.TrainState):
     batch_stats: Any
 
 
-def train_step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, dict[str, jax.Array]]:
+def train_step(
+    state: TrainState, batch: dict[str, jax.Array]
+) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update of the state, and the batch's loss and accuracy before it."""
 
     def loss_fn(params: Any) -> tuple[jax.Array, tuple]:

@@ -32,7 +32,9 @@ def conv_norm(x: Tensor, filters: int, kernel: int, stride: int, name: str, norm
     if kernel > 1 and stride > 1:
         x = layers.ZeroPadding2D(kernel // 2)(x)
     padding = "valid" if stride > 1 else "same"
-    x = layers.Conv2D(filters, kernel, strides=stride, padding=padding, use_bias=False, name=name)(x)
+    x = layers.Conv2D(filters, kernel, strides=stride, padding=padding, use_bias=False, name=name)(
+        x
+    )
     return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=norm)(x)
 
 
@@ -41,7 +43,9 @@ def basic(x: Tensor, filters: int, stride: int, name: str) -> Tensor:
     y = layers.ReLU()(conv_norm(x, filters, 3, stride, f"{name}.conv1", f"{name}.norm1"))
     y = conv_norm(y, filters, 3, 1, f"{name}.conv2", f"{name}.norm2")
     if x.shape != y.shape:
-        x = keras.ops.pad(x[:, ::stride, ::stride], ((0, 0), (0, 0), (0, 0), (0, filters - x.shape[-1])))
+        x = keras.ops.pad(
+            x[:, ::stride, ::stride], ((0, 0), (0, 0), (0, 0), (0, filters - x.shape[-1]))
+        )
     return layers.ReLU()(layers.Add()([x, y]))
 
 
@@ -59,7 +63,9 @@ def resnet(x: Tensor, classes: int, sizes: tuple[int, ...], filters: int, block:
     """The CIFAR and the ImageNet form, to logits."""
     if block is bottleneck:
         x = layers.ReLU()(conv_norm(x, filters, 7, 2, "stem", "stem_norm"))
-        x = layers.MaxPooling2D(3, strides=2)(layers.ZeroPadding2D(1)(x))  # zeros: the least that ReLU gives
+        x = layers.MaxPooling2D(3, strides=2)(
+            layers.ZeroPadding2D(1)(x)
+        )  # zeros: the least that ReLU gives
     else:
         x = layers.ReLU()(conv_norm(x, filters, 3, 1, "stem", "stem_norm"))
     for i, size in enumerate(sizes):
@@ -82,7 +88,9 @@ def vgg_d(x: Tensor, classes: int) -> Tensor:
 def lenet5_modern(x: Tensor, classes: int) -> Tensor:
     """LeNet-5's widths, max pooling and ReLU, to logits."""
     first = "same" if x.shape[1] <= 28 else "valid"
-    x = layers.MaxPooling2D(2)(layers.Conv2D(6, 5, padding=first, activation="relu", name="Conv_0")(x))
+    x = layers.MaxPooling2D(2)(
+        layers.Conv2D(6, 5, padding=first, activation="relu", name="Conv_0")(x)
+    )
     x = layers.MaxPooling2D(2)(layers.Conv2D(16, 5, activation="relu", name="Conv_1")(x))
     x = layers.Dense(120, activation="relu", name="Dense_0")(layers.Flatten()(x))
     x = layers.Dense(84, activation="relu", name="Dense_1")(x)
@@ -105,12 +113,19 @@ def make(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
     model = keras.Model(inputs, logits)
     load(model, weights)
     sgd = Sgd(LEARNING_RATE, momentum=MOMENTUM)
-    model.compile(sgd, keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=True)
+    model.compile(
+        sgd, keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=True
+    )
     sgd.build(model.trainable_variables)
     batch = jax.device_put((weights["images"], weights["labels"]))
     model._symbolic_build(data_batch=batch)  # the loss's own average, as train_on_batch makes it
     model.make_train_function()
-    kinds = (model.trainable_variables, model.non_trainable_variables, sgd.variables, model.metrics_variables)
+    kinds = (
+        model.trainable_variables,
+        model.non_trainable_variables,
+        sgd.variables,
+        model.metrics_variables,
+    )
     state = tuple([variable.value for variable in kind] for kind in kinds)
     batches, logs = itertools.repeat(batch), {}
 

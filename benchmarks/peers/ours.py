@@ -34,9 +34,17 @@ def make(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
     params, stats = tree(weights, "params"), tree(weights, "stats")
     state = State(jnp.int32(0), params, stats, tx.init(params), zero_sums(), jnp.int32(-1))
     state = jax.device_put(state, meshes.replicated(mesh))
-    batch = {"image": weights["images"], "label": weights["labels"], "valid": np.ones(spec.batch, bool)}
+    batch = {
+        "image": weights["images"],
+        "label": weights["labels"],
+        "valid": np.ones(spec.batch, bool),
+    }
     batch = jax.device_put(batch, meshes.sharded(mesh))
-    options = settings.compiler_options(settings.MIN_ONEDNN_STEPS, values) if spec.platform == "cpu" else None
+    options = (
+        settings.compiler_options(settings.MIN_ONEDNN_STEPS, values)
+        if spec.platform == "cpu"
+        else None
+    )
     parts = StepParts(model, tx, FEED, jax.random.key(0))
     train = compile_train(functools.partial(train_step, parts), "jit", mesh, options)
 

@@ -30,7 +30,9 @@ def make(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
         raise RuntimeError("this PyTorch sees no GPU, JAX does: install one that does")
     device = torch.device("cuda" if gpu else "cpu")
     torch.backends.cudnn.benchmark = True
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # as JAX is told
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = (
+        False  # as JAX is told
+    )
     layout = torch.channels_last if spec.variant == "channels_last" else torch.contiguous_format
 
     net = NETS[spec.net](spec)
@@ -39,12 +41,19 @@ def make(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
     for module in net.modules():
         if isinstance(module, nn.ReLU):
             module.inplace = True
-    images = torch.from_numpy(weights["images"]).permute(0, 3, 1, 2).to(device).contiguous(memory_format=layout)
+    images = (
+        torch.from_numpy(weights["images"])
+        .permute(0, 3, 1, 2)
+        .to(device)
+        .contiguous(memory_format=layout)
+    )
     labels = torch.from_numpy(weights["labels"]).long().to(device)
     rule = {"lr": LEARNING_RATE, "momentum": MOMENTUM, "weight_decay": WEIGHT_DECAY}
     sgd = torch.optim.SGD(net.parameters(), **rule, fused=True)
     run = torch.compile(net) if gpu else net
-    autocast = functools.partial(torch.autocast, device.type, torch.bfloat16, spec.precision == "bfloat16")
+    autocast = functools.partial(
+        torch.autocast, device.type, torch.bfloat16, spec.precision == "bfloat16"
+    )
     loss = torch.zeros(())
 
     def step() -> None:
@@ -55,7 +64,9 @@ def make(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
         loss.backward()
         sgd.step()
 
-    return Peer(step, lambda: loss.item(), lambda: torch.cuda.max_memory_allocated() if gpu else None)
+    return Peer(
+        step, lambda: loss.item(), lambda: torch.cuda.max_memory_allocated() if gpu else None
+    )
 
 
 def load(net: nn.Module, weights: Mapping[str, np.ndarray]) -> None:
@@ -68,8 +79,12 @@ def load(net: nn.Module, weights: Mapping[str, np.ndarray]) -> None:
         *layers, name = layers
         if name == "kernel":
             array = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
-        tensors[".".join([*layers, NAMES.get(name, name)])] = torch.from_numpy(np.ascontiguousarray(array))
+        tensors[".".join([*layers, NAMES.get(name, name)])] = torch.from_numpy(
+            np.ascontiguousarray(array)
+        )
     missing, unexpected = net.load_state_dict(tensors, strict=False)
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     if missing or unexpected:
-        raise ValueError(f"weights without a place: {unexpected}; places without weights: {missing}")
+        raise ValueError(
+            f"weights without a place: {unexpected}; places without weights: {missing}"
+        )

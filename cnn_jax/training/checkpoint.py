@@ -50,7 +50,9 @@ def manager(folder: Path, local: bool = False) -> ocp.CheckpointManager:
         multiprocessing_options=who,
     )
     handlers = {"state": ocp.StandardCheckpointHandler(multiprocessing_options=who)}
-    return ocp.CheckpointManager((folder / "checkpoints").resolve(), item_handlers=handlers, options=options)
+    return ocp.CheckpointManager(
+        (folder / "checkpoints").resolve(), item_handlers=handlers, options=options
+    )
 
 
 @contextlib.contextmanager
@@ -92,7 +94,9 @@ def _translate_errors(checkpoints: ocp.CheckpointManager) -> Iterator[None]:
     try:
         yield
     except Exception as e:  # Orbax raises whatever its storage raises.
-        why = "no space left" if "o space left" in str(e) else str(e).strip().partition("\n")[0][:200]
+        why = (
+            "no space left" if "o space left" in str(e) else str(e).strip().partition("\n")[0][:200]
+        )
         raise UserError(
             f"cannot save to {checkpoints.directory} ({why}): make room; the same command then"
             " continues from the last complete checkpoint"
@@ -119,10 +123,14 @@ def save(checkpoints: ocp.CheckpointManager, state: State, error: float | None) 
     step = int(state.step)
     if step in checkpoints.all_steps():  # Saved when it was stopped before this evaluation.
         checkpoints.delete(step)
-    metrics = {"error": math.inf if error is None else error}  # What was not evaluated is never the best.
+    metrics = {
+        "error": math.inf if error is None else error
+    }  # What was not evaluated is never the best.
     with _translate_errors(checkpoints):
         _finish_checksums(checkpoints)
-        checkpoints.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)), metrics=metrics)
+        checkpoints.save(
+            step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)), metrics=metrics
+        )
         kept = {str(k) for k in checkpoints.all_steps()}
         # Started only now: earlier it would delay the copying that training waits for.
         sums, path = checksum.compute(state), _checksum_file(checkpoints)
@@ -140,7 +148,9 @@ def _finish_checksums(checkpoints: ocp.CheckpointManager) -> None:
         writing.result()
 
 
-def _write_checksums(path: Path, kept: set[str], step: int, sums: Callable[[], dict[str, int]]) -> None:
+def _write_checksums(
+    path: Path, kept: set[str], step: int, sums: Callable[[], dict[str, int]]
+) -> None:
     found = {str(step): sums()}  # All processes compute, and the first one writes.
     if distributed.is_primary():
         try:
@@ -173,14 +183,19 @@ def restore(checkpoints: ocp.CheckpointManager, like: State) -> State | None:
     for step in steps:
         why = ""
         try:
-            found = checkpoints.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))
+            found = checkpoints.restore(
+                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+            )
             _verify(checkpoints, step, found.state)
         except Exception as e:  # Orbax raises whatever its storage raises.
             why = str(e).strip().partition("\n")[0][:200] or type(e).__name__
         if not distributed.all_agree(not why):
             broken.append(step)
             why = why or "by another process"
-            print(f"checkpoint {step} in {checkpoints.directory} cannot be read ({why})", file=sys.stderr)
+            print(
+                f"checkpoint {step} in {checkpoints.directory} cannot be read ({why})",
+                file=sys.stderr,
+            )
             continue
         for old in broken:
             checkpoints.delete(old)  # Otherwise it could not be written again.
@@ -246,7 +261,9 @@ def _set_aside_damaged(folder: Path) -> None:
     for step in damaged:
         shutil.rmtree(aside / str(step), ignore_errors=True)
         os.replace(saved / str(step), aside / str(step))
-    print(f"checkpoint {names} in {saved} cannot be read (metrics); moved to {aside}", file=sys.stderr)
+    print(
+        f"checkpoint {names} in {saved} cannot be read (metrics); moved to {aside}", file=sys.stderr
+    )
 
 
 def _has_metrics(step: Path) -> bool:
@@ -279,7 +296,9 @@ def load_parameters(folder: Path) -> tuple[Any, Any, int]:
     """
     step = latest_step(folder)
     if not step:
-        raise UserError(f"{folder} holds no checkpoint: train that run first, or name another folder")
+        raise UserError(
+            f"{folder} holds no checkpoint: train that run first, or name another folder"
+        )
     try:
         with manager(folder, local=True) as checkpoints:
             saved = restore_all(checkpoints, step)
@@ -306,7 +325,9 @@ def take_parameters(state: State, folder: Path, layers: Sequence[str]) -> State:
     """
     params, stats, _ = load_parameters(folder)
     for layer in layers or sorted(state.params.keys() | params.keys()):
-        ours, theirs = ({k: v.shape for k, v in _leaves(tree.get(layer, {}))} for tree in (state.params, params))
+        ours, theirs = (
+            {k: v.shape for k, v in _leaves(tree.get(layer, {}))} for tree in (state.params, params)
+        )
         if not ours or ours != theirs:
             sizes = f"is {ours} here and {theirs} there"
             what = sizes if ours and theirs else "is not in both models"

@@ -126,9 +126,13 @@ def check(experiment: Experiment, devices: int = 1, seeds: int = 1) -> None:
     check_protocols(experiment)
     train = experiment.train
     if train.check_numerics and (seeds > 1 or train.parallel != "jit"):
-        raise UserError("train.check_numerics=true: checks one seed at a time, with train.parallel=jit")
+        raise UserError(
+            "train.check_numerics=true: checks one seed at a time, with train.parallel=jit"
+        )
     if seeds > 1 and train.parallel != "jit":
-        raise UserError(f"train.parallel={train.parallel}: seeds are trained together only with train.parallel=jit")
+        raise UserError(
+            f"train.parallel={train.parallel}: seeds are trained together only with train.parallel=jit"
+        )
     if train.start_layers and not train.start_from:
         raise UserError("train.start_layers: names layers of the run train.start_from: set it too")
     batch, group = experiment.data.batch_size, experiment.model.args.get("bn_group")
@@ -141,7 +145,9 @@ def check(experiment: Experiment, devices: int = 1, seeds: int = 1) -> None:
     mesh.check_divides(batch, devices, "data.batch_size")
     _check_images(experiment.data)
     if experiment.model.name in models.MODELS:
-        registry.check_options("model", experiment.model, models.option_types(experiment.model.name))
+        registry.check_options(
+            "model", experiment.model, models.option_types(experiment.model.name)
+        )
 
 
 def _check_images(config: Data) -> None:
@@ -153,4 +159,6 @@ def _check_images(config: Data) -> None:
     side = min(shape[:2])
     for name in ("pad_and_crop", "shift"):
         if (pixels := getattr(config, name)) > side:
-            raise UserError(f"data.{name}={pixels}: must not be more than the side of an image, {side}")
+            raise UserError(
+                f"data.{name}={pixels}: must not be more than the side of an image, {side}"
+            )

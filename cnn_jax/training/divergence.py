@@ -49,10 +49,14 @@ def end_run(
     kept = where if good else "nothing was saved before it"
     what = "loss" if experiment.train.on_nan == "stop" else "loss or gradient"
     name = experiment.name or experiment.model.name
-    return UserError(f"{name}: the {what} is not finite at step {bad}; {kept}. {suggest_lower_rate(experiment)}")
+    return UserError(
+        f"{name}: the {what} is not finite at step {bad}; {kept}. {suggest_lower_rate(experiment)}"
+    )
 
 
-def find_earlier_end(experiment: Experiment, events: list[dict], folder: object) -> UserError | None:
+def find_earlier_end(
+    experiment: Experiment, events: list[dict], folder: object
+) -> UserError | None:
     """Returns what to tell the user if the run has ended with a loss that was not finite."""
     if not events or events[-1]["event"] != "nan":
         return None

@@ -67,7 +67,9 @@ def what_is_due(step: int, train: Train, until: int) -> Due:
     return Due(save or step % train.log_every == 0, evaluate, save)
 
 
-def run_loop(program: TrainProgram, runs: list[SeedRun], until: int, watch: Watch) -> dict[int, UserError]:
+def run_loop(
+    program: TrainProgram, runs: list[SeedRun], until: int, watch: Watch
+) -> dict[int, UserError]:
     """Trains from the runs' step to `until`.
 
     Args:
@@ -199,7 +201,9 @@ def evaluate_and_save(program: TrainProgram, run: SeedRun, step: int, watch: Wat
     checkpoint.save(run.checkpoints, run.state, seen)
 
 
-def log_evaluation(program: TrainProgram, run: SeedRun, step: int, metrics: dict[str, float]) -> float:
+def log_evaluation(
+    program: TrainProgram, run: SeedRun, step: int, metrics: dict[str, float]
+) -> float:
     """Writes an evaluation; returns its error, infinite if it is not finite."""
     # Batch norm's averages may be far off after few steps: the run goes on, and JSON has no NaN.
     metrics = {k: v if math.isfinite(v) else None for k, v in metrics.items()}
@@ -244,7 +248,9 @@ def save_and_stop(states: Sequence[State], runs: list[SeedRun], signal: object) 
         if step and good and not run.failure and step not in run.checkpoints.all_steps():
             checkpoint.save(run.checkpoints, state, None)
         checkpoint.wait(run.checkpoints)
-    raise StoppedError(f"stopped by {signal} at step {step}, which is saved; the same command continues from there")
+    raise StoppedError(
+        f"stopped by {signal} at step {step}, which is saved; the same command continues from there"
+    )
 
 
 def close(batches: Any) -> None:

@@ -83,7 +83,9 @@ def read_config_there(folder: Path) -> Experiment | None:
     try:
         return read_config(path) if path.exists() else None
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): choose another workdir") from None
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}): choose another workdir"
+        ) from None
 
 
 def is_continued(old: Experiment, new: Experiment) -> bool:
@@ -107,7 +109,9 @@ def write_config(experiment: Experiment, folder: Path) -> None:
         elif is_continued(there, experiment):
             write_whole(folder / "config.json", to_json(_with_deviation(there, experiment)))
     except OSError as e:
-        raise UserError(f"cannot write to {folder} ({e.strerror}): choose another workdir") from None
+        raise UserError(
+            f"cannot write to {folder} ({e.strerror}): choose another workdir"
+        ) from None
 
 
 def write_data(description: dict[str, Any], folder: Path) -> None:
@@ -131,12 +135,16 @@ def _with_deviation(old: Experiment, new: Experiment) -> Experiment:
     before, after = old.train.steps, new.train.steps
     words = []
     if schedule_depends_on_steps(new.schedule, before, after):
-        words.append(f"its learning rates to step {before:,} are those of a run of {before:,} steps")
+        words.append(
+            f"its learning rates to step {before:,} are those of a run of {before:,} steps"
+        )
     if new.schedule.name == "plateau" and before % new.train.eval_every:
         words.append(f"its plateau schedule has also seen an evaluation at step {before:,}")
     said = tuple(f"Continued from {before:,} to {after:,} steps: {each}" for each in words)
     kept = tuple(each for each in old.deviations if each.startswith("Continued from "))
-    return dataclasses.replace(new, deviations=tuple(dict.fromkeys((*new.deviations, *kept, *said))))
+    return dataclasses.replace(
+        new, deviations=tuple(dict.fromkeys((*new.deviations, *kept, *said)))
+    )
 
 
 def erase_run(folder: Path) -> None:
@@ -247,7 +255,9 @@ def open_log(
     own = f".{step:010d}"
     board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1, filename_suffix=own)
     label = f"{experiment.name} seed {experiment.seed}"
-    bar = tqdm.tqdm(total=experiment.train.steps, initial=step, desc=label, unit="step", disable=None)
+    bar = tqdm.tqdm(
+        total=experiment.train.steps, initial=step, desc=label, unit="step", disable=None
+    )
     before = kept[-1].get("wall_s") or 0.0 if kept else 0.0
     began = time.perf_counter()
     with open(folder / "metrics.jsonl", "a") as lines, board, bar:
@@ -257,11 +267,15 @@ def open_log(
             lines.write(json.dumps({"event": event, **fields}) + "\n")
             lines.flush()
             os.fsync(lines.fileno())  # before a checkpoint that is later than the line
-            for name in [n for n in fields if n not in ("step", "epoch", "wall_s") and fields[n] is not None]:
+            for name in [
+                n for n in fields if n not in ("step", "epoch", "wall_s") and fields[n] is not None
+            ]:
                 board.add_scalar(f"{event}/{name}", fields[name], fields["step"])
             if event in ("eval", "nan"):
                 board.flush()
-            if event == "eval" and not sys.stderr.isatty():  # a log file gets a line now and then, no bar
+            if (
+                event == "eval" and not sys.stderr.isatty()
+            ):  # a log file gets a line now and then, no bar
                 not_finite = ", loss not finite" if fields["loss"] is None else ""
                 error = f"{error_words(fields)}{not_finite}"
                 print(f"{label}: step {fields['step']}/{bar.total}, {error}", flush=True)
@@ -295,7 +309,8 @@ def describe_environment() -> dict[str, Any]:
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": find_commit(),
         "hardware": f"{len(devices)} x {kind}",
-        "versions": {"python": platform.python_version()} | {p: version(p) for p in ("jax", "flax", "optax")},
+        "versions": {"python": platform.python_version()}
+        | {p: version(p) for p in ("jax", "flax", "optax")},
     }
 
 
@@ -310,9 +325,15 @@ def _cpu() -> str:
 def find_commit() -> str:
     """The code's commit, with '+changes' if files differ from it; 'unknown' outside of a git checkout."""
     here = Path(__file__).parent
-    git = lambda *words: subprocess.run(["git", "-C", here, *words], capture_output=True, text=True, check=True).stdout  # noqa: E731
+    git = lambda *words: (
+        subprocess.run(
+            ["git", "-C", here, *words], capture_output=True, text=True, check=True
+        ).stdout
+    )  # noqa: E731
     try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)  # else the checkout around us is another project's
+        git(
+            "ls-files", "--error-unmatch", Path(__file__).name
+        )  # else the checkout around us is another project's
         return git("rev-parse", "--short=10", "HEAD").strip() + (
             "+changes" if git("status", "--porcelain", "-uno") else ""
         )

@@ -24,13 +24,17 @@ def hold(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise UserError(f"{folder} is in use by {_holder(file.read())}: wait for it, or end it") from None
+            raise UserError(
+                f"{folder} is in use by {_holder(file.read())}: wait for it, or end it"
+            ) from None
         if not file.writable():  # Another user's file: it is locked all the same, and unsigned.
             yield
             return
         file.truncate(0)
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        file.write(json.dumps({"process": os.getpid(), "host": platform.node(), "since": now}) + "\n")
+        file.write(
+            json.dumps({"process": os.getpid(), "host": platform.node(), "since": now}) + "\n"
+        )
         file.flush()
         yield
 
@@ -42,9 +46,13 @@ def _open(path: Path) -> IO[str]:
     except PermissionError:
         with contextlib.suppress(OSError):
             return open(path, errors="replace")
-        raise UserError(f"{path} cannot be opened: let its owner permit it, or use another workdir") from None
+        raise UserError(
+            f"{path} cannot be opened: let its owner permit it, or use another workdir"
+        ) from None
     except OSError as error:
-        raise UserError(f"cannot write to {path.parent} ({error.strerror}): choose another workdir") from None
+        raise UserError(
+            f"cannot write to {path.parent} ({error.strerror}): choose another workdir"
+        ) from None
 
 
 def _holder(text: str) -> str:

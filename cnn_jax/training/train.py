@@ -117,12 +117,16 @@ def describe_run(experiment: Experiment, seeds: Sequence[int]) -> dict[str, str]
     dataset = data.load_dataset(experiment.data)
     known = data.describe_dataset(dataset)
     described = {f"the data's {k}": repr(v) for k, v in known.items() if k != "folder"}
-    return fields | described | {
-        "the seeds": repr(list(seeds)),
-        "the code's commit": metrics_log.find_commit(),
-        "the code's version": __version__,
-        "the data's order": _checksum_order(dataset),
-    }
+    return (
+        fields
+        | described
+        | {
+            "the seeds": repr(list(seeds)),
+            "the code's commit": metrics_log.find_commit(),
+            "the code's version": __version__,
+            "the data's order": _checksum_order(dataset),
+        }
+    )
 
 
 def _checksum_order(dataset: data.Dataset) -> str:
@@ -139,7 +143,9 @@ def _checksum_order(dataset: data.Dataset) -> str:
     return f"{total:08x}"
 
 
-def _find_last_steps(folders: dict[int, Path], failed: dict[int, UserError], steps: int) -> dict[int, int]:
+def _find_last_steps(
+    folders: dict[int, Path], failed: dict[int, UserError], steps: int
+) -> dict[int, int]:
     """Returns {seed: the step of its newest checkpoint} of the seeds that are not done."""
     return {
         seed: checkpoint.latest_step(folder)
@@ -162,7 +168,9 @@ def _train(runs: dict[Experiment, Path], until: int, profile_steps: int) -> dict
             metrics_log.write_config(run, folder)
             metrics_log.write_data(program.description, folder)
             stack.enter_context(run_lock.hold(folder))
-        saved = [stack.enter_context(checkpoint.open_checkpoints(folder)) for folder in runs.values()]
+        saved = [
+            stack.enter_context(checkpoint.open_checkpoints(folder)) for folder in runs.values()
+        ]
         initial = program.split(program.state)
         states = [
             _restore(run, folder, checkpoints, state)
@@ -212,7 +220,9 @@ def _trace(program: TrainProgram, folder: Path, steps: int, left: int) -> TrainP
     return program._replace(compiled_step=functools.wraps(program.compiled_step)(traced))
 
 
-def _restore(experiment: Experiment, folder: Path, checkpoints: ocp.CheckpointManager, new: State) -> State:
+def _restore(
+    experiment: Experiment, folder: Path, checkpoints: ocp.CheckpointManager, new: State
+) -> State:
     """Returns the run's own last state, or a new one, perhaps with another run's parameters."""
     if found := checkpoint.restore(checkpoints, new):
         return found
@@ -221,5 +231,7 @@ def _restore(experiment: Experiment, folder: Path, checkpoints: ocp.CheckpointMa
         return new
     other = folder.parent.with_name(start) / folder.name
     if not metrics_log.read_result(other):
-        raise UserError(f"{experiment.name}: starts from {start}, which is not finished in {other}: run that first")
+        raise UserError(
+            f"{experiment.name}: starts from {start}, which is not finished in {other}: run that first"
+        )
     return checkpoint.take_parameters(new, other, experiment.train.start_layers)

@@ -163,7 +163,9 @@ def skip_if_not_finite(old: State, new: State, gradients: Any, fine: jax.Array) 
     return jax.tree.map(lambda a, b: jnp.where(fine, a, b), new, stayed)
 
 
-def compile_train(step: Step, parallel: str, mesh: Mesh, options: dict[str, Any] | None = None) -> Step:
+def compile_train(
+    step: Step, parallel: str, mesh: Mesh, options: dict[str, Any] | None = None
+) -> Step:
     """Returns the training step compiled over the mesh's devices.
 
     Args:

@@ -35,7 +35,9 @@ class StopError(Exception):
 class Watch(NamedTuple):
     """What the loop tells its watch, and asks it."""
 
-    enter: Callable[[str], None]  # compile | data | step | evaluate | save: what it does from now on
+    enter: Callable[
+        [str], None
+    ]  # compile | data | step | evaluate | save: what it does from now on
     stop_requested: Callable[
         [], str
     ]  # after a step: which signal told it to stop, or ""; all processes ask equally often
@@ -75,7 +77,9 @@ def watch(minutes: float) -> Iterator[Watch]:
     try:
         with contextlib.ExitStack() as stack:
             if main:
-                stack.enter_context(_handled(asked, (signal.SIGINT, signal.SIGHUP) if several else NUMBERS))
+                stack.enter_context(
+                    _handled(asked, (signal.SIGINT, signal.SIGHUP) if several else NUMBERS)
+                )
             if main and not several:
                 stack.enter_context(_deadline())
             yield Watch(enter, stop_requested)

@@ -28,14 +28,19 @@ from cnn_jax.training import checkpoint, metrics_log  # noqa: E402
 
 TIMES = ("images_per_s", "data_time", "step_time", "wall_s")
 RUNS = ("resident", "streamed")
-ENDINGS: dict[int, list[float]] = {signal.SIGKILL: [], signal.SIGTERM: []}  # seconds from the signal to the end
+ENDINGS: dict[int, list[float]] = {
+    signal.SIGKILL: [],
+    signal.SIGTERM: [],
+}  # seconds from the signal to the end
 
 
 def start(run: str, workdir: Path, **env: str) -> subprocess.Popen:
     """The run in a process of its own, from wherever the workdir stands."""
     command = [sys.executable, str(CHILD), run, str(workdir)]
     surroundings = os.environ | {"JAX_PLATFORMS": "cpu"} | env
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=surroundings)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=surroundings
+    )
 
 
 def finish(run: str, workdir: Path) -> str:
@@ -52,11 +57,16 @@ def outcome(workdir: Path) -> tuple[list[bytes], list[dict]]:
     folder = workdir / "net/seed0"
     with checkpoint.manager(folder) as saved:
         last = checkpoint.restore_all(saved, saved.latest_step())
-    events = [{k: v for k, v in event.items() if k not in TIMES} for event in metrics_log.read_events(folder)]
+    events = [
+        {k: v for k, v in event.items() if k not in TIMES}
+        for event in metrics_log.read_events(folder)
+    ]
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(last)], events
 
 
-def kill(process: subprocess.Popen, number: int, rng: random.Random, seconds: tuple[float, float]) -> bool:
+def kill(
+    process: subprocess.Popen, number: int, rng: random.Random, seconds: tuple[float, float]
+) -> bool:
     """Sends the signal at a moment between; False if it had ended before."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.communicate(timeout=rng.uniform(*seconds))
@@ -76,7 +86,9 @@ def newest(workdir: Path) -> Path:
 
 def largest(folder: Path) -> Path:
     """The file that holds the arrays."""
-    return max((file for file in folder.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
+    return max(
+        (file for file in folder.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size
+    )
 
 
 def truncated(workdir: Path) -> None:
@@ -125,7 +137,9 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 def small_disk() -> Iterator[Path | None]:
     """A file system of 700 kB, or None where it may not be mounted."""
     with tempfile.TemporaryDirectory() as place:
-        made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", place], capture_output=True)
+        made = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", place], capture_output=True
+        )
         try:
             yield Path(place) if not made.returncode else None
         finally:
@@ -144,7 +158,10 @@ def main() -> int:
         row = table.setdefault(fault, [0, 0])
         row[0] += 1
         row[1] += survived
-        print(f"{time.monotonic() - began:4.0f} s  {fault}: {'survived' if survived else 'LOST'}", file=sys.stderr)
+        print(
+            f"{time.monotonic() - began:4.0f} s  {fault}: {'survived' if survived else 'LOST'}",
+            file=sys.stderr,
+        )
 
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
@@ -212,7 +229,9 @@ def main() -> int:
     print(f"slowest end after SIGTERM: {slowest:.1f} s (at most 10)")
     lost = int(slowest > 10) + sum(times - survived for times, survived in table.values())
     kills = sum(times for fault, (times, _) in table.items() if fault.startswith("SIG"))
-    print(f"{kills} kills; runs lost or not bit-identical: {lost}; {time.monotonic() - began:.0f} s")
+    print(
+        f"{kills} kills; runs lost or not bit-identical: {lost}; {time.monotonic() - began:.0f} s"
+    )
     return int(lost > 0)
 
 

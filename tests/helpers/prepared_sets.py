@@ -34,13 +34,20 @@ class Photographs(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         super().__init__(data_dir=data_dir, file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
-        features = {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(names=list(CLASSES))}
+        features = {
+            "image": tfds.features.Image(),
+            "label": tfds.features.ClassLabel(names=list(CLASSES)),
+        }
         return tfds.core.DatasetInfo(
-            builder=self, features=tfds.features.FeaturesDict(features), supervised_keys=("image", "label")
+            builder=self,
+            features=tfds.features.FeaturesDict(features),
+            supervised_keys=("image", "label"),
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
-        return {split: self._generate_examples(split == "train") for split in ("train", *self._tested)}
+        return {
+            split: self._generate_examples(split == "train") for split in ("train", *self._tested)
+        }
 
     def _generate_examples(self, train: bool) -> Iterator[tuple[str, dict[str, Any]]]:
         for label, (trained, tested) in CLASSES.items():

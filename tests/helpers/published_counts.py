@@ -54,7 +54,13 @@ PARAMETERS = [
     # have as many.
     *(
         Count(f"{kind}{depth}", count)
-        for depth, count in ((20, 269_722), (32, 464_154), (44, 658_586), (56, 853_018), (110, 1_727_962))
+        for depth, count in (
+            (20, 269_722),
+            (32, 464_154),
+            (44, 658_586),
+            (56, 853_018),
+            (110, 1_727_962),
+        )
         for kind in ("resnet", "plain")
     ),
     Count("resnet1202", 19_421_274),

@@ -64,7 +64,9 @@ def test_what_eight_devices_trained_is_read_where_there_is_one(eight):
     code += "params, _, step = checkpoint.load_parameters(pathlib.Path(sys.argv[1]));"
     code += "print(step, float(sum(leaf.sum() for leaf in jax.tree.leaves(params))))"
     one = os.environ | {"XLA_FLAGS": ""}
-    done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, env=one, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", code, folder], capture_output=True, text=True, env=one, cwd=ROOT
+    )
     assert done.returncode == 0, done.stderr
     here, _, _ = checkpoint.load_parameters(folder)
     step, total = done.stdout.split()

@@ -20,4 +20,6 @@ def test_every_flipped_bit_changes_it(dtype):
     for bit in range(len(raw) * 8) if dtype != "bool" else range(0, len(raw) * 8, 8):
         damaged = bytearray(raw)
         damaged[bit // 8] ^= 1 << bit % 8
-        assert checksum.compute([jnp.asarray(np.frombuffer(bytes(damaged), x.dtype))])()["0"] != whole
+        assert (
+            checksum.compute([jnp.asarray(np.frombuffer(bytes(damaged), x.dtype))])()["0"] != whole
+        )

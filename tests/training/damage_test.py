@@ -19,7 +19,17 @@ from experiments import COSTS
 
 SEED = 1
 DAMAGES = 60  # Of each a command, which takes up to a second.
-OTHER_JSON = (b"null", b"5", b"[]", b"{}", b'"text"', b"[1, 2]", b'{"event": "eval"}', b'{"1": 2}', b"[[[[")
+OTHER_JSON = (
+    b"null",
+    b"5",
+    b"[]",
+    b"{}",
+    b'"text"',
+    b"[1, 2]",
+    b'{"event": "eval"}',
+    b'{"1": 2}',
+    b"[[[[",
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -60,7 +70,11 @@ def folders(tmp_path_factory):
 def text_files(folder):
     """The files that hold JSON, ours and Orbax's."""
     names = ("config.json", "study.json", "metrics.jsonl", "starts.jsonl", "digests.json")
-    found = [path for path in folder.rglob("*") if path.name in names or path.parent.name == "evaluations"]
+    found = [
+        path
+        for path in folder.rglob("*")
+        if path.name in names or path.parent.name == "evaluations"
+    ]
     return sorted([*found, *folder.rglob("metrics/metrics")])
 
 
@@ -69,11 +83,15 @@ def damage(content, rng):
     kind = rng.choice(("flip", "truncate", "empty", "other", "value"))
     if kind == "flip" and content:
         place = rng.randrange(len(content))
-        return content[:place] + bytes([content[place] ^ 1 << rng.randrange(8)]) + content[place + 1 :]
+        return (
+            content[:place] + bytes([content[place] ^ 1 << rng.randrange(8)]) + content[place + 1 :]
+        )
     if kind == "truncate":
         return content[: rng.randrange(max(1, len(content)))]
     if kind == "value":
-        return content.replace(rng.choice((b"0", b"1", b'"')), rng.choice((b"null", b"-1", b"[]", b"\xff")))
+        return content.replace(
+            rng.choice((b"0", b"1", b'"')), rng.choice((b"null", b"-1", b"[]", b"\xff"))
+        )
     return rng.choice(OTHER_JSON) if kind == "other" else b""
 
 
@@ -90,7 +108,11 @@ def test_no_damage_of_a_file_ends_in_a_traceback(state, folders, tmp_path, capsy
     for name in ("JAX_COMPILATION_CACHE_DIR", "XLA_FLAGS"):
         monkeypatch.setenv(name, os.environ.get(name, ""))
     rng = random.Random(SEED)
-    commands = (("--experiment=fuzz", "--workdir=here"), ("--report", "--workdir=here"), ("--evaluate=here",))
+    commands = (
+        ("--experiment=fuzz", "--workdir=here"),
+        ("--report", "--workdir=here"),
+        ("--evaluate=here",),
+    )
     for number in range(DAMAGES // 2):
         shutil.rmtree("here", ignore_errors=True)
         shutil.copytree(folders[state], "here")
@@ -117,9 +139,13 @@ def test_a_damaged_last_line_is_written_again(lost, folders, tmp_path, capsys):
     assert "1 damaged lines are left out" in capsys.readouterr().err
 
 
-def test_an_older_checkpoint_serves_where_the_newest_one_s_evaluation_is_empty(folders, tmp_path, capsys):
+def test_an_older_checkpoint_serves_where_the_newest_one_s_evaluation_is_empty(
+    folders, tmp_path, capsys
+):
     shutil.copytree(folders["unfinished"], tmp_path, dirs_exist_ok=True)
-    newest = max((tmp_path / "net/seed0/checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
+    newest = max(
+        (tmp_path / "net/seed0/checkpoints").glob("[0-9]*"), key=lambda path: int(path.name)
+    )
     (newest / "metrics/metrics").write_bytes(b"")
     train.run(make_study("laptop").runs["net"], tmp_path)
     assert f"checkpoint {newest.name}" in capsys.readouterr().err
@@ -158,7 +184,11 @@ def test_a_lock_of_another_user_is_held_by_reading(tmp_path, monkeypatch):
         return real(path, mode, **options)
 
     monkeypatch.setattr(run_lock, "open", refuse, raising=False)
-    with run_lock.hold(tmp_path), pytest.raises(UserError, match="in use by"), run_lock.hold(tmp_path):
+    with (
+        run_lock.hold(tmp_path),
+        pytest.raises(UserError, match="in use by"),
+        run_lock.hold(tmp_path),
+    ):
         pass
     assert (tmp_path / "lock").read_text() == '{"process": 1}\n'
 

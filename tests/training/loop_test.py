@@ -23,7 +23,9 @@ class Recorder:
         self.seen, self.saved, self.stop_after, self.stop_in = [], {}, stop_after, stop_in
         optimizer = make_optimizer(choose("sgd"), choose("constant"), total_steps=6)
         params = {"w": jnp.zeros(())}
-        self.state = State(jnp.int32(0), params, {}, optimizer.init(params), zero_sums(), jnp.int32(-1))
+        self.state = State(
+            jnp.int32(0), params, {}, optimizer.init(params), zero_sums(), jnp.int32(-1)
+        )
         nothing = [None] * len(TrainProgram._fields)
         self.program = TrainProgram(*nothing)._replace(
             compiled_step=self.step,
@@ -34,10 +36,14 @@ class Recorder:
             join=lambda states: states[0],
             split=lambda state: [state],
         )
-        self.checkpoints = types.SimpleNamespace(all_steps=lambda: list(self.saved), directory="here")
+        self.checkpoints = types.SimpleNamespace(
+            all_steps=lambda: list(self.saved), directory="here"
+        )
         monkeypatch.setattr(checkpoint, "save", self.save)
         monkeypatch.setattr(checkpoint, "wait", lambda checkpoints: None)
-        monkeypatch.setattr(checkpoint, "was_evaluated", lambda checkpoints, step: self.saved[step] is not None)
+        monkeypatch.setattr(
+            checkpoint, "was_evaluated", lambda checkpoints, step: self.saved[step] is not None
+        )
 
     def step(self, state, arrays, batch):
         self.seen.append(f"step {batch}")
@@ -70,7 +76,9 @@ class Recorder:
             return "SIGTERM" if steps == self.stop_after else ""
 
         bar = types.SimpleNamespace(n=0, update=lambda n: None, set_postfix_str=lambda text: None)
-        seed_run = loop.SeedRun(Experiment(train=TRAIN), self.checkpoints, self.write, bar, self.state)
+        seed_run = loop.SeedRun(
+            Experiment(train=TRAIN), self.checkpoints, self.write, bar, self.state
+        )
         return loop.run_loop(self.program, [seed_run], TRAIN.steps, Watch(enter, stop_requested))
 
 

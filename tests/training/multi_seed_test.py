@@ -85,7 +85,9 @@ def alone(digits):
 
 def experiment(name):
     data = Data(batch_size=8, pad_and_crop=1)
-    return Experiment(data=data, model=choose(name, **NETS[name]), schedule=choose("plateau", base=0.02))
+    return Experiment(
+        data=data, model=choose(name, **NETS[name]), schedule=choose("plateau", base=0.02)
+    )
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -96,23 +98,33 @@ def test_each_seed_has_the_numbers_of_its_run_alone(form, name, digits, alone, m
     states = trained(experiment(name), digits, SEEDS, 3)
     alike(states, alone(name))
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), states[0].params, states[1].params)
-    assert max(jax.tree.leaves(moved)) > 1e-2  # what the comparison would miss if all seeds were one
+    assert (
+        max(jax.tree.leaves(moved)) > 1e-2
+    )  # what the comparison would miss if all seeds were one
 
 
 def events(workdir, seed):
     """What a seed's metrics.jsonl says, but for what the clock says."""
     return [
-        {k: v for k, v in e.items() if k not in TIMES} for e in metrics_log.read_events(workdir / f"net/seed{seed}")
+        {k: v for k, v in e.items() if k not in TIMES}
+        for e in metrics_log.read_events(workdir / f"net/seed{seed}")
     ]
 
 
 def starts(workdir, seed):
     """The steps at which a seed was started."""
-    return [json.loads(line)["step"] for line in (workdir / f"net/seed{seed}/starts.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line)["step"]
+        for line in (workdir / f"net/seed{seed}/starts.jsonl").read_text().splitlines()
+    ]
 
 
 def files(folder):
-    return {"/".join(p.relative_to(folder).parts[:2]) for p in folder.rglob("*") if "tfevents" not in p.name}
+    return {
+        "/".join(p.relative_to(folder).parts[:2])
+        for p in folder.rglob("*")
+        if "tfevents" not in p.name
+    }
 
 
 def same(a, b):
@@ -182,22 +194,31 @@ def test_a_seed_that_diverges_ends_and_changes_no_other(form, one_by_one, tmp_pa
     use(form, monkeypatch)
 
     def diverge(states):
-        states[1] = states[1].replace(params=jax.tree.map(lambda x: x * np.float32(np.inf), states[1].params))
+        states[1] = states[1].replace(
+            params=jax.tree.map(lambda x: x * np.float32(np.inf), states[1].params)
+        )
         return states
 
     broken(5, monkeypatch, diverge)
     found = train.run_seeds(RUN, [0, 1, 2], tmp_path)
     for seed in (0, 2):
         same(events(tmp_path, seed), events(one_by_one, seed))
-    assert isinstance(found[1], UserError) and "net: the loss is not finite at step 5; step 4 is saved" in str(found[1])
-    assert [e["event"] for e in events(tmp_path, 1) if e["step"] >= 5] == ["train", "nan"]  # and nothing after it
+    assert isinstance(
+        found[1], UserError
+    ) and "net: the loss is not finite at step 5; step 4 is saved" in str(found[1])
+    assert [e["event"] for e in events(tmp_path, 1) if e["step"] >= 5] == [
+        "train",
+        "nan",
+    ]  # and nothing after it
     again = train.run_seeds(RUN, [0, 1, 2], tmp_path)
     assert "would be again" in str(again[1]) and again[0] == found[0]
     assert [starts(tmp_path, seed) for seed in range(3)] == [[0]] * 3
 
 
 def test_it_ends_at_once_when_all_diverge(tmp_path):
-    run = dataclasses.replace(RUN, schedule=choose("constant", base=1e30), train=Train(steps=10**6, log_every=3))
+    run = dataclasses.replace(
+        RUN, schedule=choose("constant", base=1e30), train=Train(steps=10**6, log_every=3)
+    )
     found = train.run_seeds(run, [0, 1], tmp_path)
     assert all(isinstance(end, UserError) for end in found.values())
 
@@ -229,8 +250,12 @@ def test_seeds_that_are_behind_catch_up(one_by_one, tmp_path, monkeypatch):
         same(events(tmp_path, seed), events(one_by_one, seed))
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # TensorStore's, when a read fails
-def test_a_seed_whose_checkpoint_cannot_be_read_catches_up_from_the_one_before(one_by_one, tmp_path, monkeypatch):
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # TensorStore's, when a read fails
+def test_a_seed_whose_checkpoint_cannot_be_read_catches_up_from_the_one_before(
+    one_by_one, tmp_path, monkeypatch
+):
     cut_off(9, tmp_path, monkeypatch, [0, 1])
     for path in (tmp_path / "net/seed1/checkpoints/8/state").rglob("d/*"):
         path.unlink()
@@ -242,6 +267,9 @@ def test_a_seed_whose_checkpoint_cannot_be_read_catches_up_from_the_one_before(o
 
 def test_only_under_jit(tmp_path):
     run = dataclasses.replace(RUN, train=dataclasses.replace(RUN.train, parallel="pmap"))
-    with pytest.raises(UserError, match="train.parallel=pmap: seeds are trained together only with train.parallel=jit"):
+    with pytest.raises(
+        UserError,
+        match="train.parallel=pmap: seeds are trained together only with train.parallel=jit",
+    ):
         train.run_seeds(run, [0, 1], tmp_path)
     assert not list(tmp_path.iterdir())

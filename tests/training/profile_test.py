@@ -19,10 +19,14 @@ def step(state, arrays, item):
 
 
 @pytest.mark.parametrize("left, steps, before", [(3, 2, 1), (5, 1, 4), (30, 5, 10)])
-def test_traces_settled_steps_and_changes_no_number(tmp_path, capsys, monkeypatch, left, steps, before):
+def test_traces_settled_steps_and_changes_no_number(
+    tmp_path, capsys, monkeypatch, left, steps, before
+):
     calls, started = 0, []
     start, stop = jax.profiler.start_trace, jax.profiler.stop_trace
-    monkeypatch.setattr(jax.profiler, "start_trace", lambda *args: (started.append(calls), start(*args)))
+    monkeypatch.setattr(
+        jax.profiler, "start_trace", lambda *args: (started.append(calls), start(*args))
+    )
     monkeypatch.setattr(jax.profiler, "stop_trace", lambda: (started.append(calls), stop()))
     traced = profile.trace_steps(step, tmp_path, steps, left)
     state = plain = jnp.eye(64)
@@ -37,7 +41,9 @@ def test_traces_settled_steps_and_changes_no_number(tmp_path, capsys, monkeypatc
 
 @pytest.mark.parametrize("steps, left", [(2, 2), (1, 0)])
 def test_more_steps_than_are_left_are_refused(tmp_path, steps, left):
-    with pytest.raises(UserError, match=f"profile={steps}: after the first, {max(0, left - 1)} steps are left"):
+    with pytest.raises(
+        UserError, match=f"profile={steps}: after the first, {max(0, left - 1)} steps are left"
+    ):
         profile.trace_steps(step, tmp_path, steps, left)
 
 

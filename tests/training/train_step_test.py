@@ -36,8 +36,6 @@ def trained(steps=3, devices=None, parallel="jit", **model):
     return jax.device_get(state), parts.evaluate(state)
 
 
-
-
 @pytest.fixture(scope="module", autouse=True)
 def _two_blocks():
     with pytest.MonkeyPatch.context() as patch:
@@ -56,24 +54,28 @@ def test_eight_devices_train_to_the_numbers_of_one(devices, parallel, on_one_dev
     state, found = trained(devices=devices, parallel=parallel)
     expected, expected_found = on_one_device
     assert int(state.step) == int(expected.step) == 3
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4), state.params, expected.params)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4), state.stats, expected.stats)
-    assert found["images"] == 40 and found["loss"] == pytest.approx(expected_found["loss"], rel=1e-3)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4),
+        state.params,
+        expected.params,
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4),
+        state.stats,
+        expected.stats,
+    )
+    assert found["images"] == 40 and found["loss"] == pytest.approx(
+        expected_found["loss"], rel=1e-3
+    )
 
 
 def test_the_statistics_group_matters(on_one_device):
     """What the test above would miss if bn_group were ignored: another group gives other numbers."""
     state, _ = trained(devices=1, bn_group=32)
-    difference = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), state.params, on_one_device[0].params)
+    difference = jax.tree.map(
+        lambda a, b: float(np.abs(a - b).max()), state.params, on_one_device[0].params
+    )
     assert max(jax.tree.leaves(difference)) > 1e-2
-
-
-
-
-
-
-
-
 
 
 def test_a_loss_that_is_not_finite_is_remembered_by_its_first_step():
@@ -90,28 +92,36 @@ def test_a_loss_that_is_not_finite_is_remembered_by_its_first_step():
 def steep(outputs, images, labels):
     """Cross-entropy, but that of an image with a pixel above 5 the gradient overflows, where the loss does not."""
     slope = outputs[:, 0] * jnp.where(images.max((1, 2, 3)) > 5, 3e38, 0)
-    return metrics.cross_entropy(outputs, labels) + slope - jax.lax.stop_gradient(slope), metrics.top1_error(
-        outputs, labels
-    )
+    return metrics.cross_entropy(outputs, labels) + slope - jax.lax.stop_gradient(
+        slope
+    ), metrics.top1_error(outputs, labels)
 
 
 @pytest.mark.parametrize("broken", [np.nan, 100.0], ids=["loss", "gradient"])
 def test_an_update_that_is_not_finite_is_skipped(broken):
     model = models.create("mlp", 10, hidden=(8,))._replace(score=steep)
-    as_given = SimpleNamespace(fetch=lambda arrays, item: item, preprocess=lambda arrays, images, *_: images)
+    as_given = SimpleNamespace(
+        fetch=lambda arrays, item: item, preprocess=lambda arrays, images, *_: images
+    )
     tx = make_optimizer(choose("sgd"), choose("constant", base=0.01), total_steps=3)
     parts = StepParts(model, tx, as_given, jax.random.key(1))
     skipping = parts._replace(skip_not_finite=True)
     move, plain = (jax.jit(functools.partial(train_step, fixed)) for fixed in (skipping, parts))
     draw = np.random.default_rng(0)
-    good = [{"image": draw.random((4, 6, 6, 1), np.float32), "label": np.arange(4)} for _ in range(2)]
+    good = [
+        {"image": draw.random((4, 6, 6, 1), np.float32), "label": np.arange(4)} for _ in range(2)
+    ]
     bad = {"image": good[0]["image"].copy(), "label": np.arange(4)}
     bad["image"][2, 3, 3] = broken
     state = init_state(model, tx, jax.random.key(0), good[0]["image"][:1])
     expected = plain(plain(state, {}, good[0]), {}, good[1])
     state = move(state, {}, good[0])
     state = move(state, {}, bad)
-    assert int(state.nan_step) == 1 and int(state.sums["skipped"]) == 1 and int(state.sums["steps"]) == 1
+    assert (
+        int(state.nan_step) == 1
+        and int(state.sums["skipped"]) == 1
+        and int(state.sums["steps"]) == 1
+    )
     state = move(state, {}, good[1])
     assert int(state.nan_step) == -1 and int(state.step) == 3
     same = lambda a, b: np.testing.assert_array_equal(a, b)
@@ -135,8 +145,6 @@ def test_the_sums_are_of_every_step():
     assert float(state.sums["loss"]) / 3 == pytest.approx(np.log(10), rel=0.5)
 
 
-
-
 @pytest.mark.parametrize(
     "change, words",
     [
@@ -144,15 +152,16 @@ def test_the_sums_are_of_every_step():
             {"data": Data(dataset=choose("fake"), batch_size=30)},
             "batch_size=30 does not divide over 8 devices: set it to 24 or 32",
         ),
-        ({"data": DATA, "model": choose("resnet20", bn_group=5)}, "bn_group=5 does not divide data.batch_size=32"),
+        (
+            {"data": DATA, "model": choose("resnet20", bn_group=5)},
+            "bn_group=5 does not divide data.batch_size=32",
+        ),
     ],
 )
 def test_a_mistake_is_told(change, words):
     with pytest.raises(UserError, match=words):
         parts = build_program(Experiment(**change))
         parts.step(parts.state, next(parts.batches(0)))
-
-
 
 
 def mixed(devices, parallel):
@@ -192,4 +201,6 @@ def test_mixup_by_hand(devices, parallel):
     logits = (hidden @ last["kernel"] + last["bias"]).astype(np.float64)
     loss = (np.log(np.exp(logits).sum(1)) - ((0.9 * soft + 0.01) * logits).sum(1)).mean()
     assert float(after.sums["loss"]) == pytest.approx(loss, rel=1e-5)
-    assert float(after.sums["error"]) == pytest.approx(1 - soft[range(32), logits.argmax(1)].mean(), abs=1e-6)
+    assert float(after.sums["error"]) == pytest.approx(
+        1 - soft[range(32), logits.argmax(1)].mean(), abs=1e-6
+    )

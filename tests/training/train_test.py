@@ -40,7 +40,10 @@ def jump(monkeypatch):
 
 
 def lines(workdir):
-    return [{k: v for k, v in e.items() if k not in TIMES} for e in metrics_log.read_events(workdir / "net/seed0")]
+    return [
+        {k: v for k, v in e.items() if k not in TIMES}
+        for e in metrics_log.read_events(workdir / "net/seed0")
+    ]
 
 
 def final(workdir, run=RUN):
@@ -65,7 +68,9 @@ def test_a_run_leaves_its_files(whole):
     assert [e["step"] for e in events if e["event"] == "train"] == [2, 4, 5, 6, 8, 10, 12]
     train_keys = {"event", "step", "epoch", "loss", "top1_error", "lr", *TIMES}
     assert all(set(e) == train_keys for e in events if e["event"] == "train")
-    assert found == next(e for e in reversed(events) if e["event"] == "eval") and found["images"] == 40
+    assert (
+        found == next(e for e in reversed(events) if e["event"] == "eval") and found["images"] == 40
+    )
     start = json.loads((folder / "starts.jsonl").read_text())
     assert set(start) == {"step", "steps", "time", "commit", "hardware", "versions"}
     assert list((folder / "tensorboard").glob("events*"))
@@ -94,7 +99,10 @@ def curves(workdir):
             event = event_pb2.Event.FromString(content[at + 12 : at + 12 + size])
             at += size + 16
             if event.session_log.status == event_pb2.SessionLog.START:
-                found = {tag: {k: v for k, v in curve.items() if k < event.step} for tag, curve in found.items()}
+                found = {
+                    tag: {k: v for k, v in curve.items() if k < event.step}
+                    for tag, curve in found.items()
+                }
             for value in event.summary.value:
                 curve = found.setdefault(value.tag, {})
                 assert event.step not in curve, f"{value.tag} has step {event.step} twice"
@@ -128,8 +136,13 @@ def test_batch_norm_s_averages_are_continued_too_and_under_pmap(tmp_path, monkey
     train.run(run, tmp_path / "straight")
     for folder in ("jit", "pmap"):
         cut_at(3, run, tmp_path / folder, monkeypatch)
-        train.run(dataclasses.replace(run, train=dataclasses.replace(short, parallel=folder)), tmp_path / folder)
-    straight, jit, pmap = (jax.tree.leaves(final(tmp_path / name, run)) for name in ("straight", "jit", "pmap"))
+        train.run(
+            dataclasses.replace(run, train=dataclasses.replace(short, parallel=folder)),
+            tmp_path / folder,
+        )
+    straight, jit, pmap = (
+        jax.tree.leaves(final(tmp_path / name, run)) for name in ("straight", "jit", "pmap")
+    )
     assert [leaf.tobytes() for leaf in jit] == [leaf.tobytes() for leaf in straight]
     for a, b in zip(pmap, straight, strict=True):
         np.testing.assert_allclose(a, b, rtol=5e-3, atol=5e-4)
@@ -138,7 +151,12 @@ def test_batch_norm_s_averages_are_continued_too_and_under_pmap(tmp_path, monkey
 @pytest.mark.slow  # a minute and a half
 def test_auxiliary_heads_are_continued_too(tmp_path, monkeypatch):
     data = Data(
-        dataset=choose("fake"), batch_size=8, eval_batch_size=40, pad_and_crop=0, train_resize=(224,), image_size=224
+        dataset=choose("fake"),
+        batch_size=8,
+        eval_batch_size=40,
+        pad_and_crop=0,
+        train_resize=(224,),
+        image_size=224,
     )
     model = choose("googlenet", width=1 / 16, aux_heads=True)  # both heads have dropout
     short = Train(steps=3, log_every=2, eval_every=3, save_every=1)
@@ -151,8 +169,12 @@ def test_auxiliary_heads_are_continued_too(tmp_path, monkeypatch):
     assert [leaf.tobytes() for leaf in one] == [leaf.tobytes() for leaf in other]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # TensorStore's, when a read fails
-def test_a_checkpoint_that_cannot_be_read_is_named_and_the_one_before_it_serves(whole, tmp_path, capsys):
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # TensorStore's, when a read fails
+def test_a_checkpoint_that_cannot_be_read_is_named_and_the_one_before_it_serves(
+    whole, tmp_path, capsys
+):
     workdir, _ = whole
     shutil.copytree(workdir / "net", tmp_path / "net")
     folder = tmp_path / "net/seed0"
@@ -181,7 +203,11 @@ def test_a_torn_last_line_is_forgotten(whole, tmp_path):
 
 def test_the_best_and_the_last_checkpoints_are_kept(whole):
     workdir, _ = whole
-    errors = {e["step"]: e["top1_error"] for e in metrics_log.read_events(workdir / "net/seed0") if e["event"] == "eval"}
+    errors = {
+        e["step"]: e["top1_error"]
+        for e in metrics_log.read_events(workdir / "net/seed0")
+        if e["event"] == "eval"
+    }
     with checkpoint.manager(workdir / "net/seed0") as checkpoints:
         assert checkpoints.latest_step() == 12
         assert errors[checkpoints.best_step()] == min(errors.values())
@@ -200,7 +226,9 @@ def test_a_folder_of_another_configuration_is_refused_and_kept(whole):
 def test_where_it_runs_is_not_what_it_is(whole):
     workdir, found = whole
     elsewhere = dataclasses.replace(
-        RUN, data=dataclasses.replace(RUN.data, dir="/x"), train=dataclasses.replace(RUN.train, parallel="pmap")
+        RUN,
+        data=dataclasses.replace(RUN.data, dir="/x"),
+        train=dataclasses.replace(RUN.train, parallel="pmap"),
     )
     assert train.run(elsewhere, workdir) == found
 
@@ -208,7 +236,9 @@ def test_where_it_runs_is_not_what_it_is(whole):
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(jump, tmp_path):
     train_20 = dataclasses.replace(RUN.train, steps=20)
     exploding = dataclasses.replace(RUN, schedule=jump, train=train_20)
-    with pytest.raises(UserError, match=r"net: the loss is not finite at step \d+; step 4 is saved in"):
+    with pytest.raises(
+        UserError, match=r"net: the loss is not finite at step \d+; step 4 is saved in"
+    ):
         train.run(exploding, tmp_path)
     last = metrics_log.read_events(tmp_path / "net/seed0")[-1]
     assert last["event"] == "nan" and 4 < last["step"] < 8
@@ -216,7 +246,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(jump, t
     good = final(tmp_path, exploding)
     with pytest.raises(UserError, match="would be again"):
         train.run(exploding, tmp_path)
-    assert int(good.step) == 4 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(good.params))
+    assert int(good.step) == 4 and all(
+        np.isfinite(leaf).all() for leaf in jax.tree.leaves(good.params)
+    )
 
 
 def test_a_run_that_would_skip_all_that_follows_ends(jump, tmp_path):
@@ -224,7 +256,9 @@ def test_a_run_that_would_skip_all_that_follows_ends(jump, tmp_path):
     with pytest.raises(UserError, match=r"net: the loss or gradient is not finite at step \d+"):
         train.run(dataclasses.replace(RUN, schedule=jump, train=skipping), tmp_path)
     events = metrics_log.read_events(tmp_path / "net/seed0")
-    assert 10 < sum(e.get("skipped", 0) for e in events) < divergence.MAX_CONSECUTIVE_SKIPS  # the last ones' line is not written
+    assert (
+        10 < sum(e.get("skipped", 0) for e in events) < divergence.MAX_CONSECUTIVE_SKIPS
+    )  # the last ones' line is not written
     assert events[-1]["event"] == "nan" and 4 < events[-1]["step"] < 8
 
 
@@ -232,7 +266,9 @@ def test_debugging_names_the_operation(tmp_path):
     debugging = dataclasses.replace(RUN, train=dataclasses.replace(RUN.train, check_numerics=True))
     train.run(debugging, tmp_path / "fine")
     wild = dataclasses.replace(debugging, schedule=choose("constant", base=1e30))
-    with pytest.raises(UserError, match=r"step 1: nan generated by primitive: \w+, at .*cnn_jax/[\w/]+.py:\d+"):
+    with pytest.raises(
+        UserError, match=r"step 1: nan generated by primitive: \w+, at .*cnn_jax/[\w/]+.py:\d+"
+    ):
         train.run(wild, tmp_path / "wild")
 
 
@@ -254,7 +290,9 @@ def test_a_run_starts_from_another_one_s_layers(whole, tmp_path, monkeypatch):
     theirs, own = final(tmp_path).params, train.build_program(RUN).state.params
     started, real = [], checkpoint.take_parameters
     monkeypatch.setattr(
-        checkpoint, "take_parameters", lambda *a: started.append(jax.device_get((s := real(*a)).params)) or s
+        checkpoint,
+        "take_parameters",
+        lambda *a: started.append(jax.device_get((s := real(*a)).params)) or s,
     )
     for name, layers in (("all", ()), ("one", ("Dense_0",))):
         start = Train(steps=1, start_from="net", start_layers=layers)
@@ -270,7 +308,9 @@ def test_a_run_starts_from_another_one_s_layers(whole, tmp_path, monkeypatch):
 )
 def test_a_start_that_cannot_be_is_told(start, layers, said, whole, tmp_path):
     shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
-    run = dataclasses.replace(RUN, name="next", train=Train(steps=1, start_from=start, start_layers=layers))
+    run = dataclasses.replace(
+        RUN, name="next", train=Train(steps=1, start_from=start, start_layers=layers)
+    )
     with pytest.raises(UserError, match=said):
         train.run(run, tmp_path)
 
@@ -279,7 +319,9 @@ def test_a_flipped_bit_is_noticed_and_the_checkpoint_before_serves(whole, tmp_pa
     """In the biggest file, which holds the parameters; Orbax itself restores it without a word."""
     shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
     saved = tmp_path / "net/seed0/checkpoints"
-    file = max((f for f in (saved / "12").rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+    file = max(
+        (f for f in (saved / "12").rglob("*") if f.is_file()), key=lambda f: f.stat().st_size
+    )
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
@@ -301,8 +343,12 @@ def test_more_steps_continue_a_finished_run_as_one_that_was_so_long_from_the_sta
     train.run(STEADY, tmp_path / "cut")
     found = train.run(longer(18, STEADY), tmp_path / "cut")
     straight = train.run(longer(18, STEADY), tmp_path / "straight")
-    assert found["step"] == straight["step"] == 18 and lines(tmp_path / "cut") == lines(tmp_path / "straight")
-    one, other = (jax.tree.leaves(final(tmp_path / name, longer(18, STEADY))) for name in ("cut", "straight"))
+    assert found["step"] == straight["step"] == 18 and lines(tmp_path / "cut") == lines(
+        tmp_path / "straight"
+    )
+    one, other = (
+        jax.tree.leaves(final(tmp_path / name, longer(18, STEADY))) for name in ("cut", "straight")
+    )
     assert [leaf.tobytes() for leaf in one] == [leaf.tobytes() for leaf in other]
     folder = tmp_path / "cut/net/seed0"
     starts = [json.loads(line) for line in (folder / "starts.jsonl").read_text().splitlines()]
@@ -319,7 +365,9 @@ def test_more_steps_continue_an_unfinished_run(tmp_path, monkeypatch):
 
 def test_more_steps_are_a_deviation_where_the_schedule_depends_on_them(tmp_path, monkeypatch):
     def linear(total_steps, *, base: float = 0.05):
-        return schedules.scale_by_rate(lambda count: base * (1 - jnp.asarray(count, jnp.float32) / total_steps))
+        return schedules.scale_by_rate(
+            lambda count: base * (1 - jnp.asarray(count, jnp.float32) / total_steps)
+        )
 
     monkeypatch.setitem(schedules.SCHEDULES, "linear", linear)
     run = dataclasses.replace(STEADY, schedule=choose("linear"))
@@ -346,8 +394,12 @@ def test_fewer_steps_and_other_changes_are_refused(whole):
 def test_a_finished_run_is_evaluated_by_its_protocols(tmp_path):
     run = dataclasses.replace(RUN, protocols=(choose("single"), choose("ten_crop")))
     found = train.run(run, tmp_path)
-    results = {p.stem: json.loads(p.read_text()) for p in (tmp_path / "net/seed0/evaluations").iterdir()}
-    assert results.keys() == {"single", "ten_crop"} and all(r["step"] == 12 for r in results.values())
+    results = {
+        p.stem: json.loads(p.read_text()) for p in (tmp_path / "net/seed0/evaluations").iterdir()
+    }
+    assert results.keys() == {"single", "ten_crop"} and all(
+        r["step"] == 12 for r in results.values()
+    )
     assert results["single"]["top1_error"] == pytest.approx(found["top1_error"])
     (tmp_path / "net/seed0/evaluations/ten_crop.json").unlink()
     assert train.run(run, tmp_path) == found  # Only what is missing is measured.

@@ -1,6 +1,6 @@
 """A study in a user's own file: does a hidden layer help on the digits?
 
-    python launch.py --experiment=tests/testdata/my_study/my_study.py
+python launch.py --experiment=tests/testdata/my_study/my_study.py
 """
 
 from cnn_jax.config import Data, Experiment, Train, choose
