@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
     from cnn_jax.training.state import State, init_state
 
     logging.set_verbosity(logging.WARNING)  # of the libraries, as a launch does
-    # of any size: the same state
+    # Of any size: the same state.
     model, image = models.create("resnet50", 1000), np.zeros((1, 64, 64, 3), np.float32)
     optimizer = make_optimizer(choose("sgd"), choose("constant"), total_steps=1)
     make = jax.jit(lambda key: init_state(model, optimizer, key, image))

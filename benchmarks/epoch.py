@@ -167,10 +167,10 @@ def watched(build: Callable, steps: int, found: dict[str, list[float]]) -> Calla
                 yield next(drawn)
 
         def evaluate(state: Any) -> dict[str, float]:
-            # the run has waited for the step, and has logged it
+            # The run has waited for the step, and has logged it.
             found["epoch"].append(time.perf_counter() - began)
             found["bare"].append(bare(program, state, bare_items))
-            # until it is written, when the run begins to save
+            # Until it is written, when the run begins to save.
             found["evaluation"].append(-time.perf_counter())
             return program.evaluate(state)
 

@@ -28,13 +28,14 @@ from cnn_jax.training import metrics_log, multi_seed
 from cnn_jax.training.state import init_state
 from cnn_jax.training.train_step import StepParts, compile_train, train_step
 
-# images a step of one seed
+# Images a step of one seed.
 NETS = {"perceptron": 64, "mlp": 64, "lenet5_modern": 64, "resnet20": 32}
 FORMS = {"unrolled": multi_seed.unrolled, "vmap": multi_seed.vmapped}
 WAYS = ("in turn", *FORMS)
 HEAD = ("net", "batch", "seeds", "way", "ms a step", "images/s", "in turn/way", "compile s")
-# a form that takes so many times as long as the seeds in turn is not tried with more of them
-SLOW = 2
+SLOW = (
+    2  # a form that takes so many times as long as the seeds in turn is not tried with more of them
+)
 FLAGS = flags.FLAGS
 
 
@@ -43,7 +44,7 @@ def main(argv: list[str]) -> None:
     counts = [int(count) for count in FLAGS.counts if count.isdigit() and int(count) > 0]
     if len(argv) > 1 or not set(FLAGS.nets) <= NETS.keys() or len(counts) < len(FLAGS.counts):
         sys.exit(f"seeds.py: choose --nets of {', '.join(NETS)}, and --counts such as 1,2,4,8")
-    # as build_program does for all but the smallest batches
+    # As build_program does for all but the smallest batches.
     settings.keep_memory(settings.MIN_BATCH_VALUES)
     print(line(HEAD))
     rows: list[dict[str, Any]] = []

@@ -55,7 +55,7 @@ def timed(peer: Peer, steps: int) -> tuple[float, float]:
 
 def process_peak() -> int:
     """The most memory in bytes that this process has held."""
-    # Linux; getrusage would give the parent's peak where that is higher
+    # Linux; getrusage would give the parent's peak where that is higher.
     with contextlib.suppress(OSError):
         line = next(
             row

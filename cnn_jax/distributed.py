@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping
 
 from cnn_jax.errors import STOPPED, UserError
 
-# seconds without a sign of life, after which a process is held for dead, and the others end
-HEARTBEAT = 30
+HEARTBEAT = (
+    30  # seconds without a sign of life, after which a process is held for dead, and the others end
+)
 CONNECT = 300  # seconds in which all are to be there
 # What launchers set for each process they start, which JAX reads too: Slurm's srun, Open MPI, TPU
 # slices in Kubernetes.

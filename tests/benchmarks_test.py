@@ -47,7 +47,7 @@ def test_a_step_over_two_devices_sends_its_gradients_once(monkeypatch):
     monkeypatch.setenv("CNN_JAX_ROUTES", "xla")
     found = scaling.of_step("lenet5_modern", "jit", 2)
     assert found["params_bytes"] == 4 * 61_706
-    # loss and error
+    # Loss and error.
     assert found["collectives"] == {"all-reduce": {"count": 1, "bytes": found["params_bytes"] + 8}}
 
 
@@ -90,7 +90,7 @@ def test_the_table_has_medians_and_their_ratio():
         ([2.0, 1.9, 1.7], None),
         ([2.0001, 1.9, 1.7001], None),
         ([2.001, 1.9, 1.7], "loss on the same weights"),
-        # as without momentum
+        # As without momentum.
         ([2.0, 1.9, 1.8], "two updates change its loss by -0.2, ours by -0.3"),
         ([2.0, 2.0, 2.0], "two updates"),
         ([float("nan")] * 3, "loss on the same weights"),
@@ -110,11 +110,7 @@ def test_slow_steps_are_not_repeated_to_warm_up(monkeypatch):
         one = object.__new__(train_step.Worker)
         one.step_s, one.blocks = step_s, []
         one._ask = lambda line: (
-            asked.append(line)
-            or {
-                "seconds": int(line.split()[1]) * step_s,
-                "peak_mib": 1,
-            }
+            asked.append(line) or {"seconds": int(line.split()[1]) * step_s, "peak_mib": 1}
         )
         return one
 
@@ -250,7 +246,7 @@ def test_the_readme_holds_the_tables_that_are_printed():
 
 def run(module, *flags):
     command = [sys.executable, "-m", f"benchmarks.{module}", *flags]
-    # one device
+    # One device.
     environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
@@ -271,7 +267,7 @@ def test_epoch_from_end_to_end(tmp_path):
         f"--json={tmp_path / 'r'}",
     )
     told = result_of(run("epoch", *flags), tmp_path / "r")
-    # the fourth step goes on into the next epoch
+    # The fourth step goes on into the next epoch.
     assert (told["steps"], told["evaluation_images"]) == (4, 20)
     assert 0 < told["images_per_s"]["min"] <= told["bare_images_per_s"]["max"] * 100
     assert (

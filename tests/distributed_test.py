@@ -1,5 +1,8 @@
-"""Two processes of four devices each train to what one of eight does; one dies, and both continue exactly."""
+"""Two processes of four devices each train to what one of eight does; one dies, and both continue
+exactly.
+"""
 
+import json
 import os
 import signal
 import socket
@@ -20,15 +23,28 @@ from cnn_jax.training import run_lock
 ROOT = Path(__file__).parents[1]
 
 
-def start(run, workdir, devices, **env):
-    """The run in as many processes as there are entries in devices, that many devices each."""
+def find_port():
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    started = []
+        return free.getsockname()[1]
+
+
+def start(run, workdir, devices, **env):
+    """The run in as many processes as there are entries in devices, that many devices each."""
+    port, started = find_port(), []
     for i, count in enumerate(devices):
         joined = {"COORDINATOR": f"localhost:{port}", "PROCESS": str(i)} if len(devices) > 1 else {}
         flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
+        started.append(faults.start(run, workdir, **flags, **joined, **env))
+    return started
+
+
+def start_differing(run, workdir, *environments):
+    """The run in two processes of a device each, each with an environment of its own."""
+    port, started = find_port(), []
+    for i, env in enumerate(environments):
+        joined = {"COORDINATOR": f"localhost:{port}", "PROCESS": str(i)}
+        flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
         started.append(faults.start(run, workdir, **flags, **joined, **env))
     return started
 
@@ -60,13 +76,17 @@ def test_two_processes_are_one_and_continue_exactly(run, steps, tmp_path):
     codes, printed = end(start(run, whole, (4, 4), STEPS=steps))
     assert codes == [0, 0], printed
     state, events = faults.outcome(whole)
-    written = {path.name for path in (whole / "net/seed0/checkpoints").glob("*/state/ocdbt.process_*")}
+    written = {
+        path.name for path in (whole / "net/seed0/checkpoints").glob("*/state/ocdbt.process_*")
+    }
     assert written == {"ocdbt.process_0", "ocdbt.process_1"}
 
     codes, printed = end(start(run, alone, (8,), STEPS=steps))
     assert codes == [0], printed
     alone_state, alone_events = faults.outcome(alone)
-    assert [(e["event"], e["step"]) for e in events] == [(e["event"], e["step"]) for e in alone_events]
+    assert [(e["event"], e["step"]) for e in events] == [
+        (e["event"], e["step"]) for e in alone_events
+    ]
     for a, b in zip(events, alone_events, strict=True):
         assert a.get("loss", 0) == pytest.approx(b.get("loss", 0), rel=1e-5)
     for a, b in zip(state, alone_state, strict=True):
@@ -110,7 +130,10 @@ def test_a_signal_before_the_first_step_is_not_lost(tmp_path):
 
 
 def test_one_that_finds_no_other_is_told(tmp_path):
-    code = "from cnn_jax import distributed; distributed.CONNECT = 2; distributed.initialize('localhost:{}', {}, 2)"
+    code = (
+        "from cnn_jax import distributed; distributed.CONNECT = 2;"
+        " distributed.initialize('localhost:{}', {}, 2)"
+    )
     for number in (0, 1):
         with socket.socket() as free:
             free.bind(("localhost", 0))
@@ -127,15 +150,52 @@ def test_what_one_alone_cannot_do_ends_all(tmp_path):
     assert "another process of this run has ended" in printed[1]
 
 
+def test_processes_of_different_settings_end_before_anything_is_written(tmp_path):
+    started = start_differing("resident", tmp_path, {}, {"SET": "schedule.base=0.5"})
+    codes, printed = end(started, 60)
+    assert codes == [2, 2], printed
+    for text in printed:
+        assert "processes 0 and 1 of this run differ in schedule.base: 0.02 and 0.5" in text
+    assert not list(tmp_path.iterdir())
+
+
+def test_agreement_names_the_first_field(monkeypatch):
+    """As two processes see it, of which the other has more steps and another commit."""
+    from jax.experimental import multihost_utils
+
+    mine, theirs = (
+        {"train.steps": "3", "commit": "a"},
+        {"train.steps": "4", "commit": "b", "more": "x"},
+    )
+    texts = [np.frombuffer(json.dumps(fields).encode(), np.uint8) for fields in (mine, theirs)]
+    size = max(map(len, texts))
+
+    def gather(x):
+        if x.ndim == 0:
+            return np.array([len(text) for text in texts])
+        return np.stack([np.pad(text, (0, size - len(text))) for text in texts])
+
+    monkeypatch.setattr(distributed, "is_distributed", lambda: True)
+    monkeypatch.setattr(multihost_utils, "process_allgather", gather)
+    with pytest.raises(
+        UserError, match=r"processes 0 and 1 of this run differ in train\.steps: 3 and 4"
+    ):
+        distributed.check_agreement(mine)
+    texts[1] = texts[0]
+    distributed.check_agreement(mine)
+
+
 def test_each_process_reads_its_rows_alone():
-    config = Data(dataset=choose("fake"), batch_size=16, pad_and_crop=0, train_resize=(12, 16), image_size=12)
+    config = Data(
+        dataset=choose("fake"), batch_size=16, pad_and_crop=0, train_resize=(12, 16), image_size=12
+    )
     source = data.load_dataset(config)
     read = []
 
     class Counted(type(source.train)):
-        def element(self, index):
+        def __getitem__(self, index):
             read.append(index)
-            return source.train.element(index)
+            return source.train[index]
 
     counted = Counted.__new__(Counted)
     counted.__dict__.update(vars(source.train))
@@ -167,7 +227,8 @@ def test_what_does_not_go_together_is_told(given, said):
     "env, several",
     [
         ({}, False),
-        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2"}, False),  # a shell in an allocation, not a task of srun
+        # A shell in an allocation, not a task of srun.
+        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2"}, False),
         ({"SLURM_STEP_NUM_TASKS": "2"}, True),
         ({"SLURM_STEP_NUM_TASKS": "1"}, False),
         ({"TPU_WORKER_HOSTNAMES": "a,b"}, True),
@@ -185,6 +246,11 @@ def test_launchers_are_noticed(monkeypatch, env, several):
 def test_alone_it_does_nothing(monkeypatch):
     for name in distributed.COUNTS:
         monkeypatch.delenv(name, raising=False)
-    code = "from cnn_jax import distributed; distributed.initialize(None, None, None); import sys; print('jax' in sys.modules)"
-    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=os.environ)
+    code = (
+        "from cnn_jax import distributed; distributed.initialize(None, None, None); import sys;"
+        " print('jax' in sys.modules)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=os.environ
+    )
     assert found.stdout == "False\n"

@@ -34,7 +34,7 @@ class Peer(NamedTuple):
     """A training step on one device, the batch lying there."""
 
     step: Callable[[], None]  # starts one more
-    # waits for all of them; the mean loss of those since it was last asked
+    # Waits for all of them; the mean loss of those since it was last asked.
     loss: Callable[[], float]
     memory: Callable[[], int | None]  # the peak on the device in bytes; None: it is the process's
 

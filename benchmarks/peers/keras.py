@@ -63,7 +63,7 @@ def resnet(x: Tensor, classes: int, sizes: tuple[int, ...], filters: int, block:
     """The CIFAR and the ImageNet form, to logits."""
     if block is bottleneck:
         x = layers.ReLU()(conv_norm(x, filters, 7, 2, "stem", "stem_norm"))
-        # zeros: the least that ReLU gives
+        # Zeros: the least that ReLU gives.
         x = layers.MaxPooling2D(3, strides=2)(layers.ZeroPadding2D(1)(x))
     else:
         x = layers.ReLU()(conv_norm(x, filters, 3, 1, "stem", "stem_norm"))

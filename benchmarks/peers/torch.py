@@ -33,8 +33,9 @@ def make(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
         raise RuntimeError("this PyTorch sees no GPU, JAX does: install one that does")
     device = torch.device("cuda" if gpu else "cpu")
     torch.backends.cudnn.benchmark = True
-    # as JAX is told
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = (
+        False  # as JAX is told
+    )
     layout = torch.channels_last if spec.variant == "channels_last" else torch.contiguous_format
 
     net = NETS[spec.net](spec)

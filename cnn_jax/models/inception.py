@@ -223,9 +223,8 @@ class InceptionV3(BaseModel):
         unit, scale = self.conv_unit(), self.scale_channels
         valid = functools.partial(unit, padding="VALID")
         if self.factorized_7x7:
-            x = valid(scale(32), (3, 3), stride=2, name="conv1a")(
-                images, train
-            )  # [B, 149, 149, 32]
+            # [B, 149, 149, 32]
+            x = valid(scale(32), (3, 3), stride=2, name="conv1a")(images, train)
             x = valid(scale(32), (3, 3), name="conv1b")(x, train)  # [B, 147, 147, 32]
             x = unit(scale(64), (3, 3), name="conv1c")(x, train)  # [B, 147, 147, 64]
         else:

@@ -175,9 +175,8 @@ class ResNet(BaseModel, kw_only=True):
         """[B, H, W, C] images to [B, num_classes] logits."""
         layers = BlockLayers(self.kernel_init(), self.norm_layer(), self.conv_bias)
         kernel, stride = (7, 2) if self.imagenet_stem else (3, 1)
-        x = layers.conv(
-            images, self.scale_channels(self.channels[0]), kernel, stride, name="stem"
-        )  # [B, 112, 112, 64] from 224x224
+        # [B, 112, 112, 64] from 224x224
+        x = layers.conv(images, self.scale_channels(self.channels[0]), kernel, stride, name="stem")
         x = self.apply_lrn(nn.relu(layers.batch_norm(x, train, name="stem_norm")))
         if self.imagenet_stem:
             x = MaxPool(3, 2, ((1, 1), (1, 1)), name="stem_pool")(x)  # [B, 56, 56, 64]

@@ -92,7 +92,7 @@ def adamw(
     """
     return optax.chain(
         _clip(clip_norm),
-        optax.scale_by_adam(beta1, beta2, epsilon),
+        _allow_promotion(optax.scale_by_adam(beta1, beta2, epsilon)),
         _decay(weight_decay, decay_biases),
         schedule,
         _limit(max_filter_rms),
@@ -137,6 +137,18 @@ def _decay(weight_decay: float, decay_biases: bool) -> optax.GradientTransformat
         return jax.tree.map(lambda p: p.ndim > 1, params)
 
     return optax.add_decayed_weights(weight_decay, None if decay_biases else is_kernel)
+
+
+def _allow_promotion(tx: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Lets optax mix integers and floats, which train.check_numerics forbids our own code."""
+
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
+        with jax.numpy_dtype_promotion("standard"):
+            return tx.update(updates, state, params)
+
+    return optax.GradientTransformation(tx.init, update)
 
 
 def _limit(max_filter_rms: float) -> optax.GradientTransformation:

@@ -759,7 +759,7 @@ def show_quantity(value: float, unit: str, signed: bool) -> str:
     """Returns a claim's figure with its unit: '+1.25', '6.97%', '204,800'."""
     if unit != "points":
         return f"{value:,.0f}" if value == round(value) else f"{value:,.4g}"
-    return show_points(value) if signed else f"{value:.2f}"
+    return show_points(value) if signed else f"{value:.2f}".replace("-", MINUS)
 
 
 def show_range(interval: Sequence[float] | None, unit: str, signed: bool) -> str:

@@ -250,6 +250,11 @@ def read_study_file(workdir: Path) -> StudyFile:
         raise UserError(f"{path} is not JSON; {again}") from None
     if not isinstance(words, dict):
         raise UserError(f"{path} is not a JSON object; {again}")
+    if "rows" in words and "runs" not in words:
+        raise UserError(
+            f"{path} was written by an older version of cnn_jax: build the report with the commit"
+            " that starts.jsonl names, or run the study again in another workdir"
+        )
     texts = ("name", "title", "paper", "paper_data", "preset", "data", "command")
     for key in texts:
         if not isinstance(words.get(key), str):

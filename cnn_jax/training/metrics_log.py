@@ -117,6 +117,22 @@ def write_config(experiment: Experiment, folder: Path) -> None:
         ) from None
 
 
+def write_data(description: dict[str, Any], folder: Path) -> None:
+    """Writes data.json: what the data set was found to hold.
+
+    Args:
+      description: Of `cnn_jax.data.describe_dataset`.
+      folder: The run's folder.
+
+    Raises:
+      UserError: If it cannot be written.
+    """
+    try:
+        write_whole(folder / "data.json", json.dumps(description, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write to {folder} ({error.strerror}): make room") from None
+
+
 def _with_deviation(old: Experiment, new: Experiment) -> Experiment:
     """Returns the longer run with what a run of so many steps from the start would do otherwise."""
     before, after = old.train.steps, new.train.steps
@@ -301,10 +317,8 @@ def describe_environment() -> dict[str, Any]:
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": find_commit(),
         "hardware": f"{len(devices)} x {kind}",
-        "versions": (
-            {"python": platform.python_version()}
-            | {p: version(p) for p in ("jax", "flax", "optax")}
-        ),
+        "versions": {"python": platform.python_version()}
+        | {p: version(p) for p in ("jax", "flax", "optax")},
     }
 
 

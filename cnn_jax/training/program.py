@@ -41,6 +41,7 @@ class TrainProgram(NamedTuple):
       images_per_epoch: Training images.
       join: The seeds' states -> state; that of one seed is its own.
       split: Undoes join.
+      description: What the run's data.json says of its data set.
     """
 
     state: Any
@@ -52,6 +53,7 @@ class TrainProgram(NamedTuple):
     images_per_epoch: int
     join: Callable[[Sequence[State]], Any]
     split: Callable[[Any], Sequence[State]]
+    description: dict[str, Any]
 
     def step(self, state: Any, batch: Any) -> Any:
         """Returns the state after one update with the batch."""
@@ -99,6 +101,7 @@ def build_program(
         images_per_epoch=loaders[0].images_per_epoch,
         join=form.join,
         split=form.split,
+        description=data.describe_dataset(parts.dataset),
     )
 
 

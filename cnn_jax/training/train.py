@@ -5,6 +5,7 @@ A run that was cut off continues from its last checkpoint.
 
 import contextlib
 import functools
+import logging
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -74,7 +75,8 @@ def run_seeds(
     Raises:
       UserError: For whatever stops all of them.
     """
-    settings.configure()
+    if too_late := settings.configure():
+        logging.getLogger("cnn_jax").warning(too_late)
     experiment, workdir = complete(experiment), expand_path("workdir", workdir)
     runs = {seed: replace(experiment, seed=seed) for seed in seeds}
     folders = {seed: metrics_log.run_folder(one, workdir) for seed, one in runs.items()}
@@ -169,6 +171,7 @@ def _train(runs: dict[Experiment, Path], until: int, profile_steps: int) -> dict
         program = build_program(first, seeds=[run.seed for run in runs])
         for run, folder in runs.items() if distributed.is_primary() else ():
             metrics_log.write_config(run, folder)
+            metrics_log.write_data(program.description, folder)
             stack.enter_context(run_lock.hold(folder))
         saved = [
             stack.enter_context(checkpoint.open_checkpoints(folder)) for folder in runs.values()

@@ -38,11 +38,10 @@ class StopError(Exception):
 class Watch(NamedTuple):
     """What the loop tells its watch, and asks it."""
 
-    # compile | data | step | evaluate | save: what it does from now on
+    # What it does from now on: compile | data | step | evaluate | save.
     enter: Callable[[str], None]
-    stop_requested: Callable[
-        [], str
-    ]  # after a step: which signal told it to stop, or ""; all processes ask equally often
+    # After a step: which signal told it to stop, or ""; all processes ask equally often.
+    stop_requested: Callable[[], str]
 
 
 @contextlib.contextmanager

@@ -106,14 +106,8 @@ def test_a_shift_moves_a_point_to_each_place_equally_often_and_fills_with_zeros(
         80
     )
     corner = np.asarray(operation(KEYS, repeated(jnp.ones((4, 4, 1))), 2)).sum((1, 2, 3))
-    assert sorted(np.unique(corner)) == [
-        4,
-        6,
-        8,
-        9,
-        12,
-        16,
-    ]  # 2, 3 or 4 rows, times as many columns
+    # 2, 3 or 4 rows, times as many columns.
+    assert sorted(np.unique(corner)) == [4, 6, 8, 9, 12, 16]
 
 
 def test_rotate_turns_about_the_middle_by_uniform_angles():
@@ -134,9 +128,8 @@ def test_rotate_by_nothing_is_the_identity_and_by_the_right_angle_a_permutation(
     monkeypatch.setattr(jax.random, "uniform", lambda key, minval, maxval: jnp.float32(maxval))
     square = PHOTOS[:, :, :6]
     quarter = augment.rotate(KEYS[:16], square, 90.0)
-    np.testing.assert_allclose(
-        quarter, jnp.rot90(square, axes=(1, 2)), atol=1e-5
-    )  # counter-clockwise
+    # Counter-clockwise.
+    np.testing.assert_allclose(quarter, jnp.rot90(square, axes=(1, 2)), atol=1e-5)
     eighth = np.asarray(augment.rotate(KEYS[:1], jnp.ones((1, 9, 9, 1)), 45.0))[0, :, :, 0]
     assert eighth[0, 0] == 0 and eighth[4, 4] == pytest.approx(1)  # zeros lie around it
 
@@ -145,9 +138,8 @@ def test_color_jitter_of_nothing_is_the_identity():
     np.testing.assert_array_equal(
         augment.color_jitter(KEYS[:16], PHOTOS, 0.0, 0.0, 0.0, 0.0), PHOTOS
     )
-    tiny = augment.color_jitter(
-        KEYS[:16], PHOTOS, 1e-9, 1e-9, 1e-9, 1e-9
-    )  # through every operation
+    # Through every operation.
+    tiny = augment.color_jitter(KEYS[:16], PHOTOS, 1e-9, 1e-9, 1e-9, 1e-9)
     np.testing.assert_allclose(tiny, PHOTOS, atol=1e-6)
 
 
@@ -171,9 +163,8 @@ def test_saturation_and_hue_keep_grey_pixels_and_the_brightest_channel():
     np.testing.assert_allclose(found[:, :, [0, 2]], image[:, :, [0, 2]], atol=1e-6)
     np.testing.assert_allclose(found[:, 0, 1].max(-1), 0.8, atol=1e-6)
     np.testing.assert_allclose(found[:, 0, 1].min(-1), 0.4, atol=1e-6)
-    towards = (
-        found[:, 0, 1, 1] - found[:, 0, 1, 2]
-    )  # from red to yellow more green, to magenta more blue
+    # From red to yellow more green, to magenta more blue.
+    towards = found[:, 0, 1, 1] - found[:, 0, 1, 2]
     assert evenly(towards, -0.4, 0.4)
 
 
@@ -196,10 +187,8 @@ def test_add_pca_noise_adds_one_color_an_image_of_the_covariance_it_should():
     keys = augment.row_keys(jax.random.key(7), jnp.arange(20_000))
     added = np.asarray(augment.add_pca_noise(keys, jnp.zeros((20_000, 2, 3, 3)), VALUES, VECTORS))
     assert (added == added[:, :1, :1]).all()
-    p, wanted = (
-        np.asarray(VECTORS),
-        np.diag((0.1 * np.asarray(VALUES)) ** 2),
-    )  # a l has the variance (0.1 l)^2
+    # a l, of which the noise is made, has the variance (0.1 l)^2.
+    p, wanted = np.asarray(VECTORS), np.diag((0.1 * np.asarray(VALUES)) ** 2)
     found = np.cov((added[:, 0, 0] @ p).T)
     scale = np.sqrt(np.outer(np.diag(wanted), np.diag(wanted)))
     assert np.abs((found - wanted) / scale).max() < 4 * math.sqrt(2 / 20_000)

@@ -43,9 +43,8 @@ def test_scale_jitter_s_shorter_side_is_uniform_and_each_whole_number_comes(size
     np.testing.assert_allclose(scale, scale.round(), rtol=1e-9)
     counts = np.bincount(scale.round().astype(int), minlength=20)[10:]
     assert counts.sum() == 2000 and np.abs(counts - 200).max() < 4 * math.sqrt(200)
-    np.testing.assert_allclose(
-        box[:, 2] / box[:, 3], 1, rtol=0.06
-    )  # but for the longer side's rounding
+    # But for the longer side's rounding.
+    np.testing.assert_allclose(box[:, 2] / box[:, 3], 1, rtol=0.06)
 
 
 def test_scale_jitter_s_window_is_at_a_uniform_place_and_reaches_every_edge():
@@ -83,9 +82,8 @@ def test_a_long_image_gives_what_it_holds(size, most):
 
 
 def test_centre_by_hand():
-    assert crops.center_box((30, 40), 12, 8) == Box(
-        5, 10, 20, 20
-    )  # 12 x 16: rows 2 to 10, columns 4 to 12
+    # 12 x 16: rows 2 to 10, columns 4 to 12.
+    assert crops.center_box((30, 40), 12, 8) == Box(5, 10, 20, 20)
     assert crops.center_box((256, 256), 256, 256) == Box(0, 0, 256, 256)
     box = crops.center_box((375, 500), 256, 224)  # 256 x 341: row 16, column 58
     np.testing.assert_allclose(

@@ -268,9 +268,8 @@ def test_a_balanced_feed_is_of_balanced_epochs_and_repeats_are_cut_anew(folder):
     assert len({image.tobytes() for image in repeated}) == len(repeated) == 3
     small = make_loader(Data(dataset=choose("fake"), balance_classes=True, batch_size=10))
     item = next(small.batches(0))
-    assert (
-        small.images_per_epoch == 10 * 10 and len(item["index"]) == 10
-    )  # of 96 in 10 classes, the largest have 10
+    # Of 96 in 10 classes, the largest have 10.
+    assert small.images_per_epoch == 10 * 10 and len(item["index"]) == 10
 
 
 def test_eval_views_come_once_each_in_batches_of_like_size(folder):

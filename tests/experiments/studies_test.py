@@ -112,8 +112,7 @@ def test_printed_counts_are_those_of_the_papers():
 
 def test_claims_have_the_papers_differences():
     claims = {c.statement: c for c in STUDIES["vgg_scale_jitter"]("paper").claims}
-    # Table 3: 25.6 - 26.8 and 25.6 - 27.0; Table 4 against Table 3: 24.8 - 25.6; Table 5: 24.4 -
-    # 24.8.
+    # Table 3: 25.6 - 26.8, 25.6 - 27.0; Table 4 and 3: 24.8 - 25.6; Table 5: 24.4 - 24.8.
     assert claims["D: S jittered errs less than S 384, at one test scale"].paper == -1.2
     assert claims["D: S jittered errs less than S 256, at one test scale"].paper == -1.4
     assert claims["D: three test scales err less than one, S jittered"].paper == -0.8

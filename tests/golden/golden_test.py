@@ -47,6 +47,10 @@ OF_QUANTITY = {
     "train_loss": 1e-3,  # batch norm over four images: up to 4e-5 off
     "grad_norm": 1e-3,
 }
+# Recorded numbers that say nothing: 110 layers with batch norm over four images and no shortcut are
+# chaotic. Images scaled by 1 + 1e-7 move this loss from 2.04 to 2.28, those scaled by 1 - 1e-7 to
+# 2.18. Its logits, and the losses of plain models of up to 56 layers, are compared.
+CHAOTIC = {("plain110", "train_loss")}
 # Errors in % of a smoke report move by 12.5 if one more of 8 training images is seen as right, by
 # 2.5 if one of 40 test images is, which a tie makes happen on another processor. What a run
 # computes is held to its losses; these figures, to about their size.
@@ -82,6 +86,9 @@ def check(group, name, found):
     recorded = golden.stored(group)[name]
     print(group, name, golden.summary(*golden.pairs(recorded, found)))
     for quantity, numbers in recorded.items():
+        if (name, quantity) in CHAOTIC:
+            assert np.isfinite(found[quantity]).all()
+            continue
         old, new = np.asarray(numbers, np.float64), np.asarray(found[quantity], np.float64)
         share = OF_QUANTITY.get(quantity, LOOSE.get(name, TOLERANCE[group]))
         largest = np.abs(old).max(initial=0)

@@ -29,7 +29,7 @@ from cnn_jax.training import checkpoint, metrics_log  # noqa: E402
 
 TIMES = ("images_per_s", "data_time", "step_time", "wall_s")
 RUNS = ("resident", "streamed")
-# seconds from the signal to the end
+# Seconds from the signal to the end.
 ENDINGS: dict[int, list[float]] = {signal.SIGKILL: [], signal.SIGTERM: []}
 
 

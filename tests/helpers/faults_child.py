@@ -1,7 +1,9 @@
-"""A run in a process of its own, to be killed: python tests/helpers/faults_child.py resident|streamed WORKDIR.
+"""A run in a process of its own, to be killed: python tests/helpers/faults_child.py
+resident|streamed WORKDIR.
 
-KILL_IN_SAVE=SECONDS: it kills itself so long after its second save has begun. STOP_AT=N: after N steps it ends, saved.
-COORDINATOR=HOST:PORT with PROCESS=I: it is the I-th of two processes. STEPS=N: it is of so many steps.
+KILL_IN_SAVE=SECONDS: it kills itself so long after its second save has begun. STOP_AT=N: after N
+steps it ends, saved. COORDINATOR=HOST:PORT with PROCESS=I: it is the I-th of two processes.
+STEPS=N: it is of so many steps. SET=FIELD=VALUE: it is another run.
 """
 
 import itertools
@@ -18,13 +20,17 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from cnn_jax import distributed
 
 if __name__ == "__main__" and "COORDINATOR" in os.environ:
-    distributed.initialize(os.environ["COORDINATOR"], int(os.environ["PROCESS"]), 2)  # before anything brings JAX
+    # Before anything brings JAX.
+    distributed.initialize(os.environ["COORDINATOR"], int(os.environ["PROCESS"]), 2)
 
 from cnn_jax.config import Data, Experiment, Train, choose
 from cnn_jax.errors import StoppedError, UserError
+from cnn_jax.overrides import override
 from cnn_jax.training import checkpoint, train, watchdog
+from cnn_jax.training.components import KINDS
 
-# Dropout, a plateau, augmentation, an epoch of three steps; log intervals and saves that a cut falls between.
+# Dropout, a plateau, augmentation, an epoch of three steps; log intervals and saves that a cut
+# falls between.
 RESIDENT = Experiment(
     name="net",
     data=Data(dataset=choose("fake"), batch_size=32, eval_batch_size=40, pad_and_crop=1),
@@ -45,7 +51,8 @@ STREAMED = replace(
         workers=1,
     ),
     model=choose("lenet5_modern", norm="bn", bn_group=16),
-    train=replace(RESIDENT.train, steps=200, eval_every=100),  # each evaluation starts processes of its own
+    # Each evaluation starts processes of its own.
+    train=replace(RESIDENT.train, steps=200, eval_every=100),
 )
 RUNS = {"resident": RESIDENT, "streamed": STREAMED}
 
@@ -57,7 +64,9 @@ def kill_in_save(after: float) -> None:
     def deadly(*args: object) -> None:
         seen.append(args)
         if len(seen) == 2:
-            threading.Thread(target=lambda: (time.sleep(after), os.kill(os.getpid(), signal.SIGKILL))).start()
+            threading.Thread(
+                target=lambda: (time.sleep(after), os.kill(os.getpid(), signal.SIGKILL))
+            ).start()
         save(*args)
 
     checkpoint.save = deadly
@@ -71,7 +80,9 @@ def stop_at(step: int) -> None:
         class Over:
             def __enter__(self):
                 self.inner = over(minutes)
-                return self.inner.__enter__()._replace(stop_requested=lambda: "STOP_AT" if next(steps) >= step else "")
+                return self.inner.__enter__()._replace(
+                    stop_requested=lambda: "STOP_AT" if next(steps) >= step else ""
+                )
 
             def __exit__(self, *error: object):
                 return self.inner.__exit__(*error)
@@ -88,6 +99,8 @@ if __name__ == "__main__":
         stop_at(int(os.environ["STOP_AT"]))
     run = RUNS[sys.argv[1]]
     steps = int(os.environ.get("STEPS", run.train.steps))
+    if "SET" in os.environ:
+        run = override(run, [os.environ["SET"]], KINDS)
     try:
         train.run(replace(run, train=replace(run.train, steps=steps)), sys.argv[2])
     except StoppedError as stopped:

@@ -320,7 +320,6 @@ def test_lrn(scale, options):
     a, delta = scale * random(2, 3, 2, 8), random(2, 3, 2, 8)
     normalise = functools.partial(local_response_norm, **options)
     value, gradient = lrn_by_hand(a, delta, **constants)
-    assert (
-        np.abs(gradient - delta * value / a).max() > 0.1
-    )  # the second term is not lost in the first
+    # The second term is not lost in the first.
+    assert np.abs(gradient - delta * value / a).max() > 0.1
     check(normalise, (a,), delta, value, (gradient,))

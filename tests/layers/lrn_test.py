@@ -25,9 +25,8 @@ def test_lrn_is_the_formula(n, towers, caffe_alpha):
         local_response_norm, k=k, n=n, alpha=alpha, towers=towers, caffe_alpha=caffe_alpha
     )
     np.testing.assert_allclose(norm(x, beta=beta), expected, rtol=1e-5)
-    np.testing.assert_allclose(
-        norm(x, beta=0.7500001), expected, rtol=1e-5
-    )  # without the two roots
+    # Without the two roots.
+    np.testing.assert_allclose(norm(x, beta=0.7500001), expected, rtol=1e-5)
 
 
 def test_lrn_s_gradient_is_the_difference_quotient():

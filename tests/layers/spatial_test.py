@@ -183,9 +183,8 @@ def test_unpooling_gives_back_the_maxima_of_windows_that_do_not_overlap():
         1, 4, 4, 1
     )
     pooled, switches = pool(x, 2, 2)
-    np.testing.assert_array_equal(
-        switches[0, :, :, 0], [[5, 7], [8, 10]]
-    )  # of four fives the first
+    # Of four fives the first.
+    np.testing.assert_array_equal(switches[0, :, :, 0], [[5, 7], [8, 10]])
     expected = [[0, 0, 0, 0], [0, 4, 0, 9], [5, 0, -1, 0], [0, 0, 0, 0]]
     np.testing.assert_array_equal(unpool(pooled, switches, (4, 4))[0, :, :, 0], expected)
 

@@ -36,10 +36,8 @@ def small(name):
     if name in ("lenet5", "perceptron", "autoencoder"):
         options = {}
     if name.startswith(("alexnet", "zfnet", "vgg", "googlenet")):
-        options |= {
-            "initializer": "he",
-            "dropout": 0.0,
-        }  # narrow layers have few inputs, and none to drop
+        # Narrow layers have few inputs, and none to drop.
+        options |= {"initializer": "he", "dropout": 0.0}
     if name.startswith(("resnet", "plain")):
         options["scan_min_blocks"] = 2  # compiles one block a stage
     return options

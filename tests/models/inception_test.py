@@ -25,6 +25,7 @@ def test_bn_inception_has_the_parameters_of_public_weights():
     """
     model = models.create("bn_inception", 1000)
     params, _ = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
+    # A scale and a shift for each map.
     biases = (
         sum(
             leaf.size
@@ -32,7 +33,7 @@ def test_bn_inception_has_the_parameters_of_public_weights():
             if path[-2].key == "norm"
         )
         // 2
-    )  # a scale and a shift for each map
+    )
     assert summary.count_parameters(model, (224, 224, 3)) + biases == 11_295_240
 
 
@@ -242,9 +243,8 @@ def test_the_loss_is_folded_over_the_heads_and_the_error_is_the_main_logits():
         return tuple(images.reshape(-1, 4) @ params[name] for name in ("main", "aux1", "aux2"))
 
     main, *heads = outputs(kernels, images)
-    labels = (
-        jnp.argmax(main, 1).at[0].add(1).astype(jnp.int32) % 3
-    )  # one error, and another number in each head
+    # One error, and another number in each head.
+    labels = jnp.argmax(main, 1).at[0].add(1).astype(jnp.int32) % 3
     assert all((jnp.argmax(head, 1) != labels).sum() != 1 for head in heads)
     model = models.Model(
         lambda key, images: (kernels, {}),

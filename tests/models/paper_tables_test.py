@@ -41,6 +41,13 @@ def test_nets_have_the_papers_parameters(count):
     assert summary.count_parameters(model, image) == count.parameters
 
 
+def test_models_state_the_published_parameters():
+    """Of each model with its default options, heads included; the table is independent."""
+    published = {c.net: c.parameters for c in published_counts.PARAMETERS if not c.options}
+    stated = {name: models.MODELS[name].parameters for name in published}
+    assert stated == published and len(published) == 32
+
+
 @pytest.mark.parametrize("name", published_counts.MULTIPLY_ADDS)
 def test_multiply_adds_are_the_papers(name):
     printed, share = published_counts.MULTIPLY_ADDS[name]

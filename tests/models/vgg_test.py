@@ -26,9 +26,8 @@ def abstract(name, classes=10, side=0, **options):
 
 def test_remat_keeps_fewer_activations_and_changes_no_gradient(monkeypatch):
     """With batch norm, whose averages must come out of the recomputed blocks once, and dropout."""
-    monkeypatch.setenv(
-        "CNN_JAX_ROUTES", "xla"
-    )  # as on an accelerator: ours keep little on a CPU as it is
+    # As on an accelerator: ours keep little on a CPU as it is.
+    monkeypatch.setenv("CNN_JAX_ROUTES", "xla")
     kept, again = (
         models.create("vgg_b", 10, width=1 / 16, norm="bn", remat=remat) for remat in (False, True)
     )

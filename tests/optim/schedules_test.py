@@ -73,3 +73,7 @@ def test_cosine_rises_linearly_before():
 def test_a_warm_up_longer_than_the_run_is_refused():
     with pytest.raises(UserError, match=r"warmup_steps=100: must be less than train.steps=100"):
         optim.make_schedule(choose("cosine", warmup_steps=100), 100)
+
+
+def test_the_cosine_depends_on_the_number_of_steps():
+    assert optim.schedule_depends_on_steps(choose("cosine"), 10, 20)

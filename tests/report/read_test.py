@@ -149,6 +149,12 @@ def test_a_missing_or_broken_study_file_is_named(tmp_path):
     assert not list(tmp_path.glob("*report*"))
 
 
+def test_a_folder_of_an_older_version_is_named_as_such(tmp_path):
+    (tmp_path / "study.json").write_text('{"name": "old", "title": "Old", "rows": []}')
+    with pytest.raises(UserError, match="written by an older version of cnn_jax: build"):
+        read_study_file(tmp_path)
+
+
 def test_random_damage_gives_a_report_or_one_line(tmp_path):
     """Bits are flipped, bytes cut out, and the rest cut off, 300 times."""
     rng = random.Random(0)

@@ -103,7 +103,7 @@ def test_each_seed_has_the_numbers_of_its_run_alone(form, name, digits, alone, m
     states = trained(experiment(name), digits, SEEDS, 3)
     alike(states, alone(name))
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), states[0].params, states[1].params)
-    # what the comparison would miss if all seeds were one
+    # What the comparison would miss if all seeds were one.
     assert max(jax.tree.leaves(moved)) > 1e-2
 
 
@@ -210,7 +210,7 @@ def test_a_seed_that_diverges_ends_and_changes_no_other(form, one_by_one, tmp_pa
     assert isinstance(
         found[1], UserError
     ) and "net: the loss is not finite at step 5; step 4 is saved" in str(found[1])
-    # and nothing after it
+    # And nothing after it.
     assert [e["event"] for e in events(tmp_path, 1) if e["step"] >= 5] == ["train", "nan"]
     again = train.run_seeds(RUN, [0, 1, 2], tmp_path)
     assert "would be again" in str(again[1]) and again[0] == found[0]
@@ -252,7 +252,7 @@ def test_seeds_that_are_behind_catch_up(one_by_one, tmp_path, monkeypatch):
         same(events(tmp_path, seed), events(one_by_one, seed))
 
 
-# TensorStore's, when a read fails
+# TensorStore's, when a read fails.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_seed_whose_checkpoint_cannot_be_read_catches_up_from_the_one_before(
     one_by_one, tmp_path, monkeypatch

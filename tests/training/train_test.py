@@ -173,7 +173,7 @@ def test_auxiliary_heads_are_continued_too(tmp_path, monkeypatch):
     assert [leaf.tobytes() for leaf in one] == [leaf.tobytes() for leaf in other]
 
 
-# TensorStore's, when a read fails
+# TensorStore's, when a read fails.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_checkpoint_that_cannot_be_read_is_named_and_the_one_before_it_serves(
     whole, tmp_path, capsys
@@ -259,7 +259,7 @@ def test_a_run_that_would_skip_all_that_follows_ends(jump, tmp_path):
     with pytest.raises(UserError, match=r"net: the loss or gradient is not finite at step \d+"):
         train.run(dataclasses.replace(RUN, schedule=jump, train=skipping), tmp_path)
     events = metrics_log.read_events(tmp_path / "net/seed0")
-    # the last ones' line is not written
+    # The last ones' line is not written.
     assert 10 < sum(e.get("skipped", 0) for e in events) < divergence.MAX_CONSECUTIVE_SKIPS
     assert events[-1]["event"] == "nan" and 4 < events[-1]["step"] < 8
 

@@ -82,8 +82,7 @@ class ImageBuilder(  # type: ignore[call-arg]
         # the official file too, so the order on disk is theirs.
         examples = tqdm.tqdm(zip(images, labels, strict=True), split, len(labels), unit=" images")
         for i, (image, label) in enumerate(examples):
-            _, png = cv2.imencode(
-                ".png", np.ascontiguousarray(image[..., ::-1])
-            )  # OpenCV's channels are BGR
+            # OpenCV's channels are BGR.
+            _, png = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))
             example = {"image": png.tobytes(), "label": int(label)}
             yield i, example | ({"id": f"{split}_{i:05d}"} if self._described.ids else {})

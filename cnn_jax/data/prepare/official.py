@@ -148,9 +148,8 @@ def _check(official: Official, folder: Path) -> None:
         splits = builder.as_data_source()
         counts = {split: len(splits[split]) for split in official.counts}
         for rows in splits.values():
-            rows[
-                len(rows) - 1
-            ]  # the length comes from dataset_info.json alone; this opens the file
+            # The length comes from dataset_info.json alone; this opens the file.
+            rows[len(rows) - 1]
     except Exception as error:  # TFDS raises all kinds
         raise UserError(
             f"{folder} cannot be read: {error}; remove it, or choose another --data_dir"
