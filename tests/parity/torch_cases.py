@@ -133,8 +133,10 @@ FORWARD = [
          options={"hidden": (9, 8), "activation": "tanh"}),
     case("lenet5", 32, 32, "torch_nets.lenet5", LENET5, channels=1),
     case("lenet5", 28, 28, "torch_nets.lenet5", LENET5, channels=1),
-    case("lenet5_modern", 28, 28, "torch_nets.lenet5_modern", {"side": 28, "classes": CLASSES}, channels=1),
-    case("lenet5_modern", 33, 33, "torch_nets.lenet5_modern", {"side": 33, "classes": CLASSES}, channels=1),
+    case("lenet5_modern", 28, 28, "torch_nets.lenet5_modern",
+         {"side": 28, "classes": CLASSES}, channels=1),
+    case("lenet5_modern", 33, 33, "torch_nets.lenet5_modern",
+         {"side": 33, "classes": CLASSES}, channels=1),
     sized("torch_nets.alexnet", "alexnet", 99, 131, scale=LARGE),
     sized("torch_nets.alexnet", "alexnet_one_tower", 67, 99, {"towers": 1}, scale=LARGE),
     sized("torch_nets.alexnet", "alexnet_half", 72, 67, HALF, scale=LARGE),
@@ -142,7 +144,8 @@ FORWARD = [
     sized("torch_nets.zfnet", "zfnet", 65, 97, scale=LARGE),
     sized("torch_nets.zfnet", "zfnet", 80, 64, scale=LARGE),
     sized("torch_nets.vgg", "vgg_a", 32, 32, {"column": "A"}),
-    sized("torch_nets.vgg", "vgg_a", 32, 65, {"column": "A", "batch_norm": True}, options={"norm": "bn"}, gain=EVEN),
+    sized("torch_nets.vgg", "vgg_a", 32, 65, {"column": "A", "batch_norm": True},
+          options={"norm": "bn"}, gain=EVEN),
     sized("torch_nets.vgg", "vgg_a_lrn", 32, 64, {"column": "A-LRN"}, scale=LARGE),
     sized("torch_nets.vgg", "vgg_b", 32, 32, {"column": "B"}),
     sized("torch_nets.vgg", "vgg_c", 65, 33, {"column": "C"}),
@@ -184,10 +187,12 @@ RATES = {"lenet5": 2e-4, "alexnet": 1e-6, "resnet20": 5e-4}  # of the steps of S
 
 # Grids of 5x8 and 5x6 before the heads: 1x2 places in GoogLeNet's, and 1x2 or 1x1 in the others'.
 AUXILIARY = [
-    sized("torch_inceptions.googlenet", "googlenet", 79, 128, scale=LARGE, shift=1.0, id="googlenet"),
-    sized("torch_inceptions.googlenet", "googlenet_bn", 79, 128, PORT, shift=1.0, id="googlenet_bn"),
-    sized("torch_inceptions.inception_v3", "inception_v2", 107, 155, V2, shift=1.0, options={"count_padding": True},
-          id="inception_v2"),
+    sized("torch_inceptions.googlenet", "googlenet", 79, 128, scale=LARGE, shift=1.0,
+          id="googlenet"),
+    sized("torch_inceptions.googlenet", "googlenet_bn", 79, 128, PORT, shift=1.0,
+          id="googlenet_bn"),
+    sized("torch_inceptions.inception_v3", "inception_v2", 107, 155, V2, shift=1.0,
+          options={"count_padding": True}, id="inception_v2"),
     sized("torch_inceptions.inception_v3", "inception_v3", 107, 155, shift=1.0, id="inception_v3"),
 ]  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Forward parity: with the same weights our nets give the logits of the papers' nets in torch.nn.
 
-What PyTorch gave is in tests/testdata/torch, which tests/parity/make_torch_references.py wrote; where
-PyTorch is installed it is asked again.
+What PyTorch gave is in tests/testdata/torch, which make_torch_references.py wrote; where PyTorch is
+installed it is asked again.
 """
 
 import functools
@@ -23,7 +23,10 @@ by_id = pytest.mark.parametrize("case", cases.FORWARD, ids=[case.id for case in 
 def ours(position):
     case = cases.FORWARD[position]
     model = case.model()
-    run = lambda *args: model.apply(*args)[0]
+
+    def run(params, stats, images):
+        return model.apply(params, stats, images)[0]
+
     # Residual nets repeat few layers, which are quicker one by one, each compiled once.
     if not case.name.startswith(("resnet", "plain")):
         run = jax.jit(run, compiler_options=cases.QUICKLY)

@@ -1,4 +1,4 @@
-"""GoogLeNet and the later Inceptions in torch.nn, written from the papers' tables; as torch_nets.py."""
+"""GoogLeNet and the later Inceptions in torch.nn, from the papers' tables; as torch_nets.py."""
 
 import math
 
@@ -29,7 +29,10 @@ class SameMaxPool(nn.MaxPool2d):
 
 
 def unit(before, maps, kernel, stride=1, padding=None, norm=True, conv=nn.Conv2d):
-    """Convolution, batch norm (without it a bias), ReLU; padding on both sides alike, None: what keeps the size."""
+    """Convolution, batch norm (without it a bias), ReLU.
+
+    padding: of both sides alike; None: what keeps the size.
+    """
     kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
     if padding is None:
         padding = 0 if conv is SameConv else tuple(k // 2 for k in kernel)
@@ -40,7 +43,7 @@ def unit(before, maps, kernel, stride=1, padding=None, norm=True, conv=nn.Conv2d
 
 
 class Branches(nn.Module):
-    """Branches over one input, concatenated in order, then the pooled; a tuple in a branch lies side by side."""
+    """Branches over one input, concatenated, then the pooled; a tuple's layers are side by side."""
 
     def __init__(self, branches, pool, projection=None):
         super().__init__()
@@ -66,7 +69,7 @@ class Branches(nn.Module):
 
 
 class Net(nn.Module):
-    """Layers in order; in training also the logits of the heads on the layers that they are named after."""
+    """Layers in order; in training also the logits of the heads, each on the layer it names."""
 
     def __init__(self, layers, heads=None):
         super().__init__()
@@ -100,12 +103,16 @@ GOOGLENET = """
 
 def googlenet(size, classes, norm=False, larger=5, last_pool=3, heads=True):
     """The paper's; torchvision's port has batch norm, no LRN, 3x3 for 5x5, a last pool of 2x2."""
-    pool = lambda kernel=3: nn.MaxPool2d(kernel, 2, ceil_mode=True)
+
+    def pool(kernel=3):
+        return nn.MaxPool2d(kernel, 2, ceil_mode=True)
+
     lrn = nn.Identity if norm else Lrn
     bn = {"norm": norm}
     layers = {
         "conv1": unit(3, 64, 7, 2, 3, **bn), "pool1": pool(), "lrn1": lrn(),
-        "conv2_reduce": unit(64, 64, 1, **bn), "conv2": unit(64, 192, 3, **bn), "lrn2": lrn(), "pool2": pool(),
+        "conv2_reduce": unit(64, 64, 1, **bn), "conv2": unit(64, 192, 3, **bn), "lrn2": lrn(),
+        "pool2": pool(),
     }  # fmt: skip
     for row in GOOGLENET.split("\n")[1:-1]:
         name, *numbers = row.split()
@@ -126,16 +133,23 @@ def googlenet(size, classes, norm=False, larger=5, last_pool=3, heads=True):
     layers |= {"average": GlobalAverage(), "head": nn.Linear(1024, classes)}
     if not heads:
         return Net(layers)
-    up = lambda n, times: n if not times else up(-(-(n - 3) // 2) + 1, times - 1)
+
+    def up(n, times):
+        return n if not times else up(-(-(n - 3) // 2) + 1, times - 1)
+
+    def head(before):
+        return chain(
+            average=nn.AvgPool2d(5, 3), conv=unit(before, 128, 1, **bn), flat=Flatten(),
+            dense=nn.Linear(height * width * 128, 1024), relu=nn.ReLU(),
+            head=nn.Linear(1024, classes),
+        )  # fmt: skip
+
     height, width = ((up((n + 6 - 7) // 2 + 1, 3) - 5) // 3 + 1 for n in size)
-    head = lambda before: chain(
-        average=nn.AvgPool2d(5, 3), conv=unit(before, 128, 1, **bn), flat=Flatten(),
-        dense=nn.Linear(height * width * 128, 1024), relu=nn.ReLU(), head=nn.Linear(1024, classes),
-    )  # fmt: skip
     return Net(layers, {"aux4a": ("inception4a", head(512)), "aux4d": ("inception4d", head(528))})
 
 
-# Ioffe, Szegedy 2015, Fig. 5: module, maps in, 1x1, 3x3 reduce, 3x3, double reduce, double 3x3, pool, its projection
+# Ioffe, Szegedy 2015, Fig. 5: module, maps in, 1x1, 3x3 reduce, 3x3, double reduce, double 3x3,
+# pool, its projection
 BN_INCEPTION = """
 3a  192  64  64  64  64  96 avg 32
 3b  256  64  64  96  64  96 avg 64
@@ -152,7 +166,10 @@ BN_INCEPTION = """
 
 def bn_inception(classes):
     """Padded as TensorFlow's SAME, which the paper does not say and our net does."""
-    same = lambda *args: unit(*args, conv=SameConv)
+
+    def same(*args):
+        return unit(*args, conv=SameConv)
+
     layers = {
         "conv1": same(3, 64, 7, 2), "pool1": SameMaxPool(3, 2), "conv2_reduce": same(64, 64, 1),
         "conv2": same(64, 192, 3), "pool2": SameMaxPool(3, 2),
@@ -181,8 +198,13 @@ def bn_inception(classes):
 
 
 def inception_v3(size, classes, factorized=True, head_norm=True, heads=True, count_padding=False):
-    """Szegedy et al. 2015, with the widths of the published weights; v2 has a 7x7 and no batch norm in its head."""
-    average = lambda: nn.AvgPool2d(3, 1, 1, count_include_pad=count_padding)
+    """Szegedy et al. 2015, with the widths of the published weights.
+
+    v2 has a 7x7 and no batch norm in its head.
+    """
+
+    def average():
+        return nn.AvgPool2d(3, 1, 1, count_include_pad=count_padding)
 
     def grid35(n, proj):
         return Branches(
@@ -208,13 +230,17 @@ def inception_v3(size, classes, factorized=True, head_norm=True, heads=True, cou
         return Branches([[unit(768, 192, 1)], single, double], average(), unit(768, 192, 1))
 
     def grid8(n):
-        both = lambda: (unit(384, 384, (1, 3)), unit(384, 384, (3, 1)))
+        def both():
+            return unit(384, 384, (1, 3)), unit(384, 384, (3, 1))
+
         double = [unit(n, 448, 1), unit(448, 384, 3), both()]
         return Branches(
             [[unit(n, 320, 1)], [unit(n, 384, 1), both()], double], average(), unit(n, 192, 1)
         )
 
-    half = lambda n, maps: unit(n, maps, 3, 2, 0)
+    def half(n, maps):
+        return unit(n, maps, 3, 2, 0)
+
     to17 = [[half(288, 384)], [unit(288, 64, 1), unit(64, 96, 3), half(96, 96)]]
     sevens = [unit(768, 192, 1), unit(192, 192, (1, 7)), unit(192, 192, (7, 1)), half(192, 192)]
     to8 = [[unit(768, 192, 1), half(192, 320)], sevens]
@@ -227,7 +253,8 @@ def inception_v3(size, classes, factorized=True, head_norm=True, heads=True, cou
         "pool2": nn.MaxPool2d(3, 2),
         "mixed35a": grid35(192, 32), "mixed35b": grid35(256, 64), "mixed35c": grid35(288, 64),
         "reduce35": Branches(to17, nn.MaxPool2d(3, 2)),
-        "mixed17a": grid17(128), "mixed17b": grid17(160), "mixed17c": grid17(160), "mixed17d": grid17(192),
+        "mixed17a": grid17(128), "mixed17b": grid17(160), "mixed17c": grid17(160),
+        "mixed17d": grid17(192),
         "reduce17": Branches(to8, nn.MaxPool2d(3, 2)),
         "mixed8a": grid8(1280), "mixed8b": grid8(2048),
         "average": GlobalAverage(), "head": nn.Linear(2048, classes),
@@ -237,7 +264,8 @@ def inception_v3(size, classes, factorized=True, head_norm=True, heads=True, cou
     # On 299 pixels the head's full convolution sees the whole 5x5; smaller images leave it less.
     grid = (min(5, (_grid17(n) - 5) // 3 + 1) for n in size)
     head = chain(
-        average=nn.AvgPool2d(5, 3), conv=unit(768, 128, 1), full=unit(128, 768, tuple(grid), 1, 0, norm=head_norm),
+        average=nn.AvgPool2d(5, 3), conv=unit(768, 128, 1),
+        full=unit(128, 768, tuple(grid), 1, 0, norm=head_norm),
         mean=GlobalAverage(), head=nn.Linear(768, classes),
     )  # fmt: skip
     return Net(layers, {"aux": ("mixed17d", head)})
