@@ -16,7 +16,7 @@ def _build(experiment, seeds, devices, form):
 
 
 def build_program(experiment, dataset=None, devices=None, seeds=()):
-    """`program.build_program`: each call returns a state of its own, as a step consumes it."""
+    """As `program.build_program`; each call returns its own state, because a step consumes it."""
     if dataset is not None:
         return program.build_program(experiment, dataset, devices, seeds)
     devices = mesh.batch_mesh(devices).devices.flat

@@ -42,7 +42,7 @@ def test_nets_have_the_papers_parameters(count):
 
 
 def test_models_state_the_published_parameters():
-    """Of each model with its default options, heads included; the table is independent."""
+    """Of each model by its default options, heads included; the table is another source."""
     published = {c.net: c.parameters for c in published_counts.PARAMETERS if not c.options}
     stated = {name: models.MODELS[name].parameters for name in published}
     assert stated == published and len(published) == 32

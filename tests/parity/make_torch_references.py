@@ -2,7 +2,7 @@
 
 python tests/parity/make_torch_references.py writes tests/testdata/torch/*.json, of every case in
 tests/parity/torch_cases.py. It needs PyTorch (pip install torch); the tests that read the files do
-not. The torch nets are those of torch_nets.py and torch_inceptions.py, beside this file, written
+not. The PyTorch models are those of torch_nets.py and torch_inceptions.py, beside this file, made
 from the papers' tables.
 """
 
@@ -117,10 +117,8 @@ def main() -> None:
         lines = []
         for case in rows:
             print(kind, case.id, flush=True)
-            lines.append(
-                f"{json.dumps(case.id)}:"
-                f" {json.dumps(rounded(compute(case)), separators=(',', ':'))}"
-            )
+            found = json.dumps(rounded(compute(case)), separators=(",", ":"))
+            lines.append(f"{json.dumps(case.id)}: {found}")
         about = {"torch": torch.__version__.partition("+")[0], "numpy": np.__version__}
         lines.insert(0, f'"made with": {json.dumps(about)}')
         (FOLDER / f"{kind}.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")

@@ -1,7 +1,7 @@
 """Forward parity: with the same weights our nets give the logits of the papers' nets in torch.nn.
 
-What PyTorch gave is in tests/testdata/torch, which tests/parity/make_torch_references.py wrote;
-where PyTorch is installed it is asked again.
+What PyTorch gave is in tests/testdata/torch, which make_torch_references.py wrote; where PyTorch is
+installed it is asked again.
 """
 
 import functools
@@ -24,8 +24,8 @@ def ours(position):
     case = cases.FORWARD[position]
     model = case.model()
 
-    def run(*args):
-        return model.apply(*args)[0]
+    def run(params, stats, images):
+        return model.apply(params, stats, images)[0]
 
     # Residual nets repeat few layers, which are quicker one by one, each compiled once.
     if not case.name.startswith(("resnet", "plain")):

@@ -1,6 +1,4 @@
-"""GoogLeNet and the later Inceptions in torch.nn, written from the papers' tables; as
-torch_nets.py.
-"""
+"""GoogLeNet and the later Inceptions in torch.nn, from the papers' tables; as torch_nets.py."""
 
 import math
 
@@ -31,8 +29,9 @@ class SameMaxPool(nn.MaxPool2d):
 
 
 def unit(before, maps, kernel, stride=1, padding=None, norm=True, conv=nn.Conv2d):
-    """Convolution, batch norm (without it a bias), ReLU; padding on both sides alike, None: what
-    keeps the size.
+    """Convolution, batch norm (without it a bias), ReLU.
+
+    padding: of both sides alike; None: what keeps the size.
     """
     kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
     if padding is None:
@@ -44,9 +43,7 @@ def unit(before, maps, kernel, stride=1, padding=None, norm=True, conv=nn.Conv2d
 
 
 class Branches(nn.Module):
-    """Branches over one input, concatenated in order, then the pooled; a tuple in a branch lies
-    side by side.
-    """
+    """Branches over one input, concatenated, then the pooled; a tuple's layers are side by side."""
 
     def __init__(self, branches, pool, projection=None):
         super().__init__()
@@ -72,9 +69,7 @@ class Branches(nn.Module):
 
 
 class Net(nn.Module):
-    """Layers in order; in training also the logits of the heads on the layers that they are named
-    after.
-    """
+    """Layers in order; in training also the logits of the heads, each on the layer it names."""
 
     def __init__(self, layers, heads=None):
         super().__init__()
@@ -142,8 +137,6 @@ def googlenet(size, classes, norm=False, larger=5, last_pool=3, heads=True):
     def up(n, times):
         return n if not times else up(-(-(n - 3) // 2) + 1, times - 1)
 
-    height, width = ((up((n + 6 - 7) // 2 + 1, 3) - 5) // 3 + 1 for n in size)
-
     def head(before):
         return chain(
             average=nn.AvgPool2d(5, 3), conv=unit(before, 128, 1, **bn), flat=Flatten(),
@@ -151,6 +144,7 @@ def googlenet(size, classes, norm=False, larger=5, last_pool=3, heads=True):
             head=nn.Linear(1024, classes),
         )  # fmt: skip
 
+    height, width = ((up((n + 6 - 7) // 2 + 1, 3) - 5) // 3 + 1 for n in size)
     return Net(layers, {"aux4a": ("inception4a", head(512)), "aux4d": ("inception4d", head(528))})
 
 
@@ -204,8 +198,9 @@ def bn_inception(classes):
 
 
 def inception_v3(size, classes, factorized=True, head_norm=True, heads=True, count_padding=False):
-    """Szegedy et al. 2015, with the widths of the published weights; v2 has a 7x7 and no batch norm
-    in its head.
+    """Szegedy et al. 2015, with the widths of the published weights.
+
+    v2 has a 7x7 and no batch norm in its head.
     """
 
     def average():
@@ -236,7 +231,7 @@ def inception_v3(size, classes, factorized=True, head_norm=True, heads=True, cou
 
     def grid8(n):
         def both():
-            return (unit(384, 384, (1, 3)), unit(384, 384, (3, 1)))
+            return unit(384, 384, (1, 3)), unit(384, 384, (3, 1))
 
         double = [unit(n, 448, 1), unit(448, 384, 3), both()]
         return Branches(
@@ -259,7 +254,8 @@ def inception_v3(size, classes, factorized=True, head_norm=True, heads=True, cou
         "mixed35a": grid35(192, 32), "mixed35b": grid35(256, 64), "mixed35c": grid35(288, 64),
         "reduce35": Branches(to17, nn.MaxPool2d(3, 2)),
         "mixed17a": grid17(128), "mixed17b": grid17(160), "mixed17c": grid17(160),
-        "mixed17d": grid17(192), "reduce17": Branches(to8, nn.MaxPool2d(3, 2)),
+        "mixed17d": grid17(192),
+        "reduce17": Branches(to8, nn.MaxPool2d(3, 2)),
         "mixed8a": grid8(1280), "mixed8b": grid8(2048),
         "average": GlobalAverage(), "head": nn.Linear(2048, classes),
     }  # fmt: skip
@@ -269,8 +265,8 @@ def inception_v3(size, classes, factorized=True, head_norm=True, heads=True, cou
     grid = (min(5, (_grid17(n) - 5) // 3 + 1) for n in size)
     head = chain(
         average=nn.AvgPool2d(5, 3), conv=unit(768, 128, 1),
-        full=unit(128, 768, tuple(grid), 1, 0, norm=head_norm), mean=GlobalAverage(),
-        head=nn.Linear(768, classes),
+        full=unit(128, 768, tuple(grid), 1, 0, norm=head_norm),
+        mean=GlobalAverage(), head=nn.Linear(768, classes),
     )  # fmt: skip
     return Net(layers, {"aux": ("mixed17d", head)})
 

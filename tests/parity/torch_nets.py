@@ -1,7 +1,6 @@
-"""The papers' nets in torch.nn, written from the papers' tables; their modules bear the names of
-our parameters.
+"""The papers' models in torch.nn, from the papers' tables, with the names of our parameters.
 
-Imported by tests that skip where torch is missing. Images are [B, C, H, W]; `size` is their
+Imported by tests that skip where PyTorch is missing. Images are [B, C, H, W]; `size` is their
 (height, width).
 """
 
@@ -19,9 +18,7 @@ def chain(**modules):
 
 
 def after(size, *windows):
-    """What convolutions and poolings of (kernel, stride, padding on each side) leave of a size,
-    rounding down.
-    """
+    """What windows of (kernel, stride, padding on each side) leave of a size, rounding down."""
     for kernel, stride, padding in windows:
         size = tuple((n - kernel + 2 * padding) // stride + 1 for n in size)
     return size
@@ -35,9 +32,7 @@ class Flatten(nn.Module):
 
 
 class Lrn(nn.Module):
-    """Krizhevsky et al. 2012, Sec. 3.3, within each tower; torch divides alpha by n, the paper does
-    not.
-    """
+    """Krizhevsky et al. 2012, Sec. 3.3, in each tower; torch divides alpha by n."""
 
     def __init__(self, towers=1):
         super().__init__()
@@ -49,7 +44,7 @@ class Lrn(nn.Module):
 
 
 def mlp(units, activation):
-    """Dense layers. units: pixels, each hidden layer's, classes; activation: of torch.nn."""
+    """Dense layers; units: pixels, hidden layers', classes; activation: a class of torch.nn."""
     layers, activation = {"flat": Flatten()}, getattr(nn, activation)
     for number, (before, after) in enumerate(itertools.pairwise(units)):
         layers |= {f"f{number}": activation()} if number else {}
@@ -116,8 +111,9 @@ def lenet5(bitmaps):
         retina=Retina(),
         c1=nn.Conv2d(1, 6, 5), f1=ScaledTanh(), s2=Subsampling(6), f2=ScaledTanh(),
         c3=C3Layer(), f3=ScaledTanh(), s4=Subsampling(16), f4=ScaledTanh(),
-        c5=nn.Conv2d(16, 120, 5), f5=ScaledTanh(), flat=Flatten(), f6=nn.Linear(120, 84),
-        f7=ScaledTanh(), output=Rbf(bitmaps),
+        c5=nn.Conv2d(16, 120, 5), f5=ScaledTanh(), flat=Flatten(),
+        f6=nn.Linear(120, 84), f7=ScaledTanh(),
+        output=Rbf(bitmaps),
     )  # fmt: skip
 
 
@@ -129,8 +125,9 @@ def lenet5_modern(side, classes):
     return chain(
         Conv_0=nn.Conv2d(1, 6, 5, padding=2 if side == 28 else 0), r0=nn.ReLU(), p0=nn.MaxPool2d(2),
         Conv_1=nn.Conv2d(6, 16, 5), r1=nn.ReLU(), p1=nn.MaxPool2d(2), flat=Flatten(),
-        Dense_0=nn.Linear(16 * last * last, 120), r2=nn.ReLU(), Dense_1=nn.Linear(120, 84),
-        r3=nn.ReLU(), Dense_2=nn.Linear(84, classes),
+        Dense_0=nn.Linear(16 * last * last, 120), r2=nn.ReLU(),
+        Dense_1=nn.Linear(120, 84), r3=nn.ReLU(),
+        Dense_2=nn.Linear(84, classes),
     )  # fmt: skip
 
 
@@ -138,7 +135,8 @@ def dense(inputs, classes):
     """Two dense layers of 4096 units and the classes; dropout, off at test, is left out."""
     return {
         "flat": Flatten(), "fc6": nn.Linear(inputs, 4096), "relu6": nn.ReLU(),
-        "fc7": nn.Linear(4096, 4096), "relu7": nn.ReLU(), "fc8": nn.Linear(4096, classes),
+        "fc7": nn.Linear(4096, 4096),
+        "relu7": nn.ReLU(), "fc8": nn.Linear(4096, classes),
     }  # fmt: skip
 
 
@@ -150,12 +148,14 @@ def alexnet(size, classes, maps=(96, 256, 384, 384, 256), towers=2, padding=0, l
     height, width = after(size, (11, 4, padding), (3, 2, 0), (3, 2, 0), (3, 2, 0))
     return chain(
         conv1=nn.Conv2d(3, a, 11, stride=4, padding=padding), relu1=nn.ReLU(), norm1=norm(),
-        pool1=nn.MaxPool2d(3, 2), conv2=nn.Conv2d(a, b, 5, padding=2, groups=towers),
-        relu2=nn.ReLU(), norm2=norm(), pool2=nn.MaxPool2d(3, 2),
+        pool1=nn.MaxPool2d(3, 2),
+        conv2=nn.Conv2d(a, b, 5, padding=2, groups=towers), relu2=nn.ReLU(), norm2=norm(),
+        pool2=nn.MaxPool2d(3, 2),
         conv3=nn.Conv2d(b, c, 3, padding=1), relu3=nn.ReLU(),
         conv4=nn.Conv2d(c, d, 3, padding=1, groups=towers), relu4=nn.ReLU(),
         conv5=nn.Conv2d(d, e, 3, padding=1, groups=towers), relu5=nn.ReLU(),
-        pool5=nn.MaxPool2d(3, 2), **dense(height * width * e, classes),
+        pool5=nn.MaxPool2d(3, 2),
+        **dense(height * width * e, classes),
     )  # fmt: skip
 
 

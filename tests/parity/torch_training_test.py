@@ -1,7 +1,7 @@
 """Parity in training: gradients, steps, statistics and auxiliary logits are those of torch.nn.
 
-What PyTorch gave is in tests/testdata/torch, which tests/parity/make_torch_references.py wrote;
-where PyTorch is installed it is asked again.
+What PyTorch gave is in tests/testdata/torch, which make_torch_references.py wrote; where PyTorch is
+installed it is asked again.
 """
 
 import functools
