@@ -21,6 +21,7 @@ from cnn_jax.config import Choice, Data, Experiment, choose, dataset
 from cnn_jax.errors import STOPPED, StoppedError, UserError
 from cnn_jax.files import expand_path
 from cnn_jax.study import Study
+from cnn_jax.text import printable
 
 Studies = Mapping[str, Callable[[str], Study]]
 Costs = Mapping[str, Mapping[str, str]]
@@ -185,11 +186,14 @@ def execute(argv: Sequence[str], studies: Studies | None = None, costs: Costs | 
             return 0
         _dispatch(studies, costs)
     except UserError as error:
-        print(f"{program}: {name_flag(str(error))}", file=sys.stderr)
+        print(f"{program}: {printable(name_flag(str(error)))}", file=sys.stderr)
         return _leave(2)
     except StoppedError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return STOPPED
+    except BrokenPipeError:  # Whoever read the output, such as head, has closed it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _leave(0)
     except KeyboardInterrupt:
         words = "stopped; the same command continues from the last checkpoint"
         print(f"\n{program}: {words}", file=sys.stderr)

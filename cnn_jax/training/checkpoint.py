@@ -123,8 +123,9 @@ def save(checkpoints: ocp.CheckpointManager, state: State, error: float | None) 
     step = int(state.step)
     if step in checkpoints.all_steps():  # Saved when it was stopped before this evaluation.
         checkpoints.delete(step)
-    # What was not evaluated is never the best.
-    metrics = {"error": math.inf if error is None else error}
+    # What was not evaluated is never the best; what was evaluated has a finite error, by which
+    # `was_evaluated` knows it, however bad it is.
+    metrics = {"error": math.inf if error is None else min(error, sys.float_info.max)}
     with _translate_errors(checkpoints):
         _finish_checksums(checkpoints)
         checkpoints.save(

@@ -181,8 +181,9 @@ def log_interval(program: TrainProgram, run: SeedRun, step: int, timer: "Interva
         data_time=timer.waited / steps,
         step_time=seconds / steps,
     )
+    shown = f"{error or 0:.1%}" if program.error_name == "top1_error" else f"{error or 0:.3g}"
     run.bar.set_postfix_str(
-        f"error {error or 0:.1%}, {images_per_s:.0f} images/s, data wait"
+        f"error {shown}, {images_per_s:.0f} images/s, data wait"
         f" {timer.waited / seconds:.0%}"
     )
     # zeros_like leaves them where they lie: a new layout would compile the step again.
