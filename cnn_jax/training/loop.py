@@ -183,8 +183,7 @@ def log_interval(program: TrainProgram, run: SeedRun, step: int, timer: "Interva
     )
     shown = f"{error or 0:.1%}" if program.error_name == "top1_error" else f"{error or 0:.3g}"
     run.bar.set_postfix_str(
-        f"error {shown}, {images_per_s:.0f} images/s, data wait"
-        f" {timer.waited / seconds:.0%}"
+        f"error {shown}, {images_per_s:.0f} images/s, data wait {timer.waited / seconds:.0%}"
     )
     # zeros_like leaves them where they lie: a new layout would compile the step again.
     return run.state.replace(sums=jax.tree.map(jnp.zeros_like, sums))
