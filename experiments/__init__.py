@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from cnn_jax.study import Study
-from experiments import conv_arithmetic, lrn, resnet_degradation, ten_crop, vgg_scale_jitter
+
+from . import conv_arithmetic, lrn, resnet_degradation, ten_crop, vgg_scale_jitter
 
 STUDIES: dict[str, Callable[[str], Study]] = {
     "resnet_degradation": resnet_degradation.cifar,

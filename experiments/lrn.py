@@ -10,7 +10,8 @@ Measured  docs/results holds what came of it, with hardware and commit.
 from dataclasses import replace
 
 from cnn_jax.study import Study
-from experiments import vgg_scale_jitter
+
+from . import vgg_scale_jitter
 
 COST = {
     "laptop": "2 narrow models on scikit-learn's digits drawn large, 2 minutes on 2 CPU cores",

@@ -19,7 +19,7 @@ LAYERS = (
     ("layers", "data", "optim"),
     ("models",),
     ("pretrained",),
-    ("evaluation.metrics", "evaluation.protocols"),
+    ("evaluation.losses", "evaluation.protocols"),
     ("evaluation.single",),
     ("training",),
     ("evaluation",),

@@ -20,7 +20,7 @@ from cnn_jax.config import Choice, Data, Experiment, protocol_name
 from cnn_jax.config_file import read_config
 from cnn_jax.data import crops, eval_views, preprocess
 from cnn_jax.errors import UserError
-from cnn_jax.evaluation.measures import Measures, measure_scores
+from cnn_jax.evaluation.metrics import Measures, measure_scores
 from cnn_jax.evaluation.protocols import Views, check_protocols, make_protocol
 from cnn_jax.evaluation.scoring import (
     Average,

@@ -1,60 +1,108 @@
-"""What is measured of a model's outputs: the loss and the error of each image."""
+"""What is measured of the scores of a test set: errors with their intervals, loss, confusion."""
 
-import jax
-import jax.numpy as jnp
-import optax
+import math
+from dataclasses import dataclass
 
-from cnn_jax.models import Model
+import numpy as np
 
-Outputs = jax.Array | tuple[jax.Array, ...]
+from cnn_jax.errors import NotFiniteError
+from cnn_jax.evaluation.scoring import Scores
+
+# The quantile of the normal distribution that a 95% interval takes, on either side.
+NORMAL_QUANTILE_95 = 1.959963984540054
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
-    """Returns the softmax cross-entropy [B] in nats.
+@dataclass(frozen=True)
+class Measures:
+    """How right the scores of a test set are. Errors are 0 to 1.
+
+    Attributes:
+      images: How many there are.
+      top1_error: Share of images whose best class is wrong.
+      top1_interval: Its 95% interval, (low, high).
+      top5_error: Share of images whose label is not among the five best classes; None where there
+        are at most five classes.
+      top5_interval: Its 95% interval, (low, high).
+      loss: Mean cross-entropy in nats.
+      confusion: Images by [label][answer].
+      error_by_class: Top-1 error of the images of each class; None: there is no image of it.
+      wrong: A character for each image in the order of their index: 1 where the answer is wrong.
+    """
+
+    images: int
+    top1_error: float
+    top1_interval: tuple[float, ...]
+    top5_error: float | None
+    top5_interval: tuple[float, ...] | None
+    loss: float
+    confusion: list[list[int]]
+    error_by_class: tuple[float | None, ...]
+    wrong: str
+
+
+def measure_scores(found: Scores) -> Measures:
+    """Measures scores against the labels.
+
+    Classes of equal score rank in their order, as argmax ranks them, so that top-1 and top-5 agree.
+
+    Raises:
+      NotFiniteError: If scores are not finite: no error can then be measured.
+    """
+    scores, labels = found.scores.astype(np.float64), found.labels
+    bad = int((~np.isfinite(scores)).any(1).sum())
+    if bad:
+        raise NotFiniteError(
+            f"the scores of {bad} of {len(scores)} images are not finite, so that no error can be"
+            " measured: the weights or batch norm's averages are damaged, or training diverged"
+        )
+    scores = scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
+    own, classes = scores[np.arange(len(labels)), labels], scores.shape[1]
+    earlier = np.arange(classes) < labels[:, None]
+    better = (scores > own[:, None]) | ((scores == own[:, None]) & earlier)
+    rank = better.sum(1)  # 0: the model's answer.
+    answers = scores.argmax(1)
+    confusion = np.zeros((classes, classes), int)
+    np.add.at(confusion, (labels, answers), 1)
+    wrong = answers != labels
+    of_class = confusion.sum(1)
+    has_top5 = classes > 5
+    return Measures(
+        images=len(labels),
+        top1_error=float(wrong.mean()),
+        top1_interval=wilson_interval(int(wrong.sum()), len(labels)),
+        top5_error=float((rank >= 5).mean()) if has_top5 else None,
+        top5_interval=wilson_interval(int((rank >= 5).sum()), len(labels)) if has_top5 else None,
+        loss=float(-own.mean()),
+        confusion=confusion.tolist(),
+        error_by_class=tuple(
+            float(1 - confusion[k, k] / of_class[k]) if of_class[k] else None
+            for k in range(classes)
+        ),
+        wrong="".join("01"[w] for w in wrong.astype(int)),
+    )
+
+
+def wilson_interval(errors: int, count: int) -> tuple[float, float]:
+    """Returns Wilson's 95% score interval of a proportion.
+
+    It holds the true proportion in 95% of test sets on average over proportions. At 360 images the
+    coverage is between 94.5% and 97% for true errors of 0.1% to 30%; the percentile bootstrap's is
+    88% at an error of 1%, and without errors its interval is a point.
+
+    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference";
+    recommended by Brown, Cai, DasGupta 2001, "Interval estimation for a binomial proportion".
 
     Args:
-      logits: [B, classes].
-      labels: [B] int32.
-      smoothing: Share of each label that is spread evenly over all classes, its own among them
-        (Szegedy et al. 2015, arXiv:1512.00567, Sec. 7).
+      errors: Wrong answers.
+      count: All answers, at least 1.
+
+    Returns:
+      (low, high), within 0 and 1.
     """
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    if not smoothing:
-        return loss
-    return (1 - smoothing) * loss - smoothing * jax.nn.log_softmax(logits).mean(-1)
-
-
-def top1_error(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Returns whether the highest logit is not the label's, [B] bool.
-
-    The first of equal logits is the answer. Logits that are not finite hold no answer and count as
-    wrong (argmax would name the first NaN).
-    """
-    return (jnp.argmax(logits, -1) != labels) | ~jnp.isfinite(logits).all(-1)
-
-
-def loss_and_error(
-    model: Model,
-    outputs: Outputs,
-    images: jax.Array,
-    labels: jax.Array,
-    label_smoothing: float = 0.0,
-) -> tuple[jax.Array, jax.Array]:
-    """Returns the loss [B] and the error [B] of a model's outputs.
-
-    Args:
-      model: The model. One with a `score` of its own measures itself.
-      outputs: Logits [B, classes]; in training of a model with auxiliary heads a tuple, the model's
-        own first. The auxiliary losses are added, weighted by `model.aux_weight`; the error is the
-        main logits' alone.
-      images: What the model was given, [B, H, W, C].
-      labels: [B] int32.
-      label_smoothing: As in `cross_entropy`.
-    """
-    if model.score:
-        return model.score(outputs, images, labels)
-    logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
-    loss = cross_entropy(logits, labels, label_smoothing)
-    for head in auxiliary:
-        loss += model.aux_weight * cross_entropy(head, labels, label_smoothing)
-    return loss, top1_error(logits, labels)
+    z, share = NORMAL_QUANTILE_95, errors / count
+    scale = 1 + z**2 / count
+    center = (share + z**2 / (2 * count)) / scale
+    radius = z / scale * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    low = 0.0 if errors == 0 else center - radius
+    high = 1.0 if errors == count else center + radius
+    return low, high

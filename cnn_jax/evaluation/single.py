@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from cnn_jax import mesh as meshes
 from cnn_jax.data import Loader
-from cnn_jax.evaluation.metrics import loss_and_error
+from cnn_jax.evaluation.losses import loss_and_error
 from cnn_jax.models import Model
 
 EvaluationStep = Callable[[Any, Any, Any, Any], dict[str, jax.Array]]

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from cnn_jax import mesh as meshes
 from cnn_jax.data import Loader, augment
 from cnn_jax.errors import UserError
-from cnn_jax.evaluation.metrics import loss_and_error
+from cnn_jax.evaluation.losses import loss_and_error
 from cnn_jax.models import Model
 from cnn_jax.training.state import State
 

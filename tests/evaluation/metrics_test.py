@@ -1,26 +1,149 @@
-"""Loss and error by hand."""
+"""Measures of scores by hand, against scikit-learn, and the coverage of their intervals."""
 
+import functools
+import math
+
+import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from sklearn.metrics import top_k_accuracy_score
 
-from cnn_jax.evaluation import metrics
-
-
-def test_cross_entropy_and_error_by_hand():
-    logits = jnp.array([[2.0, 0.0, -1.0], [0.0, 1.0, 3.0]])
-    labels = jnp.array([0, 1], jnp.int32)
-    by_hand = [np.log(np.exp([2, 0, -1]).sum()) - 2, np.log(np.exp([0, 1, 3]).sum()) - 1]
-    np.testing.assert_allclose(metrics.cross_entropy(logits, labels), by_hand, rtol=1e-5)
-    assert metrics.top1_error(logits, labels).tolist() == [False, True]
+from cnn_jax import mesh, models
+from cnn_jax.errors import NotFiniteError
+from cnn_jax.evaluation import protocols
+from cnn_jax.evaluation.metrics import measure_scores, wilson_interval
+from cnn_jax.evaluation.scoring import AVERAGES, Scores, average_scores, make_scorer, score_images
 
 
-def test_label_smoothing_by_hand():
-    logits, labels = jnp.array([[2.0, 0.0, -1.0], [0.5, 0.5, 3.0]]), jnp.array([0, 1])
-    log = np.log(np.exp(logits) / np.exp(logits).sum(1, keepdims=True))
-    smooth = 0.9 * np.eye(3)[labels] + 0.1 / 3
-    np.testing.assert_allclose(
-        metrics.cross_entropy(logits, labels, 0.1), -(smooth * log).sum(1), rtol=1e-5
+def scores(rows, labels):
+    rows = np.array(rows, np.float64)
+    return Scores(np.arange(len(rows)), np.array(labels), rows)
+
+
+def test_measures_by_hand():
+    score = np.full((4, 7), 0.1)
+    score[0, 0] = score[1, 1] = score[2, 3] = score[3, 0] = 0.4
+    score[3, 6] = 0.05
+    score /= score.sum(1, keepdims=True)
+    found = measure_scores(scores(np.log(score), (0, 1, 2, 6)))
+    assert found.top1_error == 0.5 and found.wrong == "0011" and found.images == 4
+    assert found.top5_error == 0.25  # the last image's class is the least likely of seven
+    assert found.top1_interval == wilson_interval(2, 4) and found.top5_interval == wilson_interval(
+        1, 4
     )
-    np.testing.assert_allclose(
-        metrics.cross_entropy(logits, labels), -(np.eye(3)[labels] * log).sum(1), rtol=1e-5
+    assert found.error_by_class == (0, 0, 1, None, None, None, 1)
+    assert (
+        found.confusion[2][3] == 1 and found.confusion[6][0] == 1 and np.sum(found.confusion) == 4
     )
+    np.testing.assert_allclose(found.loss, -np.log(score[range(4), (0, 1, 2, 6)]).mean())
+
+
+def test_of_five_classes_there_is_no_top5_error():
+    found = measure_scores(scores(np.zeros((3, 5)), (0, 1, 2)))
+    assert found.top5_error is None and found.top5_interval is None
+
+
+def test_logits_are_averaged_before_their_softmax():
+    np.testing.assert_allclose(
+        measure_scores(scores([[1.0, 3.0]], [0])).loss, np.log(1 + np.exp(2.0))
+    )
+
+
+@pytest.mark.parametrize("average", AVERAGES)
+def test_a_model_that_knows_nothing_has_the_errors_of_chance(average):
+    """Of equal scores the first classes are the answers, to top-1 and top-5 alike."""
+    rows = average_scores([np.zeros((40, 20))] * 2, average)
+    found = measure_scores(scores(rows, np.arange(40) % 20))
+    assert found.top1_error == 0.95 and found.top5_error == 0.75
+
+
+@pytest.mark.parametrize("deviation", [1, 30, 100, 1000])
+def test_ranks_and_loss_of_a_model_that_is_sure_of_its_answers(deviation):
+    """Logits whose softmax has run out of digits in float32, against scikit-learn and the logits
+    themselves.
+    """
+    rng = np.random.default_rng(0)
+    logits, labels = (
+        rng.normal(0, deviation, (2000, 20)).astype(np.float32),
+        rng.integers(0, 20, 2000),
+    )
+
+    def apply(params, stats, images, train):
+        return (images[:, 0, 0].astype(jnp.float32), stats)
+
+    net = models.Model(None, apply, None, None), {}, {}
+    scorer = make_scorer(
+        *net, lambda images, size: images, 1, mesh.batch_mesh(jax.devices()[:1]), mirror=False
+    )
+    valid = np.ones(2000, bool)
+    batch = {
+        "crops": logits[:, None, None, None],
+        "label": labels,
+        "index": np.arange(2000),
+        "valid": valid,
+    }
+    found = measure_scores(score_images(scorer, protocols.CENTER, [batch]))
+    right = top_k_accuracy_score(labels, logits, k=5, labels=range(20))
+    assert found.top5_error == pytest.approx(1 - right, abs=1e-9)
+    exact = logits.astype(np.float64)
+    own = exact[np.arange(2000), labels] - np.logaddexp.reduce(exact, axis=1)
+    assert found.loss == pytest.approx(-own.mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_not_finite_are_no_percentages(bad):
+    rows = np.zeros((10, 20))
+    rows[3, 7] = bad
+    with pytest.raises(NotFiniteError, match="scores of 1 of 10 images are not finite"):
+        measure_scores(scores(rows, range(10)))
+
+
+WILSON = {
+    (81, 263): (0.2553, 0.3662),
+    (15, 148): (0.0624, 0.1605),
+    (0, 20): (0.0, 0.1611),
+    (1, 29): (0.0061, 0.1718),
+    (29, 29): (0.8830, 1.0),
+}
+
+
+@pytest.mark.parametrize("errors, count", WILSON)
+def test_wilson_s_interval_is_the_published_one(errors, count):
+    """Newcombe 1998, "Two-sided confidence intervals for the single proportion", Table I, 3."""
+    np.testing.assert_allclose(wilson_interval(errors, count), WILSON[errors, count], atol=6e-5)
+
+
+def test_wilson_s_interval_of_no_errors_is_no_point():
+    low, high = wilson_interval(0, 360)
+    assert low == 0 and 0.009 < high < 0.012
+    assert wilson_interval(360, 360) == (pytest.approx(1 - high), 1)
+
+
+def probability(k, n, p):
+    return math.comb(n, k) * p**k * (1 - p) ** (n - k)
+
+
+@pytest.mark.parametrize("error", [0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.3])
+def test_the_interval_covers_the_truth_as_often_as_its_docstring_says(error):
+    """Exactly, by summing over all outcomes of 360 images."""
+    holds = [low <= error <= high for low, high in (wilson_interval(k, 360) for k in range(361))]
+    coverage = sum(probability(k, 360, error) for k in range(361) if holds[k])
+    assert 0.945 < coverage < 0.971
+
+
+def test_simulated_test_sets_of_one_percent_error_are_covered_and_a_bootstrap_would_fail():
+    rng = np.random.default_rng(0)
+    drawn = (rng.random((4000, 360)) < 0.01).sum(1)
+
+    @functools.cache
+    def bootstrap(errors):
+        again = np.random.default_rng(0).binomial(360, errors / 360, 2000) / 360
+        return np.percentile(again, (2.5, 97.5))
+
+    def coverage(interval):
+        ends = np.array([interval(int(errors)) for errors in drawn])
+        return ((ends[:, 0] <= 0.01) & (ends[:, 1] >= 0.01)).mean()
+
+    assert 0.95 < coverage(lambda errors: wilson_interval(errors, 360)) < 0.98
+    assert coverage(bootstrap) < 0.91

@@ -82,9 +82,9 @@ def input_channels(name: str) -> int:
 
 def losses_of(model: Any, outputs: Any, images: jax.Array, labels: Any) -> jax.Array:
     """The training losses [B] of a net's outputs, those of auxiliary heads among them."""
-    from cnn_jax.evaluation import metrics
+    from cnn_jax.evaluation import losses
 
-    return metrics.loss_and_error(model, outputs, images, labels)[0]
+    return losses.loss_and_error(model, outputs, images, labels)[0]
 
 
 def run_losses(fields: dict[str, str], workdir: Path) -> dict[str, list[float]]:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from cnn_jax.config import choose
-from cnn_jax.evaluation.metrics import cross_entropy
+from cnn_jax.evaluation.losses import cross_entropy
 from cnn_jax.optim import make_optimizer
 from cnn_jax.training import train_step
 from cnn_jax.training.state import State, zero_sums

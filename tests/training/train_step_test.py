@@ -15,7 +15,7 @@ from cnn_jax import data, models
 from cnn_jax.config import Data, Experiment, Train, choose
 from cnn_jax.data import augment
 from cnn_jax.errors import UserError
-from cnn_jax.evaluation import metrics
+from cnn_jax.evaluation import losses
 from cnn_jax.optim import make_optimizer
 from cnn_jax.training.program import build_program
 from cnn_jax.training.state import init_state
@@ -98,9 +98,9 @@ def steep(outputs, images, labels):
     loss does not.
     """
     slope = outputs[:, 0] * jnp.where(images.max((1, 2, 3)) > 5, 3e38, 0)
-    return metrics.cross_entropy(outputs, labels) + slope - jax.lax.stop_gradient(
+    return losses.cross_entropy(outputs, labels) + slope - jax.lax.stop_gradient(
         slope
-    ), metrics.top1_error(outputs, labels)
+    ), losses.top1_error(outputs, labels)
 
 
 @pytest.mark.parametrize("broken", [np.nan, 100.0], ids=["loss", "gradient"])

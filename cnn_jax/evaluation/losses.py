@@ -1,0 +1,60 @@
+"""What is measured of a model's outputs: the loss and the error of each image."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from cnn_jax.models import Model
+
+Outputs = jax.Array | tuple[jax.Array, ...]
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
+    """Returns the softmax cross-entropy [B] in nats.
+
+    Args:
+      logits: [B, classes].
+      labels: [B] int32.
+      smoothing: Share of each label that is spread evenly over all classes, its own among them
+        (Szegedy et al. 2015, arXiv:1512.00567, Sec. 7).
+    """
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    if not smoothing:
+        return loss
+    return (1 - smoothing) * loss - smoothing * jax.nn.log_softmax(logits).mean(-1)
+
+
+def top1_error(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns whether the highest logit is not the label's, [B] bool.
+
+    The first of equal logits is the answer. Logits that are not finite hold no answer and count as
+    wrong (argmax would name the first NaN).
+    """
+    return (jnp.argmax(logits, -1) != labels) | ~jnp.isfinite(logits).all(-1)
+
+
+def loss_and_error(
+    model: Model,
+    outputs: Outputs,
+    images: jax.Array,
+    labels: jax.Array,
+    label_smoothing: float = 0.0,
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the loss [B] and the error [B] of a model's outputs.
+
+    Args:
+      model: The model. One with a `score` of its own measures itself.
+      outputs: Logits [B, classes]; in training of a model with auxiliary heads a tuple, the model's
+        own first. The auxiliary losses are added, weighted by `model.aux_weight`; the error is the
+        main logits' alone.
+      images: What the model was given, [B, H, W, C].
+      labels: [B] int32.
+      label_smoothing: As in `cross_entropy`.
+    """
+    if model.score:
+        return model.score(outputs, images, labels)
+    logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
+    loss = cross_entropy(logits, labels, label_smoothing)
+    for head in auxiliary:
+        loss += model.aux_weight * cross_entropy(head, labels, label_smoothing)
+    return loss, top1_error(logits, labels)
