@@ -57,7 +57,7 @@ def trained(name, steps, devices, dtype=None, **options):
     batch = {"image": images, "label": labels}
     model = models.create(name, CLASSES, dtype=dtype, **small(name) | options)
     feed = types.SimpleNamespace(
-        fetch=lambda arrays, item: item, prepare=lambda arrays, images, key, rows: images
+        fetch=lambda arrays, item: item, preprocess=lambda arrays, images, key, rows: images
     )
     rate = {"lenet5": 0.01}.get(name, 0.003 if name.startswith("vgg") else 0.01)
     sgd = make_optimizer(choose("sgd", weight_decay=0.0), choose("constant", base=rate), steps)

@@ -254,7 +254,7 @@ def test_the_loss_is_folded_over_the_heads_and_the_error_is_the_main_logits():
         aux_weight=0.3,
     )
     feed = types.SimpleNamespace(
-        fetch=lambda arrays, item: item, prepare=lambda arrays, images, key, rows: images
+        fetch=lambda arrays, item: item, preprocess=lambda arrays, images, key, rows: images
     )
     tx = optax.with_extra_args_support(optax.sgd(1.0))
     state = init_state(model, tx, jax.random.key(0), images[:1])
