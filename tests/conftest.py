@@ -3,6 +3,7 @@ errors.
 """
 
 import os
+import signal
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
@@ -11,6 +12,9 @@ os.environ["CNN_JAX_ROUTES"] = "cpu"  # on small inputs too, which are left to X
 import jax
 import pytest
 
+# A test run in the background, or under nohup, ignores these, and so would the runs it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 

@@ -84,10 +84,19 @@ def compile_plan(experiment):
 
 
 def compile_text(lowered):
-    """Returns the compiled program, without where in Python its operations come from."""
+    """Returns the compiled program, without where in Python its operations come from.
+
+    Operations are numbered by their first appearance: the compiler's own numbers depend on what it
+    has compiled before.
+    """
     text = lowered.compile().as_text()
     computations = text[text.index("\n%") :]  # What precedes them are tables of files and lines.
-    return re.sub(r", metadata=\{[^}]*\}", "", computations)
+    bare, numbers = re.sub(r", metadata=\{[^}]*\}", "", computations), {}
+
+    def number(name):
+        return numbers.setdefault(name[0], f"%{len(numbers)}")
+
+    return re.sub(r"%[\w.-]+", number, bare)
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -194,7 +194,9 @@ def test_real_data_reads_as_it_should(name, shape, sizes):
         sizes[1],
         *shape,
     )
-    assert (shape, source.num_classes) == data.DATASET_INFO[name]
+    info = data.DATASET_INFO[name]
+    assert (info.image_shape, info.num_classes) == (shape, source.num_classes)
+    assert (info.train_images, info.test_images) == sizes
     smallest, largest = (5421, 6742) if name == "mnist" else (5000, 5000)
     counts = np.bincount(source.train.labels)
     assert counts.min() == smallest and counts.max() == largest
