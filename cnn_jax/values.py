@@ -100,7 +100,9 @@ def describe(wanted: Any) -> str:
     if _is_optional(bare):
         return f"{describe(options[0])} or none"
     if typing.get_origin(bare) is tuple:
-        return f"several of {describe(options[0])}, with commas between"
+        several = {"an integer": "integers", "a number": "numbers", "text": "names"}
+        one = describe(options[0])
+        return f"{several.get(one, one)} with commas between"
     if typing.get_origin(bare) is Literal:
         return " or ".join(map(str, options))
     return {int: "an integer", float: "a number", bool: "true or false", str: "text"}[bare]

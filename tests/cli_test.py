@@ -129,7 +129,7 @@ VALUES = [
     ("schedule.patience=99999999999", "must be at most 2147483647", "schedule=plateau"),
     ("schedule=nothing", "no such schedule; "),
     ("schedule.factor=1e300", "must be at most 1"),
-    ("schedule.boundaries=(1,2", "must be several of an integer"),
+    ("schedule.boundaries=(1,2", "must be integers with commas between"),
     ("optimizer.momentum=100", "must be less than 1"),
     ("data.color_jitter=-1,0,0,0", "must be at least 0"),
     ("data.color_jitter=inf,0,0,0", "must be a finite number"),

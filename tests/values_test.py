@@ -61,7 +61,7 @@ def test_text_that_spells_no_value_is_a_value_error(text, wanted):
         ("C", Literal["A", "B"], "choose A or B"),
         (["A"], Literal["A", "B"], "choose A or B"),
         ({}, Literal["A", "B"], "choose A or B"),
-        (5, Steps, "must be several of an integer"),
+        (5, Steps, "must be integers with commas between"),
         ([0, 5], Steps, "=0: must be at least 1"),
         ([5, 101], Steps, "=101: must be at most 100"),
         (1.0, Annotated[float, Bound(0, below=1)], "must be less than 1"),
@@ -85,7 +85,7 @@ def test_bounds_belong_to_the_range_or_not_as_they_say():
 
 def test_types_are_described_in_a_users_words():
     assert values.describe(int | None) == "an integer or none"
-    assert values.describe(Steps) == "several of an integer, with commas between"
+    assert values.describe(Steps) == "integers with commas between"
     assert values.describe_bounds(Steps) == "at least 1, at most 100"
     assert values.describe_bounds(values.Fraction) == "at least 0, at most 1"
     assert values.describe_meaning(Annotated[int, Bound(1), "Steps"]) == "Steps"

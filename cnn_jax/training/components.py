@@ -126,6 +126,7 @@ def check(experiment: Experiment, devices: int = 1, seeds: int = 1) -> None:
     complete(experiment)
     check_protocols(experiment)
     train = experiment.train
+    make_optimizer(experiment.optimizer, experiment.schedule, train.steps)  # May refuse together.
     if train.check_numerics and (seeds > 1 or train.parallel != "jit"):
         raise UserError(
             "train.check_numerics=true: checks one seed at a time, with train.parallel=jit"
