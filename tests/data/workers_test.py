@@ -1,6 +1,7 @@
 """Workers: killed ones are replaced, all end with the program, what stops them is told."""
 
 import errno
+import gc
 import multiprocessing
 import os
 import signal
@@ -35,11 +36,16 @@ def square(n):
     return {"x": np.full(3, n * n)}
 
 
-# Python's multiprocessing may warn while it is collected.
-unraisable = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+# What is left of a killed worker complains when it is collected, which is at the end of each test.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
-@unraisable
+@pytest.fixture(autouse=True)
+def _collect_what_is_left():
+    yield
+    gc.collect()
+
+
 def test_workers_that_are_killed_are_replaced(capfd):
     results, found = workers.prefetch_decoded(square, range(3, 100), 2), []
     # Some results are always ready when a worker is killed, so the second kill comes well before
@@ -59,7 +65,6 @@ def kill_itself(n):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@unraisable
 def test_workers_that_die_again_and_again_are_told():
     with pytest.raises(UserError, match=r"were killed 3 times: .* --set data\.workers=1"):
         next(workers.prefetch_decoded(kill_itself, range(1, 9), 2))
@@ -75,7 +80,6 @@ def die_of_shared_memory(n):
     os.kill(os.getpid(), signal.SIGBUS)  # As a process does that writes where there is no memory.
 
 
-@unraisable
 def test_full_shared_memory_is_told_with_the_remedies(monkeypatch):
     said = "shared memory /dev/shm .*MB free.* is full.*--shm-size.*data.workers=0"
     with pytest.raises(UserError, match=said):

@@ -347,10 +347,16 @@ def filled(tree: Any, gain: float) -> Any:
 
 @contextlib.contextmanager
 def compiled_in_haste() -> Iterator[None]:
-    """Leaves most optimizations out: compiling most nets takes longer than running them."""
+    """Leaves most optimizations out: compiling most nets takes longer than running them.
+
+    What is compiled so is forgotten afterwards: another test would use it, and get other last bits.
+    """
     jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", False)
+        jax.clear_caches()
 
 
 def model_values(name: str) -> dict[str, list]:
