@@ -72,6 +72,7 @@ HARMLESS_FIELDS = (
     "train.log_every",
     "train.eval_every",
     "train.save_every",
+    "log.layer_statistics",
 )
 
 # What augmentation suits a data set, where it replaces a preset's: a mirrored digit is no digit.

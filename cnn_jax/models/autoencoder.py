@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from cnn_jax.errors import UserError
+from cnn_jax.layers.activations import relu
 from cnn_jax.layers.conv import Conv
 from cnn_jax.layers.pooling import MaxPool
 from cnn_jax.models.base import BaseModel
@@ -53,7 +54,7 @@ class Autoencoder(BaseModel):
         def conv(x: jax.Array, channels: int, name: str) -> jax.Array:
             channels = self.scale_channels(channels)
             x = Conv(channels, (3, 3), kernel_init=self.kernel_init(), name=name)(x)
-            return nn.relu(self.apply_norm(x, f"{name}_norm", train))
+            return relu(self.apply_norm(x, f"{name}_norm", train))
 
         x = images
         if train and self.input_noise_std:

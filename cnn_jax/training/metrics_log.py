@@ -47,6 +47,7 @@ RUN_FILES = (
     "starts.jsonl",
     "metrics.jsonl",
     "metrics.damaged.jsonl",
+    "layers.jsonl",
     "digests.json",
     "checkpoints",
     "damaged_checkpoints",
