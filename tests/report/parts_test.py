@@ -14,7 +14,7 @@ from helpers.report_folders import (
 
 from cnn_jax.errors import UserError
 from cnn_jax.report import elements, parts
-from cnn_jax.report.parts import evaluations, notes
+from cnn_jax.report.parts import evaluations
 from cnn_jax.report.rows import describe_setting
 
 PAPER = {"top1_error": 8.75}

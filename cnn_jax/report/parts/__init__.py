@@ -22,7 +22,7 @@ from cnn_jax.report.parts.evaluations import (
     evaluation_figure,
     evaluation_intervals,
 )
-from cnn_jax.report.parts.notes import deviation_marks, deviations, list_deviations, notes
+from cnn_jax.report.parts.footnotes import deviation_marks, deviations, list_deviations, notes
 from cnn_jax.report.parts.overview import facts, missing, problems, run_states, settings
 from cnn_jax.report.parts.pages import check_files, make_rows, page, standard
 from cnn_jax.report.parts.tables import (

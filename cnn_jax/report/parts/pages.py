@@ -7,7 +7,7 @@ from cnn_jax.report.elements import Figure, Page, Part
 from cnn_jax.report.parts.claims import claims_table
 from cnn_jax.report.parts.curves import error_curves
 from cnn_jax.report.parts.evaluations import evaluation_figure
-from cnn_jax.report.parts.notes import notes
+from cnn_jax.report.parts.footnotes import notes
 from cnn_jax.report.parts.overview import facts, missing, problems, run_states, settings
 from cnn_jax.report.parts.tables import has_evaluations, paper_tables
 from cnn_jax.report.read import Results

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
 from cnn_jax.report.elements import Cell, Table
-from cnn_jax.report.parts.notes import deviation_marks, list_deviations
+from cnn_jax.report.parts.footnotes import deviation_marks, list_deviations
 from cnn_jax.report.parts.words import (
     DASH,
     is_percent,
