@@ -14,7 +14,7 @@ from helpers.report_folders import (
 
 from cnn_jax.errors import UserError
 from cnn_jax.report import elements, parts
-from cnn_jax.report.parts import evaluations
+from cnn_jax.report.parts import evaluations, footnotes
 from cnn_jax.report.rows import describe_setting
 
 PAPER = {"top1_error": 8.75}
@@ -162,7 +162,7 @@ def test_deviations_of_all_runs_once_and_the_others_by_footnote(tmp_path):
         ("a", "rate"),
         ("b", "warm-up"),
     )
-    assert [notes._make_mark(n) for n in (0, 25, 26, 51, 52)] == ["a", "z", "aa", "az", "ba"]
+    assert [footnotes._make_mark(n) for n in (0, 25, 26, 51, 52)] == ["a", "z", "aa", "az", "ba"]
 
 
 def test_a_protocols_cell_has_its_interval_and_the_difference_from_the_paper(tmp_path):
