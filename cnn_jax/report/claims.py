@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     import numpy as np
 
-    from cnn_jax.report.read import Results, Run
+    from cnn_jax.report.results import Results, Run
 
 Range = tuple[float, float]
 VerdictName = Literal["agrees", "disagrees", "undecided", "not comparable"]

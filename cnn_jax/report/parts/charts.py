@@ -10,7 +10,7 @@ from matplotlib.figure import Figure as Drawing
 from cnn_jax.report import figures
 from cnn_jax.report.elements import Figure
 from cnn_jax.report.figures import Bar, LineChart
-from cnn_jax.report.read import Results
+from cnn_jax.report.results import Results
 from cnn_jax.text import printable
 
 

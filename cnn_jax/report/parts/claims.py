@@ -11,7 +11,7 @@ from cnn_jax.report.parts.words import (
     show_quantity,
     show_range,
 )
-from cnn_jax.report.read import Results
+from cnn_jax.report.results import Results
 
 
 def claims_table(results: Results, claims: Sequence[Claim]) -> Claims | None:

@@ -10,7 +10,7 @@ from cnn_jax.report.elements import Figure
 from cnn_jax.report.figures import Curve, Panel
 from cnn_jax.report.parts.tables import find_error_names
 from cnn_jax.report.parts.words import is_percent, name_metric
-from cnn_jax.report.read import Logged, Results, Run
+from cnn_jax.report.results import Logged, Results, Run
 from cnn_jax.report.rows import Row
 from cnn_jax.text import printable
 

@@ -8,7 +8,7 @@ from cnn_jax.report import figures
 from cnn_jax.report.elements import Figure
 from cnn_jax.report.figures import Interval, LineChart, Series
 from cnn_jax.report.parts.charts import figure, line_charts
-from cnn_jax.report.read import Evaluation, Results, Run
+from cnn_jax.report.results import Evaluation, Results, Run
 from cnn_jax.report.rows import Row
 from cnn_jax.text import printable
 

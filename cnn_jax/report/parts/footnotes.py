@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from cnn_jax.report.elements import Notes
-from cnn_jax.report.read import Results, Run
+from cnn_jax.report.results import Results, Run
 from cnn_jax.report.rows import Row
 
 

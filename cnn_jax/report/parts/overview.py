@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from cnn_jax.report.elements import Facts, Missing, Settings, States
 from cnn_jax.report.parts.words import describe_states, join_distinct
-from cnn_jax.report.read import Results, Run
+from cnn_jax.report.results import Results, Run
 
 
 def facts(results: Results) -> Facts:

@@ -10,7 +10,7 @@ from cnn_jax.report.parts.evaluations import evaluation_figure
 from cnn_jax.report.parts.footnotes import notes
 from cnn_jax.report.parts.overview import facts, missing, problems, run_states, settings
 from cnn_jax.report.parts.tables import has_evaluations, paper_tables
-from cnn_jax.report.read import Results
+from cnn_jax.report.results import Results
 from cnn_jax.report.rows import Row
 
 

@@ -14,7 +14,7 @@ from cnn_jax.report.parts.words import (
     show_mean,
     show_points,
 )
-from cnn_jax.report.read import Logged, Results, Run
+from cnn_jax.report.results import Logged, Results, Run
 from cnn_jax.report.rows import Row, describe_setting, find_other_settings
 
 

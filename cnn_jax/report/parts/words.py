@@ -4,7 +4,7 @@ import re
 import statistics
 from collections.abc import Iterable, Sequence
 
-from cnn_jax.report.read import Run
+from cnn_jax.report.results import Run
 
 DASH = "\N{EM DASH}"
 MINUS = "\N{MINUS SIGN}"
