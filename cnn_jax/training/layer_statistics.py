@@ -148,12 +148,13 @@ def _find_saturated(module: nn.Module, x: jax.Array) -> jax.Array | None:
         slope: Callable[[jax.Array], jax.Array] = module.slope
     elif isinstance(module, PRelu):
         negative = module.variables["params"]["slope"]
+        negative = negative.reshape((1,) * (x.ndim - 1) + (-1,))
 
         def slope(x: jax.Array) -> jax.Array:
             return jnp.where(x > 0, jnp.ones_like(x), negative)
     else:
         return None
-    peak = slope(jnp.full(x.shape[-1:], NEAR_ZERO, jnp.float32))
+    peak = slope(jnp.full((1,) * (x.ndim - 1) + x.shape[-1:], NEAR_ZERO, jnp.float32))
     return jnp.abs(slope(x.astype(jnp.float32))) < SATURATED * peak
 
 

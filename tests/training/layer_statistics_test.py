@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import small_models
+from helpers import shared_programs, small_models
 from helpers.small_run import RUN, cut_at
 
 from cnn_jax import models
@@ -95,7 +95,11 @@ def test_batch_norm_s_output_has_the_batch_s_statistics():
 
 @pytest.mark.parametrize(
     "name, side, channels, count",
-    [("lenet5", 28, 1, 13), ("two_blocks", 16, 3, 16), ("googlenet", 79, 3, 128)],
+    [
+        ("lenet5", 28, 1, 12),  # C1 to F6, each with its activation; the RBFs are not trained
+        ("two_blocks", 16, 3, 18),  # 3 of the stem, 6 a block, a projection with norm, the head
+        ("googlenet", 79, 3, 125),  # 57 convolutions with ReLU, the head, twice 5 of a side head
+    ],
 )
 def test_every_layer_of_convolutional_models_is_found(name, side, channels, count, monkeypatch):
     """Traced, not computed; layers called in a scan or a checkpoint would not be traceable."""
@@ -117,6 +121,13 @@ def test_every_layer_of_convolutional_models_is_found(name, side, channels, coun
 
 
 MEASURED = dataclasses.replace(RUN, log=Log(layer_statistics=(0, 3, 6, 7, 12)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _shared_programs():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "build_program", shared_programs.build_program)
+        yield
 
 
 @pytest.fixture(scope="module")
