@@ -25,6 +25,7 @@ LAYERS = (
     ("evaluation",),
     ("training.train",),
     ("cost", "visualize"),
+    ("tuning",),
     ("report",),
     ("sharing",),
     ("study",),

@@ -21,13 +21,13 @@ from cnn_jax.models import Model
 from cnn_jax.training.components import make_model
 from cnn_jax.values import MAX_INT32
 
-BINS = 50  # Of a histogram, from the least to the largest value.
+BINS = 30  # Of a histogram, from the least to the largest value.
 UNITS = 8  # The first units of a layer, each of whose percentiles are kept.
 PERCENTILES = (15, 50, 85)  # As in Ioffe, Szegedy 2015 (arXiv:1502.03167), Figure 1.
 # A value is saturated where the activation function's slope is below this share of its slope at 0.
 SATURATED = 0.05
 NEAR_ZERO = 1e-3  # Where the slope is taken that saturation is measured by: ReLU has none at 0.
-DIGITS = 6  # Significant digits that are kept of a number.
+DIGITS = 5  # Significant digits that are kept of a number.
 
 
 class Layer(NamedTuple):
@@ -178,7 +178,9 @@ def _describe(layer: Layer, gradient: jax.Array) -> dict[str, jax.Array]:
 def _spread(x: jax.Array) -> dict[str, jax.Array]:
     finite = jnp.nan_to_num(x)
     low, high = finite.min(), finite.max()
-    counts, _ = jnp.histogram(finite, BINS, (low, high))
+    width = jnp.where(high > low, high - low, 1.0) / BINS
+    bins = jnp.clip(((finite - low) / width).astype(jnp.int32), 0, BINS - 1)
+    counts = jnp.bincount(bins.ravel(), length=BINS)
     return {"mean": x.mean(), "std": x.std(), "low": low, "high": high, "counts": counts}
 
 
