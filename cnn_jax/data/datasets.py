@@ -155,7 +155,28 @@ def load_dataset(data: Data) -> Dataset:
     if held:
         train, test = hold_out(dataset.train, held)
         dataset = dataset._replace(train=train, test=test)
-    return dataset
+    return _shuffle_pixels(dataset) if data.shuffle_pixels else dataset
+
+
+PERMUTATION_SEED = 0  # Of data.shuffle_pixels: every run has the same permutation.
+
+
+def _shuffle_pixels(dataset: Dataset) -> Dataset:
+    """Returns the set with the pixels of every image in the same other order.
+
+    Channels stay together. What a fully connected layer can learn stays the same, and neighboring
+    pixels no longer have anything to do with one another.
+    """
+    if not isinstance(dataset.train, Arrays) or not isinstance(dataset.test, Arrays):
+        raise UserError("data.shuffle_pixels=true: is for data sets that are held in memory")
+    height, width = dataset.train.images.shape[1:3]
+    order = np.random.default_rng(PERMUTATION_SEED).permutation(height * width)
+
+    def shuffle(arrays: Arrays) -> Arrays:
+        flat = arrays.images.reshape(arrays.count, height * width, -1)
+        return arrays._replace(images=flat[:, order].reshape(arrays.images.shape))
+
+    return dataset._replace(train=shuffle(dataset.train), test=shuffle(dataset.test))
 
 
 def load_test_images(data: Data, num_classes: int) -> Dataset:
