@@ -100,6 +100,11 @@ class Data:
         float, Bound(0, 1000), "Standard deviation of noise on pixels, which are 0 to 1"
     ] = 0.0
     mixup: Annotated[float, Bound(0, 1000), "Alpha of mixup's Beta distribution; 0: none"] = 0.0
+    long_tail: Annotated[
+        float,
+        Bound(1, 1e6),
+        "Times by which the first class has more training images than the last",
+    ] = 1.0
     shuffle_pixels: Annotated[
         bool, "Reorder the pixels of all images by one fixed permutation, so that none is local"
     ] = False

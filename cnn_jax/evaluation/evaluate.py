@@ -50,6 +50,8 @@ class Evaluation(Measures):
       mirrored: Whether mirror images were scored too.
       left_out: Test images that could not be read.
       step: Of the checkpoint; None: public weights.
+      changed_error: Share of images whose answer is another one than without the protocol's shift;
+        None: it has none.
     """
 
     protocol: str
@@ -57,6 +59,7 @@ class Evaluation(Measures):
     mirrored: bool
     left_out: int
     step: int | None
+    changed_error: float | None = None
 
 
 class NotSavedError(UserError):
@@ -235,6 +238,15 @@ def _evaluate(
     for name, protocol in protocols.items():
         each = [score(views, scale) for views in protocol.views for scale in protocol.scales]
         found = fuse_scores(each, scorer.average)
+        changed = None
+        if any(views.shift for views in protocol.views):
+            still = [
+                score(views._replace(shift=0), scale)
+                for views in protocol.views
+                for scale in protocol.scales
+            ]
+            answers = fuse_scores(still, scorer.average).scores.argmax(1)
+            changed = float((answers != found.scores.argmax(1)).mean())
         scales = ",".join(map(str, protocol.scales))
         yield (
             name,
@@ -245,6 +257,7 @@ def _evaluate(
                 mirrored=scorer.mirror,
                 left_out=len(images) - len(found.index),
                 step=step,
+                changed_error=changed,
             ),
         )
 
