@@ -1,7 +1,5 @@
 """Locally connected layers: a convolution whose kernel is another one at each place."""
 
-from collections.abc import Sequence
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -55,7 +53,7 @@ class LocalConv(nn.Module):
 
 
 def cut_patches(
-    x: jax.Array, kernel_size: tuple[int, int], stride: int, padding: str | int | Sequence = "SAME"
+    x: jax.Array, kernel_size: tuple[int, int], stride: int, padding: str | int = "SAME"
 ) -> jax.Array:
     """Returns what each place of a convolution sees: [B, H, W, C] to [B, H', W', h * w * C].
 

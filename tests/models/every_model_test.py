@@ -60,7 +60,7 @@ def trained(name, steps, devices, dtype=None, **options):
     feed = types.SimpleNamespace(
         fetch=lambda arrays, item: item, preprocess=lambda arrays, images, key, rows: images
     )
-    rate = {"lenet5": 0.01}.get(name, 0.003 if name.startswith("vgg") else 0.01)
+    rate = {"lenet1": 0.3, "lenet4": 0.3}.get(name, 0.003 if name.startswith("vgg") else 0.01)
     sgd = make_optimizer(choose("sgd", weight_decay=0.0), choose("constant", base=rate), steps)
     over = mesh.batch_mesh(jax.devices()[:devices])
     state = jax.device_put(
