@@ -145,7 +145,7 @@ def study(preset: str) -> Study:
         name="augmentation",
         title="Data augmentation, each kind alone and together",
         paper="The lectures on data augmentation",
-        paper_data="cifar10",
+        paper_data="",  # No figures are printed.
         preset=preset,
         runs={name: make(name) for name in names},
         rows=tuple(_row(name) for name in names),

@@ -129,7 +129,8 @@ class Lenet5(BaseModel):
     """C1 to F6 and ten Euclidean RBF units, 60,000 parameters on images of 32x32.
 
     It takes pixels from 0 (background) to 1 (ink): data.subtract_mean=none. C1 gets `contrast` of
-    them. Logits are minus the squared distances between F6 and the fixed `bitmaps`.
+    them. Logits are minus the squared distances between F6 and the fixed `bitmaps`. SGD with
+    momentum 0.9 trains it at rates of 0.003 to 0.01, not at 0.03.
 
     Attributes:
       initializer: paper: `uniform`.
@@ -328,6 +329,9 @@ MODELS = {
             _SUBSAMPLING,
             Deviation("C3 sees all six channels", lambda model: model.c3 == "full"),
         ),
+        # Measured on MNIST, batches of 64, pixels 0 to 1, 600 steps: an error of 7% at 0.01, of 90%
+        # at 0.03. The loss is a squared distance to codes of 84 pixels, and its gradient as large.
+        max_rate=0.01,
     ),
     "lenet5_modern": ModelSpec(
         LenetModern,

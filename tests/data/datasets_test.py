@@ -146,3 +146,16 @@ def test_channels_of_shuffled_pixels_stay_together():
 def test_pixels_of_streamed_images_cannot_be_shuffled():
     with pytest.raises(UserError, match=r"data\.shuffle_pixels=true: is for data sets"):
         data.load_dataset(Data(shuffle_pixels=True, train_resize=(16,), image_size=16))
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_long_tailed_set_has_exponentially_fewer_images_of_later_classes(streamed):
+    sizes = {"train_resize": (8,), "image_size": 8} if streamed else {}
+    whole = data.load_dataset(Data(**sizes))
+    tailed = data.load_dataset(Data(long_tail=100.0, **sizes))
+    counts = np.bincount(tailed.train.labels)
+    most = int((whole.train.labels == 0).sum())
+    expected = [most * 10 ** (-2 * k / 9) for k in range(10)]
+    np.testing.assert_allclose(counts, expected, atol=0.5)
+    assert counts[0] == most and tailed.test.count == whole.test.count
+    assert len(tailed.train.images) == counts.sum() if not streamed else tailed.train[0]
