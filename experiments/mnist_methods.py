@@ -139,7 +139,7 @@ def study(preset: str) -> Study:
         rows=tuple(_row(name, method) for name, method in METHODS.items()),
         paper_runs={name: _paper(name) for name in METHODS},
         claims=_claims(),
-        notes=("The paper gives the uncertainty of its figures as about 0.1 (Sec. III-C)."),
+        notes=("The paper gives the uncertainty of its figures as about 0.1 (Sec. III-C).",),
         report=_report,
     )
 
