@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnn_jax import user_file
 from cnn_jax.config import RUNTIME_FIELDS, Data, Experiment, dataset, find_differences
-from cnn_jax.errors import UserError, nearest
+from cnn_jax.errors import UserError, explain_os_errors, nearest
 from cnn_jax.files import expand_path, write_whole
 from cnn_jax.report.claims import Claim as Claim
 from cnn_jax.report.rows import Row as Row
@@ -427,13 +427,9 @@ def write_study(
     words = describe_study(study, seeds, command)
     if measured is not None:
         words |= {"measured": measured, "commit": metrics_log.find_commit()}
-    try:
+    with explain_os_errors(f"cannot write to {folder}", "choose another workdir"):
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "study.json", json.dumps(words, indent=2) + "\n")
-    except OSError as error:
-        raise UserError(
-            f"cannot write to {folder} ({error.strerror}): choose another workdir"
-        ) from None
 
 
 def write_crops(study: Study, folder: Path) -> None:
@@ -459,4 +455,5 @@ def write_crops(study: Study, folder: Path) -> None:
 
             image = io.BytesIO()
             inspect.draw_crops(each).savefig(image, format="png", dpi=80)
-            write_whole(path, image.getvalue())
+            with explain_os_errors(f"cannot write to {folder}", "choose another workdir"):
+                write_whole(path, image.getvalue())
