@@ -4,7 +4,19 @@ from collections.abc import Callable
 
 from cnn_jax.study import Study
 
-from . import batch_norm, conv_arithmetic, lrn, resnet_degradation, ten_crop, vgg_scale_jitter
+from . import (
+    augmentation,
+    batch_norm,
+    conv_arithmetic,
+    kernel_size,
+    locality,
+    lrn,
+    mnist_methods,
+    pooling,
+    resnet_degradation,
+    ten_crop,
+    vgg_scale_jitter,
+)
 
 STUDIES: dict[str, Callable[[str], Study]] = {
     "resnet_degradation": resnet_degradation.cifar,
@@ -14,6 +26,11 @@ STUDIES: dict[str, Callable[[str], Study]] = {
     "ten_crop": ten_crop.study,
     "conv_arithmetic": conv_arithmetic.study,
     "batch_norm": batch_norm.study,
+    "mnist_methods": mnist_methods.study,
+    "kernel_size": kernel_size.study,
+    "locality": locality.study,
+    "pooling": pooling.study,
+    "augmentation": augmentation.study,
 }
 
 # What a study costs: name -> preset -> words for --list.
@@ -25,4 +42,9 @@ COSTS: dict[str, dict[str, str]] = {
     "ten_crop": ten_crop.COST,
     "conv_arithmetic": conv_arithmetic.COST,
     "batch_norm": batch_norm.COST,
+    "mnist_methods": mnist_methods.COST,
+    "kernel_size": kernel_size.COST,
+    "locality": locality.COST,
+    "pooling": pooling.COST,
+    "augmentation": augmentation.COST,
 }

@@ -316,7 +316,7 @@ def _draw_figure_1(results: "Results") -> "Figure":
 
     from cnn_jax.report import figures
 
-    drawing = Figure((12, 3.9), layout="constrained")
+    drawing = Figure((10, 3.4), layout="constrained")
     left, *others = drawing.subplots(1, 3)
     for (name, label), color in zip(LABELS.items(), figures.PALETTE, strict=False):
         points: dict[int, list[float]] = {}
