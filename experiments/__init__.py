@@ -7,6 +7,7 @@ from cnn_jax.study import Study
 from . import (
     augmentation,
     batch_norm,
+    boolean_functions,
     conv_arithmetic,
     kernel_size,
     locality,
@@ -25,6 +26,7 @@ STUDIES: dict[str, Callable[[str], Study]] = {
     "lrn": lrn.study,
     "ten_crop": ten_crop.study,
     "conv_arithmetic": conv_arithmetic.study,
+    "boolean_functions": boolean_functions.study,
     "batch_norm": batch_norm.study,
     "mnist_methods": mnist_methods.study,
     "kernel_size": kernel_size.study,
@@ -41,6 +43,7 @@ COSTS: dict[str, dict[str, str]] = {
     "lrn": lrn.COST,
     "ten_crop": ten_crop.COST,
     "conv_arithmetic": conv_arithmetic.COST,
+    "boolean_functions": boolean_functions.COST,
     "batch_norm": batch_norm.COST,
     "mnist_methods": mnist_methods.COST,
     "kernel_size": kernel_size.COST,
