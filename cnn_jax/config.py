@@ -127,6 +127,11 @@ class Train:
     log_every: Annotated[Count, "Steps between log lines"] = 100
     eval_every: Annotated[Count, "Steps between evaluations, each of which also saves"] = 1_000
     save_every: Annotated[Count, "Steps between checkpoints"] = 1_000
+    stop_after: Annotated[
+        Natural,
+        "Evaluations without a lower error after which the run ends; it keeps its best state; 0:"
+        " train to the end",
+    ] = 0
     label_smoothing: Annotated[Fraction, "Share of each label spread over all classes"] = 0.0
     parallel: Annotated[
         Literal["jit", "pmap"], "How a step is spread over the devices: jit over a mesh, or pmap"
@@ -135,8 +140,9 @@ class Train:
         NonNegative, "Report after so many minutes without progress; 0: never"
     ] = 10.0
     on_nan: Annotated[
-        Literal["stop", "skip"],
-        "At a loss that is not finite: stop, or skip the update and count it",
+        Literal["stop", "skip", "record"],
+        "At a loss that is not finite: stop with an error, skip the update and count it, or end the"
+        " run and record that it diverged",
     ] = "stop"
     check_numerics: Annotated[bool, "Name the first operation that gives NaN (slow)"] = False
     precision: Annotated[
@@ -187,10 +193,11 @@ RUNTIME_FIELDS = (
 
 def protocol_name(choice: Choice) -> str:
     """Returns an evaluation protocol's short name, which names its results: dense@256,384."""
-    scales = choice.args.get("scales")
+    scales, split = choice.args.get("scales"), choice.args.get("split")
+    name = f"{choice.name}-{split}" if split else choice.name
     if isinstance(scales, tuple) and scales:
-        return f"{choice.name}@{','.join(map(str, scales))}"
-    return choice.name
+        return f"{name}@{','.join(map(str, scales))}"
+    return name
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:

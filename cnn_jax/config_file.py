@@ -11,6 +11,8 @@ from cnn_jax.errors import UserError, nearest
 from cnn_jax.values import convert
 
 VERSION = 2  # Of the format; 1 had optim.* and fixed fields for a model's options, and no version.
+# Fields that files of this version may lack: their defaults are what was done before them.
+ADDED_FIELDS = ("train.stop_after",)
 
 
 def to_json(experiment: Experiment) -> str:
@@ -76,11 +78,11 @@ def _read(cls: Any, items: dict[str, Any], prefix: str) -> Any:
         if name not in hints:
             raise UserError(f"config.json: no such field {prefix}{name}; {nearest(name, hints)}")
     for name in hints:
-        if name not in items:
+        if name not in items and prefix + name not in ADDED_FIELDS:
             raise UserError(
                 f"config.json: {prefix}{name} is missing: restore it, or use another workdir"
             )
-    return cls(**{n: _read_field(hints[n], items[n], prefix + n) for n in hints})
+    return cls(**{n: _read_field(hints[n], items[n], prefix + n) for n in hints if n in items})
 
 
 def _read_field(wanted: Any, item: Any, path: str) -> Any:

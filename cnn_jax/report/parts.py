@@ -104,18 +104,20 @@ def run_states(results: Results) -> States | None:
     if not every:
         return None
     finished = sum(run.finished for run in every)
+    diverged = sum(run.diverged is not None for run in every)
     items = [
         (_label_run(results, name), _grade(runs), describe_states(runs))
         for name, runs in results.runs.items()
     ]
-    return States(f"{finished} of {len(every)} runs finished", tuple(items))
+    words = f"{finished} of {len(every)} runs finished"
+    return States(f"{words}, {diverged} diverged" if diverged else words, tuple(items))
 
 
 def missing(results: Results) -> Missing | None:
-    """Returns the runs that are not finished; None if all are."""
+    """Returns the runs that have come to no end; None if all have."""
     lines = []
     for name, runs in results.runs.items():
-        if rest := [run for run in runs if not run.finished]:
+        if rest := [run for run in runs if not run.finished and run.diverged is None]:
             lines.append(f"{name}: {describe_states(rest, several=len(runs) > 1)}")
     return Missing("Missing", tuple(lines), results.study.command) if lines else None
 
@@ -164,6 +166,8 @@ def describe_states(runs: Sequence[Run], several: bool | None = None) -> str:
 def _grade(runs: Sequence[Run]) -> str:
     if all(run.finished for run in runs):
         return "ok"
+    if all(run.finished or run.diverged is not None for run in runs):
+        return "part"
     if any(run.state.startswith(("stopped", "unreadable", "damaged")) for run in runs):
         return "bad"
     return "none" if all(run.state == "not started" for run in runs) else "part"
@@ -364,8 +368,12 @@ def _show_protocol(row: Row, runs: Sequence[Run], metric: str) -> Cell | str:
 def show_final(runs: Sequence[Run], metric: str) -> Cell | str:
     """Returns the last evaluation: the mean over the finished seeds, or how far the best came."""
     own = [run for run in runs if run.error_name == metric]
+    diverged = [run.diverged for run in own if run.diverged is not None]
     if finals := [run.final_error for run in own if run.final_error is not None]:
-        return _show_mean(metric, finals)
+        mean = _show_mean(metric, finals)
+        return Cell(mean, f"({len(diverged)} of {len(own)} diverged)") if diverged else mean
+    if diverged and len(diverged) == len(own):
+        return f"diverged at step {join_range(diverged)}"
     return _show_furthest(own, metric, "evaluations")
 
 
@@ -395,6 +403,12 @@ def _show_furthest(runs: Sequence[Run], metric: str, kind: str) -> Cell | str:
         return DASH
     until = f" of {furthest.steps:,}" if furthest.steps else ""
     return Cell(show_error(metric, error), f"(at step {max(lines):,}{until})")
+
+
+def join_range(numbers: Sequence[int]) -> str:
+    """Returns '120', or '120 to 1,240' of several."""
+    ends = dict.fromkeys((min(numbers), max(numbers)))
+    return " to ".join(f"{end:,}" for end in ends)
 
 
 def show_points(points: float) -> str:
@@ -623,6 +637,8 @@ def _make_remark(runs: Sequence[Run]) -> str:
     furthest = max(runs, key=lambda run: run.reached, default=None)
     if furthest is None or furthest.state == "not started":
         return "(not started)"
+    if furthest.diverged is not None:
+        return f"({furthest.state})"
     return f"({'NaN at' if 'NaN' in furthest.state else 'to'} step {furthest.reached:,})"
 
 

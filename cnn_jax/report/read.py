@@ -124,8 +124,10 @@ class Run:
       evaluations: The evaluations during training, by step.
       protocols: What the protocols measured, by protocol.
       reached: The last step that left a line.
-      state: finished, cut off at step k of n, stopped by NaN at step k, not started, damaged or
-        unreadable.
+      state: finished, finished early at step k, diverged at step k, cut off at step k of n, stopped
+        by NaN at step k, not started, damaged or unreadable.
+      best_step: The step whose state a run with train.stop_after has kept; None: the last.
+      diverged: The step whose loss was not finite, where the run was to record that; None: none.
     """
 
     name: str
@@ -140,6 +142,8 @@ class Run:
     protocols: dict[str, Evaluation]
     reached: int
     state: str
+    best_step: int | None = None
+    diverged: int | None = None
 
     @property
     def steps(self) -> int | None:
@@ -148,18 +152,26 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether it came to its end."""
-        return self.state == "finished"
+        """Whether it came to its end, or stopped early."""
+        return self.state.startswith("finished")
 
     @property
     def final_error(self) -> float | None:
-        """The error of the last evaluation of a finished run, 0 to 1."""
-        return self.evaluations[max(self.evaluations)].error if self.finished else None
+        """The error of a finished run at its last or its best step, 0 to 1."""
+        return _at(self.evaluations, self.best_step).error if self.finished else None
 
     @property
     def final_training_error(self) -> float | None:
-        """The error of training that a finished run logged last: a mean over the last interval."""
-        return self.train[max(self.train)].error if self.finished and self.train else None
+        """The error of training that a finished run logged last, or at its best step.
+
+        It is a mean over the log interval before.
+        """
+        return _at(self.train, self.best_step).error if self.finished and self.train else None
+
+
+def _at(lines: Mapping[int, Logged], step: int | None) -> Logged:
+    """Returns the line of a step, or the last one."""
+    return lines[max(lines) if step is None or step not in lines else step]
 
 
 @dataclass(frozen=True)
@@ -455,13 +467,19 @@ def _make_run(name: str, seed: int, files: _RunFiles, problems: list[str]) -> Ru
         {line.step: line for event, line in events if event == kind} for kind in ("train", "eval")
     )
     steps = experiment.train.steps if experiment else None
+    best_step = _find_best_step(files.metrics)
+    diverged = None
+    if experiment and experiment.train.on_nan == "record":
+        diverged = next((line.step for event, line in events if event == "nan"), None)
     reached = max((line.step for _, line in events), default=0)
     if files.config and not experiment:
         state = "unreadable: its config.json is damaged or of another version"
     elif not starts and not events:
         state = "not started"
     else:
-        state = _describe_state(events, evaluations, reached, steps, bool(damaged))
+        state = _describe_state(events, evaluations, steps, best_step, bool(damaged))
+    if diverged is not None:
+        state = f"diverged at step {diverged:,}"
     return Run(
         name=name,
         seed=seed,
@@ -475,7 +493,16 @@ def _make_run(name: str, seed: int, files: _RunFiles, problems: list[str]) -> Ru
         protocols=_make_protocols(files, problems),
         reached=reached,
         state=state,
+        best_step=best_step,
+        diverged=diverged,
     )
+
+
+def _find_best_step(lines: Iterable[Any]) -> int | None:
+    """Returns the step that the last line of a run's end names as its best."""
+    ends = [line for line in lines if _is_event(line) and line["event"] in ("stop", "end")]
+    best = ends[-1].get("best_step") if ends else None
+    return best if _is_count(best) else None
 
 
 def _count_lines(number: int) -> str:
@@ -525,11 +552,19 @@ def _make_logged(line: dict[str, Any], error_name: str) -> Logged:
 def _describe_state(
     events: list[tuple[str, Logged]],
     evaluations: dict[int, Logged],
-    reached: int,
     steps: int | None,
+    best_step: int | None,
     damaged: bool,
 ) -> str:
+    reached = max((line.step for _, line in events), default=0)
     end = max((line.step for event, line in events if event == "end"), default=-1)
+    early = max((line.step for event, line in events if event == "stop"), default=-1)
+    if best_step is not None and (early >= 0 or end >= (steps or 0)):
+        if best_step not in evaluations:
+            return "damaged: the evaluation of its best state is lost"
+        of = f" of {steps:,}" if steps else ""
+        ended = f"finished early at step {early:,}{of}" if early >= 0 else "finished"
+        return f"{ended}, with its best state, of step {best_step:,}"
     if end >= (steps or 0):
         # An earlier evaluation must not pass for the last one where that line is damaged.
         last = max(evaluations, default=-1)
