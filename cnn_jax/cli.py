@@ -28,7 +28,6 @@ Costs = Mapping[str, Mapping[str, str]]
 
 FLAGS = flags.FLAGS
 _DISTRIBUTED_FLAGS = ("coordinator", "process_id", "num_processes")
-# Of these modes each is one process's work; the first that is set is what is done.
 # Arguments of library functions that are flags of the same name.
 _ARGUMENTS = (
     "experiment",
@@ -41,6 +40,7 @@ _ARGUMENTS = (
     "profile",
     "evaluate",
 )
+# Each of these modes is the work of one process. The first one that is set is run.
 _MODES = ("list", "summary", "evaluate", "compare", "claims", "report", "dry_run", "plan")
 
 flags.DEFINE_bool("list", False, "List every study and what it costs.")
@@ -535,13 +535,14 @@ def plan(study: Study) -> None:
 
     if FLAGS.topology is not None:
         os.environ["JAX_PLATFORMS"] = "cpu"  # libtpu is to compile, and not to look for a TPU.
-    from cnn_jax.cost import plan as library
+    from cnn_jax.cost.format_plan import CAUTION, format_plan
+    from cnn_jax.cost.plan import plan_run
     from cnn_jax.study import select
 
     plans = []
     for run in select(study, FLAGS.run):
-        plans.append(library.plan_run(run, FLAGS.topology))
+        plans.append(plan_run(run, FLAGS.topology))
         if FLAGS.format == "table":
-            print(library.format_plan(plans[-1]), flush=True, end="\n\n")
-    told = [plan.to_json() for plan in plans]
-    print(json.dumps(told, indent=2) if FLAGS.format == "json" else library.CAUTION)
+            print(format_plan(plans[-1]), flush=True, end="\n\n")
+    values = [plan.to_json() for plan in plans]
+    print(json.dumps(values, indent=2) if FLAGS.format == "json" else CAUTION)

@@ -11,8 +11,10 @@ from cnn_jax.errors import UserError, nearest
 from cnn_jax.values import convert
 
 VERSION = 2  # Of the format; 1 had optim.* and fixed fields for a model's options, and no version.
-# Fields that files of this version may lack: their defaults are what was done before them.
-ADDED_FIELDS = ("train.stop_after",)
+
+# Fields, such as log or train.steps, that a file may lack because they are newer than this version;
+# such a file has their defaults.
+NEWER_FIELDS = ("train.stop_after",)
 
 
 def to_json(experiment: Experiment) -> str:
@@ -77,12 +79,14 @@ def _read(cls: Any, items: dict[str, Any], prefix: str) -> Any:
     for name in items:
         if name not in hints:
             raise UserError(f"config.json: no such field {prefix}{name}; {nearest(name, hints)}")
+    newer = [name for name in hints if prefix + name in NEWER_FIELDS]
+    items = {name: _plain(getattr(cls(), name)) for name in newer} | items
     for name in hints:
-        if name not in items and prefix + name not in ADDED_FIELDS:
+        if name not in items:
             raise UserError(
                 f"config.json: {prefix}{name} is missing: restore it, or use another workdir"
             )
-    return cls(**{n: _read_field(hints[n], items[n], prefix + n) for n in hints if n in items})
+    return cls(**{n: _read_field(hints[n], items[n], prefix + n) for n in hints})
 
 
 def _read_field(wanted: Any, item: Any, path: str) -> Any:

@@ -20,7 +20,7 @@ from cnn_jax.report.rows import describe_setting
 
 if TYPE_CHECKING:
     from cnn_jax.report.elements import Page, Report
-    from cnn_jax.report.read import Results
+    from cnn_jax.report.results import Results
 
 
 @dataclass(frozen=True)

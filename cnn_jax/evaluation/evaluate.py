@@ -254,12 +254,11 @@ def _evaluate(
     for name, protocol in protocols.items():
         each = [score(views, scale) for views in protocol.views for scale in protocol.scales]
         found = fuse_scores(each, scorer.average)
-        scales = ",".join(map(str, protocol.scales))
         yield (
             name,
             Evaluation(
                 **dataclasses.asdict(measure_scores(found)),
-                protocol=f"{protocol_name(change(asked[name], scales=None))}@{scales}",
+                protocol=protocol_name(change(asked[name], scales=protocol.scales)),
                 average=scorer.average,
                 mirrored=scorer.mirror,
                 left_out=len(images) - len(found.index),

@@ -81,9 +81,7 @@ def step(
     A boundary of k epochs is the first step before which k epochs have been seen.
     """
     if boundaries and every:
-        raise UserError(
-            f"schedule.every={every}: leave it at 0, or leave schedule.boundaries empty"
-        )
+        raise UserError(f"schedule.every={every}: set it, or schedule.boundaries, but not both")
     period = length.count_steps(unit)
     if every and unit == "epochs":
         boundaries = tuple(range(every, int(length.total_steps / period) + 1, every))

@@ -12,7 +12,10 @@ from helpers.report_folders import (
     write_study,
 )
 
-from cnn_jax.report import parts
+from cnn_jax.errors import UserError
+from cnn_jax.report import elements, parts
+from cnn_jax.report.claims import BELOW_ZERO, Claim, Score, judge, score
+from cnn_jax.report.parts import evaluations, footnotes
 from cnn_jax.report.rows import describe_setting
 
 PAPER = {"top1_error": 8.75}
@@ -145,6 +148,24 @@ def test_a_partial_study_says_what_is_missing(tmp_path):
     assert parts.missing(results).command == COMMAND
 
 
+def test_a_run_that_diverged_is_a_result(tmp_path):
+    """All seeds, or some, of which the others' mean is shown; nothing of it is missing."""
+    write_study(tmp_path, "all", "some", seeds=2)
+    recording = {"on_nan": "record"}
+    for seed, name in ((0, "all"), (1, "all"), (0, "some")):
+        write_run(tmp_path, name, seed, errors=(0.3,), last="nan", train_fields=recording)
+    write_run(tmp_path, "some", 1, errors=(0.07,), train_fields=recording)
+    found = table_of(tmp_path, make_row("all"), make_row("some"))
+    assert found["all"]["top-1 error: ours (%)"] == "diverged at step 250"
+    assert found["some"]["top-1 error: ours (%)"] == "7.00 (1 of 2 diverged)"
+    results = read_folder(tmp_path)
+    assert parts.run_states(results).progress == "1 of 4 runs finished, 3 diverged"
+    assert parts.missing(results) is None
+    first = Claim("it trains", score(Score("some")), expected=BELOW_ZERO)
+    verdict = judge(results, first)
+    assert (verdict.verdict, verdict.why) == ("undecided", "some seed 0 diverged at step 250")
+
+
 def test_deviations_of_all_runs_once_and_the_others_by_footnote(tmp_path):
     names = ("first", "second", "third", "never")
     write_study(tmp_path, *names)
@@ -160,7 +181,7 @@ def test_deviations_of_all_runs_once_and_the_others_by_footnote(tmp_path):
         ("a", "rate"),
         ("b", "warm-up"),
     )
-    assert [parts._make_mark(n) for n in (0, 25, 26, 51, 52)] == ["a", "z", "aa", "az", "ba"]
+    assert [footnotes._make_mark(n) for n in (0, 25, 26, 51, 52)] == ["a", "z", "aa", "az", "ba"]
 
 
 def test_a_protocols_cell_has_its_interval_and_the_difference_from_the_paper(tmp_path):
@@ -202,15 +223,15 @@ def test_dense_points_are_in_the_order_of_their_scales(tmp_path):
     write_evaluation(place, "dense@36", "1000")
     write_evaluation(place, "dense@36,72", "1111")
     runs = read_folder(tmp_path).runs["d"]
-    assert parts._find_dense_points(runs) == ((36, 25, 10, 30), (100, 50, 10, 30))
-    assert parts._describe_training_scale(runs) == "S in [36; 72]"
+    assert evaluations._find_dense_points(runs) == ((36, 25, 10, 30), (100, 50, 10, 30))
+    assert evaluations._describe_training_scale(runs) == "S in [36; 72]"
 
 
 def test_a_study_without_rows_or_report_has_a_line_for_each_run(tmp_path):
     write_study(tmp_path, "first", "second")
     write_evaluation(write_run(tmp_path, "first", errors=(0.2,)), "dense@36", "1000")
     page = parts.standard(read_folder(tmp_path))
-    (table,) = page.find(parts.Table)
+    (table,) = page.find(elements.Table)
     assert list(cells(table)) == ["first", "first, dense@36", "second"]
 
 
@@ -218,5 +239,5 @@ def test_two_figures_need_two_files(tmp_path):
     write_study(tmp_path, "run")
     results = read_folder(tmp_path, make_row("run"))
     twice = parts.page(results, parts.error_curves(results), parts.error_curves(results))
-    with pytest.raises(parts.UserError, match=r"two figures named report\.png"):
+    with pytest.raises(UserError, match=r"two figures named report\.png"):
         parts.check_files(twice)
