@@ -52,3 +52,11 @@ def expand_path(what: str, path: str | Path) -> Path:
         raise UserError(
             f"{what}={shown}: there is no such home folder; write the path out"
         ) from None
+
+
+def find_cache_folder() -> Path | None:
+    """Returns $XDG_CACHE_HOME/cnn_jax or ~/.cache/cnn_jax; None if the user has no home folder."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cnn_jax"
+    except RuntimeError:
+        return None
