@@ -18,7 +18,7 @@ from absl import flags, logging
 
 from cnn_jax import distributed
 from cnn_jax.config import Choice, Data, Experiment, choose, dataset
-from cnn_jax.errors import STOPPED, StoppedError, UserError
+from cnn_jax.errors import STOPPED, StoppedError, UserError, explain_os_error
 from cnn_jax.files import expand_path, find_cache_folder
 from cnn_jax.study import Study
 from cnn_jax.text import printable
@@ -201,6 +201,9 @@ def execute(argv: Sequence[str], studies: Studies | None = None, costs: Costs | 
     except BrokenPipeError:  # Whoever read the output, such as head, has closed it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _leave(0)
+    except OSError as error:
+        print(f"{program}: {printable(explain_os_error('stopped', error))}", file=sys.stderr)
+        return _leave(2)
     except KeyboardInterrupt:
         words = "stopped; the same command continues from the last checkpoint"
         print(f"\n{program}: {words}", file=sys.stderr)

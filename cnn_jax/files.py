@@ -1,5 +1,6 @@
 """Files that are either complete or not there."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -24,8 +25,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
     try:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(part, path)
-    except OSError:
-        part.unlink(missing_ok=True)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        error.filename, error.filename2 = str(path), None  # Users know nothing of the part.
         raise
 
 

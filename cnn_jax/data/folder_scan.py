@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cnn_jax.data.label_files import LABEL_FORM, read_labels
-from cnn_jax.errors import UserError
+from cnn_jax.errors import UserError, explain_os_errors
 from cnn_jax.text import printable
 
 TEST_EVERY = 5  # Without a split of its own, every 5th image of a class is a test image.
@@ -85,14 +85,9 @@ def scan_folder(
     Raises:
       UserError: If the folder is not of a form that `load_folder` or `load_test_folder` names.
     """
-    try:
+    with explain_os_errors(f"data set folder:{path} cannot be read"):
         scanner = _Scanner(path, test_only, num_classes)
         found = scanner.scan()
-    except OSError as error:
-        file = printable(os.fsdecode(error.filename or path))
-        raise UserError(
-            f"data set folder:{path}: {file} cannot be read: {error.strerror}"
-        ) from None
     if listed is not None:
         listed |= scanner.listed
     return found
