@@ -276,7 +276,7 @@ def _tune(
 ) -> Study:
     """Returns the study with the values that trials have chosen, which are trained where missing.
 
-    A trial whose loss is not finite is a result; one that fails otherwise ends the launch.
+    A trial whose loss is not finite is a result; one that fails ends the launch.
     """
     from cnn_jax import distributed
     from cnn_jax.report.read import read_runs
@@ -301,12 +301,9 @@ def _tune(
     starts = range(0, len(trials), tuning.seeds)
     groups = [trials[start : start + tuning.seeds] for start in starts]
     failed = _train_all(enumerate(groups), place, len(trials), 0, tell)
-    trained = read_runs(place, [])
-    for one, error in failed.items():
-        states = [run.state for run in trained.get(one.name, ()) if run.seed == one.seed]
-        if not any("NaN" in state or "diverged" in state for state in states):
-            raise error
-    chosen = apply_choices(tuning, chosen, trained)
+    for error in failed.values():
+        raise error
+    chosen = apply_choices(tuning, chosen, read_runs(place, []))
     return dataclasses.replace(study, runs=study.runs | chosen)
 
 

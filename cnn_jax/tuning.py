@@ -75,7 +75,9 @@ def make_trials(tuning: Tuning, runs: Iterable[Experiment]) -> list[Experiment]:
             name=name_trial(tuning, run.name, value),
             seed=0,
             data=dataclasses.replace(run.data, validation_images=tuning.validation_images),
-            train=dataclasses.replace(run.train, steps=tuning.steps or run.train.steps),
+            train=dataclasses.replace(
+                run.train, steps=tuning.steps or run.train.steps, on_nan="record"
+            ),
             log=Log(),
             protocols=(),
         )

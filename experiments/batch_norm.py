@@ -77,7 +77,9 @@ def _paper(name: str) -> Experiment:
         ),
         optimizer=choose("sgd", momentum=0.0, weight_decay=0.0),
         schedule=choose("constant", base=0.1),
-        train=Train(steps=50_000, log_every=1_000, eval_every=1_000, save_every=5_000),
+        train=Train(
+            steps=50_000, log_every=1_000, eval_every=1_000, save_every=5_000, on_nan="record"
+        ),
         log=Log(
             layer_statistics=(
                 *(0, 250, 500),
@@ -97,7 +99,7 @@ def _laptop(paper: Experiment) -> Experiment:
     return replace(
         paper,
         data=replace(paper.data, dataset=choose("digits"), eval_batch_size=360),
-        train=Train(steps=steps, log_every=50, eval_every=50, save_every=1_000),
+        train=replace(paper.train, steps=steps, log_every=50, eval_every=50, save_every=1_000),
         log=Log(layer_statistics=(0, 10, 20, 50, *range(100, steps + 1, 100))),
     )
 
@@ -106,7 +108,7 @@ def _smoke(paper: Experiment) -> Experiment:
     return replace(
         paper,
         data=replace(paper.data, dataset=choose("fake"), batch_size=16, eval_batch_size=40),
-        train=Train(steps=2, log_every=1, eval_every=1, save_every=2),
+        train=replace(paper.train, steps=2, log_every=1, eval_every=1, save_every=2),
         log=Log(layer_statistics=(0, 1, 2)),
     )
 

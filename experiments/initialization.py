@@ -78,7 +78,13 @@ def _paper(name: str) -> Experiment:
         model=choose("mlp", hidden=hidden, activation=kind, initializer=units),
         optimizer=choose("sgd", momentum=0.0 if name in TANH else 0.9, weight_decay=0.0),
         schedule=choose("constant", base=0.01),
-        train=Train(steps=steps, log_every=100, eval_every=steps // 10, save_every=steps // 2),
+        train=Train(
+            steps=steps,
+            log_every=100,
+            eval_every=steps // 10,
+            save_every=steps // 2,
+            on_nan="record",
+        ),
         log=Log(layer_statistics=(0, steps)),
         deviations=(NOTE_GLOROT if name in TANH else NOTE_HE,),
     )
@@ -92,7 +98,7 @@ def _laptop(paper: Experiment) -> Experiment:
         paper,
         data=replace(paper.data, dataset=choose("digits"), eval_batch_size=360),
         model=choose("mlp", **paper.model.args | {"hidden": hidden}),
-        train=Train(steps=steps, log_every=50, eval_every=50, save_every=steps),
+        train=replace(paper.train, steps=steps, log_every=50, eval_every=50, save_every=steps),
         log=Log(layer_statistics=(0, steps)),
     )
 
@@ -103,7 +109,7 @@ def _smoke(paper: Experiment) -> Experiment:
         paper,
         data=replace(paper.data, dataset=choose("fake"), batch_size=16, eval_batch_size=40),
         model=choose("mlp", **paper.model.args | {"hidden": hidden}),
-        train=Train(steps=2, log_every=1, eval_every=1, save_every=2),
+        train=replace(paper.train, steps=2, log_every=1, eval_every=1, save_every=2),
         log=Log(layer_statistics=(0, 2)),
     )
 

@@ -44,8 +44,8 @@ def tuning_table(results: Results, title: str = "Tuning") -> Table | None:
 
 
 def _describe_failure(results: Results, trial: str) -> str:
-    """Returns 'diverged at step 120', or the state of a trial that has no score."""
+    """Returns the state of a trial that has no score, such as 'diverged at step 120'."""
     states = [run.state for run in results.trials.get(trial, ()) if not run.finished]
     if not states:
         return "not reached"
-    return states[0].replace("stopped by NaN", "diverged")
+    return states[0]
