@@ -11,9 +11,11 @@ from . import (
     conv_arithmetic,
     initialization,
     kernel_size,
+    learning_rate,
     locality,
     lrn,
     mnist_methods,
+    optimizers,
     pooling,
     resnet_degradation,
     ten_crop,
@@ -35,6 +37,8 @@ STUDIES: dict[str, Callable[[str], Study]] = {
     "locality": locality.study,
     "pooling": pooling.study,
     "augmentation": augmentation.study,
+    "learning_rate": learning_rate.study,
+    "optimizers": optimizers.study,
 }
 
 # What a study costs: name -> preset -> words for --list.
@@ -53,4 +57,6 @@ COSTS: dict[str, dict[str, str]] = {
     "locality": locality.COST,
     "pooling": pooling.COST,
     "augmentation": augmentation.COST,
+    "learning_rate": learning_rate.COST,
+    "optimizers": optimizers.COST,
 }
