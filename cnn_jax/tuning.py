@@ -34,6 +34,15 @@ def final_error(run: Trial) -> float:
     return math.inf if error is None else error
 
 
+def mean_training_error(run: Any) -> float:
+    """Returns the mean of the logged training errors, the lower the faster a run has learned.
+
+    It is infinite if the run has diverged.
+    """
+    errors = [line.error for line in run.train.values() if line.error is not None]
+    return sum(errors) / len(errors) if run.finished and errors else math.inf
+
+
 @dataclass(frozen=True)
 class Tuning:
     """How runs are tuned.

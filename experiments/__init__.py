@@ -5,6 +5,7 @@ from collections.abc import Callable
 from cnn_jax.study import Study
 
 from . import (
+    activations,
     augmentation,
     batch_norm,
     boolean_functions,
@@ -29,6 +30,7 @@ STUDIES: dict[str, Callable[[str], Study]] = {
     "conv_arithmetic": conv_arithmetic.study,
     "boolean_functions": boolean_functions.study,
     "batch_norm": batch_norm.study,
+    "activations": activations.study,
     "initialization": initialization.study,
     "mnist_methods": mnist_methods.study,
     "kernel_size": kernel_size.study,
@@ -47,6 +49,7 @@ COSTS: dict[str, dict[str, str]] = {
     "conv_arithmetic": conv_arithmetic.COST,
     "boolean_functions": boolean_functions.COST,
     "batch_norm": batch_norm.COST,
+    "activations": activations.COST,
     "initialization": initialization.COST,
     "mnist_methods": mnist_methods.COST,
     "kernel_size": kernel_size.COST,

@@ -420,7 +420,7 @@ def _draw_line(axes: "Axes", weights: list[float], alpha: float = 1, last: bool 
     a, b, c = weights
     if not (a or b):
         return
-    style = {"color": figures.PALETTE[0], "alpha": alpha, "lw": 2.2 if last else 1}
+    style: dict[str, Any] = {"color": figures.PALETTE[0], "alpha": alpha, "lw": 2.2 if last else 1}
     if b:
         axes.axline((0, -c / b), slope=-a / b, **style)
     else:

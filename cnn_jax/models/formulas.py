@@ -63,8 +63,8 @@ def compile_formula(text: str) -> Network:
     output = np.zeros((units, 2))
     output[: len(terms), 1] = 1
     params = {
-        "Dense_0": {"kernel": np.float32(kernel), "bias": np.float32(bias)},
-        "Dense_1": {"kernel": np.float32(output), "bias": np.float32([0.5, 0])},
+        "Dense_0": {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)},
+        "Dense_1": {"kernel": output.astype(np.float32), "bias": np.array([0.5, 0], np.float32)},
     }
     return Network(variables, terms, params, units)
 
@@ -77,7 +77,7 @@ def find_variables(text: str) -> tuple[str, ...]:
 
 def list_inputs(variables: int) -> np.ndarray:
     """Returns every combination of values, [2^variables, variables] float32 of 0 and 1."""
-    return np.float32(list(itertools.product((0, 1), repeat=variables)))
+    return np.array(list(itertools.product((0, 1), repeat=variables)), np.float32)
 
 
 def evaluate_formula(text: str) -> np.ndarray:
