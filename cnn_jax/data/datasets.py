@@ -11,6 +11,7 @@ from cnn_jax.config import Choice, Data
 from cnn_jax.data import crops, folders, scan_report, tfds_sets
 from cnn_jax.data.base import ArrayDataset, Arrays, Dataset, as_arrays, hold_out
 from cnn_jax.errors import UserError, nearest
+from cnn_jax.optional import require
 
 
 def load_digits(data_dir: str) -> Dataset:
@@ -19,9 +20,7 @@ def load_digits(data_dir: str) -> Dataset:
     Real images that come inside a package: the test part of UCI's Optical Recognition of
     Handwritten Digits. The split is ours; the set has none.
     """
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
+    digits = require("sklearn.datasets").load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
     labels = digits.target.astype(np.int32)
     train, test = Arrays(images[:1437], labels[:1437]), Arrays(images[1437:], labels[1437:])

@@ -31,13 +31,13 @@ from typing import Any
 
 import jax
 import tqdm
-from tensorboardX import SummaryWriter
 
 from cnn_jax.config import RUNTIME_FIELDS, Experiment, find_differences
 from cnn_jax.config_file import read_config, to_json
 from cnn_jax.errors import UserError
 from cnn_jax.files import write_whole
 from cnn_jax.optim import schedule_depends_on_steps
+from cnn_jax.optional import require
 from cnn_jax.training import run_lock
 
 Write = Callable[..., None]
@@ -242,6 +242,7 @@ def open_log(
     too. write(event, **fields) appends a line to metrics.jsonl, at once on disk, and its numbers to
     TensorBoard.
     """
+    tensorboard = require("tensorboardX")
     last = {"train"} | ({"eval"} if evaluated else set())
     events, damaged = _read_log(folder)
     if damaged:
@@ -262,7 +263,9 @@ def open_log(
     write_whole(starts, launches + json.dumps(started).encode() + b"\n")
     # The step is part of the file's name: two launches within a second are two files.
     own = f".{step:010d}"
-    board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1, filename_suffix=own)
+    board = tensorboard.SummaryWriter(
+        str(folder / "tensorboard"), purge_step=step + 1, filename_suffix=own
+    )
     label = f"{experiment.name} seed {experiment.seed}"
     bar = tqdm.tqdm(
         total=experiment.train.steps, initial=step, desc=label, unit="step", disable=None
