@@ -24,7 +24,7 @@ LAYERS = (
     ("training",),
     ("evaluation",),
     ("training.train",),
-    ("cost", "visualize"),
+    ("cost", "visualize", "export"),
     ("report",),
     ("study",),
     ("sweep",),

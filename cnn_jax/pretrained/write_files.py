@@ -43,7 +43,7 @@ def _pickle_state(tensors: Mapping[str, np.ndarray]) -> bytes:
     body = b"\x80\x02}("  # Protocol 2, an empty dictionary, a mark.
     for number, (name, array) in enumerate(tensors.items()):
         elements = array.size
-        strides = tuple(stride // array.itemsize for stride in np.empty(array.shape, "b").strides)
+        strides = np.empty(array.shape, np.int8).strides  # Of single bytes: counted in elements.
         # ("storage", class, key, device, elements), a reference to what lies beside the pickle.
         storage = (
             b"("
