@@ -18,8 +18,8 @@ from absl import flags, logging
 
 from cnn_jax import distributed
 from cnn_jax.config import Choice, Data, Experiment, choose, dataset
-from cnn_jax.errors import STOPPED, StoppedError, UserError
-from cnn_jax.files import expand_path
+from cnn_jax.errors import STOPPED, StoppedError, UserError, explain_os_error
+from cnn_jax.files import expand_path, find_cache_folder
 from cnn_jax.study import Study
 from cnn_jax.text import printable
 
@@ -39,6 +39,7 @@ _ARGUMENTS = (
     "seeds",
     "profile",
     "evaluate",
+    "share",
 )
 # Each of these modes is the work of one process. The first one that is set is run.
 _MODES = ("list", "summary", "evaluate", "compare", "claims", "report", "dry_run", "plan")
@@ -87,6 +88,12 @@ flags.DEFINE_bool(
     False,
     "Delete what the workdir holds of these runs, and start them anew. Without it they continue,"
     " also with more steps than before.",
+)
+flags.DEFINE_bool(
+    "share",
+    False,
+    "Share the runs with other launches of the same command in one --workdir: each takes the next"
+    " run that nobody trains, a dead launch's run is taken over, the last one builds the report.",
 )
 flags.DEFINE_enum(
     "parallel",
@@ -194,6 +201,9 @@ def execute(argv: Sequence[str], studies: Studies | None = None, costs: Costs | 
     except BrokenPipeError:  # Whoever read the output, such as head, has closed it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _leave(0)
+    except OSError as error:
+        print(f"{program}: {printable(explain_os_error('stopped', error))}", file=sys.stderr)
+        return _leave(2)
     except KeyboardInterrupt:
         words = "stopped; the same command continues from the last checkpoint"
         print(f"\n{program}: {words}", file=sys.stderr)
@@ -299,19 +309,12 @@ def prepare_jax(compile_cache: str | None) -> None:
     settings.configure()
     if compile_cache == "off":
         return
-    kept = compile_cache or os.environ.get("JAX_COMPILATION_CACHE_DIR") or default_cache()
+    cache = find_cache_folder()
+    own = str(cache / "xla") if cache else ""
+    kept = compile_cache or os.environ.get("JAX_COMPILATION_CACHE_DIR") or own
     if kept:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(expand_path("--compile_cache", kept))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
-
-
-def default_cache() -> str:
-    """Returns the folder of compiled programs; empty where the user has no home folder."""
-    try:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:
-        return ""
-    return str(home / "cnn_jax" / "xla")
 
 
 def list_studies(costs: Costs) -> None:
@@ -332,7 +335,17 @@ def load_study(studies: Studies) -> Study:
     if FLAGS["parallel"].present:
         changes.append(f"train.parallel={FLAGS.parallel}")
     if not found.runs:
-        takes_none = ("run", "data", "data_dir", "set", "sweep", "seeds", "together", "parallel")
+        takes_none = (
+            "run",
+            "data",
+            "data_dir",
+            "set",
+            "sweep",
+            "seeds",
+            "together",
+            "share",
+            "parallel",
+        )
         for flag in (*takes_none, *_DISTRIBUTED_FLAGS):
             if FLAGS[flag].present:
                 raise UserError(f"--{flag}: {found.name} trains nothing, and takes no such flag")
@@ -360,7 +373,12 @@ def train(studies: Studies) -> None:
     """Trains the study's runs and prints the report."""
     from cnn_jax import study as library
 
-    distributed.initialize(FLAGS.coordinator, FLAGS.process_id, FLAGS.num_processes)
+    if FLAGS.share:  # Each launch is one process, also where a scheduler started several.
+        for flag in _DISTRIBUTED_FLAGS:
+            if FLAGS[flag].present:
+                raise UserError(f"--share: launches that share runs train alone, without --{flag}")
+    else:
+        distributed.initialize(FLAGS.coordinator, FLAGS.process_id, FLAGS.num_processes)
     study = load_study(studies)
     try:
         built = library.run(
@@ -371,6 +389,7 @@ def train(studies: Studies) -> None:
             together=FLAGS.together,
             profile_steps=FLAGS.profile,
             overwrite=FLAGS.overwrite,
+            share=FLAGS.share,
             command=command(),
             tell=lambda line: print(line, flush=True),
         )

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnn_jax.errors import UserError
+from cnn_jax.errors import UserError, explain_os_error
 from cnn_jax.optional import lazy_import, require
 
 if TYPE_CHECKING:
@@ -130,10 +130,8 @@ def _check_death(code: int, deaths: int, workers: int) -> None:
 def _explain_system_error(error: OSError, workers: int) -> UserError:
     if error.errno == errno.ENOSPC:  # Of semaphores and arrays, all of which lie there.
         return UserError(_explain_shared_memory(workers))
-    return UserError(
-        f"data.workers={workers}: worker processes cannot be started: {error.strerror or error};"
-        " use fewer, or set data.workers=0"
-    )
+    what = f"data.workers={workers}: worker processes cannot be started"
+    return explain_os_error(what, error, "use fewer, or set data.workers=0")
 
 
 def _explain_shared_memory(workers: int) -> str:

@@ -19,7 +19,7 @@ from cnn_jax import data, distributed, mesh, models, pretrained
 from cnn_jax.config import Choice, Data, Experiment, protocol_name
 from cnn_jax.config_file import read_config
 from cnn_jax.data import crops, eval_views, preprocess
-from cnn_jax.errors import UserError
+from cnn_jax.errors import UserError, explain_os_error
 from cnn_jax.evaluation.metrics import Measures, measure_scores
 from cnn_jax.evaluation.protocols import Views, check_protocols, make_protocol
 from cnn_jax.evaluation.scoring import (
@@ -256,5 +256,5 @@ def _write(folder: Path, name: str, found: Evaluation) -> str:
         path.parent.mkdir(exist_ok=True)
         write_whole(path, json.dumps(dataclasses.asdict(found)) + "\n")
     except OSError as error:
-        return f"{path} cannot be written ({error.strerror}), so the result is not kept"
+        return f"{explain_os_error(f'the result is not kept: cannot write {path}', error)}"
     return ""

@@ -9,7 +9,7 @@ from typing import Any
 from cnn_jax import models
 from cnn_jax.config import Experiment
 from cnn_jax.data import Dataset
-from cnn_jax.errors import UserError
+from cnn_jax.errors import explain_os_errors
 from cnn_jax.evaluation.evaluate import FOLDER, Evaluation, read_evaluation
 from cnn_jax.files import write_whole
 from cnn_jax.pretrained import Preprocessing
@@ -42,10 +42,8 @@ def write_card(
     errors = _read_errors(folder, step)
     head = "\n".join(_list_metadata(experiment, errors))
     body = "\n".join(_list_paragraphs(folder, experiment, step, source, recipe, errors, files))
-    try:
+    with explain_os_errors(f"cannot write {path}"):
         write_whole(path, f"---\n{head}\n---\n\n{body}")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _read_errors(folder: Path, step: int) -> dict[str, float]:

@@ -7,9 +7,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 from jax import export
+from jax.typing import DTypeLike
 
 from cnn_jax.cpu import switch
-from cnn_jax.errors import UserError
+from cnn_jax.errors import UserError, explain_os_errors
 from cnn_jax.files import write_whole
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -19,7 +20,7 @@ Forward = Callable[[jax.Array], jax.Array]
 def make_program(
     forward: Forward,
     image_shape: Sequence[int],
-    dtype: jnp.dtype | type = jnp.float32,
+    dtype: DTypeLike = jnp.float32,
     platforms: Sequence[str] = PLATFORMS,
 ) -> export.Exported:
     """Traces a function of a batch of any size.
@@ -52,10 +53,8 @@ def save_program(path: str | os.PathLike[str], program: export.Exported) -> None
     Raises:
       UserError: If the file cannot be written.
     """
-    try:
+    with explain_os_errors(f"cannot write {path}"):
         write_whole(Path(path), bytes(program.serialize()))
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 
 def load_program(path: str | os.PathLike[str]) -> export.Exported:

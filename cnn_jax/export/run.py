@@ -11,7 +11,7 @@ from cnn_jax import data, pretrained
 from cnn_jax.config import Experiment
 from cnn_jax.config_file import read_config
 from cnn_jax.data import crops, preprocess
-from cnn_jax.errors import UserError
+from cnn_jax.errors import UserError, explain_os_errors
 from cnn_jax.export.card import write_card
 from cnn_jax.export.program import make_program, save_program
 from cnn_jax.pretrained import Preprocessing
@@ -64,10 +64,8 @@ def export_run(
     def forward(images: jax.Array) -> jax.Array:
         return model.apply(params, stats, preprocess.normalize(images, mean, 255))[0]
 
-    try:
+    with explain_os_errors(f"cannot write to {out}"):
         out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write to {out} ({error.strerror})") from None
     written = {}
     options = experiment.model.args
     for format in formats:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from cnn_jax import models
-from cnn_jax.errors import UserError
+from cnn_jax.errors import UserError, explain_os_errors
 from cnn_jax.files import write_whole
 from cnn_jax.pretrained import (
     download,
@@ -205,10 +205,8 @@ def save(
         if format == "native"
         else _to_format(format, Path(path).suffix, name, arrays, num_classes, options)
     )
-    try:
+    with explain_os_errors(f"cannot write {path}"):
         write_whole(Path(path), content)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _to_native(

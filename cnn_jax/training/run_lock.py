@@ -13,24 +13,42 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from cnn_jax.errors import UserError
+from cnn_jax.errors import UserError, explain_os_error
+
+
+class HeldError(UserError):
+    """Another process holds the lock.
+
+    Attributes:
+      holder: The process, its host, and since when.
+    """
+
+    def __init__(self, folder: Path, holder: str) -> None:
+        super().__init__(f"{folder} is in use by {holder}: wait for it, or end it")
+        self.holder = holder
 
 
 @contextlib.contextmanager
-def hold(folder: Path) -> Iterator[None]:
-    """Holds <folder>/lock, which names the holder.
+def hold(folder: Path, name: str = "lock") -> Iterator[None]:
+    """Holds <folder>/<name>, which names the holder.
 
-    Raises UserError, naming the holder, if another process holds it. A file that a dead process
-    left is taken over. Between machines it holds where the file system passes locks on.
+    A file that a dead process left is taken over. Between machines it holds where the file system
+    passes locks on.
+
+    Args:
+      folder: The run's folder.
+      name: The file that is locked.
+
+    Raises:
+      HeldError: If another process holds it.
+      UserError: If the file cannot be opened.
     """
-    with _open(folder / "lock") as file:
+    with _open(folder / name) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise UserError(
-                f"{folder} is in use by {_holder(file.read())}: wait for it, or end it"
-            ) from None
+            raise HeldError(folder, _holder(file.read())) from None
         if not file.writable():  # Another user's file: it is locked all the same, and unsigned.
             yield
             return
@@ -54,9 +72,8 @@ def _open(path: Path) -> IO[str]:
             f"{path} cannot be opened: let its owner permit it, or use another workdir"
         ) from None
     except OSError as error:
-        raise UserError(
-            f"cannot write to {path.parent} ({error.strerror}): choose another workdir"
-        ) from None
+        what = f"cannot write to {path.parent}"
+        raise explain_os_error(what, error, "choose another workdir") from None
 
 
 def _holder(text: str) -> str:
