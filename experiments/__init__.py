@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from cnn_jax.study import Study
 
-from . import conv_arithmetic, lrn, resnet_degradation, ten_crop, vgg_scale_jitter
+from . import conv_arithmetic, image_retrieval, lrn, resnet_degradation, ten_crop, vgg_scale_jitter
 
 STUDIES: dict[str, Callable[[str], Study]] = {
     "resnet_degradation": resnet_degradation.cifar,
@@ -13,6 +13,7 @@ STUDIES: dict[str, Callable[[str], Study]] = {
     "lrn": lrn.study,
     "ten_crop": ten_crop.study,
     "conv_arithmetic": conv_arithmetic.study,
+    "image_retrieval": image_retrieval.study,
 }
 
 # What a study costs: name -> preset -> words for --list.
@@ -23,4 +24,5 @@ COSTS: dict[str, dict[str, str]] = {
     "lrn": lrn.COST,
     "ten_crop": ten_crop.COST,
     "conv_arithmetic": conv_arithmetic.COST,
+    "image_retrieval": image_retrieval.COST,
 }

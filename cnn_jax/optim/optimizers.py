@@ -99,10 +99,34 @@ def adamw(
     )
 
 
+def adadelta(
+    schedule: optax.GradientTransformation,
+    *,
+    decay: Annotated[Share, "Of the running mean squares"] = 0.95,
+    epsilon: Annotated[NonNegative, "Added to both mean squares inside the roots"] = 1e-6,
+    weight_decay: WeightDecay = 0.0,
+    decay_biases: DecayBiases = True,
+    clip_norm: ClipNorm = 0.0,
+    max_filter_rms: FilterRms = 0.0,
+) -> optax.GradientTransformation:
+    """Adadelta: steps as large as the last ones were; its paper's rate is 1.
+
+    Zeiler 2012, arXiv:1212.5701, Algorithm 1 (decay is its rho), with a rate as Keras has it.
+    """
+    return optax.chain(
+        _clip(clip_norm),
+        _decay(weight_decay, decay_biases),
+        optax.scale_by_adadelta(decay, epsilon),
+        schedule,
+        _limit(max_filter_rms),
+    )
+
+
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "sgd": sgd,
     "rmsprop": rmsprop,
     "adamw": adamw,
+    "adadelta": adadelta,
 }
 
 
