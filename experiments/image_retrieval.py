@@ -15,15 +15,10 @@ Measured  docs/results holds what came of it, with hardware and commit.
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from cnn_jax.config import Choice, Data, Experiment, Train, change, choose
 from cnn_jax.errors import UserError, nearest
 from cnn_jax.study import Row, Study
-
-if TYPE_CHECKING:
-    from cnn_jax.report import Results
-    from cnn_jax.report.claims import Claim
 
 COST = {
     "laptop": "3 small models on scikit-learn's digits drawn at 28x28, minutes on 2 CPU cores",
