@@ -115,6 +115,44 @@ class Autoencoder(DenoisingAutoencoder):
         return _mean(jnp.square(rebuilt - images)), unexplained_variance(rebuilt, images)
 
 
+def binary_cross_entropy(rebuilt: jax.Array, images: jax.Array) -> jax.Array:
+    """Returns the mean over pixels of -x log(p) - (1 - x) log(1 - p), [B], in nats.
+
+    Args:
+      rebuilt: p, [B, H, W, C] from 0 to 1; as in Keras they are kept SMALLEST_PROBABILITY away
+        from either end.
+      images: x, [B, H, W, C] from 0 to 1.
+    """
+    p = jnp.clip(rebuilt, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
+    return -_mean(images * jnp.log(p) + (1 - images) * jnp.log1p(-p))
+
+
+def unexplained_variance(rebuilt: jax.Array, images: jax.Array) -> jax.Array:
+    """Returns the share of each image's variance that is not rebuilt, [B].
+
+    An image of one value has no variance: its share is 0 if it is rebuilt exactly, else 1.
+    """
+    loss = _mean(jnp.square(rebuilt - images))
+    variance = _mean(jnp.square(images - images.mean((1, 2, 3), keepdims=True)))
+    flat = variance == 0
+    return jnp.where(flat, jnp.sign(loss), loss / jnp.where(flat, 1.0, variance))
+
+
+def _mean(x: jax.Array) -> jax.Array:
+    return jnp.mean(x, (1, 2, 3))
+
+
+def score_by_cross_entropy(
+    rebuilt: jax.Array, images: jax.Array, labels: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Scores rebuilt images against the clean ones; labels are not used.
+
+    Returns:
+      loss [B], the binary cross-entropy of a pixel in nats; and error [B], as `Autoencoder`'s.
+    """
+    return binary_cross_entropy(rebuilt, images), unexplained_variance(rebuilt, images)
+
+
 class LecturesAutoencoder(DenoisingAutoencoder):
     """The autoencoder by which lectures on image retrieval encode MNIST: 128 numbers an image.
 
@@ -151,16 +189,7 @@ class LecturesAutoencoder(DenoisingAutoencoder):
         init = self.kernel_init(xavier_uniform)
         return nn.sigmoid(Conv(images.shape[-1], (3, 3), kernel_init=init, name="image")(x))
 
-    @staticmethod
-    def score(
-        rebuilt: jax.Array, images: jax.Array, labels: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """Scores rebuilt images against the clean ones; labels are not used.
-
-        Returns:
-          loss [B], the binary cross-entropy of a pixel in nats; and error [B], as `Autoencoder`'s.
-        """
-        return binary_cross_entropy(rebuilt, images), unexplained_variance(rebuilt, images)
+    score = staticmethod(score_by_cross_entropy)
 
 
 class DeepAutoencoder(DenoisingAutoencoder):
@@ -198,39 +227,12 @@ class DeepAutoencoder(DenoisingAutoencoder):
             x = upsample(x, 2)  # sides of 8, 16, 32
         return nn.sigmoid(Conv(images.shape[-1], (3, 3), kernel_init=init, name="image")(x))
 
-    score = LecturesAutoencoder.score
+    score = staticmethod(score_by_cross_entropy)
 
 
 def upsample(x: jax.Array, times: int) -> jax.Array:
     """Repeats each pixel of [B, H, W, C] `times` down and across: nearest-neighbor upsampling."""
     return jnp.repeat(jnp.repeat(x, times, axis=1), times, axis=2)
-
-
-def binary_cross_entropy(rebuilt: jax.Array, images: jax.Array) -> jax.Array:
-    """Returns the mean over pixels of -x log(p) - (1 - x) log(1 - p), [B], in nats.
-
-    Args:
-      rebuilt: p, [B, H, W, C] from 0 to 1; as in Keras they are kept SMALLEST_PROBABILITY away
-        from either end.
-      images: x, [B, H, W, C] from 0 to 1.
-    """
-    p = jnp.clip(rebuilt, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
-    return -_mean(images * jnp.log(p) + (1 - images) * jnp.log1p(-p))
-
-
-def unexplained_variance(rebuilt: jax.Array, images: jax.Array) -> jax.Array:
-    """Returns the share of each image's variance that is not rebuilt, [B].
-
-    An image of one value has no variance: its share is 0 if it is rebuilt exactly, else 1.
-    """
-    loss = _mean(jnp.square(rebuilt - images))
-    variance = _mean(jnp.square(images - images.mean((1, 2, 3), keepdims=True)))
-    flat = variance == 0
-    return jnp.where(flat, jnp.sign(loss), loss / jnp.where(flat, 1.0, variance))
-
-
-def _mean(x: jax.Array) -> jax.Array:
-    return jnp.mean(x, (1, 2, 3))
 
 
 MODELS = {

@@ -87,3 +87,22 @@ def test_adamw_by_hand():
             w[k] = w[k] - 0.05 * (step + (0.1 * w[k] if k == "kernel" else 0.0))
     for k in w:
         np.testing.assert_allclose(params[k], w[k], rtol=1e-5)
+
+
+def test_adadelta_by_hand():
+    """Zeiler 2012, Algorithm 1, with a rate."""
+    rule = choose("adadelta", decay=0.95, epsilon=1e-6)
+    tx = optim.make_optimizer(rule, choose("constant", base=0.5), total_steps=100)
+    params = {"w": jnp.array([1.0, -2.0])}
+    state, expected = tx.init(params), np.array([1.0, -2.0])
+    square, moved = np.zeros(2), np.zeros(2)
+    for g in (np.array([0.5, 1.0]), np.array([-1.0, 3.0]), np.array([0.1, 0.2])):
+        updates, state = tx.update(
+            {"w": jnp.asarray(g, jnp.float32)}, state, params, error=jnp.float32(1)
+        )
+        params = optax.apply_updates(params, updates)
+        square = 0.95 * square + 0.05 * g**2
+        delta = np.sqrt(moved + 1e-6) / np.sqrt(square + 1e-6) * g
+        moved = 0.95 * moved + 0.05 * delta**2
+        expected = expected - 0.5 * delta
+    np.testing.assert_allclose(params["w"], expected, rtol=1e-6)
