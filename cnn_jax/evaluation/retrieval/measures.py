@@ -154,14 +154,19 @@ def summarize(measures: QueryMeasures, labels: np.ndarray, num_classes: int) -> 
     has = measures.relevant > 0
     if not has.any():
         raise UserError("no query has an image of its class in the gallery: nothing to measure")
-    means = [float(x[has].mean()) for x in measures[:4]]
+
+    def mean(x: np.ndarray) -> float:
+        return float(x[has].mean())
 
     def mean_of(label: int) -> float | None:
         own = measures.average_precision[has & (labels == label)]
         return float(own.mean()) if len(own) else None
 
     return Retrieval(
-        *means,
+        precision_at_1=mean(measures.precision_at_1),
+        precision_at_10=mean(measures.precision_at_10),
+        mean_average_precision=mean(measures.average_precision),
+        map_at_r=mean(measures.map_at_r),
         by_class=tuple(mean_of(label) for label in range(num_classes)),
         queries=int(has.sum()),
         without_relevant=tuple(map(int, np.flatnonzero(~has))),
