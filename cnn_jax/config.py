@@ -87,6 +87,10 @@ class Data:
     vertical_flip: Annotated[bool, "Turn half of the training images upside down"] = False
     shift: Annotated[int, Bound(0, 1024), "Largest shift in pixels, each way"] = 0
     rotate: Annotated[float, Bound(0, 180), "Largest rotation in degrees, each way"] = 0.0
+    affine: Annotated[
+        tuple[Annotated[float, Bound(0, 64)], ...],
+        "LeNet-5's random affine maps: the largest shift in pixels, scaling, squeezing and shear",
+    ] = ()
     color_pca: Annotated[bool, "AlexNet's color noise along the principal components"] = False
     color_jitter: Annotated[
         tuple[Annotated[float, Bound(0, 1000)], ...],
@@ -96,6 +100,14 @@ class Data:
         float, Bound(0, 1000), "Standard deviation of noise on pixels, which are 0 to 1"
     ] = 0.0
     mixup: Annotated[float, Bound(0, 1000), "Alpha of mixup's Beta distribution; 0: none"] = 0.0
+    long_tail: Annotated[
+        float,
+        Bound(1, 1e6),
+        "Times by which the first class has more training images than the last",
+    ] = 1.0
+    shuffle_pixels: Annotated[
+        bool, "Reorder the pixels of all images by one fixed permutation, so that none is local"
+    ] = False
     balance_classes: Annotated[bool, "Draw all classes equally often (label shuffling)"] = False
     workers: Annotated[
         int, Bound(0, 1024), "Processes that decode full-size images; 0: threads"

@@ -19,7 +19,7 @@ from cnn_jax import data, distributed, mesh, models, pretrained
 from cnn_jax.config import Choice, Data, Experiment, protocol_name
 from cnn_jax.config_file import read_config
 from cnn_jax.data import crops, eval_views, preprocess
-from cnn_jax.errors import UserError
+from cnn_jax.errors import UserError, explain_os_error
 from cnn_jax.evaluation.metrics import Measures, measure_scores
 from cnn_jax.evaluation.protocols import Views, check_protocols, make_protocol
 from cnn_jax.evaluation.scoring import (
@@ -50,6 +50,8 @@ class Evaluation(Measures):
       mirrored: Whether mirror images were scored too.
       left_out: Test images that could not be read.
       step: Of the checkpoint; None: public weights.
+      changed_error: Share of images whose answer is another one than without the protocol's shift;
+        None: it has none.
     """
 
     protocol: str
@@ -57,6 +59,7 @@ class Evaluation(Measures):
     mirrored: bool
     left_out: int
     step: int | None
+    changed_error: float | None = None
 
 
 class NotSavedError(UserError):
@@ -235,6 +238,15 @@ def _evaluate(
     for name, protocol in protocols.items():
         each = [score(views, scale) for views in protocol.views for scale in protocol.scales]
         found = fuse_scores(each, scorer.average)
+        changed = None
+        if any(views.shift for views in protocol.views):
+            still = [
+                score(views._replace(shift=0), scale)
+                for views in protocol.views
+                for scale in protocol.scales
+            ]
+            answers = fuse_scores(still, scorer.average).scores.argmax(1)
+            changed = float((answers != found.scores.argmax(1)).mean())
         scales = ",".join(map(str, protocol.scales))
         yield (
             name,
@@ -245,6 +257,7 @@ def _evaluate(
                 mirrored=scorer.mirror,
                 left_out=len(images) - len(found.index),
                 step=step,
+                changed_error=changed,
             ),
         )
 
@@ -256,5 +269,5 @@ def _write(folder: Path, name: str, found: Evaluation) -> str:
         path.parent.mkdir(exist_ok=True)
         write_whole(path, json.dumps(dataclasses.asdict(found)) + "\n")
     except OSError as error:
-        return f"{path} cannot be written ({error.strerror}), so the result is not kept"
+        return f"{explain_os_error(f'the result is not kept: cannot write {path}', error)}"
     return ""

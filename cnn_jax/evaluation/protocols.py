@@ -37,12 +37,14 @@ class Views(NamedTuple):
         which is resized to a crop.
       dense: Whether the model is applied to the whole image, as a convolution.
       mirror: Whether each view's mirror image is scored too, where the data may be mirrored.
+      shift: Pixels by which crops are moved to the right; zeros come in from the left.
     """
 
     crop_offsets: Callable[[Size, int], Offsets] | None = None
     square_offsets: Callable[[Size], Offsets] | None = None
     dense: bool = False
     mirror: bool = True
+    shift: int = 0
 
 
 class Protocol(NamedTuple):
@@ -139,6 +141,19 @@ def dense_and_grid(*, scales: Scales = ()) -> Protocol:
     return Protocol((DENSE, GRID), scales)
 
 
+def shift(
+    *,
+    pixels: Annotated[int, Bound(1, 1024), "How far each image is moved to the right"] = 1,
+    scales: Scales = (),
+) -> Protocol:
+    """The crop in the middle moved to the right, and how often that changes the answer.
+
+    What is left of it is background, pixels of 0. Source of the measure: Zhang 2019
+    (arXiv:1904.11486), "classification consistency", which moves images diagonally too.
+    """
+    return Protocol((CENTER._replace(shift=pixels),), scales)
+
+
 PROTOCOLS: dict[str, Callable[..., Protocol]] = {
     "single": single,
     "ten_crop": ten_crop,
@@ -146,6 +161,7 @@ PROTOCOLS: dict[str, Callable[..., Protocol]] = {
     "googlenet144": googlenet144,
     "dense": dense,
     "dense+grid": dense_and_grid,
+    "shift": shift,
 }
 
 

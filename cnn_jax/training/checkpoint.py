@@ -23,7 +23,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 from cnn_jax import distributed
 from cnn_jax.errors import UserError
 from cnn_jax.files import write_whole
-from cnn_jax.training import checksum
+from cnn_jax.training import checksum, storage_noise
 from cnn_jax.training.state import State
 
 
@@ -70,12 +70,13 @@ def open_checkpoints(folder: Path) -> Iterator[ocp.CheckpointManager]:
     except Exception as error:  # Orbax raises whatever its storage raises.
         why = str(error).strip().partition("\n")[0][:200]
         raise UserError(f"{folder / 'checkpoints'} cannot be opened ({why})") from None
-    try:
-        yield checkpoints
-        wait(checkpoints)
-    finally:
-        with contextlib.suppress(Exception):  # It repeats what could not be saved.
-            checkpoints.close()
+    with storage_noise.silence():
+        try:
+            yield checkpoints
+            wait(checkpoints)
+        finally:
+            with contextlib.suppress(Exception):  # It repeats what could not be saved.
+                checkpoints.close()
 
 
 def wait(checkpoints: ocp.CheckpointManager) -> None:
@@ -94,11 +95,11 @@ def _translate_errors(checkpoints: ocp.CheckpointManager) -> Iterator[None]:
     try:
         yield
     except Exception as e:  # Orbax raises whatever its storage raises.
-        why = (
-            "no space left" if "o space left" in str(e) else str(e).strip().partition("\n")[0][:200]
-        )
+        full = "o space left" in str(e) or "quota exceeded" in str(e)
+        why = "no space left" if full else str(e).strip().partition("\n")[0][:200]
+        remedy = "make room" if full else "check the disk"
         raise UserError(
-            f"cannot save to {checkpoints.directory} ({why}): make room; the same command then"
+            f"cannot save to {checkpoints.directory} ({why}): {remedy}; the same command then"
             " continues from the last complete checkpoint"
         ) from None
 

@@ -115,6 +115,22 @@ def make_components(
     return Components(dataset, model, optimizer, axis)
 
 
+def advise(experiment: Experiment) -> list[str]:
+    """Returns what a user should know of a run that may start: a line of words each."""
+    base = complete(experiment).schedule.args.get("base")
+    name, optimizer = experiment.model.name, experiment.optimizer.name
+    normalized = experiment.model.args.get("norm") == "bn"
+    if name not in models.MODELS or optimizer != "sgd" or normalized:
+        return []
+    most = models.find_spec(name).max_rate
+    if not isinstance(base, float | int) or base <= most:
+        return []
+    return [
+        f"note: {name} was seen to train at learning rates of at most {most:g}, and not at larger"
+        f" ones; this run has schedule.base={base:g}"
+    ]
+
+
 def check(experiment: Experiment, devices: int = 1, seeds: int = 1) -> None:
     """Raises UserError for fields that have a wrong value, or do not go together.
 

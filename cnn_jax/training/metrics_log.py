@@ -31,14 +31,13 @@ from typing import Any
 
 import jax
 import tqdm
-from tensorboardX import SummaryWriter
 
 from cnn_jax.config import RUNTIME_FIELDS, Experiment, find_differences
 from cnn_jax.config_file import read_config, to_json
-from cnn_jax.errors import UserError
+from cnn_jax.errors import UserError, explain_os_errors
 from cnn_jax.files import write_whole
 from cnn_jax.optim import schedule_depends_on_steps
-from cnn_jax.training import run_lock
+from cnn_jax.training import run_lock, tensorboard
 
 Write = Callable[..., None]
 EVENTS = ("train", "eval", "nan", "end")  # Of metrics.jsonl.
@@ -83,12 +82,8 @@ def read_config_there(folder: Path) -> Experiment | None:
       UserError: If config.json cannot be read.
     """
     path = folder / "config.json"
-    try:
+    with explain_os_errors(f"{path} cannot be read", "choose another workdir"):
         return read_config(path) if path.exists() else None
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error.strerror}): choose another workdir"
-        ) from None
 
 
 def is_continued(old: Experiment, new: Experiment) -> bool:
@@ -104,17 +99,13 @@ def write_config(experiment: Experiment, folder: Path) -> None:
     Raises:
       UserError: If it cannot be written.
     """
-    try:
+    with explain_os_errors(f"cannot write to {folder}", "choose another workdir"):
         folder.mkdir(parents=True, exist_ok=True)
         there = read_config_there(folder)
         if there is None:
             write_whole(folder / "config.json", to_json(experiment))
         elif is_continued(there, experiment):
             write_whole(folder / "config.json", to_json(_with_deviation(there, experiment)))
-    except OSError as e:
-        raise UserError(
-            f"cannot write to {folder} ({e.strerror}): choose another workdir"
-        ) from None
 
 
 def write_data(description: dict[str, Any], folder: Path) -> None:
@@ -127,10 +118,8 @@ def write_data(description: dict[str, Any], folder: Path) -> None:
     Raises:
       UserError: If it cannot be written.
     """
-    try:
+    with explain_os_errors(f"cannot write to {folder}", "choose another workdir"):
         write_whole(folder / "data.json", json.dumps(description, indent=2) + "\n")
-    except OSError as error:
-        raise UserError(f"cannot write to {folder} ({error.strerror}): make room") from None
 
 
 def _with_deviation(old: Experiment, new: Experiment) -> Experiment:
@@ -158,13 +147,10 @@ def erase_run(folder: Path) -> None:
     """
     if not folder.exists():
         return
-    try:
-        with run_lock.hold(folder):
-            for name in RUN_FILES:
-                path = folder / name
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot delete the run in {folder} ({error.strerror})") from None
+    with explain_os_errors(f"cannot delete the run in {folder}"), run_lock.hold(folder):
+        for name in RUN_FILES:
+            path = folder / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
@@ -181,11 +167,9 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
 def _read_log(folder: Path) -> tuple[list[dict[str, Any]], int]:
     """Returns (events, damaged lines); a last line without an end was torn and does not count."""
     path = folder / "metrics.jsonl"
-    try:
+    with explain_os_errors(f"{path} cannot be read"):
         # What follows the last newline is empty or torn.
         lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from None
     events = [event for line in lines if (event := _parse_event(line)) is not None]
     return events, len(lines) - len(events)
 
@@ -241,6 +225,9 @@ def open_log(
     evaluated: whether the state has seen the evaluation at this step; else its line is forgotten
     too. write(event, **fields) appends a line to metrics.jsonl, at once on disk, and its numbers to
     TensorBoard.
+
+    Raises:
+      OSError: If a file cannot be written.
     """
     last = {"train"} | ({"eval"} if evaluated else set())
     events, damaged = _read_log(folder)
@@ -260,28 +247,29 @@ def open_log(
         launches += b"\n"  # Its last line was torn.
     started = {"step": step, "steps": experiment.train.steps, **describe_environment()}
     write_whole(starts, launches + json.dumps(started).encode() + b"\n")
-    # The step is part of the file's name: two launches within a second are two files.
-    own = f".{step:010d}"
-    board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1, filename_suffix=own)
     label = f"{experiment.name} seed {experiment.seed}"
     bar = tqdm.tqdm(
         total=experiment.train.steps, initial=step, desc=label, unit="step", disable=None
     )
     before = kept[-1].get("wall_s") or 0.0 if kept else 0.0
     began = time.perf_counter()
-    with open(folder / "metrics.jsonl", "a") as lines, board, bar:
+    with (
+        open(folder / "metrics.jsonl", "a") as lines,
+        tensorboard.open_events(folder / "tensorboard", step) as write_events,
+        bar,
+    ):
 
         def write(event: str, **fields: float | None) -> None:
             fields["wall_s"] = round(before + time.perf_counter() - began, 3)
             lines.write(json.dumps({"event": event, **fields}) + "\n")
             lines.flush()
             os.fsync(lines.fileno())  # before a checkpoint that is later than the line
-            for name in [
-                n for n in fields if n not in ("step", "epoch", "wall_s") and fields[n] is not None
-            ]:
-                board.add_scalar(f"{event}/{name}", fields[name], fields["step"])
-            if event in ("eval", "nan"):
-                board.flush()
+            numbers = {
+                f"{event}/{name}": number
+                for name, number in fields.items()
+                if name not in ("step", "epoch", "wall_s") and number is not None
+            }
+            write_events(numbers, int(fields["step"] or 0))
             # A log file gets a line now and then, no bar.
             if event == "eval" and not sys.stderr.isatty():
                 not_finite = ", loss not finite" if fields["loss"] is None else ""

@@ -19,7 +19,7 @@ import orbax.checkpoint as ocp
 from cnn_jax import __version__, data, distributed
 from cnn_jax.config import Experiment, flatten
 from cnn_jax.cpu import settings
-from cnn_jax.errors import NotFiniteError, UserError
+from cnn_jax.errors import NotFiniteError, UserError, explain_os_errors
 from cnn_jax.evaluation.evaluate import evaluate_run
 from cnn_jax.files import expand_path
 from cnn_jax.training import checkpoint, divergence, metrics_log, profile, run_lock, watchdog
@@ -92,7 +92,9 @@ def run_seeds(
         later = [step for step in last_steps.values() if step > least]
         until = min(later, default=experiment.train.steps)
         behind = {runs[s]: folders[s] for s, step in last_steps.items() if step == least}
-        failed |= _train(behind, until, profile_steps)
+        what = f"cannot write to {next(iter(behind.values()))}"
+        with explain_os_errors(what, then="the same command continues"):
+            failed |= _train(behind, until, profile_steps)
         # Else one process might read files before the first one has written them.
         distributed.barrier("the end of a run")
     for seed, folder in folders.items():
@@ -197,15 +199,8 @@ def _train(runs: dict[Experiment, Path], until: int, profile_steps: int) -> dict
             )
             for (run, folder), checkpoints, state in zip(runs.items(), saved, states, strict=True)
         ]
-        try:
-            with watchdog.watch(first.train.watchdog_minutes) as watch:
-                return run_loop(program, seeds, until, watch)
-        except OSError as error:  # Of metrics.jsonl or TensorBoard.
-            folder = next(iter(runs.values()))
-            raise UserError(
-                f"cannot write to {folder} ({error.strerror}): make room; the same command"
-                " continues"
-            ) from None
+        with watchdog.watch(first.train.watchdog_minutes) as watch:
+            return run_loop(program, seeds, until, watch)
 
 
 def _open_log(

@@ -1,5 +1,7 @@
 """Parts of reports against figures worked out by hand."""
 
+import re
+
 import pytest
 from helpers.report_folders import (
     COMMAND,
@@ -222,3 +224,22 @@ def test_two_figures_need_two_files(tmp_path):
     twice = parts.page(results, parts.error_curves(results), parts.error_curves(results))
     with pytest.raises(UserError, match=r"two figures named report\.png"):
         parts.check_files(twice)
+
+
+def test_bars_show_the_papers_figure_and_ours_with_its_spread(tmp_path):
+    write_study(tmp_path, "resnet-20", "plain-20", seeds=3)
+    for seed, error in enumerate((0.08, 0.09, 0.13)):
+        write_run(tmp_path, "resnet-20", seed, (0.9, 0.5, error))
+    rows = make_row("resnet-20", paper=PAPER), make_row("plain-20", "plain")
+    results = read_folder(tmp_path, *rows)
+    (svg,) = parts.error_bars(results, rows).svgs()
+    words = re.findall(r">([^<>\n]+)</text>", svg)
+    assert {"8.75", "10.00 ± 2.65", " not finished"} <= {word.rstrip() for word in words}
+
+
+def test_columns_of_the_paper_are_left_out_where_it_prints_nothing(tmp_path):
+    write_study(tmp_path, "resnet-20", paper_data="")
+    write_run(tmp_path, "resnet-20", 0, (0.9, 0.5, 0.1))
+    found = table_of(tmp_path, make_row("resnet-20"))["resnet-20"]
+    assert found["top-1 error: ours (%)"] == "10.00"
+    assert "top-1 error: paper (%)" not in found and "difference (points)" not in found

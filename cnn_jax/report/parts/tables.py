@@ -66,7 +66,13 @@ def paper_table(results: Results, rows: Sequence[Row], title: str = "Table") -> 
     columns += [_name_training(metric, metrics) for metric in training]
     columns += ["seeds", "steps", "not the paper's", "deviations"]
     last = len(columns) - 1
-    keep = [i for i in range(len(columns)) if i < last - 1 or any(c[i] != DASH for c in cells)]
+    unprinted = not results.study.paper_data and not any(row.paper for row in rows)
+    comparing = {i for i, head in enumerate(columns) if ": paper" in head or "difference" in head}
+    keep = [
+        i
+        for i in range(len(columns))
+        if (i < last - 1 or any(c[i] != DASH for c in cells)) and not (unprinted and i in comparing)
+    ]
     return Table(
         title,
         tuple(columns[i] for i in keep),
