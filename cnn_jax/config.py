@@ -139,6 +139,11 @@ class Train:
     log_every: Annotated[Count, "Steps between log lines"] = 100
     eval_every: Annotated[Count, "Steps between evaluations, each of which also saves"] = 1_000
     save_every: Annotated[Count, "Steps between checkpoints"] = 1_000
+    stop_after: Annotated[
+        Natural,
+        "Evaluations without a lower error after which the run ends; it keeps its best state; 0:"
+        " train to the end",
+    ] = 0
     label_smoothing: Annotated[Fraction, "Share of each label spread over all classes"] = 0.0
     parallel: Annotated[
         Literal["jit", "pmap"], "How a step is spread over the devices: jit over a mesh, or pmap"
@@ -147,8 +152,9 @@ class Train:
         NonNegative, "Report after so many minutes without progress; 0: never"
     ] = 10.0
     on_nan: Annotated[
-        Literal["stop", "skip"],
-        "At a loss that is not finite: stop, or skip the update and count it",
+        Literal["stop", "skip", "record"],
+        "At a loss that is not finite: stop with an error, skip the update and count it, or end the"
+        " run and record that it diverged",
     ] = "stop"
     check_numerics: Annotated[bool, "Name the first operation that gives NaN (slow)"] = False
     precision: Annotated[

@@ -11,7 +11,7 @@ all scales are averaged.
 
 import inspect
 from collections.abc import Callable
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from cnn_jax import data, registry
 from cnn_jax.config import Choice, Experiment, protocol_name
@@ -25,6 +25,14 @@ Offsets = list[tuple[int, int]]
 Scales = Annotated[
     tuple[Annotated[int, Bound(1, 2**14)], ...],
     "Shorter sides to which images are resized; their scores are averaged",
+]
+
+
+# Which images of the data set are scored. With data.validation_images a run is evaluated on these,
+# and not on the test images, in training and by its protocols.
+Split = Annotated[
+    Literal["", "train", "test"],
+    "Score the training images or the test images; empty: those of evaluations in training",
 ]
 
 
@@ -48,10 +56,17 @@ class Views(NamedTuple):
 
 
 class Protocol(NamedTuple):
-    """Kinds of views, each taken at each scale; all scores are averaged."""
+    """Kinds of views, each taken at each scale; all scores are averaged.
+
+    Attributes:
+      views: The kinds.
+      scales: The scales.
+      split: Which images are scored, as `Split` says.
+    """
 
     views: tuple[Views, ...]
     scales: tuple[int, ...]
+    split: str = ""
 
 
 def offset_center(size: Size, crop: int) -> Offsets:
@@ -95,9 +110,9 @@ SQUARES = Views(offset_square_corners, offset_squares)
 DENSE = Views(dense=True)
 
 
-def single(*, scales: Scales = ()) -> Protocol:
+def single(*, scales: Scales = (), split: Split = "") -> Protocol:
     """The crop in the middle."""
-    return Protocol((CENTER,), scales)
+    return Protocol((CENTER,), scales, split)
 
 
 def ten_crop(*, scales: Scales = ()) -> Protocol:

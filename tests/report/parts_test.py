@@ -16,6 +16,7 @@ from helpers.report_folders import (
 
 from cnn_jax.errors import UserError
 from cnn_jax.report import elements, parts
+from cnn_jax.report.claims import BELOW_ZERO, Claim, Score, judge, score
 from cnn_jax.report.parts import evaluations, footnotes
 from cnn_jax.report.rows import describe_setting
 
@@ -147,6 +148,24 @@ def test_a_partial_study_says_what_is_missing(tmp_path):
         "some: seed 0: not started",
     )
     assert parts.missing(results).command == COMMAND
+
+
+def test_a_run_that_diverged_is_a_result(tmp_path):
+    """All seeds, or some, of which the others' mean is shown; nothing of it is missing."""
+    write_study(tmp_path, "all", "some", seeds=2)
+    recording = {"on_nan": "record"}
+    for seed, name in ((0, "all"), (1, "all"), (0, "some")):
+        write_run(tmp_path, name, seed, errors=(0.3,), last="nan", train_fields=recording)
+    write_run(tmp_path, "some", 1, errors=(0.07,), train_fields=recording)
+    found = table_of(tmp_path, make_row("all"), make_row("some"))
+    assert found["all"]["top-1 error: ours (%)"] == "diverged at step 250"
+    assert found["some"]["top-1 error: ours (%)"] == "7.00 (1 of 2 diverged)"
+    results = read_folder(tmp_path)
+    assert parts.run_states(results).progress == "1 of 4 runs finished, 3 diverged"
+    assert parts.missing(results) is None
+    first = Claim("it trains", score(Score("some")), expected=BELOW_ZERO)
+    verdict = judge(results, first)
+    assert (verdict.verdict, verdict.why) == ("undecided", "some seed 0 diverged at step 250")
 
 
 def test_deviations_of_all_runs_once_and_the_others_by_footnote(tmp_path):
