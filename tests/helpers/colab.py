@@ -8,7 +8,9 @@ from pathlib import Path
 def main(path):
     """Returns the exit code: 1 if a package was replaced."""
     wanted = dict(
-        line.split("==") for line in Path(path).read_text().splitlines() if line[:1] not in ("#", "")
+        line.split("==")
+        for line in Path(path).read_text().splitlines()
+        if line[:1] not in ("#", "")
     )
     replaced = {p: v for p, v in wanted.items() if version(p) != v}
     for package, want in replaced.items():
