@@ -12,6 +12,10 @@ from cnn_jax.values import convert
 
 VERSION = 2  # Of the format; 1 had optim.* and fixed fields for a model's options, and no version.
 
+# Fields, such as log or train.steps, that a file may lack because they are newer than this version;
+# such a file has their defaults.
+NEWER_FIELDS = ("data.affine", "data.long_tail", "data.shuffle_pixels", "train.stop_after")
+
 
 def to_json(experiment: Experiment) -> str:
     """Returns the experiment as JSON text; `from_json` gives an equal value back."""
@@ -74,6 +78,8 @@ def _read(cls: Any, items: dict[str, Any], prefix: str) -> Any:
     for name in items:
         if name not in hints:
             raise UserError(f"config.json: no such field {prefix}{name}; {nearest(name, hints)}")
+    newer = [name for name in hints if prefix + name in NEWER_FIELDS]
+    items = {name: _plain(getattr(cls(), name)) for name in newer} | items
     for name in hints:
         if name not in items:
             raise UserError(

@@ -43,6 +43,7 @@ class Study:
       paper_runs: The paper's own recipe of each run, which deviations are measured against.
       measure: Counts what the study compares, where nothing is trained: () -> a list of rows.
       swept: The fields that a sweep varies.
+      contact_sheet: Whether sheet.png shows training images of each run as its model sees them.
       file: The Python file of a user's study; `load` sets it.
     """
 
@@ -59,6 +60,7 @@ class Study:
     paper_runs: dict[str, Experiment] = field(default_factory=dict)
     measure: Callable[[], list[dict[str, Any]]] | None = None
     swept: tuple[str, ...] = ()
+    contact_sheet: bool = False
     file: str = ""
 
 
@@ -431,17 +433,27 @@ def write_study(
 
 
 def write_crops(study: Study, folder: Path) -> None:
-    """Writes crops.png: training images as the models see them, a row for each scale."""
-    path = folder / "crops.png"
-    each = {
+    """Writes crops.png and sheet.png: training images as the models see them.
+
+    crops.png has a row for each training scale of full-size images; sheet.png a row for each
+    way in which runs prepare their images, if the study wants it.
+    """
+    scales = {
         f"S = {'-'.join(map(str, one.data.train_resize))}": one.data
         for one in study.runs.values()
         if one.data.image_size
     }
-    if each and not path.exists():
-        from cnn_jax.data import inspect
+    runs: dict[Data, list[Row]] = {}
+    for row in study.rows:
+        runs.setdefault(study.runs[row.run].data, []).append(row)
+    names = {rows[0].label if len(rows) == 1 else rows[0].group: one for one, rows in runs.items()}
+    sheets = {"crops.png": scales, "sheet.png": names if study.contact_sheet else {}}
+    for name, each in sheets.items():
+        path = folder / name
+        if each and not path.exists():
+            from cnn_jax.data import inspect
 
-        image = io.BytesIO()
-        inspect.draw_crops(each).savefig(image, format="png", dpi=80)
-        with explain_os_errors(f"cannot write to {folder}", "choose another workdir"):
-            write_whole(path, image.getvalue())
+            image = io.BytesIO()
+            inspect.draw_crops(each).savefig(image, format="png", dpi=80)
+            with explain_os_errors(f"cannot write to {folder}", "choose another workdir"):
+                write_whole(path, image.getvalue())

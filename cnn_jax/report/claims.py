@@ -201,6 +201,10 @@ def measure(results: "Results", contrast: Contrast) -> Measured:
     if absent:
         return Measured(None, why=f"{absent[0]} is no run of this study", runs=names)
     setting = _describe_settings(results, names)
+    ended = [run for own in runs.values() for run in own.values() if run.diverged is not None]
+    if ended:
+        why = f"{ended[0].name} seed {ended[0].seed} {ended[0].state}"
+        return Measured(None, runs=names, setting=setting, why=why)
     shared = sorted(set.intersection(*(set(seeds) for seeds in runs.values())))
     values = {}
     for seed in shared:

@@ -30,7 +30,7 @@ from cnn_jax.training.state import State
 def manager(folder: Path, local: bool = False) -> ocp.CheckpointManager:
     """Returns the manager of the checkpoints in folder/checkpoints.
 
-    It keeps the last two (one may be damaged) and that of the lowest error.
+    It keeps the last two (one may be damaged) and the first of those with the lowest error.
     `manager(...).best_step()` and `.latest_step()` name them; None where there is none.
 
     Args:
@@ -40,9 +40,10 @@ def manager(folder: Path, local: bool = False) -> ocp.CheckpointManager:
     """
     me = jax.process_index()
     who = ocp.options.MultiprocessingOptions(*((me, {me}, f"process{me}") if local else ()))
-    lowest = policies.BestN(get_metric_fn=_error, reverse=True, n=1)
+    # Orbax types a rank as a float, and only sorts by it.
+    lowest = policies.BestN(get_metric_fn=_rank, reverse=True, n=1)  # type: ignore[arg-type]
     options = ocp.CheckpointManagerOptions(
-        best_fn=_error,
+        best_fn=_rank,  # type: ignore[arg-type]
         best_mode="min",
         preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(2), lowest]),
         cleanup_tmp_directories=not local,
@@ -126,7 +127,8 @@ def save(checkpoints: ocp.CheckpointManager, state: State, error: float | None) 
         checkpoints.delete(step)
     # What was not evaluated is never the best; what was evaluated has a finite error, by which
     # `was_evaluated` knows it, however bad it is.
-    metrics = {"error": math.inf if error is None else min(error, sys.float_info.max)}
+    value = math.inf if error is None else min(error, sys.float_info.max)
+    metrics = {"error": value, "step": step}
     with _translate_errors(checkpoints):
         _finish_checksums(checkpoints)
         checkpoints.save(
@@ -359,3 +361,9 @@ def _leaves(tree: Any) -> list[tuple[str, jax.Array]]:
 
 def _error(metrics: dict[str, float]) -> float:
     return metrics["error"]
+
+
+def _rank(metrics: dict[str, float]) -> tuple[float, float]:
+    """Returns what is lower for a better checkpoint; of equal errors the earlier one is better."""
+    error, step = _error(metrics), metrics.get("step", 0)
+    return error, step if math.isfinite(error) else -step

@@ -7,8 +7,10 @@ metrics.jsonl has a line an event, the same lines however often the run was cut 
          bad_images, those that could not be decoded since the line before, where there are any;
          skipped, updates that were left out as not finite (train.on_nan=skip), where there are any
   eval   step, epoch, loss (null: not finite), error, images
-  nan    step          the first step whose loss was not finite
-  end    step
+  nan    step          the first step whose loss was not finite, at which the run ended
+  stop   step, best_step  the run ended before its last step (train.stop_after), and keeps the state
+         of best_step
+  end    step; with train.stop_after best_step, as of stop
 Each says wall_s, the seconds of all launches, of each up to its last line that stands. Errors are
 fractions, losses nats; train lines are means since the line before (null: all was skipped).
 starts.jsonl has a line a launch.
@@ -38,9 +40,10 @@ from cnn_jax.errors import UserError, explain_os_errors
 from cnn_jax.files import write_whole
 from cnn_jax.optim import schedule_depends_on_steps
 from cnn_jax.training import run_lock, tensorboard
+from cnn_jax.training.components import complete
 
 Write = Callable[..., None]
-EVENTS = ("train", "eval", "nan", "end")  # Of metrics.jsonl.
+EVENTS = ("train", "eval", "nan", "stop", "end")  # Of metrics.jsonl.
 RUN_FILES = (
     "config.json",
     "starts.jsonl",
@@ -78,12 +81,18 @@ def check_folder(experiment: Experiment, folder: Path) -> None:
 def read_config_there(folder: Path) -> Experiment | None:
     """Returns the configuration of a run's folder; None: there is no run.
 
+    Options of the optimizer and the schedule that came after the run was started are at their
+    defaults, which are what was done before them.
+
     Raises:
       UserError: If config.json cannot be read.
     """
     path = folder / "config.json"
     with explain_os_errors(f"{path} cannot be read", "choose another workdir"):
-        return read_config(path) if path.exists() else None
+        there = read_config(path) if path.exists() else None
+    with contextlib.suppress(UserError):  # Of another version: it differs in any case.
+        return complete(there) if there else None
+    return there
 
 
 def is_continued(old: Experiment, new: Experiment) -> bool:
@@ -196,17 +205,23 @@ def _parse_event(line: bytes) -> dict[str, Any] | None:
 def read_result(folder: Path, steps: int | None = None) -> dict[str, Any] | None:
     """Returns the last evaluation of a run that has ended, else None.
 
+    Of a run with train.stop_after it is that of the state that is kept.
+
     Args:
       folder: The run's folder.
       steps: How many steps it is to have; None: as many as it has.
     """
     seen = read_events(folder)
-    if not seen or seen[-1]["event"] != "end" or steps not in (None, seen[-1]["step"]):
+    if not seen:
         return None
-    evaluations = [e for e in seen if e["event"] == "eval"]
-    # Where the last evaluation's line is damaged, the run is not done: it is evaluated again.
-    whole = evaluations and evaluations[-1]["step"] == seen[-1]["step"]
-    return evaluations[-1] if whole else None
+    end = seen[-1]
+    stopped = end["event"] == "stop"
+    if not stopped and (end["event"] != "end" or steps not in (None, end["step"])):
+        return None
+    kept = end.get("best_step", end["step"])
+    # Where that evaluation's line is damaged, the run is not done: it is evaluated again.
+    found = [e for e in seen if e["event"] == "eval" and e["step"] == kept]
+    return found[-1] if found else None
 
 
 def last_evaluation(folder: Path) -> int:
@@ -287,7 +302,12 @@ def null_log() -> Iterator[tuple[Write, tqdm.tqdm]]:
 
 
 def error_words(fields: dict[str, Any]) -> str:
-    """Returns 'test error 8.75%' of an evaluation, or 'reconstruction error 0.123'."""
+    """Returns 'test error 8.75%' of an evaluation, or 'reconstruction error 0.123'.
+
+    Of a run that has diverged, which `train.run` returns, 'diverged at step 12'.
+    """
+    if "diverged" in fields:
+        return f"diverged at step {fields['diverged']:,}"
     name = next((k for k in fields if k.endswith("_error")), "top1_error")
     value = fields.get(name)
     if value is None:

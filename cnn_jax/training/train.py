@@ -40,7 +40,8 @@ def run(experiment: Experiment, workdir: str | Path) -> dict[str, Any]:
       workdir: The folder of the study's runs.
 
     Returns:
-      The last evaluation: step, epoch, loss (nats), top1_error (0 to 1), images.
+      The last evaluation, or with train.stop_after the best: step, epoch, loss (nats), top1_error
+      (0 to 1), images. With train.on_nan=record {diverged: step} of a run whose loss is not finite.
 
     Raises:
       UserError: If the configuration has a mistake, the folder holds another run, the data are not
@@ -103,7 +104,11 @@ def run_seeds(
                 evaluate_run(folder, experiment.protocols)
             except NotFiniteError as error:
                 failed[seed] = UserError(f"{experiment.name} seed {seed}: {error}")
-    ends: dict[int, dict[str, Any] | UserError] = dict(failed)
+    record = experiment.train.on_nan == "record"
+    ends: dict[int, dict[str, Any] | UserError] = {
+        seed: {"diverged": e.step} if record and isinstance(e, divergence.DivergedError) else e
+        for seed, e in failed.items()
+    }
     for seed in folders.keys() - failed.keys():
         result = metrics_log.read_result(folders[seed])
         assert result is not None  # it has ended
