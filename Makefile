@@ -50,9 +50,11 @@ test-colab:
 	.venv-colab/bin/python tests/helpers/colab.py $(COLAB)
 	.venv-colab/bin/python -m pytest $(COLAB_TESTS)
 
-# Kills and damages real runs, about ten minutes on 2 cores; KILLS=100 for longer.
+# Random commands, damaged images, files of weights and run folders, full disks (about 30 minutes on
+# 2 cores), and kills of real runs (about 10; KILLS=100 for longer).
 KILLS := 30
 test-faults: setup
+	CNN_JAX_FAULTS=long $(PY) -m pytest -n 0 tests/faults
 	$(PY) tests/helpers/faults.py --kills=$(KILLS)
 
 # Every net's step for TPUs that are not here, about half an hour on 2 cores.
