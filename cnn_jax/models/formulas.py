@@ -51,6 +51,8 @@ def compile_formula(text: str) -> Network:
     """
     tree = _parse(text)
     variables = find_variables(text)
+    if not variables:
+        raise UserError(f"formula {text!r}: has no variables")
     terms = tuple(sorted(_simplify(_find_terms(tree, True)), key=sorted))
     units = max(1, len(terms))
     kernel, bias = np.zeros((len(variables), units)), np.zeros(units)

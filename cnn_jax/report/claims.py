@@ -244,7 +244,7 @@ def measure_seeds(
     shared = sorted(set.intersection(*(set(seeds) for seeds in runs.values())))
     found = [compute({name: seeds[seed] for name, seeds in runs.items()}) for seed in shared]
     values = [value for value in found if value is not None]
-    setting = _describe_settings(results, names)
+    setting = describe_settings(results, names)
     return dataclasses.replace(measure_values(values), runs=tuple(names), setting=setting)
 
 
@@ -258,7 +258,7 @@ def measure_values(values: Sequence[float], why: str = "") -> Measured:
     if not values:
         return Measured(None, why="the runs are not finished")
     mean = sum(values) / len(values)
-    return Measured(mean, over_seeds=_student(values), seeds=len(values), why=why)
+    return Measured(mean, over_seeds=student_interval(values), seeds=len(values), why=why)
 
 
 def find_error(run: "Run", wanted: Score) -> float | None:
