@@ -5,10 +5,12 @@ from collections.abc import Callable
 from cnn_jax.study import Study
 
 from . import (
+    activations,
     augmentation,
     batch_norm,
     boolean_functions,
     conv_arithmetic,
+    image_retrieval,
     initialization,
     kernel_size,
     learning_rate,
@@ -31,7 +33,9 @@ STUDIES: dict[str, Callable[[str], Study]] = {
     "conv_arithmetic": conv_arithmetic.study,
     "boolean_functions": boolean_functions.study,
     "batch_norm": batch_norm.study,
+    "activations": activations.study,
     "initialization": initialization.study,
+    "image_retrieval": image_retrieval.study,
     "mnist_methods": mnist_methods.study,
     "kernel_size": kernel_size.study,
     "locality": locality.study,
@@ -51,7 +55,9 @@ COSTS: dict[str, dict[str, str]] = {
     "conv_arithmetic": conv_arithmetic.COST,
     "boolean_functions": boolean_functions.COST,
     "batch_norm": batch_norm.COST,
+    "activations": activations.COST,
     "initialization": initialization.COST,
+    "image_retrieval": image_retrieval.COST,
     "mnist_methods": mnist_methods.COST,
     "kernel_size": kernel_size.COST,
     "locality": locality.COST,

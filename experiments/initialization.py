@@ -93,12 +93,14 @@ def _paper(name: str) -> Experiment:
 def _laptop(paper: Experiment) -> Experiment:
     steps = 100 if paper.name in TANH else 1_500
     width = 200 if paper.name in TANH else 60
-    hidden = (width,) * len(paper.model.args["hidden"])
+    hidden = (width,) * (TANH_LAYERS if paper.name in TANH else RELU[paper.name][0] - 1)
     return replace(
         paper,
         data=replace(paper.data, dataset=choose("digits"), eval_batch_size=360),
         model=choose("mlp", **paper.model.args | {"hidden": hidden}),
-        train=replace(paper.train, steps=steps, log_every=50, eval_every=50, save_every=steps),
+        train=replace(
+            paper.train, steps=steps, log_every=50, eval_every=steps // 10, save_every=steps
+        ),
         log=Log(layer_statistics=(0, steps)),
     )
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import types
 
 import pytest
 
@@ -14,7 +15,7 @@ from cnn_jax.report import build, elements, export, read
 from cnn_jax.report.parts import tuning_table
 from cnn_jax.study import Row, Study
 from cnn_jax.training import metrics_log
-from cnn_jax.tuning import Tuning, choose_value, find_scores
+from cnn_jax.tuning import Tuning, choose_value, find_scores, mean_training_error
 
 RATES = (1e-4, 0.05, 1e12)  # Too low, right, and so high that the loss overflows.
 
@@ -133,8 +134,16 @@ def test_profiling_wants_one_rate(tmp_path):
 
 
 class FakeRun:
-    def __init__(self, error):
+    def __init__(self, error, train=()):
         self.final_error = error
+        self.finished = error is not None
+        self.train = {step: types.SimpleNamespace(error=e) for step, e in enumerate(train)}
+
+
+def test_speed_is_the_mean_training_error():
+    assert mean_training_error(FakeRun(0.1, [0.9, 0.5, 0.1])) == pytest.approx(0.5)
+    assert mean_training_error(FakeRun(0.1, [0.9, None, 0.1])) == pytest.approx(0.5)
+    assert mean_training_error(FakeRun(None, [0.9])) == float("inf")
 
 
 def test_the_first_of_equal_scores_is_chosen_and_seeds_are_averaged():

@@ -51,6 +51,8 @@ def compile_formula(text: str) -> Network:
     """
     tree = _parse(text)
     variables = find_variables(text)
+    if not variables:
+        raise UserError(f"formula {text!r}: has no variables")
     terms = tuple(sorted(_simplify(_find_terms(tree, True)), key=sorted))
     units = max(1, len(terms))
     kernel, bias = np.zeros((len(variables), units)), np.zeros(units)
@@ -63,8 +65,8 @@ def compile_formula(text: str) -> Network:
     output = np.zeros((units, 2))
     output[: len(terms), 1] = 1
     params = {
-        "Dense_0": {"kernel": np.float32(kernel), "bias": np.float32(bias)},
-        "Dense_1": {"kernel": np.float32(output), "bias": np.float32([0.5, 0])},
+        "Dense_0": {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)},
+        "Dense_1": {"kernel": output.astype(np.float32), "bias": np.array([0.5, 0], np.float32)},
     }
     return Network(variables, terms, params, units)
 
@@ -77,7 +79,7 @@ def find_variables(text: str) -> tuple[str, ...]:
 
 def list_inputs(variables: int) -> np.ndarray:
     """Returns every combination of values, [2^variables, variables] float32 of 0 and 1."""
-    return np.float32(list(itertools.product((0, 1), repeat=variables)))
+    return np.array(list(itertools.product((0, 1), repeat=variables)), np.float32)
 
 
 def evaluate_formula(text: str) -> np.ndarray:

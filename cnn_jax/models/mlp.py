@@ -41,7 +41,7 @@ class Mlp(BaseModel):
         kernel_init = self.kernel_init(
             he_normal if self.activation in RECTIFIERS else xavier_normal
         )
-        x = images.reshape(len(images), -1)
+        x = images.reshape(images.shape[0], -1)
         if self.input_dropout:
             x = nn.Dropout(self.input_dropout, deterministic=not train, name="input_dropout")(x)
         for number, units in enumerate(self.hidden, start=1):

@@ -62,7 +62,7 @@ def is_separable(inputs: np.ndarray, labels: np.ndarray) -> bool:
 
     It solves the linear program y (w x + b) >= 1, which is feasible if and only if there is one.
     """
-    from scipy.optimize import linprog  # type: ignore[import-untyped]
+    from scipy.optimize import linprog
 
     sides = -labels[:, None] * add_constant(inputs)
     size = sides.shape[1]
