@@ -71,7 +71,7 @@ def check_close(ours, alone):
 
 
 @pytest.mark.parametrize("run, steps", [("resident", "100"), ("streamed", "60")])
-def test_two_processes_are_one_and_continue_exactly(run, steps, tmp_path):
+def test_two_processes_equal_one_and_resume_exactly(run, steps, tmp_path):
     whole, alone, cut = (tmp_path / name for name in ("whole", "alone", "cut"))
     codes, printed = end(start(run, whole, (4, 4), STEPS=steps))
     assert codes == [0, 0], printed
@@ -129,7 +129,7 @@ def test_a_signal_before_the_first_step_is_not_lost(tmp_path):
     assert codes == [75, 75] and "stopped by SIGTERM at step" in printed[0]
 
 
-def test_one_that_finds_no_other_is_told(tmp_path):
+def test_a_process_that_finds_no_other_gives_an_error(tmp_path):
     code = (
         "from cnn_jax import distributed; distributed.CONNECT = 2;"
         " distributed.initialize('localhost:{}', {}, 2)"
@@ -142,7 +142,7 @@ def test_one_that_finds_no_other_is_told(tmp_path):
         assert done.returncode == 2 and "did not find one another" in done.stderr
 
 
-def test_what_one_alone_cannot_do_ends_all(tmp_path):
+def test_an_error_in_one_process_ends_all(tmp_path):
     (tmp_path / "net/seed0").mkdir(parents=True)
     with run_lock.hold(tmp_path / "net/seed0"):  # which process 0 alone is told
         codes, printed = end(start("resident", tmp_path, (4, 4)), 60)
@@ -218,7 +218,7 @@ def test_each_process_reads_its_rows_alone():
         (("localhost:1", 2, 2), "--process_id=2: is not one of 0 to 1"),
     ],
 )
-def test_what_does_not_go_together_is_told(given, said):
+def test_invalid_combinations_are_refused(given, said):
     with pytest.raises(UserError, match=said):
         distributed.initialize(*given)
 
@@ -235,7 +235,7 @@ def test_what_does_not_go_together_is_told(given, said):
         ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
     ],
 )
-def test_launchers_are_noticed(monkeypatch, env, several):
+def test_launchers_are_detected(monkeypatch, env, several):
     for name in distributed.COUNTS:
         monkeypatch.delenv(name, raising=False)
     for name, value in env.items():
@@ -243,7 +243,7 @@ def test_launchers_are_noticed(monkeypatch, env, several):
     assert distributed.was_launched() == several
 
 
-def test_alone_it_does_nothing(monkeypatch):
+def test_a_single_process_does_nothing(monkeypatch):
     for name in distributed.COUNTS:
         monkeypatch.delenv(name, raising=False)
     code = (

@@ -63,7 +63,7 @@ def imports(path):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=dotted)
-def test_imports_go_one_way(path):
+def test_imports_point_one_way(path):
     module = dotted(path)
     if module in ("cnn_jax", "cnn_jax.__main__"):
         return
@@ -78,6 +78,6 @@ def test_imports_go_one_way(path):
         assert theirs and (theirs == mine or RANK[theirs] < RANK[mine]), f"{module} imports {name}"
 
 
-def test_the_walk_sees_imports():
+def test_the_test_finds_imports():
     seen = {room(name) for name in imports(ROOT / "cnn_jax/training/train.py")}
     assert seen >= {"cnn_jax.training", "cnn_jax.config", "cnn_jax.evaluation"}

@@ -86,7 +86,7 @@ def test_the_last_of_three_launches_knows_that_it_is_the_last(tmp_path):
 
 
 @pytest.mark.parametrize("flags", ["--overwrite", "--coordinator=host:1"])
-def test_what_does_not_go_with_sharing_is_one_line(flags, capsys, tmp_path):
+def test_flags_that_sharing_excludes_give_one_line(flags, capsys, tmp_path):
     from cnn_jax import cli
 
     argv = ["launch.py", "--experiment=lrn", "--preset=smoke", "--share", flags]
@@ -96,7 +96,7 @@ def test_what_does_not_go_with_sharing_is_one_line(flags, capsys, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_a_library_caller_gets_the_same_refusal(tmp_path):
+def test_library_callers_get_the_same_error(tmp_path):
     with pytest.raises(UserError, match=r"^share: "):
         study.run(STUDIES["lrn"]("smoke"), tmp_path, share=True, overwrite=True)
 

@@ -64,7 +64,7 @@ def text_of(function, *shapes):
     )
 
 
-def test_a_loop_is_seen():
+def test_loops_are_detected():
     def looped(x):
         return jax.lax.fori_loop(0, jnp.int32(x.sum()), lambda _, x: x * 2, x)
 

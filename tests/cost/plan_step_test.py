@@ -100,13 +100,13 @@ def compile_text(lowered):
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_the_planned_step_is_the_run_s(name):
+def test_the_planned_step_is_that_of_the_run(name):
     planned = compile_plan(RUNS[name])
     assert "ENTRY" in planned
     assert planned == compile_run(RUNS[name])
 
 
-def test_a_plan_that_forgets_to_skip_would_be_another_step(monkeypatch):
+def test_a_plan_without_on_nan_is_another_step(monkeypatch):
     """The comparison can fail: a plan that drops train.on_nan."""
     experiment, make_step = RUNS["skips steps that are not finite"], lower.make_step
 

@@ -39,7 +39,7 @@ def use_chip(monkeypatch, memory):
     monkeypatch.setattr(measure_chip, "measure_chip", lambda dtype: chip)
 
 
-def test_a_run_here_is_planned_without_data_or_training(monkeypatch):
+def test_a_run_on_this_machine_is_planned_without_data_or_training(monkeypatch):
     monkeypatch.setattr(
         measure_chip, "measure_chip", lambda dtype: chips.Chip("chip", 1e9, 1e9, 1e9, None)
     )
@@ -71,7 +71,7 @@ def test_a_chip_too_small_does_not_fit(monkeypatch):
     assert not found.fits and "does not fit" in format_plan(found)
 
 
-def test_a_step_for_which_the_compiler_finds_no_room_has_no_cost(monkeypatch):
+def test_a_step_that_does_not_fit_has_no_cost(monkeypatch):
     class Lowered:
         def compile(self):
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Used 20.00G of 15.75G hbm")
@@ -93,7 +93,7 @@ def test_this_machine_is_measured():
 
 
 @pytest.mark.parametrize("topology, count", [("v5e:4x4", 16), ("v4:2x2x1", 4), ("v6e:16x16", 256)])
-def test_slices(topology, count):
+def test_topologies_are_parsed(topology, count):
     assert chips.parse_topology(topology).count == count
 
 
@@ -111,7 +111,7 @@ def test_slices(topology, count):
         "v5e:" + "9" * 5000 + "x2",
     ],
 )
-def test_a_name_that_is_no_slice_is_refused(topology):
+def test_an_invalid_topology_is_refused(topology):
     with pytest.raises(UserError, match=r"^topology=.*slice"):
         chips.parse_topology(topology)
 
@@ -135,13 +135,13 @@ def launched(*words):
         (("--plan", "--topology=v9:4x4"), "no such slice; write v5e:AxB"),
     ],
 )
-def test_mistakes_are_one_line_and_exit_code_2(words, said):
+def test_mistakes_give_one_line_and_exit_code_2(words, said):
     done = launched(*words)
     assert done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.skipif(bool(importlib.util.find_spec("libtpu")), reason="libtpu is installed")
-def test_without_libtpu_a_line_says_what_to_install():
+def test_without_libtpu_the_error_names_the_extra():
     done = launched("--plan", "--topology=v5e:4x4")
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
     assert "pip install libtpu" in done.stderr
@@ -160,7 +160,7 @@ def test_resnet50_on_sixteen_chips():
 
 
 @pytest.mark.parametrize("name", ["perceptron", "mlp", "lenet5"])
-def test_nets_that_reshape_their_images_are_planned_too(name):
+def test_models_that_reshape_their_images_are_planned_too(name):
     """Under a trace they are given images that only tell their shape."""
     model, (shape, _) = models.create(name), models.paper_input(name)
     image = jax.ShapeDtypeStruct((1, *shape), "float32")

@@ -51,7 +51,7 @@ def test_every_model_compiles_for_four_chips(name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["resnet50", "vgg_d"])
-def test_the_large_ones_compile_for_256_chips(name, monkeypatch):
+def test_large_models_compile_for_256_chips(name, monkeypatch):
     found = planned(monkeypatch, name, "v5e:16x16", 2048)
     assert found.fits and found.chips == 256
     assert found.cost.compiler_flops == pytest.approx(found.counted_flops, rel=0.1)

@@ -12,7 +12,7 @@ from cnn_jax.cpu.barriers import Term, combine_linearly
 
 @pytest.mark.parametrize("choice", ["cpu", "xla"])
 @pytest.mark.parametrize("shape", [(6, 4, 5, 3), (6, 3)])
-def test_a_linear_combination_by_groups(shape, choice):
+def test_a_linear_combination_computed_in_groups(shape, choice):
     rng = np.random.default_rng(0)
     x, y = (rng.standard_normal(shape).astype(np.float32) for _ in range(2))
     a, b, shift, offset = rng.standard_normal((4, 2, 3)).astype(np.float32)

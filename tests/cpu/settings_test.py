@@ -49,14 +49,14 @@ def test_a_flag_that_the_user_set_stays(machine):
 @pytest.mark.parametrize(
     "kind, jaxlib", [("arm64", "0.12.0"), ("x86_64", "0.9.2"), ("x86_64", "0.13.0")]
 )
-def test_elsewhere_nothing_is_added(machine, kind, jaxlib):
+def test_no_flags_are_added_on_other_platforms(machine, kind, jaxlib):
     machine(kind, jaxlib)
     assert chosen() is None
     assert chosen(XLA_FLAGS="--a=b") == "--a=b"
     assert settings.compiler_options(10**6, VALUES, {}) == {}
 
 
-def test_long_runs_of_large_batches_have_onednn_unless_the_user_says_so(machine):
+def test_long_runs_of_large_batches_use_onednn_unless_the_user_disables_it(machine):
     assert settings.compiler_options(STEPS - 1, VALUES, {}) == {}
     assert settings.compiler_options(STEPS, VALUES, {}) == settings.ONEDNN
     assert settings.compiler_options(STEPS, VALUES, {"XLA_FLAGS": OURS}) == settings.ONEDNN
@@ -123,7 +123,7 @@ def test_freed_memory_stays_mapped():
 
 
 @pytest.mark.skipif(not x86, reason="the flags are for x86")
-def test_too_late_is_one_line_and_changes_nothing():
+def test_setting_flags_too_late_gives_one_line_and_changes_nothing():
     """Before JAX starts the flags are set, after it a line says so, and a second call is silent."""
     code = """if 1:
         import os

@@ -53,7 +53,7 @@ def test_an_image_depends_on_its_key_alone(name):
     np.testing.assert_allclose(whole, np.concatenate(parts), atol=1e-6)
 
 
-def test_eight_devices_make_the_images_of_one():
+def test_eight_devices_give_the_images_of_one():
     @jax.jit
     def every(keys, images):
         return functools.reduce(
@@ -71,7 +71,7 @@ def test_eight_devices_make_the_images_of_one():
 @pytest.mark.parametrize(
     "operation, turned", [(augment.flip, np.fliplr), (augment.vertical_flip, np.flipud)]
 )
-def test_a_flip_mirrors_half_of_the_images_and_is_its_own_inverse(operation, turned):
+def test_flip_mirrors_half_of_the_images_and_is_its_own_inverse(operation, turned):
     image = np.asarray(PHOTOS[0])
     found = operation(KEYS, repeated(image))
     mirrored = (np.asarray(found) == turned(image)).all((1, 2, 3))
@@ -100,7 +100,7 @@ def test_center_crop_by_hand():
 
 
 @pytest.mark.parametrize("operation", [augment.shift, augment.pad_and_crop])
-def test_a_shift_moves_a_point_to_each_place_equally_often_and_fills_with_zeros(operation):
+def test_shift_moves_a_point_to_each_position_equally_often_and_fills_with_zeros(operation):
     found = np.asarray(operation(KEYS, repeated(jnp.zeros((9, 9, 1)).at[4, 4].set(1.0)), 2))
     assert (found.sum((1, 2, 3)) == 1).all()
     counts = found.sum((0, 3))
@@ -112,7 +112,7 @@ def test_a_shift_moves_a_point_to_each_place_equally_often_and_fills_with_zeros(
     assert sorted(np.unique(corner)) == [4, 6, 8, 9, 12, 16]
 
 
-def test_rotate_turns_about_the_middle_by_uniform_angles():
+def test_rotate_turns_about_the_center_by_uniform_angles():
     """A blob of light to the right of the middle: where its centre of mass goes."""
     y, x = jnp.mgrid[-12:13, -12:13].astype(jnp.float32)
     found = augment.rotate(KEYS, repeated(jnp.exp(-((x - 6) ** 2 + y**2) / 4)[..., None]), 40.0)[
@@ -125,7 +125,7 @@ def test_rotate_turns_about_the_middle_by_uniform_angles():
     assert np.abs(angles).max() <= 40.2 and evenly(angles, -40, 40)
 
 
-def test_rotate_by_nothing_is_the_identity_and_by_the_right_angle_a_permutation(monkeypatch):
+def test_rotate_by_0_degrees_is_the_identity_and_by_90_a_permutation(monkeypatch):
     np.testing.assert_allclose(augment.rotate(KEYS[:16], PHOTOS, 0.0), PHOTOS, atol=1e-6)
     monkeypatch.setattr(jax.random, "uniform", lambda key, minval, maxval: jnp.float32(maxval))
     square = PHOTOS[:, :, :6]
@@ -176,7 +176,7 @@ def test_affine_of_nothing_is_the_identity_and_translations_are_uniform():
         assert evenly(np.asarray((found * axis[None]).sum((1, 2)) / mass), -3, 3)
 
 
-def test_color_jitter_of_nothing_is_the_identity():
+def test_color_jitter_of_zero_is_the_identity():
     np.testing.assert_array_equal(
         augment.color_jitter(KEYS[:16], PHOTOS, 0.0, 0.0, 0.0, 0.0), PHOTOS
     )
@@ -195,7 +195,7 @@ def test_brightness_and_contrast_are_uniform():
     assert evenly(spread.std((1, 2))[:, 0] / image.std((1, 2))[:, 0], 0.6, 1.4)
 
 
-def test_saturation_and_hue_keep_grey_pixels_and_the_brightest_channel():
+def test_saturation_and_hue_keep_gray_pixels_and_the_brightest_channel():
     image = repeated(jnp.array([[[0.5, 0.5, 0.5], [0.8, 0.4, 0.4], [0.0, 0.0, 0.0]]]))
     found = np.asarray(augment.color_jitter(KEYS, image, 0.0, 0.0, 0.5, 0.0))
     np.testing.assert_allclose(found[:, :, [0, 2]], image[:, :, [0, 2]], atol=1e-6)
@@ -220,12 +220,12 @@ def test_color_jitter_stays_within_the_pixels_range():
     )
 
 
-def test_brightness_and_contrast_are_of_one_channel_too():
+def test_brightness_and_contrast_work_on_one_channel():
     found = augment.color_jitter(KEYS[:16], PHOTOS[..., :1], 0.2, 0.4, 0.0, 0.0)
     assert found.shape == (16, 6, 7, 1) and not np.allclose(found, PHOTOS[..., :1])
 
 
-def test_add_pca_noise_adds_one_color_an_image_of_the_covariance_it_should():
+def test_add_pca_noise_adds_one_color_per_image_with_the_right_covariance():
     keys = augment.row_keys(jax.random.key(7), jnp.arange(20_000))
     added = np.asarray(augment.add_pca_noise(keys, jnp.zeros((20_000, 2, 3, 3)), VALUES, VECTORS))
     assert (added == added[:, :1, :1]).all()
@@ -237,7 +237,7 @@ def test_add_pca_noise_adds_one_color_an_image_of_the_covariance_it_should():
     assert np.abs(added.mean((0, 1, 2))).max() < 4 * 0.02 / math.sqrt(20_000)
 
 
-def test_pca_finds_the_axes_that_pixels_were_drawn_along():
+def test_pca_finds_the_axes_of_the_pixels():
     rng = np.random.default_rng(0)
     p = np.asarray(VECTORS, np.float64)
     p = p * np.sign(p[np.abs(p).argmax(0), range(3)])
@@ -269,7 +269,7 @@ def test_noise_is_normal_and_independent():
 
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0])
-def test_mixup_s_share_is_of_the_beta_distribution(alpha):
+def test_mixup_s_share_has_the_beta_distribution(alpha):
     images, labels = jnp.zeros((2, 1, 1, 1)), jnp.arange(2)
     shares = np.asarray(
         jax.jit(jax.vmap(lambda key: augment.mixup(key, images, labels, alpha)[2]))(KEYS)

@@ -24,7 +24,7 @@ def elements(part):
     return [part[i] for i in range(len(part))]
 
 
-def test_images_held_out_are_of_all_classes_and_in_no_other_part(tmp_path):
+def test_validation_images_are_of_all_classes_and_in_no_other_split(tmp_path):
     files = {f"{name}/{i}": f"{name}{i}".encode() for name in "abcd" for i in range(4)}
     config = Data(
         dataset=choose("folder", path=written(tmp_path, files)),
@@ -40,7 +40,7 @@ def test_images_held_out_are_of_all_classes_and_in_no_other_part(tmp_path):
     assert source.train.name(0).startswith(str(tmp_path))
 
 
-def test_a_set_that_is_not_there_says_how_to_prepare_it(tmp_path):
+def test_a_missing_set_gives_the_command_that_prepares_it(tmp_path):
     config = Data(
         dataset=choose("caltech101"), dir=str(tmp_path), train_resize=(74,), image_size=64
     )
@@ -48,7 +48,7 @@ def test_a_set_that_is_not_there_says_how_to_prepare_it(tmp_path):
         data.load_dataset(config)
 
 
-def test_a_small_set_is_one_of_full_size_images_too():
+def test_a_small_set_can_be_read_as_full_size_images():
     source = data.load_dataset(Data(dataset=choose("digits"), train_resize=(36,), image_size=32))
     image, label = source.test[3]
     small = data.open_dataset(choose("digits")).test
@@ -68,7 +68,7 @@ def photographs(tmp_path_factory):
     return tfds_sets.load_images("photographs", str(folder))
 
 
-def test_a_prepared_set_gives_each_file_as_it_is_with_its_label(photographs):
+def test_a_prepared_set_gives_each_file_unchanged_with_its_label(photographs):
     assert photographs.class_names == ("colors", "plain", "sizes") and photographs.num_classes == 3
     classes = enumerate(prepared_sets.CLASSES.values())
     expected = [(label, *files) for label, files in classes]
@@ -91,7 +91,7 @@ def test_tfds_and_a_folder_of_the_same_files_give_the_same_elements(photographs,
         assert len(ours) == len(theirs) and sorted(elements(ours)) == sorted(elements(theirs))
 
 
-def test_what_is_sent_to_workers_is_small(photographs):
+def test_a_data_set_pickles_to_few_bytes(photographs):
     train = tfds_sets.TfdsDataset(photographs.train.folder, "train", 6)
     opened = train[0]  # opens the files, which are not sent
     assert len(pickle.dumps(train)) < 1000 < len(opened[0])
@@ -106,9 +106,7 @@ def test_labels_of_a_prepared_set_are_those_of_its_elements(photographs):
 
 
 @pytest.mark.parametrize("name, tested", [("imagenet2012", "validation"), ("photographs", "test")])
-def test_of_imagenet_the_validation_split_is_tested_on_and_of_others_the_test_split(
-    name, tested, tmp_path
-):
+def test_imagenet_is_evaluated_on_validation_and_others_on_test(name, tested, tmp_path):
     made = prepared_sets.Photographs(name, ("validation", "test"), str(tmp_path))
     prepared_sets.prepare(made, tmp_path)
     source = tfds_sets.load_images(name, str(tmp_path))

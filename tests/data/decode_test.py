@@ -44,7 +44,7 @@ def displacement(found, expected):
     return np.linalg.lstsq(slopes, (expected - found).ravel(), rcond=None)[0]
 
 
-def test_there_are_eight_whole_images():
+def test_there_are_eight_test_images():
     assert len(WHOLE) == 8
 
 
@@ -52,7 +52,7 @@ def test_there_are_eight_whole_images():
     "sides, crop", [((96, 96), 96), ((64, 64), 56), ((128, 256), 96), ((240, 480), 128)], ids=str
 )
 @pytest.mark.parametrize("path", WHOLE, ids=lambda path: path.stem)
-def test_cuts_are_those_of_the_whole_image_resized(path, sides, crop):
+def test_crops_equal_those_of_the_resized_image(path, sides, crop):
     """Scale jitter against Pillow's whole decoding and antialiased bilinear resizing.
 
     The largest differences over all files and sides are 1.3 of 255 in one cut, and 0.044 pixels. An
@@ -72,7 +72,7 @@ def test_cuts_are_those_of_the_whole_image_resized(path, sides, crop):
 
 @pytest.mark.parametrize("side", [64, 96, 150])
 @pytest.mark.parametrize("path", WHOLE, ids=lambda path: path.stem)
-def test_whole_images_have_their_shape(path, side):
+def test_decoded_images_have_their_shape(path, side):
     """The pixels are Pillow's, but for CMYK, which OpenCV rounds otherwise."""
     image = shown(path)
     height, width = crops.scaled_size((image.height, image.width), side)
@@ -99,7 +99,7 @@ def test_whole_images_have_their_shape(path, side):
     ],
     ids=["png", "jpeg", "grey", "grey jpeg", "cmyk", "palette", "alpha", "16 bits"],
 )
-def test_every_kind_comes_out_alike(file, expected, bound):
+def test_every_kind_decodes_to_the_same_pixels(file, expected, bound):
     """RGB and grey: within 1 of what Pillow makes of the expected pixels, beside the bound."""
     box = crops.Box(0, 0, 60, 80)
     found = decode.decode_crop(file, lambda _: box, (60, 80))
@@ -141,7 +141,7 @@ def test_exif_turns_an_image():
     assert np.abs(found.astype(int) - np.rot90(RGB, -1)).mean() < 1.05
 
 
-def test_an_orientation_that_no_decoder_follows_is_not_followed():
+def test_an_orientation_that_other_decoders_ignore_is_ignored():
     """XMP's, which Pillow takes for EXIF's where that says nothing of it."""
     exif = Image.Exif()
     exif[0x010F] = "maker"
@@ -169,7 +169,7 @@ def test_one_pixel_and_twenty_million():
     assert np.abs(found.astype(int) - [200, 100, 50]).max() < 4
 
 
-def test_damage_inside_is_doubted():
+def test_damage_inside_an_image_gives_a_warning():
     assert (
         headers.find_decoder_warning(JPEG)
         == headers.find_decoder_warning(encoded(Image.fromarray(RGB)))
@@ -185,7 +185,7 @@ def test_damage_inside_is_doubted():
     assert "Corrupt JPEG data" in headers.find_decoder_warning(torn)
 
 
-def test_a_file_whose_chroma_the_decoder_does_not_know_is_not_an_error():
+def test_a_file_with_unsupported_chroma_is_decoded():
     """Cyan at full size and the others at half: OpenCV decodes it, libjpeg-turbo's API does not."""
     file = encoded(Image.fromarray(RGB).convert("CMYK"), "JPEG", subsampling="4:2:0")
     assert decode.decode_crop(file, lambda _: crops.Box(0, 0, 60, 80), (60, 80)).shape == (
@@ -211,13 +211,13 @@ JPEG = encoded(
     ],
     ids=["empty", "text", "jpeg", "png"],
 )
-def test_what_cannot_be_decoded_is_told(file, said):
+def test_files_that_cannot_be_decoded_are_refused(file, said):
     with pytest.raises(headers.BadImage, match=said):
         decode.decode_crop(file, lambda _: crops.Box(0, 0, 32, 32), (32, 32))
 
 
 @pytest.mark.parametrize("path", WHOLE, ids=lambda path: path.stem)
-def test_windows_are_cut_out_of_the_whole_image_resized(path):
+def test_windows_are_cut_from_the_resized_image(path):
     whole = decode.decode_resized(path.read_bytes(), 74)
     places = [(0, 0), (3, 5), *decode.find_center(whole.shape, 64)]
     found = decode.decode_windows(path.read_bytes(), 74, lambda size: places, 64)
@@ -227,7 +227,7 @@ def test_windows_are_cut_out_of_the_whole_image_resized(path):
 
 
 @pytest.mark.parametrize("path", WHOLE, ids=lambda path: path.stem)
-def test_small_scales_are_of_the_whole_decoding(path):
+def test_small_scales_are_resized_from_the_full_image(path):
     """At a quarter of the size; decoding at a part of the size would differ by 1 on average."""
     image = shown(path)
     side = min(image.size) // 4

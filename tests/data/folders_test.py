@@ -51,9 +51,7 @@ def test_a_flat_val_takes_its_labels_from_a_file(tmp_path, place, labels):
 
 
 @pytest.mark.parametrize("around", ["", "train/"])
-def test_class_folders_without_splits_give_every_fifth_image_of_a_class_to_the_test(
-    tmp_path, around
-):
+def test_without_splits_every_fifth_image_of_a_class_is_a_test_image(tmp_path, around):
     files = {
         f"{around}{name}/{i:02}": f"{name}{i}".encode()
         for name, n in (("a", 11), ("b", 4))
@@ -88,7 +86,7 @@ def test_class_folders_without_splits_give_every_fifth_image_of_a_class_to_the_t
         ),
     ],
 )
-def test_a_folder_of_another_form_is_told(tmp_path, files, words):
+def test_a_folder_of_another_form_is_refused(tmp_path, files, words):
     with pytest.raises(UserError, match=words):
         folders.load_folder(written(tmp_path / "set", files) if files else str(tmp_path / "set"))
 
@@ -103,7 +101,7 @@ def renamed(**names):
 
 @pytest.mark.parametrize("train", ["train", "Train", "TRAINING"])
 @pytest.mark.parametrize("test", ["val", "valid", "Validation", "test", "TESTING"])
-def test_the_usual_names_of_splits_are_taken_in_any_case(tmp_path, train, test):
+def test_the_usual_names_of_splits_are_recognized_in_any_case(tmp_path, train, test):
     scan = folder_scan.scan_folder(written(tmp_path, renamed(A=train, B=test)))
     assert (scan.train.folder, scan.test.folder) == (str(tmp_path / train), str(tmp_path / test))
     assert len(scan.train.paths) == len(scan.test.paths) == 12 and scan.test_every == 0
@@ -113,7 +111,7 @@ def test_the_usual_names_of_splits_are_taken_in_any_case(tmp_path, train, test):
     ]
 
 
-def test_val_is_tested_on_before_test_which_is_said(tmp_path):
+def test_val_is_preferred_to_test_and_reported(tmp_path):
     written(tmp_path, renamed(A="test", B="valid"))
     scan = folder_scan.scan_folder(written(tmp_path, renamed(A="train", B="more")))
     assert scan.test.folder == str(tmp_path / "valid") and scan.unused == ("more", "test")
@@ -123,7 +121,7 @@ def test_val_is_tested_on_before_test_which_is_said(tmp_path):
     )
 
 
-def test_train_is_not_split_where_other_folders_hold_images(tmp_path):
+def test_train_is_not_split_if_other_folders_hold_images(tmp_path):
     path = written(tmp_path, renamed(A="train", B="holdout"))
     with pytest.raises(
         UserError, match=r"beside train/ lie holdout/ with images.*rename one to val/"
@@ -134,7 +132,7 @@ def test_train_is_not_split_where_other_folders_hold_images(tmp_path):
     assert folder_scan.scan_folder(path).test_every == folder_scan.TEST_EVERY
 
 
-def test_public_weights_are_tested_on_all_images(tmp_path):
+def test_public_weights_are_evaluated_on_all_images(tmp_path):
     settings = Data(
         dataset=choose("folder", path=written(tmp_path, renamed(A="x", B="val"))),
         train_resize=(8,),
@@ -151,7 +149,7 @@ def test_public_weights_are_tested_on_all_images(tmp_path):
         datasets.load_test_images(settings, 2)
 
 
-def test_of_flat_test_images_the_labels_are_numbers(tmp_path):
+def test_labels_of_a_flat_test_folder_are_numbers(tmp_path):
     files = {"val/x.jpg": b"", "val/y.jpg": b"", "val.txt": b"x.jpg 11\ny.jpg 2\n"}
     scan = folder_scan.scan_folder(written(tmp_path, files), test_only=True, num_classes=12)
     assert scan.test.labels == (11, 2) and len(scan.classes) == 12
@@ -159,7 +157,7 @@ def test_of_flat_test_images_the_labels_are_numbers(tmp_path):
         folder_scan.scan_folder(str(tmp_path), test_only=True, num_classes=11)
 
 
-def test_numbers_count_as_numbers_where_the_weights_have_as_many_classes(tmp_path):
+def test_class_names_that_are_numbers_are_the_labels_of_the_weights(tmp_path):
     path = written(tmp_path, {f"val/{n}/1.jpg": b"" for n in range(12)})
     scan = folder_scan.scan_folder(path, test_only=True, num_classes=12)
     assert scan.classes == tuple(map(str, range(12))) and scan.class_order == "numbers"
@@ -172,7 +170,7 @@ def test_numbers_count_as_numbers_where_the_weights_have_as_many_classes(tmp_pat
     assert len(scan_report.summarize_scan(folder_scan.scan_folder(padded, test_only=True))) == 1
 
 
-def test_what_is_left_out_is_told(tmp_path):
+def test_skipped_files_are_reported(tmp_path):
     files = {
         "train/a/1.jpg": b"",
         "train/a/more/2.jpg": b"",
@@ -211,7 +209,7 @@ def test_what_is_left_out_is_told(tmp_path):
         folders.load_folder(path).train[1]
 
 
-def test_a_class_that_is_a_link_to_nowhere_stops(tmp_path):
+def test_a_broken_link_as_a_class_is_refused(tmp_path):
     path = written(tmp_path, {"a/1": b"", "c/1": b""})
     (tmp_path / "b").symlink_to(tmp_path / "gone")
     with pytest.raises(UserError, match=r"b is a link to nowhere.*labels depend on it"):
@@ -236,20 +234,20 @@ def test_labels_may_begin_with_a_byte_order_mark_and_names_hold_spaces(tmp_path,
         ("utf-32", "is UTF-32, not UTF-8"),
     ],
 )
-def test_labels_in_another_encoding_are_told(tmp_path, encoding, words):
+def test_labels_in_another_encoding_are_refused(tmp_path, encoding, words):
     path = written(tmp_path, BASE | {"val.txt": f"caf\xe9.jpg ant\n{LINES}".encode(encoding)})
     with pytest.raises(UserError, match=f"val.txt {words}") as error:
         folders.load_folder(path)
     assert "\n" not in str(error.value)
 
 
-def test_two_labels_of_an_image_are_told(tmp_path):
+def test_two_labels_of_an_image_are_refused(tmp_path):
     path = written(tmp_path, BASE | {"val.txt": b"c.jpg ant\na b.jpg ant\nc.jpg 1\n"})
     with pytest.raises(UserError, match=r"line 3: another class for c\.jpg"):
         folders.load_folder(path)
 
 
-def test_a_folder_that_cannot_be_read_is_told(tmp_path, monkeypatch):
+def test_an_unreadable_folder_is_refused(tmp_path, monkeypatch):
     path = written(tmp_path, {"a/1": b"", "b/1": b""})
     own = os.scandir
 
@@ -263,7 +261,7 @@ def test_a_folder_that_cannot_be_read_is_told(tmp_path, monkeypatch):
         folders.load_folder(path)
 
 
-def test_names_that_are_no_text_are_shown(tmp_path):
+def test_names_that_are_not_utf8_are_printed(tmp_path):
     name = os.fsdecode(b"caf\xe9\n\x1b[31m")
     path = written(tmp_path, {"a/1": b"", f"{name}/more/2": b"", "b/1": b""})
     (line,) = scan_report.summarize_scan(folder_scan.scan_folder(path))[1:]

@@ -38,7 +38,7 @@ def test_bytes_after_the_end_of_a_jpeg_change_nothing(name, after):
     np.testing.assert_array_equal(decode_whole(FILES[name] + after), decode_whole(FILES[name]))
 
 
-def test_a_jpeg_that_lacks_its_end_marker_alone_is_whole():
+def test_a_jpeg_without_its_end_marker_is_complete():
     assert b"\xff\xd9" not in FILES["no_end_marker"]
     assert decode_whole(FILES["no_end_marker"]).shape == (24, 32, 3)
     for name in ("baseline_420", "grey", "progressive", "restart_markers"):
@@ -49,7 +49,7 @@ def test_a_jpeg_that_lacks_its_end_marker_alone_is_whole():
             decode_whole(file[: len(file) * 9 // 10])
 
 
-def test_a_jpeg_cut_after_the_end_of_its_thumbnail_is_cut_short():
+def test_a_jpeg_truncated_after_its_thumbnail_is_recognized():
     exif = Image.Exif()
     exif[0x010F] = "maker"
     thumbnail = encoded(NOISE.resize((16, 16)), "JPEG")
@@ -69,7 +69,7 @@ def test_the_end_of_a_png_is_found_from_its_chunks():
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_other_files_that_are_cut_short_are_told(kind):
+def test_other_truncated_files_are_recognized(kind):
     assert decode_whole(OTHERS[kind]).shape == (24, 32, 3)
     with pytest.raises(headers.BadImage):
         decode_whole(OTHERS[kind][: len(OTHERS[kind]) // 2])
@@ -86,7 +86,7 @@ def claiming(file, height, width):
 
 @pytest.mark.parametrize("file", [FILES["baseline_420"], PNG], ids=["jpeg", "png"])
 @pytest.mark.parametrize("size", [(13_500, 13_500), (65_500, 65_500)], ids=str)
-def test_the_true_reason_and_the_remedy_of_a_huge_image_are_told_at_once(file, size):
+def test_a_huge_image_gives_the_reason_and_the_remedy_at_once(file, size):
     began = time.perf_counter()
     with pytest.raises(
         headers.BadImage, match=f"{size[1]}x{size[0]} pixels, more than the .*scale"
@@ -106,7 +106,7 @@ def test_a_jpeg_of_three_bytes_is_bad():
             headers.read_size(FILES["baseline_420"][:length])
 
 
-def test_whatever_the_bytes_an_image_comes_out_or_bad_image(monkeypatch):
+def test_any_bytes_give_an_image_or_bad_image(monkeypatch):
     """1,200 damaged files: flipped bits, overwritten and cut parts, repeated parts. Seeded."""
     monkeypatch.setattr(headers, "MAX_PIXELS", 10**6)  # Damage that claims more takes long.
     rng = np.random.default_rng(0)

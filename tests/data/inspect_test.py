@@ -28,7 +28,7 @@ def folder(tmp_path):
     return tmp_path / "set"
 
 
-def test_the_report_counts_measures_and_names_what_cannot_be_read(folder, tmp_path, capsys):
+def test_the_report_has_counts_sizes_and_unreadable_files(folder, tmp_path, capsys):
     out = tmp_path / "out"
     assert (
         main(
@@ -57,7 +57,7 @@ def test_the_report_counts_measures_and_names_what_cannot_be_read(folder, tmp_pa
     )
 
 
-def test_the_sheet_shows_what_a_run_sees(folder):
+def test_the_image_sheet_shows_a_run_s_inputs(folder):
     settings = Data(
         dataset=dataset(f"folder:{folder}"),
         train_resize=(18,),
@@ -90,12 +90,12 @@ def test_sets_in_memory_are_shown_too(tmp_path):
         (["--data=fake", "--images=0"], "--images=0: must be 1 to 400"),
     ],
 )
-def test_a_mistake_is_told(tmp_path, capsys, given, words):
+def test_invalid_arguments_are_refused(tmp_path, capsys, given, words):
     assert main([*given, f"--out={tmp_path}"]) == 2
     assert words in capsys.readouterr().err
 
 
-def test_jpegs_of_every_kind(tmp_path):
+def test_jpegs_of_every_kind_are_counted(tmp_path):
     """Three classes of committed files, among them a turned one, a grey one and one of CMYK."""
     classes = {
         "plain": ("baseline_420", "full_chroma_444", "progressive"),
@@ -152,7 +152,7 @@ def test_names_are_text_and_the_report_comes_before_the_figures(folder, tmp_path
     assert (out / "report.txt").read_text() == report
 
 
-def test_where_no_image_can_be_decoded_the_report_says_which(tmp_path, capsys):
+def test_the_report_names_images_if_none_can_be_decoded(tmp_path, capsys):
     for name in "ab":
         (tmp_path / "set" / name).mkdir(parents=True)
         (tmp_path / "set" / name / "1.jpg").write_bytes(b"no image")

@@ -13,7 +13,7 @@ RECORDED = (
 LABELS = np.array([0, 0, 0, 1, 2, 2])
 
 
-def test_orders_are_the_recorded_ones():
+def test_orders_equal_the_recorded_ones():
     """A run that is continued, and another version of this library, draw the same images."""
     assert shuffle_epoch(0, 0, 8).tolist() == RECORDED[0]
     assert shuffle_epoch(3, 2, 8).tolist() == RECORDED[1]
@@ -21,7 +21,7 @@ def test_orders_are_the_recorded_ones():
 
 
 @pytest.mark.parametrize("order", [shuffle_epoch, balance_epoch], ids=lambda f: f.__name__)
-def test_no_seed_and_epoch_have_the_order_of_another(order):
+def test_every_seed_and_epoch_has_its_own_order(order):
     last = 50 if order is shuffle_epoch else np.arange(50) % 3
     orders = {order(seed, epoch, last).tobytes() for seed in range(8) for epoch in range(8)}
     assert len(orders) == 64

@@ -94,7 +94,7 @@ def sizes_of(kind, count=10):
     return [(side, side + 2 * i) if i % 2 else (side + i, side) for i in range(count)]
 
 
-def test_dense_is_the_mean_over_the_crops_it_stands_for():
+def test_dense_scores_are_the_mean_over_all_crops():
     """Unpadded, stride 4: the class map's places are the crops at multiples of 4."""
     net = model, params, stats = made("unpadded")
     image = next(whole([(40, 48)], 1))
@@ -118,7 +118,7 @@ def test_dense_is_the_mean_over_the_crops_it_stands_for():
 
 
 @pytest.mark.parametrize("kind", SIDES)
-def test_batches_and_devices_change_nothing(kind):
+def test_scores_do_not_depend_on_batches_and_devices(kind):
     net, sizes = made(), sizes_of(kind)
     whole_batch = scored(net, kind, sizes, 10)
     np.testing.assert_allclose(scored(net, kind, sizes, 4), whole_batch, atol=1e-6)
@@ -127,7 +127,7 @@ def test_batches_and_devices_change_nothing(kind):
 
 
 @pytest.mark.parametrize("name", ["vgg_a", "vgg_a_lrn", "vgg_c", "resnet18"])
-def test_what_an_image_lies_in_does_not_change_its_scores(name):
+def test_padding_does_not_change_dense_scores(name):
     """Of odd sizes, together in arrays of zeros around them, against each alone in an array of its
     own size.
     """
@@ -142,7 +142,7 @@ def test_what_an_image_lies_in_does_not_change_its_scores(name):
 
 
 @pytest.mark.parametrize("name", ["vgg_a", "resnet18"])
-def test_reach_is_what_each_size_alone_would_have(name):
+def test_valid_sizes_are_those_of_each_image_alone(name):
     """Sizes over a period above the smallest, which are not traced, against those that are."""
     model, params, stats = made(name)
     together = compute_valid_sizes(model.module, params, stats, np.array([[33, 99], [65, 131]]), 3)
@@ -152,7 +152,7 @@ def test_reach_is_what_each_size_alone_would_have(name):
             np.testing.assert_array_equal(together[:, row, axis], alone[:, 0, 0])
 
 
-def test_without_masks_padding_would_change_scores():
+def test_without_masks_padding_changes_scores():
     model, params, stats = made()
     batch = next(whole([(37, 41)], 1))
     reach = compute_valid_sizes(model.module, params, stats, batch["size"], 3)
@@ -168,7 +168,7 @@ def test_without_masks_padding_would_change_scores():
     "kind, count",
     [("single", 1), ("ten_crop", 10), ("grid", 50), ("googlenet144", 36), ("dense", 2)],
 )
-def test_so_many_views_a_scale(kind, count):
+def test_each_protocol_has_its_number_of_views_per_scale(kind, count):
     net, seen = made(), []
     scorer = make_scorer(*net, prepare, CROP, mesh.batch_mesh(jax.devices()[:1]))
 
@@ -182,7 +182,7 @@ def test_so_many_views_a_scale(kind, count):
     assert len(seen) == count and sum(seen) == count // 2
 
 
-def test_a_crop_is_cut_where_it_says():
+def test_crops_are_cut_at_their_offsets():
     """A model that answers with its input's upper left pixel."""
     seen = []
     net = (models.Model(None, lambda p, s, images, train: (images[:, 0, 0], s), None, None), {}, {})
@@ -230,7 +230,7 @@ def test_fused_scores_are_the_mean_of_probabilities():
         fuse_scores([one, scores(two.scores[0], index=[1])])
 
 
-def test_a_model_without_class_maps_says_so():
+def test_a_model_without_class_maps_is_refused():
     model = models.create("mlp", CLASSES)
     params, stats = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
     with pytest.raises(UserError, match="mlp"):

@@ -179,7 +179,7 @@ def test_every_cell_of_numbers_is_compared():
         ("top-5 error: paper", "top-1 error: paper"),  # a column twice, another not at all
     ],
 )
-def test_a_change_of_a_report_is_seen(old, new):
+def test_a_change_of_a_report_is_detected(old, new):
     recorded = golden.stored_report("lrn").read_text()
     check_report("lrn", recorded, recorded)
     assert old in recorded
@@ -204,22 +204,22 @@ def slow_but(chosen, names):
 
 
 @pytest.mark.parametrize("name", slow_but(MODELS, golden.model_names()))
-def test_a_model_computes_what_it_did(name):
+def test_models_compute_their_recorded_values(name):
     check("models", name, golden.model_values(name))
 
 
 @pytest.mark.parametrize("name", slow_but(RUNS, golden.RUNS))
-def test_a_run_s_losses_are_what_they_were(name):
+def test_runs_have_their_recorded_losses(name):
     check("runs", name, golden.run_values(name))
 
 
 @pytest.mark.parametrize("views", slow_but(PROTOCOLS, golden.VIEWS))
-def test_a_protocol_gives_the_scores_it_did(views):
+def test_protocols_give_their_recorded_scores(views):
     check("protocols", views, golden.protocol_values(views))
 
 
 @pytest.mark.parametrize("study", slow_but(STUDIES, golden.STUDIES))
-def test_a_study_s_numbers_are_what_they_were(study):
+def test_studies_report_their_recorded_numbers(study):
     report, found = golden.study_values(study)
     check_report(study, golden.stored_report(study).read_text(), report)
     check("studies", study, found)

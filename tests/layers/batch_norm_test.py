@@ -70,7 +70,7 @@ def operands(ratio):
 @pytest.mark.parametrize("choice", ["cpu", "xla"])
 @pytest.mark.parametrize("group", [0, 1, 4])
 @pytest.mark.parametrize("ratio", PYTORCH)
-def test_values_statistics_and_gradients_are_float64_s(ratio, group, choice):
+def test_values_statistics_and_gradients_match_float64(ratio, group, choice):
     arguments = operands(ratio)
     with switch.use(choice):
         got = jax.jit(functools.partial(values_and_gradients, group=group))(*arguments)
@@ -117,7 +117,7 @@ def test_under_pmap_of_eight_devices(ratio, group):
     assert_accurate((joined, gradients), by_hand(x, scale, bias, dy, group), ratio)
 
 
-def test_a_center_unlike_the_rest_costs_little():
+def test_central_pixels_far_from_the_mean_lose_little_accuracy():
     """The shift is taken from the central pixels: here 1,000 standard deviations of the others."""
     x = batch(1_000)
     x[:, 3, 2] = 0
@@ -127,7 +127,7 @@ def test_a_center_unlike_the_rest_costs_little():
     np.testing.assert_allclose(moments.mean[0], exact.mean(0), rtol=1e-6)
 
 
-def test_rows_without_pixels_and_bfloat16():
+def test_rows_without_pixels_and_bfloat16_work():
     x = batch(100, (64, 3))
     moments = group_moments(jnp.asarray(x), 32)
     exact = x.astype(np.float64).reshape(2, 32, 3)
@@ -139,7 +139,7 @@ def test_rows_without_pixels_and_bfloat16():
     np.testing.assert_allclose(mean[0], exact.mean(0), rtol=1e-6)
 
 
-def test_the_layer_in_training_and_at_test():
+def test_the_layer_in_training_and_in_evaluation():
     x = batch(10_000)
     norm = BatchNorm(group=4, momentum=0.0, epsilon=EPSILON)
     variables = norm.init(jax.random.key(0), x, train=True)

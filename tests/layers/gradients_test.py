@@ -244,7 +244,7 @@ def test_max_pooling(pooling):
 
 
 @pytest.mark.parametrize("pooling", POOLINGS.values(), ids=POOLINGS)
-def test_of_equal_maxima_the_first_in_reading_order_gets_all(pooling):
+def test_the_first_of_equal_maxima_gets_the_whole_gradient(pooling):
     pool, window, stride = pooling
 
     def function(x):

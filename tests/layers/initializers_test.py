@@ -27,11 +27,11 @@ FORMULAS = {
 }
 
 
-def test_every_initializer_has_a_formula_here():
+def test_every_initializer_has_a_formula_in_this_test():
     assert FORMULAS.keys() == INITIALIZERS.keys()
 
 
-def test_fans():
+def test_fan_in_and_fan_out_by_hand():
     assert (fan_in(SHAPE), fan_out(SHAPE), fan_average(SHAPE)) == (IN, OUT, (IN + OUT) / 2)
     assert (fan_in((20, 5)), fan_out((20, 5))) == (20, 5)
 
@@ -48,7 +48,7 @@ def test_mean_variance_and_shape_of_the_distribution(name):
     assert abs((draw**4).mean() - (9 / 5 if uniform else 3)) < 0.2
 
 
-def test_draws_depend_on_the_key_only():
+def test_random_values_depend_on_the_key_only():
     one, again, other = (he_normal(jax.random.key(k), (3, 3, 64, 256)) for k in (0, 0, 1))
     assert np.array_equal(one, again) and not np.array_equal(one, other)
     assert not np.array_equal(one[..., 0], one[..., 1])

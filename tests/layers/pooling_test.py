@@ -23,7 +23,7 @@ def test_subsampling_by_hand():
 
 
 @pytest.mark.parametrize("size", [3, 4, 5, 6, 7])
-def test_ceil_pooling_is_the_loop(size):
+def test_ceil_pooling_equals_a_loop(size):
     x = np.asarray(jax.random.normal(jax.random.key(5), (1, size, size, 1)))
     count = -(-(size - 3) // 2) + 1
     slices = [slice(2 * i, 2 * i + 3) for i in range(count)]

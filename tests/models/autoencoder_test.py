@@ -21,7 +21,7 @@ def made(x, **options):
 
 
 @pytest.mark.parametrize("side, channels", [(28, 1), (32, 3)])
-def test_images_become_codes_and_images_again(side, channels):
+def test_images_are_encoded_and_decoded(side, channels):
     x = images(2, side, channels)
     model, params, stats = made(x)
     assert model.features(params, stats, x)["code"].shape == (2, side // 4, side // 4, 8)
@@ -75,7 +75,7 @@ def test_upsampling_repeats_pixels():
 
 
 @pytest.mark.parametrize("side", [30, 2])
-def test_a_side_that_cannot_be_halved_back_is_told(side):
+def test_a_side_that_cannot_be_halved_is_refused(side):
     with pytest.raises(
         UserError, match=f"{side}x{side}; sides must be multiples of 4, .*the smallest are 4x4"
     ):

@@ -27,7 +27,7 @@ def abstract(name, classes=10, side=0, **options):
 
 
 @pytest.mark.parametrize("name", ["mlp", "lenet5_modern", "resnet20", "plain20"])
-def test_every_small_net_gives_logits_and_needs_no_batch_to_do_so(name):
+def test_small_models_give_the_same_logits_for_any_batch(name):
     model = models.create(name, 7)
     params, stats = model.init(jax.random.key(0), images(1, 16))
     logits, same = model.apply(params, stats, images(3, 16))
@@ -58,12 +58,12 @@ def test_every_small_net_gives_logits_and_needs_no_batch_to_do_so(name):
         ),
     ],
 )
-def test_a_mistake_is_told(name, options, words):
+def test_an_invalid_option_is_refused(name, options, words):
     with pytest.raises(UserError, match=words):
         models.create(name, 10, **options).init(jax.random.key(0), images(1))
 
 
-def test_no_classes_and_images_of_another_size_and_no_key_are_told():
+def test_invalid_classes_image_sizes_and_missing_keys_are_refused():
     with pytest.raises(UserError, match="num_classes=0: must be at least 1"):
         models.create("mlp", 0)
     model = models.create("mlp", 3, dropout=0.5)
@@ -74,7 +74,7 @@ def test_no_classes_and_images_of_another_size_and_no_key_are_told():
         model.apply(params, stats, images(1), train=True)
 
 
-def test_bytes_are_numbers_to_a_net():
+def test_images_of_uint8_are_converted_to_float():
     model = models.create("mlp", 3)
     pixels = jnp.arange(192, dtype=jnp.uint8).reshape(1, 8, 8, 3)
     params, stats = model.init(jax.random.key(0), pixels)
@@ -84,7 +84,7 @@ def test_bytes_are_numbers_to_a_net():
     )
 
 
-def test_a_deviation_that_an_option_undoes_is_not_told():
+def test_an_option_that_removes_a_deviation_removes_it_from_the_list():
     def words(name, **options):
         return " ".join(models.deviations(name, **options))
 
@@ -113,11 +113,11 @@ def test_a_deviation_that_an_option_undoes_is_not_told():
         ("zfnet", {"initial_bias": 1.0}, "zfnet has no such option"),
     ],
 )
-def test_a_mistake_of_a_net_is_told(name, options, words):
+def test_an_option_of_another_model_is_refused(name, options, words):
     with pytest.raises(UserError, match=words):
         abstract(name, **options)
 
 
-def test_deviations_are_of_known_nets():
+def test_deviations_belong_to_known_models():
     for name in ("lenet5", "alexnet", "alexnet_half", "alexnet_owt", "zfnet", "vgg_a", "vgg_e"):
         assert models.deviations(name), name

@@ -127,7 +127,7 @@ def test_lrn_changes_what_a_model_computes_and_costs_no_parameter(name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_model_is_drawn_by_the_initialiser_that_is_asked_for(name):
+def test_every_model_uses_the_requested_initializer(name):
     """He's variance is twice Xavier's, and the draws are the same."""
     he, xavier = (shapes(name, initializer=i)[0] for i in ("he", "xavier"))
     image = shapes(name)[1]
@@ -142,7 +142,7 @@ def test_every_model_is_drawn_by_the_initialiser_that_is_asked_for(name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_bfloat16_is_near_float32_and_leaves_parameters_and_statistics_float32(name):
+def test_bfloat16_is_close_to_float32_and_keeps_parameters_and_statistics_float32(name):
     wide, image, params, stats = shapes(name)
     narrow = shapes(name, dtype="bfloat16")[0]
     params, stats = wide.init(jax.random.key(0), image)

@@ -37,7 +37,7 @@ def test_bn_inception_has_the_parameters_of_public_weights():
     assert summary.count_parameters(model, (224, 224, 3)) + biases == 11_295_240
 
 
-def test_each_step_from_inception_v2_to_v3_costs_its_own_parameters():
+def test_each_change_from_inception_v2_to_v3_adds_its_parameters():
     def count(**options):
         return summary.count_parameters(
             models.create("inception_v2", 1000, **options), (299, 299, 3)
@@ -49,7 +49,7 @@ def test_each_step_from_inception_v2_to_v3_costs_its_own_parameters():
     assert count(aux_norm=True) - count() == 768  # a scale and a shift for a bias
 
 
-def test_a_1x1_convolution_before_a_5x5_saves_what_the_paper_says():
+def test_a_1x1_convolution_before_a_5x5_saves_the_paper_s_share():
     def weights(*kernels):
         net = nn.Sequential(
             [conv.Conv(maps, (size, size), use_bias=False) for size, maps in kernels]
@@ -111,7 +111,7 @@ GRIDS["inception_v2"] = {k: v for k, v in GRIDS["inception_v3"].items() if "conv
 
 
 @pytest.mark.parametrize("name", GRIDS)
-def test_modules_have_the_table_s_outputs(name):
+def test_modules_have_the_output_shapes_of_the_table(name):
     found = modules(name, 299 if name in ("inception_v2", "inception_v3") else 224)
     assert {k: found[k] for k in GRIDS[name]} == {
         k: (side, side, maps) for k, (side, maps) in GRIDS[name].items()
@@ -123,7 +123,7 @@ def random(*shape):
 
 
 @pytest.mark.parametrize("name, side, heads", [("googlenet_bn", 79, 2), ("inception_v3", 107, 1)])
-def test_auxiliary_heads_are_there_in_training_only(name, side, heads):
+def test_auxiliary_heads_exist_in_training_only(name, side, heads):
     """On the smallest images that the heads allow; shapes only."""
     images, key = jnp.zeros((2, side, side, 3)), jax.random.key(0)
 
@@ -145,7 +145,7 @@ def test_auxiliary_heads_are_there_in_training_only(name, side, heads):
     assert len(set(params) - set(bare)) == heads
 
 
-def test_googlenet_s_heads_answer_in_training_and_are_forgotten_at_test():
+def test_googlenet_s_heads_give_logits_in_training_only():
     model = models.create("googlenet", 4)
     images = random(2, 79, 79, 3)
     params, stats = model.init(jax.random.key(0), images[:1])
@@ -184,7 +184,7 @@ def test_googlenet_s_heads_answer_in_training_and_are_forgotten_at_test():
         ("inception_v2", False, 75),
     ],
 )
-def test_too_small_an_image_names_the_smallest(name, heads, side):
+def test_an_image_too_small_gives_the_smallest_size(name, heads, side):
     model = models.create(name, 4, aux_heads=heads)
 
     def init(n):
@@ -205,7 +205,7 @@ def test_a_grid_reduction_pools_and_convolves_side_by_side():
     np.testing.assert_array_equal(y[..., 11:], nn.max_pool(x, (3, 3), (2, 2)))
 
 
-def test_a_fork_s_convolutions_see_the_same_input():
+def test_a_fork_s_convolutions_have_the_same_input():
     block = googlenet.Inception(
         (((1, 1, 4), ((1, 3, 5), (3, 1, 6))),),
         functools.partial(pooling.MaxPool, 1, 1),
@@ -231,7 +231,7 @@ def cross_entropy(logits, labels):
     return (np.log(np.exp(logits).sum(1)) - logits[np.arange(len(labels)), labels]).mean()
 
 
-def test_the_loss_is_folded_over_the_heads_and_the_error_is_the_main_logits():
+def test_the_loss_sums_the_heads_and_the_error_uses_the_main_logits():
     """One training step of a net of three linear heads."""
     images = random(6, 2, 2, 1)
     kernels = {
@@ -270,7 +270,7 @@ def test_the_loss_is_folded_over_the_heads_and_the_error_is_the_main_logits():
         np.testing.assert_allclose(kernels[name] - after.params[name], gradient, atol=1e-5)
 
 
-def test_the_weight_of_the_heads_is_the_net_s():
+def test_the_weight_of_the_heads_is_the_model_s():
     def weight(name, **options):
         return models.create(name, 4, **options).aux_weight
 

@@ -12,7 +12,7 @@ def images(count, size=8):
 
 
 @pytest.mark.parametrize("name", ["resnet20", "lenet5", "autoencoder"])
-def test_parameters_drawn_without_a_forward_pass_are_flax_s_own(name):
+def test_parameters_initialized_without_a_forward_pass_are_flax_s(name):
     x = images(1, 28)[..., :1]
     params, _ = models.create(name).init(jax.random.key(3), x)
     net = models.MODELS[name].build(10)

@@ -103,7 +103,7 @@ def test_lenet4s_pairs_of_subsampling_maps_see_the_same_map():
     assert stages["s2"].shape == (1, 14, 14, 8) and stages["s4"].shape == (1, 5, 5, 16)
 
 
-def test_lenet5_has_ten_bitmaps_only():
+def test_lenet5_accepts_ten_classes_only():
     with pytest.raises(UserError, match="100 classes; its bitmaps are of ten digits"):
         abstract("lenet5", 100)
 
@@ -119,7 +119,7 @@ XXX...XXX..X.XXX
 """
 
 
-def test_c3_sees_what_table_i_gives_it():
+def test_c3_is_connected_as_in_table_i():
     seen = np.array([[mark == "X" for mark in line] for line in TABLE_I.split()])  # [6, 16]
     assert seen.sum() == 60
     conv = TableConv(lenet.C3_TABLE, (5, 5))
@@ -134,7 +134,7 @@ def test_c3_sees_what_table_i_gives_it():
     )
 
 
-def test_each_map_of_c3_is_drawn_by_its_own_fan_in():
+def test_each_map_of_c3_is_initialized_by_its_own_fan_in():
     conv = TableConv(lenet.C3_TABLE, (5, 5), kernel_init=lenet.uniform)
     kernel = np.abs(conv.init(jax.random.key(0), jnp.zeros((1, 5, 5, 6)))["params"]["kernel"])
     for part, inputs in ((kernel[..., :18], 3), (kernel[..., 18:54], 4), (kernel[..., 54:], 6)):
@@ -172,7 +172,7 @@ def test_pixels_are_mapped_as_the_paper_s():
     np.testing.assert_allclose(lenet.contrast(jnp.array([0.0, 1.0])), [-0.1, 1.175], rtol=1e-6)
 
 
-def test_lenet5_pads_digits_centres_them_and_measures_distances():
+def test_lenet5_pads_and_centers_digits_and_measures_distances():
     model = models.create("lenet5", 10)
     small = jax.random.uniform(jax.random.key(1), (3, 28, 28, 1))
     params, stats = model.init(jax.random.key(0), small)

@@ -35,13 +35,13 @@ def feature_shapes(name, side=0, **options):
 
 
 @pytest.mark.parametrize("count", published_counts.PARAMETERS, ids=published_counts.label)
-def test_nets_have_the_papers_parameters(count):
+def test_models_have_the_papers_parameter_counts(count):
     image, classes = models.paper_input(count.net)
     model = models.create(count.net, classes, **count.options)
     assert summary.count_parameters(model, image) == count.parameters
 
 
-def test_models_state_the_published_parameters():
+def test_models_state_the_published_parameter_counts():
     """Of each model by its default options, heads included; the table is another source."""
     published = {c.net: c.parameters for c in published_counts.PARAMETERS if not c.options}
     stated = {name: models.MODELS[name].parameters for name in published}
@@ -67,7 +67,7 @@ def test_multiply_adds_by_hand():
     )
 
 
-def test_too_small_an_image_names_the_smallest():
+def test_an_image_too_small_gives_the_smallest_size():
     with pytest.raises(UserError, match="the smallest are 12x12"):
         models.create("lenet5_modern", 10).init(jax.random.key(0), images(1, 8))
 
@@ -125,7 +125,7 @@ def test_features_have_the_papers_sizes():
 
 
 @pytest.mark.parametrize("name", SMALLEST)
-def test_the_smallest_image_works_and_a_smaller_one_is_told(name):
+def test_the_smallest_image_works_and_a_smaller_one_is_refused(name):
     side = SMALLEST[name]
     assert all(min(shape) > 0 for shape in feature_shapes(name, side).values())
     with pytest.raises(UserError, match=f"{side - 1}x{side - 1}; the smallest are {side}x{side}"):

@@ -12,14 +12,14 @@ def images(count, size=8):
     return jax.random.normal(jax.random.key(1), (count, size, size, 3))
 
 
-def test_zero_padded_shortcut():
+def test_shortcuts_of_option_a_are_padded_with_zeros():
     x = images(2)
     y = resnet.zero_pad_shortcut(x, 5, 2)
     assert y.shape == (2, 4, 4, 5) and not y[..., 3:].any()
     np.testing.assert_array_equal(y[..., :3], x[:, ::2, ::2])
 
 
-def test_a_shortcut_carries_its_input_and_a_plain_net_has_none():
+def test_residual_models_have_shortcuts_and_plain_models_have_none():
     """With the last convolution of each block at zero a residual net still sees its input; a plain
     one does not.
     """

@@ -66,7 +66,7 @@ def test_remat_keeps_fewer_activations_and_changes_no_gradient(monkeypatch):
         assert temporary(remat) < 0.85 * temporary(plain)
 
 
-def test_width_is_of_every_layer_but_the_last():
+def test_width_scales_every_layer_except_the_last():
     params = jax.eval_shape(
         models.create("vgg_a", 5, width=0.25).init, jax.random.key(0), images(1, 32)
     )[0]
@@ -80,6 +80,6 @@ def test_width_is_of_every_layer_but_the_last():
     )
 
 
-def test_batch_normalised_vgg_has_statistics():
+def test_vgg_with_batch_norm_has_statistics():
     _, _, stats, _ = abstract("vgg_a", norm="bn")
     assert stats["norm1_1"]["mean"].shape == (64,)

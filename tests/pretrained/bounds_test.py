@@ -49,7 +49,7 @@ def test_a_pickle_larger_than_weights_need_is_refused(content, tmp_path):
     refuse(stream, "a pickle of more than .*: more than weights need; save")
 
 
-def test_a_list_that_is_made_into_a_dictionary_again_and_again_is_refused(tmp_path):
+def test_a_list_that_is_expanded_repeatedly_is_refused(tmp_path):
     """Each call is three instructions, and would copy 10,000 entries."""
     pairs = b"](" + b"".join(opcodes((str(i), i)) for i in range(10_000)) + b"e"
     arguments = pairs + b"\x85q\x00" + opcodes(Name("collections.OrderedDict")) + b"q\x01"
@@ -118,7 +118,7 @@ def test_an_entry_of_zeros_is_not_read(entries, words, tmp_path, monkeypatch):
     assert sum(map(len, read)) < 2**20
 
 
-def test_weights_larger_than_any_published_are_not_held_in_memory(tmp_path, monkeypatch):
+def test_weights_larger_than_any_published_ones_are_not_loaded(tmp_path, monkeypatch):
     monkeypatch.setattr(keras_files, "MAX_WEIGHTS_BYTES", 1_000)
     with zipfile.ZipFile(tmp_path / "x.keras", "w") as archive:
         archive.writestr("config.json", '{"config": {"layers": []}}')
@@ -126,7 +126,7 @@ def test_weights_larger_than_any_published_are_not_held_in_memory(tmp_path, monk
     refuse(tmp_path / "x.keras", "model.weights.h5 of 2,008 bytes; at most 1,000")
 
 
-def test_a_zip_of_many_entries_is_refused_before_they_are_listed(tmp_path):
+def test_a_zip_with_many_entries_is_refused_before_listing_them(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.pth", "w") as archive:
         for number in range(100_000):
             info = zipfile.ZipInfo(f"net/data/{number}")

@@ -48,7 +48,7 @@ def read(path):
 
 
 @WRITERS
-def test_torch_tensors_of_every_kind(write, tmp_path):
+def test_torch_tensors_of_every_kind_are_read(write, tmp_path):
     storages = {
         "0": A,
         "1": A.astype(np.float16),
@@ -64,7 +64,7 @@ def test_torch_tensors_of_every_kind(write, tmp_path):
 
 
 @WRITERS
-def test_torch_views_and_what_old_torch_wrapped_tensors_in(write, tmp_path):
+def test_torch_views_and_wrappers_of_old_versions_are_read(write, tmp_path):
     old = ("torch._utils._rebuild_tensor", tensor(A, "0").arguments[:4])
     state = {
         "transposed": tensor(A, "0", shape=(3, 2), strides=(1, 3)),
@@ -89,7 +89,7 @@ def test_torch_views_and_what_old_torch_wrapped_tensors_in(write, tmp_path):
     np.testing.assert_array_equal(got["0.1"], A)
 
 
-def test_a_stream_s_view_of_a_storage(tmp_path):
+def test_a_view_in_the_old_stream_format_is_read(tmp_path):
     state = {"part": tensor(A, "0", shape=(2,), strides=(1,), view=("1", 2, 2))}
     np.testing.assert_array_equal(
         read(write_stream(tmp_path / "x.pth", state, {"0": A}))["part"], [2, 3]
@@ -165,7 +165,7 @@ HOSTILE = {
 
 @WRITERS
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_a_hostile_pickle_is_refused_and_nothing_of_it_runs(kind, write, tmp_path, monkeypatch):
+def test_a_hostile_pickle_is_refused_and_not_executed(kind, write, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     state, words = HOSTILE[kind]
     path = write(tmp_path / "x.pth", state, {"0": A})
@@ -175,7 +175,7 @@ def test_a_hostile_pickle_is_refused_and_nothing_of_it_runs(kind, write, tmp_pat
     assert not (tmp_path / "ran").exists()
 
 
-def test_the_hostile_pickles_would_run_if_they_were_unpickled(tmp_path, monkeypatch):
+def test_unpickling_the_hostile_pickles_would_execute_them(tmp_path, monkeypatch):
     import pickle
 
     monkeypatch.chdir(tmp_path)
@@ -185,7 +185,7 @@ def test_the_hostile_pickles_would_run_if_they_were_unpickled(tmp_path, monkeypa
 
 @WRITERS
 @pytest.mark.parametrize("left", [0.2, 0.5, 0.9, 0.99])
-def test_a_file_cut_short_is_refused(write, left, tmp_path):
+def test_a_truncated_file_is_refused(write, left, tmp_path):
     b = np.arange(1000, dtype=np.float32)
     whole = write(
         tmp_path / "x.pth",
@@ -215,7 +215,7 @@ def test_a_zip_that_is_compressed_or_damaged_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "content", [b"", b"PK\x03\x04nothing", b"hello, this is text", b"\x89HDF\r\n\x1a\nnothing"]
 )
-def test_a_file_that_is_something_else_is_refused(content, tmp_path):
+def test_a_file_of_another_kind_is_refused(content, tmp_path):
     (tmp_path / "x.pth").write_bytes(content)
     with pytest.raises(UserError, match=r"x\.pth: (is no \.safetensors|cannot be read)"):
         pretrained.load("resnet18", tmp_path / "x.pth")
@@ -308,14 +308,14 @@ WRONG = {
 
 
 @pytest.mark.parametrize("kind", WRONG)
-def test_tensors_that_are_not_the_net_s_are_named(kind, resnet18, tmp_path):
+def test_tensors_that_the_model_lacks_are_named(kind, resnet18, tmp_path):
     change, words = WRONG[kind]
     path = safetensors_file(tmp_path / "x.safetensors", change(resnet18))
     with pytest.raises(UserError, match=words):
         pretrained.load("resnet18", path)
 
 
-def test_a_safetensors_file_cut_short_or_with_a_lying_header_is_refused(resnet18, tmp_path):
+def test_a_truncated_safetensors_file_or_a_false_header_is_refused(resnet18, tmp_path):
     raw = safetensors_file(tmp_path / "x.safetensors", resnet18).read_bytes()
     for wrong in (raw[:-4], (2**62).to_bytes(8, "little") + raw[8:], raw[:5000]):
         (tmp_path / "y.safetensors").write_bytes(wrong)
@@ -323,7 +323,7 @@ def test_a_safetensors_file_cut_short_or_with_a_lying_header_is_refused(resnet18
             pretrained.load("resnet18", tmp_path / "y.safetensors")
 
 
-def test_another_net_s_file_and_nets_without_weights_are_told(resnet18, tmp_path):
+def test_weights_of_another_model_and_models_without_weights_are_refused(resnet18, tmp_path):
     path = safetensors_file(tmp_path / "x.safetensors", resnet18)
     for name, words in (
         ("resnet34", "no tensor 'layer1.2.conv1.weight' and .* more; is this a file of resnet34"),
@@ -372,7 +372,7 @@ def test_timm_s_config_and_torchvision_s_second_weights_change_the_preprocessing
     )
 
 
-def test_timm_s_vgg_whose_dense_layers_are_convolutions(tmp_path):
+def test_timm_s_vgg_with_convolutions_as_dense_layers_is_read(tmp_path):
     """fc6 is a convolution of 2x2 here; the same numbers as torchvision's flattened layer give the
     same.
     """
@@ -388,7 +388,7 @@ def test_timm_s_vgg_whose_dense_layers_are_convolutions(tmp_path):
 # --- Keras
 
 
-def test_the_names_of_keras_1_in_h5(tmp_path):
+def test_h5_files_with_names_of_keras_1_are_read(tmp_path):
     h5py = pytest.importorskip("h5py")
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["block1_conv1/block1_conv1_W_1:0"] = A
@@ -404,7 +404,7 @@ def test_the_names_of_keras_1_in_h5(tmp_path):
     ]
 
 
-def test_hostile_and_broken_h5(tmp_path):
+def test_hostile_and_broken_h5_files_are_refused(tmp_path):
     h5py = pytest.importorskip("h5py")
     (tmp_path / "other.bin").write_bytes(bytes(24))
     with h5py.File(tmp_path / "other.h5", "w") as file:
@@ -454,7 +454,7 @@ def test_an_h5_that_misses_a_layer_names_it(tmp_path):
         pretrained.load("resnet50", tmp_path / "x.h5")
 
 
-def test_a_keras_file_with_a_compressed_or_senseless_part_is_refused(tmp_path):
+def test_a_keras_file_with_a_compressed_or_invalid_part_is_refused(tmp_path):
     pytest.importorskip("h5py")
     for config, compression, words in (
         ("{}", zipfile.ZIP_DEFLATED, "config.json in compressed form"),
@@ -468,7 +468,7 @@ def test_a_keras_file_with_a_compressed_or_senseless_part_is_refused(tmp_path):
             pretrained.load("resnet50", tmp_path / "x.keras")
 
 
-def test_without_h5py_its_name_is_told(tmp_path, monkeypatch):
+def test_without_h5py_the_error_names_it(tmp_path, monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "h5py", None)
@@ -495,7 +495,7 @@ def made(name, options, classes=4):
 
 
 @pytest.mark.parametrize("name, options", OURS, ids=[name for name, _ in OURS])
-def test_saved_and_loaded_is_the_same_bit_for_bit(name, options, tmp_path):
+def test_saving_and_loading_is_bit_identical(name, options, tmp_path):
     params, stats = made(name, options)
     pretrained.save(tmp_path / "x.safetensors", name, params, stats, 4, GRAY, options)
     loaded = pretrained.load(name, tmp_path / "x.safetensors")
@@ -510,7 +510,7 @@ def test_saved_and_loaded_is_the_same_bit_for_bit(name, options, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]
 
 
-def test_what_is_not_the_net_s_is_not_saved(tmp_path):
+def test_parameters_that_the_model_lacks_are_not_saved(tmp_path):
     params, stats = made("lenet5_modern", {})
     cases = [
         ((params, stats, 5, GRAY), r"params/Dense_2/bias: .*\(4,\).*with 5 classes"),
@@ -532,7 +532,7 @@ def test_what_is_not_the_net_s_is_not_saved(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_our_own_file_changed_by_hand_is_refused(tmp_path):
+def test_our_own_file_edited_by_hand_is_refused(tmp_path):
     path = tmp_path / "x.safetensors"
     params, stats = made("mlp", {})
     arrays = {k: np.asarray(v) for k, v in match.flatten(params, stats).items()}
@@ -569,7 +569,7 @@ def test_our_own_file_changed_by_hand_is_refused(tmp_path):
 
 @pytest.mark.parametrize("method", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("height, width", [(90, 120), (61, 40), (20, 31)])
-def test_resizing_is_pillow_s(method, height, width):
+def test_resizing_matches_pillow(method, height, width):
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     recipe = Preprocessing(
         crop=28, mean=(0.0,) * 3, std=(1.0,) * 3, resize=32, interpolation=method, maximum=255.0
@@ -584,7 +584,7 @@ def test_resizing_is_pillow_s(method, height, width):
     assert difference.max() <= 1 and difference.mean() < 0.04  # Pillow computes in fixed point
 
 
-def test_values_and_their_order():
+def test_channel_order_and_values_by_hand():
     image = np.zeros((1, 224, 224, 3), np.uint8) + np.array([255, 51, 0], np.uint8)
     keras = dataclasses.replace(KERAS_CAFFE, resize=0).apply(image)
     np.testing.assert_allclose(keras[0, 0, 0], [0 - 103.939, 51 - 116.779, 255 - 123.68], rtol=1e-5)
@@ -595,7 +595,7 @@ def test_values_and_their_order():
     assert torch.dtype == jnp.float32
 
 
-def test_an_image_below_the_crop_is_told():
+def test_an_image_smaller_than_the_crop_is_refused():
     with pytest.raises(UserError, match="images of 20x28 are smaller than the 28x28"):
         GRAY.apply(np.zeros((1, 20, 28, 1), np.uint8))
 
@@ -679,7 +679,7 @@ def test_files_of_one_name_in_several_folders_do_not_mix(served, tmp_path):
     )
 
 
-def test_a_hub_s_config_comes_along_and_only_404_means_that_there_is_none(
+def test_a_hub_s_config_is_downloaded_and_only_404_means_that_it_is_absent(
     served, resnet18, monkeypatch
 ):
     folder, url, _ = served
@@ -701,7 +701,7 @@ def test_a_hub_s_config_comes_along_and_only_404_means_that_there_is_none(
         pretrained.load("resnet18", f"{url}/without/model.safetensors")
 
 
-def test_no_network_and_other_schemes(served):
+def test_errors_of_the_network_and_other_schemes_are_refused(served):
     free = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
     free.server_close()
     for wrong, words in (
@@ -730,7 +730,7 @@ HEADED = [
 
 
 @pytest.mark.parametrize("name, side, channels", [*HEADED, ("lenet5_modern", 28, 1)])
-def test_a_new_head_is_all_that_depends_on_the_classes_and_nothing_else(name, side, channels):
+def test_a_new_head_replaces_only_what_depends_on_the_classes(name, side, channels):
     image = jnp.zeros((1, side, side, channels))
     five, three = (
         jax.eval_shape(models.create(name, n).init, jax.random.key(0), image)[0] for n in (5, 3)
@@ -743,7 +743,7 @@ def test_a_new_head_is_all_that_depends_on_the_classes_and_nothing_else(name, si
     ) == jax.tree.map(lambda _: True, three)
 
 
-def test_a_new_head_s_values():
+def test_a_new_head_has_lecun_kernels_and_zero_biases():
     params, _ = made("mlp", {"hidden": (500, 300)})
     replaced = pretrained.replace_head("mlp", params, jax.random.key(1), 200)
     assert (
@@ -757,7 +757,7 @@ def test_a_new_head_s_values():
         pretrained.replace_head("lenet5", made("lenet5", {})[0], jax.random.key(0), 3)
 
 
-def test_frozen_parameters_do_not_move_weight_decay_included():
+def test_frozen_parameters_do_not_change_even_with_weight_decay():
     params, _ = made("lenet5_modern", {"norm": "bn"})
     mask = pretrained.make_trainable_mask(params, ["Dense_2/*", "norm?/scale"])
     flat = traverse_util.flatten_dict(mask, sep="/")
@@ -779,7 +779,7 @@ def test_frozen_parameters_do_not_move_weight_decay_included():
     assert same == {path: not on for path, on in flat.items()}
 
 
-def test_a_pattern_that_fits_nothing_is_told():
+def test_a_pattern_without_a_match_is_refused():
     params, _ = made("lenet5_modern", {})
     with pytest.raises(UserError, match=r"no parameter fits 'Dense_9/\*'"):
         pretrained.make_trainable_mask(params, ["Dense_0/*", "Dense_9/*"])

@@ -18,7 +18,7 @@ from cnn_jax.report import build, parts
 from cnn_jax.report.study_file import read_study_file
 
 
-def test_an_end_before_the_last_step_is_no_finish(tmp_path):
+def test_a_run_that_ends_before_its_last_step_is_unfinished(tmp_path):
     write_study(tmp_path, "run")
     place = write_run(tmp_path, "run", errors=(0.5,), steps=300)
     config = (place / "config.json").read_text()
@@ -27,7 +27,7 @@ def test_an_end_before_the_last_step_is_no_finish(tmp_path):
     assert run.state == "cut off at step 300 of 600" and run.final_error is None
 
 
-def test_a_torn_last_line_is_ignored(tmp_path):
+def test_an_incomplete_last_line_is_ignored(tmp_path):
     write_study(tmp_path, "run")
     place = write_run(tmp_path, "run", errors=(0.5, 0.4), last=None)
     with open(place / "metrics.jsonl", "ab") as log:
@@ -64,7 +64,7 @@ def test_a_damaged_line_is_left_out_and_named(tmp_path, line):
     )
 
 
-def test_an_earlier_evaluation_does_not_pass_for_a_damaged_last_one(tmp_path):
+def test_an_earlier_evaluation_does_not_replace_a_damaged_last_one(tmp_path):
     write_study(tmp_path, "run")
     place = write_run(tmp_path, "run", errors=(0.5, 0.4, 0.3))
     lines = (place / "metrics.jsonl").read_text().split("\n")
@@ -130,7 +130,7 @@ def test_a_damaged_evaluation_is_left_out_and_named(tmp_path, change):
         {"swept_from": [1]},
     ],
 )
-def test_a_damaged_study_file_is_one_line_with_the_remedy(tmp_path, change):
+def test_a_damaged_study_file_gives_one_line_with_the_remedy(tmp_path, change):
     write_study(tmp_path, "run", **change)
     with pytest.raises(
         UserError, match=r"study\.json: .*; delete it, and launch the study again|nothing to report"
@@ -149,7 +149,7 @@ def test_a_missing_or_broken_study_file_is_named(tmp_path):
     assert not list(tmp_path.glob("*report*"))
 
 
-def test_a_folder_of_an_older_version_is_named_as_such(tmp_path):
+def test_a_folder_of_an_older_version_is_recognized(tmp_path):
     (tmp_path / "study.json").write_text('{"name": "old", "title": "Old", "rows": []}')
     with pytest.raises(UserError, match="written by an older version of cnn_jax: build"):
         read_study_file(tmp_path)

@@ -49,7 +49,7 @@ def eight(request, tmp_path_factory):
 @pytest.mark.parametrize(
     "devices, parallel", [(1, "jit"), (2, "jit"), (4, "jit"), (4, "pmap"), (8, "jit"), (8, "pmap")]
 )
-def test_it_goes_on_on_other_devices(eight, devices, parallel):
+def test_a_run_continues_on_another_number_of_devices(eight, devices, parallel):
     folder, expected = eight
     parts = built(devices, parallel)
     with checkpoint.open_checkpoints(folder) as saved:
@@ -64,7 +64,7 @@ def test_it_goes_on_on_other_devices(eight, devices, parallel):
     jax.tree.map(close, found, expected)
 
 
-def test_what_eight_devices_trained_is_read_where_there_is_one(eight):
+def test_a_checkpoint_of_eight_devices_is_read_on_one(eight):
     folder, _ = eight
     code = (
         "import sys, pathlib, jax; from cnn_jax.training import checkpoint; assert"

@@ -103,7 +103,7 @@ def execute(capsys, *words):
 
 @pytest.mark.filterwarnings("ignore")  # Of Orbax and TensorStore, about what they cannot read.
 @pytest.mark.parametrize("state", ["finished", "unfinished"])
-def test_no_damage_of_a_file_ends_in_a_traceback(state, folders, tmp_path, capsys, monkeypatch):
+def test_damaged_files_never_give_a_traceback(state, folders, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("JAX_COMPILATION_CACHE_DIR", "XLA_FLAGS"):
         monkeypatch.setenv(name, os.environ.get(name, ""))
@@ -139,7 +139,7 @@ def test_a_damaged_last_line_is_written_again(lost, folders, tmp_path, capsys):
     assert "1 damaged lines are left out" in capsys.readouterr().err
 
 
-def test_an_older_checkpoint_serves_where_the_newest_one_s_evaluation_is_empty(
+def test_an_older_checkpoint_is_used_if_the_newest_one_s_evaluation_is_empty(
     folders, tmp_path, capsys
 ):
     shutil.copytree(folders["unfinished"], tmp_path, dirs_exist_ok=True)
@@ -153,7 +153,7 @@ def test_an_older_checkpoint_serves_where_the_newest_one_s_evaluation_is_empty(
     assert events(tmp_path / "net/seed0") == events(folders["finished"] / "net/seed0")
 
 
-def test_checkpoints_are_used_unchecked_where_the_checksums_are_damaged(folders, tmp_path, capsys):
+def test_checkpoints_are_used_unchecked_if_the_checksums_are_damaged(folders, tmp_path, capsys):
     shutil.copytree(folders["unfinished"], tmp_path, dirs_exist_ok=True)
     (tmp_path / "net/seed0/digests.json").write_bytes(b"null")
     train.run(make_study("laptop").runs["net"], tmp_path)
@@ -164,7 +164,7 @@ def test_checkpoints_are_used_unchecked_where_the_checksums_are_damaged(folders,
     assert events(tmp_path / "net/seed0") == events(folders["finished"] / "net/seed0")
 
 
-def test_a_torn_line_of_starts_is_kept_apart(folders, tmp_path):
+def test_a_new_start_begins_a_line_after_an_incomplete_one(folders, tmp_path):
     shutil.copytree(folders["unfinished"], tmp_path, dirs_exist_ok=True)
     path = tmp_path / "net/seed0/starts.jsonl"
     path.write_bytes(path.read_bytes() + b'{"st\xff')
@@ -173,7 +173,7 @@ def test_a_torn_line_of_starts_is_kept_apart(folders, tmp_path):
     assert torn == b'{"st\xff' and json.loads(last)["step"] == 8
 
 
-def test_a_lock_of_another_user_is_held_by_reading(tmp_path, monkeypatch):
+def test_a_lock_file_of_another_user_is_opened_for_reading(tmp_path, monkeypatch):
     """Another user made it with 0644: it can be locked, but not signed."""
     (tmp_path / "lock").write_text('{"process": 1}\n')
     real = open
@@ -193,7 +193,7 @@ def test_a_lock_of_another_user_is_held_by_reading(tmp_path, monkeypatch):
     assert (tmp_path / "lock").read_text() == '{"process": 1}\n'
 
 
-def test_a_lock_that_cannot_be_opened_is_one_line(tmp_path):
+def test_a_lock_file_that_cannot_be_opened_gives_one_line(tmp_path):
     (tmp_path / "lock").mkdir()
     with pytest.raises(UserError, match="cannot write to"), run_lock.hold(tmp_path):
         pass

@@ -97,7 +97,7 @@ def experiment(name):
 
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize("form", FORMS)
-def test_each_seed_has_the_numbers_of_its_run_alone(form, name, digits, alone, monkeypatch):
+def test_each_seed_has_the_numbers_of_a_separate_run(form, name, digits, alone, monkeypatch):
     small_models.register(monkeypatch)
     use(form, monkeypatch)
     states = trained(experiment(name), digits, SEEDS, 3)
@@ -154,7 +154,7 @@ def one_by_one(tmp_path_factory):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_each_seed_leaves_the_files_of_its_run_alone(form, one_by_one, tmp_path, monkeypatch):
+def test_each_seed_writes_the_files_of_a_separate_run(form, one_by_one, tmp_path, monkeypatch):
     use(form, monkeypatch)
     found = train.run_seeds(RUN, [0, 1, 2], tmp_path)
     for seed in range(3):
@@ -166,7 +166,7 @@ def test_each_seed_leaves_the_files_of_its_run_alone(form, one_by_one, tmp_path,
     assert found[0]["loss"] != found[1]["loss"]
 
 
-def test_seeds_that_are_finished_are_not_trained_again(tmp_path, monkeypatch):
+def test_finished_seeds_are_not_trained_again(tmp_path, monkeypatch):
     alone = train.run(run_of(1), tmp_path)
     found = train.run_seeds(RUN, [0, 1, 2], tmp_path)
     assert found[1] == alone and list(found) == [0, 1, 2] and starts(tmp_path, 1) == [0]
@@ -194,7 +194,9 @@ def broken(at, monkeypatch, change):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_seed_that_diverges_ends_and_changes_no_other(form, one_by_one, tmp_path, monkeypatch):
+def test_a_diverged_seed_ends_and_does_not_change_the_others(
+    form, one_by_one, tmp_path, monkeypatch
+):
     use(form, monkeypatch)
 
     def diverge(states):
@@ -217,7 +219,7 @@ def test_a_seed_that_diverges_ends_and_changes_no_other(form, one_by_one, tmp_pa
     assert [starts(tmp_path, seed) for seed in range(3)] == [[0]] * 3
 
 
-def test_it_ends_at_once_when_all_diverge(tmp_path):
+def test_the_run_ends_when_all_seeds_have_diverged(tmp_path):
     run = dataclasses.replace(
         RUN, schedule=choose("constant", base=1e30), train=Train(steps=10**6, log_every=3)
     )
@@ -235,7 +237,7 @@ def cut_off(at, workdir, monkeypatch, seeds):
     mend()
 
 
-def test_seeds_cut_off_together_go_on_together(one_by_one, tmp_path, monkeypatch):
+def test_interrupted_seeds_are_resumed_in_one_program(one_by_one, tmp_path, monkeypatch):
     cut_off(7, tmp_path, monkeypatch, [0, 1, 2])
     train.run_seeds(RUN, [0, 1, 2], tmp_path)
     for seed in range(3):
@@ -254,7 +256,7 @@ def test_seeds_that_are_behind_catch_up(one_by_one, tmp_path, monkeypatch):
 
 # TensorStore's, when a read fails.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_seed_whose_checkpoint_cannot_be_read_catches_up_from_the_one_before(
+def test_a_seed_with_an_unreadable_checkpoint_catches_up_from_the_previous_one(
     one_by_one, tmp_path, monkeypatch
 ):
     cut_off(9, tmp_path, monkeypatch, [0, 1])
@@ -266,7 +268,7 @@ def test_a_seed_whose_checkpoint_cannot_be_read_catches_up_from_the_one_before(
         same(events(tmp_path, seed), events(one_by_one, seed))
 
 
-def test_only_under_jit(tmp_path):
+def test_pmap_is_refused(tmp_path):
     run = dataclasses.replace(RUN, train=dataclasses.replace(RUN.train, parallel="pmap"))
     with pytest.raises(
         UserError,

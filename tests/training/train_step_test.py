@@ -73,7 +73,7 @@ def test_eight_devices_train_to_the_numbers_of_one(devices, parallel, on_one_dev
     )
 
 
-def test_the_statistics_group_matters(on_one_device):
+def test_statistics_depend_on_the_group(on_one_device):
     """What the test above would miss were bn_group ignored: another group gives other numbers."""
     state, _ = trained(devices=1, bn_group=32)
     difference = jax.tree.map(
@@ -82,7 +82,7 @@ def test_the_statistics_group_matters(on_one_device):
     assert max(jax.tree.leaves(difference)) > 1e-2
 
 
-def test_a_loss_that_is_not_finite_is_remembered_by_its_first_step():
+def test_the_first_step_with_a_loss_that_is_not_finite_is_recorded():
     config = Experiment(data=DATA, model=choose("mlp"), schedule=choose("constant", base=1e30))
     parts = build_program(config)
     state, items, losses = parts.state, parts.batches(0), []
@@ -138,7 +138,7 @@ def test_an_update_that_is_not_finite_is_skipped(broken):
     assert float(state.sums["loss"]) == float(expected.sums["loss"])
 
 
-def test_the_sums_are_of_every_step():
+def test_sums_cover_every_step():
     config = Experiment(
         data=DATA,
         model=choose("mlp"),
@@ -167,7 +167,7 @@ def test_the_sums_are_of_every_step():
         ),
     ],
 )
-def test_a_mistake_is_told(change, words):
+def test_invalid_settings_are_refused(change, words):
     with pytest.raises(UserError, match=words):
         parts = build_program(Experiment(**change))
         parts.step(parts.state, next(parts.batches(0)))

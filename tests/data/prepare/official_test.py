@@ -175,7 +175,7 @@ def test_official_sizes(
     check_refused(capsys, code, data_dir, "holds 12 train images, not 50000", "cs.toronto.edu")
 
 
-def test_last_lines_say_where_and_what_next(
+def test_the_last_lines_give_the_folder_and_the_next_command(
     tmp_path: Path, data_dir: Path, capsys: Capture
 ) -> None:
     run("cifar10", pack(cifar10_files(), tmp_path / "folder"), data_dir)
@@ -185,7 +185,7 @@ def test_last_lines_say_where_and_what_next(
     assert following.endswith(f"{command} --data_dir={data_dir}")
 
 
-def test_second_run_changes_nothing(tmp_path: Path, data_dir: Path, capsys: Capture) -> None:
+def test_a_second_run_changes_nothing(tmp_path: Path, data_dir: Path, capsys: Capture) -> None:
     archive = pack(mnist_files(), tmp_path / "folder")
     run("mnist", archive, data_dir)
     before = {path: path.stat().st_mtime_ns for path in data_dir.rglob("*")}
@@ -301,7 +301,7 @@ def test_same_name_twice_in_an_archive_is_refused(
     )
 
 
-def test_missing_archive_unknown_set_and_remote_folder(
+def test_a_missing_archive_an_unknown_set_and_a_remote_folder_are_refused(
     tmp_path: Path, data_dir: Path, capsys: Capture
 ) -> None:
     check_refused(
@@ -314,13 +314,15 @@ def test_missing_archive_unknown_set_and_remote_folder(
     check_refused(capsys, code, data_dir, "gs://bucket/tfds", "local folder")
 
 
-def test_unwritable_folder(tmp_path: Path, data_dir: Path, capsys: Capture) -> None:
+def test_an_unwritable_folder_is_refused(tmp_path: Path, data_dir: Path, capsys: Capture) -> None:
     (tmp_path / "file").write_text("")
     code = run("mnist", pack(mnist_files(), tmp_path / "folder"), tmp_path / "file" / "below")
     check_refused(capsys, code, data_dir, "cannot write to", "--data_dir")
 
 
-def test_full_disk(tmp_path: Path, data_dir: Path, capsys: Capture, monkeypatch: Patch) -> None:
+def test_a_full_disk_gives_one_line(
+    tmp_path: Path, data_dir: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("write() failed: No space left on device")
 
@@ -330,9 +332,7 @@ def test_full_disk(tmp_path: Path, data_dir: Path, capsys: Capture, monkeypatch:
     check_refused(capsys, code, data_dir, "No space left", "--data_dir")
 
 
-def test_what_is_there_but_not_whole_is_not_taken(
-    tmp_path: Path, data_dir: Path, capsys: Capture
-) -> None:
+def test_an_incomplete_folder_is_not_used(tmp_path: Path, data_dir: Path, capsys: Capture) -> None:
     archive, folder = pack(mnist_files(), tmp_path / "folder"), data_dir / "mnist/3.0.1"
     run("mnist", archive, data_dir)
     next(folder.glob("mnist-train*")).unlink()
@@ -347,7 +347,7 @@ def test_what_is_there_but_not_whole_is_not_taken(
     assert "TFRECORD" in capsys.readouterr().err
 
 
-def test_other_counts_than_the_official_are_not_taken(
+def test_other_counts_than_the_official_ones_are_refused(
     tmp_path: Path, data_dir: Path, capsys: Capture, monkeypatch: Patch
 ) -> None:
     archive = pack(mnist_files(), tmp_path / "folder")
@@ -358,7 +358,7 @@ def test_other_counts_than_the_official_are_not_taken(
     assert "remove it" in capsys.readouterr().err
 
 
-def test_interrupt_leaves_nothing(
+def test_an_interrupt_leaves_no_files(
     tmp_path: Path, data_dir: Path, capsys: Capture, monkeypatch: Patch
 ) -> None:
     calls = []
@@ -390,7 +390,7 @@ def test_the_folder_appears_in_one_move(tmp_path: Path, data_dir: Path, monkeypa
     assert not data_dir.parent.exists()
 
 
-def test_another_process_may_be_first(
+def test_another_process_may_finish_first(
     tmp_path: Path, data_dir: Path, capsys: Capture, monkeypatch: Patch
 ) -> None:
     archive = pack(mnist_files(), tmp_path / "folder")
@@ -431,7 +431,7 @@ sys.exit(command_line.main([name, f"--archive={archive}", f"--data_dir={data_dir
 """
 
 
-def test_killed_run_does_not_look_prepared_and_the_next_succeeds(
+def test_a_killed_run_does_not_count_as_prepared_and_the_next_succeeds(
     tmp_path: Path, data_dir: Path
 ) -> None:
     archive = pack(cifar10_files(), tmp_path / "folder")
@@ -447,7 +447,7 @@ def test_killed_run_does_not_look_prepared_and_the_next_succeeds(
     check_contents("cifar10", data_dir)
 
 
-def test_command_refuses_in_one_line() -> None:
+def test_the_command_refuses_in_one_line() -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     command = [sys.executable, "-m", "cnn_jax.data.prepare", "minst"]
     found = subprocess.run(command, env=environment, capture_output=True, text=True)

@@ -54,7 +54,7 @@ def test_a_folder_is_resized_with_its_names_and_its_split(folder, capsys):
     ).read_bytes()
 
 
-def test_what_is_there_is_kept_and_the_rest_made_up_for(folder):
+def test_existing_files_are_kept_and_missing_ones_are_made(folder):
     assert command(folder) == 0
     kept, lost = folder / "out/train/cat/0.JPEG", folder / "out/val/dog/4.JPEG"
     whole = lost.read_bytes()
