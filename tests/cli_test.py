@@ -1,4 +1,4 @@
-"""The command line in process: what it prints, what it exits with, what it leaves behind."""
+"""The command line, called in this process: its output, exit codes and files."""
 
 import dataclasses
 import json
@@ -15,7 +15,7 @@ from experiments import COSTS, STUDIES
 
 IMAGENET = ("--experiment=resnet_degradation_imagenet", "--preset=paper")
 STUDY = ("--experiment=resnet_degradation", "--preset=smoke")
-# Plain-20's recipe for a model that compiles at once.
+# Plain-20's recipe, with a model that compiles quickly.
 SMOKE = (
     *STUDY,
     "--set=model=mlp",
@@ -33,7 +33,7 @@ class Done:
 
 @pytest.fixture
 def launch(tmp_path, monkeypatch, capsys):
-    """launch(*words): a command in a folder of its own, and on one device."""
+    """Returns launch(*words), which runs a command on one device in a new folder."""
     monkeypatch.chdir(tmp_path)
     for name in (
         "JAX_COMPILATION_CACHE_DIR",

@@ -1,4 +1,4 @@
-"""config.json goes both ways, and a file that holds no experiment is one line."""
+"""config.json is written and read; a file without an experiment gives one line."""
 
 import dataclasses
 import json
@@ -25,7 +25,7 @@ def test_writing_and_reading_gives_an_equal_value():
         assert config_file.from_json(config_file.to_json(run)) == run
 
 
-def edited(edit):
+def edit_config(edit):
     items = json.loads(config_file.to_json(complete(RUN)))
     edit(items)
     return json.dumps(items)
@@ -52,7 +52,7 @@ def edited(edit):
 )
 def test_a_wrong_field_is_named(edit, words):
     with pytest.raises(UserError, match=words) as error:
-        config_file.from_json(edited(edit))
+        config_file.from_json(edit_config(edit))
     assert "\n" not in str(error.value)
 
 

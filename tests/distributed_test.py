@@ -1,6 +1,4 @@
-"""Two processes of four devices each train to what one of eight does; one dies, and both continue
-exactly.
-"""
+"""Two processes of four devices equal one of eight; if one dies, both resume exactly."""
 
 import json
 import os
@@ -30,7 +28,7 @@ def find_port():
 
 
 def start(run, workdir, devices, **env):
-    """The run in as many processes as there are entries in devices, that many devices each."""
+    """Starts the run in one process per entry of `devices`, its number of devices."""
     port, started = find_port(), []
     for i, count in enumerate(devices):
         joined = {"COORDINATOR": f"localhost:{port}", "PROCESS": str(i)} if len(devices) > 1 else {}
@@ -40,7 +38,7 @@ def start(run, workdir, devices, **env):
 
 
 def start_differing(run, workdir, *environments):
-    """The run in two processes of a device each, each with an environment of its own."""
+    """Starts the run in two processes of one device, each with its own environment."""
     port, started = find_port(), []
     for i, env in enumerate(environments):
         joined = {"COORDINATOR": f"localhost:{port}", "PROCESS": str(i)}
@@ -50,17 +48,17 @@ def start_differing(run, workdir, *environments):
 
 
 def end(started, seconds=200):
-    """Exit codes, and what was printed."""
+    """Waits for the processes; returns their exit codes and output."""
     printed = [process.communicate(timeout=seconds)[0] for process in started]
     return [process.returncode for process in started], printed
 
 
 def check_close(ours, alone):
-    """Two leaves' bytes are the same, or float32 that differ by roundings of sums in another order.
+    """Checks that two leaves are equal, or float32 that differ by the rounding of reordered sums.
 
-    The largest differences measured are 1.3e-6 of a leaf's largest value and 4e-7 of a loss, but
-    for values that are roundings themselves, such as gradients of a bias before batch norm: those
-    differ by 3e-7.
+    The largest measured differences are 1.3e-6 of a leaf's largest value and 4e-7 of a loss. Values
+    that are rounding errors themselves, such as gradients of a bias before batch norm, differ by
+    3e-7.
     """
     if ours == alone:
         return
@@ -124,7 +122,7 @@ def test_a_signal_before_the_first_step_is_not_lost(tmp_path):
     while len((tmp_path / "net/seed0/starts.jsonl").read_text().splitlines()) < 2:
         time.sleep(0.02)
         assert all(process.poll() is None for process in started)
-    started[0].send_signal(signal.SIGTERM)  # while it is compiled
+    started[0].send_signal(signal.SIGTERM)  # While it is compiled.
     codes, printed = end(started, 60)
     assert codes == [75, 75] and "stopped by SIGTERM at step" in printed[0]
 
@@ -144,7 +142,7 @@ def test_a_process_that_finds_no_other_gives_an_error(tmp_path):
 
 def test_an_error_in_one_process_ends_all(tmp_path):
     (tmp_path / "net/seed0").mkdir(parents=True)
-    with run_lock.hold(tmp_path / "net/seed0"):  # which process 0 alone is told
+    with run_lock.hold(tmp_path / "net/seed0"):  # Only process 0 sees it.
         codes, printed = end(start("resident", tmp_path, (4, 4)), 60)
     assert codes == [2, 75] and f"in use by process {os.getpid()}" in printed[0]
     assert "another process of this run has ended" in printed[1]
@@ -160,7 +158,7 @@ def test_processes_of_different_settings_end_before_anything_is_written(tmp_path
 
 
 def test_agreement_names_the_first_field(monkeypatch):
-    """As two processes see it, of which the other has more steps and another commit."""
+    """As seen by one of two processes; the other has more steps and another commit."""
     from jax.experimental import multihost_utils
 
     mine, theirs = (
@@ -227,7 +225,7 @@ def test_invalid_combinations_are_refused(given, said):
     "env, several",
     [
         ({}, False),
-        # A shell in an allocation, not a task of srun.
+        # A shell in an allocation is not a task of srun.
         ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2"}, False),
         ({"SLURM_STEP_NUM_TASKS": "2"}, True),
         ({"SLURM_STEP_NUM_TASKS": "1"}, False),

@@ -1,4 +1,4 @@
-"""Real processes, where a process is the point: imports, several devices, signals, kill -9."""
+"""Launches in real processes: imports, several devices, signals, kill -9."""
 
 import json
 import os
@@ -67,7 +67,7 @@ def test_programs_for_eight_devices_are_cached(tmp_path):
 
 
 def interrupt(words, workdir, step, number):
-    """Launches, sends a signal once a line of this step is in the log, returns the exit code."""
+    """Launches, sends a signal when the log has a line of this step, returns the exit code."""
     alone = os.environ | {"XLA_FLAGS": ""}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     child = subprocess.Popen(command(*words), cwd=workdir, env=alone, **quiet)

@@ -1,6 +1,4 @@
-"""Studies as a library: loaded, configured, run with several seeds and reported; also a user's own
-file.
-"""
+"""Studies as a library: load, configure and run them with several seeds, also a user's own."""
 
 import dataclasses
 import json

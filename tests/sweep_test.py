@@ -1,4 +1,4 @@
-"""Grids: the product of values, as runs with names, labels and deviations."""
+"""Grids: products of values as runs with names, labels and deviations."""
 
 import dataclasses
 

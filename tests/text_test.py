@@ -1,4 +1,4 @@
-"""Text from outside, printed on terminals and in Markdown."""
+"""Text from files, printed safely on terminals and in Markdown."""
 
 import pytest
 

@@ -1,6 +1,4 @@
-"""What is read from a compiled program's text: collectives, sizes, layers, loops, traffic with
-memory.
-"""
+"""What is read from a compiled program: collectives, sizes, layers, loops, memory traffic."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""A plan's step is the run's own: the compiled text of both is equal."""
+"""A plan compiles the step of the run: the texts of both programs are equal."""
 
 import functools
 import re
@@ -84,13 +84,13 @@ def compile_plan(experiment):
 
 
 def compile_text(lowered):
-    """Returns the compiled program, without where in Python its operations come from.
+    """Returns the text of the compiled program, without the Python lines of its operations.
 
     Operations are numbered by their first appearance: the compiler's own numbers depend on what it
     has compiled before.
     """
     text = lowered.compile().as_text()
-    computations = text[text.index("\n%") :]  # What precedes them are tables of files and lines.
+    computations = text[text.index("\n%") :]  # Tables of files and lines come before them.
     bare, numbers = re.sub(r", metadata=\{[^}]*\}", "", computations), {}
 
     def number(name):

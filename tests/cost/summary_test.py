@@ -24,14 +24,14 @@ def totals():
 
 def test_totals_match_the_papers(totals):
     parameters = {
-        name: n for name, n in published_counts.of_the_net_alone().items() if name in totals
+        name: n for name, n in published_counts.count_without_heads().items() if name in totals
     }
     assert {name: totals[name].parameters for name in parameters} == parameters
     for name, (printed, share) in published_counts.MULTIPLY_ADDS.items():
         assert totals[name].multiply_adds == pytest.approx(printed, rel=share), name
 
 
-# LeNet-5's C3 runs dense, with zeros for what its table leaves out: 96 kernels for 60.
+# LeNet-5's C3 is computed with all 96 kernels, of which its table connects 60; the rest are zero.
 @pytest.mark.parametrize(
     "name", ["alexnet", "googlenet_bn", "resnet20", "vgg_c", "lenet5_modern", "lenet5", "mlp"]
 )
@@ -116,7 +116,7 @@ def test_kernels_have_the_papers_costs():
     printed = [s for s in STACKS if s.paper]
     assert len(printed) == 6
     for stack in printed:
-        # The lectures leave out the 1x1 itself.
+        # The lectures do not count the 1x1 itself.
         left_out = 128 * 32 if stack.label.startswith("1x1") else 0
         assert summary.count_convolutions(stack).weights == stack.paper["weights"] + left_out, (
             stack.label
@@ -127,7 +127,7 @@ def test_kernels_have_the_papers_costs():
 
 @pytest.mark.parametrize("stack", STACKS, ids=lambda s: f"{s.group}: {s.label}")
 def test_a_stack_of_kernels_has_the_receptive_field_of_its_alternative(stack):
-    """The receptive field is measured: the pixels on which the middle of the output depends."""
+    """The receptive field is measured: the pixels on which the center of the output depends."""
     found = summary.count_convolutions(stack)
     assert found.multiply_adds == 28 * 28 * found.weights
     kernels = tuple((h, w, 1) for h, w, _ in stack.kernels)
@@ -149,12 +149,12 @@ def test_a_stack_of_kernels_has_the_receptive_field_of_its_alternative(stack):
     assert found.receptive_field == summary.count_convolutions(first).receptive_field
 
 
-# One of each family, with blocks that are equal and are therefore traced once.
+# One model of each family with equal blocks, which are traced once.
 @pytest.mark.parametrize(
     "name", ["resnet50", "plain44", "inception_v3", "bn_inception", "googlenet", "autoencoder"]
 )
 def test_equal_blocks_are_all_counted(name):
-    """Against the traced program, which knows of no blocks."""
+    """Compared with the traced program, which has no blocks."""
     shape, classes = models.paper_input(name)
     options = {"aux_heads": False} if "aux_heads" in models.known_options(name) else {}
     model = models.create(name, classes, **options)
@@ -176,7 +176,7 @@ def test_a_scan_counts_every_repetition():
 
 
 def test_auxiliary_heads_are_counted():
-    """They are trained, and a forward pass in test mode does not run them."""
+    """Their parameters are trained, but a forward pass in evaluation does not run them."""
     shape, classes = models.paper_input("googlenet")
     counts = summary.count_model("googlenet", classes, shape)
     model = models.create("googlenet", classes)
@@ -186,14 +186,14 @@ def test_auxiliary_heads_are_counted():
 
 def test_equal_requests_are_computed_once(monkeypatch):
     first = summary.count_model("resnet20", 7, (32, 32, 3), width=0.5)
-    monkeypatch.setattr(summary, "list_layers", None)  # would raise
+    monkeypatch.setattr(summary, "list_layers", None)  # Loading would raise.
     assert summary.count_model("resnet20", 7, (32, 32, 3), width=0.5) == first
     with pytest.raises(TypeError):
         summary.count_model("resnet20", 8, (32, 32, 3), width=0.5)
 
 
 def test_counting_every_model_takes_seconds():
-    """No more than 8 seconds of one core, ResNet-1202 included; nothing is compiled."""
+    """At most 8 seconds on one core, including ResNet-1202; nothing is compiled."""
     summary._list_layers_once.cache_clear()
     begin = time.process_time()
     totals, left_out = summary.summarize_all()

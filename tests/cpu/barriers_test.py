@@ -41,4 +41,4 @@ def test_updates_are_those_of_the_optimizer(choice, fenced):
 
     jax.tree.map(np.testing.assert_array_equal, update(ours)(gradients), update(tx)(gradients))
     text = str(jax.make_jaxpr(lambda g: ours.update(g, state, params)[0])(gradients))
-    assert text.count("optimization_barrier") == fenced  # of the large one only
+    assert text.count("optimization_barrier") == fenced  # Only of the large one.

@@ -1,4 +1,4 @@
-"""The convolution against XLA's: values, gradients, what falls through, several devices."""
+"""The convolution against XLA's: values, gradients, cases left to XLA, several devices."""
 
 import math
 import os
@@ -62,7 +62,7 @@ def value_and_gradients(convolve, x, kernel, stride, padding, **options):
 
     shape = jax.eval_shape(run, x, kernel).shape
     dy = jnp.cos(jnp.arange(math.prod(shape), dtype=jnp.float32)).reshape(shape)
-    # Rounded out here: inside of a jit XLA leaves the way there and back out.
+    # Rounded outside of jit, inside which XLA removes the conversion there and back.
     dy = dy.astype(jnp.bfloat16).astype(x.dtype)
 
     @jax.jit
@@ -102,7 +102,7 @@ def test_value_and_gradients_are_those_of_xla(case):
 
 @pytest.mark.parametrize("name", ["3x3", "3x3_strided_odd", "7x7_strided"])
 def test_kernel_gradients_of_many_images_are_summed_in_chunks(name, monkeypatch):
-    """The last part is a smaller one."""
+    """The last chunk is smaller than the others."""
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     *shape, stride, padding = CASES[name]
     x, kernel = operands(*shape, batch=IMAGES_PER_CHUNK + 3)

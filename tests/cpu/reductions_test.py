@@ -14,7 +14,7 @@ def random(*shape):
 
 
 @pytest.mark.parametrize("choice", ["cpu", "xla"])
-@pytest.mark.parametrize("rows", [1, 7, 12, 64])  # parts of 1, 1, 4 and 8
+@pytest.mark.parametrize("rows", [1, 7, 12, 64])  # Chunks of 1, 1, 4 and 8.
 def test_channel_sums(rows, choice, monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     monkeypatch.setenv("CNN_JAX_ROUTES", choice)

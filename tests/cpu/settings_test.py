@@ -1,4 +1,4 @@
-"""Which flags XLA gets, that they reach it, and that freed memory stays mapped."""
+"""The flags that XLA gets, their effect, and freed memory that stays mapped."""
 
 import os
 import platform
@@ -17,7 +17,7 @@ OURS = " ".join(f"--{name}={value}" for name, value in settings.FLAGS.items())
 
 @pytest.fixture
 def machine(monkeypatch):
-    """An x86 machine with a tested JAX, or another."""
+    """Imitates an x86 machine with a tested version of JAX, or another machine."""
 
     def is_(kind="x86_64", jaxlib="0.12.0.1"):
         monkeypatch.setattr(platform, "machine", lambda: kind)
@@ -79,7 +79,7 @@ def run(code):
 
 @pytest.mark.skipif(not x86, reason="the flags are for x86")
 def test_the_flags_and_options_reach_convolutions_and_both_gradients():
-    """By default they are YNNPACK's; with our flags none is, with our options all are oneDNN's."""
+    """By default YNNPACK computes them; with our flags none, and with our options oneDNN does."""
     code = """if 1:
         import platform
         if not {ours}: platform.machine = lambda: "another, for which there are no flags"
@@ -106,7 +106,7 @@ def test_the_flags_and_options_reach_convolutions_and_both_gradients():
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="for glibc")
 def test_freed_memory_stays_mapped():
-    """Page faults of writing 64 MB that were freed before: many by default, few when kept."""
+    """Writing 64 MB that were freed before gives many page faults by default, and few when kept."""
     code = """if 1:
         import resource, sys
         import numpy as np
@@ -124,7 +124,7 @@ def test_freed_memory_stays_mapped():
 
 @pytest.mark.skipif(not x86, reason="the flags are for x86")
 def test_setting_flags_too_late_gives_one_line_and_changes_nothing():
-    """Before JAX starts the flags are set, after it a line says so, and a second call is silent."""
+    """Before JAX starts the flags are set; afterwards a line says why not, once."""
     code = """if 1:
         import os
         from cnn_jax.cpu import configure

@@ -1,4 +1,4 @@
-"""The switch of the CPU kernels: what it turns on and off, when it is read, and what it costs."""
+"""The switch of the CPU kernels: its effects, and when it is read."""
 
 import jax
 import jax.numpy as jnp
@@ -88,15 +88,15 @@ def test_blocks_run_in_a_scan_only_where_that_is_fast():
 
 
 @pytest.fixture
-def haste():
-    """Compile badly, but in a third of the time."""
+def compile_quickly():
+    """Compiles without optimization, which takes a third of the time."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
 
 
-def loss_of(name, side=32, **options):
-    """(params -> loss in training, params): a convolution, batch norm, pooling and biases."""
+def make_loss(name, side=32, **options):
+    """Returns (params -> training loss, params) of a model with every kind of kernel."""
     model = models.create(name, 4, norm="bn", **options)
     images = jax.random.normal(jax.random.key(1), (4, side, side, models.paper_input(name)[0][2]))
     params, stats = model.init(jax.random.key(0), images)
@@ -108,9 +108,9 @@ def loss_of(name, side=32, **options):
     return loss, params
 
 
-def test_forward_mode_needs_plain_xla_and_reverse_mode_does_not(haste):
-    """The sentence of cnn_jax.cpu's docstring, in both directions."""
-    loss, params = loss_of("lenet5_modern", 12)
+def test_forward_mode_needs_plain_xla_and_reverse_mode_does_not(compile_quickly):
+    """As the docstring of cnn_jax.cpu says, in both directions."""
+    loss, params = make_loss("lenet5_modern", 12)
     direction = jax.tree.map(
         lambda p: jnp.cos(jnp.arange(p.size, dtype=p.dtype)).reshape(p.shape), params
     )
@@ -137,7 +137,7 @@ def test_forward_mode_needs_plain_xla_and_reverse_mode_does_not(haste):
 
 
 def test_plain_xla_uses_none_of_our_kernels():
-    loss, params = loss_of("lenet5_modern", 12)
+    loss, params = make_loss("lenet5_modern", 12)
     assert "custom_vjp" in str(jax.make_jaxpr(loss)(params))
     with switch.use("xla"):
         text = str(jax.make_jaxpr(jax.grad(lambda p: loss(p)))(params))

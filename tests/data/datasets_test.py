@@ -1,4 +1,4 @@
-"""Data sets by name: held-out images, small sets as full-size ones, prepared TFDS sets."""
+"""Data sets by name: validation images, small sets read as full-size ones, prepared TFDS sets."""
 
 import pickle
 
@@ -12,7 +12,7 @@ from cnn_jax.data import folders, tfds_sets
 from cnn_jax.errors import UserError
 
 
-def written(folder, files):
+def write_files(folder, files):
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -27,7 +27,7 @@ def elements(part):
 def test_validation_images_are_of_all_classes_and_in_no_other_split(tmp_path):
     files = {f"{name}/{i}": f"{name}{i}".encode() for name in "abcd" for i in range(4)}
     config = Data(
-        dataset=choose("folder", path=written(tmp_path, files)),
+        dataset=choose("folder", path=write_files(tmp_path, files)),
         train_resize=(8,),
         image_size=8,
         validation_images=4,
@@ -62,7 +62,7 @@ def test_a_small_set_can_be_read_as_full_size_images():
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
-    """Nine JPEG files as TFDS keeps them: six to train on and three to test on."""
+    """Returns a prepared TFDS set of nine JPEG files: six training and three test images."""
     folder = tmp_path_factory.mktemp("tfds")
     prepared_sets.prepare(prepared_sets.Photographs("photographs", ("test",), str(folder)), folder)
     return tfds_sets.load_images("photographs", str(folder))
@@ -93,7 +93,7 @@ def test_tfds_and_a_folder_of_the_same_files_give_the_same_elements(photographs,
 
 def test_a_data_set_pickles_to_few_bytes(photographs):
     train = tfds_sets.TfdsDataset(photographs.train.folder, "train", 6)
-    opened = train[0]  # opens the files, which are not sent
+    opened = train[0]  # Opens the files, which are not pickled.
     assert len(pickle.dumps(train)) < 1000 < len(opened[0])
     again = pickle.loads(pickle.dumps(train))
     assert [again[i] for i in range(6)] == elements(photographs.train)
@@ -121,7 +121,7 @@ def test_shuffled_pixels_are_the_same_permutation_of_every_image():
         np.concatenate([s.train.images, s.test.images]).reshape(1_797, 64)
         for s in (plain, shuffled)
     )
-    # Each pixel's values over all images tell which pixel it was; some are always 0.
+    # A pixel's values over all images identify the pixel; some are always 0.
     columns = {column.tobytes(): place for place, column in enumerate(before.T)}
     order = [columns[column.tobytes()] for column in after.T]
     lit = [place for place in order if before[:, place].any()]

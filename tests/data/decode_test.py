@@ -1,4 +1,4 @@
-"""Decoding against Pillow on photographs and odd images; damaged ones are told."""
+"""Decoding compared with Pillow on photographs and unusual images; damaged ones are refused."""
 
 import io
 import itertools
@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from cnn_jax.data import crops, decode, headers
 
 FOLDER = Path(__file__).parents[1] / "testdata" / "images"
-# Two of the ten committed files end otherwise than a JPEG should; the others are whole.
+# Two of the ten committed files do not end as a JPEG should; the others are complete.
 WHOLE = sorted(
     path for path in FOLDER.glob("*.jpg") if path.stem not in ("trailing_bytes", "no_end_marker")
 )
@@ -27,17 +27,17 @@ def encoded(image, format="PNG", **options):
     return stream.getvalue()
 
 
-def shown(path):
-    """Return the image as Pillow decodes and turns it."""
+def decode_by_pillow(path):
+    """Returns the image as Pillow decodes and rotates it."""
     with Image.open(path) as image:
         return ImageOps.exif_transpose(image.convert("RGB"))
 
 
-def displacement(found, expected):
-    """Return by how many pixels (down, right) `found` lies from `expected`, to first order.
+def measure_displacement(found, expected):
+    """Returns the displacement (down, right) of `found` from `expected` in pixels, to first order.
 
-    The difference of two pictures is their displacement times the slope, plus what has nothing to
-    do with it; least squares tell the two apart.
+    The difference of two images is their displacement times the gradient, plus an unrelated part;
+    least squares separate the two.
     """
     found, expected = np.float64(found), np.float64(expected)
     slopes = np.stack([slope.ravel() for slope in np.gradient(expected, axis=(0, 1))], -1)
@@ -58,7 +58,7 @@ def test_crops_equal_those_of_the_resized_image(path, sides, crop):
     The largest differences over all files and sides are 1.3 of 255 in one cut, and 0.044 pixels. An
     error of half a pixel of the file moves the cut by at least 0.13 pixels at these sides.
     """
-    file, image = path.read_bytes(), shown(path)
+    file, image = path.read_bytes(), decode_by_pillow(path)
     size, rng = headers.read_size(file), np.random.default_rng(0)
     assert size == (image.height, image.width)
     for _ in range(6):
@@ -67,20 +67,20 @@ def test_crops_equal_those_of_the_resized_image(path, sides, crop):
         expected = np.float32(image.resize((crop, crop), Image.Resampling.BILINEAR, part))
         found = decode.decode_crop(file, lambda _, box=box: box, (crop, crop))
         assert np.abs(expected - found).mean() < 1.6
-        assert np.abs(displacement(found, expected)).max() < 0.08
+        assert np.abs(measure_displacement(found, expected)).max() < 0.08
 
 
 @pytest.mark.parametrize("side", [64, 96, 150])
 @pytest.mark.parametrize("path", WHOLE, ids=lambda path: path.stem)
 def test_decoded_images_have_their_shape(path, side):
-    """The pixels are Pillow's, but for CMYK, which OpenCV rounds otherwise."""
-    image = shown(path)
+    """The pixels are Pillow's, except for CMYK, which OpenCV rounds differently."""
+    image = decode_by_pillow(path)
     height, width = crops.scaled_size((image.height, image.width), side)
     found = decode.decode_resized(path.read_bytes(), side)
     assert found.shape == (height, width, 3) and min(height, width) == side
     expected = np.float32(image.resize((width, height), Image.Resampling.BILINEAR))
     assert np.abs(expected - found).mean() < (1.2 if path.stem == "cmyk" else 0.1)
-    assert np.abs(displacement(found, expected)).max() < 0.01
+    assert np.abs(measure_displacement(found, expected)).max() < 0.01
 
 
 # The bounds are the measured differences and a little more; those of 0 are exact. Half a pixel is
@@ -100,11 +100,11 @@ def test_decoded_images_have_their_shape(path, side):
     ids=["png", "jpeg", "grey", "grey jpeg", "cmyk", "palette", "alpha", "16 bits"],
 )
 def test_every_kind_decodes_to_the_same_pixels(file, expected, bound):
-    """RGB and grey: within 1 of what Pillow makes of the expected pixels, beside the bound."""
+    """RGB and gray: within 1 of Pillow's conversion of the expected pixels, besides the bound."""
     box = crops.Box(0, 0, 60, 80)
     found = decode.decode_crop(file, lambda _: box, (60, 80))
     assert np.abs(found.astype(int) - expected).mean() <= bound
-    assert np.abs(displacement(found, expected)).max() < 0.05
+    assert np.abs(measure_displacement(found, expected)).max() < 0.05
     grey = decode.decode_crop(file, lambda _: box, (60, 80), channels=1)
     assert grey.shape == (60, 80, 1)
     assert (
@@ -134,7 +134,7 @@ def test_rows_below_the_box_change_nothing(options):
 
 def test_exif_turns_an_image():
     exif = Image.Exif()
-    exif[headers.ORIENTATION] = 6  # shown turned to the right
+    exif[headers.ORIENTATION] = 6  # Displayed rotated to the right.
     file = encoded(Image.fromarray(RGB), "JPEG", quality=95, exif=exif.tobytes())
     assert headers.read_size(file) == (80, 60)
     found = decode.decode_crop(file, lambda _: crops.Box(0, 0, 80, 60), (80, 60))
@@ -142,7 +142,7 @@ def test_exif_turns_an_image():
 
 
 def test_an_orientation_that_other_decoders_ignore_is_ignored():
-    """XMP's, which Pillow takes for EXIF's where that says nothing of it."""
+    """That of XMP, which Pillow uses if EXIF has none."""
     exif = Image.Exif()
     exif[0x010F] = "maker"
     xmp = (
@@ -186,7 +186,7 @@ def test_damage_inside_an_image_gives_a_warning():
 
 
 def test_a_file_with_unsupported_chroma_is_decoded():
-    """Cyan at full size and the others at half: OpenCV decodes it, libjpeg-turbo's API does not."""
+    """Cyan at full and the others at half size: OpenCV decodes it, libjpeg-turbo's API does not."""
     file = encoded(Image.fromarray(RGB).convert("CMYK"), "JPEG", subsampling="4:2:0")
     assert decode.decode_crop(file, lambda _: crops.Box(0, 0, 60, 80), (60, 80)).shape == (
         60,
@@ -228,8 +228,8 @@ def test_windows_are_cut_from_the_resized_image(path):
 
 @pytest.mark.parametrize("path", WHOLE, ids=lambda path: path.stem)
 def test_small_scales_are_resized_from_the_full_image(path):
-    """At a quarter of the size; decoding at a part of the size would differ by 1 on average."""
-    image = shown(path)
+    """At a quarter of the size; decoding at reduced size would differ by 1 on average."""
+    image = decode_by_pillow(path)
     side = min(image.size) // 4
     found = decode.decode_resized(path.read_bytes(), side)
     expected = image.resize(found.shape[1::-1], Image.Resampling.BILINEAR)

@@ -6,7 +6,7 @@ import pytest
 
 from cnn_jax.data import folder_index, folder_scan, folders
 
-OLD = 1_500_000_000  # Seconds since 1970: folders that have long settled.
+OLD = 1_500_000_000  # Seconds since 1970: the folders changed long ago.
 
 
 def settle(root):
@@ -16,7 +16,7 @@ def settle(root):
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    """train/ and val/ of two classes, a nested folder, a hidden file, a broken link."""
+    """Returns train/ and val/ with two classes, a nested folder, a hidden file, a broken link."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(folder_index, "MIN_IMAGES", 1)
     made = tmp_path / "set"
@@ -35,7 +35,7 @@ def root(tmp_path, monkeypatch):
 
 @pytest.fixture
 def scans(monkeypatch):
-    """Takes an entry for each time that a folder is listed."""
+    """Returns a list that gets an entry whenever a folder is listed."""
     done = []
 
     def scan(*arguments):

@@ -1,4 +1,4 @@
-"""Data: what is fed, in which order, and what augmentation does to it."""
+"""The resident loader: its batches, their order and their augmentation."""
 
 import itertools
 import os
@@ -53,7 +53,7 @@ def test_evaluation_gives_each_image_once_in_order():
     valid = np.concatenate([i["valid"] for i in items])
     assert [len(i["index"]) for i in items] == [
         16
-    ] * 3  # 40 images: the last batch is filled up, and masked
+    ] * 3  # 40 images: the last batch is padded and masked.
     assert index[valid].tolist() == list(range(40))
 
 
@@ -126,7 +126,7 @@ def test_missing_data_gives_the_folder_and_the_command_that_prepares_it(tmp_path
 
 @pytest.fixture
 def cifar10(tmp_path):
-    """The folder and the arrays of a prepared set in CIFAR-10's form, of 12 + 6 images."""
+    """Returns the folder and the arrays of a prepared set like CIFAR-10, of 12 + 6 images."""
     rng = np.random.default_rng(0)
     arrays = {
         split: (
@@ -150,7 +150,7 @@ def test_a_prepared_set_is_read_whole(cifar10):
         found = {
             image.tobytes(): label for image, label in zip(split.images, split.labels, strict=True)
         }
-        assert found == rows  # TFDS's order is another
+        assert found == rows  # TFDS's order differs.
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -173,7 +173,7 @@ def test_a_data_set_of_another_kind_is_refused(cifar10):
 
 
 def test_augmentation_depends_on_the_key_and_the_row_only():
-    """A batch split in two, as over two devices, gives the rows that the whole batch gives."""
+    """A batch split in two, as over two devices, gives the same rows as the whole batch."""
     train = make_loader(seed=0, pad_and_crop=2)
     images = jnp.asarray(data.open_dataset(choose("fake")).train.images[:8])
     whole = train.preprocess(train.arrays, images, KEYS[0], jnp.arange(8))

@@ -1,4 +1,4 @@
-"""What is measured of streamed training images: all of them, or a sample spread evenly."""
+"""Statistics of streamed training images: of all, or of an evenly spaced subset."""
 
 import cv2
 import numpy as np
@@ -59,7 +59,7 @@ def test_a_large_set_is_measured_once_on_an_evenly_spaced_subset(folder, monkeyp
     monkeypatch.setattr(
         measure, "decode_or_next", lambda d, images, i, f: read.append(i) or own(d, images, i, f)
     )
-    for _ in range(2):  # The runs of a study share it.
+    for _ in range(2):  # The runs of a study share the result.
         mean = measure.measure_streamed_colors(settings, source.train)["mean"]
     assert sorted(read) == [0, 3, 6, 9] and len(source.train) == 12
     np.testing.assert_allclose(mean[0], centers(source.train)[[0, 3, 6, 9]].mean(0), rtol=1e-6)

@@ -1,4 +1,4 @@
-"""The order in which images are drawn: recorded values, and no two of (seed, epoch) alike."""
+"""The order of images: recorded values, and a different order for each (seed, epoch)."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ LABELS = np.array([0, 0, 0, 1, 2, 2])
 
 
 def test_orders_equal_the_recorded_ones():
-    """A run that is continued, and another version of this library, draw the same images."""
+    """A resumed run and later versions of the library draw the same images."""
     assert shuffle_epoch(0, 0, 8).tolist() == RECORDED[0]
     assert shuffle_epoch(3, 2, 8).tolist() == RECORDED[1]
     assert balance_epoch(3, 2, LABELS).tolist() == RECORDED[2]

@@ -1,4 +1,4 @@
-"""Streams: what a batch of full-size images is, whatever the workers; bad images; balance."""
+"""Streamed batches of full-size images: independence of workers, bad images, class balance."""
 
 import itertools
 import multiprocessing
@@ -34,7 +34,7 @@ def encoded(image):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Three classes of 7, 5 and 2 noisy images of many sizes, two of which are test images."""
+    """Returns three classes of 7, 5 and 2 noisy images of many sizes; two are test images."""
     root, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
     for name, count in (("a", 7), ("b", 5), ("c", 2)):
         (root / name).mkdir()
@@ -181,8 +181,8 @@ def test_evaluation_uses_the_center_of_each_image_once(folder):
 
 
 @pytest.fixture
-def damaged(folder, tmp_path):
-    """The folder with an image that is none, which in training has number 2."""
+def damaged_folder(folder, tmp_path):
+    """Returns the folder with a file that is no image, training image number 2."""
     for path in folder.rglob("*.png"):
         (tmp_path / path.parent.name).mkdir(exist_ok=True)
         (tmp_path / path.parent.name / path.name).write_bytes(path.read_bytes())
@@ -191,9 +191,9 @@ def damaged(folder, tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_run_stops_at_a_bad_image_and_names_its_path(damaged, workers):
-    settings = config(damaged, workers=workers, subtract_mean="none")
-    with pytest.raises(UserError, match=f"{damaged}/a/2.png: .*on_bad_image=skip"):
+def test_a_run_stops_at_a_bad_image_and_names_its_path(damaged_folder, workers):
+    settings = config(damaged_folder, workers=workers, subtract_mean="none")
+    with pytest.raises(UserError, match=f"{damaged_folder}/a/2.png: .*on_bad_image=skip"):
         some(
             streaming.iterate_batches(
                 streaming.StreamedBatches(settings, data.load_dataset(settings).train, 0), 0
@@ -203,21 +203,24 @@ def test_a_run_stops_at_a_bad_image_and_names_its_path(damaged, workers):
     assert not multiprocessing.active_children()
 
 
-def test_the_next_image_replaces_a_bad_one_which_is_counted_and_named_once(damaged, capfd):
+def test_the_next_image_replaces_a_bad_one_which_is_counted_and_named_once(damaged_folder, capfd):
     streaming._warn_once.cache_clear()
-    settings = config(damaged, on_bad_image="skip")
+    settings = config(damaged_folder, on_bad_image="skip")
     batches = some(make_loader(settings).batches(0), 4)
     index, bad = (np.concatenate([b[name] for b in batches]) for name in ("index", "bad"))
     drawn = np.concatenate([shuffle_epoch(0, 0, 12), shuffle_epoch(0, 1, 12)])
     np.testing.assert_array_equal(index, np.where(drawn == 2, 3, drawn))
     np.testing.assert_array_equal(bad, drawn == 2)
     assert capfd.readouterr().err.count("a/2.png") == 1
-    same(some(make_loader(config(damaged, on_bad_image="skip", workers=1)).batches(0), 4), batches)
+    same(
+        some(make_loader(config(damaged_folder, on_bad_image="skip", workers=1)).batches(0), 4),
+        batches,
+    )
 
 
-def test_evaluation_replaces_no_bad_image(damaged):
-    source = data.load_dataset(config(damaged))
-    settings = config(damaged, on_bad_image="skip")
+def test_evaluation_replaces_no_bad_image(damaged_folder):
+    source = data.load_dataset(config(damaged_folder))
+    settings = config(damaged_folder, on_bad_image="skip")
     fed = data.make_loader(settings, source._replace(test=source.train), None)
     assert sum(i["valid"].sum() for i in fed.batches(0)) == 11
     whole = list(eval_views.iterate_resized(settings, source.train, 12, 3))
@@ -253,20 +256,20 @@ def test_balanced_epochs_have_all_classes_equally_often():
         assert sorted(times[i] for i in range(8, 11)) == [2, 2, 3]
     assert len({tuple(rows) for rows in epochs}) == 50
     firsts = Counter(labels[rows[0]] for rows in epochs)
-    assert min(firsts[label] for label in (0, 4, 7)) > 5  # not class by class
+    assert min(firsts[label] for label in (0, 4, 7)) > 5  # Not class by class.
     np.testing.assert_array_equal(epochs[3], balance_epoch(0, 3, labels))
 
 
 def test_a_balanced_loader_has_balanced_epochs_and_new_crops_of_repeated_images(folder):
     fed = make_loader(config(folder, balance_classes=True, batch_size=18))
-    assert fed.images_per_epoch == 18  # three classes, six of the largest
+    assert fed.images_per_epoch == 18  # Three classes, of which the largest has six.
     batch = some(fed.batches(0), 1)[0]
     assert np.bincount(batch["label"]).tolist() == [6, 6, 6]
     repeated = batch["image"][batch["index"] == 10]
     assert len({image.tobytes() for image in repeated}) == len(repeated) == 3
     small = make_loader(Data(dataset=choose("fake"), balance_classes=True, batch_size=10))
     item = next(small.batches(0))
-    # Of 96 in 10 classes, the largest have 10.
+    # The largest of 10 classes have 10 of the 96 images.
     assert small.images_per_epoch == 10 * 10 and len(item["index"]) == 10
 
 

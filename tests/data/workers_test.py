@@ -1,4 +1,4 @@
-"""Workers: killed ones are replaced, all end with the program, what stops them is told."""
+"""Workers: killed ones are replaced, all end with the program, and failures give one line."""
 
 import errno
 import gc
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two classes of six noisy images."""
+    """Returns a folder of two classes with six noisy images."""
     root, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
     for name in "ab":
         (root / name).mkdir()
@@ -36,7 +36,7 @@ def square(n):
     return {"x": np.full(3, n * n)}
 
 
-# What is left of a killed worker complains when it is collected, which is at the end of each test.
+# The remains of a killed worker warn when they are collected: at the end of each test.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
@@ -48,8 +48,8 @@ def _collect_what_is_left():
 
 def test_workers_that_are_killed_are_replaced(capfd):
     results, found = workers.prefetch_decoded(square, range(3, 100), 2), []
-    # Some results are always ready when a worker is killed, so the second kill comes well before
-    # the end.
+    # Some results are always ready when a worker is killed, so the second kill comes well
+    # before the end.
     for number in range(60):
         if number in (2, 30):
             for worker in multiprocessing.active_children():
@@ -77,7 +77,7 @@ def test_results_come_in_order_and_end(count):
 
 
 def die_of_shared_memory(n):
-    os.kill(os.getpid(), signal.SIGBUS)  # As a process does that writes where there is no memory.
+    os.kill(os.getpid(), signal.SIGBUS)  # As a process does that writes without memory.
 
 
 def test_full_shared_memory_gives_the_remedies(monkeypatch):
@@ -181,11 +181,11 @@ def test_workers_end_with_the_program(folder, tmp_path, ended):
         assert process.stdout.readline() == "going\n"
         if wait == "wait":
             if ended == signal.SIGINT:
-                os.killpg(process.pid, ended)  # as Ctrl-C does
+                os.killpg(process.pid, ended)  # As Ctrl-C does.
             else:
                 process.kill()
         _, said = process.communicate(timeout=30)
-    if ended != signal.SIGKILL:  # of which Python's own resource tracker tells
+    if ended != signal.SIGKILL:  # Python's own resource tracker reports it.
         assert "leaked" not in said and said.count("Traceback") == (ended == signal.SIGINT), said
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline and _group(process.pid):
@@ -194,7 +194,7 @@ def test_workers_end_with_the_program(folder, tmp_path, ended):
 
 
 def _group(group):
-    """Processes of the group that are alive."""
+    """Returns the living processes of a group."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:

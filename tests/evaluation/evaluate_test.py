@@ -1,4 +1,4 @@
-"""Tests of finished runs and of weights: what is written, what is not repeated, what is refused."""
+"""Evaluations of finished runs and of weights: results written, reused and refused."""
 
 import json
 import subprocess
@@ -57,7 +57,7 @@ def test_shifts_are_measured_against_the_answers_without_them(finished):
     single, near, gone = evaluate.evaluate_run(folder, asked).values()
     assert single.changed_error is None
     assert near.top1_error >= 0 and 0 <= near.changed_error <= 1
-    # Nothing is left of an image of 32 pixels: every answer is that to an empty image.
+    # The layers reduce 32 pixels to none: every output is that of an empty image.
     (column,) = np.flatnonzero(np.sum(gone.confusion, axis=0))
     still = np.sum(single.confusion, axis=0)[column] / 40
     assert gone.changed_error == pytest.approx(1 - still)
@@ -83,7 +83,7 @@ def test_a_result_is_written_and_not_computed_again(finished, monkeypatch):
     assert np.sum(found.confusion) == 40 and len(found.error_by_class) == 10
     low, high = found.top1_interval
     assert low <= found.top1_error <= high and found.mirrored
-    monkeypatch.setattr(checkpoint, "load_parameters", None)  # would raise
+    monkeypatch.setattr(checkpoint, "load_parameters", None)  # Another evaluation would raise.
     assert evaluate.evaluate_run(folder, asked) == {"dense@36,40": found}
 
 

@@ -1,4 +1,4 @@
-"""Measures of scores by hand, against scikit-learn, and the coverage of their intervals."""
+"""Metrics by hand and against scikit-learn, and the coverage of their intervals."""
 
 import functools
 import math
@@ -28,7 +28,7 @@ def test_errors_and_confusion_matrix_by_hand():
     score /= score.sum(1, keepdims=True)
     found = measure_scores(scores(np.log(score), (0, 1, 2, 6)))
     assert found.top1_error == 0.5 and found.wrong == "0011" and found.images == 4
-    assert found.top5_error == 0.25  # the last image's class is the least likely of seven
+    assert found.top5_error == 0.25  # The last image's class is the least likely of seven.
     assert found.top1_interval == wilson_interval(2, 4) and found.top5_interval == wilson_interval(
         1, 4
     )
@@ -52,7 +52,7 @@ def test_logits_are_averaged_before_their_softmax():
 
 @pytest.mark.parametrize("average", AVERAGES)
 def test_uniform_scores_have_the_errors_of_chance(average):
-    """Of equal scores the first classes are the answers, to top-1 and top-5 alike."""
+    """Among equal scores the first classes are the answers, in top-1 and top-5."""
     rows = average_scores([np.zeros((40, 20))] * 2, average)
     found = measure_scores(scores(rows, np.arange(40) % 20))
     assert found.top1_error == 0.95 and found.top5_error == 0.75
@@ -60,9 +60,7 @@ def test_uniform_scores_have_the_errors_of_chance(average):
 
 @pytest.mark.parametrize("deviation", [1, 30, 100, 1000])
 def test_ranks_and_loss_of_confident_scores_are_exact(deviation):
-    """Logits whose softmax has run out of digits in float32, against scikit-learn and the logits
-    themselves.
-    """
+    """Logits whose softmax rounds to 1 in float32, against scikit-learn and against the logits."""
     rng = np.random.default_rng(0)
     logits, labels = (
         rng.normal(0, deviation, (2000, 20)).astype(np.float32),

@@ -1,4 +1,4 @@
-"""The studies: their printed figures, and that rows and claims name what their runs measure."""
+"""The studies: the papers' figures in them, and rows and claims that name measured runs."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from cnn_jax.config import protocol_name
 from cnn_jax.report.claims import Contrast
 from experiments import COSTS, STUDIES
 
-# Transcribed a second time from the papers: errors in %, top-1 (and top-5).
+# Copied independently from the papers a second time: errors in %, top-1 (and top-5).
 RESNET_TABLE_6 = {"resnet-20": 8.75, "resnet-32": 7.51, "resnet-44": 7.17, "resnet-56": 6.97}
 RESNET_TABLE_6 |= {"resnet-110": 6.61, "resnet-1202": 7.93}
 RESNET_TABLE_2 = {"plain-18": 27.94, "plain-34": 28.54, "resnet-18": 27.88, "resnet-34": 25.03}
@@ -95,7 +95,7 @@ def test_alexnet_s_row_is_the_paper_s():
 
 
 def test_counts_are_the_papers():
-    """The lectures print 204,800 for the 1x1 and the 5x5 after it: the 5x5 alone."""
+    """The lectures print 204,800 for the 1x1 and the 5x5 after it, which is the 5x5 alone."""
     from experiments.conv_arithmetic import STACKS
 
     own = {(c.group, c.label): c.paper["weights"] for c in STACKS if c.paper}

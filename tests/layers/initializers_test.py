@@ -10,7 +10,7 @@ from cnn_jax.layers.initializers import INITIALIZERS, fan_average, fan_in, fan_o
 
 SHAPE = (3, 3, 40, 90)
 IN, OUT = 360, 810
-# name: the variance of its formula, and whether it is uniform
+# {name: (variance by its formula, whether it is uniform)}
 FORMULAS = {
     "xavier": (1 / IN, False),
     "xavier_uniform": (1 / IN, True),
@@ -41,7 +41,7 @@ def test_mean_variance_and_shape_of_the_distribution(name):
     variance, uniform = FORMULAS[name]
     draw = np.asarray(INITIALIZERS[name](jax.random.key(0), SHAPE)) / math.sqrt(variance)
     assert draw.shape == SHAPE and draw.dtype == np.float32
-    # Of 29,160 draws: five standard errors.
+    # Five standard errors of 29,160 values.
     assert abs(draw.mean()) < 0.03 and abs(draw.var() - 1) < 0.05
     largest = np.abs(draw).max()
     assert 0.999 * math.sqrt(3) < largest <= math.sqrt(3) * 1.000001 if uniform else largest > 3.5

@@ -127,8 +127,8 @@ POOLINGS = [
 ]
 
 
-def pooled_by_loop(x, window, stride, ceil):
-    """Pooled values and switches; the first of equal values in reading order."""
+def pool_by_loop(x, window, stride, ceil):
+    """Returns pooled values and switches, of equal values the first in reading order."""
     batch, height, width, maps = x.shape
     count = [
         -(-(n - window) // stride) + 1 if ceil else (n - window) // stride + 1
@@ -152,11 +152,11 @@ def pooled_by_loop(x, window, stride, ceil):
 @pytest.mark.parametrize("window, stride, padding", POOLINGS)
 @pytest.mark.parametrize("ties", [False, True])
 def test_switches_are_the_positions_of_the_maxima(window, stride, padding, ties):
-    x = random(2, 6, 8, 3) - 5.0  # all below zero: what is beyond the edge must not win
+    x = random(2, 6, 8, 3) - 5.0  # All below zero: padding must never be the maximum.
     x = np.round(x) if ties else x
     pooled, switches = pool(x, window, stride, padding)
     assert switches.dtype == jnp.int32
-    expected = pooled_by_loop(x, window, stride, padding == "CEIL")
+    expected = pool_by_loop(x, window, stride, padding == "CEIL")
     np.testing.assert_array_equal(pooled, expected[0])
     np.testing.assert_array_equal(switches, expected[1])
     theirs = (
@@ -183,7 +183,7 @@ def test_unpooling_restores_the_maxima_of_windows_that_do_not_overlap():
         1, 4, 4, 1
     )
     pooled, switches = pool(x, 2, 2)
-    # Of four fives the first.
+    # The first of four fives.
     np.testing.assert_array_equal(switches[0, :, :, 0], [[5, 7], [8, 10]])
     expected = [[0, 0, 0, 0], [0, 4, 0, 9], [5, 0, -1, 0], [0, 0, 0, 0]]
     np.testing.assert_array_equal(unpool(pooled, switches, (4, 4))[0, :, :, 0], expected)
@@ -204,7 +204,7 @@ def test_pooling_and_unpooling_are_each_other_s_gradient():
     (dx,) = jax.vjp(lambda x: pool(x, 3, 2)[0], x)[1](delta)
     np.testing.assert_allclose(dx, unpool(delta, switches, (5, 5)), atol=1e-6)
     (dpooled,) = jax.vjp(lambda p: unpool(p, switches, (5, 5)), pooled)[1](x)
-    np.testing.assert_array_equal(dpooled, pooled)  # x at its own switches
+    np.testing.assert_array_equal(dpooled, pooled)  # x at its own switches.
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The autoencoder: shapes, the code, noise, and what it is scored by."""
+"""The autoencoder: shapes, code, noise and loss."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ def images(count, side, channels=1):
     return jax.random.uniform(jax.random.key(1), (count, side, side, channels))
 
 
-def made(x, **options):
+def make_autoencoder(x, **options):
     model = models.create("autoencoder", **options)
     return model, *model.init(jax.random.key(0), x)
 
@@ -23,7 +23,7 @@ def made(x, **options):
 @pytest.mark.parametrize("side, channels", [(28, 1), (32, 3)])
 def test_images_are_encoded_and_decoded(side, channels):
     x = images(2, side, channels)
-    model, params, stats = made(x)
+    model, params, stats = make_autoencoder(x)
     assert model.features(params, stats, x)["code"].shape == (2, side // 4, side // 4, 8)
     assert model.apply(params, stats, x)[0].shape == x.shape
 
@@ -38,7 +38,7 @@ def test_parameters_by_hand():
 
 def test_noise_is_added_in_training_only():
     x = images(4, 28)
-    model, params, stats = made(x)
+    model, params, stats = make_autoencoder(x)
 
     def apply(model, **train):
         return model.apply(params, stats, x, **train)[0]
@@ -79,4 +79,4 @@ def test_a_side_that_cannot_be_halved_is_refused(side):
     with pytest.raises(
         UserError, match=f"{side}x{side}; sides must be multiples of 4, .*the smallest are 4x4"
     ):
-        made(images(1, side))
+        make_autoencoder(images(1, side))

@@ -1,38 +1,22 @@
-"""What every model is as functions: logits, mistakes, dtypes."""
+"""Models as functions: logits, invalid options, dtypes."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.abstract_models import draw_images, make_abstract
 
 from cnn_jax import models
 from cnn_jax.errors import UserError
 
 
-def images(count, size=8):
-    return jax.random.normal(jax.random.key(1), (count, size, size, 3))
-
-
-def shape_of(name, side=0):
-    if name == "lenet5":
-        return side or 32, side or 32, 1
-    return (*(side or (227 if name.startswith("alexnet") else 224),) * 2, 3)
-
-
-def abstract(name, classes=10, side=0, **options):
-    """The net, and its parameters, stats and one image as shapes."""
-    model = models.create(name, classes, **options)
-    image = jax.ShapeDtypeStruct((1, *shape_of(name, side)), "float32")
-    return model, *jax.eval_shape(model.init, jax.random.key(0), image), image
-
-
 @pytest.mark.parametrize("name", ["mlp", "lenet5_modern", "resnet20", "plain20"])
 def test_small_models_give_the_same_logits_for_any_batch(name):
     model = models.create(name, 7)
-    params, stats = model.init(jax.random.key(0), images(1, 16))
-    logits, same = model.apply(params, stats, images(3, 16))
+    params, stats = model.init(jax.random.key(0), draw_images(1, 16))
+    logits, same = model.apply(params, stats, draw_images(3, 16))
     assert logits.shape == (3, 7) and same is stats
-    alone, _ = model.apply(params, stats, images(3, 16)[:1])
+    alone, _ = model.apply(params, stats, draw_images(3, 16)[:1])
     np.testing.assert_allclose(alone, logits[:1], rtol=1e-4, atol=1e-4)
 
 
@@ -60,18 +44,18 @@ def test_small_models_give_the_same_logits_for_any_batch(name):
 )
 def test_an_invalid_option_is_refused(name, options, words):
     with pytest.raises(UserError, match=words):
-        models.create(name, 10, **options).init(jax.random.key(0), images(1))
+        models.create(name, 10, **options).init(jax.random.key(0), draw_images(1))
 
 
 def test_invalid_classes_image_sizes_and_missing_keys_are_refused():
     with pytest.raises(UserError, match="num_classes=0: must be at least 1"):
         models.create("mlp", 0)
     model = models.create("mlp", 3, dropout=0.5)
-    params, stats = model.init(jax.random.key(0), images(1))
+    params, stats = model.init(jax.random.key(0), draw_images(1))
     with pytest.raises(UserError, match="mlp: images of 16x16x3 are not of the size"):
-        model.apply(params, stats, images(1, 16))
+        model.apply(params, stats, draw_images(1, 16))
     with pytest.raises(UserError, match="mlp: training draws random numbers: give apply a key"):
-        model.apply(params, stats, images(1), train=True)
+        model.apply(params, stats, draw_images(1), train=True)
 
 
 def test_images_of_uint8_are_converted_to_float():
@@ -115,7 +99,7 @@ def test_an_option_that_removes_a_deviation_removes_it_from_the_list():
 )
 def test_an_option_of_another_model_is_refused(name, options, words):
     with pytest.raises(UserError, match=words):
-        abstract(name, **options)
+        make_abstract(name, **options)
 
 
 def test_deviations_belong_to_known_models():

@@ -1,4 +1,4 @@
-"""Every model trains: 20 steps lower its loss on a batch; its options do what they say."""
+"""Every model trains: 20 steps lower its loss on a batch. Its options work."""
 
 import functools
 import types
@@ -23,7 +23,7 @@ SIDE = {"alexnet": 67, "alexnet_one_tower": 67, "alexnet_half": 67, "alexnet_owt
 
 
 @pytest.fixture(autouse=True)
-def _compiled_in_haste():
+def _compile_quickly():
     """Twenty steps on tiny images take a moment, compiling them well a third longer than compiling
     them badly.
     """
@@ -37,15 +37,15 @@ def small(name):
     if name in ("lenet1", "lenet4", "lenet5", "perceptron", "autoencoder"):
         options = {}
     if name.startswith(("alexnet", "zfnet", "vgg", "googlenet")):
-        # Narrow layers have few inputs, and none to drop.
+        # Narrow layers have too few inputs for dropout.
         options |= {"initializer": "he", "dropout": 0.0}
     if name.startswith(("resnet", "plain")):
-        options["scan_min_blocks"] = 2  # compiles one block a stage
+        options["scan_min_blocks"] = 2  # Compiles one block per stage.
     return options
 
 
-def trained(name, steps, devices, dtype=None, **options):
-    """(losses of the steps on one batch, the state after them)."""
+def train_model(name, steps, devices, dtype=None, **options):
+    """Returns (losses of steps on one batch, the state after them)."""
     side = SIDE.get(name, 32)
     channels = models.paper_input(name)[0][2]
     labels = jnp.arange(BATCH, dtype=jnp.int32) % CLASSES
@@ -85,18 +85,18 @@ ALL = [
 
 @pytest.mark.parametrize("name", ALL)
 def test_twenty_steps_on_two_devices_lower_the_loss(name):
-    losses, state = trained(name, 20, 2)
+    losses, state = train_model(name, 20, 2)
     assert int(state.step) == 20 and int(state.nan_step) == -1
     assert np.mean(losses[-2:]) < 0.97 * losses[0], losses
 
 
-# One net of each file's, for what all of a file share.
+# One model per file, for what the models of a file share.
 FAMILIES = ("mlp", "small_cnn", "lenet1", "lenet5", "lenet5_modern", "autoencoder", "alexnet",
             "zfnet", "vgg_a", "googlenet", "bn_inception", "resnet20")  # fmt: skip
 
 
 def shapes(name, **options):
-    """(params, stats) of a small net as shapes, and its model."""
+    """Returns the shapes of (params, stats) of a small model, and the model."""
     image = jax.ShapeDtypeStruct(
         (1, *(SIDE.get(name, 32),) * 2, models.paper_input(name)[0][2]), jnp.float32
     )
@@ -128,7 +128,7 @@ def test_lrn_changes_what_a_model_computes_and_costs_no_parameter(name):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_model_uses_the_requested_initializer(name):
-    """He's variance is twice Xavier's, and the draws are the same."""
+    """He's variance is twice Xavier's, for the same random numbers."""
     he, xavier = (shapes(name, initializer=i)[0] for i in ("he", "xavier"))
     image = shapes(name)[1]
     drawn = [

@@ -1,4 +1,4 @@
-"""The Inception models: their tables, auxiliary heads and the loss folded over them."""
+"""The Inception models: their tables, auxiliary heads and the loss that includes the heads."""
 
 import functools
 import types
@@ -20,12 +20,10 @@ from cnn_jax.training.state import init_state
 
 
 def test_bn_inception_has_the_parameters_of_public_weights():
-    """11,295,240 in the weights ported from Caffe, whose convolutions have a bias beside batch
-    norm's shift.
-    """
+    """11,295,240 in the weights ported from Caffe, whose convolutions also have biases."""
     model = models.create("bn_inception", 1000)
     params, _ = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
-    # A scale and a shift for each map.
+    # A scale and a shift per channel.
     biases = (
         sum(
             leaf.size
@@ -46,7 +44,7 @@ def test_each_change_from_inception_v2_to_v3_adds_its_parameters():
     three = 9 * (3 * 32 + 32 * 32 + 32 * 64) + 2 * (32 + 32 + 64)
     one = 49 * 3 * 64 + 2 * 64
     assert count(factorized_7x7=True) - count() == three - one
-    assert count(aux_norm=True) - count() == 768  # a scale and a shift for a bias
+    assert count(aux_norm=True) - count() == 768  # A scale and a shift instead of a bias.
 
 
 def test_a_1x1_convolution_before_a_5x5_saves_the_paper_s_share():
@@ -61,8 +59,8 @@ def test_a_1x1_convolution_before_a_5x5_saves_the_paper_s_share():
     assert weights((1, 32), (5, 256)) == [4_096, 204_800]
 
 
-def modules(name, side):
-    """{module: output shape} of a net, nothing computed."""
+def get_module_shapes(name, side):
+    """Returns {module: output shape} of a model, without computing anything."""
     net = models.MODELS[name].build(10)
     images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     variables = jax.eval_shape(functools.partial(net.init, train=False), jax.random.key(0), images)
@@ -83,7 +81,7 @@ def modules(name, side):
     }
 
 
-# Output of each module: the next one's input in the papers' tables; side and maps.
+# Each module's output, the next one's input in the papers' tables: side and channels.
 GRIDS = {
     "googlenet": {
         "conv2": (56, 192), "inception3a": (28, 256), "inception3b": (28, 480),
@@ -112,7 +110,7 @@ GRIDS["inception_v2"] = {k: v for k, v in GRIDS["inception_v3"].items() if "conv
 
 @pytest.mark.parametrize("name", GRIDS)
 def test_modules_have_the_output_shapes_of_the_table(name):
-    found = modules(name, 299 if name in ("inception_v2", "inception_v3") else 224)
+    found = get_module_shapes(name, 299 if name in ("inception_v2", "inception_v3") else 224)
     assert {k: found[k] for k in GRIDS[name]} == {
         k: (side, side, maps) for k, (side, maps) in GRIDS[name].items()
     }
@@ -124,7 +122,7 @@ def random(*shape):
 
 @pytest.mark.parametrize("name, side, heads", [("googlenet_bn", 79, 2), ("inception_v3", 107, 1)])
 def test_auxiliary_heads_exist_in_training_only(name, side, heads):
-    """On the smallest images that the heads allow; shapes only."""
+    """Tested by shapes, on the smallest images that the heads allow."""
     images, key = jnp.zeros((2, side, side, 3)), jax.random.key(0)
 
     def shapes(**options):
@@ -158,7 +156,7 @@ def test_googlenet_s_heads_give_logits_in_training_only():
 
     (main, *heads), logits = both(params, jax.random.key(2))
     assert all(np.isfinite(o).all() and np.ptp(o) > 0 for o in (main, *heads, logits))
-    again, same = both(params, jax.random.key(3))  # dropout is another
+    again, same = both(params, jax.random.key(3))  # Dropout differs.
     assert not np.array_equal(again[0], main) and not np.array_equal(again[1], heads[0])
     np.testing.assert_array_equal(same, logits)
     zeroed = params | {
@@ -171,7 +169,8 @@ def test_googlenet_s_heads_give_logits_in_training_only():
 
 
 # By hand: GoogLeNet's sides, backward from 1: 2, 4, 8, 16, 31; from a head's 5: 10, 20, 40, 79.
-# torchvision says of its own nets 15 and 75. Inception v3, backward from a head's 5: 11, 23, 25,
+# torchvision states
+# 15 and 75 for its own models. Inception v3, backward from a head's 5: 11, 23, 25,
 # 51, 53, 107.
 @pytest.mark.parametrize(
     "name, heads, side",
@@ -232,7 +231,7 @@ def cross_entropy(logits, labels):
 
 
 def test_the_loss_sums_the_heads_and_the_error_uses_the_main_logits():
-    """One training step of a net of three linear heads."""
+    """One training step of a model with three linear heads."""
     images = random(6, 2, 2, 1)
     kernels = {
         name: jax.random.normal(jax.random.key(k), (4, 3))
@@ -243,7 +242,7 @@ def test_the_loss_sums_the_heads_and_the_error_uses_the_main_logits():
         return tuple(images.reshape(-1, 4) @ params[name] for name in ("main", "aux1", "aux2"))
 
     main, *heads = outputs(kernels, images)
-    # One error, and another number in each head.
+    # One error, and a different number in each head.
     labels = jnp.argmax(main, 1).at[0].add(1).astype(jnp.int32) % 3
     assert all((jnp.argmax(head, 1) != labels).sum() != 1 for head in heads)
     model = models.Model(
@@ -308,7 +307,7 @@ def test_inception_v3_pools_as_its_option_says(counted, monkeypatch):
     )
     model = models.create("inception_v3", 3, aux_heads=False, count_padding=counted)
     jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 75, 75, 3)))
-    assert asked == [(3, 1, "SAME", counted)] * 9  # the modules that do not reduce the grid
+    assert asked == [(3, 1, "SAME", counted)] * 9  # The modules that do not reduce the grid.
 
 
 @pytest.mark.parametrize(

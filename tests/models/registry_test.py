@@ -1,4 +1,4 @@
-"""What a model's name stands for: parameters, options and their bounds, deviations, mistakes."""
+"""Entries of MODELS: parameters, options and their bounds, deviations, invalid options."""
 
 import dataclasses
 import inspect
@@ -24,7 +24,7 @@ def test_models_have_the_parameter_counts_that_their_files_state(name):
 
 
 def test_deviations_follow_the_class_s_defaults(monkeypatch):
-    """No default is written down twice: another one changes what is reported, or silences it."""
+    """Defaults are not repeated: changing one changes or removes the reported deviation."""
 
     def biases():
         return [d for d in models.deviations("alexnet") if "biases" in d]
@@ -53,7 +53,7 @@ def test_an_option_that_removes_a_deviation_removes_it_from_the_report():
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_options_have_bounds(name):
-    """Every number is bounded and every text is a choice, so that no caller can set nonsense."""
+    """Every number has bounds and every text has choices, so invalid values are refused."""
     for option, wanted in models.option_types(name).items():
         kind = values.describe(wanted)
         assert "text" not in kind, option

@@ -14,7 +14,7 @@ GRADS = {"kernel": jnp.array([[0.3, 0.1]]), "bias": jnp.array([-0.2])}
 
 
 def rates(schedule, steps, steps_per_epoch=None):
-    """The rates at which a schedule multiplies updates after so many others."""
+    """Returns a schedule's rates after these numbers of updates."""
     tx = optim.make_schedule(schedule, 100, steps_per_epoch)
     state, found = tx.init(PARAMS), []
     for step in steps:
@@ -85,7 +85,7 @@ def test_a_step_schedule_cuts_again_and_again():
 
 
 def test_time_is_counted_in_epochs_too():
-    """An epoch has 12.5 steps; after 12 steps an epoch is not over, after 13 it is."""
+    """An epoch has 12.5 steps: it is not over after 12 steps, and over after 13."""
     steps = [0, 12, 13, 24, 25, 37, 38]
     boundaries = choose("step", base=1.0, boundaries=(1, 3), unit="epochs")
     assert rates(boundaries, steps, 12.5) == pytest.approx([1, 1, 0.1, 0.1, 0.1, 0.1, 0.01])

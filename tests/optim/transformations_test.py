@@ -14,7 +14,7 @@ GRADS = {"kernel": jnp.array([[0.3, 0.1]]), "bias": jnp.array([-0.2])}
 
 
 def make(schedule=None, **options):
-    """A run's transformation: SGD with these options."""
+    """Returns a run's transformation: SGD with these options."""
     return optim.make_optimizer(
         choose("sgd", **options), schedule or choose("constant"), total_steps=100
     )
@@ -65,7 +65,7 @@ def test_only_filters_above_the_maximum_rms_are_scaled_back():
     kernel = jnp.stack([jnp.full((3, 3, 2), 0.15), jnp.full((3, 3, 2), -0.05)], axis=-1)
     params = {"conv": kernel, "dense": jnp.full((4, 4), 5.0)}
     sgd, tx = (make(choose("constant", base=0.1), max_filter_rms=rms) for rms in (0.0, 0.1))
-    # Weight decay alone moves.
+    # Only weight decay changes it.
     zeros, error = jax.tree.map(jnp.zeros_like, params), jnp.float32(1.0)
     updates, _ = tx.update(zeros, tx.init(params), params, error=error)
     alone, _ = sgd.update(zeros, sgd.init(params), params, error=error)

@@ -22,7 +22,7 @@ from cnn_jax.models import inception
 from cnn_jax.pretrained import names
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
-# Keras' own, with NumPy 2.
+# Keras itself, with NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 CLASSES = 7
 
@@ -35,7 +35,7 @@ def imported(module):
 
 @contextlib.contextmanager
 def as_jax_is():
-    """Without the strictness of conftest.py, which is not for Keras."""
+    """Undoes conftest.py's strict settings, with which Keras does not work."""
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         yield
 
@@ -59,7 +59,9 @@ def check(name, loaded, x, theirs):
     ours = np.asarray(forward(loaded.params, loaded.stats, jnp.asarray(x)))
     assert ours.shape == theirs.shape == (2, CLASSES)
     scale = np.abs(theirs).max()
-    assert np.ptp(theirs, axis=0).max() > 0.01 * scale  # else any net of the same biases would do
+    assert (
+        np.ptp(theirs, axis=0).max() > 0.01 * scale
+    )  # Otherwise any model with these biases would pass.
     assert np.abs(ours - theirs).max() < 1e-4 * scale
 
 
@@ -87,7 +89,9 @@ def randomised(torch, net):
             tensor.normal_(0, 0.3, generator=draw)
         elif name.endswith("running_var"):
             tensor.uniform_(0.5, 1.5, generator=draw)
-        elif tensor.ndim > 1:  # He's, or deep nets give numbers that know nothing of the image
+        elif (
+            tensor.ndim > 1
+        ):  # He's variance; otherwise a deep model's output does not depend on its image.
             tensor.uniform_(-1, 1, generator=draw).mul_((6 / tensor[0].numel()) ** 0.5)
         elif tensor.ndim == 1:
             tensor.normal_(float(name.endswith("weight")), 0.1, generator=draw)
@@ -96,12 +100,12 @@ def randomised(torch, net):
 
 def torch_net(theirs):
     torch, torchvision = imported("torch"), imported("torchvision.models")
-    with pytest.MonkeyPatch.context() as patch:  # initial values of its own take seconds
+    with pytest.MonkeyPatch.context() as patch:  # Its own initialization takes seconds.
         for drawn in ("kaiming_uniform_", "kaiming_normal_", "uniform_"):
             patch.setattr(torch.nn.init, drawn, lambda tensor, *args, **options: tensor)
         options = {} if theirs.startswith(("alexnet", "resnet")) else {"init_weights": False}
         net = getattr(torchvision, theirs)(num_classes=CLASSES, **options)
-        # A grid of 2x2 where it has 7x7, which would take half a gigabyte.
+        # A grid of 2x2 instead of 7x7, which would take half a gigabyte.
         if theirs.startswith("vgg"):
             net.avgpool = torch.nn.AdaptiveAvgPool2d((2, 2))
             net.classifier[0] = torch.nn.Linear(512 * 2 * 2, 4096)
@@ -118,7 +122,7 @@ def test_torchvision(name, theirs, side, in_zip, tmp_path):
         check(name, loaded, x, net(torch.from_numpy(x).permute(0, 3, 1, 2).contiguous()).numpy())
         if theirs == "inception_v3":
             check_head(torch, loaded, net)
-    # Its heads pool otherwise than the paper's, which are ours: only weights can agree.
+    # Its heads pool differently from the paper's and ours, so only weights can agree.
     if theirs == "googlenet":
         weight = net.aux2.fc1.weight.detach().numpy().reshape(1024, 128, 4, 4)
         dense = loaded.params["aux4d"]["dense"]["kernel"].reshape(4, 4, 128, 1024)
@@ -142,9 +146,7 @@ def check_head(torch, loaded, net):
     "name, theirs", [("googlenet_bn", "googlenet"), ("inception_v3", "inception_v3")]
 )
 def test_torchvision_s_own_preprocessing_and_transform_input(name, theirs, tmp_path):
-    """What the pretrained net makes of an image before its first convolution, the whole way from
-    bytes.
-    """
+    """Compares the input of the first convolution, from the bytes of an image."""
     torch, torchvision = imported("torch"), imported("torchvision.models")
     image = (
         np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8).repeat(9, 0).repeat(9, 1)
@@ -197,7 +199,7 @@ def keras():
                 return draw.uniform(low, high, shape).astype(np.float32)
 
             patch.setattr(getattr(keras.initializers, kind), "__call__", values)
-        # Keras numbers nameless layers from where it stopped: Inception's shall not begin with 0.
+        # Keras continues to number nameless layers, so that Inception's do not begin with 0.
         with as_jax_is():
             keras.Sequential(
                 [keras.Input((8, 8, 3)), keras.layers.Conv2D(1, 1), keras.layers.Conv2D(1, 1)]
@@ -206,7 +208,7 @@ def keras():
 
 
 def nameless(path):
-    """Takes the layers' names out of a .keras file's weights: config.json has them too."""
+    """Removes the layers' names from the weights of a .keras file; config.json has them too."""
     import h5py
 
     with zipfile.ZipFile(path) as archive:

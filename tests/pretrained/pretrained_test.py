@@ -1,6 +1,4 @@
-"""Weights from files: what is read of each format, what is refused, our own files, downloads and
-fine-tuning.
-"""
+"""Weights from files: each format, refused files, our own files, downloads, fine-tuning."""
 
 import dataclasses
 import hashlib
@@ -96,7 +94,7 @@ def test_a_view_in_the_old_stream_format_is_read(tmp_path):
     )
 
 
-# --- what is refused
+# --- refused files
 
 
 def bomb(module_and_name, argument="import pathlib; pathlib.Path('ran').touch()"):
@@ -221,12 +219,12 @@ def test_a_file_of_another_kind_is_refused(content, tmp_path):
         pretrained.load("resnet18", tmp_path / "x.pth")
 
 
-# --- names and shapes, on ResNet-18 as torchvision has it, in .safetensors
+# --- names and shapes, with torchvision's ResNet-18 as .safetensors
 
 
 @pytest.fixture(scope="session")
 def resnet18():
-    """{torch's name: array} of ResNet-18 with 5 classes."""
+    """Returns {PyTorch's name: array} of a ResNet-18 with 5 classes."""
     draw = np.random.default_rng(0)
     plan = names.make_plan("torch", "resnet18", {})
     arrays = {"bn1.num_batches_tracked": np.array(3, np.int64)}
@@ -264,15 +262,18 @@ def test_every_tensor_is_used_once_and_where_it_belongs(resnet18, tmp_path):
     assert used == sum(array.size for array in resnet18.values()) - 1
 
 
-def without(arrays, name):
+def drop_tensor(arrays, name):
     return {k: v for k, v in arrays.items() if k != name}
 
 
 CONV = "layer1.0.conv2.weight"
 WRONG = {
-    "missing": (lambda a: without(a, CONV), f"has no tensor '{CONV}'; is this a file of resnet18"),
+    "missing": (
+        lambda a: drop_tensor(a, CONV),
+        f"has no tensor '{CONV}'; is this a file of resnet18",
+    ),
     "two missing": (
-        lambda a: without(without(a, CONV), "bn1.bias"),
+        lambda a: drop_tensor(drop_tensor(a, CONV), "bn1.bias"),
         f"has no tensor '{CONV}' and 1 more",
     ),
     "extra": (
@@ -280,7 +281,7 @@ WRONG = {
         "has the tensor 'layer1.2.conv1.weight', which resnet18 has not",
     ),
     "renamed": (
-        lambda a: without(a, CONV) | {"conv9": a[CONV]},
+        lambda a: drop_tensor(a, CONV) | {"conv9": a[CONV]},
         f"no tensor '{CONV}', but has the tensor 'conv9'",
     ),
     "transposed": (
@@ -300,7 +301,7 @@ WRONG = {
         r"has shape \(1099511627776, 0\)",
     ),
     "a headless net": (
-        lambda a: without(a, "fc.weight"),
+        lambda a: drop_tensor(a, "fc.weight"),
         "no tensor 'fc.weight', the last of resnet18",
     ),
     "nothing": (lambda a: {"x": A}, "no tensor 'fc.weight'"),
@@ -373,9 +374,7 @@ def test_timm_s_config_and_torchvision_s_second_weights_change_the_preprocessing
 
 
 def test_timm_s_vgg_with_convolutions_as_dense_layers_is_read(tmp_path):
-    """fc6 is a convolution of 2x2 here; the same numbers as torchvision's flattened layer give the
-    same.
-    """
+    """fc6 is a 2x2 convolution with the numbers of torchvision's dense layer."""
     draw = np.random.default_rng(0)
     dense = draw.random((3, 512, 2, 2), np.float32)
     as_conv = match.find_torch_source("x", (2048, 3), 4, 512)
@@ -486,7 +485,7 @@ OURS = [
 ]
 
 
-def made(name, options, classes=4):
+def make_weights(name, options, classes=4):
     model, draw = models.create(name, classes, **options), np.random.default_rng(0)
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
     return jax.tree.map(
@@ -496,7 +495,7 @@ def made(name, options, classes=4):
 
 @pytest.mark.parametrize("name, options", OURS, ids=[name for name, _ in OURS])
 def test_saving_and_loading_is_bit_identical(name, options, tmp_path):
-    params, stats = made(name, options)
+    params, stats = make_weights(name, options)
     pretrained.save(tmp_path / "x.safetensors", name, params, stats, 4, GRAY, options)
     loaded = pretrained.load(name, tmp_path / "x.safetensors")
     assert (loaded.options, loaded.num_classes, loaded.preprocessing) == (options, 4, GRAY)
@@ -511,7 +510,7 @@ def test_saving_and_loading_is_bit_identical(name, options, tmp_path):
 
 
 def test_parameters_that_the_model_lacks_are_not_saved(tmp_path):
-    params, stats = made("lenet5_modern", {})
+    params, stats = make_weights("lenet5_modern", {})
     cases = [
         ((params, stats, 5, GRAY), r"params/Dense_2/bias: .*\(4,\).*with 5 classes"),
         ((params, stats, 4, GRAY, {"norm": "bn"}), "nothing, but .*norm"),
@@ -534,7 +533,7 @@ def test_parameters_that_the_model_lacks_are_not_saved(tmp_path):
 
 def test_our_own_file_edited_by_hand_is_refused(tmp_path):
     path = tmp_path / "x.safetensors"
-    params, stats = made("mlp", {})
+    params, stats = make_weights("mlp", {})
     arrays = {k: np.asarray(v) for k, v in match.flatten(params, stats).items()}
     told = {
         "name": "mlp",
@@ -559,7 +558,7 @@ def test_our_own_file_edited_by_hand_is_refused(tmp_path):
         path.write_bytes(files.to_safetensors(arrays, wrong))
         with pytest.raises(UserError, match=words):
             pretrained.load("mlp", path)
-    path.write_bytes(files.to_safetensors(without(arrays, "params/Dense_0/bias"), told))
+    path.write_bytes(files.to_safetensors(drop_tensor(arrays, "params/Dense_0/bias"), told))
     with pytest.raises(UserError, match="no tensor 'params/Dense_0/bias'"):
         pretrained.load("mlp", path)
 
@@ -581,7 +580,9 @@ def test_resizing_matches_pillow(method, height, width):
     )
     top, left = (round((side - 28) / 2) for side in theirs.shape[:2])
     difference = np.abs(ours - theirs[top : top + 28, left : left + 28])
-    assert difference.max() <= 1 and difference.mean() < 0.04  # Pillow computes in fixed point
+    assert (
+        difference.max() <= 1 and difference.mean() < 0.04
+    )  # Pillow computes in fixed-point arithmetic.
 
 
 def test_channel_order_and_values_by_hand():
@@ -605,7 +606,7 @@ def test_an_image_smaller_than_the_crop_is_refused():
 
 @pytest.fixture
 def served(tmp_path, monkeypatch):
-    """(folder that is served, its URL, requests seen); the cache is tmp_path / cache."""
+    """Returns (served folder, its URL, received requests). The cache is tmp_path / cache."""
     folder, seen = tmp_path / "served", []
     folder.mkdir()
 
@@ -639,7 +640,7 @@ def cached(tmp_path):
 
 def test_a_url_is_fetched_once_and_checked(served, tmp_path):
     folder, url, seen = served
-    params, stats = made("mlp", {})
+    params, stats = make_weights("mlp", {})
     pretrained.save(folder / "mlp.safetensors", "mlp", params, stats, 4, GRAY)
     digest = hashlib.sha256((folder / "mlp.safetensors").read_bytes()).hexdigest()
     good, bad = f"mlp-{digest[:8]}.safetensors", "mlp-01234567.safetensors"
@@ -664,7 +665,12 @@ def test_files_of_one_name_in_several_folders_do_not_mix(served, tmp_path):
     for name, options in (("a", {"hidden": (3,)}), ("b", {"hidden": (5,)})):
         (folder / name).mkdir()
         pretrained.save(
-            folder / name / "model.safetensors", "mlp", *made("mlp", options), 4, GRAY, options
+            folder / name / "model.safetensors",
+            "mlp",
+            *make_weights("mlp", options),
+            4,
+            GRAY,
+            options,
         )
     for name, units in (("a", 3), ("b", 5)):
         loaded = pretrained.load("mlp", f"{url}/{name}/model.safetensors")
@@ -744,7 +750,7 @@ def test_a_new_head_replaces_only_what_depends_on_the_classes(name, side, channe
 
 
 def test_a_new_head_has_lecun_kernels_and_zero_biases():
-    params, _ = made("mlp", {"hidden": (500, 300)})
+    params, _ = make_weights("mlp", {"hidden": (500, 300)})
     replaced = pretrained.replace_head("mlp", params, jax.random.key(1), 200)
     assert (
         replaced["Dense_0"] is not params["Dense_0"]
@@ -754,11 +760,11 @@ def test_a_new_head_has_lecun_kernels_and_zero_biases():
     assert abs(kernel.std() * 300**0.5 - 1) < 0.02 and not replaced["Dense_2"]["bias"].any()
     assert params["Dense_2"]["bias"].shape == (4,)
     with pytest.raises(UserError, match="lenet5 has no head"):
-        pretrained.replace_head("lenet5", made("lenet5", {})[0], jax.random.key(0), 3)
+        pretrained.replace_head("lenet5", make_weights("lenet5", {})[0], jax.random.key(0), 3)
 
 
 def test_frozen_parameters_do_not_change_even_with_weight_decay():
-    params, _ = made("lenet5_modern", {"norm": "bn"})
+    params, _ = make_weights("lenet5_modern", {"norm": "bn"})
     mask = pretrained.make_trainable_mask(params, ["Dense_2/*", "norm?/scale"])
     flat = traverse_util.flatten_dict(mask, sep="/")
     assert {path for path, on in flat.items() if on} == {
@@ -780,7 +786,7 @@ def test_frozen_parameters_do_not_change_even_with_weight_decay():
 
 
 def test_a_pattern_without_a_match_is_refused():
-    params, _ = made("lenet5_modern", {})
+    params, _ = make_weights("lenet5_modern", {})
     with pytest.raises(UserError, match=r"no parameter fits 'Dense_9/\*'"):
         pretrained.make_trainable_mask(params, ["Dense_0/*", "Dense_9/*"])
 

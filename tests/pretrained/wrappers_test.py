@@ -1,4 +1,4 @@
-"""Names that wrappers of PyTorch models have put before their tensors' names."""
+"""Prefixes that wrappers of PyTorch models put before the names of tensors."""
 
 import itertools
 

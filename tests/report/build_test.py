@@ -28,7 +28,7 @@ EVIL = '"><script>alert(1)</script>&amp;|$\\x$'
 
 
 class Reader(HTMLParser):
-    """The tags that a browser would see, and its text."""
+    """Collects the tags and the text of a page."""
 
     def __init__(self, text):
         super().__init__()
@@ -136,7 +136,7 @@ def test_every_format_lists_missing_and_damaged_files(tmp_path):
 
 
 def test_a_study_with_a_gallery_needs_no_change_in_build(tmp_path):
-    """A study whose result is pictures and a histogram composes its page itself."""
+    """A study whose results are images and a histogram composes its own page."""
     from matplotlib.figure import Figure
 
     def draw():

@@ -1,4 +1,4 @@
-"""Claims: values, intervals and verdicts against figures worked out by hand."""
+"""Claims: values, intervals and verdicts against figures by hand."""
 
 import math
 
@@ -25,7 +25,7 @@ TRAINING = claims.subtract(Score("deep", "training"), Score("shallow", "training
 
 
 def write_answers(folder, answers, seeds=1):
-    """answers: {(run, protocol): wrong of each seed}."""
+    """Writes a study's evaluations. answers: {(run, protocol): wrong of each seed}."""
     write_study(folder, *dict.fromkeys(run for run, _ in answers), seeds=seeds)
     for (run, protocol), each in answers.items():
         for seed, wrong in enumerate(each):
@@ -36,7 +36,7 @@ def write_answers(folder, answers, seeds=1):
 
 
 def write_training(folder, errors, **fields):
-    """errors: {run: final training error of each seed}."""
+    """Writes a study's training. errors: {run: final training error of each seed}."""
     seeds = max(map(len, errors.values()))
     write_study(folder, *errors, seeds=seeds, **fields)
     for run, each in errors.items():
@@ -69,7 +69,7 @@ def test_evaluations_of_one_model_are_compared_over_test_images(
 
 
 def test_the_interval_over_images_is_of_paired_differences(tmp_path):
-    """20 of 100 images are won and none lost: a binomial of 100 draws at 20%."""
+    """20 of 100 images become correct and none wrong: a binomial of 100 draws at 20%."""
     write_answers(tmp_path, {("d", "three"): ["0" * 100], ("d", "one"): ["0" * 80 + "1" * 20]})
     ours = judge(tmp_path, SAME).ours
     low, high = stats.binom.ppf((0.025, 0.975), 100, 0.2)
@@ -86,7 +86,7 @@ def test_the_bootstrap_is_deterministic(tmp_path):
 
 
 def test_answers_are_paired_not_pooled(tmp_path):
-    """Both err on the same half but for 4 images: pooled, the interval would be 14 points wide."""
+    """Both err on the same half, except for 4 images: pooled, the interval would have 14 points."""
     base = "1" * 48 + "0" * 48
     write_answers(tmp_path, {("d", "three"): [base + "0000"], ("d", "one"): [base + "1111"]})
     low, high = judge(tmp_path, SAME).ours.over_images

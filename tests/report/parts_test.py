@@ -1,4 +1,4 @@
-"""Parts of reports against figures worked out by hand."""
+"""Parts of reports against figures by hand."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Reading of run folders: whole, torn, damaged and foreign ones."""
+"""Reading run folders: complete, incomplete, damaged and foreign ones."""
 
 import json
 import random
@@ -32,7 +32,7 @@ def test_an_incomplete_last_line_is_ignored(tmp_path):
     place = write_run(tmp_path, "run", errors=(0.5, 0.4), last=None)
     with open(place / "metrics.jsonl", "ab") as log:
         torn = '{"event": "eval", "step": 300, "top1_error": 0.1, "why": "é'
-        log.write(torn.encode()[:-1])  # Half a character.
+        log.write(torn.encode()[:-1])  # Half of a character.
     results = read_folder(tmp_path)
     assert max(results.runs["run"][0].evaluations) == 200 and not results.problems
 
@@ -83,7 +83,7 @@ def test_a_damaged_config_is_named_and_the_other_runs_are_reported(tmp_path, tex
     (place / "config.json").write_bytes(text if isinstance(text, bytes) else text.encode())
     results = read_folder(tmp_path)
     bad, good = results.runs["bad"][0], results.runs["good"][0]
-    assert bad.final_error is None or not text  # Without settings its end is known all the same.
+    assert bad.final_error is None or not text  # Its end is known without its settings.
     assert good.final_error == 0.2
     if text:
         assert bad.state.startswith("unreadable")
@@ -156,7 +156,7 @@ def test_a_folder_of_an_older_version_is_recognized(tmp_path):
 
 
 def test_random_damage_gives_a_report_or_one_line(tmp_path):
-    """Bits are flipped, bytes cut out, and the rest cut off, 300 times."""
+    """300 times, bits are flipped, bytes removed, or the end is cut off."""
     rng = random.Random(0)
     write_study(tmp_path, "run")
     place = write_run(tmp_path, "run", errors=(0.5, 0.4, 0.3), train=(0.7, 0.6))

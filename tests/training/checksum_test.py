@@ -1,4 +1,4 @@
-"""Checksums: by hand, and changed by every single bit."""
+"""Checksums by hand, and their change with every single bit."""
 
 import jax.numpy as jnp
 import numpy as np

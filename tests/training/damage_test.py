@@ -1,4 +1,4 @@
-"""Damaged files of a run's folder: no traceback, no lost folder, a line that names the file."""
+"""Damaged files of a run folder: no traceback, nothing lost, one line that names the file."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ from cnn_jax.training import metrics_log, run_lock, train
 from experiments import COSTS
 
 SEED = 1
-DAMAGES = 60  # Of each a command, which takes up to a second.
+DAMAGES = 60  # Each kind runs a command, which takes up to a second.
 OTHER_JSON = (
     b"null",
     b"5",
@@ -46,13 +46,13 @@ def make_study(preset):
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """A finished study's folder, and one whose run was cut off."""
+    """Returns a finished study's folder, and one with an interrupted run."""
     made = {name: tmp_path_factory.mktemp(name) for name in ("finished", "unfinished")}
     study.run(make_study("laptop"), made["finished"], command="make", tell=print)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(CutError):
         build = train.build_program
 
-        def dying(*args, **kwargs):
+        def build_dying_program(*args, **kwargs):
             program = build(*args, **kwargs)
 
             def step(state, arrays, batch):
@@ -62,13 +62,13 @@ def folders(tmp_path_factory):
 
             return program._replace(compiled_step=step)
 
-        patch.setattr(train, "build_program", dying)
+        patch.setattr(train, "build_program", build_dying_program)
         study.run(make_study("laptop"), made["unfinished"], command="make", tell=print)
     return made
 
 
 def text_files(folder):
-    """The files that hold JSON, ours and Orbax's."""
+    """Returns the files that hold JSON, ours and Orbax's."""
     names = ("config.json", "study.json", "metrics.jsonl", "starts.jsonl", "digests.json")
     found = [
         path
@@ -79,7 +79,7 @@ def text_files(folder):
 
 
 def damage(content, rng):
-    """The bytes with one random damage."""
+    """Returns the bytes with one random damage."""
     kind = rng.choice(("flip", "truncate", "empty", "other", "value"))
     if kind == "flip" and content:
         place = rng.randrange(len(content))
@@ -96,12 +96,12 @@ def damage(content, rng):
 
 
 def execute(capsys, *words):
-    """(exit code, what was printed on stderr)."""
+    """Returns (exit code, stderr)."""
     code = cli.execute(["launch.py", *words], {"fuzz": make_study}, COSTS)
     return code, capsys.readouterr().err
 
 
-@pytest.mark.filterwarnings("ignore")  # Of Orbax and TensorStore, about what they cannot read.
+@pytest.mark.filterwarnings("ignore")  # Orbax and TensorStore warn about unreadable files.
 @pytest.mark.parametrize("state", ["finished", "unfinished"])
 def test_damaged_files_never_give_a_traceback(state, folders, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -129,7 +129,7 @@ def events(folder):
 
 @pytest.mark.parametrize("lost", [b'"end"', b'"eval", "step": 12'])
 def test_a_damaged_last_line_is_written_again(lost, folders, tmp_path, capsys):
-    """The end, or the last evaluation: both follow from the checkpoint."""
+    """That of the end or of the last evaluation: both can be computed from the checkpoint."""
     shutil.copytree(folders["finished"], tmp_path, dirs_exist_ok=True)
     path = tmp_path / "net/seed0/metrics.jsonl"
     path.write_bytes(path.read_bytes().replace(lost, b"\xff"))
@@ -174,7 +174,7 @@ def test_a_new_start_begins_a_line_after_an_incomplete_one(folders, tmp_path):
 
 
 def test_a_lock_file_of_another_user_is_opened_for_reading(tmp_path, monkeypatch):
-    """Another user made it with 0644: it can be locked, but not signed."""
+    """It has mode 0644: it can be locked but not written."""
     (tmp_path / "lock").write_text('{"process": 1}\n')
     real = open
 

@@ -1,4 +1,4 @@
-"""The loop's order: next batch, step, log, evaluate, save."""
+"""The order of the loop: next batch, step, log, evaluate, save."""
 
 import types
 
@@ -17,7 +17,7 @@ TRAIN = Train(steps=6, log_every=2, eval_every=3, save_every=4)
 
 
 class Recorder:
-    """A program, a run and a watch that write down what the loop asks of them."""
+    """A program, a run and a watch that record the loop's calls."""
 
     def __init__(self, monkeypatch, stop_after=0, stop_in=""):
         self.seen, self.saved, self.stop_after, self.stop_in = [], {}, stop_after, stop_in

@@ -1,4 +1,4 @@
-"""Profiles: which calls are traced, what the table says, and that no number of the run changes."""
+"""Profiles: the traced calls and the table; the run's numbers do not change."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""A run and its files: cut and continued bit for bit, skipped when finished, never overwritten."""
+"""Runs and their files: resumed bit for bit, skipped when finished, never overwritten."""
 
 import dataclasses
 import json
@@ -32,9 +32,7 @@ def _shared_programs():
 
 @pytest.fixture
 def jump(monkeypatch):
-    """A schedule whose rate jumps at step 4 to where the loss overflows, after a checkpoint at step
-    4.
-    """
+    """Returns a run whose rate makes the loss overflow at step 4, after a checkpoint."""
 
     def make(length, *, base: float = 0.01):
         return schedules.scale_by_rate(lambda count: jnp.where(count < 4, base, 1e28))
@@ -94,13 +92,11 @@ def test_the_step_is_compiled_once(tmp_path, monkeypatch):
 
 
 def curves(workdir):
-    """{tag: {step: value}} as TensorBoard draws them: a file that starts at a step ends what
-    earlier ones say of it.
-    """
+    """Returns {tag: {step: value}} as TensorBoard shows it: later files replace earlier steps."""
     found = {}
     for path in sorted((workdir / "net/seed0/tensorboard").glob("events*")):
         content, at = path.read_bytes(), 0
-        while at < len(content):  # records of a length, its checksum, an event, its checksum
+        while at < len(content):  # A record is a length, its checksum, an event, its checksum.
             size = int.from_bytes(content[at : at + 8], "little")
             event = event_pb2.Event.FromString(content[at + 12 : at + 12 + size])
             at += size + 16
@@ -116,7 +112,9 @@ def curves(workdir):
     return found
 
 
-@pytest.mark.parametrize("cut", [1, 3, 5, 7, 11])  # at 5 a line is later than the checkpoint
+@pytest.mark.parametrize(
+    "cut", [1, 3, 5, 7, 11]
+)  # At 5 the last line is later than the checkpoint.
 def test_a_run_resumed_from_any_step_is_bit_identical(cut, whole, tmp_path, monkeypatch):
     workdir, _ = whole
     cut_at(cut, RUN, tmp_path, monkeypatch)
@@ -164,7 +162,7 @@ def test_auxiliary_heads_are_resumed(tmp_path, monkeypatch):
         train_resize=(224,),
         image_size=224,
     )
-    model = choose("googlenet", width=1 / 16, aux_heads=True)  # both heads have dropout
+    model = choose("googlenet", width=1 / 16, aux_heads=True)  # Both heads have dropout.
     short = Train(steps=3, log_every=2, eval_every=3, save_every=1)
     run = dataclasses.replace(RUN, data=data, model=model, train=short)
     train.run(run, tmp_path / "straight")
@@ -175,7 +173,7 @@ def test_auxiliary_heads_are_resumed(tmp_path, monkeypatch):
     assert [leaf.tobytes() for leaf in one] == [leaf.tobytes() for leaf in other]
 
 
-# TensorStore's, when a read fails.
+# TensorStore prints it when a read fails.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_unreadable_checkpoint_is_named_and_the_previous_one_is_used(whole, tmp_path, capsys):
     workdir, _ = whole
@@ -184,7 +182,9 @@ def test_an_unreadable_checkpoint_is_named_and_the_previous_one_is_used(whole, t
     for path in (folder / "checkpoints/12/state").rglob("d/*"):
         path.unlink()
     lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
-    (folder / "metrics.jsonl").write_text("".join(lines[:-1]))  # it had not ended
+    (folder / "metrics.jsonl").write_text(
+        "".join(lines[:-1])
+    )  # The line of its end was incomplete.
     train.run(RUN, tmp_path)
     assert "checkpoint 12 in" in capsys.readouterr().err
     for a, b in zip(jax.tree.leaves(final(tmp_path)), jax.tree.leaves(final(workdir)), strict=True):
@@ -257,7 +257,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_earlier_checkpoints(j
         train.run(exploding, tmp_path)
     last = metrics_log.read_events(tmp_path / "net/seed0")[-1]
     assert last["event"] == "nan" and 4 < last["step"] < 8
-    assert "NaN" not in (tmp_path / "net/seed0/metrics.jsonl").read_text()  # it is no JSON
+    assert "NaN" not in (tmp_path / "net/seed0/metrics.jsonl").read_text()  # It is not JSON.
     good = final(tmp_path, exploding)
     with pytest.raises(UserError, match="would be again"):
         train.run(exploding, tmp_path)
@@ -282,7 +282,7 @@ def test_a_run_ends_after_too_many_skipped_updates(jump, tmp_path):
     with pytest.raises(UserError, match=r"net: the loss or gradient is not finite at step \d+"):
         train.run(dataclasses.replace(RUN, schedule=jump, train=skipping), tmp_path)
     events = metrics_log.read_events(tmp_path / "net/seed0")
-    # The last ones' line is not written.
+    # The line of the last ones is not written.
     assert 10 < sum(e.get("skipped", 0) for e in events) < divergence.MAX_CONSECUTIVE_SKIPS
     assert events[-1]["event"] == "nan" and 4 < events[-1]["step"] < 8
 
@@ -310,7 +310,7 @@ def test_an_unwritable_workdir_is_refused(tmp_path):
 
 
 def test_a_run_starts_from_layers_of_another_run(whole, tmp_path, monkeypatch):
-    """Its first state has their parameters in the layers named, and its own in the others."""
+    """Its initial parameters are theirs in the named layers, and its own in the others."""
     shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
     theirs, own = final(tmp_path).params, train.build_program(RUN).state.params
     started, real = [], checkpoint.take_parameters
@@ -341,7 +341,7 @@ def test_an_impossible_start_is_refused(start, layers, said, whole, tmp_path):
 
 
 def test_a_flipped_bit_is_detected_and_the_previous_checkpoint_is_used(whole, tmp_path, capsys):
-    """In the biggest file, which holds the parameters; Orbax itself restores it without a word."""
+    """In the largest file, which holds the parameters. Orbax restores it without an error."""
     shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
     saved = tmp_path / "net/seed0/checkpoints"
     file = max(
@@ -364,7 +364,7 @@ STEADY = longer(12, schedule=choose("constant", base=0.05))
 
 
 def test_a_finished_run_continued_by_more_steps_equals_a_run_of_that_length(tmp_path):
-    """Step 12 is an evaluation of both; the schedule knows nothing of the number of steps."""
+    """Both evaluate at step 12, and the schedule does not depend on the number of steps."""
     train.run(STEADY, tmp_path / "cut")
     found = train.run(longer(18, STEADY), tmp_path / "cut")
     straight = train.run(longer(18, STEADY), tmp_path / "straight")
@@ -427,5 +427,5 @@ def test_a_finished_run_is_evaluated_by_its_protocols(tmp_path):
     )
     assert results["single"]["top1_error"] == pytest.approx(found["top1_error"])
     (tmp_path / "net/seed0/evaluations/ten_crop.json").unlink()
-    assert train.run(run, tmp_path) == found  # Only what is missing is measured.
+    assert train.run(run, tmp_path) == found  # Only missing evaluations are computed.
     assert (tmp_path / "net/seed0/evaluations/ten_crop.json").exists()

@@ -1,4 +1,4 @@
-"""Signals to a loop, the watchdog, and the lock of a run's folder."""
+"""Signals to the loop, the watchdog, and the lock of a run folder."""
 
 import os
 import signal
@@ -50,5 +50,5 @@ def test_a_folder_has_one_holder(tmp_path):
     second = pytest.raises(UserError, match=f"in use by process {os.getpid()} on")
     with run_lock.hold(tmp_path), second, run_lock.hold(tmp_path):
         pass
-    with run_lock.hold(tmp_path):  # what its last holder left is taken over
+    with run_lock.hold(tmp_path):  # A file of the last holder does not matter.
         pass

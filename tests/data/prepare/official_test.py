@@ -1,4 +1,4 @@
-"""Preparing MNIST and CIFAR-10 without TensorFlow: what is written, refused, left behind."""
+"""Preparing MNIST and CIFAR-10 without TensorFlow: files written, refused and left behind."""
 
 import contextlib
 import dataclasses
@@ -26,7 +26,7 @@ from cnn_jax.data.prepare import __main__ as command_line
 from cnn_jax.data.prepare import builders, official
 
 COUNTS = {"train": 12, "test": 6}
-# TFDS's order on disk: the places in the official files, sorted by TFDS's hash of (split, place).
+# TFDS's order on disk: positions in the official files, sorted by its hash of (split, position).
 ORDER = {"train": [6, 5, 4, 10, 0, 8, 3, 1, 9, 7, 11, 2], "test": [1, 4, 3, 2, 5, 0]}
 Capture, Patch = pytest.CaptureFixture, pytest.MonkeyPatch
 VERSIONS = {"mnist": "3.0.1", "cifar10": "3.0.2"}
@@ -76,7 +76,7 @@ FILES = {"mnist": mnist_files, "cifar10": cifar10_files}
 
 
 def pack(files: dict[str, bytes], path: Path) -> Path:
-    """Writes the files as what the path's ending says: .zip, .tar, .tar.gz, else a folder."""
+    """Writes the files in the form of the path's extension: .zip, .tar, .tar.gz or a folder."""
     if path.suffix == ".zip":
         with zipfile.ZipFile(path, "w") as archive:
             for name, data in files.items():
@@ -124,7 +124,7 @@ def data_dir(tmp_path: Path) -> Path:
 
 
 def check_refused(capsys: Capture, code: int, data_dir: Path, *words: str) -> None:
-    """Exit code 2, one line that has the words, and no folder made."""
+    """Checks for exit code 2, one line with the words, and no new folder."""
     error = capsys.readouterr().err
     assert code == 2
     assert error.startswith("error: ")
@@ -137,7 +137,7 @@ def check_refused(capsys: Capture, code: int, data_dir: Path, *words: str) -> No
 @pytest.mark.parametrize("form", ["folder", "a.zip", "a.tar", "a.tar.gz", "unpacked"])
 def test_mnist_is_read_back_in_order(form: str, tmp_path: Path, data_dir: Path) -> None:
     files = mnist_files()
-    if form == "unpacked":  # as some browsers leave them
+    if form == "unpacked":  # As some browsers save them.
         files = {name.removesuffix(".gz"): gzip.decompress(data) for name, data in files.items()}
     assert run("mnist", pack(files, tmp_path / form), data_dir) == 0
     check_contents("mnist", data_dir)
@@ -365,7 +365,7 @@ def test_an_interrupt_leaves_no_files(
 
     def interrupt(*_: object) -> tuple[bool, np.ndarray]:
         calls.append(data_dir.exists())
-        if len(calls) > 15:  # in the second split
+        if len(calls) > 15:  # In the second split.
             raise KeyboardInterrupt
         return True, np.zeros(9, np.uint8)
 
@@ -407,8 +407,8 @@ def test_another_process_may_finish_first(
     assert [path.name for path in (data_dir / "mnist").iterdir()] == ["3.0.1"]
 
 
-# In a process of its own that finds no TensorFlow, installed or not. A kill, if asked for, comes
-# amid writing.
+# In a process that finds no TensorFlow even if it is installed. The kill, if any, comes while
+# it writes.
 ALONE = """
 import dataclasses, importlib.machinery, os, signal, sys
 class Finder(importlib.machinery.PathFinder):
@@ -456,7 +456,7 @@ def test_the_command_refuses_in_one_line() -> None:
 
 
 def serve(monkeypatch: Patch, pages: dict[str, bytes], promised: dict[str, bytes]) -> None:
-    """TFDS's download manager gets `pages`, and its checksums are those of `promised`."""
+    """Makes TFDS's download manager return `pages`, with the checksums of `promised`."""
 
     @contextlib.contextmanager
     def open_url(url: str, **_: object) -> Iterator:

@@ -1,4 +1,4 @@
-"""A set re-encoded once: sizes, names, split; what is there is kept, what is damaged is told."""
+"""A set re-encoded once: sizes, names, splits; existing files are kept, damaged ones reported."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from cnn_jax.data.prepare import __main__ as command_line
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two classes of six photographs' sizes: a small one and a damaged one among them."""
+    """Two classes of six photographs, of which one is small and one damaged."""
     noise = np.random.default_rng(0)
     for label in ("cat", "dog"):
         (tmp_path / "set" / label).mkdir(parents=True)
