@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from cnn_jax.report.results import Results
 
 
+MeasureRuns = Callable[[Path, list[Experiment], Callable[[str], None]], list[dict[str, Any]]]
+
+
 @dataclass(frozen=True)
 class Study:
     """A paper's comparison: its runs, its table, and what a reader must know.
@@ -42,6 +45,8 @@ class Study:
         tables of the rows, a figure, notes and claims.
       paper_runs: The paper's own recipe of each run, which deviations are measured against.
       measure: Counts what the study compares, where nothing is trained: () -> a list of rows.
+      measure_runs: Measures what is trained, where the evaluation protocols do not: (workdir, every
+        seed of every run, a function that takes lines) -> a list of rows, which study.json keeps.
       swept: The fields that a sweep varies.
       contact_sheet: Whether sheet.png shows training images of each run as its model sees them.
       file: The Python file of a user's study; `load` sets it.
@@ -59,6 +64,7 @@ class Study:
     report: "Callable[[Results], Page] | None" = None
     paper_runs: dict[str, Experiment] = field(default_factory=dict)
     measure: Callable[[], list[dict[str, Any]]] | None = None
+    measure_runs: MeasureRuns | None = None
     swept: tuple[str, ...] = ()
     contact_sheet: bool = False
     file: str = ""
@@ -245,6 +251,9 @@ def run(
             builds_report = leave()
         if failed and len(failed) == len(runs) and not any(folder.glob("*/seed*/metrics.jsonl")):
             raise UserError("; ".join(map(str, dict.fromkeys(failed.values()))))
+        if builds_report and study.measure_runs:
+            measured = study.measure_runs(folder, select(study, seeds=seeds), tell)
+            write_study(study, folder, seeds, command, measured)
         report = build(folder, study) if builds_report else None
     if share and not report:
         tell(f"another launch still works in {folder}; the last one builds the report")

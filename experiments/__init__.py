@@ -7,6 +7,7 @@ from cnn_jax.study import Study
 from . import (
     augmentation,
     conv_arithmetic,
+    image_retrieval,
     kernel_size,
     locality,
     lrn,
@@ -24,6 +25,7 @@ STUDIES: dict[str, Callable[[str], Study]] = {
     "lrn": lrn.study,
     "ten_crop": ten_crop.study,
     "conv_arithmetic": conv_arithmetic.study,
+    "image_retrieval": image_retrieval.study,
     "mnist_methods": mnist_methods.study,
     "kernel_size": kernel_size.study,
     "locality": locality.study,
@@ -39,6 +41,7 @@ COSTS: dict[str, dict[str, str]] = {
     "lrn": lrn.COST,
     "ten_crop": ten_crop.COST,
     "conv_arithmetic": conv_arithmetic.COST,
+    "image_retrieval": image_retrieval.COST,
     "mnist_methods": mnist_methods.COST,
     "kernel_size": kernel_size.COST,
     "locality": locality.COST,

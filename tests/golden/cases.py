@@ -187,7 +187,8 @@ def logged(folder: Path) -> dict[str, list[float]]:
 
 # {model: side of its images}; 32 for all others.
 SIDE = {
-    **dict.fromkeys(("perceptron", "mlp", "small_cnn", "autoencoder"), 8),
+    **dict.fromkeys(("perceptron", "mlp", "small_cnn", "autoencoder", "autoencoder_lectures"), 8),
+    "autoencoder_deep": 16,
     **dict.fromkeys(("lenet1", "lenet4", "lenet5", "lenet5_modern"), 28),
     **dict.fromkeys(("alexnet", "alexnet_one_tower", "alexnet_half"), 67),
     "alexnet_owt": 63,
@@ -197,7 +198,10 @@ SIDE = {
     # At 32, batch norm would see four values per channel, which multiplies rounding errors.
     **dict.fromkeys(("resnet34", "resnet50", "resnet101", "resnet152", "plain34"), 64),
 }
-FULL_WIDTH = ("lenet1", "lenet4", "lenet5", "perceptron", "autoencoder")
+FULL_WIDTH = (
+    *("lenet1", "lenet4", "lenet5", "perceptron"),
+    *("autoencoder", "autoencoder_lectures"),
+)
 # Compiling gradients takes most of the time, so models whose layers occur in a model with recorded
 # gradients have none. The deepest model has no training at all. Gradients of plain models with 44
 # layers or more explode and are meaningless.

@@ -4,10 +4,10 @@ Tolerances. On the machine that recorded them, all numbers were equal to the bit
 processor a convolution sums its products in another order. Running the cases with other compiler
 options, on one device instead of eight, and with XLA's own convolutions changed them by 1e-8 to
 1e-6 of the largest logit, score or loss, and by up to 3e-4 for losses of runs with batch norm or
-many layers, which multiply rounding errors at each step. The tolerances are at least ten times that, and
-less than the effect of scaling a kernel by 1.001 in a model without batch norm. A tolerance is
-relative to the number itself plus the largest number of its kind, because a logit near 0 has the
-error of its large neighbors.
+many layers, which multiply rounding errors at each step. The tolerances are at least ten times
+that, and less than the effect of scaling a kernel by 1.001 in a model without batch norm. A
+tolerance is relative to the number itself plus the largest number of its kind, because a logit near
+0 has the error of its large neighbors.
 
 Batch norm has since become more accurate, because it sums x - shift. That changes the last digits
 of models that contain it, within the tolerances, so the recorded values stay.

@@ -103,7 +103,7 @@ GOOGLENET = """
 
 
 def googlenet(size, classes, norm=False, larger=5, last_pool=3, heads=True):
-    """Returns the paper's GoogLeNet; torchvision's has batch norm, no LRN, 3x3 for 5x5, 2x2 pool."""
+    """Returns the paper's GoogLeNet, or torchvision's: batch norm, no LRN, 3x3 for 5x5."""
 
     def pool(kernel=3):
         return nn.MaxPool2d(kernel, 2, ceil_mode=True)
