@@ -37,9 +37,8 @@ def check(name, loaded, x, theirs):
     ours = np.asarray(forward(loaded.params, loaded.stats, jnp.asarray(x)))
     assert ours.shape == theirs.shape == (2, CLASSES)
     scale = np.abs(theirs).max()
-    assert (
-        np.ptp(theirs, axis=0).max() > 0.01 * scale
-    )  # Otherwise any model with these biases would pass.
+    # Otherwise any model with these biases would pass.
+    assert np.ptp(theirs, axis=0).max() > 0.01 * scale
     assert np.abs(ours - theirs).max() < 1e-4 * scale
 
 
