@@ -5,17 +5,21 @@ from collections.abc import Callable
 from cnn_jax.study import Study
 
 from . import (
+    alexnet_towers,
     augmentation,
     conv_arithmetic,
     image_retrieval,
+    inception_ablation,
     kernel_size,
     locality,
     lrn,
+    lrn_cifar10,
     mnist_methods,
     pooling,
     resnet_degradation,
     ten_crop,
     vgg_scale_jitter,
+    zfnet_ablation,
 )
 
 STUDIES: dict[str, Callable[[str], Study]] = {
@@ -31,6 +35,10 @@ STUDIES: dict[str, Callable[[str], Study]] = {
     "locality": locality.study,
     "pooling": pooling.study,
     "augmentation": augmentation.study,
+    "lrn_cifar10": lrn_cifar10.study,
+    "alexnet_towers": alexnet_towers.study,
+    "inception_ablation": inception_ablation.study,
+    "zfnet_ablation": zfnet_ablation.study,
 }
 
 # What a study costs: name -> preset -> words for --list.
@@ -47,4 +55,8 @@ COSTS: dict[str, dict[str, str]] = {
     "locality": locality.COST,
     "pooling": pooling.COST,
     "augmentation": augmentation.COST,
+    "lrn_cifar10": lrn_cifar10.COST,
+    "alexnet_towers": alexnet_towers.COST,
+    "inception_ablation": inception_ablation.COST,
+    "zfnet_ablation": zfnet_ablation.COST,
 }
