@@ -21,6 +21,7 @@ from cnn_jax.data.base import (
 from cnn_jax.data.crops import Box
 from cnn_jax.data.resample import resample
 from cnn_jax.errors import UserError, nearest
+from cnn_jax.optional import require
 from cnn_jax.values import Bound
 
 DIGITS_SIDE = 8
@@ -40,9 +41,7 @@ def load_digits(
     they lie in their images as MNIST's do. Scattered, each lies at a place of its own, which is
     drawn once, anywhere within its margins.
     """
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
+    digits = require("sklearn.datasets").load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
     if side != DIGITS_SIDE:
         whole = Box(0, 0, DIGITS_SIDE, DIGITS_SIDE)

@@ -9,6 +9,7 @@ import functools
 import flax.linen as nn
 import jax
 
+from cnn_jax.layers.activations import relu
 from cnn_jax.layers.conv import Conv
 from cnn_jax.layers.dense import Dense
 from cnn_jax.layers.initializers import normal
@@ -42,7 +43,7 @@ class CudaConvnet(BaseModel):
         for number, std in enumerate(CONV_STD, start=1):
             init = self.kernel_init(normal(std))
             x = Conv(self.scale_channels(64), (5, 5), kernel_init=init, name=f"conv{number}")(x)
-            x = nn.relu(self.apply_norm(x, f"norm{number}", train))
+            x = relu(self.apply_norm(x, f"norm{number}", train))
             x = self.capture(f"conv{number}", x)
             if self.norm == "lrn":
                 x = local_response_norm(x, k=1.0, n=5, alpha=0.001 / 5)
@@ -50,8 +51,8 @@ class CudaConvnet(BaseModel):
         local = functools.partial(LocalConv, self.scale_channels(32), (3, 3))
         for number in (3, 4):  # [B, 6, 6, 32] from 24x24
             x = local(kernel_init=self.kernel_init(normal(LOCAL_STD)), name=f"local{number}")(x)
-            x = self.capture(f"local{number}", nn.relu(x))
-        x = self.apply_dropout(x.reshape(len(x), -1), train)
+            x = self.capture(f"local{number}", relu(x))
+        x = self.apply_dropout(x.reshape(x.shape[0], -1), train)
         return Dense(self.num_classes, kernel_init=self.kernel_init(normal(0.01)), name="fc10")(x)
 
 
