@@ -12,7 +12,7 @@ from cnn_jax.report.study_file import read_study_file
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 STUDIES = sorted(path.parent for path in RESULTS.glob("*/study.json"))
-MAX_FILES = 60
+MAX_FILES = 150
 
 
 def compose(folder):
