@@ -167,5 +167,9 @@ def test_digits_are_enlarged_and_framed():
     means = [images.mean((1, 2, 3), dtype=float) for images in (found[:, 4:24, 4:24], plain)]
     # Enlarging keeps the ink but for what the edge's pixels weigh.
     assert np.corrcoef(*means)[0, 1] > 0.99
+    scattered = data.load_dataset(Data(dataset=choose("digits", margin=4, scatter=True))).test
+    np.testing.assert_array_equal(scattered.images.sum((1, 2, 3)), plain.sum((1, 2, 3)))
+    rows = [np.flatnonzero(image.any((1, 2)))[0] for image in scattered.images]
+    assert set(rows) == set(range(9))  # A digit's first row is the first of its eight.
     same = data.load_dataset(Data(dataset=choose("digits", side=8, margin=0)))
     np.testing.assert_array_equal(same.test.images, plain)

@@ -189,6 +189,7 @@ def logged(folder: Path) -> dict[str, list[float]]:
 SIDE = {
     **dict.fromkeys(("perceptron", "mlp", "small_cnn", "autoencoder", "autoencoder_lectures"), 8),
     "autoencoder_deep": 16,
+    "cuda_convnet": 16,
     **dict.fromkeys(("lenet1", "lenet4", "lenet5", "lenet5_modern"), 28),
     **dict.fromkeys(("alexnet", "alexnet_one_tower", "alexnet_half"), 67),
     "alexnet_owt": 63,

@@ -13,6 +13,7 @@ from helpers.abstract_models import (
 
 from cnn_jax import models
 from cnn_jax.cost import summary
+from cnn_jax.errors import UserError
 
 
 def make_filled(name, value, side, **options):
@@ -77,3 +78,25 @@ def test_alexnet_s_towers_do_not_meet_before_conv3(name, meet):
         and bool((pulled[:48] > 0).all()) is meet
         and bool(pulled[:48].any()) is meet
     )
+
+
+def test_table_3_of_zfnet_leaves_layers_out_and_changes_widths():
+    """Zeiler, Fergus 2013, Table 3."""
+
+    def sizes(name, **options):
+        side = 227 if name == "alexnet" else 224
+        model = models.create(name, 1000, **options)
+        image = jax.ShapeDtypeStruct((1, side, side, 3), "float32")
+        params, _ = jax.eval_shape(model.init, jax.random.key(0), image)
+        return {k: sum(x.size for x in jax.tree.leaves(v)) for k, v in params.items()}
+
+    every = ("conv3", "conv4", "fc6", "fc7")
+    none = sizes("alexnet", left_out=every)
+    assert none.keys() == {"conv1", "conv2", "conv5", "fc8"}
+    assert none["conv5"] == 256 * 9 * 128 + 256 and none["fc8"] == (9_216 + 1) * 1000
+    narrow = sizes("alexnet", dense_units=2048)
+    assert narrow["fc6"] == (9_216 + 1) * 2048 and narrow["fc7"] == (2048 + 1) * 2048
+    wide = sizes("zfnet", channels=(96, 256, 512, 1024, 512), dense_units=8192)
+    assert wide["conv4"] == (9 * 512 + 1) * 1024 and wide["fc6"] == (36 * 512 + 1) * 8192
+    with pytest.raises(UserError, match=r"model\.channels: must be 5 numbers"):
+        sizes("zfnet", channels=(96, 256))

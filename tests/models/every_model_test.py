@@ -18,7 +18,7 @@ BATCH, CLASSES = 8, 4
 # The smallest images that the nets take, and what else keeps them small; those left out take 32x32.
 SIDE = {"alexnet": 67, "alexnet_one_tower": 67, "alexnet_half": 67, "alexnet_owt": 63, "zfnet": 47,
         "lenet1": 28, "lenet4": 28, "lenet5": 28, "lenet5_modern": 28, "small_cnn": 8,
-        "mlp": 8, "perceptron": 8, "autoencoder": 8,
+        "cuda_convnet": 16, "mlp": 8, "perceptron": 8, "autoencoder": 8,
         "autoencoder_lectures": 8, "autoencoder_deep": 8,
         "googlenet": 79, "googlenet_bn": 79, "inception_v2": 107, "inception_v3": 107}  # fmt: skip
 
