@@ -6,20 +6,24 @@ from cnn_jax.study import Study
 
 from . import (
     activations,
+    alexnet_towers,
     augmentation,
     batch_norm,
     boolean_functions,
     conv_arithmetic,
     image_retrieval,
+    inception_ablation,
     initialization,
     kernel_size,
     locality,
     lrn,
+    lrn_cifar10,
     mnist_methods,
     pooling,
     resnet_degradation,
     ten_crop,
     vgg_scale_jitter,
+    zfnet_ablation,
 )
 
 STUDIES: dict[str, Callable[[str], Study]] = {
@@ -39,6 +43,10 @@ STUDIES: dict[str, Callable[[str], Study]] = {
     "locality": locality.study,
     "pooling": pooling.study,
     "augmentation": augmentation.study,
+    "lrn_cifar10": lrn_cifar10.study,
+    "alexnet_towers": alexnet_towers.study,
+    "inception_ablation": inception_ablation.study,
+    "zfnet_ablation": zfnet_ablation.study,
 }
 
 # What a study costs: name -> preset -> words for --list.
@@ -59,4 +67,8 @@ COSTS: dict[str, dict[str, str]] = {
     "locality": locality.COST,
     "pooling": pooling.COST,
     "augmentation": augmentation.COST,
+    "lrn_cifar10": lrn_cifar10.COST,
+    "alexnet_towers": alexnet_towers.COST,
+    "inception_ablation": inception_ablation.COST,
+    "zfnet_ablation": zfnet_ablation.COST,
 }

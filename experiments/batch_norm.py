@@ -99,7 +99,7 @@ def _laptop(paper: Experiment) -> Experiment:
     return replace(
         paper,
         data=replace(paper.data, dataset=choose("digits"), eval_batch_size=360),
-        train=replace(paper.train, steps=steps, log_every=50, eval_every=50, save_every=1_000),
+        train=replace(paper.train, steps=steps, log_every=50, eval_every=100, save_every=1_000),
         log=Log(layer_statistics=(0, 10, 20, 50, *range(100, steps + 1, 100))),
     )
 

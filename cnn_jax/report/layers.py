@@ -22,7 +22,7 @@ def make_layers(
         try:
             assert is_count(line["step"])
             found[line["step"]] = tuple(map(_make_layer, line["layers"]))
-        except (AssertionError, AttributeError, KeyError, TypeError):
+        except (AssertionError, AttributeError, KeyError, TypeError, ValueError):
             damaged += 1
     if damaged:
         problems.append(f"{folder}/layers.jsonl: {damaged} damaged line(s) left out")
