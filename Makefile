@@ -35,9 +35,11 @@ test-all: export PYENV_VERSION := 3.11:3.12:3.13
 test-all:
 	for python in $(PYTHONS); do $(MAKE) test VENV=.venv-$$(basename $$python) PYTHON=$$python || exit; done
 
-# Kills and damages real runs, about ten minutes on 2 cores; KILLS=100 for longer.
+# Random commands, damaged images, files of weights and run folders, full disks (about 30 minutes on
+# 2 cores), and kills of real runs (about 10; KILLS=100 for longer).
 KILLS := 30
 test-faults: setup
+	CNN_JAX_FAULTS=long $(PY) -m pytest -n 0 tests/faults
 	$(PY) tests/helpers/faults.py --kills=$(KILLS)
 
 # Every net's step for TPUs that are not here, about half an hour on 2 cores.

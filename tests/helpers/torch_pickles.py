@@ -99,6 +99,14 @@ def write_zip(path, state, storages, compression=zipfile.ZIP_STORED):
     return path
 
 
+def write_pickle(path, content):
+    """A file as torch writes it, of a pickle that is given, without tensors."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("net/data.pkl", content)
+        archive.writestr("net/byteorder", "little")
+    return path
+
+
 def write_stream(path, state, storages):
     heads = (
         MAGIC,

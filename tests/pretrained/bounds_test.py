@@ -7,11 +7,12 @@ import zipfile
 
 import numpy as np
 import pytest
-from helpers.torch_pickles import A, Call, Name, opcodes, pickled, tensor, write_stream, write_zip
+from helpers.torch_pickles import A, Call, Name, opcodes, pickled, tensor, write_pickle, write_zip
+from helpers.weight_files import WRITERS, read_all
 
 from cnn_jax import pretrained
 from cnn_jax.errors import UserError
-from cnn_jax.pretrained import Preprocessing, files, keras_files, match, torch_files
+from cnn_jax.pretrained import keras_files, torch_files
 
 SECONDS = 5  # A second on a machine that does nothing else.
 MANY = 3_000_000
@@ -26,13 +27,6 @@ def refuse(path, words):
     assert len(str(caught.value)) < 600 and "\n" not in str(caught.value)
 
 
-def write_pickle(path, content):
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("net/data.pkl", b"\x80\x02" + content + b".")
-        archive.writestr("net/byteorder", "little")
-    return path
-
-
 NESTED = b")" + b"\x85" * MANY
 WIDE = b"(" + b")" * MANY + b"t"
 TEXT = b"X" + (20 * 2**20).to_bytes(4, "little") + b"a" * 20 * 2**20
@@ -41,7 +35,7 @@ TEXT = b"X" + (20 * 2**20).to_bytes(4, "little") + b"a" * 20 * 2**20
 @pytest.mark.parametrize("content", [NESTED, WIDE, TEXT], ids=["nested", "wide", "text"])
 def test_a_pickle_larger_than_weights_need_is_refused(content, tmp_path):
     refuse(
-        write_pickle(tmp_path / "zip.pth", content),
+        write_pickle(tmp_path / "zip.pth", b"\x80\x02" + content + b"."),
         "a pickle of more than .*: more than weights need; save",
     )
     stream = tmp_path / "stream.pth"
@@ -54,7 +48,7 @@ def test_a_list_that_is_made_into_a_dictionary_again_and_again_is_refused(tmp_pa
     pairs = b"](" + b"".join(opcodes((str(i), i)) for i in range(10_000)) + b"e"
     arguments = pairs + b"\x85q\x00" + opcodes(Name("collections.OrderedDict")) + b"q\x01"
     refuse(
-        write_pickle(tmp_path / "x.pth", arguments + b"h\x01h\x00R" * 30_000),
+        write_pickle(tmp_path / "x.pth", b"\x80\x02" + arguments + b"h\x01h\x00R" * 30_000 + b"."),
         "more than weights need",
     )
 
@@ -164,48 +158,6 @@ def test_the_bounds_leave_room_for_the_largest_model():
 
 
 # --- damaged files: whatever the bytes, a UserError or tensors of the shapes that were written
-
-
-def read_all(path):
-    weights = files.open_weights(path)
-    sources = {name: match.TensorSource(name, one.shape) for name, one in weights.tensors.items()}
-    return {name: match.read_value(source, weights.tensors) for name, source in sources.items()}
-
-
-def write_keras(path):
-    h5py = pytest.importorskip("h5py")
-    with h5py.File(path, "w") as file:
-        for name in ("conv1", "fc1"):
-            file[f"{name}/{name}/kernel:0"] = A
-            file[f"{name}/{name}/bias:0"] = A[0]
-    return path
-
-
-def write_ours(path):
-    recipe = Preprocessing(crop=4, mean=(0.1,), std=(0.3,))
-    shapes = match.list_shapes("mlp", 3, {"hidden": (2,)}, recipe)
-    arrays = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
-    metadata = {
-        "name": "mlp",
-        "num_classes": 3,
-        "options": {"hidden": (2,)},
-        "preprocessing": vars(recipe),
-    }
-    path.write_bytes(files.to_safetensors(arrays, metadata))
-    return path
-
-
-def state():
-    return {"a.weight": tensor(A, "0"), "b.weight": tensor(A.T.copy(), "1")}
-
-
-STORAGES = {"0": A, "1": A.T.copy()}
-WRITERS = {
-    "zip": lambda path: write_zip(path, state(), STORAGES),
-    "stream": lambda path: write_stream(path, state(), STORAGES),
-    "keras": write_keras,
-    "ours": write_ours,
-}
 
 
 @pytest.mark.parametrize("kind", WRITERS)
