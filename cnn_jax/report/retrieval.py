@@ -1,6 +1,7 @@
 """The page of what a user's queries found in a gallery."""
 
 import functools
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ PAGE, NEIGHBORS = "retrieval", "neighbors.json"
 SHOWN = 96  # Shorter side of an image on the page, in pixels.
 ROWS = 10  # Queries in a picture.
 MAX_QUERIES = 50  # On a page.
-DOTS_PER_INCH = 110
+DOTS_PER_INCH = 90
 
 
 def build_page(found: Found, out: Path, facts: Sequence[tuple[str, str]]) -> Report:
@@ -87,15 +88,13 @@ def _make_table(found: Found) -> Table:
 
 
 def _draw(found: Found, places: Sequence[int]) -> bytes:
-    import io
-
     rows = []
     for place in places:
         right = found.is_right[place]
         neighbors = [
             galleries.Neighbor(
                 _read(found.gallery, int(found.index.rows[at])),
-                f"{_shorten(found.index.names[at])}\n{distance:.3f}",
+                f"{_shorten(found.index.names[at])}\n{distance:.3g}",
                 right[i] if right else None,
             )
             for i, (at, distance) in enumerate(
