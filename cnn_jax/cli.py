@@ -607,7 +607,7 @@ def retrieve(target: str) -> None:
         model = model._replace(data=config)
     out = expand_path("--workdir", FLAGS.workdir or "runs/retrieve")
     index = expand_path("--index", FLAGS.index) if FLAGS.index else out / "index"
-    gallery, query = (str(expand_path(f"--{f}", FLAGS[f].value)) for f in ("gallery", "query"))
+    gallery, query = (str(expand_path(f"--{f}", str(FLAGS[f].value))) for f in ("gallery", "query"))
     # Data are decoded by threads where the run had processes of its own.
     model = model._replace(data=dataclasses.replace(model.data, workers=0))
     found = find_images(
