@@ -629,10 +629,11 @@ def retrieve(target: str) -> None:
 def dry_run(study: Study) -> None:
     """Prints what each run costs."""
     from cnn_jax.cost import estimate
-    from cnn_jax.study import select
+    from cnn_jax.study import list_trials, select
     from cnn_jax.training.components import check
 
-    runs = select(study, "*" if FLAGS.sweep else FLAGS.run, FLAGS.seeds)
+    only = "*" if FLAGS.sweep else FLAGS.run
+    runs = list_trials(study, only) + select(study, only, FLAGS.seeds)
     for run in runs:
         check(run)
     print(estimate.format_study(runs))
