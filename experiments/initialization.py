@@ -15,12 +15,22 @@ nets on ImageNet. Here both are fully connected nets on digits: what the papers 
 depends on its fan-in alone.
 """
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cnn_jax.config import Data, Experiment, Log, Train, choose
 from cnn_jax.errors import UserError, nearest
-from cnn_jax.report.claims import ABOVE_ZERO, Claim, Measured, Score, measure_seeds, score, subtract
+from cnn_jax.report.claims import (
+    ABOVE_ZERO,
+    BELOW_ZERO,
+    Claim,
+    Measured,
+    Score,
+    measure_seeds,
+    score,
+    subtract,
+)
 from cnn_jax.study import Row, Study
 from cnn_jax.tuning import Tuning
 
@@ -174,7 +184,7 @@ def _make_claims() -> tuple[Claim, ...]:
             "Standard weights: gradients vanish towards the input. Their standard deviation in the"
             " first hidden layer is less than half of that in the last",
             _measure_ratio(STANDARD, "gradients"),
-            expected=(0.0, 0.5),
+            expected=(-math.inf, 0.5),
             source=f"{glorot} 7, top",
             unit="ratio",
         ),
@@ -190,7 +200,7 @@ def _make_claims() -> tuple[Claim, ...]:
             "Standard weights: activations shrink with depth. Their standard deviation in the last"
             " hidden layer is less than half of that in the first",
             _measure_ratio(STANDARD, "values", from_first=True),
-            expected=(0.0, 0.5),
+            expected=(-math.inf, 0.5),
             source=f"{glorot} 6, top",
             unit="ratio",
         ),
@@ -198,7 +208,7 @@ def _make_claims() -> tuple[Claim, ...]:
             "Normalized weights: activations keep more of their size than with standard ones: the"
             " last layer's standard deviation over the first's, as a multiple of that",
             _compare_ratios,
-            expected=(1.0, float("inf")),
+            expected=(1.0, math.inf),
             source=f"{glorot} 6",
             unit="ratio",
         ),
@@ -216,7 +226,7 @@ def _make_claims() -> tuple[Claim, ...]:
             "He's weights start earlier: at 22 layers the mean training error over all of training"
             " is below that with Xavier's",
             _compare_areas,
-            expected=(float("-inf"), 0.0),
+            expected=BELOW_ZERO,
             source=f"{he} 2",
         ),
         Claim(
