@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 # above.
 LAYERS = (
     ("errors", "tables", "text", "__version__"),
-    ("files",),
+    ("files", "optional"),
     ("values", "user_file"),
     ("config",),
     ("config_file", "overrides", "registry"),
@@ -24,7 +24,7 @@ LAYERS = (
     ("training",),
     ("evaluation",),
     ("training.train",),
-    ("cost", "visualize"),
+    ("cost", "visualize", "export"),
     ("report",),
     ("sharing",),
     ("study",),

@@ -164,7 +164,7 @@ class BaseModel(nn.Module):
             for name in ("fc6", "fc7"):
                 x = nn.relu(DenseAsConv(name=name)(x))
             return DenseAsConv(name="fc8")(x)
-        x = x.reshape(len(x), -1)
+        x = x.reshape(x.shape[0], -1)
         units = self.scale_channels(4096)
         for name in ("fc6", "fc7"):
             x = Dense(units, kernel_init=kernel_init, bias_init=bias_init, name=name)(x)

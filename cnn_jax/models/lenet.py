@@ -175,7 +175,7 @@ class Lenet5(BaseModel):
         x = activate("c3", c3(x))
         x = activate("s4", Subsampling(name="s4")(x))  # [B, 5, 5, 16]
         x = Conv(120, (5, 5), padding="VALID", kernel_init=init, name="c5")(x)
-        x = self.apply_dropout(activate("c5", x).reshape(len(x), -1), train)
+        x = self.apply_dropout(activate("c5", x).reshape(x.shape[0], -1), train)
         x = activate("f6", Dense(84, kernel_init=init, name="f6")(x))
         codes = tuple(map(tuple, bitmaps()[: self.num_classes].tolist()))
         return Rbf(codes, name="output")(self.apply_dropout(x, train))
@@ -268,7 +268,7 @@ class LenetModern(BaseModel):
         x = conv(scale(16), padding="VALID", name="Conv_1")(x)
         x = self.capture("conv2", nn.relu(self.apply_norm(x, "norm2", train)))
         x = self.capture("pool2", MaxPool(2, 2, name="pool2")(x))  # [B, 5, 5, 16]
-        x = x.reshape(len(x), -1)
+        x = x.reshape(x.shape[0], -1)
         for number, units in enumerate((120, 84), start=1):
             x = self.apply_dropout(x, train)
             x = dense(scale(units), name=f"Dense_{number - 1}")(x)

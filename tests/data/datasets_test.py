@@ -159,3 +159,15 @@ def test_a_long_tailed_set_has_exponentially_fewer_images_of_later_classes(strea
     np.testing.assert_allclose(counts, expected, atol=0.5)
     assert counts[0] == most and tailed.test.count == whole.test.count
     assert len(tailed.train.images) == counts.sum() if not streamed else tailed.train[0]
+
+
+def test_digits_are_enlarged_and_framed():
+    config = Data(dataset=choose("digits", side=20, margin=4))
+    found, plain = data.load_dataset(config).test.images, data.load_dataset(Data()).test.images
+    assert found.shape == (360, 28, 28, 1) and data.image_shape(config)[0] == (28, 28, 1)
+    assert not found[:, :4].any() and not found[:, :, -4:].any()
+    means = [images.mean((1, 2, 3), dtype=float) for images in (found[:, 4:24, 4:24], plain)]
+    # Enlarging keeps the ink but for what the edge's pixels weigh.
+    assert np.corrcoef(*means)[0, 1] > 0.99
+    same = data.load_dataset(Data(dataset=choose("digits", side=8, margin=0)))
+    np.testing.assert_array_equal(same.test.images, plain)
