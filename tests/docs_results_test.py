@@ -17,7 +17,7 @@ MAX_FILES = 60
 
 def compose(folder):
     study = build.find_study(folder, read_study_file(folder))
-    results = read(folder, study.rows, study.claims)
+    results = read(folder, study.rows, study.claims, study.tuning)
     return results, build.compose(results, study)
 
 

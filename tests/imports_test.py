@@ -25,6 +25,7 @@ LAYERS = (
     ("evaluation",),
     ("training.train",),
     ("cost", "visualize", "export"),
+    ("tuning",),
     ("report",),
     ("sharing",),
     ("study",),

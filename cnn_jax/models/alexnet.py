@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar
 import flax.linen as nn
 import jax
 
+from cnn_jax.layers.activations import relu
 from cnn_jax.layers.conv import Conv
 from cnn_jax.layers.initializers import normal
 from cnn_jax.layers.pooling import MaxPool
@@ -72,7 +73,7 @@ class AlexNet(BaseModel):
                 bias_init=ones if number in BIAS_ONE_LAYERS else zeros,
                 name=f"conv{number}",
             )(x)
-            x = nn.relu(self.apply_norm(x, f"norm{number}", train))
+            x = relu(self.apply_norm(x, f"norm{number}", train))
             x = self.capture(f"conv{number}", x)
             if number in NORMALIZED:
                 x = self.apply_lrn(x, f"lrn{number}", self.towers)

@@ -11,6 +11,7 @@ import jax
 
 from cnn_jax import values
 from cnn_jax.errors import UserError
+from cnn_jax.layers.activations import relu
 from cnn_jax.layers.batch_norm import BatchNorm
 from cnn_jax.layers.conv import ConvUnit, DenseAsConv
 from cnn_jax.layers.dense import Dense
@@ -162,13 +163,13 @@ class BaseModel(nn.Module):
         """
         if self.fully_convolutional:
             for name in ("fc6", "fc7"):
-                x = nn.relu(DenseAsConv(name=name)(x))
+                x = relu(DenseAsConv(name=name)(x))
             return DenseAsConv(name="fc8")(x)
         x = x.reshape(x.shape[0], -1)
         units = self.scale_channels(4096)
         for name in ("fc6", "fc7"):
             x = Dense(units, kernel_init=kernel_init, bias_init=bias_init, name=name)(x)
-            x = self.apply_dropout(self.capture(name, nn.relu(x)), train)
+            x = self.apply_dropout(self.capture(name, relu(x)), train)
         return Dense(self.num_classes, kernel_init=kernel_init, name="fc8")(x)
 
     def capture(self, name: str, x: jax.Array) -> jax.Array:

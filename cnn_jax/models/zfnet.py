@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 
+from cnn_jax.layers.activations import relu
 from cnn_jax.layers.conv import Conv
 from cnn_jax.layers.initializers import normal
 from cnn_jax.layers.pooling import MaxPool
@@ -49,7 +50,7 @@ class ZfNet(BaseModel):
                 kernel_init=kernel_init,
                 name=f"conv{number}",
             )(x)
-            x = nn.relu(self.apply_norm(x, f"norm{number}", train))
+            x = relu(self.apply_norm(x, f"norm{number}", train))
             x = self.capture(f"conv{number}", x)
             if number in POOLED:
                 x = self.capture(f"pool{number}", MaxPool(3, 2, "CEIL", name=f"pool{number}")(x))

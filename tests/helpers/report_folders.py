@@ -17,6 +17,7 @@ class FakeStudy:
 
     rows: tuple = ()
     claims: tuple = ()
+    tuning: object = None
     report: object = None
 
 

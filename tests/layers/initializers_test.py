@@ -16,6 +16,7 @@ FORMULAS = {
     "xavier_uniform": (1 / IN, True),
     "xavier_average": (2 / (IN + OUT), False),
     "xavier_average_uniform": (2 / (IN + OUT), True),
+    "standard_uniform": (1 / (3 * IN), True),
     "he": (2 / IN, False),
     "he_uniform": (2 / IN, True),
     "lecun": (1 / IN, False),

@@ -98,7 +98,7 @@ def test_the_order_is_batch_step_log_evaluate_save(monkeypatch):
 
 
 def test_what_is_due_ends_log_intervals_where_something_is_saved():
-    due = [loop.what_is_due(step, TRAIN, until=5) for step in range(1, 7)]
+    due = [loop.what_is_due(step, Experiment(train=TRAIN), until=5) for step in range(1, 7)]
     assert [step for step, each in enumerate(due, 1) if each.log] == [2, 3, 4, 5, 6]
     assert [step for step, each in enumerate(due, 1) if each.evaluate] == [3, 6]
     assert [step for step, each in enumerate(due, 1) if each.save] == [3, 4, 5, 6]
