@@ -30,7 +30,7 @@ MUTANTS = {
         ),
         ("cnn_jax/evaluation/losses.py", " | ~jnp.isfinite(logits).all(-1)", ""),
     ],
-    "tests/evaluation/metrics_test.py": [
+    "tests/evaluation/metrics_test.py -k 'by_hand or fifth or five or knows_nothing or not_finite or published or no_point'": [
         ("cnn_jax/evaluation/metrics.py", "float((rank >= 5).mean())", "float((rank > 5).mean())"),
         ("cnn_jax/evaluation/metrics.py", "int((rank >= 5).sum())", "int((rank > 5).sum())"),
         ("cnn_jax/evaluation/metrics.py", "(scores == own[:, None]) & earlier", "False & earlier"),
@@ -467,10 +467,13 @@ def put_in(place, file, before, after):
 def main():
     """Puts in all bugs, or those that the argument selects; returns the exit code."""
     wanted = sys.argv[1] if len(sys.argv) > 1 else ""
-    import_libraries()
     killed, survived, wrong, began = 0, [], [], time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
+        place = Path(folder) / "code"
+        # What a bug does not touch is compiled once.
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(folder) / "cache")
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        import_libraries()
         copy_tree(place)
         for tests, mutants in MUTANTS.items():
             chosen = [
