@@ -39,10 +39,26 @@ _ARGUMENTS = (
     "seeds",
     "profile",
     "evaluate",
+    "retrieve",
+    "gallery",
+    "query",
+    "layer",
+    "code_size",
+    "index",
     "share",
 )
 # Each of these modes is the work of one process. The first one that is set is run.
-_MODES = ("list", "summary", "evaluate", "compare", "claims", "report", "dry_run", "plan")
+_MODES = (
+    "list",
+    "summary",
+    "evaluate",
+    "retrieve",
+    "compare",
+    "claims",
+    "report",
+    "dry_run",
+    "plan",
+)
 
 flags.DEFINE_bool("list", False, "List every study and what it costs.")
 flags.DEFINE_string(
@@ -158,6 +174,31 @@ flags.DEFINE_string(
 flags.DEFINE_list("scales", [], "--evaluate at these shorter sides, averaged. Default: the run's.")
 flags.DEFINE_enum(
     "average", "softmax", ["softmax", "logits"], "--evaluate: what is averaged over the views."
+)
+flags.DEFINE_string(
+    "retrieve",
+    None,
+    "Find the images of --gallery that are nearest to --query, by what is trained: a run's folder,"
+    " MODEL:WEIGHTS for public weights, or MODEL:untrained. Writes a page to --workdir.",
+)
+flags.DEFINE_string(
+    "gallery", None, "--retrieve from this folder of images, or a data set's training images."
+)
+flags.DEFINE_string("query", None, "--retrieve for this image, or each image of this folder.")
+flags.DEFINE_string(
+    "layer",
+    None,
+    "--retrieve by this layer. Default: an autoencoder's code, or the last one before the logits.",
+)
+flags.DEFINE_integer(
+    "code_size",
+    0,
+    "--retrieve by codes that whitened PCA compresses to so many numbers; 0: all of the layer's.",
+    0,
+    2**20,
+)
+flags.DEFINE_string(
+    "index", None, "--retrieve keeps the gallery's codes here. Default: index in --workdir."
 )
 flags.DEFINE_bool("dry_run", False, "Print what each run costs, and train nothing.")
 
@@ -280,6 +321,8 @@ def _dispatch(studies: Studies, costs: Costs) -> None:
         summarize(FLAGS.summary)
     elif mode == "evaluate":
         evaluate(FLAGS.evaluate)
+    elif mode == "retrieve":
+        retrieve(FLAGS.retrieve)
     elif mode == "compare":
         compare(FLAGS.compare)
     elif mode == "claims":
@@ -536,13 +579,61 @@ def evaluate(target: str) -> None:
         raise UserError("; ".join(failed))
 
 
+def retrieve(target: str) -> None:
+    """Finds a user's images in a gallery, and prints where the page of them lies."""
+    import dataclasses
+
+    from cnn_jax.evaluation.retrieval import trained
+    from cnn_jax.evaluation.retrieval.find import find_images
+    from cnn_jax.overrides import override
+    from cnn_jax.report.retrieval import build_page
+    from cnn_jax.training.components import KINDS
+
+    for flag in ("gallery", "query"):
+        if not FLAGS[flag].value:
+            raise UserError(f"--retrieve={target}: give --{flag} too")
+    if ":" in target and not os.path.exists(os.path.expanduser(target)):
+        name, _, weights = target.partition(":")
+        if "://" not in weights and weights != trained.UNTRAINED:
+            weights = str(expand_path("--retrieve", weights))
+        chosen = override(Experiment(model=choose(name)), FLAGS.set, KINDS)
+        model = trained.load_weights(chosen, weights)
+    else:
+        model = trained.load_run(expand_path("--retrieve", target))
+        for assignment in FLAGS.set:
+            if not assignment.startswith("data.on_bad_image="):
+                raise UserError(f"--set {assignment}: --retrieve takes data.on_bad_image of a run")
+        config = override(Experiment(data=model.data), FLAGS.set, KINDS).data
+        model = model._replace(data=config)
+    out = expand_path("--workdir", FLAGS.workdir or "runs/retrieve")
+    index = expand_path("--index", FLAGS.index) if FLAGS.index else out / "index"
+    gallery, query = (str(expand_path(f"--{f}", str(FLAGS[f].value))) for f in ("gallery", "query"))
+    # Data are decoded by threads where the run had processes of its own.
+    model = model._replace(data=dataclasses.replace(model.data, workers=0))
+    found = find_images(
+        model, gallery, query, index, FLAGS.layer or "", FLAGS.code_size, FLAGS.data_dir or ""
+    )
+    size = f"{found.index.codes.shape[1]:,} numbers"
+    facts = (
+        ("model", model.name),
+        ("code", f"{trained.find_layer(model, FLAGS.layer or '').name}, {size}"),
+        ("gallery", f"{gallery}, {len(found.index.codes):,} images"),
+        ("index", f"{index}, {'read' if found.index.was_read else 'written'}"),
+    )
+    built = build_page(found, out, facts)
+    for name, value in facts:
+        print(f"{name}: {value}")
+    print(f"\n{built.describe()}")
+
+
 def dry_run(study: Study) -> None:
     """Prints what each run costs."""
     from cnn_jax.cost import estimate
-    from cnn_jax.study import select
+    from cnn_jax.study import list_trials, select
     from cnn_jax.training.components import check
 
-    runs = select(study, "*" if FLAGS.sweep else FLAGS.run, FLAGS.seeds)
+    only = "*" if FLAGS.sweep else FLAGS.run
+    runs = list_trials(study, only) + select(study, only, FLAGS.seeds)
     for run in runs:
         check(run)
     print(estimate.format_study(runs))

@@ -144,6 +144,11 @@ class Train:
         "Evaluations without a lower error after which the run ends; it keeps its best state; 0:"
         " train to the end",
     ] = 0
+    steps_per_call: Annotated[
+        int,
+        Bound(1, 1024),
+        "Steps in one call of the compiled program, for small models in memory on a GPU or TPU",
+    ] = 1
     label_smoothing: Annotated[Fraction, "Share of each label spread over all classes"] = 0.0
     parallel: Annotated[
         Literal["jit", "pmap"], "How a step is spread over the devices: jit over a mesh, or pmap"
@@ -209,6 +214,7 @@ RUNTIME_FIELDS = (
     "data.eval_batch_size",
     "data.workers",
     "train.parallel",
+    "train.steps_per_call",
     "train.watchdog_minutes",
     "protocols",
     "deviations",

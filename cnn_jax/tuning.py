@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from cnn_jax.config import Experiment, Log
+from cnn_jax.config import Experiment, Log, Train
 from cnn_jax.errors import UserError
 from cnn_jax.values import show
 
@@ -54,8 +54,8 @@ class Tuning:
       runs: A pattern of the runs that are tuned; the others are as they stand.
       seeds: Each trial is trained with the seeds 0 to seeds - 1, and has their mean score.
       steps: How long a trial trains; 0: as long as the run.
-      score: Of a seed of a trial, a `cnn_jax.report.results.Run`; the least is the best, and
-        infinity that of one that failed.
+      score: Of a seed of a trial, a `cnn_jax.report.results.Run` with one evaluation, at its end;
+        the least is the best, and infinity that of one that failed.
       score_name: What the report calls the score.
       scale: The report shows the score times this.
     """
@@ -84,9 +84,7 @@ def make_trials(tuning: Tuning, runs: Iterable[Experiment]) -> list[Experiment]:
             name=name_trial(tuning, run.name, value),
             seed=0,
             data=dataclasses.replace(run.data, validation_images=tuning.validation_images),
-            train=dataclasses.replace(
-                run.train, steps=tuning.steps or run.train.steps, on_nan="record"
-            ),
+            train=_shorten(run.train, tuning.steps or run.train.steps),
             log=Log(),
             protocols=(),
         )
@@ -94,6 +92,13 @@ def make_trials(tuning: Tuning, runs: Iterable[Experiment]) -> list[Experiment]:
         if fnmatch.fnmatch(run.name, tuning.runs)
         for value in tuning.values
     ]
+
+
+def _shorten(train: Train, steps: int) -> Train:
+    """Returns the settings of a trial, which is evaluated and saved once, at its end."""
+    return dataclasses.replace(
+        train, steps=steps, eval_every=steps, save_every=steps, on_nan="record"
+    )
 
 
 def set_value(tuning: Tuning, run: Experiment, value: float) -> Experiment:

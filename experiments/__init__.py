@@ -6,20 +6,26 @@ from cnn_jax.study import Study
 
 from . import (
     activations,
+    alexnet_towers,
     augmentation,
     batch_norm,
     boolean_functions,
     conv_arithmetic,
     image_retrieval,
+    inception_ablation,
     initialization,
     kernel_size,
+    learning_rate,
     locality,
     lrn,
+    lrn_cifar10,
     mnist_methods,
+    optimizers,
     pooling,
     resnet_degradation,
     ten_crop,
     vgg_scale_jitter,
+    zfnet_ablation,
 )
 
 STUDIES: dict[str, Callable[[str], Study]] = {
@@ -39,6 +45,12 @@ STUDIES: dict[str, Callable[[str], Study]] = {
     "locality": locality.study,
     "pooling": pooling.study,
     "augmentation": augmentation.study,
+    "lrn_cifar10": lrn_cifar10.study,
+    "alexnet_towers": alexnet_towers.study,
+    "inception_ablation": inception_ablation.study,
+    "zfnet_ablation": zfnet_ablation.study,
+    "learning_rate": learning_rate.study,
+    "optimizers": optimizers.study,
 }
 
 # What a study costs: name -> preset -> words for --list.
@@ -59,4 +71,10 @@ COSTS: dict[str, dict[str, str]] = {
     "locality": locality.COST,
     "pooling": pooling.COST,
     "augmentation": augmentation.COST,
+    "lrn_cifar10": lrn_cifar10.COST,
+    "alexnet_towers": alexnet_towers.COST,
+    "inception_ablation": inception_ablation.COST,
+    "zfnet_ablation": zfnet_ablation.COST,
+    "learning_rate": learning_rate.COST,
+    "optimizers": optimizers.COST,
 }

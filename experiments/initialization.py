@@ -98,7 +98,9 @@ def _laptop(paper: Experiment) -> Experiment:
         paper,
         data=replace(paper.data, dataset=choose("digits"), eval_batch_size=360),
         model=choose("mlp", **paper.model.args | {"hidden": hidden}),
-        train=replace(paper.train, steps=steps, log_every=50, eval_every=50, save_every=steps),
+        train=replace(
+            paper.train, steps=steps, log_every=50, eval_every=steps // 10, save_every=steps
+        ),
         log=Log(layer_statistics=(0, steps)),
     )
 

@@ -237,7 +237,7 @@ class EarlyLenet(BaseModel):
         x = activate("s2", Subsampling(name="s2")(jnp.repeat(x, self.copies, axis=-1)))
         x = activate("c3", TableConv(self.table, (5, 5), kernel_init=init, name="c3")(x))
         x = activate("s4", Subsampling(name="s4")(x))  # [B, 4, 4, 12] of LeNet-1
-        x = self.apply_dropout(x.reshape(len(x), -1), train)
+        x = self.apply_dropout(x.reshape(x.shape[0], -1), train)
         if self.hidden:
             x = activate("f5", Dense(self.hidden, kernel_init=init, name="f5")(x))
             x = self.apply_dropout(x, train)

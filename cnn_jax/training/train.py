@@ -224,7 +224,8 @@ def _open_log(
 
 def _trace(program: TrainProgram, folder: Path, steps: int, left: int) -> TrainProgram:
     traced: Callable = profile.trace_steps(program.compiled_step, folder, steps, left)
-    return program._replace(compiled_step=functools.wraps(program.compiled_step)(traced))
+    step = functools.wraps(program.compiled_step)(traced)
+    return program._replace(compiled_step=step, steps_per_call=1)  # Single steps are traced.
 
 
 def _restore(

@@ -16,6 +16,7 @@ from cnn_jax.errors import UserError
 from cnn_jax.evaluation.losses import loss_and_error
 from cnn_jax.models import Model
 from cnn_jax.training.state import State
+from cnn_jax.training.steps_per_call import repeat_step
 
 Step = Callable[[State, Any, Any], State]
 
@@ -190,6 +191,27 @@ def compile_train(
         return x.reshape(len(devices), -1, *x.shape[1:])
 
     return lambda state, arrays, item: mapped(state, arrays, jax.tree.map(split_rows, item))
+
+
+def compile_steps(step: Step, mesh: Mesh, options: dict[str, Any] | None = None) -> Step:
+    """Returns several training steps as one program: (state, arrays, batches) -> state.
+
+    Args:
+      step: step(state, arrays, item) -> state.
+      mesh: The devices.
+      options: XLA's compiler options.
+
+    Returns:
+      The program, which consumes the state that it is given; see `steps_per_call.repeat_step`.
+    """
+    whole, split = meshes.replicated(mesh), meshes.sharded_steps(mesh)
+    return jax.jit(
+        repeat_step(step),
+        in_shardings=(whole, whole, split),
+        out_shardings=whole,
+        donate_argnums=0,
+        compiler_options=options,
+    )
 
 
 def compile_checked(step: Step, mesh: Mesh) -> Step:

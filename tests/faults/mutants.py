@@ -30,7 +30,7 @@ MUTANTS = {
         ),
         ("cnn_jax/evaluation/losses.py", " | ~jnp.isfinite(logits).all(-1)", ""),
     ],
-    "tests/evaluation/metrics_test.py -k 'by_hand or fifth or five or knows_nothing or not_finite or published or no_point'": [
+    "tests/evaluation/metrics_test.py -k 'hand or fifth or five or chance or not_finite or published or width'": [
         ("cnn_jax/evaluation/metrics.py", "float((rank >= 5).mean())", "float((rank > 5).mean())"),
         ("cnn_jax/evaluation/metrics.py", "int((rank >= 5).sum())", "int((rank > 5).sum())"),
         ("cnn_jax/evaluation/metrics.py", "(scores == own[:, None]) & earlier", "False & earlier"),
@@ -63,7 +63,7 @@ MUTANTS = {
         ),
         ("cnn_jax/evaluation/protocols.py", "if scale < crop:", "if scale < crop - 1:"),
     ],
-    "tests/evaluation/scoring_test.py -k 'shift or fused or twice or cut_where or averaged'": [
+    "tests/evaluation/scoring_test.py -k 'shift or fused or twice or offsets'": [
         ("cnn_jax/evaluation/scoring.py", "- np.log(len(scores))", ""),
         (
             "cnn_jax/evaluation/scoring.py",
@@ -86,7 +86,7 @@ MUTANTS = {
             "(np.diff(result.index) >= 0)",
         ),
     ],
-    "tests/evaluation/scoring_test.py -k 'dense_is_the_mean or mirror or lies_in'": [
+    "tests/evaluation/scoring_test.py -k 'dense_scores'": [
         (
             "cnn_jax/evaluation/scoring.py",
             "(size[:, 1, None] - 1 - column)",
@@ -246,7 +246,7 @@ MUTANTS = {
             "adjust_contrast(image, factors[0])",
         ),
     ],
-    "tests/data/loader_test.py -k 'seen_once or restarts or spans or once_in_order or mean or key_and_row'": [
+    "tests/data/loader_test.py -k 'each_image_once or start_at_any or spans or mean or the_row_only'": [
         (
             "cnn_jax/data/loader.py",
             "itertools.count(start * batch, batch)",
@@ -264,7 +264,7 @@ MUTANTS = {
             "mean = found.sums / len(images)",
         ),
     ],
-    "tests/layers/batch_norm_test.py -k 'by_hand or training_and_at_test or center'": [
+    "tests/layers/batch_norm_test.py -k 'by_hand or in_evaluation or central'": [
         ("cnn_jax/layers/batch_norm.py", "square - jnp.square(offset)", "square"),
         (
             "cnn_jax/layers/batch_norm.py",
@@ -349,7 +349,7 @@ MUTANTS = {
             "return Due(step % train.log_every == 0",
         ),
     ],
-    "tests/data/streaming_test.py -k 'seed or epoch or window or collide'": [
+    "tests/data/streaming_test.py -k 'epoch or seed_only or evaluation_replaces'": [
         ("cnn_jax/data/streaming.py", "(self.seed, epoch, 1 + place)", "(self.seed, 0, 1 + place)"),
         ("cnn_jax/data/streaming.py", "(self.seed, epoch, 1 + place)", "(self.seed, epoch, place)"),
         ("cnn_jax/data/streaming.py", 'position < len(self.images) and not row["bad"]', "True"),
@@ -372,7 +372,7 @@ MUTANTS = {
             "if False:",
         ),
     ],
-    "tests/pretrained/pretrained_test.py -k 'resizing or values_and_their_order or hostile_pickle_is_refused'": [
+    "tests/pretrained/pretrained_test.py -k 'resizing or channel_order or hostile_pickle_is_refused'": [
         (
             "cnn_jax/pretrained/preprocessing.py",
             'x[..., ::-1] if self.channels == "BGR"',

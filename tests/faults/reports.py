@@ -1,4 +1,3 @@
-# ruff: noqa: E501
 """What people have reported and tried, in one table: python tests/faults/reports.py.
 
 A row says what was done, what is printed now, and which test holds it. What is cheap is done again
@@ -38,7 +37,7 @@ class Report(NamedTuple):
       what: In words.
       says: Part of what is printed now.
       do: Returns what is printed; None: only the test does it.
-      test: Where it is tested, FILE::NAME; empty: here.
+      test: The file of its test; empty: here.
     """
 
     what: str
@@ -179,36 +178,34 @@ REPORTS = (
     ),
     Report(
         "dense views with the mean image",
-        test=T
-        + "evaluation/evaluate_test.py::test_every_protocol_prepares_images_of_training_s_size_as_training_does",
+        test=T + "evaluation/evaluate_test.py",
     ),
     Report("batch norm at mean / deviation 1,000", "error below 2e-2", normalize_far_from_zero),
     Report(
         "figures printed as a paper's own",
-        test=T + "experiments/studies_test.py::test_printed_counts_are_those_of_the_papers",
+        test=T + "experiments/studies_test.py",
     ),
     Report(
         "another model in a paper's row",
-        test=T
-        + "report/parts_test.py::test_a_row_says_what_is_not_the_papers_and_takes_no_difference",
+        test=T + "report/parts_test.py",
     ),
     Report("an autoencoder's error", "reconstruction error 1.05", name_errors),
     Report(
         "a plateau that cuts without end",
-        test=T + "optim/transformations_test.py::test_plateau_cuts_at_most_so_often",
+        test=T + "optim/transformations_test.py",
     ),
     Report(
         "the mean of few center crops",
-        test=T + "data/measure_test.py::test_of_many_images_some_spread_evenly_are_measured_once",
+        test=T + "data/measure_test.py",
     ),
     Report(
         "figures in prose without a source",
-        test=T + "docs_results_test.py::test_every_figure_of_the_prose_is_in_a_committed_file",
+        test=T + "docs_results_test.py",
     ),
     Report("the interval of no errors of 360", "[0.0%; 1.1%]", lambda: interval(0, 360)),
     Report(
         "test images decoded at reduced size",
-        test=T + "data/decode_test.py::test_whole_images_have_their_shape",
+        test=T + "data/decode_test.py",
     ),
     # Folders of images.
     Report(
@@ -240,41 +237,38 @@ REPORTS = (
     Report("one class", "class", scan({"train/a": 5, "val/a": 2})),
     Report(
         "nested folders, links to nowhere, an empty class",
-        test=T + "data/folders_test.py::test_what_is_left_out_is_told",
+        test=T + "data/folders_test.py",
     ),
     Report(
         "a label file with a byte order mark",
-        test=T
-        + "data/folders_test.py::test_labels_may_begin_with_a_byte_order_mark_and_names_hold_spaces",
+        test=T + "data/folders_test.py",
     ),
     Report(
         "a label file in UTF-16",
-        test=T + "data/folders_test.py::test_labels_in_another_encoding_are_told",
+        test=T + "data/folders_test.py",
     ),
     Report(
         "a JPEG followed by more bytes",
-        test=T + "data/headers_test.py::test_bytes_after_the_end_of_a_jpeg_change_nothing",
+        test=T + "data/headers_test.py",
     ),
     Report("a JPEG of three bytes", "no image that can be read", read_bytes(b"\xff\xd8\xff")),
     Report("a PNG of 13,500 x 13,500", "pixels, more than the", read_bytes(claim_png(13_500))),
     Report(
         "one very long test image",
-        test=T
-        + "data/eval_views_test.py::test_a_batch_has_so_many_pixels_whatever_the_images_shapes",
+        test=T + "data/eval_views_test.py",
     ),
     Report(
         "a class named $5_$10, or not UTF-8",
-        test=T
-        + "data/inspect_test.py::test_names_are_text_and_the_report_comes_before_the_figures",
+        test=T + "data/inspect_test.py",
     ),
     # Weights and evaluation.
     Report(
         "names that begin with module. or _orig_mod.",
-        test=T + "pretrained/wrappers_test.py::test_wrappers_are_taken_off_in_any_order",
+        test=T + "pretrained/wrappers_test.py",
     ),
     Report(
         "a whole training state",
-        test=T + "pretrained/wrappers_test.py::test_a_whole_training_state_gets_the_remedy",
+        test=T + "pretrained/wrappers_test.py",
     ),
     Report("--summary=vgg16", "vgg_d", command("--summary=vgg16")),
     Report(
@@ -284,12 +278,11 @@ REPORTS = (
     ),
     Report(
         "a result that may not be written",
-        test=T + "evaluation/evaluate_test.py::test_a_result_that_cannot_be_written_is_not_lost",
+        test=T + "evaluation/evaluate_test.py",
     ),
     Report(
         "--dry_run of a study",
-        test=T
-        + "cost/estimate_test.py::test_a_study_is_a_line_for_each_run_and_nothing_is_compiled",
+        test=T + "cost/estimate_test.py",
     ),
     # Environments.
     Report(
@@ -299,18 +292,18 @@ REPORTS = (
     ),
     Report(
         "a full /dev/shm",
-        test=T + "data/workers_test.py::test_full_shared_memory_is_told_with_the_remedies",
+        test=T + "data/workers_test.py",
     ),
     Report(
         "workers and no main guard",
-        test=T + "data/workers_test.py::test_a_script_without_a_main_guard_is_told_at_once",
+        test=T + "data/workers_test.py",
     ),
-    Report("no home folder", test=T + "cli_test.py::test_without_a_home_folder_nothing_is_kept"),
+    Report("no home folder", test=T + "cli_test.py"),
     Report(
         "a lock that another user made",
-        test=T + "training/damage_test.py::test_a_lock_of_another_user_is_held_by_reading",
+        test=T + "training/damage_test.py",
     ),
-    Report("~ in paths", test=T + "cli_test.py::test_every_path_is_expanded"),
+    Report("~ in paths", test=T + "cli_test.py"),
     Report("--help", "[exit 0]", command("--help")),
     Report(
         "a batch that the group does not divide",
@@ -319,26 +312,24 @@ REPORTS = (
     ),
     Report(
         "forward mode through a model",
-        test=T + "cpu/switch_test.py::test_forward_mode_needs_plain_xla_and_reverse_mode_does_not",
+        test=T + "cpu/switch_test.py",
     ),
     Report(
         "more steps in the same workdir",
-        test=T
-        + "training/train_test.py::test_more_steps_continue_a_finished_run_as_one_that_was_so_long_from_the_start",
+        test=T + "training/train_test.py",
     ),
     # Under attack.
     Report(
         "two processes of different settings",
-        test=T
-        + "distributed_test.py::test_processes_of_different_settings_end_before_anything_is_written",
+        test=T + "distributed_test.py",
     ),
     Report(
         "damaged files of a run",
-        test=T + "faults/run_folders_test.py::test_a_damaged_file_never_ends_in_a_traceback",
+        test=T + "faults/run_folders_test.py",
     ),
     Report(
         "a full disk",
-        test=T + "faults/full_disk_test.py::test_a_full_disk_is_one_line_and_loses_nothing",
+        test=T + "faults/full_disk_test.py",
     ),
     Report(
         "a patience of 99999999999",
@@ -424,23 +415,23 @@ REPORTS = (
     ),
     Report(
         "a pickle of millions of tuples",
-        test=T + "pretrained/bounds_test.py::test_a_pickle_larger_than_weights_need_is_refused",
+        test=T + "pretrained/bounds_test.py",
     ),
     Report(
         "a zip entry of zeros",
-        test=T + "pretrained/bounds_test.py::test_an_entry_of_zeros_is_not_read",
+        test=T + "pretrained/bounds_test.py",
     ),
     Report(
         "escape sequences and <script", "\\x1b\\[31m a&lt;", lambda: show("\x1b[31m a<script\n")
     ),
-    Report("SIGHUP", test=T + "launch_test.py::test_a_closed_terminal_stops_a_run_saved"),
+    Report("SIGHUP", test=T + "launch_test.py"),
     Report(
         "one of two processes killed",
-        test=T + "distributed_test.py::test_two_processes_are_one_and_continue_exactly",
+        test=T + "distributed_test.py",
     ),
     Report(
         "a coordinator that is not there",
-        test=T + "distributed_test.py::test_one_that_finds_no_other_is_told",
+        test=T + "distributed_test.py",
     ),
 )
 
