@@ -47,7 +47,7 @@ _ARGUMENTS = (
     "index",
     "share",
 )
-# Each of these modes is the work of one process. The first one that is set is run.
+# Modes that run in one process. The first one that is set is run.
 _MODES = (
     "list",
     "summary",
@@ -239,7 +239,7 @@ def execute(argv: Sequence[str], studies: Studies | None = None, costs: Costs | 
     except StoppedError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return STOPPED
-    except BrokenPipeError:  # Whoever read the output, such as head, has closed it.
+    except BrokenPipeError:  # The reader of the output, such as head, has closed it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _leave(0)
     except OSError as error:
@@ -262,14 +262,14 @@ def name_flag(message: str) -> str:
 
 
 def _leave(code: int) -> int:
-    """Returns the code, or ends the process at once if others would wait for it."""
+    """Returns the code, or ends the process at once if other processes would wait for it."""
     distributed.exit_if_distributed(code)
     return code
 
 
 def _import_studies() -> tuple[Studies, Costs]:
     try:
-        # Installed, it is the folder `experiments`; in a checkout there is no such package.
+        # The installed package contains the folder `experiments`; in a checkout it is not there.
         from cnn_jax.experiments import COSTS, STUDIES  # type: ignore[import-not-found]
     except ImportError:
         from experiments import COSTS, STUDIES  # In a checkout.
@@ -277,7 +277,7 @@ def _import_studies() -> tuple[Studies, Costs]:
 
 
 def _parse(argv: Sequence[str]) -> None:
-    """Reads the flags anew; absl's complaints are a user's mistake like any other."""
+    """Parses the flags again; absl's errors become a UserError."""
     for name in ("help", "helpfull"):
         if name not in FLAGS:
             flags.DEFINE_bool(name, False, "Show this help.")
@@ -416,7 +416,7 @@ def train(studies: Studies) -> None:
     """Trains the study's runs and prints the report."""
     from cnn_jax import study as library
 
-    if FLAGS.share:  # Each launch is one process, also where a scheduler started several.
+    if FLAGS.share:  # Each launch is one process, even if a scheduler started several.
         for flag in _DISTRIBUTED_FLAGS:
             if FLAGS[flag].present:
                 raise UserError(f"--share: launches that share runs train alone, without --{flag}")
@@ -445,7 +445,7 @@ def train(studies: Studies) -> None:
 
 
 def command() -> str:
-    """Returns the command that makes the whole study with these flags: without --run."""
+    """Returns the command that runs the whole study with these flags, without --run."""
     words = ["python", "launch.py"]
     names = ("experiment", "preset", "data", "data_dir", "set", "sweep", "seeds", "together")
     for name in (*names, "workdir", "parallel"):
@@ -457,7 +457,7 @@ def command() -> str:
 
 
 def report(folder: Path) -> None:
-    """Builds the report of what a folder holds, and prints its table and its place."""
+    """Builds the report of a folder, and prints its table and path."""
     from cnn_jax.report.build import build
 
     print(f"\n{build(folder).describe()}")
@@ -473,14 +473,14 @@ def compare(folders: Sequence[str]) -> None:
 
 
 def show_claims(folder: str) -> None:
-    """Builds the page of all claims below a folder, and prints its tables and its place."""
+    """Builds the page of all claims below a folder, and prints its tables and path."""
     from cnn_jax.report import all_claims
 
     print(f"\n{all_claims.build(expand_path('--claims', folder)).describe()}")
 
 
 def replace_unprintable() -> None:
-    """Has stdout and stderr print ? for a character that their encoding lacks, and not fail."""
+    """Makes stdout and stderr print ? instead of failing for characters they cannot encode."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -535,7 +535,7 @@ def read_protocol() -> Choice:
 
 
 def evaluate(target: str) -> None:
-    """Evaluates finished runs under a folder, or public weights, and prints what was measured."""
+    """Evaluates finished runs below a folder, or public weights, and prints the results."""
     import fnmatch
 
     from cnn_jax.errors import NotFiniteError
@@ -629,21 +629,22 @@ def retrieve(target: str) -> None:
 def dry_run(study: Study) -> None:
     """Prints what each run costs."""
     from cnn_jax.cost import estimate
-    from cnn_jax.study import select
+    from cnn_jax.study import list_trials, select
     from cnn_jax.training.components import check
 
-    runs = select(study, "*" if FLAGS.sweep else FLAGS.run, FLAGS.seeds)
+    only = "*" if FLAGS.sweep else FLAGS.run
+    runs = list_trials(study, only) + select(study, only, FLAGS.seeds)
     for run in runs:
         check(run)
     print(estimate.format_study(runs))
 
 
 def plan(study: Study) -> None:
-    """Prints what each run needs and takes at least, here or on --topology."""
+    """Prints what each run needs and its lower bound of time, here or on --topology."""
     import json
 
     if FLAGS.topology is not None:
-        os.environ["JAX_PLATFORMS"] = "cpu"  # libtpu is to compile, and not to look for a TPU.
+        os.environ["JAX_PLATFORMS"] = "cpu"  # libtpu must compile and not look for a TPU.
     from cnn_jax.cost.format_plan import CAUTION, format_plan
     from cnn_jax.cost.plan import plan_run
     from cnn_jax.study import select
