@@ -157,9 +157,9 @@ def study(preset: str) -> Study:
         notes=(
             "A typical sigmoid is the first unit of the last hidden layer; the percentiles are"
             " those of its inputs over the first batch of training images.",
-            "The third net has initial weights of standard deviation 1 in place of 0.1, and is ours:"
-            " it shows how much of the gain comes of leaving the plateau on which small weights hold"
-            " a net of sigmoids.",
+            "The third net has initial weights of standard deviation 1 in place of 0.1, and is"
+            " ours: it shows how much of the gain comes of leaving the plateau on which small"
+            " weights hold a net of sigmoids.",
         ),
     )
 
