@@ -15,10 +15,12 @@ from . import (
     inception_ablation,
     initialization,
     kernel_size,
+    learning_rate,
     locality,
     lrn,
     lrn_cifar10,
     mnist_methods,
+    optimizers,
     pooling,
     resnet_degradation,
     ten_crop,
@@ -47,6 +49,8 @@ STUDIES: dict[str, Callable[[str], Study]] = {
     "alexnet_towers": alexnet_towers.study,
     "inception_ablation": inception_ablation.study,
     "zfnet_ablation": zfnet_ablation.study,
+    "learning_rate": learning_rate.study,
+    "optimizers": optimizers.study,
 }
 
 # What a study costs: name -> preset -> words for --list.
@@ -71,4 +75,6 @@ COSTS: dict[str, dict[str, str]] = {
     "alexnet_towers": alexnet_towers.COST,
     "inception_ablation": inception_ablation.COST,
     "zfnet_ablation": zfnet_ablation.COST,
+    "learning_rate": learning_rate.COST,
+    "optimizers": optimizers.COST,
 }

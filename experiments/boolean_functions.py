@@ -21,7 +21,6 @@ from cnn_jax.study import Study
 
 if TYPE_CHECKING:
     import numpy as np
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from cnn_jax.report import Page, Results, Table
@@ -399,43 +398,15 @@ def _formulas_table(results: "Results") -> "Table":
 def _draw_gates(results: "Results") -> "Figure":
     from matplotlib.figure import Figure
 
+    from cnn_jax.report import planes
+
     rows = [row for row in _find(results, "gate") if row["gate"] in ("AND", "OR", "NOT X", "XOR")]
     drawing = Figure((10, 2.9), layout="constrained")
     for axes, row in zip(drawing.subplots(1, 4), rows, strict=True):
-        lines = row["weights"]
-        for number, weights in enumerate(lines):
-            last = number == len(lines) - 1 and row["separable"]
-            _draw_line(
-                axes, weights, alpha=1 if last else 0.1 + 0.4 * number / len(lines), last=last
-            )
-        _draw_inputs(axes, GATES[row["gate"]])
+        planes.draw_lines(axes, row["weights"], row["separable"])
+        planes.draw_truth_table(axes, GATES[row["gate"]])
         axes.set_title(row["gate"])
     return drawing
-
-
-def _draw_line(axes: "Axes", weights: list[float], alpha: float = 1, last: bool = True) -> None:
-    """Draws a x + b y + c = 0."""
-    from cnn_jax.report import figures
-
-    a, b, c = weights
-    if not (a or b):
-        return
-    style: dict[str, Any] = {"color": figures.PALETTE[0], "alpha": alpha, "lw": 2.2 if last else 1}
-    if b:
-        axes.axline((0, -c / b), slope=-a / b, **style)
-    else:
-        axes.axvline(-c / a, **style)
-
-
-def _draw_inputs(axes: "Axes", table: tuple[int, ...]) -> None:
-    from cnn_jax.report import figures
-
-    for (x, y), true in zip(((0, 0), (0, 1), (1, 0), (1, 1)), table, strict=True):
-        color = figures.PALETTE[3]
-        axes.plot(x, y, "o", ms=10, mec=color, mfc=color if true else "white", mew=2, zorder=3)
-    axes.set(xlim=(-0.5, 1.5), ylim=(-0.5, 1.5), xticks=(0, 1), yticks=(0, 1), aspect="equal")
-    axes.set(xlabel="X", ylabel="Y")
-    axes.tick_params(length=0)
 
 
 def _draw_bound(results: "Results") -> "Figure":
@@ -460,29 +431,26 @@ def _draw_bound(results: "Results") -> "Figure":
 
 
 def _draw_surfaces(results: "Results") -> "Figure":
-    import numpy as np
     from matplotlib.figure import Figure
+
+    from cnn_jax.report import planes
 
     by_hand = next(row for row in _find(results, "formula") if row["formula"] == FORMULAS[0])
     mlps = _find(results, "mlp")
     nets = [("by construction", by_hand["params"], "relu")]
     nets += [(f"learned, {m['hidden']} hidden", m["params"], "tanh") for m in (mlps[0], mlps[-1])]
-    side = np.linspace(-0.5, 1.5, 81)
-    grid = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)
     drawing = Figure((9.4, 3.2), layout="constrained")
     panels = drawing.subplots(1, 3)
     for axes, (title, params, activation) in zip(panels, nets, strict=True):
-        true = _predict(params, grid, activation).reshape(81, 81)
-        image = axes.contourf(side, side, true, np.linspace(0, 1, 11), cmap="RdBu_r")
-        axes.contour(side, side, true, [0.5], colors="black", linewidths=1)
-        _draw_inputs(axes, GATES[BEYOND])
+        predict = functools.partial(_predict, params, activation)
+        image = planes.draw_surface(axes, predict)
+        planes.draw_truth_table(axes, GATES[BEYOND])
         axes.set_title(title)
-    bar = drawing.colorbar(image, ax=panels, shrink=0.8)
-    bar.set_label("probability of true")
+    drawing.colorbar(image, ax=panels, shrink=0.8).set_label("probability of true")
     return drawing
 
 
-def _predict(params: dict[str, Any], inputs: "np.ndarray", activation: str) -> "np.ndarray":
+def _predict(params: dict[str, Any], activation: str, inputs: "np.ndarray") -> "np.ndarray":
     """Returns a two-layer MLP's probability of class 1, [N]; in numpy, as reports need no JAX."""
     import numpy as np
 
@@ -497,7 +465,7 @@ def _draw_circles(results: "Results") -> "Figure":
     import numpy as np
     from matplotlib.figure import Figure
 
-    from cnn_jax.report import figures
+    from cnn_jax.report import figures, planes
 
     (circles,) = _find(results, "circles")
     points = np.array(circles["points"])
@@ -513,7 +481,7 @@ def _draw_circles(results: "Results") -> "Figure":
             axes.plot(*own.T, "o", ms=4, color=color)
         if circles[name]["learned"]:
             axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())
-            _draw_line(axes, circles[name]["weights"])
+            planes.draw_line(axes, circles[name]["weights"])
         words = "parted" if circles[name]["learned"] else f"{circles[name]['wrong']} of 120 wrong"
         axes.set(title=f"{name}: {words}", xlabel=x, ylabel=y)
         axes.tick_params(length=0)

@@ -21,7 +21,7 @@ def compose(folder):
     return results, build.compose(results, study)
 
 
-def test_there_are_few_files():
+def test_results_are_few_files():
     files = [path for path in RESULTS.rglob("*") if path.is_file()]
     assert len(STUDIES) >= 5 and len(files) <= MAX_FILES
 

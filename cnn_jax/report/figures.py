@@ -350,15 +350,24 @@ def _draw_chart(axes: Axes, chart: LineChart, span: tuple[float, float]) -> None
         # The default labels are math text, which is shown as it is (see STYLE).
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
+    elif all(isinstance(point[0], int) for line in chart.lines for point in line.points):
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     if chart.log_y:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        set_log_scale(axes)
     if chart.ticks:
         axes.set_xticks(range(len(chart.ticks)), chart.ticks)
     axes.tick_params(length=0, which="both")
     if any(line.label for line in chart.lines):
         axes.legend(frameon=False, fontsize=9)
+
+
+def set_log_scale(axes: Axes) -> None:
+    """Gives the vertical axis a logarithmic scale, labeled with plain numbers."""
+    axes.set_yscale("log")
+    # The default labels are math text, which is shown as it is (see STYLE).
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 @dataclass(frozen=True)

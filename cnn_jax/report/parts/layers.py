@@ -65,7 +65,7 @@ def layer_histograms(
             for column, axes in zip(which, line, strict=True):
                 _draw_histograms(axes, [getattr(layer, column) for layer in layers])
                 head = column if column == "gradients" else "activations"
-                axes.set_title(printable(f"{label}: {head}"), fontsize=10)
+                axes.set_title(printable(f"{label}: {head}"), fontsize=9)
         return drawing
 
     return figure(draw, caption, title, file)
@@ -82,8 +82,7 @@ def _draw_histograms(axes: Axes, spreads: Sequence[Spread]) -> None:
         edges = [spread.low + i * width for i in range(len(spread.counts) + 1)]
         heights = [count / total for count in spread.counts]
         axes.stairs(heights, edges, color=color, lw=1.4, label=f"layer {number}")
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    figures.set_log_scale(axes)
     axes.tick_params(length=0, which="both", labelsize=8)
     axes.set_ylabel("density", fontsize=8)
     axes.legend(frameon=False, fontsize=8, loc="upper right")
