@@ -22,6 +22,7 @@ from . import (
     mnist_methods,
     optimizers,
     pooling,
+    regularization,
     resnet_degradation,
     ten_crop,
     vgg_scale_jitter,
@@ -51,6 +52,7 @@ STUDIES: dict[str, Callable[[str], Study]] = {
     "zfnet_ablation": zfnet_ablation.study,
     "learning_rate": learning_rate.study,
     "optimizers": optimizers.study,
+    "regularization": regularization.study,
 }
 
 # What a study costs: name -> preset -> words for --list.
@@ -77,4 +79,5 @@ COSTS: dict[str, dict[str, str]] = {
     "zfnet_ablation": zfnet_ablation.COST,
     "learning_rate": learning_rate.COST,
     "optimizers": optimizers.COST,
+    "regularization": regularization.COST,
 }

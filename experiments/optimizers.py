@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 COST = {
     "laptop": "48 trials and 6 small MLPs on scikit-learn's digits, 4 minutes on 2 CPU cores",
     "paper": "48 trials and 6 MLPs on MNIST, one with batches of 60,000: for an accelerator",
-    "smoke": "12 trials and 6 small MLPs of two steps on digits, for tests",
+    "smoke": "6 trials and 6 small MLPs of two steps on digits, for tests",
 }
 
 WHOLE = "gradient-descent"
@@ -144,7 +144,7 @@ PRESETS = {"laptop": _laptop, "paper": _as_it_is, "smoke": _smoke}
 TUNING = {
     "laptop": _tuning(RATES, 237),
     "paper": _tuning(RATES, 0),
-    "smoke": _tuning(RATES[2:4], 237),
+    "smoke": _tuning(RATES[2:3], 237),
 }
 
 
