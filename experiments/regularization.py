@@ -360,8 +360,8 @@ def _make_table(results: "Results") -> "Table":
         ),
         tuple(rows),
         "The mean ± sample standard deviation over seeds; losses are in nats. The strength is that"
-        " of the lowest validation error. Weights at 0 are those of the first layer that are smaller"
-        " than 0.001; of a run that stopped early they are not measured (—).",
+        " of the lowest validation error. Weights at 0 are those of the first layer below"
+        " 0.001; of a run that stopped early they are not measured (—).",
     )
 
 
