@@ -1,0 +1,147 @@
+"""The backward rules of ReLU: by hand, wherever the ReLU stands, and in every model."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers.smallest import create_smallest
+
+from cnn_jax import models
+from cnn_jax.errors import UserError
+from cnn_jax.visualize.relu import RULES, apply_relu_rule, count_relus, relu
+
+X = jnp.array([-2.0, -1.0, 0.0, 1.0, 2.0])
+SIGNAL = jnp.array([1.0, -1.0, 1.0, -3.0, 4.0])
+PASSED = {
+    "backprop": [0, 0, 0, -3, 4],  # where x > 0
+    "deconvnet": [1, 0, 1, 0, 4],  # where the signal > 0
+    "guided": [0, 0, 0, 0, 4],  # where both are
+}
+
+
+def scanned(x):
+    return jax.lax.scan(lambda carry, row: (carry + 1.0, nn.relu(row)), 0.0, x[:, None])[1][:, 0]
+
+
+# The ways in which a model may write a ReLU.
+FORMS = {
+    "flax": nn.relu,
+    "jax": jax.nn.relu,
+    "maximum": lambda x: jnp.maximum(x, 0.0),
+    "maximum, zero first": lambda x: jnp.maximum(0, x),
+    "jit": jax.jit(lambda x: jnp.maximum(x, 0.0)),
+    "remat": jax.checkpoint(nn.relu),
+    "scan": scanned,
+    "lambda": lambda x: (lambda y: nn.relu(y))(x),
+}
+
+
+def pull_back(function, x, signal):
+    return jax.vjp(function, x)[1](signal)[0]
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("wrap", [jax.jit, lambda function: function], ids=["jit", "plain"])
+def test_each_rule_reaches_each_form_of_relu(form, rule, wrap):
+    changed = wrap(apply_relu_rule(FORMS[form], rule))
+    np.testing.assert_array_equal(changed(X), jnp.maximum(X, 0))
+    np.testing.assert_array_equal(pull_back(changed, X, SIGNAL), PASSED[rule])
+    assert count_relus(FORMS[form], X) == 1
+
+
+def test_bfloat16_keeps_its_dtype():
+    pulled = pull_back(
+        apply_relu_rule(nn.relu, "guided"), X.astype(jnp.bfloat16), SIGNAL.astype(jnp.bfloat16)
+    )
+    assert pulled.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(pulled.astype(jnp.float32), PASSED["guided"])
+
+
+def test_other_maxima_keep_their_gradient():
+    """Max pooling, the maximum of two arrays and of a number other than zero are no ReLUs."""
+
+    def function(x):
+        pooled = nn.max_pool(x.reshape(1, 1, 4, 1), (1, 2), (1, 2)).sum()
+        return pooled + jnp.maximum(x, 0.5).sum() + jnp.maximum(x, x[::-1]).sum()
+
+    x = jnp.array([-1.0, 0.25, 2.0, 1.0])
+    assert count_relus(function, x) == 0
+    guided = jax.grad(apply_relu_rule(function, "guided"))(x)
+    np.testing.assert_array_equal(guided, jax.grad(function)(x))
+
+
+def test_a_relu_that_cannot_be_replaced_is_refused():
+    def function(x):
+        return jax.lax.while_loop(lambda y: y.sum() > 100, nn.relu, x)
+
+    with pytest.raises(UserError, match="a ReLU inside while keeps its own gradient"):
+        apply_relu_rule(function, "guided")(X)
+
+
+def test_an_unknown_rule_is_refused():
+    with pytest.raises(UserError, match="rule=zeiler: choose backprop, deconvnet, guided"):
+        apply_relu_rule(nn.relu, "zeiler")
+
+
+WITHOUT = ("perceptron", "lenet5")  # no hidden layer; the scaled tanh
+# ResNet-1202's layers are traced for a minute.
+MODELS = [
+    pytest.param(name, marks=pytest.mark.slow) if name == "resnet1202" else name
+    for name in models.MODELS
+]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_guided_differs_from_plain_in_every_model(name):
+    """The same outputs, and gradients that differ, with the rule in every ReLU of the model."""
+    model, params, stats, images = create_smallest(name)
+
+    def run(x):
+        return model.apply(params, stats, x)[0]
+
+    if name in WITHOUT:
+        assert count_relus(run, images) == 0
+        return
+    outputs, signals = run(images), {}
+    for rule in ("backprop", "guided"):
+        values, pull = jax.vjp(apply_relu_rule(run, rule), images)
+        np.testing.assert_allclose(values, outputs, rtol=1e-5, atol=1e-6)
+        signals[rule] = np.asarray(pull(jnp.ones_like(values))[0])
+    plain, guided = signals.values()
+    assert np.isfinite(guided).all() and np.abs(guided).max() > 0
+    assert np.abs(guided - plain).max() > 0.1 * np.abs(plain).max()
+    if name == "resnet20":
+        np.testing.assert_allclose(plain, jax.grad(lambda x: run(x).sum())(images), rtol=1e-4)
+
+
+# Layers with a ReLU, by the papers' tables: convolutions and hidden dense layers.
+COUNTS = {
+    "mlp": 1,
+    "lenet5_modern": 4,
+    "alexnet": 7,
+    "zfnet": 7,
+    "vgg_a": 10,
+    "vgg_d": 15,
+    "resnet20": 19,
+    "plain20": 19,
+    "resnet50": 49,
+    "googlenet": 57,
+    "autoencoder": 4,
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_every_relu_of_a_model_is_found(name):
+    model, params, stats, images = create_smallest(name)
+    run = functools.partial(model.apply, params, stats)
+    assert count_relus(lambda x: run(x)[0], images) == COUNTS[name]
+
+
+def test_the_rule_is_a_function_of_its_own():
+    np.testing.assert_array_equal(
+        pull_back(functools.partial(relu, "guided"), X, SIGNAL), PASSED["guided"]
+    )
