@@ -28,7 +28,6 @@ Costs = Mapping[str, Mapping[str, str]]
 
 FLAGS = flags.FLAGS
 _DISTRIBUTED_FLAGS = ("coordinator", "process_id", "num_processes")
-# Of these modes each is one process's work; the first that is set is what is done.
 # Arguments of library functions that are flags of the same name.
 _ARGUMENTS = (
     "experiment",
@@ -40,7 +39,9 @@ _ARGUMENTS = (
     "seeds",
     "profile",
     "evaluate",
+    "share",
 )
+# Each of these modes is the work of one process. The first one that is set is run.
 _MODES = ("list", "summary", "evaluate", "compare", "claims", "report", "dry_run", "plan")
 
 flags.DEFINE_bool("list", False, "List every study and what it costs.")
@@ -87,6 +88,12 @@ flags.DEFINE_bool(
     False,
     "Delete what the workdir holds of these runs, and start them anew. Without it they continue,"
     " also with more steps than before.",
+)
+flags.DEFINE_bool(
+    "share",
+    False,
+    "Share the runs with other launches of the same command in one --workdir: each takes the next"
+    " run that nobody trains, a dead launch's run is taken over, the last one builds the report.",
 )
 flags.DEFINE_enum(
     "parallel",
@@ -332,7 +339,17 @@ def load_study(studies: Studies) -> Study:
     if FLAGS["parallel"].present:
         changes.append(f"train.parallel={FLAGS.parallel}")
     if not found.runs:
-        takes_none = ("run", "data", "data_dir", "set", "sweep", "seeds", "together", "parallel")
+        takes_none = (
+            "run",
+            "data",
+            "data_dir",
+            "set",
+            "sweep",
+            "seeds",
+            "together",
+            "share",
+            "parallel",
+        )
         for flag in (*takes_none, *_DISTRIBUTED_FLAGS):
             if FLAGS[flag].present:
                 raise UserError(f"--{flag}: {found.name} trains nothing, and takes no such flag")
@@ -360,7 +377,12 @@ def train(studies: Studies) -> None:
     """Trains the study's runs and prints the report."""
     from cnn_jax import study as library
 
-    distributed.initialize(FLAGS.coordinator, FLAGS.process_id, FLAGS.num_processes)
+    if FLAGS.share:  # Each launch is one process, also where a scheduler started several.
+        for flag in _DISTRIBUTED_FLAGS:
+            if FLAGS[flag].present:
+                raise UserError(f"--share: launches that share runs train alone, without --{flag}")
+    else:
+        distributed.initialize(FLAGS.coordinator, FLAGS.process_id, FLAGS.num_processes)
     study = load_study(studies)
     try:
         built = library.run(
@@ -371,6 +393,7 @@ def train(studies: Studies) -> None:
             together=FLAGS.together,
             profile_steps=FLAGS.profile,
             overwrite=FLAGS.overwrite,
+            share=FLAGS.share,
             command=command(),
             tell=lambda line: print(line, flush=True),
         )
@@ -535,13 +558,14 @@ def plan(study: Study) -> None:
 
     if FLAGS.topology is not None:
         os.environ["JAX_PLATFORMS"] = "cpu"  # libtpu is to compile, and not to look for a TPU.
-    from cnn_jax.cost import plan as library
+    from cnn_jax.cost.format_plan import CAUTION, format_plan
+    from cnn_jax.cost.plan import plan_run
     from cnn_jax.study import select
 
     plans = []
     for run in select(study, FLAGS.run):
-        plans.append(library.plan_run(run, FLAGS.topology))
+        plans.append(plan_run(run, FLAGS.topology))
         if FLAGS.format == "table":
-            print(library.format_plan(plans[-1]), flush=True, end="\n\n")
-    told = [plan.to_json() for plan in plans]
-    print(json.dumps(told, indent=2) if FLAGS.format == "json" else library.CAUTION)
+            print(format_plan(plans[-1]), flush=True, end="\n\n")
+    values = [plan.to_json() for plan in plans]
+    print(json.dumps(values, indent=2) if FLAGS.format == "json" else CAUTION)

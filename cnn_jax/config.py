@@ -186,11 +186,17 @@ RUNTIME_FIELDS = (
 
 
 def protocol_name(choice: Choice) -> str:
-    """Returns an evaluation protocol's short name, which names its results: dense@256,384."""
-    scales = choice.args.get("scales")
-    if isinstance(scales, tuple) and scales:
-        return f"{choice.name}@{','.join(map(str, scales))}"
-    return choice.name
+    """Returns an evaluation protocol's short name, which names its results: dense@256,384.
+
+    Scales stand alone, as they do on the command line; any other argument has its name:
+    dense@256,stride=2.
+    """
+    words = []
+    for key, value in sorted(choice.items, key=lambda item: item[0] != "scales"):
+        if value != ():
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            words.append(text if key == "scales" else f"{key}={text}")
+    return f"{choice.name}@{','.join(words)}" if words else choice.name
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Studies: a paper's comparison of runs, and `run`, which trains it and builds its report."""
 
+import contextlib
 import dataclasses
 import fnmatch
 import io
@@ -20,7 +21,7 @@ from cnn_jax.report.rows import describe_setting
 
 if TYPE_CHECKING:
     from cnn_jax.report.elements import Page, Report
-    from cnn_jax.report.read import Results
+    from cnn_jax.report.results import Results
 
 
 @dataclass(frozen=True)
@@ -177,6 +178,7 @@ def run(
     together: bool = False,
     profile_steps: int = 0,
     overwrite: bool = False,
+    share: bool = False,
     command: str = "",
     tell: Callable[[str], None] = print,
 ) -> "Report | None":
@@ -193,17 +195,19 @@ def run(
       together: Train the seeds of a run at once, in one program.
       profile_steps: So many steps of each run are traced.
       overwrite: Delete what the folder holds of these runs, and start them anew.
+      share: Share the runs with other launches of the same command (`cnn_jax.sharing`).
       command: What makes the whole study, for the report.
       tell: Takes a line for each finished run.
 
     Returns:
-      The report; None in all but the first of several processes.
+      The report; None in all but the first of several processes, and in all but the last of the
+      launches that share the runs.
 
     Raises:
       UserError: If something is wrong before the first run, or runs have failed.
       StoppedError: If a signal stopped a run, which is saved.
     """
-    from cnn_jax import distributed
+    from cnn_jax import distributed, sharing
     from cnn_jax.report.build import build
     from cnn_jax.training import metrics_log
 
@@ -213,6 +217,10 @@ def run(
         write_study(study, folder, seeds, command, study.measure())
         return build(folder, study)
     runs = select(study, only, seeds)
+    if share and overwrite:
+        raise UserError("share: a launch with overwrite would delete what the others have trained")
+    if share and distributed.is_distributed():
+        raise UserError("share: each launch is one process, but several train together here")
     check_before_writing(study, runs, folder, together, seeds, profile_steps, overwrite)
     primary = distributed.is_primary()
     if primary:
@@ -222,10 +230,22 @@ def run(
         write_crops(study, folder)
     if overwrite:
         distributed.barrier("earlier runs are deleted")
-    failed = _train_all(runs, folder, seeds if together else 1, profile_steps, tell)
-    if failed and len(failed) == len(runs) and not any(folder.glob("*/seed*/metrics.jsonl")):
-        raise UserError("; ".join(map(str, dict.fromkeys(failed.values()))))
-    report = build(folder, study) if primary else None
+    size = seeds if together else 1
+    groups = [runs[start : start + size] for start in range(0, len(runs), size)]
+    with contextlib.ExitStack() as stack:
+        turns: Iterable[tuple[int, Sequence[Experiment]]] = enumerate(groups)
+        builds_report = primary
+        if share:
+            leave = stack.enter_context(sharing.join_launches(folder))
+            turns = sharing.claim_groups(groups, folder, tell)
+        failed = _train_all(turns, folder, len(runs), profile_steps, tell)
+        if share:
+            builds_report = leave()
+        if failed and len(failed) == len(runs) and not any(folder.glob("*/seed*/metrics.jsonl")):
+            raise UserError("; ".join(map(str, dict.fromkeys(failed.values()))))
+        report = build(folder, study) if builds_report else None
+    if share and not report:
+        tell(f"another launch still works in {folder}; the last one builds the report")
     if failed:
         words = "; ".join(map(str, dict.fromkeys(failed.values())))
         raise RunsFailedError(words, report)
@@ -290,18 +310,30 @@ def check_before_writing(
 
 
 def _train_all(
-    runs: Sequence[Experiment],
+    turns: Iterable[tuple[int, Sequence[Experiment]]],
     folder: Path,
-    size: int,
+    total: int,
     profile_steps: int,
     tell: Callable[[str], None],
 ) -> dict[Experiment, UserError]:
+    """Trains groups of runs that differ only in their seed.
+
+    Args:
+      turns: (number, group), in the order of training.
+      folder: The study's folder.
+      total: The number of runs in all groups.
+      profile_steps: So many steps of each run are traced.
+      tell: Takes a line for each run.
+
+    Returns:
+      What ended the runs that failed.
+    """
     from cnn_jax import distributed
     from cnn_jax.training import metrics_log, train
 
     failed: dict[Experiment, UserError] = {}
-    for start in range(0, len(runs), size):
-        group, began = runs[start : start + size], time.perf_counter()
+    for turn, group in turns:
+        began, size = time.perf_counter(), len(group)
         seeds = [one.seed for one in group]
         try:
             ends = train.run_seeds(group[0], seeds, folder, profile_steps)
@@ -310,14 +342,15 @@ def _train_all(
                 raise  # It may be this process's alone, and the others wait for it in this run.
             ends = dict.fromkeys(seeds, error)
         took = f"{time.perf_counter() - began:.0f} s" + (f", {size} together" if size > 1 else "")
-        for number, (one, end) in enumerate(zip(group, ends.values(), strict=True), start + 1):
+        first = turn * size + 1
+        for number, (one, end) in enumerate(zip(group, ends.values(), strict=True), first):
             if isinstance(end, UserError):
                 failed[one] = end
                 words = f"failed: {end}"
             else:
                 words = metrics_log.error_words(end)
             if distributed.is_primary():
-                tell(f"[{number}/{len(runs)}] {one.name} seed {one.seed}: {words} ({took})")
+                tell(f"[{number}/{total}] {one.name} seed {one.seed}: {words} ({took})")
     return failed
 
 

@@ -1,10 +1,15 @@
 """Tables as plain text."""
 
+import io
+import sys
 from collections.abc import Sequence
 
+import rich.console
+import rich.table
+import rich.text
+
 Cell = str | int | float | tuple[int, ...] | None
-GAP = "  "  # Between columns.
-CUT = "..."  # In place of what a column has no room for.
+GAP = 2  # Spaces between columns.
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[Cell]], width: int = 0) -> str:
@@ -16,29 +21,30 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[Cell]], width: i
     Args:
       header: The columns' names.
       rows: Cells in the header's order.
-      width: Characters a line may have; the widest columns of text are cut to fit. 0: as many as
-        it takes.
+      width: Characters that a line may have. The widest columns of text are cut to fit; numbers
+        are not cut. 0: as many as the table takes.
 
     Returns:
       Lines without trailing spaces or a newline at the end.
     """
-    texts = [list(header), *([_format_cell(cell) for cell in row] for row in rows)]
-    numeric = [
-        any(isinstance(cell, int | float) for cell in column) for column in zip(*rows, strict=True)
-    ]
-    numeric = numeric or [False] * len(header)
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    table = rich.table.Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
+    for index, name in enumerate(header):
+        numeric = any(isinstance(row[index], int | float) for row in rows)
+        # Rich makes the columns that may wrap narrower; the cells of text are cut instead.
+        table.add_column(_make_text(name), justify="right" if numeric else "left", no_wrap=numeric)
+    for row in rows:
+        table.add_row(*(_make_text(_format_cell(cell)) for cell in row))
+    written = io.StringIO()
+    console = rich.console.Console(file=written, width=sys.maxsize, color_system=None)
     if width:
-        widths = _fit(widths, [not number for number in numeric], width)
-    lines = []
-    for row in texts:
-        cells = [_cut(text, room) for text, room in zip(row, widths, strict=True)]
-        aligned = [
-            cell.rjust(room) if number else cell.ljust(room)
-            for cell, room, number in zip(cells, widths, numeric, strict=True)
-        ]
-        lines.append(GAP.join(aligned).rstrip())
-    return "\n".join(lines)
+        least = console.measure(table).minimum
+        console.width = max(width, least)
+    console.print(table)
+    return "\n".join(line.rstrip() for line in written.getvalue().splitlines())
+
+
+def _make_text(words: str) -> rich.text.Text:
+    return rich.text.Text(words, no_wrap=True, overflow="ellipsis")
 
 
 def _format_cell(cell: Cell) -> str:
@@ -49,18 +55,3 @@ def _format_cell(cell: Cell) -> str:
     if isinstance(cell, int):
         return f"{cell:,}"
     return f"{cell:,.4g}" if isinstance(cell, float) else cell
-
-
-def _fit(widths: list[int], may_shrink: list[bool], width: int) -> list[int]:
-    """Returns the widths with the widest text columns made narrower, as far as that helps."""
-    widths = list(widths)
-    while sum(widths) + len(GAP) * (len(widths) - 1) > width:
-        widest = max(range(len(widths)), key=lambda i: widths[i] if may_shrink[i] else 0)
-        if not may_shrink[widest] or widths[widest] <= len(CUT) + 1:
-            break
-        widths[widest] -= 1
-    return widths
-
-
-def _cut(text: str, room: int) -> str:
-    return text if len(text) <= room else text[: room - len(CUT)] + CUT

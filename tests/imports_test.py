@@ -26,6 +26,7 @@ LAYERS = (
     ("training.train",),
     ("cost", "visualize"),
     ("report",),
+    ("sharing",),
     ("study",),
     ("sweep",),
     ("cli", "experiments"),

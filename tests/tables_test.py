@@ -23,7 +23,7 @@ def test_a_table_without_rows_is_its_header():
 def test_long_texts_are_cut_to_the_width(width):
     text = format_table(("words", "n"), [("word " * 10, 5), ("x", 12_345)], width)
     assert max(map(len, text.splitlines())) <= width
-    assert "..." in text and "12,345" in text
+    assert "…" in text and "12,345" in text
 
 
 def test_numbers_are_never_cut():

@@ -5,42 +5,23 @@ of a roofline (Williams, Waterman, Patterson 2009): a step takes at least as lon
 at the chip's peak, its traffic with memory, and its messages to other chips.
 """
 
-import functools
-import importlib.util
-import os
 import re
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from cnn_jax import data, mesh, models
+from cnn_jax import mesh
 from cnn_jax.config import Experiment
-from cnn_jax.cost import chips, hlo, summary
-from cnn_jax.cost.chips import Chip  # in Plan, chips is a field
-from cnn_jax.data.base import as_arrays
-from cnn_jax.errors import UserError
-from cnn_jax.training.components import make_components, make_model
-from cnn_jax.training.program import compile_step, make_step, split_seed_keys
-from cnn_jax.training.state import init_state
+from cnn_jax.cost import chips, hlo
+from cnn_jax.cost.chips import Chip
+from cnn_jax.cost.lower import lower_step, make_slice
+from cnn_jax.cost.measure_chip import find_chip, find_dtype
 
 # A TPU multiplies in bfloat16: a float32 product of each precision takes so many passes
 # (jax.lax.Precision: DEFAULT, HIGH, HIGHEST).
 PASSES = {"bfloat16": 1, "tensorfloat32": 3, "float32": 6}
-# Without these libtpu looks for a TPU and complains in many lines, and only one process at a time
-# may use it, which is of no use where it only compiles.
-LIBTPU_ENVIRONMENT = {
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_STDERR_LOG_LEVEL": "3",
-    "TPU_MIN_LOG_LEVEL": "3",
-}
 # What a device sends of a collective among n devices, in multiples of its operands' bytes.
 SENT: dict[str, Callable[[int], float]] = {
     "all-reduce": lambda n: 2 * (n - 1) / n,
@@ -48,10 +29,6 @@ SENT: dict[str, Callable[[int], float]] = {
     "reduce-scatter": lambda n: (n - 1) / n,
     "all-to-all": lambda n: (n - 1) / n,
 }
-CAUTION = (
-    "An estimate, and a lower bound on time: no chip keeps to its peaks all the while, and neither"
-    " input, evaluation, checkpoints nor compilation are counted."
-)
 
 
 @dataclass(frozen=True)
@@ -147,18 +124,6 @@ class Plan:
         }
 
 
-class LoweredStep(NamedTuple):
-    """A run's training step, lowered for devices.
-
-    Attributes:
-      lowered: `compile` turns it into the program that the run executes.
-      multiply_adds: Of one image's forward pass.
-    """
-
-    lowered: jax.stages.Lowered
-    multiply_adds: int
-
-
 def plan_run(experiment: Experiment, topology: str | None = None) -> Plan:
     """Compiles the run's step and tells what it needs and takes at least. Needs no data set.
 
@@ -170,12 +135,12 @@ def plan_run(experiment: Experiment, topology: str | None = None) -> Plan:
     Raises:
       UserError: If the configuration has a mistake, there is no such slice, or libtpu is missing.
     """
-    devices = jax.devices() if topology is None else _make_slice(topology)
+    devices = jax.devices() if topology is None else make_slice(topology)
     precision = experiment.train.precision
     platform = devices[0].platform
     with mesh.target_platform(platform), jax.default_matmul_precision(precision):
         lowered, multiply_adds = lower_step(experiment, devices)
-        chip = _find_chip(experiment, topology)
+        chip = find_chip(experiment, topology)
         # Forward, and backward to inputs and to weights; a product and an addition each.
         flops = 6 * multiply_adds * experiment.data.batch_size
         cost, fits = None, False
@@ -192,7 +157,7 @@ def plan_run(experiment: Experiment, topology: str | None = None) -> Plan:
     return Plan(
         run=experiment.name,
         model=experiment.model.name,
-        dtype=_find_dtype(experiment),
+        dtype=find_dtype(experiment),
         batch=experiment.data.batch_size,
         parallel=experiment.train.parallel,
         devices=topology or f"{len(devices)} x {devices[0].device_kind}",
@@ -204,10 +169,6 @@ def plan_run(experiment: Experiment, topology: str | None = None) -> Plan:
         memory=memory,
         cost=cost,
     )
-
-
-def _find_dtype(experiment: Experiment) -> str:
-    return str(experiment.model.args.get("dtype", "float32"))
 
 
 def _measure_step(
@@ -224,7 +185,7 @@ def _measure_step(
     # The compiler counts a loop's body once, and what a library (oneDNN) computes not at all.
     partly = flops * count < counted_flops and (hlo.has_loop(text) or platform != "tpu")
     worked = counted_flops / count if partly else flops
-    in_passes = platform == "tpu" and _find_dtype(experiment) == "float32"
+    in_passes = platform == "tpu" and find_dtype(experiment) == "float32"
     passes = PASSES[experiment.train.precision] if in_passes else 1
     moved = hlo.count_traffic(text) if platform == "tpu" else cost["bytes accessed"]
     collectives = hlo.count_collectives(text)
@@ -261,212 +222,7 @@ def _count_sent(kind: str, size: int, count: int) -> float:
     return SENT[kind](count) * size if kind in SENT else size
 
 
-def lower_step(experiment: Experiment, devices: list[jax.Device]) -> LoweredStep:
-    """Lowers the run's own training step for the devices; needs no data set and allocates nothing.
-
-    Args:
-      experiment: The run.
-      devices: They need not be here.
-    """
-    hosts = {device.process_index for device in devices}
-    if experiment.train.parallel == "pmap" and len(hosts) > 1:
-        raise UserError(
-            "train.parallel=pmap: JAX maps over the chips of one host: plan it for v5e:2x2, or set"
-            " train.parallel=jit"
-        )
-    source, streamed = _make_dataset(experiment)
-    parts = make_components(experiment, source, len(devices))
-    over = mesh.batch_mesh(devices)
-    loader = data.make_loader(experiment.data, parts.dataset, experiment.seed)
-    arrays, batch = loader.arrays, next(loader.batches(0))
-    shape = as_arrays(source.train).images.shape[1:]
-    if streamed:
-        rows = experiment.data.batch_size
-        pixels = np.broadcast_to(np.uint8(0), (rows, *shape))
-        batch |= {"image": pixels, "label": np.zeros(rows, np.int32), "bad": np.zeros(rows, bool)}
-        loader = loader._replace(fetch=lambda arrays, batch: batch)
-        arrays = {name: arrays[name] for name in arrays.keys() - {"image", "label"}}
-    (init_key,), step_keys = split_seed_keys([experiment.seed])
-    image = jax.ShapeDtypeStruct((1, *shape), "float32")
-    init = functools.partial(init_state, parts.model, parts.optimizer, images=image)
-    state = jax.eval_shape(init, init_key)
-    step = make_step(experiment, parts, loader, step_keys, over).step
-    compiled = compile_step(experiment, step, over, image.size)
-    if not hasattr(compiled, "lower"):
-        compiled = jax.jit(compiled)  # pmap's is a function around what is compiled.
-    plain = make_model(experiment, source.num_classes)
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, arrays, batch))
-    return LoweredStep(compiled.lower(*shapes), summary.count_multiply_adds(plain, shape))
-
-
-def _make_dataset(experiment: Experiment) -> tuple[data.Dataset, bool]:
-    """Returns a data set of the run's shapes that takes no memory, and whether it is streamed.
-
-    Streamed are full-size images, which do not fit on a device. The step sees them cut to their
-    crop; what is done to them before is the host's work.
-    """
-    name = experiment.data.name
-    (height, width, channels), classes = data.image_shape(experiment.data)
-    streamed = data.is_streamed(experiment.data)
-    train, test, held_out = 1, 1, 0
-    if not streamed:
-        info = data.DATASET_INFO[name]
-        assert info.train_images is not None and info.test_images is not None  # all in memory
-        train, test = info.train_images, info.test_images
-        held_out = experiment.data.validation_images
-    if train <= held_out:
-        raise UserError(f"data.validation_images={held_out}: {name} has {train} training images")
-
-    def make_split(count: int) -> data.Arrays:
-        images = np.broadcast_to(np.uint8(0), (count, height, width, channels))
-        return data.Arrays(images, np.broadcast_to(np.int32(0), (count,)))
-
-    return data.Dataset(make_split(train - held_out), make_split(test), classes), streamed
-
-
-def _make_slice(topology: str) -> list[jax.Device]:
-    """Returns the devices of a TPU slice that is not here, one a chip."""
-    _, count = chips.parse_topology(topology)
-    if not importlib.util.find_spec("libtpu"):
-        raise UserError(
-            f"topology={topology}: needs libtpu, which compiles for TPUs: pip install libtpu"
-        )
-    from jax.experimental import topologies
-
-    for name, value in LIBTPU_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    generation = topology.partition(":")[0]
-    # A v4 or v5p chip has two cores, which work as one device where they are joined.
-    joined = {"chip_config_name": "megacore"} if generation in ("v4", "v5p") else {}
-    try:
-        description = topologies.get_topology_desc(platform="tpu", topology_name=topology, **joined)
-    except jax.errors.JaxRuntimeError as error:
-        words = str(error).splitlines()[0]
-        raise UserError(
-            f"topology={topology}: libtpu does not make such a slice ({words}); {chips.HELP}"
-        ) from None
-    devices = list(description.devices)
-    assert len(devices) == count, (topology, len(devices))
-    return devices
-
-
 def _parse_needed_memory(message: str) -> float | None:
     """Returns the bytes that a compiler would have needed: 'Used 20.46G of 15.75G hbm'."""
     found = re.search(r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm", message)
     return float(found[1]) * 1024 ** " KMGT".index(found[2] or " ") if found else None
-
-
-def _find_chip(experiment: Experiment, topology: str | None) -> chips.Chip:
-    if topology is not None:
-        return chips.parse_topology(topology).chip
-    kind = jax.devices()[0].device_kind
-    if kind in chips.DEVICE_KINDS:
-        return chips.TPUS[chips.DEVICE_KINDS[kind]]
-    return measure_chip(models.DTYPES[_find_dtype(experiment)])
-
-
-def measure_chip(dtype: Any) -> chips.Chip:
-    """Measures one of this machine's devices in about a second, by matrix products and a copy.
-
-    The devices of a CPU share what it has.
-
-    Args:
-      dtype: Of the products.
-    """
-    device = jax.devices()[0]
-    sharing = jax.local_device_count() if device.platform == "cpu" else 1
-    square, copy = jax.jit(lambda x: x @ x), jax.jit(jnp.negative, donate_argnums=0)
-    flops, side, took = 0.0, 512, 0.0
-    while took < 0.02:  # A larger product comes nearer to the peak.
-        took = _time_fastest(square, jnp.zeros((side, side), dtype), repeat=False)
-        flops, side = max(flops, 2 * side**3 / took), 2 * side
-    size = 2**25  # More than a cache holds.
-    took = _time_fastest(copy, jnp.zeros(size, "float32"), repeat=True)
-    return chips.Chip(
-        name=f"{device.device_kind}, measured",
-        memory=_find_memory(device) / sharing,
-        bandwidth=2 * 4 * size / took / sharing,  # Read and written.
-        flops=flops / sharing,
-        interconnect=None,
-    )
-
-
-def _time_fastest(compute: Callable, x: jax.Array, repeat: bool) -> float:
-    """Returns the seconds of the fastest of some calls within a third of a second.
-
-    Args:
-      compute: A compiled function of one array.
-      x: The array.
-      repeat: Whether each call takes the result of the one before, rather than x.
-    """
-    times: list[float] = []
-    result = jax.block_until_ready(compute(x))
-    while len(times) < 3 or sum(times) < 0.3:
-        begin = time.perf_counter()
-        result = jax.block_until_ready(compute(result if repeat else x))
-        times.append(time.perf_counter() - begin)
-    return min(times)
-
-
-def _find_memory(device: jax.Device) -> float:
-    stats = device.memory_stats() or {}
-    return stats.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def format_plan(plan: Plan) -> str:
-    """Returns a plan as lines of text."""
-    chip = f"{plan.chip.name} ({plan.chip.memory / 1e9:.4g} GB)"
-    flops = f"{_format_si(plan.counted_flops, 'FLOP')} a step: 3 x 2 x multiply-adds x images"
-    if plan.cost:
-        rows = _format_rows(plan, plan.cost, chip)
-    else:
-        needed = f"{plan.memory / 1e9:.4g} GB" if plan.memory else "more"
-        rows = {
-            "memory": f"does not fit: the compiler needs {needed} on a {chip}",
-            "counted": flops,
-        }
-    width = max(map(len, rows))
-    lines = [f"  {label:{width}}  {words}" for label, words in rows.items()]
-    head = f"{plan.run} ({plan.model}, {plan.dtype}), batch {plan.batch}, {plan.parallel}"
-    return "\n".join([f"{head}, on {plan.devices}", *lines])
-
-
-def _format_rows(plan: Plan, cost: StepCost, chip: str) -> dict[str, str]:
-    memory, fits = plan.memory or 0, "fits" if plan.fits else "does not fit"
-    parts = [f"{name} {size / 1e9:.3g}" for name, size in cost.memory_parts.items()]
-    apart = cost.compiler_flops / plan.counted_flops - 1
-    passes = f", {cost.passes} passes a float32 product" if cost.passes > 1 else ""
-    rates = {
-        "arithmetic": _format_si(plan.chip.flops, "FLOP/s") + passes,
-        "memory": _format_si(plan.chip.bandwidth, "B/s"),
-        "interconnect": f"{_format_si((plan.chip.interconnect or 0) / 2, 'B/s')} each way",
-    }
-    kinds = [
-        f"{found.count} {kind} of {_format_si(found.bytes, 'B')}"
-        for kind, found in cost.collectives.items()
-    ]
-    unknown = ""
-    if plan.chips > 1 and not plan.chip.interconnect:
-        unknown = " (interconnect not known: not in the bound)"
-    bounds = [f"{what} {s * 1e3:.3g} ms ({rates[what]})" for what, s in cost.seconds.items()]
-    return {
-        "memory": f"{memory / 1e9:.3g} GB: {fits} on a {chip}; {', '.join(parts)}",
-        "FLOPs": f"{_format_si(cost.compiler_flops, 'FLOP')} a step by the compiler,"
-        f" {_format_si(plan.counted_flops, 'FLOP')} by counting 3 x 2 x multiply-adds"
-        f" ({apart:+.1%})" + (", which the bound takes" if cost.compiler_flops_partly else ""),
-        "traffic": f"{_format_si(cost.memory_traffic, 'B')} a step between a chip and its memory"
-        f" ({_format_si(cost.compiler_bytes, 'B')} as the compiler counts)",
-        "collectives": (", ".join(kinds) or "none") + unknown,
-        "a step": f"{cost.step_s * 1e3:.3g} ms at least, bound by {cost.bound}:"
-        f" {', '.join(bounds)}",
-        "the run": f"{plan.steps:,} steps: {cost.run_hours:.3g} hours,"
-        f" {cost.chip_hours:.3g} chip-hours at least",
-    }
-
-
-def _format_si(value: float, unit: str) -> str:
-    """Returns 5.93e12 FLOP as '5.93 TFLOP'."""
-    for prefix, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size:
-            return f"{value / size:.3g} {prefix}{unit}"
-    return f"{value:.3g} {unit}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from cnn_jax.data.folders import FolderScan
+    from cnn_jax.data.folder_scan import FolderScan
 
 Encoded = bytes | np.ndarray  # A file's bytes, or uint8 [H, W, C].
 

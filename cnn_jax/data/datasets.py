@@ -8,7 +8,7 @@ import numpy as np
 
 from cnn_jax import registry
 from cnn_jax.config import Choice, Data
-from cnn_jax.data import crops, folders, tfds_sets
+from cnn_jax.data import crops, folders, scan_report, tfds_sets
 from cnn_jax.data.base import ArrayDataset, Arrays, Dataset, as_arrays, hold_out
 from cnn_jax.errors import UserError, nearest
 
@@ -179,7 +179,7 @@ def load_test_images(data: Data, num_classes: int) -> Dataset:
 
 def summarize_dataset(dataset: Dataset) -> list[str]:
     """Returns what a run says of its data before it starts: two lines of a folder, else none."""
-    return folders.summarize_scan(dataset.scan) if dataset.scan else []
+    return scan_report.summarize_scan(dataset.scan) if dataset.scan else []
 
 
 def describe_dataset(dataset: Dataset) -> dict[str, Any]:
@@ -187,14 +187,14 @@ def describe_dataset(dataset: Dataset) -> dict[str, Any]:
 
     Returns:
       {train_images, test_images, num_classes, class_names, folder: what was found in a folder of
-      images (`folders.FolderScan`, with counts in place of the images), or None}.
+      images (`folder_scan.FolderScan`, with counts in place of the images), or None}.
     """
     return {
         "train_images": dataset.train.count,
         "test_images": dataset.test.count,
         "num_classes": dataset.num_classes,
         "class_names": list(dataset.class_names),
-        "folder": folders.describe_scan(dataset.scan) if dataset.scan else None,
+        "folder": scan_report.describe_scan(dataset.scan) if dataset.scan else None,
     }
 
 

@@ -24,7 +24,8 @@ from matplotlib.axes import Axes
 from cnn_jax import data
 from cnn_jax.config import Data, Experiment, dataset
 from cnn_jax.data import datasets, decode, headers
-from cnn_jax.data.folders import TEST_EVERY, describe_remarks
+from cnn_jax.data.folder_scan import TEST_EVERY
+from cnn_jax.data.scan_report import describe_remarks
 from cnn_jax.data.workers import prefetch_decoded
 from cnn_jax.errors import UserError
 from cnn_jax.overrides import Kind, check_fields, override

@@ -13,7 +13,7 @@ from jax.sharding import Sharding
 from cnn_jax.config import Data
 from cnn_jax.data import preprocess
 from cnn_jax.data.base import Dataset, as_arrays, as_streamed
-from cnn_jax.data.folders import TEST_EVERY
+from cnn_jax.data.folder_scan import TEST_EVERY
 from cnn_jax.data.sampler import balance_epoch, shuffle_epoch
 from cnn_jax.errors import UserError
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     import numpy as np
 
-    from cnn_jax.report.read import Results, Run
+    from cnn_jax.report.results import Results, Run
 
 Range = tuple[float, float]
 VerdictName = Literal["agrees", "disagrees", "undecided", "not comparable"]
@@ -300,7 +300,7 @@ def _student(values: Sequence[float]) -> Range | None:
 
     if len(set(values)) < 2:
         return None
-    from scipy import stats  # type: ignore[import-untyped]
+    from scipy import stats
 
     mean, n = statistics.mean(values), len(values)
     spread = float(stats.t.ppf(0.975, n - 1)) * statistics.stdev(values) / math.sqrt(n)

@@ -9,7 +9,7 @@ from cnn_jax.config import flatten
 from cnn_jax.report import figures, parts
 from cnn_jax.report.elements import Figure, Page, Table
 from cnn_jax.report.figures import LineChart, Series
-from cnn_jax.report.read import Results, Run
+from cnn_jax.report.results import Results, Run
 from cnn_jax.text import printable
 from cnn_jax.values import show
 

@@ -16,21 +16,39 @@ from typing import IO
 from cnn_jax.errors import UserError
 
 
-@contextlib.contextmanager
-def hold(folder: Path) -> Iterator[None]:
-    """Holds <folder>/lock, which names the holder.
+class HeldError(UserError):
+    """Another process holds the lock.
 
-    Raises UserError, naming the holder, if another process holds it. A file that a dead process
-    left is taken over. Between machines it holds where the file system passes locks on.
+    Attributes:
+      holder: The process, its host, and since when.
     """
-    with _open(folder / "lock") as file:
+
+    def __init__(self, folder: Path, holder: str) -> None:
+        super().__init__(f"{folder} is in use by {holder}: wait for it, or end it")
+        self.holder = holder
+
+
+@contextlib.contextmanager
+def hold(folder: Path, name: str = "lock") -> Iterator[None]:
+    """Holds <folder>/<name>, which names the holder.
+
+    A file that a dead process left is taken over. Between machines it holds where the file system
+    passes locks on.
+
+    Args:
+      folder: The run's folder.
+      name: The file that is locked.
+
+    Raises:
+      HeldError: If another process holds it.
+      UserError: If the file cannot be opened.
+    """
+    with _open(folder / name) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise UserError(
-                f"{folder} is in use by {_holder(file.read())}: wait for it, or end it"
-            ) from None
+            raise HeldError(folder, _holder(file.read())) from None
         if not file.writable():  # Another user's file: it is locked all the same, and unsigned.
             yield
             return

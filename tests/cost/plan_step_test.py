@@ -10,7 +10,7 @@ import pytest
 
 from cnn_jax import data
 from cnn_jax.config import Data, Experiment, Train, choose
-from cnn_jax.cost import plan
+from cnn_jax.cost import lower
 from cnn_jax.training import program
 
 DATASET = "noise"
@@ -80,7 +80,7 @@ def compile_run(experiment):
 
 
 def compile_plan(experiment):
-    return compile_text(plan.lower_step(experiment, jax.devices()[:2]).lowered)
+    return compile_text(lower.lower_step(experiment, jax.devices()[:2]).lowered)
 
 
 def compile_text(lowered):
@@ -108,11 +108,11 @@ def test_the_planned_step_is_the_run_s(name):
 
 def test_a_plan_that_forgets_to_skip_would_be_another_step(monkeypatch):
     """The comparison can fail: a plan that drops train.on_nan."""
-    experiment, make_step = RUNS["skips steps that are not finite"], plan.make_step
+    experiment, make_step = RUNS["skips steps that are not finite"], lower.make_step
 
     def make_without(experiment, *arguments):
         stop = replace(experiment, train=replace(experiment.train, on_nan="stop"))
         return make_step(stop, *arguments)
 
-    monkeypatch.setattr(plan, "make_step", make_without)
+    monkeypatch.setattr(lower, "make_step", make_without)
     assert compile_plan(experiment) != compile_run(experiment)

@@ -11,7 +11,8 @@ import pytest
 
 from cnn_jax import models
 from cnn_jax.config import Data, Experiment, Train, choose
-from cnn_jax.cost import chips, plan
+from cnn_jax.cost import chips, lower, measure_chip, plan
+from cnn_jax.cost.format_plan import format_plan
 from cnn_jax.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -33,8 +34,15 @@ KEYS = {
 }
 
 
+def use_chip(monkeypatch, memory):
+    chip = chips.Chip("chip", memory, 1e9, 1e9, None)
+    monkeypatch.setattr(measure_chip, "measure_chip", lambda dtype: chip)
+
+
 def test_a_run_here_is_planned_without_data_or_training(monkeypatch):
-    monkeypatch.setattr(plan, "measure_chip", lambda dtype: chips.Chip("chip", 1e9, 1e9, 1e9, None))
+    monkeypatch.setattr(
+        measure_chip, "measure_chip", lambda dtype: chips.Chip("chip", 1e9, 1e9, 1e9, None)
+    )
     found = plan.plan_run(here)
     cost = found.cost
     assert found.fits and found.chips == 8 and found.steps == 100
@@ -42,8 +50,8 @@ def test_a_run_here_is_planned_without_data_or_training(monkeypatch):
     assert cost.step_s == max(cost.seconds.values()) == cost.seconds[cost.bound]
     assert cost.seconds["memory"] == cost.memory_traffic / 1e9
     assert cost.run_hours == cost.step_s * 100 / 3600 and cost.chip_hours == 8 * cost.run_hours
-    assert found.counted_flops == 6 * 16 * plan.lower_step(here, jax.devices()).multiply_adds
-    text = plan.format_plan(found)
+    assert found.counted_flops == 6 * 16 * lower.lower_step(here, jax.devices()).multiply_adds
+    text = format_plan(found)
     for words in (
         "small (lenet5_modern, float32), batch 16, jit, on 8 x cpu",
         "fits on a chip (1 GB)",
@@ -56,9 +64,11 @@ def test_a_run_here_is_planned_without_data_or_training(monkeypatch):
 
 
 def test_a_chip_too_small_does_not_fit(monkeypatch):
-    monkeypatch.setattr(plan, "measure_chip", lambda dtype: chips.Chip("chip", 1e5, 1e9, 1e9, None))
+    monkeypatch.setattr(
+        measure_chip, "measure_chip", lambda dtype: chips.Chip("chip", 1e5, 1e9, 1e9, None)
+    )
     found = plan.plan_run(here)
-    assert not found.fits and "does not fit" in plan.format_plan(found)
+    assert not found.fits and "does not fit" in format_plan(found)
 
 
 def test_a_step_for_which_the_compiler_finds_no_room_has_no_cost(monkeypatch):
@@ -66,17 +76,19 @@ def test_a_step_for_which_the_compiler_finds_no_room_has_no_cost(monkeypatch):
         def compile(self):
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Used 20.00G of 15.75G hbm")
 
-    monkeypatch.setattr(plan, "measure_chip", lambda dtype: chips.Chip("chip", 1e9, 1e9, 1e9, None))
-    monkeypatch.setattr(plan, "lower_step", lambda *_: plan.LoweredStep(Lowered(), 7))
+    monkeypatch.setattr(
+        measure_chip, "measure_chip", lambda dtype: chips.Chip("chip", 1e9, 1e9, 1e9, None)
+    )
+    monkeypatch.setattr(plan, "lower_step", lambda *_: lower.LoweredStep(Lowered(), 7))
     found = plan.plan_run(here)
     assert not found.fits and found.cost is None and found.memory == 20 * 2**30
-    assert "the compiler needs 21.47 GB on a chip (1 GB)" in plan.format_plan(found)
+    assert "the compiler needs 21.47 GB on a chip (1 GB)" in format_plan(found)
     told = found.to_json()
     assert set(told) == KEYS and told["step_s"] is None and told["counted_flops"] == 6 * 7 * 16
 
 
 def test_this_machine_is_measured():
-    chip = plan.measure_chip("float32")
+    chip = measure_chip.measure_chip("float32")
     assert 1e8 < chip.flops < 1e14 and 1e8 < chip.bandwidth < 1e13 and chip.memory > 1e8
 
 

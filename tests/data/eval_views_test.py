@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cnn_jax.config import Data, choose
-from cnn_jax.data import ArrayDataset, Arrays, eval_views, folders
+from cnn_jax.data import ArrayDataset, Arrays, eval_views, folder_scan, folders
 from cnn_jax.data.decode import decode_resized
 
 
@@ -20,7 +20,7 @@ def images(tmp_path_factory):
         pixels = rng.integers(0, 256, (*size, 3), np.uint8)
         cv2.imwrite(str(root / "ab"[i % 2] / f"{i}.png"), pixels)
     (root / "b/3.png").write_bytes(b"no image")
-    scan = folders.scan_folder(str(root), test_only=True)
+    scan = folder_scan.scan_folder(str(root), test_only=True)
     return folders.FolderDataset(scan.test.folder, scan.test.paths, scan.test.labels)
 
 

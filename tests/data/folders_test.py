@@ -6,7 +6,7 @@ import os
 import pytest
 
 from cnn_jax.config import Data, choose
-from cnn_jax.data import datasets, folders
+from cnn_jax.data import datasets, folder_scan, folders, scan_report
 from cnn_jax.errors import UserError
 
 
@@ -104,10 +104,10 @@ def renamed(**names):
 @pytest.mark.parametrize("train", ["train", "Train", "TRAINING"])
 @pytest.mark.parametrize("test", ["val", "valid", "Validation", "test", "TESTING"])
 def test_the_usual_names_of_splits_are_taken_in_any_case(tmp_path, train, test):
-    scan = folders.scan_folder(written(tmp_path, renamed(A=train, B=test)))
+    scan = folder_scan.scan_folder(written(tmp_path, renamed(A=train, B=test)))
     assert (scan.train.folder, scan.test.folder) == (str(tmp_path / train), str(tmp_path / test))
     assert len(scan.train.paths) == len(scan.test.paths) == 12 and scan.test_every == 0
-    assert folders.summarize_scan(scan) == [
+    assert scan_report.summarize_scan(scan) == [
         f"folder:{tmp_path}: 12 images of {train}/ to train on, 12 images of {test}/ to test on,"
         " 2 classes sorted as text"
     ]
@@ -115,11 +115,11 @@ def test_the_usual_names_of_splits_are_taken_in_any_case(tmp_path, train, test):
 
 def test_val_is_tested_on_before_test_which_is_said(tmp_path):
     written(tmp_path, renamed(A="test", B="valid"))
-    scan = folders.scan_folder(written(tmp_path, renamed(A="train", B="more")))
+    scan = folder_scan.scan_folder(written(tmp_path, renamed(A="train", B="more")))
     assert scan.test.folder == str(tmp_path / "valid") and scan.unused == ("more", "test")
     assert (
         "folders with images beside the splits, not used (2): more/, test/"
-        in folders.summarize_scan(scan)[1]
+        in scan_report.summarize_scan(scan)[1]
     )
 
 
@@ -131,7 +131,7 @@ def test_train_is_not_split_where_other_folders_hold_images(tmp_path):
         folders.load_folder(path)
     os.rename(tmp_path / "holdout", tmp_path / "train/holdout")
     written(tmp_path, {"notes/readme.txt": b"", "notes/a.py": b""})  # Not images.
-    assert folders.scan_folder(path).test_every == folders.TEST_EVERY
+    assert folder_scan.scan_folder(path).test_every == folder_scan.TEST_EVERY
 
 
 def test_public_weights_are_tested_on_all_images(tmp_path):
@@ -153,23 +153,23 @@ def test_public_weights_are_tested_on_all_images(tmp_path):
 
 def test_of_flat_test_images_the_labels_are_numbers(tmp_path):
     files = {"val/x.jpg": b"", "val/y.jpg": b"", "val.txt": b"x.jpg 11\ny.jpg 2\n"}
-    scan = folders.scan_folder(written(tmp_path, files), test_only=True, num_classes=12)
+    scan = folder_scan.scan_folder(written(tmp_path, files), test_only=True, num_classes=12)
     assert scan.test.labels == (11, 2) and len(scan.classes) == 12
     with pytest.raises(UserError, match=r"line 1: 'x\.jpg 11'"):
-        folders.scan_folder(str(tmp_path), test_only=True, num_classes=11)
+        folder_scan.scan_folder(str(tmp_path), test_only=True, num_classes=11)
 
 
 def test_numbers_count_as_numbers_where_the_weights_have_as_many_classes(tmp_path):
     path = written(tmp_path, {f"val/{n}/1.jpg": b"" for n in range(12)})
-    scan = folders.scan_folder(path, test_only=True, num_classes=12)
+    scan = folder_scan.scan_folder(path, test_only=True, num_classes=12)
     assert scan.classes == tuple(map(str, range(12))) and scan.class_order == "numbers"
     assert [os.path.dirname(name) for name in scan.test.paths] == list(scan.classes)
     assert scan.test.labels == tuple(range(12))
-    scan = folders.scan_folder(path, test_only=True, num_classes=1000)
+    scan = folder_scan.scan_folder(path, test_only=True, num_classes=1000)
     assert scan.classes[2] == "10" and scan.class_order == "text"
-    assert "numbers sorted as text: 10 has label 2" in folders.summarize_scan(scan)[1]
+    assert "numbers sorted as text: 10 has label 2" in scan_report.summarize_scan(scan)[1]
     padded = written(tmp_path / "padded", {f"{n:02}/1.jpg": b"" for n in range(12)})
-    assert len(folders.summarize_scan(folders.scan_folder(padded, test_only=True))) == 1
+    assert len(scan_report.summarize_scan(folder_scan.scan_folder(padded, test_only=True))) == 1
 
 
 def test_what_is_left_out_is_told(tmp_path):
@@ -186,7 +186,7 @@ def test_what_is_left_out_is_told(tmp_path):
     (tmp_path / "train/a/3.jpg").symlink_to(tmp_path / "nowhere.jpg")
     (tmp_path / "train/a/4.jpg").symlink_to(tmp_path / "train/a/4.jpg")
     os.mkfifo(tmp_path / "train/a/pipe")
-    scan = folders.scan_folder(path)
+    scan = folder_scan.scan_folder(path)
     assert scan.train.paths == ("a/1.jpg", "a/3.jpg", "a/4.jpg", "b/1.jpg")
     assert scan.classes == ("a", "b", "c") and scan.empty_classes == ("c",)
     assert scan.nested == (f"{path}/train/a/more",)
@@ -197,7 +197,7 @@ def test_what_is_left_out_is_told(tmp_path):
         "pipes, sockets and devices": 1,
         "files outside class folders": 1,
     }
-    _, line = folders.summarize_scan(scan)
+    _, line = scan_report.summarize_scan(scan)
     for words in (
         "classes without training images (1): c",
         "folders in class folders, not entered (1)",
@@ -225,7 +225,7 @@ LINES = "a b.jpg tree frog\nc.jpg ant\n"
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_labels_may_begin_with_a_byte_order_mark_and_names_hold_spaces(tmp_path, encoding):
     path = written(tmp_path, BASE | {"val.txt": LINES.encode(encoding)})
-    assert folders.scan_folder(path).test.labels == (1, 0)
+    assert folder_scan.scan_folder(path).test.labels == (1, 0)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_a_folder_that_cannot_be_read_is_told(tmp_path, monkeypatch):
             raise PermissionError(13, "Permission denied", str(folder))
         return own(folder)
 
-    monkeypatch.setattr(folders.os, "scandir", scandir)
+    monkeypatch.setattr(folder_scan.os, "scandir", scandir)
     with pytest.raises(UserError, match=f"{tmp_path}/b cannot be read: Permission denied"):
         folders.load_folder(path)
 
@@ -266,5 +266,5 @@ def test_a_folder_that_cannot_be_read_is_told(tmp_path, monkeypatch):
 def test_names_that_are_no_text_are_shown(tmp_path):
     name = os.fsdecode(b"caf\xe9\n\x1b[31m")
     path = written(tmp_path, {"a/1": b"", f"{name}/more/2": b"", "b/1": b""})
-    (line,) = folders.summarize_scan(folders.scan_folder(path))[1:]
+    (line,) = scan_report.summarize_scan(folder_scan.scan_folder(path))[1:]
     assert "caf\\xe9\\n\\x1b[31m" in line and line.isprintable()

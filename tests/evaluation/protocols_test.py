@@ -96,3 +96,20 @@ def test_crops_cost_their_number(name, mirrored, plain):
 
 def test_dense_costs_its_area():
     assert count_forward_passes(protocols.DENSE, (448, 448), 224, mirror=True) == 8
+
+
+def test_protocols_that_differ_have_different_names():
+    choices = [
+        choose("dense"),
+        choose("dense", scales=(256,)),
+        choose("dense", scales=(256, 384)),
+        choose("dense", scales=(256,), flip=False),
+        choose("dense", scales=(256,), flip=True, stride=2),
+    ]
+    assert [protocol_name(choice) for choice in choices] == [
+        "dense",
+        "dense@256",
+        "dense@256,384",
+        "dense@256,flip=False",
+        "dense@256,flip=True,stride=2",
+    ]

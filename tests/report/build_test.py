@@ -21,6 +21,7 @@ from cnn_jax import report
 from cnn_jax.errors import UserError
 from cnn_jax.report import build, parts
 from cnn_jax.report.claims import BELOW_ZERO, Claim, Score, subtract
+from cnn_jax.report.rows import Row
 from experiments import STUDIES
 
 EVIL = '"><script>alert(1)</script>&amp;|$\\x$'
@@ -82,7 +83,7 @@ def test_everything_is_escaped_and_the_page_needs_no_other_file(tmp_path):
     place = write_run(tmp_path, "run", errors=(0.5, 0.4), train=(0.5, 0.4), deviations=[EVIL])
     start = {"time": EVIL, "commit": EVIL, "hardware": EVIL, "versions": {EVIL: EVIL}}
     (place / "starts.jsonl").write_text(json.dumps(start) + "\n")
-    rows = parts.Row("run", EVIL, EVIL, EVIL), make_row("none", paper={"top1_error": EVIL})
+    rows = Row("run", EVIL, EVIL, EVIL), make_row("none", paper={"top1_error": EVIL})
     claim = Claim(EVIL, subtract(Score("run"), Score("none")), BELOW_ZERO, source=EVIL)
     built = build.build(tmp_path, FakeStudy(rows, (claim,)))
     text = built.html.read_text()
@@ -105,7 +106,7 @@ def test_escape_sequences_and_newlines_reach_no_reader(tmp_path):
     evil = "a\x1b[31mred\x1b]0;title\x07\r\nb\x00\x85\u202e\u2028c"
     write_study(tmp_path, "run", title=evil, notes=[evil], command=evil)
     write_run(tmp_path, "run", errors=(0.5,), deviations=[evil, "x"])
-    rows = (parts.Row("run", evil, evil, evil),)
+    rows = (Row("run", evil, evil, evil),)
     claim = Claim(evil, subtract(Score("run"), Score("run", "training")), BELOW_ZERO, source=evil)
     built = build.build(tmp_path, FakeStudy(rows, (claim,)))
     for text in (built.text, built.markdown.read_text(), built.html.read_text()):

@@ -12,7 +12,9 @@ from helpers.report_folders import (
     write_study,
 )
 
-from cnn_jax.report import parts
+from cnn_jax.errors import UserError
+from cnn_jax.report import elements, parts
+from cnn_jax.report.parts import evaluations, footnotes
 from cnn_jax.report.rows import describe_setting
 
 PAPER = {"top1_error": 8.75}
@@ -160,7 +162,7 @@ def test_deviations_of_all_runs_once_and_the_others_by_footnote(tmp_path):
         ("a", "rate"),
         ("b", "warm-up"),
     )
-    assert [parts._make_mark(n) for n in (0, 25, 26, 51, 52)] == ["a", "z", "aa", "az", "ba"]
+    assert [footnotes._make_mark(n) for n in (0, 25, 26, 51, 52)] == ["a", "z", "aa", "az", "ba"]
 
 
 def test_a_protocols_cell_has_its_interval_and_the_difference_from_the_paper(tmp_path):
@@ -202,15 +204,15 @@ def test_dense_points_are_in_the_order_of_their_scales(tmp_path):
     write_evaluation(place, "dense@36", "1000")
     write_evaluation(place, "dense@36,72", "1111")
     runs = read_folder(tmp_path).runs["d"]
-    assert parts._find_dense_points(runs) == ((36, 25, 10, 30), (100, 50, 10, 30))
-    assert parts._describe_training_scale(runs) == "S in [36; 72]"
+    assert evaluations._find_dense_points(runs) == ((36, 25, 10, 30), (100, 50, 10, 30))
+    assert evaluations._describe_training_scale(runs) == "S in [36; 72]"
 
 
 def test_a_study_without_rows_or_report_has_a_line_for_each_run(tmp_path):
     write_study(tmp_path, "first", "second")
     write_evaluation(write_run(tmp_path, "first", errors=(0.2,)), "dense@36", "1000")
     page = parts.standard(read_folder(tmp_path))
-    (table,) = page.find(parts.Table)
+    (table,) = page.find(elements.Table)
     assert list(cells(table)) == ["first", "first, dense@36", "second"]
 
 
@@ -218,5 +220,5 @@ def test_two_figures_need_two_files(tmp_path):
     write_study(tmp_path, "run")
     results = read_folder(tmp_path, make_row("run"))
     twice = parts.page(results, parts.error_curves(results), parts.error_curves(results))
-    with pytest.raises(parts.UserError, match=r"two figures named report\.png"):
+    with pytest.raises(UserError, match=r"two figures named report\.png"):
         parts.check_files(twice)

@@ -15,7 +15,7 @@ from helpers.report_folders import (
 
 from cnn_jax.errors import UserError
 from cnn_jax.report import build, parts
-from cnn_jax.report.read import read_study_file
+from cnn_jax.report.study_file import read_study_file
 
 
 def test_an_end_before_the_last_step_is_no_finish(tmp_path):

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import cv2
 from tqdm import tqdm
 
-from cnn_jax.data import decode, folders, headers, tfds_sets
+from cnn_jax.data import decode, folders, headers, scan_report, tfds_sets
 from cnn_jax.data.base import Dataset, ImageDataset, as_streamed
 from cnn_jax.errors import UserError
 from cnn_jax.files import write_whole
@@ -147,7 +147,7 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted: run this again, it continues", file=sys.stderr)
         return 130
-    for line in folders.summarize_scan(dataset.scan) if dataset.scan else ():
+    for line in scan_report.summarize_scan(dataset.scan) if dataset.scan else ():
         print(line, file=sys.stderr)
     for name, why in bad.items():
         print(printable(f"left out: {name}: {why}"), file=sys.stderr)

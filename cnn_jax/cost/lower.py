@@ -1,0 +1,130 @@
+"""Lowers the training step of an experiment for devices that need not be here."""
+
+import functools
+import importlib.util
+import os
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from cnn_jax import data, mesh
+from cnn_jax.config import Experiment
+from cnn_jax.cost import chips, summary
+from cnn_jax.data.base import as_arrays
+from cnn_jax.errors import UserError
+from cnn_jax.training.components import make_components, make_model
+from cnn_jax.training.program import compile_step, make_step, split_seed_keys
+from cnn_jax.training.state import init_state
+
+# Without these libtpu looks for a TPU and complains in many lines, and only one process at a time
+# may use it, which is of no use where it only compiles.
+LIBTPU_ENVIRONMENT = {
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_STDERR_LOG_LEVEL": "3",
+    "TPU_MIN_LOG_LEVEL": "3",
+}
+
+
+class LoweredStep(NamedTuple):
+    """A run's training step, lowered for devices.
+
+    Attributes:
+      lowered: `compile` turns it into the program that the run executes.
+      multiply_adds: Of one image's forward pass.
+    """
+
+    lowered: jax.stages.Lowered
+    multiply_adds: int
+
+
+def lower_step(experiment: Experiment, devices: list[jax.Device]) -> LoweredStep:
+    """Lowers the run's own training step for the devices; needs no data set and allocates nothing.
+
+    Args:
+      experiment: The run.
+      devices: They need not be here.
+    """
+    hosts = {device.process_index for device in devices}
+    if experiment.train.parallel == "pmap" and len(hosts) > 1:
+        raise UserError(
+            "train.parallel=pmap: JAX maps over the chips of one host: plan it for v5e:2x2, or set"
+            " train.parallel=jit"
+        )
+    source, streamed = _make_dataset(experiment)
+    parts = make_components(experiment, source, len(devices))
+    over = mesh.batch_mesh(devices)
+    loader = data.make_loader(experiment.data, parts.dataset, experiment.seed)
+    arrays, batch = loader.arrays, next(loader.batches(0))
+    shape = as_arrays(source.train).images.shape[1:]
+    if streamed:
+        rows = experiment.data.batch_size
+        pixels = np.broadcast_to(np.uint8(0), (rows, *shape))
+        batch |= {"image": pixels, "label": np.zeros(rows, np.int32), "bad": np.zeros(rows, bool)}
+        loader = loader._replace(fetch=lambda arrays, batch: batch)
+        arrays = {name: arrays[name] for name in arrays.keys() - {"image", "label"}}
+    (init_key,), step_keys = split_seed_keys([experiment.seed])
+    image = jax.ShapeDtypeStruct((1, *shape), "float32")
+    init = functools.partial(init_state, parts.model, parts.optimizer, images=image)
+    state = jax.eval_shape(init, init_key)
+    step = make_step(experiment, parts, loader, step_keys, over).step
+    compiled = compile_step(experiment, step, over, image.size)
+    if not hasattr(compiled, "lower"):
+        compiled = jax.jit(compiled)  # pmap's is a function around what is compiled.
+    plain = make_model(experiment, source.num_classes)
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, arrays, batch))
+    return LoweredStep(compiled.lower(*shapes), summary.count_multiply_adds(plain, shape))
+
+
+def _make_dataset(experiment: Experiment) -> tuple[data.Dataset, bool]:
+    """Returns a data set of the run's shapes that takes no memory, and whether it is streamed.
+
+    Streamed are full-size images, which do not fit on a device. The step sees them cut to their
+    crop; what is done to them before is the host's work.
+    """
+    name = experiment.data.name
+    (height, width, channels), classes = data.image_shape(experiment.data)
+    streamed = data.is_streamed(experiment.data)
+    train, test, held_out = 1, 1, 0
+    if not streamed:
+        info = data.DATASET_INFO[name]
+        assert info.train_images is not None and info.test_images is not None  # all in memory
+        train, test = info.train_images, info.test_images
+        held_out = experiment.data.validation_images
+    if train <= held_out:
+        raise UserError(f"data.validation_images={held_out}: {name} has {train} training images")
+
+    def make_split(count: int) -> data.Arrays:
+        images = np.broadcast_to(np.uint8(0), (count, height, width, channels))
+        return data.Arrays(images, np.broadcast_to(np.int32(0), (count,)))
+
+    return data.Dataset(make_split(train - held_out), make_split(test), classes), streamed
+
+
+def make_slice(topology: str) -> list[jax.Device]:
+    """Returns the devices of a TPU slice that is not here, one a chip."""
+    _, count = chips.parse_topology(topology)
+    if not importlib.util.find_spec("libtpu"):
+        raise UserError(
+            f"topology={topology}: needs libtpu, which compiles for TPUs: pip install libtpu"
+        )
+    from jax.experimental import topologies
+
+    for name, value in LIBTPU_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    generation = topology.partition(":")[0]
+    # A v4 or v5p chip has two cores, which work as one device where they are joined.
+    joined = {"chip_config_name": "megacore"} if generation in ("v4", "v5p") else {}
+    try:
+        description = topologies.get_topology_desc(platform="tpu", topology_name=topology, **joined)
+    except jax.errors.JaxRuntimeError as error:
+        words = str(error).splitlines()[0]
+        raise UserError(
+            f"topology={topology}: libtpu does not make such a slice ({words}); {chips.HELP}"
+        ) from None
+    devices = list(description.devices)
+    assert len(devices) == count, (topology, len(devices))
+    return devices

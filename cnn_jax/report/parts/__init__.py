@@ -1,0 +1,101 @@
+"""Parts of a report, made from a study's results. A study composes its page from them.
+
+def report(results):
+    from cnn_jax.report import parts
+    return parts.page(
+        results,
+        parts.paper_table(results, results.rows),
+        parts.error_curves(results, results.rows),
+        parts.notes(results),
+        parts.claims_table(results, results.claims),
+    )
+"""
+
+from cnn_jax.report.parts.charts import bars, figure, image_grid, line_charts
+from cnn_jax.report.parts.claims import claims_table
+from cnn_jax.report.parts.curves import CURVES_CAPTION, error_curves, make_panels
+from cnn_jax.report.parts.evaluations import (
+    DENSE,
+    INTERVALS_CAPTION,
+    SCALES_CAPTION,
+    errors_by_scale,
+    evaluation_figure,
+    evaluation_intervals,
+)
+from cnn_jax.report.parts.footnotes import deviation_marks, deviations, list_deviations, notes
+from cnn_jax.report.parts.overview import facts, missing, problems, run_states, settings
+from cnn_jax.report.parts.pages import check_files, make_rows, page, standard
+from cnn_jax.report.parts.tables import (
+    find_differing,
+    find_error_names,
+    has_evaluations,
+    paper_table,
+    paper_tables,
+    show_final,
+    show_training,
+)
+from cnn_jax.report.parts.words import (
+    DASH,
+    MINUS,
+    describe_range,
+    describe_states,
+    explain_verdict,
+    is_percent,
+    join_distinct,
+    name_metric,
+    show_error,
+    show_mean,
+    show_points,
+    show_quantity,
+    show_range,
+)
+
+__all__ = [
+    "CURVES_CAPTION",
+    "DASH",
+    "DENSE",
+    "INTERVALS_CAPTION",
+    "MINUS",
+    "SCALES_CAPTION",
+    "bars",
+    "check_files",
+    "claims_table",
+    "describe_range",
+    "describe_states",
+    "deviation_marks",
+    "deviations",
+    "error_curves",
+    "errors_by_scale",
+    "evaluation_figure",
+    "evaluation_intervals",
+    "explain_verdict",
+    "facts",
+    "figure",
+    "find_differing",
+    "find_error_names",
+    "has_evaluations",
+    "image_grid",
+    "is_percent",
+    "join_distinct",
+    "line_charts",
+    "list_deviations",
+    "make_panels",
+    "make_rows",
+    "missing",
+    "name_metric",
+    "notes",
+    "page",
+    "paper_table",
+    "paper_tables",
+    "problems",
+    "run_states",
+    "settings",
+    "show_error",
+    "show_final",
+    "show_mean",
+    "show_points",
+    "show_quantity",
+    "show_range",
+    "show_training",
+    "standard",
+]

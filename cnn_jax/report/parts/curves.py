@@ -1,0 +1,103 @@
+"""Errors against training steps."""
+
+import functools
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cnn_jax.report import figures
+from cnn_jax.report.elements import Figure
+from cnn_jax.report.figures import Curve, Panel
+from cnn_jax.report.parts.tables import find_error_names
+from cnn_jax.report.parts.words import is_percent, name_metric
+from cnn_jax.report.results import Logged, Results, Run
+from cnn_jax.report.rows import Row
+from cnn_jax.text import printable
+
+CURVES_CAPTION = (
+    "Test error (solid) and training error (dashed) against training steps; the line is the mean"
+    " over seeds, the band their least and largest. The axis leaves out errors that only the first"
+    " steps reach."
+)
+
+
+def error_curves(
+    results: Results,
+    rows: Sequence[Row] | None = None,
+    caption: str = CURVES_CAPTION,
+    title: str = "Figure",
+    file: str = "report.png",
+) -> Figure:
+    """Returns the errors of the rows' runs against steps, a panel a group.
+
+    Args:
+      results: The study's results.
+      rows: Which runs, and their groups; None: every row of the study.
+      caption: Below the figure.
+      title: Above the figure.
+      file: Its PNG file.
+    """
+    panels = make_panels(results, results.rows if rows is None else rows)
+    head, stem = printable(results.study.title), Path(file).stem
+
+    def draw_svgs() -> list[str]:
+        return [
+            figures.write_svg(functools.partial(figures.draw_panel, panels, n), f"{stem}{n}-")
+            for n in range(len(panels))
+        ]
+
+    return Figure(
+        title,
+        caption,
+        file,
+        png=lambda: figures.write_png(lambda: figures.draw_panels(head, panels)),
+        svgs=draw_svgs,
+    )
+
+
+def make_panels(results: Results, rows: Sequence[Row]) -> list[Panel]:
+    """Returns the panels of `error_curves`: one for each group and kind of error."""
+    groups: dict[tuple[str, str], dict[str, Row]] = {}
+    for row in rows:
+        runs = results.runs.get(row.run, ())
+        (metric, *_) = find_error_names([(row, runs)])
+        groups.setdefault((row.group, metric), {}).setdefault(row.run, row)
+    names = {key: [row.label for row in members.values()] for key, members in groups.items()}
+    colors = figures.choose_colors({f"{g}\0{m}": labels for (g, m), labels in names.items()})
+    panels = []
+    for (group, metric), members in groups.items():
+        curves = [
+            Curve(
+                printable(row.label),
+                _make_curve(results.runs.get(row.run, ()), "train", metric),
+                _make_curve(results.runs.get(row.run, ()), "evaluations", metric),
+                color,
+                _make_remark(results.runs.get(row.run, ())),
+            )
+            for row, color in zip(members.values(), colors[f"{group}\0{metric}"], strict=True)
+        ]
+        percent = is_percent(metric)
+        label = "error (%)" if metric == "top1_error" else name_metric(metric)
+        panels.append(Panel(printable(group), tuple(curves), label, percent))
+    return panels
+
+
+def _make_remark(runs: Sequence[Run]) -> str:
+    if any(run.finished for run in runs):
+        return ""
+    furthest = max(runs, key=lambda run: run.reached, default=None)
+    if furthest is None or furthest.state == "not started":
+        return "(not started)"
+    return f"({'NaN at' if 'NaN' in furthest.state else 'to'} step {furthest.reached:,})"
+
+
+def _make_curve(runs: Sequence[Run], kind: str, metric: str) -> tuple[figures.Point, ...]:
+    """Returns (step, mean, least, largest) over the seeds that were there."""
+    scale = 100 if is_percent(metric) else 1
+    errors: dict[int, list[float]] = {}
+    for run in runs:
+        lines: Mapping[int, Logged] = getattr(run, kind)
+        for step, line in lines.items() if run.error_name == metric else ():
+            if line.error is not None:
+                errors.setdefault(step, []).append(scale * line.error)
+    return tuple((step, statistics.mean(e), min(e), max(e)) for step, e in sorted(errors.items()))

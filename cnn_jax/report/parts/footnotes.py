@@ -1,0 +1,70 @@
+"""What a reader of a report must know: data, sources, deviations from the paper."""
+
+from collections.abc import Iterable, Sequence
+
+from cnn_jax.report.elements import Notes
+from cnn_jax.report.results import Results, Run
+from cnn_jax.report.rows import Row
+
+
+def notes(results: Results, rows: Sequence[Row] | None = None, *more: str) -> Notes | None:
+    """Returns what a reader must know: other data than the paper's, sources, deviations, notes.
+
+    Args:
+      results: The study's results.
+      rows: Whose sources are named; None: the study's.
+      *more: Further notes.
+    """
+    study = results.study
+    items = []
+    if not results.comparable:  # Figures of different things have no difference.
+        items.append(
+            (
+                "Data",
+                f"the paper's figures are of {study.paper_data}, ours of {study.data}:"
+                " no difference can be taken",
+            )
+        )
+    if sources := _list_sources(results.rows if rows is None else rows):
+        items.append(("Sources", sources))
+    items += deviations(results).items
+    items += [("Note", note) for note in (*study.notes, *more)]
+    return Notes("", tuple(items)) if items else None
+
+
+def _list_sources(rows: Iterable[Row]) -> str:
+    labels: dict[str, list[str]] = {}
+    for row in rows:
+        if row.source and row.source != row.table:
+            labels.setdefault(row.source, []).append(row.label)
+    return "; ".join(f"{', '.join(own)}: {source}" for source, own in labels.items())
+
+
+def deviations(results: Results) -> Notes:
+    """Returns the deviations of all runs, then each other with its mark."""
+    common, marks = deviation_marks(results)
+    every = [("All runs", "; ".join(common))] if common else []
+    return Notes("", (*every, *((mark, text) for text, mark in marks.items())))
+
+
+def deviation_marks(results: Results) -> tuple[list[str], dict[str, str]]:
+    """Returns the deviations that every started run has, and a footnote mark for each other."""
+    each = [
+        list_deviations(runs) for runs in results.runs.values() if any(r.experiment for r in runs)
+    ]
+    every = list(dict.fromkeys(text for own in each for text in own))
+    common = [text for text in every if all(text in own for own in each)]
+    others = [text for text in every if text not in common]
+    return common, {text: _make_mark(number) for number, text in enumerate(others)}
+
+
+def list_deviations(runs: Iterable[Run]) -> list[str]:
+    """Returns the deviations of a run's seeds from the paper."""
+    texts = [text for run in runs if run.experiment for text in run.experiment.deviations]
+    return list(dict.fromkeys(texts))
+
+
+def _make_mark(number: int) -> str:
+    """Returns the mark of a number: a, b, ..., z, aa, ab, ..."""
+    before = _make_mark(number // 26 - 1) if number >= 26 else ""
+    return before + chr(ord("a") + number % 26)

@@ -1,0 +1,81 @@
+"""What stands above a report's tables, and the settings at its end."""
+
+from collections.abc import Sequence
+
+from cnn_jax.report.elements import Facts, Missing, Settings, States
+from cnn_jax.report.parts.words import describe_states, join_distinct
+from cnn_jax.report.results import Results, Run
+
+
+def facts(results: Results) -> Facts:
+    """Returns what made the results: paper, command, date, hardware, commit, versions."""
+    study = results.study
+    starts = [start for run in results.every_run for start in run.starts]
+    days = sorted({start.time[:10] for start in starts if start.time})
+    versions = [", ".join(f"{k} {v}" for k, v in start.versions.items()) for start in starts]
+    return Facts(
+        (
+            ("paper", study.paper),
+            ("preset", study.preset if study.runs else ""),
+            ("data", study.data),
+            ("command", study.command),
+            ("date", " to ".join(dict.fromkeys((days[0], days[-1]))) if days else ""),
+            ("hardware", join_distinct(start.hardware for start in starts)),
+            ("commit", join_distinct([study.commit, *(start.commit for start in starts)])),
+            ("versions", join_distinct(versions)),
+        )
+    )
+
+
+def run_states(results: Results) -> States | None:
+    """Returns how far each run came; None for a study that trains nothing."""
+    every = results.every_run
+    if not every:
+        return None
+    finished = sum(run.finished for run in every)
+    items = [
+        (_label_run(results, name), _grade(runs), describe_states(runs))
+        for name, runs in results.runs.items()
+    ]
+    return States(f"{finished} of {len(every)} runs finished", tuple(items))
+
+
+def missing(results: Results) -> Missing | None:
+    """Returns the runs that are not finished; None if all are."""
+    lines = []
+    for name, runs in results.runs.items():
+        if rest := [run for run in runs if not run.finished]:
+            lines.append(f"{name}: {describe_states(rest, several=len(runs) > 1)}")
+    return Missing("Missing", tuple(lines), results.study.command) if lines else None
+
+
+def problems(results: Results) -> Missing | None:
+    """Returns the damaged files; None if there are none."""
+    if not results.problems:
+        return None
+    return Missing("Damaged files", results.problems, "")
+
+
+def settings(results: Results) -> Settings | None:
+    """Returns every run's config.json; None for a study that trains nothing."""
+    items = [
+        (
+            _label_run(results, name),
+            tuple((f"{run.folder}/config.json", run.config) for run in runs if run.config),
+        )
+        for name, runs in results.runs.items()
+    ]
+    return Settings(tuple(items), linked=not results.compact) if items else None
+
+
+def _label_run(results: Results, name: str) -> str:
+    labels = {row.label for row in results.rows if row.run == name}
+    return labels.pop() if len(labels) == 1 else name
+
+
+def _grade(runs: Sequence[Run]) -> str:
+    if all(run.finished for run in runs):
+        return "ok"
+    if any(run.state.startswith(("stopped", "unreadable", "damaged")) for run in runs):
+        return "bad"
+    return "none" if all(run.state == "not started" for run in runs) else "part"

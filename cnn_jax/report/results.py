@@ -1,0 +1,179 @@
+"""What a study's folder holds, as values: the study, its runs, what was logged and measured."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cnn_jax.config import Experiment
+from cnn_jax.report.claims import Claim
+from cnn_jax.report.rows import Row, Setting
+
+
+@dataclass(frozen=True)
+class StudyFile:
+    """study.json: which study made the folder.
+
+    Attributes:
+      name: Of the study.
+      title: Of its report.
+      paper: Authors, year, section.
+      paper_data: The data set of the paper's figures; empty: the study's own.
+      preset: Which size of the study.
+      file: The Python file of a user's study; empty: a registered one.
+      data: The data set in words.
+      command: What makes the whole study.
+      seeds: Seeds of each run.
+      runs: The runs' names, in the order of training.
+      notes: For the reader of the report.
+      swept: The fields that a sweep varied.
+      swept_from: For each run of a sweep, the study's run that it varies.
+      paper_runs: The paper's setting of each run.
+      commit: Of the code that measured, where nothing was trained.
+      measured: What a study that trains nothing has measured.
+    """
+
+    name: str
+    title: str
+    paper: str
+    paper_data: str
+    preset: str
+    file: str
+    data: str
+    command: str
+    seeds: int
+    runs: tuple[str, ...]
+    notes: tuple[str, ...]
+    swept: tuple[str, ...]
+    swept_from: dict[str, str]
+    paper_runs: dict[str, Setting]
+    commit: str
+    measured: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Start:
+    """A line of starts.jsonl: when, where and with what a run was started."""
+
+    time: str
+    commit: str
+    hardware: str
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Logged:
+    """A line of metrics.jsonl.
+
+    Attributes:
+      step: The training step.
+      error: As the run's `error_name` calls it; None: not finite.
+      loss: In nats; None: not finite.
+      images: How many were evaluated; None: a line of training.
+    """
+
+    step: int
+    error: float | None
+    loss: float | None
+    images: int | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """evaluations/<protocol>.json: what a protocol measured of a finished run.
+
+    Attributes:
+      errors: By metric, such as top1_error, 0 to 1.
+      intervals: 95% intervals over the test images, by metric.
+      wrong: A character for each test image, 1 where the answer is wrong; empty: not known.
+    """
+
+    errors: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    wrong: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """One seed of a run.
+
+    Attributes:
+      name: The run's name in its study.
+      seed: The seed.
+      folder: Where its files lie, seen from the study's folder.
+      config: The text of config.json, or empty.
+      experiment: The settings; None: never started, or unreadable.
+      starts: Its launches.
+      error_name: What the model calls its error: top1_error, or reconstruction_error.
+      train: Means of training since the line before, by step.
+      evaluations: The evaluations during training, by step.
+      protocols: What the protocols measured, by protocol.
+      reached: The last step that left a line.
+      state: finished, cut off at step k of n, stopped by NaN at step k, not started, damaged or
+        unreadable.
+    """
+
+    name: str
+    seed: int
+    folder: str
+    config: str
+    experiment: Experiment | None
+    starts: tuple[Start, ...]
+    error_name: str
+    train: dict[int, Logged]
+    evaluations: dict[int, Logged]
+    protocols: dict[str, Evaluation]
+    reached: int
+    state: str
+
+    @property
+    def steps(self) -> int | None:
+        """The steps that it was to make; None: it has no settings."""
+        return self.experiment.train.steps if self.experiment else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether it came to its end."""
+        return self.state == "finished"
+
+    @property
+    def final_error(self) -> float | None:
+        """The error of the last evaluation of a finished run, 0 to 1."""
+        return self.evaluations[max(self.evaluations)].error if self.finished else None
+
+    @property
+    def final_training_error(self) -> float | None:
+        """The error of training that a finished run logged last: a mean over the last interval."""
+        return self.train[max(self.train)].error if self.finished and self.train else None
+
+
+@dataclass(frozen=True)
+class Results:
+    """A study's folder.
+
+    Attributes:
+      folder: Where it lies.
+      study: Its study.json.
+      runs: The seeds of each run, by the run's name, in the order of training.
+      problems: Damaged files, each in one line with what to do about it.
+      compact: Whether the runs were read from runs.json.
+      rows: The study's rows.
+      claims: The study's claims.
+    """
+
+    folder: Path
+    study: StudyFile
+    runs: dict[str, tuple[Run, ...]]
+    problems: tuple[str, ...] = ()
+    compact: bool = False
+    rows: tuple[Row, ...] = ()
+    claims: tuple[Claim, ...] = ()
+
+    @property
+    def every_run(self) -> list[Run]:
+        """Every seed of every run."""
+        return [run for seeds in self.runs.values() for run in seeds]
+
+    @property
+    def comparable(self) -> bool:
+        """Whether the data are those of the paper's figures."""
+        return self.study.data == (self.study.paper_data or self.study.data)

@@ -1,0 +1,110 @@
+"""Reads the files of runs as JSON values: a folder for each seed, or one compact file of all."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cnn_jax.errors import UserError
+
+COMPACT = "runs.json"
+COMPACT_VERSION = 1
+
+
+@dataclass
+class RunFiles:
+    """What the files of a run hold, before it is checked."""
+
+    folder: str
+    config: str = ""
+    starts: list[Any] = field(default_factory=list)
+    metrics: list[Any] = field(default_factory=list)
+    evaluations: dict[str, Any] = field(default_factory=dict)
+
+
+def read_run_files(workdir: Path, folder: str, problems: list[str]) -> RunFiles:
+    """Reads the files of one seed from its folder.
+
+    Args:
+      workdir: The study's folder.
+      folder: The seed's folder, seen from the study's.
+      problems: Takes a line for each file that cannot be read.
+    """
+    place = workdir / folder
+    files = RunFiles(folder)
+    files.config = _read_text(place / "config.json", problems)
+    files.starts = _read_lines(place / "starts.jsonl", problems)
+    files.metrics = _read_lines(place / "metrics.jsonl", problems)
+    for path in sorted((place / "evaluations").glob("*.json")):
+        try:
+            files.evaluations[path.stem] = json.loads(path.read_bytes())
+        except OSError as error:
+            problems.append(f"{path}: cannot be read ({error.strerror})")
+        except (ValueError, RecursionError):
+            files.evaluations[path.stem] = None
+    return files
+
+
+def read_compact(workdir: Path, problems: list[str]) -> dict[tuple[str, int], RunFiles]:
+    """Reads the files of every run and seed from runs.json; empty if there is none.
+
+    Args:
+      workdir: The study's folder.
+      problems: Takes a line if the file is damaged.
+    """
+    path = workdir / COMPACT
+    try:
+        words = json.loads(path.read_bytes())
+        if words["version"] != COMPACT_VERSION:
+            raise UserError(f"{path}: written by another version of cnn_jax")
+        return {
+            (entry["run"], entry["seed"]): RunFiles(
+                f"{entry['run']}/seed{entry['seed']}",
+                json.dumps(entry["config"], indent=2) + "\n",
+                list(entry["starts"]),
+                list(entry["metrics"]),
+                dict(entry["evaluations"]),
+            )
+            for entry in words["runs"]
+        }
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        why = str(error) if isinstance(error, UserError) else "is damaged, and left out"
+        problems.append(f"{path}: {why}; restore it")
+        return {}
+
+
+def _read_text(path: Path, problems: list[str]) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        problems.append(f"{path}: cannot be read ({error.strerror})")
+    except UnicodeDecodeError:
+        return "not UTF-8"  # Which is not JSON either.
+    return ""
+
+
+def _read_lines(path: Path, problems: list[str]) -> list[Any]:
+    """Returns the JSON values of a log's lines, None for a damaged one.
+
+    A crash while the last line was written may have torn it: then it is left out silently.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        problems.append(f"{path}: cannot be read ({error.strerror})")
+        return []
+    values: list[Any] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            if line.strip():
+                values.append(json.loads(line))
+        except (ValueError, RecursionError):
+            if number < len(lines):
+                values.append(None)
+    return values

@@ -1,0 +1,170 @@
+"""Makes a run from its files. Damaged lines are left out and named."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from cnn_jax.config_file import from_json
+from cnn_jax.errors import UserError
+from cnn_jax.report.json_values import is_count, is_list_of, is_number
+from cnn_jax.report.results import Evaluation, Logged, Run, Start
+from cnn_jax.report.run_files import RunFiles
+
+
+def make_run(name: str, seed: int, files: RunFiles, problems: list[str]) -> Run:
+    """Returns a run made from its files.
+
+    Args:
+      name: The run's name in its study.
+      seed: The seed.
+      files: Of the seed.
+      problems: Takes a line for each damaged file.
+    """
+    experiment = None
+    if files.config:
+        try:
+            experiment = from_json(files.config)
+        except UserError as error:
+            message = str(error).removeprefix("config.json ").removeprefix("config.json: ")
+            problems.append(f"{files.folder}/config.json: {message}")
+    starts = [start for line in files.starts if (start := _make_start(line))]
+    if damaged := len(files.starts) - len(starts):
+        problems.append(f"{files.folder}/starts.jsonl: {_count_lines(damaged)} left out")
+    error_name = _find_error_name(files.metrics)
+    events = [
+        (line["event"], _make_logged(line, error_name)) for line in files.metrics if _is_event(line)
+    ]
+    damaged = len(files.metrics) - len(events)
+    if damaged:
+        problems.append(
+            f"{files.folder}/metrics.jsonl: {_count_lines(damaged)} left out; delete the run's"
+            " folder and launch the study again to have them back"
+        )
+    train, evaluations = (
+        {line.step: line for event, line in events if event == kind} for kind in ("train", "eval")
+    )
+    steps = experiment.train.steps if experiment else None
+    reached = max((line.step for _, line in events), default=0)
+    if files.config and not experiment:
+        state = "unreadable: its config.json is damaged or of another version"
+    elif not starts and not events:
+        state = "not started"
+    else:
+        state = _describe_state(events, evaluations, reached, steps, bool(damaged))
+    return Run(
+        name=name,
+        seed=seed,
+        folder=files.folder,
+        config=files.config if experiment else "",
+        experiment=experiment,
+        starts=tuple(starts),
+        error_name=error_name,
+        train=train,
+        evaluations=evaluations,
+        protocols=_make_protocols(files, problems),
+        reached=reached,
+        state=state,
+    )
+
+
+def _count_lines(number: int) -> str:
+    return f"{number} damaged line{'s' if number > 1 else ''}"
+
+
+def _make_start(line: Any) -> Start | None:
+    if not isinstance(line, dict):
+        return None
+    versions = line.get("versions", {})
+    time, commit, hardware = (line.get(key, "") for key in ("time", "commit", "hardware"))
+    if not isinstance(versions, dict):
+        return None
+    if not is_list_of([time, commit, hardware, *versions.values()], str):
+        return None
+    return Start(time, commit, hardware, versions)
+
+
+def _is_event(line: Any) -> bool:
+    if not isinstance(line, dict) or not isinstance(line.get("event"), str):
+        return False
+    if not is_count(line.get("step")):
+        return False
+    numbers = [value for key, value in line.items() if key not in ("event", "step")]
+    return all(value is None or is_number(value) for value in numbers)
+
+
+def _find_error_name(lines: Iterable[Any]) -> str:
+    for line in lines:
+        if _is_event(line):
+            for key in line:
+                if key.endswith("_error"):
+                    return key
+    return "top1_error"
+
+
+def _make_logged(line: dict[str, Any], error_name: str) -> Logged:
+    images = line.get("images")
+    return Logged(
+        line["step"],
+        line.get(error_name),
+        line.get("loss"),
+        int(images) if images is not None else None,
+    )
+
+
+def _describe_state(
+    events: list[tuple[str, Logged]],
+    evaluations: dict[int, Logged],
+    reached: int,
+    steps: int | None,
+    damaged: bool,
+) -> str:
+    end = max((line.step for event, line in events if event == "end"), default=-1)
+    if end >= (steps or 0):
+        # An earlier evaluation must not pass for the last one where that line is damaged.
+        last = max(evaluations, default=-1)
+        whole = last == end if damaged else last >= 0
+        return "finished" if whole else "damaged: its last evaluation is lost"
+    if stopped := [line.step for event, line in events if event == "nan"]:
+        return f"stopped by NaN at step {stopped[-1]:,}"
+    return f"cut off at step {reached:,}" + (f" of {steps:,}" if steps else "")
+
+
+def _make_protocols(files: RunFiles, problems: list[str]) -> dict[str, Evaluation]:
+    made = {}
+    for protocol, words in files.evaluations.items():
+        evaluation = _make_evaluation(words)
+        if evaluation:
+            made[protocol] = evaluation
+        else:
+            problems.append(
+                f"{files.folder}/evaluations/{protocol}.json: damaged, and left out; launch the"
+                " study again, which measures it anew"
+            )
+    return made
+
+
+def _make_evaluation(words: Any) -> Evaluation | None:
+    if not isinstance(words, dict):
+        return None
+    errors, intervals = {}, {}
+    for key, value in words.items():
+        if key.endswith("_error") and value is not None:
+            if not is_number(value):
+                return None
+            errors[key] = value
+        if key.endswith("_interval") and value is not None:
+            if not isinstance(value, list) or len(value) != 2 or not all(map(is_number, value)):
+                return None
+            intervals[key.removesuffix("_interval") + "_error"] = (value[0], value[1])
+    wrong = words.get("wrong", "")
+    if not errors or not isinstance(wrong, str) or set(wrong) - {"0", "1"}:
+        return None
+    images = words.get("images", len(wrong))
+    if wrong and (images != len(wrong) or not _agrees(errors, wrong)):
+        return None
+    return Evaluation(errors, intervals, wrong)
+
+
+def _agrees(errors: dict[str, float], wrong: str) -> bool:
+    """Returns whether the top-1 error is the share of wrong answers: else one is damaged."""
+    top1 = errors.get("top1_error")
+    return top1 is None or abs(wrong.count("1") / len(wrong) - top1) < 1e-6

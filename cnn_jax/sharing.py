@@ -1,0 +1,115 @@
+"""Several launches of one command share a study's runs.
+
+Each launch takes the next run that no other launch holds and that does not wait for another run. A
+claim is a lock on a file in the run's folder. The system itself releases the lock when its holder
+dies, so that another launch takes the run over and continues it from its last checkpoint. Between
+machines this needs a file system that passes locks on, such as NFS 4 or Lustre mounted with flock.
+"""
+
+import contextlib
+import fcntl
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+from cnn_jax.config import Experiment
+from cnn_jax.training import metrics_log, run_lock
+
+CLAIM = "claim"  # The locked file in the folder of a group's first run.
+LAUNCHES = "launches"  # The file in a study's folder that all its launches lock together.
+POLL_SECONDS = 2.0  # Between two looks at runs that other launches hold.
+
+Group = Sequence[Experiment]
+
+
+def claim_groups(
+    groups: Sequence[Group],
+    folder: Path,
+    tell: Callable[[str], None],
+    poll_seconds: float = POLL_SECONDS,
+) -> Iterator[tuple[int, Group]]:
+    """Yields each group of runs once, while this process holds it.
+
+    A group that another launch has trained meanwhile is yielded too: it is finished then, and
+    nothing is left to do for it.
+
+    Args:
+      groups: The runs, those that train together in one group, in the order of training.
+      folder: The study's folder.
+      tell: Takes a line when this process begins to wait for other launches.
+      poll_seconds: The time between two looks at runs that other launches hold.
+
+    Yields:
+      (the group's number from 0, the group).
+    """
+    left = dict(enumerate(groups))
+    waiting_for: set[str] = set()
+    while left:
+        held: dict[int, str] = {}
+        for number, group in list(left.items()):
+            if _waits_for_another(group, left, folder):
+                continue
+            with contextlib.ExitStack() as stack:
+                try:
+                    stack.enter_context(_claim(group, folder))
+                except run_lock.HeldError as error:
+                    held[number] = error.holder
+                    continue
+                del left[number]
+                yield number, group
+                break  # An earlier run may have become free, or ready.
+        else:
+            names = {f"{left[n][0].name} seed {left[n][0].seed} ({by})" for n, by in held.items()}
+            if names != waiting_for:
+                waiting_for = names
+                tell(f"waiting for {', '.join(sorted(names))}")
+            time.sleep(poll_seconds)
+
+
+@contextlib.contextmanager
+def _claim(group: Group, folder: Path) -> Iterator[None]:
+    place = metrics_log.run_folder(group[0], folder)
+    place.mkdir(parents=True, exist_ok=True)
+    with run_lock.hold(place, CLAIM):
+        yield
+
+
+def _waits_for_another(group: Group, left: dict[int, Group], folder: Path) -> bool:
+    """Returns whether a run of the group starts from one that is still to be trained."""
+    others = {(run.name, run.seed) for other in left.values() for run in other}
+    return any(
+        (run.train.start_from, run.seed) in others
+        and not metrics_log.read_result(_start_folder(run, folder))
+        for run in group
+    )
+
+
+def _start_folder(run: Experiment, folder: Path) -> Path:
+    own = metrics_log.run_folder(run, folder)
+    return own.parent.with_name(run.train.start_from) / own.name
+
+
+@contextlib.contextmanager
+def join_launches(folder: Path) -> Iterator[Callable[[], bool]]:
+    """Counts this process among a study's launches.
+
+    Args:
+      folder: The study's folder, which exists.
+
+    Yields:
+      A function that leaves the launches and returns whether no other one is left. Of launches that
+      leave at the same time, one is the last. A launch that joins later waits for the last one.
+    """
+    with open(folder / LAUNCHES, "a") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield lambda: _leave(file)
+
+
+def _leave(file: IO[str]) -> bool:
+    fcntl.flock(file, fcntl.LOCK_UN)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
