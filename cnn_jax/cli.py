@@ -40,9 +40,23 @@ _ARGUMENTS = (
     "profile",
     "evaluate",
     "share",
+    "visualize",
+    "images",
+    "methods",
+    "layer",
 )
 # Each of these modes is the work of one process. The first one that is set is run.
-_MODES = ("list", "summary", "evaluate", "compare", "claims", "report", "dry_run", "plan")
+_MODES = (
+    "list",
+    "summary",
+    "evaluate",
+    "visualize",
+    "compare",
+    "claims",
+    "report",
+    "dry_run",
+    "plan",
+)
 
 flags.DEFINE_bool("list", False, "List every study and what it costs.")
 flags.DEFINE_string(
@@ -158,6 +172,34 @@ flags.DEFINE_string(
 flags.DEFINE_list("scales", [], "--evaluate at these shorter sides, averaged. Default: the run's.")
 flags.DEFINE_enum(
     "average", "softmax", ["softmax", "logits"], "--evaluate: what is averaged over the views."
+)
+flags.DEFINE_string(
+    "visualize",
+    None,
+    "Look into a trained model: a run's folder, or MODEL:WEIGHTS. Writes a page with figures to"
+    " --workdir.",
+)
+flags.DEFINE_string(
+    "images",
+    "",
+    "--visualize for these images: FOLDER of files, or DATASET:N. Default: eight of the run's test"
+    " images.",
+)
+flags.DEFINE_list(
+    "methods",
+    ["all"],
+    "--visualize by: all, or some of saliency, smoothgrad, integrated, guided, gradcam,"
+    " guided_gradcam, occlusion, invariance, filters, maps, top, deconvnet, evolution, maximize,"
+    " dream, invert.",
+)
+flags.DEFINE_string(
+    "layer", None, "--visualize this layer. Default: the last one with a spatial map."
+)
+flags.DEFINE_enum(
+    "score",
+    "logit",
+    ["logit", "log_probability", "probability"],
+    "--visualize: what of the class is differentiated.",
 )
 flags.DEFINE_bool("dry_run", False, "Print what each run costs, and train nothing.")
 
@@ -277,6 +319,8 @@ def _dispatch(studies: Studies, costs: Costs) -> None:
         summarize(FLAGS.summary)
     elif mode == "evaluate":
         evaluate(FLAGS.evaluate)
+    elif mode == "visualize":
+        visualize(FLAGS.visualize)
     elif mode == "compare":
         compare(FLAGS.compare)
     elif mode == "claims":
@@ -538,6 +582,25 @@ def evaluate(target: str) -> None:
             print(library.format_evaluation(name, evaluation), flush=True)
     if failed:
         raise UserError("; ".join(failed))
+
+
+def visualize(target: str) -> None:
+    """Looks into a trained model, writes the page, and prints its tables and its place."""
+    from cnn_jax.visualize.page import build_page
+
+    names = ("visualize", "images", "methods", "layer", "score", "workdir")
+    values = {name: FLAGS[name].value for name in names if FLAGS[name].present}
+    values |= {"methods": ",".join(FLAGS.methods)} if FLAGS["methods"].present else {}
+    built = build_page(
+        target,
+        FLAGS.images,
+        FLAGS.methods,
+        expand_path("--workdir", FLAGS.workdir) if FLAGS.workdir else None,
+        FLAGS.layer,
+        FLAGS.score,
+        command=shlex.join(["python", "launch.py", *(f"--{k}={v}" for k, v in values.items())]),
+    )
+    print(f"\n{built.describe()}")
 
 
 def dry_run(study: Study) -> None:

@@ -27,7 +27,7 @@ LAYERS = (
     ("cost", "visualize"),
     ("report",),
     ("sharing",),
-    ("study",),
+    ("study", "visualize.page"),
     ("sweep",),
     ("cli", "experiments"),
 )

@@ -143,7 +143,9 @@ def _evaluate(
         elif any(map(_count, _find_bodies(equation))):
             outputs = _enter(replaced, equation, inputs)
         else:
-            functions, params = equation.primitive.get_bind_params(equation.params)
+            bound = equation.primitive.get_bind_params(equation.params)
+            # Older versions of JAX have functions apart from the other parameters.
+            functions, params = bound if isinstance(bound, tuple) else ((), bound)
             outputs = equation.primitive.bind(*functions, *inputs, **params)
             outputs = outputs if equation.primitive.multiple_results else [outputs]
         values.update(zip(equation.outvars, outputs, strict=True))
@@ -154,25 +156,33 @@ def _enter(replaced: Callable, equation: Any, inputs: Sequence[Any]) -> list[Any
     """Computes an equation that has ReLUs inside."""
     name, params = equation.primitive.name, equation.params
     if name == "scan":
-        return _scan(replaced, params, inputs)
+        return _scan(replaced, equation, inputs)
     if name not in _INLINED:
         raise UserError(
             f"a ReLU inside {name} keeps its own gradient: no backward rule can be given to it"
         )
-    body = params["call_jaxpr"] if "call_jaxpr" in params else params["jaxpr"]
-    if isinstance(body, ClosedJaxpr):
-        return _evaluate(replaced, body.jaxpr, body.consts, inputs)
-    return _evaluate(replaced, body, (), inputs)
+    jaxpr, consts = _open(params["call_jaxpr"] if "call_jaxpr" in params else params["jaxpr"])
+    return _evaluate(replaced, jaxpr, consts, inputs)
 
 
-def _scan(replaced: Callable, params: Any, inputs: Sequence[Any]) -> list[Any]:
+def _open(body: Any) -> tuple[Jaxpr, Sequence[Any]]:
+    """Returns the program and the constants of what an equation holds."""
+    return (body.jaxpr, body.consts) if isinstance(body, ClosedJaxpr) else (body, ())
+
+
+def _scan(replaced: Callable, equation: Any, inputs: Sequence[Any]) -> list[Any]:
     """Runs lax.scan again, with the rule in its body."""
-    first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
-    body, consts = params["jaxpr"], inputs[:first]
+    params = equation.params
+    jaxpr, consts = _open(params["jaxpr"])
+    # What the body sees a slice of has one axis more outside. (The parameters that count them have
+    # other names in other versions of JAX.)
+    carried = sum(map(_have_one_rank, equation.outvars, jaxpr.outvars))
+    sliced = len(inputs) - sum(map(_have_one_rank, equation.invars, jaxpr.invars))
+    first, last = len(inputs) - sliced - carried, len(inputs) - sliced
 
     def step(carry: list[Any], slices: list[Any]) -> tuple[list[Any], list[Any]]:
-        outputs = _evaluate(replaced, body.jaxpr, body.consts, [*consts, *carry, *slices])
-        return outputs[: params["num_carry"]], outputs[params["num_carry"] :]
+        outputs = _evaluate(replaced, jaxpr, consts, [*inputs[:first], *carry, *slices])
+        return outputs[:carried], outputs[carried:]
 
     carry, stacked = jax.lax.scan(
         step,
@@ -183,3 +193,7 @@ def _scan(replaced: Callable, params: Any, inputs: Sequence[Any]) -> list[Any]:
         unroll=params["unroll"],
     )
     return [*carry, *stacked]
+
+
+def _have_one_rank(outside: Any, inside: Any) -> bool:
+    return len(outside.aval.shape) == len(inside.aval.shape)

@@ -88,23 +88,23 @@ def compute_maps(label):
         return np.abs(np.asarray(x)).max(-1)
 
     key = jax.random.key(0)
-    rules = {
-        rule: visualize.compute_gradients(*given, rule=rule).gradients
-        for rule in ("deconvnet", "guided")
-    }
     covered = visualize.occlude(*given, "conv1", side=PATTERN, stride=1)
-    # The middle of the square, on the image's own grid.
-    margin = ((0, 0), (PATTERN // 2,) * 2, (PATTERN // 2,) * 2)
-    loss = np.pad(covered.probability.max() - covered.probability, margin)
+    # Of each pixel: the mean over the squares that cover it. (Many squares cost all there is.)
+    loss, times = np.zeros((len(labels), SIDE, SIDE)), np.zeros((SIDE, SIDE))
+    for i, top in enumerate(covered.tops):
+        for j, left in enumerate(covered.lefts):
+            box = slice(top, top + PATTERN), slice(left, left + PATTERN)
+            loss[:, *box] += 1 - covered.probability[:, i, j, None, None]
+            times[box] += 1
+    loss /= times
     strongest = visualize.keep_strongest(known.model.features(*known[1:4])["conv1"], labels)
     return {
         "saliency": np.asarray(visualize.compute_saliency(*given)),
         "SmoothGrad": flat(visualize.compute_smooth_grad(*given, key, samples=8, noise=0.02)),
         "integrated gradients": flat(visualize.integrate_gradients(*given).attributions),
-        "guided backpropagation": flat(rules["guided"]),
+        "guided backpropagation": flat(visualize.compute_guided_backprop(*given)),
         "Grad-CAM": np.asarray(visualize.compute_grad_cam(*given).maps),
         "guided Grad-CAM": flat(visualize.compute_guided_grad_cam(*given)),
-        "deconvnet of the class": flat(rules["deconvnet"]),
         "deconvnet of the strongest unit": flat(
             visualize.deconvolve(*known[:4], "conv1", strongest)
         ),
@@ -127,9 +127,7 @@ def main():
                 row, column = find_maximum(heat)
                 inside = top <= row < top + PATTERN and left <= column < left + PATTERN
                 box = f"{top}-{top + PATTERN - 1}, {left}-{left + PATTERN - 1}"
-                print(
-                    f"| {method} | {label} | {box} | {row}, {column} | {inside} |"
-                )
+                print(f"| {method} | {label} | {box} | {row}, {column} | {inside} |")
 
 
 if __name__ == "__main__":

@@ -14,9 +14,10 @@ SIDES = (8, 28, 32, 47, 63, 67, 79, 107)  # One of them is enough for each model
 
 @functools.cache
 def create_smallest(name, batch=1):
-    """(model, params, stats, images); the weights are He's, without dropout."""
+    """(model, params, stats, images); weights are He's, no dropout, equal blocks in a scan."""
     known = models.known_options(name)
     wanted = {"width": 1 / 16, "initializer": "he", "dropout": 0.0, "aux_heads": False}
+    wanted["scan_min_blocks"] = 2  # Compiles one block of a stage.
     model = models.create(name, CLASSES, **{k: v for k, v in wanted.items() if k in known})
     channels = models.paper_input(name)[0][2]
     for side in SIDES:
