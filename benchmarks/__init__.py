@@ -1,1 +1,1 @@
-"""Our speed as a ratio: the same work done by us and by what a user would pick instead."""
+"""Benchmarks: our speed, as a ratio to what else does the same work on the same machine."""

@@ -1,12 +1,10 @@
-"""Images a second a core of batches from memory: our feed and Grain's ways.
-
-All are shuffled by a seed and restorable.
+"""Images/s of shuffled batches from memory, on one core: our loader and two Grain pipelines.
 
     python -m benchmarks.batches
 
-One process on one core; CIFAR-10's sizes, no augmentation. Ours ends in a JAX array, where a step
-takes it from; Grain's batches are left as NumPy arrays. Before anything is timed, each way must go
-on after a restore at a step as it would have without it.
+The images have CIFAR-10's size and are not augmented. Our batches are JAX arrays, ready for a step;
+Grain's are left as NumPy arrays. Before anything is timed, each loader is restored at several steps
+and must continue with the batches that it gives without a restore.
 """
 
 import importlib.util
@@ -20,70 +18,72 @@ from typing import Any, NamedTuple
 
 from absl import app, flags
 
-from benchmarks.result import aligned, spread, tell
+from benchmarks.result import compute_range, format_columns, write_result
 
 BATCH, SEED = 128, 0
 FLAGS = flags.FLAGS
 
 
 def main(argv: list[str]) -> None:
-    """Checks and times each way, and prints the table and a line of JSON."""
+    """Checks and times each loader, and prints the table and a line of JSON."""
     if argv[1:]:
-        sys.exit(f"batches.py: {argv[1]}: wants flags only")
-    if hasattr(os, "sched_setaffinity"):  # Linux; before JAX starts, which makes a thread a core
+        sys.exit(f"batches.py: {argv[1]}: takes flags only")
+    if hasattr(os, "sched_setaffinity"):  # On Linux. JAX starts a thread per core.
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     os.environ["JAX_PLATFORMS"] = "cpu"
-    from benchmarks.epoch import noise
+    from benchmarks.noise import make_noise_dataset
     from cnn_jax.training import metrics_log
 
-    source = noise(FLAGS.images)
-    ways, left_out = {"ours": ours(source)}, {}
+    source = make_noise_dataset((32, 32, 3), 10, FLAGS.images, 1)
+    loaders, left_out = {"ours": make_our_loader(source)}, {}
     if importlib.util.find_spec("grain") is None:
         left_out["grain"] = "is not installed: pip install -r requirements.txt"
         print(f"grain {left_out['grain']}")
     else:
-        ways |= {
-            "grain, an element an index": elements(source),
-            "grain, a batch an index": whole_batches(source),
+        loaders |= {
+            "grain by image": make_grain_by_image(source),
+            "grain by batch": make_grain_by_batch(source),
         }
-    for name, way in ways.items():
-        check(name, way)
-    blocks: dict[str, list[float]] = {name: [] for name in ways}
-    going = {name: way.batches(0) for name, way in ways.items()}
+    for name, loader in loaders.items():
+        check_restore(name, loader)
+    blocks: dict[str, list[float]] = {name: [] for name in loaders}
+    iterators = {name: loader.iterate(0) for name, loader in loaders.items()}
     for block in range(FLAGS.blocks + 1):
-        for name, batches in going.items():
-            speed = timed(batches, FLAGS.seconds)
-            if block:  # the first warms up
+        for name, batches in iterators.items():
+            speed = measure_speed(batches, FLAGS.seconds)
+            if block:  # The first block warms up.
                 blocks[name].append(speed)
     rows = {
-        name: {"images_per_s": spread(speeds), "restore_ms": restore_ms(ways[name])}
+        name: {"images_per_s": compute_range(speeds), "restore_ms": measure_restore(loaders[name])}
         for name, speeds in blocks.items()
     }
     print(f"batches of {BATCH} of {FLAGS.images:,} images 32x32x3 in memory, on one core\n")
-    print(table(rows))
+    print(format_table(rows))
     settings = {
         "images": FLAGS.images,
         "batch": BATCH,
         "seconds": FLAGS.seconds,
         "blocks": FLAGS.blocks,
     }
-    tell(
+    write_result(
         {"benchmark": "batches", **settings, "ways": rows, "left_out": left_out}
         | metrics_log.describe_environment()
     )
 
 
-class Way(NamedTuple):
-    """A way to batches: (image [B, 32, 32, 3] uint8, label [B]) without end."""
+class Loader(NamedTuple):
+    """An endless iterator of batches (image [B, 32, 32, 3] uint8, label [B]), and its restoring."""
 
-    batches: Callable[[int], Iterator[tuple[Any, Any]]]  # from a step on, by going there
-    # The same as a run that was cut off comes to it.
-    restored: Callable[[int], Iterator[tuple[Any, Any]]]
-    saved: Callable[[int], Callable[[], Any]]  # the restoring alone, which is timed
+    # iterate(step) reads and discards the batches before `step`.
+    iterate: Callable[[int], Iterator[tuple[Any, Any]]]
+    # restore(step) continues at `step` as an interrupted run does.
+    restore: Callable[[int], Iterator[tuple[Any, Any]]]
+    # prepare_restore(step) returns a function that restores and reads one batch, to be timed.
+    prepare_restore: Callable[[int], Callable[[], Any]]
 
 
-def ours(source: Any) -> Way:
-    """The feed that a run trains on: rows drawn on the host, gathered by a compiled function."""
+def make_our_loader(source: Any) -> Loader:
+    """Returns a run's loader: the host draws rows, a compiled function gathers them."""
     import jax
 
     from cnn_jax import data
@@ -97,18 +97,18 @@ def ours(source: Any) -> Way:
             batch = jax.block_until_ready(fetch(arrays, item))
             yield batch["image"], batch["label"]
 
-    def going(step: int) -> Iterator[tuple[Any, Any]]:
+    def iterate(step: int) -> Iterator[tuple[Any, Any]]:
         return batches(itertools.islice(loader.batches(0), step, None))
 
-    return Way(
-        going,
+    return Loader(
+        iterate,
         lambda step: batches(loader.batches(step)),
         lambda step: lambda: next(loader.batches(step)),
     )
 
 
-def elements(source: Any) -> Way:
-    """Grain as its guide has it: an index is an image, and images are then batched."""
+def make_grain_by_image(source: Any) -> Loader:
+    """Returns Grain as its guide uses it: an index is one image, and `batch` collects them."""
     import grain
 
     class Rows:
@@ -118,13 +118,13 @@ def elements(source: Any) -> Way:
         def __getitem__(self, index: int) -> tuple[Any, Any]:
             return source.train.images[index], source.train.labels[index]
 
-    return grain_way(
+    return make_grain_loader(
         lambda: grain.MapDataset.source(Rows()).seed(SEED).shuffle().repeat().batch(BATCH)
     )
 
 
-def whole_batches(source: Any) -> Way:
-    """Grain with a batch an index, gathered at once; an epoch ends with its last whole batch."""
+def make_grain_by_batch(source: Any) -> Loader:
+    """Returns Grain with one index per batch, gathered at once; it drops an epoch's remainder."""
     import functools
 
     import grain
@@ -134,24 +134,24 @@ def whole_batches(source: Any) -> Way:
     order = functools.lru_cache(maxsize=2)(
         lambda epoch: np.random.default_rng((SEED, epoch)).permutation(count)
     )
-    a_epoch = count // BATCH
+    batches_per_epoch = count // BATCH
 
     class Batches:
         def __len__(self) -> int:
-            return a_epoch * 10_000
+            return batches_per_epoch * 10_000
 
         def __getitem__(self, index: int) -> tuple[Any, Any]:
-            epoch, within = divmod(int(index), a_epoch)
+            epoch, within = divmod(int(index), batches_per_epoch)
             rows = order(epoch)[within * BATCH : (within + 1) * BATCH]
             return source.train.images[rows], source.train.labels[rows]
 
-    return grain_way(lambda: grain.MapDataset.source(Batches()))
+    return make_grain_loader(lambda: grain.MapDataset.source(Batches()))
 
 
-def grain_way(dataset: Callable[[], Any]) -> Way:
-    """A Grain pipeline read by the thread that asks for batches, as there is one core.
+def make_grain_loader(dataset: Callable[[], Any]) -> Loader:
+    """Returns a Grain pipeline that is restored from its state.
 
-    It is restored by its state.
+    The thread that asks for batches also reads them: on one core that is the fastest.
     """
     import grain
 
@@ -160,59 +160,61 @@ def grain_way(dataset: Callable[[], Any]) -> Way:
     def start() -> Any:
         return iter(dataset().to_iter_dataset(reading))
 
-    def at(step: int) -> tuple[Any, Any]:
-        there = start()
+    def advance(step: int) -> tuple[Any, Any]:
+        iterator = start()
         for _ in range(step):
-            next(there)
-        return there, there.get_state()
+            next(iterator)
+        return iterator, iterator.get_state()
 
-    def restored(step: int) -> Iterator[tuple[Any, Any]]:
-        _, state = at(step)
-        again = start()
-        again.set_state(state)
-        return again
+    def restore(step: int) -> Iterator[tuple[Any, Any]]:
+        _, state = advance(step)
+        iterator = start()
+        iterator.set_state(state)
+        return iterator
 
-    def saved(step: int) -> Callable[[], Any]:
-        there, state = at(step)
-        return lambda: (there.set_state(state), next(there))
+    def prepare_restore(step: int) -> Callable[[], Any]:
+        iterator, state = advance(step)
+        return lambda: (iterator.set_state(state), next(iterator))
 
-    return Way(lambda step: at(step)[0], restored, saved)
+    return Loader(lambda step: advance(step)[0], restore, prepare_restore)
 
 
-def check(name: str, way: Way, steps: tuple[int, ...] = (1, 5, 60)) -> None:
-    """Ends the benchmark if batches after a restore are not those that came without it."""
+def check_restore(name: str, loader: Loader, steps: tuple[int, ...] = (1, 5, 60)) -> None:
+    """Ends the benchmark if a restored loader continues with other batches."""
     import numpy as np
 
     for step in steps:
-        pairs = itertools.islice(zip(way.batches(step), way.restored(step), strict=False), 3)
+        pairs = itertools.islice(zip(loader.iterate(step), loader.restore(step), strict=False), 3)
         if not all(
             np.array_equal(a, b) for one, other in pairs for a, b in zip(one, other, strict=True)
         ):
-            sys.exit(f"batches.py: {name}: restored at step {step}, other batches follow")
+            sys.exit(
+                f"batches.py: {name}: restored at step {step}, it continues with other batches"
+            )
 
 
-def timed(batches: Iterator[tuple[Any, Any]], seconds: float) -> float:
-    """Images a second over so many seconds."""
-    count, began = 0, time.perf_counter()
-    while (now := time.perf_counter()) - began < seconds or not count:
+def measure_speed(batches: Iterator[tuple[Any, Any]], seconds: float) -> float:
+    """Reads batches for some seconds, at least one; returns images/s."""
+    count, start = 0, time.perf_counter()
+    while (now := time.perf_counter()) - start < seconds or not count:
         next(batches)
         count += BATCH
-    return count / (now - began)
+    return count / (now - start)
 
 
-def restore_ms(way: Way) -> float:
-    """Milliseconds from being told a step to what it draws, median."""
-    restore, took = way.saved(60), []
+def measure_restore(loader: Loader) -> float:
+    """Returns the median milliseconds of restoring at step 60 and reading one batch."""
+    restore, took = loader.prepare_restore(60), []
     for _ in range(5):
-        began = time.perf_counter()
+        start = time.perf_counter()
         restore()
-        took.append(1e3 * (time.perf_counter() - began))
+        took.append(1e3 * (time.perf_counter() - start))
     return statistics.median(took)
 
 
-def table(rows: dict[str, Any]) -> str:
-    """A line a way; the ratio is of medians: above 1, ours is faster."""
-    lines = [("way", "images/s a core", "(min - max)", "ours/way", "restoring, ms")]
+def format_table(rows: dict[str, Any]) -> str:
+    """Returns a line per loader. The ratio is of medians: above 1, ours is faster."""
+    lines = [("loader", "images/s", "(min - max)", "ours/loader", "restore, ms")]
     for name, row in rows.items():
         speed = row["images_per_s"]
         ratio = rows["ours"]["images_per_s"]["median"] / speed["median"]
@@ -220,11 +222,11 @@ def table(rows: dict[str, Any]) -> str:
         lines.append(
             (name, f"{speed['median']:,.0f}", spans, f"{ratio:.2f}", f"{row['restore_ms']:.2f}")
         )
-    return aligned(lines)
+    return format_columns(lines)
 
 
 if __name__ == "__main__":
-    flags.DEFINE_integer("images", 50_000, "Of the data set.", lower_bound=BATCH)
-    flags.DEFINE_float("seconds", 1, "How long a timed block is to be.", lower_bound=0)
-    flags.DEFINE_integer("blocks", 5, "Timed blocks of each way.", lower_bound=1)
+    flags.DEFINE_integer("images", 50_000, "Images in the data set.", lower_bound=BATCH)
+    flags.DEFINE_float("seconds", 1, "Length of a timed block.", lower_bound=0)
+    flags.DEFINE_integer("blocks", 5, "Timed blocks of each loader.", lower_bound=1)
     app.run(main)

@@ -1,6 +1,7 @@
-"""Draws what all peers of a comparison start from.
+"""Draws what all peers of a comparison start from: weights, a batch of images, and its labels.
 
-Weights, a batch of images and its labels, in one .npz file.
+`benchmarks.train_step` runs this module as a process, with a `Spec` as JSON. It writes one .npz
+file and prints the hardware, the versions and JAX's platform.
 """
 
 import json
@@ -15,12 +16,14 @@ from cnn_jax import models
 from cnn_jax.training import metrics_log
 
 
-def draw(spec: Spec) -> dict[str, np.ndarray]:
-    """Draws {params/..., stats/..., images [B, H, W, C] float32, labels [B] int32}.
+def draw_arrays(spec: Spec) -> dict[str, np.ndarray]:
+    """Draws every array at random, so that no two weights are equal.
 
-    No two weights are alike.
+    Returns:
+        {params/<layer>/<name>, stats/<layer>/<name>, images [B, H, W, C] float32,
+        labels [B] int32}.
     """
-    model = models.create(spec.net, spec.classes)
+    model = models.create(spec.model, spec.classes)
     params, stats = jax.eval_shape(
         model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *spec.image), np.float32)
     )
@@ -28,7 +31,7 @@ def draw(spec: Spec) -> dict[str, np.ndarray]:
     for path, leaf in jax.tree_util.tree_leaves_with_path({"params": params, "stats": stats}):
         *_, name = keys = [key.key for key in path]
         noise = rng.standard_normal(leaf.shape, np.float32)
-        if name == "kernel":  # of He's variance, so that activations keep their size
+        if name == "kernel":  # He's variance, which keeps the size of activations.
             noise *= np.float32(math.sqrt(2 / math.prod(leaf.shape[:-1])))
         else:
             noise = noise * np.float32(0.1) + np.float32(name in ("scale", "var"))
@@ -41,6 +44,6 @@ def draw(spec: Spec) -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
-    told = Spec(**json.loads(sys.argv[1]))
-    np.savez(told.weights, **draw(told))
+    given = Spec(**json.loads(sys.argv[1]))
+    np.savez(given.weights, **draw_arrays(given))
     print(json.dumps(metrics_log.describe_environment() | {"platform": jax.default_backend()}))

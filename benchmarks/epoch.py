@@ -1,13 +1,12 @@
-"""A whole epoch of CIFAR-10's size as a run trains it, against its bare step.
+"""Images/s of a whole epoch as a run trains it, and of its bare step.
 
-The difference is what all that is around a step costs.
+    python -m benchmarks.epoch --models=resnet20,lenet5_modern
 
-    python -m benchmarks.epoch --nets=resnet20,lenet5_modern
-
-The run is `train.run` on the ResNet paper's CIFAR-10 recipe: batches drawn and augmented, metrics,
-log lines, TensorBoard, a progress bar. The bare step is the same compiled function in a plain loop
-over batches drawn beforehand. An epoch of the run and one of the bare step take turns, in one
-process; the evaluation and the checkpoint after each epoch of the run are timed apart.
+The run is `train.run` with the ResNet paper's CIFAR-10 recipe: it draws and augments batches, sums
+metrics, and writes log lines, TensorBoard and a progress bar. The bare step is the same compiled
+function in a plain loop over batches that were drawn before. The difference is the cost of
+everything around a step. Epochs of the run and of the bare step take turns in one process. The
+evaluation and the checkpoint after each epoch of the run are timed separately.
 """
 
 import contextlib
@@ -24,10 +23,10 @@ from unittest import mock
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from absl import app, flags, logging
 
-from benchmarks.result import aligned, spread, tell
+from benchmarks.noise import make_noise_dataset
+from benchmarks.result import compute_range, format_columns, write_result
 from cnn_jax import data, models
 from cnn_jax import mesh as meshes
 from cnn_jax.config import Experiment, change, choose
@@ -35,19 +34,20 @@ from cnn_jax.training import checkpoint, metrics_log, train
 from cnn_jax.training.program import TrainProgram
 from experiments import resnet_degradation
 
-IMAGES = 50_000  # CIFAR-10's; a fifth as many are tested on
-ON_CPU = {"resnet20": 2_560, "lenet5_modern": 12_800}  # where whole epochs would take minutes
+IMAGES = 50_000  # CIFAR-10's training images.
+TEST_SHARE = 5  # There is one test image for this many training images.
+CPU_IMAGES = {"resnet20": 2_560, "lenet5_modern": 12_800}  # All of them would take minutes.
 FLAGS = flags.FLAGS
 
 
 def main(argv: list[str]) -> None:
-    """Times each net, and prints the table and a line of JSON each."""
-    if unknown := [*argv[1:], *(net for net in FLAGS.nets if net not in models.MODELS)]:
-        sys.exit(f"epoch.py: {unknown[0]}: no such net")
-    logging.set_verbosity(logging.WARNING)  # of the libraries, as a launch does
+    """Times each model, and prints the table and a line of JSON per model."""
+    if unknown := [*argv[1:], *(name for name in FLAGS.models if name not in models.MODELS)]:
+        sys.exit(f"epoch.py: {unknown[0]}: no such model")
+    logging.set_verbosity(logging.WARNING)  # As a launch does.
     lines = [
         (
-            "net",
+            "model",
             "images",
             "epoch, images/s",
             "(min - max)",
@@ -58,164 +58,171 @@ def main(argv: list[str]) -> None:
         )
     ]
     results = []
-    for net in FLAGS.nets:
-        shortened = ON_CPU.get(net, IMAGES) if jax.default_backend() == "cpu" else IMAGES
-        results.append(timed(net, FLAGS.images or shortened, FLAGS.batch, FLAGS.blocks))
-        lines.append(cells(results[-1]))
+    for model in FLAGS.models:
+        images = CPU_IMAGES.get(model, IMAGES) if jax.default_backend() == "cpu" else IMAGES
+        results.append(measure_epochs(model, FLAGS.images or images, FLAGS.batch, FLAGS.blocks))
+        lines.append(format_row(results[-1]))
     print(
-        f"{FLAGS.blocks} epochs of each, in turns;"
+        f"{FLAGS.blocks} epochs of each, taking turns;"
         f" {metrics_log.describe_environment()['hardware']}\n"
     )
-    print(aligned(lines))
+    print(format_columns(lines))
     for result in results:
-        tell(result | metrics_log.describe_environment())
+        write_result(result | metrics_log.describe_environment())
 
 
-def timed(net: str, images: int, batch: int, blocks: int) -> dict[str, Any]:
-    """What is found of a net.
+def measure_epochs(model: str, images: int, batch: int, blocks: int) -> dict[str, Any]:
+    """Trains a model for `blocks` + 1 epochs and times all but the first, which compiles.
 
-    Images/s of epochs and of the bare step, seconds of an evaluation and of saving.
+    Returns:
+        The line of JSON: images/s of epochs and of the bare step, seconds of an evaluation and of a
+        checkpoint.
     """
     steps = -(-images // batch)
-    found: dict[str, list[float]] = {
+    seconds: dict[str, list[float]] = {
         "epoch": [],
         "bare": [],
         "evaluation": [],
         "saving": [],
         "saved": [],
     }
-    told = experiment(net, batch, steps, epochs=blocks + 1)
+    experiment = make_experiment(model, batch, steps, epochs=blocks + 1)
+    dataset = make_noise_dataset((32, 32, 3), 10, images, max(1, images // TEST_SHARE))
     with (
         tempfile.TemporaryDirectory() as folder,
-        mock.patch.dict(data.DATASETS, {told.data.name: lambda data_dir: noise(images)}),
-        mock.patch.object(train, "build_program", watched(train.build_program, steps, found)),
-        mock.patch.object(checkpoint, "save", watched_save(checkpoint.save, found)),
-        contextlib.redirect_stderr(Terminal()),
+        mock.patch.dict(data.DATASETS, {experiment.data.name: lambda data_dir: dataset}),
+        mock.patch.object(
+            train, "build_program", instrument_build(train.build_program, steps, seconds)
+        ),
+        mock.patch.object(checkpoint, "save", instrument_save(checkpoint.save, seconds)),
+        contextlib.redirect_stderr(FakeTerminal()),
     ):
         data.open_dataset.cache_clear()
-        train.run(told, folder)
+        train.run(experiment, folder)
     # The first epoch compiles.
-    epoch, bare, evaluation, saving, saved = (values[1:] for values in found.values())
+    epoch, bare, evaluation, saving, saved = (values[1:] for values in seconds.values())
     return {
         "benchmark": "epoch",
-        "net": net,
+        "model": model,
         "batch": batch,
         "images": images,
         "steps": steps,
         "blocks": blocks,
-        "images_per_s": spread([steps * batch / seconds for seconds in epoch]),
-        "bare_images_per_s": spread([steps * batch / seconds for seconds in bare]),
+        "images_per_s": compute_range([steps * batch / s for s in epoch]),
+        "bare_images_per_s": compute_range([steps * batch / s for s in bare]),
         "ratio": statistics.median(b / e for b, e in zip(bare, epoch, strict=True)),
         "evaluation_s": statistics.median(evaluation),
-        "evaluation_images": images // 5,
+        "evaluation_images": images // TEST_SHARE,
         "saving_s": statistics.median(saving),
         "saved_s": statistics.median(saved),
     }
 
 
-def experiment(net: str, batch: int, steps: int, epochs: int) -> Experiment:
-    """The paper's recipe for CIFAR-10, with another net; it evaluates and saves each epoch."""
+def make_experiment(model: str, batch: int, steps: int, epochs: int) -> Experiment:
+    """Returns the ResNet paper's recipe for CIFAR-10 with another model.
+
+    It evaluates and saves after each epoch of `steps` steps.
+    """
     paper = resnet_degradation.cifar("paper").runs["resnet-20"]
     return replace(
         paper,
-        name=net,
+        name=model,
         data=replace(paper.data, dataset=choose("noise"), batch_size=batch),
-        model=paper.model if net == paper.model.name else choose(net),
-        # Noise cannot be learnt, but a loss can overflow.
+        model=paper.model if model == paper.model.name else choose(model),
+        # A small rate, because a loss on noise can overflow.
         schedule=change(paper.schedule, base=1e-3),
         train=replace(paper.train, steps=epochs * steps, eval_every=steps, save_every=steps),
     )
 
 
-def noise(images: int) -> data.Dataset:
-    """CIFAR-10's shapes, and a fifth as many test images."""
-    rng = np.random.default_rng(0)
-
-    def split(count: int) -> data.Arrays:
-        return data.Arrays(
-            rng.integers(0, 256, (count, 32, 32, 3), np.uint8), rng.integers(0, 10, count, np.int32)
-        )
-
-    return data.Dataset(split(images), split(max(1, images // 5)), 10)
-
-
-class Terminal(io.StringIO):
-    """Makes a progress bar be drawn as on a terminal."""
+class FakeTerminal(io.StringIO):
+    """A stream on which progress bars are drawn as on a terminal."""
 
     def isatty(self) -> bool:
-        """Yes."""
+        """Returns True."""
         return True
 
 
-def watched(build: Callable, steps: int, found: dict[str, list[float]]) -> Callable:
-    """build_program whose program notes when an epoch begins and ends.
+def instrument_build(build: Callable, steps: int, seconds: dict[str, list[float]]) -> Callable:
+    """Wraps `build_program` so that its program times epochs.
 
-    Between an epoch and its evaluation it runs the bare step.
+    An epoch begins when its first batch is asked for and ends when its evaluation is. Between the
+    two the program runs an epoch of the bare step and times it.
+
+    Args:
+        build: The function to wrap.
+        steps: Steps per epoch.
+        seconds: Lists to which the program appends: "epoch", "bare" and "evaluation".
     """
 
-    def build_watched(*arguments: Any, **options: Any) -> TrainProgram:
+    def build_instrumented(*arguments: Any, **options: Any) -> TrainProgram:
         program = build(*arguments, **options)
-        bare_items = prepared(program.batches(0), steps)
-        began = 0.0
+        bare_items = place_batches(program.batches(0), steps)
+        start = 0.0
 
-        def batches(start: int) -> Iterator[Any]:
-            nonlocal began
-            drawn = program.batches(start)
-            for k in itertools.count(start):
+        def batches(first: int) -> Iterator[Any]:
+            nonlocal start
+            drawn = program.batches(first)
+            for k in itertools.count(first):
                 if k % steps == 0:
-                    began = time.perf_counter()
+                    start = time.perf_counter()
                 yield next(drawn)
 
         def evaluate(state: Any) -> dict[str, float]:
-            # The run has waited for the step, and has logged it.
-            found["epoch"].append(time.perf_counter() - began)
-            found["bare"].append(bare(program, state, bare_items))
-            # Until it is written, when the run begins to save.
-            found["evaluation"].append(-time.perf_counter())
+            # The run has waited for the last step and has logged it.
+            seconds["epoch"].append(time.perf_counter() - start)
+            seconds["bare"].append(time_bare_steps(program, state, bare_items))
+            # instrument_save adds the end: the run saves as soon as the evaluation is written.
+            seconds["evaluation"].append(-time.perf_counter())
             return program.evaluate(state)
 
         return program._replace(batches=batches, evaluate=evaluate)
 
-    return build_watched
+    return build_instrumented
 
 
-def watched_save(save: Callable, found: dict[str, list[float]]) -> Callable:
-    """checkpoint.save that notes how long it keeps the run waiting and how long it writes.
+def instrument_save(save: Callable, seconds: dict[str, list[float]]) -> Callable:
+    """Wraps `checkpoint.save` so that it times itself and waits until the files are written.
 
-    It ends with that.
+    Args:
+        save: The function to wrap.
+        seconds: Lists to which it appends: "saving", how long a save blocks the run, and "saved",
+            how long until the files are written.
     """
 
-    def saved(checkpoints: Any, *rest: Any) -> None:
-        began = time.perf_counter()
-        found["evaluation"][-1] += began
+    def save_and_wait(checkpoints: Any, *rest: Any) -> None:
+        start = time.perf_counter()
+        seconds["evaluation"][-1] += start
         save(checkpoints, *rest)
-        found["saving"].append(time.perf_counter() - began)
-        checkpoints.wait_until_finished()  # so that no epoch is slowed by it
-        found["saved"].append(time.perf_counter() - began)
+        seconds["saving"].append(time.perf_counter() - start)
+        checkpoints.wait_until_finished()  # A save in the background would slow the next epoch.
+        seconds["saved"].append(time.perf_counter() - start)
 
-    return saved
-
-
-def prepared(items: Iterator[Any], steps: int) -> list[Any]:
-    """The items of so many steps, lying on the devices as a step takes them."""
-    return jax.device_put(list(itertools.islice(items, steps)), meshes.sharded(meshes.batch_mesh()))
+    return save_and_wait
 
 
-def bare(program: TrainProgram, state: Any, items: list[Any]) -> float:
-    """Seconds of the compiled step in a loop over all items, from a copy of the state."""
-    state = jax.block_until_ready(jax.tree.map(jnp.copy, state))  # a step consumes what it is given
-    began = time.perf_counter()
-    for item in items:
-        state = program.step(state, item)
+def place_batches(batches: Iterator[Any], steps: int) -> list[Any]:
+    """Copies the next batches to the devices, placed as a step takes them."""
+    return jax.device_put(
+        list(itertools.islice(batches, steps)), meshes.sharded(meshes.batch_mesh())
+    )
+
+
+def time_bare_steps(program: TrainProgram, state: Any, batches: list[Any]) -> float:
+    """Returns the seconds of a plain loop of steps over the batches, from a copy of the state."""
+    state = jax.block_until_ready(jax.tree.map(jnp.copy, state))  # A step donates its state.
+    start = time.perf_counter()
+    for batch in batches:
+        state = program.step(state, batch)
     jax.block_until_ready(state)
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
-def cells(result: dict[str, Any]) -> tuple[str, ...]:
-    """A line of the table."""
+def format_row(result: dict[str, Any]) -> tuple[str, ...]:
+    """Returns a model's row of the table."""
     speed = result["images_per_s"]
     return (
-        result["net"],
+        result["model"],
         f"{result['images']:,}",
         f"{speed['median']:,.1f}",
         f"({speed['min']:,.1f} - {speed['max']:,.1f})",
@@ -227,10 +234,12 @@ def cells(result: dict[str, Any]) -> tuple[str, ...]:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_list("nets", ["resnet20", "lenet5_modern"], "What is trained, one after another.")
-    flags.DEFINE_integer(
-        "images", None, "Of an epoch. Default: 50,000; on CPU fewer.", lower_bound=1
+    flags.DEFINE_list(
+        "models", ["resnet20", "lenet5_modern"], "The models to train, one after another."
     )
-    flags.DEFINE_integer("batch", 128, "Images a step.", lower_bound=1)
-    flags.DEFINE_integer("blocks", 4, "Timed epochs of each.", lower_bound=1)
+    flags.DEFINE_integer(
+        "images", None, "Images per epoch. Default: 50,000, and fewer on CPU.", lower_bound=1
+    )
+    flags.DEFINE_integer("batch", 128, "Images per step.", lower_bound=1)
+    flags.DEFINE_integer("blocks", 4, "Timed epochs of each model.", lower_bound=1)
     app.run(main)

@@ -1,10 +1,10 @@
-"""Images a second of an evaluation, of each view of a test image, against the bare forward pass.
+"""Images/s of a run's evaluation, and of the bare forward pass.
 
-    python -m benchmarks.evaluate --nets=resnet20,resnet50,vgg_d
+    python -m benchmarks.evaluate --models=resnet20,resnet50,vgg_d
 
-The evaluation is a run's own: batches drawn, prepared and scored, each image counted once. The bare
-pass is the net alone, compiled by itself, on one prepared batch that lies on the device. Both take
-turns in one process.
+The evaluation is a run's own, by the protocol `single`: batches are read, preprocessed and scored,
+and each image counts once. The bare forward pass is the model alone, on one preprocessed batch in
+the device's memory. Both take turns in one process.
 """
 
 import sys
@@ -16,47 +16,51 @@ import jax
 import numpy as np
 from absl import app, flags, logging
 
-from benchmarks.result import aligned, spread, tell
-from cnn_jax import data, models
+from benchmarks.noise import make_noise_dataset
+from benchmarks.result import compute_range, format_columns, write_result
 from cnn_jax import mesh as meshes
+from cnn_jax import models
 from cnn_jax.config import Data, Experiment, choose
 from cnn_jax.training import metrics_log
 from cnn_jax.training.program import build_program
 
-# The images that a net is timed on, their classes, the batch and how many there are on CPU.
-NETS = {
+# {model: ([H, W, C] of its images, number of classes, batch on CPU, test images on CPU)}
+MODELS = {
     "resnet20": ((32, 32, 3), 10, 500, 2_000),
     "resnet50": ((224, 224, 3), 1000, 16, 32),
     "vgg_d": ((224, 224, 3), 1000, 16, 32),
 }
-BATCH, IMAGES = 250, 50_000  # on an accelerator: of ImageNet's test
-VIEWS = ("single",)
+BATCH, IMAGES = 250, 50_000  # On an accelerator: the size of ImageNet's validation set.
 FLAGS = flags.FLAGS
 
 
 def main(argv: list[str]) -> None:
-    """Times each net and view, and prints the table and a line of JSON each."""
-    if unknown := [*argv[1:], *(net for net in FLAGS.nets if net not in NETS)]:
-        sys.exit(f"evaluate.py: {unknown[0]}: choose --nets of {', '.join(NETS)}")
-    logging.set_verbosity(logging.WARNING)  # of the libraries, as a launch does
-    results = [timed(net, view) for net in FLAGS.nets for view in VIEWS]
+    """Times each model, and prints the table and a line of JSON per model."""
+    if unknown := [*argv[1:], *(name for name in FLAGS.models if name not in MODELS)]:
+        sys.exit(f"evaluate.py: {unknown[0]}: choose --models from {', '.join(MODELS)}")
+    logging.set_verbosity(logging.WARNING)  # As a launch does.
+    results = [measure_evaluation(name) for name in FLAGS.models]
     print(
-        f"{FLAGS.blocks} evaluations and as many bare passes, in turns;"
+        f"{FLAGS.blocks} evaluations and as many bare passes, taking turns;"
         f" {metrics_log.describe_environment()['hardware']}\n"
     )
-    print(table(results))
+    print(format_table(results))
     for result in results:
-        tell(result | metrics_log.describe_environment())
+        write_result(result | metrics_log.describe_environment())
 
 
-def timed(net: str, view: str) -> dict[str, Any]:
-    """What is found of a net: images/s of its evaluation and of the bare forward pass."""
-    image, classes, batch, images = NETS[net]
+def measure_evaluation(model: str) -> dict[str, Any]:
+    """Times a model's evaluation and its bare forward pass.
+
+    Returns:
+        The line of JSON: images/s of both, their ratio, and the seconds of the evaluation.
+    """
+    image, classes, batch, images = MODELS[model]
     if jax.default_backend() != "cpu":
         batch, images = BATCH, IMAGES
     batch, images = FLAGS.batch or batch, FLAGS.images or images
     config = Experiment(
-        name=net,
+        name=model,
         data=Data(
             batch_size=batch,
             eval_batch_size=batch,
@@ -64,83 +68,81 @@ def timed(net: str, view: str) -> dict[str, Any]:
             pad_and_crop=0,
             flip=False,
         ),
-        model=choose(net, dtype=FLAGS.precision),
+        model=choose(model, dtype=FLAGS.precision),
         schedule=choose("constant"),
     )
     with jax.default_matmul_precision(FLAGS.precision):
-        program = build_program(config, noise(image, classes, images), jax.devices()[:1])
-        passes = bare(net, config, program.state, image, classes, batch)
+        dataset = make_noise_dataset(image, classes, train_images=1, test_images=images)
+        program = build_program(config, dataset, jax.devices()[:1])
+        time_passes = make_bare_pass(config, program.state, image, classes, batch)
         blocks: dict[str, list[float]] = {"evaluation": [], "bare": []}
         for block in range(FLAGS.blocks + 1):
-            began = time.perf_counter()
-            found = program.evaluate(program.state)
-            ended = time.perf_counter()
-            if found["images"] != images:
-                sys.exit(f"evaluate.py: {net}: {found['images']} images were counted, not {images}")
+            start = time.perf_counter()
+            metrics = program.evaluate(program.state)
+            end = time.perf_counter()
+            if metrics["images"] != images:
+                sys.exit(
+                    f"evaluate.py: {model}: {metrics['images']} images were counted, not {images}"
+                )
             speeds = {
-                "evaluation": images / (ended - began),
-                "bare": passes(max(1, images // batch)),
+                "evaluation": images / (end - start),
+                "bare": time_passes(max(1, images // batch)),
             }
-            if block:  # the first compiles
+            if block:  # The first block compiles.
                 for name, speed in speeds.items():
                     blocks[name].append(speed)
-    speed, of_bare = spread(blocks["evaluation"]), spread(blocks["bare"])
+    speed, bare = compute_range(blocks["evaluation"]), compute_range(blocks["bare"])
     return {
         "benchmark": "evaluate",
-        "net": net,
-        "view": view,
+        "model": model,
+        "view": "single",
         "image": image,
         "batch": batch,
         "images": images,
         "precision": FLAGS.precision,
         "blocks": FLAGS.blocks,
         "images_per_s": speed,
-        "bare_images_per_s": of_bare,
-        "ratio": speed["median"] / of_bare["median"],
+        "bare_images_per_s": bare,
+        "ratio": speed["median"] / bare["median"],
         "seconds": images / speed["median"],
     }
 
 
-def bare(
-    net: str, config: Experiment, state: Any, image: tuple[int, int, int], classes: int, batch: int
+def make_bare_pass(
+    config: Experiment, state: Any, image: tuple[int, int, int], classes: int, batch: int
 ) -> Callable[[int], float]:
-    """run(passes) -> images/s of so many forward passes of a batch; logits stay where they are."""
-    model = models.create(net, classes, **config.model.args)
+    """Returns time_passes(passes) -> images/s of forward passes, whose logits stay on the device.
+
+    Args:
+        config: Names the model and its options.
+        state: The trained state, whose parameters and running averages are used.
+        image: [H, W, C] of an image.
+        classes: Number of classes.
+        batch: Images per forward pass.
+    """
+    model = models.create(config.model.name, classes, **config.model.args)
     forward = jax.jit(
         lambda params, stats, images: model.apply(params, stats, images, train=False)[0]
     )
     images = np.random.default_rng(0).standard_normal((batch, *image), np.float32)
     images = jax.device_put(images, meshes.sharded(meshes.batch_mesh(jax.devices()[:1])))
 
-    def run(passes: int) -> float:
-        began = time.perf_counter()
+    def time_passes(passes: int) -> float:
+        start = time.perf_counter()
         for _ in range(passes):
             logits = forward(state.params, state.stats, images)
         jax.block_until_ready(logits)
-        return passes * batch / (time.perf_counter() - began)
+        return passes * batch / (time.perf_counter() - start)
 
-    return run
-
-
-def noise(image: tuple[int, int, int], classes: int, images: int) -> data.Dataset:
-    """So many test images, and one to train on."""
-    rng = np.random.default_rng(0)
-
-    def split(count: int) -> data.Arrays:
-        return data.Arrays(
-            rng.integers(0, 256, (count, *image), np.uint8),
-            rng.integers(0, classes, count, np.int32),
-        )
-
-    return data.Dataset(split(1), split(images), classes)
+    return time_passes
 
 
-def table(results: list[dict[str, Any]]) -> str:
-    """A line a net and view; the seconds of ImageNet's 50,000 only where so many were timed."""
+def format_table(results: list[dict[str, Any]]) -> str:
+    """Returns a line per model, with seconds only where 50,000 images were evaluated."""
     lines = [
         (
-            "net",
-            "view",
+            "model",
+            "protocol",
             "images",
             "batch",
             "images/s",
@@ -154,7 +156,7 @@ def table(results: list[dict[str, Any]]) -> str:
         speed = result["images_per_s"]
         lines.append(
             (
-                f"{result['net']}, {'x'.join(map(str, result['image'][:2]))}",
+                f"{result['model']}, {'x'.join(map(str, result['image'][:2]))}",
                 result["view"],
                 f"{result['images']:,}",
                 str(result["batch"]),
@@ -165,19 +167,22 @@ def table(results: list[dict[str, Any]]) -> str:
                 f"{result['seconds']:.1f}" if result["images"] == IMAGES else "-",
             )
         )
-    return aligned(lines)
+    return format_columns(lines)
 
 
 if __name__ == "__main__":
-    flags.DEFINE_list("nets", list(NETS), f"What is evaluated: {', '.join(NETS)}.")
+    flags.DEFINE_list("models", list(MODELS), f"The models to evaluate: {', '.join(MODELS)}.")
     flags.DEFINE_integer(
-        "images", None, "Default: 50,000; on CPU 2,000 of 32x32 or 32 of 224x224.", lower_bound=1
+        "images",
+        None,
+        "Test images. Default: 50,000; on CPU 2,000 of 32x32 or 32 of 224x224.",
+        lower_bound=1,
     )
     flags.DEFINE_integer(
-        "batch", None, "Images a batch. Default: 250; on CPU 500 or 16.", lower_bound=1
+        "batch", None, "Images per batch. Default: 250; on CPU 500 or 16.", lower_bound=1
     )
-    flags.DEFINE_integer("blocks", 3, "Timed evaluations of each.", lower_bound=1)
+    flags.DEFINE_integer("blocks", 3, "Timed evaluations of each model.", lower_bound=1)
     flags.DEFINE_enum(
-        "precision", "float32", ["float32", "bfloat16"], "Of the activations and products."
+        "precision", "float32", ["float32", "bfloat16"], "Precision of activations and products."
     )
     app.run(main)

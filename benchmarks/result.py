@@ -1,4 +1,4 @@
-"""How a benchmark ends: a line of JSON, printed last, and kept for the table if asked."""
+"""The end of a benchmark: its table, and its result as one line of JSON."""
 
 import json
 import statistics
@@ -8,11 +8,13 @@ from typing import Any
 from absl import flags
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("json", "", "A file to which the last line is appended, for benchmarks.table.")
+flags.DEFINE_string(
+    "json", "", "Also append the line of JSON to this file, for `python -m benchmarks.table`."
+)
 
 
-def tell(result: dict[str, Any]) -> None:
-    """Prints the result on one line, and appends it to the file of --json."""
+def write_result(result: dict[str, Any]) -> None:
+    """Prints the result as one line of JSON and appends it to the file of `--json`."""
     line = json.dumps(result)
     print(line)
     if FLAGS.json:
@@ -20,13 +22,13 @@ def tell(result: dict[str, Any]) -> None:
             lines.write(line + "\n")
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    """Their min, median and max."""
+def compute_range(values: list[float]) -> dict[str, float]:
+    """Returns the min, median and max of the values."""
     return {"min": min(values), "median": statistics.median(values), "max": max(values)}
 
 
-def aligned(lines: list[tuple[str, ...]]) -> str:
-    """Lines of cells in columns, the first to the left."""
+def format_columns(lines: list[tuple[str, ...]]) -> str:
+    """Aligns rows of cells: the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rows = []
     for first, *others in lines:

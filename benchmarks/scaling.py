@@ -1,13 +1,11 @@
-"""What a training step sends between devices.
-
-Collectives and their bytes are read from the compiled program.
+"""Counts what a training step sends between devices, from the compiled program.
 
     python -m benchmarks.scaling
 
-On 1, 2, 4 and 8 virtual devices of the CPU, for each net, as jit over a mesh and as pmap. Bytes are
-those of the collectives' operands on one device, whatever way a network moves them. They depend
-neither on the batch nor, beyond the nets' dense layers, on the images: these are small ones.
---nets=resnet50,vgg_d takes minutes and 6.5 GB.
+The step of each model is compiled for 1, 2, 4 and 8 virtual CPU devices, by jit over a mesh and by
+pmap. The collectives' bytes are those of their operands on one device; a network may move more.
+They do not depend on the batch, and on the images only where a model has dense layers, so small
+images suffice. `--models=resnet50,vgg_d` takes minutes and 6.5 GB.
 """
 
 import functools
@@ -18,12 +16,12 @@ from typing import Any
 
 from absl import app, flags
 
-from benchmarks.result import tell
+from benchmarks.result import write_result
 
 FLAGS = flags.FLAGS
 DEVICES = (1, 2, 4, 8)
 BATCH = 16
-NETS = {
+MODELS = {
     "resnet20": (32, 32, 3),
     "resnet50": (32, 32, 3),
     "vgg_d": (32, 32, 3),
@@ -33,35 +31,42 @@ CLASSES = {"resnet50": 1000}
 
 
 def main(argv: list[str]) -> None:
-    """Compiles every form of every net, and prints the table and a line of JSON."""
-    if unknown := [net for net in FLAGS.nets if net not in NETS]:
-        sys.exit(f"scaling.py: {unknown[0]}: choose --nets of {', '.join(NETS)}")
-    os.environ["JAX_PLATFORMS"] = "cpu"  # before JAX starts
+    """Compiles every step, and prints the table and a line of JSON."""
+    if unknown := [name for name in FLAGS.models if name not in MODELS]:
+        sys.exit(f"scaling.py: {unknown[0]}: choose --models from {', '.join(MODELS)}")
+    os.environ["JAX_PLATFORMS"] = "cpu"  # Before JAX starts.
     os.environ["XLA_FLAGS"] = (
         f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     )
     from cnn_jax.training import metrics_log
 
     rows = [
-        of_step(net, form, count)
-        for net in FLAGS.nets
-        for form in ("jit", "pmap")
+        measure_step(model, parallel, count)
+        for model in FLAGS.models
+        for parallel in ("jit", "pmap")
         for count in DEVICES
     ]
-    print(table(rows))
+    print(format_table(rows))
     print()
-    for words in (findings := findings_of(rows)):
-        print(words)
-    tell(
+    for finding in (findings := summarize_steps(rows)):
+        print(finding)
+    write_result(
         {"benchmark": "scaling", "batch": BATCH, "steps": rows, "findings": findings}
         | metrics_log.describe_environment()
     )
 
 
-def of_step(net: str, form: str, count: int) -> dict[str, Any]:
-    """A step's collectives on so many devices.
+def measure_step(model: str, parallel: str, devices: int) -> dict[str, Any]:
+    """Compiles a step and counts its collectives.
 
-    On the most devices, also how many programs its later runs compile.
+    Args:
+        model: A key of MODELS.
+        parallel: "jit" or "pmap".
+        devices: Number of virtual devices.
+
+    Returns:
+        A row of the result. For the largest number of devices it also holds
+        `later_compilations`, the number of programs that steps 2 to 4 compile.
     """
     import jax
     import numpy as np
@@ -75,107 +80,113 @@ def of_step(net: str, form: str, count: int) -> dict[str, Any]:
     from cnn_jax.training.state import init_state
     from cnn_jax.training.train_step import StepParts, compile_train, train_step
 
-    mesh = meshes.batch_mesh(jax.devices()[:count])
-    axis = meshes.BATCH if form == "pmap" else None
-    classes = CLASSES.get(net, 10)
-    model = models.create(net, classes, axis=axis)
+    mesh = meshes.batch_mesh(jax.devices()[:devices])
+    axis = meshes.BATCH if parallel == "pmap" else None
+    classes = CLASSES.get(model, 10)
+    created = models.create(model, classes, axis=axis)
     tx = make_optimizer(choose("sgd"), choose("constant", base=1e-5), total_steps=1)
-    image = jax.ShapeDtypeStruct((1, *NETS[net]), "float32")
+    image = jax.ShapeDtypeStruct((1, *MODELS[model]), "float32")
 
-    def make() -> Any:
-        return init_state(model, tx, jax.random.key(0), image)
+    def make_state() -> Any:
+        return init_state(created, tx, jax.random.key(0), image)
 
-    state = jax.eval_shape(make)
-    images = np.random.default_rng(0).random((BATCH, *NETS[net]), np.float32)
-    item = {
+    state = jax.eval_shape(make_state)
+    images = np.random.default_rng(0).random((BATCH, *MODELS[model]), np.float32)
+    batch = {
         "image": images,
         "label": np.arange(BATCH, dtype=np.int32) % classes,
         "valid": np.ones(BATCH, bool),
     }
-    parts = StepParts(model, tx, ours.FEED, jax.random.key(0), axis)
-    train = compile_train(functools.partial(train_step, parts), form, mesh)
+    parts = StepParts(created, tx, ours.PREPARED_LOADER, jax.random.key(0), axis)
+    train = compile_train(functools.partial(train_step, parts), parallel, mesh)
 
-    def bytes_of(tree: Any) -> int:
+    def count_bytes(tree: Any) -> int:
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
-    told = {"net": net, "form": form, "devices": count}
-    told |= {"params_bytes": bytes_of(state.params), "stats_bytes": bytes_of(state.stats)}
+    row = {"model": model, "parallel": parallel, "devices": devices}
+    row |= {"params_bytes": count_bytes(state.params), "stats_bytes": count_bytes(state.stats)}
 
-    # pmap's form is a function around what is compiled.
-    text = (train if form == "jit" else jax.jit(train)).lower(state, {}, item).compile().as_text()
+    # With pmap, `train` is a plain function around the compiled one.
+    text = (
+        (train if parallel == "jit" else jax.jit(train)).lower(state, {}, batch).compile().as_text()
+    )
     kinds = hlo.count_collectives(text)
-    told |= {"collectives": {kind: found._asdict() for kind, found in kinds.items()}}
-    if count == max(DEVICES):
-        state = jax.device_put(make(), meshes.replicated(mesh))
-        told |= {"later_compilations": later_compilations(train, state, item)}
-    return told
+    row |= {"collectives": {kind: total._asdict() for kind, total in kinds.items()}}
+    if devices == max(DEVICES):
+        state = jax.device_put(make_state(), meshes.replicated(mesh))
+        row |= {"later_compilations": count_later_compilations(train, state, batch)}
+    return row
 
 
-def later_compilations(train: Callable, state: Any, item: Any) -> int:
-    """How many programs a step's runs 2 to 4 compile: none, if a program serves every step."""
+def count_later_compilations(train: Callable, state: Any, batch: Any) -> int:
+    """Takes four steps; returns how many programs steps 2 to 4 compile. It should be 0."""
     import jax
 
     compiled = []
 
-    def heard(event: str, *_: Any, **__: Any) -> None:
+    def listen(event: str, *_: Any, **__: Any) -> None:
         if event.endswith("backend_compile_duration"):
             compiled.append(event)
 
-    for run in range(4):
-        state = train(state, {}, item)
-        if run == 0:
-            jax.monitoring.register_event_duration_secs_listener(heard)
+    for step in range(4):
+        state = train(state, {}, batch)
+        if step == 0:
+            jax.monitoring.register_event_duration_secs_listener(listen)
     jax.block_until_ready(state.step)
     jax.monitoring.clear_event_listeners()
     return len(compiled)
 
 
-def findings_of(rows: list[dict[str, Any]]) -> list[str]:
-    """A line for each net and form.
+def summarize_steps(rows: list[dict[str, Any]]) -> list[str]:
+    """Compares the rows of each model and kind of parallelism.
 
-    It says what of the collectives depends on the number of devices, or on the step.
+    Returns:
+        A sentence for each: which collectives depend on the number of devices, and how many
+        programs are compiled after the first step.
     """
     lines = []
-    for net, form in dict.fromkeys((row["net"], row["form"]) for row in rows):
-        mine = [row for row in rows if (row["net"], row["form"]) == (net, form)]
+    for model, parallel in dict.fromkeys((row["model"], row["parallel"]) for row in rows):
+        mine = [row for row in rows if (row["model"], row["parallel"]) == (model, parallel)]
         several = {row["devices"]: row["collectives"] for row in mine if row["devices"] > 1}
-        words = []
-        for kind in dict.fromkeys(kind for found in several.values() for kind in found):
+        differences = []
+        for kind in dict.fromkeys(kind for kinds in several.values() for kind in kinds):
             for what in ("count", "bytes"):
-                values = [found.get(kind, {}).get(what, 0) for found in several.values()]
+                values = [kinds.get(kind, {}).get(what, 0) for kinds in several.values()]
                 if len(set(values)) > 1:
-                    words.append(f"{kind}'s {what} {', '.join(f'{value:,}' for value in values)}")
+                    listed = ", ".join(f"{value:,}" for value in values)
+                    differences.append(f"{kind}'s {what} {listed}")
         on = f"on {', '.join(map(str, several))} devices"
-        depends = f"differ {on}: {'; '.join(words)}" if words else f"are the same {on}"
+        depends = f"differ {on}: {'; '.join(differences)}" if differences else f"are the same {on}"
         later = sum(row.get("later_compilations", 0) for row in mine)
         lines.append(
-            f"{net} {form}: collectives {depends}; programs compiled after the first step: {later}"
+            f"{model} {parallel}: collectives {depends}; programs compiled after the first step:"
+            f" {later}"
         )
     return lines
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """A line a compiled step."""
+def format_table(rows: list[dict[str, Any]]) -> str:
+    """Returns a line per compiled step."""
     lines = [
-        f"{'net':14} {'form':4} {'devices':>7} {'collectives':>11} {'MB moved':>9} {'of params':>9}"
-        "  kinds"
+        f"{'model':14} {'kind':4} {'devices':>7} {'collectives':>11} {'MB moved':>9}"
+        f" {'/ params':>9}  kinds"
     ]
     for row in rows:
         kinds = row["collectives"]
         moved = sum(entry["bytes"] for entry in kinds.values())
         count = sum(entry["count"] for entry in kinds.values())
-        words = ", ".join(
+        listed = ", ".join(
             f"{entry['count']} {kind} {entry['bytes']:,} bytes" for kind, entry in kinds.items()
         )
         lines.append(
-            f"{row['net']:14} {row['form']:4} {row['devices']:7} {count:11} {moved / 1e6:9.3f}"
-            f" {moved / row['params_bytes']:9.3f}  {words}"
+            f"{row['model']:14} {row['parallel']:4} {row['devices']:7} {count:11}"
+            f" {moved / 1e6:9.3f} {moved / row['params_bytes']:9.3f}  {listed}"
         )
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
     flags.DEFINE_list(
-        "nets", ["resnet20", "lenet5_modern"], f"Whose steps are read: {', '.join(NETS)}."
+        "models", ["resnet20", "lenet5_modern"], f"The models to compile: {', '.join(MODELS)}."
     )
     app.run(main)

@@ -1,8 +1,10 @@
-"""What it saves to train several seeds in one program.
+"""Seconds of a step of several seeds: in one program, and one after another.
 
-Seconds a step of k seeds together, and one after another.
+    python -m benchmarks.seeds --models=lenet5_modern --counts=1,2,4,8
 
-    python -m benchmarks.seeds --nets=lenet5_modern --counts=1,2,4,8
+Each seed has a batch of its own. One program holds either each seed's step ("unrolled") or one
+vmapped step ("vmap"); "sequential" runs the ordinary program once per seed. All start from the same
+weights and must give the same losses. Timed blocks take turns.
 """
 
 import functools
@@ -17,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from benchmarks import result
 from benchmarks.peers import ours
+from benchmarks.result import write_result
 from cnn_jax import mesh as meshes
 from cnn_jax import models
 from cnn_jax.config import choose
@@ -28,50 +30,60 @@ from cnn_jax.training import metrics_log, multi_seed
 from cnn_jax.training.state import init_state
 from cnn_jax.training.train_step import StepParts, compile_train, train_step
 
-# Images a step of one seed.
-NETS = {"perceptron": 64, "mlp": 64, "lenet5_modern": 64, "resnet20": 32}
+# {model: images per step of one seed}
+MODELS = {"perceptron": 64, "mlp": 64, "lenet5_modern": 64, "resnet20": 32}
 FORMS = {"unrolled": multi_seed.unrolled, "vmap": multi_seed.vmapped}
-WAYS = ("in turn", *FORMS)
-HEAD = ("net", "batch", "seeds", "way", "ms a step", "images/s", "in turn/way", "compile s")
-SLOW = (
-    2  # a form that takes so many times as long as the seeds in turn is not tried with more of them
-)
+WAYS = ("sequential", *FORMS)
+HEAD = ("model", "batch", "seeds", "way", "ms/step", "images/s", "sequential/way", "compile s")
+# A way that takes this many times as long as sequential seeds is not tried with more seeds.
+MAX_SLOWDOWN = 2
 FLAGS = flags.FLAGS
 
 
 def main(argv: list[str]) -> None:
-    """Times each net with each number of seeds, and prints the table and a line of JSON."""
+    """Times each model with each number of seeds, and prints the table and a line of JSON."""
     counts = [int(count) for count in FLAGS.counts if count.isdigit() and int(count) > 0]
-    if len(argv) > 1 or not set(FLAGS.nets) <= NETS.keys() or len(counts) < len(FLAGS.counts):
-        sys.exit(f"seeds.py: choose --nets of {', '.join(NETS)}, and --counts such as 1,2,4,8")
-    # As build_program does for all but the smallest batches.
+    if len(argv) > 1 or not set(FLAGS.models) <= MODELS.keys() or len(counts) < len(FLAGS.counts):
+        sys.exit(
+            f"seeds.py: choose --models from {', '.join(MODELS)}, and --counts such as 1,2,4,8"
+        )
+    # build_program does this for all but the smallest batches.
     settings.keep_memory(settings.MIN_BATCH_VALUES)
-    print(line(HEAD))
+    print(format_line(HEAD))
     rows: list[dict[str, Any]] = []
     with jax.default_matmul_precision("float32"):
-        for net in FLAGS.nets:
+        for model in FLAGS.models:
             ways = list(WAYS)
             for count in sorted(counts):
-                rows += (found := measured(net, count, ways))
-                for row in found:
-                    print(line(cells(row)), flush=True)
-                ways = [row["way"] for row in found if row["ratio"] > 1 / SLOW]
-    given = {"seconds": FLAGS.seconds, "blocks": FLAGS.blocks}
-    result.tell({"benchmark": "seeds", **given, "rows": rows, **metrics_log.describe_environment()})
+                added = measure_ways(model, count, ways)
+                for row in added:
+                    print(format_line(format_cells(row)), flush=True)
+                rows += added
+                ways = [row["way"] for row in added if row["ratio"] > 1 / MAX_SLOWDOWN]
+    settings_used = {"seconds": FLAGS.seconds, "blocks": FLAGS.blocks}
+    write_result(
+        {"benchmark": "seeds", **settings_used, "rows": rows} | metrics_log.describe_environment()
+    )
 
 
-def measured(net: str, count: int, ways: list[str]) -> list[dict[str, Any]]:
-    """What a step of `count` seeds costs each way, the first of which is the measure.
+def measure_ways(model: str, count: int, ways: list[str]) -> list[dict[str, Any]]:
+    """Times a step of `count` seeds each way, in blocks that take turns.
 
-    Their blocks take turns.
+    Args:
+        model: A key of MODELS.
+        count: Number of seeds.
+        ways: Which of WAYS to time. Ratios are to the first of them.
+
+    Returns:
+        A row of the result for each way.
     """
-    runs = {way: prepared(net, count, way) for way in ways}
+    runs = {way: prepare_steps(model, count, way) for way in ways}
     firsts = {way: run(1) for way, run in runs.items()}
-    losses = {way: found for way, (_, found) in firsts.items()}
+    losses = {way: values for way, (_, values) in firsts.items()}
     for way in ways[1:]:
         if not np.allclose(losses[way], losses[ways[0]], rtol=1e-4):
             sys.exit(
-                f"seeds.py: {net}: losses {way} are {losses[way]}, {ways[0]} {losses[ways[0]]}"
+                f"seeds.py: {model}: losses {way} are {losses[way]}, {ways[0]} {losses[ways[0]]}"
             )
     steps = {way: max(1, round(FLAGS.seconds / run(1)[0])) for way, run in runs.items()}
     blocks = {way: [] for way in ways}
@@ -81,12 +93,12 @@ def measured(net: str, count: int, ways: list[str]) -> list[dict[str, Any]]:
     medians = {way: statistics.median(blocks[way]) for way in ways}
     return [
         {
-            "net": net,
-            "batch": NETS[net],
+            "model": model,
+            "batch": MODELS[model],
             "seeds": count,
             "way": way,
             "step_ms": 1000 * medians[way],
-            "images_per_s": count * NETS[net] / medians[way],
+            "images_per_s": count * MODELS[model] / medians[way],
             "ratio": medians[ways[0]] / medians[way],
             "first_step_s": firsts[way][0],
         }
@@ -94,52 +106,59 @@ def measured(net: str, count: int, ways: list[str]) -> list[dict[str, Any]]:
     ]
 
 
-def prepared(net: str, count: int, way: str) -> Callable[[int], tuple[float, list[float]]]:
-    """run(steps) -> (seconds, each seed's sum of losses), on one device where the batches lie."""
-    image, classes = models.paper_input(net)
-    model = models.create(net, classes)
-    tx = make_optimizer(choose("sgd"), choose("constant", base=0.01), total_steps=1)
-    mesh, keys = (
-        meshes.batch_mesh(jax.devices()[:1]),
-        [jax.random.key(seed) for seed in range(count)],
-    )
+def prepare_steps(model: str, count: int, way: str) -> Callable[[int], tuple[float, list[float]]]:
+    """Returns run(steps) -> (seconds, each seed's sum of losses), on one device with the batches.
 
-    def make(key: jax.Array) -> Callable:
-        return functools.partial(train_step, StepParts(model, tx, ours.FEED, key))
+    Args:
+        model: A key of MODELS.
+        count: Number of seeds.
+        way: One of WAYS.
+    """
+    image, classes = models.paper_input(model)
+    created = models.create(model, classes)
+    tx = make_optimizer(choose("sgd"), choose("constant", base=0.01), total_steps=1)
+    mesh = meshes.batch_mesh(jax.devices()[:1])
+    keys = [jax.random.key(seed) for seed in range(count)]
+
+    def make_step(key: jax.Array) -> Callable:
+        return functools.partial(train_step, StepParts(created, tx, ours.PREPARED_LOADER, key))
 
     shape = jax.ShapeDtypeStruct((1, *image), jnp.float32)
     states = jax.device_put(
-        [init_state(model, tx, key, shape) for key in keys], meshes.replicated(mesh)
+        [init_state(created, tx, key, shape) for key in keys], meshes.replicated(mesh)
     )
-    items = jax.device_put(
-        tuple(batch(seed, NETS[net], image, classes) for seed in range(count)), meshes.sharded(mesh)
+    batches = jax.device_put(
+        tuple(draw_batch(seed, MODELS[model], image, classes) for seed in range(count)),
+        meshes.sharded(mesh),
     )
     if way in FORMS:
-        form = FORMS[way](make, keys)
+        form = FORMS[way](make_step, keys)
         train, state, split = compile_train(form.step, "jit", mesh), form.join(states), form.split
 
         def advance(state: Any) -> Any:
-            return train(state, {}, items)
+            return train(state, {}, batches)
 
-    else:  # one program serves all: in runs of their own each has its key in it
-        train, state, split = compile_train(make(keys[0]), "jit", mesh), states, list
+    else:  # One program serves all seeds here. A real run has its own key in its program.
+        train, state, split = compile_train(make_step(keys[0]), "jit", mesh), states, list
 
         def advance(states: Any) -> Any:
-            return [train(state, {}, item) for state, item in zip(states, items, strict=True)]
+            return [train(state, {}, batch) for state, batch in zip(states, batches, strict=True)]
 
     def run(steps: int) -> tuple[float, list[float]]:
         nonlocal state
-        began = time.perf_counter()
+        start = time.perf_counter()
         for _ in range(steps):
             state = advance(state)
         jax.block_until_ready(state)
-        return time.perf_counter() - began, [float(each.sums["loss"]) for each in split(state)]
+        return time.perf_counter() - start, [float(each.sums["loss"]) for each in split(state)]
 
     return run
 
 
-def batch(seed: int, size: int, image: tuple[int, int, int], classes: int) -> dict[str, np.ndarray]:
-    """Noise and labels."""
+def draw_batch(
+    seed: int, size: int, image: tuple[int, int, int], classes: int
+) -> dict[str, np.ndarray]:
+    """Draws a batch of noise with labels."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(classes, size=size, dtype=np.int32)
     return {
@@ -149,14 +168,14 @@ def batch(seed: int, size: int, image: tuple[int, int, int], classes: int) -> di
     }
 
 
-def cells(row: dict[str, Any]) -> tuple[Any, ...]:
-    """A row as the table has it.
+def format_cells(row: dict[str, Any]) -> tuple[Any, ...]:
+    """Returns the cells of a row of the table.
 
-    The ratio is of medians: above 1, the way is faster than the seeds in turn.
+    The ratio is of medians: above 1, the way is faster than sequential seeds.
     """
     numbers = (f"{row['step_ms']:.2f}", f"{row['images_per_s']:.0f}", f"{row['ratio']:.2f}")
     return (
-        row["net"],
+        row["model"],
         row["batch"],
         row["seeds"],
         row["way"],
@@ -165,20 +184,22 @@ def cells(row: dict[str, Any]) -> tuple[Any, ...]:
     )
 
 
-def line(values: tuple[Any, ...]) -> str:
-    """One line of the table, in columns."""
+def format_line(values: tuple[Any, ...]) -> str:
+    """Returns one line of the table, in columns."""
     return "".join(
-        f"{value!s:15}" if i in (0, 3) else f"{value!s:>12} " for i, value in enumerate(values)
+        f"{value!s:15}" if i in (0, 3) else f"{value!s:>14} " for i, value in enumerate(values)
     )
 
 
 if __name__ == "__main__":
     flags.DEFINE_list(
-        "nets", ["mlp", "lenet5_modern", "resnet20"], f"What is trained: {', '.join(NETS)}."
+        "models",
+        ["mlp", "lenet5_modern", "resnet20"],
+        f"The models to train: {', '.join(MODELS)}.",
     )
     flags.DEFINE_list("counts", ["1", "2", "4", "8"], "Numbers of seeds.")
     flags.DEFINE_float(
-        "seconds", 0.3, "How long a timed block is to be (at least one step).", lower_bound=0
+        "seconds", 0.3, "Length of a timed block, which has at least one step.", lower_bound=0
     )
     flags.DEFINE_integer("blocks", 5, "Timed blocks of each way.", lower_bound=1)
     app.run(main)

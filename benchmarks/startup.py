@@ -1,6 +1,9 @@
-"""Seconds that a user waits before anything is trained.
+"""Seconds that a user waits before the first training step.
 
-python -m benchmarks.startup
+    python -m benchmarks.startup
+
+Measured are the import of the models, `launch.py --list` and `--help`, and the time from launching
+a small study to the first line of its metrics.jsonl, with an empty and with a filled compile cache.
 """
 
 import json
@@ -14,7 +17,7 @@ from typing import Any
 
 from absl import app, flags
 
-from benchmarks.result import spread, tell
+from benchmarks.result import compute_range, write_result
 
 ROOT = Path(__file__).parents[1]
 FLAGS = flags.FLAGS
@@ -25,47 +28,62 @@ def main(argv: list[str]) -> None:
     """Times each start, and prints the table and a line of JSON."""
     with tempfile.TemporaryDirectory() as folder:
 
-        def fresh() -> str:
+        def make_folder() -> str:
             return tempfile.mkdtemp(dir=folder)
 
-        warm = fresh()
-        first_step(fresh(), warm, to_the_end=True)  # fills the cache, and warms the disk's
+        warm = make_folder()
+        # Fills both caches, JAX's and the disk's.
+        time_to_first_step(make_folder(), warm, to_the_end=True)
         starts: dict[str, Callable[[], float]] = {
-            'python -c "import cnn_jax.models"': lambda: ended("-c", "import cnn_jax.models"),
-            "launch.py --list": lambda: ended("launch.py", "--list"),
-            "launch.py --help": lambda: ended("launch.py", "--help"),
-            "launch to first step, cold compile cache": lambda: first_step(fresh(), fresh()),
-            "launch to first step, warm compile cache": lambda: first_step(fresh(), warm),
+            'python -c "import cnn_jax.models"': lambda: time_command(
+                "-c", "import cnn_jax.models"
+            ),
+            "launch.py --list": lambda: time_command("launch.py", "--list"),
+            "launch.py --help": lambda: time_command("launch.py", "--help"),
+            "launch to first step, cold compile cache": lambda: time_to_first_step(
+                make_folder(), make_folder()
+            ),
+            "launch to first step, warm compile cache": lambda: time_to_first_step(
+                make_folder(), warm
+            ),
         }
-        found = {what: [start() for _ in range(FLAGS.repeats)] for what, start in starts.items()}
-    rows = {what: spread(seconds) for what, seconds in found.items()}
-    print(table(rows))
+        seconds = {what: [start() for _ in range(FLAGS.repeats)] for what, start in starts.items()}
+    rows = {what: compute_range(values) for what, values in seconds.items()}
+    print(format_table(rows))
     script = (
         "import json; from cnn_jax.training import metrics_log;"
         " print(json.dumps(metrics_log.describe_environment()))"
     )
-    about = subprocess.run(
+    described = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    told = json.loads(about.stdout.splitlines()[-1])
-    tell({"benchmark": "startup", "seconds": rows, "repeats": FLAGS.repeats, **told})
+    environment = json.loads(described.stdout.splitlines()[-1])
+    write_result({"benchmark": "startup", "seconds": rows, "repeats": FLAGS.repeats, **environment})
 
 
-def ended(*words: str, code: int = 0) -> float:
-    """Seconds until `python words` has ended."""
-    began = time.perf_counter()
+def time_command(*words: str) -> float:
+    """Returns the seconds that `python <words>` takes; exits if it fails."""
+    start = time.perf_counter()
     done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
-    took = time.perf_counter() - began
-    if done.returncode != code:
+    seconds = time.perf_counter() - start
+    if done.returncode != 0:
         sys.exit(
             f"startup.py: python {' '.join(words)}: exit code {done.returncode}:"
             f" {done.stderr[-300:]}"
         )
-    return took
+    return seconds
 
 
-def first_step(workdir: str, cache: str, to_the_end: bool = False) -> float:
-    """Seconds from the launch of a small study to its first line of metrics, of the first step."""
+def time_to_first_step(workdir: str, cache: str, to_the_end: bool = False) -> float:
+    """Returns the seconds from launching a small study to its first line of metrics.
+
+    That line is written after the first step.
+
+    Args:
+        workdir: The study's folder.
+        cache: The folder of the compile cache.
+        to_the_end: Whether to let the study finish. Otherwise it is killed after its first line.
+    """
     command = [
         sys.executable,
         "launch.py",
@@ -73,7 +91,7 @@ def first_step(workdir: str, cache: str, to_the_end: bool = False) -> float:
         f"--workdir={workdir}",
         f"--compile_cache={cache}",
     ]
-    began = time.perf_counter()
+    start = time.perf_counter()
     with subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
@@ -84,14 +102,14 @@ def first_step(workdir: str, cache: str, to_the_end: bool = False) -> float:
                     f" {process.returncode}"
                 )
             time.sleep(0.005)
-        took = time.perf_counter() - began
+        seconds = time.perf_counter() - start
         if not to_the_end:
             process.kill()
-    return took
+    return seconds
 
 
-def table(rows: dict[str, dict[str, Any]]) -> str:
-    """A line a start."""
+def format_table(rows: dict[str, dict[str, Any]]) -> str:
+    """Returns a line per start."""
     width = max(map(len, rows))
     lines = [
         f"{what:{width}}  {s['median']:8.2f}  ({s['min']:.2f} - {s['max']:.2f})"

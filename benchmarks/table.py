@@ -1,10 +1,12 @@
-"""The last table as Markdown: every goal, and what the benchmarks' JSON lines say of it.
+"""Prints every goal with what was measured, as two Markdown tables.
 
-    python -m benchmarks.table results.jsonl gpu.jsonl
+    python -m benchmarks.table bench.jsonl gpu.jsonl
 
-Of several lines about the same, the last counts. What no line tells is "not measured".
+The files hold the lines of JSON that the benchmarks wrote with `--json`. If several lines measure
+the same, the last one counts. A goal without a line is "not measured".
 """
 
+import functools
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -15,44 +17,42 @@ NOT_MEASURED = "not measured"
 PEERS = ("flax", "torch", "keras")
 
 
-class Steps(NamedTuple):
-    """A training step that has goals: the least of ours/peer, and of our images/s."""
+class StepGoal(NamedTuple):
+    """The goals of a training step: the least ours/peer ratios, and the least images/s of ours."""
 
-    net: str
+    model: str
     batch: int
     side: int
     precision: str
-    hardware: str  # as `about` names it
+    hardware: str  # As `name_hardware` returns it.
     ratios: dict[str, float]
     images_per_s: float = 0
 
 
 class Goal(NamedTuple):
-    """A goal of another benchmark.
-
-    found(result) -> (value, its words); None: the result does not tell.
-    """
+    """A goal of another benchmark."""
 
     what: str
     hardware: str
     benchmark: str
-    found: Callable[[dict[str, Any]], tuple[float, str] | None]
+    # read(result) -> (value, the value as text); None if the result measures something else.
+    read: Callable[[dict[str, Any]], tuple[float, str] | None]
     goal: str
     least: float = float("-inf")
     most: float = float("inf")
 
 
-STEPS = (
-    Steps("resnet50", 16, 224, "float32", "CPU", {"flax": 2, "torch": 1.1, "keras": 1.5}),
-    Steps("resnet20", 128, 32, "float32", "CPU", {"flax": 2, "torch": 1}),
-    Steps("vgg_d", 64, 32, "float32", "CPU", {"flax": 4, "torch": 0.9}),
-    Steps("lenet5_modern", 1, 28, "float32", "CPU", {"torch": 2.5}),
-    Steps("resnet50", 256, 224, "bfloat16", "H100", {"flax": 1.25, "torch": 1}, 4_000),
-    Steps("vgg_d", 64, 224, "bfloat16", "H100", {}, 1_800),
+STEP_GOALS = (
+    StepGoal("resnet50", 16, 224, "float32", "CPU", {"flax": 2, "torch": 1.1, "keras": 1.5}),
+    StepGoal("resnet20", 128, 32, "float32", "CPU", {"flax": 2, "torch": 1}),
+    StepGoal("vgg_d", 64, 32, "float32", "CPU", {"flax": 4, "torch": 0.9}),
+    StepGoal("lenet5_modern", 1, 28, "float32", "CPU", {"torch": 2.5}),
+    StepGoal("resnet50", 256, 224, "bfloat16", "H100", {"flax": 1.25, "torch": 1}, 4_000),
+    StepGoal("vgg_d", 64, 224, "bfloat16", "H100", {}, 1_800),
 )
 
-# Seconds.
-STARTS = {
+# Starts, and the most seconds that each may take.
+START_GOALS = {
     "launch.py --list": 0.5,
     "launch.py --help": 0.5,
     "launch to first step, warm compile cache": 6,
@@ -69,15 +69,15 @@ def main(paths: list[str]) -> None:
         ]
     except (OSError, ValueError) as e:
         sys.exit(f"table.py: {e}")
-    print(of_steps(results))
+    print(format_training_steps(results))
     print()
-    print(of_goals(results))
+    print(format_other_goals(results))
 
 
-def of_steps(results: list[dict[str, Any]]) -> str:
-    """A line a training step: ours/peer, medians."""
+def format_training_steps(results: list[dict[str, Any]]) -> str:
+    """Returns the table of training steps: our images/s and the ratios ours/peer, of medians."""
     head = (
-        "net",
+        "model",
         "batch, images",
         "precision",
         "ours, images/s",
@@ -87,142 +87,143 @@ def of_steps(results: list[dict[str, Any]]) -> str:
         "hardware, commit",
     )
     lines = []
-    for row in STEPS:
-        images = f"{row.batch}, {row.side}x{row.side}"
-        goals = [f"{peer} {least:g}" for peer, least in row.ratios.items()]
-        goals += [f"{row.images_per_s:,} images/s"] if row.images_per_s else []
-        result = next((r for r in reversed(results) if is_of(row, r)), None)
-        cells, met, where = [NOT_MEASURED] * 4, NOT_MEASURED, row.hardware
+    for goal in STEP_GOALS:
+        images = f"{goal.batch}, {goal.side}x{goal.side}"
+        goals = [f"{peer} {least:g}" for peer, least in goal.ratios.items()]
+        goals += [f"{goal.images_per_s:,} images/s"] if goal.images_per_s else []
+        result = next((r for r in reversed(results) if measures_step(r, goal)), None)
+        cells, met, origin = [NOT_MEASURED] * 4, NOT_MEASURED, goal.hardware
         if result:
-            peers, where = result["peers"], place(result)
+            peers, origin = result["peers"], describe_origin(result)
             ours = peers["ours"]["images_per_s"]["median"]
             ratios = {p: ours / peers[p]["images_per_s"]["median"] for p in PEERS if p in peers}
-            cells = [f"{ours:,.1f}", *(ratio_of(p, ratios, peers) for p in PEERS)]
-            verdicts = {p: verdict(ratios[p] >= row.ratios[p]) for p in row.ratios if p in ratios}
-            verdicts |= {p: NOT_MEASURED for p in row.ratios if p not in ratios}
-            if row.images_per_s:
-                verdicts["images/s"] = verdict(ours >= row.images_per_s)
-            met = ", ".join(f"{what} {said}" for what, said in verdicts.items())
-        lines.append((row.net, images, row.precision, *cells, ", ".join(goals), met, where))
-    return markdown(head, lines)
+            cells = [f"{ours:,.1f}", *(format_ratio(p, ratios, peers) for p in PEERS)]
+            verdicts = {
+                p: format_verdict(ratios[p] >= goal.ratios[p]) for p in goal.ratios if p in ratios
+            }
+            verdicts |= {p: NOT_MEASURED for p in goal.ratios if p not in ratios}
+            if goal.images_per_s:
+                verdicts["images/s"] = format_verdict(ours >= goal.images_per_s)
+            met = ", ".join(f"{what} {verdict}" for what, verdict in verdicts.items())
+        lines.append((goal.model, images, goal.precision, *cells, ", ".join(goals), met, origin))
+    return format_markdown(head, lines)
 
 
-def is_of(row: Steps, result: dict[str, Any]) -> bool:
-    """Whether the result is of that step, there."""
+def measures_step(result: dict[str, Any], goal: StepGoal) -> bool:
+    """Returns whether the result measures the step of the goal, on the goal's hardware."""
     return (
         result["benchmark"] == "train_step"
-        and (result["net"], result["batch"], result["image"][0], result["precision"]) == row[:4]
-        and about(result) == row.hardware
+        and (result["model"], result["batch"], result["image"][0], result["precision"]) == goal[:4]
+        and name_hardware(result) == goal.hardware
     )
 
 
-def ratio_of(peer: str, ratios: dict[str, float], peers: dict[str, Any]) -> str:
-    """ours/peer, with the peer's variant."""
+def format_ratio(peer: str, ratios: dict[str, float], peers: dict[str, Any]) -> str:
+    """Returns the ratio ours/peer with the peer's variant."""
     if peer not in ratios:
         return NOT_MEASURED
     variant = peers[peer]["variant"]
     return f"{ratios[peer]:.2f}" + (f" ({variant})" if variant else "")
 
 
-def of_goals(results: list[dict[str, Any]]) -> str:
-    """A line each of the other goals."""
+def format_other_goals(results: list[dict[str, Any]]) -> str:
+    """Returns the table of the goals that are no training steps."""
     lines = []
-    for goal in goals():
-        there = [
-            r for r in results if r["benchmark"] == goal.benchmark and about(r) == goal.hardware
+    for goal in iterate_other_goals():
+        candidates = [
+            r
+            for r in results
+            if r["benchmark"] == goal.benchmark and name_hardware(r) == goal.hardware
         ]
-        found = [(value, result) for result in there if (value := goal.found(result)) is not None]
-        measured, met, where = NOT_MEASURED, NOT_MEASURED, goal.hardware
+        found = [(read, r) for r in candidates if (read := goal.read(r)) is not None]
+        measured, met, origin = NOT_MEASURED, NOT_MEASURED, goal.hardware
         if found:
             (value, measured), result = found[-1]
-            met, where = verdict(goal.least <= value <= goal.most), place(result)
-        lines.append((goal.what, measured, goal.goal, met, where))
-    return markdown(("what", "measured", "goal", "met", "hardware, commit"), lines)
+            met, origin = format_verdict(goal.least <= value <= goal.most), describe_origin(result)
+        lines.append((goal.what, measured, goal.goal, met, origin))
+    return format_markdown(("what", "measured", "goal", "met", "hardware, commit"), lines)
 
 
-def goals() -> Iterator[Goal]:
-    """All goals but those of training steps."""
+def iterate_other_goals() -> Iterator[Goal]:
+    """Yields the goals that are no training steps."""
     for hardware in ("CPU", "H100"):
-        for net in ("resnet20", "lenet5_modern"):
-            what = f"{net}, batch 128: an epoch's rate against the bare step's"
-            yield Goal(what, hardware, "epoch", epoch_ratio(net), "0.98 of it", least=0.98)
+        for model in ("resnet20", "lenet5_modern"):
+            what = f"{model}, batch 128: images/s of an epoch / of the bare step"
+            read = functools.partial(read_epoch_ratio, model=model)
+            yield Goal(what, hardware, "epoch", read, "0.98", least=0.98)
     what = "resnet20, batch 128, data and augmentation on the device"
-    yield Goal(what, "H100", "epoch", epoch_speed, "100,000 images/s", least=100_000)
+    yield Goal(what, "H100", "epoch", read_epoch_speed, "100,000 images/s", least=100_000)
     what = "batches from memory, shuffled and restorable, on one core"
-    yield Goal(what, "CPU", "batches", batches_speed, "400,000 images/s", least=400_000)
-    for net in ("resnet50", "vgg_d"):
-        what = f"{net}: evaluation of 50,000 images at 224, the single view"
-        yield Goal(what, "H100", "evaluate", evaluation_seconds(net), "8 s", most=8)
-    for what, most in STARTS.items():
-        yield Goal(what, "CPU", "startup", start_seconds(what), f"{most:g} s", most=most)
+    yield Goal(what, "CPU", "batches", read_batches_speed, "400,000 images/s", least=400_000)
+    for model in ("resnet50", "vgg_d"):
+        what = f"{model}: evaluation of 50,000 images at 224 by the protocol single"
+        read = functools.partial(read_evaluation_seconds, model=model)
+        yield Goal(what, "H100", "evaluate", read, "8 s", most=8)
+    for what, most in START_GOALS.items():
+        read = functools.partial(read_start_seconds, what=what)
+        yield Goal(what, "CPU", "startup", read, f"{most:g} s", most=most)
 
 
-def epoch_ratio(net: str) -> Callable[[dict[str, Any]], tuple[float, str] | None]:
-    """What the epoch reaches of the bare step's images/s, as the median of pairs."""
-    return lambda r: (
-        (r["ratio"], f"{r['ratio']:.3f}") if (r["net"], r["batch"]) == (net, 128) else None
-    )
+def read_epoch_ratio(result: dict[str, Any], model: str) -> tuple[float, str] | None:
+    """Reads an epoch's images/s as a ratio to the bare step's, the median of pairs."""
+    if (result["model"], result["batch"]) != (model, 128):
+        return None
+    return result["ratio"], f"{result['ratio']:.3f}"
 
 
-def epoch_speed(result: dict[str, Any]) -> tuple[float, str] | None:
-    """Images/s of ResNet-20's epoch."""
+def read_epoch_speed(result: dict[str, Any]) -> tuple[float, str] | None:
+    """Reads the images/s of ResNet-20's epoch."""
+    if (result["model"], result["batch"]) != ("resnet20", 128):
+        return None
     speed = result["images_per_s"]["median"]
-    return (
-        (speed, f"{speed:,.0f} images/s")
-        if (result["net"], result["batch"]) == ("resnet20", 128)
-        else None
-    )
+    return speed, f"{speed:,.0f} images/s"
 
 
-def batches_speed(result: dict[str, Any]) -> tuple[float, str]:
-    """Images/s of our feed, with the ratios to the others."""
-    ways = {name: way["images_per_s"]["median"] for name, way in result["ways"].items()}
+def read_batches_speed(result: dict[str, Any]) -> tuple[float, str]:
+    """Reads the images/s of our loader, with its ratio to each other loader."""
+    speeds = {name: way["images_per_s"]["median"] for name, way in result["ways"].items()}
     ratios = [
-        f"{ways['ours'] / speed:.2f} of {name}" for name, speed in ways.items() if name != "ours"
+        f"{speeds['ours'] / speed:.2f} of {name}"
+        for name, speed in speeds.items()
+        if name != "ours"
     ]
-    return ways["ours"], "; ".join([f"{ways['ours']:,.0f} images/s", *ratios])
+    return speeds["ours"], "; ".join([f"{speeds['ours']:,.0f} images/s", *ratios])
 
 
-def evaluation_seconds(net: str) -> Callable[[dict[str, Any]], tuple[float, str] | None]:
-    """Seconds of the net's evaluation, if it was of 50,000 images of 224."""
-
-    def found(r: dict[str, Any]) -> tuple[float, str] | None:
-        if (r["net"], r["view"], r["image"][0], r["images"]) != (net, "single", 224, 50_000):
-            return None
-        return r["seconds"], f"{r['seconds']:.1f} s, {r['precision']}"
-
-    return found
+def read_evaluation_seconds(result: dict[str, Any], model: str) -> tuple[float, str] | None:
+    """Reads the seconds of a model's evaluation of 50,000 images of 224 pixels."""
+    measured = (result["model"], result["view"], result["image"][0], result["images"])
+    if measured != (model, "single", 224, 50_000):
+        return None
+    return result["seconds"], f"{result['seconds']:.1f} s, {result['precision']}"
 
 
-def start_seconds(what: str) -> Callable[[dict[str, Any]], tuple[float, str] | None]:
-    """Median seconds of a start."""
-
-    def median(r: dict[str, Any]) -> float:
-        return r["seconds"][what]["median"]
-
-    return lambda r: (median(r), f"{median(r):.2f} s")
+def read_start_seconds(result: dict[str, Any], what: str) -> tuple[float, str]:
+    """Reads the median seconds of a start."""
+    median = result["seconds"][what]["median"]
+    return median, f"{median:.2f} s"
 
 
-def about(result: dict[str, Any]) -> str:
-    """CPU, H100, or what else the hardware is called; several devices are not one."""
+def name_hardware(result: dict[str, Any]) -> str:
+    """Returns "CPU", "H100" for one H100, or the result's own description of other hardware."""
     count, _, kind = result["hardware"].partition(" x ")
     if kind.startswith("CPU"):
         return "CPU"
     return "H100" if count == "1" and "H100" in kind else result["hardware"]
 
 
-def place(result: dict[str, Any]) -> str:
-    """Where and with what."""
+def describe_origin(result: dict[str, Any]) -> str:
+    """Returns the hardware and the commit of a result."""
     return f"{result['hardware'].removeprefix('1 x ')}, {result['commit']}"
 
 
-def verdict(met: bool) -> str:
-    """In words."""
+def format_verdict(met: bool) -> str:
+    """Returns "met" or "not met"."""
     return "met" if met else "not met"
 
 
-def markdown(head: tuple[str, ...], lines: list[tuple[str, ...]]) -> str:
-    """A table."""
+def format_markdown(head: tuple[str, ...], lines: list[tuple[str, ...]]) -> str:
+    """Returns a Markdown table."""
     text = ["| " + " | ".join(line) + " |" for line in (head, *lines)]
     return "\n".join([text[0], "|" + "---|" * len(head), *text[1:]])
 

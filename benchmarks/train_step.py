@@ -1,10 +1,10 @@
-"""Images a second of a training step, ours against peers who do the same work in the same run.
+"""Images/s of a training step: ours and other frameworks', for the same work in the same run.
 
-    python -m benchmarks.train_step --net=resnet20 --batch=128 --peers=flax,torch,keras
+    python -m benchmarks.train_step --model=resnet20 --batch=128 --peers=flax,torch,keras
 
-Each peer lives in a process of its own, starts from the same weights and batch, must show the same
-losses as ours, and is then timed in blocks that take turns (ours, flax, torch, keras, ours, ...)
-while the others sleep.
+Each peer runs in a process of its own. All peers start from the same weights and batch, and a peer
+whose losses differ from ours is not timed. Timed blocks take turns (ours, flax, torch, keras, ours,
+...); while one peer runs a block, the others sleep.
 """
 
 import contextlib
@@ -22,11 +22,11 @@ from typing import Any
 from absl import app, flags
 
 from benchmarks.peers import Spec
-from benchmarks.result import aligned, spread, tell
+from benchmarks.result import compute_range, format_columns, write_result
 
 ROOT = Path(__file__).parents[1]
-# The images that a net is timed on, their classes, and the batch.
-NETS = {
+# {model: ([H, W, C] of its images, number of classes, batch)}
+MODELS = {
     "resnet20": ((32, 32, 3), 10, 128),
     "resnet50": ((224, 224, 3), 1000, 16),
     "vgg_d": ((32, 32, 3), 10, 64),
@@ -35,58 +35,62 @@ NETS = {
 PEERS = ("flax", "torch", "keras")
 INSTALL = {
     "torch": (
-        "pip install torch --index-url https://download.pytorch.org/whl/cpu (or a GPU's from"
-        " pytorch.org)"
+        "pip install torch --index-url https://download.pytorch.org/whl/cpu (or the build for your"
+        " GPU from pytorch.org)"
     ),
     "keras": "pip install -e '.[bench]'",
 }
-VARIANTS = {"torch": ("contiguous", "channels_last")}  # of which the faster is kept
-# Of the first loss, relative. Random ResNet-50s make much of bfloat16's rounding: the strict test
-# is float32's.
-TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2}
-# Of what two updates change it by: random ResNet-50s differ by some percent from rounding, one
-# without momentum by 31%.
-UPDATES = 0.25
+# Variants of a peer, of which the fastest is kept.
+VARIANTS = {"torch": ("contiguous", "channels_last")}
+# Largest relative difference of the first loss. A ResNet-50 with random weights magnifies
+# bfloat16's rounding, so only float32's test is strict.
+LOSS_TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2}
+# Largest relative difference of the change of the loss over two updates. Rounding makes it differ
+# by a few percent for a ResNet-50 with random weights, a missing momentum by 31%.
+UPDATE_TOLERANCE = 0.25
 
 FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    """The flags of `main`."""
-    flags.DEFINE_enum("net", "resnet20", list(NETS), "What is trained.")
+    """Defines the flags of `main`."""
+    flags.DEFINE_enum("model", "resnet20", list(MODELS), "The model to train.")
     flags.DEFINE_integer(
-        "batch", None, "Images a step. Default: the goal's of the net.", lower_bound=1
+        "batch", None, "Images per step. Default: those of the model's goal.", lower_bound=1
     )
     flags.DEFINE_integer(
-        "image_size", None, "The side of an image. Default: the goal's of the net.", lower_bound=1
+        "image_size", None, "Side of the images. Default: that of the model's goal.", lower_bound=1
     )
-    flags.DEFINE_list("peers", list(PEERS), f"Whom we are compared with: {', '.join(PEERS)}.")
+    flags.DEFINE_list("peers", list(PEERS), f"What to compare with: {', '.join(PEERS)}.")
     flags.DEFINE_float(
-        "seconds", 2, "How long a timed block is to be (at least one step).", lower_bound=0
+        "seconds", 2, "Length of a timed block, which has at least one step.", lower_bound=0
     )
     flags.DEFINE_integer("blocks", 5, "Timed blocks of each peer.", lower_bound=1)
     flags.DEFINE_enum(
-        "precision", "float32", list(TOLERANCE), "Of the activations; parameters are float32."
+        "precision",
+        "float32",
+        list(LOSS_TOLERANCE),
+        "Precision of activations. Parameters are float32.",
     )
 
 
 def main(argv: list[str]) -> None:
-    """Times ours and the peers, and prints the table and a line of JSON."""
+    """Times our step and the peers', and prints the table and a line of JSON."""
     if len(argv) > 1 or (unknown := [peer for peer in FLAGS.peers if peer not in PEERS]):
         sys.exit(
-            f"train_step.py: {argv[1] if len(argv) > 1 else unknown[0]}: choose --peers of"
+            f"train_step.py: {argv[1] if len(argv) > 1 else unknown[0]}: choose --peers from"
             f" {', '.join(PEERS)}"
         )
-    image, classes, batch = NETS[FLAGS.net]
+    image, classes, batch = MODELS[FLAGS.model]
     image = (FLAGS.image_size, FLAGS.image_size, image[2]) if FLAGS.image_size else image
-    told: dict[str, str] = {}
+    left_out: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         file = f"{folder}/weights.npz"
         spec = Spec(
-            "ours", "", FLAGS.net, FLAGS.batch or batch, image, classes, FLAGS.precision, file
+            "ours", "", FLAGS.model, FLAGS.batch or batch, image, classes, FLAGS.precision, file
         )
-        surroundings = draw(spec)
-        spec = spec._replace(platform=surroundings["platform"])
+        environment = draw_inputs(spec)
+        spec = spec._replace(platform=environment["platform"])
         workers: list[Worker] = []
         for peer in ("ours", *FLAGS.peers):
             specs = [
@@ -95,62 +99,71 @@ def main(argv: list[str]) -> None:
             try:
                 if peer in INSTALL and importlib.util.find_spec(peer) is None:
                     raise WorkerError(f"is not installed: {INSTALL[peer]}")
-                worker = fastest(
+                worker = keep_fastest(
                     [stack.enter_context(Worker(each)) for each in specs], FLAGS.seconds
                 )
-                check(worker.losses, (workers or [worker])[0].losses, TOLERANCE[spec.precision])
+                check_losses(
+                    worker.losses,
+                    (workers or [worker])[0].losses,
+                    LOSS_TOLERANCE[spec.precision],
+                )
                 workers.append(worker)
             except WorkerError as e:
-                told[peer] = str(e)
+                left_out[peer] = str(e)
                 print(f"{peer} {e}", flush=True)
                 if not workers:
-                    sys.exit(1)  # nothing to compare with
+                    sys.exit(1)  # Ours failed: there is nothing to compare with.
         for _ in range(FLAGS.blocks):
             for worker in workers:
-                worker.block(FLAGS.seconds)
-        rows = {worker.name: row(worker, spec.batch) for worker in workers}
+                worker.time_block(FLAGS.seconds)
+        rows = {worker.name: summarize_worker(worker, spec.batch) for worker in workers}
     print(
-        f"\n{spec.net}, a training step of {spec.batch} images of {'x'.join(map(str, image))},"
+        f"\n{spec.model}, a training step of {spec.batch} images of {'x'.join(map(str, image))},"
         f" {spec.precision}"
     )
-    print(f"{FLAGS.blocks} blocks of {FLAGS.seconds:g} s or a step; {surroundings['hardware']}\n")
-    print(table(rows))
-    surroundings["versions"] |= {
+    print(f"{FLAGS.blocks} blocks of {FLAGS.seconds:g} s or one step; {environment['hardware']}\n")
+    print(format_table(rows))
+    environment["versions"] |= {
         peer: importlib.metadata.version(peer) for peer in rows if peer in ("torch", "keras")
     }
     settings = {k: v for k, v in spec._asdict().items() if k not in ("peer", "variant", "weights")}
     settings |= {"seconds": FLAGS.seconds, "blocks": FLAGS.blocks}
-    tell({"benchmark": "train_step", **settings, "peers": rows, "left_out": told, **surroundings})
+    result = {"benchmark": "train_step", **settings, "peers": rows, "left_out": left_out}
+    write_result(result | environment)
 
 
 class WorkerError(RuntimeError):
-    """Why a peer cannot be timed, in words that follow its name."""
+    """A peer cannot be timed. The message follows the peer's name."""
 
 
 class Worker:
-    """A peer in its own process, from its first steps to the end of the `with`.
+    """A peer in its own process (`benchmarks.worker`), which lives as long as the `with` block.
 
-    It raises WorkerError if it dies.
+    Every method raises WorkerError if the process has died.
 
-    losses: of its first three steps. first_s: seconds of the first, which traces and compiles.
-    blocks: seconds a step of each timed block. peak_mib: memory.
+    Attributes:
+        losses: Losses of the first three steps.
+        first_s: Seconds of the first step, which traces and compiles.
+        step_s: Seconds per step in the last measurement.
+        blocks: Seconds per step in each timed block.
+        peak_mib: Peak memory in MiB.
     """
 
     def __init__(self, spec: Spec) -> None:
         self.spec, self.name, self.variant = spec, spec.peer, spec.variant
         self.blocks, self.peak_mib, self.step_s = [], 0.0, 0.0
-        # It is closed at the end of our own `with`.
-        self.complaints = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        # __exit__ closes it.
+        self.stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115
         pipe = subprocess.PIPE
         command = [sys.executable, "-m", "benchmarks.worker"]
         self.process = subprocess.Popen(
             command,
             stdin=pipe,
             stdout=pipe,
-            stderr=self.complaints,
+            stderr=self.stderr,
             text=True,
             cwd=ROOT,
-            env=environment(spec),
+            env=make_worker_environment(spec),
         )
 
     def __enter__(self) -> "Worker":
@@ -162,46 +175,51 @@ class Worker:
         with contextlib.suppress(OSError):
             self.process.stdin.close()
         self.process.wait()
-        self.complaints.close()
+        self.stderr.close()
 
-    def run(self, seconds: float) -> float:
-        """Seconds a step, over as many as fill `seconds` by what the last took.
+    def time_steps(self, seconds: float) -> float:
+        """Times as many steps as fill `seconds` at the last measured speed.
 
-        One before them does not count. A step as long as a block needs none before it.
+        An untimed step comes first, unless one step alone fills the block.
+
+        Returns:
+            Seconds per step.
         """
-        steps, before = max(1, round(seconds / self.step_s)), int(self.step_s < seconds)
-        answer = self._ask(f"{before} {steps}")
+        steps, untimed = max(1, round(seconds / self.step_s)), int(self.step_s < seconds)
+        answer = self._ask(f"{untimed} {steps}")
         self.step_s, self.peak_mib = answer["seconds"] / steps, answer["peak_mib"]
         return self.step_s
 
-    def block(self, seconds: float) -> None:
-        """Runs a block that counts."""
-        self.blocks.append(self.run(seconds))
+    def time_block(self, seconds: float) -> None:
+        """Times a block and keeps its seconds per step in `blocks`."""
+        self.blocks.append(self.time_steps(seconds))
 
     def _ask(self, line: str) -> dict[str, Any]:
-        with contextlib.suppress(OSError):  # it is dead, as its silence will tell
+        with contextlib.suppress(OSError):  # If it is dead, it does not answer below.
             print(line, file=self.process.stdin, flush=True)
         answer = self.process.stdout.readline()
         if not answer:
             self.process.wait()
-            self.complaints.seek(0)
-            said = self.complaints.read().strip().splitlines() or [
-                f"exit code {self.process.returncode}"
-            ]
-            raise WorkerError(f"failed: {said[-1]}")
+            self.stderr.seek(0)
+            lines = self.stderr.read().strip().splitlines()
+            raise WorkerError(f"failed: {(lines or [f'exit code {self.process.returncode}'])[-1]}")
         return json.loads(answer)
 
 
-def environment(spec: Spec) -> dict[str, str]:
-    """The worker's: nothing compiled is taken from a cache, and processes share a GPU's memory."""
-    told = {"JAX_ENABLE_COMPILATION_CACHE": "false", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    if spec.precision == "float32":  # products too, as in our runs; a GPU would take tensorfloat32
-        told["JAX_DEFAULT_MATMUL_PRECISION"] = "float32"
-    return os.environ | told
+def make_worker_environment(spec: Spec) -> dict[str, str]:
+    """Returns a worker's environment: no compile cache, and several processes fit on a GPU."""
+    added = {"JAX_ENABLE_COMPILATION_CACHE": "false", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    if spec.precision == "float32":  # As in our runs. A GPU's default is tensorfloat32.
+        added["JAX_DEFAULT_MATMUL_PRECISION"] = "float32"
+    return os.environ | added
 
 
-def draw(spec: Spec) -> dict[str, Any]:
-    """Has the weights and the batch drawn, in a process that ends; says when, where, with what."""
+def draw_inputs(spec: Spec) -> dict[str, Any]:
+    """Writes the weights and the batch with `benchmarks.draw`, in a process of its own.
+
+    Returns:
+        The time, hardware, versions and commit, and JAX's platform.
+    """
     command = [sys.executable, "-m", "benchmarks.draw", json.dumps(spec._asdict())]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
@@ -212,18 +230,18 @@ def draw(spec: Spec) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def fastest(workers: list[Worker], seconds: float) -> Worker:
-    """The fastest after warm-up, by the median of three turns if there are several.
+def keep_fastest(workers: list[Worker], seconds: float) -> Worker:
+    """Warms the workers up, ends all but the fastest, and returns that one.
 
-    The others are ended.
+    The fastest has the smallest median of three blocks. A single worker is only warmed up.
     """
     for turn in range(5 if len(workers) > 1 else 2):
         for worker in workers:
             if turn >= 2:
-                worker.block(seconds)
-            # Of longer steps, the three that gave the losses are enough.
+                worker.time_block(seconds)
+            # Where a step fills a block, the three first steps have warmed up enough.
             elif worker.step_s < seconds:
-                worker.run(seconds)
+                worker.time_steps(seconds)
     best = min(workers, key=lambda worker: statistics.median(worker.blocks or [0]))
     for worker in workers:
         worker.blocks = []
@@ -232,29 +250,36 @@ def fastest(workers: list[Worker], seconds: float) -> Worker:
     return best
 
 
-def check(theirs: list[float], ours: list[float], tolerance: float) -> None:
-    """Raises WorkerError if the losses [before, after one update, after two] are not ours.
+def check_losses(theirs: list[float], ours: list[float], tolerance: float) -> None:
+    """Compares a peer's losses with ours: others would mean that it does other work.
 
-    The work would not be the same.
+    Args:
+        theirs: The peer's losses before any update, after one, and after two.
+        ours: The same of our step.
+        tolerance: Largest relative difference of the first loss.
+
+    Raises:
+        WorkerError: If the losses differ by more than the tolerances.
     """
-    moved, our_move = theirs[2] - theirs[0], ours[2] - ours[0]
+    their_change, our_change = theirs[2] - theirs[0], ours[2] - ours[0]
     allowed = tolerance * abs(ours[0])
-    if not abs(theirs[0] - ours[0]) <= allowed:  # so that NaN is refused too
+    if not abs(theirs[0] - ours[0]) <= allowed:  # Refuses NaN too.
         raise WorkerError(
             f"is refused: its loss on the same weights and batch is {theirs[0]:.7g}, ours"
             f" {ours[0]:.7g}"
         )
-    if not abs(moved - our_move) <= allowed + UPDATES * abs(our_move):
+    if not abs(their_change - our_change) <= allowed + UPDATE_TOLERANCE * abs(our_change):
         raise WorkerError(
-            f"is refused: two updates change its loss by {moved:.4g}, ours by {our_move:.4g}"
+            f"is refused: two updates change its loss by {their_change:.4g}, ours by"
+            f" {our_change:.4g}"
         )
 
 
-def row(worker: Worker, batch: int) -> dict[str, Any]:
-    """What is found of a worker: images/s of the median, the fastest and the slowest block."""
+def summarize_worker(worker: Worker, batch: int) -> dict[str, Any]:
+    """Returns a worker's measurements: images/s, time per step, memory and losses."""
     return {
         "variant": worker.variant,
-        "images_per_s": spread([batch / seconds for seconds in worker.blocks]),
+        "images_per_s": compute_range([batch / seconds for seconds in worker.blocks]),
         "step_ms": 1000 * statistics.median(worker.blocks),
         "first_step_s": worker.first_s,
         "peak_mib": worker.peak_mib,
@@ -262,28 +287,28 @@ def row(worker: Worker, batch: int) -> dict[str, Any]:
     }
 
 
-def table(rows: dict[str, dict[str, Any]]) -> str:
-    """A line a peer, ours first.
+def format_table(rows: dict[str, dict[str, Any]]) -> str:
+    """Returns a line per peer, ours first.
 
-    The ratio is of medians, ours by the peer's: above 1, ours is faster.
+    The ratio ours/peer is of median images/s: above 1, ours is faster.
     """
-    head = ("peer", "images/s", "(min - max)", "ours/peer", "ms a step", "compile s", "peak MiB")
+    head = ("peer", "images/s", "(min - max)", "ours/peer", "ms/step", "compile s", "peak MiB")
     lines = [head]
-    for name, found in rows.items():
-        speed = found["images_per_s"]
+    for name, row in rows.items():
+        speed = row["images_per_s"]
         ratio = rows["ours"]["images_per_s"]["median"] / speed["median"]
         lines.append(
             (
-                f"{name} ({found['variant']})" if found["variant"] else name,
+                f"{name} ({row['variant']})" if row["variant"] else name,
                 f"{speed['median']:.1f}",
                 f"({speed['min']:.1f} - {speed['max']:.1f})",
                 f"{ratio:.2f}",
-                f"{found['step_ms']:.1f}",
-                f"{found['first_step_s']:.1f}",
-                f"{found['peak_mib']:.0f}",
+                f"{row['step_ms']:.1f}",
+                f"{row['first_step_s']:.1f}",
+                f"{row['peak_mib']:.0f}",
             )
         )
-    return aligned(lines)
+    return format_columns(lines)
 
 
 if __name__ == "__main__":

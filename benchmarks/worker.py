@@ -1,9 +1,11 @@
-"""One peer in a process of its own.
+"""The process of one peer, which `benchmarks.train_step` starts.
 
-It answers each line on stdin with a line of JSON on stdout. The first line is the Spec as JSON; the
-answer: {first_s, losses of the first three steps, step_s of the third}. Every other line is two
-numbers of steps, of which only the second's are timed; the answer: {seconds, peak_mib}. Between
-lines it sleeps.
+It answers each line on stdin with one line of JSON on stdout, and sleeps between them:
+
+- The first line is the Spec as JSON. The worker takes three steps and answers with `first_s`, the
+  seconds of the first, `losses`, those of all three, and `step_s`, the seconds of the third.
+- Every other line holds two numbers of steps, of which only the second are timed. The worker
+  answers with `seconds` and `peak_mib`.
 """
 
 import contextlib
@@ -22,40 +24,41 @@ from benchmarks.peers import Peer, Spec
 
 
 def main() -> None:
-    """Serves until stdin ends."""
+    """Answers lines until stdin ends."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # What a library prints goes to stderr, so that it is no answer.
 
-    def say(**fields: Any) -> None:
+    def answer(**fields: Any) -> None:
         print(json.dumps(fields), file=answers, flush=True)
 
     spec = Spec(**json.loads(sys.stdin.readline()))
     spec = spec._replace(image=tuple(spec.image))
     module = importlib.import_module(f"benchmarks.peers.{spec.peer}")
     with np.load(spec.weights) as weights:
-        peer = module.make(spec, dict(weights))
-    (first_s, *_), _, (step_s, _) = steps = [timed(peer, 1) for _ in range(3)]
-    say(first_s=first_s, losses=[loss for _, loss in steps], step_s=step_s)
+        peer = module.make_peer(spec, dict(weights))
+    (first_s, *_), _, (step_s, _) = steps = [time_steps(peer, 1) for _ in range(3)]
+    answer(first_s=first_s, losses=[loss for _, loss in steps], step_s=step_s)
     for line in sys.stdin:
-        before, counted = map(int, line.split())
-        if before:
-            timed(peer, before)
-        seconds, _ = timed(peer, counted)
-        say(seconds=seconds, peak_mib=(peer.memory() or process_peak()) / 2**20)
+        untimed, timed = map(int, line.split())
+        if untimed:
+            time_steps(peer, untimed)
+        seconds, _ = time_steps(peer, timed)
+        peak = peer.read_peak_memory() or read_process_peak_memory()
+        answer(seconds=seconds, peak_mib=peak / 2**20)
 
 
-def timed(peer: Peer, steps: int) -> tuple[float, float]:
-    """The seconds that so many steps take, and their loss."""
-    began = time.perf_counter()
+def time_steps(peer: Peer, steps: int) -> tuple[float, float]:
+    """Takes some training steps; returns their seconds and their mean loss."""
+    start = time.perf_counter()
     for _ in range(steps):
         peer.step()
-    loss = peer.loss()
-    return time.perf_counter() - began, loss
+    loss = peer.read_loss()
+    return time.perf_counter() - start, loss
 
 
-def process_peak() -> int:
-    """The most memory in bytes that this process has held."""
-    # Linux; getrusage would give the parent's peak where that is higher.
+def read_process_peak_memory() -> int:
+    """Returns the most memory that this process has held, in bytes."""
+    # On Linux. getrusage would return the parent's peak where that is higher.
     with contextlib.suppress(OSError):
         line = next(
             row

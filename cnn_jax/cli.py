@@ -18,8 +18,8 @@ from absl import flags, logging
 
 from cnn_jax import distributed
 from cnn_jax.config import Choice, Data, Experiment, choose, dataset
-from cnn_jax.errors import STOPPED, StoppedError, UserError
-from cnn_jax.files import expand_path
+from cnn_jax.errors import STOPPED, StoppedError, UserError, explain_os_error
+from cnn_jax.files import expand_path, find_cache_folder
 from cnn_jax.study import Study
 from cnn_jax.text import printable
 
@@ -243,6 +243,9 @@ def execute(argv: Sequence[str], studies: Studies | None = None, costs: Costs | 
     except BrokenPipeError:  # Whoever read the output, such as head, has closed it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _leave(0)
+    except OSError as error:
+        print(f"{program}: {printable(explain_os_error('stopped', error))}", file=sys.stderr)
+        return _leave(2)
     except KeyboardInterrupt:
         words = "stopped; the same command continues from the last checkpoint"
         print(f"\n{program}: {words}", file=sys.stderr)
@@ -350,19 +353,12 @@ def prepare_jax(compile_cache: str | None) -> None:
     settings.configure()
     if compile_cache == "off":
         return
-    kept = compile_cache or os.environ.get("JAX_COMPILATION_CACHE_DIR") or default_cache()
+    cache = find_cache_folder()
+    own = str(cache / "xla") if cache else ""
+    kept = compile_cache or os.environ.get("JAX_COMPILATION_CACHE_DIR") or own
     if kept:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(expand_path("--compile_cache", kept))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
-
-
-def default_cache() -> str:
-    """Returns the folder of compiled programs; empty where the user has no home folder."""
-    try:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:
-        return ""
-    return str(home / "cnn_jax" / "xla")
 
 
 def list_studies(costs: Costs) -> None:

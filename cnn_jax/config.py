@@ -87,6 +87,10 @@ class Data:
     vertical_flip: Annotated[bool, "Turn half of the training images upside down"] = False
     shift: Annotated[int, Bound(0, 1024), "Largest shift in pixels, each way"] = 0
     rotate: Annotated[float, Bound(0, 180), "Largest rotation in degrees, each way"] = 0.0
+    affine: Annotated[
+        tuple[Annotated[float, Bound(0, 64)], ...],
+        "LeNet-5's random affine maps: the largest shift in pixels, scaling, squeezing and shear",
+    ] = ()
     color_pca: Annotated[bool, "AlexNet's color noise along the principal components"] = False
     color_jitter: Annotated[
         tuple[Annotated[float, Bound(0, 1000)], ...],
@@ -96,6 +100,14 @@ class Data:
         float, Bound(0, 1000), "Standard deviation of noise on pixels, which are 0 to 1"
     ] = 0.0
     mixup: Annotated[float, Bound(0, 1000), "Alpha of mixup's Beta distribution; 0: none"] = 0.0
+    long_tail: Annotated[
+        float,
+        Bound(1, 1e6),
+        "Times by which the first class has more training images than the last",
+    ] = 1.0
+    shuffle_pixels: Annotated[
+        bool, "Reorder the pixels of all images by one fixed permutation, so that none is local"
+    ] = False
     balance_classes: Annotated[bool, "Draw all classes equally often (label shuffling)"] = False
     workers: Annotated[
         int, Bound(0, 1024), "Processes that decode full-size images; 0: threads"
@@ -127,6 +139,11 @@ class Train:
     log_every: Annotated[Count, "Steps between log lines"] = 100
     eval_every: Annotated[Count, "Steps between evaluations, each of which also saves"] = 1_000
     save_every: Annotated[Count, "Steps between checkpoints"] = 1_000
+    stop_after: Annotated[
+        Natural,
+        "Evaluations without a lower error after which the run ends; it keeps its best state; 0:"
+        " train to the end",
+    ] = 0
     label_smoothing: Annotated[Fraction, "Share of each label spread over all classes"] = 0.0
     parallel: Annotated[
         Literal["jit", "pmap"], "How a step is spread over the devices: jit over a mesh, or pmap"
@@ -135,8 +152,9 @@ class Train:
         NonNegative, "Report after so many minutes without progress; 0: never"
     ] = 10.0
     on_nan: Annotated[
-        Literal["stop", "skip"],
-        "At a loss that is not finite: stop, or skip the update and count it",
+        Literal["stop", "skip", "record"],
+        "At a loss that is not finite: stop with an error, skip the update and count it, or end the"
+        " run and record that it diverged",
     ] = "stop"
     check_numerics: Annotated[bool, "Name the first operation that gives NaN (slow)"] = False
     precision: Annotated[

@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from cnn_jax.config import Choice, Experiment, choose
-from cnn_jax.errors import UserError, nearest
+from cnn_jax.errors import UserError, explain_os_errors, nearest
 from cnn_jax.values import convert
 
 VERSION = 2  # Of the format; 1 had optim.* and fixed fields for a model's options, and no version.
+
+# Fields, such as log or train.steps, that a file may lack because they are newer than this version;
+# such a file has their defaults.
+NEWER_FIELDS = ("data.affine", "data.long_tail", "data.shuffle_pixels", "train.stop_after")
 
 
 def to_json(experiment: Experiment) -> str:
@@ -24,13 +28,12 @@ def read_config(path: Path) -> Experiment:
     Raises:
       UserError: If it cannot be read, or holds no experiment of this version.
     """
-    try:
-        return from_json(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from None
-    except (UserError, UnicodeDecodeError) as error:
-        why = "is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
-        raise UserError(f"{path}: {why}") from None
+    with explain_os_errors(f"{path} cannot be read"):
+        try:
+            return from_json(path.read_text(encoding="utf-8"))
+        except (UserError, UnicodeDecodeError) as error:
+            why = "is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
+            raise UserError(f"{path}: {why}") from None
 
 
 def from_json(text: str) -> Experiment:
@@ -75,6 +78,8 @@ def _read(cls: Any, items: dict[str, Any], prefix: str) -> Any:
     for name in items:
         if name not in hints:
             raise UserError(f"config.json: no such field {prefix}{name}; {nearest(name, hints)}")
+    newer = [name for name in hints if prefix + name in NEWER_FIELDS]
+    items = {name: _plain(getattr(cls(), name)) for name in newer} | items
     for name in hints:
         if name not in items:
             raise UserError(

@@ -1,7 +1,10 @@
 """Errors that a user reads: what they are, and how a misspelled name is answered."""
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+import errno
+import os
+from collections.abc import Iterable, Iterator
 
 STOPPED = 75  # Exit code of a run that was stopped and can be continued: EX_TEMPFAIL of sysexits.h.
 
@@ -19,6 +22,54 @@ class NotFiniteError(UserError):
 
 class StoppedError(Exception):
     """A run was stopped by a signal and has been saved. The command line exits with STOPPED."""
+
+
+# What helps whatever was being done; elsewhere the caller knows.
+_REMEDIES = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
+    errno.EFBIG: "allow larger files (ulimit -f)",
+    errno.EMFILE: "allow more open files (ulimit -n)",
+    errno.ENFILE: "close other programs, which hold too many files",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EIO: "check the disk",
+}
+
+
+def explain_os_error(what: str, error: OSError, remedy: str = "", then: str = "") -> UserError:
+    """Returns what a user reads of an OSError: what failed, at which file, why, and what helps.
+
+    Args:
+      what: Such as 'cannot write to runs/a'.
+      error: The error; the file that it is about is named unless `what` does.
+      remedy: What helps where the reason does not say it, such as 'choose another workdir'.
+      then: What follows after that, such as 'the same command continues'.
+    """
+    own = _REMEDIES.get(error.errno or 0, "")
+    advice = remedy if own in remedy else ", or ".join(filter(None, (own, remedy)))
+    advice = "; ".join(filter(None, (advice, then)))
+    return UserError(f"{what} ({describe_os_error(error, what)})" + (advice and f": {advice}"))
+
+
+def describe_os_error(error: OSError, known: str = "") -> str:
+    """Returns the reason of an OSError, and its file unless a text that names it is given."""
+    reason = error.strerror or str(error) or type(error).__name__
+    names = [
+        os.fsdecode(name) if isinstance(name, bytes) else str(name)
+        for name in (error.filename, error.filename2)
+        if name is not None
+    ]
+    new = [name for name in names if name not in known and name not in reason]
+    return f"{' -> '.join(new)}: {reason}" if new else reason
+
+
+@contextlib.contextmanager
+def explain_os_errors(what: str, remedy: str = "", then: str = "") -> Iterator[None]:
+    """Raises an OSError of the block as `explain_os_error` describes it."""
+    try:
+        yield
+    except OSError as error:
+        raise explain_os_error(what, error, remedy, then) from None
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -1,5 +1,6 @@
 """Files that are either complete or not there."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -24,8 +25,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
     try:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(part, path)
-    except OSError:
-        part.unlink(missing_ok=True)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        error.filename, error.filename2 = str(path), None  # Users know nothing of the part.
         raise
 
 
@@ -52,3 +55,11 @@ def expand_path(what: str, path: str | Path) -> Path:
         raise UserError(
             f"{what}={shown}: there is no such home folder; write the path out"
         ) from None
+
+
+def find_cache_folder() -> Path | None:
+    """Returns $XDG_CACHE_HOME/cnn_jax or ~/.cache/cnn_jax; None if the user has no home folder."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cnn_jax"
+    except RuntimeError:
+        return None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnn_jax import user_file
 from cnn_jax.config import RUNTIME_FIELDS, Data, Experiment, dataset, find_differences
-from cnn_jax.errors import UserError, nearest
+from cnn_jax.errors import UserError, explain_os_errors, nearest
 from cnn_jax.files import expand_path, write_whole
 from cnn_jax.report.claims import Claim as Claim
 from cnn_jax.report.rows import Row as Row
@@ -22,6 +22,9 @@ from cnn_jax.report.rows import describe_setting
 if TYPE_CHECKING:
     from cnn_jax.report.elements import Page, Report
     from cnn_jax.report.results import Results
+
+
+MeasureRuns = Callable[[Path, list[Experiment], Callable[[str], None]], list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,10 @@ class Study:
         tables of the rows, a figure, notes and claims.
       paper_runs: The paper's own recipe of each run, which deviations are measured against.
       measure: Counts what the study compares, where nothing is trained: () -> a list of rows.
+      measure_runs: Measures what is trained, where the evaluation protocols do not: (workdir, every
+        seed of every run, a function that takes lines) -> a list of rows, which study.json keeps.
       swept: The fields that a sweep varies.
+      contact_sheet: Whether sheet.png shows training images of each run as its model sees them.
       file: The Python file of a user's study; `load` sets it.
     """
 
@@ -58,7 +64,9 @@ class Study:
     report: "Callable[[Results], Page] | None" = None
     paper_runs: dict[str, Experiment] = field(default_factory=dict)
     measure: Callable[[], list[dict[str, Any]]] | None = None
+    measure_runs: MeasureRuns | None = None
     swept: tuple[str, ...] = ()
+    contact_sheet: bool = False
     file: str = ""
 
 
@@ -243,6 +251,9 @@ def run(
             builds_report = leave()
         if failed and len(failed) == len(runs) and not any(folder.glob("*/seed*/metrics.jsonl")):
             raise UserError("; ".join(map(str, dict.fromkeys(failed.values()))))
+        if builds_report and study.measure_runs:
+            measured = study.measure_runs(folder, select(study, seeds=seeds), tell)
+            write_study(study, folder, seeds, command, measured)
         report = build(folder, study) if builds_report else None
     if share and not report:
         tell(f"another launch still works in {folder}; the last one builds the report")
@@ -425,26 +436,33 @@ def write_study(
     words = describe_study(study, seeds, command)
     if measured is not None:
         words |= {"measured": measured, "commit": metrics_log.find_commit()}
-    try:
+    with explain_os_errors(f"cannot write to {folder}", "choose another workdir"):
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "study.json", json.dumps(words, indent=2) + "\n")
-    except OSError as error:
-        raise UserError(
-            f"cannot write to {folder} ({error.strerror}): choose another workdir"
-        ) from None
 
 
 def write_crops(study: Study, folder: Path) -> None:
-    """Writes crops.png: training images as the models see them, a row for each scale."""
-    path = folder / "crops.png"
-    each = {
+    """Writes crops.png and sheet.png: training images as the models see them.
+
+    crops.png has a row for each training scale of full-size images; sheet.png a row for each
+    way in which runs prepare their images, if the study wants it.
+    """
+    scales = {
         f"S = {'-'.join(map(str, one.data.train_resize))}": one.data
         for one in study.runs.values()
         if one.data.image_size
     }
-    if each and not path.exists():
-        from cnn_jax.data import inspect
+    runs: dict[Data, list[Row]] = {}
+    for row in study.rows:
+        runs.setdefault(study.runs[row.run].data, []).append(row)
+    names = {rows[0].label if len(rows) == 1 else rows[0].group: one for one, rows in runs.items()}
+    sheets = {"crops.png": scales, "sheet.png": names if study.contact_sheet else {}}
+    for name, each in sheets.items():
+        path = folder / name
+        if each and not path.exists():
+            from cnn_jax.data import inspect
 
-        image = io.BytesIO()
-        inspect.draw_crops(each).savefig(image, format="png", dpi=80)
-        write_whole(path, image.getvalue())
+            image = io.BytesIO()
+            inspect.draw_crops(each).savefig(image, format="png", dpi=80)
+            with explain_os_errors(f"cannot write to {folder}", "choose another workdir"):
+                write_whole(path, image.getvalue())

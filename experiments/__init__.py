@@ -4,7 +4,19 @@ from collections.abc import Callable
 
 from cnn_jax.study import Study
 
-from . import conv_arithmetic, lrn, resnet_degradation, ten_crop, vgg_scale_jitter
+from . import (
+    augmentation,
+    conv_arithmetic,
+    image_retrieval,
+    kernel_size,
+    locality,
+    lrn,
+    mnist_methods,
+    pooling,
+    resnet_degradation,
+    ten_crop,
+    vgg_scale_jitter,
+)
 
 STUDIES: dict[str, Callable[[str], Study]] = {
     "resnet_degradation": resnet_degradation.cifar,
@@ -13,6 +25,12 @@ STUDIES: dict[str, Callable[[str], Study]] = {
     "lrn": lrn.study,
     "ten_crop": ten_crop.study,
     "conv_arithmetic": conv_arithmetic.study,
+    "image_retrieval": image_retrieval.study,
+    "mnist_methods": mnist_methods.study,
+    "kernel_size": kernel_size.study,
+    "locality": locality.study,
+    "pooling": pooling.study,
+    "augmentation": augmentation.study,
 }
 
 # What a study costs: name -> preset -> words for --list.
@@ -23,4 +41,10 @@ COSTS: dict[str, dict[str, str]] = {
     "lrn": lrn.COST,
     "ten_crop": ten_crop.COST,
     "conv_arithmetic": conv_arithmetic.COST,
+    "image_retrieval": image_retrieval.COST,
+    "mnist_methods": mnist_methods.COST,
+    "kernel_size": kernel_size.COST,
+    "locality": locality.COST,
+    "pooling": pooling.COST,
+    "augmentation": augmentation.COST,
 }

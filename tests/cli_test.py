@@ -10,6 +10,7 @@ import pytest
 
 from cnn_jax import cli, data, mesh, models
 from cnn_jax.config_file import from_json
+from cnn_jax.files import find_cache_folder
 from experiments import COSTS, STUDIES
 
 IMAGENET = ("--experiment=resnet_degradation_imagenet", "--preset=paper")
@@ -313,7 +314,7 @@ def test_without_a_home_folder_nothing_is_kept(launch, monkeypatch):
 
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", homeless)
-    assert cli.default_cache() == ""
+    assert find_cache_folder() is None
     assert launch("--list").returncode == 0
 
 

@@ -113,3 +113,15 @@ def test_a_deeply_nested_argument_is_refused():
     assert str(deep) in text
     with pytest.raises(UserError):
         check(config_file.from_json(text))
+
+
+def test_a_file_may_lack_fields_that_are_newer_than_it():
+    """Committed results have such files; each field then has its default."""
+    items = json.loads(config_file.to_json(complete(RUN)))
+    for path in config_file.NEWER_FIELDS:
+        *places, name = path.split(".")
+        record = items
+        for place in places:
+            record = record[place]
+        del record[name]
+    assert config_file.from_json(json.dumps(items)) == complete(RUN)

@@ -56,7 +56,9 @@ def find_commands(text):
     for rest in re.findall(r"launch\.py( --[^`\n]*)", joined):
         # A command inside the quotes of another ends with a quote too many.
         rest = rest.removesuffix("'") if rest.count("'") % 2 else rest
-        found.append(shlex.split(rest, comments=True))
+        words = shlex.split(rest, comments=True)
+        shell = [i for i, word in enumerate(words) if word in (">", "2>&1", "&", "&&", "|")]
+        found.append(words[: min(shell, default=len(words))])
     return found
 
 

@@ -111,6 +111,20 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path):
     assert error.value.report and (tmp_path / "report.html").exists()
 
 
+def test_a_run_that_is_to_record_its_divergence_does_not_fail(tmp_path):
+    wild = dataclasses.replace(
+        RUN,
+        schedule=choose("constant", base=1e30),
+        train=dataclasses.replace(RUN.train, on_nan="record"),
+    )
+    lines = []
+    report = study.run(make_study(wild=wild, net=RUN), tmp_path, tell=lines.append)
+    assert "wild seed 0: diverged at step 1" in lines[0] and "test error" in lines[1]
+    assert "1 of 2 runs finished, 1 diverged" in report.html.read_text()
+    markdown = report.markdown.read_text()
+    assert "diverged at step 1" in markdown and "## Missing" not in markdown
+
+
 def test_nothing_is_written_if_one_run_cannot_start(tmp_path):
     wrong = dataclasses.replace(RUN, data=dataclasses.replace(RUN.data, batch_size=30))
     with pytest.raises(UserError, match="batch_size=30 does not divide over 8 devices"):

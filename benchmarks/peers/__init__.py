@@ -1,6 +1,7 @@
-"""Who is timed: one module each.
+"""The peers of a comparison, one module each.
 
-Its make(spec, weights) -> Peer trains the same net from the same weights.
+Each module has a function `make_peer(spec, weights) -> Peer`. All peers train the same model from
+the same weights on the same batch.
 """
 
 from collections.abc import Callable, Mapping
@@ -8,51 +9,48 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# What every peer's optimiser is told: SGD whose weight decay is added to the gradients of all
-# parameters.
+# Every peer's optimizer: SGD whose weight decay is added to the gradients of all parameters.
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 1e-5, 0.9, 1e-4
 
 
 class Spec(NamedTuple):
-    """What is timed, the same for all.
-
-    A peer of a net on images [batch, *image] float32 of `classes` classes.
-    """
+    """One comparison: a model on a batch of images, computed by one peer."""
 
     peer: str
-    variant: str  # of the peer, where there are several
-    net: str
+    variant: str  # The peer's variant; empty where it has only one.
+    model: str
     batch: int
-    image: tuple[int, int, int]
+    image: tuple[int, int, int]  # [H, W, C], float32.
     classes: int
-    precision: str  # of the activations: float32 | bfloat16; the parameters are float32
-    weights: str  # the file that `benchmarks.draw` wrote
-    platform: str = "cpu"  # on which JAX computes: the others must too
+    precision: str  # Of activations: float32 or bfloat16. Parameters are float32.
+    weights: str  # The .npz file that `benchmarks.draw` writes.
+    platform: str = "cpu"  # JAX's platform, which the other frameworks use too.
 
 
 class Peer(NamedTuple):
-    """A training step on one device, the batch lying there."""
+    """A training step on one device, which holds the batch."""
 
-    step: Callable[[], None]  # starts one more
-    # Waits for all of them; the mean loss of those since it was last asked.
-    loss: Callable[[], float]
-    memory: Callable[[], int | None]  # the peak on the device in bytes; None: it is the process's
+    step: Callable[[], None]  # Starts one training step.
+    # Waits for all steps; returns the mean loss of those since the last call.
+    read_loss: Callable[[], float]
+    # Returns the peak memory of the device in bytes, or None where that is the process's.
+    read_peak_memory: Callable[[], int | None]
 
 
-def tree(weights: Mapping[str, np.ndarray], root: str) -> dict[str, Any]:
-    """What lies under `root` of {root/layer/.../name: array}, as nested dicts."""
+def nest(weights: Mapping[str, np.ndarray], root: str) -> dict[str, Any]:
+    """Converts the paths below `root`, {root/layer/name: array}, to nested dictionaries."""
     nested: dict[str, Any] = {}
     for path in [path for path in weights if path.startswith(f"{root}/")]:
         *layers, name = path.split("/")[1:]
-        place = nested
+        parent = nested
         for layer in layers:
-            place = place.setdefault(layer, {})
-        place[name] = weights[path]
+            parent = parent.setdefault(layer, {})
+        parent[name] = weights[path]
     return nested
 
 
-def jax_memory() -> int | None:
-    """JAX's peak on its first device in bytes; None where it keeps no count (CPU)."""
+def read_jax_peak_memory() -> int | None:
+    """Returns the peak memory of JAX's first device in bytes, or None on CPU."""
     import jax
 
     return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")

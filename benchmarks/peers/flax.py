@@ -1,4 +1,4 @@
-"""Plain flax: nets and step in the manner of flax's public ImageNet example, and no tricks."""
+"""Plain Flax: models and a jitted step in the manner of Flax's public ImageNet example."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -11,7 +11,15 @@ import numpy as np
 import optax
 from flax.training import train_state
 
-from benchmarks.peers import LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, Peer, Spec, jax_memory, tree
+from benchmarks.peers import (
+    LEARNING_RATE,
+    MOMENTUM,
+    WEIGHT_DECAY,
+    Peer,
+    Spec,
+    nest,
+    read_jax_peak_memory,
+)
 
 ModuleDef = Any
 SAME3 = [(1, 1), (1, 1)]
@@ -27,7 +35,7 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, C] to [B, H / stride, W / stride, filters]."""
+        """Maps [B, H, W, C] to [B, H / stride, W / stride, filters]."""
         y = self.conv(self.filters, (3, 3), self.strides, padding=SAME3, name="conv1")(x)
         y = nn.relu(self.norm(name="norm1")(y))
         y = self.conv(self.filters, (3, 3), padding=SAME3, name="conv2")(y)
@@ -48,7 +56,7 @@ class BottleneckBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, C] to [B, H / stride, W / stride, 4 filters]."""
+        """Maps [B, H, W, C] to [B, H / stride, W / stride, 4 filters]."""
         y = self.conv(self.filters, (1, 1), self.strides, name="conv1")(x)
         y = nn.relu(self.norm(name="norm1")(y))
         y = self.conv(self.filters, (3, 3), padding=SAME3, name="conv2")(y)
@@ -62,7 +70,7 @@ class BottleneckBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """The CIFAR and the ImageNet form."""
+    """ResNet for CIFAR (basic blocks) or ImageNet (bottleneck blocks)."""
 
     stage_sizes: tuple[int, ...]
     filters: int
@@ -72,7 +80,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = True) -> jax.Array:
-        """[B, H, W, 3] to [B, classes]."""
+        """Maps images [B, H, W, 3] to logits [B, classes]."""
         conv = functools.partial(nn.Conv, use_bias=False, dtype=self.dtype)
         norm = functools.partial(
             nn.BatchNorm,
@@ -101,14 +109,14 @@ class ResNet(nn.Module):
 
 
 class Vgg(nn.Module):
-    """Column D."""
+    """VGG's column D, 16 layers."""
 
     classes: int
     dtype: Any
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = True) -> jax.Array:
-        """[B, H, W, 3] to [B, classes]."""
+        """Maps images [B, H, W, 3] to logits [B, classes]."""
         conv = functools.partial(nn.Conv, kernel_size=(3, 3), dtype=self.dtype)
         for i, filters in enumerate(
             ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3), start=1
@@ -123,14 +131,14 @@ class Vgg(nn.Module):
 
 
 class Lenet(nn.Module):
-    """LeNet-5's widths, max pooling and ReLU."""
+    """LeNet-5's widths with max pooling and ReLU."""
 
     classes: int
     dtype: Any
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = True) -> jax.Array:
-        """[B, H, W, 1] to [B, classes]."""
+        """Maps images [B, H, W, 1] to logits [B, classes]."""
         conv = functools.partial(nn.Conv, kernel_size=(5, 5), dtype=self.dtype)
         dense = functools.partial(nn.Dense, dtype=self.dtype)
         x = nn.relu(conv(6, padding="SAME" if x.shape[1] <= 28 else "VALID")(x))
@@ -143,7 +151,7 @@ class Lenet(nn.Module):
         return dense(self.classes)(x)
 
 
-NETS: dict[str, Callable[..., nn.Module]] = {
+MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet20": functools.partial(ResNet, stage_sizes=(3, 3, 3), filters=16, block=BasicBlock),
     "resnet50": functools.partial(
         ResNet, stage_sizes=(3, 4, 6, 3), filters=64, block=BottleneckBlock
@@ -154,7 +162,7 @@ NETS: dict[str, Callable[..., nn.Module]] = {
 
 
 class TrainState(train_state.TrainState):
-    """With the running averages."""
+    """A train state with batch norm's running averages."""
 
     batch_stats: Any
 
@@ -162,7 +170,7 @@ class TrainState(train_state.TrainState):
 def train_step(
     state: TrainState, batch: dict[str, jax.Array]
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One update of the state, and the batch's loss and accuracy before it."""
+    """Updates the state; returns it with the batch's loss and accuracy before the update."""
 
     def loss_fn(params: Any) -> tuple[jax.Array, tuple]:
         variables = {"params": params, "batch_stats": state.batch_stats}
@@ -177,14 +185,14 @@ def train_step(
     return state, {"loss": loss, "accuracy": jnp.mean(jnp.argmax(logits, -1) == batch["label"])}
 
 
-def make(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
-    """The plain net and its jitted step."""
-    net = NETS[spec.net](classes=spec.classes, dtype=jnp.dtype(spec.precision))
+def make_peer(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
+    """Returns the plain model with its jitted step."""
+    model = MODELS[spec.model](classes=spec.classes, dtype=jnp.dtype(spec.precision))
     sgd = optax.sgd(LEARNING_RATE, momentum=MOMENTUM)
     state = TrainState.create(
-        apply_fn=net.apply,
-        params=jax.device_put(tree(weights, "params")),
-        batch_stats=jax.device_put(tree(weights, "stats")),
+        apply_fn=model.apply,
+        params=jax.device_put(nest(weights, "params")),
+        batch_stats=jax.device_put(nest(weights, "stats")),
         tx=optax.chain(optax.add_decayed_weights(WEIGHT_DECAY), sgd),
     )
     batch = jax.device_put({"image": weights["images"], "label": weights["labels"]})
@@ -195,4 +203,4 @@ def make(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
         nonlocal state, metrics
         state, metrics = train(state, batch)
 
-    return Peer(step, lambda: float(metrics["loss"]), jax_memory)
+    return Peer(step, lambda: float(metrics["loss"]), read_jax_peak_memory)

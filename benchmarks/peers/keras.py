@@ -1,4 +1,4 @@
-"""Keras 3 on JAX: functional nets, and the training step that Keras itself compiles for fit."""
+"""Keras 3 on JAX: functional models and the training step that `fit` compiles."""
 
 import itertools
 import os
@@ -13,13 +13,13 @@ import keras
 import numpy as np
 from keras import layers
 
-from benchmarks.peers import LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, Peer, Spec, jax_memory
+from benchmarks.peers import LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, Peer, Spec, read_jax_peak_memory
 
 Tensor = Any
 
 
 class Sgd(keras.optimizers.SGD):
-    """With weight decay added to the gradient; Keras's own decays the weights by themselves."""
+    """SGD with weight decay in the gradient. Keras's own decays weights apart from momentum."""
 
     def update_step(self, gradient: Tensor, variable: Tensor, learning_rate: Tensor) -> None:
         """Sets v := m v - lr (g + wd w); w := w + v."""
@@ -28,7 +28,7 @@ class Sgd(keras.optimizers.SGD):
 
 
 def conv_norm(x: Tensor, filters: int, kernel: int, stride: int, name: str, norm: str) -> Tensor:
-    """A convolution padded on both sides, and batch norm."""
+    """Applies a convolution, padded on both sides, and batch norm."""
     if kernel > 1 and stride > 1:
         x = layers.ZeroPadding2D(kernel // 2)(x)
     padding = "valid" if stride > 1 else "same"
@@ -39,7 +39,7 @@ def conv_norm(x: Tensor, filters: int, kernel: int, stride: int, name: str, norm
 
 
 def basic(x: Tensor, filters: int, stride: int, name: str) -> Tensor:
-    """Two 3x3 convolutions; a shortcut that changes size is padded with zeros (option A)."""
+    """Applies two 3x3 convolutions; zeros pad a shortcut that changes size (option A)."""
     y = layers.ReLU()(conv_norm(x, filters, 3, stride, f"{name}.conv1", f"{name}.norm1"))
     y = conv_norm(y, filters, 3, 1, f"{name}.conv2", f"{name}.norm2")
     if x.shape != y.shape:
@@ -50,7 +50,7 @@ def basic(x: Tensor, filters: int, stride: int, name: str) -> Tensor:
 
 
 def bottleneck(x: Tensor, filters: int, stride: int, name: str) -> Tensor:
-    """1x1 with the stride, 3x3, 1x1; a shortcut that changes size is projected (option B)."""
+    """Applies 1x1 with the stride, 3x3, 1x1; projects a shortcut that changes size (option B)."""
     y = layers.ReLU()(conv_norm(x, filters, 1, stride, f"{name}.conv1", f"{name}.norm1"))
     y = layers.ReLU()(conv_norm(y, filters, 3, 1, f"{name}.conv2", f"{name}.norm2"))
     y = conv_norm(y, 4 * filters, 1, 1, f"{name}.conv3", f"{name}.norm3")
@@ -60,10 +60,10 @@ def bottleneck(x: Tensor, filters: int, stride: int, name: str) -> Tensor:
 
 
 def resnet(x: Tensor, classes: int, sizes: tuple[int, ...], filters: int, block: Any) -> Tensor:
-    """The CIFAR and the ImageNet form, to logits."""
+    """Maps images to logits by a ResNet for CIFAR (basic) or ImageNet (bottleneck)."""
     if block is bottleneck:
         x = layers.ReLU()(conv_norm(x, filters, 7, 2, "stem", "stem_norm"))
-        # Zeros: the least that ReLU gives.
+        # Zeros are the least that ReLU gives, so max pooling ignores this padding.
         x = layers.MaxPooling2D(3, strides=2)(layers.ZeroPadding2D(1)(x))
     else:
         x = layers.ReLU()(conv_norm(x, filters, 3, 1, "stem", "stem_norm"))
@@ -74,7 +74,7 @@ def resnet(x: Tensor, classes: int, sizes: tuple[int, ...], filters: int, block:
 
 
 def vgg_d(x: Tensor, classes: int) -> Tensor:
-    """Column D, to logits."""
+    """Maps images to logits by VGG's column D."""
     for i, row in enumerate(((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3), start=1):
         for j, filters in enumerate(row, start=1):
             x = layers.Conv2D(filters, 3, padding="same", activation="relu", name=f"conv{i}_{j}")(x)
@@ -85,7 +85,7 @@ def vgg_d(x: Tensor, classes: int) -> Tensor:
 
 
 def lenet5_modern(x: Tensor, classes: int) -> Tensor:
-    """LeNet-5's widths, max pooling and ReLU, to logits."""
+    """Maps images to logits by LeNet-5's widths with max pooling and ReLU."""
     first = "same" if x.shape[1] <= 28 else "valid"
     x = layers.MaxPooling2D(2)(
         layers.Conv2D(6, 5, padding=first, activation="relu", name="Conv_0")(x)
@@ -96,7 +96,7 @@ def lenet5_modern(x: Tensor, classes: int) -> Tensor:
     return layers.Dense(classes, name="Dense_2")(x)
 
 
-NETS = {
+MODELS = {
     "resnet20": lambda x, classes: resnet(x, classes, (3, 3, 3), 16, basic),
     "resnet50": lambda x, classes: resnet(x, classes, (3, 4, 6, 3), 64, bottleneck),
     "vgg_d": vgg_d,
@@ -104,20 +104,20 @@ NETS = {
 }
 
 
-def make(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
-    """The functional model and the step that `fit` would run."""
+def make_peer(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
+    """Returns the functional model with the step that `fit` would run."""
     keras.config.set_dtype_policy("mixed_bfloat16" if spec.precision == "bfloat16" else "float32")
     inputs = keras.Input(spec.image)
-    logits = layers.Activation("linear", dtype="float32")(NETS[spec.net](inputs, spec.classes))
+    logits = layers.Activation("linear", dtype="float32")(MODELS[spec.model](inputs, spec.classes))
     model = keras.Model(inputs, logits)
-    load(model, weights)
+    load_weights(model, weights)
     sgd = Sgd(LEARNING_RATE, momentum=MOMENTUM)
     model.compile(
         sgd, keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=True
     )
     sgd.build(model.trainable_variables)
     batch = jax.device_put((weights["images"], weights["labels"]))
-    model._symbolic_build(data_batch=batch)  # the loss's own average, as train_on_batch makes it
+    model._symbolic_build(data_batch=batch)  # Makes the loss's average, as train_on_batch does.
     model.make_train_function()
     kinds = (
         model.trainable_variables,
@@ -138,13 +138,14 @@ def make(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
         state = (*state[:3], [jnp.zeros_like(value) for value in state[3]])
         return mean
 
-    return Peer(step, loss, jax_memory)
+    return Peer(step, loss, read_jax_peak_memory)
 
 
-def load(model: keras.Model, weights: Mapping[str, np.ndarray]) -> None:
-    """Puts our weights into the layers of the same names.
+def load_weights(model: keras.Model, weights: Mapping[str, np.ndarray]) -> None:
+    """Copies our weights into the layers of the same names.
 
-    Raises ValueError for weights without a layer, or a layer without weights.
+    Raises:
+        ValueError: If some weights have no layer, or a layer gets no weights.
     """
     given: dict[str, dict[str, np.ndarray]] = {}
     for path in [path for path in weights if path.startswith(("params/", "stats/"))]:

@@ -1,4 +1,4 @@
-"""Ours: the project's step, compiled as a run compiles it, on a batch that lies on the device."""
+"""The project's own step, compiled as a run compiles it, on a batch in the device's memory."""
 
 import functools
 import types
@@ -8,7 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.peers import LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, Peer, Spec, jax_memory, tree
+from benchmarks.peers import (
+    LEARNING_RATE,
+    MOMENTUM,
+    WEIGHT_DECAY,
+    Peer,
+    Spec,
+    nest,
+    read_jax_peak_memory,
+)
 from cnn_jax import mesh as meshes
 from cnn_jax import models
 from cnn_jax.config import choose
@@ -17,21 +25,23 @@ from cnn_jax.optim import make_optimizer
 from cnn_jax.training.state import State, zero_sums
 from cnn_jax.training.train_step import StepParts, compile_train, train_step
 
-# The batch is its own item, and is prepared already.
-FEED = types.SimpleNamespace(
+# A loader whose batches need no fetching and no preprocessing.
+PREPARED_LOADER = types.SimpleNamespace(
     fetch=lambda arrays, item: item, preprocess=lambda arrays, images, key=None, rows=None: images
 )
 
 
-def make(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
-    """Without dropout, which no two frameworks draw alike."""
+def make_peer(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
+    """Returns our step, without dropout: no two frameworks draw the same masks."""
     values = weights["images"].size
-    settings.keep_memory(values)  # as train.run does
-    model = models.create(spec.net, spec.classes, dtype=spec.precision, dropout=0.0)
-    rule = choose("sgd", momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
-    tx = make_optimizer(rule, choose("constant", base=LEARNING_RATE), settings.MIN_ONEDNN_STEPS)
-    mesh = meshes.batch_mesh(jax.devices()[:1])  # as many as the peers use
-    params, stats = tree(weights, "params"), tree(weights, "stats")
+    settings.keep_memory(values)  # As train.run does.
+    model = models.create(spec.model, spec.classes, dtype=spec.precision, dropout=0.0)
+    optimizer = choose("sgd", momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+    tx = make_optimizer(
+        optimizer, choose("constant", base=LEARNING_RATE), settings.MIN_ONEDNN_STEPS
+    )
+    mesh = meshes.batch_mesh(jax.devices()[:1])  # The peers use one device too.
+    params, stats = nest(weights, "params"), nest(weights, "stats")
     state = State(jnp.int32(0), params, stats, tx.init(params), zero_sums(), jnp.int32(-1))
     state = jax.device_put(state, meshes.replicated(mesh))
     batch = {
@@ -45,7 +55,7 @@ def make(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
         if spec.platform == "cpu"
         else None
     )
-    parts = StepParts(model, tx, FEED, jax.random.key(0))
+    parts = StepParts(model, tx, PREPARED_LOADER, jax.random.key(0))
     train = compile_train(functools.partial(train_step, parts), "jit", mesh, options)
 
     def step() -> None:
@@ -58,4 +68,4 @@ def make(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
         state = state.replace(sums=jax.tree.map(jnp.zeros_like, state.sums))
         return mean
 
-    return Peer(step, loss, jax_memory)
+    return Peer(step, loss, read_jax_peak_memory)

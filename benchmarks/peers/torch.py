@@ -1,6 +1,6 @@
-"""PyTorch at its best for the hardware: fused SGD, in-place ReLU.
+"""PyTorch at its best for the hardware: fused SGD and in-place ReLU.
 
-On a GPU it is compiled, in bfloat16 by autocast.
+On a GPU the model is compiled by torch.compile. Autocast computes in bfloat16.
 """
 
 import functools
@@ -15,33 +15,38 @@ from torch import nn
 from benchmarks.peers import LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, Peer, Spec
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
-from parity import torch_nets as nets
+from parity import torch_nets
 
 NAMES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
-NETS: dict[str, Callable[[Spec], nn.Module]] = {
-    "resnet20": lambda spec: nets.resnet(spec.classes, (3, 3, 3), shortcut="A"),
-    "resnet50": lambda spec: nets.resnet(spec.classes, (3, 4, 6, 3), bottleneck=True),
-    "vgg_d": lambda spec: nets.vgg(spec.image[:2], spec.classes, "D"),
-    "lenet5_modern": lambda spec: nets.lenet5_modern(spec.image[0], spec.classes),
+MODELS: dict[str, Callable[[Spec], nn.Module]] = {
+    "resnet20": lambda spec: torch_nets.resnet(spec.classes, (3, 3, 3), shortcut="A"),
+    "resnet50": lambda spec: torch_nets.resnet(spec.classes, (3, 4, 6, 3), bottleneck=True),
+    "vgg_d": lambda spec: torch_nets.vgg(spec.image[:2], spec.classes, "D"),
+    "lenet5_modern": lambda spec: torch_nets.lenet5_modern(spec.image[0], spec.classes),
 }
 
 
-def make(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
-    """spec.variant: contiguous | channels_last, the layout of images and convolutions."""
+def make_peer(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
+    """Returns the model with its step.
+
+    Args:
+        spec: Its variant is the layout of images and convolutions: contiguous or channels_last.
+        weights: The arrays of `benchmarks.draw`.
+    """
     gpu = spec.platform == "gpu"
     if gpu and not torch.cuda.is_available():
-        raise RuntimeError("this PyTorch sees no GPU, JAX does: install one that does")
+        raise RuntimeError(
+            "JAX has a GPU but this PyTorch finds none: install PyTorch for this GPU"
+        )
     device = torch.device("cuda" if gpu else "cpu")
     torch.backends.cudnn.benchmark = True
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = (
-        False  # as JAX is told
-    )
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # As in JAX.
     layout = torch.channels_last if spec.variant == "channels_last" else torch.contiguous_format
 
-    net = NETS[spec.net](spec)
-    load(net, weights)
-    net = net.to(device, memory_format=layout).train()
-    for module in net.modules():
+    model = MODELS[spec.model](spec)
+    load_weights(model, weights)
+    model = model.to(device, memory_format=layout).train()
+    for module in model.modules():
         if isinstance(module, nn.ReLU):
             module.inplace = True
     images = (
@@ -51,9 +56,9 @@ def make(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
         .contiguous(memory_format=layout)
     )
     labels = torch.from_numpy(weights["labels"]).long().to(device)
-    rule = {"lr": LEARNING_RATE, "momentum": MOMENTUM, "weight_decay": WEIGHT_DECAY}
-    sgd = torch.optim.SGD(net.parameters(), **rule, fused=True)
-    run = torch.compile(net) if gpu else net
+    settings = {"lr": LEARNING_RATE, "momentum": MOMENTUM, "weight_decay": WEIGHT_DECAY}
+    sgd = torch.optim.SGD(model.parameters(), **settings, fused=True)
+    run = torch.compile(model) if gpu else model
     autocast = functools.partial(
         torch.autocast, device.type, torch.bfloat16, spec.precision == "bfloat16"
     )
@@ -72,8 +77,12 @@ def make(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
     )
 
 
-def load(net: nn.Module, weights: Mapping[str, np.ndarray]) -> None:
-    """Our weights into the net's modules of the same names."""
+def load_weights(model: nn.Module, weights: Mapping[str, np.ndarray]) -> None:
+    """Copies our weights into the modules of the same names.
+
+    Raises:
+        ValueError: If some weights have no module, or a module gets no weights.
+    """
     tensors = {}
     for path, array in weights.items():
         root, *layers = path.split("/")
@@ -85,9 +94,9 @@ def load(net: nn.Module, weights: Mapping[str, np.ndarray]) -> None:
         tensors[".".join([*layers, NAMES.get(name, name)])] = torch.from_numpy(
             np.ascontiguousarray(array)
         )
-    missing, unexpected = net.load_state_dict(tensors, strict=False)
+    missing, unexpected = model.load_state_dict(tensors, strict=False)
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     if missing or unexpected:
         raise ValueError(
-            f"weights without a place: {unexpected}; places without weights: {missing}"
+            f"weights without a module: {unexpected}; modules without weights: {missing}"
         )

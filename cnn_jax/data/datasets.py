@@ -9,7 +9,15 @@ import numpy as np
 from cnn_jax import registry
 from cnn_jax.config import Choice, Data
 from cnn_jax.data import crops, folders, scan_report, tfds_sets
-from cnn_jax.data.base import ArrayDataset, Arrays, Dataset, as_arrays, hold_out
+from cnn_jax.data.base import (
+    ArrayDataset,
+    Arrays,
+    Dataset,
+    ImageDataset,
+    Subset,
+    as_arrays,
+    hold_out,
+)
 from cnn_jax.errors import UserError, nearest
 
 
@@ -155,7 +163,48 @@ def load_dataset(data: Data) -> Dataset:
     if held:
         train, test = hold_out(dataset.train, held)
         dataset = dataset._replace(train=train, test=test)
-    return dataset
+    if data.long_tail > 1:
+        dataset = dataset._replace(train=_cut_tail(dataset, data.long_tail))
+    return _shuffle_pixels(dataset) if data.shuffle_pixels else dataset
+
+
+def _cut_tail(dataset: Dataset, ratio: float) -> Arrays | ImageDataset:
+    """Returns the first training images of each class, fewer from class to class.
+
+    The number falls exponentially from the first class's n to n / ratio of the last.
+    Source: Cui et al. 2019 (arXiv:1901.05555), "long-tailed CIFAR".
+    """
+    labels, last = dataset.train.labels, max(1, dataset.num_classes - 1)
+    most = int((labels == 0).sum())
+    kept = [
+        np.flatnonzero(labels == label)[: max(1, round(most * ratio ** (-label / last)))]
+        for label in range(dataset.num_classes)
+    ]
+    rows = np.sort(np.concatenate(kept))
+    if isinstance(dataset.train, Arrays):
+        return Arrays(dataset.train.images[rows], labels[rows])
+    return Subset(dataset.train, rows)
+
+
+PERMUTATION_SEED = 0  # Of data.shuffle_pixels: every run has the same permutation.
+
+
+def _shuffle_pixels(dataset: Dataset) -> Dataset:
+    """Returns the set with the pixels of every image in the same other order.
+
+    Channels stay together. What a fully connected layer can learn stays the same, and neighboring
+    pixels no longer have anything to do with one another.
+    """
+    if not isinstance(dataset.train, Arrays) or not isinstance(dataset.test, Arrays):
+        raise UserError("data.shuffle_pixels=true: is for data sets that are held in memory")
+    height, width = dataset.train.images.shape[1:3]
+    order = np.random.default_rng(PERMUTATION_SEED).permutation(height * width)
+
+    def shuffle(arrays: Arrays) -> Arrays:
+        flat = arrays.images.reshape(arrays.count, height * width, -1)
+        return arrays._replace(images=flat[:, order].reshape(arrays.images.shape))
+
+    return dataset._replace(train=shuffle(dataset.train), test=shuffle(dataset.test))
 
 
 def load_test_images(data: Data, num_classes: int) -> Dataset:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cnn_jax.data.label_files import LABEL_FORM, read_labels
-from cnn_jax.errors import UserError
+from cnn_jax.errors import UserError, explain_os_errors
 from cnn_jax.text import printable
 
 TEST_EVERY = 5  # Without a split of its own, every 5th image of a class is a test image.
@@ -71,24 +71,26 @@ class FolderScan(NamedTuple):
     left_out: dict[str, tuple[str, ...]]
 
 
-def scan_folder(path: str, test_only: bool = False, num_classes: int = 0) -> FolderScan:
+def scan_folder(
+    path: str, test_only: bool = False, num_classes: int = 0, listed: set[str] | None = None
+) -> FolderScan:
     """Looks at a folder of images, and reads none of them.
 
     Args:
       path: The folder.
       test_only: Take all images of the test split, or of PATH's class folders, for the test.
       num_classes: Of the model that is tested; 0: unknown.
+      listed: Takes the folders and files of labels on which the result depends.
 
     Raises:
       UserError: If the folder is not of a form that `load_folder` or `load_test_folder` names.
     """
-    try:
-        return _Scanner(path, test_only, num_classes).scan()
-    except OSError as error:
-        file = printable(os.fsdecode(error.filename or path))
-        raise UserError(
-            f"data set folder:{path}: {file} cannot be read: {error.strerror}"
-        ) from None
+    with explain_os_errors(f"data set folder:{path} cannot be read"):
+        scanner = _Scanner(path, test_only, num_classes)
+        found = scanner.scan()
+    if listed is not None:
+        listed |= scanner.listed
+    return found
 
 
 class _Scanner:
@@ -97,6 +99,7 @@ class _Scanner:
     def __init__(self, path: str, test_only: bool, num_classes: int) -> None:
         self.path, self.test_only, self.num_classes = path, test_only, num_classes
         self.root = Path(path).expanduser()
+        self.listed: set[str] = set()
         self.nested: list[str] = []
         self.broken_links: list[str] = []
         self.left_out: dict[str, list[str]] = {}
@@ -176,6 +179,7 @@ class _Scanner:
 
     def _find_splits(self) -> tuple[Path | None, Path | None]:
         """Returns the folders of training and of test images."""
+        self.listed.add(str(self.root))
         found = {}
         for names in (TRAIN_NAMES, VAL_NAMES, TEST_NAMES):
             named = [name for name in _list_folders(self.root) if name.casefold() in names]
@@ -188,10 +192,12 @@ class _Scanner:
     def _find_unused(self, train: Path | None, test: Path | None) -> list[str]:
         used = {folder.name for folder in (train, test) if folder}
         others = [name for name in _list_folders(self.root) if name not in used]
+        self.listed |= {str(self.root / name) for name in others}
         return [name for name in others if _holds_image(self.root / name)]
 
     def _sort_classes(self, folder: Path) -> tuple[list[str], str]:
         """Returns the names of the class folders by label, and how they are sorted."""
+        self.listed.add(str(folder))
         names = _list_folders(folder)
         broken = [e.name for e in os.scandir(folder) if _is_broken(e) and "." not in e.name]
         if broken:
@@ -220,6 +226,7 @@ class _Scanner:
 
     def _list_classes(self, folder: Path, own: list[str], classes: list[str]) -> SplitScan:
         """Lists a folder's class folders `own`, whose labels are their numbers in `classes`."""
+        self.listed.add(str(folder))
         number = {name: label for label, name in enumerate(classes)}
         if unknown := [name for name in own if name not in number]:
             raise UserError(f"{folder / unknown[0]}: no class of that name is trained on")
@@ -234,6 +241,7 @@ class _Scanner:
         return SplitScan(str(folder), tuple(paths), tuple(labels))
 
     def _list_images(self, folder: Path) -> list[str]:
+        self.listed.add(str(folder))
         names = []
         for entry in os.scandir(folder):
             if entry.name.startswith("."):
@@ -265,6 +273,7 @@ class _Scanner:
                 f"{folder} holds images without class folders: put {LABEL_FORM} in"
                 f" {' or '.join(map(str, places))}"
             )
+        self.listed.add(str(file))
         images = [name for name in self._list_images(folder) if folder / name != file]
         labels = read_labels(file, set(images), classes)
         if missing := [name for name in images if name not in labels]:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from cnn_jax.data.base import Dataset, ImageDataset
-from cnn_jax.data.folder_scan import FolderScan, scan_folder
+from cnn_jax.data.folder_index import scan_with_index
+from cnn_jax.data.folder_scan import FolderScan
 from cnn_jax.errors import UserError
 from cnn_jax.text import printable
 
@@ -40,7 +41,7 @@ def load_folder(path: str) -> Dataset:
     Raises:
       UserError: If the folder is of another form, or has one class.
     """
-    scan = scan_folder(path)
+    scan = scan_with_index(path)
     full = [name for name in scan.classes if name not in scan.empty_classes]
     if len(full) == 1:
         raise UserError(
@@ -63,7 +64,7 @@ def load_test_folder(path: str, num_classes: int) -> Dataset:
     Raises:
       UserError: If the folder is of another form.
     """
-    return _make_dataset(scan_folder(path, test_only=True, num_classes=num_classes))
+    return _make_dataset(scan_with_index(path, test_only=True, num_classes=num_classes))
 
 
 def _make_dataset(scan: FolderScan) -> Dataset:

@@ -27,7 +27,8 @@ from cnn_jax.data import datasets, decode, headers
 from cnn_jax.data.folder_scan import TEST_EVERY
 from cnn_jax.data.scan_report import describe_remarks
 from cnn_jax.data.workers import prefetch_decoded
-from cnn_jax.errors import UserError
+from cnn_jax.errors import UserError, describe_os_error, explain_os_errors
+from cnn_jax.files import write_whole
 from cnn_jax.overrides import Kind, check_fields, override
 from cnn_jax.text import printable
 
@@ -193,24 +194,18 @@ def _show(axis: Axes, image: np.ndarray) -> None:
 
 
 def _make_folder(out: Path) -> None:
-    try:
+    with explain_os_errors(f"cannot write to {out}", "choose another --out"):
         out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write to {out}: {error.strerror}; choose another --out") from None
 
 
 def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; choose another --out") from None
+    with explain_os_errors(f"cannot write {path}", "choose another --out"):
+        write_whole(path, text)
 
 
 def _save(figure: Figure, path: Path) -> None:
-    try:
+    with explain_os_errors(f"cannot write {path}", "choose another --out"):
         figure.savefig(path, dpi=80)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; choose another --out") from None
 
 
 def _look_at_all(settings: Data, part: data.ImageDataset, name: str) -> Iterator[Row]:
@@ -238,7 +233,8 @@ def _look(part: data.ImageDataset, i: int) -> Row:
             size, pixels = encoded.shape[:2], encoded
     except (headers.BadImage, OSError) as error:
         # Of what cannot be opened the label may be unknown.
-        why = (isinstance(error, OSError) and error.strerror) or str(error)
+        name = part.name(i)
+        why = describe_os_error(error, name) if isinstance(error, OSError) else str(error)
         return found | {"why": why}
     pixels = pixels.reshape(-1, pixels.shape[-1]).astype(np.float64)
     return found | {"size": size, "mean": pixels.mean(0), "square": np.square(pixels).mean(0)}

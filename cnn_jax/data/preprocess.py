@@ -16,8 +16,9 @@ from cnn_jax.data import augment
 from cnn_jax.errors import UserError
 
 COLOR_CHANGES = ("brightness", "contrast", "saturation", "hue")
+AFFINE_CHANGES = ("shift in pixels", "scale", "squeeze", "shear")
 # Each augmentation has a key of its own, so that another one leaves what they draw as it was.
-KEYS = ("pad", "flip", "jitter", "pca", "shift", "rotate", "vertical_flip", "noise")
+KEYS = ("pad", "flip", "jitter", "pca", "shift", "rotate", "vertical_flip", "noise", "affine")
 
 
 def normalize(images: jax.Array, mean: Any, std: Any) -> jax.Array:
@@ -73,6 +74,8 @@ def preprocess(
         images = change("shift", augment.shift, images, data.shift)
     if data.rotate:
         images = change("rotate", augment.rotate, images, data.rotate)
+    if any(data.affine):
+        images = change("affine", augment.affine, images, *data.affine)
     if data.flip:
         images = change("flip", augment.flip, images)
     if data.vertical_flip:
@@ -109,11 +112,16 @@ def preprocess_sized(mean: jax.Array, images: jax.Array, sizes: jax.Array) -> ja
 
 
 def check_augmentation(data: Data, shape: tuple[int, ...]) -> None:
-    """Raises UserError for color augmentation that images of shape (H, W, C) cannot have."""
+    """Raises UserError for augmentation that images of shape (H, W, C) cannot have."""
     if data.color_jitter and len(data.color_jitter) != len(COLOR_CHANGES):
         raise UserError(
             f"data.color_jitter={list(data.color_jitter)}: must be {len(COLOR_CHANGES)} numbers:"
             f" {', '.join(COLOR_CHANGES)}"
+        )
+    if data.affine and len(data.affine) != len(AFFINE_CHANGES):
+        raise UserError(
+            f"data.affine={list(data.affine)}: must be {len(AFFINE_CHANGES)} numbers:"
+            f" {', '.join(AFFINE_CHANGES)}"
         )
     if shape[-1] != 3 and (data.color_pca or any(data.color_jitter[2:])):
         raise UserError(

@@ -18,7 +18,7 @@ from cnn_jax.data.decode import decode_crop, decode_windows, find_center
 from cnn_jax.data.headers import BadImage
 from cnn_jax.data.sampler import balance_epoch, shuffle_epoch
 from cnn_jax.data.workers import ENDLESS, prefetch_decoded
-from cnn_jax.errors import UserError
+from cnn_jax.errors import UserError, describe_os_error
 
 
 class Decoded(NamedTuple):
@@ -164,7 +164,7 @@ def decode_or_next(
             encoded, label = images[at]
             return Decoded(decode(encoded), label, at, tried > 0)
         except (BadImage, OSError) as error:
-            why = (isinstance(error, OSError) and error.strerror) or error
+            why = describe_os_error(error, images.name(at)) if isinstance(error, OSError) else error
             why = f"{images.name(at)}: {why}"
             if data.on_bad_image != "skip":
                 remedy = "remove it, or leave it out with --set data.on_bad_image=skip"

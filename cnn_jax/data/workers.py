@@ -21,7 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from cnn_jax.errors import UserError
+from cnn_jax.errors import UserError, explain_os_error
 
 MIN_SHM_BYTES = 2**16  # A worker's array of this size or more comes in shared memory.
 BATCHES_PER_WORKER = 2  # Batches that wait in each worker.
@@ -125,10 +125,8 @@ def _check_death(code: int, deaths: int, workers: int) -> None:
 def _explain_system_error(error: OSError, workers: int) -> UserError:
     if error.errno == errno.ENOSPC:  # Of semaphores and arrays, all of which lie there.
         return UserError(_explain_shared_memory(workers))
-    return UserError(
-        f"data.workers={workers}: worker processes cannot be started: {error.strerror or error};"
-        " use fewer, or set data.workers=0"
-    )
+    what = f"data.workers={workers}: worker processes cannot be started"
+    return explain_os_error(what, error, "use fewer, or set data.workers=0")
 
 
 def _explain_shared_memory(workers: int) -> str:

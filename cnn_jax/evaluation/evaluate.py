@@ -16,10 +16,10 @@ import jax
 import numpy as np
 
 from cnn_jax import data, distributed, mesh, models, pretrained
-from cnn_jax.config import Choice, Data, Experiment, protocol_name
+from cnn_jax.config import Choice, Data, Experiment, change, protocol_name
 from cnn_jax.config_file import read_config
 from cnn_jax.data import crops, eval_views, preprocess
-from cnn_jax.errors import UserError
+from cnn_jax.errors import UserError, explain_os_error
 from cnn_jax.evaluation.metrics import Measures, measure_scores
 from cnn_jax.evaluation.protocols import Views, check_protocols, make_protocol
 from cnn_jax.evaluation.scoring import (
@@ -50,6 +50,8 @@ class Evaluation(Measures):
       mirrored: Whether mirror images were scored too.
       left_out: Test images that could not be read.
       step: Of the checkpoint; None: public weights.
+      changed_error: Share of images whose answer is another one than without the protocol's shift;
+        None: it has none.
     """
 
     protocol: str
@@ -57,6 +59,7 @@ class Evaluation(Measures):
     mirrored: bool
     left_out: int
     step: int | None
+    changed_error: float | None = None
 
 
 class NotSavedError(UserError):
@@ -116,10 +119,12 @@ def evaluate_run(
             scorer = make_scorer(
                 model, params, stats, prepare, crop, _local_mesh(), average, config.flip
             )
-            for name, found in _evaluate(scorer, config, source.test, left, eval_size, step):
-                known[name] = found
-                if distributed.is_primary():
-                    not_saved = _write(folder, name, found) or not_saved
+            for split, own in _group_by_split(left).items():
+                images = _find_images(config, source, split)
+                for name, found in _evaluate(scorer, config, images, own, eval_size, step):
+                    known[name] = found
+                    if distributed.is_primary():
+                        not_saved = _write(folder, name, found) or not_saved
     results = {name: known[name] for name in choices}
     if not_saved:
         raise NotSavedError(not_saved, results)
@@ -198,6 +203,23 @@ def read_evaluation(path: Path) -> Evaluation | None:
     return found if whole else None
 
 
+def _group_by_split(choices: dict[str, Choice]) -> dict[str, dict[str, Choice]]:
+    """Returns {split: {protocol: its choice}}."""
+    groups: dict[str, dict[str, Choice]] = {}
+    for name, choice in choices.items():
+        groups.setdefault(str(choice.args.get("split", "")), {})[name] = choice
+    return groups
+
+
+def _find_images(config: Data, source: data.Dataset, split: str) -> data.Arrays | data.ImageDataset:
+    """Returns the images of a `protocols.Split`, `source` being the data set as the run sees it."""
+    if split == "train":
+        return source.train
+    if split == "test" and config.validation_images:
+        return data.load_dataset(dataclasses.replace(config, validation_images=0)).test
+    return source.test
+
+
 def _local_mesh() -> jax.sharding.Mesh:
     # Each of several processes evaluates for itself, and the first one writes.
     return mesh.batch_mesh(jax.local_devices())
@@ -235,16 +257,25 @@ def _evaluate(
     for name, protocol in protocols.items():
         each = [score(views, scale) for views in protocol.views for scale in protocol.scales]
         found = fuse_scores(each, scorer.average)
-        scales = ",".join(map(str, protocol.scales))
+        changed = None
+        if any(views.shift for views in protocol.views):
+            still = [
+                score(views._replace(shift=0), scale)
+                for views in protocol.views
+                for scale in protocol.scales
+            ]
+            answers = fuse_scores(still, scorer.average).scores.argmax(1)
+            changed = float((answers != found.scores.argmax(1)).mean())
         yield (
             name,
             Evaluation(
                 **dataclasses.asdict(measure_scores(found)),
-                protocol=f"{asked[name].name}@{scales}",
+                protocol=protocol_name(change(asked[name], scales=protocol.scales)),
                 average=scorer.average,
                 mirrored=scorer.mirror,
                 left_out=len(images) - len(found.index),
                 step=step,
+                changed_error=changed,
             ),
         )
 
@@ -256,5 +287,5 @@ def _write(folder: Path, name: str, found: Evaluation) -> str:
         path.parent.mkdir(exist_ok=True)
         write_whole(path, json.dumps(dataclasses.asdict(found)) + "\n")
     except OSError as error:
-        return f"{path} cannot be written ({error.strerror}), so the result is not kept"
+        return f"{explain_os_error(f'the result is not kept: cannot write {path}', error)}"
     return ""

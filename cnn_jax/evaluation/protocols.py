@@ -11,7 +11,7 @@ all scales are averaged.
 
 import inspect
 from collections.abc import Callable
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from cnn_jax import data, registry
 from cnn_jax.config import Choice, Experiment, protocol_name
@@ -28,6 +28,14 @@ Scales = Annotated[
 ]
 
 
+# Which images of the data set are scored. With data.validation_images a run is evaluated on these,
+# and not on the test images, in training and by its protocols.
+Split = Annotated[
+    Literal["", "train", "test"],
+    "Score the training images or the test images; empty: those of evaluations in training",
+]
+
+
 class Views(NamedTuple):
     """One kind of views of an image, whose scores are averaged.
 
@@ -37,19 +45,28 @@ class Views(NamedTuple):
         which is resized to a crop.
       dense: Whether the model is applied to the whole image, as a convolution.
       mirror: Whether each view's mirror image is scored too, where the data may be mirrored.
+      shift: Pixels by which crops are moved to the right; zeros come in from the left.
     """
 
     crop_offsets: Callable[[Size, int], Offsets] | None = None
     square_offsets: Callable[[Size], Offsets] | None = None
     dense: bool = False
     mirror: bool = True
+    shift: int = 0
 
 
 class Protocol(NamedTuple):
-    """Kinds of views, each taken at each scale; all scores are averaged."""
+    """Kinds of views, each taken at each scale; all scores are averaged.
+
+    Attributes:
+      views: The kinds.
+      scales: The scales.
+      split: Which images are scored, as `Split` says.
+    """
 
     views: tuple[Views, ...]
     scales: tuple[int, ...]
+    split: str = ""
 
 
 def offset_center(size: Size, crop: int) -> Offsets:
@@ -93,9 +110,9 @@ SQUARES = Views(offset_square_corners, offset_squares)
 DENSE = Views(dense=True)
 
 
-def single(*, scales: Scales = ()) -> Protocol:
+def single(*, scales: Scales = (), split: Split = "") -> Protocol:
     """The crop in the middle."""
-    return Protocol((CENTER,), scales)
+    return Protocol((CENTER,), scales, split)
 
 
 def ten_crop(*, scales: Scales = ()) -> Protocol:
@@ -139,6 +156,19 @@ def dense_and_grid(*, scales: Scales = ()) -> Protocol:
     return Protocol((DENSE, GRID), scales)
 
 
+def shift(
+    *,
+    pixels: Annotated[int, Bound(1, 1024), "How far each image is moved to the right"] = 1,
+    scales: Scales = (),
+) -> Protocol:
+    """The crop in the middle moved to the right, and how often that changes the answer.
+
+    What is left of it is background, pixels of 0. Source of the measure: Zhang 2019
+    (arXiv:1904.11486), "classification consistency", which moves images diagonally too.
+    """
+    return Protocol((CENTER._replace(shift=pixels),), scales)
+
+
 PROTOCOLS: dict[str, Callable[..., Protocol]] = {
     "single": single,
     "ten_crop": ten_crop,
@@ -146,6 +176,7 @@ PROTOCOLS: dict[str, Callable[..., Protocol]] = {
     "googlenet144": googlenet144,
     "dense": dense,
     "dense+grid": dense_and_grid,
+    "shift": shift,
 }
 
 

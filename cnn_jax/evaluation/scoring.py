@@ -168,7 +168,10 @@ def cut_views(views: Views, crop: int, image: np.ndarray) -> dict[str, np.ndarra
     size = image.shape[:2]
     found = {}
     if views.crop_offsets:
-        found["crops"] = cut(views.crop_offsets(size, crop), crop)
+        crops = cut(views.crop_offsets(size, crop), crop)
+        moved = np.zeros_like(crops)
+        moved[:, :, views.shift :] = crops[:, :, : max(0, crop - views.shift)]
+        found["crops"] = moved
     if views.square_offsets:
         found["squares"] = cut(views.square_offsets(size), min(size))
     return found

@@ -18,6 +18,7 @@ from cnn_jax.models import (
     lenet,
     mlp,
     resnet,
+    small_cnn,
     vgg,
     zfnet,
 )
@@ -29,6 +30,7 @@ Stats: TypeAlias = Any
 
 MODELS: dict[str, ModelSpec] = {
     **mlp.MODELS,
+    **small_cnn.MODELS,
     **lenet.MODELS,
     **alexnet.MODELS,
     **zfnet.MODELS,

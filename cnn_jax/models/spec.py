@@ -1,6 +1,7 @@
 """ModelSpec: what a name in MODELS stands for; Deviation: in what a model is not its paper's."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -52,6 +53,8 @@ class ModelSpec:
       parameters: Trained numbers of the model as it is created by default, auxiliary heads
         included; the model's file states the source.
       deviations: In what the model is not its paper's.
+      max_rate: The largest learning rate of SGD with momentum 0.9 at which it was seen to train
+        without batch norm; a run with a larger one says so at its start.
     """
 
     module: type[BaseModel]
@@ -61,6 +64,7 @@ class ModelSpec:
     num_classes: int = 1000
     parameters: int | None = None
     deviations: tuple[Deviation, ...] = ()
+    max_rate: float = math.inf
 
     def build(self, num_classes: int | None = None, **fields: Any) -> BaseModel:
         """Constructs the flax module.

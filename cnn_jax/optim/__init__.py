@@ -7,14 +7,20 @@ from cnn_jax.optim.schedules import (
     make_schedule,
     schedule_depends_on_steps,
 )
-from cnn_jax.optim.transformations import observe_error
+from cnn_jax.optim.transformations import (
+    count_evaluations,
+    observe_error,
+    ran_out_of_patience,
+)
 
 __all__ = [
     "OPTIMIZERS",
     "SCHEDULES",
+    "count_evaluations",
     "current_rate",
     "make_optimizer",
     "make_schedule",
     "observe_error",
+    "ran_out_of_patience",
     "schedule_depends_on_steps",
 ]

@@ -7,17 +7,24 @@ one, write a function and put it into `OPTIMIZERS`.
 SGD is that of the papers, v := m v - lr (g + wd w); w := w + v (Krizhevsky et al. 2012, Sec. 5;
 Caffe, and so VGG and ResNet): the rate is inside the velocity, which differs from a rate outside of
 it in the steps after the rate changes.
+
+Penalties enter by their exact gradients, which are added to the loss's before anything else: that
+of L2, weight_decay / 2 times the sum of w^2, is weight_decay w; a subgradient of L1, l1 times the
+sum of |w|, is l1 sign(w), with sign(0) = 0. The loss that a run logs is without them. AdamW alone
+takes its decay apart from the gradient.
 """
 
 from collections.abc import Callable
 from typing import Annotated
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from cnn_jax import registry
 from cnn_jax.config import Choice
 from cnn_jax.cpu.barriers import fence_updates
+from cnn_jax.errors import UserError
 from cnn_jax.optim.schedules import make_schedule
 from cnn_jax.optim.transformations import renormalize_filters
 from cnn_jax.values import Bound, NonNegative
@@ -25,7 +32,11 @@ from cnn_jax.values import Bound, NonNegative
 Share = Annotated[float, Bound(0, below=1)]
 Momentum = Annotated[Share, "Share of the last update that is kept"]
 WeightDecay = Annotated[NonNegative, "Factor of the L2 penalty's gradient"]
-DecayBiases = Annotated[bool, "Decay biases and batch norm's scale and shift too"]
+L1 = Annotated[NonNegative, "Factor of the L1 penalty's subgradient, the sign of a weight"]
+Beta1 = Annotated[Share, "Of the running mean of gradients"]
+Beta2 = Annotated[Share, "Of the running mean of squared gradients"]
+AdamEpsilon = Annotated[NonNegative, "Added to the root of the mean square"]
+DecayBiases = Annotated[bool, "Penalize biases and batch norm's scale and shift too"]
 ClipNorm = Annotated[NonNegative, "Scale gradients of a larger norm back to it; 0: do not"]
 FilterRms = Annotated[
     NonNegative, "Scale filters of a larger RMS back to it (ZFNet: 0.1); 0: do not"
@@ -36,17 +47,26 @@ def sgd(
     schedule: optax.GradientTransformation,
     *,
     momentum: Momentum = 0.9,
+    nesterov: Annotated[bool, "Take the gradient's step from where momentum leads"] = False,
     weight_decay: WeightDecay = 1e-4,
+    l1: L1 = 0.0,
     decay_biases: DecayBiases = True,
     clip_norm: ClipNorm = 0.0,
     max_filter_rms: FilterRms = 0.0,
 ) -> optax.GradientTransformation:
-    """Stochastic gradient descent with momentum on the scaled gradient and coupled L2."""
+    """Stochastic gradient descent with momentum on the scaled gradient and coupled L2.
+
+    With `nesterov` the update is m v - lr g with the new v: the parameters are those at which
+    Sutskever et al. 2013 ("On the importance of initialization and momentum in deep learning",
+    eqs. 3 and 4) take the gradient, as in PyTorch and optax.
+    """
+    if nesterov and not momentum:
+        raise UserError("optimizer.nesterov=true: needs optimizer.momentum above 0")
     return optax.chain(
         _clip(clip_norm),
-        _decay(weight_decay, decay_biases),
+        _penalize(weight_decay, l1, decay_biases),
         schedule,
-        optax.trace(decay=momentum),
+        optax.trace(decay=momentum, nesterov=nesterov),
         _limit(max_filter_rms),
     )
 
@@ -58,6 +78,7 @@ def rmsprop(
     epsilon: Annotated[NonNegative, "Added to the mean square inside the root"] = 1.0,
     momentum: Momentum = 0.9,
     weight_decay: WeightDecay = 1e-4,
+    l1: L1 = 0.0,
     decay_biases: DecayBiases = True,
     clip_norm: ClipNorm = 0.0,
     max_filter_rms: FilterRms = 0.0,
@@ -65,7 +86,7 @@ def rmsprop(
     """RMSProp as TensorFlow has it: the mean square starts at 1, epsilon is inside the root."""
     return optax.chain(
         _clip(clip_norm),
-        _decay(weight_decay, decay_biases),
+        _penalize(weight_decay, l1, decay_biases),
         optax.scale_by_rms(decay, epsilon, initial_scale=1.0),
         schedule,
         optax.trace(decay=momentum),
@@ -73,12 +94,61 @@ def rmsprop(
     )
 
 
+def adam(
+    schedule: optax.GradientTransformation,
+    *,
+    beta1: Beta1 = 0.9,
+    beta2: Beta2 = 0.999,
+    epsilon: AdamEpsilon = 1e-8,
+    weight_decay: WeightDecay = 0.0,
+    l1: L1 = 0.0,
+    decay_biases: DecayBiases = True,
+    clip_norm: ClipNorm = 0.0,
+    max_filter_rms: FilterRms = 0.0,
+) -> optax.GradientTransformation:
+    """Adam, with penalties in the gradient's moments.
+
+    Kingma, Ba 2015, arXiv:1412.6980, Algorithm 1. Its rate is 0.001.
+    """
+    return optax.chain(
+        _clip(clip_norm),
+        _penalize(weight_decay, l1, decay_biases),
+        _allow_promotion(optax.scale_by_adam(beta1, beta2, epsilon)),
+        schedule,
+        _limit(max_filter_rms),
+    )
+
+
+def adadelta(
+    schedule: optax.GradientTransformation,
+    *,
+    decay: Annotated[Share, "Of the running mean squares of gradients and updates"] = 0.95,
+    epsilon: Annotated[NonNegative, "Added to both mean squares inside their roots"] = 1e-6,
+    weight_decay: WeightDecay = 0.0,
+    l1: L1 = 0.0,
+    decay_biases: DecayBiases = True,
+    clip_norm: ClipNorm = 0.0,
+    max_filter_rms: FilterRms = 0.0,
+) -> optax.GradientTransformation:
+    """Adadelta, whose own rule has the rate 1: set schedule.base=1.
+
+    Zeiler 2012, arXiv:1212.5701, Algorithm 1; decay and epsilon of Sec. 4.1.
+    """
+    return optax.chain(
+        _clip(clip_norm),
+        _penalize(weight_decay, l1, decay_biases),
+        optax.scale_by_adadelta(decay, epsilon),
+        schedule,
+        _limit(max_filter_rms),
+    )
+
+
 def adamw(
     schedule: optax.GradientTransformation,
     *,
-    beta1: Annotated[Share, "Of the running mean of gradients"] = 0.9,
-    beta2: Annotated[Share, "Of the running mean of squared gradients"] = 0.999,
-    epsilon: Annotated[NonNegative, "Added to the root of the mean square"] = 1e-8,
+    beta1: Beta1 = 0.9,
+    beta2: Beta2 = 0.999,
+    epsilon: AdamEpsilon = 1e-8,
     weight_decay: Annotated[
         NonNegative, "Share of a weight, times the rate, taken per step"
     ] = 0.01,
@@ -93,7 +163,7 @@ def adamw(
     return optax.chain(
         _clip(clip_norm),
         _allow_promotion(optax.scale_by_adam(beta1, beta2, epsilon)),
-        _decay(weight_decay, decay_biases),
+        _penalize(weight_decay, 0.0, decay_biases),
         schedule,
         _limit(max_filter_rms),
     )
@@ -102,12 +172,17 @@ def adamw(
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "sgd": sgd,
     "rmsprop": rmsprop,
+    "adadelta": adadelta,
+    "adam": adam,
     "adamw": adamw,
 }
 
 
 def make_optimizer(
-    optimizer: Choice, schedule: Choice, total_steps: int
+    optimizer: Choice,
+    schedule: Choice,
+    total_steps: int,
+    steps_per_epoch: float | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Returns the whole transformation of a run.
 
@@ -115,6 +190,7 @@ def make_optimizer(
       optimizer: A name of `OPTIMIZERS` and its arguments.
       schedule: A name of `cnn_jax.optim.SCHEDULES` and its arguments.
       total_steps: The run's steps.
+      steps_per_epoch: For a schedule that counts epochs.
 
     Returns:
       A transformation whose `update` takes the step's training error, 0 to 1, as `error`.
@@ -122,7 +198,7 @@ def make_optimizer(
     Raises:
       UserError: If a name or an argument is wrong.
     """
-    rate = make_schedule(schedule, total_steps)
+    rate = make_schedule(schedule, total_steps, steps_per_epoch)
     chain = registry.build("optimizer", optimizer, OPTIMIZERS, rate)
     # The extra argument is the warm-up's; optax.chain hands it to whoever takes it.
     return fence_updates(optax.with_extra_args_support(chain))
@@ -132,11 +208,22 @@ def _clip(norm: float) -> optax.GradientTransformation:
     return optax.clip_by_global_norm(norm) if norm else optax.identity()
 
 
-def _decay(weight_decay: float, decay_biases: bool) -> optax.GradientTransformation:
+def _penalize(weight_decay: float, l1: float, decay_biases: bool) -> optax.GradientTransformation:
+    """Adds the penalties' gradients, of biases too or of kernels alone."""
+
     def is_kernel(params: optax.Params) -> optax.Params:
         return jax.tree.map(lambda p: p.ndim > 1, params)
 
-    return optax.add_decayed_weights(weight_decay, None if decay_biases else is_kernel)
+    mask = None if decay_biases else is_kernel
+    decay = optax.add_decayed_weights(weight_decay, mask)
+    if not l1:  # The state stays as checkpoints have had it.
+        return decay
+
+    def add_signs(updates: optax.Updates, params: optax.Params | None) -> optax.Updates:
+        return jax.tree.map(lambda g, p: g + l1 * jnp.sign(p), updates, params)
+
+    signs = optax.stateless(add_signs)
+    return optax.chain(decay, optax.masked(signs, mask) if mask else signs)
 
 
 def _allow_promotion(tx: optax.GradientTransformation) -> optax.GradientTransformation:

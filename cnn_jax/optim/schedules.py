@@ -1,12 +1,13 @@
 """Learning-rate schedules: each is a function in `SCHEDULES` that returns an optax transformation.
 
 A schedule multiplies updates by minus the learning rate and remembers the rate in its state, where
-`current_rate` finds it. Its keyword-only parameters are the options of `schedule.*`. To add one,
-write a function and put it into `SCHEDULES`.
+`current_rate` finds it. It takes the run's `Length`; its keyword-only parameters are the options of
+`schedule.*`. To add one, write a function and put it into `SCHEDULES`.
 """
 
 import functools
-from typing import Annotated, Any, NamedTuple
+import math
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,30 +27,73 @@ from cnn_jax.values import MAX_INT32, Bound, Count, NonNegative, Positive
 
 Base = Annotated[Positive, "The learning rate at the start"]
 Factor = Annotated[float, Bound(above=0, most=1), "What the rate is multiplied by at each cut"]
-Steps = tuple[Annotated[int, Bound(1, MAX_INT32)], ...]
+Times = tuple[Annotated[int, Bound(1, MAX_INT32)], ...]
+Unit = Annotated[Literal["steps", "epochs"], "What time is counted in"]
 
 
-def constant(total_steps: int, *, base: Base = 0.1) -> optax.GradientTransformation:
+class Length(NamedTuple):
+    """How long a run is.
+
+    Attributes:
+      total_steps: Its steps.
+      steps_per_epoch: Steps in which as many images are drawn as an epoch has, which need not be a
+        whole number; None: not known.
+    """
+
+    total_steps: int
+    steps_per_epoch: float | None = None
+
+    def count_steps(self, unit: str) -> float:
+        """Returns the steps of one step or one epoch.
+
+        Raises:
+          UserError: If the steps of an epoch are not known.
+        """
+        if unit == "steps":
+            return 1.0
+        if self.steps_per_epoch is None:
+            raise UserError("schedule.unit=epochs: the steps of an epoch are not known; use steps")
+        return self.steps_per_epoch
+
+
+def constant(length: Length, *, base: Base = 0.1) -> optax.GradientTransformation:
     """The same rate at every step."""
     return scale_by_rate(optax.constant_schedule(base))
 
 
 def step(
-    total_steps: int,
+    length: Length,
     *,
     base: Base = 0.1,
-    boundaries: Annotated[Steps, "Steps at which the rate is cut"] = (),
+    boundaries: Annotated[Times, "When the rate is cut"] = (),
+    every: Annotated[
+        int, Bound(0, MAX_INT32), "Cut the rate each time so many have passed; 0: at boundaries"
+    ] = 0,
     factor: Factor = 0.1,
+    unit: Unit = "steps",
     warmup_base: Annotated[Positive, "The rate of the warm-up"] = 0.01,
     warmup_until_error: Annotated[
         float, Bound(above=0, most=1), "Warm up until the training error is below this; 1: do not"
     ] = 1.0,
 ) -> optax.GradientTransformation:
-    """The rate multiplied by `factor` at each boundary, after He et al.'s warm-up if any."""
-    edges = jnp.asarray(boundaries, jnp.int32)
+    """The rate multiplied by `factor` at each boundary, after He et al.'s warm-up if any.
+
+    A boundary of k epochs is the first step before which k epochs have been seen.
+    """
+    if boundaries and every:
+        raise UserError(f"schedule.every={every}: set it, or schedule.boundaries, but not both")
+    period = length.count_steps(unit)
+    if every and unit == "epochs":
+        boundaries = tuple(range(every, int(length.total_steps / period) + 1, every))
+    # Rounded, because a third of an epoch's steps times 3 may come out a little above a whole.
+    ends = [math.ceil(round(time * period, 6)) for time in boundaries]
+    edges = jnp.asarray([min(end, MAX_INT32) for end in ends], jnp.int32)
 
     def rate(count: jax.typing.ArrayLike) -> jax.Array:
-        return base * jnp.prod(jnp.where(jnp.asarray(count) >= edges, jnp.float32(factor), 1))
+        count = jnp.asarray(count)
+        if every and unit == "steps":
+            return base * jnp.float32(factor) ** (count // every)
+        return base * jnp.prod(jnp.where(count >= edges, jnp.float32(factor), 1))
 
     scaled = scale_by_rate(rate)
     if warmup_until_error >= 1:
@@ -58,27 +102,31 @@ def step(
 
 
 def exponential(
-    total_steps: int,
+    length: Length,
     *,
     base: Base = 0.1,
-    rate: Annotated[NonNegative, "k of base exp(-k t), t in steps"] = 0.0,
+    rate: Annotated[NonNegative, "k of base exp(-k t)"] = 0.0,
+    unit: Unit = "steps",
 ) -> optax.GradientTransformation:
-    """The rate is base * exp(-rate * step)."""
-    return scale_by_rate(lambda count: base * jnp.exp(-rate * jnp.asarray(count, jnp.float32)))
+    """The rate is base * exp(-rate * t)."""
+    k = rate / length.count_steps(unit)
+    return scale_by_rate(lambda count: base * jnp.exp(-k * jnp.asarray(count, jnp.float32)))
 
 
 def inverse_time(
-    total_steps: int,
+    length: Length,
     *,
     base: Base = 0.1,
-    rate: Annotated[NonNegative, "k of base / (1 + k t), t in steps"] = 0.0,
+    rate: Annotated[NonNegative, "k of base / (1 + k t)"] = 0.0,
+    unit: Unit = "steps",
 ) -> optax.GradientTransformation:
-    """The rate is base / (1 + rate * step)."""
-    return scale_by_rate(lambda count: base / (1 + rate * jnp.asarray(count, jnp.float32)))
+    """The rate is base / (1 + rate * t)."""
+    k = rate / length.count_steps(unit)
+    return scale_by_rate(lambda count: base / (1 + k * jnp.asarray(count, jnp.float32)))
 
 
 def plateau(
-    total_steps: int,
+    length: Length,
     *,
     base: Base = 0.1,
     factor: Factor = 0.1,
@@ -93,7 +141,7 @@ def plateau(
 
 
 def cosine(
-    total_steps: int,
+    length: Length,
     *,
     base: Base = 0.1,
     final: Annotated[NonNegative, "The rate at the last step"] = 0.0,
@@ -108,14 +156,15 @@ def cosine(
     final + (base - final) (1 + cos(pi u)) / 2 with u from 0 to 1 over the remaining steps
     (Loshchilov, Hutter 2017, arXiv:1608.03983, eq. 5, without restarts).
     """
-    if warmup_steps >= total_steps:
+    if warmup_steps >= length.total_steps:
         raise UserError(
-            f"schedule.warmup_steps={warmup_steps}: must be less than train.steps={total_steps}"
+            f"schedule.warmup_steps={warmup_steps}: must be less than"
+            f" train.steps={length.total_steps}"
         )
 
     def rate(count: jax.typing.ArrayLike) -> jax.Array:
         step = jnp.asarray(count, jnp.float32)
-        share = (step - warmup_steps) / max(1, total_steps - 1 - warmup_steps)
+        share = (step - warmup_steps) / max(1, length.total_steps - 1 - warmup_steps)
         falling = final + (base - final) * (1 + jnp.cos(jnp.pi * jnp.clip(share, 0, 1))) / 2
         return jnp.where(step < warmup_steps, base * (step + 1) / max(1, warmup_steps), falling)
 
@@ -132,17 +181,21 @@ SCHEDULES = {
 }
 
 
-def make_schedule(choice: Choice, total_steps: int) -> optax.GradientTransformation:
+def make_schedule(
+    choice: Choice, total_steps: int, steps_per_epoch: float | None = None
+) -> optax.GradientTransformation:
     """Returns the transformation that a choice of `SCHEDULES` names.
 
     Args:
       choice: The schedule and its arguments.
       total_steps: The run's steps.
+      steps_per_epoch: For a schedule that counts epochs.
 
     Raises:
       UserError: If there is no such schedule, or an argument is wrong.
     """
-    return registry.build("schedule", choice, SCHEDULES, total_steps)
+    length = Length(total_steps, steps_per_epoch)
+    return registry.build("schedule", choice, SCHEDULES, length)
 
 
 class RateState(NamedTuple):
@@ -196,7 +249,7 @@ def schedule_depends_on_steps(choice: Choice, before: int, after: int) -> bool:
       Whether the two runs' rates differ at one of 100 steps up to `before`.
     """
     params = {"w": jnp.zeros(())}
-    schedules = [make_schedule(choice, steps) for steps in (before, after)]
+    schedules = [make_schedule(choice, steps, 1.0) for steps in (before, after)]
     for step in sorted({before * k // 100 for k in range(100)}):
         rates = [_rate_at(tx, step, params) for tx in schedules]
         if rates[0] != rates[1]:

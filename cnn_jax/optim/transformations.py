@@ -1,4 +1,7 @@
-"""Optax transformations of our own: warm-up, plateau, and the renormalization of filters."""
+"""Optax transformations of our own.
+
+Warm-up, plateau, early stopping, and the renormalization of filters.
+"""
 
 from typing import Any, NamedTuple
 
@@ -118,8 +121,59 @@ def reduce_on_plateau(
     return optax.GradientTransformation(init, update)
 
 
+class PatienceState(NamedTuple):
+    """The state of `count_evaluations`.
+
+    Attributes:
+      best: [] float32, the lowest error seen.
+      waited: [] int32, evaluations since then.
+      patience: [] int32, how many of them end the run.
+    """
+
+    best: jax.Array
+    waited: jax.Array
+    patience: jax.Array
+
+
+def count_evaluations(patience: int) -> optax.GradientTransformation:
+    """Leaves updates as they are, and counts evaluations without a lower error: early stopping.
+
+    The count is part of the optimizer's state, so that a run that is continued stops where an
+    uninterrupted one does. `observe_error` counts, `ran_out_of_patience` reads.
+
+    Args:
+      patience: Evaluations without a lower error that end the run.
+    """
+
+    def init(params: optax.Params) -> PatienceState:
+        return PatienceState(
+            best=jnp.asarray(jnp.inf, jnp.float32),
+            waited=jnp.asarray(0, jnp.int32),
+            patience=jnp.asarray(patience, jnp.int32),
+        )
+
+    def update(
+        updates: optax.Updates, state: Any, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, PatienceState]:
+        return updates, state
+
+    return optax.GradientTransformation(init, update)
+
+
+def ran_out_of_patience(opt_state: Any) -> bool:
+    """Returns whether early stopping ends the run; False where it is not asked for."""
+    states = jax.tree.leaves(opt_state, is_leaf=_is_patience)
+    return any(int(s.waited) >= int(s.patience) for s in states if _is_patience(s))
+
+
+def _is_patience(state: Any) -> bool:
+    return isinstance(state, PatienceState)
+
+
 def observe_error(opt_state: Any, error: float) -> Any:
-    """Returns the optimizer's state after an evaluation; a plateau's rate may be cut.
+    """Returns the optimizer's state after an evaluation.
+
+    A plateau's rate may be cut, and early stopping counts the evaluation.
 
     Args:
       opt_state: The optimizer's state.
@@ -127,10 +181,12 @@ def observe_error(opt_state: Any, error: float) -> Any:
     """
 
     def observe(state: Any) -> Any:
-        if not isinstance(state, PlateauState):
+        if not isinstance(state, PlateauState | PatienceState):
             return state
         better = error < state.best
         waited = jnp.where(better, 0, state.waited + 1)
+        if isinstance(state, PatienceState):
+            return state._replace(best=jnp.where(better, error, state.best), waited=waited)
         due = waited >= state.patience
         cut = due & ((state.max_cuts == 0) | (state.cuts < state.max_cuts))
         return state._replace(
@@ -140,7 +196,8 @@ def observe_error(opt_state: Any, error: float) -> Any:
             cuts=jnp.where(cut, state.cuts + 1, state.cuts),
         )
 
-    return jax.tree.map(observe, opt_state, is_leaf=lambda s: isinstance(s, PlateauState))
+    kinds = (PlateauState, PatienceState)
+    return jax.tree.map(observe, opt_state, is_leaf=lambda s: isinstance(s, kinds))
 
 
 def renormalize_filters(radius: float) -> optax.GradientTransformation:

@@ -17,6 +17,7 @@ from typing import IO
 from tqdm import tqdm
 
 from cnn_jax.errors import UserError
+from cnn_jax.files import find_cache_folder
 
 HASH = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # vgg16-397923af.pth: the SHA-256's first digits.
 HUB = "huggingface.co"  # Where timm publishes.
@@ -39,7 +40,9 @@ def fetch(path_or_url: str | os.PathLike[str]) -> Path:
     if "://" not in text:
         return Path(text).expanduser()
     url = _split(text)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cnn_jax"
+    cache = find_cache_folder()
+    if cache is None:
+        raise UserError(f"{text}: no home folder to keep it in: set XDG_CACHE_HOME to a folder")
     # With all of the URL's path, because many files are called model.safetensors.
     parts = [url.netloc.rpartition("@")[2], *f"{url.path}?{url.query}".removesuffix("?").split("/")]
     path = cache.joinpath(*(re.sub(r"[^\w.=-]", "_", part) for part in parts if part.strip(".")))

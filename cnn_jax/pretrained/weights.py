@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from cnn_jax import models
-from cnn_jax.errors import UserError
+from cnn_jax.errors import UserError, explain_os_errors
 from cnn_jax.files import write_whole
 from cnn_jax.pretrained import download, files, match, names, preprocessing
 from cnn_jax.pretrained.match import TensorSource
@@ -186,7 +186,5 @@ def save(
         "options": options,
         "preprocessing": dataclasses.asdict(preprocessing),
     }
-    try:
+    with explain_os_errors(f"cannot write {path}"):
         write_whole(Path(path), files.to_safetensors(arrays, metadata))
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error

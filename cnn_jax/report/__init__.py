@@ -13,6 +13,7 @@ _MODULES = {
         "bars",
         "claims_table",
         "deviations",
+        "error_bars",
         "error_curves",
         "errors_by_scale",
         "evaluation_figure",
@@ -32,7 +33,7 @@ _MODULES = {
         "standard",
     ),
     "elements": ("Cell", "Notes", "Page", "Prose", "Report", "Table"),
-    "figures": ("Bar", "LineChart", "Series"),
+    "figures": ("PALETTE", "Bar", "LineChart", "Series"),
     "read": ("Results", "Run"),
     "rows": ("Row",),
     "claims": (

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from cnn_jax.errors import UserError
+from cnn_jax.errors import UserError, describe_os_error
 from cnn_jax.report.build import write_page
 from cnn_jax.report.claims import RULE
 from cnn_jax.report.elements import Cell, Missing, Page, Prose, Report, Table
@@ -46,7 +46,7 @@ def make_page(place: Path) -> Page:
             tables.append(_make_table(words, path.parent.relative_to(place).as_posix()))
             counts.update(claim["verdict"] for claim in words["claims"])
         except OSError as error:
-            damaged.append(f"{name}: cannot be read ({error.strerror})")
+            damaged.append(f"{name}: cannot be read ({describe_os_error(error, str(path))})")
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             damaged.append(f"{name}: is damaged; build that study's report again")
     total = sum(counts.values())

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cnn_jax import user_file
-from cnn_jax.errors import UserError
+from cnn_jax.errors import UserError, explain_os_error
 from cnn_jax.files import write_whole
 from cnn_jax.report import parts, render, sweep
 from cnn_jax.report.claims import RULE, Claim, Verdict
@@ -139,8 +139,7 @@ def write_page(
         for file, content in (files | drawn).items():
             write_whole(folder / file, content)
     except OSError as error:
-        place = error.filename or folder
-        problem = f"the report is not kept: cannot write to {place} ({error.strerror})"
+        problem = str(explain_os_error(f"the report is not kept: cannot write to {folder}", error))
     return Report(
         markdown=folder / f"{name}.md",
         html=folder / f"{name}.html",

@@ -200,7 +200,11 @@ def measure(results: "Results", contrast: Contrast) -> Measured:
     absent = [name for name in names if not runs[name]]
     if absent:
         return Measured(None, why=f"{absent[0]} is no run of this study", runs=names)
-    setting = _describe_settings(results, names)
+    setting = describe_settings(results, names)
+    ended = [run for own in runs.values() for run in own.values() if run.diverged is not None]
+    if ended:
+        why = f"{ended[0].name} seed {ended[0].seed} {ended[0].state}"
+        return Measured(None, runs=names, setting=setting, why=why)
     shared = sorted(set.intersection(*(set(seeds) for seeds in runs.values())))
     values = {}
     for seed in shared:
@@ -217,7 +221,7 @@ def measure(results: "Results", contrast: Contrast) -> Measured:
     return Measured(
         value=sum(values.values()) / len(values),
         over_images=_bootstrap(answers) if len(answers) == len(values) else None,
-        over_seeds=_student(list(values.values())),
+        over_seeds=student_interval(list(values.values())),
         seeds=len(values),
         same_weights=len(names) == 1 and len(contrast.terms) > 1,
         runs=names,
@@ -244,7 +248,8 @@ def _explain_absence(runs: Mapping[str, Mapping[int, "Run"]], contrast: Contrast
     return "no seed has all of the runs"
 
 
-def _describe_settings(results: "Results", names: Sequence[str]) -> str:
+def describe_settings(results: "Results", names: Sequence[str]) -> str:
+    """Returns what of runs is not the paper's, such as 'data digits, 300 of 64,000 steps'."""
     from cnn_jax.report.rows import describe_setting, find_other_settings
 
     words: dict[str, None] = {}
@@ -291,7 +296,7 @@ def _bootstrap(answers: "Sequence[np.ndarray]") -> Range | None:
     return float(low), float(high)
 
 
-def _student(values: Sequence[float]) -> Range | None:
+def student_interval(values: Sequence[float]) -> Range | None:
     """Returns the 95% interval of the mean of independent values.
 
     None: there are fewer than two, or all are equal, which says nothing of their spread.

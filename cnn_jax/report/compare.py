@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cnn_jax.config import flatten
-from cnn_jax.errors import UserError
+from cnn_jax.errors import UserError, explain_os_errors
 from cnn_jax.report import parts as make
 from cnn_jax.report.build import write_page
 from cnn_jax.report.elements import Cell, Missing, Page, Report, Settings, Table
@@ -78,12 +78,8 @@ def compare(folders: Sequence[str | os.PathLike], out: str | os.PathLike) -> Rep
             _make_settings(finished, origins),
         ),
     )
-    try:
+    with explain_os_errors(f"cannot write to {out}", "choose another workdir"):
         Path(out).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot write to {out} ({error.strerror}): choose another workdir"
-        ) from None
     return write_page(page, Path(out), "compare")
 
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from cnn_jax.errors import UserError
+from cnn_jax.errors import UserError, explain_os_errors
 from cnn_jax.files import write_whole
 from cnn_jax.report import build
 from cnn_jax.report.elements import Figure, Report
@@ -47,7 +47,7 @@ def export(
         for run in results.every_run
         if run.config
     ]
-    try:
+    with explain_os_errors(f"cannot write to {target}"):
         target.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / "study.json", target / "study.json")
         if lines:
@@ -57,8 +57,6 @@ def export(
         for figure in build.compose(results, study).find(Figure):
             if figure.svgs is None:  # A picture of the study's own, not one that is drawn.
                 shutil.copyfile(source / figure.file, target / figure.file)
-    except OSError as error:
-        raise UserError(f"cannot write to {target} ({error.strerror})") from None
     return build.build(target, study, html=False)
 
 

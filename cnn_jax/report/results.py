@@ -1,5 +1,6 @@
 """What a study's folder holds, as values: the study, its runs, what was logged and measured."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,8 +109,10 @@ class Run:
       evaluations: The evaluations during training, by step.
       protocols: What the protocols measured, by protocol.
       reached: The last step that left a line.
-      state: finished, cut off at step k of n, stopped by NaN at step k, not started, damaged or
-        unreadable.
+      state: finished, finished early at step k, diverged at step k, cut off at step k of n, stopped
+        by NaN at step k, not started, damaged or unreadable.
+      best_step: The step whose state a run with train.stop_after has kept; None: the last.
+      diverged: The step whose loss was not finite, where the run was to record that; None: none.
     """
 
     name: str
@@ -124,6 +127,8 @@ class Run:
     protocols: dict[str, Evaluation]
     reached: int
     state: str
+    best_step: int | None = None
+    diverged: int | None = None
 
     @property
     def steps(self) -> int | None:
@@ -132,18 +137,28 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether it came to its end."""
-        return self.state == "finished"
+        """Whether it came to its end, or stopped early."""
+        return self.state.startswith("finished")
 
     @property
     def final_error(self) -> float | None:
-        """The error of the last evaluation of a finished run, 0 to 1."""
-        return self.evaluations[max(self.evaluations)].error if self.finished else None
+        """The error of a finished run at its last or its best step, 0 to 1."""
+        return _find_line(self.evaluations, self.best_step).error if self.finished else None
 
     @property
     def final_training_error(self) -> float | None:
-        """The error of training that a finished run logged last: a mean over the last interval."""
-        return self.train[max(self.train)].error if self.finished and self.train else None
+        """The error of training that a finished run logged last, or at its best step.
+
+        It is a mean over the log interval before.
+        """
+        if not self.finished or not self.train:
+            return None
+        return _find_line(self.train, self.best_step).error
+
+
+def _find_line(lines: Mapping[int, Logged], step: int | None) -> Logged:
+    """Returns the line of a step, or the last one."""
+    return lines[max(lines) if step is None or step not in lines else step]
 
 
 @dataclass(frozen=True)

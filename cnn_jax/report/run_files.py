@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cnn_jax.errors import UserError
+from cnn_jax.errors import UserError, describe_os_error
 
 COMPACT = "runs.json"
 COMPACT_VERSION = 1
@@ -39,7 +39,7 @@ def read_run_files(workdir: Path, folder: str, problems: list[str]) -> RunFiles:
         try:
             files.evaluations[path.stem] = json.loads(path.read_bytes())
         except OSError as error:
-            problems.append(f"{path}: cannot be read ({error.strerror})")
+            problems.append(f"{path}: cannot be read ({describe_os_error(error, str(path))})")
         except (ValueError, RecursionError):
             files.evaluations[path.stem] = None
     return files
@@ -81,7 +81,7 @@ def _read_text(path: Path, problems: list[str]) -> str:
     except FileNotFoundError:
         return ""
     except OSError as error:
-        problems.append(f"{path}: cannot be read ({error.strerror})")
+        problems.append(f"{path}: cannot be read ({describe_os_error(error, str(path))})")
     except UnicodeDecodeError:
         return "not UTF-8"  # Which is not JSON either.
     return ""
@@ -97,7 +97,7 @@ def _read_lines(path: Path, problems: list[str]) -> list[Any]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        problems.append(f"{path}: cannot be read ({error.strerror})")
+        problems.append(f"{path}: cannot be read ({describe_os_error(error, str(path))})")
         return []
     values: list[Any] = []
     for number, line in enumerate(lines, 1):

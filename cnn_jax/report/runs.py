@@ -43,11 +43,19 @@ def make_run(name: str, seed: int, files: RunFiles, problems: list[str]) -> Run:
         {line.step: line for event, line in events if event == kind} for kind in ("train", "eval")
     )
     steps = experiment.train.steps if experiment else None
+    best_step = _find_best_step(files.metrics)
+    diverged = None
+    if experiment and experiment.train.on_nan == "record":
+        diverged = next((line.step for event, line in events if event == "nan"), None)
     reached = max((line.step for _, line in events), default=0)
     if files.config and not experiment:
         state = "unreadable: its config.json is damaged or of another version"
     elif not starts and not events:
         state = "not started"
+    elif diverged is not None:
+        state = f"diverged at step {diverged:,}"
+    elif best_step is not None:
+        state = _describe_best(events, evaluations, steps, best_step)
     else:
         state = _describe_state(events, evaluations, reached, steps, bool(damaged))
     return Run(
@@ -63,7 +71,16 @@ def make_run(name: str, seed: int, files: RunFiles, problems: list[str]) -> Run:
         protocols=_make_protocols(files, problems),
         reached=reached,
         state=state,
+        best_step=best_step,
+        diverged=diverged,
     )
+
+
+def _find_best_step(lines: Iterable[Any]) -> int | None:
+    """Returns the step that the line of a run's end names as its best; None: there is no such."""
+    ends = [line for line in lines if _is_event(line) and line["event"] in ("stop", "end")]
+    best = ends[-1].get("best_step") if ends else None
+    return best if is_count(best) else None
 
 
 def _count_lines(number: int) -> str:
@@ -126,6 +143,24 @@ def _describe_state(
     if stopped := [line.step for event, line in events if event == "nan"]:
         return f"stopped by NaN at step {stopped[-1]:,}"
     return f"cut off at step {reached:,}" + (f" of {steps:,}" if steps else "")
+
+
+def _describe_best(
+    events: list[tuple[str, Logged]],
+    evaluations: dict[int, Logged],
+    steps: int | None,
+    best_step: int,
+) -> str:
+    """Returns the state of a run that has kept its best state."""
+    if best_step not in evaluations:
+        return "damaged: the evaluation of its best state is lost"
+    early = [line.step for event, line in events if event == "stop"]
+    end = max((line.step for event, line in events if event == "end"), default=-1)
+    of = f" of {steps:,}" if steps else ""
+    if not early and end < (steps or 0):
+        return f"cut off at step {end:,}{of}"
+    ended = f"finished early at step {early[-1]:,}{of}" if early else "finished"
+    return f"{ended}, with its best state, of step {best_step:,}"
 
 
 def _make_protocols(files: RunFiles, problems: list[str]) -> dict[str, Evaluation]:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cnn_jax.errors import UserError
+from cnn_jax.errors import UserError, explain_os_error
 from cnn_jax.report.json_values import is_count, is_list_of
 from cnn_jax.report.results import StudyFile
 from cnn_jax.report.rows import Setting
@@ -26,7 +26,7 @@ def read_study_file(workdir: Path) -> StudyFile:
             f" python launch.py --experiment=NAME --workdir={workdir}"
         ) from None
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+        raise explain_os_error(f"{path} cannot be read", error) from None
     except (ValueError, RecursionError):
         raise UserError(f"{path} is not JSON; {again}") from None
     if not isinstance(words, dict):

@@ -23,14 +23,14 @@ from orbax.checkpoint import checkpoint_managers as policies
 from cnn_jax import distributed
 from cnn_jax.errors import UserError
 from cnn_jax.files import write_whole
-from cnn_jax.training import checksum
+from cnn_jax.training import checksum, storage_noise
 from cnn_jax.training.state import State
 
 
 def manager(folder: Path, local: bool = False) -> ocp.CheckpointManager:
     """Returns the manager of the checkpoints in folder/checkpoints.
 
-    It keeps the last two (one may be damaged) and that of the lowest error.
+    It keeps the last two (one may be damaged) and the first of those with the lowest error.
     `manager(...).best_step()` and `.latest_step()` name them; None where there is none.
 
     Args:
@@ -40,9 +40,10 @@ def manager(folder: Path, local: bool = False) -> ocp.CheckpointManager:
     """
     me = jax.process_index()
     who = ocp.options.MultiprocessingOptions(*((me, {me}, f"process{me}") if local else ()))
-    lowest = policies.BestN(get_metric_fn=_error, reverse=True, n=1)
+    # Orbax types a rank as a float, and only sorts by it.
+    lowest = policies.BestN(get_metric_fn=_rank, reverse=True, n=1)  # type: ignore[arg-type]
     options = ocp.CheckpointManagerOptions(
-        best_fn=_error,
+        best_fn=_rank,  # type: ignore[arg-type]
         best_mode="min",
         preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(2), lowest]),
         cleanup_tmp_directories=not local,
@@ -70,12 +71,13 @@ def open_checkpoints(folder: Path) -> Iterator[ocp.CheckpointManager]:
     except Exception as error:  # Orbax raises whatever its storage raises.
         why = str(error).strip().partition("\n")[0][:200]
         raise UserError(f"{folder / 'checkpoints'} cannot be opened ({why})") from None
-    try:
-        yield checkpoints
-        wait(checkpoints)
-    finally:
-        with contextlib.suppress(Exception):  # It repeats what could not be saved.
-            checkpoints.close()
+    with storage_noise.silence():
+        try:
+            yield checkpoints
+            wait(checkpoints)
+        finally:
+            with contextlib.suppress(Exception):  # It repeats what could not be saved.
+                checkpoints.close()
 
 
 def wait(checkpoints: ocp.CheckpointManager) -> None:
@@ -94,11 +96,11 @@ def _translate_errors(checkpoints: ocp.CheckpointManager) -> Iterator[None]:
     try:
         yield
     except Exception as e:  # Orbax raises whatever its storage raises.
-        why = (
-            "no space left" if "o space left" in str(e) else str(e).strip().partition("\n")[0][:200]
-        )
+        full = "o space left" in str(e) or "quota exceeded" in str(e)
+        why = "no space left" if full else str(e).strip().partition("\n")[0][:200]
+        remedy = "make room" if full else "check the disk"
         raise UserError(
-            f"cannot save to {checkpoints.directory} ({why}): make room; the same command then"
+            f"cannot save to {checkpoints.directory} ({why}): {remedy}; the same command then"
             " continues from the last complete checkpoint"
         ) from None
 
@@ -125,7 +127,8 @@ def save(checkpoints: ocp.CheckpointManager, state: State, error: float | None) 
         checkpoints.delete(step)
     # What was not evaluated is never the best; what was evaluated has a finite error, by which
     # `was_evaluated` knows it, however bad it is.
-    metrics = {"error": math.inf if error is None else min(error, sys.float_info.max)}
+    value = math.inf if error is None else min(error, sys.float_info.max)
+    metrics = {"error": value, "step": step}
     with _translate_errors(checkpoints):
         _finish_checksums(checkpoints)
         checkpoints.save(
@@ -368,3 +371,9 @@ def _leaves(tree: Any) -> list[tuple[str, jax.Array]]:
 
 def _error(metrics: dict[str, float]) -> float:
     return metrics["error"]
+
+
+def _rank(metrics: dict[str, float]) -> tuple[float, float]:
+    """Returns what is lower for a better checkpoint; of equal errors the earlier one is better."""
+    error, step = _error(metrics), metrics.get("step", 0)
+    return error, step if math.isfinite(error) else -step

@@ -10,11 +10,12 @@ from cnn_jax import data, mesh, models, registry
 from cnn_jax.config import Data, Experiment, change
 from cnn_jax.data import datasets
 from cnn_jax.data.preprocess import check_augmentation
+from cnn_jax.data.sampler import balance_epoch
 from cnn_jax.errors import UserError
 from cnn_jax.evaluation.protocols import check_protocols
 from cnn_jax.files import expand_path
 from cnn_jax.models import Model
-from cnn_jax.optim import OPTIMIZERS, SCHEDULES, make_optimizer
+from cnn_jax.optim import OPTIMIZERS, SCHEDULES, count_evaluations, make_optimizer
 from cnn_jax.overrides import Kind, Kinds, check_fields
 
 # What each choice of an experiment may name, for `cnn_jax.overrides`.
@@ -110,9 +111,39 @@ def make_components(
     dataset = dataset or data.load_dataset(experiment.data)
     axis = mesh.BATCH if experiment.train.parallel == "pmap" else None
     model = make_model(experiment, dataset.num_classes, axis)
-    steps = experiment.train.steps
-    optimizer = make_optimizer(experiment.optimizer, experiment.schedule, steps)
+    optimizer = make_optimizer(
+        experiment.optimizer,
+        experiment.schedule,
+        experiment.train.steps,
+        count_steps_per_epoch(experiment.data, dataset),
+    )
+    if patience := experiment.train.stop_after:
+        optimizer = optax.chain(optimizer, count_evaluations(patience))
     return Components(dataset, model, optimizer, axis)
+
+
+def count_steps_per_epoch(config: Data, dataset: data.Dataset) -> float:
+    """Returns the steps in which as many images are drawn as an epoch has, a fraction."""
+    images = dataset.train.count
+    if config.balance_classes:
+        images = len(balance_epoch(0, 0, dataset.train.labels))
+    return images / config.batch_size
+
+
+def advise(experiment: Experiment) -> list[str]:
+    """Returns what a user should know of a run that may start: a line of words each."""
+    base = complete(experiment).schedule.args.get("base")
+    name, optimizer = experiment.model.name, experiment.optimizer.name
+    normalized = experiment.model.args.get("norm") == "bn"
+    if name not in models.MODELS or optimizer != "sgd" or normalized:
+        return []
+    most = models.find_spec(name).max_rate
+    if not isinstance(base, float | int) or base <= most:
+        return []
+    return [
+        f"note: {name} was seen to train at learning rates of at most {most:g}, and not at larger"
+        f" ones; this run has schedule.base={base:g}"
+    ]
 
 
 def check(experiment: Experiment, devices: int = 1, seeds: int = 1) -> None:
@@ -126,7 +157,13 @@ def check(experiment: Experiment, devices: int = 1, seeds: int = 1) -> None:
     complete(experiment)
     check_protocols(experiment)
     train = experiment.train
-    make_optimizer(experiment.optimizer, experiment.schedule, train.steps)  # May refuse together.
+    # They may refuse one another. An epoch's length is not known yet, and does not count.
+    make_optimizer(experiment.optimizer, experiment.schedule, train.steps, steps_per_epoch=1.0)
+    if train.stop_after and not experiment.data.validation_images:
+        raise UserError(
+            f"train.stop_after={train.stop_after}: stops by the error of validation images, so that"
+            " the test set is not chosen by: set data.validation_images too"
+        )
     if train.check_numerics and (seeds > 1 or train.parallel != "jit"):
         raise UserError(
             "train.check_numerics=true: checks one seed at a time, with train.parallel=jit"

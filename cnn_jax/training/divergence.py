@@ -7,6 +7,19 @@ from cnn_jax.errors import UserError
 from cnn_jax.training import checkpoint, metrics_log
 from cnn_jax.training.state import State
 
+
+class DivergedError(UserError):
+    """A run whose loss was not finite.
+
+    Attributes:
+      step: The updates after which it was not.
+    """
+
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message)
+        self.step = step
+
+
 MAX_CONSECUTIVE_SKIPS = 20  # Skipped updates after which a run has diverged: it would skip all.
 
 
@@ -28,7 +41,7 @@ def end_run(
     experiment: Experiment,
     checkpoints: ocp.CheckpointManager,
     write: metrics_log.Write,
-) -> UserError:
+) -> DivergedError:
     """Ends a run that has diverged; the last checkpoint from before that is kept.
 
     Args:
@@ -47,23 +60,25 @@ def end_run(
     good = checkpoints.latest_step()
     where = f"step {good} is saved in {checkpoints.directory}"
     kept = where if good else "nothing was saved before it"
-    what = "loss" if experiment.train.on_nan == "stop" else "loss or gradient"
+    what = "loss or gradient" if experiment.train.on_nan == "skip" else "loss"
     name = experiment.name or experiment.model.name
-    return UserError(
-        f"{name}: the {what} is not finite at step {bad}; {kept}. {suggest_lower_rate(experiment)}"
+    return DivergedError(
+        f"{name}: the {what} is not finite at step {bad}; {kept}. {suggest_lower_rate(experiment)}",
+        bad,
     )
 
 
 def find_earlier_end(
     experiment: Experiment, events: list[dict], folder: object
-) -> UserError | None:
+) -> DivergedError | None:
     """Returns what to tell the user if the run has ended with a loss that was not finite."""
     if not events or events[-1]["event"] != "nan":
         return None
     step = events[-1]["step"]
-    return UserError(
+    return DivergedError(
         f"{folder}: the loss was not finite at step {step}, and would be again."
-        f" {suggest_lower_rate(experiment)}"
+        f" {suggest_lower_rate(experiment)}",
+        step,
     )
 
 

@@ -17,8 +17,8 @@ import tqdm
 
 from cnn_jax.config import Experiment, Train
 from cnn_jax.errors import StoppedError, UserError
-from cnn_jax.optim import current_rate, observe_error
-from cnn_jax.training import checkpoint, divergence, metrics_log
+from cnn_jax.optim import current_rate, observe_error, ran_out_of_patience
+from cnn_jax.training import checkpoint, divergence, early_stopping, metrics_log
 from cnn_jax.training.program import TrainProgram
 from cnn_jax.training.state import State
 from cnn_jax.training.watchdog import StopError, Watch
@@ -37,7 +37,8 @@ class SeedRun:
       bar: Its progress bar.
       state: Its state at the last log line.
       logged: The step of the last evaluation in its metrics; 0: none.
-      failure: Why it ended before the others; None: it goes on.
+      failure: Why it failed before its last step; None: it did not.
+      stopped: Whether it stopped early, at its best.
     """
 
     experiment: Experiment
@@ -47,6 +48,12 @@ class SeedRun:
     state: State
     logged: int = 0
     failure: UserError | None = None
+    stopped: bool = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended; it is then computed along with the others to no effect."""
+        return self.stopped or self.failure is not None
 
 
 class Due(NamedTuple):
@@ -87,10 +94,14 @@ def run_loop(
     train = runs[0].experiment.train
     done = int(runs[0].state.step)
     evaluate_if_missed(program, runs, what_is_due(done, train, until), watch)
+    for run in runs:
+        stop_if_due(run, done)
     state = program.join([run.state for run in runs])
     batches = program.batches(done)
     timer = IntervalTimer(done)
     for step in range(done + 1, until + 1):
+        if all(run.ended for run in runs):
+            break
         phase = "compile" if step == done + 1 else "step"
         batch = next_batch(program, runs, state, batches, timer, watch, phase)
         state = program.step(state, batch)
@@ -102,8 +113,6 @@ def run_loop(
             for run, own in zip(runs, program.split(state), strict=True):
                 run.state = own
                 finish_step(program, run, step, due, timer, watch)
-            if all(run.failure for run in runs):
-                break
             state = program.join([run.state for run in runs])
         if due.log or step == done + 1:  # The first step compiles, so it does not count.
             timer.restart(step)
@@ -142,8 +151,8 @@ def finish_step(
     timer: "IntervalTimer",
     watch: Watch,
 ) -> None:
-    """Logs, evaluates and saves one seed after a step; marks it as failed if it has diverged."""
-    if run.failure:  # It is computed along with the others.
+    """Logs, evaluates and saves one seed after a step, and ends it if it is over."""
+    if run.ended:
         return
     if (bad := divergence.find_bad_step(run.state, run.experiment, step)) is not None:
         run.failure = divergence.end_run(bad, run.experiment, run.checkpoints, run.write)
@@ -151,9 +160,17 @@ def finish_step(
     run.state = log_interval(program, run, step, timer)
     if due.evaluate:
         evaluate_and_save(program, run, step, watch)
+        stop_if_due(run, step)
     elif due.save:
         watch.enter("save")
         checkpoint.save(run.checkpoints, run.state, None)
+
+
+def stop_if_due(run: SeedRun, step: int) -> None:
+    """Ends a run whose error has not fallen for so many evaluations (train.stop_after)."""
+    if ran_out_of_patience(run.state.opt):
+        early_stopping.end_run("stop", step, run.checkpoints, run.write)
+        run.stopped = True
 
 
 def describe_progress(program: TrainProgram, run: SeedRun, step: int) -> dict[str, float]:
@@ -246,7 +263,7 @@ def save_and_stop(states: Sequence[State], runs: list[SeedRun], signal: object) 
     for state, run in zip(states, runs, strict=True):
         step = int(state.step)
         good = int(state.nan_step) < 0 or run.experiment.train.on_nan == "skip"
-        if step and good and not run.failure and step not in run.checkpoints.all_steps():
+        if step and good and not run.ended and step not in run.checkpoints.all_steps():
             checkpoint.save(run.checkpoints, state, None)
         checkpoint.wait(run.checkpoints)
     raise StoppedError(
@@ -265,7 +282,11 @@ def finish(runs: list[SeedRun], until: int, watch: Watch) -> dict[int, UserError
     watch.enter("save")
     for run in runs:
         checkpoint.wait(run.checkpoints)
-        if until == run.experiment.train.steps and not run.failure:
+        if until < run.experiment.train.steps or run.ended:
+            continue
+        if run.experiment.train.stop_after:
+            early_stopping.end_run("end", until, run.checkpoints, run.write)
+        else:
             run.write("end", step=until)
     return {run.experiment.seed: run.failure for run in runs if run.failure}
 

@@ -7,8 +7,10 @@ metrics.jsonl has a line an event, the same lines however often the run was cut 
          bad_images, those that could not be decoded since the line before, where there are any;
          skipped, updates that were left out as not finite (train.on_nan=skip), where there are any
   eval   step, epoch, loss (null: not finite), error, images
-  nan    step          the first step whose loss was not finite
-  end    step
+  nan    step          the first step whose loss was not finite, at which the run ended
+  stop   step, best_step  the run ended before its last step (train.stop_after), and keeps the state
+         of best_step
+  end    step; with train.stop_after best_step, as of stop
 Each says wall_s, the seconds of all launches, of each up to its last line that stands. Errors are
 fractions, losses nats; train lines are means since the line before (null: all was skipped).
 starts.jsonl has a line a launch.
@@ -31,17 +33,17 @@ from typing import Any
 
 import jax
 import tqdm
-from tensorboardX import SummaryWriter
 
 from cnn_jax.config import RUNTIME_FIELDS, Experiment, find_differences
 from cnn_jax.config_file import read_config, to_json
-from cnn_jax.errors import UserError
+from cnn_jax.errors import UserError, explain_os_errors
 from cnn_jax.files import write_whole
 from cnn_jax.optim import schedule_depends_on_steps
-from cnn_jax.training import run_lock
+from cnn_jax.training import run_lock, tensorboard
+from cnn_jax.training.components import complete
 
 Write = Callable[..., None]
-EVENTS = ("train", "eval", "nan", "end")  # Of metrics.jsonl.
+EVENTS = ("train", "eval", "nan", "stop", "end")  # Of metrics.jsonl.
 RUN_FILES = (
     "config.json",
     "starts.jsonl",
@@ -79,16 +81,18 @@ def check_folder(experiment: Experiment, folder: Path) -> None:
 def read_config_there(folder: Path) -> Experiment | None:
     """Returns the configuration of a run's folder; None: there is no run.
 
+    Options of the optimizer and the schedule that came after the run was started are at their
+    defaults, which are what was done before them.
+
     Raises:
       UserError: If config.json cannot be read.
     """
     path = folder / "config.json"
-    try:
-        return read_config(path) if path.exists() else None
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error.strerror}): choose another workdir"
-        ) from None
+    with explain_os_errors(f"{path} cannot be read", "choose another workdir"):
+        there = read_config(path) if path.exists() else None
+    with contextlib.suppress(UserError):  # Of another version: it differs in any case.
+        return complete(there) if there else None
+    return there
 
 
 def is_continued(old: Experiment, new: Experiment) -> bool:
@@ -104,17 +108,13 @@ def write_config(experiment: Experiment, folder: Path) -> None:
     Raises:
       UserError: If it cannot be written.
     """
-    try:
+    with explain_os_errors(f"cannot write to {folder}", "choose another workdir"):
         folder.mkdir(parents=True, exist_ok=True)
         there = read_config_there(folder)
         if there is None:
             write_whole(folder / "config.json", to_json(experiment))
         elif is_continued(there, experiment):
             write_whole(folder / "config.json", to_json(_with_deviation(there, experiment)))
-    except OSError as e:
-        raise UserError(
-            f"cannot write to {folder} ({e.strerror}): choose another workdir"
-        ) from None
 
 
 def write_data(description: dict[str, Any], folder: Path) -> None:
@@ -127,10 +127,8 @@ def write_data(description: dict[str, Any], folder: Path) -> None:
     Raises:
       UserError: If it cannot be written.
     """
-    try:
+    with explain_os_errors(f"cannot write to {folder}", "choose another workdir"):
         write_whole(folder / "data.json", json.dumps(description, indent=2) + "\n")
-    except OSError as error:
-        raise UserError(f"cannot write to {folder} ({error.strerror}): make room") from None
 
 
 def _with_deviation(old: Experiment, new: Experiment) -> Experiment:
@@ -158,13 +156,10 @@ def erase_run(folder: Path) -> None:
     """
     if not folder.exists():
         return
-    try:
-        with run_lock.hold(folder):
-            for name in RUN_FILES:
-                path = folder / name
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot delete the run in {folder} ({error.strerror})") from None
+    with explain_os_errors(f"cannot delete the run in {folder}"), run_lock.hold(folder):
+        for name in RUN_FILES:
+            path = folder / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
@@ -181,11 +176,9 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
 def _read_log(folder: Path) -> tuple[list[dict[str, Any]], int]:
     """Returns (events, damaged lines); a last line without an end was torn and does not count."""
     path = folder / "metrics.jsonl"
-    try:
+    with explain_os_errors(f"{path} cannot be read"):
         # What follows the last newline is empty or torn.
         lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from None
     events = [event for line in lines if (event := _parse_event(line)) is not None]
     return events, len(lines) - len(events)
 
@@ -212,17 +205,23 @@ def _parse_event(line: bytes) -> dict[str, Any] | None:
 def read_result(folder: Path, steps: int | None = None) -> dict[str, Any] | None:
     """Returns the last evaluation of a run that has ended, else None.
 
+    Of a run with train.stop_after it is that of the state that is kept.
+
     Args:
       folder: The run's folder.
       steps: How many steps it is to have; None: as many as it has.
     """
     seen = read_events(folder)
-    if not seen or seen[-1]["event"] != "end" or steps not in (None, seen[-1]["step"]):
+    if not seen:
         return None
-    evaluations = [e for e in seen if e["event"] == "eval"]
-    # Where the last evaluation's line is damaged, the run is not done: it is evaluated again.
-    whole = evaluations and evaluations[-1]["step"] == seen[-1]["step"]
-    return evaluations[-1] if whole else None
+    end = seen[-1]
+    stopped = end["event"] == "stop"
+    if not stopped and (end["event"] != "end" or steps not in (None, end["step"])):
+        return None
+    kept = end.get("best_step", end["step"])
+    # Where that evaluation's line is damaged, the run is not done: it is evaluated again.
+    found = [e for e in seen if e["event"] == "eval" and e["step"] == kept]
+    return found[-1] if found else None
 
 
 def last_evaluation(folder: Path) -> int:
@@ -241,6 +240,9 @@ def open_log(
     evaluated: whether the state has seen the evaluation at this step; else its line is forgotten
     too. write(event, **fields) appends a line to metrics.jsonl, at once on disk, and its numbers to
     TensorBoard.
+
+    Raises:
+      OSError: If a file cannot be written.
     """
     last = {"train"} | ({"eval"} if evaluated else set())
     events, damaged = _read_log(folder)
@@ -260,28 +262,29 @@ def open_log(
         launches += b"\n"  # Its last line was torn.
     started = {"step": step, "steps": experiment.train.steps, **describe_environment()}
     write_whole(starts, launches + json.dumps(started).encode() + b"\n")
-    # The step is part of the file's name: two launches within a second are two files.
-    own = f".{step:010d}"
-    board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1, filename_suffix=own)
     label = f"{experiment.name} seed {experiment.seed}"
     bar = tqdm.tqdm(
         total=experiment.train.steps, initial=step, desc=label, unit="step", disable=None
     )
     before = kept[-1].get("wall_s") or 0.0 if kept else 0.0
     began = time.perf_counter()
-    with open(folder / "metrics.jsonl", "a") as lines, board, bar:
+    with (
+        open(folder / "metrics.jsonl", "a") as lines,
+        tensorboard.open_events(folder / "tensorboard", step) as write_events,
+        bar,
+    ):
 
         def write(event: str, **fields: float | None) -> None:
             fields["wall_s"] = round(before + time.perf_counter() - began, 3)
             lines.write(json.dumps({"event": event, **fields}) + "\n")
             lines.flush()
             os.fsync(lines.fileno())  # before a checkpoint that is later than the line
-            for name in [
-                n for n in fields if n not in ("step", "epoch", "wall_s") and fields[n] is not None
-            ]:
-                board.add_scalar(f"{event}/{name}", fields[name], fields["step"])
-            if event in ("eval", "nan"):
-                board.flush()
+            numbers = {
+                f"{event}/{name}": number
+                for name, number in fields.items()
+                if name not in ("step", "epoch", "wall_s") and number is not None
+            }
+            write_events(numbers, int(fields["step"] or 0))
             # A log file gets a line now and then, no bar.
             if event == "eval" and not sys.stderr.isatty():
                 not_finite = ", loss not finite" if fields["loss"] is None else ""
@@ -299,7 +302,12 @@ def null_log() -> Iterator[tuple[Write, tqdm.tqdm]]:
 
 
 def error_words(fields: dict[str, Any]) -> str:
-    """Returns 'test error 8.75%' of an evaluation, or 'reconstruction error 0.123'."""
+    """Returns 'test error 8.75%' of an evaluation, or 'reconstruction error 0.123'.
+
+    Of a run that has diverged, which `train.run` returns, 'diverged at step 12'.
+    """
+    if "diverged" in fields:
+        return f"diverged at step {fields['diverged']:,}"
     name = next((k for k in fields if k.endswith("_error")), "top1_error")
     value = fields.get(name)
     if value is None:

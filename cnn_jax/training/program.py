@@ -15,7 +15,7 @@ from cnn_jax.cpu import settings
 from cnn_jax.errors import UserError
 from cnn_jax.evaluation import single
 from cnn_jax.training import multi_seed
-from cnn_jax.training.components import Components, make_components
+from cnn_jax.training.components import Components, advise, make_components
 from cnn_jax.training.state import State, init_state
 from cnn_jax.training.train_step import (
     Step,
@@ -81,7 +81,7 @@ def build_program(
     shard = _find_shard(experiment, over)
     parts = make_components(experiment, dataset, over.size, len(seeds))
     if distributed.is_primary():
-        for line in data.summarize_dataset(parts.dataset):
+        for line in (*data.summarize_dataset(parts.dataset), *advise(experiment)):
             print(line, file=sys.stderr)
     loaders = [data.make_loader(experiment.data, parts.dataset, seed, shard) for seed in seeds]
     init_keys, step_keys = split_seed_keys(seeds)

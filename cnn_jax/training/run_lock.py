@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from cnn_jax.errors import UserError
+from cnn_jax.errors import UserError, explain_os_error
 
 
 class HeldError(UserError):
@@ -72,9 +72,8 @@ def _open(path: Path) -> IO[str]:
             f"{path} cannot be opened: let its owner permit it, or use another workdir"
         ) from None
     except OSError as error:
-        raise UserError(
-            f"cannot write to {path.parent} ({error.strerror}): choose another workdir"
-        ) from None
+        what = f"cannot write to {path.parent}"
+        raise explain_os_error(what, error, "choose another workdir") from None
 
 
 def _holder(text: str) -> str:

@@ -19,7 +19,7 @@ import orbax.checkpoint as ocp
 from cnn_jax import __version__, data, distributed
 from cnn_jax.config import Experiment, flatten
 from cnn_jax.cpu import settings
-from cnn_jax.errors import NotFiniteError, UserError
+from cnn_jax.errors import NotFiniteError, UserError, explain_os_errors
 from cnn_jax.evaluation.evaluate import evaluate_run
 from cnn_jax.files import expand_path
 from cnn_jax.training import checkpoint, divergence, metrics_log, profile, run_lock, watchdog
@@ -40,7 +40,8 @@ def run(experiment: Experiment, workdir: str | Path) -> dict[str, Any]:
       workdir: The folder of the study's runs.
 
     Returns:
-      The last evaluation: step, epoch, loss (nats), top1_error (0 to 1), images.
+      The last evaluation, or with train.stop_after the best: step, epoch, loss (nats), top1_error
+      (0 to 1), images. With train.on_nan=record {diverged: step} of a run whose loss is not finite.
 
     Raises:
       UserError: If the configuration has a mistake, the folder holds another run, the data are not
@@ -92,7 +93,9 @@ def run_seeds(
         later = [step for step in last_steps.values() if step > least]
         until = min(later, default=experiment.train.steps)
         behind = {runs[s]: folders[s] for s, step in last_steps.items() if step == least}
-        failed |= _train(behind, until, profile_steps)
+        what = f"cannot write to {next(iter(behind.values()))}"
+        with explain_os_errors(what, then="the same command continues"):
+            failed |= _train(behind, until, profile_steps)
         # Else one process might read files before the first one has written them.
         distributed.barrier("the end of a run")
     for seed, folder in folders.items():
@@ -101,7 +104,11 @@ def run_seeds(
                 evaluate_run(folder, experiment.protocols)
             except NotFiniteError as error:
                 failed[seed] = UserError(f"{experiment.name} seed {seed}: {error}")
-    ends: dict[int, dict[str, Any] | UserError] = dict(failed)
+    record = experiment.train.on_nan == "record"
+    ends: dict[int, dict[str, Any] | UserError] = {
+        seed: {"diverged": e.step} if record and isinstance(e, divergence.DivergedError) else e
+        for seed, e in failed.items()
+    }
     for seed in folders.keys() - failed.keys():
         result = metrics_log.read_result(folders[seed])
         assert result is not None  # it has ended
@@ -197,15 +204,8 @@ def _train(runs: dict[Experiment, Path], until: int, profile_steps: int) -> dict
             )
             for (run, folder), checkpoints, state in zip(runs.items(), saved, states, strict=True)
         ]
-        try:
-            with watchdog.watch(first.train.watchdog_minutes) as watch:
-                return run_loop(program, seeds, until, watch)
-        except OSError as error:  # Of metrics.jsonl or TensorBoard.
-            folder = next(iter(runs.values()))
-            raise UserError(
-                f"cannot write to {folder} ({error.strerror}): make room; the same command"
-                " continues"
-            ) from None
+        with watchdog.watch(first.train.watchdog_minutes) as watch:
+            return run_loop(program, seeds, until, watch)
 
 
 def _open_log(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from helpers.distributions import evenly
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from scipy import ndimage
 
 from cnn_jax.data import augment
 
@@ -23,6 +24,7 @@ OPERATIONS = {
     "pad_and_crop": functools.partial(augment.pad_and_crop, pad=2),
     "shift": functools.partial(augment.shift, most=2),
     "rotate": functools.partial(augment.rotate, degrees=30.0),
+    "affine": functools.partial(augment.affine, shift=1, scale=0.1, squeeze=0.1, shear=0.2),
     "flip": augment.flip,
     "vertical_flip": augment.vertical_flip,
     "color_jitter": functools.partial(
@@ -132,6 +134,46 @@ def test_rotate_by_nothing_is_the_identity_and_by_the_right_angle_a_permutation(
     np.testing.assert_allclose(quarter, jnp.rot90(square, axes=(1, 2)), atol=1e-5)
     eighth = np.asarray(augment.rotate(KEYS[:1], jnp.ones((1, 9, 9, 1)), 45.0))[0, :, :, 0]
     assert eighth[0, 0] == 0 and eighth[4, 4] == pytest.approx(1)  # zeros lie around it
+
+
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        (1.5, -0.5, 0, 0, 0),
+        (0, 0, 0.3, 0, 0),
+        (0, 0, 0, 0.2, 0),
+        (0, 0, 0, 0, 0.4),
+        (0.7, 1.2, -0.2, 0.1, -0.3),
+    ],
+)
+def test_affine_is_shear_then_scaling_then_translation(drawn, monkeypatch):
+    """Against scipy's resampling by the map that is composed here."""
+    most = (2.0, 2.0, 0.5, 0.5, 0.5)
+    unit = jnp.array(drawn) / jnp.array(most)
+    monkeypatch.setattr(jax.random, "uniform", lambda *_: unit)
+    found = augment.affine(KEYS[:1], PHOTOS[:1], 2.0, 0.5, 0.5, 0.5)[0]
+    down, across, u, v, s = drawn
+    # Of (y, x) seen from the middle.
+    forward = np.diag([np.exp(u + v), np.exp(u - v)]) @ np.array([[1, 0], [s, 1]])
+    inverse = np.linalg.inv(forward)
+    middle = (np.array(PHOTOS.shape[1:3]) - 1) / 2
+    offset = middle - inverse @ (middle + np.array([down, across]))
+    for channel in range(3):
+        expected = ndimage.affine_transform(
+            np.asarray(PHOTOS[0, :, :, channel], np.float64), inverse, offset, order=1,
+            mode="grid-constant",
+        )  # fmt: skip
+        np.testing.assert_allclose(found[..., channel], expected, atol=1e-5)
+
+
+def test_affine_of_nothing_is_the_identity_and_translations_are_uniform():
+    np.testing.assert_allclose(augment.affine(KEYS[:16], PHOTOS, 0, 0, 0, 0), PHOTOS, atol=1e-6)
+    y, x = jnp.mgrid[-10:11, -10:11].astype(jnp.float32)
+    blob = repeated(jnp.exp(-(x**2 + y**2) / 4)[..., None])
+    found = augment.affine(KEYS, blob, 3.0, 0.0, 0.0, 0.0)[..., 0]
+    mass = found.sum((1, 2))
+    for axis in (y, x):
+        assert evenly(np.asarray((found * axis[None]).sum((1, 2)) / mass), -3, 3)
 
 
 def test_color_jitter_of_nothing_is_the_identity():

@@ -114,3 +114,48 @@ def test_of_imagenet_the_validation_split_is_tested_on_and_of_others_the_test_sp
     source = tfds_sets.load_images(name, str(tmp_path))
     assert (len(source.train), len(source.test)) == (6, 3)
     assert f"{tested} image 1" in source.test.name(1)
+
+
+def test_shuffled_pixels_are_the_same_permutation_of_every_image():
+    plain, config = data.load_dataset(Data()), Data(shuffle_pixels=True)
+    shuffled = data.load_dataset(config)
+    before, after = (
+        np.concatenate([s.train.images, s.test.images]).reshape(1_797, 64)
+        for s in (plain, shuffled)
+    )
+    # Each pixel's values over all images tell which pixel it was; some are always 0.
+    columns = {column.tobytes(): place for place, column in enumerate(before.T)}
+    order = [columns[column.tobytes()] for column in after.T]
+    lit = [place for place in order if before[:, place].any()]
+    assert sorted(lit) == [place for place in range(64) if before[:, place].any()]
+    assert sum(place == old for place, old in enumerate(order)) < 10
+    np.testing.assert_array_equal(shuffled.train.labels, plain.train.labels)
+    again = data.load_dataset(config)
+    np.testing.assert_array_equal(again.test.images, shuffled.test.images)
+
+
+def test_channels_of_shuffled_pixels_stay_together():
+    plain, shuffled = (
+        data.load_dataset(Data(dataset=choose("fake"), shuffle_pixels=on)).train.images[0]
+        for on in (False, True)
+    )
+    pixels = [{tuple(pixel) for pixel in image.reshape(64, 3)} for image in (plain, shuffled)]
+    assert pixels[0] == pixels[1] and not np.array_equal(plain, shuffled)
+
+
+def test_pixels_of_streamed_images_cannot_be_shuffled():
+    with pytest.raises(UserError, match=r"data\.shuffle_pixels=true: is for data sets"):
+        data.load_dataset(Data(shuffle_pixels=True, train_resize=(16,), image_size=16))
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_long_tailed_set_has_exponentially_fewer_images_of_later_classes(streamed):
+    sizes = {"train_resize": (8,), "image_size": 8} if streamed else {}
+    whole = data.load_dataset(Data(**sizes))
+    tailed = data.load_dataset(Data(long_tail=100.0, **sizes))
+    counts = np.bincount(tailed.train.labels)
+    most = int((whole.train.labels == 0).sum())
+    expected = [most * 10 ** (-2 * k / 9) for k in range(10)]
+    np.testing.assert_allclose(counts, expected, atol=0.5)
+    assert counts[0] == most and tailed.test.count == whole.test.count
+    assert len(tailed.train.images) == counts.sum() if not streamed else tailed.train[0]

@@ -51,12 +51,25 @@ def test_the_single_view_at_its_own_scale_is_training_s_evaluation(finished):
     )
 
 
+def test_shifts_are_measured_against_the_answers_without_them(finished):
+    folder = finished[0] / "narrow/seed0"
+    asked = [choose("single"), choose("shift", pixels=5), choose("shift", pixels=40)]
+    single, near, gone = evaluate.evaluate_run(folder, asked).values()
+    assert single.changed_error is None
+    assert near.top1_error >= 0 and 0 <= near.changed_error <= 1
+    # Nothing is left of an image of 32 pixels: every answer is that to an empty image.
+    (column,) = np.flatnonzero(np.sum(gone.confusion, axis=0))
+    still = np.sum(single.confusion, axis=0)[column] / 40
+    assert gone.changed_error == pytest.approx(1 - still)
+
+
 def test_a_result_is_kept_in_a_file_and_not_measured_again(finished, monkeypatch):
     folder, asked = finished[0] / "narrow/seed0", [choose("dense", scales=(36, 40))]
     found = evaluate.evaluate_run(folder, asked)["dense@36,40"]
     path = folder / "evaluations/dense@36,40.json"
     assert read_evaluation(path) == found and found.step == 2
     keys = {
+        "changed_error",
         "images",
         "top1_error",
         "top1_interval",
@@ -102,7 +115,7 @@ def test_a_result_that_cannot_be_written_is_not_lost(finished, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(evaluate, "write_whole", refuse)
-    with pytest.raises(evaluate.NotSavedError, match=r"Permission denied.*not kept") as caught:
+    with pytest.raises(evaluate.NotSavedError, match=r"not kept.*Permission denied") as caught:
         evaluate.evaluate_run(finished[0] / "narrow/seed0", [choose("grid")])
     assert caught.value.results["grid"].images == 40
 

@@ -235,3 +235,11 @@ def test_a_model_without_class_maps_says_so():
     params, stats = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
     with pytest.raises(UserError, match="mlp"):
         compute_valid_sizes(model.module, params, stats, np.array([[8, 8]]), 3)
+
+
+def test_a_shift_moves_crops_to_the_right_and_fills_in_zeros():
+    image = np.arange(1, 26, dtype=np.uint8).reshape(5, 5, 1)
+    (view,) = protocols.shift(pixels=2).views
+    (crop,) = cut_views(view, 3, image)["crops"]
+    middle = image[1:4, 1:4, 0]
+    assert crop[:, 2, 0].tolist() == middle[:, 0].tolist() and not crop[:, :2].any()

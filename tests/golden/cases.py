@@ -188,8 +188,9 @@ def logged(folder: Path) -> dict[str, list[float]]:
 
 # The images' side and the options of every net: `model_case` says what stands for those left out.
 SIDE = {
-    **dict.fromkeys(("perceptron", "mlp", "autoencoder"), 8),
-    **dict.fromkeys(("lenet5", "lenet5_modern"), 28),
+    **dict.fromkeys(("perceptron", "mlp", "small_cnn", "autoencoder", "autoencoder_lectures"), 8),
+    "autoencoder_deep": 16,
+    **dict.fromkeys(("lenet1", "lenet4", "lenet5", "lenet5_modern"), 28),
     **dict.fromkeys(("alexnet", "alexnet_one_tower", "alexnet_half"), 67),
     "alexnet_owt": 63,
     "zfnet": 47,
@@ -198,7 +199,10 @@ SIDE = {
     # At 32 batch norm would be over four values a map, which multiplies rounding errors.
     **dict.fromkeys(("resnet34", "resnet50", "resnet101", "resnet152", "plain34"), 64),
 }
-FULL_WIDTH = ("lenet5", "perceptron", "autoencoder")
+FULL_WIDTH = (
+    *("lenet1", "lenet4", "lenet5", "perceptron"),
+    *("autoencoder", "autoencoder_lectures"),
+)
 # Gradients are left out where a net of the same layers has its own recorded, as compiling them
 # takes most of the time; of the deepest net, training is. Gradients of plain nets of 44 layers and
 # more explode, and say nothing.

@@ -17,6 +17,8 @@ HEADLESS = {"aux_heads": False}
 PARAMETERS = [
     # LeCun et al. 1998, Sec. II-B: "60,000 trainable free parameters".
     Count("lenet5", 60_000),
+    # LeCun et al. 1990: "2578 independent parameters".
+    Count("lenet1", 2_578),
     # Krizhevsky et al. 2012, Fig. 2, computed; the paper says 60 million.
     Count("alexnet", 60_965_224),
     # The same in one tower, computed.

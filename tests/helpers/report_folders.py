@@ -51,14 +51,21 @@ def make_experiment(
         seed=seed,
         data=Data(dataset=choose(data), train_resize=fields.pop("train_resize", ())),
         model=choose(model, **fields.pop("options", {})),
-        train=Train(steps=steps),
+        train=Train(steps=steps, **fields.pop("train_fields", {})),
         deviations=tuple(deviations),
         **fields,
     )
 
 
 def write_run(
-    folder, run, seed=0, errors=(), train=(), last="end", error_name="top1_error", **fields
+    folder,
+    run,
+    seed=0,
+    errors=(),
+    train=(),
+    last="end",
+    error_name="top1_error",
+    **fields,
 ):
     """Writes a run that was evaluated every 100 steps and logged every 50; errors are fractions."""
     place = folder / run / f"seed{seed}"

@@ -17,7 +17,9 @@ from cnn_jax.training.state import init_state
 BATCH, CLASSES = 8, 4
 # The smallest images that the nets take, and what else keeps them small; those left out take 32x32.
 SIDE = {"alexnet": 67, "alexnet_one_tower": 67, "alexnet_half": 67, "alexnet_owt": 63, "zfnet": 47,
-        "lenet5": 28, "lenet5_modern": 28, "mlp": 8, "perceptron": 8, "autoencoder": 8,
+        "lenet1": 28, "lenet4": 28, "lenet5": 28, "lenet5_modern": 28, "small_cnn": 8,
+        "mlp": 8, "perceptron": 8, "autoencoder": 8,
+        "autoencoder_lectures": 8, "autoencoder_deep": 8,
         "googlenet": 79, "googlenet_bn": 79, "inception_v2": 107, "inception_v3": 107}  # fmt: skip
 
 
@@ -33,7 +35,8 @@ def _compiled_in_haste():
 
 def small(name):
     options = {"width": 1 / 16}
-    if name in ("lenet5", "perceptron", "autoencoder"):
+    full = ("lenet1", "lenet4", "lenet5", "perceptron", "autoencoder", "autoencoder_lectures")
+    if name in full:
         options = {}
     if name.startswith(("alexnet", "zfnet", "vgg", "googlenet")):
         # Narrow layers have few inputs, and none to drop.
@@ -59,7 +62,9 @@ def trained(name, steps, devices, dtype=None, **options):
     feed = types.SimpleNamespace(
         fetch=lambda arrays, item: item, preprocess=lambda arrays, images, key, rows: images
     )
-    rate = {"lenet5": 0.01}.get(name, 0.003 if name.startswith("vgg") else 0.01)
+    rate = {"lenet1": 0.3, "lenet4": 0.3, "autoencoder_lectures": 0.5}.get(
+        name, 0.003 if name.startswith("vgg") else 0.01
+    )
     sgd = make_optimizer(choose("sgd", weight_decay=0.0), choose("constant", base=rate), steps)
     over = mesh.batch_mesh(jax.devices()[:devices])
     state = jax.device_put(
@@ -90,8 +95,9 @@ def test_twenty_steps_on_two_devices_lower_the_loss(name):
 
 
 # One net of each file's, for what all of a file share.
-FAMILIES = ("mlp", "lenet5", "lenet5_modern", "autoencoder", "alexnet", "zfnet", "vgg_a",
-            "googlenet", "bn_inception", "resnet20")  # fmt: skip
+FAMILIES = ("mlp", "small_cnn", "lenet1", "lenet5", "lenet5_modern", "autoencoder",
+            "autoencoder_lectures", "autoencoder_deep", "alexnet", "zfnet", "vgg_a", "googlenet",
+            "bn_inception", "resnet20")  # fmt: skip
 
 
 def shapes(name, **options):
@@ -164,7 +170,7 @@ def test_bfloat16_is_near_float32_and_leaves_parameters_and_statistics_float32(n
 @pytest.mark.parametrize("name", FAMILIES)
 def test_dropout_is_on_in_training_only(name):
     still = {"aux_heads": False} if "aux_heads" in models.known_options(name) else {}
-    still |= {"input_noise_std": 0.0} if name == "autoencoder" else {}
+    still |= {"input_noise_std": 0.0} if name.startswith("autoencoder") else {}
     model, image, _, _ = shapes(name, dropout=0.5, norm="none", **still)
     params, stats = model.init(jax.random.key(0), image)
     images = jax.random.uniform(jax.random.key(1), (2, *image.shape[1:]))

@@ -47,6 +47,62 @@ def test_lenet5_layer_by_layer():
     assert layer_sizes(of_28) == layer_sizes(params)
 
 
+def test_lenet5_with_all_connections_of_c3():
+    _, params, _, _ = abstract("lenet5", c3="full")
+    assert layer_sizes(params)["c3"] == 6 * 16 * 25 + 16
+
+
+def count_connections(name, side):
+    """Connections of a unit times units, layer by layer, as the papers count them."""
+    model = models.create(name, 10)
+    image = jax.ShapeDtypeStruct((1, side, side, 1), "float32")
+    params, stats = jax.eval_shape(model.init, jax.random.key(0), image)
+    stages = jax.eval_shape(model.features, params, stats, image)
+    sizes, total = layer_sizes(params), 0
+    for layer, size in sizes.items():
+        if layer.startswith("s"):  # a sum of four with a coefficient, and a bias
+            total += 5 * stages[layer].size
+        elif layer.startswith("c"):
+            total += size * stages[layer].shape[1] * stages[layer].shape[2]
+        else:
+            total += size
+    return sizes, total
+
+
+def test_lenet1_has_the_parameters_and_connections_of_its_paper():
+    """LeCun et al. 1990: 2,578 independent parameters, 98,442 connections."""
+    sizes, connections = count_connections("lenet1", 28)
+    assert sizes == {"c1": 104, "s2": 8, "c3": 512, "s4": 24, "output": 1_930}
+    assert sum(sizes.values()) == 2_578 and connections == 98_442
+
+
+def test_lenet4_has_the_connections_of_its_paper():
+    """LeCun et al. 1998, Sec. III-C: about 260,000 connections."""
+    sizes, connections = count_connections("lenet4", 32)
+    assert sizes == {
+        "c1": 104,
+        "s2": 16,
+        "c3": 1_216,
+        "s4": 32,
+        "f5": 48_120,
+        "output": 1_210,
+    }
+    assert abs(connections - 260_000) < 3_000
+    assert len(set(lenet.LENET4_TABLE)) == 16  # each map of C3 sees others
+
+
+def test_lenet4s_pairs_of_subsampling_maps_see_the_same_map():
+    model, images = (
+        models.create("lenet4", 10),
+        jax.random.uniform(jax.random.key(0), (1, 32, 32, 1)),
+    )
+    params, stats = model.init(jax.random.key(1), images)
+    stages = model.features(params, stats, images)
+    # Coefficients start equal, so that the two of a pair are the same map.
+    np.testing.assert_array_equal(stages["s2"][..., 0::2], stages["s2"][..., 1::2])
+    assert stages["s2"].shape == (1, 14, 14, 8) and stages["s4"].shape == (1, 5, 5, 16)
+
+
 def test_lenet5_has_ten_bitmaps_only():
     with pytest.raises(UserError, match="100 classes; its bitmaps are of ten digits"):
         abstract("lenet5", 100)

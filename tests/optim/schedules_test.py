@@ -13,9 +13,9 @@ PARAMS = {"kernel": jnp.array([[1.0, -2.0]]), "bias": jnp.array([0.5])}
 GRADS = {"kernel": jnp.array([[0.3, 0.1]]), "bias": jnp.array([-0.2])}
 
 
-def rates(schedule, steps):
+def rates(schedule, steps, steps_per_epoch=None):
     """The rates at which a schedule multiplies updates after so many others."""
-    tx = optim.make_schedule(schedule, 100)
+    tx = optim.make_schedule(schedule, 100, steps_per_epoch)
     state, found = tx.init(PARAMS), []
     for step in steps:
         there = state._replace(count=jnp.int32(step))
@@ -49,8 +49,8 @@ def test_schedules_that_do_not_depend_on_the_number_of_steps(name):
 
 
 def test_a_schedule_that_does(monkeypatch):
-    def linear(total_steps, *, base: float = 0.1):
-        rate = optax.linear_schedule(base, 0.0, total_steps)
+    def linear(length, *, base: float = 0.1):
+        rate = optax.linear_schedule(base, 0.0, length.total_steps)
         return optim.schedules.scale_by_rate(lambda count: rate(jnp.asarray(count, jnp.float32)))
 
     monkeypatch.setitem(optim.SCHEDULES, "linear", linear)
@@ -77,3 +77,35 @@ def test_a_warm_up_longer_than_the_run_is_refused():
 
 def test_the_cosine_depends_on_the_number_of_steps():
     assert optim.schedule_depends_on_steps(choose("cosine"), 10, 20)
+
+
+def test_a_step_schedule_cuts_again_and_again():
+    found = rates(choose("step", base=0.8, every=30, factor=0.5), [0, 29, 30, 59, 60, 99])
+    assert found == pytest.approx([0.8, 0.8, 0.4, 0.4, 0.2, 0.1])
+
+
+def test_time_is_counted_in_epochs_too():
+    """An epoch has 12.5 steps; after 12 steps an epoch is not over, after 13 it is."""
+    steps = [0, 12, 13, 24, 25, 37, 38]
+    boundaries = choose("step", base=1.0, boundaries=(1, 3), unit="epochs")
+    assert rates(boundaries, steps, 12.5) == pytest.approx([1, 1, 0.1, 0.1, 0.1, 0.1, 0.01])
+    every = choose("step", base=1.0, every=1, unit="epochs")
+    assert rates(every, steps, 12.5) == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01, 0.001])
+    exponential = choose("exponential", base=0.1, rate=0.5, unit="epochs")
+    expected = [0.1 * np.exp(-0.5 * t / 12.5) for t in steps]
+    assert rates(exponential, steps, 12.5) == pytest.approx(expected)
+    inverse = choose("inverse_time", base=0.1, rate=0.5, unit="epochs")
+    assert rates(inverse, steps, 12.5) == pytest.approx([0.1 / (1 + t / 25) for t in steps])
+
+
+def test_the_end_of_an_epoch_whose_steps_are_no_binary_fraction():
+    """200 images in batches of 60 are 10/3 steps: three epochs end with the tenth."""
+    schedule = choose("step", base=1.0, boundaries=(3,), unit="epochs")
+    assert rates(schedule, [9, 10], 200 / 60) == pytest.approx([1.0, 0.1])
+
+
+def test_what_does_not_go_together_is_refused():
+    with pytest.raises(UserError, match=r"every=5: set it, or schedule.boundaries, but not both"):
+        optim.make_schedule(choose("step", every=5, boundaries=(3,)), 100)
+    with pytest.raises(UserError, match=r"unit=epochs: the steps of an epoch are not known"):
+        optim.make_schedule(choose("exponential", unit="epochs"), 100)

@@ -1,5 +1,7 @@
 """Parts of reports against figures worked out by hand."""
 
+import re
+
 import pytest
 from helpers.report_folders import (
     COMMAND,
@@ -14,6 +16,7 @@ from helpers.report_folders import (
 
 from cnn_jax.errors import UserError
 from cnn_jax.report import elements, parts
+from cnn_jax.report.claims import BELOW_ZERO, Claim, Score, judge, score
 from cnn_jax.report.parts import evaluations, footnotes
 from cnn_jax.report.rows import describe_setting
 
@@ -147,6 +150,24 @@ def test_a_partial_study_says_what_is_missing(tmp_path):
     assert parts.missing(results).command == COMMAND
 
 
+def test_a_run_that_diverged_is_a_result(tmp_path):
+    """All seeds, or some, of which the others' mean is shown; nothing of it is missing."""
+    write_study(tmp_path, "all", "some", seeds=2)
+    recording = {"on_nan": "record"}
+    for seed, name in ((0, "all"), (1, "all"), (0, "some")):
+        write_run(tmp_path, name, seed, errors=(0.3,), last="nan", train_fields=recording)
+    write_run(tmp_path, "some", 1, errors=(0.07,), train_fields=recording)
+    found = table_of(tmp_path, make_row("all"), make_row("some"))
+    assert found["all"]["top-1 error: ours (%)"] == "diverged at step 250"
+    assert found["some"]["top-1 error: ours (%)"] == "7.00 (1 of 2 diverged)"
+    results = read_folder(tmp_path)
+    assert parts.run_states(results).progress == "1 of 4 runs finished, 3 diverged"
+    assert parts.missing(results) is None
+    first = Claim("it trains", score(Score("some")), expected=BELOW_ZERO)
+    verdict = judge(results, first)
+    assert (verdict.verdict, verdict.why) == ("undecided", "some seed 0 diverged at step 250")
+
+
 def test_deviations_of_all_runs_once_and_the_others_by_footnote(tmp_path):
     names = ("first", "second", "third", "never")
     write_study(tmp_path, *names)
@@ -222,3 +243,22 @@ def test_two_figures_need_two_files(tmp_path):
     twice = parts.page(results, parts.error_curves(results), parts.error_curves(results))
     with pytest.raises(UserError, match=r"two figures named report\.png"):
         parts.check_files(twice)
+
+
+def test_bars_show_the_papers_figure_and_ours_with_its_spread(tmp_path):
+    write_study(tmp_path, "resnet-20", "plain-20", seeds=3)
+    for seed, error in enumerate((0.08, 0.09, 0.13)):
+        write_run(tmp_path, "resnet-20", seed, (0.9, 0.5, error))
+    rows = make_row("resnet-20", paper=PAPER), make_row("plain-20", "plain")
+    results = read_folder(tmp_path, *rows)
+    (svg,) = parts.error_bars(results, rows).svgs()
+    words = re.findall(r">([^<>\n]+)</text>", svg)
+    assert {"8.75", "10.00 ± 2.65", " not finished"} <= {word.rstrip() for word in words}
+
+
+def test_columns_of_the_paper_are_left_out_where_it_prints_nothing(tmp_path):
+    write_study(tmp_path, "resnet-20", paper_data="")
+    write_run(tmp_path, "resnet-20", 0, (0.9, 0.5, 0.1))
+    found = table_of(tmp_path, make_row("resnet-20"))["resnet-20"]
+    assert found["top-1 error: ours (%)"] == "10.00"
+    assert "top-1 error: paper (%)" not in found and "difference (points)" not in found

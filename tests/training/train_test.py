@@ -20,6 +20,8 @@ from cnn_jax.optim import schedules
 from cnn_jax.training import checkpoint, divergence, metrics_log, program, train
 from cnn_jax.training.components import complete
 
+SINGLE = choose("single")
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _shared_programs():
@@ -34,7 +36,7 @@ def jump(monkeypatch):
     4.
     """
 
-    def make(total_steps, *, base: float = 0.01):
+    def make(length, *, base: float = 0.01):
         return schedules.scale_by_rate(lambda count: jnp.where(count < 4, base, 1e28))
 
     monkeypatch.setitem(schedules.SCHEDULES, "jump", make)
@@ -226,6 +228,18 @@ def test_a_folder_of_another_configuration_is_refused_and_kept(whole):
     assert (workdir / "net/seed0/config.json").read_bytes() == before
 
 
+def test_a_run_from_before_there_were_some_options_goes_on(whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "net/seed0/config.json"
+    words = json.loads(path.read_text())
+    del words["optimizer"]["l1"], words["optimizer"]["nesterov"], words["train"]["stop_after"]
+    path.write_text(json.dumps(words))
+    assert train.run(RUN, tmp_path) == whole[1]
+    other = dataclasses.replace(RUN, optimizer=choose("sgd", l1=0.1))
+    with pytest.raises(UserError, match=r"another configuration \(optimizer.l1: 0.0 -> 0.1\)"):
+        train.run(other, tmp_path)
+
+
 def test_where_it_runs_is_not_what_it_is(whole):
     workdir, found = whole
     elsewhere = dataclasses.replace(
@@ -252,6 +266,17 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(jump, t
     assert int(good.step) == 4 and all(
         np.isfinite(leaf).all() for leaf in jax.tree.leaves(good.params)
     )
+
+
+def test_a_divergence_is_a_result_where_it_is_to_be_recorded(jump, tmp_path):
+    recording = dataclasses.replace(RUN.train, steps=20, on_nan="record")
+    exploding = dataclasses.replace(RUN, schedule=jump, train=recording, protocols=(SINGLE,))
+    found = train.run(exploding, tmp_path)
+    last = metrics_log.read_events(tmp_path / "net/seed0")[-1]
+    assert last["event"] == "nan" and found == {"diverged": last["step"]}
+    assert int(final(tmp_path, exploding).step) == 4
+    assert train.run(exploding, tmp_path) == found  # It is not trained again.
+    assert not (tmp_path / "net/seed0/evaluations").exists()
 
 
 def test_a_run_that_would_skip_all_that_follows_ends(jump, tmp_path):
@@ -366,9 +391,9 @@ def test_more_steps_continue_an_unfinished_run(tmp_path, monkeypatch):
 
 
 def test_more_steps_are_a_deviation_where_the_schedule_depends_on_them(tmp_path, monkeypatch):
-    def linear(total_steps, *, base: float = 0.05):
+    def linear(length, *, base: float = 0.05):
         return schedules.scale_by_rate(
-            lambda count: base * (1 - jnp.asarray(count, jnp.float32) / total_steps)
+            lambda count: base * (1 - jnp.asarray(count, jnp.float32) / length.total_steps)
         )
 
     monkeypatch.setitem(schedules.SCHEDULES, "linear", linear)

@@ -24,7 +24,7 @@ from tensorflow_datasets.core.download.util import DownloadError
 
 from cnn_jax.data.prepare.builders import Description, ImageBuilder, SplitArrays
 from cnn_jax.data.prepare.readers import MNIST_KINDS, MNIST_STEMS, read_cifar10, read_mnist
-from cnn_jax.errors import UserError
+from cnn_jax.errors import UserError, explain_os_error
 
 CIFAR10_CLASSES = (
     "airplane",
@@ -109,9 +109,8 @@ def _workplace(parent: Path) -> Iterator[Path]:
                 prefix="incomplete.", dir=parent, ignore_cleanup_errors=True
             )
         except OSError as error:
-            raise UserError(
-                f"cannot write to {parent}: {error.strerror}; choose another --data_dir"
-            ) from error
+            what = f"cannot write to {parent}"
+            raise explain_os_error(what, error, "choose another --data_dir") from error
         with work:
             yield Path(work.name)
     except BaseException:

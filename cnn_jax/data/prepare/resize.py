@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from cnn_jax.data import decode, folders, headers, scan_report, tfds_sets
 from cnn_jax.data.base import Dataset, ImageDataset, as_streamed
-from cnn_jax.errors import UserError
+from cnn_jax.errors import UserError, describe_os_error, explain_os_error
 from cnn_jax.files import write_whole
 from cnn_jax.text import printable
 
@@ -105,7 +105,7 @@ def _write_one(shorter_side: int, quality: int, job: Job) -> str:
     except headers.BadImage as error:
         return str(error)
     except OSError as error:  # Of reading, such as a link to nowhere.
-        return error.strerror or str(error)
+        return describe_os_error(error, job.images.name(job.number))
     write_whole(job.path, encoded)
     return ""
 
@@ -141,8 +141,9 @@ def main(arguments: list[str]) -> int:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
     except OSError as error:
-        words = "make room or choose another --out, and run this again: it continues"
-        print(f"error: {error}; {words}", file=sys.stderr)
+        what, then = f"cannot write to {given.out}", "run this again: it continues"
+        words = explain_os_error(what, error, "choose another --out", then)
+        print(f"error: {printable(words)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted: run this again, it continues", file=sys.stderr)

@@ -14,6 +14,7 @@ def report(results):
 from cnn_jax.report.parts.charts import bars, figure, image_grid, line_charts
 from cnn_jax.report.parts.claims import claims_table
 from cnn_jax.report.parts.curves import CURVES_CAPTION, error_curves, make_panels
+from cnn_jax.report.parts.error_bars import BARS_CAPTION, error_bars
 from cnn_jax.report.parts.evaluations import (
     DENSE,
     INTERVALS_CAPTION,
@@ -51,6 +52,7 @@ from cnn_jax.report.parts.words import (
 )
 
 __all__ = [
+    "BARS_CAPTION",
     "CURVES_CAPTION",
     "DASH",
     "DENSE",
@@ -64,6 +66,7 @@ __all__ = [
     "describe_states",
     "deviation_marks",
     "deviations",
+    "error_bars",
     "error_curves",
     "errors_by_scale",
     "evaluation_figure",

@@ -88,6 +88,8 @@ def _make_remark(runs: Sequence[Run]) -> str:
     furthest = max(runs, key=lambda run: run.reached, default=None)
     if furthest is None or furthest.state == "not started":
         return "(not started)"
+    if furthest.diverged is not None:
+        return f"({furthest.state})"
     return f"({'NaN at' if 'NaN' in furthest.state else 'to'} step {furthest.reached:,})"
 
 

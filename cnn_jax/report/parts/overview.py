@@ -33,18 +33,20 @@ def run_states(results: Results) -> States | None:
     if not every:
         return None
     finished = sum(run.finished for run in every)
+    diverged = sum(run.diverged is not None for run in every)
     items = [
         (_label_run(results, name), _grade(runs), describe_states(runs))
         for name, runs in results.runs.items()
     ]
-    return States(f"{finished} of {len(every)} runs finished", tuple(items))
+    words = f"{finished} of {len(every)} runs finished"
+    return States(f"{words}, {diverged} diverged" if diverged else words, tuple(items))
 
 
 def missing(results: Results) -> Missing | None:
-    """Returns the runs that are not finished; None if all are."""
+    """Returns the runs that have come to no end; None if all have."""
     lines = []
     for name, runs in results.runs.items():
-        if rest := [run for run in runs if not run.finished]:
+        if rest := [run for run in runs if not run.finished and run.diverged is None]:
             lines.append(f"{name}: {describe_states(rest, several=len(runs) > 1)}")
     return Missing("Missing", tuple(lines), results.study.command) if lines else None
 

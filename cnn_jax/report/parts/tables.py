@@ -13,6 +13,7 @@ from cnn_jax.report.parts.words import (
     show_error,
     show_mean,
     show_points,
+    show_span,
 )
 from cnn_jax.report.results import Logged, Results, Run
 from cnn_jax.report.rows import Row, describe_setting, find_other_settings
@@ -66,7 +67,13 @@ def paper_table(results: Results, rows: Sequence[Row], title: str = "Table") -> 
     columns += [_name_training(metric, metrics) for metric in training]
     columns += ["seeds", "steps", "not the paper's", "deviations"]
     last = len(columns) - 1
-    keep = [i for i in range(len(columns)) if i < last - 1 or any(c[i] != DASH for c in cells)]
+    unprinted = not results.study.paper_data and not any(row.paper for row in rows)
+    comparing = {i for i, head in enumerate(columns) if ": paper" in head or "difference" in head}
+    keep = [
+        i
+        for i in range(len(columns))
+        if (i < last - 1 or any(c[i] != DASH for c in cells)) and not (unprinted and i in comparing)
+    ]
     return Table(
         title,
         tuple(columns[i] for i in keep),
@@ -195,8 +202,12 @@ def _show_protocol(row: Row, runs: Sequence[Run], metric: str) -> Cell | str:
 def show_final(runs: Sequence[Run], metric: str) -> Cell | str:
     """Returns the last evaluation: the mean over the finished seeds, or how far the best came."""
     own = [run for run in runs if run.error_name == metric]
+    diverged = [run.diverged for run in own if run.diverged is not None]
     if finals := [run.final_error for run in own if run.final_error is not None]:
-        return show_mean(metric, finals)
+        mean = show_mean(metric, finals)
+        return Cell(mean, f"({len(diverged)} of {len(own)} diverged)") if diverged else mean
+    if diverged and len(diverged) == len(own):
+        return f"diverged at step {show_span(diverged)}"
     return _show_furthest(own, metric, "evaluations")
 
 

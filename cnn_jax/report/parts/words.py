@@ -31,6 +31,12 @@ def show_points(points: float) -> str:
     return f"{round(points, 2) + 0.0:+.2f}".replace("-", MINUS)
 
 
+def show_span(numbers: Sequence[int]) -> str:
+    """Returns '120', or '120 to 1,240' of several."""
+    ends = dict.fromkeys((min(numbers), max(numbers)))
+    return " to ".join(f"{end:,}" for end in ends)
+
+
 def show_mean(metric: str, values: Sequence[float]) -> str:
     """Returns '8.75 ± 0.16'."""
     if not values:

@@ -1,0 +1,98 @@
+"""Images as a model takes them, cut out of the middle: of a data set, a folder or a file."""
+
+import functools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from cnn_jax import data as datasets
+from cnn_jax.config import Data
+from cnn_jax.data import eval_views
+from cnn_jax.data.folder_scan import IMAGE_SUFFIXES
+from cnn_jax.errors import UserError
+from cnn_jax.evaluation.protocols import CENTER
+from cnn_jax.evaluation.scoring import cut_views
+
+BATCH_PIXELS = 2**22  # About: of the images of a batch.
+
+
+class Images(NamedTuple):
+    """Images of one size, in memory.
+
+    Attributes:
+      images: [N, H, W, C] uint8.
+      labels: [N] int32.
+      rows: [N], their numbers in what they were read from: less than all if some cannot be decoded.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    rows: np.ndarray
+
+
+def iterate_images(
+    config: Data, images: datasets.ImageDataset, resize: int, crop: int
+) -> Iterator[Images]:
+    """Yields batches of the middle of each image, scaled to a shorter side before.
+
+    Images that cannot be decoded stop it, or are named and left out, as config.on_bad_image says.
+
+    Args:
+      config: How images are decoded.
+      images: The images.
+      resize: The shorter side, in pixels.
+      crop: Side of the square in the middle, in pixels.
+
+    Raises:
+      UserError: If an image cannot be decoded, or with on_bad_image=skip none can.
+    """
+    batch = max(1, min(512, BATCH_PIXELS // resize**2))
+    cut = functools.partial(cut_views, CENTER, crop)
+    for found in eval_views.iterate_views(config, images, resize, cut, batch):
+        valid = found["valid"]
+        yield Images(found["crops"][valid, 0], found["label"][valid], found["index"][valid])
+
+
+def read_images(
+    config: Data, images: datasets.Arrays | datasets.ImageDataset, resize: int, crop: int
+) -> Images:
+    """Returns all images at once; those of a data set in memory as they are."""
+    if isinstance(images, datasets.Arrays):
+        return Images(images.images, images.labels, np.arange(images.count))
+    parts = list(iterate_images(config, images, resize, crop))
+    return Images(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def open_images(what: str, path: str) -> datasets.FolderDataset:
+    """Returns the images of a file, or of a folder and all folders in it, in the order of names.
+
+    A label is the number of the folder in which an image lies.
+
+    Args:
+      what: What messages call it, such as gallery.
+      path: The file or folder.
+
+    Raises:
+      UserError: If there is no such path, or no image in it.
+    """
+    place = Path(path)
+    if place.is_file():
+        return datasets.FolderDataset(str(place.parent), [place.name], [0])
+    if not place.is_dir():
+        raise UserError(f"{what}={path}: there is no such file or folder")
+    names = [
+        os.path.relpath(os.path.join(folder, name), place)
+        for folder, _, files in os.walk(place)
+        for name in files
+        if name.casefold().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+    ]
+    if not names:
+        suffixes = ", ".join(IMAGE_SUFFIXES[:6])
+        raise UserError(f"{what}={path}: holds no images ({suffixes} and the like)")
+    names.sort()
+    folders = sorted({os.path.dirname(name) for name in names})
+    number = {name: i for i, name in enumerate(folders)}
+    return datasets.FolderDataset(str(place), names, [number[os.path.dirname(n)] for n in names])

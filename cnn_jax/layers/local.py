@@ -1,0 +1,82 @@
+"""Locally connected layers: a convolution whose kernel is another one at each place."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cnn_jax.layers.initializers import Initializer, he_normal
+
+
+class LocalConv(nn.Module):
+    """A convolution without shared weights: each pixel of the output has a kernel of its own.
+
+    It has a bias for each pixel and channel too, so that it has H' * W' times the parameters of
+    the `Conv` of its arguments. With the same kernel and bias everywhere it is that convolution.
+    Source: LeCun 1989, "Generalization and Network Design Strategies", net-3; cuda-convnet's
+    "local" layers.
+
+    Attributes:
+      features: Channels of the output.
+      kernel_size: Height and width, in pixels.
+      strides: Of both axes.
+      padding: SAME, VALID, or pixels on all sides.
+      kernel_init: Initializer, called for one place at a time with [h * w * C, features].
+      bias_init: Initializer of the biases.
+    """
+
+    features: int
+    kernel_size: tuple[int, int]
+    strides: int = 1
+    padding: str | int = "SAME"
+    kernel_init: Initializer = he_normal
+    bias_init: Initializer = nn.initializers.zeros
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] to [B, H', W', features].
+
+        The parameters are a kernel [H', W', h * w * C, features], whose third axis runs over rows,
+        columns and channels, and a bias [H', W', features].
+        """
+        patches = cut_patches(x, self.kernel_size, self.strides, self.padding)
+        height, width, inputs = patches.shape[1:]
+
+        def draw(key: jax.Array) -> jax.Array:
+            keys = jax.random.split(key, height * width)
+            drawn = jax.vmap(lambda key: self.kernel_init(key, (inputs, self.features)))(keys)
+            return drawn.reshape(height, width, inputs, self.features)
+
+        kernel = self.param("kernel", draw)
+        bias = self.param("bias", self.bias_init, (height, width, self.features))
+        y = jnp.einsum("bhwi,hwio->bhwo", patches, kernel.astype(x.dtype))
+        return y + bias.astype(x.dtype)[None]
+
+
+def cut_patches(
+    x: jax.Array, kernel_size: tuple[int, int], stride: int, padding: str | int = "SAME"
+) -> jax.Array:
+    """Returns what each place of a convolution sees: [B, H, W, C] to [B, H', W', h * w * C].
+
+    The last axis runs over the kernel's rows, columns and channels.
+
+    Args:
+      x: Feature maps.
+      kernel_size: (h, w) in pixels.
+      stride: Of both axes.
+      padding: SAME, VALID, or pixels on all sides.
+    """
+    if isinstance(padding, str):
+        sides, strides = x.shape[1:3], (stride, stride)
+        pads = jax.lax.padtype_to_pads(sides, kernel_size, strides, padding)
+    else:
+        pads = [(padding, padding)] * 2
+    x = jnp.pad(x, ((0, 0), *((int(low), int(high)) for low, high in pads), (0, 0)))
+    rows, columns = (
+        (side - k) // stride for side, k in zip(x.shape[1:3], kernel_size, strict=True)
+    )
+    taps = [
+        x[:, i : i + rows * stride + 1 : stride, j : j + columns * stride + 1 : stride]
+        for i in range(kernel_size[0])
+        for j in range(kernel_size[1])
+    ]
+    return jnp.concatenate(taps, axis=-1)

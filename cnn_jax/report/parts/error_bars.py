@@ -1,0 +1,83 @@
+"""Bars of final errors: ours, with every seed, and the paper's where it prints one."""
+
+import statistics
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure as Drawing
+
+from cnn_jax.report import figures
+from cnn_jax.report.elements import Figure
+from cnn_jax.report.parts.charts import figure
+from cnn_jax.report.results import Results
+from cnn_jax.report.rows import Row
+from cnn_jax.text import printable
+
+BARS_CAPTION = (
+    "Test error of each row: a bar to the mean over seeds, a point for each seed; the paper's"
+    " figure, where it prints one, is the gray bar above."
+)
+_HEIGHT = 0.36  # Of a bar, of a row's 1.
+
+
+def error_bars(
+    results: Results,
+    rows: Sequence[Row] | None = None,
+    caption: str = BARS_CAPTION,
+    title: str = "Figure",
+    file: str = "report.png",
+) -> Figure:
+    """Returns the rows' final test errors as bars, the paper's figures beside ours.
+
+    Args:
+      results: The study's results.
+      rows: The bars from top to bottom, by groups; None: every row of the study.
+      caption: Below the figure.
+      title: Above the figure.
+      file: Its PNG file.
+    """
+    rows = results.rows if rows is None else rows
+    ours = {row.run: _find_errors(results, row.run) for row in rows}
+
+    def draw() -> Drawing:
+        drawn = Drawing((8.5, 1.1 + 0.5 * len(rows)), layout="constrained")
+        figures.title_figure(drawn, printable(results.study.title))
+        axes = drawn.subplots()
+        groups = list(dict.fromkeys(row.group for row in rows))
+        colors = dict(zip(groups, figures.spread_colors(len(groups)), strict=True))
+        longest = max([*(e for own in ours.values() for e in own), *_find_printed(rows), 0.01])
+        for place, row in enumerate(rows):
+            printed, errors = row.paper.get("top1_error"), ours[row.run]
+            if printed is not None:
+                axes.barh(place - _HEIGHT / 2, printed, _HEIGHT, color=figures.PALETTE[6])
+                words = f"{printed:g}"
+                axes.text(printed + 0.01 * longest, place - _HEIGHT / 2, words, va="center")
+            own = place + _HEIGHT / 2 if printed is not None else place
+            if errors:
+                mean = statistics.mean(errors)
+                axes.barh(own, mean, _HEIGHT, color=colors[row.group])
+                axes.plot(errors, [own] * len(errors), "o", ms=3.5, color=figures.INK, mfc="none")
+                words = f"{mean:.2f}" + (
+                    f" ± {statistics.stdev(errors):.2f}" if len(errors) > 1 else ""
+                )
+                axes.text(max(errors) + 0.015 * longest, own, words, va="center")
+            else:
+                axes.text(0, own, " not finished", va="center")
+        axes.set_yticks(range(len(rows)), [printable(row.label) for row in rows])
+        axes.set(xlim=(0, 1.22 * longest), xlabel="test error (%)")
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(length=0)
+        return drawn
+
+    return figure(draw, caption, title, file)
+
+
+def _find_errors(results: Results, run: str) -> list[float]:
+    """Returns the final error in % of each finished seed."""
+    return [
+        100 * error for one in results.runs.get(run, ()) if (error := one.final_error) is not None
+    ]
+
+
+def _find_printed(rows: Sequence[Row]) -> list[float]:
+    return [row.paper["top1_error"] for row in rows if "top1_error" in row.paper]

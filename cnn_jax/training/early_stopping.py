@@ -1,0 +1,32 @@
+"""How a run with `train.stop_after` ends: with the state of its lowest evaluation error.
+
+Stopping when the validation error no longer falls, and keeping the parameters of its minimum, is
+early stopping as Prechelt 1998 ("Early stopping - but when?") and the lectures have it.
+"""
+
+import orbax.checkpoint as ocp
+
+from cnn_jax.training import checkpoint, metrics_log
+
+
+def end_run(
+    event: str, step: int, checkpoints: ocp.CheckpointManager, write: metrics_log.Write
+) -> None:
+    """Keeps the best state alone, as the run's newest checkpoint, and says so in its metrics.
+
+    Of several evaluations with the same lowest error the first one's state is kept. Checkpoints are
+    deleted before the line is written: a run that is cut off in between repeats the steps since its
+    best, with the same numbers.
+
+    Args:
+      event: stop: its patience ran out; end: it came to its last step.
+      step: The steps done.
+      checkpoints: Those of states later than the best are deleted.
+      write: Appends a line to the run's metrics.
+    """
+    checkpoint.wait(checkpoints)
+    best = checkpoints.best_step()
+    assert best is not None  # the last evaluation has saved one
+    for saved in sorted((s for s in checkpoints.all_steps() if s > best), reverse=True):
+        checkpoints.delete(saved)
+    write(event, step=step, best_step=best)

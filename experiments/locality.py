@@ -1,0 +1,186 @@
+"""What are the two assumptions of convolution worth: local connections, and shared weights?
+
+Paper     LeCun 1989, "Generalization and Network Design Strategies": networks of the same units
+          that are fully connected, locally connected, and locally connected with shared weights.
+          The lectures: an image's pixels mean something because of their neighbors.
+Question  The same feature maps, computed by a convolution, by locally connected layers (a kernel
+          for each place), and by fully connected layers; on images, and on the same images whose
+          pixels are reordered by one fixed permutation. A fully connected layer does not care.
+Commands  python launch.py --experiment=locality --seeds=3 --together                    (digits)
+          python launch.py --experiment=locality --preset=paper --seeds=3 --together     (MNIST)
+Recipe    Two layers of 5x5 kernels with stride 2 and ReLU, 8 and 16 maps, and a softmax; there is
+          no pooling, as it would assume locality too. Differs: the paper has 320 training images
+          and two or three layers of tanh units.
+Measured  docs/results holds what came of it, with hardware and commit.
+"""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from cnn_jax.config import Data, Experiment, Train, change, choose
+from cnn_jax.errors import UserError, nearest
+from cnn_jax.report.claims import ABOVE_ZERO, BELOW_ZERO, Claim, Contrast, Score, subtract
+from cnn_jax.study import Row, Study
+
+if TYPE_CHECKING:
+    from cnn_jax.report import Page, Results
+
+COST = {
+    "laptop": "6 small models on scikit-learn's digits, 2 minutes on 2 CPU cores, 3 seeds together",
+    "paper": "6 small models for 5 epochs of MNIST, an hour on 2 CPU cores, 3 seeds together",
+    "smoke": "6 small models of two steps on digits, for tests",
+}
+
+# Parameters on MNIST: 11,274; 206,202; 2,469,002.
+LAYERS = {"conv": "convolution", "local": "locally connected", "dense": "fully connected"}
+RUNS = [f"{layer}-{pixels}" for pixels in ("images", "shuffled") for layer in LAYERS]
+
+
+def _paper(name: str) -> Experiment:
+    layer, pixels = name.split("-")
+    return Experiment(
+        study="locality",
+        name=name,
+        data=Data(
+            dataset=choose("mnist"),
+            batch_size=128,
+            subtract_mean="pixel",
+            pad_and_crop=0,
+            flip=False,
+            shuffle_pixels=pixels == "shuffled",
+        ),
+        model=choose(
+            "small_cnn", layer=layer, channels=(8, 16), kernel=5, pooling="strided", hidden=()
+        ),
+        optimizer=choose("sgd", momentum=0.9, weight_decay=0.0),
+        schedule=choose("cosine", base=0.05),
+        # 5 epochs of 469 steps.
+        train=Train(steps=2_345, log_every=67, eval_every=335, save_every=335),
+    )
+
+
+def _laptop(run: Experiment) -> Experiment:
+    """Returns 3x3 kernels on 8x8 digits, for 27 epochs of 22 steps."""
+    return replace(
+        run,
+        data=replace(run.data, dataset=choose("digits"), batch_size=64, eval_batch_size=360),
+        model=change(run.model, kernel=3),
+        train=Train(steps=600, log_every=60, eval_every=120, save_every=300),
+    )
+
+
+def _smoke(run: Experiment) -> Experiment:
+    small = _laptop(run)
+    return replace(
+        small,
+        data=replace(small.data, batch_size=8),
+        train=Train(steps=2, log_every=1, eval_every=2, save_every=2),
+    )
+
+
+def _as_it_is(run: Experiment) -> Experiment:
+    return run
+
+
+CHANGES = {"paper": _as_it_is, "laptop": _laptop, "smoke": _smoke}
+
+
+def study(preset: str) -> Study:
+    """Returns three kinds of layers on images and on shuffled pixels."""
+    if preset not in CHANGES:
+        near = nearest(preset, CHANGES)
+        raise UserError(f"preset={preset}: locality has no such preset; {near}")
+    return Study(
+        name="locality",
+        title="What local connections and shared weights are worth",
+        paper='LeCun 1989, "Generalization and Network Design Strategies"; the lectures on CNNs',
+        paper_data="",  # No figures are printed.
+        preset=preset,
+        runs={name: CHANGES[preset](_paper(name)) for name in RUNS},
+        rows=tuple(_row(name) for name in RUNS),
+        paper_runs={name: _paper(name) for name in RUNS},
+        claims=_claims(),
+        notes=(
+            "Every model has the same feature maps and the same recipe: SGD with momentum 0.9, a"
+            " rate of 0.05 that falls by half a cosine, no weight decay, no augmentation.",
+            "Shuffled pixels: one fixed permutation of all places, the same in every training and"
+            " test image.",
+        ),
+        contact_sheet=True,
+        report=_report,
+    )
+
+
+def _row(name: str) -> Row:
+    layer, pixels = name.split("-")
+    group = "images" if pixels == "images" else "shuffled pixels"
+    return Row(name, f"{LAYERS[layer]}, {group}", group, "")
+
+
+def _claims() -> tuple[Claim, ...]:
+    def test(layer: str, pixels: str = "images") -> Score:
+        return Score(f"{layer}-{pixels}")
+
+    return (
+        Claim(
+            "Local connections help: locally connected layers err less than fully connected ones",
+            subtract(test("local"), test("dense")),
+            expected=BELOW_ZERO,
+            source="LeCun 1989",
+        ),
+        Claim(
+            "Shared weights help: a convolution errs less than locally connected layers",
+            subtract(test("conv"), test("local")),
+            expected=BELOW_ZERO,
+            source="LeCun 1989",
+        ),
+        Claim(
+            "Without locality convolution loses: it errs more on shuffled pixels than on images",
+            subtract(test("conv", "shuffled"), test("conv")),
+            expected=ABOVE_ZERO,
+            source="the lectures",
+        ),
+        Claim(
+            "On shuffled pixels a convolution errs more than fully connected layers",
+            subtract(test("conv", "shuffled"), test("dense", "shuffled")),
+            expected=ABOVE_ZERO,
+            source="the lectures",
+        ),
+        Claim(
+            "Fully connected layers do not care: shuffling changes their error by at most half a"
+            " point",
+            subtract(test("dense", "shuffled"), test("dense")),
+            expected=(-0.5, 0.5),
+            source="a permutation of the inputs is one of the weights",
+        ),
+        Claim(
+            "Shared weights depend on locality more than local connections do: shuffling costs a"
+            " convolution more than locally connected layers",
+            Contrast(
+                (
+                    (1, test("conv", "shuffled")),
+                    (-1, test("conv")),
+                    (-1, test("local", "shuffled")),
+                    (1, test("local")),
+                )
+            ),
+            expected=ABOVE_ZERO,
+            source="the lectures",
+        ),
+    )
+
+
+def _report(results: "Results") -> "Page":
+    from cnn_jax import report
+
+    sheet = "Training images as each model sees them: the lower rows show the fixed permutation."
+    return report.page(
+        results,
+        *report.paper_tables(results, results.rows),
+        report.error_bars(results),
+        report.image_grid(results, "sheet.png", sheet, "Training images"),
+        report.error_curves(results, title="Training", file="curves.png"),
+        report.notes(results),
+        report.settings(results),
+        report.claims_table(results, results.claims),
+    )

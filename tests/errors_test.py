@@ -1,0 +1,49 @@
+"""What a user reads of an error of the system."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from cnn_jax.errors import UserError, describe_os_error, explain_os_error, explain_os_errors
+from cnn_jax.files import write_whole
+
+
+def make(number, *files):
+    return OSError(number, os.strerror(number), *files)
+
+
+@pytest.mark.parametrize(
+    "error, remedy, said",
+    [
+        (make(errno.EACCES), "choose another workdir", "(Permission denied): choose another"),
+        (make(errno.EACCES, "w/a.json"), "", "cannot write to w (w/a.json: Permission denied)"),
+        (make(errno.EACCES, b"w/a\xff"), "", "(w/a\udcff: Permission denied)"),
+        (make(errno.ENOSPC), "", "(No space left on device): make room; the same command"),
+        (make(errno.ENOSPC), "choose another", "): make room, or choose another; the same"),
+        (make(errno.EMFILE), "", "(Too many open files): allow more open files (ulimit -n);"),
+        (make(errno.EXDEV, "w/a", None, "v/b"), "", "(w/a -> v/b: Invalid cross-device link)"),
+        (OSError("3 of its 5 bytes arrived"), "", "(3 of its 5 bytes arrived)"),
+        (OSError(), "", "cannot write to w (OSError)"),
+    ],
+)
+def test_an_error_of_the_system_names_its_file_the_reason_and_what_helps(error, remedy, said):
+    told = explain_os_error("cannot write to w", error, remedy, "the same command continues")
+    assert said in str(told)
+
+
+def test_a_file_that_is_named_already_is_not_named_again():
+    assert describe_os_error(make(errno.EIO, "w/a"), "w/a cannot be read") == "Input/output error"
+
+
+def test_a_block_s_error_becomes_the_user_s():
+    told = pytest.raises(UserError, match=r"^cannot read \(nowhere: No such file")
+    with told, explain_os_errors("cannot read"):
+        Path("nowhere").read_bytes()
+
+
+def test_an_error_of_writing_names_the_file_and_not_its_part(tmp_path):
+    with pytest.raises(OSError) as told:
+        write_whole(tmp_path / "no/such/file", "text")
+    assert told.value.filename == str(tmp_path / "no/such/file")
