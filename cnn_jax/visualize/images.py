@@ -54,7 +54,8 @@ def load_images(subject: Subject, asked: str) -> Images:
     rows = spread(len(test), count)
     pixels = np.concatenate([_cut(subject, test.read(i), test.name(i)) for i in rows])
     labels = test.labels[rows] if known else np.full(len(rows), -1)
-    return Images(pixels, labels, tuple(map(test.name, rows)), f"{len(rows)} of {test.name(0)}")
+    names = tuple(map(test.name, rows))
+    return Images(pixels, labels, names, f"{len(rows)} of {len(test):,} {_name_set(test)} images")
 
 
 def load_gallery(subject: Subject, asked: str, most: int) -> Images:
@@ -65,7 +66,7 @@ def load_gallery(subject: Subject, asked: str, most: int) -> Images:
     test, _ = _open_test_images(subject, name)
     rows = spread(len(test), most)
     pixels = np.concatenate([_cut(subject, test.read(i), test.name(i)) for i in rows])
-    return Images(pixels, test.labels[rows], tuple(map(test.name, rows)), test.name(0))
+    return Images(pixels, test.labels[rows], tuple(map(test.name, rows)), _name_set(test))
 
 
 def spread(length: int, count: int) -> list[int]:
@@ -106,6 +107,10 @@ def _open_test_images(subject: Subject, name: str) -> tuple[ImageDataset, bool]:
     return test, source.num_classes == subject.num_classes
 
 
+def _name_set(test: ImageDataset) -> str:
+    return test.name(0).removesuffix(" image 0") if isinstance(test, ArrayDataset) else "test"
+
+
 def _load_folder(subject: Subject, folder: Path, count: int) -> Images:
     """Loads image files below a folder; the name of their own folder may be their class."""
     every = sorted(
@@ -124,7 +129,12 @@ def _load_folder(subject: Subject, folder: Path, count: int) -> Images:
     names = list(subject.class_names)
     labels = [names.index(p.parent.name) if p.parent.name in names else -1 for p in chosen]
     shown = tuple(str(path.relative_to(folder)) for path in chosen)
-    return Images(np.concatenate(pixels), np.array(labels), shown, f"{len(chosen)} of {folder}")
+    return Images(
+        np.concatenate(pixels),
+        np.array(labels),
+        shown,
+        f"{len(chosen)} of {len(every):,} files of {folder}",
+    )
 
 
 def _cut(subject: Subject, encoded: Encoded, name: str) -> np.ndarray:

@@ -70,7 +70,7 @@ def measure_invariance(
     stats: Any,
     images: jax.Array,
     labels: jax.Array,
-    layers: tuple[str, str],
+    layers: tuple[str, ...],
     count: int = 13,
 ) -> list[Invariance]:
     """Measures how features change under vertical shifts, scaling and rotation.

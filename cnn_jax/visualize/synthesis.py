@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from cnn_jax.models import Model
+
+FIRST, SECOND = 0.9, 0.999  # Adam's decays.
 
 
 class Synthesis(NamedTuple):
@@ -24,6 +25,13 @@ class Synthesis(NamedTuple):
 
     images: jax.Array
     objective: jax.Array
+
+
+class Moments(NamedTuple):
+    """Adam's averages of the gradient and of its square (Kingma, Ba 2014, arXiv:1412.6980)."""
+
+    first: jax.Array
+    second: jax.Array
 
 
 class Given(NamedTuple):
@@ -209,24 +217,24 @@ def _descend(
     blur_every: int,
 ) -> jax.Array:
     """Lowers the loss [B] of images by Adam; they do not see one another."""
-    adam = optax.adam(rate)
 
     @jax.jit
     def step(
-        given: Given, images: jax.Array, state: Any, shift: jax.Array
-    ) -> tuple[jax.Array, Any]:
+        given: Given, images: jax.Array, moments: Moments, number: jax.Array, shift: jax.Array
+    ) -> tuple[jax.Array, Moments]:
         moved = jnp.roll(images, shift, (1, 2))
         gradients = jax.grad(lambda x: loss(given, x).sum())(moved)
         gradients = jnp.roll(gradients, -shift, (1, 2))
-        updates: Any
-        updates, state = adam.update(gradients, state)
-        return images + updates, state
+        first = FIRST * moments.first + (1 - FIRST) * gradients
+        second = SECOND * moments.second + (1 - SECOND) * jnp.square(gradients)
+        mean, square = first / (1 - FIRST**number), second / (1 - SECOND**number)
+        return images - rate * mean / (jnp.sqrt(square) + 1e-8), Moments(first, second)
 
-    state = adam.init(images)
+    moments = Moments(jnp.zeros_like(images), jnp.zeros_like(images))
     smooth = jax.jit(blur)
     shifts = jax.random.randint(key, (steps, 2), -jitter, jitter + 1)
-    for number in range(steps):
-        images, state = step(given, images, state, shifts[number])
-        if blur_every and number % blur_every == blur_every - 1 and number + 1 < steps:
+    for number in range(1, steps + 1):
+        images, moments = step(given, images, moments, jnp.float32(number), shifts[number - 1])
+        if blur_every and number % blur_every == 0 and number < steps:
             images = smooth(images)
     return images

@@ -89,14 +89,12 @@ def compute_maps(label):
 
     key = jax.random.key(0)
     covered = visualize.occlude(*given, "conv1", side=PATTERN, stride=1)
-    # Of each pixel: the mean over the squares that cover it. (Many squares cost all there is.)
-    loss, times = np.zeros((len(labels), SIDE, SIDE)), np.zeros((SIDE, SIDE))
+    # Of each pixel: the sum over the squares that cover it. (Many squares cost all there is.)
+    loss = np.zeros((len(labels), SIDE, SIDE))
     for i, top in enumerate(covered.tops):
         for j, left in enumerate(covered.lefts):
-            box = slice(top, top + PATTERN), slice(left, left + PATTERN)
-            loss[:, *box] += 1 - covered.probability[:, i, j, None, None]
-            times[box] += 1
-    loss /= times
+            rows, columns = slice(top, top + PATTERN), slice(left, left + PATTERN)
+            loss[:, rows, columns] += 1 - covered.probability[:, i, j, None, None]
     strongest = visualize.keep_strongest(known.model.features(*known[1:4])["conv1"], labels)
     return {
         "saliency": np.asarray(visualize.compute_saliency(*given)),

@@ -84,7 +84,7 @@ def test_public_weights_on_files(weights, photographs, tmp_path):
     target = f"lenet5_modern:{weights}"
     built = build_page(target, str(photographs), ("saliency", "gradcam"), tmp_path, layer="conv2")
     text = built.markdown.read_text()
-    assert "Layer conv2" in text and "3 of " in text and "the likeliest" in text
+    assert "Layer conv2" in text and "3 of 3 files of " in text and "the likeliest" in text
 
 
 def test_a_recipe_is_undone():
@@ -121,7 +121,7 @@ def test_mistakes_are_one_line(workdir, weights, photographs, tmp_path):
     (damaged / "a.png").write_bytes((photographs / "0.png").read_bytes()[:200])
     (tmp_path / "empty").mkdir()
     for target, images, layer, words in (
-        (str(workdir), "", None, "2 runs lie there; give one, as dense/seed0, net/seed0"),
+        (str(workdir), "", None, "2 runs lie there; give one, such as dense/seed0, net/seed0"),
         (str(tmp_path), "", None, "no run lies there; give a run's folder, or MODEL:WEIGHTS"),
         (net, "fake:3", "stage9", "layer=stage9: two_blocks has no such layer; nearest: stage"),
         (net, "fake:3", "pool", "layer=pool: it has no spatial map in two_blocks; those with one"),

@@ -11,7 +11,15 @@ from helpers.smallest import create_smallest
 
 from cnn_jax import models
 from cnn_jax.errors import UserError
-from cnn_jax.visualize.relu import RULES, apply_relu_rule, count_relus, relu
+from cnn_jax.visualize.relu import (
+    RULES,
+    _count,
+    _find_bodies,
+    _is_relu,
+    apply_relu_rule,
+    count_relus,
+    relu,
+)
 
 X = jnp.array([-2.0, -1.0, 0.0, 1.0, 2.0])
 SIGNAL = jnp.array([1.0, -1.0, 1.0, -3.0, 4.0])
@@ -89,20 +97,55 @@ def test_an_unknown_rule_is_refused():
 
 # Each program runs once, which is not worth compiling it well.
 QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-WITHOUT = ("perceptron", "lenet5")  # no hidden layer; the scaled tanh
+WITHOUT = ("perceptron", "lenet1", "lenet4", "lenet5")  # no hidden layer; the scaled tanh
+
+
+def find_maxima(jaxpr):
+    """(ReLUs with a rule, ReLUs without) of a program and of the programs inside it."""
+    ruled = plain = 0
+    for equation in jaxpr.eqns:
+        if "bwd" in equation.params:  # A custom gradient.
+            ruled += sum(_count(body) for body in _find_bodies(equation))
+            continue
+        plain += _is_relu(equation)
+        for body in _find_bodies(equation):
+            inside = find_maxima(body)
+            ruled, plain = ruled + inside[0], plain + inside[1]
+    return ruled, plain
 
 
 @pytest.mark.parametrize("name", models.MODELS)
-def test_guided_differs_from_plain_in_every_model(name):
-    """The same outputs, and gradients that differ, with the rule in every ReLU of the model."""
+def test_no_relu_of_any_model_is_missed(name):
+    """After the change no ReLU of the model is left without the rule."""
     model, params, stats, images = create_smallest(name)
 
     def run(x):
         return model.apply(params, stats, x)[0]
 
-    if name in WITHOUT:
-        assert count_relus(run, images) == 0
-        return
+    total = count_relus(run, images)
+    assert find_maxima(jax.make_jaxpr(run)(images).jaxpr) == (0, total)
+    changed = jax.make_jaxpr(apply_relu_rule(run, "guided"))(images)
+    assert find_maxima(changed.jaxpr) == (total, 0)
+    assert (total == 0) == (name in WITHOUT)
+
+
+# One of each file's; the others take minutes to compile, together.
+FAMILIES = ("mlp", "small_cnn", "lenet5_modern", "autoencoder", "alexnet", "zfnet", "vgg_a",
+            "googlenet", "bn_inception", "resnet20")  # fmt: skip
+NUMERIC = [
+    name if name in FAMILIES else pytest.param(name, marks=pytest.mark.slow)
+    for name in models.MODELS
+    if name not in WITHOUT
+]
+
+
+@pytest.mark.parametrize("name", NUMERIC)
+def test_guided_differs_from_plain_in_every_model(name):
+    """The same outputs, and gradients that differ."""
+    model, params, stats, images = create_smallest(name)
+
+    def run(x):
+        return model.apply(params, stats, x)[0]
 
     def compute(x):
         pulled = {}

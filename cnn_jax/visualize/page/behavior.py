@@ -16,14 +16,14 @@ def draw_invariance(context: Context) -> list[Part]:
     """Draws how features and probability change with shift, scale and rotation."""
     context.require_classes()
     names = list(context.layers)
-    ends = (names[0], names[-1])
+    ends = tuple(dict.fromkeys((names[0], names[-1])))
     count = min(MAX_LINES, len(context.x))
     found = visualize.measure_invariance(
         *context.given, context.x[:count], context.labels[:count], ends
     )
     caption = (
         f"Rows: vertical shift, scale, rotation of {count} images, a line each. Columns: the"
-        f" Euclidean distance of the features of {ends[0]} and of {ends[1]} from those of the"
+        f" Euclidean distance of the features of {' and of '.join(ends)} from those of the"
         " unchanged image, and the probability of the explained class (Zeiler, Fergus 2013, Figure"
         " 5)."
     )
@@ -35,9 +35,9 @@ def draw_invariance(context: Context) -> list[Part]:
     ]
 
 
-def _draw_lines(found: list[Invariance], layers: tuple[str, str], labels: list[str]) -> Figure:
+def _draw_lines(found: list[Invariance], layers: tuple[str, ...], labels: list[str]) -> Figure:
     figure = Figure((9, 7), layout="constrained")
-    grid = figure.subplots(len(found), 3, squeeze=False)
+    grid = figure.subplots(len(found), len(layers) + 1, squeeze=False)
     colors = spread_colors(len(labels))
     for line, change in zip(grid, found, strict=True):
         panels = [(f"distance, {layer}", change.distances[layer]) for layer in layers]
@@ -49,7 +49,7 @@ def _draw_lines(found: list[Invariance], layers: tuple[str, str], labels: list[s
             axes.set_ylabel(name, fontsize=8)
             axes.set_ylim(bottom=0)
             axes.tick_params(length=0, labelsize=7)
-    grid[0][2].legend(frameon=False, fontsize=7)
+    grid[0][-1].legend(frameon=False, fontsize=7)
     return figure
 
 

@@ -172,7 +172,8 @@ def show_correlation(values: np.ndarray) -> str:
     known = values[np.isfinite(values)]
     if not known.size:
         return "none: the maps have one value everywhere"
-    return f"{known.mean():.2f} [{known.min():.2f}; {known.max():.2f}]".replace("-", "−")
+    words = f"{known.mean():.2f} [{known.min():.2f}; {known.max():.2f}]".replace("-", "−")
+    return words if known.size == values.size else f"{words}, {known.size} of {values.size} images"
 
 
 def say_dependence(values: np.ndarray) -> str:
@@ -200,7 +201,8 @@ def make_table(context: Context, found: dict[str, Measured]) -> Table:
         rows.append(("pixels in random order", DASH, DASH, *_show_areas(chance)))
     footnote = (
         "Rank correlation is Spearman's, of the sizes of the values of each image's map with the"
-        " trained and with random weights: the mean, and the least and largest over images. From"
+        " trained and with random weights: the mean, and the least and largest over images, those"
+        " left out of which one map has the same value everywhere. From"
         f" {INDEPENDENT} on, a bound of ours, a map hardly depends on the weights: it shows the"
         " image, not what the model has learned (Adebayo et al. 2018). The areas lie under the"
         " probability of the explained class while pixels are replaced by zeros, or appear on"
