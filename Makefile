@@ -1,6 +1,6 @@
-# make demo | make test | make test-slow | make test-all | make test-faults | make tpu-check | make lint | make bench: each
+# make demo | make test | make test-slow | make test-all | make test-colab | make test-faults | make tpu-check | make lint | make bench: each
 # sets up what it needs, once.
-.PHONY: setup demo test test-slow test-all test-faults tpu-check lint bench clean
+.PHONY: setup demo test test-slow test-all test-colab test-faults tpu-check lint bench clean
 VENV := .venv
 PY := $(VENV)/bin/python
 # The first interpreter that answers; another one: make setup PYTHON=/path/to/python3
@@ -35,9 +35,26 @@ test-all: export PYENV_VERSION := 3.11:3.12:3.13
 test-all:
 	for python in $(PYTHONS); do $(MAKE) test VENV=.venv-$$(basename $$python) PYTHON=$$python || exit; done
 
-# Kills and damages real runs, about ten minutes on 2 cores; KILLS=100 for longer.
+# On the versions of Colab's images: they are installed first, and installing the project must leave
+# them as they are. Then the notebooks in their smoke form, and the tests of what depends on JAX.
+COLAB := tests/testdata/colab/constraints.txt
+COLAB_PYTHON ?= python3.13
+COLAB_TESTS := tests/config_test.py tests/optim tests/data/augment_test.py tests/data/eval_views_test.py \
+	tests/training/checkpoint_test.py tests/training/train_step_test.py tests/training/train_test.py \
+	tests/layers/batch_norm_test.py tests/layers/pooling_test.py tests/export tests/notebooks_test.py
+test-colab: export PYENV_VERSION := 3.13:3.12:3.11
+test-colab:
+	$(COLAB_PYTHON) -m venv --clear .venv-colab
+	.venv-colab/bin/python -m pip install --quiet --disable-pip-version-check -r $(COLAB)
+	.venv-colab/bin/python -m pip install --quiet --disable-pip-version-check '.[data]' pytest pytest-xdist ipykernel pyyaml
+	.venv-colab/bin/python tests/helpers/colab.py $(COLAB)
+	.venv-colab/bin/python -m pytest $(COLAB_TESTS)
+
+# Random commands, damaged images, files of weights and run folders, full disks (about 30 minutes on
+# 2 cores), and kills of real runs (about 10; KILLS=100 for longer).
 KILLS := 30
 test-faults: setup
+	CNN_JAX_FAULTS=long $(PY) -m pytest -n 0 tests/faults
 	$(PY) tests/helpers/faults.py --kills=$(KILLS)
 
 # Every net's step for TPUs that are not here, about half an hour on 2 cores.

@@ -163,6 +163,16 @@ class Train:
 
 
 @dataclass(frozen=True)
+class Log:
+    """What a run writes beside its metrics; it changes none of its numbers."""
+
+    layer_statistics: Annotated[
+        tuple[Natural, ...],
+        "Steps after which every layer's values and gradients are measured; 0: before the first",
+    ] = ()
+
+
+@dataclass(frozen=True)
 class Experiment:
     """One run: everything that its numbers depend on.
 
@@ -175,6 +185,7 @@ class Experiment:
       optimizer: A name of `cnn_jax.optim.OPTIMIZERS` and its arguments.
       schedule: A name of `cnn_jax.optim.SCHEDULES` and its arguments.
       train: How long, and what happens when.
+      log: What is written beside the metrics.
       protocols: How the finished run is evaluated, beside the single view during training.
       deviations: From the paper, in words, beside those that the values show.
     """
@@ -187,6 +198,7 @@ class Experiment:
     optimizer: Choice = choose("sgd")
     schedule: Choice = choose("constant")
     train: Train = field(default_factory=Train)
+    log: Log = field(default_factory=Log)
     protocols: tuple[Choice, ...] = ()
     deviations: tuple[str, ...] = ()
 

@@ -75,5 +75,6 @@ def make_grid(study: Study, sweeps: Iterable[str], only: str = "*") -> Study:
         rows=tuple(rows),
         claims=(),
         paper_runs=paper_runs,
+        tuning=None,
         swept=tuple(axes),
     )

@@ -66,8 +66,12 @@ METHODS = {
 # Largest shift in pixels, scaling, squeezing and shear. Sec. III-B names these maps and prints no
 # ranges; these are ours.
 DISTORTIONS = (2.0, 0.15, 0.15, 0.3)
-# The learning rates, on 5,000 of MNIST's training images that were held out, after 600 steps.
-RATES = {"perceptron": 0.03, "mlp": 0.03, "lenet1": 0.1, "lenet4": 0.1, "lenet5": 0.01}
+# The learning rate of each family of models: that of 0.003, 0.01, 0.03, 0.1 and 0.3 with the least
+# error on 5,000 of MNIST's training images, held out, after 600 steps on the others, one seed. The
+# errors there: 8.2, 6.5 (300 units), 3.6, 2.7, 7.1%. At the next larger rate LeNet-1 has 14.9%,
+# LeNet-4 and LeNet-5 have about 90%.
+GRID = (0.003, 0.01, 0.03, 0.1, 0.3)
+RATES = {"perceptron": 0.3, "mlp": 0.1, "lenet1": 0.1, "lenet4": 0.1, "lenet5": 0.01}
 
 
 def _paper(name: str) -> Experiment:
@@ -93,16 +97,13 @@ def _paper(name: str) -> Experiment:
 
 
 def _laptop(run: Experiment) -> Experiment:
-    """Returns the same model on digits drawn large, for 30 epochs of 22 steps."""
+    """Returns the same model on digits enlarged to 20 pixels, for 30 epochs of 22 steps."""
     return replace(
         run,
         data=replace(
             run.data,
-            dataset=choose("digits"),
+            dataset=choose("digits", side=20, margin=4),  # They lie as MNIST's do.
             eval_batch_size=360,
-            train_resize=(28,),
-            eval_resize=28,
-            image_size=28,
         ),
         train=Train(steps=660, log_every=66, eval_every=132, save_every=330),
     )
@@ -139,7 +140,14 @@ def study(preset: str) -> Study:
         rows=tuple(_row(name, method) for name, method in METHODS.items()),
         paper_runs={name: _paper(name) for name in METHODS},
         claims=_claims(),
-        notes=("The paper gives the uncertainty of its figures as about 0.1 (Sec. III-C).",),
+        notes=(
+            "The paper gives the uncertainty of its figures as about 0.1 (Sec. III-C).",
+            f"Learning rates, of {', '.join(map(str, GRID))}, by the error on 5,000 of MNIST's"
+            " training images, held out, after 600 steps on the others, five trials for each"
+            " family of models, one seed:"
+            f" {', '.join(f'{name} {rate:g}' for name, rate in RATES.items())}. They then fall by"
+            " half a cosine. The test set had no part in it.",
+        ),
         report=_report,
     )
 

@@ -17,6 +17,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 from cnn_jax import models
 from cnn_jax.cost.chains import ConvChain
 from cnn_jax.errors import UserError
+from cnn_jax.layers.activations import Activation
 from cnn_jax.layers.conv import Conv
 from cnn_jax.layers.sizes import effective_size
 from cnn_jax.models import Model
@@ -167,7 +168,7 @@ def _list_calls(init: Callable[[jax.Array, jax.Array], Any], shape: Shape) -> li
             return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         begin, output = len(seen), call(*args, **kwargs)
         is_leaf = begin == len(seen)  # None of its own layers was seen meanwhile.
-        if is_leaf and not isinstance(module, nn.Dropout):
+        if is_leaf and not isinstance(module, nn.Dropout | Activation):
             seen.append(_measure_layer(module, output))
         if key is not None and path:
             shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), output)

@@ -18,11 +18,9 @@ detail; 64 x 64 crops at S = 74, where JPEG's own scaling does most of the work,
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
-import simplejpeg
 from PIL import Image
 
 from cnn_jax.data.base import Encoded
@@ -36,16 +34,25 @@ from cnn_jax.data.headers import (
     read_header,
 )
 from cnn_jax.data.resample import resample
+from cnn_jax.optional import lazy_import
 
+if TYPE_CHECKING:
+    import cv2
+    import simplejpeg
+else:
+    cv2 = lazy_import("cv2")
+    simplejpeg = lazy_import("simplejpeg")
+
+# OpenCV's name for decoding at 1/k of the size to so many channels.
 REDUCED = {
-    (1, 3): cv2.IMREAD_COLOR,
-    (2, 3): cv2.IMREAD_REDUCED_COLOR_2,
-    (4, 3): cv2.IMREAD_REDUCED_COLOR_4,
-    (8, 3): cv2.IMREAD_REDUCED_COLOR_8,
-    (1, 1): cv2.IMREAD_GRAYSCALE,
-    (2, 1): cv2.IMREAD_REDUCED_GRAYSCALE_2,
-    (4, 1): cv2.IMREAD_REDUCED_GRAYSCALE_4,
-    (8, 1): cv2.IMREAD_REDUCED_GRAYSCALE_8,
+    (1, 3): "IMREAD_COLOR",
+    (2, 3): "IMREAD_REDUCED_COLOR_2",
+    (4, 3): "IMREAD_REDUCED_COLOR_4",
+    (8, 3): "IMREAD_REDUCED_COLOR_8",
+    (1, 1): "IMREAD_GRAYSCALE",
+    (2, 1): "IMREAD_REDUCED_GRAYSCALE_2",
+    (4, 1): "IMREAD_REDUCED_GRAYSCALE_4",
+    (8, 1): "IMREAD_REDUCED_GRAYSCALE_8",
 }
 # A triangle as wide as Pillow's, of `scale` pixels each way, has the deviation scale / sqrt(6);
 # bilinear sampling has 1 / sqrt(6) of it already. The blur adds the rest. For scales below
@@ -173,7 +180,8 @@ def _decode(
         except DECODER_ERRORS:  # CMYK, or worse.
             pass
     try:
-        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), REDUCED[divisor, channels])
+        mode = getattr(cv2, REDUCED[divisor, channels])
+        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), mode)
     except (cv2.error, MemoryError):
         image = None
     expected = tuple(-(-side // divisor) for side in header.size)

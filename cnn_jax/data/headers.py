@@ -5,12 +5,17 @@ Whatever the bytes, the answer is a value or a BadImage.
 
 import io
 import re
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import simplejpeg
 from PIL import Image
 
 from cnn_jax.data.crops import Size
+from cnn_jax.optional import lazy_import
+
+if TYPE_CHECKING:
+    import simplejpeg
+else:
+    simplejpeg = lazy_import("simplejpeg")
 
 MAX_PIXELS = 178_956_970  # Of an image that is decoded: Pillow's bound, 512 MiB as RGB.
 ORIENTATION = 0x0112  # EXIF's tag.

@@ -13,13 +13,11 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
-import matplotlib.figure
 import numpy as np
 import tqdm
-from matplotlib.axes import Axes
 
 from cnn_jax import data
 from cnn_jax.config import Data, Experiment, dataset
@@ -29,15 +27,19 @@ from cnn_jax.data.scan_report import describe_remarks
 from cnn_jax.data.workers import prefetch_decoded
 from cnn_jax.errors import UserError, describe_os_error, explain_os_errors
 from cnn_jax.files import write_whole
+from cnn_jax.optional import require
 from cnn_jax.overrides import Kind, check_fields, override
 from cnn_jax.text import printable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLUMNS = 8  # Of the sheet.
 MAX_IMAGES = 400  # On the sheet.
 MAX_SIDE = 256  # To which images are scaled before their pixels are measured.
 MAX_NAMED_CLASSES = 30  # Under the bars.
 
-Figure = matplotlib.figure.Figure
 Row = dict[str, Any]  # What `_look` finds of an image.
 
 
@@ -130,7 +132,7 @@ def inspect(settings: Data, out: Path, count: int = 48, seed: int = 0) -> str:
 
 def draw_sheet(
     settings: Data, source: data.Dataset, names: tuple[str, ...], count: int, seed: int
-) -> Figure:
+) -> "Figure":
     """Draws the first `count` training images as the run with this seed sees them, with names."""
     shown, labels = _draw_batch(settings, source, count, seed)
     figure, axes = _make_grid(math.ceil(count / COLUMNS))
@@ -140,7 +142,7 @@ def draw_sheet(
     return figure
 
 
-def draw_crops(settings: dict[str, Data], seed: int = 0) -> Figure:
+def draw_crops(settings: dict[str, Data], seed: int = 0) -> "Figure":
     """Draws training images as a run with this seed sees them, a row per setting, by title."""
     figure, axes = _make_grid(len(settings))
     for row, (title, each) in zip(axes, settings.items(), strict=True):
@@ -151,9 +153,9 @@ def draw_crops(settings: dict[str, Data], seed: int = 0) -> Figure:
     return figure
 
 
-def draw_bars(rows: dict[str, list[Row]], names: tuple[str, ...]) -> Figure:
+def draw_bars(rows: dict[str, list[Row]], names: tuple[str, ...]) -> "Figure":
     """Draws the images per class of each split."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = require("matplotlib.figure").Figure(figsize=(10, 4), layout="constrained")
     axis = figure.subplots()
     for (name, part), edge in zip(rows.items(), itertools.count(), strict=False):
         places = np.arange(len(names)) + 0.4 * edge
@@ -181,15 +183,17 @@ def _draw_batch(
     return shown, np.asarray(batch["label"])
 
 
-def _make_grid(rows: int) -> tuple[Figure, np.ndarray]:
-    figure = Figure(figsize=(COLUMNS * 1.6, rows * 1.8), layout="constrained")
+def _make_grid(rows: int) -> tuple["Figure", np.ndarray]:
+    figure = require("matplotlib.figure").Figure(
+        figsize=(COLUMNS * 1.6, rows * 1.8), layout="constrained"
+    )
     axes = figure.subplots(rows, COLUMNS, squeeze=False)
     for axis in axes.ravel():
         axis.axis("off")
     return figure, axes
 
 
-def _show(axis: Axes, image: np.ndarray) -> None:
+def _show(axis: "Axes", image: np.ndarray) -> None:
     axis.imshow(image if image.shape[-1] == 3 else image[..., 0], cmap="gray", vmin=0, vmax=1)
 
 
@@ -203,7 +207,7 @@ def _write(path: Path, text: str) -> None:
         write_whole(path, text)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def _save(figure: "Figure", path: Path) -> None:
     with explain_os_errors(f"cannot write {path}", "choose another --out"):
         figure.savefig(path, dpi=80)
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from cnn_jax.data.base import Arrays, Dataset, ImageDataset
 from cnn_jax.errors import UserError
+from cnn_jax.optional import require
 
 if TYPE_CHECKING:
     from tensorflow_datasets.core.read_only_builder import ReadOnlyBuilder
@@ -50,6 +51,8 @@ def open_builder(name: str, data_dir: str) -> "ReadOnlyBuilder":
     Raises:
       UserError: If the set is not prepared; the message holds the command that prepares it.
     """
+    require("tensorflow_datasets")
+    require("array_record")
     from tensorflow_datasets.core import constants, read_only_builder, registered
 
     options = {"data_dir": data_dir} if data_dir else {}

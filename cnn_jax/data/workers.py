@@ -16,12 +16,17 @@ from collections.abc import Callable, Generator
 
 # util's exit function runs after `_close`, as it is imported before.
 from multiprocessing import parent_process, resource_tracker, util  # noqa: F401
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
 from cnn_jax.errors import UserError, explain_os_error
+from cnn_jax.optional import lazy_import, require
+
+if TYPE_CHECKING:
+    import cv2
+else:
+    cv2 = lazy_import("cv2")
 
 MIN_SHM_BYTES = 2**16  # A worker's array of this size or more comes in shared memory.
 BATCHES_PER_WORKER = 2  # Batches that wait in each worker.
@@ -155,7 +160,7 @@ def _close() -> None:
 def _prefetch(
     function: Callable[[int], dict[str, Any]], numbers: range, workers: int
 ) -> Generator[dict[str, Any], None, None]:
-    import grain
+    grain = require("grain")
     from absl import flags
 
     if not flags.FLAGS.is_parsed():  # Grain reads absl flags, which a notebook has not parsed.

@@ -210,7 +210,7 @@ def check_protocols(experiment: Experiment) -> None:
     """
     crop = experiment.data.image_size
     if not crop and experiment.data.name in data.DATASET_INFO:
-        crop = data.DATASET_INFO[experiment.data.name].image_shape[0]
+        crop = data.image_shape(experiment.data)[0][0]
     for choice in experiment.protocols:
         make_protocol(choice, crop, default_scale=crop)
 

@@ -48,7 +48,10 @@ class LocalConv(nn.Module):
 
         kernel = self.param("kernel", draw)
         bias = self.param("bias", self.bias_init, (height, width, self.features))
-        y = jnp.einsum("bhwi,hwio->bhwo", patches, kernel.astype(x.dtype))
+        # One product a place, the places first: in other orders a CPU takes several times longer.
+        rows = jnp.moveaxis(patches.reshape(x.shape[0], height * width, inputs), 0, 1)
+        kernels = kernel.astype(x.dtype).reshape(height * width, inputs, self.features)
+        y = jnp.moveaxis(rows @ kernels, 1, 0).reshape(x.shape[0], height, width, self.features)
         return y + bias.astype(x.dtype)[None]
 
 

@@ -39,7 +39,7 @@ class Mlp(BaseModel):
         kernel_init = self.kernel_init(
             he_normal if self.activation in RECTIFIERS else xavier_normal
         )
-        x = images.reshape(len(images), -1)
+        x = images.reshape(images.shape[0], -1)
         for number, units in enumerate(self.hidden, start=1):
             layer = f"Dense_{number - 1}"
             x = Dense(self.scale_channels(units), kernel_init=kernel_init, name=layer)(x)

@@ -15,6 +15,7 @@ from flax import traverse_util
 
 from cnn_jax import models
 from cnn_jax.errors import UserError
+from cnn_jax.pretrained.names import Plan
 from cnn_jax.pretrained.preprocessing import Preprocessing
 from cnn_jax.pretrained.tensor import READ_ERRORS, Tensor
 
@@ -30,11 +31,13 @@ class TensorSource(NamedTuple):
       name: The tensor in the file; None: there is none, and the values are ones.
       shape: The shape that the tensor must have there.
       convert: From the file's layout to ours; None: they are equal.
+      revert: From our layout to the file's; None: they are equal.
     """
 
     name: str | None
     shape: Shape
     convert: Callable[[np.ndarray], np.ndarray] | None = None
+    revert: Callable[[np.ndarray], np.ndarray] | None = None
 
 
 def list_shapes(
@@ -135,7 +138,8 @@ def find_torch_source(
     """
     if len(shape) == 4:
         height, width, inputs, outputs = shape
-        return TensorSource(name, (outputs, inputs, height, width), _move_outputs_last)
+        theirs = (outputs, inputs, height, width)
+        return TensorSource(name, theirs, _move_outputs_last, _move_outputs_first)
     if len(shape) == 2:
         inputs, outputs = shape
         channels = flattened_channels or inputs
@@ -145,10 +149,31 @@ def find_torch_source(
         def convert(array: np.ndarray) -> np.ndarray:
             return _move_outputs_last(array.reshape(feature_map)).reshape(inputs, outputs)
 
-        return TensorSource(name, feature_map if ndim == 4 else (outputs, inputs), convert)
+        theirs = feature_map if ndim == 4 else (outputs, inputs)
+
+        def revert(array: np.ndarray) -> np.ndarray:
+            kernel = array.reshape(side, side, channels, outputs)
+            return _move_outputs_first(kernel).reshape(theirs)
+
+        return TensorSource(name, theirs, convert, revert)
     return TensorSource(name, shape)
 
 
 def _move_outputs_last(kernel: np.ndarray) -> np.ndarray:
     """Returns [out, in, height, width] as [height, width, in, out]."""
     return kernel.transpose(2, 3, 1, 0)
+
+
+def _move_outputs_first(kernel: np.ndarray) -> np.ndarray:
+    """Returns [height, width, in, out] as [out, in, height, width]."""
+    return kernel.transpose(3, 2, 0, 1)
+
+
+def count_flattened_channels(plan: Plan, path: str) -> int:
+    """Returns the channels of the map that torch flattens before this kernel; 0: before no other.
+
+    Args:
+      plan: Of the file.
+      path: Of our parameter.
+    """
+    return plan.flattened_channels if re.search(r"/(fc6|aux../dense)/kernel$", path) else 0

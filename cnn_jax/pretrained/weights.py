@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,12 +13,21 @@ import numpy as np
 from cnn_jax import models
 from cnn_jax.errors import UserError, explain_os_errors
 from cnn_jax.files import write_whole
-from cnn_jax.pretrained import download, files, match, names, preprocessing
+from cnn_jax.pretrained import (
+    download,
+    files,
+    match,
+    names,
+    preprocessing,
+    publish,
+    write_files,
+)
 from cnn_jax.pretrained.match import TensorSource
 from cnn_jax.pretrained.preprocessing import Preprocessing
 from cnn_jax.pretrained.wrappers import strip_prefix
 from cnn_jax.text import printable
 
+FORMATS = ("native", *publish.FORMATS)
 Params: TypeAlias = Any
 Stats: TypeAlias = Any
 
@@ -95,8 +103,7 @@ def _load_public(
         if plan.without_scale and path.endswith("/scale"):
             sources[path] = TensorSource(None, shape)
         elif publisher == files.TORCH:
-            flattened = re.search(r"/(fc6|aux../dense)/kernel$", path)
-            channels = plan.flattened_channels if flattened else 0
+            channels = match.count_flattened_channels(plan, path)
             ndim = len(tensors[tensor].shape) if tensor in tensors else 0
             sources[path] = match.find_torch_source(tensor, shape, ndim, channels)
         else:
@@ -152,23 +159,36 @@ def save(
     num_classes: int,
     preprocessing: Preprocessing,
     options: Mapping[str, Any] | None = None,
+    format: str = "native",
 ) -> None:
-    """Writes a .safetensors file from which `load` gives the same back, bit for bit.
+    """Writes a file of weights, whole or not at all.
 
-    It is written whole or not at all.
+    Of format native, `load` gives the same back, bit for bit. The other formats are for
+    torchvision's, timm's and Keras' models, which then compute the same logits from the same
+    normalized images. The file does not say how images are normalized.
 
     Args:
-      path: The file.
+      path: The file: .safetensors; of torchvision and timm .pth or .safetensors, of Keras .h5.
       name: The model.
       params: Parameters of models.create(name, num_classes, **options), float32.
       stats: Its statistics, float32.
       num_classes: Logits.
       preprocessing: Of its images.
       options: Of the model.
+      format: native | torchvision | timm | keras.
 
     Raises:
-      UserError: If the parameters are not the model's, or the file cannot be written.
+      UserError: If the parameters are not the model's, the library has no model that computes the
+        same, or the file cannot be written.
+
+    Example:
+      pretrained.save("mine.pth", "resnet18", params, stats, 10, recipe, format="torchvision")
+      # In PyTorch: torchvision.models.resnet18(num_classes=10).load_state_dict(torch.load(...))
+      pretrained.save("mine.h5", "vgg_d", params, stats, 10, recipe, format="keras")
+      # In Keras: model.load_weights("mine.h5", by_name=True)
     """
+    if format not in FORMATS:
+        raise UserError(f"format={format!r}: choose {' | '.join(FORMATS)}")
     options = dict(options or {})
     shapes = match.list_shapes(name, num_classes, options, preprocessing)
     arrays = {path: np.asarray(leaf) for path, leaf in match.flatten(params, stats).items()}
@@ -180,11 +200,41 @@ def save(
                 f"{leaf}: {given}, but {name} with {num_classes} classes and options {options} has"
                 f" {needed}"
             )
+    content = (
+        _to_native(name, arrays, num_classes, preprocessing, options)
+        if format == "native"
+        else _to_format(format, Path(path).suffix, name, arrays, num_classes, options)
+    )
+    with explain_os_errors(f"cannot write {path}"):
+        write_whole(Path(path), content)
+
+
+def _to_native(
+    name: str,
+    arrays: dict[str, np.ndarray],
+    num_classes: int,
+    preprocessing: Preprocessing,
+    options: dict[str, Any],
+) -> bytes:
     metadata = {
         "name": name,
         "num_classes": num_classes,
         "options": options,
         "preprocessing": dataclasses.asdict(preprocessing),
     }
-    with explain_os_errors(f"cannot write {path}"):
-        write_whole(Path(path), files.to_safetensors(arrays, metadata))
+    return files.to_safetensors(arrays, metadata)
+
+
+def _to_format(
+    format: str,
+    ending: str,
+    name: str,
+    arrays: dict[str, np.ndarray],
+    num_classes: int,
+    options: dict[str, Any],
+) -> bytes:
+    endings = publish.FORMATS[format][2]
+    if ending not in endings:
+        raise UserError(f"format={format}: its files end in {' or '.join(endings)}")
+    tensors = publish.to_tensors(format, name, arrays, num_classes, options)
+    return write_files.WRITERS[ending](tensors)

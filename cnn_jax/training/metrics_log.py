@@ -49,6 +49,7 @@ RUN_FILES = (
     "starts.jsonl",
     "metrics.jsonl",
     "metrics.damaged.jsonl",
+    "layers.jsonl",
     "digests.json",
     "checkpoints",
     "damaged_checkpoints",

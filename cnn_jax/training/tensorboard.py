@@ -8,9 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
+from cnn_jax.optional import require
 
 Write = Callable[[Mapping[str, float], int], None]
 
@@ -29,19 +27,24 @@ def open_events(folder: Path, step: int) -> Iterator[Write]:
 
     Raises:
       OSError: If the file cannot be written.
+      UserError: If tensorboardX is not installed.
     """
+    summary = require("tensorboardX.summary")
+    EventsWriter = require("tensorboardX.event_file_writer").EventsWriter  # noqa: N806
+    protocol = require("tensorboardX.proto.event_pb2")
     folder.mkdir(parents=True, exist_ok=True)
     file = EventsWriter(str(folder / "events"), f".{step:010d}")
 
     def write(numbers: Mapping[str, float], step: int) -> None:
         for name, number in numbers.items():
             scalar = summary.scalar(name, number)
-            file.write_event(Event(wall_time=time.time(), step=step, summary=scalar))
+            file.write_event(protocol.Event(wall_time=time.time(), step=step, summary=scalar))
         file.flush()
 
     try:
-        file.write_event(Event(step=step + 1, file_version="brain.Event:2"))
-        file.write_event(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
+        started = protocol.SessionLog(status=protocol.SessionLog.START)
+        file.write_event(protocol.Event(step=step + 1, file_version="brain.Event:2"))
+        file.write_event(protocol.Event(step=step + 1, session_log=started))
         file.flush()
         yield write
     finally:

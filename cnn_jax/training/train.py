@@ -201,6 +201,7 @@ def _train(runs: dict[Experiment, Path], until: int, profile_steps: int) -> dict
                 *_open_log(stack, run, folder, checkpoints, done),
                 state,
                 logged=metrics_log.last_evaluation(folder),
+                folder=folder if distributed.is_primary() else None,
             )
             for (run, folder), checkpoints, state in zip(runs.items(), saved, states, strict=True)
         ]

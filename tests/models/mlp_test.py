@@ -20,8 +20,8 @@ GATES = {
 
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("name", ["perceptron", "mlp"])
-def test_a_perceptron_learns_and_or_not_and_never_xor_which_two_layers_do(name, gate):
-    """Rosenblatt's is linear, and XOR's classes cannot be parted by a line."""
+def test_a_perceptron_learns_and_or_and_not_and_two_layers_also_xor(name, gate):
+    """Rosenblatt's perceptron is linear, and no line separates XOR's classes."""
     model = models.create(
         name, 2, **({"hidden": (8,), "activation": "tanh"} if name == "mlp" else {})
     )

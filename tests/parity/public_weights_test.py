@@ -2,12 +2,9 @@
 without them.
 """
 
-import contextlib
 import dataclasses
 import functools
 import io
-import os
-import warnings
 import zipfile
 
 import jax
@@ -20,37 +17,18 @@ from cnn_jax.layers.batch_norm import BatchNorm
 from cnn_jax.layers.conv import ConvUnit
 from cnn_jax.models import inception
 from cnn_jax.pretrained import names
+from parity.public_nets import (
+    CLASSES,
+    as_jax_is,
+    compiled,
+    drawn_keras,
+    images,
+    imported,
+    torch_net,
+)
 
-os.environ.setdefault("KERAS_BACKEND", "jax")
 # Keras' own, with NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-CLASSES = 7
-
-
-def imported(module):
-    with warnings.catch_warnings(), as_jax_is():
-        warnings.simplefilter("ignore")
-        return pytest.importorskip(module)
-
-
-@contextlib.contextmanager
-def as_jax_is():
-    """Without the strictness of conftest.py, which is not for Keras."""
-    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        yield
-
-
-def images(side):
-    return np.random.default_rng(0).standard_normal((2, side, side, 3)).astype(np.float32)
-
-
-def compiled(name, forward):
-    """Inception's convolutions are all different, and quickest compiled in one; the other nets' are
-    few, seen again.
-    """
-    if name not in ("googlenet_bn", "inception_v3"):
-        return forward
-    return jax.jit(forward, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def check(name, loaded, x, theirs):
@@ -59,7 +37,8 @@ def check(name, loaded, x, theirs):
     ours = np.asarray(forward(loaded.params, loaded.stats, jnp.asarray(x)))
     assert ours.shape == theirs.shape == (2, CLASSES)
     scale = np.abs(theirs).max()
-    assert np.ptp(theirs, axis=0).max() > 0.01 * scale  # else any net of the same biases would do
+    # Otherwise any model with these biases would pass.
+    assert np.ptp(theirs, axis=0).max() > 0.01 * scale
     assert np.abs(ours - theirs).max() < 1e-4 * scale
 
 
@@ -80,34 +59,6 @@ TORCH = [
 ]
 
 
-def randomised(torch, net):
-    draw = torch.Generator().manual_seed(0)
-    for name, tensor in net.state_dict().items():
-        if name.endswith("running_mean"):
-            tensor.normal_(0, 0.3, generator=draw)
-        elif name.endswith("running_var"):
-            tensor.uniform_(0.5, 1.5, generator=draw)
-        elif tensor.ndim > 1:  # He's, or deep nets give numbers that know nothing of the image
-            tensor.uniform_(-1, 1, generator=draw).mul_((6 / tensor[0].numel()) ** 0.5)
-        elif tensor.ndim == 1:
-            tensor.normal_(float(name.endswith("weight")), 0.1, generator=draw)
-    return net.eval()
-
-
-def torch_net(theirs):
-    torch, torchvision = imported("torch"), imported("torchvision.models")
-    with pytest.MonkeyPatch.context() as patch:  # initial values of its own take seconds
-        for drawn in ("kaiming_uniform_", "kaiming_normal_", "uniform_"):
-            patch.setattr(torch.nn.init, drawn, lambda tensor, *args, **options: tensor)
-        options = {} if theirs.startswith(("alexnet", "resnet")) else {"init_weights": False}
-        net = getattr(torchvision, theirs)(num_classes=CLASSES, **options)
-        # A grid of 2x2 where it has 7x7, which would take half a gigabyte.
-        if theirs.startswith("vgg"):
-            net.avgpool = torch.nn.AdaptiveAvgPool2d((2, 2))
-            net.classifier[0] = torch.nn.Linear(512 * 2 * 2, 4096)
-    return torch, randomised(torch, net)
-
-
 @pytest.mark.parametrize("name, theirs, side, in_zip", TORCH, ids=[row[1] for row in TORCH])
 def test_torchvision(name, theirs, side, in_zip, tmp_path):
     torch, net = torch_net(theirs)
@@ -118,7 +69,7 @@ def test_torchvision(name, theirs, side, in_zip, tmp_path):
         check(name, loaded, x, net(torch.from_numpy(x).permute(0, 3, 1, 2).contiguous()).numpy())
         if theirs == "inception_v3":
             check_head(torch, loaded, net)
-    # Its heads pool otherwise than the paper's, which are ours: only weights can agree.
+    # Its heads pool differently from the paper's and ours, so only weights can agree.
     if theirs == "googlenet":
         weight = net.aux2.fc1.weight.detach().numpy().reshape(1024, 128, 4, 4)
         dense = loaded.params["aux4d"]["dense"]["kernel"].reshape(4, 4, 128, 1024)
@@ -142,9 +93,7 @@ def check_head(torch, loaded, net):
     "name, theirs", [("googlenet_bn", "googlenet"), ("inception_v3", "inception_v3")]
 )
 def test_torchvision_s_own_preprocessing_and_transform_input(name, theirs, tmp_path):
-    """What the pretrained net makes of an image before its first convolution, the whole way from
-    bytes.
-    """
+    """Compares the input of the first convolution, from the bytes of an image."""
     torch, torchvision = imported("torch"), imported("torchvision.models")
     image = (
         np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8).repeat(9, 0).repeat(9, 1)
@@ -180,33 +129,12 @@ KERAS = [
 
 @pytest.fixture(scope="module")
 def keras():
-    """Keras, which draws all its initial values, batch norm's statistics too, from numpy: JAX would
-    compile each.
-    """
-    keras, draw = imported("keras"), np.random.default_rng(0)
-
-    def he(self, shape, dtype=None):
-        bound = (6 / np.prod(shape[:-1])) ** 0.5
-        return (draw.random(shape, np.float32) * 2 - 1) * np.float32(bound)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(keras.initializers.VarianceScaling, "__call__", he)
-        for kind, low, high in (("Zeros", -0.3, 0.3), ("Ones", 0.5, 1.5)):
-
-            def values(self, shape, dtype=None, low=low, high=high):
-                return draw.uniform(low, high, shape).astype(np.float32)
-
-            patch.setattr(getattr(keras.initializers, kind), "__call__", values)
-        # Keras numbers nameless layers from where it stopped: Inception's shall not begin with 0.
-        with as_jax_is():
-            keras.Sequential(
-                [keras.Input((8, 8, 3)), keras.layers.Conv2D(1, 1), keras.layers.Conv2D(1, 1)]
-            )
+    with drawn_keras() as keras:
         yield keras
 
 
 def nameless(path):
-    """Takes the layers' names out of a .keras file's weights: config.json has them too."""
+    """Removes the layers' names from the weights of a .keras file; config.json has them too."""
     import h5py
 
     with zipfile.ZipFile(path) as archive:

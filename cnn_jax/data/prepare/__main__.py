@@ -8,11 +8,9 @@ import os
 import shlex
 import sys
 
-import tensorflow_datasets as tfds
-
 from cnn_jax.data.prepare import resize
-from cnn_jax.data.prepare.official import OFFICIAL, prepare
 from cnn_jax.errors import UserError, nearest
+from cnn_jax.optional import require
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,6 +18,13 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["resize"]:
         return resize.main(arguments[1:])
+    try:
+        tfds = require("tensorflow_datasets")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    from cnn_jax.data.prepare.official import OFFICIAL, prepare  # It imports TFDS.
+
     parser = argparse.ArgumentParser(
         prog="python -m cnn_jax.data.prepare", description=__doc__, allow_abbrev=False
     )

@@ -6,12 +6,18 @@ TensorFlow.
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
+
+from cnn_jax.optional import lazy_import
+
+if TYPE_CHECKING:
+    import cv2
+else:
+    cv2 = lazy_import("cv2")
 
 # {split: (images [N, H, W, C] uint8, labels [N] uint8)}.
 SplitArrays = dict[str, tuple[np.ndarray, np.ndarray]]

@@ -12,16 +12,21 @@ import shlex
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import cv2
 from tqdm import tqdm
 
 from cnn_jax.data import decode, folders, headers, scan_report, tfds_sets
 from cnn_jax.data.base import Dataset, ImageDataset, as_streamed
 from cnn_jax.errors import UserError, describe_os_error, explain_os_error
 from cnn_jax.files import write_whole
+from cnn_jax.optional import lazy_import
 from cnn_jax.text import printable
+
+if TYPE_CHECKING:
+    import cv2
+else:
+    cv2 = lazy_import("cv2")
 
 IMAGES_AT_ONCE = 1024  # That are handed to the threads: their list stays small.
 RECORD = "resize.json"  # In the folder: what it was made of, and how.

@@ -24,6 +24,14 @@ from cnn_jax.report.parts.evaluations import (
     evaluation_intervals,
 )
 from cnn_jax.report.parts.footnotes import deviation_marks, deviations, list_deviations, notes
+from cnn_jax.report.parts.layers import (
+    find_layers,
+    is_activation,
+    layer_histograms,
+    layer_stds,
+    shares_over_training,
+    summarize_points,
+)
 from cnn_jax.report.parts.overview import facts, missing, problems, run_states, settings
 from cnn_jax.report.parts.pages import check_files, make_rows, page, standard
 from cnn_jax.report.parts.tables import (
@@ -35,6 +43,7 @@ from cnn_jax.report.parts.tables import (
     show_final,
     show_training,
 )
+from cnn_jax.report.parts.tuning import tuning_table
 from cnn_jax.report.parts.words import (
     DASH,
     MINUS,
@@ -76,10 +85,14 @@ __all__ = [
     "figure",
     "find_differing",
     "find_error_names",
+    "find_layers",
     "has_evaluations",
     "image_grid",
+    "is_activation",
     "is_percent",
     "join_distinct",
+    "layer_histograms",
+    "layer_stds",
     "line_charts",
     "list_deviations",
     "make_panels",
@@ -93,6 +106,7 @@ __all__ = [
     "problems",
     "run_states",
     "settings",
+    "shares_over_training",
     "show_error",
     "show_final",
     "show_mean",
@@ -101,4 +115,6 @@ __all__ = [
     "show_range",
     "show_training",
     "standard",
+    "summarize_points",
+    "tuning_table",
 ]

@@ -4,8 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-
-from matplotlib.figure import Figure as Drawing
+from typing import TYPE_CHECKING
 
 from cnn_jax.report import figures
 from cnn_jax.report.elements import Figure
@@ -13,9 +12,12 @@ from cnn_jax.report.figures import Bar, LineChart
 from cnn_jax.report.results import Results
 from cnn_jax.text import printable
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
+
 
 def figure(
-    draw: Callable[[], Drawing],
+    draw: Callable[[], "Drawing"],
     caption: str,
     title: str = "Figure",
     file: str = "report.png",

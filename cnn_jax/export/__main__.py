@@ -1,0 +1,39 @@
+"""Exports a finished run: python -m cnn_jax.export RUN --out=DIR.
+
+RUN is the folder of a run, <workdir>/<run>/seed<k>. DIR gets model.stablehlo, a program of the
+model with its weights for jax.export; weights.safetensors; and README.md, a model card.
+"""
+
+import argparse
+import sys
+
+from cnn_jax.errors import UserError
+from cnn_jax.files import expand_path
+from cnn_jax.pretrained.weights import FORMATS
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command and returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cnn_jax.export", description=__doc__, allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("run", metavar="RUN", help="a run's folder, such as runs/mine/resnet-20/seed0")
+    add("--out", required=True, metavar="DIR", help="where the files are written")
+    words = "of the weights: " + " | ".join(FORMATS) + "; may be given several times"
+    add("--format", action="append", default=[], help=words)
+    given = parser.parse_args(arguments)
+    from cnn_jax.export.run import export_run
+
+    try:
+        folder, out = expand_path("RUN", given.run), expand_path("--out", given.out)
+        for kind, path in export_run(folder, out, given.format or ("native",)).items():
+            print(f"{kind}: {path}")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

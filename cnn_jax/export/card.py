@@ -1,0 +1,163 @@
+"""Model cards: Markdown for readers, with the metadata that model hubs read above it."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cnn_jax import models
+from cnn_jax.config import Experiment
+from cnn_jax.data import Dataset
+from cnn_jax.errors import explain_os_errors
+from cnn_jax.evaluation.evaluate import FOLDER, Evaluation, read_evaluation
+from cnn_jax.files import write_whole
+from cnn_jax.pretrained import Preprocessing
+from cnn_jax.training import metrics_log
+
+
+def write_card(
+    path: Path,
+    folder: Path,
+    experiment: Experiment,
+    step: int,
+    source: Dataset,
+    recipe: Preprocessing,
+    files: Mapping[str, Path],
+) -> None:
+    """Writes the card of a run's weights.
+
+    Args:
+      path: Of the card: README.md, where hubs look for it.
+      folder: The run's.
+      experiment: The run's.
+      step: Of the checkpoint.
+      source: The data set.
+      recipe: How images are prepared for the weights.
+      files: What lies beside the card, by what it is.
+
+    Raises:
+      UserError: If it cannot be written.
+    """
+    errors = _read_errors(folder, step)
+    head = "\n".join(_list_metadata(experiment, errors))
+    body = "\n".join(_list_paragraphs(folder, experiment, step, source, recipe, errors, files))
+    with explain_os_errors(f"cannot write {path}"):
+        write_whole(path, f"---\n{head}\n---\n\n{body}")
+
+
+def _read_errors(folder: Path, step: int) -> dict[str, float]:
+    """Returns {how it was measured: top-1 error} of this checkpoint."""
+    errors = {}
+    for event in metrics_log.read_events(folder):
+        if event["event"] == "eval" and event["step"] == step and "top1_error" in event:
+            errors["during training"] = event["top1_error"]
+    for path in sorted((folder / FOLDER).glob("*.json")):
+        found: Evaluation | None = read_evaluation(path)
+        if found and found.step == step:
+            errors[found.protocol] = found.top1_error
+    return {name: error for name, error in errors.items() if error is not None}
+
+
+def _list_metadata(experiment: Experiment, errors: Mapping[str, float]) -> list[str]:
+    """Returns the lines of the hub's metadata: YAML, whose values are written as JSON."""
+    data = experiment.data.name
+    results = [
+        {
+            "task": {"type": "image-classification"},
+            "dataset": {"name": data, "type": data},
+            "metrics": [
+                {"type": "accuracy", "value": round(1 - error, 6), "name": f"top-1, {protocol}"}
+            ],
+        }
+        for protocol, error in errors.items()
+    ]
+    fields: dict[str, Any] = {
+        "library_name": "cnn_jax",
+        "pipeline_tag": "image-classification",
+        "tags": ["jax", "flax", "image-classification", experiment.model.name],
+        "datasets": [data],
+    }
+    if results:
+        fields["metrics"] = ["accuracy"]
+        fields["model-index"] = [{"name": experiment.name, "results": results}]
+    return [f"{name}: {json.dumps(value)}" for name, value in fields.items()]
+
+
+def _list_paragraphs(
+    folder: Path,
+    experiment: Experiment,
+    step: int,
+    source: Dataset,
+    recipe: Preprocessing,
+    errors: Mapping[str, float],
+    files: Mapping[str, Path],
+) -> list[str]:
+    name, options = experiment.model.name, experiment.model.args
+    start = _read_last_start(folder)
+    steps = f"{step:,} of {experiment.train.steps:,} steps"
+    lines = [f"# {experiment.name}", ""]
+    lines.append(
+        f"`{name}` of [cnn_jax](https://github.com/cnn-jax/cnn_jax) with {source.num_classes}"
+        f" classes, trained on {experiment.data.name}: {steps}, batches of"
+        f" {experiment.data.batch_size}, seed {experiment.seed}."
+    )
+    if start:
+        lines[-1] += f" Hardware: {start['hardware']}. Commit {start['commit']}, {start['time']}."
+    lines += ["", "## Results", ""]
+    if errors:
+        lines += ["| evaluation | top-1 error |", "|---|---|"]
+        lines += [f"| {protocol} | {error:.2%} |" for protocol, error in errors.items()]
+    else:
+        lines.append("This checkpoint was not evaluated.")
+    deviations = experiment.deviations or models.deviations(name, **options)
+    if deviations:
+        lines += ["", "## Where it differs from the paper", ""]
+        lines += [f"- {words}" for words in deviations]
+    lines += ["", "## Use", "", "```python"]
+    if "program" in files:
+        lines += _show_program(files["program"].name, recipe)
+    if "native" in files:
+        lines += _show_weights(files["native"].name, name)
+    lines += ["```", "", "## Images", ""]
+    fields = dataclasses.asdict(recipe)
+    lines += [f"- {field}: {value}" for field, value in fields.items()]
+    lines += ["", "The program takes bytes and normalizes them itself."]
+    if experiment.data.subtract_mean == "pixel":
+        lines[-1] += (
+            " It subtracts the mean image of the training set; the weights alone come with the mean"
+            " of each channel of it."
+        )
+    lines += ["", "## License", "", "Not stated. State one before you publish these weights.", ""]
+    return lines
+
+
+def _show_program(file: str, recipe: Preprocessing) -> list[str]:
+    return [
+        "import jax, numpy as np",
+        "",
+        f'program = jax.export.deserialize(bytearray(open("{file}", "rb").read()))',
+        f"images = np.zeros((8, {recipe.crop}, {recipe.crop}, {len(recipe.mean)}), np.uint8)",
+        "logits = program.call(images)  # a batch of any size",
+    ]
+
+
+def _show_weights(file: str, name: str) -> list[str]:
+    return [
+        "",
+        "from cnn_jax import models, pretrained",
+        "",
+        f'loaded = pretrained.load("{name}", "{file}")',
+        f'model = models.create("{name}", loaded.num_classes, **loaded.options)',
+        "logits, _ = model.apply(loaded.params, loaded.stats, loaded.preprocessing.apply(images))",
+    ]
+
+
+def _read_last_start(folder: Path) -> dict[str, Any] | None:
+    """Returns what the run's last launch said of its machine; None: nothing readable."""
+    path = folder / "starts.jsonl"
+    try:
+        start = json.loads(path.read_text().splitlines()[-1])
+        return start if {"hardware", "commit", "time"} <= start.keys() else None
+    except (OSError, ValueError, IndexError, AttributeError):
+        return None

@@ -1,0 +1,103 @@
+"""A finished run as files for others, in a folder of their own."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnn_jax import data, pretrained
+from cnn_jax.config import Experiment
+from cnn_jax.config_file import read_config
+from cnn_jax.data import crops, preprocess
+from cnn_jax.errors import UserError, explain_os_errors
+from cnn_jax.export.card import write_card
+from cnn_jax.export.program import make_program, save_program
+from cnn_jax.pretrained import Preprocessing
+from cnn_jax.training import checkpoint
+from cnn_jax.training.components import make_model
+
+# Format of `pretrained.save` -> its file.
+FILES = {
+    "native": "weights.safetensors",
+    "torchvision": "torchvision.pth",
+    "timm": "timm.safetensors",
+    "keras": "keras.h5",
+}
+
+
+def export_run(
+    folder: str | Path, out: str | Path, formats: Sequence[str] = ("native",)
+) -> dict[str, Path]:
+    """Writes a run's newest checkpoint as a program and as weights, and a model card.
+
+    The program takes images [B, H, W, C] uint8 of the run's size, subtracts the run's mean image
+    and returns logits [B, classes].
+
+    Args:
+      folder: The run's, <workdir>/<run>/seed<k>. Its data set must be at hand, because the mean
+        image is measured from it.
+      out: Where the files are written.
+      formats: Of `pretrained.save`.
+
+    Returns:
+      {what it is: the file}: program, card, and one for each format.
+
+    Raises:
+      UserError: If the run has no checkpoint, its data are not at hand, a format cannot hold its
+        model, or the files cannot be written.
+    """
+    folder, out = Path(folder), Path(out)
+    if not (folder / "config.json").exists():
+        raise UserError(f"{folder} holds no config.json, so it is no run's folder")
+    for format in formats:
+        if format not in FILES:
+            raise UserError(f"format={format!r}: choose {' | '.join(FILES)}")
+    experiment = read_config(folder / "config.json")
+    params, stats, step = checkpoint.load_parameters(folder)
+    source = data.load_dataset(experiment.data)
+    model = make_model(experiment, source.num_classes)
+    mean = jnp.asarray(data.make_loader(experiment.data, source).arrays["mean"])
+    recipe = make_preprocessing(experiment, np.asarray(mean))
+
+    def forward(images: jax.Array) -> jax.Array:
+        return model.apply(params, stats, preprocess.normalize(images, mean, 255))[0]
+
+    with explain_os_errors(f"cannot write to {out}"):
+        out.mkdir(parents=True, exist_ok=True)
+    written = {}
+    options = experiment.model.args
+    for format in formats:
+        written[format] = out / FILES[format]
+        pretrained.save(
+            written[format],
+            experiment.model.name,
+            params,
+            stats,
+            source.num_classes,
+            recipe,
+            options,
+            format,
+        )
+    written["program"] = out / "model.stablehlo"
+    with jax.default_matmul_precision(experiment.train.precision):
+        save_program(written["program"], make_program(forward, mean.shape[1:], jnp.uint8))
+    written["card"] = out / "README.md"
+    write_card(written["card"], folder, experiment, step, source, recipe, written)
+    return written
+
+
+def make_preprocessing(experiment: Experiment, mean: np.ndarray) -> Preprocessing:
+    """Returns a run's preprocessing as a value.
+
+    A mean image becomes the mean of each channel, for `Preprocessing` has no other.
+
+    Args:
+      experiment: The run.
+      mean: [1, H, W, C] on the scale 0 to 255.
+    """
+    side, channels = mean.shape[1], mean.shape[-1]
+    means = tuple(float(m) / 255 for m in mean.mean((0, 1, 2), dtype=np.float64))
+    resize = crops.eval_side(experiment.data) if experiment.data.image_size else 0
+    return Preprocessing(crop=side, mean=means, std=(1.0,) * channels, resize=resize)

@@ -1,0 +1,69 @@
+"""Sphinx's configuration of the documentation site; `make docs` runs build.py, which uses it."""
+
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+import cnn_jax  # noqa: E402
+
+project = "cnn_jax"
+author = "The cnn_jax authors"
+copyright = "the cnn_jax authors"
+version = release = cnn_jax.__version__
+
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "myst_nb"]
+exclude_patterns = ["docs/results/README.md"]
+myst_enable_extensions = ["colon_fence", "attrs_block"]
+myst_heading_anchors = 3
+nb_execution_mode = "off"  # Outputs are those that are committed; a test executes the notebooks.
+default_role = "code"
+suppress_warnings = ["myst.header"]  # Reports begin their sections at any level.
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # The signature of the source says them.
+autodoc_default_options = {"members": True, "show-inheritance": True}
+napoleon_numpy_docstring = False
+# Returns holds a description alone, in which a colon separates no type.
+napoleon_custom_sections = [("Returns", "generic"), ("Yields", "generic")]
+
+html_theme = "sphinx_book_theme"
+html_title = "cnn_jax"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_sourcelink = False
+html_copy_source = False
+html_theme_options = {
+    "repository_url": "https://github.com/cnn-jax/cnn_jax",
+    "use_repository_button": True,
+    "use_download_button": False,
+    "home_page_in_toc": True,
+    "show_navbar_depth": 1,
+}
+
+CODE = re.compile(r"(``[^`]*``|`[^`]*`)")
+ARGUMENT = re.compile(r"^\s*\*{1,2}\w+:")  # *args: and **options:, which napoleon reads.
+
+
+def escape_docstring(app, what, name, obj, options, lines):  # noqa: ANN001, ANN201
+    """Makes a docstring valid reStructuredText: prose in which only backticks have a meaning."""
+    in_example = False
+    for number, line in enumerate(lines):
+        stripped = line.strip()
+        in_example = stripped.startswith(">>>") or (in_example and bool(stripped))
+        if in_example or ARGUMENT.match(line):
+            continue
+        parts = CODE.split(line)
+        for at, part in enumerate(parts):
+            if at % 2:
+                parts[at] = f"``{part.strip('`')}``"
+            else:
+                parts[at] = re.sub(r"([*|\\])|(?<=\w)(_)(?=\W|$)", r"\\\1\2", part)
+        lines[number] = "".join(parts)
+
+
+def setup(app):  # noqa: ANN001, ANN201
+    """Has docstrings escaped before napoleon reads their sections."""
+    app.connect("autodoc-process-docstring", escape_docstring, priority=100)
