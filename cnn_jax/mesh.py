@@ -53,6 +53,11 @@ def sharded(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH))
 
 
+def sharded_steps(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of arrays [steps, batch, ...] whose batch is split over the devices."""
+    return NamedSharding(mesh, PartitionSpec(None, BATCH))
+
+
 def put(tree: Any, sharding: NamedSharding) -> Any:
     """Returns host arrays, the same in every process, on the devices as the sharding says."""
     if jax.process_count() == 1:

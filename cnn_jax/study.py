@@ -280,6 +280,18 @@ def run(
     return report
 
 
+def list_trials(study: Study, only: str = "*") -> list[Experiment]:
+    """Returns the trials that tune the runs whose name matches a pattern, with their seeds."""
+    if study.tuning is None:
+        return []
+    chosen = [study.runs[one.name] for one in select(study, only)]
+    return [
+        dataclasses.replace(trial, seed=seed)
+        for trial in make_trials(study.tuning, chosen)
+        for seed in range(study.tuning.seeds)
+    ]
+
+
 def _tune(
     study: Study, folder: Path, only: str, overwrite: bool, tell: Callable[[str], None]
 ) -> Study:
@@ -293,13 +305,7 @@ def _tune(
 
     tuning = study.tuning
     assert tuning is not None
-    chosen = {one.name: study.runs[one.name] for one in select(study, only)}
-    place = folder / FOLDER
-    trials = [
-        dataclasses.replace(trial, seed=seed)
-        for trial in make_trials(tuning, chosen.values())
-        for seed in range(tuning.seeds)
-    ]
+    place, trials = folder / FOLDER, list_trials(study, only)
     check_study(study, folder)
     check_before_writing(study, trials, place, False, 1, overwrite=overwrite)
     if overwrite:
@@ -312,6 +318,7 @@ def _tune(
     failed = _train_all(enumerate(groups), place, len(trials), 0, tell)
     for error in failed.values():
         raise error
+    chosen = {one.name: study.runs[one.name] for one in select(study, only)}
     chosen = apply_choices(tuning, chosen, read_runs(place, []))
     return dataclasses.replace(study, runs=study.runs | chosen)
 

@@ -15,11 +15,14 @@ from . import (
     inception_ablation,
     initialization,
     kernel_size,
+    learning_rate,
     locality,
     lrn,
     lrn_cifar10,
     mnist_methods,
+    optimizers,
     pooling,
+    regularization,
     resnet_degradation,
     ten_crop,
     vgg_scale_jitter,
@@ -47,6 +50,9 @@ STUDIES: dict[str, Callable[[str], Study]] = {
     "alexnet_towers": alexnet_towers.study,
     "inception_ablation": inception_ablation.study,
     "zfnet_ablation": zfnet_ablation.study,
+    "learning_rate": learning_rate.study,
+    "optimizers": optimizers.study,
+    "regularization": regularization.study,
 }
 
 # What a study costs: name -> preset -> words for --list.
@@ -71,4 +77,7 @@ COSTS: dict[str, dict[str, str]] = {
     "alexnet_towers": alexnet_towers.COST,
     "inception_ablation": inception_ablation.COST,
     "zfnet_ablation": zfnet_ablation.COST,
+    "learning_rate": learning_rate.COST,
+    "optimizers": optimizers.COST,
+    "regularization": regularization.COST,
 }

@@ -35,7 +35,7 @@ from cnn_jax.report.claims import (
     subtract,
 )
 from cnn_jax.study import Row, Study
-from cnn_jax.tuning import Tuning, name_trial
+from cnn_jax.tuning import Tuning, choose_value, find_scores, name_trial
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -155,8 +155,7 @@ def study(preset: str) -> Study:
 
 
 def _make_claims(preset: str) -> tuple[Claim, ...]:
-    rates = TUNING[preset].values
-    low, high = rates[0], rates[-1]
+    high = TUNING[preset].values[-1]
     return (
         Claim(
             "With batch norm the test error at the end is lower",
@@ -181,9 +180,9 @@ def _make_claims(preset: str) -> tuple[Claim, ...]:
             unit="share",
         ),
         Claim(
-            f"At the same small rate ({low:g}) batch norm brings no gain: its validation error is"
-            " at most a point lower",
-            _compare_trials((NORMALIZED, low), (PLAIN, low)),
+            "At the same rate, that which suits the net without batch norm best, batch norm brings"
+            " no gain: its validation error is at most a point lower",
+            _compare_trials((NORMALIZED, PLAIN), (PLAIN, PLAIN)),
             expected=(-1.0, math.inf),
             source="Bjorck et al. 2018, Sec. 2: ResNet-110 on CIFAR-10",
         ),
@@ -195,9 +194,9 @@ def _make_claims(preset: str) -> tuple[Claim, ...]:
             source="Bjorck et al. 2018, Sec. 2: ResNet-110 on CIFAR-10",
         ),
         Claim(
-            "The gain of batch norm comes of rates above the smallest: its validation error is"
-            " lower at its best rate",
-            _compare_trials((NORMALIZED, None), (NORMALIZED, low)),
+            "The gain of batch norm comes of another rate: its validation error is lower at its own"
+            " best rate than at that of the net without it",
+            _compare_trials((NORMALIZED, NORMALIZED), (NORMALIZED, PLAIN)),
             expected=BELOW_ZERO,
             source="Bjorck et al. 2018, Sec. 2: ResNet-110 on CIFAR-10",
         ),
@@ -249,23 +248,22 @@ def _measure_stability(results: "Results") -> Measured:
     return measure_seeds(results, (PLAIN, NORMALIZED), compute)
 
 
-Trial = tuple[str, float | None]  # A run and a rate; None: its best one.
+Trial = tuple[str, float | str]  # A run, and a rate or the run whose best rate it is.
 
 
 def _find_trials(results: "Results", trial: Trial) -> "list[float]":
-    """Returns the validation errors of a trial's seeds in %; 90 for one that diverged."""
+    """Returns the validation errors of a trial's seeds in %, 90 for one that diverged."""
     name, rate = trial
     tuning = results.tuning
     if tuning is None:
         return []
-    errors = {}
-    for value in tuning.values:
-        runs = results.trials.get(name_trial(tuning, name, value), ())
-        errors[value] = [90.0 if r.final_error is None else 100 * r.final_error for r in runs]
-    known = {value: own for value, own in errors.items() if own}
-    if rate is None:
-        return min(known.values(), key=statistics.mean, default=[])
-    return known.get(rate, [])
+    if isinstance(rate, str):
+        best = choose_value(find_scores(tuning, rate, results.trials))
+        if best is None:
+            return []
+        rate = best
+    runs = results.trials.get(name_trial(tuning, name, rate), ())
+    return [90.0 if run.final_error is None else 100 * run.final_error for run in runs]
 
 
 def _compare_trials(first: Trial, second: Trial) -> "Callable[[Results], Measured]":

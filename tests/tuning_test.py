@@ -127,6 +127,16 @@ def test_a_field_that_is_set_is_not_tuned():
     assert sweep.make_grid(make_study(), ["schedule.base=0.1,0.2"]).tuning is None
 
 
+def test_the_trials_of_a_study_are_listed_with_their_seeds():
+    study = make_study(tuning=Tuning(RATES, 32, runs="tanh", seeds=2, steps=5))
+    trials = library.list_trials(study, "t*")
+    names = [f"tanh-base{rate}" for rate in ("0.0001", "0.05", "1000000000000.0")]
+    assert [(t.name, t.seed) for t in trials] == [(n, seed) for n in names for seed in (0, 1)]
+    train = trials[0].train
+    assert (train.steps, train.eval_every, train.save_every, train.on_nan) == (5, 5, 5, "record")
+    assert len(library.list_trials(study)) == 6 and not library.list_trials(study, "relu")
+
+
 def test_profiling_wants_one_rate(tmp_path):
     with pytest.raises(UserError, match=r"tunes schedule\.base first: it takes neither"):
         library.run(make_study(), tmp_path, profile_steps=2)

@@ -100,7 +100,7 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
 
 
 class DatasetInfo(NamedTuple):
-    """What is known of a data set before it is read.
+    """What is known about a data set before it is read.
 
     Attributes:
       image_shape: (H, W, C); of full-size images the usual crop.
@@ -159,11 +159,10 @@ def image_shape(data: Data) -> tuple[tuple[int, int, int], int]:
 def load_dataset(data: Data) -> Dataset:
     """Returns the data set as a run sees it.
 
-    With data.validation_images, so many training images are taken for the test set: see
-    `base.hold_out`.
+    With data.validation_images, that many training images become the test set: see `base.hold_out`.
 
     Raises:
-      UserError: If there is no such set, it is not prepared, or the fields do not go together.
+      UserError: If there is no such set, it is not prepared, or the fields contradict each other.
     """
     name = data.dataset.name
     if name not in DATASETS and not (data.image_size or data.train_resize):
@@ -231,10 +230,10 @@ def _shuffle_pixels(dataset: Dataset) -> Dataset:
 
 
 def load_test_images(data: Data, num_classes: int) -> Dataset:
-    """Returns the images on which a model is evaluated that was trained elsewhere.
+    """Returns the images on which a model that was trained elsewhere is evaluated.
 
-    Of a folder they are all images of its val/, or of its own class folders: see
-    `folders.load_test_folder`. Other sets have their test images.
+    For a folder these are all images of its val/, or of its own class folders: see
+    `folders.load_test_folder`. For other sets they are the test images.
 
     Args:
       data: The data set and the sizes of full-size images.
@@ -250,12 +249,12 @@ def load_test_images(data: Data, num_classes: int) -> Dataset:
 
 
 def summarize_dataset(dataset: Dataset) -> list[str]:
-    """Returns what a run says of its data before it starts: two lines of a folder, else none."""
+    """Returns the lines that a run prints about its data: two for a folder, else none."""
     return scan_report.summarize_scan(dataset.scan) if dataset.scan else []
 
 
 def describe_dataset(dataset: Dataset) -> dict[str, Any]:
-    """Returns what a run keeps of its data, as JSON holds it.
+    """Returns the description of a data set that a run stores as JSON.
 
     Returns:
       {train_images, test_images, num_classes, class_names, folder: what was found in a folder of
@@ -270,13 +269,13 @@ def describe_dataset(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-@functools.lru_cache(maxsize=4)  # The runs of a study share what was read.
+@functools.lru_cache(maxsize=4)  # The runs of a study share the data.
 def open_dataset(dataset: Choice, data_dir: str = "") -> Dataset:
-    """Returns the whole named set, as its function in DATASETS gives it.
+    """Returns the named data set, by its function in DATASETS.
 
     Args:
       dataset: A name of DATASETS and its options, or the name of a prepared TFDS set.
-      data_dir: Where prepared TFDS sets lie; empty: TFDS's own rule.
+      data_dir: The folder of prepared TFDS sets; empty: TFDS's own rule.
 
     Raises:
       UserError: If there is no such set, or it is not prepared.

@@ -32,7 +32,7 @@ def make_layers(
 def _make_layer(words: dict[str, Any]) -> Layer:
     name, kind, units = words["layer"], words["kind"], words["units"]
     assert isinstance(name, str) and isinstance(kind, str) and is_list_of(units, list)
-    shares = [words.get(key) for key in ("saturated", "dead")]
+    shares = [words.get(key) for key in ("saturated", "dead", "kernel_zeros")]
     assert all(share is None or is_number(share) for share in shares)
     return Layer(
         name=name,
@@ -42,6 +42,8 @@ def _make_layer(words: dict[str, Any]) -> Layer:
         units=tuple(map(_make_percentiles, units)),
         saturated=shares[0],
         dead=shares[1],
+        kernel=_make_spread(words, "kernel_") if "kernel_counts" in words else None,
+        zeros=shares[2],
     )
 
 

@@ -125,6 +125,8 @@ class Layer:
       units: The 15th, 50th and 85th percentile of each of its first units' values.
       saturated: The share of values where an activation function is flat; None: it is none.
       dead: The share of units that are saturated for every image; None: it is no such function.
+      kernel: Its weights; None: it has none, or was measured before they were.
+      zeros: The share of its weights that are 0, or nearly; None: as of kernel.
     """
 
     name: str
@@ -134,6 +136,8 @@ class Layer:
     units: tuple[tuple[float, float, float], ...]
     saturated: float | None = None
     dead: float | None = None
+    kernel: Spread | None = None
+    zeros: float | None = None
 
 
 @dataclass(frozen=True)

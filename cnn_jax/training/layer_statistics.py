@@ -26,6 +26,7 @@ UNITS = 8  # The first units of a layer, each of whose percentiles are kept.
 PERCENTILES = (15, 50, 85)  # As in Ioffe, Szegedy 2015 (arXiv:1502.03167), Figure 1.
 # A value is saturated where the activation function's slope is below this share of its slope at 0.
 SATURATED = 0.05
+ZERO = 1e-3  # A weight that is smaller counts as 0: an L1 penalty's steps swing around it.
 NEAR_ZERO = 1e-3  # Where the slope is taken that saturation is measured by: ReLU has none at 0.
 DIGITS = 5  # Significant digits that are kept of a number.
 
@@ -37,10 +38,12 @@ class Layer(NamedTuple):
       values: What comes out of it, [B, ..., units].
       flat: Whether the activation function is saturated at each value; None: it is no such
         function.
+      kernel: Its weights; None: it has none.
     """
 
     values: jax.Array
     flat: jax.Array | None
+    kernel: jax.Array | None = None
 
 
 def make_measured_model(experiment: Experiment, num_classes: int) -> Model:
@@ -70,11 +73,14 @@ def measure(
 
     Returns:
       {layer: {mean, std, low, high, counts [BINS], units [UNITS or fewer, 3], grad_mean, grad_std,
-      grad_low, grad_high, grad_counts [BINS]; of an activation function saturated and dead}}.
+      grad_low, grad_high, grad_counts [BINS]; of an activation function saturated and dead; of a
+      layer with a kernel kernel_mean, kernel_std, kernel_low, kernel_high, kernel_counts [BINS],
+      kernel_zeros}}.
       `mean` and `std` are over all images and units; `counts` is a histogram from low to high;
       `units` are PERCENTILES of the first units' values. `grad_*` are of the gradient of each
       image's own loss. `saturated` is the share of values at which the slope is below SATURATED of
       that at 0, `dead` that of units (channels of a feature map) all of whose values are so.
+      `kernel_zeros` is the share of weights whose absolute value is below ZERO.
     """
 
     def forward(probes: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, Layer]]:
@@ -129,7 +135,8 @@ def _make_interceptor(
             name = f"{first}#{sum(other.partition('#')[0] == first for other in seen) + 1}"
         if name in probes:
             output = output + probes[name]
-        seen[name] = Layer(output, _find_saturated(module, args[0]))
+        kernel = module.variables.get("params", {}).get("kernel")
+        seen[name] = Layer(output, _find_saturated(module, args[0]), kernel)
         if kinds is not None:
             kinds.append((name, _name_kind(module)))
         return output
@@ -172,6 +179,10 @@ def _describe(layer: Layer, gradient: jax.Array) -> dict[str, jax.Array]:
     if layer.flat is not None:
         found["saturated"] = layer.flat.mean()
         found["dead"] = layer.flat.all(tuple(range(layer.flat.ndim - 1))).mean()
+    if layer.kernel is not None:
+        kernel = layer.kernel.astype(jnp.float32)
+        found |= {f"kernel_{k}": v for k, v in _spread(kernel).items()}
+        found["kernel_zeros"] = (jnp.abs(kernel) < ZERO).mean()
     return found | {f"grad_{k}": v for k, v in _spread(gradient.astype(jnp.float32)).items()}
 
 

@@ -22,6 +22,7 @@ from cnn_jax.optim import current_rate, observe_error, ran_out_of_patience
 from cnn_jax.training import checkpoint, divergence, early_stopping, layer_log, metrics_log
 from cnn_jax.training.program import TrainProgram
 from cnn_jax.training.state import State
+from cnn_jax.training.steps_per_call import divide_steps
 from cnn_jax.training.watchdog import StopError, Watch
 
 REDRAW_SECONDS = 0.5  # Between two waits for the device, so that the progress bar moves.
@@ -106,22 +107,30 @@ def run_loop(
     state = program.join([run.state for run in runs])
     batches = program.batches(done)
     timer = IntervalTimer(done)
-    for step in range(done + 1, until + 1):
+
+    def ends_call(step: int) -> bool:
+        return what_is_due(step, experiment, until).log
+
+    step, compiled = done, set[int]()  # The numbers of steps for which a call is compiled.
+    for count in divide_steps(done, until, program.steps_per_call, ends_call):
         if all(run.ended for run in runs):
             break
-        phase = "compile" if step == done + 1 else "step"
-        batch = next_batch(program, runs, state, batches, timer, watch, phase)
+        compiles = count not in compiled
+        compiled.add(count)
+        phase = "compile" if compiles else "step"
+        batch = next_batches(program, runs, state, batches, count, timer, watch, phase)
         state = program.step(state, batch)
+        step += count
 
         due = what_is_due(step, experiment, until)
-        if due.log or step == done + 1 or timer.should_redraw():
+        if due.log or compiles or timer.should_redraw():
             wait_and_draw(state, runs, step, timer)
         if due.log:
             for run, own in zip(runs, program.split(state), strict=True):
                 run.state = own
                 finish_step(program, run, step, due, timer, watch)
             state = program.join([run.state for run in runs])
-        if due.log or step == done + 1:  # The first step compiles, so it does not count.
+        if due.log or compiles:  # A call that compiles does not count.
             timer.restart(step)
         if step < until and (signal := watch.stop_requested()):
             save_and_stop(program.split(state), runs, signal)
@@ -129,25 +138,26 @@ def run_loop(
     return finish(runs, until, watch)
 
 
-def next_batch(
+def next_batches(
     program: TrainProgram,
     runs: list[SeedRun],
     state: Any,
     batches: Any,
+    count: int,
     timer: "IntervalTimer",
     watch: Watch,
     phase: str,
-) -> Any:
-    """Returns the next batch, and counts the time that the step waits for it."""
+) -> list[Any]:
+    """Returns so many batches, and counts the time that the step waits for them."""
     start = time.perf_counter()
     try:
         watch.enter("data")
-        batch = next(batches)
+        taken = [next(batches) for _ in range(count)]
         watch.enter(phase)
     except StopError as signal:
         save_and_stop(program.split(state), runs, signal)
     timer.waited += time.perf_counter() - start
-    return batch
+    return taken
 
 
 def finish_step(

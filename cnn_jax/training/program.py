@@ -18,10 +18,12 @@ from cnn_jax.evaluation import single
 from cnn_jax.training import layer_statistics, multi_seed
 from cnn_jax.training.components import Components, advise, make_components
 from cnn_jax.training.state import State, init_state
+from cnn_jax.training.steps_per_call import stack_batches
 from cnn_jax.training.train_step import (
     Step,
     StepParts,
     compile_checked,
+    compile_steps,
     compile_train,
     train_step,
 )
@@ -43,6 +45,8 @@ class TrainProgram(NamedTuple):
       join: The seeds' states -> state; that of one seed is its own.
       split: Undoes join.
       description: What the run's data.json says of its data set.
+      steps_per_call: The most steps that one call makes.
+      compiled_steps: (state, arrays, stacked batches) -> state after several updates.
       measure_layers: (state of one seed, the seed) -> the layers of a line of layers.jsonl; None:
         the run measures none.
     """
@@ -57,11 +61,16 @@ class TrainProgram(NamedTuple):
     join: Callable[[Sequence[State]], Any]
     split: Callable[[Any], Sequence[State]]
     description: dict[str, Any]
+    steps_per_call: int = 1
+    compiled_steps: Step | None = None
     measure_layers: Callable[[State, int], list[dict[str, Any]]] | None = None
 
-    def step(self, state: Any, batch: Any) -> Any:
-        """Returns the state after one update with the batch."""
-        return self.compiled_step(state, self.arrays, batch)
+    def step(self, state: Any, batches: Sequence[Any]) -> Any:
+        """Returns the state after one update with each of the batches, made in one call."""
+        if len(batches) == 1:
+            return self.compiled_step(state, self.arrays, batches[0])
+        assert self.compiled_steps is not None  # The loop asks for no more than steps_per_call.
+        return self.compiled_steps(state, self.arrays, stack_batches(batches))
 
 
 def build_program(
@@ -95,6 +104,9 @@ def build_program(
     states = mesh.put(states, mesh.replicated(over))
     form = make_step(experiment, parts, loaders[0], step_keys, over)
     step = compile_step(experiment, form.step, over, image.size)
+    size = experiment.train.steps_per_call
+    if size > 1 and shard[1] > 1:
+        raise UserError(f"train.steps_per_call={size}: of one process only, not of several")
     arrays = mesh.put(loaders[0].arrays, mesh.replicated(over))
     of_seeds = dict(zip(seeds, loaders, strict=True))
     return TrainProgram(
@@ -108,6 +120,8 @@ def build_program(
         join=form.join,
         split=form.split,
         description=data.describe_dataset(parts.dataset),
+        steps_per_call=size,
+        compiled_steps=compile_steps(form.step, over) if size > 1 else None,
         measure_layers=_make_measurement(experiment, parts, of_seeds, arrays),
     )
 

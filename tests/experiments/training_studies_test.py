@@ -79,7 +79,10 @@ def test_trials_are_compared_rate_by_rate(two_nets):
     assert compare((NORMALIZED, 0.01), (PLAIN, 0.01))(results).value == pytest.approx(-10)
     diverged = compare((PLAIN, 10.0), (NORMALIZED, 10.0))(results)
     assert diverged.value == pytest.approx(90 - 10.5) and diverged.seeds == 2
-    assert compare((NORMALIZED, None), (NORMALIZED, 0.01))(results).value == pytest.approx(-20)
+    # The best rate without batch norm is 0.01, with it 10.
+    assert compare((NORMALIZED, PLAIN), (PLAIN, PLAIN))(results).value == pytest.approx(-10)
+    own = compare((NORMALIZED, NORMALIZED), (NORMALIZED, PLAIN))(results)
+    assert own.value == pytest.approx(-20)
     assert compare((NORMALIZED, 1.0), (PLAIN, 1.0))(results).value is None
     (chart,) = batch_norm._chart_rates(results)
     assert [line.label for line in chart.lines] == list(batch_norm.LABELS.values())

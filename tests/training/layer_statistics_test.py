@@ -187,3 +187,23 @@ def test_seeds_together_have_lines_of_their_own(tmp_path):
 
 def test_erase_run_takes_the_file_too(whole):
     assert layer_log.FILE in metrics_log.RUN_FILES
+
+
+def test_a_kernel_s_weights_are_counted_and_those_that_are_0():
+    images = jnp.asarray(IMAGES)
+    model = layer_statistics.make_measured_model(
+        Experiment(model=choose("mlp", hidden=(20,), activation="tanh")), 3
+    )
+    params, stats = model.init(jax.random.key(0), images)
+    first = params["Dense_0"]
+    kernel = first["kernel"].at[:, :5].set(0.0).at[0, 5].set(-0.0009).at[1, 5].set(0.0011)
+    params = params | {"Dense_0": first | {"kernel": kernel}}
+    found = layer_statistics.measure(
+        model, params, stats, images, jnp.asarray(LABELS), jax.random.key(1)
+    )
+    line, weights = found["Dense_0"], np.asarray(kernel)
+    close(line["kernel_zeros"], 21 / 80)
+    close([line["kernel_mean"], line["kernel_std"]], [weights.mean(), weights.std()])
+    counts, _ = np.histogram(weights, 30, (weights.min(), weights.max()))
+    assert np.abs(np.cumsum(line["kernel_counts"]) - np.cumsum(counts)).max() <= 1
+    assert "kernel_zeros" not in found["activation1"]

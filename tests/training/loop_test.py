@@ -33,6 +33,7 @@ class Recorder:
             evaluate=self.evaluate,
             error_name="top1_error",
             images_per_epoch=128,
+            steps_per_call=1,
             join=lambda states: states[0],
             split=lambda state: [state],
         )

@@ -32,6 +32,7 @@ from cnn_jax.report.parts.layers import (
     shares_over_training,
     summarize_points,
 )
+from cnn_jax.report.parts.losses import final_loss, loss_at, loss_line
 from cnn_jax.report.parts.overview import facts, missing, problems, run_states, settings
 from cnn_jax.report.parts.pages import check_files, make_rows, page, standard
 from cnn_jax.report.parts.tables import (
@@ -83,6 +84,7 @@ __all__ = [
     "explain_verdict",
     "facts",
     "figure",
+    "final_loss",
     "find_differing",
     "find_error_names",
     "find_layers",
@@ -95,6 +97,8 @@ __all__ = [
     "layer_stds",
     "line_charts",
     "list_deviations",
+    "loss_at",
+    "loss_line",
     "make_panels",
     "make_rows",
     "missing",
