@@ -199,9 +199,6 @@ flags.DEFINE_list(
     " guided_gradcam, occlusion, invariance, filters, maps, top, deconvnet, evolution, maximize,"
     " dream, invert.",
 )
-flags.DEFINE_string(
-    "layer", None, "--visualize this layer. Default: the last one with a spatial map."
-)
 flags.DEFINE_enum(
     "score",
     "logit",
@@ -221,7 +218,8 @@ flags.DEFINE_string("query", None, "--retrieve for this image, or each image of 
 flags.DEFINE_string(
     "layer",
     None,
-    "--retrieve by this layer. Default: an autoencoder's code, or the last one before the logits.",
+    "--retrieve by this layer, or --visualize it. Default: --retrieve takes an autoencoder's code, or"
+    " the last layer before the logits; --visualize the last one with a spatial map.",
 )
 flags.DEFINE_integer(
     "code_size",
@@ -618,12 +616,13 @@ def visualize(target: str) -> None:
     """Looks into a trained model, writes the page, and prints its tables and its place."""
     from cnn_jax.visualize.page import build_page
 
-    names = ("visualize", "images", "methods", "layer", "score", "workdir")
+    names = ("visualize", "images", "data_dir", "methods", "layer", "score", "workdir")
     values = {name: FLAGS[name].value for name in names if FLAGS[name].present}
     values |= {"methods": ",".join(FLAGS.methods)} if FLAGS["methods"].present else {}
     built = build_page(
         target,
         FLAGS.images,
+        FLAGS.data_dir or "",
         FLAGS.methods,
         expand_path("--workdir", FLAGS.workdir) if FLAGS.workdir else None,
         FLAGS.layer,

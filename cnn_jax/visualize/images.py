@@ -1,6 +1,7 @@
 """The images that are looked at: N of a data set, or the files of a folder."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,21 +37,33 @@ class Images(NamedTuple):
     source: str
 
 
-def load_images(subject: Subject, asked: str) -> Images:
-    """Loads the images that --images names.
+class Source(NamedTuple):
+    """Where images are from.
+
+    Attributes:
+      name: FOLDER of image files, or DATASET:N for N test images of a data set; empty: the run's
+        own test images. Of more images than are asked for, every k-th is taken.
+      data_dir: Where prepared TFDS folders lie; empty: TFDS's own rule.
+    """
+
+    name: str = ""
+    data_dir: str = ""
+
+
+def load_images(subject: Subject, source: Source) -> Images:
+    """Loads images for a model.
 
     Args:
       subject: The model that will see them.
-      asked: FOLDER of image files, or DATASET:N for N test images of a data set; empty: the run's
-        own test images. Of more images than are asked for, every k-th is taken.
+      source: Where they are from.
 
     Raises:
       UserError: If there are no such images, one cannot be read, or there are too many.
     """
-    name, count = _split_count(asked)
+    name, count = _split_count(source.name)
     if name and expand_path("images", name).is_dir():
         return _load_folder(subject, expand_path("images", name), count)
-    test, known = _open_test_images(subject, name)
+    test, known = _open_test_images(subject, name, source.data_dir)
     rows = spread(len(test), count)
     pixels = np.concatenate([_cut(subject, test.read(i), test.name(i)) for i in rows])
     labels = test.labels[rows] if known else np.full(len(rows), -1)
@@ -58,12 +71,12 @@ def load_images(subject: Subject, asked: str) -> Images:
     return Images(pixels, labels, names, f"{len(rows)} of {len(test):,} {_name_set(test)} images")
 
 
-def load_gallery(subject: Subject, asked: str, most: int) -> Images:
+def load_gallery(subject: Subject, source: Source, most: int) -> Images:
     """Loads up to `most` images of the same source, to look for what excites a channel."""
-    name, _ = _split_count(asked)
+    name, _ = _split_count(source.name)
     if name and expand_path("images", name).is_dir():
         return _load_folder(subject, expand_path("images", name), most)
-    test, _ = _open_test_images(subject, name)
+    test, _ = _open_test_images(subject, name, source.data_dir)
     rows = spread(len(test), most)
     pixels = np.concatenate([_cut(subject, test.read(i), test.name(i)) for i in rows])
     return Images(pixels, test.labels[rows], tuple(map(test.name, rows)), _name_set(test))
@@ -85,7 +98,7 @@ def _split_count(asked: str) -> tuple[str, int]:
     return name, int(number)
 
 
-def _open_test_images(subject: Subject, name: str) -> tuple[ImageDataset, bool]:
+def _open_test_images(subject: Subject, name: str, data_dir: str) -> tuple[ImageDataset, bool]:
     """Returns test images, and whether their labels are classes of the model."""
     if not name and subject.data is None:
         raise UserError(
@@ -93,9 +106,9 @@ def _open_test_images(subject: Subject, name: str) -> tuple[ImageDataset, bool]:
         )
     if name:
         crop = subject.image_shape[0]
-        config = Data(dataset=dataset(name))
+        config = Data(dataset=dataset(name), dir=data_dir)
         if data.is_streamed(config):
-            config = Data(dataset=dataset(name), image_size=crop, train_resize=(crop,))
+            config = replace(config, image_size=crop, train_resize=(crop,))
     else:
         assert subject.data is not None
         config = subject.data

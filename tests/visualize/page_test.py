@@ -74,7 +74,7 @@ def test_the_same_seed_makes_the_same_page(workdir, tmp_path):
     pages = []
     for name in ("once", "again"):
         chosen = ("saliency", "smoothgrad", "maximize")
-        built = build_page(str(workdir / "net"), "fake:2", chosen, tmp_path / name)
+        built = build_page(str(workdir / "net"), "fake:2", methods=chosen, folder=tmp_path / name)
         pages.append([figure.read_bytes() for figure in built.figures])
     assert len(pages[0]) == 3 and pages[0] == pages[1]
 
@@ -82,7 +82,9 @@ def test_the_same_seed_makes_the_same_page(workdir, tmp_path):
 def test_public_weights_on_files(weights, photographs, tmp_path):
     """Images are cut out of files, and explained by what the model says of them."""
     target = f"lenet5_modern:{weights}"
-    built = build_page(target, str(photographs), ("saliency", "gradcam"), tmp_path, layer="conv2")
+    built = build_page(
+        target, str(photographs), methods=("saliency", "gradcam"), folder=tmp_path, layer="conv2"
+    )
     text = built.markdown.read_text()
     assert "Layer conv2" in text and "3 of 3 files of " in text and "the likeliest" in text
 
@@ -99,7 +101,7 @@ def test_what_a_model_without_convolutions_lacks_is_left_out_or_refused(workdir,
         assert f"**{name}**: mlp" in left_out, name
     assert (tmp_path / "saliency.png").exists() and (tmp_path / "maximize.png").exists()
     with pytest.raises(UserError, match="methods=gradcam: mlp: no layer has a spatial map"):
-        build_page(str(workdir / "dense"), "fake:2", ("gradcam",), tmp_path)
+        build_page(str(workdir / "dense"), "fake:2", methods=("gradcam",), folder=tmp_path)
 
 
 def test_methods_are_chosen_in_the_order_of_the_page():
@@ -126,7 +128,7 @@ def test_mistakes_are_one_line(workdir, weights, photographs, tmp_path):
         (net, "fake:3", "stage9", "layer=stage9: two_blocks has no such layer; nearest: stage"),
         (net, "fake:3", "pool", "layer=pool: it has no spatial map in two_blocks; those with one"),
         (net, "fake:99", None, "images=fake:99: must be 1 to 64 images"),
-        (net, "fakes:3", None, "data set 'fakes': no such set; nearest: fake"),
+        (net, "fakes:3", None, r"data set fakes is not prepared .*nearest: fake"),
         (net, "digits:3", None, "digits test image 0: a grey image, and the model takes color"),
         (net, str(tmp_path / "empty"), None, "no image files lie there"),
         (net, str(damaged), None, r"damaged/a.png: "),
@@ -135,7 +137,7 @@ def test_mistakes_are_one_line(workdir, weights, photographs, tmp_path):
         (f"lenet:{weights}", str(photographs), None, "no such model; nearest: lenet5"),
     ):
         with pytest.raises(UserError, match=words) as error:
-            build_page(target, images, ("saliency",), tmp_path / "page", layer)
+            build_page(target, images, methods=("saliency",), folder=tmp_path / "page", layer=layer)
         assert "\n" not in str(error.value)
     assert not (tmp_path / "page").exists()
 
@@ -152,7 +154,7 @@ def test_parameters_of_another_model_are_refused(workdir, tmp_path):
         config["model"]["width"] = 2.0
         path.write_text(json.dumps(config))
         with pytest.raises(UserError, match="its checkpoint is of another model: "):
-            build_page(str(folder), "fake:2", ("saliency",), tmp_path / "page")
+            build_page(str(folder), "fake:2", methods=("saliency",), folder=tmp_path / "page")
         path.write_text(text)
     finally:
         folder.rename(workdir / "net" / "seed0")

@@ -12,7 +12,7 @@ from cnn_jax.errors import UserError, nearest
 from cnn_jax.report.build import write_page
 from cnn_jax.report.elements import Facts, Notes, Page, Part, Report
 from cnn_jax.training.metrics_log import describe_environment
-from cnn_jax.visualize.images import load_images
+from cnn_jax.visualize.images import Source, load_images
 from cnn_jax.visualize.page import behavior, inside, made, maps
 from cnn_jax.visualize.page.context import Context, make_context
 from cnn_jax.visualize.scores import ScoreName
@@ -54,6 +54,7 @@ def choose_methods(asked: Sequence[str]) -> tuple[str, ...]:
 def build_page(
     target: str,
     images: str = "",
+    data_dir: str = "",
     methods: Sequence[str] = (ALL,),
     folder: Path | None = None,
     layer: str | None = None,
@@ -68,6 +69,7 @@ def build_page(
     Args:
       target: A run's folder, or MODEL:WEIGHTS.
       images: FOLDER or DATASET:N; empty: eight of the run's own test images.
+      data_dir: Where prepared TFDS folders lie, for DATASET:N.
       methods: Of METHODS, or all.
       folder: Where the page is written; None: runs/visualize/NAME.
       layer: For Grad-CAM, occlusion, top images and dreams; None: they choose.
@@ -82,7 +84,8 @@ def build_page(
     chosen, began = choose_methods(methods), time.perf_counter()
     subject = load_subject(target)
     with jax.default_matmul_precision(subject.precision):
-        context = make_context(subject, load_images(subject, images), layer, score, seed, images)
+        source = Source(images, data_dir)
+        context = make_context(subject, load_images(subject, source), layer, score, seed, source)
         parts, left_out, times = _run(context, chosen, ALL in methods)
     start = describe_environment()
     took = time.perf_counter() - began

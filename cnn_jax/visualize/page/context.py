@@ -12,7 +12,7 @@ from cnn_jax.models import Model
 from cnn_jax.report.elements import Figure
 from cnn_jax.report.figures import write_png
 from cnn_jax.visualize.controls import compute_probabilities, randomize
-from cnn_jax.visualize.images import Images
+from cnn_jax.visualize.images import Images, Source
 from cnn_jax.visualize.layers import Shape, choose_layer, find_spatial_layers, list_layers
 from cnn_jax.visualize.scores import ScoreName, has_classes
 from cnn_jax.visualize.subject import Subject
@@ -33,7 +33,7 @@ class Context(NamedTuple):
       score: What is differentiated.
       key: Draws what is random.
       control: Parameters and statistics with random weights.
-      asked: What --images says.
+      source: Where the images are from.
     """
 
     subject: Subject
@@ -46,7 +46,7 @@ class Context(NamedTuple):
     score: ScoreName
     key: jax.Array
     control: tuple[Any, Any]
-    asked: str
+    source: Source
 
     @property
     def model(self) -> Model:
@@ -99,7 +99,7 @@ def make_context(
     layer: str | None,
     score: ScoreName,
     seed: int,
-    asked: str,
+    source: Source,
 ) -> Context:
     """Composes what the sections share.
 
@@ -131,7 +131,7 @@ def make_context(
         score,
         key,
         randomize(subject.model, first, subject.image_shape),
-        asked,
+        source,
     )
 
 

@@ -81,7 +81,7 @@ def draw_feature_maps(context: Context) -> list[Part]:
 
 def draw_top_images(context: Context) -> list[Part]:
     """Draws the nine patches that excite channels of two layers most."""
-    gallery = load_gallery(context.subject, context.asked, MAX_GALLERY)
+    gallery = load_gallery(context.subject, context.source, MAX_GALLERY)
     parts: list[Part] = []
     spatial = context.spatial
     layers = [context.layer] if context.layer else spread_layers(spatial, 3)
