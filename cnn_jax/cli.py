@@ -218,8 +218,8 @@ flags.DEFINE_string("query", None, "--retrieve for this image, or each image of 
 flags.DEFINE_string(
     "layer",
     None,
-    "--retrieve by this layer, or --visualize it. Default: --retrieve takes an autoencoder's code, or"
-    " the last layer before the logits; --visualize the last one with a spatial map.",
+    "--retrieve by this layer, or --visualize it. Default: --retrieve takes an autoencoder's code,"
+    " or the last layer before the logits; --visualize the last one with a spatial map.",
 )
 flags.DEFINE_integer(
     "code_size",
