@@ -1,6 +1,6 @@
-# make demo | test | test-slow | test-all | test-colab | test-faults | tpu-check | lint | bench: each first sets up .venv
-# if needed.
-.PHONY: setup demo test test-slow test-all test-colab test-faults tpu-check lint bench clean
+# make demo | test | test-slow | test-all | test-colab | test-faults | mutants | tpu-check | lint | bench: each first sets
+# up .venv if needed.
+.PHONY: setup demo test test-slow test-all test-colab test-faults mutants tpu-check lint bench clean
 VENV := .venv
 PY := $(VENV)/bin/python
 # The first interpreter that works. To choose another: make setup PYTHON=/path/to/python3
@@ -56,6 +56,10 @@ KILLS := 30
 test-faults: setup
 	CNN_JAX_FAULTS=long $(PY) -m pytest -n 0 tests/faults
 	$(PY) tests/helpers/faults.py --kills=$(KILLS)
+
+# One-line bugs, each of which the tests must notice; half an hour on 2 cores.
+mutants: setup
+	$(PY) tests/faults/mutants.py
 
 # Every net's step for TPUs that are not here, about half an hour on 2 cores.
 tpu-check: setup

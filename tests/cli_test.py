@@ -141,6 +141,9 @@ VALUES = [
     ("model.hidden=99999999999", "must be at most"),
     ("train.start_layers=a", "train.start_from"),
     ("train.start_from=nowhere", "starts from nowhere, which is not finished"),
+    ("data.image_size=4", "must be one side S, or the least and the largest"),
+    ("data.train_resize=8", "data.image_size must be set"),
+    ("data.dataset=no_such_set", "no such set"),
     ("data.color_jitter=0.1,0.1", "must be 4 numbers: brightness, contrast, saturation, hue"),
     ("data.color_jitter=0,0,0.1,0", "gr", "data.dataset=digits"),
 ]

@@ -156,13 +156,11 @@ def image_shape(data: Data) -> tuple[tuple[int, int, int], int]:
     return (data.image_size or height, data.image_size or width, channels), classes
 
 
-def load_dataset(data: Data) -> Dataset:
-    """Returns the data set as a run sees it.
-
-    With data.validation_images, that many training images become the test set: see `base.hold_out`.
+def check_dataset(data: Data) -> None:
+    """Checks what can be checked of a data set's fields before it is opened.
 
     Raises:
-      UserError: If there is no such set, it is not prepared, or the fields contradict each other.
+      UserError: If there is no such set, or the sizes of full-size images are missing or wrong.
     """
     name = data.dataset.name
     if name not in DATASETS and not (data.image_size or data.train_resize):
@@ -173,6 +171,19 @@ def load_dataset(data: Data) -> Dataset:
         raise UserError(f"data set {name!r}: no such set; {near}; if it is {remedy}")
     if is_streamed(data):
         crops.check_sizes(data)
+
+
+def load_dataset(data: Data) -> Dataset:
+    """Returns the data set as a run sees it.
+
+    With data.validation_images, so many training images are taken for the test set: see
+    `base.hold_out`.
+
+    Raises:
+      UserError: If there is no such set, it is not prepared, or the fields do not go together.
+    """
+    check_dataset(data)
+    if is_streamed(data):
         dataset = _open_streamed(data.dataset, data.dir)
     else:
         dataset = open_dataset(data.dataset, data.dir)

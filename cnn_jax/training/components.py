@@ -199,7 +199,8 @@ def check(experiment: Experiment, devices: int = 1, seeds: int = 1) -> None:
 
 
 def _check_images(config: Data) -> None:
-    """Raises UserError for augmentation that does not fit the size of the images."""
+    """Raises UserError for sizes and augmentation that do not fit the data set's images."""
+    datasets.check_dataset(config)
     if config.dataset.name not in datasets.DATASET_INFO:
         return  # Where they are of full size, they are cut to image_size: `data` checks it.
     shape, _ = datasets.image_shape(config)

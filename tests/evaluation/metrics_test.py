@@ -39,6 +39,12 @@ def test_errors_and_confusion_matrix_by_hand():
     np.testing.assert_allclose(found.loss, -np.log(score[range(4), (0, 1, 2, 6)]).mean())
 
 
+@pytest.mark.parametrize("label, wrong", [(4, 0), (5, 1)])
+def test_the_fifth_best_class_is_among_the_top_five_and_the_sixth_is_not(label, wrong):
+    found = measure_scores(scores([np.arange(7.0, 0.0, -1.0)], [label]))
+    assert found.top5_error == wrong and found.top5_interval == wilson_interval(wrong, 1)
+
+
 def test_five_classes_have_no_top5_error():
     found = measure_scores(scores(np.zeros((3, 5)), (0, 1, 2)))
     assert found.top5_error is None and found.top5_interval is None
