@@ -1,6 +1,7 @@
-# make demo | make test | make test-slow | make test-all | make test-colab | make test-faults | make tpu-check | make lint | make bench: each
+# make demo | make test | make test-slow | make test-all | make test-colab | make test-faults | make tpu-check | make lint | make docs |
+# make bench: each
 # sets up what it needs, once.
-.PHONY: setup demo test test-slow test-all test-colab test-faults tpu-check lint bench clean
+.PHONY: setup demo test test-slow test-all test-colab test-faults tpu-check lint docs bench clean
 VENV := .venv
 PY := $(VENV)/bin/python
 # The first interpreter that answers; another one: make setup PYTHON=/path/to/python3
@@ -66,6 +67,11 @@ lint: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# The documentation site, build/docs/index.html; a warning is an error.
+docs: setup
+	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	JAX_PLATFORMS=cpu $(PY) docs/site/build.py
 
 # On CPU, in under 15 minutes on 2 cores; PyTorch takes part if $(VENV) has it. Ends with the table of benchmarks/README.md.
 BENCH := JAX_PLATFORMS=cpu $(PY) -m

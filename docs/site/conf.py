@@ -4,7 +4,7 @@ import re
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[2]  # Of the copy: build/docs-source/conf.py.
 sys.path.insert(0, str(ROOT))
 
 import cnn_jax  # noqa: E402
