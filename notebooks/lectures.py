@@ -55,8 +55,9 @@ if importlib.util.find_spec("cnn_jax") is None:
     packages += [f"jax=={jax_before}"] if found else []
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *packages], check=True)
 
-from cnn_jax import notebook
+from cnn_jax import cpu, notebook
 
+cpu.configure()  # Before JAX starts: it makes convolutions fast on a CPU.
 notebook.check_runtime(jax_before)
 SMOKE = os.environ.get("CNN_JAX_SMOKE") == "1"  # Tests run a short form of each notebook.
 
@@ -381,7 +382,7 @@ for name in ("plain20", "resnet20"):
     train.run(experiment, "runs/lectures")
     events = read_events(Path("runs/lectures") / name / "seed0")
     events = [event for event in events if event["event"] == "train"]
-    axis.plot([e["step"] for e in events], [100 * e["error"] for e in events], label=name)
+    axis.plot([e["step"] for e in events], [100 * e["top1_error"] for e in events], label=name)
 axis.set(xlabel="step", ylabel="training error (%)")
 axis.legend()
 plt.show()

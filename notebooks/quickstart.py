@@ -34,8 +34,9 @@ if importlib.util.find_spec("cnn_jax") is None:
     packages += [f"jax=={jax_before}"] if found else []
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *packages], check=True)
 
-from cnn_jax import notebook
+from cnn_jax import cpu, notebook
 
+cpu.configure()  # Before JAX starts: it makes convolutions fast on a CPU.
 notebook.check_runtime(jax_before)
 SMOKE = os.environ.get("CNN_JAX_SMOKE") == "1"  # Tests run a short form of each notebook.
 
@@ -80,8 +81,10 @@ from cnn_jax.training.metrics_log import read_events
 folder = Path("runs/quickstart/resnet-20/seed0")
 events = read_events(folder)
 figure, axis = plt.subplots(figsize=(5, 3), dpi=72)
-for kind, name, label in (("train", "error", "training"), ("eval", "top1_error", "test")):
-    points = [(event["step"], 100 * event[name]) for event in events if event["event"] == kind]
+for kind, label in (("train", "training"), ("eval", "test")):
+    points = [
+        (event["step"], 100 * event["top1_error"]) for event in events if event["event"] == kind
+    ]
     axis.plot(*zip(*points), label=label)
 axis.set(xlabel="step", ylabel="top-1 error (%)")
 axis.legend()

@@ -34,8 +34,9 @@ if importlib.util.find_spec("cnn_jax") is None:
     packages += [f"jax=={jax_before}"] if found else []
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *packages], check=True)
 
-from cnn_jax import notebook
+from cnn_jax import cpu, notebook
 
+cpu.configure()  # Before JAX starts: it makes convolutions fast on a CPU.
 notebook.check_runtime(jax_before)
 SMOKE = os.environ.get("CNN_JAX_SMOKE") == "1"  # Tests run a short form of each notebook.
 
