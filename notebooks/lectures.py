@@ -361,7 +361,7 @@ for name in ("lenet5", "alexnet", "vgg_d", "googlenet", "resnet50"):
 # ## 15 Residual learning
 #
 # A block adds its input to what its layers compute, so that its layers learn a difference. Plain and residual
-# networks of the same layers, a few steps each; the study `resnet_degradation` does it in earnest.
+# networks of the same layers, a few steps each; the study `resnet_degradation` compares them over seeds.
 
 # %%
 from pathlib import Path

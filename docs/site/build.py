@@ -89,7 +89,7 @@ def main() -> int:
     began = time.perf_counter()
     pages = gather()
     shutil.rmtree(SITE, ignore_errors=True)
-    options = ["-W", "--keep-going", "-q", "-b", "html"]
+    options = ["-W", "--keep-going", "-q", "-j", "auto", "-b", "html"]
     command = [sys.executable, "-m", "sphinx", *options, str(SOURCE), str(SITE)]
     code = subprocess.run(command, check=False).returncode
     if not code:

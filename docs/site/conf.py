@@ -92,3 +92,4 @@ def setup(app):  # noqa: ANN001, ANN201
     """Has docstrings escaped before napoleon reads their sections."""
     app.connect("autodoc-process-docstring", escape_docstring, priority=100)
     app.connect("autodoc-skip-member", skip_fields)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

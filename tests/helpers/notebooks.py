@@ -59,7 +59,24 @@ def execute(notebook, folder, smoke):
     return notebook
 
 
+def tidy_outputs(cell):
+    """Joins what a cell printed, and drops warnings of the machine that executed it."""
+    outputs = []
+    for output in cell.get("outputs", ()):
+        if output.output_type == "stream" and output.name == "stderr":
+            continue
+        last = outputs[-1] if outputs else None
+        if last and last.output_type == output.output_type == "stream":
+            last.text += output.text
+        else:
+            outputs.append(output)
+    if cell.cell_type == "code":
+        cell.outputs = outputs
+
+
 def write(name, notebook):
+    for cell in notebook.cells:
+        tidy_outputs(cell)
     nbformat.validate(notebook)
     (FOLDER / f"{name}.ipynb").write_text(nbformat.writes(notebook) + "\n")
 
