@@ -1,10 +1,9 @@
-# make demo | make test | make test-slow | make test-all | make test-colab | make test-faults | make tpu-check | make lint | make docs |
-# make bench: each
-# sets up what it needs, once.
-.PHONY: setup demo test test-slow test-all test-colab test-faults tpu-check lint docs bench clean
+# make demo | test | test-slow | test-all | test-colab | test-faults | mutants | tpu-check | lint | docs | bench: each first sets
+# up .venv if needed.
+.PHONY: setup demo test test-slow test-all test-colab test-faults mutants tpu-check lint docs bench clean
 VENV := .venv
 PY := $(VENV)/bin/python
-# The first interpreter that answers; another one: make setup PYTHON=/path/to/python3
+# The first interpreter that works. To choose another: make setup PYTHON=/path/to/python3
 PYTHON ?= $(shell for p in python3.12 python3.13 python3.11 python3; do \
 	$$p -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$p && break; done)
 
@@ -28,8 +27,8 @@ test: setup
 test-slow: setup
 	$(PY) -m pytest -m slow
 
-# On every supported Python, each with the newest JAX that it gets, in an environment of its own.
-# PYENV_VERSION makes pyenv offer all of them. If the interpreters are not on PATH:
+# The tests on every supported Python, each in its own environment with the newest JAX for it.
+# PYENV_VERSION makes pyenv provide all of them. If the interpreters are not on PATH:
 # make test-all PYTHONS='/path/to/python3.11 /path/to/python3.12'
 PYTHONS := python3.11 python3.12 python3.13
 test-all: export PYENV_VERSION := 3.11:3.12:3.13
@@ -58,6 +57,10 @@ test-faults: setup
 	CNN_JAX_FAULTS=long $(PY) -m pytest -n 0 tests/faults
 	$(PY) tests/helpers/faults.py --kills=$(KILLS)
 
+# One-line bugs, each of which the tests must notice; half an hour on 2 cores.
+mutants: setup
+	$(PY) tests/faults/mutants.py
+
 # Every net's step for TPUs that are not here, about half an hour on 2 cores.
 tpu-check: setup
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt 'jax[tpu]'
@@ -73,7 +76,7 @@ docs: setup
 	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	JAX_PLATFORMS=cpu $(PY) docs/site/build.py
 
-# On CPU, in under 15 minutes on 2 cores; PyTorch takes part if $(VENV) has it. Ends with the table of benchmarks/README.md.
+# On CPU, in under 15 minutes on 2 cores; with PyTorch if $(VENV) has it. Prints the tables of benchmarks/README.md.
 BENCH := JAX_PLATFORMS=cpu $(PY) -m
 RESULTS := bench.jsonl
 bench: setup

@@ -1,4 +1,4 @@
-"""The classic CNN papers, true on your own machine.
+"""The classic CNN papers, reproduced on your own machine.
 
 Importing this package imports no JAX and changes no flag and no environment variable. The names
 below are imported when they are first used.
@@ -9,7 +9,7 @@ from typing import Any
 
 __version__ = "0.2.0"
 
-# Public name -> the module it comes from; None: the module itself, of that name below `cnn_jax`.
+# {public name: its module}; None if the name is itself a module of `cnn_jax`.
 _PUBLIC = {
     "Choice": "cnn_jax.config",
     "Data": "cnn_jax.config",

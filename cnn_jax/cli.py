@@ -39,10 +39,26 @@ _ARGUMENTS = (
     "seeds",
     "profile",
     "evaluate",
+    "retrieve",
+    "gallery",
+    "query",
+    "layer",
+    "code_size",
+    "index",
     "share",
 )
-# Each of these modes is the work of one process. The first one that is set is run.
-_MODES = ("list", "summary", "evaluate", "compare", "claims", "report", "dry_run", "plan")
+# Modes that run in one process. The first one that is set is run.
+_MODES = (
+    "list",
+    "summary",
+    "evaluate",
+    "retrieve",
+    "compare",
+    "claims",
+    "report",
+    "dry_run",
+    "plan",
+)
 
 flags.DEFINE_bool("list", False, "List every study and what it costs.")
 flags.DEFINE_string(
@@ -159,6 +175,31 @@ flags.DEFINE_list("scales", [], "--evaluate at these shorter sides, averaged. De
 flags.DEFINE_enum(
     "average", "softmax", ["softmax", "logits"], "--evaluate: what is averaged over the views."
 )
+flags.DEFINE_string(
+    "retrieve",
+    None,
+    "Find the images of --gallery that are nearest to --query, by what is trained: a run's folder,"
+    " MODEL:WEIGHTS for public weights, or MODEL:untrained. Writes a page to --workdir.",
+)
+flags.DEFINE_string(
+    "gallery", None, "--retrieve from this folder of images, or a data set's training images."
+)
+flags.DEFINE_string("query", None, "--retrieve for this image, or each image of this folder.")
+flags.DEFINE_string(
+    "layer",
+    None,
+    "--retrieve by this layer. Default: an autoencoder's code, or the last one before the logits.",
+)
+flags.DEFINE_integer(
+    "code_size",
+    0,
+    "--retrieve by codes that whitened PCA compresses to so many numbers; 0: all of the layer's.",
+    0,
+    2**20,
+)
+flags.DEFINE_string(
+    "index", None, "--retrieve keeps the gallery's codes here. Default: index in --workdir."
+)
 flags.DEFINE_bool("dry_run", False, "Print what each run costs, and train nothing.")
 
 
@@ -198,7 +239,7 @@ def execute(argv: Sequence[str], studies: Studies | None = None, costs: Costs | 
     except StoppedError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return STOPPED
-    except BrokenPipeError:  # Whoever read the output, such as head, has closed it.
+    except BrokenPipeError:  # The reader of the output, such as head, has closed it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _leave(0)
     except OSError as error:
@@ -221,14 +262,14 @@ def name_flag(message: str) -> str:
 
 
 def _leave(code: int) -> int:
-    """Returns the code, or ends the process at once if others would wait for it."""
+    """Returns the code, or ends the process at once if other processes would wait for it."""
     distributed.exit_if_distributed(code)
     return code
 
 
 def _import_studies() -> tuple[Studies, Costs]:
     try:
-        # Installed, it is the folder `experiments`; in a checkout there is no such package.
+        # The installed package contains the folder `experiments`; in a checkout it is not there.
         from cnn_jax.experiments import COSTS, STUDIES  # type: ignore[import-not-found]
     except ImportError:
         from experiments import COSTS, STUDIES  # In a checkout.
@@ -236,7 +277,7 @@ def _import_studies() -> tuple[Studies, Costs]:
 
 
 def _parse(argv: Sequence[str]) -> None:
-    """Reads the flags anew; absl's complaints are a user's mistake like any other."""
+    """Parses the flags again; absl's errors become a UserError."""
     for name in ("help", "helpfull"):
         if name not in FLAGS:
             flags.DEFINE_bool(name, False, "Show this help.")
@@ -280,6 +321,8 @@ def _dispatch(studies: Studies, costs: Costs) -> None:
         summarize(FLAGS.summary)
     elif mode == "evaluate":
         evaluate(FLAGS.evaluate)
+    elif mode == "retrieve":
+        retrieve(FLAGS.retrieve)
     elif mode == "compare":
         compare(FLAGS.compare)
     elif mode == "claims":
@@ -373,7 +416,7 @@ def train(studies: Studies) -> None:
     """Trains the study's runs and prints the report."""
     from cnn_jax import study as library
 
-    if FLAGS.share:  # Each launch is one process, also where a scheduler started several.
+    if FLAGS.share:  # Each launch is one process, even if a scheduler started several.
         for flag in _DISTRIBUTED_FLAGS:
             if FLAGS[flag].present:
                 raise UserError(f"--share: launches that share runs train alone, without --{flag}")
@@ -402,7 +445,7 @@ def train(studies: Studies) -> None:
 
 
 def command() -> str:
-    """Returns the command that makes the whole study with these flags: without --run."""
+    """Returns the command that runs the whole study with these flags, without --run."""
     words = ["python", "launch.py"]
     names = ("experiment", "preset", "data", "data_dir", "set", "sweep", "seeds", "together")
     for name in (*names, "workdir", "parallel"):
@@ -414,7 +457,7 @@ def command() -> str:
 
 
 def report(folder: Path) -> None:
-    """Builds the report of what a folder holds, and prints its table and its place."""
+    """Builds the report of a folder, and prints its table and path."""
     from cnn_jax.report.build import build
 
     print(f"\n{build(folder).describe()}")
@@ -430,14 +473,14 @@ def compare(folders: Sequence[str]) -> None:
 
 
 def show_claims(folder: str) -> None:
-    """Builds the page of all claims below a folder, and prints its tables and its place."""
+    """Builds the page of all claims below a folder, and prints its tables and path."""
     from cnn_jax.report import all_claims
 
     print(f"\n{all_claims.build(expand_path('--claims', folder)).describe()}")
 
 
 def replace_unprintable() -> None:
-    """Has stdout and stderr print ? for a character that their encoding lacks, and not fail."""
+    """Makes stdout and stderr print ? instead of failing for characters they cannot encode."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -492,7 +535,7 @@ def read_protocol() -> Choice:
 
 
 def evaluate(target: str) -> None:
-    """Evaluates finished runs under a folder, or public weights, and prints what was measured."""
+    """Evaluates finished runs below a folder, or public weights, and prints the results."""
     import fnmatch
 
     from cnn_jax.errors import NotFiniteError
@@ -536,24 +579,72 @@ def evaluate(target: str) -> None:
         raise UserError("; ".join(failed))
 
 
+def retrieve(target: str) -> None:
+    """Finds a user's images in a gallery, and prints where the page of them lies."""
+    import dataclasses
+
+    from cnn_jax.evaluation.retrieval import trained
+    from cnn_jax.evaluation.retrieval.find import find_images
+    from cnn_jax.overrides import override
+    from cnn_jax.report.retrieval import build_page
+    from cnn_jax.training.components import KINDS
+
+    for flag in ("gallery", "query"):
+        if not FLAGS[flag].value:
+            raise UserError(f"--retrieve={target}: give --{flag} too")
+    if ":" in target and not os.path.exists(os.path.expanduser(target)):
+        name, _, weights = target.partition(":")
+        if "://" not in weights and weights != trained.UNTRAINED:
+            weights = str(expand_path("--retrieve", weights))
+        chosen = override(Experiment(model=choose(name)), FLAGS.set, KINDS)
+        model = trained.load_weights(chosen, weights)
+    else:
+        model = trained.load_run(expand_path("--retrieve", target))
+        for assignment in FLAGS.set:
+            if not assignment.startswith("data.on_bad_image="):
+                raise UserError(f"--set {assignment}: --retrieve takes data.on_bad_image of a run")
+        config = override(Experiment(data=model.data), FLAGS.set, KINDS).data
+        model = model._replace(data=config)
+    out = expand_path("--workdir", FLAGS.workdir or "runs/retrieve")
+    index = expand_path("--index", FLAGS.index) if FLAGS.index else out / "index"
+    gallery, query = (str(expand_path(f"--{f}", str(FLAGS[f].value))) for f in ("gallery", "query"))
+    # Data are decoded by threads where the run had processes of its own.
+    model = model._replace(data=dataclasses.replace(model.data, workers=0))
+    found = find_images(
+        model, gallery, query, index, FLAGS.layer or "", FLAGS.code_size, FLAGS.data_dir or ""
+    )
+    size = f"{found.index.codes.shape[1]:,} numbers"
+    facts = (
+        ("model", model.name),
+        ("code", f"{trained.find_layer(model, FLAGS.layer or '').name}, {size}"),
+        ("gallery", f"{gallery}, {len(found.index.codes):,} images"),
+        ("index", f"{index}, {'read' if found.index.was_read else 'written'}"),
+    )
+    built = build_page(found, out, facts)
+    for name, value in facts:
+        print(f"{name}: {value}")
+    print(f"\n{built.describe()}")
+
+
 def dry_run(study: Study) -> None:
     """Prints what each run costs."""
     from cnn_jax.cost import estimate
-    from cnn_jax.study import select
+    from cnn_jax.study import list_trials, select
     from cnn_jax.training.components import check
 
-    runs = select(study, "*" if FLAGS.sweep else FLAGS.run, FLAGS.seeds)
+    only = "*" if FLAGS.sweep else FLAGS.run
+    runs = list_trials(study, only) + select(study, only, FLAGS.seeds)
     for run in runs:
         check(run)
     print(estimate.format_study(runs))
 
 
 def plan(study: Study) -> None:
-    """Prints what each run needs and takes at least, here or on --topology."""
+    """Prints what each run needs and its lower bound of time, here or on --topology."""
     import json
 
     if FLAGS.topology is not None:
-        os.environ["JAX_PLATFORMS"] = "cpu"  # libtpu is to compile, and not to look for a TPU.
+        os.environ["JAX_PLATFORMS"] = "cpu"  # libtpu must compile and not look for a TPU.
     from cnn_jax.cost.format_plan import CAUTION, format_plan
     from cnn_jax.cost.plan import plan_run
     from cnn_jax.study import select

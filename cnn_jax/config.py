@@ -1,9 +1,9 @@
-"""What a run is, as frozen values.
+"""The configuration of a run, as frozen values.
 
-An `Experiment` holds everything that a run's numbers depend on. What comes in kinds - the model,
-the optimizer, the learning-rate schedule, the data set, the evaluation protocols - is a `Choice`:
-a name from a dictionary and the arguments of what it names. Nothing here is derived from anything
-else: steps per epoch, scaled rates and the like are functions of these values, elsewhere.
+An `Experiment` holds everything that a run's numbers depend on. The model, the optimizer, the
+learning-rate schedule, the data set and the evaluation protocols are `Choice`s: a name from a
+dictionary and the arguments of the function or class with that name. Derived values, such as steps
+per epoch and scaled rates, are computed elsewhere.
 """
 
 import dataclasses
@@ -19,9 +19,9 @@ Value = bool | int | float | str | tuple | None
 
 @dataclass(frozen=True)
 class Choice:
-    """A name from a dictionary, and arguments of what it names: `choose("resnet50", shortcut="B")`.
+    """A name from a dictionary and its arguments: `choose("resnet50", shortcut="B")`.
 
-    Arguments that are left out are the defaults of what is named.
+    Missing arguments have the defaults of the named function or class.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Choice:
 
 
 def choose(name: str, /, **args: Value) -> Choice:
-    """Returns a choice; arguments that are None count as left out, lists as tuples.
+    """Returns a choice. Arguments that are None are dropped, and lists become tuples.
 
     Example:
       >>> choose("step", base=0.1, boundaries=(32_000, 48_000)).args["base"]
@@ -50,7 +50,7 @@ def choose(name: str, /, **args: Value) -> Choice:
 
 
 def change(choice: Choice, **args: Value) -> Choice:
-    """Returns the choice with other values of some arguments; None takes an argument away."""
+    """Returns the choice with other values of some arguments; None removes an argument."""
     return choose(choice.name, **choice.args | args)
 
 
@@ -143,7 +143,7 @@ def dataset(name: str) -> Choice:
 
 @dataclass(frozen=True)
 class Train:
-    """How long a run trains, and what happens every how many steps."""
+    """The length of a run, and the intervals of logging, evaluating and saving."""
 
     steps: Annotated[Count, "Training steps"] = 64_000
     start_from: Annotated[str, "A run of the same study whose parameters this one starts from"] = ""
@@ -156,6 +156,11 @@ class Train:
         "Evaluations without a lower error after which the run ends; it keeps its best state; 0:"
         " train to the end",
     ] = 0
+    steps_per_call: Annotated[
+        int,
+        Bound(1, 1024),
+        "Steps in one call of the compiled program, for small models in memory on a GPU or TPU",
+    ] = 1
     label_smoothing: Annotated[Fraction, "Share of each label spread over all classes"] = 0.0
     parallel: Annotated[
         Literal["jit", "pmap"], "How a step is spread over the devices: jit over a mesh, or pmap"
@@ -175,6 +180,16 @@ class Train:
 
 
 @dataclass(frozen=True)
+class Log:
+    """What a run writes beside its metrics; it changes none of its numbers."""
+
+    layer_statistics: Annotated[
+        tuple[Natural, ...],
+        "Steps after which every layer's values and gradients are measured; 0: before the first",
+    ] = ()
+
+
+@dataclass(frozen=True)
 class Experiment:
     """One run: everything that its numbers depend on.
 
@@ -187,6 +202,7 @@ class Experiment:
       optimizer: A name of `cnn_jax.optim.OPTIMIZERS` and its arguments.
       schedule: A name of `cnn_jax.optim.SCHEDULES` and its arguments.
       train: How long, and what happens when.
+      log: What is written beside the metrics.
       protocols: How the finished run is evaluated, beside the single view during training.
       deviations: From the paper, in words, beside those that the values show.
     """
@@ -199,16 +215,18 @@ class Experiment:
     optimizer: Choice = choose("sgd")
     schedule: Choice = choose("constant")
     train: Train = field(default_factory=Train)
+    log: Log = field(default_factory=Log)
     protocols: tuple[Choice, ...] = ()
     deviations: tuple[str, ...] = ()
 
 
-# Where and how a run happens, not what it is: it may be continued with other values of these.
+# Fields that do not identify a run: it may be continued with other values of them.
 RUNTIME_FIELDS = (
     "data.dir",
     "data.eval_batch_size",
     "data.workers",
     "train.parallel",
+    "train.steps_per_call",
     "train.watchdog_minutes",
     "protocols",
     "deviations",
@@ -263,7 +281,7 @@ def _shown(flat: Mapping[str, Any], path: str) -> str:
 
 
 def check_names(experiment: Experiment) -> None:
-    """Raises UserError if the run's name, or that of its start, cannot be a folder's."""
+    """Raises UserError if the run's name, or that of its start, is no valid folder name."""
     pairs = (("name", experiment.name), ("train.start_from", experiment.train.start_from))
     for path, name in pairs:
         if name in (".", "..") or set("/\\\0") & set(name):
@@ -273,7 +291,7 @@ def check_names(experiment: Experiment) -> None:
 
 
 def iterate_fields(cls: type = Experiment, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yields (path, type, default) of every plain field, in order; choices stand for themselves."""
+    """Yields (path, type, default) of every plain field and every choice, in order."""
     import typing
 
     hints = typing.get_type_hints(cls, include_extras=True)

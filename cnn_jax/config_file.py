@@ -14,7 +14,14 @@ VERSION = 2  # Of the format; 1 had optim.* and fixed fields for a model's optio
 
 # Fields, such as log or train.steps, that a file may lack because they are newer than this version;
 # such a file has their defaults.
-NEWER_FIELDS = ("data.affine", "data.long_tail", "data.shuffle_pixels", "train.stop_after")
+NEWER_FIELDS = (
+    "data.affine",
+    "data.long_tail",
+    "data.shuffle_pixels",
+    "log",
+    "train.steps_per_call",
+    "train.stop_after",
+)
 
 
 def to_json(experiment: Experiment) -> str:

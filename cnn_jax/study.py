@@ -18,6 +18,7 @@ from cnn_jax.files import expand_path, write_whole
 from cnn_jax.report.claims import Claim as Claim
 from cnn_jax.report.rows import Row as Row
 from cnn_jax.report.rows import describe_setting
+from cnn_jax.tuning import FOLDER, Tuning, apply_choices, describe_tuning, make_trials
 
 if TYPE_CHECKING:
     from cnn_jax.report.elements import Page, Report
@@ -45,6 +46,8 @@ class Study:
         tables of the rows, a figure, notes and claims.
       paper_runs: The paper's own recipe of each run, which deviations are measured against.
       measure: Counts what the study compares, where nothing is trained: () -> a list of rows.
+      tuning: How a field of the runs is chosen before they are trained; None: they are as they
+        stand.
       measure_runs: Measures what is trained, where the evaluation protocols do not: (workdir, every
         seed of every run, a function that takes lines) -> a list of rows, which study.json keeps.
       swept: The fields that a sweep varies.
@@ -64,6 +67,7 @@ class Study:
     report: "Callable[[Results], Page] | None" = None
     paper_runs: dict[str, Experiment] = field(default_factory=dict)
     measure: Callable[[], list[dict[str, Any]]] | None = None
+    tuning: Tuning | None = None
     measure_runs: MeasureRuns | None = None
     swept: tuple[str, ...] = ()
     contact_sheet: bool = False
@@ -81,9 +85,10 @@ HARMLESS_FIELDS = (
     "train.log_every",
     "train.eval_every",
     "train.save_every",
+    "log.layer_statistics",
 )
 
-# What augmentation suits a data set, where it replaces a preset's: a mirrored digit is no digit.
+# {data set: augmentation that replaces a preset's}: for example, digits must not be mirrored.
 AUGMENTATION: dict[str, dict[str, Any]] = {
     "digits": {"pad_and_crop": 1, "flip": False},
     "mnist": {"pad_and_crop": 4, "flip": False},
@@ -124,6 +129,8 @@ def configure(
 ) -> Study:
     """Returns the study with its runs changed, complete, and with their deviations listed.
 
+    A field that is set is not tuned.
+
     Args:
       study: The study.
       overrides: Such as 'schedule.base=0.05', for every run.
@@ -138,7 +145,10 @@ def configure(
     for name, run in study.runs.items():
         paper = study.paper_runs.get(name, run)
         runs[name] = _configure_run(run, paper, changes, data, data_dir)
-    return dataclasses.replace(study, runs=runs)
+    tuning = study.tuning
+    if tuning and any(change.partition("=")[0].strip() == tuning.field for change in changes):
+        tuning = None
+    return dataclasses.replace(study, runs=runs, tuning=tuning)
 
 
 def _configure_run(
@@ -192,7 +202,7 @@ def run(
 ) -> "Report | None":
     """Trains a study's runs one by one, evaluates them, and builds the report.
 
-    Finished runs are skipped, those that were cut off continue. A run that fails does not stop the
+    Finished runs are skipped, and interrupted ones continue. A run that fails does not stop the
     others.
 
     Args:
@@ -201,7 +211,7 @@ def run(
       seeds: Each run is trained with the seeds 0 to seeds - 1.
       only: Only runs whose name matches this pattern.
       together: Train the seeds of a run at once, in one program.
-      profile_steps: So many steps of each run are traced.
+      profile_steps: Number of steps of each run to trace.
       overwrite: Delete what the folder holds of these runs, and start them anew.
       share: Share the runs with other launches of the same command (`cnn_jax.sharing`).
       command: What makes the whole study, for the report.
@@ -224,6 +234,13 @@ def run(
     if study.measure:
         write_study(study, folder, seeds, command, study.measure())
         return build(folder, study)
+    if study.tuning:
+        if share or profile_steps:
+            raise UserError(
+                f"{study.name} tunes {study.tuning.field} first: it takes neither share nor profile"
+                f" unless {study.tuning.field} is set"
+            )
+        study = _tune(study, folder, only, overwrite, tell)
     runs = select(study, only, seeds)
     if share and overwrite:
         raise UserError("share: a launch with overwrite would delete what the others have trained")
@@ -263,6 +280,49 @@ def run(
     return report
 
 
+def list_trials(study: Study, only: str = "*") -> list[Experiment]:
+    """Returns the trials that tune the runs whose name matches a pattern, with their seeds."""
+    if study.tuning is None:
+        return []
+    chosen = [study.runs[one.name] for one in select(study, only)]
+    return [
+        dataclasses.replace(trial, seed=seed)
+        for trial in make_trials(study.tuning, chosen)
+        for seed in range(study.tuning.seeds)
+    ]
+
+
+def _tune(
+    study: Study, folder: Path, only: str, overwrite: bool, tell: Callable[[str], None]
+) -> Study:
+    """Returns the study with the values that trials have chosen, which are trained where missing.
+
+    A trial whose loss is not finite is a result; one that fails ends the launch.
+    """
+    from cnn_jax import distributed
+    from cnn_jax.report.read import read_runs
+    from cnn_jax.training import metrics_log
+
+    tuning = study.tuning
+    assert tuning is not None
+    place, trials = folder / FOLDER, list_trials(study, only)
+    check_study(study, folder)
+    check_before_writing(study, trials, place, False, 1, overwrite=overwrite)
+    if overwrite:
+        if distributed.is_primary():
+            for one in trials:
+                metrics_log.erase_run(metrics_log.run_folder(one, place))
+        distributed.barrier("earlier trials are deleted")
+    starts = range(0, len(trials), tuning.seeds)
+    groups = [trials[start : start + tuning.seeds] for start in starts]
+    failed = _train_all(enumerate(groups), place, len(trials), 0, tell)
+    for error in failed.values():
+        raise error
+    chosen = {one.name: study.runs[one.name] for one in select(study, only)}
+    chosen = apply_choices(tuning, chosen, read_runs(place, []))
+    return dataclasses.replace(study, runs=study.runs | chosen)
+
+
 class RunsFailedError(UserError):
     """Some runs of a study have failed.
 
@@ -293,7 +353,7 @@ def check_before_writing(
     profile_steps: int = 0,
     overwrite: bool = False,
 ) -> None:
-    """Raises UserError for whatever can be known to fail before anything is written."""
+    """Raises UserError for every error that can be detected before anything is written."""
     from cnn_jax.training import metrics_log
     from cnn_jax.training.components import make_components
 
@@ -333,7 +393,7 @@ def _train_all(
       turns: (number, group), in the order of training.
       folder: The study's folder.
       total: The number of runs in all groups.
-      profile_steps: So many steps of each run are traced.
+      profile_steps: Number of steps of each run to trace.
       tell: Takes a line for each run.
 
     Returns:
@@ -372,7 +432,7 @@ def describe_data(data: Data) -> str:
 
 
 def describe_study(study: Study, seeds: int, command: str) -> dict[str, Any]:
-    """Returns what study.json holds, from which the report knows the study and its runs."""
+    """Returns the content of study.json, which tells the report about the study and its runs."""
     first = next(iter(study.runs.values()), None)
     return {
         "name": study.name,
@@ -385,6 +445,7 @@ def describe_study(study: Study, seeds: int, command: str) -> dict[str, Any]:
         "seeds": seeds,
         "notes": list(study.notes),
         "runs": list(study.runs),
+        "tuning": describe_tuning(study.tuning),
         "swept": list(study.swept),
         "swept_from": {row.run: row.group for row in study.rows} if study.swept else {},
         "paper_runs": {
@@ -400,7 +461,7 @@ def check_study(study: Study, folder: Path) -> None:
     try:
         there = json.loads((folder / "study.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return  # Missing or broken: it is written anew.
+        return  # Missing or damaged: it is written again.
     words = describe_study(study, 1, "")
     if not isinstance(there, dict):
         return
@@ -424,7 +485,7 @@ def write_study(
       study: The study.
       folder: Its workdir, which is made.
       seeds: Seeds of each run.
-      command: What makes the whole study.
+      command: The command that runs the whole study.
       measured: What a study that trains nothing has measured.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The command line in process: what it prints, what it exits with, what it leaves behind."""
+"""The command line, called in this process: its output, exit codes and files."""
 
 import dataclasses
 import json
@@ -15,7 +15,7 @@ from experiments import COSTS, STUDIES
 
 IMAGENET = ("--experiment=resnet_degradation_imagenet", "--preset=paper")
 STUDY = ("--experiment=resnet_degradation", "--preset=smoke")
-# Plain-20's recipe for a model that compiles at once.
+# Plain-20's recipe, with a model that compiles quickly.
 SMOKE = (
     *STUDY,
     "--set=model=mlp",
@@ -33,7 +33,7 @@ class Done:
 
 @pytest.fixture
 def launch(tmp_path, monkeypatch, capsys):
-    """launch(*words): a command in a folder of its own, and on one device."""
+    """Returns launch(*words), which runs a command on one device in a new folder."""
     monkeypatch.chdir(tmp_path)
     for name in (
         "JAX_COMPILATION_CACHE_DIR",
@@ -52,14 +52,14 @@ def launch(tmp_path, monkeypatch, capsys):
     return run
 
 
-def test_every_study_tells_its_costs():
+def test_every_study_states_its_cost():
     assert COSTS.keys() == STUDIES.keys()
 
 
 @pytest.mark.parametrize(
     "name, preset", [(name, preset) for name in COSTS for preset in COSTS[name]]
 )
-def test_every_registered_run_names_things_that_are(name, preset):
+def test_every_registered_run_has_valid_choices(name, preset):
     study = STUDIES[name](preset)
     assert {row.run for row in study.rows} <= study.runs.keys()
     for run in study.runs.values():
@@ -119,7 +119,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize("words, said", MISTAKES, ids=[said for _, said in MISTAKES])
-def test_a_mistake_is_one_line_and_exit_code_2(words, said, launch, tmp_path):
+def test_a_mistake_gives_one_line_and_exit_code_2(words, said, launch, tmp_path):
     done = launch(*words)
     assert done.returncode == 2 and said in done.stderr, done.stderr
     assert done.stderr.count("\n") == 1
@@ -141,6 +141,9 @@ VALUES = [
     ("model.hidden=99999999999", "must be at most"),
     ("train.start_layers=a", "train.start_from"),
     ("train.start_from=nowhere", "starts from nowhere, which is not finished"),
+    ("data.image_size=4", "must be one side S, or the least and the largest"),
+    ("data.train_resize=8", "data.image_size must be set"),
+    ("data.dataset=no_such_set", "no such set"),
     ("data.color_jitter=0.1,0.1", "must be 4 numbers: brightness, contrast, saturation, hue"),
     ("data.color_jitter=0,0,0.1,0", "gr", "data.dataset=digits"),
 ]
@@ -148,9 +151,7 @@ VALUES = [
 
 @pytest.mark.parametrize("mode", ["train", "--dry_run"])
 @pytest.mark.parametrize("case", VALUES, ids=[case[0] for case in VALUES])
-def test_a_value_that_makes_no_sense_is_refused_before_anything_is_written(
-    case, mode, launch, tmp_path
-):
+def test_an_invalid_value_is_refused_before_anything_is_written(case, mode, launch, tmp_path):
     assignment, said, *before = case
     needs_a_run = "start_from=" in assignment
     if mode == "--dry_run" and needs_a_run:
@@ -182,13 +183,13 @@ def test_a_value_that_makes_no_sense_is_refused_before_anything_is_written(
     ],
     ids=lambda words: words[-1][:20],
 )
-def test_a_path_that_cannot_be_is_one_line(words, launch, tmp_path):
+def test_an_invalid_path_gives_one_line(words, launch, tmp_path):
     done = launch(*words)
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert len(done.stderr) < 1000 and not list(tmp_path.iterdir())
 
 
-def test_a_study_runs_is_skipped_when_finished_and_refuses_another_configuration(launch, tmp_path):
+def test_finished_runs_are_skipped_and_another_configuration_is_refused(launch, tmp_path):
     words = (*SMOKE, "--run=plain-20", "--workdir=here", "--seeds=2")
     done = launch(*words)
     assert done.returncode == 0, done.stderr
@@ -258,7 +259,7 @@ def test_seeds_trained_together(launch, tmp_path):
     assert "seed 0: test error" in done.stdout and "seed 1: failed" in done.stdout
 
 
-def test_a_sweep_ends_in_a_table_of_the_grid(launch, tmp_path):
+def test_a_sweep_prints_a_table_of_its_grid(launch, tmp_path):
     done = launch(*SMOKE, "--run=plain-20", "--workdir=here", "--sweep=schedule.base=0.01,0.1")
     assert done.returncode == 0, done.stderr
     made = {path.name for path in (tmp_path / "here").iterdir() if path.is_dir()}
@@ -267,20 +268,20 @@ def test_a_sweep_ends_in_a_table_of_the_grid(launch, tmp_path):
     assert "0.01" in table and "0.1" in table, done.stdout
 
 
-def test_help_is_printed_and_is_no_error(launch):
+def test_help_exits_with_0(launch):
     done = launch("--help")
     assert done.returncode == 0 and not done.stderr
     for words in ("--experiment", "--sweep", "folder:PATH", "TFDS", "--overwrite"):
         assert words in done.stdout
 
 
-def test_summary_of_a_model_tells_in_what_it_is_not_the_paper_s(launch):
+def test_a_model_s_summary_lists_its_deviations(launch):
     done = launch("--summary=alexnet")
     assert done.returncode == 0, done.stderr
     assert "105,415,200" in done.stdout and models.deviations("alexnet")[0] in done.stdout
 
 
-def test_a_study_that_counts_ends_in_its_report(launch, tmp_path):
+def test_a_study_without_training_prints_its_report(launch, tmp_path):
     done = launch("--experiment=conv_arithmetic")
     assert done.returncode == 0, done.stderr
     assert "report: runs/conv_arithmetic/report.html" in done.stdout
@@ -297,7 +298,7 @@ def test_a_study_that_counts_ends_in_its_report(launch, tmp_path):
         ("off", None, None),
     ],
 )
-def test_what_is_compiled_is_kept_where_the_user_says(flag, environment, kept, launch, monkeypatch):
+def test_the_compile_cache_is_where_the_flag_says(flag, environment, kept, launch, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "home")
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "7")
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", environment or "")
@@ -308,7 +309,7 @@ def test_what_is_compiled_is_kept_where_the_user_says(flag, environment, kept, l
     assert os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "7"
 
 
-def test_without_a_home_folder_nothing_is_kept(launch, monkeypatch):
+def test_without_a_home_folder_there_is_no_compile_cache(launch, monkeypatch):
     def homeless(self=None):
         raise RuntimeError("Could not determine home directory.")
 

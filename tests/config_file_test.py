@@ -1,4 +1,4 @@
-"""config.json goes both ways, and a file that holds no experiment is one line."""
+"""config.json is written and read; a file without an experiment gives one line."""
 
 import dataclasses
 import json
@@ -20,12 +20,12 @@ RUN = Experiment(
 )
 
 
-def test_json_gives_an_equal_value_back():
+def test_writing_and_reading_gives_an_equal_value():
     for run in (Experiment(), RUN, complete(RUN)):
         assert config_file.from_json(config_file.to_json(run)) == run
 
 
-def edited(edit):
+def edit_config(edit):
     items = json.loads(config_file.to_json(complete(RUN)))
     edit(items)
     return json.dumps(items)
@@ -52,11 +52,11 @@ def edited(edit):
 )
 def test_a_wrong_field_is_named(edit, words):
     with pytest.raises(UserError, match=words) as error:
-        config_file.from_json(edited(edit))
+        config_file.from_json(edit_config(edit))
     assert "\n" not in str(error.value)
 
 
-def test_a_file_of_version_1_says_what_to_do(tmp_path):
+def test_a_file_of_version_1_gives_the_remedy(tmp_path):
     """As written before 2026-11-26: no version, `optim`, a model of fixed fields."""
     old = {
         "study": "s",
@@ -90,7 +90,7 @@ def test_a_file_of_version_1_says_what_to_do(tmp_path):
     ],
     ids=lambda content: repr(content[:12]),
 )
-def test_a_file_that_holds_no_experiment_is_one_line(content, tmp_path):
+def test_a_file_without_an_experiment_gives_one_line(content, tmp_path):
     path = tmp_path / "config.json"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"config\.json") as error:
@@ -98,7 +98,7 @@ def test_a_file_that_holds_no_experiment_is_one_line(content, tmp_path):
     assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)
 
 
-def test_a_file_that_cannot_be_read_is_one_line(tmp_path):
+def test_an_unreadable_file_gives_one_line(tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
         config_file.read_config(tmp_path / "config.json")
 

@@ -14,7 +14,7 @@ def test_experiments_are_frozen():
         Experiment().seed = 3
 
 
-def test_a_choice_is_its_name_and_arguments_in_any_order():
+def test_the_order_of_a_choice_s_arguments_does_not_matter():
     assert choose("step", base=1.0, edges=[1, 2]) == choose("step", edges=(1, 2), base=1.0)
     assert hash(choose("step", edges=[1])) == hash(choose("step", edges=(1,)))
     assert choose("step", base=None) == choose("step")
@@ -36,13 +36,13 @@ def test_differences_name_fields_and_both_values():
 
 @pytest.mark.parametrize("name", ["..", ".", "a/b", "a\\b", "a\0b", "n" * 300])
 @pytest.mark.parametrize("field", ["name", "start_from"])
-def test_a_name_that_is_no_folder_s_is_refused(name, field):
+def test_an_invalid_folder_name_is_refused(name, field):
     train = Train(start_from=name) if field == "start_from" else Train()
     run = Experiment(name=name if field == "name" else "x", train=train)
     with pytest.raises(UserError, match=field):
         config.check_names(run)
 
 
-def test_a_data_set_is_called_as_on_the_command_line():
+def test_a_data_set_has_its_name_on_the_command_line():
     for name in ("digits", "folder:/a/b", "imagenet2012"):
         assert Data(dataset=config.dataset(name)).name == name

@@ -1,18 +1,16 @@
-"""JAX at its strictest for every test: 8 virtual CPU devices, no silent promotion, warnings are
-errors.
-"""
+"""Strict JAX for every test: 8 virtual CPU devices, no silent promotion, warnings are errors."""
 
 import os
 import signal
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
-os.environ["CNN_JAX_ROUTES"] = "cpu"  # on small inputs too, which are left to XLA elsewhere
+os.environ["CNN_JAX_ROUTES"] = "cpu"  # For small inputs too.
 
 import jax
 import pytest
 
-# A test run in the background, or under nohup, ignores these, and so would the runs it starts.
+# Under nohup or in the background these are ignored, which runs that tests start would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -21,5 +19,5 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 @pytest.fixture(scope="session", autouse=True)
 def _a_cache_of_our_own(tmp_path_factory):
-    """What launches and downloads keep in the user's cache folder, they keep in the tests'."""
+    """Replaces the user's cache folder by one of the tests."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))

@@ -1,6 +1,4 @@
-"""Two processes of four devices each train to what one of eight does; one dies, and both continue
-exactly.
-"""
+"""Two processes of four devices equal one of eight; if one dies, both resume exactly."""
 
 import json
 import os
@@ -30,7 +28,7 @@ def find_port():
 
 
 def start(run, workdir, devices, **env):
-    """The run in as many processes as there are entries in devices, that many devices each."""
+    """Starts the run in one process per entry of `devices`, its number of devices."""
     port, started = find_port(), []
     for i, count in enumerate(devices):
         joined = {"COORDINATOR": f"localhost:{port}", "PROCESS": str(i)} if len(devices) > 1 else {}
@@ -40,7 +38,7 @@ def start(run, workdir, devices, **env):
 
 
 def start_differing(run, workdir, *environments):
-    """The run in two processes of a device each, each with an environment of its own."""
+    """Starts the run in two processes of one device, each with its own environment."""
     port, started = find_port(), []
     for i, env in enumerate(environments):
         joined = {"COORDINATOR": f"localhost:{port}", "PROCESS": str(i)}
@@ -50,17 +48,17 @@ def start_differing(run, workdir, *environments):
 
 
 def end(started, seconds=200):
-    """Exit codes, and what was printed."""
+    """Waits for the processes; returns their exit codes and output."""
     printed = [process.communicate(timeout=seconds)[0] for process in started]
     return [process.returncode for process in started], printed
 
 
 def check_close(ours, alone):
-    """Two leaves' bytes are the same, or float32 that differ by roundings of sums in another order.
+    """Checks that two leaves are equal, or float32 that differ by the rounding of reordered sums.
 
-    The largest differences measured are 1.3e-6 of a leaf's largest value and 4e-7 of a loss, but
-    for values that are roundings themselves, such as gradients of a bias before batch norm: those
-    differ by 3e-7.
+    The largest measured differences are 1.3e-6 of a leaf's largest value and 4e-7 of a loss. Values
+    that are rounding errors themselves, such as gradients of a bias before batch norm, differ by
+    3e-7.
     """
     if ours == alone:
         return
@@ -71,7 +69,7 @@ def check_close(ours, alone):
 
 
 @pytest.mark.parametrize("run, steps", [("resident", "100"), ("streamed", "60")])
-def test_two_processes_are_one_and_continue_exactly(run, steps, tmp_path):
+def test_two_processes_equal_one_and_resume_exactly(run, steps, tmp_path):
     whole, alone, cut = (tmp_path / name for name in ("whole", "alone", "cut"))
     codes, printed = end(start(run, whole, (4, 4), STEPS=steps))
     assert codes == [0, 0], printed
@@ -124,12 +122,12 @@ def test_a_signal_before_the_first_step_is_not_lost(tmp_path):
     while len((tmp_path / "net/seed0/starts.jsonl").read_text().splitlines()) < 2:
         time.sleep(0.02)
         assert all(process.poll() is None for process in started)
-    started[0].send_signal(signal.SIGTERM)  # while it is compiled
+    started[0].send_signal(signal.SIGTERM)  # While it is compiled.
     codes, printed = end(started, 60)
     assert codes == [75, 75] and "stopped by SIGTERM at step" in printed[0]
 
 
-def test_one_that_finds_no_other_is_told(tmp_path):
+def test_a_process_that_finds_no_other_gives_an_error(tmp_path):
     code = (
         "from cnn_jax import distributed; distributed.CONNECT = 2;"
         " distributed.initialize('localhost:{}', {}, 2)"
@@ -142,9 +140,9 @@ def test_one_that_finds_no_other_is_told(tmp_path):
         assert done.returncode == 2 and "did not find one another" in done.stderr
 
 
-def test_what_one_alone_cannot_do_ends_all(tmp_path):
+def test_an_error_in_one_process_ends_all(tmp_path):
     (tmp_path / "net/seed0").mkdir(parents=True)
-    with run_lock.hold(tmp_path / "net/seed0"):  # which process 0 alone is told
+    with run_lock.hold(tmp_path / "net/seed0"):  # Only process 0 sees it.
         codes, printed = end(start("resident", tmp_path, (4, 4)), 60)
     assert codes == [2, 75] and f"in use by process {os.getpid()}" in printed[0]
     assert "another process of this run has ended" in printed[1]
@@ -160,7 +158,7 @@ def test_processes_of_different_settings_end_before_anything_is_written(tmp_path
 
 
 def test_agreement_names_the_first_field(monkeypatch):
-    """As two processes see it, of which the other has more steps and another commit."""
+    """As seen by one of two processes; the other has more steps and another commit."""
     from jax.experimental import multihost_utils
 
     mine, theirs = (
@@ -218,7 +216,7 @@ def test_each_process_reads_its_rows_alone():
         (("localhost:1", 2, 2), "--process_id=2: is not one of 0 to 1"),
     ],
 )
-def test_what_does_not_go_together_is_told(given, said):
+def test_invalid_combinations_are_refused(given, said):
     with pytest.raises(UserError, match=said):
         distributed.initialize(*given)
 
@@ -227,7 +225,7 @@ def test_what_does_not_go_together_is_told(given, said):
     "env, several",
     [
         ({}, False),
-        # A shell in an allocation, not a task of srun.
+        # A shell in an allocation is not a task of srun.
         ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2"}, False),
         ({"SLURM_STEP_NUM_TASKS": "2"}, True),
         ({"SLURM_STEP_NUM_TASKS": "1"}, False),
@@ -235,7 +233,7 @@ def test_what_does_not_go_together_is_told(given, said):
         ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
     ],
 )
-def test_launchers_are_noticed(monkeypatch, env, several):
+def test_launchers_are_detected(monkeypatch, env, several):
     for name in distributed.COUNTS:
         monkeypatch.delenv(name, raising=False)
     for name, value in env.items():
@@ -243,7 +241,7 @@ def test_launchers_are_noticed(monkeypatch, env, several):
     assert distributed.was_launched() == several
 
 
-def test_alone_it_does_nothing(monkeypatch):
+def test_a_single_process_does_nothing(monkeypatch):
     for name in distributed.COUNTS:
         monkeypatch.delenv(name, raising=False)
     code = (

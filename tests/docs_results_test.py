@@ -12,16 +12,16 @@ from cnn_jax.report.study_file import read_study_file
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 STUDIES = sorted(path.parent for path in RESULTS.glob("*/study.json"))
-MAX_FILES = 60
+MAX_FILES = 150
 
 
 def compose(folder):
     study = build.find_study(folder, read_study_file(folder))
-    results = read(folder, study.rows, study.claims)
+    results = read(folder, study.rows, study.claims, study.tuning)
     return results, build.compose(results, study)
 
 
-def test_there_are_few_files():
+def test_results_are_few_files():
     files = [path for path in RESULTS.rglob("*") if path.is_file()]
     assert len(STUDIES) >= 5 and len(files) <= MAX_FILES
 

@@ -1,4 +1,4 @@
-"""What a user reads of an error of the system."""
+"""Messages for errors of the operating system."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Imports inside the project go one way: a module may import only from packages of lower rank."""
+"""Imports inside the project point one way: a module imports only packages of lower rank."""
 
 import ast
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-# Packages and modules of one line do not import one another; each may import those of the lines
-# above.
+# The packages and modules of one line do not import each other. Each may import those of the
+# lines above.
 LAYERS = (
     ("errors", "tables", "text", "__version__"),
     ("files", "notebook", "optional"),
@@ -25,6 +25,7 @@ LAYERS = (
     ("evaluation",),
     ("training.train",),
     ("cost", "visualize", "export"),
+    ("tuning",),
     ("report",),
     ("sharing",),
     ("study",),
@@ -40,13 +41,13 @@ def dotted(path):
 
 
 def room(module):
-    """Returns the entry of RANK that a module is, or lies in: the longest that fits."""
+    """Returns the longest entry of RANK that a module is or lies in."""
     found = [name for name in RANK if module == name or module.startswith(name + ".")]
     return max(found, key=len, default=None)
 
 
 def imports(path):
-    """Yields the modules of ours that a file imports, wherever in it the import stands."""
+    """Yields the project's modules that a file imports, also inside functions."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -63,7 +64,7 @@ def imports(path):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=dotted)
-def test_imports_go_one_way(path):
+def test_imports_point_one_way(path):
     module = dotted(path)
     if module in ("cnn_jax", "cnn_jax.__main__"):
         return
@@ -71,13 +72,13 @@ def test_imports_go_one_way(path):
     assert mine, f"{module} has no place in LAYERS: give it one"
     for name in imports(path):
         if module == "cnn_jax.study" and name.startswith("cnn_jax.report"):
-            continue  # Inside a function: a study ends in its report.
+            continue  # Inside a function, which builds the report.
         if module == "cnn_jax.cli" and name.startswith(("experiments.", "cnn_jax.experiments.")):
             continue
         theirs = room(name)
         assert theirs and (theirs == mine or RANK[theirs] < RANK[mine]), f"{module} imports {name}"
 
 
-def test_the_walk_sees_imports():
+def test_the_test_finds_imports():
     seen = {room(name) for name in imports(ROOT / "cnn_jax/training/train.py")}
     assert seen >= {"cnn_jax.training", "cnn_jax.config", "cnn_jax.evaluation"}

@@ -1,4 +1,4 @@
-"""Real processes, where a process is the point: imports, several devices, signals, kill -9."""
+"""Launches in real processes: imports, several devices, signals, kill -9."""
 
 import json
 import os
@@ -56,7 +56,7 @@ def test_a_mistake_ends_the_process_with_2(tmp_path):
     )
 
 
-def test_on_eight_devices_what_is_compiled_is_kept(tmp_path):
+def test_programs_for_eight_devices_are_cached(tmp_path):
     done = launch(*SMOKE, cwd=tmp_path, devices=8)
     assert done.returncode == 0, done.stderr
     assert list((Path(os.environ["XDG_CACHE_HOME"]) / "cnn_jax/xla").iterdir()), (
@@ -67,7 +67,7 @@ def test_on_eight_devices_what_is_compiled_is_kept(tmp_path):
 
 
 def interrupt(words, workdir, step, number):
-    """Launches, sends a signal once a line of this step is in the log, returns the exit code."""
+    """Launches, sends a signal when the log has a line of this step, returns the exit code."""
     alone = os.environ | {"XLA_FLAGS": ""}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     child = subprocess.Popen(command(*words), cwd=workdir, env=alone, **quiet)
@@ -83,7 +83,7 @@ def interrupt(words, workdir, step, number):
 LONG = ("train.steps=100000", "train.save_every=5", "train.log_every=5", "train.eval_every=100000")
 
 
-def test_a_run_killed_with_kill_9_goes_on_from_its_last_checkpoint(tmp_path):
+def test_a_run_killed_with_kill_9_continues_from_its_last_checkpoint(tmp_path):
     words = (*SMOKE, *(f"--set={each}" for each in LONG))
     assert interrupt(words, tmp_path, 20, signal.SIGKILL) == -signal.SIGKILL
     assert interrupt(words, tmp_path, 60, signal.SIGTERM) == 75
@@ -106,7 +106,7 @@ def test_a_closed_terminal_stops_a_run_saved(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("study", ["vgg_scale_jitter", "lrn", "ten_crop"])
-def test_the_studies_of_full_size_images_go_from_end_to_end(study, tmp_path):
+def test_studies_of_full_size_images_run_from_end_to_end(study, tmp_path):
     done = launch(f"--experiment={study}", "--preset=smoke", "--workdir=here", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "runs finished" in done.stdout and (tmp_path / "here/report.html").exists()

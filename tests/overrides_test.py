@@ -21,7 +21,7 @@ def test_override_changes_one_field_and_keeps_its_type():
     assert changed.optimizer == Experiment().optimizer
 
 
-def test_another_name_keeps_the_arguments_that_both_have():
+def test_a_new_choice_keeps_the_arguments_that_both_have():
     step = change(
         "schedule=step", "schedule.base=0.3", "schedule.boundaries=(10,20)", "schedule.factor=0.5"
     )
@@ -32,7 +32,7 @@ def test_another_name_keeps_the_arguments_that_both_have():
     )
 
 
-def test_a_data_set_is_named_as_data_names_it():
+def test_data_dataset_takes_the_names_of_the_flag_data():
     assert change("data.dataset=folder:/a/b").data.dataset == choose("folder", path="/a/b")
     assert change("data.dataset=mnist", of=change("data.dataset=folder:/a")).data.dataset == choose(
         "mnist"
@@ -68,19 +68,19 @@ def test_a_data_set_is_named_as_data_names_it():
         ("study=x", "--experiment=NAME"),
     ],
 )
-def test_a_wrong_override_is_one_line(assignment, words):
+def test_an_invalid_override_gives_one_line(assignment, words):
     with pytest.raises(UserError) as error:
         change(assignment)
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("old", RENAMED)
-def test_an_old_name_is_answered_with_the_new_one(old):
+def test_an_old_field_name_suggests_the_new_one(old):
     with pytest.raises(UserError, match=f"it is now called {RENAMED[old]}"):
         change(f"{old}=1")
 
 
-def test_old_names_lead_to_fields_that_there_are():
+def test_new_names_of_old_fields_exist():
     options = {
         f"{field}.{option}"
         for field, kind in KINDS.items()

@@ -38,7 +38,10 @@ def test_a_choice_is_completed_by_defaults():
         (choose("step", bse=1.0), "schedule.bse: step has no such option; nearest: base"),
         (choose("step", base=0), "schedule.base=0.0: must be more than 0"),
         (choose("step", base="fast"), "schedule.base=fast: must be a number"),
-        (choose("step", total=1), "schedule.total: step has no such option"),  # It is the caller's.
+        (
+            choose("step", total=1),
+            "schedule.total: step has no such option",
+        ),  # The caller's.
     ],
 )
 @pytest.mark.parametrize("use", [registry.build, registry.complete])

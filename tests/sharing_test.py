@@ -29,19 +29,19 @@ def place(folder, run):
 def test_a_run_that_another_launch_holds_comes_last(tmp_path):
     holder = run_lock.hold(place(tmp_path, RUNS[0]), sharing.CLAIM)
     holder.__enter__()
-    told, order = [], []
+    messages, order = [], []
 
-    def tell(line):
-        told.append(line)
+    def record_message(line):
+        messages.append(line)
         holder.__exit__(None, None, None)  # The other launch ends, or dies.
 
-    for number, (run,) in sharing.claim_groups([[r] for r in RUNS], tmp_path, tell, 0):
+    for number, (run,) in sharing.claim_groups([[r] for r in RUNS], tmp_path, record_message, 0):
         order.append((number, run.name))
         with pytest.raises(run_lock.HeldError), run_lock.hold(place(tmp_path, run), sharing.CLAIM):
-            pass  # While it is trained, no other launch can have it.
+            pass  # While it is trained, no other launch can claim it.
     assert order == [(1, "b"), (2, "c"), (0, "a")]
-    assert len(told) == 1 and re.fullmatch(
-        r"waiting for a seed 0 \(process \d+ on .* since .*\)", told[0]
+    assert len(messages) == 1 and re.fullmatch(
+        r"waiting for a seed 0 \(process \d+ on .* since .*\)", messages[0]
     )
     with run_lock.hold(place(tmp_path, RUNS[1]), sharing.CLAIM):
         pass  # Released.
@@ -77,7 +77,7 @@ def test_the_last_of_three_launches_knows_that_it_is_the_last(tmp_path):
         launches.append((process, ours))
     with sharing.join_launches(tmp_path) as leave:
         assert not leave()
-        launches[0][0].kill()  # Who dies has left.
+        launches[0][0].kill()  # A launch that dies leaves too.
         launches[0][0].join()
         launches[1][1].send("leave")
         assert launches[1][1].recv() is True
@@ -86,7 +86,7 @@ def test_the_last_of_three_launches_knows_that_it_is_the_last(tmp_path):
 
 
 @pytest.mark.parametrize("flags", ["--overwrite", "--coordinator=host:1"])
-def test_what_does_not_go_with_sharing_is_one_line(flags, capsys, tmp_path):
+def test_flags_that_sharing_excludes_give_one_line(flags, capsys, tmp_path):
     from cnn_jax import cli
 
     argv = ["launch.py", "--experiment=lrn", "--preset=smoke", "--share", flags]
@@ -96,7 +96,7 @@ def test_what_does_not_go_with_sharing_is_one_line(flags, capsys, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_a_library_caller_gets_the_same_refusal(tmp_path):
+def test_library_callers_get_the_same_error(tmp_path):
     with pytest.raises(UserError, match=r"^share: "):
         study.run(STUDIES["lrn"]("smoke"), tmp_path, share=True, overwrite=True)
 
@@ -113,7 +113,7 @@ def test_two_launches_train_each_run_once(tmp_path, killed):
             stack.callback(launch.kill)
         if killed:
             for line in launches[0].stdout:
-                if line.startswith("["):  # Its first run has ended, and the next one is under way.
+                if line.startswith("["):  # Its first run has ended, and the next one has begun.
                     break
             launches[0].kill()
             launches[0].communicate()

@@ -1,6 +1,4 @@
-"""Studies as a library: loaded, configured, run with several seeds and reported; also a user's own
-file.
-"""
+"""Studies as a library: load, configure and run them with several seeds, also a user's own."""
 
 import dataclasses
 import json
@@ -77,14 +75,14 @@ def test_a_users_file_is_loaded_by_its_path():
         ("def study():\n    return 3\n", "bad.py: TypeError"),
     ],
 )
-def test_a_mistake_in_a_users_file_is_one_line(code, words, tmp_path):
+def test_a_mistake_in_a_users_file_gives_one_line(code, words, tmp_path):
     (tmp_path / "bad.py").write_text(code)
     with pytest.raises(UserError, match=words) as error:
         study.load(str(tmp_path / "bad.py"), "laptop", STUDIES)
     assert "\n" not in str(error.value)
 
 
-def test_deviations_are_those_of_the_values_the_model_and_the_run():
+def test_deviations_come_from_values_model_and_run():
     base = dataclasses.replace(RUN, deviations=("in words",))
     mine = dataclasses.replace(make_study(net=base), paper_runs={"net": RUN})
     found = study.configure(mine, ["train.steps=3", "train.log_every=1"]).runs["net"].deviations
@@ -92,7 +90,7 @@ def test_deviations_are_those_of_the_values_the_model_and_the_run():
     assert not [words for words in found if "log_every" in words]
 
 
-def test_other_data_come_with_the_augmentation_that_suits_them():
+def test_other_data_get_suitable_augmentation():
     run = study.configure(make_study(net=RUN), data="digits").runs["net"]
     assert run.data.name == "digits" and run.data.pad_and_crop == 1 and not run.data.flip
 
@@ -145,7 +143,7 @@ def starts(workdir):
     ]
 
 
-def test_overwriting_starts_the_runs_anew_and_keeps_other_files(tmp_path):
+def test_overwriting_restarts_the_runs_and_keeps_other_files(tmp_path):
     study.run(make_study(net=RUN, other=RUN), tmp_path, tell=print)
     (tmp_path / "net/seed0/notes.txt").write_text("mine")
     changed = dataclasses.replace(RUN, optimizer=choose("sgd", momentum=0.5))
@@ -159,7 +157,7 @@ def test_overwriting_starts_the_runs_anew_and_keeps_other_files(tmp_path):
     ).exists()
 
 
-def test_the_trace_of_too_many_steps_is_refused_before_anything_is_written(tmp_path):
+def test_tracing_too_many_steps_is_refused_before_anything_is_written(tmp_path):
     short = dataclasses.replace(RUN, train=Train(steps=3))
     with pytest.raises(UserError, match="profile=5: after the first, 2 steps are left"):
         study.run(make_study(net=short), tmp_path / "here", profile_steps=5)

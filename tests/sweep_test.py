@@ -1,4 +1,4 @@
-"""Grids: the product of values, as runs with names, labels and deviations."""
+"""Grids: products of values as runs with names, labels and deviations."""
 
 import dataclasses
 
@@ -30,7 +30,7 @@ def test_a_sweep_is_a_field_and_values():
         ("schedule.base=1,2,1", "a value stands there twice"),
     ],
 )
-def test_what_is_no_sweep_is_refused(text, words):
+def test_an_invalid_sweep_is_refused(text, words):
     with pytest.raises(UserError, match=words):
         sweep.parse(text)
 
@@ -71,6 +71,6 @@ def test_deviations_of_a_grid_are_from_the_run_it_varies():
         (["schedule.base=0.1", "schedule.base=0.2"], "twice"),
     ],
 )
-def test_a_grid_that_cannot_be_is_refused(sweeps, words):
+def test_an_impossible_grid_is_refused(sweeps, words):
     with pytest.raises(UserError, match=words):
         sweep.make_grid(make_study(), sweeps)

@@ -20,7 +20,7 @@ def test_a_table_without_rows_is_its_header():
 
 
 @pytest.mark.parametrize("width", [20, 26, 40])
-def test_long_texts_are_cut_to_the_width(width):
+def test_long_texts_are_shortened_to_the_width(width):
     text = format_table(("words", "n"), [("word " * 10, 5), ("x", 12_345)], width)
     assert max(map(len, text.splitlines())) <= width
     assert "…" in text and "12,345" in text

@@ -1,4 +1,4 @@
-"""Text from outside, printed on terminals and in Markdown."""
+"""Text from files, printed safely on terminals and in Markdown."""
 
 import pytest
 
@@ -20,12 +20,12 @@ from cnn_jax.text import markdown, printable
         (Exception("a\nb"), r"a\nb"),
     ],
 )
-def test_nothing_that_a_terminal_obeys_is_left(text, shown):
+def test_control_sequences_are_removed(text, shown):
     assert printable(text) == shown
     printable(text).encode()
 
 
-def test_markdown_shows_text_as_it_is():
+def test_markdown_is_escaped():
     assert markdown("a|b\n<script>&amp; *x* `y` [z](w)\\") == (
         r"a\|b\\n&lt;script>&amp;amp; \*x\* \`y\` \[z\](w)" + "\\\\"
     )

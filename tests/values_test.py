@@ -43,7 +43,7 @@ def test_text_becomes_a_value(text, wanted, value):
         ("none", int),
     ],
 )
-def test_text_that_spells_no_value_is_a_value_error(text, wanted):
+def test_text_without_a_value_raises_value_error(text, wanted):
     with pytest.raises(ValueError):
         values.parse(text, wanted)
 
@@ -71,19 +71,19 @@ def test_text_that_spells_no_value_is_a_value_error(text, wanted):
         (10**400, float, "must be a finite number"),
     ],
 )
-def test_a_value_that_cannot_be_is_refused(value, wanted, words):
+def test_an_invalid_value_is_refused(value, wanted, words):
     with pytest.raises(UserError, match=f"^x.*{words}"):
         values.convert("x", value, wanted)
 
 
-def test_bounds_belong_to_the_range_or_not_as_they_say():
+def test_bounds_are_inclusive_or_exclusive_as_stated():
     share = Annotated[float, Bound(0, below=1)]
     assert values.convert("x", 0, share) == 0.0 and type(values.convert("x", 0, share)) is float
     assert values.convert("x", 0.999, share) == 0.999
     assert values.convert("x", [1, 100], Steps) == (1, 100)
 
 
-def test_types_are_described_in_a_users_words():
+def test_types_are_described_in_plain_words():
     assert values.describe(int | None) == "an integer or none"
     assert values.describe(Steps) == "integers with commas between"
     assert values.describe_bounds(Steps) == "at least 1, at most 100"

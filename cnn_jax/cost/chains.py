@@ -1,20 +1,20 @@
-"""Convolutions one after another, whose cost a study compares; importing this imports no JAX."""
+"""Chains of convolutions, whose cost a study compares. This module does not import JAX."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class ConvChain:
-    """Convolutions one after another, of stride 1; nothing is trained.
+    """A chain of convolutions of stride 1, which is not trained.
 
     Attributes:
       label: Its name in the table.
-      group: The alternatives that it is compared with; the first of them is the measure.
-      side: Height and width of the feature maps, which stay as large.
+      group: The alternatives that it is compared with. Ratios are to the first of them.
+      side: Height and width of all feature maps.
       inputs: Input channels.
       kernels: Height, width and output channels of each convolution.
       dilation: Of all kernels.
-      source: Where figures are printed.
+      source: The source of the printed figures.
       paper: The printed figures: weights.
     """
 

@@ -1,4 +1,4 @@
-"""The TPU chips that a run is planned for: Google's published figures, and the names of slices."""
+"""TPU chips: Google's published figures, and the names of slices."""
 
 import re
 from typing import NamedTuple
@@ -7,14 +7,14 @@ from cnn_jax.errors import UserError
 
 
 class Chip(NamedTuple):
-    """What bounds a step on one chip: published, or measured where the chip is here.
+    """The limits of one chip, published or, for a local device, measured.
 
     Attributes:
       name: In words.
       memory: Bytes.
-      bandwidth: Of that memory, bytes a second.
+      bandwidth: Of that memory, in bytes per second.
       flops: FLOP/s in matrix products of bfloat16 on a TPU, of the run's own type elsewhere.
-      interconnect: Bytes a second to and from all other chips together; None: not known.
+      interconnect: Bytes per second to and from all other chips together; None: unknown.
     """
 
     name: str
@@ -25,10 +25,10 @@ class Chip(NamedTuple):
 
 
 class Slice(NamedTuple):
-    """A slice of a TPU pod: its chip, and how many there are."""
+    """A slice of a TPU pod: its chip and the number of chips."""
 
     chip: Chip
-    count: int  # type: ignore[assignment] # hides tuple.count, which nobody calls
+    count: int  # type: ignore[assignment] # Hides tuple.count.
 
 
 # cloud.google.com/tpu/docs/v4, /v5e, /v5p and /v6e: "HBM capacity", "HBM bandwidth" (v6e: of the
@@ -48,7 +48,7 @@ HELP = "write v5e:AxB or v6e:AxB, v4:AxBxC or v5p:AxBxC, for example v5e:4x4 or 
 
 
 def parse_topology(topology: str) -> Slice:
-    """Returns the slice that a name such as 'v5e:4x4' means.
+    """Returns the slice with a name such as 'v5e:4x4'.
 
     Raises:
       UserError: If there is no such generation, or its slices do not have these sides.

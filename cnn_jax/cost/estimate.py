@@ -1,4 +1,4 @@
-"""What a run will cost, estimated before it starts and without compiling it."""
+"""Estimates what a run will cost, before it starts and without compiling it."""
 
 import functools
 import time
@@ -18,10 +18,10 @@ from cnn_jax.tables import format_table
 # A training step does three times the multiply-adds of a forward pass: forward, and backward to
 # inputs and to weights.
 TRAINING_PASSES = 3
-# Multiply-adds a second of training as a share of those of a matrix product. Measured: ResNet-20
+# Multiply-adds per second of training, relative to those of a matrix product. Measured: ResNet-20
 # on 2 cores of an AMD EPYC, 0.45 to 0.6; other models and devices differ by several times.
 TRAINING_SHARE = 0.5
-EVALUATION_IMAGES = 1_000  # For so many images the time of evaluation is estimated.
+EVALUATION_IMAGES = 1_000  # The time of evaluation is estimated for this many images.
 
 
 class Estimate(NamedTuple):
@@ -36,11 +36,11 @@ class Estimate(NamedTuple):
       multiply_adds: Of one image's forward pass.
       steps: Training steps.
       batch_size: Images of a step.
-      seconds: A guess at the training's time here.
+      seconds: Estimated training time on this machine.
       protocols: The evaluation protocols of the finished run.
-      evaluation_passes: What they cost an image, in forward passes of a crop.
-      evaluation_seconds: A guess at their time here for 1,000 images.
-      speed: Multiply-adds a second in training that the guesses assume.
+      evaluation_passes: Their cost per image, in forward passes of a crop.
+      evaluation_seconds: Estimated time here for 1,000 images.
+      speed: Multiply-adds per second in training that the estimates assume.
     """
 
     name: str
@@ -63,7 +63,7 @@ def estimate_run(experiment: Experiment, speed: float | None = None) -> Estimate
 
     Args:
       experiment: The run.
-      speed: Multiply-adds a second of training here; None: `estimate_speed()`.
+      speed: Multiply-adds per second of training here; None: `estimate_speed()`.
 
     Raises:
       UserError: If the configuration has a mistake, or an unknown data set is not prepared.
@@ -94,7 +94,7 @@ def estimate_run(experiment: Experiment, speed: float | None = None) -> Estimate
 def count_evaluation_passes(experiment: Experiment) -> float:
     """Counts what a run's protocols cost an image of 4:3, in forward passes of one crop.
 
-    Views that several protocols share count once, as they are scored once.
+    Views that several protocols share are scored, and count, once.
     """
     (height, *_), _ = data.image_shape(experiment.data)
     streamed = data.is_streamed(experiment.data)
@@ -110,10 +110,10 @@ def count_evaluation_passes(experiment: Experiment) -> float:
 
 @functools.cache
 def estimate_speed() -> float:
-    """Estimates multiply-adds a second of training on this machine's devices, in half a second.
+    """Estimates multiply-adds per second of training on this machine's devices, in half a second.
 
-    It is a share of what the devices do in a matrix product of float32, which is timed. Nothing
-    but that product is compiled.
+    It times a float32 matrix product and assumes a fixed fraction of its speed. Only that product
+    is compiled.
     """
     side = 1024
     product = jax.jit(jnp.matmul)
@@ -130,7 +130,7 @@ def estimate_speed() -> float:
 
 
 def format_estimate(estimate: Estimate) -> str:
-    """Returns what a run costs, a line for each figure."""
+    """Returns what a run costs, with a line per figure."""
     lines = [
         f"{estimate.name} seed {estimate.seed} ({estimate.model})",
         f"parameters: {estimate.parameters:,}",
@@ -149,7 +149,7 @@ def format_estimate(estimate: Estimate) -> str:
 
 
 def format_study(runs: Sequence[Experiment], width: int = 0) -> str:
-    """Returns what runs cost as a table, a line for each run, and a line on how it is estimated.
+    """Returns a table of what runs cost, with a line per run, and how it is estimated.
 
     Args:
       runs: At least one. Runs that differ only in their seed share a line.
@@ -204,7 +204,7 @@ def format_study(runs: Sequence[Experiment], width: int = 0) -> str:
 
 
 def _describe_devices() -> str:
-    """Returns the devices of which a time is said, and how it is guessed."""
+    """Describes the devices for which a time is estimated, and the method."""
     return (
         f"{jax.device_count()} x {jax.devices()[0].device_kind}: a guess,"
         f" {TRAINING_SHARE:.0%} of the speed of a matrix product"
@@ -213,7 +213,7 @@ def _describe_devices() -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Returns a duration in the unit that suits it."""
+    """Returns a duration in a suitable unit."""
     for unit, size in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:,.0f} {unit}"

@@ -1,4 +1,4 @@
-"""What the HLO text of a compiled program says: collectives, memory traffic, layers of operations.
+"""Reads the HLO text of a compiled program: collectives, memory traffic, layers of operations.
 
 All numbers are of one device.
 """
@@ -36,7 +36,7 @@ NO_TRAFFIC = (
     "opt-barrier",
     "iota",
 )
-# Of the first operand these read no more than they return.
+# These read as many bytes of their first operand as they return.
 LOOKUPS = ("dynamic-slice", "slice", "gather")
 CONTROL_FLOW = ("while", "conditional", "call")  # Only run other operations.
 
@@ -115,7 +115,7 @@ def parse_program(text: str) -> Program:
 def count_collectives(text: str) -> dict[str, Collective]:
     """Counts the collectives of a compiled program by kind.
 
-    An asynchronous collective counts where it starts. What a loop repeats counts once.
+    An asynchronous collective counts where it starts. The body of a loop counts once.
     """
     found: dict[str, Collective] = {}
     for computation in parse_program(text).computations.values():
@@ -147,10 +147,9 @@ def has_loop(text: str) -> bool:
 def count_traffic(text: str) -> int:
     """Counts the bytes that a TPU's program moves between the chip and its main memory (HBM).
 
-    A loop counts as often as it runs; one of unknown length counts once. Of a table in which rows
-    are looked up, those rows count. The compiler's own count of bytes treats arrays that it keeps
-    in the chip's fast memory, marked S(1) in their layout, as if they were in main memory, which
-    is several times as many where the batch on a chip is small.
+    A loop counts as often as it runs, or once if its length is unknown. For lookups in a table only
+    the read rows count. The compiler's own count includes arrays in the chip's fast memory, marked
+    S(1) in their layout, which is several times as much if the batch per chip is small.
     """
     program = parse_program(text)
     return _count_traffic(program.computations, program.entry)
@@ -173,7 +172,7 @@ def _count_traffic(found: dict[str, Computation], name: str) -> int:
         elif one.opcode == "call":
             total += _count_traffic(found, _find_called(one, "to_apply"))
         elif one.opcode in ("copy-done", "slice-done"):
-            # Begun by an operation whose shape holds its operands' too.
+            # Started by an operation whose shape includes those of its operands.
             source = computation[computation[one.operands[0]].operands[0]].shape
             total += count_bytes(one.shape) * (_is_in_memory(one.shape) + _is_in_memory(source))
         elif one.opcode.endswith("-done"):
@@ -213,7 +212,7 @@ def _count_fusion(found: dict[str, Computation], fusion: Instruction, shapes: li
 def _count_read(found: dict[str, Computation], inner: Computation, name: str, whole: int) -> int:
     """Counts the bytes of a fusion's operand that are read.
 
-    Of an operand whose rows are looked up or replaced that is not the whole.
+    If rows of the operand are looked up or replaced, that is only a part of it.
     """
     total = 0
     for user in inner.values():

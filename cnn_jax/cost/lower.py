@@ -1,4 +1,4 @@
-"""Lowers the training step of an experiment for devices that need not be here."""
+"""Lowers the training step of an experiment for devices that may not be attached."""
 
 import functools
 import importlib.util
@@ -17,8 +17,8 @@ from cnn_jax.training.components import make_components, make_model
 from cnn_jax.training.program import compile_step, make_step, split_seed_keys
 from cnn_jax.training.state import init_state
 
-# Without these libtpu looks for a TPU and complains in many lines, and only one process at a time
-# may use it, which is of no use where it only compiles.
+# Without these settings libtpu looks for a TPU and prints many warnings, and only one process at a
+# time may use it, which is unnecessary for compiling.
 LIBTPU_ENVIRONMENT = {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_SKIP_MDS_QUERY": "1",
@@ -42,11 +42,11 @@ class LoweredStep(NamedTuple):
 
 
 def lower_step(experiment: Experiment, devices: list[jax.Device]) -> LoweredStep:
-    """Lowers the run's own training step for the devices; needs no data set and allocates nothing.
+    """Lowers the run's own training step for the devices, without data and without allocating.
 
     Args:
       experiment: The run.
-      devices: They need not be here.
+      devices: May not be attached.
     """
     hosts = {device.process_index for device in devices}
     if experiment.train.parallel == "pmap" and len(hosts) > 1:
@@ -73,7 +73,8 @@ def lower_step(experiment: Experiment, devices: list[jax.Device]) -> LoweredStep
     step = make_step(experiment, parts, loader, step_keys, over).step
     compiled = compile_step(experiment, step, over, image.size)
     if not hasattr(compiled, "lower"):
-        compiled = jax.jit(compiled)  # pmap's is a function around what is compiled.
+        # With pmap, the step is a plain function around the compiled one.
+        compiled = jax.jit(compiled)
     plain = make_model(experiment, source.num_classes)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, arrays, batch))
     return LoweredStep(compiled.lower(*shapes), summary.count_multiply_adds(plain, shape))
@@ -82,8 +83,8 @@ def lower_step(experiment: Experiment, devices: list[jax.Device]) -> LoweredStep
 def _make_dataset(experiment: Experiment) -> tuple[data.Dataset, bool]:
     """Returns a data set of the run's shapes that takes no memory, and whether it is streamed.
 
-    Streamed are full-size images, which do not fit on a device. The step sees them cut to their
-    crop; what is done to them before is the host's work.
+    Full-size images are streamed, because they do not fit on a device. The host crops them before
+    the step.
     """
     name = experiment.data.name
     (height, width, channels), classes = data.image_shape(experiment.data)

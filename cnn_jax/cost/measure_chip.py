@@ -1,4 +1,4 @@
-"""Measures what a device can do, or takes it from the table of chips."""
+"""Measures the speed of a device, or takes it from the table of chips."""
 
 import os
 import time
@@ -14,7 +14,7 @@ from cnn_jax.cost import chips
 
 
 def find_chip(experiment: Experiment, topology: str | None) -> chips.Chip:
-    """Returns the chip of a topology, or of this machine: TPUs by the table, others measured."""
+    """Returns the chip of a topology or of this machine: TPUs from the table, others measured."""
     if topology is not None:
         return chips.parse_topology(topology).chip
     kind = jax.devices()[0].device_kind
@@ -31,7 +31,7 @@ def find_dtype(experiment: Experiment) -> str:
 def measure_chip(dtype: Any) -> chips.Chip:
     """Measures one of this machine's devices in about a second, by matrix products and a copy.
 
-    The devices of a CPU share what it has.
+    The devices of a CPU share its memory and cores.
 
     Args:
       dtype: Of the products.
@@ -40,10 +40,10 @@ def measure_chip(dtype: Any) -> chips.Chip:
     sharing = jax.local_device_count() if device.platform == "cpu" else 1
     square, copy = jax.jit(lambda x: x @ x), jax.jit(jnp.negative, donate_argnums=0)
     flops, side, took = 0.0, 512, 0.0
-    while took < 0.02:  # A larger product comes nearer to the peak.
+    while took < 0.02:  # A larger product is closer to the peak.
         took = _time_fastest(square, jnp.zeros((side, side), dtype), repeat=False)
         flops, side = max(flops, 2 * side**3 / took), 2 * side
-    size = 2**25  # More than a cache holds.
+    size = 2**25  # Larger than a cache.
     took = _time_fastest(copy, jnp.zeros(size, "float32"), repeat=True)
     return chips.Chip(
         name=f"{device.device_kind}, measured",
@@ -55,12 +55,12 @@ def measure_chip(dtype: Any) -> chips.Chip:
 
 
 def _time_fastest(compute: Callable, x: jax.Array, repeat: bool) -> float:
-    """Returns the seconds of the fastest of some calls within a third of a second.
+    """Calls a function for a third of a second; returns the seconds of the fastest call.
 
     Args:
       compute: A compiled function of one array.
       x: The array.
-      repeat: Whether each call takes the result of the one before, rather than x.
+      repeat: Whether each call takes the previous result instead of x.
     """
     times: list[float] = []
     result = jax.block_until_ready(compute(x))

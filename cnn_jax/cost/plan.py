@@ -1,8 +1,8 @@
-"""What a run needs of devices that need not be here, and what bounds the time of its step.
+"""Plans a run: the memory and the time that its step needs, also on devices that are not attached.
 
-The run's own training step is compiled for the devices; nothing is allocated. The bounds are those
-of a roofline (Williams, Waterman, Patterson 2009): a step takes at least as long as its arithmetic
-at the chip's peak, its traffic with memory, and its messages to other chips.
+The run's own training step is compiled for the devices; nothing is allocated. The time is bounded
+by a roofline (Williams, Waterman, Patterson 2009): a step takes at least as long as its arithmetic
+at the chip's peak, its memory traffic, and its communication with other chips.
 """
 
 import re
@@ -19,10 +19,10 @@ from cnn_jax.cost.chips import Chip
 from cnn_jax.cost.lower import lower_step, make_slice
 from cnn_jax.cost.measure_chip import find_chip, find_dtype
 
-# A TPU multiplies in bfloat16: a float32 product of each precision takes so many passes
+# A TPU multiplies in bfloat16. A float32 product of each precision takes this many passes
 # (jax.lax.Precision: DEFAULT, HIGH, HIGHEST).
 PASSES = {"bfloat16": 1, "tensorfloat32": 3, "float32": 6}
-# What a device sends of a collective among n devices, in multiples of its operands' bytes.
+# {collective: bytes that a device sends among n devices, in multiples of its operands' bytes}
 SENT: dict[str, Callable[[int], float]] = {
     "all-reduce": lambda n: 2 * (n - 1) / n,
     "all-gather": lambda n: n - 1,
@@ -33,20 +33,20 @@ SENT: dict[str, Callable[[int], float]] = {
 
 @dataclass(frozen=True)
 class StepCost:
-    """What the compiled step costs; all but the FLOPs and hours of one chip.
+    """The cost of the compiled step on one chip; FLOPs and hours are of all chips.
 
     Attributes:
       memory_parts: Bytes of arguments, temporaries, outputs and the program.
-      compiler_flops: FLOPs of a step over all chips, as the compiler counts them.
-      compiler_flops_partly: Whether the compiler leaves out what a loop or a library computes, so
-        that the bound takes the counted FLOPs.
-      passes: Products of bfloat16 that a float32 product takes.
-      compiler_bytes: Bytes moved, as the compiler counts them.
+      compiler_flops: FLOPs of a step over all chips, counted by the compiler.
+      compiler_flops_partly: Whether the compiler omits the work of a loop or a library, so that the
+        bound uses the counted FLOPs.
+      passes: bfloat16 products per float32 product.
+      compiler_bytes: Bytes moved, counted by the compiler.
       memory_traffic: Bytes moved between a chip and its memory.
       collectives: By kind.
       sent: Bytes that a chip sends to others.
-      seconds: What a step takes at least, by arithmetic, memory and interconnect.
-      bound: The one of them that takes longest.
+      seconds: Lower bounds of a step by arithmetic, memory and interconnect.
+      bound: The largest of them.
       step_s: Its seconds.
       run_hours: Of the whole run.
       chip_hours: Of the whole run over all chips.
@@ -69,22 +69,22 @@ class StepCost:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run's step needs of its devices, and what it costs there.
+    """What a run's step needs and costs on its devices.
 
     Attributes:
       run: The run's name.
       model: Its model.
       dtype: Of the model's activations.
-      batch: Images of a step.
+      batch: Images per step.
       parallel: jit or pmap.
       devices: In words, or the slice's name.
-      chips: How many.
+      chips: Number of chips.
       steps: Of the run.
       counted_flops: FLOPs of a step over all chips: 3 x 2 x multiply-adds x images.
-      chip: What bounds a step on it.
+      chip: Its limits.
       fits: Whether the step fits into a chip's memory.
-      memory: Bytes of a chip that it needs; None: the compiler did not say.
-      cost: None where the compiler found no room for the step.
+      memory: Bytes per chip; None if the compiler did not report them.
+      cost: None if the step does not fit.
     """
 
     run: str
@@ -102,7 +102,7 @@ class Plan:
     cost: StepCost | None
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the plan as a flat dictionary; what is not known is None."""
+        """Returns the plan as a flat dictionary. Unknown values are None."""
         cost = vars(self.cost) if self.cost else dict.fromkeys(StepCost.__annotations__)
         if self.cost:
             kinds = self.cost.collectives.items()
@@ -125,12 +125,12 @@ class Plan:
 
 
 def plan_run(experiment: Experiment, topology: str | None = None) -> Plan:
-    """Compiles the run's step and tells what it needs and takes at least. Needs no data set.
+    """Compiles the run's step and returns what it needs and its lower bounds. It needs no data set.
 
     Args:
       experiment: The run.
-      topology: A TPU slice that is not here, such as 'v5e:4x4', for which libtpu compiles; None:
-        this machine's devices.
+      topology: A TPU slice such as 'v5e:4x4', for which libtpu compiles; None: this machine's
+        devices.
 
     Raises:
       UserError: If the configuration has a mistake, there is no such slice, or libtpu is missing.
@@ -181,8 +181,8 @@ def _measure_step(
 ) -> StepCost:
     memory, cost, text = compiled.memory_analysis(), compiled.cost_analysis(), compiled.as_text()
     assert memory is not None and cost is not None and text is not None  # of CPU, GPU and TPU
-    flops = cost["flops"]  # Of one device, as all that a compiled program tells.
-    # The compiler counts a loop's body once, and what a library (oneDNN) computes not at all.
+    flops = cost["flops"]  # Of one device, as everything in a compiled program.
+    # The compiler counts a loop's body once, and the work of a library (oneDNN) not at all.
     partly = flops * count < counted_flops and (hlo.has_loop(text) or platform != "tpu")
     worked = counted_flops / count if partly else flops
     in_passes = platform == "tpu" and find_dtype(experiment) == "float32"
@@ -192,7 +192,8 @@ def _measure_step(
     sent = sum(_count_sent(kind, found.bytes, count) for kind, found in collectives.items())
     seconds = {"arithmetic": worked * passes / chip.flops, "memory": moved / chip.bandwidth}
     if chip.interconnect:
-        seconds["interconnect"] = sent / (chip.interconnect / 2)  # As much comes in as goes out.
+        # A chip receives as much as it sends.
+        seconds["interconnect"] = sent / (chip.interconnect / 2)
     bound = max(seconds, key=seconds.__getitem__)
     hours = seconds[bound] * experiment.train.steps / 3600
     return StepCost(
@@ -218,11 +219,11 @@ def _measure_step(
 
 
 def _count_sent(kind: str, size: int, count: int) -> float:
-    """Returns the bytes that a device sends of collectives of one kind with so many operands."""
+    """Returns the bytes that a device sends in collectives of one kind."""
     return SENT[kind](count) * size if kind in SENT else size
 
 
 def _parse_needed_memory(message: str) -> float | None:
-    """Returns the bytes that a compiler would have needed: 'Used 20.46G of 15.75G hbm'."""
+    """Reads the bytes that a compiler would have needed: 'Used 20.46G of 15.75G hbm'."""
     found = re.search(r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm", message)
     return float(found[1]) * 1024 ** " KMGT".index(found[2] or " ") if found else None

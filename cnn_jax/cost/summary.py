@@ -17,6 +17,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 from cnn_jax import models
 from cnn_jax.cost.chains import ConvChain
 from cnn_jax.errors import UserError
+from cnn_jax.layers.activations import Activation
 from cnn_jax.layers.conv import Conv
 from cnn_jax.layers.sizes import effective_size
 from cnn_jax.models import Model
@@ -34,8 +35,8 @@ class LayerCost(NamedTuple):
       output: Its output's shape, [H, W, C] or [units].
       kernel: Height x width / stride of its window; empty where it has none.
       parameters: Trained numbers.
-      multiply_adds: Of its convolution or matrix product; 0 of all others.
-      activation_bytes: Of its output in float32. A ReLU takes none of its own.
+      multiply_adds: Of its convolution or matrix product; 0 for all others.
+      activation_bytes: Of its output in float32. A ReLU takes no memory of its own.
     """
 
     name: str
@@ -48,7 +49,7 @@ class LayerCost(NamedTuple):
 
 
 class ModelCost(NamedTuple):
-    """A model's layers added up, in test mode: without auxiliary heads.
+    """The totals of a model in evaluation, without auxiliary heads.
 
     Attributes:
       name: The model.
@@ -68,18 +69,18 @@ class ModelCost(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """What a model costs in all, and each of its layers."""
+    """The cost of a model and of each of its layers."""
 
     total: ModelCost
     layers: list[LayerCost]
 
 
 class Counts(NamedTuple):
-    """What estimates are made of.
+    """The counts on which estimates are based.
 
     Attributes:
       parameters: Trained numbers, auxiliary heads included.
-      multiply_adds: Of one image's forward pass in test mode.
+      multiply_adds: Of one image's forward pass in evaluation.
     """
 
     parameters: int
@@ -126,7 +127,7 @@ def summarize_all(image_size: int | None = None) -> tuple[list[ModelCost], list[
 
 
 def count_model(name: str, num_classes: int, shape: Shape, **options: Any) -> Counts:
-    """Counts a model's parameters and multiply-adds; equal questions are answered from memory.
+    """Counts a model's parameters and multiply-adds. Results are cached.
 
     Args:
       name: A name of `models.MODELS`.
@@ -165,13 +166,13 @@ def _list_calls(init: Callable[[jax.Array, jax.Array], Any], shape: Shape) -> li
         if context.method_name != "__call__":
             return call(*args, **kwargs)
         path, key = "/".join(module.path), _module_key(module, args, kwargs)
-        if key in known:  # An equal block costs the same, so that it need not be traced again.
+        if key in known:  # An equal block costs the same and need not be traced again.
             first, layers, shapes = known[key]
             seen.extend(x._replace(name=path + x.name.removeprefix(first)) for x in layers)
             return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         begin, output = len(seen), call(*args, **kwargs)
-        is_leaf = begin == len(seen)  # None of its own layers was seen meanwhile.
-        if is_leaf and not isinstance(module, nn.Dropout):
+        is_leaf = begin == len(seen)  # None of its own layers has been traced meanwhile.
+        if is_leaf and not isinstance(module, nn.Dropout | Activation):
             seen.append(_measure_layer(module, output))
         if key is not None and path:
             shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), output)
@@ -181,14 +182,14 @@ def _list_calls(init: Callable[[jax.Array, jax.Array], Any], shape: Shape) -> li
     def run(key: jax.Array, images: jax.Array) -> Any:
         return init(key, images)
 
-    # A function of its own: JAX keeps what a function has traced, and this trace is incomplete.
+    # A new function, because JAX caches traces by function, and this trace is incomplete.
     with nn.intercept_methods(record):
         jax.eval_shape(run, jax.random.key(0), _image_struct(shape))
     return seen
 
 
 def _module_key(module: nn.Module, args: tuple, kwargs: dict) -> Any:
-    """Returns what two modules of equal cost have in common; None where that is not known."""
+    """Returns a key that modules of equal cost share; None if it is unknown."""
     fields = [f.name for f in dataclasses.fields(module) if f.name not in ("name", "parent")]
     values = tuple(getattr(module, name) for name in fields)
     leaves, structure = jax.tree.flatten((args, kwargs))
@@ -216,7 +217,7 @@ def _measure_layer(module: nn.Module, output: jax.Array) -> LayerCost:
 
 
 def _describe_kernel(module: nn.Module) -> str:
-    """Returns '3x3/2, 2 groups' of a layer that has a window."""
+    """Describes the window of a layer: '3x3/2, 2 groups'."""
     kernel = _first_field(module, "kernel_size", "kernel", "window")
     stride = _first_field(module, "strides", "stride")
     groups = _first_field(module, "feature_group_count")
@@ -235,7 +236,7 @@ def _first_field(module: nn.Module, *names: str) -> Any:
 
 
 def _without_heads(name: str) -> dict[str, bool]:
-    """Returns the option that leaves out auxiliary heads, of a model that has any."""
+    """Returns the option that removes auxiliary heads, if the model has any."""
     return {"aux_heads": False} if "aux_heads" in models.known_options(name) else {}
 
 
@@ -253,7 +254,7 @@ def _list_layers(
 
 
 def _add_up(layers: Sequence[LayerCost]) -> tuple[int, int, int]:
-    """Returns the layers' parameters, multiply-adds and bytes of activations."""
+    """Sums the layers' parameters, multiply-adds and bytes of activations."""
     return (
         sum(layer.parameters for layer in layers),
         sum(layer.multiply_adds for layer in layers),
@@ -262,7 +263,7 @@ def _add_up(layers: Sequence[LayerCost]) -> tuple[int, int, int]:
 
 
 class _Chain(nn.Module):
-    """The convolutions of a chain, without biases, each as large as its input."""
+    """The convolutions of a chain, without biases and with SAME padding."""
 
     chain: ConvChain
 
@@ -276,7 +277,7 @@ class _Chain(nn.Module):
 
 
 class ChainCost(NamedTuple):
-    """What a chain of convolutions costs an image.
+    """The cost of a chain of convolutions per image.
 
     Attributes:
       weights: Trained numbers.
@@ -295,7 +296,7 @@ def make_chain(chain: ConvChain) -> Callable[..., Any]:
 
 
 def count_convolutions(chain: ConvChain) -> ChainCost:
-    """Counts what a chain of convolutions costs an image."""
+    """Counts the cost of a chain of convolutions per image."""
     module = _Chain(chain)
     image = (chain.side, chain.side, chain.inputs)
     layers = _list_calls(module.lazy_init, image)

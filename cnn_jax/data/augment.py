@@ -2,7 +2,8 @@
 
 Each image draws from a key of its own, made of the step's key and the image's row in the global
 batch, so that the same images come out however the batch is split over devices. Mixup, which pairs
-images, has one key per batch. In which order these are applied is `cnn_jax.data.preprocess`'s.
+images, has one key per batch. `cnn_jax.data.preprocess` defines the order in which they are
+applied.
 
 Images are float32 [B, H, W, C]; keys are [B].
 """
@@ -21,7 +22,7 @@ def row_keys(key: jax.Array, rows: jax.Array) -> jax.Array:
 
 
 def random_crop(keys: jax.Array, images: jax.Array, height: int, width: int) -> jax.Array:
-    """Cuts a window out of each image at a uniform place (Krizhevsky et al. 2012, Sec. 4.1).
+    """Cuts a window out of each image at a uniform position (Krizhevsky et al. 2012, Sec. 4.1).
 
     Args:
       keys: [B].
@@ -43,32 +44,33 @@ def random_crop(keys: jax.Array, images: jax.Array, height: int, width: int) -> 
 
 
 def center_crop(images: jax.Array, height: int, width: int) -> jax.Array:
-    """Cuts the middle window [B, height, width, C] out of each image.
+    """Cuts the center window [B, height, width, C] out of each image.
 
-    If it cannot lie in the middle, it lies half a pixel nearer to the top or the left.
+    If the margins are odd, the window is half a pixel closer to the top or the left.
     """
     top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
     return images[:, top : top + height, left : left + width]
 
 
 def pad_and_crop(keys: jax.Array, images: jax.Array, pad: int) -> jax.Array:
-    """Pads each side by zeros and crops back at a uniform place (He et al. 2015, Sec. 4.2)."""
+    """Pads each side with zeros and crops back at a uniform position (He et al. 2015, Sec. 4.2)."""
     padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     return random_crop(keys, padded, *images.shape[1:3])
 
 
 def shift(keys: jax.Array, images: jax.Array, most: int) -> jax.Array:
-    """Moves each image by whole pixels, uniform from -most to most, down and across.
+    """Shifts each image by whole pixels, uniform from -most to most, vertically and horizontally.
 
-    Zeros fill what it leaves. It is `pad_and_crop` by its other name.
+    Zeros fill the rest. This is the same as `pad_and_crop`.
     """
     return pad_and_crop(keys, images, most)
 
 
 def rotate(keys: jax.Array, images: jax.Array, degrees: float) -> jax.Array:
-    """Turns each image about its middle by an angle uniform from -degrees to degrees.
+    """Rotates each image about its center by an angle uniform from -degrees to degrees.
 
-    Bilinear; zeros lie around the image. With `flip` it also gives reflections about any axis.
+    It interpolates bilinearly, with zeros around the image. With `flip` it also gives reflections
+    about any axis.
     """
 
     def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -82,10 +84,11 @@ def rotate(keys: jax.Array, images: jax.Array, degrees: float) -> jax.Array:
 def affine(
     keys: jax.Array, images: jax.Array, shift: float, scale: float, squeeze: float, shear: float
 ) -> jax.Array:
-    """Distorts each image by a random planar affine map about its middle.
+    """Distorts each image by a random planar affine map about its center.
 
-    It combines translation, scaling, squeezing and horizontal shearing. Bilinear; zeros lie around
-    the image. Source: LeCun, Bottou, Bengio, Haffner 1998, Sec. III-B, which prints no ranges.
+    The map combines translation, scaling, squeezing and horizontal shearing. It interpolates
+    bilinearly, with zeros around the image. Source: LeCun, Bottou, Bengio, Haffner 1998, Sec.
+    III-B, which prints no ranges.
 
     Args:
       keys: [B].
@@ -103,7 +106,7 @@ def affine(
     def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
         most = jnp.array([shift, shift, scale, squeeze, shear], images.dtype)
         down, across, u, v, s = most * jax.random.uniform(key, (5,), images.dtype, -1, 1)
-        # The inverse map: where a pixel of the result comes from.
+        # The inverse map, from a pixel of the result to its source.
         matrix = jnp.array([[jnp.exp(-u - v), 0.0], [-s * jnp.exp(-u - v), jnp.exp(v - u)]])
         return matrix, -matrix @ jnp.array([down, across])
 
@@ -111,14 +114,14 @@ def affine(
 
 
 def _map_affinely(images: jax.Array, matrices: jax.Array, offsets: jax.Array) -> jax.Array:
-    """Takes each pixel (y, x), seen from the middle, from matrix @ (y, x) + offset of the image.
+    """Takes each pixel (y, x), relative to the center, from matrix @ (y, x) + offset of the image.
 
     Args:
       images: [B, H, W, C].
       matrices: [B, 2, 2].
       offsets: [B, 2] in pixels, down and across.
     """
-    # dm_pix's maps interpolate between channels too, which on CPU takes 50 times as long.
+    # dm_pix also interpolates between channels, which takes 50 times as long on a CPU.
     height, width = images.shape[1:3]
     y, x = (jnp.arange(n, dtype=images.dtype) - (n - 1) / 2 for n in (height, width))
     y, x = y[:, None], x[None]
@@ -156,8 +159,8 @@ def color_jitter(
     """Changes the colors of each image as a whole; pixels 0 to 1 stay 0 to 1.
 
     Source: Howard 2013 (arXiv:1312.5402), which changes contrast, brightness and color by up to a
-    half. Differs: always in this order, not in a random one, so that it is one program; what the
-    words mean is TensorFlow's, as dm_pix has it.
+    half. Differs: the order is fixed instead of random, so that one program suffices; the
+    operations are TensorFlow's, as in dm_pix.
 
     Args:
       keys: [B].
@@ -168,7 +171,7 @@ def color_jitter(
       saturation: Likewise the saturation of HSV.
       hue: The largest turn, either way, as a fraction of a full circle.
     """
-    import dm_pix  # Takes 50 ms to import, with what it brings.
+    import dm_pix  # The import takes 50 ms.
 
     amounts = jnp.array([brightness, contrast, saturation, hue], images.dtype)
 
@@ -176,11 +179,11 @@ def color_jitter(
         add, *factors, turn = amounts * jax.random.uniform(key, (4,), images.dtype, -1, 1)
         image = dm_pix.adjust_brightness(image, add) if brightness else image
         image = dm_pix.adjust_contrast(image, 1 + factors[0]) if contrast else image
-        image = jnp.clip(image, 0, 1)  # HSV is of such pixels alone, and gives such pixels.
+        image = jnp.clip(image, 0, 1)  # HSV requires and returns such pixels.
         image = dm_pix.adjust_saturation(image, 1 + factors[1]) if saturation else image
         return dm_pix.adjust_hue(image, turn) if hue else image
 
-    with jax.numpy_dtype_promotion("standard"):  # dm_pix adds numbers and truth values.
+    with jax.numpy_dtype_promotion("standard"):  # dm_pix adds numbers and booleans.
         return jax.vmap(jitter)(keys, images)
 
 
@@ -193,9 +196,9 @@ def add_pca_noise(
 ) -> jax.Array:
     """Adds [p1 p2 p3] [a1 l1, a2 l2, a3 l3] to all pixels of an image, a ~ N(0, deviation).
 
-    Source: Krizhevsky et al. 2012, Sec. 4.1. The paper does not name the pixels' scale, on which
-    its l, variances, depend: with pixels 0 to 255 the noise would be 255 times as strong, and drown
-    the image.
+    Source: Krizhevsky et al. 2012, Sec. 4.1. The paper does not state the scale of pixels, on which
+    its l, variances, depend. With pixels from 0 to 255 the noise would be 255 times as strong and
+    hide the image.
 
     Args:
       keys: [B]; a is drawn anew for each image.
@@ -205,13 +208,13 @@ def add_pca_noise(
       deviation: The standard deviation of a.
     """
     a = deviation * jax.vmap(lambda key: jax.random.normal(key, values.shape, images.dtype))(keys)
-    # A sum is in float32 on every platform, unlike a matrix product.
+    # A sum is computed in float32 on every platform, unlike a matrix product.
     added = ((a * values[None])[:, None, :] * vectors[None]).sum(-1)
     return images + added[:, None, None, :]
 
 
 class ColorMoments:
-    """The first two moments of the colors of images that are seen one by one."""
+    """The first two moments of the colors of images that are added one by one."""
 
     def __init__(self) -> None:
         self.count = 0

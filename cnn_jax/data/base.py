@@ -1,7 +1,7 @@
-"""What a data set is: arrays in memory, or full-size images by number, still encoded.
+"""Data sets: arrays in memory, or full-size images that are read by number, still encoded.
 
-A full-size data set is small, is pickled to the processes that decode, and opens its files where
-they are read.
+The object of a full-size data set is small. It is pickled for the worker processes, which open its
+files.
 """
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -26,7 +26,7 @@ class Arrays(NamedTuple):
     labels: np.ndarray
 
     @property
-    def count(self) -> int:  # type: ignore[override] # hides tuple.count, which nobody calls
+    def count(self) -> int:  # type: ignore[override] # Hides tuple.count.
         """The number of images; `len` of a named tuple counts its fields."""
         return len(self.labels)
 
@@ -34,7 +34,7 @@ class Arrays(NamedTuple):
 class ImageDataset:
     """Images by number, each encoded or in memory; `labels` is [N] int32."""
 
-    if TYPE_CHECKING:  # A subclass has them as an attribute, or computes them.
+    if TYPE_CHECKING:  # A subclass defines them as an attribute or a property.
 
         @property
         def labels(self) -> np.ndarray:
@@ -49,7 +49,7 @@ class ImageDataset:
         return len(self)
 
     def name(self, i: int) -> str:
-        """Returns what a message calls image i."""
+        """Returns the name of image i in messages."""
         raise NotImplementedError
 
     def __getitem__(self, i: int) -> tuple[Encoded, int]:
@@ -66,7 +66,7 @@ class ImageDataset:
 
 
 class ArrayDataset(ImageDataset):
-    """Images of one size that are in memory already: scaled and cut as those in files are."""
+    """Images of one size in memory, which are scaled and cut like those in files."""
 
     labels: np.ndarray
 
@@ -106,14 +106,14 @@ class Subset(ImageDataset):
 
 
 class Dataset(NamedTuple):
-    """A data set: what is learned from, what is tested on, and the classes.
+    """A data set: training images, test images and classes.
 
     Attributes:
       train: `Arrays` if the set is held in memory, an `ImageDataset` if it is streamed.
       test: Likewise.
       num_classes: The number of classes.
       class_names: Their names by label; empty: the classes are numbers.
-      scan: What was found in a folder of images, if the set is one.
+      scan: The result of scanning the folder, if the set is a folder of images.
     """
 
     train: Arrays | ImageDataset
@@ -124,33 +124,33 @@ class Dataset(NamedTuple):
 
     @property
     def streamed(self) -> bool:
-        """Whether images are decoded for each batch, and not held in memory."""
+        """Whether images are decoded for each batch instead of kept in memory."""
         return not isinstance(self.train, Arrays)
 
 
 def as_arrays(images: Arrays | ImageDataset) -> Arrays:
-    """Returns the images of a data set that is held in memory; TypeError: it is streamed."""
+    """Returns the images of a data set in memory; raises TypeError if it is streamed."""
     if not isinstance(images, Arrays):
         raise TypeError(f"{type(images).__name__} is streamed, not held in memory")
     return images
 
 
 def as_streamed(images: Arrays | ImageDataset) -> ImageDataset:
-    """Returns the images of a data set that is streamed; TypeError: it is held in memory."""
+    """Returns the images of a streamed data set; raises TypeError if it is in memory."""
     if isinstance(images, Arrays):
         raise TypeError("Arrays are held in memory, not streamed")
     return images
 
 
 def hold_out(train: Arrays | ImageDataset, count: int) -> tuple:
-    """Splits training images into those that are trained on and `count` that are evaluated.
+    """Splits training images into a smaller training set and `count` validation images.
 
-    Of images in memory the last ones are held out. Files lie by class, so that the last ones would
-    be the last classes: of full-size images every k-th is held out.
+    For images in memory the last ones are held out. Files are sorted by class, so for full-size
+    images every k-th one is held out.
 
     Args:
       train: The training images.
-      count: How many are held out; less than there are.
+      count: Number of validation images, less than all.
 
     Returns:
       (the rest, the held-out images), each of train's kind.

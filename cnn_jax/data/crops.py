@@ -1,8 +1,8 @@
-"""Where a full-size image is cut: pure functions of (rng, size, ...) on the host.
+"""Crops of full-size images: pure functions of (rng, size, ...) on the host.
 
-A box that is cut out of the original and resized to crop x crop is that crop of the resized image,
-without resizing what the crop leaves out. The longer side of a scaled image is rounded to whole
-pixels, as in an image that is really resized.
+Cutting a box out of the original and resizing it to crop x crop gives that crop of the resized
+image, without resizing the rest. The longer side of a scaled image is rounded to whole pixels, as
+in an image that is really resized.
 """
 
 import math
@@ -44,7 +44,7 @@ def draw_scale_jitter(rng: np.random.Generator, size: Size, lo: int, hi: int, cr
     scale.
 
     Args:
-      rng: Draws the scale first, then the place.
+      rng: Draws the scale first, then the position.
       size: Of the original.
       lo: The least shorter side; it is uniform in lo, lo + 1, ... hi.
       hi: The largest.
@@ -58,9 +58,9 @@ def draw_scale_jitter(rng: np.random.Generator, size: Size, lo: int, hi: int, cr
 def draw_inception_crop(rng: np.random.Generator, size: Size) -> Box:
     """Draws a window of 8% to 100% of the image's area and of width / height from 3/4 to 4/3.
 
-    Source: Szegedy et al. 2014 (arXiv:1409.4842), Sec. 6, which does not say how the aspect ratio
-    is drawn: here its logarithm is uniform over what fits, so that wide and tall windows are
-    equally likely. If the image is too long to hold all its area in such a window, the area is
+    Source: Szegedy et al. 2014 (arXiv:1409.4842), Sec. 6, which does not state the distribution of
+    the aspect ratio. Here its logarithm is uniform over the values that fit, so that wide and tall
+    windows are equally likely. If no such window covers the area of a long image, the area is
     uniform up to the largest that fits.
     """
     height, width = size
@@ -75,7 +75,7 @@ def draw_inception_crop(rng: np.random.Generator, size: Size) -> Box:
 
 
 def center_box(size: Size, shorter_side: int, crop: int) -> Box:
-    """Returns the middle crop x crop window of the image scaled to a shorter side >= crop."""
+    """Returns the center crop x crop window of the image scaled to a shorter side >= crop."""
     to = scaled_size(size, shorter_side)
     return _window(size, to, ((to[0] - crop) // 2, (to[1] - crop) // 2), crop)
 

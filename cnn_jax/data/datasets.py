@@ -32,12 +32,14 @@ def load_digits(
     *,
     side: Annotated[int, Bound(1, 512), "Pixels to which each digit is enlarged"] = DIGITS_SIDE,
     margin: Annotated[int, Bound(0, 512), "Pixels of background around it"] = 0,
+    scatter: Annotated[bool, "Put each digit at a random place instead of the middle"] = False,
 ) -> Dataset:
     """Returns scikit-learn's 1,797 handwritten digits, 8x8: 1,437 to train, the last 360 to test.
 
     Real images that come inside a package: the test part of UCI's Optical Recognition of
     Handwritten Digits. The split is ours; the set has none. With a side of 20 and a margin of 4
-    they lie in their images as MNIST's do.
+    they lie in their images as MNIST's do. Scattered, each lies at a place of its own, which is
+    drawn once, anywhere within its margins.
     """
     digits = require("sklearn.datasets").load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
@@ -45,6 +47,10 @@ def load_digits(
         whole = Box(0, 0, DIGITS_SIDE, DIGITS_SIDE)
         images = np.stack([resample(image, whole, (side, side)) for image in images])
     images = np.pad(images, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
+    if scatter:
+        moves = np.random.default_rng(0).integers(-margin, margin + 1, (len(images), 2))
+        pairs = zip(images, moves, strict=True)
+        images = np.stack([np.roll(image, tuple(move), (0, 1)) for image, move in pairs])
     labels = digits.target.astype(np.int32)
     train, test = Arrays(images[:1437], labels[:1437]), Arrays(images[1437:], labels[1437:])
     return Dataset(train, test, 10)
@@ -94,7 +100,7 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
 
 
 class DatasetInfo(NamedTuple):
-    """What is known of a data set before it is read.
+    """What is known about a data set before it is read.
 
     Attributes:
       image_shape: (H, W, C); of full-size images the usual crop.
@@ -150,14 +156,11 @@ def image_shape(data: Data) -> tuple[tuple[int, int, int], int]:
     return (data.image_size or height, data.image_size or width, channels), classes
 
 
-def load_dataset(data: Data) -> Dataset:
-    """Returns the data set as a run sees it.
-
-    With data.validation_images, so many training images are taken for the test set: see
-    `base.hold_out`.
+def check_dataset(data: Data) -> None:
+    """Checks what can be checked of a data set's fields before it is opened.
 
     Raises:
-      UserError: If there is no such set, it is not prepared, or the fields do not go together.
+      UserError: If there is no such set, or the sizes of full-size images are missing or wrong.
     """
     name = data.dataset.name
     if name not in DATASETS and not (data.image_size or data.train_resize):
@@ -168,6 +171,19 @@ def load_dataset(data: Data) -> Dataset:
         raise UserError(f"data set {name!r}: no such set; {near}; if it is {remedy}")
     if is_streamed(data):
         crops.check_sizes(data)
+
+
+def load_dataset(data: Data) -> Dataset:
+    """Returns the data set as a run sees it.
+
+    With data.validation_images, so many training images are taken for the test set: see
+    `base.hold_out`.
+
+    Raises:
+      UserError: If there is no such set, it is not prepared, or the fields do not go together.
+    """
+    check_dataset(data)
+    if is_streamed(data):
         dataset = _open_streamed(data.dataset, data.dir)
     else:
         dataset = open_dataset(data.dataset, data.dir)
@@ -225,10 +241,10 @@ def _shuffle_pixels(dataset: Dataset) -> Dataset:
 
 
 def load_test_images(data: Data, num_classes: int) -> Dataset:
-    """Returns the images on which a model is evaluated that was trained elsewhere.
+    """Returns the images on which a model that was trained elsewhere is evaluated.
 
-    Of a folder they are all images of its val/, or of its own class folders: see
-    `folders.load_test_folder`. Other sets have their test images.
+    For a folder these are all images of its val/, or of its own class folders: see
+    `folders.load_test_folder`. For other sets they are the test images.
 
     Args:
       data: The data set and the sizes of full-size images.
@@ -244,12 +260,12 @@ def load_test_images(data: Data, num_classes: int) -> Dataset:
 
 
 def summarize_dataset(dataset: Dataset) -> list[str]:
-    """Returns what a run says of its data before it starts: two lines of a folder, else none."""
+    """Returns the lines that a run prints about its data: two for a folder, else none."""
     return scan_report.summarize_scan(dataset.scan) if dataset.scan else []
 
 
 def describe_dataset(dataset: Dataset) -> dict[str, Any]:
-    """Returns what a run keeps of its data, as JSON holds it.
+    """Returns the description of a data set that a run stores as JSON.
 
     Returns:
       {train_images, test_images, num_classes, class_names, folder: what was found in a folder of
@@ -264,13 +280,13 @@ def describe_dataset(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-@functools.lru_cache(maxsize=4)  # The runs of a study share what was read.
+@functools.lru_cache(maxsize=4)  # The runs of a study share the data.
 def open_dataset(dataset: Choice, data_dir: str = "") -> Dataset:
-    """Returns the whole named set, as its function in DATASETS gives it.
+    """Returns the named data set, by its function in DATASETS.
 
     Args:
       dataset: A name of DATASETS and its options, or the name of a prepared TFDS set.
-      data_dir: Where prepared TFDS sets lie; empty: TFDS's own rule.
+      data_dir: The folder of prepared TFDS sets; empty: TFDS's own rule.
 
     Raises:
       UserError: If there is no such set, or it is not prepared.

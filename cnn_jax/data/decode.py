@@ -1,16 +1,16 @@
-"""Encoded images to pixels: JPEG, PNG and what else OpenCV reads.
+"""Decodes images: JPEG, PNG and whatever else OpenCV reads.
 
-Grey, CMYK, 16-bit and palette images come out as 8-bit RGB (or grey, as asked); transparency is
-dropped; EXIF's rotation is applied.
+Gray, CMYK, 16-bit and palette images become 8-bit RGB, or gray on request. Transparency is dropped,
+and EXIF's rotation is applied.
 
 There are two ways. Evaluation decodes the whole image and scales it with Pillow (bilinear,
-antialiased): `decode_resized`, from which `decode_windows` cuts. Pixels are those of Pillow's own
-decoding and scaling, except those of CMYK, which OpenCV turns to RGB with another rounding.
+antialiased): `decode_resized`, from which `decode_windows` cuts. The pixels are those of Pillow's
+own decoding and scaling, except for CMYK, which OpenCV converts to RGB with another rounding.
 
-Training decodes no more than it keeps: `decode_crop`. Of a JPEG the rows below the box are not
-decoded, and the others at a half, a quarter or an eighth of their size if that is still as large
-as what is asked for. Only the box is resampled: bilinear, after a blur that keeps what shrinks
-from aliasing. Against evaluation's way, 224 x 224 crops of ImageNet's photographs differ by 0.6
+Training decodes only what it keeps: `decode_crop`. It does not decode the rows of a JPEG below the
+box, and decodes the others at a half, a quarter or an eighth of their size if that is still as
+large as the result. Only the box is resampled: bilinear, after a blur that prevents aliasing where
+it shrinks. Compared with the first way, 224 x 224 crops of ImageNet's photographs differ by 0.6
 of 255 on average under scale jitter in [256; 512], by 0.9 under crops of any area, by 1.4 at S =
 256, where all are shrunk (by 4.7 in the worst of 125 photographs), and by 6 in a crop of finest
 detail; 64 x 64 crops at S = 74, where JPEG's own scaling does most of the work, by 2.
@@ -58,7 +58,7 @@ REDUCED = {
 # bilinear sampling has 1 / sqrt(6) of it already. The blur adds the rest. For scales below
 # MIN_BLUR_SCALE it would add less than it costs.
 TRIANGLE, MIN_BLUR_SCALE = 1 / math.sqrt(6), 1.15
-MARGIN = 4  # Pixels beyond the box that are kept.
+MARGIN = 4  # Pixels around the box that are kept.
 
 
 def decode_crop(
@@ -67,7 +67,7 @@ def decode_crop(
     shape: Size,
     channels: int = 3,
 ) -> np.ndarray:
-    """Decodes a part of an image and resizes it, approximately and fast, as training does.
+    """Decodes and resizes a part of an image, approximately and fast, for training.
 
     Args:
       encoded: A file's bytes, or uint8 [H, W, C].
@@ -156,15 +156,15 @@ def find_center(size: Size, side: int) -> list[tuple[int, int]]:
 def _decode(
     encoded: bytes, header: Header, shrink: float, channels: int, bottom: float = math.inf
 ) -> tuple[np.ndarray, int]:
-    """Decodes an image, a JPEG perhaps at a part of its size.
+    """Decodes an image, and a JPEG possibly at reduced size.
 
     Args:
       encoded: The file.
       header: Its header.
-      shrink: By how much it will be shrunk; a JPEG is decoded at 1/k of its size, k = 1, 2, 4 or 8
-        but at most this.
+      shrink: The factor by which it will be shrunk. A JPEG is decoded at 1/k of its size, for the
+        largest k of 1, 2, 4 and 8 up to this.
       channels: 3 or 1.
-      bottom: Rows below need not be there.
+      bottom: Rows below this one are not needed.
 
     Returns:
       ([H, W, 3], or [H, W] if grey, as shown; k).
@@ -198,8 +198,7 @@ def _decode_rows(
 ) -> np.ndarray:
     """Decodes the first rows of an upright JPEG at 1/divisor of its size; raises ValueError.
 
-    The decoder is shown a file that claims this height, and stops there: decoders that take a part
-    of an image do no more.
+    The decoder gets a file whose header claims this height, and stops there.
     """
     if rows < header.height:
         at = header.frame + 5
@@ -210,7 +209,7 @@ def _decode_rows(
         min_height=-(-rows // divisor),
         min_width=-(-header.width // divisor),
         min_factor=divisor,
-        strict=False,  # It would object to what follows those rows.
+        strict=False,  # It would complain about the data after those rows.
     )
     return image if channels == 3 else image[..., 0]
 

@@ -1,7 +1,7 @@
-"""Scaled test images, whole or as views cut out of them: what evaluation protocols score.
+"""Scaled test images, whole or cut into views, which evaluation protocols score.
 
-How much memory a batch takes does not depend on the images: views are cut where they are decoded,
-and of whole images those that are larger than usual come in smaller batches.
+The memory of a batch does not depend on the images: the workers cut the views, and batches of whole
+images are smaller if the images are large.
 """
 
 import collections
@@ -18,7 +18,7 @@ from cnn_jax.data.decode import decode_resized
 from cnn_jax.data.streaming import decode_or_next
 from cnn_jax.data.workers import prefetch_decoded
 
-BUCKET = 64  # Heights and widths are padded to multiples of so many pixels.
+BUCKET = 64  # Heights and widths are padded to multiples of this many pixels.
 MAX_PIXELS_PER_BATCH = 2**22  # Of whole images.
 
 
@@ -29,7 +29,7 @@ def iterate_views(
     cut: Callable[[np.ndarray], dict[str, np.ndarray]],
     batch: int,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yields views of each image once, cut out of it after it is scaled to a shorter side.
+    """Scales each image to a shorter side, cuts its views, and yields them in batches.
 
     Args:
       data: How many workers decode, and what happens at a bad image.
@@ -56,14 +56,14 @@ def iterate_views(
 def iterate_resized(
     data: Data, images: ImageDataset, side: int, batch: int, multiple: int = 1
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yields each image once, scaled to a shorter side; a batch holds images of like size.
+    """Yields each image once, scaled to a shorter side, in batches of similar size.
 
     Args:
       data: How many workers decode, and what happens at a bad image.
       images: The data set.
       side: The shorter side, in pixels.
       batch: Images in a batch; fewer where they would have more than MAX_PIXELS_PER_BATCH.
-      multiple: Of which a batch's size is a multiple: the number of devices.
+      multiple: The size of a batch is a multiple of this, the number of devices.
 
     Yields:
       {image: uint8 [B, H, W, C], each image in the upper left corner, zeros elsewhere; size: int32
@@ -84,7 +84,7 @@ def iterate_resized(
 
 
 def _limit_batch(shape: tuple[int, int], batch: int, multiple: int) -> int:
-    """Returns how many images of a shape make a batch."""
+    """Returns the number of images of a shape in a batch."""
     fitting = min(batch, MAX_PIXELS_PER_BATCH // (shape[0] * shape[1]))
     return max(1, -(-fitting // multiple)) * multiple
 

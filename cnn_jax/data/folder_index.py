@@ -1,9 +1,9 @@
-"""Keeps what was found in a large folder of images, so that the next launch need not list it anew.
+"""Stores the list of a large folder of images, so that the next launch need not list it again.
 
-An index lies in the user's cache folder. It holds the time of the last change of every folder that
-was listed: of the set, its splits and its classes. Adding, removing and renaming a file changes its
-folder's time. An index is used only if all these times are what they were. It says nothing about
-what is in the images; they are read by each run.
+The index is a file in the user's cache folder. It holds the modification time of every folder that
+was listed: the set, its splits and its classes. Adding, removing or renaming a file changes its
+folder's time. An index is used only if none of these times has changed. It does not contain the
+images, which each run reads.
 """
 
 import hashlib
@@ -19,17 +19,17 @@ import numpy as np
 from cnn_jax.data.folder_scan import FolderScan, SplitScan, scan_folder
 from cnn_jax.files import find_cache_folder, write_whole
 
-VERSION = 1  # Of the index's form.
+VERSION = 1  # Version of the format.
 MIN_IMAGES = 50_000  # Smaller folders are listed in under a second.
-# A folder that changed so shortly before it was listed may change again within the same tick of the
-# file system's clock, so that its time would not tell.
+# A folder that changed this shortly before it was listed may change again within the same tick of
+# the file system's clock, without a new time.
 SETTLED_NS = 2 * 10**9
 SPLITS = ("train", "test")
 LISTS = ("classes", "empty_classes", "unused", "nested", "broken_links")  # Of a FolderScan.
 
 
 def scan_with_index(path: str, test_only: bool = False, num_classes: int = 0) -> FolderScan:
-    """Returns what lies in a folder of images, from its index if that is up to date.
+    """Scans a folder of images, or returns its index if that is up to date.
 
     Args:
       path: The folder.
@@ -49,7 +49,7 @@ def scan_with_index(path: str, test_only: bool = False, num_classes: int = 0) ->
 
 
 def read_index(path: Path, test_only: bool, num_classes: int) -> FolderScan | None:
-    """Returns what an earlier scan of the folder found, if nothing has changed since.
+    """Returns the result of an earlier scan of the folder if nothing has changed since.
 
     Args:
       path: The folder.
@@ -57,7 +57,7 @@ def read_index(path: Path, test_only: bool, num_classes: int) -> FolderScan | No
       num_classes: As in `folder_scan.scan_folder`.
 
     Returns:
-      The scan; None: there is no index, or it is damaged or out of date.
+      The scan, or None if there is no index, or it is damaged or out of date.
     """
     file = _find_index(path, test_only, num_classes)
     if file is None:
@@ -89,10 +89,10 @@ def read_index(path: Path, test_only: bool, num_classes: int) -> FolderScan | No
 def write_index(
     scan: FolderScan, began_ns: int, listed: Iterable[str], test_only: bool, num_classes: int
 ) -> None:
-    """Writes an index of a large folder, unless it cannot be kept or could not be trusted.
+    """Writes an index of a large folder, unless it cannot be written or would be unreliable.
 
     Args:
-      scan: What was found.
+      scan: The result of the scan.
       began_ns: When the scan began, in nanoseconds of `time.time_ns`.
       listed: The folders that were listed, and files of labels.
       test_only: As in `folder_scan.scan_folder`.
@@ -142,7 +142,7 @@ def _find_times(folders: Iterable[str]) -> list[int]:
 
 
 def _join_names(names: Iterable[str]) -> np.ndarray:
-    """Returns names as bytes, with null characters between, which no file's name holds."""
+    """Joins names as bytes by null characters, which no file name contains."""
     return np.frombuffer(os.fsencode("\0".join(names)), np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""Looks for images in class folders: splits, classes, and what is left out."""
+"""Scans class folders for images: splits, classes and skipped files."""
 
 import os
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from cnn_jax.errors import UserError, explain_os_errors
 from cnn_jax.text import printable
 
 TEST_EVERY = 5  # Without a split of its own, every 5th image of a class is a test image.
-# The folders' names that are known, in any case. Tested on is `val`'s if there is one.
+# Known names of folders, in any case. A folder with a name of `val` is preferred for evaluation.
 TRAIN_NAMES = ("train", "training")
 VAL_NAMES = ("val", "valid", "validation")
 TEST_NAMES = ("test", "testing")
@@ -20,15 +20,15 @@ LABEL_FILES = ("val_labels.txt", "{test}_labels.txt", "{test}.txt", "{test}/labe
 SYSTEM_FILES = ("thumbs.db", "desktop.ini")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff")
 IMAGE_SUFFIXES += (".webp", ".ppm", ".pgm", ".pbm", ".jp2", ".avif")
-MAX_SHOWN = 3  # Names in a message.
-MAX_LOOKED_AT = 10_000  # Entries of a folder that are looked at for an image.
+MAX_SHOWN = 3  # Largest number of names in a message.
+MAX_LOOKED_AT = 10_000  # Largest number of entries that are searched for an image.
 
 
 class SplitScan(NamedTuple):
     """The images of one split, by class and file name.
 
     Attributes:
-      folder: That holds them.
+      folder: The folder that contains them.
       paths: Below the folder.
       labels: A label for each.
       label_file: The file that gives the labels; empty: class folders do.
@@ -41,21 +41,21 @@ class SplitScan(NamedTuple):
 
 
 class FolderScan(NamedTuple):
-    """What was found in a folder of images.
+    """The result of scanning a folder of images.
 
     Attributes:
       root: The folder.
       train: The training images; None: only test images were asked for.
       test: The test images; without images if no class has TEST_EVERY.
-      test_every: Every so many images of a class were taken for the test, as no split lies beside
-        train/; 0: they have a split of their own.
+      test_every: Every k-th image of a class is a test image, because there is no other split; 0:
+        test images have their own split.
       classes: The classes' names by label.
       class_order: 'text' or 'numbers': how the names were sorted.
       empty_classes: Classes without training images (or test images, if only those were asked for).
-      unused: Folders beside the splits that hold images and are not used.
+      unused: Other folders with images, which are not used.
       nested: Folders in class folders, which are not entered.
-      broken_links: Images that are links to nowhere; they count as bad images.
-      left_out: Other files that are no images of the set, by reason.
+      broken_links: Links to files that do not exist; they count as bad images.
+      left_out: Other skipped files, by reason.
     """
 
     root: str
@@ -74,11 +74,11 @@ class FolderScan(NamedTuple):
 def scan_folder(
     path: str, test_only: bool = False, num_classes: int = 0, listed: set[str] | None = None
 ) -> FolderScan:
-    """Looks at a folder of images, and reads none of them.
+    """Scans a folder of images without reading them.
 
     Args:
       path: The folder.
-      test_only: Take all images of the test split, or of PATH's class folders, for the test.
+      test_only: Return all images of the test split, or of PATH's class folders, as test images.
       num_classes: Of the model that is tested; 0: unknown.
       listed: Takes the folders and files of labels on which the result depends.
 
@@ -94,7 +94,7 @@ def scan_folder(
 
 
 class _Scanner:
-    """Collects what is found on the way."""
+    """Collects the results of a scan."""
 
     def __init__(self, path: str, test_only: bool, num_classes: int) -> None:
         self.path, self.test_only, self.num_classes = path, test_only, num_classes
@@ -145,7 +145,7 @@ class _Scanner:
                 f" {train.name}/, give folder:{os.path.join(self.path, train.name)}"
             )
         folder = test or self.root
-        named = train or folder  # Where the classes are named.
+        named = train or folder  # The folder that names the classes.
         if _list_folders(named):
             classes, order = self._sort_classes(named)
         else:  # Images and a file of labels: the labels are numbers.
@@ -196,7 +196,7 @@ class _Scanner:
         return [name for name in others if _holds_image(self.root / name)]
 
     def _sort_classes(self, folder: Path) -> tuple[list[str], str]:
-        """Returns the names of the class folders by label, and how they are sorted."""
+        """Returns the class names in the order of labels, and how they are sorted."""
         self.listed.add(str(folder))
         names = _list_folders(folder)
         broken = [e.name for e in os.scandir(folder) if _is_broken(e) and "." not in e.name]
@@ -264,7 +264,7 @@ class _Scanner:
         self.left_out.setdefault(reason, []).append(os.path.join(folder, entry.name))
 
     def _list_labeled(self, folder: Path, classes: list[str]) -> SplitScan:
-        """Lists the images of a flat folder, labeled by the file that lies beside or in it."""
+        """Lists the images of a flat folder, labeled by a file beside or inside it."""
         places = [folder.parent / name.format(test=folder.name) for name in LABEL_FILES]
         places = list(dict.fromkeys(places))
         file = next((place for place in places if place.is_file()), None)
@@ -290,7 +290,7 @@ class _Scanner:
 
 
 def _take_every(images: SplitScan, num_classes: int) -> tuple[SplitScan, SplitScan]:
-    """Takes every TEST_EVERYth image of each class for the test."""
+    """Makes every TEST_EVERY-th image of each class a test image."""
     counts = np.bincount(images.labels, minlength=num_classes)
     ranks = np.concatenate([np.arange(count) for count in counts])
     chosen = ranks % TEST_EVERY == TEST_EVERY - 1

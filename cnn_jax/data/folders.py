@@ -33,10 +33,10 @@ class FolderDataset(ImageDataset):
 def load_folder(path: str) -> Dataset:
     """Returns the data set of a folder of images, numbered by the classes' sorted names.
 
-    The folder is PATH/train and PATH/val of class folders, by any of TRAIN_NAMES, VAL_NAMES and
-    TEST_NAMES in any case; or PATH/val holds images, and one of LABEL_FILES their labels. Where no
-    split lies beside train/, or PATH itself holds the class folders, every 5th of each class's
-    files, sorted by name, is a test image.
+    PATH/train and PATH/val contain class folders; any of TRAIN_NAMES, VAL_NAMES and TEST_NAMES is
+    accepted, in any case. Or PATH/val contains images, and one of LABEL_FILES their labels. If
+    there is no split besides train/, or PATH itself contains the class folders, every 5th of each
+    class's files, sorted by name, is a test image.
 
     Raises:
       UserError: If the folder is of another form, or has one class.

@@ -1,6 +1,6 @@
-"""What an encoded image says of itself: its size, and whether it is whole.
+"""Reads the headers of encoded images: their size, and whether they are complete.
 
-Whatever the bytes, the answer is a value or a BadImage.
+For any bytes, the result is a value or a BadImage.
 """
 
 import io
@@ -28,7 +28,7 @@ FRAMES = (0xC0, 0xC1, 0xC2)  # Baseline, extended, progressive.
 SCAN, END = 0xDA, 0xD9
 BARE = (0x01, *range(0xD0, 0xD9))
 DECODER_ERRORS = (ValueError, LookupError, RuntimeError, MemoryError)  # Of simplejpeg.
-# In a scan, a marker is 0xFF and neither a zero, which stands for 0xFF itself, nor a restart.
+# In a scan, a marker is 0xFF followed by neither a zero, which encodes 0xFF itself, nor a restart.
 NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
 
@@ -91,10 +91,10 @@ def check_pixels(size: Size, what: str = "has") -> None:
 
 
 def check_complete(encoded: bytes, header: Header) -> None:
-    """Raises BadImage if the file is cut short: decoders fill up the rest without an error.
+    """Raises BadImage if the file is truncated: decoders would fill the rest without an error.
 
-    Bytes after the end, and a JPEG that lacks its end marker alone, are no fault. A progressive
-    JPEG that is cut between two of its scans cannot be told from a whole one.
+    Bytes after the end are accepted, and so is a JPEG that lacks only its end marker. A progressive
+    JPEG that ends between two of its scans cannot be distinguished from a complete one.
     """
     if header.kind == "PNG":
         complete = _is_complete_png(encoded)

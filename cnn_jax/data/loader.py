@@ -1,4 +1,4 @@
-"""Batches for training and evaluation, restartable at any step, whatever the data set."""
+"""Batches for training and evaluation of any data set, which can start at any step."""
 
 import collections
 import functools
@@ -25,16 +25,16 @@ BatchIterator = Callable[[int], HostBatches]
 
 
 class Loader(NamedTuple):
-    """Batches in two halves: what the host gives, and pure functions that run inside the step.
+    """Batches in two parts: items from the host, and pure functions that run inside the step.
 
-    A data set in memory lies on the device as uint8, and the host gives the [B] row numbers of a
-    batch. Full-size images are streamed: the host gives the batch itself.
+    A data set in memory stays on the device as uint8, and an item holds the [B] row numbers of a
+    batch. Full-size images are streamed: the item is the batch itself.
 
     Attributes:
-      arrays: A tree that lies whole on every device.
-      batches: batches(k) yields what the host gives for step k and those after it; arrays are
-        split over devices on dimension 0.
-      fetch: (arrays, what the host gave) -> batch.
+      arrays: A tree that is replicated on every device.
+      batches: batches(k) yields the items of step k and later ones; they are split over devices
+        on dimension 0.
+      fetch: (arrays, item) -> batch.
       preprocess: (arrays, images, key=None, rows=None) -> [B, H, W, C] float32, as
         `preprocess.preprocess`; without a key as in evaluation.
       images_per_epoch: Images.

@@ -33,11 +33,11 @@ class PixelSums(NamedTuple):
 
 
 def measure_streamed_colors(data: Data, images: ImageDataset) -> dict[str, Any]:
-    """Returns what `preprocess.measure_colors` does, of the center crops of streamed images.
+    """Returns the statistics of `preprocess.measure_colors` for center crops of streamed images.
 
     All training images are measured, or MAX_IMAGES of them spread evenly over the data set: with
     10,000 the standard error of a channel's mean is about 0.4 of 255, that of one pixel of the mean
-    image 0.7. That takes as long as decoding as many images, once: the runs of a study share it.
+    image 0.7. It takes as long as decoding these images, and once per study.
 
     Args:
       data: How images are cut, which mean is subtracted, and whether there is PCA noise.
@@ -45,7 +45,7 @@ def measure_streamed_colors(data: Data, images: ImageDataset) -> dict[str, Any]:
     """
     needed = data.subtract_mean != "none" or data.color_pca
     geometry = Data(**{name: getattr(data, name) for name in GEOMETRY})
-    count = min(MAX_IMAGES, len(images)) if needed else 1  # One tells the shape.
+    count = min(MAX_IMAGES, len(images)) if needed else 1  # One image gives the shape.
     found = _sum_pixels(geometry, images, count, data.color_pca)
     if data.subtract_mean == "pixel":
         mean = found.sums / found.count

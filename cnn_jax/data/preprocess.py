@@ -1,7 +1,8 @@
-"""Where images are normalized, and in which order they are augmented: here and nowhere else.
+"""Normalizes images and applies augmentations in their fixed order.
 
-Training, evaluation and public weights all come here. Images are [B, H, W, C]; random keys follow
-from (key, row), so that a batch that is split over devices gives the images of the whole batch.
+Training, evaluation and public weights all use this module. Images are [B, H, W, C]. Random keys
+are derived from (key, row), so a batch that is split over devices gives the same images as the
+whole batch.
 """
 
 from collections.abc import Callable
@@ -131,7 +132,7 @@ def check_augmentation(data: Data, shape: tuple[int, ...]) -> None:
 
 
 def measure_colors(data: Data, images: np.ndarray) -> dict[str, Any]:
-    """Returns what preprocessing takes from training images that are held in memory.
+    """Measures the statistics for preprocessing on training images in memory.
 
     Args:
       data: Which mean is subtracted, and whether there is PCA noise.

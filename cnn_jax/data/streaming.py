@@ -1,6 +1,6 @@
-"""Batches of images that do not fit on the device, by number.
+"""Batches of images that do not fit on the device.
 
-A batch is a pure function of its number: neither the number of workers nor where a run was stopped
+A batch is a pure function of its step: neither the number of workers nor an interruption of the run
 changes it.
 """
 

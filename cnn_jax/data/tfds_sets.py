@@ -67,6 +67,8 @@ def open_builder(name: str, data_dir: str) -> "ReadOnlyBuilder":
             f"data set {name} is not prepared (looked in {data_dir or constants.DATA_DIR}): run"
             f" `{command}`, or say where it is with --data_dir=FOLDER"
         ) from None
+    except Exception as error:  # TFDS raises many kinds, such as for a name of another form.
+        raise UserError(f"data set {name} cannot be opened ({_first_line(error)})") from None
 
 
 def load_arrays(name: str, data_dir: str) -> Dataset:

@@ -1,4 +1,8 @@
-"""Activation functions: ACTIVATIONS by name, and PReLU, which has a parameter."""
+"""Activation functions: ACTIVATIONS by name, and PReLU, which has a parameter.
+
+Models apply them as modules without parameters, `relu(x)` or `activate(name, x)`, so that
+`nn.intercept_methods` sees the values that go into each of them and come out of it.
+"""
 
 from collections.abc import Callable
 
@@ -36,6 +40,29 @@ ACTIVATION_NAMES = (*ACTIVATIONS, PRELU)
 RECTIFIERS = ("relu", "leaky_relu", PRELU)
 
 
+class Activation(nn.Module):
+    """A function of each value.
+
+    Attributes:
+      function: [...] to the same.
+    """
+
+    function: Callable[[jax.Array], jax.Array]
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[...] to the same."""
+        return self.function(x)
+
+    def slope(self, x: jax.Array) -> jax.Array:
+        """The function's derivative at x, [...] to the same."""
+        return jax.jvp(self.function, (x,), (jnp.ones_like(x),))[1]
+
+
+def relu(x: jax.Array, name: str | None = None) -> jax.Array:
+    """Applies ReLU; call it inside a flax module's compact method."""
+    return Activation(nn.relu, name=name)(x)
+
+
 class PRelu(nn.Module):
     """x where it is positive, else a x with a trained coefficient a for each channel.
 
@@ -62,7 +89,7 @@ def activate(name: str, x: jax.Array, layer: str | None = None) -> jax.Array:
     Args:
       name: One of ACTIVATION_NAMES.
       x: [..., C].
-      layer: The name of the layer, if it is PReLU.
+      layer: The name of the layer.
 
     Raises:
       UserError: if there is no such activation.
@@ -71,4 +98,4 @@ def activate(name: str, x: jax.Array, layer: str | None = None) -> jax.Array:
         return PRelu(name=layer)(x)
     if name not in ACTIVATIONS:
         raise UserError(f"activation {name!r}: {nearest(name, ACTIVATION_NAMES)}")
-    return ACTIVATIONS[name](x)
+    return Activation(ACTIVATIONS[name], name=layer)(x)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from cnn_jax.cpu.convolution import convolution
 from cnn_jax.cpu.reductions import add_bias
+from cnn_jax.layers.activations import relu
 from cnn_jax.layers.initializers import Initializer, he_normal
 
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -95,7 +96,7 @@ class ConvUnit(nn.Module):
             kernel_init=self.kernel_init,
             name="conv",
         )(x)
-        return nn.relu(self.norm(name="norm")(x, train) if self.norm else x)
+        return relu(self.norm(name="norm")(x, train) if self.norm else x)
 
 
 class DenseAsConv(nn.Module):

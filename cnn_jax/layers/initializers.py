@@ -82,6 +82,9 @@ def xavier_average_uniform(
     return _uniform(key, shape, dtype, 1 / fan_average(shape))
 
 
+# What Glorot, Bengio 2010 compare theirs with, eq. 1: +-1 / sqrt(fan-in), so a third of LeCun's
+# variance.
+standard_uniform = fan_in_uniform(1 / 3)
 he_normal = fan_in_normal(2.0)  # He et al. 2015 (arXiv:1502.01852), Sec. 2.2, eq. 10
 he_uniform = fan_in_uniform(2.0)  # of the same variance
 # LeCun, Bottou, Orr, Mueller 1998, "Efficient BackProp", Sec. 4.6, eq. 16: mean 0, standard
@@ -98,6 +101,7 @@ INITIALIZERS: dict[str, Initializer] = {
     "xavier_uniform": xavier_uniform,
     "xavier_average": xavier_average_normal,
     "xavier_average_uniform": xavier_average_uniform,
+    "standard_uniform": standard_uniform,
     "he": he_normal,
     "he_uniform": he_uniform,
     "lecun": lecun_normal,

@@ -49,9 +49,9 @@ class LocalConv(nn.Module):
         kernel = self.param("kernel", draw)
         bias = self.param("bias", self.bias_init, (height, width, self.features))
         # One product a place, the places first: in other orders a CPU takes several times longer.
-        rows = jnp.moveaxis(patches.reshape(len(x), height * width, inputs), 0, 1)
+        rows = jnp.moveaxis(patches.reshape(x.shape[0], height * width, inputs), 0, 1)
         kernels = kernel.astype(x.dtype).reshape(height * width, inputs, self.features)
-        y = jnp.moveaxis(rows @ kernels, 1, 0).reshape(len(x), height, width, self.features)
+        y = jnp.moveaxis(rows @ kernels, 1, 0).reshape(x.shape[0], height, width, self.features)
         return y + bias.astype(x.dtype)[None]
 
 

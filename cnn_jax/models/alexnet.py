@@ -5,10 +5,11 @@ from typing import Annotated, ClassVar
 import flax.linen as nn
 import jax
 
+from cnn_jax.layers.activations import relu
 from cnn_jax.layers.conv import Conv
 from cnn_jax.layers.initializers import normal
 from cnn_jax.layers.pooling import MaxPool
-from cnn_jax.models.base import BaseModel, Dropout, Norm
+from cnn_jax.models.base import BaseModel, Dropout, LeftOut, Norm, Units
 from cnn_jax.models.spec import Deviation, ModelSpec
 from cnn_jax.values import Bound
 
@@ -31,6 +32,8 @@ class AlexNet(BaseModel):
       padding: Of conv1, in pixels on each side.
       initializer: paper: N(0, 0.01^2).
       initial_bias: Where the paper has 1, with which reimplementations did not train.
+      dense_units: Of fc6 and fc7.
+      left_out: Layers that are left out, of conv3, conv4, fc6 and fc7 (ZFNet's paper, Table 3).
     """
 
     not_options: ClassVar[tuple[str, ...]] = ("channels", "towers", "padding")
@@ -41,6 +44,8 @@ class AlexNet(BaseModel):
     norm: Norm = "lrn"
     dropout: Dropout = 0.5
     initial_bias: Annotated[float, Bound(-100, 100)] = 0.1
+    dense_units: Units = 4096
+    left_out: LeftOut = ()
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
@@ -62,6 +67,8 @@ class AlexNet(BaseModel):
 
         x = images
         for number, (kernel, stride, padding, towers) in enumerate(layers, start=1):
+            if f"conv{number}" in self.left_out:
+                continue
             x = Conv(
                 self.scale_channels(self.channels[number - 1], self.towers),
                 (kernel, kernel),
@@ -72,13 +79,14 @@ class AlexNet(BaseModel):
                 bias_init=ones if number in BIAS_ONE_LAYERS else zeros,
                 name=f"conv{number}",
             )(x)
-            x = nn.relu(self.apply_norm(x, f"norm{number}", train))
+            x = relu(self.apply_norm(x, f"norm{number}", train))
             x = self.capture(f"conv{number}", x)
             if number in NORMALIZED:
                 x = self.apply_lrn(x, f"lrn{number}", self.towers)
             if number in POOLED:
                 x = self.capture(f"pool{number}", MaxPool(3, 2, name=f"pool{number}")(x))
-        return self.classify(x, kernel_init, train, ones)  # of [B, 6, 6, 256]
+        # Of [B, 6, 6, 256].
+        return self.classify(x, kernel_init, train, ones, self.dense_units, self.left_out)
 
 
 _IMAGE_SIZE = Deviation(

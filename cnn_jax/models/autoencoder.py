@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from cnn_jax.errors import UserError
+from cnn_jax.layers.activations import relu
 from cnn_jax.layers.conv import Conv
 from cnn_jax.layers.initializers import Initializer, he_normal, xavier_uniform
 from cnn_jax.layers.pooling import MaxPool
@@ -62,7 +63,7 @@ class DenoisingAutoencoder(BaseModel):
         init = self.kernel_init(kernel_init)
         channels = self.scale_channels(channels)
         x = Conv(channels, (3, 3), padding=padding, kernel_init=init, name=name)(x)
-        return nn.relu(self.apply_norm(x, f"{name}_norm", train))
+        return relu(self.apply_norm(x, f"{name}_norm", train))
 
     def check_multiple(self, images: jax.Array, multiple: int) -> None:
         """Raises UserError if the sides of images [B, H, W, C] are not multiples of `multiple`."""
@@ -220,7 +221,7 @@ class DeepAutoencoder(DenoisingAutoencoder):
             x = self.apply_lrn(x) if i == 1 else x
         init = self.kernel_init()
         x = Conv(self.code_channels, (3, 3), kernel_init=init, name="to_code")(x)
-        x = self.apply_dropout(self.capture("code", nn.relu(x)), train)  # [B, 4, 4, 16]
+        x = self.apply_dropout(self.capture("code", relu(x)), train)  # [B, 4, 4, 16]
         for i, channels in enumerate(self.channels[::-1], start=1):
             for part in ("a", "b"):
                 x = self.conv(x, channels, f"decoder{i}{part}", train)

@@ -11,6 +11,7 @@ import jax
 
 from cnn_jax import values
 from cnn_jax.errors import UserError
+from cnn_jax.layers.activations import relu
 from cnn_jax.layers.batch_norm import BatchNorm
 from cnn_jax.layers.conv import ConvUnit, DenseAsConv
 from cnn_jax.layers.dense import Dense
@@ -30,6 +31,7 @@ Dropout = Annotated[float, Bound(0, 1)]
 GroupSize = Annotated[int, Bound(0, MAX_UNITS)]
 Epsilon = Annotated[float, Bound(0, 1)]
 Units = Annotated[int, Bound(1, MAX_UNITS)]
+LeftOut = tuple[Literal["conv3", "conv4", "fc6", "fc7"], ...]  # AlexNet's layers
 LossWeight = Annotated[float, Bound(0, 100)]
 if TYPE_CHECKING:
     Initialization = str  # type checkers know no Literal whose values are computed
@@ -148,6 +150,8 @@ class BaseModel(nn.Module):
         kernel_init: Initializer,
         train: bool,
         bias_init: Initializer = nn.initializers.zeros,
+        units: int = 4096,
+        left_out: Sequence[str] = (),
     ) -> jax.Array:
         """AlexNet's three dense layers, which ZFNet and VGG have too.
 
@@ -156,19 +160,22 @@ class BaseModel(nn.Module):
           kernel_init: Initializer of the three kernels.
           train: Whether dropout is on.
           bias_init: Initializer of the biases of fc6 and fc7.
+          units: Of fc6 and fc7.
+          left_out: fc6 or fc7, if they are left out.
 
         Returns:
           Logits, [B, num_classes]; of a fully convolutional model [B, H', W', num_classes].
         """
+        hidden = [name for name in ("fc6", "fc7") if name not in left_out]
         if self.fully_convolutional:
-            for name in ("fc6", "fc7"):
-                x = nn.relu(DenseAsConv(name=name)(x))
+            for name in hidden:
+                x = relu(DenseAsConv(name=name)(x))
             return DenseAsConv(name="fc8")(x)
         x = x.reshape(x.shape[0], -1)
-        units = self.scale_channels(4096)
-        for name in ("fc6", "fc7"):
+        units = self.scale_channels(units)
+        for name in hidden:
             x = Dense(units, kernel_init=kernel_init, bias_init=bias_init, name=name)(x)
-            x = self.apply_dropout(self.capture(name, nn.relu(x)), train)
+            x = self.apply_dropout(self.capture(name, relu(x)), train)
         return Dense(self.num_classes, kernel_init=kernel_init, name="fc8")(x)
 
     def capture(self, name: str, x: jax.Array) -> jax.Array:

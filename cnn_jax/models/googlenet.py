@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cnn_jax.layers.activations import relu
 from cnn_jax.layers.conv import ConvUnit
 from cnn_jax.layers.dense import Dense
 from cnn_jax.layers.initializers import Initializer
@@ -109,7 +110,7 @@ class AuxiliaryHead(nn.Module):
         """[B, H, W, C], at least 5x5, to [B, num_classes] logits."""
         x = AvgPool(5, 3, name="pool")(x)  # [B, 4, 4, C] from 14x14
         x = self.unit(self.channels, (1, 1), name="conv")(x, train).reshape(x.shape[0], -1)
-        x = nn.relu(Dense(self.units, kernel_init=self.kernel_init, name="dense")(x))
+        x = relu(Dense(self.units, kernel_init=self.kernel_init, name="dense")(x))
         x = nn.Dropout(0.7, deterministic=not train)(x)
         return Dense(self.num_classes, kernel_init=self.kernel_init, name="head")(x)
 

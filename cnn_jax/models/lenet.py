@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_jax.errors import UserError
-from cnn_jax.layers.activations import scaled_tanh
+from cnn_jax.layers.activations import Activation, relu, scaled_tanh
 from cnn_jax.layers.conv import Conv, TableConv
 from cnn_jax.layers.dense import Dense
 from cnn_jax.layers.pooling import MaxPool, Subsampling
@@ -162,7 +162,9 @@ class Lenet5(BaseModel):
         init = self.kernel_init(uniform)
 
         def activate(name: str, x: jax.Array) -> jax.Array:
-            return self.capture(name, scaled_tanh(self.apply_norm(x, f"{name}_norm", train)))
+            return self.capture(
+                name, Activation(scaled_tanh)(self.apply_norm(x, f"{name}_norm", train))
+            )
 
         x = contrast(jnp.pad(images, ((0, 0), (border, border), (border, border), (0, 0))))
         x = Conv(6, (5, 5), padding="VALID", kernel_init=init, name="c1")(x)
@@ -235,7 +237,7 @@ class EarlyLenet(BaseModel):
         x = activate("s2", Subsampling(name="s2")(jnp.repeat(x, self.copies, axis=-1)))
         x = activate("c3", TableConv(self.table, (5, 5), kernel_init=init, name="c3")(x))
         x = activate("s4", Subsampling(name="s4")(x))  # [B, 4, 4, 12] of LeNet-1
-        x = self.apply_dropout(x.reshape(len(x), -1), train)
+        x = self.apply_dropout(x.reshape(x.shape[0], -1), train)
         if self.hidden:
             x = activate("f5", Dense(self.hidden, kernel_init=init, name="f5")(x))
             x = self.apply_dropout(x, train)
@@ -262,17 +264,17 @@ class LenetModern(BaseModel):
         scale, padding = self.scale_channels, "SAME" if same else "VALID"
 
         x = conv(scale(6), padding=padding, name="Conv_0")(images)
-        x = self.capture("conv1", nn.relu(self.apply_norm(x, "norm1", train)))
+        x = self.capture("conv1", relu(self.apply_norm(x, "norm1", train)))
         x = MaxPool(2, 2, name="pool1")(self.apply_lrn(x))
         x = self.capture("pool1", x)  # [B, 14, 14, 6] from 28x28 or 32x32
         x = conv(scale(16), padding="VALID", name="Conv_1")(x)
-        x = self.capture("conv2", nn.relu(self.apply_norm(x, "norm2", train)))
+        x = self.capture("conv2", relu(self.apply_norm(x, "norm2", train)))
         x = self.capture("pool2", MaxPool(2, 2, name="pool2")(x))  # [B, 5, 5, 16]
         x = x.reshape(x.shape[0], -1)
         for number, units in enumerate((120, 84), start=1):
             x = self.apply_dropout(x, train)
             x = dense(scale(units), name=f"Dense_{number - 1}")(x)
-            x = nn.relu(self.apply_norm(x, f"dense_norm{number}", train))
+            x = relu(self.apply_norm(x, f"dense_norm{number}", train))
             x = self.capture(f"dense{number}", x)
         return dense(self.num_classes, name="Dense_2")(self.apply_dropout(x, train))
 

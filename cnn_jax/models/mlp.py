@@ -8,7 +8,7 @@ import jax
 from cnn_jax.layers.activations import ACTIVATION_NAMES, RECTIFIERS, activate
 from cnn_jax.layers.dense import Dense
 from cnn_jax.layers.initializers import he_normal, xavier_normal
-from cnn_jax.models.base import BaseModel, Units
+from cnn_jax.models.base import BaseModel, Dropout, Units
 from cnn_jax.models.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -28,10 +28,12 @@ class Mlp(BaseModel):
       hidden: Units of each hidden layer.
       activation: One of `layers.activations.ACTIVATION_NAMES`.
       initializer: paper: he for ReLU and its kind, xavier for the others.
+      input_dropout: Share of the pixels that is dropped in training (Srivastava et al. 2014: 0.2).
     """
 
     hidden: tuple[Units, ...] = (256,)
     activation: Activation = "relu"
+    input_dropout: Dropout = 0.0
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
@@ -40,6 +42,8 @@ class Mlp(BaseModel):
             he_normal if self.activation in RECTIFIERS else xavier_normal
         )
         x = images.reshape(images.shape[0], -1)
+        if self.input_dropout:
+            x = nn.Dropout(self.input_dropout, deterministic=not train, name="input_dropout")(x)
         for number, units in enumerate(self.hidden, start=1):
             layer = f"Dense_{number - 1}"
             x = Dense(self.scale_channels(units), kernel_init=kernel_init, name=layer)(x)
@@ -62,6 +66,7 @@ MODELS = {
             "activation",
             "norm",
             "dropout",
+            "input_dropout",
             "width",
             "bn_group",
             "bn_epsilon",

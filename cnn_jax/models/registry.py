@@ -12,6 +12,7 @@ from cnn_jax.errors import UserError, nearest
 from cnn_jax.models import (
     alexnet,
     autoencoder,
+    cuda_convnet,
     googlenet,
     inception,
     lazy_init,
@@ -31,6 +32,7 @@ Stats: TypeAlias = Any
 MODELS: dict[str, ModelSpec] = {
     **mlp.MODELS,
     **small_cnn.MODELS,
+    **cuda_convnet.MODELS,
     **lenet.MODELS,
     **alexnet.MODELS,
     **zfnet.MODELS,

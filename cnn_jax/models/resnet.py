@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from cnn_jax.cpu.rewrites import min_scan_blocks
+from cnn_jax.layers.activations import relu
 from cnn_jax.layers.batch_norm import BatchNorm
 from cnn_jax.layers.conv import Conv
 from cnn_jax.layers.dense import Dense
@@ -78,10 +79,10 @@ class BasicBlock(nn.Module):
         """[B, H, W, C] to [B, H / stride, W / stride, channels]."""
         conv, batch_norm = self.layers.conv, self.layers.batch_norm
         y = conv(x, self.channels, 3, self.stride, name="conv1")
-        y = nn.relu(batch_norm(y, train, name="norm1"))
+        y = relu(batch_norm(y, train, name="norm1"))
         y = conv(y, self.channels, 3, name="conv2")
         y = batch_norm(y, train, name="norm2")
-        return nn.relu(_add_shortcut(self, x, y, train))
+        return relu(_add_shortcut(self, x, y, train))
 
 
 class BottleneckBlock(nn.Module):
@@ -107,12 +108,12 @@ class BottleneckBlock(nn.Module):
         conv, batch_norm = self.layers.conv, self.layers.batch_norm
         first, second = (self.stride, 1) if self.stride_in == "1x1" else (1, self.stride)
         y = conv(x, self.channels, 1, first, name="conv1")
-        y = nn.relu(batch_norm(y, train, name="norm1"))
+        y = relu(batch_norm(y, train, name="norm1"))
         y = conv(y, self.channels, 3, second, name="conv2")
-        y = nn.relu(batch_norm(y, train, name="norm2"))
+        y = relu(batch_norm(y, train, name="norm2"))
         y = conv(y, 4 * self.channels, 1, name="conv3")
         y = batch_norm(y, train, name="norm3")
-        return nn.relu(_add_shortcut(self, x, y, train))
+        return relu(_add_shortcut(self, x, y, train))
 
 
 def _add_shortcut(
@@ -177,7 +178,7 @@ class ResNet(BaseModel, kw_only=True):
         kernel, stride = (7, 2) if self.imagenet_stem else (3, 1)
         # [B, 112, 112, 64] from 224x224
         x = layers.conv(images, self.scale_channels(self.channels[0]), kernel, stride, name="stem")
-        x = self.apply_lrn(nn.relu(layers.batch_norm(x, train, name="stem_norm")))
+        x = self.apply_lrn(relu(layers.batch_norm(x, train, name="stem_norm")))
         if self.imagenet_stem:
             x = MaxPool(3, 2, ((1, 1), (1, 1)), name="stem_pool")(x)  # [B, 56, 56, 64]
         self.capture("stem", x)

@@ -76,7 +76,7 @@ class SmallCnn(BaseModel):
                 pool = {"max": MaxPool, "average": AvgPool}[self.pooling]
                 x = pool(self.pool_size, self.pool_stride, "SAME", name=f"pool{stage}")(x)
                 x = self.capture(f"pool{stage}", x)
-        x = GlobalAvgPool(name="global_pool")(x) if self.global_pool else x.reshape(len(x), -1)
+        x = GlobalAvgPool(name="global_pool")(x) if self.global_pool else x.reshape(x.shape[0], -1)
         dense = functools.partial(Dense, kernel_init=init)
         for number, units in enumerate(self.hidden, start=1):
             x = dense(self.scale_channels(units), name=f"dense{number}")(x)
@@ -93,8 +93,8 @@ class SmallCnn(BaseModel):
         if self.layer == "dense":
             sides = [-(-side // stride) for side in x.shape[1:3]]
             units = sides[0] * sides[1] * channels
-            x = Dense(units, kernel_init=init, name=name)(x.reshape(len(x), -1))
-            return x.reshape(len(x), *sides, channels)
+            x = Dense(units, kernel_init=init, name=name)(x.reshape(x.shape[0], -1))
+            return x.reshape(x.shape[0], *sides, channels)
         kind = LocalConv if self.layer == "local" else Conv
         kernel = (self.kernel, self.kernel)
         return kind(channels, kernel, stride, kernel_init=init, name=name)(x)

@@ -5,6 +5,7 @@ from typing import ClassVar
 import flax.linen as nn
 import jax
 
+from cnn_jax.layers.activations import relu
 from cnn_jax.layers.conv import Conv
 from cnn_jax.layers.initializers import Initializer, normal
 from cnn_jax.layers.pooling import MaxPool
@@ -65,7 +66,7 @@ class Vgg(BaseModel, kw_only=True):
                 kernel_init=self._kernel_init(),
                 name=f"conv{layer}",
             )(x)
-            x = nn.relu(self.apply_norm(x, f"norm{layer}", train))
+            x = relu(self.apply_norm(x, f"norm{layer}", train))
             x = self.capture(f"conv{layer}", x)
             if layer == "1_1":
                 x = self.apply_lrn(x, "lrn1_1")

@@ -18,6 +18,7 @@ from cnn_jax.report.read import read
 from cnn_jax.report.results import Results, StudyFile
 from cnn_jax.report.rows import Row
 from cnn_jax.report.study_file import read_study_file
+from cnn_jax.tuning import Tuning
 
 # Where the registered studies are: installed, and in a checkout.
 STUDY_MODULES = ("cnn_jax.experiments", "experiments")
@@ -33,6 +34,10 @@ class ReportedStudy(Protocol):
     @property
     def claims(self) -> tuple[Claim, ...]:
         """The paper's claims."""
+
+    @property
+    def tuning(self) -> Tuning | None:
+        """How its runs are tuned."""
 
     @property
     def report(self) -> Callable[[Results], Page] | None:
@@ -63,7 +68,7 @@ def build(
     study_file = read_study_file(folder)
     if study is None:
         study = find_study(folder, study_file)
-    results = read(folder, study.rows, study.claims)
+    results = read(folder, study.rows, study.claims, study.tuning)
     return write_page(compose(results, study), folder, "report", html, results.study)
 
 

@@ -4,6 +4,7 @@ A claim names a figure of ours and the range in which it must lie. Most figures 
 errors: `Claim("plain models degrade with depth", subtract(deep, shallow), expected=ABOVE_ZERO)`.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -227,6 +228,37 @@ def measure(results: "Results", contrast: Contrast) -> Measured:
         runs=names,
         setting=setting,
     )
+
+
+def measure_seeds(
+    results: "Results", names: Sequence[str], compute: "Callable[[dict[str, Run]], float | None]"
+) -> Measured:
+    """Returns a figure that is computed for each seed, and its interval over seeds.
+
+    Args:
+      results: The study's results.
+      names: The runs that it is of.
+      compute: (the runs of a seed by name) -> the seed's figure; None: it has none yet.
+    """
+    runs = {name: {run.seed: run for run in results.runs.get(name, ())} for name in names}
+    shared = sorted(set.intersection(*(set(seeds) for seeds in runs.values())))
+    found = [compute({name: seeds[seed] for name, seeds in runs.items()}) for seed in shared]
+    values = [value for value in found if value is not None]
+    setting = describe_settings(results, names)
+    return dataclasses.replace(measure_values(values), runs=tuple(names), setting=setting)
+
+
+def measure_values(values: Sequence[float], why: str = "") -> Measured:
+    """Returns the mean of one figure a seed, and its interval over seeds.
+
+    Args:
+      values: One for each seed; empty: there are none yet.
+      why: What a reader must know of it.
+    """
+    if not values:
+        return Measured(None, why="the runs are not finished")
+    mean = sum(values) / len(values)
+    return Measured(mean, over_seeds=student_interval(values), seeds=len(values), why=why)
 
 
 def find_error(run: "Run", wanted: Score) -> float | None:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from cnn_jax.files import write_whole
 from cnn_jax.report import build
 from cnn_jax.report.elements import Figure, Report
 from cnn_jax.report.read import read
+from cnn_jax.report.results import Run
 from cnn_jax.report.run_files import COMPACT, COMPACT_VERSION
 from cnn_jax.report.study_file import read_study_file
+from cnn_jax.tuning import FOLDER
 
 # Of an evaluation's file; which class was taken for which is large, and no report reads it.
 _LEFT_OUT = ("confusion", "error_by_class")
@@ -39,25 +42,34 @@ def export(
     source, target = Path(workdir), Path(out)
     study_file = read_study_file(source)
     study = study or build.find_study(source, study_file)
-    results = read(source, study.rows, study.claims)
+    results = read(source, study.rows, study.claims, study.tuning)
     if results.problems:
         raise UserError(f"{source}: {results.problems[0]}")
-    lines = [
-        json.dumps(_describe_run(source / run.folder, run.name, run.seed), separators=(",", ":"))
-        for run in results.every_run
-        if run.config
-    ]
     with explain_os_errors(f"cannot write to {target}"):
         target.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / "study.json", target / "study.json")
-        if lines:
-            runs = ",\n".join(lines)
-            text = f'{{"version":{COMPACT_VERSION},"runs":[\n{runs}\n]}}\n'
-            write_whole(target / COMPACT, text)
+        _write_runs(source, results.every_run, target)
+        if results.trials:
+            (target / FOLDER).mkdir(exist_ok=True)
+            trials = [run for seeds in results.trials.values() for run in seeds]
+            _write_runs(source / FOLDER, trials, target / FOLDER)
         for figure in build.compose(results, study).find(Figure):
             if figure.svgs is None:  # A picture of the study's own, not one that is drawn.
                 shutil.copyfile(source / figure.file, target / figure.file)
     return build.build(target, study, html=False)
+
+
+def _write_runs(source: Path, runs: Iterable[Run], target: Path) -> None:
+    """Writes runs.json, unless no run has been started."""
+    lines = [
+        json.dumps(_describe_run(source / run.folder, run.name, run.seed), separators=(",", ":"))
+        for run in runs
+        if run.config
+    ]
+    if lines:
+        joined = ",\n".join(lines)
+        text = f'{{"version":{COMPACT_VERSION},"runs":[\n{joined}\n]}}\n'
+        write_whole(target / COMPACT, text)
 
 
 def _describe_run(folder: Path, name: str, seed: int) -> dict[str, Any]:
@@ -65,6 +77,7 @@ def _describe_run(folder: Path, name: str, seed: int) -> dict[str, Any]:
     for path in sorted((folder / "evaluations").glob("*.json")):
         words = json.loads(path.read_bytes())
         evaluations[path.stem] = {k: v for k, v in words.items() if k not in _LEFT_OUT}
+    layers = _read_lines(folder / "layers.jsonl")
     return {
         "run": name,
         "seed": seed,
@@ -72,6 +85,7 @@ def _describe_run(folder: Path, name: str, seed: int) -> dict[str, Any]:
         "starts": _read_lines(folder / "starts.jsonl"),
         "metrics": _read_lines(folder / "metrics.jsonl"),
         "evaluations": evaluations,
+        **({"layers": layers} if layers else {}),
     }
 
 

@@ -11,7 +11,7 @@ from cnn_jax.report.figures import INK, PALETTE, spread_colors
 
 RIGHT, WRONG = PALETTE[2], PALETTE[3]
 CELL = 0.82  # Inches of an image in a gallery.
-MAX_LABEL = 16  # Characters below an image.
+MAX_LABEL = 14  # Characters of a line below an image.
 
 
 class Neighbor(NamedTuple):
@@ -71,8 +71,11 @@ def _draw_cell(axes: Axes, image: np.ndarray, label: str, color: str, width: flo
     _show(axes, image)
     axes.set_axis_on()
     axes.set(xticks=[], yticks=[])
-    shown = label if len(label) <= MAX_LABEL else f"{label[: MAX_LABEL - 1]}…"
-    axes.set_xlabel(shown, fontsize=6.5, labelpad=2)
+    shown = [
+        line if len(line) <= MAX_LABEL else f"{line[: MAX_LABEL - 1]}…"
+        for line in label.split("\n")
+    ]
+    axes.set_xlabel("\n".join(shown), fontsize=6.5, labelpad=2)
     for spine in axes.spines.values():
         spine.set(visible=True, color=color, linewidth=width)
 

@@ -17,12 +17,14 @@ from cnn_jax.report.rows import Row
 from cnn_jax.report.run_files import RunFiles, read_compact, read_run_files
 from cnn_jax.report.runs import make_run
 from cnn_jax.report.study_file import read_study_file
+from cnn_jax.tuning import FOLDER, Tuning
 
 
 def read(
     workdir: Path,
     rows: Iterable[Row] = (),
     claims: Iterable[Claim] = (),
+    tuning: Tuning | None = None,
 ) -> Results:
     """Reads a study's folder.
 
@@ -30,6 +32,7 @@ def read(
       workdir: The folder.
       rows: The study's rows.
       claims: The study's claims.
+      tuning: How the study's runs were tuned.
 
     Raises:
       UserError: If the folder holds no study.json, or a broken one.
@@ -39,7 +42,18 @@ def read(
     kept = read_compact(workdir, problems)
     runs = {name: _read_seeds(workdir, study, name, kept, problems) for name in study.runs}
     compact = bool(kept) and not any((workdir / name).is_dir() for name in study.runs)
-    return Results(workdir, study, runs, tuple(problems), compact, tuple(rows), tuple(claims))
+    trials = read_runs(workdir / FOLDER, problems) if tuning else {}
+    return Results(
+        workdir,
+        study,
+        runs,
+        tuple(problems),
+        compact,
+        tuple(rows),
+        tuple(claims),
+        tuning if trials else None,
+        trials,
+    )
 
 
 def read_runs(place: Path, problems: list[str]) -> dict[str, tuple[Run, ...]]:

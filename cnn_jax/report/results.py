@@ -1,13 +1,14 @@
 """What a study's folder holds, as values: the study, its runs, what was logged and measured."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cnn_jax.config import Experiment
 from cnn_jax.report.claims import Claim
 from cnn_jax.report.rows import Row, Setting
+from cnn_jax.tuning import Tuning
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,52 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """How the values of a layer, or their gradients, are spread on a batch.
+
+    Attributes:
+      mean: Over images and units; None: not finite.
+      std: Their standard deviation; None: not finite.
+      low: The left edge of the histogram, the least value.
+      high: The right edge of the histogram, the largest value.
+      counts: Values in each of the histogram's bins, which are equally wide.
+    """
+
+    mean: float | None
+    std: float | None
+    low: float
+    high: float
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer in a line of layers.jsonl.
+
+    Attributes:
+      name: Its path in the model, such as Dense_0 or stage1_block1/conv1.
+      kind: Dense, Conv, BatchNorm, ..., or the name of an activation function.
+      values: What comes out of it.
+      gradients: Of each image's loss with respect to its values.
+      units: The 15th, 50th and 85th percentile of each of its first units' values.
+      saturated: The share of values where an activation function is flat; None: it is none.
+      dead: The share of units that are saturated for every image; None: it is no such function.
+      kernel: Its weights; None: it has none, or was measured before they were.
+      zeros: The share of its weights that are 0, or nearly; None: as of kernel.
+    """
+
+    name: str
+    kind: str
+    values: Spread
+    gradients: Spread
+    units: tuple[tuple[float, float, float], ...]
+    saturated: float | None = None
+    dead: float | None = None
+    kernel: Spread | None = None
+    zeros: float | None = None
+
+
+@dataclass(frozen=True)
 class Run:
     """One seed of a run.
 
@@ -113,6 +160,7 @@ class Run:
         by NaN at step k, not started, damaged or unreadable.
       best_step: The step whose state a run with train.stop_after has kept; None: the last.
       diverged: The step whose loss was not finite, where the run was to record that; None: none.
+      layers: The statistics of its layers, in the order of the forward pass, by step.
     """
 
     name: str
@@ -129,6 +177,7 @@ class Run:
     state: str
     best_step: int | None = None
     diverged: int | None = None
+    layers: dict[int, tuple[Layer, ...]] = field(default_factory=dict)
 
     @property
     def steps(self) -> int | None:
@@ -173,6 +222,8 @@ class Results:
       compact: Whether the runs were read from runs.json.
       rows: The study's rows.
       claims: The study's claims.
+      tuning: How the study's runs were tuned; None: they were not.
+      trials: The seeds of each trial of the tuning, by the trial's name.
     """
 
     folder: Path
@@ -182,6 +233,8 @@ class Results:
     compact: bool = False
     rows: tuple[Row, ...] = ()
     claims: tuple[Claim, ...] = ()
+    tuning: Tuning | None = None
+    trials: dict[str, tuple[Run, ...]] = field(default_factory=dict)
 
     @property
     def every_run(self) -> list[Run]:

@@ -20,6 +20,7 @@ class RunFiles:
     starts: list[Any] = field(default_factory=list)
     metrics: list[Any] = field(default_factory=list)
     evaluations: dict[str, Any] = field(default_factory=dict)
+    layers: list[Any] = field(default_factory=list)
 
 
 def read_run_files(workdir: Path, folder: str, problems: list[str]) -> RunFiles:
@@ -35,6 +36,7 @@ def read_run_files(workdir: Path, folder: str, problems: list[str]) -> RunFiles:
     files.config = _read_text(place / "config.json", problems)
     files.starts = _read_lines(place / "starts.jsonl", problems)
     files.metrics = _read_lines(place / "metrics.jsonl", problems)
+    files.layers = _read_lines(place / "layers.jsonl", problems)
     for path in sorted((place / "evaluations").glob("*.json")):
         try:
             files.evaluations[path.stem] = json.loads(path.read_bytes())
@@ -64,6 +66,7 @@ def read_compact(workdir: Path, problems: list[str]) -> dict[tuple[str, int], Ru
                 list(entry["starts"]),
                 list(entry["metrics"]),
                 dict(entry["evaluations"]),
+                list(entry.get("layers", ())),
             )
             for entry in words["runs"]
         }

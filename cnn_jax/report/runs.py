@@ -6,6 +6,7 @@ from typing import Any
 from cnn_jax.config_file import from_json
 from cnn_jax.errors import UserError
 from cnn_jax.report.json_values import is_count, is_list_of, is_number
+from cnn_jax.report.layers import make_layers
 from cnn_jax.report.results import Evaluation, Logged, Run, Start
 from cnn_jax.report.run_files import RunFiles
 
@@ -71,6 +72,7 @@ def make_run(name: str, seed: int, files: RunFiles, problems: list[str]) -> Run:
         protocols=_make_protocols(files, problems),
         reached=reached,
         state=state,
+        layers=make_layers(files.layers, files.folder, problems),
         best_step=best_step,
         diverged=diverged,
     )

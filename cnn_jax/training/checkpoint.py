@@ -1,7 +1,8 @@
 """Checkpoints of a run with Orbax.
 
-They are saved in the background; the last two and the best are kept. Beside them lies digests.json,
-{step: {array: checksum}}, because Orbax restores a file with a flipped bit without an error.
+They are saved in the background; the last two and the best are kept. The file digests.json beside
+them, {step: {array: checksum}}, is needed because Orbax restores a file with a flipped bit without
+an error.
 """
 
 import contextlib
@@ -31,7 +32,7 @@ def manager(folder: Path, local: bool = False) -> ocp.CheckpointManager:
     """Returns the manager of the checkpoints in folder/checkpoints.
 
     It keeps the last two (one may be damaged) and the first of those with the lowest error.
-    `manager(...).best_step()` and `.latest_step()` name them; None where there is none.
+    `manager(...).best_step()` and `.latest_step()` name them; None if there is none.
 
     Args:
       folder: The run's folder.
@@ -40,7 +41,7 @@ def manager(folder: Path, local: bool = False) -> ocp.CheckpointManager:
     """
     me = jax.process_index()
     who = ocp.options.MultiprocessingOptions(*((me, {me}, f"process{me}") if local else ()))
-    # Orbax types a rank as a float, and only sorts by it.
+    # Orbax's annotation is float, but it only sorts by the rank.
     lowest = policies.BestN(get_metric_fn=_rank, reverse=True, n=1)  # type: ignore[arg-type]
     options = ocp.CheckpointManagerOptions(
         best_fn=_rank,  # type: ignore[arg-type]
@@ -76,15 +77,15 @@ def open_checkpoints(folder: Path) -> Iterator[ocp.CheckpointManager]:
             yield checkpoints
             wait(checkpoints)
         finally:
-            with contextlib.suppress(Exception):  # It repeats what could not be saved.
+            with contextlib.suppress(Exception):  # It raises the error of the failed save again.
                 checkpoints.close()
 
 
 def wait(checkpoints: ocp.CheckpointManager) -> None:
-    """Waits for what is being saved.
+    """Waits until pending saves are written.
 
     Raises:
-      UserError: If it cannot be saved.
+      UserError: If a save has failed.
     """
     with _translate_errors(checkpoints):
         checkpoints.wait_until_finished()
@@ -106,13 +107,13 @@ def _translate_errors(checkpoints: ocp.CheckpointManager) -> Iterator[None]:
 
 
 def latest_step(folder: Path) -> int:
-    """Returns the step of the newest checkpoint in a run's folder, readable or not; 0: none."""
+    """Returns the step of the newest checkpoint in a run's folder, even if damaged; 0: none."""
     saved = folder / "checkpoints"
     return max(ocp.utils.checkpoint_steps(saved), default=0) if saved.exists() else 0
 
 
 def save(checkpoints: ocp.CheckpointManager, state: State, error: float | None) -> None:
-    """Starts to save a state under its step.
+    """Starts to save a state.
 
     Args:
       checkpoints: Of `open_checkpoints`.
@@ -123,10 +124,11 @@ def save(checkpoints: ocp.CheckpointManager, state: State, error: float | None) 
       UserError: If the last one could not be saved.
     """
     step = int(state.step)
-    if step in checkpoints.all_steps():  # Saved when it was stopped before this evaluation.
+    # It was saved when the run was stopped before this evaluation.
+    if step in checkpoints.all_steps():
         checkpoints.delete(step)
-    # What was not evaluated is never the best; what was evaluated has a finite error, by which
-    # `was_evaluated` knows it, however bad it is.
+    # A state without an evaluation is never the best. `was_evaluated` recognizes an evaluated state
+    # by its finite error.
     value = math.inf if error is None else min(error, sys.float_info.max)
     metrics = {"error": value, "step": step}
     with _translate_errors(checkpoints):
@@ -135,13 +137,13 @@ def save(checkpoints: ocp.CheckpointManager, state: State, error: float | None) 
             step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)), metrics=metrics
         )
         kept = {str(k) for k in checkpoints.all_steps()}
-        # Started only now: earlier it would delay the copying that training waits for.
+        # Started only now, because it would delay the copy for which training waits.
         sums, path = checksum.compute(state), _checksum_file(checkpoints)
         _PENDING[checkpoints.directory] = _POOL.submit(_write_checksums, path, kept, step, sums)
 
 
-# Checksums are computed and written while training goes on. A checkpoint whose own were never
-# written counts as damaged.
+# Checksums are computed and written while training continues. A checkpoint without checksums
+# counts as damaged.
 _POOL = ThreadPoolExecutor(1)
 _PENDING: dict[Path, Future] = {}
 
@@ -158,7 +160,7 @@ def _write_checksums(
     if distributed.is_primary():
         try:
             known = _read_checksums(path)
-        except ValueError:  # Damaged: those of later checkpoints are written anew.
+        except ValueError:  # Damaged: only checksums of later checkpoints will be written.
             known = {}
         there = {k: v for k, v in known.items() if k in kept}
         write_whole(path, json.dumps(there | found) + "\n")
@@ -172,13 +174,13 @@ def was_evaluated(checkpoints: ocp.CheckpointManager, step: int) -> bool:
 
 
 def restore(checkpoints: ocp.CheckpointManager, like: State) -> State | None:
-    """Returns the newest state that can be read, or None if nothing was saved.
+    """Returns the newest readable state, or None if nothing was saved.
 
     Damaged checkpoints are named and deleted.
 
     Args:
       checkpoints: Of `open_checkpoints`.
-      like: A state whose shapes, dtypes and layout over devices the result has.
+      like: A state with the shapes, dtypes and shardings of the result.
 
     Raises:
       UserError: If all checkpoints are damaged.
@@ -214,7 +216,7 @@ def restore(checkpoints: ocp.CheckpointManager, like: State) -> State | None:
 
 
 def _verify(checkpoints: ocp.CheckpointManager, step: int, state: Any) -> None:
-    """Raises ValueError if an array is not what was saved; without a file of checksums all pass."""
+    """Raises ValueError if an array differs from its checksum; without checksums all pass."""
     path = _checksum_file(checkpoints)
     if not path.exists():
         return
@@ -249,7 +251,7 @@ def _read_checksums(path: Path) -> dict[str, dict[str, int]]:
 
 
 def _set_aside_damaged(folder: Path) -> None:
-    """Moves checkpoints whose evaluation cannot be read out of Orbax's way.
+    """Moves checkpoints with an unreadable evaluation to where Orbax does not find them.
 
     Raises:
       UserError: If none would be left.
@@ -283,7 +285,7 @@ def _has_metrics(step: Path) -> bool:
 def restore_all(checkpoints: ocp.CheckpointManager, step: int) -> dict[str, Any]:
     """Returns a saved state as a tree of arrays on this process's first device.
 
-    It does not matter on which devices they were when they were saved.
+    They may have been saved on other devices.
     """
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     metadata: Any = checkpoints.item_metadata(step)
@@ -364,6 +366,6 @@ def _error(metrics: dict[str, float]) -> float:
 
 
 def _rank(metrics: dict[str, float]) -> tuple[float, float]:
-    """Returns what is lower for a better checkpoint; of equal errors the earlier one is better."""
+    """Returns a rank that is lower for better checkpoints, and for earlier ones of equal error."""
     error, step = _error(metrics), metrics.get("step", 0)
     return error, step if math.isfinite(error) else -step

@@ -1,8 +1,8 @@
-"""Checksums of a state's arrays, by which bits that have flipped on a disk are noticed.
+"""Checksums of a state's arrays, which detect bits that have flipped on a disk.
 
-An array's checksum is the sum of its words, each times an odd number of its own, modulo 2^32. A
-single flipped bit always changes it; other damage goes unnoticed with probability 2^-32. It is
-computed where the array lies, at the speed of its memory.
+An array's checksum is the sum of its words, each times a different odd number, modulo 2^32. A
+single flipped bit always changes it; other damage is undetected with probability 2^-32. It is
+computed on the array's device, at the speed of its memory.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The one composer: from an experiment to the parts that training, evaluation and plans share."""
+"""Composes an experiment into the parts that training, evaluation and plans share."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from cnn_jax.models import Model
 from cnn_jax.optim import OPTIMIZERS, SCHEDULES, count_evaluations, make_optimizer
 from cnn_jax.overrides import Kind, Kinds, check_fields
 
-# What each choice of an experiment may name, for `cnn_jax.overrides`.
+# {choice of an experiment: what it may name}, for `cnn_jax.overrides`.
 KINDS: Kinds = {
     "data.dataset": Kind(None, datasets.option_types),
     "model": Kind(models.MODELS, models.option_types),
@@ -28,7 +28,7 @@ KINDS: Kinds = {
 
 
 class Components(NamedTuple):
-    """What a run is composed of.
+    """The parts of a run.
 
     Attributes:
       dataset: The data set.
@@ -46,7 +46,7 @@ class Components(NamedTuple):
 def complete(experiment: Experiment) -> Experiment:
     """Returns the experiment with every argument of its optimizer and schedule, defaults included.
 
-    What a run stores is complete, so that it does not change with a default.
+    A run stores all arguments, so that it does not change when a default changes.
 
     Raises:
       UserError: If a field has a value that it cannot have.
@@ -100,9 +100,9 @@ def make_components(
 
     Args:
       experiment: The run.
-      dataset: Used in place of the experiment's own.
-      devices: How many share a batch; None: all.
-      seeds: How many are trained in one program.
+      dataset: Used instead of the experiment's data set.
+      devices: Number of devices that share a batch; None: all.
+      seeds: Number of seeds trained in one program.
 
     Raises:
       UserError: If the configuration has a mistake, or the data are not prepared.
@@ -123,7 +123,7 @@ def make_components(
 
 
 def count_steps_per_epoch(config: Data, dataset: data.Dataset) -> float:
-    """Returns the steps in which as many images are drawn as an epoch has, a fraction."""
+    """Returns the number of steps per epoch, which may be a fraction."""
     images = dataset.train.count
     if config.balance_classes:
         images = len(balance_epoch(0, 0, dataset.train.labels))
@@ -131,7 +131,7 @@ def count_steps_per_epoch(config: Data, dataset: data.Dataset) -> float:
 
 
 def advise(experiment: Experiment) -> list[str]:
-    """Returns what a user should know of a run that may start: a line of words each."""
+    """Returns advice about a valid configuration, a line each."""
     base = complete(experiment).schedule.args.get("base")
     name, optimizer = experiment.model.name, experiment.optimizer.name
     normalized = experiment.model.args.get("norm") == "bn"
@@ -147,7 +147,7 @@ def advise(experiment: Experiment) -> list[str]:
 
 
 def check(experiment: Experiment, devices: int = 1, seeds: int = 1) -> None:
-    """Raises UserError for fields that have a wrong value, or do not go together.
+    """Raises UserError for fields that have a wrong value or contradict each other.
 
     Args:
       experiment: The run.
@@ -157,13 +157,21 @@ def check(experiment: Experiment, devices: int = 1, seeds: int = 1) -> None:
     complete(experiment)
     check_protocols(experiment)
     train = experiment.train
-    # They may refuse one another. An epoch's length is not known yet, and does not count.
+    # They may contradict each other. The length of an epoch is not known yet and does not matter.
     make_optimizer(experiment.optimizer, experiment.schedule, train.steps, steps_per_epoch=1.0)
     if train.stop_after and not experiment.data.validation_images:
         raise UserError(
             f"train.stop_after={train.stop_after}: stops by the error of validation images, so that"
             " the test set is not chosen by: set data.validation_images too"
         )
+    if train.steps_per_call > 1:
+        several = f"train.steps_per_call={train.steps_per_call}"
+        if train.parallel != "jit" or train.check_numerics:
+            raise UserError(f"{several}: takes train.parallel=jit, without train.check_numerics")
+        if data.is_streamed(experiment.data):
+            raise UserError(
+                f"{several}: for data sets in memory; these images are decoded for each batch"
+            )
     if train.check_numerics and (seeds > 1 or train.parallel != "jit"):
         raise UserError(
             "train.check_numerics=true: checks one seed at a time, with train.parallel=jit"
@@ -191,7 +199,8 @@ def check(experiment: Experiment, devices: int = 1, seeds: int = 1) -> None:
 
 
 def _check_images(config: Data) -> None:
-    """Raises UserError for augmentation that images of the data set's size cannot have."""
+    """Raises UserError for sizes and augmentation that do not fit the data set's images."""
+    datasets.check_dataset(config)
     if config.dataset.name not in datasets.DATASET_INFO:
         return  # Where they are of full size, they are cut to image_size: `data` checks it.
     shape, _ = datasets.image_shape(config)

@@ -1,4 +1,4 @@
-"""When a run has diverged, and how it ends."""
+"""Detects that a run has diverged, and ends it."""
 
 import orbax.checkpoint as ocp
 
@@ -12,7 +12,7 @@ class DivergedError(UserError):
     """A run whose loss was not finite.
 
     Attributes:
-      step: The updates after which it was not.
+      step: Number of updates after which it was not finite.
     """
 
     def __init__(self, message: str, step: int) -> None:
@@ -20,11 +20,11 @@ class DivergedError(UserError):
         self.step = step
 
 
-MAX_CONSECUTIVE_SKIPS = 20  # Skipped updates after which a run has diverged: it would skip all.
+MAX_CONSECUTIVE_SKIPS = 20  # Consecutive skipped updates after which a run has diverged.
 
 
 def find_bad_step(state: State, experiment: Experiment, step: int) -> int | None:
-    """Returns the step whose loss was not finite and ends the run; None: the run goes on.
+    """Returns the step whose loss was not finite and ends the run; None if the run continues.
 
     Args:
       state: After `step` updates.
@@ -51,7 +51,7 @@ def end_run(
       write: Appends a line to the run's metrics.
 
     Returns:
-      What to tell the user.
+      The message for the user.
     """
     write("nan", step=bad)
     checkpoint.wait(checkpoints)
@@ -71,7 +71,7 @@ def end_run(
 def find_earlier_end(
     experiment: Experiment, events: list[dict], folder: object
 ) -> DivergedError | None:
-    """Returns what to tell the user if the run has ended with a loss that was not finite."""
+    """Returns the message for the user if the run has ended with a loss that is not finite."""
     if not events or events[-1]["event"] != "nan":
         return None
     step = events[-1]["step"]
@@ -83,6 +83,6 @@ def find_earlier_end(
 
 
 def suggest_lower_rate(experiment: Experiment) -> str:
-    """Returns the remedy of a run that has diverged."""
+    """Returns the remedy for a run that has diverged."""
     base = experiment.schedule.args.get("base", 0.1)
     return f"Start in another workdir with a lower rate than schedule.base={base:g}"

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import jax
@@ -15,12 +16,13 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 import tqdm
 
-from cnn_jax.config import Experiment, Train
+from cnn_jax.config import Experiment
 from cnn_jax.errors import StoppedError, UserError
 from cnn_jax.optim import current_rate, observe_error, ran_out_of_patience
-from cnn_jax.training import checkpoint, divergence, early_stopping, metrics_log
+from cnn_jax.training import checkpoint, divergence, early_stopping, layer_log, metrics_log
 from cnn_jax.training.program import TrainProgram
 from cnn_jax.training.state import State
+from cnn_jax.training.steps_per_call import divide_steps
 from cnn_jax.training.watchdog import StopError, Watch
 
 REDRAW_SECONDS = 0.5  # Between two waits for the device, so that the progress bar moves.
@@ -37,6 +39,7 @@ class SeedRun:
       bar: Its progress bar.
       state: Its state at the last log line.
       logged: The step of the last evaluation in its metrics; 0: none.
+      folder: Where its layers are written; None: another process writes.
       failure: Why it failed before its last step; None: it did not.
       stopped: Whether it stopped early, at its best.
     """
@@ -47,6 +50,7 @@ class SeedRun:
     bar: tqdm.tqdm
     state: State
     logged: int = 0
+    folder: Path | None = None
     failure: UserError | None = None
     stopped: bool = False
 
@@ -62,16 +66,19 @@ class Due(NamedTuple):
     log: bool
     evaluate: bool
     save: bool
+    measure: bool
 
 
-def what_is_due(step: int, train: Train, until: int) -> Due:
-    """Returns what follows a step; where something is saved a line is logged too.
+def what_is_due(step: int, experiment: Experiment, until: int) -> Due:
+    """Returns what follows a step; where layers are measured or something saved, a line is logged.
 
     So a log interval holds training and nothing else.
     """
+    train = experiment.train
     evaluate = step % train.eval_every == 0 or step == train.steps
     save = evaluate or step % train.save_every == 0 or step == until
-    return Due(save or step % train.log_every == 0, evaluate, save)
+    measure = step in experiment.log.layer_statistics
+    return Due(save or measure or step % train.log_every == 0, evaluate, save, measure)
 
 
 def run_loop(
@@ -91,30 +98,39 @@ def run_loop(
     Raises:
       StoppedError: If a signal ended the run; it is saved.
     """
-    train = runs[0].experiment.train
+    experiment = runs[0].experiment
     done = int(runs[0].state.step)
-    evaluate_if_missed(program, runs, what_is_due(done, train, until), watch)
+    measure_if_missed(program, runs, what_is_due(done, experiment, until), watch)
+    evaluate_if_missed(program, runs, what_is_due(done, experiment, until), watch)
     for run in runs:
         stop_if_due(run, done)
     state = program.join([run.state for run in runs])
     batches = program.batches(done)
     timer = IntervalTimer(done)
-    for step in range(done + 1, until + 1):
+
+    def ends_call(step: int) -> bool:
+        return what_is_due(step, experiment, until).log
+
+    step, compiled = done, set[int]()  # The numbers of steps for which a call is compiled.
+    for count in divide_steps(done, until, program.steps_per_call, ends_call):
         if all(run.ended for run in runs):
             break
-        phase = "compile" if step == done + 1 else "step"
-        batch = next_batch(program, runs, state, batches, timer, watch, phase)
+        compiles = count not in compiled
+        compiled.add(count)
+        phase = "compile" if compiles else "step"
+        batch = next_batches(program, runs, state, batches, count, timer, watch, phase)
         state = program.step(state, batch)
+        step += count
 
-        due = what_is_due(step, train, until)
-        if due.log or step == done + 1 or timer.should_redraw():
+        due = what_is_due(step, experiment, until)
+        if due.log or compiles or timer.should_redraw():
             wait_and_draw(state, runs, step, timer)
         if due.log:
             for run, own in zip(runs, program.split(state), strict=True):
                 run.state = own
                 finish_step(program, run, step, due, timer, watch)
             state = program.join([run.state for run in runs])
-        if due.log or step == done + 1:  # The first step compiles, so it does not count.
+        if due.log or compiles:  # A call that compiles does not count.
             timer.restart(step)
         if step < until and (signal := watch.stop_requested()):
             save_and_stop(program.split(state), runs, signal)
@@ -122,25 +138,26 @@ def run_loop(
     return finish(runs, until, watch)
 
 
-def next_batch(
+def next_batches(
     program: TrainProgram,
     runs: list[SeedRun],
     state: Any,
     batches: Any,
+    count: int,
     timer: "IntervalTimer",
     watch: Watch,
     phase: str,
-) -> Any:
-    """Returns the next batch, and counts the time that the step waits for it."""
+) -> list[Any]:
+    """Returns so many batches, and counts the time that the step waits for them."""
     start = time.perf_counter()
     try:
         watch.enter("data")
-        batch = next(batches)
+        taken = [next(batches) for _ in range(count)]
         watch.enter(phase)
     except StopError as signal:
         save_and_stop(program.split(state), runs, signal)
     timer.waited += time.perf_counter() - start
-    return batch
+    return taken
 
 
 def finish_step(
@@ -158,6 +175,8 @@ def finish_step(
         run.failure = divergence.end_run(bad, run.experiment, run.checkpoints, run.write)
         return
     run.state = log_interval(program, run, step, timer)
+    if due.measure:
+        measure_layers(program, run, step, watch)
     if due.evaluate:
         evaluate_and_save(program, run, step, watch)
         stop_if_due(run, step)
@@ -228,6 +247,24 @@ def log_evaluation(
     error = metrics[program.error_name]
     run.write("eval", **describe_progress(program, run, step), **metrics)
     return math.inf if error is None else error
+
+
+def measure_layers(program: TrainProgram, run: SeedRun, step: int, watch: Watch) -> None:
+    """Writes the statistics of every layer after a step."""
+    watch.enter("evaluate")
+    assert program.measure_layers is not None  # It is due only in runs that measure.
+    measured = program.measure_layers(run.state, run.experiment.seed)
+    if run.folder:
+        layer_log.append_line(run.folder, step, measured)
+
+
+def measure_if_missed(program: TrainProgram, runs: list[SeedRun], due: Due, watch: Watch) -> None:
+    """Measures the layers of runs before their first step, or if the line of theirs is lost."""
+    for run in runs:
+        step = int(run.state.step)
+        there = layer_log.open_lines(run.folder, step) if run.folder else set()
+        if due.measure and step not in there:
+            measure_layers(program, run, step, watch)
 
 
 def evaluate_if_missed(program: TrainProgram, runs: list[SeedRun], due: Due, watch: Watch) -> None:

@@ -1,4 +1,4 @@
-"""What a run leaves for people and for the report.
+"""The files of a run for people and for the report.
 
 That is config.json, starts.jsonl, metrics.jsonl, TensorBoard's files, and a bar.
 
@@ -50,6 +50,7 @@ RUN_FILES = (
     "starts.jsonl",
     "metrics.jsonl",
     "metrics.damaged.jsonl",
+    "layers.jsonl",
     "digests.json",
     "checkpoints",
     "damaged_checkpoints",
@@ -60,14 +61,14 @@ RUN_FILES = (
 
 
 def run_folder(experiment: Experiment, workdir: str | Path) -> Path:
-    """Where a run's files lie: <workdir>/<run>/seed<k>."""
+    """Returns a run's folder: <workdir>/<run>/seed<k>."""
     return Path(workdir) / experiment.name / f"seed{experiment.seed}"
 
 
 def check_folder(experiment: Experiment, folder: Path) -> None:
     """Raises UserError if the folder holds another configuration.
 
-    More steps than before are none: they continue the run.
+    More steps are allowed: they continue the run.
     """
     there = read_config_there(folder)
     if there is None or is_continued(there, experiment):
@@ -91,7 +92,7 @@ def read_config_there(folder: Path) -> Experiment | None:
     path = folder / "config.json"
     with explain_os_errors(f"{path} cannot be read", "choose another workdir"):
         there = read_config(path) if path.exists() else None
-    with contextlib.suppress(UserError):  # Of another version: it differs in any case.
+    with contextlib.suppress(UserError):  # It has another version and therefore differs.
         return complete(there) if there else None
     return there
 
@@ -104,7 +105,7 @@ def is_continued(old: Experiment, new: Experiment) -> bool:
 
 
 def write_config(experiment: Experiment, folder: Path) -> None:
-    """Makes the folder this run's by its config.json.
+    """Writes config.json, which makes the folder this run's.
 
     Raises:
       UserError: If it cannot be written.
@@ -119,7 +120,7 @@ def write_config(experiment: Experiment, folder: Path) -> None:
 
 
 def write_data(description: dict[str, Any], folder: Path) -> None:
-    """Writes data.json: what the data set was found to hold.
+    """Writes data.json, the description of the data set.
 
     Args:
       description: Of `cnn_jax.data.describe_dataset`.
@@ -150,7 +151,7 @@ def _with_deviation(old: Experiment, new: Experiment) -> Experiment:
 
 
 def erase_run(folder: Path) -> None:
-    """Deletes what a run has written into its folder, and nothing else.
+    """Deletes a run's own files in its folder, and nothing else.
 
     Raises:
       UserError: If another process uses the folder, or a file cannot be deleted.
@@ -164,9 +165,9 @@ def erase_run(folder: Path) -> None:
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
-    """Returns the events of a run so far; lines that are torn or damaged are left out.
+    """Returns the events of a run so far, without incomplete or damaged lines.
 
-    `open_log` says how many of them there are when the run continues.
+    `open_log` reports the number of damaged lines when the run continues.
 
     Raises:
       UserError: If the file cannot be read.
@@ -175,17 +176,17 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
 
 
 def _read_log(folder: Path) -> tuple[list[dict[str, Any]], int]:
-    """Returns (events, damaged lines); a last line without an end was torn and does not count."""
+    """Returns (events, number of damaged lines); an incomplete last line does not count."""
     path = folder / "metrics.jsonl"
     with explain_os_errors(f"{path} cannot be read"):
-        # What follows the last newline is empty or torn.
+        # The text after the last newline is empty or an incomplete line.
         lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     events = [event for line in lines if (event := _parse_event(line)) is not None]
     return events, len(lines) - len(events)
 
 
 def _parse_event(line: bytes) -> dict[str, Any] | None:
-    """Returns a line of metrics.jsonl; None: it is damaged."""
+    """Returns the event of a line of metrics.jsonl, or None if it is damaged."""
     try:
         event = json.loads(line.decode())
     except (ValueError, RecursionError):  # UnicodeDecodeError and JSONDecodeError are ValueErrors.
@@ -210,7 +211,7 @@ def read_result(folder: Path, steps: int | None = None) -> dict[str, Any] | None
 
     Args:
       folder: The run's folder.
-      steps: How many steps it is to have; None: as many as it has.
+      steps: The steps that it must have; None: any number.
     """
     seen = read_events(folder)
     if not seen:
@@ -220,13 +221,13 @@ def read_result(folder: Path, steps: int | None = None) -> dict[str, Any] | None
     if not stopped and (end["event"] != "end" or steps not in (None, end["step"])):
         return None
     kept = end.get("best_step", end["step"])
-    # Where that evaluation's line is damaged, the run is not done: it is evaluated again.
+    # If that evaluation's line is damaged, the run is not done and is evaluated again.
     found = [e for e in seen if e["event"] == "eval" and e["step"] == kept]
     return found[-1] if found else None
 
 
 def last_evaluation(folder: Path) -> int:
-    """Returns the step of the last evaluation in a run's metrics; 0: there is none."""
+    """Returns the step of the last evaluation in a run's metrics, or 0."""
     return max((e["step"] for e in read_events(folder) if e["event"] == "eval"), default=0)
 
 
@@ -234,13 +235,11 @@ def last_evaluation(folder: Path) -> int:
 def open_log(
     experiment: Experiment, folder: Path, step: int, evaluated: bool = True
 ) -> Iterator[tuple[Write, tqdm.tqdm]]:
-    """(write, bar) of a run that starts at `step`.
+    """Opens the log of a run that starts at `step`; returns (write, bar).
 
-    Lines of later steps, from before a cut, are forgotten.
-
-    evaluated: whether the state has seen the evaluation at this step; else its line is forgotten
-    too. write(event, **fields) appends a line to metrics.jsonl, at once on disk, and its numbers to
-    TensorBoard.
+    Lines of later steps, from before an interruption, are dropped. evaluated: whether the state
+    includes the evaluation at this step; otherwise its line is dropped too. write(event, **fields)
+    appends a line to metrics.jsonl, at once on disk, and its numbers to TensorBoard.
 
     Raises:
       OSError: If a file cannot be written.
@@ -260,7 +259,7 @@ def open_log(
     starts = folder / "starts.jsonl"
     launches = starts.read_bytes() if starts.exists() else b""
     if launches and not launches.endswith(b"\n"):
-        launches += b"\n"  # Its last line was torn.
+        launches += b"\n"  # Its last line was incomplete.
     started = {"step": step, "steps": experiment.train.steps, **describe_environment()}
     write_whole(starts, launches + json.dumps(started).encode() + b"\n")
     label = f"{experiment.name} seed {experiment.seed}"
@@ -284,7 +283,7 @@ def open_log(
                 if name not in ("step", "epoch", "wall_s") and number is not None
             }
             write_events(numbers, int(fields["step"] or 0))
-            # A log file gets a line now and then, no bar.
+            # A log file gets occasional lines instead of a bar.
             if event == "eval" and not sys.stderr.isatty():
                 not_finite = ", loss not finite" if fields["loss"] is None else ""
                 error = f"{error_words(fields)}{not_finite}"
@@ -305,7 +304,7 @@ def _make_bar(steps: int, step: int, label: str) -> tqdm.tqdm:
 
 @contextlib.contextmanager
 def null_log() -> Iterator[tuple[Write, tqdm.tqdm]]:
-    """The (write, bar) of a process that leaves writing to the first one."""
+    """Returns the (write, bar) of a process that writes nothing, as the first one does."""
     with tqdm.tqdm(disable=True) as bar:
         yield lambda event, **fields: None, bar
 
@@ -313,7 +312,7 @@ def null_log() -> Iterator[tuple[Write, tqdm.tqdm]]:
 def error_words(fields: dict[str, Any]) -> str:
     """Returns 'test error 8.75%' of an evaluation, or 'reconstruction error 0.123'.
 
-    Of a run that has diverged, which `train.run` returns, 'diverged at step 12'.
+    For a run that has diverged, as returned by `train.run`: 'diverged at step 12'.
     """
     if "diverged" in fields:
         return f"diverged at step {fields['diverged']:,}"
@@ -327,7 +326,7 @@ def error_words(fields: dict[str, Any]) -> str:
 
 
 def describe_environment() -> dict[str, Any]:
-    """When, where and with what a run is started: time (UTC), commit, hardware, versions."""
+    """Returns the time (UTC), commit, hardware and versions with which a run is started."""
     devices = jax.devices()
     kind = _cpu() if devices[0].platform == "cpu" else devices[0].device_kind
     return {
@@ -348,7 +347,7 @@ def _cpu() -> str:
 
 
 def find_commit() -> str:
-    """The code's commit, '+changes' if files differ from it; 'unknown' outside of a checkout."""
+    """Returns the code's commit, '+changes' if files differ; 'unknown' without a checkout."""
     here = Path(__file__).parent
 
     def git(*words: str) -> str:
@@ -356,7 +355,7 @@ def find_commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     try:
-        # Else the checkout around us is another project's.
+        # Otherwise the surrounding checkout belongs to another project.
         git("ls-files", "--error-unmatch", Path(__file__).name)
         return git("rev-parse", "--short=10", "HEAD").strip() + (
             "+changes" if git("status", "--porcelain", "-uno") else ""

@@ -1,4 +1,4 @@
-"""Several seeds of a run in one program: how their states join, and the step that moves them."""
+"""Several seeds of a run in one program: their joint state and step."""
 
 import operator
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ Step = Callable[[Any, Any, Any], Any]
 
 
 class Form(NamedTuple):
-    """One of the ways to train K seeds at once; what a seed computes does not depend on the others.
+    """A way to train K seeds at once. The results of a seed do not depend on the others.
 
     Attributes:
       join: The seeds' states -> the joint state.
@@ -29,9 +29,9 @@ class Form(NamedTuple):
 def form(make: Callable[[jax.Array], Step], keys: Sequence[jax.Array], platform: str) -> Form:
     """Returns the form that is fastest on a platform.
 
-    On CPU vmapped convolutions, whose kernels differ from seed to seed, take up to three times as
-    long as one after another (benchmarks/seeds.py). GPU and TPU, where small models leave most of
-    the chip idle, have not been measured.
+    On a CPU, vmapped convolutions with a kernel per seed take up to three times as long as separate
+    ones (benchmarks/seeds.py). On GPU and TPU, where small models leave most of the chip idle, this
+    has not been measured.
 
     Args:
       make: make(key) returns the training step of one seed.
@@ -42,7 +42,7 @@ def form(make: Callable[[jax.Array], Step], keys: Sequence[jax.Array], platform:
 
 
 def alone(make: Callable[[jax.Array], Step], keys: Sequence[jax.Array]) -> Form:
-    """Returns the form of one seed: the joint state is its own, and so is the batch."""
+    """Returns the form of one seed: the joint state and batch are its own."""
     (key,) = keys
     return Form(operator.itemgetter(0), lambda state: [state], make(key))
 

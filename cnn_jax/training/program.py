@@ -1,5 +1,6 @@
 """A run's training program: its state, its compiled step and evaluation, and its batches."""
 
+import contextlib
 import functools
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -14,13 +15,15 @@ from cnn_jax.config import Experiment
 from cnn_jax.cpu import settings
 from cnn_jax.errors import UserError
 from cnn_jax.evaluation import single
-from cnn_jax.training import multi_seed
+from cnn_jax.training import layer_statistics, multi_seed
 from cnn_jax.training.components import Components, advise, make_components
 from cnn_jax.training.state import State, init_state
+from cnn_jax.training.steps_per_call import stack_batches
 from cnn_jax.training.train_step import (
     Step,
     StepParts,
     compile_checked,
+    compile_steps,
     compile_train,
     train_step,
 )
@@ -42,6 +45,10 @@ class TrainProgram(NamedTuple):
       join: The seeds' states -> state; that of one seed is its own.
       split: Undoes join.
       description: What the run's data.json says of its data set.
+      steps_per_call: The most steps that one call makes.
+      compiled_steps: (state, arrays, stacked batches) -> state after several updates.
+      measure_layers: (state of one seed, the seed) -> the layers of a line of layers.jsonl; None:
+        the run measures none.
     """
 
     state: Any
@@ -54,10 +61,16 @@ class TrainProgram(NamedTuple):
     join: Callable[[Sequence[State]], Any]
     split: Callable[[Any], Sequence[State]]
     description: dict[str, Any]
+    steps_per_call: int = 1
+    compiled_steps: Step | None = None
+    measure_layers: Callable[[State, int], list[dict[str, Any]]] | None = None
 
-    def step(self, state: Any, batch: Any) -> Any:
-        """Returns the state after one update with the batch."""
-        return self.compiled_step(state, self.arrays, batch)
+    def step(self, state: Any, batches: Sequence[Any]) -> Any:
+        """Returns the state after one update with each of the batches, made in one call."""
+        if len(batches) == 1:
+            return self.compiled_step(state, self.arrays, batches[0])
+        assert self.compiled_steps is not None  # The loop asks for no more than steps_per_call.
+        return self.compiled_steps(state, self.arrays, stack_batches(batches))
 
 
 def build_program(
@@ -91,10 +104,15 @@ def build_program(
     states = mesh.put(states, mesh.replicated(over))
     form = make_step(experiment, parts, loaders[0], step_keys, over)
     step = compile_step(experiment, form.step, over, image.size)
+    size = experiment.train.steps_per_call
+    if size > 1 and shard[1] > 1:
+        raise UserError(f"train.steps_per_call={size}: of one process only, not of several")
+    arrays = mesh.put(loaders[0].arrays, mesh.replicated(over))
+    of_seeds = dict(zip(seeds, loaders, strict=True))
     return TrainProgram(
         state=form.join(states),
         compiled_step=step,
-        arrays=mesh.put(loaders[0].arrays, mesh.replicated(over)),
+        arrays=arrays,
         batches=_choose_batches(experiment, parts, loaders, over, shard),
         evaluate=_make_evaluation(experiment, parts, over, shard),
         error_name=parts.model.error_name,
@@ -102,6 +120,9 @@ def build_program(
         join=form.join,
         split=form.split,
         description=data.describe_dataset(parts.dataset),
+        steps_per_call=size,
+        compiled_steps=compile_steps(form.step, over) if size > 1 else None,
+        measure_layers=_make_measurement(experiment, parts, of_seeds, arrays),
     )
 
 
@@ -209,6 +230,39 @@ def _make_evaluation(
         return single.evaluate_single(step, parts.model, state.params, state.stats, loader, arrays)
 
     return evaluate
+
+
+def _make_measurement(
+    experiment: Experiment, parts: Components, loaders: dict[int, data.Loader], arrays: Any
+) -> Callable[[State, int], list[dict[str, Any]]] | None:
+    """Returns what measures a seed's layers, on its first batch without augmentation."""
+    if not experiment.log.layer_statistics:
+        return None
+    if jax.process_count() > 1:
+        raise UserError("log.layer_statistics: measured by one process only, not by several")
+    model = layer_statistics.make_measured_model(experiment, parts.dataset.num_classes)
+    loader, *_ = loaders.values()
+
+    def measure(params: Any, stats: Any, arrays: Any, item: Any, key: jax.Array) -> Any:
+        batch = loader.fetch(arrays, item)
+        images = loader.preprocess(arrays, batch["image"])
+        return layer_statistics.measure(model, params, stats, images, batch["label"], key)
+
+    compiled = jax.jit(measure)
+    image = jax.ShapeDtypeStruct((experiment.data.batch_size, *loader.image_shape), "float32")
+
+    @functools.cache
+    def first_batch(seed: int) -> Any:
+        with contextlib.closing(loaders[seed].batches(0)) as batches:
+            return next(batches)
+
+    def measure_seed(state: State, seed: int) -> list[dict[str, Any]]:
+        key = jax.random.fold_in(jax.random.key(seed), int(state.step))
+        found = compiled(state.params, state.stats, arrays, first_batch(seed), key)
+        kinds = layer_statistics.list_layers(model, state.params, state.stats, image)
+        return layer_statistics.to_json(found, kinds)
+
+    return measure_seed
 
 
 def _prefetch(sharding: NamedSharding, batches: Batches, start: int) -> Generator[Any, None, None]:

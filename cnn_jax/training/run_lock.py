@@ -1,6 +1,6 @@
-"""One process at a time writes a run's folder.
+"""A lock by which only one process at a time writes a run's folder.
 
-Its lock is released by the system itself when its holder dies.
+The system releases it when its holder dies.
 """
 
 import contextlib
@@ -32,8 +32,8 @@ class HeldError(UserError):
 def hold(folder: Path, name: str = "lock") -> Iterator[None]:
     """Holds <folder>/<name>, which names the holder.
 
-    A file that a dead process left is taken over. Between machines it holds where the file system
-    passes locks on.
+    A file of a dead process is reused. Between machines the lock works if the file system supports
+    it.
 
     Args:
       folder: The run's folder.
@@ -49,7 +49,7 @@ def hold(folder: Path, name: str = "lock") -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             raise HeldError(folder, _holder(file.read())) from None
-        if not file.writable():  # Another user's file: it is locked all the same, and unsigned.
+        if not file.writable():  # Another user's file is locked too, but not written.
             yield
             return
         file.truncate(0)
@@ -62,7 +62,7 @@ def hold(folder: Path, name: str = "lock") -> Iterator[None]:
 
 
 def _open(path: Path) -> IO[str]:
-    """Opens the lock's file; one that another user made may allow reading only."""
+    """Opens the lock file; one of another user may allow only reading."""
     try:
         return open(path, "a+", errors="replace")
     except PermissionError:

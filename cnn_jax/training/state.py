@@ -1,4 +1,4 @@
-"""Everything that a training step changes, in one tree."""
+"""The state of a run: everything that a training step changes."""
 
 from typing import Any
 
@@ -20,8 +20,8 @@ class State(flax.struct.PyTreeNode):
       opt: The optimizer's state.
       sums: Sums since the last log line: loss and error [] float32; steps, bad_images and skipped
         [] int32.
-      nan_step: [] int32, the first step whose loss was not finite; -1: none. Where such updates are
-        skipped: the first of the consecutive ones up to now.
+      nan_step: [] int32, the first step whose loss was not finite; -1: none. If such updates are
+      skipped: the first of the latest consecutive ones.
     """
 
     step: jax.Array
@@ -33,7 +33,7 @@ class State(flax.struct.PyTreeNode):
 
 
 def zero_sums() -> dict[str, jax.Array]:
-    """Returns the sums of a log interval that begins."""
+    """Returns the sums at the start of a log interval."""
     floats = {name: jnp.zeros((), jnp.float32) for name in ("loss", "error")}
     return floats | {n: jnp.zeros((), jnp.int32) for n in ("steps", "bad_images", "skipped")}
 
@@ -50,7 +50,7 @@ def init_state(
       model: The model.
       optimizer: The optimizer.
       key: A random key, of the initial parameters.
-      images: [1, H, W, C]; only the shape and dtype count.
+      images: [1, H, W, C]; only the shape and dtype matter.
     """
     params, stats = model.init(key, images)
     opt = optimizer.init(params)

@@ -1,6 +1,6 @@
-"""run(experiment, workdir): one training run from its configuration to its files.
+"""Trains a run from its configuration to its files: `run(experiment, workdir)`.
 
-A run that was cut off continues from its last checkpoint.
+An interrupted run continues from its last checkpoint.
 """
 
 import contextlib
@@ -32,8 +32,8 @@ from cnn_jax.training.state import State
 def run(experiment: Experiment, workdir: str | Path) -> dict[str, Any]:
     """Trains a run to its last step and evaluates it by its protocols.
 
-    The files lie in <workdir>/<name>/seed<k>. A finished run is not repeated; one that was cut off
-    continues from its last checkpoint, bit for bit as if it had not been.
+    The files are in <workdir>/<name>/seed<k>. A finished run is not repeated. An interrupted run
+    continues from its last checkpoint and ends bit for bit as without the interruption.
 
     Args:
       experiment: The run.
@@ -59,22 +59,22 @@ def run_seeds(
 ) -> dict[int, dict[str, Any] | UserError]:
     """Trains a run with each of the seeds, all in one program.
 
-    Each seed's files and, apart from rounding, numbers are those of its run alone. A seed whose
-    loss is not finite ends, and the others go on. Seeds that stand at an earlier checkpoint than
-    others catch up first. In metrics.jsonl `step_time` is that of all seeds' step, `images_per_s`
-    counts the images of one.
+    Each seed has the files and, up to rounding, the numbers of a separate run. A seed whose loss is
+    not finite ends, and the others continue. Seeds with an earlier checkpoint than others catch up
+    first. In metrics.jsonl `step_time` is that of the step of all seeds, and `images_per_s` counts
+    the images of one seed.
 
     Args:
       experiment: The run; its own seed does not count.
       seeds: The seeds.
       workdir: The folder of the study's runs.
-      profile_steps: So many steps are traced (`profile.trace_steps`).
+      profile_steps: Number of steps to trace (`profile.trace_steps`).
 
     Returns:
-      For each seed what `run` returns or would raise.
+      For each seed, the value that `run` would return or the error that it would raise.
 
     Raises:
-      UserError: For whatever stops all of them.
+      UserError: If an error stops all of them.
     """
     if too_late := settings.configure():
         logging.getLogger("cnn_jax").warning(too_late)
@@ -96,7 +96,7 @@ def run_seeds(
         what = f"cannot write to {next(iter(behind.values()))}"
         with explain_os_errors(what, then="the same command continues"):
             failed |= _train(behind, until, profile_steps)
-        # Else one process might read files before the first one has written them.
+        # Otherwise a process might read files before the first one has written them.
         distributed.barrier("the end of a run")
     for seed, folder in folders.items():
         if seed not in failed:
@@ -117,10 +117,10 @@ def run_seeds(
 
 
 def describe_run(experiment: Experiment, seeds: Sequence[int]) -> dict[str, str]:
-    """Returns what all processes that train a run together must have in common, as {field: text}.
+    """Returns {field: text} that must be equal in all processes that train a run together.
 
-    That is the configuration, the seeds, the code, and the data: how many images, which classes,
-    and in which order the images are.
+    These are the configuration, the seeds, the code, and the data: the number of images, the
+    classes, and the order of images.
     """
     if not distributed.is_distributed():
         return {}
@@ -167,14 +167,14 @@ def _find_last_steps(
 
 
 def _train(runs: dict[Experiment, Path], until: int, profile_steps: int) -> dict[int, UserError]:
-    """Trains runs that differ only in their seed to a step; returns what ended some before."""
+    """Trains runs that differ only in their seed up to a step; returns errors that ended some."""
     first, *_ = runs
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.default_matmul_precision(first.train.precision))
         if first.train.check_numerics:
             stack.enter_context(jax.numpy_rank_promotion("raise"))
             stack.enter_context(jax.numpy_dtype_promotion("strict"))
-        # Built before anything is written: a mistake leaves nothing behind.
+        # The program is built before anything is written, so that a mistake leaves no files.
         program = build_program(first, seeds=[run.seed for run in runs])
         for run, folder in runs.items() if distributed.is_primary() else ():
             metrics_log.write_config(run, folder)
@@ -190,7 +190,7 @@ def _train(runs: dict[Experiment, Path], until: int, profile_steps: int) -> dict
         ]
         done = int(states[0].step)
         if any(int(state.step) != done for state in states):
-            return {}  # One was not readable and is deleted: begin again.
+            return {}  # An unreadable checkpoint has been deleted: restore again.
         if profile_steps and distributed.is_primary():
             folder = next(iter(runs.values()))
             program = _trace(program, folder, profile_steps, until - done)
@@ -201,6 +201,7 @@ def _train(runs: dict[Experiment, Path], until: int, profile_steps: int) -> dict
                 *_open_log(stack, run, folder, checkpoints, done),
                 state,
                 logged=metrics_log.last_evaluation(folder),
+                folder=folder if distributed.is_primary() else None,
             )
             for (run, folder), checkpoints, state in zip(runs.items(), saved, states, strict=True)
         ]
@@ -223,13 +224,14 @@ def _open_log(
 
 def _trace(program: TrainProgram, folder: Path, steps: int, left: int) -> TrainProgram:
     traced: Callable = profile.trace_steps(program.compiled_step, folder, steps, left)
-    return program._replace(compiled_step=functools.wraps(program.compiled_step)(traced))
+    step = functools.wraps(program.compiled_step)(traced)
+    return program._replace(compiled_step=step, steps_per_call=1)  # Single steps are traced.
 
 
 def _restore(
     experiment: Experiment, folder: Path, checkpoints: ocp.CheckpointManager, new: State
 ) -> State:
-    """Returns the run's own last state, or a new one, perhaps with another run's parameters."""
+    """Returns the run's last state, or a new one, possibly with parameters of another run."""
     if found := checkpoint.restore(checkpoints, new):
         return found
     start = experiment.train.start_from

@@ -1,4 +1,4 @@
-"""The one training step: a pure function, and the forms in which it is compiled."""
+"""The training step: a pure function, and its compiled forms."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +16,13 @@ from cnn_jax.errors import UserError
 from cnn_jax.evaluation.losses import loss_and_error
 from cnn_jax.models import Model
 from cnn_jax.training.state import State
+from cnn_jax.training.steps_per_call import repeat_step
 
 Step = Callable[[State, Any, Any], State]
 
 
 class StepParts(NamedTuple):
-    """What a training step is made of, beside its state and its batch.
+    """The parts of a training step besides its state and its batch.
 
     Attributes:
       model: The model.
@@ -32,8 +33,8 @@ class StepParts(NamedTuple):
       label_smoothing: Share of each label that is spread over all classes.
       mixup: Alpha of mixup; 0: none. Under jit partners are drawn from the whole batch, under pmap
         from a device's rows, with a share per device: the two forms' numbers differ.
-      skip_not_finite: Leave out an update whose loss or gradient is not finite: all but `step`
-        stays as it was, and it counts for no mean.
+      skip_not_finite: Skip updates whose loss or gradient is not finite: only `step` changes, and
+        the step is not part of any mean.
     """
 
     model: Model
@@ -49,11 +50,11 @@ class StepParts(NamedTuple):
 def train_step(parts: StepParts, state: State, arrays: Any, item: Any) -> State:
     """Returns the state after one update.
 
-    All randomness is addressed by (key, step, row), so that a run that is continued draws what an
-    uninterrupted one does.
+    All random numbers depend on (key, step, row), so that a resumed run draws the same numbers as
+    an uninterrupted one.
 
     Args:
-      parts: What does not change from step to step.
+      parts: Everything that does not change between steps.
       state: Before the update.
       arrays: The loader's arrays, on the devices.
       item: The loader's item of this step: row numbers, or the batch itself.
@@ -83,9 +84,9 @@ def train_step(parts: StepParts, state: State, arrays: Any, item: Any) -> State:
 
 
 def split_keys(parts: StepParts, step: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns the step's keys of augmentation, of dropout and of mixup.
+    """Returns the step's keys for augmentation, dropout and mixup.
 
-    Under pmap masks and partners are drawn by each device anew, so they are not jit's.
+    Under pmap each device draws its own masks and partners, so they differ from those under jit.
     """
     keys = jax.random.split(jax.random.fold_in(parts.key, step), 3)
     augment_key, dropout_key, mixup_key = keys
@@ -97,7 +98,7 @@ def split_keys(parts: StepParts, step: jax.Array) -> tuple[jax.Array, jax.Array,
 
 
 def number_rows(batch: dict[str, jax.Array], axis: str | None) -> jax.Array:
-    """Returns the numbers [B] of the rows in the whole batch, of which a device may hold a part."""
+    """Returns the row numbers [B] in the whole batch, of which a device may hold a part."""
     count = len(batch["label"])
     return jnp.arange(count) + (jax.lax.axis_index(axis) * count if axis else 0)
 
@@ -107,8 +108,7 @@ def mean_loss_and_error(
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the batch's mean loss and error, [] float32 each.
 
-    With mixup both are those against the images' own labels and those against their partners',
-    weighted by their shares.
+    With mixup both are weighted means over the images' own labels and their partners' labels.
     """
 
     def means(labels: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -151,7 +151,7 @@ def add_to_sums(
 
 
 def skip_if_not_finite(old: State, new: State, gradients: Any, fine: jax.Array) -> State:
-    """Returns the new state, or the old one a step on if the loss or a gradient is not finite."""
+    """Returns the new state, or the old one with the next step if a value is not finite."""
     fine = jax.tree.reduce(lambda fine, g: fine & jnp.isfinite(g).all(), gradients, fine)
     counted = old.sums | {
         "skipped": old.sums["skipped"] + 1,
@@ -192,11 +192,32 @@ def compile_train(
     return lambda state, arrays, item: mapped(state, arrays, jax.tree.map(split_rows, item))
 
 
+def compile_steps(step: Step, mesh: Mesh, options: dict[str, Any] | None = None) -> Step:
+    """Returns several training steps as one program: (state, arrays, batches) -> state.
+
+    Args:
+      step: step(state, arrays, item) -> state.
+      mesh: The devices.
+      options: XLA's compiler options.
+
+    Returns:
+      The program, which consumes the state that it is given; see `steps_per_call.repeat_step`.
+    """
+    whole, split = meshes.replicated(mesh), meshes.sharded_steps(mesh)
+    return jax.jit(
+        repeat_step(step),
+        in_shardings=(whole, whole, split),
+        out_shardings=whole,
+        donate_argnums=0,
+        compiler_options=options,
+    )
+
+
 def compile_checked(step: Step, mesh: Mesh) -> Step:
     """Returns the training step compiled with checks of every operation, several times slower.
 
     The step raises UserError at the first operation that gives NaN or divides by 0, and names its
-    source line. The state that it was given is still there afterwards.
+    source line. It does not donate its input state.
     """
     whole, split = meshes.replicated(mesh), meshes.sharded(mesh)
     checked = checkify.checkify(step, checkify.float_checks)
@@ -214,7 +235,7 @@ def compile_checked(step: Step, mesh: Mesh) -> Step:
 
 
 def _find_source_line(found: Exception) -> str:
-    """Returns file:line (function) of ours, or else outside of JAX, where checkify saw an error."""
+    """Returns file:line (function) of an error of checkify, in our code or else outside of JAX."""
     lines = str(getattr(found, "traceback_info", "")).splitlines()  # Innermost first.
     ours = [line for line in lines if line.startswith(str(Path(__file__).parents[1]))]
     others = [line for line in lines if not line.startswith(str(Path(jax.__file__).parent))]

@@ -1,13 +1,12 @@
-"""Watches over a running loop.
+"""Watches a running loop: its phase, requests to stop, and its progress.
 
-Which phase it is in, whether it was told to stop, whether anything still moves. SIGTERM (what a
-preempted machine gets), SIGINT (Ctrl-C) or SIGHUP (a closed terminal) asks the loop to finish its
-step and save; a second one ends the process at once, and so does GRACE seconds without an end, for
-a compiler or a file system does not listen.
+SIGTERM (sent to preempted machines), SIGINT (Ctrl-C) or SIGHUP (a closed terminal) asks the loop to
+finish its step and save. A second signal ends the process at once. So does a deadline of GRACE
+seconds, because compilation and file I/O cannot be interrupted.
 
-Several processes must stop after the same step: there SIGTERM is left to JAX, which agrees with all
-on one when any of them gets it, and SIGINT and SIGHUP are made SIGTERM. No deadline holds there; a
-second signal ends a process, as `processes` says.
+Several processes must stop after the same step. Among them, JAX handles SIGTERM: when any process
+gets it, all agree on a step. SIGINT and SIGHUP are converted to SIGTERM. There is no deadline; a
+second signal ends a process (see `distributed`).
 """
 
 import contextlib
@@ -26,30 +25,31 @@ from jax.experimental import multihost_utils
 from cnn_jax import distributed
 from cnn_jax.errors import STOPPED
 
-GRACE = 8.0  # seconds
+GRACE = 8.0  # Seconds.
 NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _ASKED = itertools.count(1)
 
 
 class StopError(Exception):
-    """The loop is told to stop in a phase that leaves the state as it is: data or evaluate."""
+    """The loop must stop in a phase that does not change the state: data or evaluate."""
 
 
 class Watch(NamedTuple):
-    """What the loop tells its watch, and asks it."""
+    """The functions by which the loop reports to its watch."""
 
-    # What it does from now on: compile | data | step | evaluate | save.
+    # Begins a phase: compile | data | step | evaluate | save.
     enter: Callable[[str], None]
-    # After a step: which signal told it to stop, or ""; all processes ask equally often.
+    # Called after each step: the signal that asked to stop, or "". All processes call it equally
+    # often.
     stop_requested: Callable[[], str]
 
 
 @contextlib.contextmanager
 def watch(minutes: float) -> Iterator[Watch]:
-    """A watch over what is done inside, on the main thread; elsewhere signals are left alone.
+    """Watches the code inside the `with` block. Signals are handled only on the main thread.
 
-    minutes: without a new phase for so long, it says on stderr in which phase the loop is stuck,
-    and again each time that this time has passed once more; 0: never.
+    minutes: After this many minutes without a new phase, it prints to stderr in which phase the
+    loop is stuck, and repeats that after each such interval; 0: never.
     """
     now: dict[str, Any] = {"phase": "start", "since": time.monotonic(), "signal": ""}
 
@@ -59,7 +59,7 @@ def watch(minutes: float) -> Iterator[Watch]:
             raise StopError(now["signal"])
 
     def stop_requested() -> str:
-        if several:  # JAX wants numbers without a gap, whatever run or step they stand for
+        if several:  # JAX needs consecutive numbers, which have no relation to runs or steps.
             return "SIGTERM" * multihost_utils.reached_preemption_sync_point(next(_ASKED))
         return now["signal"]
 
@@ -90,7 +90,7 @@ def watch(minutes: float) -> Iterator[Watch]:
 
 @contextlib.contextmanager
 def _handled(asked: Callable[[int, object], None], numbers: tuple[int, ...]) -> Iterator[None]:
-    # What is ignored stays so: nohup has a run ignore SIGHUP.
+    # Ignored signals stay ignored: under nohup a run ignores SIGHUP.
     heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, asked) for number in heard}
     try:
@@ -102,10 +102,9 @@ def _handled(asked: Callable[[int, object], None], numbers: tuple[int, ...]) -> 
 
 @contextlib.contextmanager
 def _deadline() -> Iterator[None]:
-    """Ends the process GRACE seconds after a signal, if it has not ended by itself.
+    """Ends the process GRACE seconds after a signal if it is still running.
 
-    Python calls a handler between two of its own instructions; a thread sees the signal's byte at
-    once.
+    Python calls a handler only between its own instructions; a thread sees the signal at once.
     """
     reads, writes = socket.socketpair()
     writes.setblocking(False)
@@ -123,7 +122,7 @@ def _end(reads: socket.socket) -> None:
         while (byte := reads.recv(1)) and byte[0] not in NUMBERS:
             pass
         if not byte:
-            return  # the loop came to its end undisturbed
+            return  # The loop ended normally.
         print("\nstopping after this step; once more to stop at once", file=sys.stderr, flush=True)
         reads.settimeout(GRACE)
         with contextlib.suppress(TimeoutError):

@@ -58,7 +58,7 @@ def test_evaluation_is_counted_in_forward_passes():
     assert "evaluation by single ten_crop@256 dense@448: 22 forward passes per image" in text
 
 
-def test_the_cost_of_evaluation_is_that_of_its_views():
+def test_evaluation_costs_its_views():
     """By hand, on 4:3: 1 + 10 + 50 + 36 crops, and dense 2 x 224 x 298 / 224^2."""
     names = ("single", "ten_crop", "grid", "googlenet144")
     each = (*(choose(name, scales=(256,)) for name in names), choose("dense", scales=(224,)))
@@ -83,13 +83,13 @@ def test_small_images_are_square():
     assert estimate.count_evaluation_passes(unmirrored) == 1
 
 
-def test_the_speed_is_this_machine_s_and_measured_once():
+def test_the_speed_of_this_machine_is_measured_once():
     first = estimate.estimate_speed()
     assert 1e8 < first < 1e14
     assert estimate.estimate_speed() == first
 
 
-def test_a_study_is_a_line_for_each_run_and_nothing_is_compiled(monkeypatch):
+def test_a_study_has_a_line_per_run_and_compiles_nothing(monkeypatch):
     study = STUDIES["resnet_degradation"]("paper")
     runs = [replace(run, seed=seed) for run in study.runs.values() for seed in (0, 1)]
     estimate.estimate_speed()
@@ -120,7 +120,7 @@ def test_a_study_is_a_line_for_each_run_and_nothing_is_compiled(monkeypatch):
     )
 
 
-def test_a_study_that_is_evaluated_has_a_column_for_it():
+def test_a_study_with_protocols_has_a_column_for_evaluation():
     lines = estimate.format_study([CROPS]).splitlines()
     assert lines[0].endswith("evaluation passes") and lines[1].endswith("21.66")
 

@@ -1,6 +1,4 @@
-"""What is read from a compiled program's text: collectives, sizes, layers, loops, traffic with
-memory.
-"""
+"""What is read from a compiled program: collectives, sizes, layers, loops, memory traffic."""
 
 import jax
 import jax.numpy as jnp
@@ -64,7 +62,7 @@ def text_of(function, *shapes):
     )
 
 
-def test_a_loop_is_seen():
+def test_loops_are_detected():
     def looped(x):
         return jax.lax.fori_loop(0, jnp.int32(x.sum()), lambda _, x: x * 2, x)
 

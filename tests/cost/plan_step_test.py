@@ -1,4 +1,4 @@
-"""A plan's step is the run's own: the compiled text of both is equal."""
+"""A plan compiles the step of the run: the texts of both programs are equal."""
 
 import functools
 import re
@@ -84,13 +84,13 @@ def compile_plan(experiment):
 
 
 def compile_text(lowered):
-    """Returns the compiled program, without where in Python its operations come from.
+    """Returns the text of the compiled program, without the Python lines of its operations.
 
     Operations are numbered by their first appearance: the compiler's own numbers depend on what it
     has compiled before.
     """
     text = lowered.compile().as_text()
-    computations = text[text.index("\n%") :]  # What precedes them are tables of files and lines.
+    computations = text[text.index("\n%") :]  # Tables of files and lines come before them.
     bare, numbers = re.sub(r", metadata=\{[^}]*\}", "", computations), {}
 
     def number(name):
@@ -100,13 +100,13 @@ def compile_text(lowered):
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_the_planned_step_is_the_run_s(name):
+def test_the_planned_step_is_that_of_the_run(name):
     planned = compile_plan(RUNS[name])
     assert "ENTRY" in planned
     assert planned == compile_run(RUNS[name])
 
 
-def test_a_plan_that_forgets_to_skip_would_be_another_step(monkeypatch):
+def test_a_plan_without_on_nan_is_another_step(monkeypatch):
     """The comparison can fail: a plan that drops train.on_nan."""
     experiment, make_step = RUNS["skips steps that are not finite"], lower.make_step
 

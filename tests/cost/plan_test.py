@@ -1,4 +1,4 @@
-"""Plans of runs on this machine; the bounds by hand; TPU slices, where libtpu is installed."""
+"""Plans of runs on this machine, their bounds by hand, and TPU slices if libtpu is installed."""
 
 import importlib.util
 import json
@@ -24,7 +24,7 @@ here = Experiment(
 )
 
 
-# What a run's plan holds as JSON, which others read.
+# The keys of a run's plan as JSON.
 KEYS = {
     *("run", "model", "dtype", "batch", "form", "devices", "chips", "steps", "counted_flops"),
     *("chip_name", "chip_memory", "chip_bandwidth", "chip_flops", "chip_interconnect"),
@@ -39,7 +39,7 @@ def use_chip(monkeypatch, memory):
     monkeypatch.setattr(measure_chip, "measure_chip", lambda dtype: chip)
 
 
-def test_a_run_here_is_planned_without_data_or_training(monkeypatch):
+def test_a_run_on_this_machine_is_planned_without_data_or_training(monkeypatch):
     monkeypatch.setattr(
         measure_chip, "measure_chip", lambda dtype: chips.Chip("chip", 1e9, 1e9, 1e9, None)
     )
@@ -58,9 +58,9 @@ def test_a_run_here_is_planned_without_data_or_training(monkeypatch):
         "at least",
     ):
         assert words in text
-    told = json.loads(json.dumps(found.to_json()))
-    assert set(told) == KEYS and None not in [told[key] for key in KEYS - {"chip_interconnect"}]
-    assert told["collectives"]["all-reduce"]["bytes"] == cost.collectives["all-reduce"].bytes
+    result = json.loads(json.dumps(found.to_json()))
+    assert set(result) == KEYS and None not in [result[key] for key in KEYS - {"chip_interconnect"}]
+    assert result["collectives"]["all-reduce"]["bytes"] == cost.collectives["all-reduce"].bytes
 
 
 def test_a_chip_too_small_does_not_fit(monkeypatch):
@@ -71,7 +71,7 @@ def test_a_chip_too_small_does_not_fit(monkeypatch):
     assert not found.fits and "does not fit" in format_plan(found)
 
 
-def test_a_step_for_which_the_compiler_finds_no_room_has_no_cost(monkeypatch):
+def test_a_step_that_does_not_fit_has_no_cost(monkeypatch):
     class Lowered:
         def compile(self):
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Used 20.00G of 15.75G hbm")
@@ -83,8 +83,10 @@ def test_a_step_for_which_the_compiler_finds_no_room_has_no_cost(monkeypatch):
     found = plan.plan_run(here)
     assert not found.fits and found.cost is None and found.memory == 20 * 2**30
     assert "the compiler needs 21.47 GB on a chip (1 GB)" in format_plan(found)
-    told = found.to_json()
-    assert set(told) == KEYS and told["step_s"] is None and told["counted_flops"] == 6 * 7 * 16
+    result = found.to_json()
+    assert (
+        set(result) == KEYS and result["step_s"] is None and result["counted_flops"] == 6 * 7 * 16
+    )
 
 
 def test_this_machine_is_measured():
@@ -93,7 +95,7 @@ def test_this_machine_is_measured():
 
 
 @pytest.mark.parametrize("topology, count", [("v5e:4x4", 16), ("v4:2x2x1", 4), ("v6e:16x16", 256)])
-def test_slices(topology, count):
+def test_topologies_are_parsed(topology, count):
     assert chips.parse_topology(topology).count == count
 
 
@@ -111,12 +113,12 @@ def test_slices(topology, count):
         "v5e:" + "9" * 5000 + "x2",
     ],
 )
-def test_a_name_that_is_no_slice_is_refused(topology):
+def test_an_invalid_topology_is_refused(topology):
     with pytest.raises(UserError, match=r"^topology=.*slice"):
         chips.parse_topology(topology)
 
 
-def launched(*words):
+def launch(*words):
     command = [
         sys.executable,
         "launch.py",
@@ -135,14 +137,14 @@ def launched(*words):
         (("--plan", "--topology=v9:4x4"), "no such slice; write v5e:AxB"),
     ],
 )
-def test_mistakes_are_one_line_and_exit_code_2(words, said):
-    done = launched(*words)
+def test_mistakes_give_one_line_and_exit_code_2(words, said):
+    done = launch(*words)
     assert done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.skipif(bool(importlib.util.find_spec("libtpu")), reason="libtpu is installed")
-def test_without_libtpu_a_line_says_what_to_install():
-    done = launched("--plan", "--topology=v5e:4x4")
+def test_without_libtpu_the_error_names_the_extra():
+    done = launch("--plan", "--topology=v5e:4x4")
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
     assert "pip install libtpu" in done.stderr
 
@@ -152,16 +154,16 @@ def test_without_libtpu_a_line_says_what_to_install():
 )
 def test_resnet50_on_sixteen_chips():
     words = ("--run=resnet-34", "--set=model=resnet50", "--set=model.dtype=bfloat16")
-    done = launched("--plan", "--topology=v5e:4x4", "--format=json", *words)
-    (told,) = json.loads(done.stdout)
-    assert told["fits"] and told["chips"] == 16
-    assert told["compiler_flops"] == pytest.approx(told["counted_flops"], rel=0.1)
-    assert told["chip_hours"] == pytest.approx(16 * told["run_hours"])
+    done = launch("--plan", "--topology=v5e:4x4", "--format=json", *words)
+    (result,) = json.loads(done.stdout)
+    assert result["fits"] and result["chips"] == 16
+    assert result["compiler_flops"] == pytest.approx(result["counted_flops"], rel=0.1)
+    assert result["chip_hours"] == pytest.approx(16 * result["run_hours"])
 
 
 @pytest.mark.parametrize("name", ["perceptron", "mlp", "lenet5"])
-def test_nets_that_reshape_their_images_are_planned_too(name):
-    """Under a trace they are given images that only tell their shape."""
+def test_models_that_reshape_their_images_are_planned_too(name):
+    """While they are traced, their images have only a shape."""
     model, (shape, _) = models.create(name), models.paper_input(name)
     image = jax.ShapeDtypeStruct((1, *shape), "float32")
     traced, _ = jax.eval_shape(lambda key: model.init(key, image), jax.random.key(0))

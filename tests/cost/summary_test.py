@@ -22,20 +22,20 @@ def totals():
     }
 
 
-def test_totals_are_the_papers(totals):
+def test_totals_match_the_papers(totals):
     parameters = {
-        name: n for name, n in published_counts.of_the_net_alone().items() if name in totals
+        name: n for name, n in published_counts.count_without_heads().items() if name in totals
     }
     assert {name: totals[name].parameters for name in parameters} == parameters
     for name, (printed, share) in published_counts.MULTIPLY_ADDS.items():
         assert totals[name].multiply_adds == pytest.approx(printed, rel=share), name
 
 
-# LeNet-5's C3 runs dense, with zeros for what its table leaves out: 96 kernels for 60.
+# LeNet-5's C3 is computed with all 96 kernels, of which its table connects 60; the rest are zero.
 @pytest.mark.parametrize(
     "name", ["alexnet", "googlenet_bn", "resnet20", "vgg_c", "lenet5_modern", "lenet5", "mlp"]
 )
-def test_the_layers_add_up_to_what_the_program_multiplies(totals, name):
+def test_the_layers_sum_to_the_program_s_multiply_adds(totals, name):
     model = models.create(
         name, **({"aux_heads": False} if "aux_heads" in models.known_options(name) else {})
     )
@@ -50,7 +50,7 @@ def rows(name, **at):
     return {row.name: row for row in summary.summarize_model(name, **at).layers}
 
 
-def test_lenet5_is_the_paper_s_table():
+def test_lenet5_matches_the_paper_s_table():
     layers = rows("lenet5")
     assert [(row.name, row.output, row.parameters) for row in layers.values()] == [
         ("c1", (28, 28, 6), 156), ("s2", (14, 14, 6), 12), ("c3", (10, 10, 16), 1_516),
@@ -63,7 +63,7 @@ def test_lenet5_is_the_paper_s_table():
     )
 
 
-def test_alexnet_is_the_paper_s_table():
+def test_alexnet_matches_the_paper_s_table():
     layers = rows("alexnet")
     assert [(row.name, row.output, row.kernel, row.parameters) for row in layers.values()] == [
         ("conv1", (55, 55, 96), "11x11/4", 34_944), ("lrn1", (55, 55, 96), "", 0),
@@ -79,7 +79,7 @@ def test_alexnet_is_the_paper_s_table():
     assert layers["fc8"].multiply_adds == 4096 * 1000
 
 
-def test_another_image_size():
+def test_another_image_size_changes_the_counts():
     small, whole = rows("vgg_d", image_size=64), rows("vgg_d")
     assert (
         small["conv1_1"].output == (64, 64, 64)
@@ -112,11 +112,11 @@ def test_a_table_lines_up():
     assert len({line.index("  5x5  ") for line in lines if "  5x5  " in line}) == 1
 
 
-def test_kernels_cost_what_the_papers_print():
+def test_kernels_have_the_papers_costs():
     printed = [s for s in STACKS if s.paper]
     assert len(printed) == 6
     for stack in printed:
-        # The lectures leave out the 1x1 itself.
+        # The lectures do not count the 1x1 itself.
         left_out = 128 * 32 if stack.label.startswith("1x1") else 0
         assert summary.count_convolutions(stack).weights == stack.paper["weights"] + left_out, (
             stack.label
@@ -126,8 +126,8 @@ def test_kernels_cost_what_the_papers_print():
 
 
 @pytest.mark.parametrize("stack", STACKS, ids=lambda s: f"{s.group}: {s.label}")
-def test_a_stack_sees_what_its_alternative_does(stack):
-    """The receptive field is measured: the pixels on which the middle of the output depends."""
+def test_a_stack_of_kernels_has_the_receptive_field_of_its_alternative(stack):
+    """The receptive field is measured: the pixels on which the center of the output depends."""
     found = summary.count_convolutions(stack)
     assert found.multiply_adds == 28 * 28 * found.weights
     kernels = tuple((h, w, 1) for h, w, _ in stack.kernels)
@@ -149,12 +149,12 @@ def test_a_stack_sees_what_its_alternative_does(stack):
     assert found.receptive_field == summary.count_convolutions(first).receptive_field
 
 
-# One of each family, with blocks that are equal and are therefore traced once.
+# One model of each family with equal blocks, which are traced once.
 @pytest.mark.parametrize(
     "name", ["resnet50", "plain44", "inception_v3", "bn_inception", "googlenet", "autoencoder"]
 )
-def test_equal_blocks_are_counted_as_often_as_there_are(name):
-    """Against the traced program, which knows of no blocks."""
+def test_equal_blocks_are_all_counted(name):
+    """Compared with the traced program, which has no blocks."""
     shape, classes = models.paper_input(name)
     options = {"aux_heads": False} if "aux_heads" in models.known_options(name) else {}
     model = models.create(name, classes, **options)
@@ -165,7 +165,7 @@ def test_equal_blocks_are_counted_as_often_as_there_are(name):
     assert len(set(names)) == len(names)
 
 
-def test_what_a_scan_repeats_counts_as_often():
+def test_a_scan_counts_every_repetition():
     counts = {
         summary.count_multiply_adds(
             models.create("resnet32", 10, scan_min_blocks=blocks), (32, 32, 3)
@@ -175,8 +175,8 @@ def test_what_a_scan_repeats_counts_as_often():
     assert counts == {68_862_592}
 
 
-def test_counts_of_a_model_with_auxiliary_heads():
-    """They are trained, and a forward pass in test mode does not run them."""
+def test_auxiliary_heads_are_counted():
+    """Their parameters are trained, but a forward pass in evaluation does not run them."""
     shape, classes = models.paper_input("googlenet")
     counts = summary.count_model("googlenet", classes, shape)
     model = models.create("googlenet", classes)
@@ -184,16 +184,16 @@ def test_counts_of_a_model_with_auxiliary_heads():
     assert counts.multiply_adds == summary.count_multiply_adds(model, shape)
 
 
-def test_equal_questions_are_counted_once(monkeypatch):
+def test_equal_requests_are_computed_once(monkeypatch):
     first = summary.count_model("resnet20", 7, (32, 32, 3), width=0.5)
-    monkeypatch.setattr(summary, "list_layers", None)  # would raise
+    monkeypatch.setattr(summary, "list_layers", None)  # Loading would raise.
     assert summary.count_model("resnet20", 7, (32, 32, 3), width=0.5) == first
     with pytest.raises(TypeError):
         summary.count_model("resnet20", 8, (32, 32, 3), width=0.5)
 
 
-def test_every_model_takes_seconds():
-    """No more than 8 seconds of one core, ResNet-1202 included; nothing is compiled."""
+def test_counting_every_model_takes_seconds():
+    """At most 8 seconds on one core, including ResNet-1202; nothing is compiled."""
     summary._list_layers_once.cache_clear()
     begin = time.process_time()
     totals, left_out = summary.summarize_all()
@@ -202,7 +202,7 @@ def test_every_model_takes_seconds():
     assert "resnet1202" in summary.format_costs(totals)
 
 
-def test_models_that_do_not_take_an_image_size_are_named():
+def test_models_that_cannot_take_an_image_size_are_named():
     totals, left_out = summary.summarize_all(image_size=32)
     assert "vgg_a" in {total.name for total in totals}
     assert any("inception_v3" in words for words in left_out)

@@ -1,4 +1,4 @@
-"""Every model's training step, as a run makes it, compiles in bfloat16 for TPUs not here."""
+"""Every model's training step compiles in bfloat16 for TPUs that are not attached."""
 
 import importlib.util
 
@@ -16,8 +16,8 @@ pytestmark = [
 ]
 
 
-def planned(monkeypatch, name, topology, batch, parallel="jit"):
-    """The plan of the model on images of its paper's size."""
+def plan_model(monkeypatch, name, topology, batch, parallel="jit"):
+    """Returns the plan of a model on images of its paper's size."""
     monkeypatch.setenv("CNN_JAX_ROUTES", "")  # as in a run
     shape, classes = models.paper_input(name)
     kind = {1: "mnist", 3: "cifar10"}[shape[2]] if classes == 10 else "imagenet2012"
@@ -42,7 +42,7 @@ def planned(monkeypatch, name, topology, batch, parallel="jit"):
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_every_model_compiles_for_four_chips(name, monkeypatch):
-    found = planned(monkeypatch, name, "v5e:2x2", 32)
+    found = plan_model(monkeypatch, name, "v5e:2x2", 32)
     assert found.fits and found.chips == 4 and found.cost.step_s > 0
     assert (
         sum(c.bytes for kind, c in found.cost.collectives.items() if kind.startswith("all-reduce"))
@@ -51,12 +51,12 @@ def test_every_model_compiles_for_four_chips(name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["resnet50", "vgg_d"])
-def test_the_large_ones_compile_for_256_chips(name, monkeypatch):
-    found = planned(monkeypatch, name, "v5e:16x16", 2048)
+def test_large_models_compile_for_256_chips(name, monkeypatch):
+    found = plan_model(monkeypatch, name, "v5e:16x16", 2048)
     assert found.fits and found.chips == 256
     assert found.cost.compiler_flops == pytest.approx(found.counted_flops, rel=0.1)
 
 
 @pytest.mark.parametrize("name", ["lenet5_modern", "resnet20", "resnet50", "vgg_a"])
 def test_pmap_compiles_too(name, monkeypatch):
-    assert planned(monkeypatch, name, "v5e:2x2", 32, "pmap").fits
+    assert plan_model(monkeypatch, name, "v5e:2x2", 32, "pmap").fits

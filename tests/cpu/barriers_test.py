@@ -12,7 +12,7 @@ from cnn_jax.cpu.barriers import Term, combine_linearly
 
 @pytest.mark.parametrize("choice", ["cpu", "xla"])
 @pytest.mark.parametrize("shape", [(6, 4, 5, 3), (6, 3)])
-def test_a_linear_combination_by_groups(shape, choice):
+def test_a_linear_combination_computed_in_groups(shape, choice):
     rng = np.random.default_rng(0)
     x, y = (rng.standard_normal(shape).astype(np.float32) for _ in range(2))
     a, b, shift, offset = rng.standard_normal((4, 2, 3)).astype(np.float32)
@@ -41,4 +41,4 @@ def test_updates_are_those_of_the_optimizer(choice, fenced):
 
     jax.tree.map(np.testing.assert_array_equal, update(ours)(gradients), update(tx)(gradients))
     text = str(jax.make_jaxpr(lambda g: ours.update(g, state, params)[0])(gradients))
-    assert text.count("optimization_barrier") == fenced  # of the large one only
+    assert text.count("optimization_barrier") == fenced  # Only of the large one.

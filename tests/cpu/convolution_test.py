@@ -1,4 +1,4 @@
-"""The convolution against XLA's: values, gradients, what falls through, several devices."""
+"""The convolution against XLA's: values, gradients, cases left to XLA, several devices."""
 
 import math
 import os
@@ -62,7 +62,7 @@ def value_and_gradients(convolve, x, kernel, stride, padding, **options):
 
     shape = jax.eval_shape(run, x, kernel).shape
     dy = jnp.cos(jnp.arange(math.prod(shape), dtype=jnp.float32)).reshape(shape)
-    # Rounded out here: inside of a jit XLA leaves the way there and back out.
+    # Rounded outside of jit, inside which XLA removes the conversion there and back.
     dy = dy.astype(jnp.bfloat16).astype(x.dtype)
 
     @jax.jit
@@ -101,8 +101,8 @@ def test_value_and_gradients_are_those_of_xla(case):
 
 
 @pytest.mark.parametrize("name", ["3x3", "3x3_strided_odd", "7x7_strided"])
-def test_kernel_gradients_of_many_images_are_sums_over_parts_of_them(name, monkeypatch):
-    """The last part is a smaller one."""
+def test_kernel_gradients_of_many_images_are_summed_in_chunks(name, monkeypatch):
+    """The last chunk is smaller than the others."""
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     *shape, stride, padding = CASES[name]
     x, kernel = operands(*shape, batch=IMAGES_PER_CHUNK + 3)
@@ -124,7 +124,7 @@ def test_bfloat16_stays_bfloat16_and_is_as_close_to_float32_as_xla(name):
 
 
 @pytest.mark.parametrize("groups", [2, 4])
-def test_towers_are_convolutions_of_their_own(groups):
+def test_towers_are_separate_convolutions(groups):
     x, kernel = operands(7, 6, 8, 3, features=12)
     arguments = x, kernel[:, :, : 8 // groups], 2, ((1, 0), (1, 1))
     got = value_and_gradients(convolution, *arguments, feature_group_count=groups)
@@ -148,7 +148,7 @@ FALL_THROUGH = {
 
 
 @pytest.mark.parametrize("case", FALL_THROUGH.values(), ids=FALL_THROUGH)
-def test_the_rest_falls_through_to_xla(case):
+def test_other_convolutions_are_xla_s(case):
     x_shape, kernel_shape, options = case
     x, kernel = jnp.ones(x_shape, jnp.float32), jnp.ones(kernel_shape, jnp.float32)
     options = dict(dimension_numbers=NHWC) | options
@@ -185,7 +185,7 @@ def test_a_kernel_larger_than_its_map_gives_no_outputs():
     assert convolution(x, kernel, (1, 1), "VALID", dimension_numbers=NHWC).shape == (2, 0, 0, 6)
 
 
-def test_it_slots_into_flax():
+def test_it_works_as_flax_s_conv_general_dilated():
     x, _ = operands(6, 6, 4, 3)
     ours = nn.Conv(8, (3, 3), strides=2, conv_general_dilated=convolution)
     theirs = nn.Conv(8, (3, 3), strides=2)

@@ -14,7 +14,7 @@ def random(*shape):
 
 
 @pytest.mark.parametrize("choice", ["cpu", "xla"])
-@pytest.mark.parametrize("rows", [1, 7, 12, 64])  # parts of 1, 1, 4 and 8
+@pytest.mark.parametrize("rows", [1, 7, 12, 64])  # Chunks of 1, 1, 4 and 8.
 def test_channel_sums(rows, choice, monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     monkeypatch.setenv("CNN_JAX_ROUTES", choice)
@@ -43,7 +43,7 @@ def test_a_bias_and_its_gradient(dtype, choice, monkeypatch):
 
 
 @pytest.mark.parametrize("group", [0, 2, 8])
-def test_batch_norm_s_gradient_is_autodiff_s(group):
+def test_batch_norm_s_gradient_matches_autodiff(group):
     x, scale, bias, dy = random(8, 3, 5, 4) * 2 + 1, random(4) + 2, random(4), random(8, 3, 5, 4)
 
     def plain(x, scale, bias):

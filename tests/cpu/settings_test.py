@@ -1,4 +1,4 @@
-"""Which flags XLA gets, that they reach it, and that freed memory stays mapped."""
+"""The flags that XLA gets, their effect, and freed memory that stays mapped."""
 
 import os
 import platform
@@ -17,7 +17,7 @@ OURS = " ".join(f"--{name}={value}" for name, value in settings.FLAGS.items())
 
 @pytest.fixture
 def machine(monkeypatch):
-    """An x86 machine with a tested JAX, or another."""
+    """Imitates an x86 machine with a tested version of JAX, or another machine."""
 
     def is_(kind="x86_64", jaxlib="0.12.0.1"):
         monkeypatch.setattr(platform, "machine", lambda: kind)
@@ -49,14 +49,14 @@ def test_a_flag_that_the_user_set_stays(machine):
 @pytest.mark.parametrize(
     "kind, jaxlib", [("arm64", "0.12.0"), ("x86_64", "0.9.2"), ("x86_64", "0.13.0")]
 )
-def test_elsewhere_nothing_is_added(machine, kind, jaxlib):
+def test_no_flags_are_added_on_other_platforms(machine, kind, jaxlib):
     machine(kind, jaxlib)
     assert chosen() is None
     assert chosen(XLA_FLAGS="--a=b") == "--a=b"
     assert settings.compiler_options(10**6, VALUES, {}) == {}
 
 
-def test_long_runs_of_large_batches_have_onednn_unless_the_user_says_so(machine):
+def test_long_runs_of_large_batches_use_onednn_unless_the_user_disables_it(machine):
     assert settings.compiler_options(STEPS - 1, VALUES, {}) == {}
     assert settings.compiler_options(STEPS, VALUES, {}) == settings.ONEDNN
     assert settings.compiler_options(STEPS, VALUES, {"XLA_FLAGS": OURS}) == settings.ONEDNN
@@ -79,7 +79,7 @@ def run(code):
 
 @pytest.mark.skipif(not x86, reason="the flags are for x86")
 def test_the_flags_and_options_reach_convolutions_and_both_gradients():
-    """By default they are YNNPACK's; with our flags none is, with our options all are oneDNN's."""
+    """By default YNNPACK computes them; with our flags none, and with our options oneDNN does."""
     code = """if 1:
         import platform
         if not {ours}: platform.machine = lambda: "another, for which there are no flags"
@@ -106,7 +106,7 @@ def test_the_flags_and_options_reach_convolutions_and_both_gradients():
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="for glibc")
 def test_freed_memory_stays_mapped():
-    """Page faults of writing 64 MB that were freed before: many by default, few when kept."""
+    """Writing 64 MB that were freed before gives many page faults by default, and few when kept."""
     code = """if 1:
         import resource, sys
         import numpy as np
@@ -123,8 +123,8 @@ def test_freed_memory_stays_mapped():
 
 
 @pytest.mark.skipif(not x86, reason="the flags are for x86")
-def test_too_late_is_one_line_and_changes_nothing():
-    """Before JAX starts the flags are set, after it a line says so, and a second call is silent."""
+def test_setting_flags_too_late_gives_one_line_and_changes_nothing():
+    """Before JAX starts the flags are set; afterwards a line says why not, once."""
     code = """if 1:
         import os
         from cnn_jax.cpu import configure

@@ -1,4 +1,4 @@
-"""The switch of the CPU kernels: what it turns on and off, when it is read, and what it costs."""
+"""The switch of the CPU kernels: its effects, and when it is read."""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ def of_size(values):
     return jax.ShapeDtypeStruct((values,), jnp.float32)
 
 
-def test_unset_it_depends_on_platform_and_size(unset):
+def test_by_default_the_switch_depends_on_platform_and_size(unset):
     large, small = of_size(settings.MIN_BATCH_VALUES), of_size(settings.MIN_BATCH_VALUES - 1)
     assert switch.kernels_enabled(large) and not switch.kernels_enabled(small)
     assert switch.on_cpu() and switch.rewrites_enabled()
@@ -30,7 +30,7 @@ def test_unset_it_depends_on_platform_and_size(unset):
         assert switch.rewrites_enabled()
 
 
-def test_it_is_read_when_used(monkeypatch):
+def test_the_environment_is_read_at_each_use(monkeypatch):
     monkeypatch.setenv("CNN_JAX_ROUTES", "xla")
     assert not switch.kernels_enabled(of_size(2**20)) and not switch.on_cpu()
     assert not switch.rewrites_enabled()
@@ -39,7 +39,7 @@ def test_it_is_read_when_used(monkeypatch):
         assert switch.kernels_enabled(of_size(1)) and switch.on_cpu()
 
 
-def test_use_overrides_the_environment_inside_only(monkeypatch):
+def test_use_overrides_the_environment_only_inside_the_block(monkeypatch):
     monkeypatch.setenv("CNN_JAX_ROUTES", "cpu")
     with switch.use("xla"):
         assert switch.read_choice() == "xla"
@@ -56,14 +56,14 @@ def test_another_value_is_an_error(monkeypatch):
         pass
 
 
-def test_chunks_are_for_one_device(monkeypatch):
+def test_chunks_are_used_on_one_device_only(monkeypatch):
     assert switch.chunks(10, 4) == [slice(0, 10)]
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     assert switch.chunks(10, 4) == [slice(0, 4), slice(4, 8), slice(8, 12)]
 
 
 @pytest.mark.parametrize("shape", [(3, 3, 5, 7), (10,), (1, 1, 1, 1)])
-def test_flat_draws_are_jax_s_own(shape):
+def test_flat_random_values_are_jax_s(shape):
     draws = []
     for choice in ("cpu", "xla"):
         with switch.use(choice):
@@ -71,7 +71,7 @@ def test_flat_draws_are_jax_s_own(shape):
     np.testing.assert_allclose(*draws, rtol=1e-6)
 
 
-def test_a_power_by_roots_is_the_power():
+def test_a_power_computed_by_roots_is_the_power():
     x = jnp.linspace(0.5, 9.0, 100)
     exact = np.asarray(x, np.float64) ** -0.75
     for choice in ("cpu", "xla"):
@@ -81,22 +81,22 @@ def test_a_power_by_roots_is_the_power():
             assert count == (choice == "cpu")
 
 
-def test_blocks_run_in_a_scan_where_that_is_fast():
+def test_blocks_run_in_a_scan_only_where_that_is_fast():
     assert rewrites.min_scan_blocks() == 100
     with mesh.target_platform("gpu"):
         assert rewrites.min_scan_blocks() == 17
 
 
 @pytest.fixture
-def haste():
-    """Compile badly, but in a third of the time."""
+def compile_quickly():
+    """Compiles without optimization, which takes a third of the time."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
 
 
-def loss_of(name, side=32, **options):
-    """(params -> loss in training, params): a convolution, batch norm, pooling and biases."""
+def make_loss(name, side=32, **options):
+    """Returns (params -> training loss, params) of a model with every kind of kernel."""
     model = models.create(name, 4, norm="bn", **options)
     images = jax.random.normal(jax.random.key(1), (4, side, side, models.paper_input(name)[0][2]))
     params, stats = model.init(jax.random.key(0), images)
@@ -108,9 +108,9 @@ def loss_of(name, side=32, **options):
     return loss, params
 
 
-def test_forward_mode_needs_plain_xla_and_reverse_mode_does_not(haste):
-    """The sentence of cnn_jax.cpu's docstring, in both directions."""
-    loss, params = loss_of("lenet5_modern", 12)
+def test_forward_mode_needs_plain_xla_and_reverse_mode_does_not(compile_quickly):
+    """As the docstring of cnn_jax.cpu says, in both directions."""
+    loss, params = make_loss("lenet5_modern", 12)
     direction = jax.tree.map(
         lambda p: jnp.cos(jnp.arange(p.size, dtype=p.dtype)).reshape(p.shape), params
     )
@@ -136,8 +136,8 @@ def test_forward_mode_needs_plain_xla_and_reverse_mode_does_not(haste):
     np.testing.assert_allclose(jax.jit(twice)(params), curvature, rtol=1e-3)
 
 
-def test_plain_xla_has_no_kernel_of_ours():
-    loss, params = loss_of("lenet5_modern", 12)
+def test_plain_xla_uses_none_of_our_kernels():
+    loss, params = make_loss("lenet5_modern", 12)
     assert "custom_vjp" in str(jax.make_jaxpr(loss)(params))
     with switch.use("xla"):
         text = str(jax.make_jaxpr(jax.grad(lambda p: loss(p)))(params))

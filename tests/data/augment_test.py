@@ -1,4 +1,4 @@
-"""Augmentation: what each operation keeps, its distribution, and that (key, row) alone fix it."""
+"""Augmentation: invariants and distribution of each operation; it depends on (key, row) only."""
 
 import functools
 import math
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.distributions import evenly
+from helpers.distributions import looks_uniform
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from scipy import ndimage
 
@@ -53,7 +53,7 @@ def test_an_image_depends_on_its_key_alone(name):
     np.testing.assert_allclose(whole, np.concatenate(parts), atol=1e-6)
 
 
-def test_eight_devices_make_the_images_of_one():
+def test_eight_devices_give_the_images_of_one():
     @jax.jit
     def every(keys, images):
         return functools.reduce(
@@ -71,7 +71,7 @@ def test_eight_devices_make_the_images_of_one():
 @pytest.mark.parametrize(
     "operation, turned", [(augment.flip, np.fliplr), (augment.vertical_flip, np.flipud)]
 )
-def test_a_flip_mirrors_half_of_the_images_and_is_its_own_inverse(operation, turned):
+def test_flip_mirrors_half_of_the_images_and_is_its_own_inverse(operation, turned):
     image = np.asarray(PHOTOS[0])
     found = operation(KEYS, repeated(image))
     mirrored = (np.asarray(found) == turned(image)).all((1, 2, 3))
@@ -100,7 +100,7 @@ def test_center_crop_by_hand():
 
 
 @pytest.mark.parametrize("operation", [augment.shift, augment.pad_and_crop])
-def test_a_shift_moves_a_point_to_each_place_equally_often_and_fills_with_zeros(operation):
+def test_shift_moves_a_point_to_each_position_equally_often_and_fills_with_zeros(operation):
     found = np.asarray(operation(KEYS, repeated(jnp.zeros((9, 9, 1)).at[4, 4].set(1.0)), 2))
     assert (found.sum((1, 2, 3)) == 1).all()
     counts = found.sum((0, 3))
@@ -108,12 +108,12 @@ def test_a_shift_moves_a_point_to_each_place_equally_often_and_fills_with_zeros(
         80
     )
     corner = np.asarray(operation(KEYS, repeated(jnp.ones((4, 4, 1))), 2)).sum((1, 2, 3))
-    # 2, 3 or 4 rows, times as many columns.
+    # 2, 3 or 4 rows, and the same numbers of columns.
     assert sorted(np.unique(corner)) == [4, 6, 8, 9, 12, 16]
 
 
-def test_rotate_turns_about_the_middle_by_uniform_angles():
-    """A blob of light to the right of the middle: where its centre of mass goes."""
+def test_rotate_turns_about_the_center_by_uniform_angles():
+    """Measured by the center of mass of a blob of light to the right of the center."""
     y, x = jnp.mgrid[-12:13, -12:13].astype(jnp.float32)
     found = augment.rotate(KEYS, repeated(jnp.exp(-((x - 6) ** 2 + y**2) / 4)[..., None]), 40.0)[
         ..., 0
@@ -122,10 +122,10 @@ def test_rotate_turns_about_the_middle_by_uniform_angles():
     up, right = -(found * y[None]).sum((1, 2)) / mass, (found * x[None]).sum((1, 2)) / mass
     np.testing.assert_allclose(jnp.hypot(up, right), 6, atol=0.05)
     angles = np.rad2deg(np.arctan2(up, right))
-    assert np.abs(angles).max() <= 40.2 and evenly(angles, -40, 40)
+    assert np.abs(angles).max() <= 40.2 and looks_uniform(angles, -40, 40)
 
 
-def test_rotate_by_nothing_is_the_identity_and_by_the_right_angle_a_permutation(monkeypatch):
+def test_rotate_by_0_degrees_is_the_identity_and_by_90_a_permutation(monkeypatch):
     np.testing.assert_allclose(augment.rotate(KEYS[:16], PHOTOS, 0.0), PHOTOS, atol=1e-6)
     monkeypatch.setattr(jax.random, "uniform", lambda key, minval, maxval: jnp.float32(maxval))
     square = PHOTOS[:, :, :6]
@@ -133,7 +133,7 @@ def test_rotate_by_nothing_is_the_identity_and_by_the_right_angle_a_permutation(
     # Counter-clockwise.
     np.testing.assert_allclose(quarter, jnp.rot90(square, axes=(1, 2)), atol=1e-5)
     eighth = np.asarray(augment.rotate(KEYS[:1], jnp.ones((1, 9, 9, 1)), 45.0))[0, :, :, 0]
-    assert eighth[0, 0] == 0 and eighth[4, 4] == pytest.approx(1)  # zeros lie around it
+    assert eighth[0, 0] == 0 and eighth[4, 4] == pytest.approx(1)  # Zeros surround it.
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_affine_is_shear_then_scaling_then_translation(drawn, monkeypatch):
     monkeypatch.setattr(jax.random, "uniform", lambda *_: unit)
     found = augment.affine(KEYS[:1], PHOTOS[:1], 2.0, 0.5, 0.5, 0.5)[0]
     down, across, u, v, s = drawn
-    # Of (y, x) seen from the middle.
+    # Of (y, x) relative to the center.
     forward = np.diag([np.exp(u + v), np.exp(u - v)]) @ np.array([[1, 0], [s, 1]])
     inverse = np.linalg.inv(forward)
     middle = (np.array(PHOTOS.shape[1:3]) - 1) / 2
@@ -173,10 +173,10 @@ def test_affine_of_nothing_is_the_identity_and_translations_are_uniform():
     found = augment.affine(KEYS, blob, 3.0, 0.0, 0.0, 0.0)[..., 0]
     mass = found.sum((1, 2))
     for axis in (y, x):
-        assert evenly(np.asarray((found * axis[None]).sum((1, 2)) / mass), -3, 3)
+        assert looks_uniform(np.asarray((found * axis[None]).sum((1, 2)) / mass), -3, 3)
 
 
-def test_color_jitter_of_nothing_is_the_identity():
+def test_color_jitter_of_zero_is_the_identity():
     np.testing.assert_array_equal(
         augment.color_jitter(KEYS[:16], PHOTOS, 0.0, 0.0, 0.0, 0.0), PHOTOS
     )
@@ -189,25 +189,25 @@ def test_brightness_and_contrast_are_uniform():
     image = jnp.broadcast_to(PHOTOS[0], (2000, 6, 7, 3))
     added = augment.color_jitter(KEYS, image, 0.2, 0.0, 0.0, 0.0) - image
     np.testing.assert_allclose(added.std((1, 2, 3)), 0, atol=1e-6)
-    assert evenly(added.mean((1, 2, 3)), -0.2, 0.2)
+    assert looks_uniform(added.mean((1, 2, 3)), -0.2, 0.2)
     spread = augment.color_jitter(KEYS, image, 0.0, 0.4, 0.0, 0.0)
     np.testing.assert_allclose(spread.mean((1, 2)), image.mean((1, 2)), atol=1e-6)
-    assert evenly(spread.std((1, 2))[:, 0] / image.std((1, 2))[:, 0], 0.6, 1.4)
+    assert looks_uniform(spread.std((1, 2))[:, 0] / image.std((1, 2))[:, 0], 0.6, 1.4)
 
 
-def test_saturation_and_hue_keep_grey_pixels_and_the_brightest_channel():
+def test_saturation_and_hue_keep_gray_pixels_and_the_brightest_channel():
     image = repeated(jnp.array([[[0.5, 0.5, 0.5], [0.8, 0.4, 0.4], [0.0, 0.0, 0.0]]]))
     found = np.asarray(augment.color_jitter(KEYS, image, 0.0, 0.0, 0.5, 0.0))
     np.testing.assert_allclose(found[:, :, [0, 2]], image[:, :, [0, 2]], atol=1e-6)
     np.testing.assert_allclose(found.max(-1), image.max(-1), atol=1e-6)
-    assert evenly(1 - found[:, 0, 1, 1] / 0.8, 0.25, 0.75)  # it was 0.5
+    assert looks_uniform(1 - found[:, 0, 1, 1] / 0.8, 0.25, 0.75)  # The value was 0.5.
     found = np.asarray(augment.color_jitter(KEYS, image, 0.0, 0.0, 0.0, 1 / 6))
     np.testing.assert_allclose(found[:, :, [0, 2]], image[:, :, [0, 2]], atol=1e-6)
     np.testing.assert_allclose(found[:, 0, 1].max(-1), 0.8, atol=1e-6)
     np.testing.assert_allclose(found[:, 0, 1].min(-1), 0.4, atol=1e-6)
-    # From red to yellow more green, to magenta more blue.
+    # Red turned to yellow has more green, turned to magenta more blue.
     towards = found[:, 0, 1, 1] - found[:, 0, 1, 2]
-    assert evenly(towards, -0.4, 0.4)
+    assert looks_uniform(towards, -0.4, 0.4)
 
 
 def test_color_jitter_stays_within_the_pixels_range():
@@ -220,16 +220,16 @@ def test_color_jitter_stays_within_the_pixels_range():
     )
 
 
-def test_brightness_and_contrast_are_of_one_channel_too():
+def test_brightness_and_contrast_work_on_one_channel():
     found = augment.color_jitter(KEYS[:16], PHOTOS[..., :1], 0.2, 0.4, 0.0, 0.0)
     assert found.shape == (16, 6, 7, 1) and not np.allclose(found, PHOTOS[..., :1])
 
 
-def test_add_pca_noise_adds_one_color_an_image_of_the_covariance_it_should():
+def test_add_pca_noise_adds_one_color_per_image_with_the_right_covariance():
     keys = augment.row_keys(jax.random.key(7), jnp.arange(20_000))
     added = np.asarray(augment.add_pca_noise(keys, jnp.zeros((20_000, 2, 3, 3)), VALUES, VECTORS))
     assert (added == added[:, :1, :1]).all()
-    # a l, of which the noise is made, has the variance (0.1 l)^2.
+    # The noise is a combination of a * l, whose variance is (0.1 l)^2.
     p, wanted = np.asarray(VECTORS), np.diag((0.1 * np.asarray(VALUES)) ** 2)
     found = np.cov((added[:, 0, 0] @ p).T)
     scale = np.sqrt(np.outer(np.diag(wanted), np.diag(wanted)))
@@ -237,7 +237,7 @@ def test_add_pca_noise_adds_one_color_an_image_of_the_covariance_it_should():
     assert np.abs(added.mean((0, 1, 2))).max() < 4 * 0.02 / math.sqrt(20_000)
 
 
-def test_pca_finds_the_axes_that_pixels_were_drawn_along():
+def test_pca_finds_the_axes_of_the_pixels():
     rng = np.random.default_rng(0)
     p = np.asarray(VECTORS, np.float64)
     p = p * np.sign(p[np.abs(p).argmax(0), range(3)])
@@ -269,7 +269,7 @@ def test_noise_is_normal_and_independent():
 
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0])
-def test_mixup_s_share_is_of_the_beta_distribution(alpha):
+def test_mixup_s_share_has_the_beta_distribution(alpha):
     images, labels = jnp.zeros((2, 1, 1, 1)), jnp.arange(2)
     shares = np.asarray(
         jax.jit(jax.vmap(lambda key: augment.mixup(key, images, labels, alpha)[2]))(KEYS)
@@ -277,7 +277,7 @@ def test_mixup_s_share_is_of_the_beta_distribution(alpha):
     assert shares.min() >= 0 and shares.max() <= 1
     assert shares.mean() == pytest.approx(0.5, abs=4 * float(shares.std()) / math.sqrt(2000))
     assert shares.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.1)
-    assert alpha != 1 or evenly(shares, 0, 1)
+    assert alpha != 1 or looks_uniform(shares, 0, 1)
 
 
 def test_mixup_pairs_the_batch_with_a_permutation_of_itself():

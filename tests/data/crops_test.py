@@ -1,10 +1,10 @@
-"""Geometry: boxes lie in the image, and are distributed as their papers say."""
+"""Crops: boxes lie inside the image and have the distributions of their papers."""
 
 import math
 
 import numpy as np
 import pytest
-from helpers.distributions import evenly
+from helpers.distributions import looks_uniform
 
 from cnn_jax.data import crops
 from cnn_jax.data.crops import Box
@@ -36,19 +36,19 @@ def test_the_longer_side_is_rounded_halves_up():
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_scale_jitter_s_shorter_side_is_uniform_and_each_whole_number_comes(size):
+def test_scale_jitter_s_shorter_side_is_uniform_over_all_integers(size):
     box = drawn(crops.draw_scale_jitter, size, 10, 19, 8)
     shorter = int(np.argmin(size))
     scale = 8 * size[shorter] / box[:, 2 + shorter]
     np.testing.assert_allclose(scale, scale.round(), rtol=1e-9)
     counts = np.bincount(scale.round().astype(int), minlength=20)[10:]
     assert counts.sum() == 2000 and np.abs(counts - 200).max() < 4 * math.sqrt(200)
-    # But for the longer side's rounding.
+    # Up to the rounding of the longer side.
     np.testing.assert_allclose(box[:, 2] / box[:, 3], 1, rtol=0.06)
 
 
-def test_scale_jitter_s_window_is_at_a_uniform_place_and_reaches_every_edge():
-    box = drawn(crops.draw_scale_jitter, (30, 40), 12, 12, 8)  # scaled to 12 x 16
+def test_scale_jitter_s_crop_has_a_uniform_position_and_reaches_every_edge():
+    box = drawn(crops.draw_scale_jitter, (30, 40), 12, 12, 8)  # Scaled to 12 x 16.
     rows, columns = box[:, 0] * 12 / 30, box[:, 1] * 16 / 40
     np.testing.assert_allclose(rows, rows.round(), atol=1e-9)
     counts = np.histogram2d(
@@ -59,29 +59,31 @@ def test_scale_jitter_s_window_is_at_a_uniform_place_and_reaches_every_edge():
 
 
 @pytest.mark.parametrize("size", [(375, 500), (500, 375), (256, 256), (400, 500)])
-def test_area_and_aspect_are_the_paper_s(size):
+def test_area_and_aspect_ratio_are_the_paper_s(size):
     box = drawn(crops.draw_inception_crop, size)
     share, aspect = box[:, 2] * box[:, 3] / np.prod(size), box[:, 3] / box[:, 2]
-    assert evenly(share, 0.08, 1) and share.min() < 0.09 and share.max() > 0.99
+    assert looks_uniform(share, 0.08, 1) and share.min() < 0.09 and share.max() > 0.99
     assert aspect.min() >= 3 / 4 - 1e-9 and aspect.max() <= 4 / 3 + 1e-9
-    small = share < 0.5  # of which every aspect fits
-    assert evenly(np.log(aspect[small]), *np.log((3 / 4, 4 / 3)))
+    small = share < 0.5  # Every aspect ratio fits into these.
+    assert looks_uniform(np.log(aspect[small]), *np.log((3 / 4, 4 / 3)))
     room = (np.array(size) - box[small, 2:]) + 1e-9
-    assert evenly(box[small, 0] / room[:, 0], 0, 1) and evenly(box[small, 1] / room[:, 1], 0, 1)
+    assert looks_uniform(box[small, 0] / room[:, 0], 0, 1) and looks_uniform(
+        box[small, 1] / room[:, 1], 0, 1
+    )
 
 
 @pytest.mark.parametrize(
     "size, most", [((100, 400), 1 / 3), ((400, 100), 1 / 3), ((1, 1000), 4 / 3000), ((1, 1), 1)]
 )
-def test_a_long_image_gives_what_it_holds(size, most):
+def test_the_inception_crop_of_a_long_image_fits_inside(size, most):
     box = drawn(crops.draw_inception_crop, size)
     share, aspect = box[:, 2] * box[:, 3] / np.prod(size), box[:, 3] / box[:, 2]
     assert share.max() <= most + 1e-9 and share.max() > 0.99 * most
-    assert most < 0.08 or evenly(share, 0.08, most)
+    assert most < 0.08 or looks_uniform(share, 0.08, most)
     assert aspect.min() >= 3 / 4 - 1e-9 and aspect.max() <= 4 / 3 + 1e-9
 
 
-def test_centre_by_hand():
+def test_center_crop_by_hand():
     # 12 x 16: rows 2 to 10, columns 4 to 12.
     assert crops.center_box((30, 40), 12, 8) == Box(5, 10, 20, 20)
     assert crops.center_box((256, 256), 256, 256) == Box(0, 0, 256, 256)

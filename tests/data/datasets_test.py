@@ -1,4 +1,4 @@
-"""Data sets by name: held-out images, small sets as full-size ones, prepared TFDS sets."""
+"""Data sets by name: validation images, small sets read as full-size ones, prepared TFDS sets."""
 
 import pickle
 
@@ -12,7 +12,7 @@ from cnn_jax.data import folders, tfds_sets
 from cnn_jax.errors import UserError
 
 
-def written(folder, files):
+def write_files(folder, files):
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -24,10 +24,10 @@ def elements(part):
     return [part[i] for i in range(len(part))]
 
 
-def test_images_held_out_are_of_all_classes_and_in_no_other_part(tmp_path):
+def test_validation_images_are_of_all_classes_and_in_no_other_split(tmp_path):
     files = {f"{name}/{i}": f"{name}{i}".encode() for name in "abcd" for i in range(4)}
     config = Data(
-        dataset=choose("folder", path=written(tmp_path, files)),
+        dataset=choose("folder", path=write_files(tmp_path, files)),
         train_resize=(8,),
         image_size=8,
         validation_images=4,
@@ -40,7 +40,7 @@ def test_images_held_out_are_of_all_classes_and_in_no_other_part(tmp_path):
     assert source.train.name(0).startswith(str(tmp_path))
 
 
-def test_a_set_that_is_not_there_says_how_to_prepare_it(tmp_path):
+def test_a_missing_set_gives_the_command_that_prepares_it(tmp_path):
     config = Data(
         dataset=choose("caltech101"), dir=str(tmp_path), train_resize=(74,), image_size=64
     )
@@ -48,7 +48,7 @@ def test_a_set_that_is_not_there_says_how_to_prepare_it(tmp_path):
         data.load_dataset(config)
 
 
-def test_a_small_set_is_one_of_full_size_images_too():
+def test_a_small_set_can_be_read_as_full_size_images():
     source = data.load_dataset(Data(dataset=choose("digits"), train_resize=(36,), image_size=32))
     image, label = source.test[3]
     small = data.open_dataset(choose("digits")).test
@@ -62,13 +62,13 @@ def test_a_small_set_is_one_of_full_size_images_too():
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
-    """Nine JPEG files as TFDS keeps them: six to train on and three to test on."""
+    """Returns a prepared TFDS set of nine JPEG files: six training and three test images."""
     folder = tmp_path_factory.mktemp("tfds")
     prepared_sets.prepare(prepared_sets.Photographs("photographs", ("test",), str(folder)), folder)
     return tfds_sets.load_images("photographs", str(folder))
 
 
-def test_a_prepared_set_gives_each_file_as_it_is_with_its_label(photographs):
+def test_a_prepared_set_gives_each_file_unchanged_with_its_label(photographs):
     assert photographs.class_names == ("colors", "plain", "sizes") and photographs.num_classes == 3
     classes = enumerate(prepared_sets.CLASSES.values())
     expected = [(label, *files) for label, files in classes]
@@ -91,9 +91,9 @@ def test_tfds_and_a_folder_of_the_same_files_give_the_same_elements(photographs,
         assert len(ours) == len(theirs) and sorted(elements(ours)) == sorted(elements(theirs))
 
 
-def test_what_is_sent_to_workers_is_small(photographs):
+def test_a_data_set_pickles_to_few_bytes(photographs):
     train = tfds_sets.TfdsDataset(photographs.train.folder, "train", 6)
-    opened = train[0]  # opens the files, which are not sent
+    opened = train[0]  # Opens the files, which are not pickled.
     assert len(pickle.dumps(train)) < 1000 < len(opened[0])
     again = pickle.loads(pickle.dumps(train))
     assert [again[i] for i in range(6)] == elements(photographs.train)
@@ -106,9 +106,7 @@ def test_labels_of_a_prepared_set_are_those_of_its_elements(photographs):
 
 
 @pytest.mark.parametrize("name, tested", [("imagenet2012", "validation"), ("photographs", "test")])
-def test_of_imagenet_the_validation_split_is_tested_on_and_of_others_the_test_split(
-    name, tested, tmp_path
-):
+def test_imagenet_is_evaluated_on_validation_and_others_on_test(name, tested, tmp_path):
     made = prepared_sets.Photographs(name, ("validation", "test"), str(tmp_path))
     prepared_sets.prepare(made, tmp_path)
     source = tfds_sets.load_images(name, str(tmp_path))
@@ -123,7 +121,7 @@ def test_shuffled_pixels_are_the_same_permutation_of_every_image():
         np.concatenate([s.train.images, s.test.images]).reshape(1_797, 64)
         for s in (plain, shuffled)
     )
-    # Each pixel's values over all images tell which pixel it was; some are always 0.
+    # A pixel's values over all images identify the pixel; some are always 0.
     columns = {column.tobytes(): place for place, column in enumerate(before.T)}
     order = [columns[column.tobytes()] for column in after.T]
     lit = [place for place in order if before[:, place].any()]
@@ -169,5 +167,9 @@ def test_digits_are_enlarged_and_framed():
     means = [images.mean((1, 2, 3), dtype=float) for images in (found[:, 4:24, 4:24], plain)]
     # Enlarging keeps the ink but for what the edge's pixels weigh.
     assert np.corrcoef(*means)[0, 1] > 0.99
+    scattered = data.load_dataset(Data(dataset=choose("digits", margin=4, scatter=True))).test
+    np.testing.assert_array_equal(scattered.images.sum((1, 2, 3)), plain.sum((1, 2, 3)))
+    rows = [np.flatnonzero(image.any((1, 2)))[0] for image in scattered.images]
+    assert set(rows) == set(range(9))  # A digit's first row is the first of its eight.
     same = data.load_dataset(Data(dataset=choose("digits", side=8, margin=0)))
     np.testing.assert_array_equal(same.test.images, plain)

@@ -1,4 +1,4 @@
-"""Decoding against Pillow on photographs and odd images; damaged ones are told."""
+"""Decoding compared with Pillow on photographs and unusual images; damaged ones are refused."""
 
 import io
 import itertools
@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from cnn_jax.data import crops, decode, headers
 
 FOLDER = Path(__file__).parents[1] / "testdata" / "images"
-# Two of the ten committed files end otherwise than a JPEG should; the others are whole.
+# Two of the ten committed files do not end as a JPEG should; the others are complete.
 WHOLE = sorted(
     path for path in FOLDER.glob("*.jpg") if path.stem not in ("trailing_bytes", "no_end_marker")
 )
@@ -27,24 +27,24 @@ def encoded(image, format="PNG", **options):
     return stream.getvalue()
 
 
-def shown(path):
-    """Return the image as Pillow decodes and turns it."""
+def decode_by_pillow(path):
+    """Returns the image as Pillow decodes and rotates it."""
     with Image.open(path) as image:
         return ImageOps.exif_transpose(image.convert("RGB"))
 
 
-def displacement(found, expected):
-    """Return by how many pixels (down, right) `found` lies from `expected`, to first order.
+def measure_displacement(found, expected):
+    """Returns the displacement (down, right) of `found` from `expected` in pixels, to first order.
 
-    The difference of two pictures is their displacement times the slope, plus what has nothing to
-    do with it; least squares tell the two apart.
+    The difference of two images is their displacement times the gradient, plus an unrelated part;
+    least squares separate the two.
     """
     found, expected = np.float64(found), np.float64(expected)
     slopes = np.stack([slope.ravel() for slope in np.gradient(expected, axis=(0, 1))], -1)
     return np.linalg.lstsq(slopes, (expected - found).ravel(), rcond=None)[0]
 
 
-def test_there_are_eight_whole_images():
+def test_there_are_eight_test_images():
     assert len(WHOLE) == 8
 
 
@@ -52,13 +52,13 @@ def test_there_are_eight_whole_images():
     "sides, crop", [((96, 96), 96), ((64, 64), 56), ((128, 256), 96), ((240, 480), 128)], ids=str
 )
 @pytest.mark.parametrize("path", WHOLE, ids=lambda path: path.stem)
-def test_cuts_are_those_of_the_whole_image_resized(path, sides, crop):
+def test_crops_equal_those_of_the_resized_image(path, sides, crop):
     """Scale jitter against Pillow's whole decoding and antialiased bilinear resizing.
 
     The largest differences over all files and sides are 1.3 of 255 in one cut, and 0.044 pixels. An
     error of half a pixel of the file moves the cut by at least 0.13 pixels at these sides.
     """
-    file, image = path.read_bytes(), shown(path)
+    file, image = path.read_bytes(), decode_by_pillow(path)
     size, rng = headers.read_size(file), np.random.default_rng(0)
     assert size == (image.height, image.width)
     for _ in range(6):
@@ -67,20 +67,20 @@ def test_cuts_are_those_of_the_whole_image_resized(path, sides, crop):
         expected = np.float32(image.resize((crop, crop), Image.Resampling.BILINEAR, part))
         found = decode.decode_crop(file, lambda _, box=box: box, (crop, crop))
         assert np.abs(expected - found).mean() < 1.6
-        assert np.abs(displacement(found, expected)).max() < 0.08
+        assert np.abs(measure_displacement(found, expected)).max() < 0.08
 
 
 @pytest.mark.parametrize("side", [64, 96, 150])
 @pytest.mark.parametrize("path", WHOLE, ids=lambda path: path.stem)
-def test_whole_images_have_their_shape(path, side):
-    """The pixels are Pillow's, but for CMYK, which OpenCV rounds otherwise."""
-    image = shown(path)
+def test_decoded_images_have_their_shape(path, side):
+    """The pixels are Pillow's, except for CMYK, which OpenCV rounds differently."""
+    image = decode_by_pillow(path)
     height, width = crops.scaled_size((image.height, image.width), side)
     found = decode.decode_resized(path.read_bytes(), side)
     assert found.shape == (height, width, 3) and min(height, width) == side
     expected = np.float32(image.resize((width, height), Image.Resampling.BILINEAR))
     assert np.abs(expected - found).mean() < (1.2 if path.stem == "cmyk" else 0.1)
-    assert np.abs(displacement(found, expected)).max() < 0.01
+    assert np.abs(measure_displacement(found, expected)).max() < 0.01
 
 
 # The bounds are the measured differences and a little more; those of 0 are exact. Half a pixel is
@@ -99,12 +99,12 @@ def test_whole_images_have_their_shape(path, side):
     ],
     ids=["png", "jpeg", "grey", "grey jpeg", "cmyk", "palette", "alpha", "16 bits"],
 )
-def test_every_kind_comes_out_alike(file, expected, bound):
-    """RGB and grey: within 1 of what Pillow makes of the expected pixels, beside the bound."""
+def test_every_kind_decodes_to_the_same_pixels(file, expected, bound):
+    """RGB and gray: within 1 of Pillow's conversion of the expected pixels, besides the bound."""
     box = crops.Box(0, 0, 60, 80)
     found = decode.decode_crop(file, lambda _: box, (60, 80))
     assert np.abs(found.astype(int) - expected).mean() <= bound
-    assert np.abs(displacement(found, expected)).max() < 0.05
+    assert np.abs(measure_displacement(found, expected)).max() < 0.05
     grey = decode.decode_crop(file, lambda _: box, (60, 80), channels=1)
     assert grey.shape == (60, 80, 1)
     assert (
@@ -134,15 +134,15 @@ def test_rows_below_the_box_change_nothing(options):
 
 def test_exif_turns_an_image():
     exif = Image.Exif()
-    exif[headers.ORIENTATION] = 6  # shown turned to the right
+    exif[headers.ORIENTATION] = 6  # Displayed rotated to the right.
     file = encoded(Image.fromarray(RGB), "JPEG", quality=95, exif=exif.tobytes())
     assert headers.read_size(file) == (80, 60)
     found = decode.decode_crop(file, lambda _: crops.Box(0, 0, 80, 60), (80, 60))
     assert np.abs(found.astype(int) - np.rot90(RGB, -1)).mean() < 1.05
 
 
-def test_an_orientation_that_no_decoder_follows_is_not_followed():
-    """XMP's, which Pillow takes for EXIF's where that says nothing of it."""
+def test_an_orientation_that_other_decoders_ignore_is_ignored():
+    """That of XMP, which Pillow uses if EXIF has none."""
     exif = Image.Exif()
     exif[0x010F] = "maker"
     xmp = (
@@ -169,7 +169,7 @@ def test_one_pixel_and_twenty_million():
     assert np.abs(found.astype(int) - [200, 100, 50]).max() < 4
 
 
-def test_damage_inside_is_doubted():
+def test_damage_inside_an_image_gives_a_warning():
     assert (
         headers.find_decoder_warning(JPEG)
         == headers.find_decoder_warning(encoded(Image.fromarray(RGB)))
@@ -185,8 +185,8 @@ def test_damage_inside_is_doubted():
     assert "Corrupt JPEG data" in headers.find_decoder_warning(torn)
 
 
-def test_a_file_whose_chroma_the_decoder_does_not_know_is_not_an_error():
-    """Cyan at full size and the others at half: OpenCV decodes it, libjpeg-turbo's API does not."""
+def test_a_file_with_unsupported_chroma_is_decoded():
+    """Cyan at full and the others at half size: OpenCV decodes it, libjpeg-turbo's API does not."""
     file = encoded(Image.fromarray(RGB).convert("CMYK"), "JPEG", subsampling="4:2:0")
     assert decode.decode_crop(file, lambda _: crops.Box(0, 0, 60, 80), (60, 80)).shape == (
         60,
@@ -211,13 +211,13 @@ JPEG = encoded(
     ],
     ids=["empty", "text", "jpeg", "png"],
 )
-def test_what_cannot_be_decoded_is_told(file, said):
+def test_files_that_cannot_be_decoded_are_refused(file, said):
     with pytest.raises(headers.BadImage, match=said):
         decode.decode_crop(file, lambda _: crops.Box(0, 0, 32, 32), (32, 32))
 
 
 @pytest.mark.parametrize("path", WHOLE, ids=lambda path: path.stem)
-def test_windows_are_cut_out_of_the_whole_image_resized(path):
+def test_windows_are_cut_from_the_resized_image(path):
     whole = decode.decode_resized(path.read_bytes(), 74)
     places = [(0, 0), (3, 5), *decode.find_center(whole.shape, 64)]
     found = decode.decode_windows(path.read_bytes(), 74, lambda size: places, 64)
@@ -227,9 +227,9 @@ def test_windows_are_cut_out_of_the_whole_image_resized(path):
 
 
 @pytest.mark.parametrize("path", WHOLE, ids=lambda path: path.stem)
-def test_small_scales_are_of_the_whole_decoding(path):
-    """At a quarter of the size; decoding at a part of the size would differ by 1 on average."""
-    image = shown(path)
+def test_small_scales_are_resized_from_the_full_image(path):
+    """At a quarter of the size; decoding at reduced size would differ by 1 on average."""
+    image = decode_by_pillow(path)
     side = min(image.size) // 4
     found = decode.decode_resized(path.read_bytes(), side)
     expected = image.resize(found.shape[1::-1], Image.Resampling.BILINEAR)

@@ -1,4 +1,4 @@
-"""Scaled test images: views are cut where images are decoded, long images make small batches."""
+"""Scaled test images: the workers cut the views, and long images make small batches."""
 
 import functools
 
@@ -13,7 +13,7 @@ from cnn_jax.data.decode import decode_resized
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """Five images, of which one is a hundred times as wide as it is high, and one is none."""
+    """Five files: one image is a hundred times as wide as high, and one file is no image."""
     root, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
     for i, size in enumerate([(40, 50), (20, 2000), (60, 40), (45, 45), (30, 31)]):
         (root / "ab"[i % 2]).mkdir(exist_ok=True)
@@ -32,7 +32,7 @@ def cut_corners(side, image):
 
 
 @pytest.mark.parametrize("batch", [1, 2, 4])
-def test_views_are_cut_out_of_each_image_once_in_order(images, batch):
+def test_views_are_cut_from_each_image_once_in_order(images, batch):
     cut = functools.partial(cut_corners, 32)
     batches = list(eval_views.iterate_views(DATA, images, 32, cut, batch))
     assert all(b["crops"].shape == (batch, 2, 32, 32, 3) for b in batches)
@@ -45,18 +45,18 @@ def test_views_are_cut_out_of_each_image_once_in_order(images, batch):
         np.testing.assert_array_equal(crops, cut_corners(32, whole)["crops"])
 
 
-def test_a_batch_has_so_many_pixels_whatever_the_images_shapes(images, monkeypatch):
+def test_batches_have_a_bounded_number_of_pixels(images, monkeypatch):
     monkeypatch.setattr(eval_views, "MAX_PIXELS_PER_BATCH", 4 * 64 * 128)
     batches = list(eval_views.iterate_resized(DATA, images, 40, 4))
     sizes = {b["image"].shape[1:3]: len(b["image"]) for b in batches}
-    assert sizes[64, 64] == 4 and sizes[64, 4032] == 1  # The long image alone has more.
+    assert sizes[64, 64] == 4 and sizes[64, 4032] == 1  # Only the long image has more.
     index = np.concatenate([b["index"][b["valid"]] for b in batches])
     assert sorted(index) == [0, 1, 2, 3]
     batches = eval_views.iterate_resized(DATA, images, 40, 4, multiple=2)
     assert {len(b["image"]) for b in batches} == {2, 4}
 
 
-def test_arrays_are_scaled_too():
+def test_arrays_are_resized_too():
     pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 12, 1), np.uint8)
     small = ArrayDataset("x", Arrays(pixels, np.arange(3, dtype=np.int32)))
     (batch,) = eval_views.iterate_views(Data(), small, 16, functools.partial(cut_corners, 16), 3)

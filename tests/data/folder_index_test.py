@@ -6,7 +6,7 @@ import pytest
 
 from cnn_jax.data import folder_index, folder_scan, folders
 
-OLD = 1_500_000_000  # Seconds since 1970: folders that have long settled.
+OLD = 1_500_000_000  # Seconds since 1970: the folders changed long ago.
 
 
 def settle(root):
@@ -16,7 +16,7 @@ def settle(root):
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    """train/ and val/ of two classes, a nested folder, a hidden file, a broken link."""
+    """Returns train/ and val/ with two classes, a nested folder, a hidden file, a broken link."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(folder_index, "MIN_IMAGES", 1)
     made = tmp_path / "set"
@@ -35,7 +35,7 @@ def root(tmp_path, monkeypatch):
 
 @pytest.fixture
 def scans(monkeypatch):
-    """Takes an entry for each time that a folder is listed."""
+    """Returns a list that gets an entry whenever a folder is listed."""
     done = []
 
     def scan(*arguments):
@@ -51,14 +51,14 @@ def index_of(tmp_path):
 
 
 @pytest.mark.parametrize("test_only", [False, True])
-def test_an_index_gives_what_the_scan_gave(root, scans, test_only):
+def test_an_index_gives_the_result_of_the_scan(root, scans, test_only):
     first = folder_index.scan_with_index(str(root), test_only, 2)
     assert folder_index.scan_with_index(str(root), test_only, 2) == first
     assert first == folder_scan.scan_folder(str(root), test_only, 2)
     assert len(scans) == 1
 
 
-def test_other_questions_have_other_indexes(root, scans):
+def test_other_arguments_have_other_indexes(root, scans):
     for arguments in ((False, 0), (True, 0), (True, 2)):
         folder_index.scan_with_index(str(root), *arguments)
     assert len(scans) == 3
@@ -87,7 +87,7 @@ def add_split(root):
 
 
 @pytest.mark.parametrize("change", [add, remove, rename, add_class, add_split])
-def test_a_change_is_seen(root, scans, change):
+def test_a_change_is_detected(root, scans, change):
     before = folder_index.scan_with_index(str(root))
     change(root)
     after = folder_index.scan_with_index(str(root))
@@ -95,7 +95,7 @@ def test_a_change_is_seen(root, scans, change):
     assert len(scans) == 2
 
 
-def test_changed_labels_are_seen(root, scans):
+def test_changed_labels_are_detected(root, scans):
     for file in (root / "val").rglob("*.jpg"):
         file.unlink()
     for name in ("cat", "dög"):
@@ -120,7 +120,7 @@ def test_a_folder_that_has_just_changed_is_not_indexed(root, scans):
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip", "half"])
-def test_a_damaged_index_is_made_anew(root, scans, tmp_path, content):
+def test_a_damaged_index_is_rebuilt(root, scans, tmp_path, content):
     first = folder_index.scan_with_index(str(root))
     index = index_of(tmp_path)
     whole = index.read_bytes()
@@ -130,7 +130,7 @@ def test_a_damaged_index_is_made_anew(root, scans, tmp_path, content):
     assert len(scans) == 2
 
 
-def test_a_bit_that_flipped_is_never_believed(root, scans, tmp_path):
+def test_a_flipped_bit_is_always_detected(root, scans, tmp_path):
     """Each array of the index has a checksum."""
     first = folder_index.scan_with_index(str(root))
     index = index_of(tmp_path)
@@ -142,7 +142,7 @@ def test_a_bit_that_flipped_is_never_believed(root, scans, tmp_path):
         assert folder_index.scan_with_index(str(root)) == first
 
 
-def test_small_sets_and_homes_that_cannot_be_written_have_no_index(root, scans, tmp_path):
+def test_small_sets_and_unwritable_homes_have_no_index(root, scans, tmp_path):
     (tmp_path / "cache").write_text("a file where the folder should be")
     for _ in range(2):
         folder_index.scan_with_index(str(root))

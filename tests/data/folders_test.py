@@ -1,4 +1,4 @@
-"""Folders of images: every form that is known, and what is told of all others."""
+"""Folders of images: every known form, and the errors for others."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from cnn_jax.data import datasets, folder_scan, folders, scan_report
 from cnn_jax.errors import UserError
 
 
-def written(folder, files):
+def write_files(folder, files):
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ def test_a_folder_of_splits_of_class_folders(tmp_path, tested):
         "train/a/.hidden",
         f"{tested}/b/3.png",
     )
-    source = folders.load_folder(written(tmp_path, {name: name.encode() for name in names}))
+    source = folders.load_folder(write_files(tmp_path, {name: name.encode() for name in names}))
     assert source.class_names == ("a", "b") and source.num_classes == 2
     assert elements(source.train) == [
         (b"train/a/9.png", 0),
@@ -46,20 +46,18 @@ def test_a_folder_of_splits_of_class_folders(tmp_path, tested):
 @pytest.mark.parametrize("labels", ["2.JPEG bird\n1.JPEG ant\n", "1.JPEG\t0\nval/2.JPEG 1\n"])
 def test_a_flat_val_takes_its_labels_from_a_file(tmp_path, place, labels):
     files = {"train/bird/0": b"", "train/ant/0": b"", "val/1.JPEG": b"one", "val/2.JPEG": b"two"}
-    source = folders.load_folder(written(tmp_path, files | {place: labels.encode()}))
+    source = folders.load_folder(write_files(tmp_path, files | {place: labels.encode()}))
     assert elements(source.test) == [(b"one", 0), (b"two", 1)]
 
 
 @pytest.mark.parametrize("around", ["", "train/"])
-def test_class_folders_without_splits_give_every_fifth_image_of_a_class_to_the_test(
-    tmp_path, around
-):
+def test_without_splits_every_fifth_image_of_a_class_is_a_test_image(tmp_path, around):
     files = {
         f"{around}{name}/{i:02}": f"{name}{i}".encode()
         for name, n in (("a", 11), ("b", 4))
         for i in range(n)
     }
-    source = folders.load_folder(written(tmp_path, files))
+    source = folders.load_folder(write_files(tmp_path, files))
     assert elements(source.test) == [(b"a4", 0), (b"a9", 0)]
     assert len(source.train) == 13 and source.train.labels.tolist() == [0] * 9 + [1] * 4
 
@@ -88,23 +86,25 @@ def test_class_folders_without_splits_give_every_fifth_image_of_a_class_to_the_t
         ),
     ],
 )
-def test_a_folder_of_another_form_is_told(tmp_path, files, words):
+def test_a_folder_of_another_form_is_refused(tmp_path, files, words):
     with pytest.raises(UserError, match=words):
-        folders.load_folder(written(tmp_path / "set", files) if files else str(tmp_path / "set"))
+        folders.load_folder(
+            write_files(tmp_path / "set", files) if files else str(tmp_path / "set")
+        )
 
 
 IMAGES = {f"{split}/{name}/{i}.jpg": b"" for split in ("A", "B") for name in "ab" for i in range(6)}
 
 
-def renamed(**names):
+def rename_splits(**names):
     """Returns the files of two splits under other names."""
     return {f"{names[path[0]]}{path[1:]}": content for path, content in IMAGES.items()}
 
 
 @pytest.mark.parametrize("train", ["train", "Train", "TRAINING"])
 @pytest.mark.parametrize("test", ["val", "valid", "Validation", "test", "TESTING"])
-def test_the_usual_names_of_splits_are_taken_in_any_case(tmp_path, train, test):
-    scan = folder_scan.scan_folder(written(tmp_path, renamed(A=train, B=test)))
+def test_the_usual_names_of_splits_are_recognized_in_any_case(tmp_path, train, test):
+    scan = folder_scan.scan_folder(write_files(tmp_path, rename_splits(A=train, B=test)))
     assert (scan.train.folder, scan.test.folder) == (str(tmp_path / train), str(tmp_path / test))
     assert len(scan.train.paths) == len(scan.test.paths) == 12 and scan.test_every == 0
     assert scan_report.summarize_scan(scan) == [
@@ -113,9 +113,9 @@ def test_the_usual_names_of_splits_are_taken_in_any_case(tmp_path, train, test):
     ]
 
 
-def test_val_is_tested_on_before_test_which_is_said(tmp_path):
-    written(tmp_path, renamed(A="test", B="valid"))
-    scan = folder_scan.scan_folder(written(tmp_path, renamed(A="train", B="more")))
+def test_val_is_preferred_to_test_and_reported(tmp_path):
+    write_files(tmp_path, rename_splits(A="test", B="valid"))
+    scan = folder_scan.scan_folder(write_files(tmp_path, rename_splits(A="train", B="more")))
     assert scan.test.folder == str(tmp_path / "valid") and scan.unused == ("more", "test")
     assert (
         "folders with images beside the splits, not used (2): more/, test/"
@@ -123,20 +123,20 @@ def test_val_is_tested_on_before_test_which_is_said(tmp_path):
     )
 
 
-def test_train_is_not_split_where_other_folders_hold_images(tmp_path):
-    path = written(tmp_path, renamed(A="train", B="holdout"))
+def test_train_is_not_split_if_other_folders_hold_images(tmp_path):
+    path = write_files(tmp_path, rename_splits(A="train", B="holdout"))
     with pytest.raises(
         UserError, match=r"beside train/ lie holdout/ with images.*rename one to val/"
     ):
         folders.load_folder(path)
     os.rename(tmp_path / "holdout", tmp_path / "train/holdout")
-    written(tmp_path, {"notes/readme.txt": b"", "notes/a.py": b""})  # Not images.
+    write_files(tmp_path, {"notes/readme.txt": b"", "notes/a.py": b""})  # Not images.
     assert folder_scan.scan_folder(path).test_every == folder_scan.TEST_EVERY
 
 
-def test_public_weights_are_tested_on_all_images(tmp_path):
+def test_public_weights_are_evaluated_on_all_images(tmp_path):
     settings = Data(
-        dataset=choose("folder", path=written(tmp_path, renamed(A="x", B="val"))),
+        dataset=choose("folder", path=write_files(tmp_path, rename_splits(A="x", B="val"))),
         train_resize=(8,),
         image_size=8,
     )
@@ -151,16 +151,16 @@ def test_public_weights_are_tested_on_all_images(tmp_path):
         datasets.load_test_images(settings, 2)
 
 
-def test_of_flat_test_images_the_labels_are_numbers(tmp_path):
+def test_labels_of_a_flat_test_folder_are_numbers(tmp_path):
     files = {"val/x.jpg": b"", "val/y.jpg": b"", "val.txt": b"x.jpg 11\ny.jpg 2\n"}
-    scan = folder_scan.scan_folder(written(tmp_path, files), test_only=True, num_classes=12)
+    scan = folder_scan.scan_folder(write_files(tmp_path, files), test_only=True, num_classes=12)
     assert scan.test.labels == (11, 2) and len(scan.classes) == 12
     with pytest.raises(UserError, match=r"line 1: 'x\.jpg 11'"):
         folder_scan.scan_folder(str(tmp_path), test_only=True, num_classes=11)
 
 
-def test_numbers_count_as_numbers_where_the_weights_have_as_many_classes(tmp_path):
-    path = written(tmp_path, {f"val/{n}/1.jpg": b"" for n in range(12)})
+def test_class_names_that_are_numbers_are_the_labels_of_the_weights(tmp_path):
+    path = write_files(tmp_path, {f"val/{n}/1.jpg": b"" for n in range(12)})
     scan = folder_scan.scan_folder(path, test_only=True, num_classes=12)
     assert scan.classes == tuple(map(str, range(12))) and scan.class_order == "numbers"
     assert [os.path.dirname(name) for name in scan.test.paths] == list(scan.classes)
@@ -168,11 +168,11 @@ def test_numbers_count_as_numbers_where_the_weights_have_as_many_classes(tmp_pat
     scan = folder_scan.scan_folder(path, test_only=True, num_classes=1000)
     assert scan.classes[2] == "10" and scan.class_order == "text"
     assert "numbers sorted as text: 10 has label 2" in scan_report.summarize_scan(scan)[1]
-    padded = written(tmp_path / "padded", {f"{n:02}/1.jpg": b"" for n in range(12)})
+    padded = write_files(tmp_path / "padded", {f"{n:02}/1.jpg": b"" for n in range(12)})
     assert len(scan_report.summarize_scan(folder_scan.scan_folder(padded, test_only=True))) == 1
 
 
-def test_what_is_left_out_is_told(tmp_path):
+def test_skipped_files_are_reported(tmp_path):
     files = {
         "train/a/1.jpg": b"",
         "train/a/more/2.jpg": b"",
@@ -181,7 +181,7 @@ def test_what_is_left_out_is_told(tmp_path):
         "train/b/1.jpg": b"",
         "train/stray.jpg": b"",
     }
-    path = written(tmp_path, files)
+    path = write_files(tmp_path, files)
     (tmp_path / "train/c").mkdir()
     (tmp_path / "train/a/3.jpg").symlink_to(tmp_path / "nowhere.jpg")
     (tmp_path / "train/a/4.jpg").symlink_to(tmp_path / "train/a/4.jpg")
@@ -211,8 +211,8 @@ def test_what_is_left_out_is_told(tmp_path):
         folders.load_folder(path).train[1]
 
 
-def test_a_class_that_is_a_link_to_nowhere_stops(tmp_path):
-    path = written(tmp_path, {"a/1": b"", "c/1": b""})
+def test_a_broken_link_as_a_class_is_refused(tmp_path):
+    path = write_files(tmp_path, {"a/1": b"", "c/1": b""})
     (tmp_path / "b").symlink_to(tmp_path / "gone")
     with pytest.raises(UserError, match=r"b is a link to nowhere.*labels depend on it"):
         folders.load_folder(path)
@@ -224,7 +224,7 @@ LINES = "a b.jpg tree frog\nc.jpg ant\n"
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_labels_may_begin_with_a_byte_order_mark_and_names_hold_spaces(tmp_path, encoding):
-    path = written(tmp_path, BASE | {"val.txt": LINES.encode(encoding)})
+    path = write_files(tmp_path, BASE | {"val.txt": LINES.encode(encoding)})
     assert folder_scan.scan_folder(path).test.labels == (1, 0)
 
 
@@ -236,21 +236,21 @@ def test_labels_may_begin_with_a_byte_order_mark_and_names_hold_spaces(tmp_path,
         ("utf-32", "is UTF-32, not UTF-8"),
     ],
 )
-def test_labels_in_another_encoding_are_told(tmp_path, encoding, words):
-    path = written(tmp_path, BASE | {"val.txt": f"caf\xe9.jpg ant\n{LINES}".encode(encoding)})
+def test_labels_in_another_encoding_are_refused(tmp_path, encoding, words):
+    path = write_files(tmp_path, BASE | {"val.txt": f"caf\xe9.jpg ant\n{LINES}".encode(encoding)})
     with pytest.raises(UserError, match=f"val.txt {words}") as error:
         folders.load_folder(path)
     assert "\n" not in str(error.value)
 
 
-def test_two_labels_of_an_image_are_told(tmp_path):
-    path = written(tmp_path, BASE | {"val.txt": b"c.jpg ant\na b.jpg ant\nc.jpg 1\n"})
+def test_two_labels_of_an_image_are_refused(tmp_path):
+    path = write_files(tmp_path, BASE | {"val.txt": b"c.jpg ant\na b.jpg ant\nc.jpg 1\n"})
     with pytest.raises(UserError, match=r"line 3: another class for c\.jpg"):
         folders.load_folder(path)
 
 
-def test_a_folder_that_cannot_be_read_is_told(tmp_path, monkeypatch):
-    path = written(tmp_path, {"a/1": b"", "b/1": b""})
+def test_an_unreadable_folder_is_refused(tmp_path, monkeypatch):
+    path = write_files(tmp_path, {"a/1": b"", "b/1": b""})
     own = os.scandir
 
     def scandir(folder):
@@ -259,12 +259,12 @@ def test_a_folder_that_cannot_be_read_is_told(tmp_path, monkeypatch):
         return own(folder)
 
     monkeypatch.setattr(folder_scan.os, "scandir", scandir)
-    with pytest.raises(UserError, match=f"{tmp_path}/b cannot be read: Permission denied"):
+    with pytest.raises(UserError, match=rf"cannot be read \({tmp_path}/b: Permission denied\)"):
         folders.load_folder(path)
 
 
-def test_names_that_are_no_text_are_shown(tmp_path):
+def test_names_that_are_not_utf8_are_printed(tmp_path):
     name = os.fsdecode(b"caf\xe9\n\x1b[31m")
-    path = written(tmp_path, {"a/1": b"", f"{name}/more/2": b"", "b/1": b""})
+    path = write_files(tmp_path, {"a/1": b"", f"{name}/more/2": b"", "b/1": b""})
     (line,) = scan_report.summarize_scan(folder_scan.scan_folder(path))[1:]
     assert "caf\\xe9\\n\\x1b[31m" in line and line.isprintable()

@@ -1,4 +1,4 @@
-"""Headers: sizes and ends of files; whatever the bytes, the answer is an image or BadImage."""
+"""Headers: sizes and ends of files; any bytes give an image or BadImage."""
 
 import io
 import struct
@@ -27,7 +27,7 @@ PNG = encoded(NOISE)
 OTHERS = {kind: encoded(NOISE, kind) for kind in ("BMP", "GIF", "WEBP", "TIFF", "PPM")}
 
 
-def decode_whole(file):
+def decode_image(file):
     size = headers.read_size(file)
     return decode.decode_crop(file, lambda _: crops.Box(0, 0, *size), (24, 32))
 
@@ -35,47 +35,47 @@ def decode_whole(file):
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("after", [b"", b"\0", b"\0" * 50_000, b"motion photo" * 10_000, b"\xff"])
 def test_bytes_after_the_end_of_a_jpeg_change_nothing(name, after):
-    np.testing.assert_array_equal(decode_whole(FILES[name] + after), decode_whole(FILES[name]))
+    np.testing.assert_array_equal(decode_image(FILES[name] + after), decode_image(FILES[name]))
 
 
-def test_a_jpeg_that_lacks_its_end_marker_alone_is_whole():
+def test_a_jpeg_without_its_end_marker_is_complete():
     assert b"\xff\xd9" not in FILES["no_end_marker"]
-    assert decode_whole(FILES["no_end_marker"]).shape == (24, 32, 3)
+    assert decode_image(FILES["no_end_marker"]).shape == (24, 32, 3)
     for name in ("baseline_420", "grey", "progressive", "restart_markers"):
         file = FILES[name]
         assert file.endswith(b"\xff\xd9")
-        np.testing.assert_array_equal(decode_whole(file[:-2]), decode_whole(file))
+        np.testing.assert_array_equal(decode_image(file[:-2]), decode_image(file))
         with pytest.raises(headers.BadImage, match="is cut short"):
-            decode_whole(file[: len(file) * 9 // 10])
+            decode_image(file[: len(file) * 9 // 10])
 
 
-def test_a_jpeg_cut_after_the_end_of_its_thumbnail_is_cut_short():
+def test_a_jpeg_truncated_after_its_thumbnail_is_recognized():
     exif = Image.Exif()
     exif[0x010F] = "maker"
     thumbnail = encoded(NOISE.resize((16, 16)), "JPEG")
-    block = exif.tobytes() + thumbnail  # Of which readers know by offsets that nobody follows here.
+    block = exif.tobytes() + thumbnail  # Readers find it by offsets, which are not followed here.
     file = encoded(NOISE, "JPEG", exif=block, quality=95)
-    assert decode_whole(file).shape == (24, 32, 3)
+    assert decode_image(file).shape == (24, 32, 3)
     cut = file[: file.index(b"\xff\xda", file.index(thumbnail) + len(thumbnail)) + 40]
     assert thumbnail in cut and cut.rfind(b"\xff\xd9") > len(cut) // 4
     with pytest.raises(headers.BadImage, match="is cut short"):
-        decode_whole(cut)
+        decode_image(cut)
 
 
 def test_the_end_of_a_png_is_found_from_its_chunks():
-    np.testing.assert_array_equal(decode_whole(PNG + b"more" * len(PNG)), decode_whole(PNG))
+    np.testing.assert_array_equal(decode_image(PNG + b"more" * len(PNG)), decode_image(PNG))
     with pytest.raises(headers.BadImage, match="is cut short"):
-        decode_whole(PNG[: len(PNG) // 2] + b"IEND" * 3)
+        decode_image(PNG[: len(PNG) // 2] + b"IEND" * 3)
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_other_files_that_are_cut_short_are_told(kind):
-    assert decode_whole(OTHERS[kind]).shape == (24, 32, 3)
+def test_other_truncated_files_are_recognized(kind):
+    assert decode_image(OTHERS[kind]).shape == (24, 32, 3)
     with pytest.raises(headers.BadImage):
-        decode_whole(OTHERS[kind][: len(OTHERS[kind]) // 2])
+        decode_image(OTHERS[kind][: len(OTHERS[kind]) // 2])
 
 
-def claiming(file, height, width):
+def change_claimed_size(file, height, width):
     """Returns a JPEG or PNG whose header claims another size."""
     if file.startswith(headers.PNG_START):
         chunk = b"IHDR" + struct.pack(">II", width, height) + file[24:29]
@@ -86,12 +86,12 @@ def claiming(file, height, width):
 
 @pytest.mark.parametrize("file", [FILES["baseline_420"], PNG], ids=["jpeg", "png"])
 @pytest.mark.parametrize("size", [(13_500, 13_500), (65_500, 65_500)], ids=str)
-def test_the_true_reason_and_the_remedy_of_a_huge_image_are_told_at_once(file, size):
+def test_a_huge_image_gives_the_reason_and_the_remedy_at_once(file, size):
     began = time.perf_counter()
     with pytest.raises(
         headers.BadImage, match=f"{size[1]}x{size[0]} pixels, more than the .*scale"
     ):
-        decode_whole(claiming(file, *size))
+        decode_image(change_claimed_size(file, *size))
     assert time.perf_counter() - began < 0.1
 
 
@@ -106,16 +106,16 @@ def test_a_jpeg_of_three_bytes_is_bad():
             headers.read_size(FILES["baseline_420"][:length])
 
 
-def test_whatever_the_bytes_an_image_comes_out_or_bad_image(monkeypatch):
+def test_any_bytes_give_an_image_or_bad_image(monkeypatch):
     """1,200 damaged files: flipped bits, overwritten and cut parts, repeated parts. Seeded."""
-    monkeypatch.setattr(headers, "MAX_PIXELS", 10**6)  # Damage that claims more takes long.
+    monkeypatch.setattr(headers, "MAX_PIXELS", 10**6)  # Larger claimed sizes take too long.
     rng = np.random.default_rng(0)
     files = [*FILES.values(), PNG, *OTHERS.values()]
     outcomes = {"image": 0, "bad": 0}
     began, tried = time.perf_counter(), 0
     while tried < 1200 and time.perf_counter() - began < 4.5:
         file, tried = bytearray(files[tried % len(files)]), tried + 1
-        # Headers, in which damage matters most, are short.
+        # Headers are short, and damage matters most there.
         end = len(file) if rng.random() < 0.3 else min(len(file), 700)
         kind, at = rng.integers(5), int(rng.integers(end))
         if kind == 0:
@@ -129,7 +129,7 @@ def test_whatever_the_bytes_an_image_comes_out_or_bad_image(monkeypatch):
         else:
             del file[at : at + int(rng.integers(1, 20))]
         for read in (
-            decode_whole,
+            decode_image,
             headers.find_decoder_warning,
             lambda f: decode.decode_resized(f, 16),
         ):

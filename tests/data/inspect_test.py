@@ -1,4 +1,4 @@
-"""python -m cnn_jax.data.inspect: the sheet, and what the report says of a set."""
+"""python -m cnn_jax.data.inspect: its image sheet and its report."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ def folder(tmp_path):
     return tmp_path / "set"
 
 
-def test_the_report_counts_measures_and_names_what_cannot_be_read(folder, tmp_path, capsys):
+def test_the_report_has_counts_sizes_and_unreadable_files(folder, tmp_path, capsys):
     out = tmp_path / "out"
     assert (
         main(
@@ -46,7 +46,7 @@ def test_the_report_counts_measures_and_names_what_cannot_be_read(folder, tmp_pa
     assert report in capsys.readouterr().out
     assert "10 training and 2 test images, 2 classes" in report
     assert "height 20 / 22 / 25; width 40 / 40 / 40; shorter 20 / 22 / 25" in report
-    level = (4 * 10 + 5 * 200) / 9  # what cannot be read does not count
+    level = (4 * 10 + 5 * 200) / 9  # Unreadable files do not count.
     assert f"mean {level:.1f}  {level + 10:.1f}  {level + 20:.1f}" in report
     assert f"standard deviation {np.std([10] * 4 + [200] * 5):.1f}" in report
     assert "cannot be read: 1\n" in report and f"{folder}/light/notes.txt: is no image" in report
@@ -57,7 +57,7 @@ def test_the_report_counts_measures_and_names_what_cannot_be_read(folder, tmp_pa
     )
 
 
-def test_the_sheet_shows_what_a_run_sees(folder):
+def test_the_image_sheet_shows_a_run_s_inputs(folder):
     settings = Data(
         dataset=dataset(f"folder:{folder}"),
         train_resize=(18,),
@@ -90,13 +90,13 @@ def test_sets_in_memory_are_shown_too(tmp_path):
         (["--data=fake", "--images=0"], "--images=0: must be 1 to 400"),
     ],
 )
-def test_a_mistake_is_told(tmp_path, capsys, given, words):
+def test_invalid_arguments_are_refused(tmp_path, capsys, given, words):
     assert main([*given, f"--out={tmp_path}"]) == 2
     assert words in capsys.readouterr().err
 
 
-def test_jpegs_of_every_kind(tmp_path):
-    """Three classes of committed files, among them a turned one, a grey one and one of CMYK."""
+def test_jpegs_of_every_kind_are_counted(tmp_path):
+    """Three classes of committed files, among them a rotated, a gray and a CMYK one."""
     classes = {
         "plain": ("baseline_420", "full_chroma_444", "progressive"),
         "colors": ("cmyk", "grey"),
@@ -122,8 +122,8 @@ def test_jpegs_of_every_kind(tmp_path):
     assert "8 training and 0 test images, 3 classes\n" in report
     assert "\nno test images: no class has 5" in report
     assert "cannot be read: 0\n" in report and "may be damaged inside: 0\n" in report
-    # 101x877 is the least high and the widest; of the others four are 240x320 and three, one of
-    # them turned, 320x240.
+    # 101x877 is the smallest height and the largest width; four others are 240x320 and three, one
+    # of them rotated, 320x240.
     assert "height 101 / 240 / 320; width 240 / 320 / 877; shorter 101 / 240 / 240" in report
     assert matplotlib.image.imread(out / "sheet.png").std() > 0.1
 
@@ -152,7 +152,7 @@ def test_names_are_text_and_the_report_comes_before_the_figures(folder, tmp_path
     assert (out / "report.txt").read_text() == report
 
 
-def test_where_no_image_can_be_decoded_the_report_says_which(tmp_path, capsys):
+def test_the_report_names_images_if_none_can_be_decoded(tmp_path, capsys):
     for name in "ab":
         (tmp_path / "set" / name).mkdir(parents=True)
         (tmp_path / "set" / name / "1.jpg").write_bytes(b"no image")

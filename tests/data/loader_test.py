@@ -1,4 +1,4 @@
-"""Data: what is fed, in which order, and what augmentation does to it."""
+"""The resident loader: its batches, their order and their augmentation."""
 
 import itertools
 import os
@@ -22,7 +22,7 @@ def make_loader(seed=None, **changes):
     return data.make_loader(config, data.load_dataset(config), seed)
 
 
-def test_each_image_is_seen_once_an_epoch_though_the_batch_does_not_divide_it():
+def test_an_epoch_has_each_image_once_even_if_the_batch_does_not_divide_it():
     three_epochs = np.concatenate(
         [item["index"] for item in itertools.islice(make_loader(seed=1).batches(0), 8)]
     )
@@ -32,7 +32,7 @@ def test_each_image_is_seen_once_an_epoch_though_the_batch_does_not_divide_it():
     assert not np.array_equal(three_epochs[:96], three_epochs[96:192])
 
 
-def test_order_is_fixed_by_seed_and_restarts_at_any_step():
+def test_the_order_depends_on_the_seed_and_can_start_at_any_step():
     whole = [item["index"] for item in itertools.islice(make_loader(seed=1).batches(0), 9)]
     for start in (1, 4, 8):
         np.testing.assert_array_equal(
@@ -53,11 +53,11 @@ def test_evaluation_gives_each_image_once_in_order():
     valid = np.concatenate([i["valid"] for i in items])
     assert [len(i["index"]) for i in items] == [
         16
-    ] * 3  # 40 images: the last batch is filled up, and masked
+    ] * 3  # 40 images: the last batch is padded and masked.
     assert index[valid].tolist() == list(range(40))
 
 
-def test_digits_are_the_package_s_own():
+def test_digits_are_scikit_learn_s():
     source = data.open_dataset(choose("digits"))
     assert source.train.images.shape == (1437, 8, 8, 1) and source.test.images.shape == (
         360,
@@ -69,7 +69,7 @@ def test_digits_are_the_package_s_own():
     assert source.train.labels[:10].tolist() == list(range(10))
 
 
-def test_holdout_takes_the_last_training_images_and_leaves_the_test_set_alone():
+def test_validation_images_are_the_last_training_images_and_the_test_set_is_unchanged():
     whole, chosen = (
         data.load_dataset(Data(dataset=choose("digits"))),
         data.load_dataset(Data(dataset=choose("digits"), validation_images=100)),
@@ -111,13 +111,13 @@ def test_the_training_mean_is_subtracted(kind, axes):
         ({"dataset": choose("digits"), "color_pca": True}, "digits is grey"),
     ],
 )
-def test_a_mistake_is_told(change, words):
+def test_invalid_settings_are_refused(change, words):
     config = Data(**({"dataset": choose("fake")} | change))
     with pytest.raises(UserError, match=words):
         data.make_loader(config, data.load_dataset(config))
 
 
-def test_data_that_is_not_prepared_says_where_it_looked_and_how_to_prepare_it(tmp_path):
+def test_missing_data_gives_the_folder_and_the_command_that_prepares_it(tmp_path):
     with pytest.raises(UserError) as error:
         data.open_dataset(choose("cifar10"), str(tmp_path))
     assert f"looked in {tmp_path}" in str(error.value)
@@ -126,7 +126,7 @@ def test_data_that_is_not_prepared_says_where_it_looked_and_how_to_prepare_it(tm
 
 @pytest.fixture
 def cifar10(tmp_path):
-    """The folder and the arrays of a prepared set in CIFAR-10's form, of 12 + 6 images."""
+    """Returns the folder and the arrays of a prepared set like CIFAR-10, of 12 + 6 images."""
     rng = np.random.default_rng(0)
     arrays = {
         split: (
@@ -150,11 +150,11 @@ def test_a_prepared_set_is_read_whole(cifar10):
         found = {
             image.tobytes(): label for image, label in zip(split.images, split.labels, strict=True)
         }
-        assert found == rows  # TFDS's order is another
+        assert found == rows  # TFDS's order differs.
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_a_data_set_that_is_damaged_says_so(cifar10, split):
+def test_a_damaged_data_set_is_refused(cifar10, split):
     folder, _ = cifar10
     for file in folder.glob(f"cifar10-{split}*"):
         file.unlink()
@@ -164,7 +164,7 @@ def test_a_data_set_that_is_damaged_says_so(cifar10, split):
         data.open_dataset(choose("cifar10"), str(folder.parents[1]))
 
 
-def test_a_data_set_of_another_form_says_so(cifar10):
+def test_a_data_set_of_another_kind_is_refused(cifar10):
     folder, _ = cifar10
     info = (folder / "dataset_info.json").read_text()
     (folder / "dataset_info.json").write_text(info.replace("array_record", "tfrecord"))
@@ -172,8 +172,8 @@ def test_a_data_set_of_another_form_says_so(cifar10):
         data.open_dataset(choose("cifar10"), str(folder.parents[1]))
 
 
-def test_augmentation_depends_on_key_and_row_only():
-    """A batch split in two, as over two devices, gives the rows that the whole batch gives."""
+def test_augmentation_depends_on_the_key_and_the_row_only():
+    """A batch split in two, as over two devices, gives the same rows as the whole batch."""
     train = make_loader(seed=0, pad_and_crop=2)
     images = jnp.asarray(data.open_dataset(choose("fake")).train.images[:8])
     whole = train.preprocess(train.arrays, images, KEYS[0], jnp.arange(8))
@@ -186,7 +186,7 @@ def test_augmentation_depends_on_key_and_row_only():
     "name, shape, sizes",
     [("mnist", (28, 28, 1), (60000, 10000)), ("cifar10", (32, 32, 3), (50000, 10000))],
 )
-def test_real_data_reads_as_it_should(name, shape, sizes):
+def test_prepared_data_has_its_official_sizes_and_ranges(name, shape, sizes):
     if not os.environ.get("TFDS_DATA_DIR"):
         pytest.skip("TFDS_DATA_DIR is not set: no real data")
     source = data.open_dataset(choose(name))

@@ -1,4 +1,4 @@
-"""What is measured of streamed training images: all of them, or a sample spread evenly."""
+"""Statistics of streamed training images: of all, or of an evenly spaced subset."""
 
 import cv2
 import numpy as np
@@ -36,7 +36,7 @@ def centers(images):
     )
 
 
-def test_the_mean_and_the_components_are_of_the_center_crops(folder):
+def test_the_mean_and_the_components_are_measured_on_center_crops(folder):
     settings = config(folder, subtract_mean="channel", color_pca=True)
     source = data.load_dataset(settings)
     expected = centers(source.train)
@@ -51,7 +51,7 @@ def test_the_mean_and_the_components_are_of_the_center_crops(folder):
     np.testing.assert_array_equal(none, np.zeros((1, 8, 8, 3), np.float32))
 
 
-def test_of_many_images_some_spread_evenly_are_measured_once(folder, monkeypatch):
+def test_a_large_set_is_measured_once_on_an_evenly_spaced_subset(folder, monkeypatch):
     settings = config(folder, subtract_mean="pixel")
     source, read = data.load_dataset(settings), []
     monkeypatch.setattr(measure, "MAX_IMAGES", 4)
@@ -59,13 +59,13 @@ def test_of_many_images_some_spread_evenly_are_measured_once(folder, monkeypatch
     monkeypatch.setattr(
         measure, "decode_or_next", lambda d, images, i, f: read.append(i) or own(d, images, i, f)
     )
-    for _ in range(2):  # The runs of a study share it.
+    for _ in range(2):  # The runs of a study share the result.
         mean = measure.measure_streamed_colors(settings, source.train)["mean"]
     assert sorted(read) == [0, 3, 6, 9] and len(source.train) == 12
     np.testing.assert_allclose(mean[0], centers(source.train)[[0, 3, 6, 9]].mean(0), rtol=1e-6)
 
 
-def test_where_nothing_is_subtracted_one_image_tells_the_shape(folder, tmp_path):
+def test_without_subtraction_one_image_gives_the_shape(folder, tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()
         (tmp_path / name / "2.png").write_bytes(b"bad")

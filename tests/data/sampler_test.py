@@ -1,4 +1,4 @@
-"""The order in which images are drawn: recorded values, and no two of (seed, epoch) alike."""
+"""The order of images: recorded values, and a different order for each (seed, epoch)."""
 
 import numpy as np
 import pytest
@@ -13,15 +13,15 @@ RECORDED = (
 LABELS = np.array([0, 0, 0, 1, 2, 2])
 
 
-def test_orders_are_the_recorded_ones():
-    """A run that is continued, and another version of this library, draw the same images."""
+def test_orders_equal_the_recorded_ones():
+    """A resumed run and later versions of the library draw the same images."""
     assert shuffle_epoch(0, 0, 8).tolist() == RECORDED[0]
     assert shuffle_epoch(3, 2, 8).tolist() == RECORDED[1]
     assert balance_epoch(3, 2, LABELS).tolist() == RECORDED[2]
 
 
 @pytest.mark.parametrize("order", [shuffle_epoch, balance_epoch], ids=lambda f: f.__name__)
-def test_no_seed_and_epoch_have_the_order_of_another(order):
+def test_every_seed_and_epoch_has_its_own_order(order):
     last = 50 if order is shuffle_epoch else np.arange(50) % 3
     orders = {order(seed, epoch, last).tobytes() for seed in range(8) for epoch in range(8)}
     assert len(orders) == 64

@@ -1,4 +1,4 @@
-"""Streams: what a batch of full-size images is, whatever the workers; bad images; balance."""
+"""Streamed batches of full-size images: independence of workers, bad images, class balance."""
 
 import itertools
 import multiprocessing
@@ -34,7 +34,7 @@ def encoded(image):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Three classes of 7, 5 and 2 noisy images of many sizes, two of which are test images."""
+    """Returns three classes of 7, 5 and 2 noisy images of many sizes; two are test images."""
     root, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
     for name, count in (("a", 7), ("b", 5), ("c", 2)):
         (root / name).mkdir()
@@ -73,7 +73,7 @@ def same(one, other):
             np.testing.assert_array_equal(a[name], b[name], name)
 
 
-def test_batches_have_the_order_of_a_set_in_memory_and_each_image_once_an_epoch(folder):
+def test_batches_have_the_order_of_the_resident_loader_and_each_image_once_per_epoch(folder):
     batches = some(make_loader(config(folder), seed=3).batches(0), 4)
     assert batches[0]["image"].shape == (6, 8, 8, 3) and batches[0]["image"].dtype == np.uint8
     index = np.concatenate([b["index"] for b in batches])
@@ -85,7 +85,7 @@ def test_batches_have_the_order_of_a_set_in_memory_and_each_image_once_an_epoch(
     assert all(b["valid"].all() and not b["bad"].any() for b in batches)
 
 
-def test_a_feed_starts_anywhere_and_the_number_of_workers_changes_nothing(folder):
+def test_a_loader_starts_at_any_step_and_workers_do_not_change_batches(folder):
     whole = some(make_loader(config(folder)).batches(0), 7)
     for workers, start in ((0, 3), (1, 0), (2, 2)):
         same(
@@ -99,7 +99,7 @@ def test_a_feed_starts_anywhere_and_the_number_of_workers_changes_nothing(folder
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_file_that_vanished_is_named(folder, tmp_path, workers):
+def test_a_missing_file_is_named(folder, tmp_path, workers):
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     items = make_loader(config(tmp_path, workers=workers, subtract_mean="none")).batches(0)
     (tmp_path / "a/3.png").unlink()
@@ -109,15 +109,13 @@ def test_a_file_that_vanished_is_named(folder, tmp_path, workers):
         some(items, 6)
 
 
-def test_parts_of_processes_make_up_the_batch(folder):
+def test_rows_of_all_processes_make_up_the_batch(folder):
     whole = some(make_loader(config(folder)).batches(1), 2)
     parts = [some(make_loader(config(folder), shard=(i, 3)).batches(1), 2) for i in range(3)]
     same([{k: np.concatenate([p[n][k] for p in parts]) for k in whole[0]} for n in range(2)], whole)
 
 
-def test_an_image_is_cut_anew_each_epoch_at_sides_from_the_least_to_the_largest(
-    folder, monkeypatch
-):
+def test_crops_differ_between_epochs_and_cover_the_range_of_sizes(folder, monkeypatch):
     sides, own = [], crops.draw_scale_jitter
 
     def jitter(rng, size, *rest):
@@ -134,7 +132,7 @@ def test_an_image_is_cut_anew_each_epoch_at_sides_from_the_least_to_the_largest(
 
 @pytest.mark.parametrize("seed", [0, 3])
 @pytest.mark.parametrize("changes", [{}, {"balance_classes": True}], ids=["shuffled", "balanced"])
-def test_place_and_epoch_and_seed_alone_draw_an_image_and_its_crop(folder, seed, changes):
+def test_an_image_and_its_crop_depend_on_row_epoch_and_seed_only(folder, seed, changes):
     settings = config(folder, **changes)
     images = data.load_dataset(settings).train
     batches = streaming.StreamedBatches(settings, images, seed)
@@ -156,7 +154,7 @@ def test_place_and_epoch_and_seed_alone_draw_an_image_and_its_crop(folder, seed,
         np.testing.assert_array_equal(batch["image"][row], expected)
 
 
-def test_the_area_cut_is_geometry_s(folder):
+def test_the_inception_crop_is_that_of_crops(folder):
     settings = config(folder, train_crop="inception")
     batch, part = some(make_loader(settings).batches(0), 1)[0], data.load_dataset(settings).train
     index = int(batch["index"][2])
@@ -167,7 +165,7 @@ def test_the_area_cut_is_geometry_s(folder):
     np.testing.assert_array_equal(batch["image"][2], expected)
 
 
-def test_a_test_sees_the_middle_of_each_image_once(folder):
+def test_evaluation_uses_the_center_of_each_image_once(folder):
     settings = config(folder, validation_images=6)
     part, items = data.load_dataset(settings).test, list(make_loader(settings, None).batches(0))
     assert [i["valid"].tolist() for i in items] == [[True] * 4, [True, True, False, False]]
@@ -183,8 +181,8 @@ def test_a_test_sees_the_middle_of_each_image_once(folder):
 
 
 @pytest.fixture
-def damaged(folder, tmp_path):
-    """The folder with an image that is none, which in training has number 2."""
+def damaged_folder(folder, tmp_path):
+    """Returns the folder with a file that is no image, training image number 2."""
     for path in folder.rglob("*.png"):
         (tmp_path / path.parent.name).mkdir(exist_ok=True)
         (tmp_path / path.parent.name / path.name).write_bytes(path.read_bytes())
@@ -193,9 +191,9 @@ def damaged(folder, tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_run_stops_at_a_bad_image_with_its_path(damaged, workers):
-    settings = config(damaged, workers=workers, subtract_mean="none")
-    with pytest.raises(UserError, match=f"{damaged}/a/2.png: .*on_bad_image=skip"):
+def test_a_run_stops_at_a_bad_image_and_names_its_path(damaged_folder, workers):
+    settings = config(damaged_folder, workers=workers, subtract_mean="none")
+    with pytest.raises(UserError, match=f"{damaged_folder}/a/2.png: .*on_bad_image=skip"):
         some(
             streaming.iterate_batches(
                 streaming.StreamedBatches(settings, data.load_dataset(settings).train, 0), 0
@@ -205,21 +203,24 @@ def test_a_run_stops_at_a_bad_image_with_its_path(damaged, workers):
     assert not multiprocessing.active_children()
 
 
-def test_the_next_image_stands_in_for_a_bad_one_which_is_counted_and_named_once(damaged, capfd):
+def test_the_next_image_replaces_a_bad_one_which_is_counted_and_named_once(damaged_folder, capfd):
     streaming._warn_once.cache_clear()
-    settings = config(damaged, on_bad_image="skip")
+    settings = config(damaged_folder, on_bad_image="skip")
     batches = some(make_loader(settings).batches(0), 4)
     index, bad = (np.concatenate([b[name] for b in batches]) for name in ("index", "bad"))
     drawn = np.concatenate([shuffle_epoch(0, 0, 12), shuffle_epoch(0, 1, 12)])
     np.testing.assert_array_equal(index, np.where(drawn == 2, 3, drawn))
     np.testing.assert_array_equal(bad, drawn == 2)
     assert capfd.readouterr().err.count("a/2.png") == 1
-    same(some(make_loader(config(damaged, on_bad_image="skip", workers=1)).batches(0), 4), batches)
+    same(
+        some(make_loader(config(damaged_folder, on_bad_image="skip", workers=1)).batches(0), 4),
+        batches,
+    )
 
 
-def test_in_a_test_no_image_stands_in(damaged):
-    source = data.load_dataset(config(damaged))
-    settings = config(damaged, on_bad_image="skip")
+def test_evaluation_replaces_no_bad_image(damaged_folder):
+    source = data.load_dataset(config(damaged_folder))
+    settings = config(damaged_folder, on_bad_image="skip")
     fed = data.make_loader(settings, source._replace(test=source.train), None)
     assert sum(i["valid"].sum() for i in fed.batches(0)) == 11
     whole = list(eval_views.iterate_resized(settings, source.train, 12, 3))
@@ -227,7 +228,7 @@ def test_in_a_test_no_image_stands_in(damaged):
     assert sum(b["bad"].sum() for b in whole) == 1
 
 
-def test_where_nothing_can_be_decoded_that_is_said(tmp_path):
+def test_a_data_set_without_good_images_is_refused(tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.jpg").write_bytes(b"")
@@ -235,7 +236,7 @@ def test_where_nothing_can_be_decoded_that_is_said(tmp_path):
         make_loader(config(tmp_path, on_bad_image="skip"))
 
 
-def test_without_test_images_training_goes_and_testing_says_what_to_do(tmp_path):
+def test_without_test_images_training_works_and_evaluation_gives_the_remedy(tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.png").write_bytes(encoded(np.full((20, 20, 3), 7, np.uint8)))
@@ -245,7 +246,7 @@ def test_without_test_images_training_goes_and_testing_says_what_to_do(tmp_path)
         make_loader(config(tmp_path), None)
 
 
-def test_balanced_epochs_have_all_classes_alike_often():
+def test_balanced_epochs_have_all_classes_equally_often():
     labels = np.repeat([4, 0, 7], [7, 1, 3])
     epochs = [balance_epoch(0, epoch, labels) for epoch in range(50)]
     for rows in epochs:
@@ -255,24 +256,24 @@ def test_balanced_epochs_have_all_classes_alike_often():
         assert sorted(times[i] for i in range(8, 11)) == [2, 2, 3]
     assert len({tuple(rows) for rows in epochs}) == 50
     firsts = Counter(labels[rows[0]] for rows in epochs)
-    assert min(firsts[label] for label in (0, 4, 7)) > 5  # not class by class
+    assert min(firsts[label] for label in (0, 4, 7)) > 5  # Not class by class.
     np.testing.assert_array_equal(epochs[3], balance_epoch(0, 3, labels))
 
 
-def test_a_balanced_feed_is_of_balanced_epochs_and_repeats_are_cut_anew(folder):
+def test_a_balanced_loader_has_balanced_epochs_and_new_crops_of_repeated_images(folder):
     fed = make_loader(config(folder, balance_classes=True, batch_size=18))
-    assert fed.images_per_epoch == 18  # three classes, six of the largest
+    assert fed.images_per_epoch == 18  # Three classes, of which the largest has six.
     batch = some(fed.batches(0), 1)[0]
     assert np.bincount(batch["label"]).tolist() == [6, 6, 6]
     repeated = batch["image"][batch["index"] == 10]
     assert len({image.tobytes() for image in repeated}) == len(repeated) == 3
     small = make_loader(Data(dataset=choose("fake"), balance_classes=True, batch_size=10))
     item = next(small.batches(0))
-    # Of 96 in 10 classes, the largest have 10.
+    # The largest of 10 classes have 10 of the 96 images.
     assert small.images_per_epoch == 10 * 10 and len(item["index"]) == 10
 
 
-def test_eval_views_come_once_each_in_batches_of_like_size(folder):
+def test_eval_views_come_once_each_in_batches_of_similar_size(folder):
     settings = config(folder)
     part = data.load_dataset(settings).train
     seen = []
@@ -292,7 +293,7 @@ def test_eval_views_come_once_each_in_batches_of_like_size(folder):
     assert sorted(seen) == list(range(12))
 
 
-def test_resampling_an_array_is_opencv_s_where_it_enlarges_and_an_average_where_it_shrinks():
+def test_resizing_an_array_up_is_opencv_s_and_down_is_an_average():
     image = np.random.default_rng(0).integers(0, 256, (8, 8, 1), dtype=np.uint8)
     box = crops.Box(0, 0, 8, 8)
     larger = cv2.resize(image, (32, 32), interpolation=cv2.INTER_LINEAR)[..., None]
@@ -304,7 +305,7 @@ def test_resampling_an_array_is_opencv_s_where_it_enlarges_and_an_average_where_
     assert np.abs(resample.resample(squares, crops.Box(0, 0, 9, 9), (3, 3)) - 127.5).max() < 5
 
 
-def test_every_augmentation_is_in_prepare_and_none_is_in_a_test(folder):
+def test_preprocessing_augments_in_training_and_not_in_evaluation(folder):
     images, rows = (
         jnp.asarray(some(make_loader(config(folder)).batches(0), 1)[0]["image"]),
         jnp.arange(6),
@@ -340,7 +341,7 @@ def test_every_augmentation_is_in_prepare_and_none_is_in_a_test(folder):
     assert len(seen) == len(changes)
 
 
-def test_batches_lie_on_the_devices_ahead_of_the_step(folder):
+def test_batches_are_on_the_devices_before_their_step(folder):
     sharding = mesh.sharded(mesh.batch_mesh())
     taken = []
     source = (taken.append(n) or {"x": np.full(8, n)} for n in range(5))
@@ -351,7 +352,7 @@ def test_batches_lie_on_the_devices_ahead_of_the_step(folder):
 
 
 @pytest.mark.parametrize("name", ["folder", "digits"])
-def test_a_net_trains_and_is_tested_on_full_size_images(folder, name):
+def test_a_model_is_trained_and_evaluated_on_full_size_images(folder, name):
     settings = (
         config(folder, batch_size=8)
         if name == "folder"
@@ -367,6 +368,6 @@ def test_a_net_trains_and_is_tested_on_full_size_images(folder, name):
     assert parts.evaluate(state)["images"] == (2 if name == "folder" else 360)
 
 
-def test_the_listing_of_arrays_is_what_a_stream_of_a_small_set_reads():
+def test_a_streamed_small_set_reads_its_arrays():
     settings = Data(**(FIELDS | {"dataset": choose("digits")}))
     assert isinstance(data.load_dataset(settings).train, data.ArrayDataset)

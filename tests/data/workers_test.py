@@ -1,4 +1,4 @@
-"""Workers: killed ones are replaced, all end with the program, what stops them is told."""
+"""Workers: killed ones are replaced, all end with the program, and failures give one line."""
 
 import errno
 import gc
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two classes of six noisy images."""
+    """Returns a folder of two classes with six noisy images."""
     root, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
     for name in "ab":
         (root / name).mkdir()
@@ -36,7 +36,7 @@ def square(n):
     return {"x": np.full(3, n * n)}
 
 
-# What is left of a killed worker complains when it is collected, which is at the end of each test.
+# The remains of a killed worker warn when they are collected: at the end of each test.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
@@ -48,8 +48,8 @@ def _collect_what_is_left():
 
 def test_workers_that_are_killed_are_replaced(capfd):
     results, found = workers.prefetch_decoded(square, range(3, 100), 2), []
-    # Some results are always ready when a worker is killed, so the second kill comes well before
-    # the end.
+    # Some results are always ready when a worker is killed, so the second kill comes well
+    # before the end.
     for number in range(60):
         if number in (2, 30):
             for worker in multiprocessing.active_children():
@@ -65,22 +65,22 @@ def kill_itself(n):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_workers_that_die_again_and_again_are_told():
+def test_workers_that_keep_dying_give_an_error():
     with pytest.raises(UserError, match=r"were killed 3 times: .* --set data\.workers=1"):
         next(workers.prefetch_decoded(kill_itself, range(1, 9), 2))
 
 
 @pytest.mark.parametrize("count", [0, 2])
-def test_the_numbers_come_in_order_and_end(count):
+def test_results_come_in_order_and_end(count):
     results = workers.prefetch_decoded(square, range(2, 7), count)
     assert [int(r["x"][0]) for r in results] == [4, 9, 16, 25, 36]
 
 
 def die_of_shared_memory(n):
-    os.kill(os.getpid(), signal.SIGBUS)  # As a process does that writes where there is no memory.
+    os.kill(os.getpid(), signal.SIGBUS)  # As a process does that writes without memory.
 
 
-def test_full_shared_memory_is_told_with_the_remedies(monkeypatch):
+def test_full_shared_memory_gives_the_remedies(monkeypatch):
     said = "shared memory /dev/shm .*MB free.* is full.*--shm-size.*data.workers=0"
     with pytest.raises(UserError, match=said):
         next(workers.prefetch_decoded(die_of_shared_memory, range(9), 1))
@@ -94,7 +94,7 @@ def test_full_shared_memory_is_told_with_the_remedies(monkeypatch):
         next(workers.prefetch_decoded(square, range(9), 1))
 
 
-def test_processes_that_cannot_be_started_are_told(monkeypatch):
+def test_processes_that_cannot_be_started_give_an_error(monkeypatch):
     def fail(*_):
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         yield
@@ -124,7 +124,7 @@ def run(command, **options):
     )
 
 
-def test_a_script_without_a_main_guard_is_told_at_once(tmp_path):
+def test_a_script_without_a_main_guard_gives_an_error_at_once(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     done = run([sys.executable, tmp_path / "script.py"])
     assert "UserError: data.workers=2: each worker process imports the program" in done.stderr
@@ -133,14 +133,14 @@ def test_a_script_without_a_main_guard_is_told_at_once(tmp_path):
     assert 1 <= done.stdout.count("the script runs") <= 3  # Once, and once in each worker.
 
 
-def test_a_script_whose_workers_fail_before_they_come_to_us_is_told_too(tmp_path):
+def test_a_script_whose_workers_fail_while_importing_it_gives_an_error(tmp_path):
     failing = 'if __name__ != "__main__":\n    raise SystemExit(3)\n'
     (tmp_path / "script.py").write_text(failing + SCRIPT)
     done = run([sys.executable, tmp_path / "script.py"])
     assert "if it is a script, put what it does under" in done.stderr
 
 
-def test_a_program_from_standard_input_is_told():
+def test_a_program_from_standard_input_gives_an_error():
     done = run([sys.executable, "-"], input=SCRIPT)
     assert "the program, which comes from <stdin>: put it in a file" in done.stderr
 
@@ -181,11 +181,11 @@ def test_workers_end_with_the_program(folder, tmp_path, ended):
         assert process.stdout.readline() == "going\n"
         if wait == "wait":
             if ended == signal.SIGINT:
-                os.killpg(process.pid, ended)  # as Ctrl-C does
+                os.killpg(process.pid, ended)  # As Ctrl-C does.
             else:
                 process.kill()
         _, said = process.communicate(timeout=30)
-    if ended != signal.SIGKILL:  # of which Python's own resource tracker tells
+    if ended != signal.SIGKILL:  # Python's own resource tracker reports it.
         assert "leaked" not in said and said.count("Traceback") == (ended == signal.SIGINT), said
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline and _group(process.pid):
@@ -194,7 +194,7 @@ def test_workers_end_with_the_program(folder, tmp_path, ended):
 
 
 def _group(group):
-    """Processes of the group that are alive."""
+    """Returns the living processes of a group."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:

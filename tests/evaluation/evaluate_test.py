@@ -1,4 +1,4 @@
-"""Tests of finished runs and of weights: what is written, what is not repeated, what is refused."""
+"""Evaluations of finished runs and of weights: results written, reused and refused."""
 
 import json
 import subprocess
@@ -42,7 +42,7 @@ def finished(tmp_path_factory):
     return workdir, train.run(RUN, workdir)
 
 
-def test_the_single_view_at_its_own_scale_is_training_s_evaluation(finished):
+def test_single_at_its_own_scale_equals_the_evaluation_during_training(finished):
     workdir, ended = finished
     (found,) = evaluate.evaluate_run(workdir / "narrow/seed0", [choose("single")]).values()
     assert (found.protocol, found.images, found.left_out) == ("single@36", 40, 0)
@@ -57,13 +57,13 @@ def test_shifts_are_measured_against_the_answers_without_them(finished):
     single, near, gone = evaluate.evaluate_run(folder, asked).values()
     assert single.changed_error is None
     assert near.top1_error >= 0 and 0 <= near.changed_error <= 1
-    # Nothing is left of an image of 32 pixels: every answer is that to an empty image.
+    # The layers reduce 32 pixels to none: every output is that of an empty image.
     (column,) = np.flatnonzero(np.sum(gone.confusion, axis=0))
     still = np.sum(single.confusion, axis=0)[column] / 40
     assert gone.changed_error == pytest.approx(1 - still)
 
 
-def test_a_result_is_kept_in_a_file_and_not_measured_again(finished, monkeypatch):
+def test_a_result_is_written_and_not_computed_again(finished, monkeypatch):
     folder, asked = finished[0] / "narrow/seed0", [choose("dense", scales=(36, 40))]
     found = evaluate.evaluate_run(folder, asked)["dense@36,40"]
     path = folder / "evaluations/dense@36,40.json"
@@ -83,11 +83,11 @@ def test_a_result_is_kept_in_a_file_and_not_measured_again(finished, monkeypatch
     assert np.sum(found.confusion) == 40 and len(found.error_by_class) == 10
     low, high = found.top1_interval
     assert low <= found.top1_error <= high and found.mirrored
-    monkeypatch.setattr(checkpoint, "load_parameters", None)  # would raise
+    monkeypatch.setattr(checkpoint, "load_parameters", None)  # Another evaluation would raise.
     assert evaluate.evaluate_run(folder, asked) == {"dense@36,40": found}
 
 
-def test_a_damaged_result_counts_as_none(finished):
+def test_a_damaged_result_is_computed_again(finished):
     path = finished[0] / "narrow/seed0/evaluations/single.json"
     evaluate.evaluate_run(finished[0] / "narrow/seed0", [choose("single")])
     good = json.loads(path.read_text())
@@ -178,7 +178,7 @@ def resident(tmp_path_factory):
     return workdir / "resident/seed0", train.run(RESIDENT, workdir)
 
 
-def test_every_protocol_prepares_images_of_training_s_size_as_training_does(resident):
+def test_every_protocol_preprocesses_images_as_training_does(resident):
     """The mean image is subtracted, and views are mirrored after it: by hand, for a model with a
     global average.
     """
@@ -197,7 +197,7 @@ def test_every_protocol_prepares_images_of_training_s_size_as_training_does(resi
     )
 
 
-def test_weights_that_give_nan_fail_without_percentages(finished, tmp_path, monkeypatch):
+def test_weights_that_give_nan_are_refused(finished, tmp_path, monkeypatch):
     params, stats, step = checkpoint.load_parameters(finished[0] / "narrow/seed0")
     params["fc8"]["bias"] = params["fc8"]["bias"] * np.nan
     monkeypatch.setattr(checkpoint, "load_parameters", lambda folder: (params, stats, step))
@@ -213,7 +213,7 @@ def other():
     )
 
 
-def test_weights_are_tested_as_a_run_is(finished, tmp_path):
+def test_weights_are_evaluated_as_a_run_is(finished, tmp_path):
     params, stats, _ = checkpoint.load_parameters(finished[0] / "narrow/seed0")
     recipe = pretrained.Preprocessing(crop=32, resize=36, mean=(0.0,) * 3, std=(1.0,) * 3)
     pretrained.save(
@@ -227,12 +227,12 @@ def test_weights_are_tested_as_a_run_is(finished, tmp_path):
         evaluate.evaluate_weights(given, str(tmp_path / "b.safetensors"), choose("single"))
 
 
-def test_a_folder_that_is_no_run_s_is_told(tmp_path):
+def test_a_folder_without_runs_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"no config\.json"):
         evaluate.evaluate_run(tmp_path, [choose("single")])
 
 
-def test_the_command_tests_every_run_of_a_folder(finished):
+def test_the_command_evaluates_every_run_of_a_folder(finished):
     command = [
         sys.executable,
         "launch.py",

@@ -24,3 +24,9 @@ def test_label_smoothing_by_hand():
     np.testing.assert_allclose(
         losses.cross_entropy(logits, labels), -(np.eye(3)[labels] * log).sum(1), rtol=1e-5
     )
+
+
+def test_logits_that_are_not_finite_are_no_answer():
+    """The first NaN would otherwise be the answer, which may be the label."""
+    logits = jnp.array([[jnp.nan, 0.0], [0.0, jnp.inf], [1.0, 0.0]])
+    assert losses.top1_error(logits, jnp.array([0, 1, 0])).tolist() == [True, True, False]

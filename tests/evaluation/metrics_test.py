@@ -1,4 +1,4 @@
-"""Measures of scores by hand, against scikit-learn, and the coverage of their intervals."""
+"""Metrics by hand and against scikit-learn, and the coverage of their intervals."""
 
 import functools
 import math
@@ -21,14 +21,14 @@ def scores(rows, labels):
     return Scores(np.arange(len(rows)), np.array(labels), rows)
 
 
-def test_measures_by_hand():
+def test_errors_and_confusion_matrix_by_hand():
     score = np.full((4, 7), 0.1)
     score[0, 0] = score[1, 1] = score[2, 3] = score[3, 0] = 0.4
     score[3, 6] = 0.05
     score /= score.sum(1, keepdims=True)
     found = measure_scores(scores(np.log(score), (0, 1, 2, 6)))
     assert found.top1_error == 0.5 and found.wrong == "0011" and found.images == 4
-    assert found.top5_error == 0.25  # the last image's class is the least likely of seven
+    assert found.top5_error == 0.25  # The last image's class is the least likely of seven.
     assert found.top1_interval == wilson_interval(2, 4) and found.top5_interval == wilson_interval(
         1, 4
     )
@@ -39,7 +39,13 @@ def test_measures_by_hand():
     np.testing.assert_allclose(found.loss, -np.log(score[range(4), (0, 1, 2, 6)]).mean())
 
 
-def test_of_five_classes_there_is_no_top5_error():
+@pytest.mark.parametrize("label, wrong", [(4, 0), (5, 1)])
+def test_the_fifth_best_class_is_among_the_top_five_and_the_sixth_is_not(label, wrong):
+    found = measure_scores(scores([np.arange(7.0, 0.0, -1.0)], [label]))
+    assert found.top5_error == wrong and found.top5_interval == wilson_interval(wrong, 1)
+
+
+def test_five_classes_have_no_top5_error():
     found = measure_scores(scores(np.zeros((3, 5)), (0, 1, 2)))
     assert found.top5_error is None and found.top5_interval is None
 
@@ -51,18 +57,16 @@ def test_logits_are_averaged_before_their_softmax():
 
 
 @pytest.mark.parametrize("average", AVERAGES)
-def test_a_model_that_knows_nothing_has_the_errors_of_chance(average):
-    """Of equal scores the first classes are the answers, to top-1 and top-5 alike."""
+def test_uniform_scores_have_the_errors_of_chance(average):
+    """Among equal scores the first classes are the answers, in top-1 and top-5."""
     rows = average_scores([np.zeros((40, 20))] * 2, average)
     found = measure_scores(scores(rows, np.arange(40) % 20))
     assert found.top1_error == 0.95 and found.top5_error == 0.75
 
 
 @pytest.mark.parametrize("deviation", [1, 30, 100, 1000])
-def test_ranks_and_loss_of_a_model_that_is_sure_of_its_answers(deviation):
-    """Logits whose softmax has run out of digits in float32, against scikit-learn and the logits
-    themselves.
-    """
+def test_ranks_and_loss_of_confident_scores_are_exact(deviation):
+    """Logits whose softmax rounds to 1 in float32, against scikit-learn and against the logits."""
     rng = np.random.default_rng(0)
     logits, labels = (
         rng.normal(0, deviation, (2000, 20)).astype(np.float32),
@@ -92,7 +96,7 @@ def test_ranks_and_loss_of_a_model_that_is_sure_of_its_answers(deviation):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_scores_that_are_not_finite_are_no_percentages(bad):
+def test_scores_that_are_not_finite_are_refused(bad):
     rows = np.zeros((10, 20))
     rows[3, 7] = bad
     with pytest.raises(NotFiniteError, match="scores of 1 of 10 images are not finite"):
@@ -114,7 +118,7 @@ def test_wilson_s_interval_is_the_published_one(errors, count):
     np.testing.assert_allclose(wilson_interval(errors, count), WILSON[errors, count], atol=6e-5)
 
 
-def test_wilson_s_interval_of_no_errors_is_no_point():
+def test_wilson_s_interval_of_no_errors_has_a_width():
     low, high = wilson_interval(0, 360)
     assert low == 0 and 0.009 < high < 0.012
     assert wilson_interval(360, 360) == (pytest.approx(1 - high), 1)

@@ -15,7 +15,7 @@ from cnn_jax.evaluation.protocols import (
 )
 
 
-def test_the_views_are_where_the_papers_say():
+def test_views_are_at_the_papers_positions():
     assert protocols.offset_center((40, 47), 32) == [(4, 7)]
     assert protocols.offset_corners((40, 48), 32) == [(0, 0), (0, 16), (8, 0), (8, 16), (4, 8)]
     places = protocols.offset_grid((40, 48), 32)
@@ -79,7 +79,7 @@ def test_every_protocol_has_scales_a_default_and_a_line_of_help(name):
     assert dict(protocols.describe_protocols())[name].endswith(".")
 
 
-def test_dense_and_grid_is_both():
+def test_dense_plus_grid_runs_both():
     both = make_protocol(choose("dense+grid"), 224, 256).views
     assert both == (protocols.DENSE, protocols.GRID)
 
@@ -88,13 +88,13 @@ def test_dense_and_grid_is_both():
     "name, mirrored, plain",
     [("single", 1, 1), ("ten_crop", 10, 5), ("grid", 50, 25), ("googlenet144", 36, 18)],
 )
-def test_crops_cost_their_number(name, mirrored, plain):
+def test_the_cost_of_crops_is_their_number(name, mirrored, plain):
     (views,) = PROTOCOLS[name]().views
     assert count_forward_passes(views, (256, 340), 224, mirror=True) == mirrored
     assert count_forward_passes(views, (256, 340), 224, mirror=False) == plain
 
 
-def test_dense_costs_its_area():
+def test_the_cost_of_dense_evaluation_is_its_area():
     assert count_forward_passes(protocols.DENSE, (448, 448), 224, mirror=True) == 8
 
 

@@ -1,4 +1,4 @@
-"""Scores of views: dense against its crops, and batches and devices that change nothing."""
+"""Scores of views: dense scores against those of crops, and independence of batches and devices."""
 
 import flax.linen as nn
 import jax
@@ -21,9 +21,7 @@ VIEWS = {name: protocols.PROTOCOLS[name]().views[0] for name in SIDES}
 
 
 class Unpadded(BaseModel):
-    """A small net whose convolutions pad nothing, so that a crop alone is what it is in the whole
-    image.
-    """
+    """A small model without padding: a crop has the same features alone and in its image."""
 
     @nn.compact
     def __call__(self, images, train):
@@ -36,7 +34,7 @@ def prepare(images, size=None):
     return images.astype(jnp.float32) / 255 - 0.5
 
 
-def made(name="vgg_a"):
+def make_model(name="vgg_a"):
     if name == "unpadded":
         net = Unpadded(CLASSES, width=1 / 256, name=name)
 
@@ -49,8 +47,8 @@ def made(name="vgg_a"):
     return model, *model.init(jax.random.key(0), jnp.zeros((1, CROP, CROP, 3)))
 
 
-def whole(sizes, batch, bucket=64, seed=0):
-    """Noise images of these sizes, in batches; the last filled up."""
+def make_batches(sizes, batch, bucket=64, seed=0):
+    """Yields batches of noise images of these sizes; the last batch is padded."""
     rng = np.random.default_rng(seed)
     drawn = [rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
     for first in range(0, len(sizes), batch):
@@ -69,35 +67,35 @@ def whole(sizes, batch, bucket=64, seed=0):
         }
 
 
-def in_views(kind, batches):
-    """The batches as the protocol takes them: views cut out, or whole images."""
+def prepare_views(kind, batches):
+    """Yields the batches as the protocol takes them: cut into views, or whole images."""
     for batch in batches:
         if kind != "dense":
             pairs = zip(batch["image"], batch["size"], strict=True)
             images = [image[:h, :w] for image, (h, w) in pairs]
-            # Rows that fill up a batch have size 1x1.
+            # Padding rows have size 1x1.
             images = [images[0] if min(image.shape[:2]) == 1 else image for image in images]
             cut = [cut_views(VIEWS[kind], CROP, image) for image in images]
             batch = {name: np.stack([each[name] for each in cut]) for name in cut[0]} | batch
         yield batch
 
 
-def scored(net, kind, sizes, batch=4, devices=1, **options):
+def score_batches(net, kind, sizes, batch=4, devices=1, **options):
     scorer = make_scorer(*net, prepare, CROP, mesh.batch_mesh(jax.devices()[:devices]), **options)
-    found = score_images(scorer, VIEWS[kind], in_views(kind, whole(sizes, batch)))
+    found = score_images(scorer, VIEWS[kind], prepare_views(kind, make_batches(sizes, batch)))
     assert found.index.tolist() == list(range(len(sizes)))
     return np.exp(found.scores)
 
 
-def sizes_of(kind, count=10):
+def get_sizes(kind, count=10):
     side = SIDES[kind]
     return [(side, side + 2 * i) if i % 2 else (side + i, side) for i in range(count)]
 
 
-def test_dense_is_the_mean_over_the_crops_it_stands_for():
-    """Unpadded, stride 4: the class map's places are the crops at multiples of 4."""
-    net = model, params, stats = made("unpadded")
-    image = next(whole([(40, 48)], 1))
+def test_dense_scores_are_the_mean_over_all_crops():
+    """Without padding, at stride 4: positions of the class map are crops at multiples of 4."""
+    net = model, params, stats = make_model("unpadded")
+    image = next(make_batches([(40, 48)], 1))
     crops = [
         image["image"][:, y : y + CROP, x : x + CROP]
         for y in range(0, 9, 4)
@@ -110,31 +108,31 @@ def test_dense_is_the_mean_over_the_crops_it_stands_for():
         expected = jax.nn.softmax(np.mean(logits, axis=0))
         if not mirrored:
             np.testing.assert_allclose(
-                scored(net, "dense", [(40, 48)], 1, mirror=False), expected, atol=1e-5
+                score_batches(net, "dense", [(40, 48)], 1, mirror=False), expected, atol=1e-5
             )
         else:
-            both = (expected + scored(net, "dense", [(40, 48)], 1, mirror=False)) / 2
-            np.testing.assert_allclose(scored(net, "dense", [(40, 48)], 1), both, atol=1e-5)
+            both = (expected + score_batches(net, "dense", [(40, 48)], 1, mirror=False)) / 2
+            np.testing.assert_allclose(score_batches(net, "dense", [(40, 48)], 1), both, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", SIDES)
-def test_batches_and_devices_change_nothing(kind):
-    net, sizes = made(), sizes_of(kind)
-    whole_batch = scored(net, kind, sizes, 10)
-    np.testing.assert_allclose(scored(net, kind, sizes, 4), whole_batch, atol=1e-6)
-    np.testing.assert_allclose(scored(net, kind, sizes, 16, devices=8), whole_batch, atol=1e-6)
-    assert np.ptp(whole_batch, axis=0).max() > 1e-4  # the images do not all score alike
+def test_scores_do_not_depend_on_batches_and_devices(kind):
+    net, sizes = make_model(), get_sizes(kind)
+    whole_batch = score_batches(net, kind, sizes, 10)
+    np.testing.assert_allclose(score_batches(net, kind, sizes, 4), whole_batch, atol=1e-6)
+    np.testing.assert_allclose(
+        score_batches(net, kind, sizes, 16, devices=8), whole_batch, atol=1e-6
+    )
+    assert np.ptp(whole_batch, axis=0).max() > 1e-4  # The images' scores differ.
 
 
 @pytest.mark.parametrize("name", ["vgg_a", "vgg_a_lrn", "vgg_c", "resnet18"])
-def test_what_an_image_lies_in_does_not_change_its_scores(name):
-    """Of odd sizes, together in arrays of zeros around them, against each alone in an array of its
-    own size.
-    """
-    model, params, stats = made(name)
+def test_padding_does_not_change_dense_scores(name):
+    """Images of odd sizes, padded in larger arrays, against each in an array of its own size."""
+    model, params, stats = make_model(name)
     sizes = [(37, 64), (41, 33), (64, 64), (32, 50)]
-    together = scored((model, params, stats), "dense", sizes, 4, mirror=False)
-    for row, batch in zip(together, whole(sizes, 1), strict=True):
+    together = score_batches((model, params, stats), "dense", sizes, 4, mirror=False)
+    for row, batch in zip(together, make_batches(sizes, 1), strict=True):
         (h, w), image = batch["size"][0], batch["image"]
         reach = compute_valid_sizes(model.module, params, stats, batch["size"], 3)
         alone = compute_logits(model.module, params, stats, prepare(image[:, :h, :w]), reach)
@@ -142,9 +140,9 @@ def test_what_an_image_lies_in_does_not_change_its_scores(name):
 
 
 @pytest.mark.parametrize("name", ["vgg_a", "resnet18"])
-def test_reach_is_what_each_size_alone_would_have(name):
-    """Sizes over a period above the smallest, which are not traced, against those that are."""
-    model, params, stats = made(name)
+def test_valid_sizes_are_those_of_each_image_alone(name):
+    """Sizes more than a period above the smallest are computed; they equal the traced ones."""
+    model, params, stats = make_model(name)
     together = compute_valid_sizes(model.module, params, stats, np.array([[33, 99], [65, 131]]), 3)
     for row, size in enumerate([(33, 99), (65, 131)]):
         for axis, side in enumerate(size):
@@ -152,9 +150,9 @@ def test_reach_is_what_each_size_alone_would_have(name):
             np.testing.assert_array_equal(together[:, row, axis], alone[:, 0, 0])
 
 
-def test_without_masks_padding_would_change_scores():
-    model, params, stats = made()
-    batch = next(whole([(37, 41)], 1))
+def test_without_masks_padding_changes_scores():
+    model, params, stats = make_model()
+    batch = next(make_batches([(37, 41)], 1))
     reach = compute_valid_sizes(model.module, params, stats, batch["size"], 3)
     full = np.broadcast_to(np.int32(64), reach.shape)
     right, wrong = (
@@ -168,8 +166,8 @@ def test_without_masks_padding_would_change_scores():
     "kind, count",
     [("single", 1), ("ten_crop", 10), ("grid", 50), ("googlenet144", 36), ("dense", 2)],
 )
-def test_so_many_views_a_scale(kind, count):
-    net, seen = made(), []
+def test_each_protocol_has_its_number_of_views_per_scale(kind, count):
+    net, seen = make_model(), []
     scorer = make_scorer(*net, prepare, CROP, mesh.batch_mesh(jax.devices()[:1]))
 
     def count_call(*arguments):
@@ -178,12 +176,12 @@ def test_so_many_views_a_scale(kind, count):
 
     programs = ("score_crops", "score_squares", "score_dense")
     scorer = scorer._replace(**dict.fromkeys(programs, count_call))
-    score_images(scorer, VIEWS[kind], in_views(kind, whole([(44, 50)], 1)))
+    score_images(scorer, VIEWS[kind], prepare_views(kind, make_batches([(44, 50)], 1)))
     assert len(seen) == count and sum(seen) == count // 2
 
 
-def test_a_crop_is_cut_where_it_says():
-    """A model that answers with its input's upper left pixel."""
+def test_crops_are_cut_at_their_offsets():
+    """Tested with a model that returns the upper left pixel of its input."""
     seen = []
     net = (models.Model(None, lambda p, s, images, train: (images[:, 0, 0], s), None, None), {}, {})
 
@@ -198,9 +196,9 @@ def test_a_crop_is_cut_where_it_says():
 
     image = np.zeros((1, 64, 64, 3), np.uint8)
     image[0, ..., 0], image[0, ..., 1] = np.arange(64)[:, None], np.arange(64)
-    batch = next(whole([(40, 48)], 1)) | {"image": image}
+    batch = next(make_batches([(40, 48)], 1)) | {"image": image}
     score_images(
-        scorer._replace(score_crops=record), VIEWS["ten_crop"], in_views("ten_crop", [batch])
+        scorer._replace(score_crops=record), VIEWS["ten_crop"], prepare_views("ten_crop", [batch])
     )
     corners = protocols.offset_corners((40, 48), CROP)
     assert seen[:5] == corners
@@ -208,10 +206,10 @@ def test_a_crop_is_cut_where_it_says():
 
 
 def test_an_image_that_comes_twice_is_refused():
-    batch = next(whole([(40, 40)], 1))
-    scorer = make_scorer(*made(), prepare, CROP, mesh.batch_mesh(jax.devices()[:1]))
+    batch = next(make_batches([(40, 40)], 1))
+    scorer = make_scorer(*make_model(), prepare, CROP, mesh.batch_mesh(jax.devices()[:1]))
     with pytest.raises(AssertionError, match="an image came twice"):
-        score_images(scorer, VIEWS["single"], in_views("single", [batch, batch]))
+        score_images(scorer, VIEWS["single"], prepare_views("single", [batch, batch]))
 
 
 def scores(*rows, index=None):
@@ -230,7 +228,7 @@ def test_fused_scores_are_the_mean_of_probabilities():
         fuse_scores([one, scores(two.scores[0], index=[1])])
 
 
-def test_a_model_without_class_maps_says_so():
+def test_a_model_without_class_maps_is_refused():
     model = models.create("mlp", CLASSES)
     params, stats = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
     with pytest.raises(UserError, match="mlp"):

@@ -1,4 +1,4 @@
-"""The evaluation during training: each image counts once, whatever the batch and the devices."""
+"""The evaluation during training: each image counts once, for any batch and number of devices."""
 
 import jax
 import numpy as np
@@ -17,8 +17,8 @@ def _two_blocks():
         yield
 
 
-def counted(batch, images=10):
-    """Metrics of the first `images` test images of the digits, evaluated in batches of `batch`."""
+def evaluate_images(batch, images=10):
+    """Returns the metrics of the digits' first test images, evaluated in batches of `batch`."""
     source = data.open_dataset(choose("digits"))
     few = source._replace(test=data.Arrays(*(column[:images] for column in source.test)))
     config = Experiment(data=Data(eval_batch_size=batch), model=choose("two_blocks"))
@@ -27,10 +27,8 @@ def counted(batch, images=10):
 
 
 def test_ten_images_at_batch_4_give_the_metrics_of_batch_10():
-    """A convolution may add up in another order when there are more images: the loss is equal but
-    for rounding.
-    """
-    four, ten = counted(4), counted(10)
+    """The losses are equal up to rounding: convolutions may sum more images in another order."""
+    four, ten = evaluate_images(4), evaluate_images(10)
     assert four["images"] == ten["images"] == 10 and four["top1_error"] == ten["top1_error"]
     assert four["loss"] == pytest.approx(ten["loss"], rel=1e-6)
 

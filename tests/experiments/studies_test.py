@@ -1,4 +1,4 @@
-"""The studies: their printed figures, and that rows and claims name what their runs measure."""
+"""The studies: the papers' figures in them, and rows and claims that name measured runs."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from cnn_jax.config import protocol_name
 from cnn_jax.report.claims import Contrast
 from experiments import COSTS, STUDIES
 
-# Transcribed a second time from the papers: errors in %, top-1 (and top-5).
+# Copied independently from the papers a second time: errors in %, top-1 (and top-5).
 RESNET_TABLE_6 = {"resnet-20": 8.75, "resnet-32": 7.51, "resnet-44": 7.17, "resnet-56": 6.97}
 RESNET_TABLE_6 |= {"resnet-110": 6.61, "resnet-1202": 7.93}
 RESNET_TABLE_2 = {"plain-18": 27.94, "plain-34": 28.54, "resnet-18": 27.88, "resnet-34": 25.03}
@@ -54,7 +54,7 @@ def printed(rows):
 
 
 @pytest.mark.parametrize("name, preset", CASES)
-def test_rows_and_claims_name_what_the_runs_measure(name, preset):
+def test_rows_and_claims_name_measured_runs(name, preset):
     study = STUDIES[name](preset)
     assert (study.name, study.preset) == (name, preset)
     assert set(study.paper_runs) >= set(study.runs)
@@ -75,12 +75,12 @@ def test_rows_and_claims_name_what_the_runs_measure(name, preset):
     )
 
 
-def test_resnets_tables_are_printed_as_the_paper_has_them():
+def test_resnet_s_tables_are_the_paper_s():
     assert printed(STUDIES["resnet_degradation"]("paper").rows) == RESNET_TABLE_6
     assert printed(STUDIES["resnet_degradation_imagenet"]("paper").rows) == RESNET_TABLE_2
 
 
-def test_vggs_tables_are_printed_as_the_paper_has_them():
+def test_vgg_s_tables_are_the_paper_s():
     rows = STUDIES["vgg_scale_jitter"]("paper").rows
     for table, figures in VGG.items():
         own = {r.run: tuple(r.paper.values()) for r in rows if r.table == table and r.paper}
@@ -89,13 +89,13 @@ def test_vggs_tables_are_printed_as_the_paper_has_them():
     assert own == VGG_TABLE_5
 
 
-def test_alexnets_row_is_printed_as_the_paper_has_it():
+def test_alexnet_s_row_is_the_paper_s():
     ten = STUDIES["ten_crop"]("paper").rows[1]
     assert ten.paper == {"top1_error": 40.7, "top5_error": 18.2}
 
 
-def test_printed_counts_are_those_of_the_papers():
-    """The lectures print 204,800 for the 1x1 and the 5x5 after it: the 5x5 alone."""
+def test_counts_are_the_papers():
+    """The lectures print 204,800 for the 1x1 and the 5x5 after it, which is the 5x5 alone."""
     from experiments.conv_arithmetic import STACKS
 
     own = {(c.group, c.label): c.paper["weights"] for c in STACKS if c.paper}

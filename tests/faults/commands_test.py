@@ -35,7 +35,7 @@ NAMES = {
     "model": tuple(models.MODELS),
     "optimizer": tuple(OPTIMIZERS),
     "schedule": tuple(SCHEDULES),
-    "data.dataset": (*datasets.DATASETS, "imagenet2012", "no_such_set"),
+    "data.dataset": (*datasets.DATASETS, "imagenet2012", "no_such_set", "a/b/c", "a:x", "a/b=c"),
 }
 
 

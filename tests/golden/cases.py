@@ -1,10 +1,10 @@
-"""What the golden values are of, and how today's code gives them.
+"""The cases of the golden values, and how to compute them with the current code.
 
-A refactoring must leave the library's numbers as they are. `record.py` writes them to
-`testdata/golden/`, `golden_test.py` compares. Below, the library is used in the first part alone:
-when its modules, functions, options, or fields change, change that part, and leave the cases and
-the files as they are. Options and fields in the cases bear the names of the day they were recorded;
-`OPTIONS` and `FIELDS` say what they are called now, and `leaf_name` what a parameter was called.
+A refactoring must not change the library's numbers. `record.py` writes them to `testdata/golden/`,
+and `golden_test.py` compares. Only the first part of this file uses the library: when its modules,
+functions, options or fields change, change that part, and leave the cases and the files unchanged.
+The cases name options and fields as they were called when they were recorded; `OPTIONS` and
+`FIELDS` map them to the current names, and `leaf_name` returns a parameter's recorded name.
 """
 
 import contextlib
@@ -28,12 +28,12 @@ CLASSES = 10
 
 # ----------------------------------------------------------------- the library, as it is now
 
-# An option of a model as recorded: what it is called now.
+# {recorded name of an option: current name}
 OPTIONS: dict[str, str] = {
     "initialiser": "initializer",
     "scan_from": "scan_min_blocks",
 }
-# A field of a run as recorded, such as model.width: what it is called now.
+# {recorded name of a field, such as model.width: current name}
 FIELDS: dict[str, str] = {
     "optim.schedule": "schedule",
     "optim.learning_rate": "schedule.base",
@@ -50,23 +50,23 @@ FIELDS: dict[str, str] = {
     "model.name": "model",
     **{f"model.{old}": f"model.{new}" for old, new in OPTIONS.items()},
 }
-VALUES = {"data.cut=area": "inception"}  # A value as recorded: what it is called now.
+VALUES = {"data.cut=area": "inception"}  # {recorded value: current value}
 
 
 def leaf_name(path: tuple) -> str:
-    """The name that a parameter or statistic had when it was recorded: its keys, with slashes."""
+    """Returns the recorded name of a parameter or statistic: its keys, joined by slashes."""
     return "/".join(str(getattr(key, "key", getattr(key, "idx", key))) for key in path)
 
 
 def model_names() -> list[str]:
-    """Every net that can be made by its name."""
+    """Returns the names of all models."""
     from cnn_jax import models
 
     return list(models.MODELS)
 
 
 def make_model(name: str, **options: Any) -> Any:
-    """The named net for CLASSES classes, with init and apply as `model_values` calls them."""
+    """Returns a model for CLASSES classes, with init and apply as `model_values` calls them."""
     from cnn_jax import models
 
     options = {OPTIONS.get(option, option): value for option, value in options.items()}
@@ -74,30 +74,30 @@ def make_model(name: str, **options: Any) -> Any:
 
 
 def input_channels(name: str) -> int:
-    """The channels of the images that a net's paper gives it."""
+    """Returns the number of channels of the images in a model's paper."""
     from cnn_jax import models
 
     return models.paper_input(name)[0][2]
 
 
-def losses_of(model: Any, outputs: Any, images: jax.Array, labels: Any) -> jax.Array:
-    """The training losses [B] of a net's outputs, those of auxiliary heads among them."""
+def compute_losses(model: Any, outputs: Any, images: jax.Array, labels: Any) -> jax.Array:
+    """Returns the training losses [B] of a model's outputs, including auxiliary heads."""
     from cnn_jax.evaluation import losses
 
     return losses.loss_and_error(model, outputs, images, labels)[0]
 
 
 def run_losses(fields: dict[str, str], workdir: Path) -> dict[str, list[float]]:
-    """Trains the run that these fields describe; returns what its log says of every step.
+    """Trains the run that these fields describe; returns every step's logged numbers.
 
-    The log is metrics.jsonl, a JSON object a line, in <workdir>/<name of the run>/seed<k>.
+    The log is <workdir>/<run>/seed<k>/metrics.jsonl, with a JSON object per line.
     """
     from cnn_jax.config import Experiment
     from cnn_jax.overrides import override
     from cnn_jax.training import train
     from cnn_jax.training.components import KINDS
 
-    # The name of a choice comes before its options.
+    # The name of a choice must be set before its options.
     order = sorted(fields, key=lambda field: field not in ("model.name", "optim.schedule"))
     assignments = []
     for field in order:
@@ -111,7 +111,7 @@ def run_losses(fields: dict[str, str], workdir: Path) -> dict[str, list[float]]:
 def protocol_scores(
     model: Any, params: Any, stats: Any, views: str, sides: tuple[int, ...], crop: int, average: str
 ) -> list[list[float]]:
-    """The scores [images, classes] of `oblong_digits`, averaged over views and scales."""
+    """Returns the scores [images, classes] of `oblong_digits`, averaged over views and scales."""
     from cnn_jax import mesh
     from cnn_jax.config import Data, choose
     from cnn_jax.data import ArrayDataset, Arrays, eval_views
@@ -137,13 +137,13 @@ def protocol_scores(
                     batches = eval_views.iterate_views(Data(), drawn, side, cut, 4)
                 found.append(score_images(scorer, kind, batches))
         scores = fuse_scores(found, average).scores
-        # Recorded as probabilities; scores are their logarithms now.
+        # Probabilities were recorded; scores are now their logarithms.
         rows += [(np.exp(x) if average == "softmax" else x).tolist() for x in scores]
     return rows
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
-    """The digits to test on, uint8 [N, 8, 8, 1], and their labels."""
+    """Returns the digits' test images, uint8 [N, 8, 8, 1], and their labels."""
     from cnn_jax.config import choose
     from cnn_jax.data import datasets
 
@@ -151,15 +151,14 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def smoke_report(study: str, preset: str, runs: str, workdir: Path) -> tuple[str, dict]:
-    """Runs a study as a user does: its report.md, and the losses that its runs logged, by run.
+    """Runs a study as a user does; returns its report.md and the logged losses of each run.
 
-    runs: only those whose name matches this pattern; empty: all, or where nothing is trained.
-    A run leaves metrics.jsonl and evaluations/<protocol>.json in <workdir>/<run>/seed<k>.
+    Only runs whose name matches the pattern `runs` are trained; an empty pattern matches all.
     """
     words = [f"--experiment={study}", f"--preset={preset}", f"--workdir={workdir}"]
     words += [f"--run={runs}"] if runs else []
     command = [sys.executable, str(ROOT / "launch.py"), *words, "--compile_cache=off"]
-    # One device, and the compiler's own choices: as on a user's machine with a CPU.
+    # One device and the default compiler options, as on a user's CPU.
     env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "CNN_JAX_ROUTES": ""}
     done = subprocess.run(command, capture_output=True, text=True, cwd=workdir, env=env)
     assert done.returncode == 0, done.stderr
@@ -172,7 +171,7 @@ def smoke_report(study: str, preset: str, runs: str, workdir: Path) -> tuple[str
 
 
 def logged(folder: Path) -> dict[str, list[float]]:
-    """What a run's log says: loss and rate of every training step, loss of every evaluation."""
+    """Reads a run's log: loss and rate of every training step, loss of every evaluation."""
     events = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     found = {"loss": [], "lr": [], "eval_loss": []}
     for event in events:
@@ -186,26 +185,27 @@ def logged(folder: Path) -> dict[str, list[float]]:
 
 # ----------------------------------------------------------------- the cases
 
-# The images' side and the options of every net: `model_case` says what stands for those left out.
+# {model: side of its images}; 32 for all others.
 SIDE = {
     **dict.fromkeys(("perceptron", "mlp", "small_cnn", "autoencoder", "autoencoder_lectures"), 8),
     "autoencoder_deep": 16,
+    "cuda_convnet": 16,
     **dict.fromkeys(("lenet1", "lenet4", "lenet5", "lenet5_modern"), 28),
     **dict.fromkeys(("alexnet", "alexnet_one_tower", "alexnet_half"), 67),
     "alexnet_owt": 63,
     "zfnet": 47,
     **dict.fromkeys(("googlenet", "googlenet_bn"), 79),
     **dict.fromkeys(("inception_v2", "inception_v3"), 107),
-    # At 32 batch norm would be over four values a map, which multiplies rounding errors.
+    # At 32, batch norm would see four values per channel, which multiplies rounding errors.
     **dict.fromkeys(("resnet34", "resnet50", "resnet101", "resnet152", "plain34"), 64),
 }
 FULL_WIDTH = (
     *("lenet1", "lenet4", "lenet5", "perceptron"),
     *("autoencoder", "autoencoder_lectures"),
 )
-# Gradients are left out where a net of the same layers has its own recorded, as compiling them
-# takes most of the time; of the deepest net, training is. Gradients of plain nets of 44 layers and
-# more explode, and say nothing.
+# Compiling gradients takes most of the time, so models whose layers occur in a model with recorded
+# gradients have none. The deepest model has no training at all. Gradients of plain models with 44
+# layers or more explode and are meaningless.
 WITHOUT_GRADIENT = (
     *("alexnet_one_tower", "alexnet_half", "vgg_b", "vgg_c"),
     *("googlenet_bn", "bn_inception", "inception_v2"),
@@ -213,17 +213,16 @@ WITHOUT_GRADIENT = (
     *("plain32", "plain44", "plain56", "plain110", "plain34"),
 )
 WITHOUT_TRAINING = ("resnet1202",)
-# The variance of the kernels is gain / inputs. It is 2 where signals pass one layer after another,
-# so that they do not fade; less where hundreds of blocks add to one another, so that their sum
-# stays finite.
+# The variance of kernels is gain / inputs. A gain of 2 keeps the size of signals from layer to
+# layer. Where hundreds of blocks are summed it is less, so that the sum stays finite.
 GAIN = {"resnet110": 0.5, "resnet1202": 0.1}
 
 
 def model_case(name: str) -> dict[str, Any]:
-    """What is recorded of a net: options, side of the images, gain of its weights."""
+    """Returns the case of a model: options, side of the images, gain of its weights."""
     options = {} if name in FULL_WIDTH else {"width": 1 / 16}
     if name.startswith(("resnet", "plain")):
-        options["scan_min_blocks"] = 2  # compiles one block a stage
+        options["scan_min_blocks"] = 2  # Compiles one block per stage.
     return {"options": options, "side": SIDE.get(name, 32), "gain": GAIN.get(name, 2.0)}
 
 
@@ -236,7 +235,7 @@ RUNS: dict[str, dict[str, str]] = {
         "data.name": "fake",
         "data.batch_size": "16",
         "data.pad": "1",
-        "optim.learning_rate": "0.002",  # larger ones multiply rounding errors a thousandfold
+        "optim.learning_rate": "0.002",  # Larger ones multiply rounding errors a thousandfold.
         "train.eval_every": "10",
         **_SHORT,
     },
@@ -310,21 +309,21 @@ VIEWS = ("single", "ten_crop", "grid", "googlenet144", "dense", "dense+grid")
 AVERAGES = ("softmax", "logits")
 TESTED = {"name": "vgg_a", "options": {"width": 1 / 32}, "gain": 2.0, "crop": 32, "sides": (40, 48)}
 
-# (preset, pattern of the runs that are trained); the report names the others as missing.
+# {study: (preset, pattern of the trained runs)}. The report names the others as missing.
 STUDIES = {
     "resnet_degradation": ("smoke", "*-20"),
     "vgg_scale_jitter": ("smoke", "[ad]-*"),
     "lrn": ("smoke", ""),
     "ten_crop": ("smoke", ""),
-    "conv_arithmetic": ("laptop", ""),  # it has no smoke preset, trains nothing, and takes seconds
+    "conv_arithmetic": ("laptop", ""),  # It has no smoke preset, trains nothing and takes seconds.
 }
 
 
 # ----------------------------------------------------------------- the values
 
 
-def filled(tree: Any, gain: float) -> Any:
-    """The tree of shapes or arrays, filled by a rule that no initializer has a part in.
+def fill_tree(tree: Any, gain: float) -> Any:
+    """Fills a tree of shapes or arrays by a rule that does not depend on initializers.
 
     A leaf is drawn from N(0, 1) by NumPy's default_rng, seeded by the CRC-32 of its name; a kernel
     (two dimensions or more) is then scaled by sqrt(gain / inputs), inputs being the product of all
@@ -350,10 +349,10 @@ def filled(tree: Any, gain: float) -> Any:
 
 
 @contextlib.contextmanager
-def compiled_in_haste() -> Iterator[None]:
-    """Leaves most optimizations out: compiling most nets takes longer than running them.
+def compile_quickly() -> Iterator[None]:
+    """Compiles without most optimizations: compiling a model takes longer than running it.
 
-    What is compiled so is forgotten afterwards: another test would use it, and get other last bits.
+    The programs are dropped afterwards, because other tests would get other last bits from them.
     """
     jax.config.update("jax_disable_most_optimizations", True)
     try:
@@ -364,12 +363,12 @@ def compiled_in_haste() -> Iterator[None]:
 
 
 def model_values(name: str) -> dict[str, list]:
-    """Of a net on filled weights and images of noise: logits of two, loss and gradient of four.
+    """Computes a model's values on weights of `fill_tree` and images of noise.
 
-    logits: in test mode (of the autoencoder: the first ten values of each image). train_loss,
-    grad_norm: the mean training loss of all four, and the L2 norm of its gradient over all
-    parameters, where recorded. init: sum and L2 norm of all parameters and statistics as the net's
-    own init draws them from key 0.
+    Returns:
+        logits: Of two images in evaluation; the first ten values for an autoencoder.
+        train_loss, grad_norm: Mean training loss of four images, and the L2 norm of its gradient.
+        init: Sum and L2 norm of the initial parameters and statistics for key 0.
     """
     case, key = model_case(name), jax.random.key(0)
     model = make_model(name, **case["options"])
@@ -379,18 +378,18 @@ def model_values(name: str) -> dict[str, list]:
 
     drawn = jax.tree.leaves(model.init(key, images[:1]))
     total = float(sum(np.asarray(leaf, np.float64).sum() for leaf in drawn))
-    params, stats = filled(jax.eval_shape(model.init, key, images[:1]), case["gain"])
+    params, stats = fill_tree(jax.eval_shape(model.init, key, images[:1]), case["gain"])
 
-    def tested(params: Any, stats: Any, images: jax.Array) -> jax.Array:
+    def compute_logits(params: Any, stats: Any, images: jax.Array) -> jax.Array:
         return model.apply(params, stats, images)[0].reshape(len(images), -1)[:, :CLASSES]
 
     def loss(params: Any, stats: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
         outputs, _ = model.apply(params, stats, images, train=True, key=jax.random.key(1))
-        return losses_of(model, outputs, images, labels).mean()
+        return compute_losses(model, outputs, images, labels).mean()
 
     found = {"init": [total, l2_norm(drawn)]}
-    with compiled_in_haste():
-        logits = jax.jit(tested)(params, stats, images)
+    with compile_quickly():
+        logits = jax.jit(compute_logits)(params, stats, images)
         found["logits"] = np.asarray(logits, np.float64)[:2].tolist()
         if name in WITHOUT_GRADIENT:
             found["train_loss"] = [float(jax.jit(loss)(params, stats, images, labels))]
@@ -402,48 +401,48 @@ def model_values(name: str) -> dict[str, list]:
 
 
 def l2_norm(leaves: list[jax.Array]) -> float:
-    """The L2 norm of all leaves together, in float64."""
+    """Returns the L2 norm of all leaves together, in float64."""
     return float(np.sqrt(sum(np.square(np.asarray(leaf, np.float64)).sum() for leaf in leaves)))
 
 
 def run_values(name: str) -> dict[str, list]:
-    """Losses, rates and evaluations of a short run."""
+    """Returns the losses, rates and evaluations of a short run."""
     with tempfile.TemporaryDirectory() as folder:
         return run_losses(RUNS[name], Path(folder))
 
 
 def oblong_digits() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Eight digits cut to be oblong, four upright, 8x6, and four lying, 6x8; and their labels."""
+    """Yields (images, labels): four digits of 8x6 pixels, then four of 6x8."""
     images, labels = digits()
     yield images[:4, :, 1:7], labels[:4]
     yield images[4:8, 1:7], labels[4:8]
 
 
 def protocol_values(views: str) -> dict[str, list]:
-    """The scores that one protocol gives the eight test images, by what is averaged."""
+    """Returns a protocol's scores of the eight test images, for each kind of average."""
     model = make_model(TESTED["name"], **TESTED["options"])
     image = jax.ShapeDtypeStruct((1, TESTED["crop"], TESTED["crop"], 1), jnp.float32)
-    params, stats = filled(jax.eval_shape(model.init, jax.random.key(0), image), TESTED["gain"])
+    params, stats = fill_tree(jax.eval_shape(model.init, jax.random.key(0), image), TESTED["gain"])
     sides, crop = TESTED["sides"], TESTED["crop"]
-    with compiled_in_haste():
+    with compile_quickly():
         each = [protocol_scores(model, params, stats, views, sides, crop, a) for a in AVERAGES]
     return dict(zip(AVERAGES, each, strict=True))
 
 
 def study_values(study: str) -> tuple[str, dict[str, list]]:
-    """A study's report, less what changes from run to run, and the losses of its runs."""
+    """Returns a study's report without what changes from run to run, and the losses of its runs."""
     with tempfile.TemporaryDirectory() as folder:
         report, runs = smoke_report(study, *STUDIES[study], Path(folder))
-        report = normalised(report, folder)
+        report = normalize_report(report, folder)
     return report, {f"{run} {what}": x for run, each in runs.items() for what, x in each.items()}
 
 
-# Facts of a report that belong to the machine and the moment.
+# Facts of a report that depend on the machine and the time.
 FACTS = ("date", "hardware", "commit", "versions")
 
 
-def normalised(report: str, folder: str) -> str:
-    """A report without the lines of FACTS, WORKDIR for its folder, fields named as recorded."""
+def normalize_report(report: str, folder: str) -> str:
+    """Removes the lines of FACTS and the folder from a report, and restores recorded names."""
     for old, new in FIELDS.items():
         report = report.replace(f"{new}:", f"{old}:")
     facts = tuple(f"- **{fact}**" for fact in FACTS)
@@ -462,18 +461,18 @@ GROUPS = {
 }
 
 
-def stored(group: str) -> dict[str, dict[str, list]]:
-    """{case: {quantity: numbers}} of a group, as recorded; JSON keeps every bit of a float."""
+def read_stored(group: str) -> dict[str, dict[str, list]]:
+    """Returns the recorded {case: {quantity: numbers}} of a group. JSON keeps every bit."""
     return json.loads((STORED / f"{group}.json").read_text())
 
 
-def stored_report(study: str) -> Path:
-    """Where a study's report lies."""
+def get_report_path(study: str) -> Path:
+    """Returns the path of a study's recorded report."""
     return STORED / f"{study}.md"
 
 
-def pairs(old: dict[str, list], new: dict[str, list]) -> tuple[np.ndarray, np.ndarray]:
-    """All numbers of two cases, [N] each; AssertionError where they are not of the same form."""
+def pair_numbers(old: dict[str, list], new: dict[str, list]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns all numbers of two cases, [N] each; AssertionError if their shapes differ."""
     assert old.keys() == new.keys(), f"quantities differ: {sorted(old.keys() ^ new.keys())}"
     sides = [np.empty(0)], [np.empty(0)]
     for k in old:
@@ -485,7 +484,7 @@ def pairs(old: dict[str, list], new: dict[str, list]) -> tuple[np.ndarray, np.nd
 
 
 def summary(old: np.ndarray, new: np.ndarray) -> str:
-    """How many numbers there are, how many are equal to the bit, how far off the others are."""
+    """Describes how many numbers are equal to the bit, and how much the others differ."""
     differ = old != new
     away = np.abs(new - old)[differ]
     words = f"{len(old)} values, {len(old) - differ.sum()} equal to the bit"

@@ -1,33 +1,31 @@
-"""The code gives the numbers that `record.py` recorded: of models, runs, protocols and studies.
+"""Models, runs, protocols and studies give the numbers that `record.py` recorded.
 
-Tolerances. On the machine that recorded them the numbers came out equal to the bit. On another
-processor a convolution adds its products in another order. What that does was measured by running
-the cases with other compiler options, one device instead of eight, and XLA's own convolutions: 1e-8
-to 1e-6 of the largest logit, score, or loss, but up to 3e-4 of losses of runs with batch norm or
-many layers, which multiply rounding errors at each step. The tolerances are ten times that or more,
-and yet less than what a kernel scaled by 1.001 does to a model without batch norm. A tolerance is a
-share of the number itself plus the same share of the largest of its kind: a logit near 0 is as far
-off as its large neighbors.
+Tolerances. On the machine that recorded them, all numbers were equal to the bit. On another
+processor a convolution sums its products in another order. Running the cases with other compiler
+options, on one device instead of eight, and with XLA's own convolutions changed them by 1e-8 to
+1e-6 of the largest logit, score or loss, and by up to 3e-4 for losses of runs with batch norm or
+many layers, which multiply rounding errors at each step. The tolerances are at least ten times
+that, and less than the effect of scaling a kernel by 1.001 in a model without batch norm. A
+tolerance is relative to the number itself plus the largest number of its kind, because a logit near
+0 has the error of its large neighbors.
 
-Batch norm has since become more accurate: it sums x - shift. That moves the last digits of whatever
-contains it, within the tolerances, so the recorded values stay.
+Batch norm has since become more accurate, because it sums x - shift. That changes the last digits
+of models that contain it, within the tolerances, so the recorded values stay.
 
-Of the reports of studies, the tables of errors and counts are compared, cell by cell, by the
-meaning of row and column: every title and row, the paper's figures, ours, differences, training
-errors, seeds and steps. Not compared are
+The tables of errors and counts in the studies' reports are compared cell by cell, by the meaning of
+row and column: titles, rows, the paper's figures, ours, differences, training errors, seeds and
+steps. Not compared are
 
 - wording: titles of reports, notes, captions, lists of deviations, settings and missing runs, and
   the names of columns;
-- intervals over test images: how they are taken may change, and tests of their own check it;
-- the table of claims, which are sentences; what it is made of, the errors and losses of the runs,
-  is compared.
+- intervals over test images: their method may change, and other tests check it;
+- the table of claims, which are sentences about the errors and losses that are compared.
 
-The reports were recorded anew when their wording was rewritten: the same figures, but for one of
-conv_arithmetic, where print has 204,800 weights for a 1x1 and a 5x5, and not 208,896.
+The reports were recorded again when their wording changed. All figures stayed the same except one
+of conv_arithmetic: the printed figure for a 1x1 and a 5x5 is 204,800 weights, not 208,896.
 
-By default one or two models of each family are computed, a run with batch norm and two without,
-two protocols, and the study that trains nothing, in about 90 s of one core. The others are marked
-slow.
+By default, one or two models of each family, a run with batch norm and two without, two protocols
+and the study without training are computed, in about 90 s on one core. The others are marked slow.
 """
 
 import re
@@ -38,27 +36,27 @@ import pytest
 from golden import cases as golden
 
 TOLERANCE = {"models": 1e-4, "runs": 1e-5, "protocols": 3e-5, "studies": 1e-5}
-# Of what multiplies rounding errors.
+# For cases that multiply rounding errors.
 LOOSE = {
     "resnet20 with batch norm groups": 3e-3,
     "googlenet with auxiliary heads": 3e-3,
     "resnet_degradation": 3e-3,
 }
 OF_QUANTITY = {
-    "init": 1e-5,  # drawn, not computed through layers: nearly the same everywhere
-    "train_loss": 1e-3,  # batch norm over four images: up to 4e-5 off
+    "init": 1e-5,  # Random numbers that pass through no layers: nearly the same on every machine.
+    "train_loss": 1e-3,  # Batch norm over four images changes it by up to 4e-5.
     "grad_norm": 1e-3,
 }
-# Recorded numbers that say nothing: 110 layers with batch norm over four images and no shortcut are
-# chaotic. Images scaled by 1 + 1e-7 move this loss from 2.04 to 2.28, those scaled by 1 - 1e-7 to
-# 2.18. Its logits, and the losses of plain models of up to 56 layers, are compared.
+# Meaningless numbers: 110 layers with batch norm over four images and without shortcuts are
+# chaotic. Scaling images by 1 + 1e-7 changes this loss from 2.04 to 2.28, and by 1 - 1e-7 to 2.18.
+# Its logits, and the losses of plain models of up to 56 layers, are compared.
 CHAOTIC = {("plain110", "train_loss")}
-# Errors in % of a smoke report move by 12.5 if one more of 8 training images is seen as right, by
-# 2.5 if one of 40 test images is, which a tie makes happen on another processor. What a run
-# computes is held to its losses; these figures, to about their size.
+# Errors in % of a smoke report change by 12.5 if one more of 8 training images is correct, and by
+# 2.5 for one of 40 test images. A tie makes that happen on another processor. So a run's losses are
+# compared exactly, and these figures only roughly.
 POINTS = 12.5
 
-# What a column of a report is about, by a part of its name.
+# {part of a column's name: the column's meaning}
 MEANINGS = (
     ("training error", "training error"),
     ("multiply-adds", "multiply-adds"),
@@ -72,13 +70,13 @@ MEANINGS = (
     ("seeds", "seeds"),
     ("steps", "steps"),
 )
-WORDS = ("not the paper's", "deviations")  # columns of words
+WORDS = ("not the paper's", "deviations")  # Columns of words.
 INTERVAL = re.compile(r" \\\[.*?\\\]")
 
 
 def check(group, name, found):
-    recorded = golden.stored(group)[name]
-    print(group, name, golden.summary(*golden.pairs(recorded, found)))
+    recorded = golden.read_stored(group)[name]
+    print(group, name, golden.summary(*golden.pair_numbers(recorded, found)))
     for quantity, numbers in recorded.items():
         if (name, quantity) in CHAOTIC:
             assert np.isfinite(found[quantity]).all()
@@ -91,14 +89,14 @@ def check(group, name, found):
 
 
 def meaning(column):
-    """What a column of a report's table is about; None: words that are not compared."""
+    """Returns the meaning of a column of a report's table; None if it is not compared."""
     if column in WORDS:
         return None
     return next(what for part, what in MEANINGS if part in column)
 
 
 def read_table(lines):
-    """The rows of one table: [(label, {meaning: text})], top-5 errors apart from others."""
+    """Returns the rows of a table, [(label, {meaning: text})], with top-5 errors separate."""
     header, _, *rows = [line.strip("| ").split(" | ") for line in lines]
     names, top_5 = [], False
     for column in header[1:]:
@@ -114,7 +112,7 @@ def read_table(lines):
 
 
 def read_tables(report):
-    """{title: rows} of a report's tables, but not that of the claims."""
+    """Returns {title: rows} of a report's tables except that of the claims."""
     sections = re.split(r"^## (.*)$", report, flags=re.MULTILINE)[1:]
     found = {}
     for title, text in zip(sections[::2], sections[1::2], strict=True):
@@ -125,7 +123,7 @@ def read_tables(report):
 
 
 def check_report(study, recorded, now):
-    """Every recorded cell of numbers is in today's report, in a table and row of the same name."""
+    """Checks that every recorded number is in the report, in a table and row of the same name."""
     old_tables, new_tables = read_tables(recorded), read_tables(now)
     assert old_tables and old_tables.keys() == new_tables.keys()
     for title, old_rows in old_tables.items():
@@ -145,17 +143,17 @@ def check_report(study, recorded, now):
 
 
 def test_every_case_is_recorded():
-    assert {group: list(golden.stored(group)) for group in golden.GROUPS} == {
+    assert {group: list(golden.read_stored(group)) for group in golden.GROUPS} == {
         group: list(names()) for group, (names, _) in golden.GROUPS.items()
     }
 
 
 def test_every_cell_of_numbers_is_compared():
-    """As many cells as the recorded reports have in their tables, words and claims left out."""
+    """The number of cells is that of the recorded tables, without words and claims."""
     counts = {
         study: sum(
             len(row)
-            for rows in read_tables(golden.stored_report(study).read_text()).values()
+            for rows in read_tables(golden.get_report_path(study).read_text()).values()
             for _, row in rows
         )
         for study in golden.STUDIES
@@ -172,15 +170,15 @@ def test_every_cell_of_numbers_is_compared():
 @pytest.mark.parametrize(
     "old, new",
     [
-        ("| 29.6 |", "| 29.7 |"),  # the paper's figure
-        ("87.50", "57.50"),  # ours
-        ("| A, S 74, Q 74 |", "| A, S 74 |"),  # a row's name
-        ("| 10.4 | 50.00", "| 10.4 | —"),  # a measured figure is lost
-        ("top-5 error: paper", "top-1 error: paper"),  # a column twice, another not at all
+        ("| 29.6 |", "| 29.7 |"),  # The paper's figure.
+        ("87.50", "57.50"),  # Ours.
+        ("| A, S 74, Q 74 |", "| A, S 74 |"),  # A row's name.
+        ("| 10.4 | 50.00", "| 10.4 | —"),  # A measured figure is lost.
+        ("top-5 error: paper", "top-1 error: paper"),  # A column occurs twice, another not at all.
     ],
 )
-def test_a_change_of_a_report_is_seen(old, new):
-    recorded = golden.stored_report("lrn").read_text()
+def test_a_change_of_a_report_is_detected(old, new):
+    recorded = golden.get_report_path("lrn").read_text()
     check_report("lrn", recorded, recorded)
     assert old in recorded
     with pytest.raises((AssertionError, ValueError)):
@@ -198,28 +196,28 @@ STUDIES = {"conv_arithmetic"}
 
 
 def slow_but(chosen, names):
-    """The names as parameters; those that are not chosen are marked slow."""
+    """Returns the names as parameters, and marks those that are not chosen as slow."""
     assert chosen <= set(names)
     return [n if n in chosen else pytest.param(n, marks=pytest.mark.slow) for n in names]
 
 
 @pytest.mark.parametrize("name", slow_but(MODELS, golden.model_names()))
-def test_a_model_computes_what_it_did(name):
+def test_models_compute_their_recorded_values(name):
     check("models", name, golden.model_values(name))
 
 
 @pytest.mark.parametrize("name", slow_but(RUNS, golden.RUNS))
-def test_a_run_s_losses_are_what_they_were(name):
+def test_runs_have_their_recorded_losses(name):
     check("runs", name, golden.run_values(name))
 
 
 @pytest.mark.parametrize("views", slow_but(PROTOCOLS, golden.VIEWS))
-def test_a_protocol_gives_the_scores_it_did(views):
+def test_protocols_give_their_recorded_scores(views):
     check("protocols", views, golden.protocol_values(views))
 
 
 @pytest.mark.parametrize("study", slow_but(STUDIES, golden.STUDIES))
-def test_a_study_s_numbers_are_what_they_were(study):
+def test_studies_report_their_recorded_numbers(study):
     report, found = golden.study_values(study)
-    check_report(study, golden.stored_report(study).read_text(), report)
+    check_report(study, golden.get_report_path(study).read_text(), report)
     check("studies", study, found)

@@ -1,7 +1,7 @@
 """Records the golden values: python tests/golden/record.py [--compare] [--only=models,runs].
 
-Record only with code that is known to be right: whatever it says is then what every later change is
-held to. With --compare nothing is written; it prints a line a group, and one of all.
+Record only with code that is known to be right, because every later change is compared with it.
+--compare writes nothing and prints a line per group and one for all.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from golden import cases as golden  # noqa: E402
 
 
 def main() -> None:
-    """Records or compares the groups that the flags name."""
+    """Records or compares the groups of `--only`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--compare", action="store_true", help="write nothing, print what differs")
     every = ",".join(golden.GROUPS)
@@ -39,11 +39,11 @@ def main() -> None:
             print(f"{group}: {name}, {time.perf_counter() - began:.0f} s", flush=True)
             if not flags.compare:
                 if report:
-                    golden.stored_report(name).write_text(report)
+                    golden.get_report_path(name).write_text(report)
                 continue
-            sides.append(golden.pairs(golden.stored(group)[name], found[name]))
+            sides.append(golden.pair_numbers(golden.read_stored(group)[name], found[name]))
             if report is not None:
-                same = report == golden.stored_report(name).read_text()
+                same = report == golden.get_report_path(name).read_text()
                 words = "equal" if same else "different: golden_test.py compares its numbers"
                 print(f"{group}: {name}: the report is {words}")
         if flags.compare:
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def summary(sides: list[tuple[np.ndarray, np.ndarray]]) -> str:
-    """That of several cases' numbers, each (recorded, found)."""
+    """Describes the numbers of several cases, each (recorded, computed)."""
     return golden.summary(*map(np.concatenate, zip(*sides, strict=True)))
 
 

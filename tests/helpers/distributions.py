@@ -1,13 +1,12 @@
-"""What several test files ask of samples."""
+"""Tests of samples against distributions."""
 
 import numpy as np
 
 
-def evenly(values: np.ndarray, lo: float, hi: float) -> bool:
-    """Whether the values may be uniform on [lo, hi].
+def looks_uniform(values: np.ndarray, lo: float, hi: float) -> bool:
+    """Returns whether a Kolmogorov-Smirnov test accepts values as uniform on [lo, hi].
 
-    The distance of Kolmogorov and Smirnov from the uniform distribution must be below its critical
-    value at 0.1%.
+    Their distance from the uniform distribution must be below the critical value at 0.1%.
     """
     ranks = np.arange(len(values)) / len(values)
     distance = np.abs(np.sort((np.asarray(values) - lo) / (hi - lo)) - ranks).max()

@@ -1,4 +1,4 @@
-"""Small data sets in the form of TensorFlow Datasets, written without TensorFlow."""
+"""Small prepared TFDS sets, written without TensorFlow."""
 
 import contextlib
 import io
@@ -9,8 +9,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 IMAGES = Path(__file__).parents[1] / "testdata" / "images"
-# A class, the files of training and the file of the test. The labels do not follow the order of the
-# files.
+# {class: (training files, test file)}. The labels do not follow the order of the files.
 CLASSES = {
     "colors": (("cmyk", "grey"), "full_chroma_444"),
     "plain": (("baseline_420", "progressive"), "restart_markers"),
@@ -19,15 +18,15 @@ CLASSES = {
 
 
 def encoded(name: str) -> bytes:
-    """Return the content of one of the committed JPEG files."""
+    """Returns the content of one of the committed JPEG files."""
     return (IMAGES / f"{name}.jpg").read_bytes()
 
 
 class Photographs(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """The committed JPEG files in three classes, six to train on and three to test on."""
+    """The committed JPEG files in three classes: six training and three test images."""
 
     VERSION = tfds.core.Version("1.0.0")
-    url_infos = None  # It downloads nothing.
+    url_infos = None  # Nothing is downloaded.
 
     def __init__(self, name: str, tested: tuple[str, ...], data_dir: str) -> None:
         self.name, self._tested = name, tested
@@ -56,7 +55,7 @@ class Photographs(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def prepare(builder: tfds.core.DatasetBuilder, data_dir: Path) -> None:
-    """Write the set that the builder describes, without printing or downloading."""
+    """Writes the set that the builder describes, without printing or downloading."""
     tfds.disable_progress_bar()
     with contextlib.redirect_stdout(io.StringIO()):
         builder.download_and_prepare(

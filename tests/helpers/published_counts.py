@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 
 class Count(NamedTuple):
-    """The parameters of a net of these options, for the images and classes of its paper."""
+    """The parameters of a model with these options, for the images and classes of its paper."""
 
     net: str
     parameters: int
@@ -52,8 +52,8 @@ PARAMETERS = [
     # Inception v2 becomes v3 with both options of the ablation (Szegedy et al. 2015, Table 3).
     Count("inception_v2", 27_161_264, {"factorized_7x7": True, "aux_norm": True}),
     # He et al. 2015, Sec. 4.2, with option A's shortcuts, computed; Table 6 prints 0.27, 0.46,
-    # 0.66, 0.85, 1.7 and 19.4 million. Shortcuts of option A have no parameters, and so plain nets
-    # have as many.
+    # 0.66, 0.85, 1.7 and 19.4 million. Shortcuts of option A have no parameters, so plain models
+    # have the same number.
     *(
         Count(f"{kind}{depth}", count)
         for depth, count in (
@@ -66,8 +66,8 @@ PARAMETERS = [
         for kind in ("resnet", "plain")
     ),
     Count("resnet1202", 19_421_274),
-    # He et al. 2015, Table 1, computed for each option of the shortcuts; option B's, which the nets
-    # have by default, are also torchvision's weights'.
+    # He et al. 2015, Table 1, computed for each shortcut option; those of option B, the default,
+    # are also torchvision's.
     Count("resnet18", 11_515_688, {"shortcut": "A"}),
     Count("resnet34", 21_623_848, {"shortcut": "A"}),
     Count("resnet50", 22_780_456, {"shortcut": "A"}),
@@ -87,11 +87,11 @@ PARAMETERS = [
     Count("resnet152", 107_335_720, {"shortcut": "C"}),
 ]
 
-# {net: (printed, by what share of it the printed figure may be off)}
+# {model: (printed figure, relative tolerance)}
 MULTIPLY_ADDS = {
-    # Simonyan and Zisserman's net E: He et al. 2015, Sec. 3.3, print 19.6 billion for VGG-19.
+    # Simonyan and Zisserman's model E: He et al. 2015, Sec. 3.3, print 19.6 billion for VGG-19.
     "vgg_e": (19.6e9, 0.003),
-    # He et al. 2015, Table 1. Their 3.8 for the 50 layers is of rounded parts.
+    # He et al. 2015, Table 1. Their 3.8 for 50 layers sums rounded parts.
     "resnet18": (1.8e9, 0.03),
     "resnet34": (3.6e9, 0.03),
     "resnet50": (3.8e9, 0.03),
@@ -104,12 +104,12 @@ MULTIPLY_ADDS = {
 
 
 def label(count: Count) -> str:
-    """Return what a test of this count is called."""
+    """Returns the name of a test of this count."""
     return "-".join([count.net, *(f"{name}={value}" for name, value in count.options.items())])
 
 
-def of_the_net_alone() -> dict[str, int]:
-    """Return {net: parameters} by the nets' default options, auxiliary heads not counted."""
+def count_without_heads() -> dict[str, int]:
+    """Returns {model: parameters} for default options, without auxiliary heads."""
     with_heads = {count.net for count in PARAMETERS if count.options == HEADLESS}
     return {
         count.net: count.parameters

@@ -1,4 +1,4 @@
-"""Folders of studies as runs leave them, made by hand for the tests of reports."""
+"""Folders of studies, written by hand for the tests of reports."""
 
 import json
 from dataclasses import dataclass
@@ -13,10 +13,11 @@ COMMAND = "python launch.py --experiment=some_study --seeds=3"
 
 @dataclass
 class FakeStudy:
-    """What `build` needs of a study."""
+    """The attributes of a study that `build` reads."""
 
     rows: tuple = ()
     claims: tuple = ()
+    tuning: object = None
     report: object = None
 
 
@@ -67,7 +68,7 @@ def write_run(
     error_name="top1_error",
     **fields,
 ):
-    """Writes a run that was evaluated every 100 steps and logged every 50; errors are fractions."""
+    """Writes a run that was evaluated every 100 steps and logged every 50. Errors are fractions."""
     place = folder / run / f"seed{seed}"
     place.mkdir(parents=True)
     experiment = make_experiment(run, seed, **fields)

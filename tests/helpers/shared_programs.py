@@ -1,4 +1,4 @@
-"""Training programs that tests of the same experiment share: each is compiled once a session."""
+"""Training programs that tests share: each is compiled once per session."""
 
 import functools
 
@@ -11,12 +11,12 @@ from cnn_jax.training import multi_seed, program
 
 @functools.cache
 def _build(experiment, seeds, devices, form):
-    del form  # Of several seeds: tests choose it by `multi_seed.form`.
+    del form  # Only a part of the cache's key: tests choose it by `multi_seed.form`.
     return program.build_program(experiment, devices=list(devices), seeds=seeds)
 
 
 def build_program(experiment, dataset=None, devices=None, seeds=()):
-    """As `program.build_program`; each call returns its own state, because a step consumes it."""
+    """Works as `program.build_program`; each call returns its own state, as steps donate theirs."""
     if dataset is not None:
         return program.build_program(experiment, dataset, devices, seeds)
     devices = mesh.batch_mesh(devices).devices.flat

@@ -1,4 +1,4 @@
-"""A residual network that compiles in seconds, for tests of what surrounds a model."""
+"""A residual network that compiles in seconds, for tests of everything but models."""
 
 from cnn_jax import models
 from cnn_jax.models import resnet
@@ -12,5 +12,5 @@ TWO_BLOCKS = models.ModelSpec(
 
 
 def register(monkeypatch):
-    """Adds the model `two_blocks` - two blocks, batch norm, a projection - to MODELS for a test."""
+    """Adds the model `two_blocks` to MODELS for a test: two blocks, batch norm, a projection."""
     monkeypatch.setitem(models.MODELS, "two_blocks", TWO_BLOCKS)

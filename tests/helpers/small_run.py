@@ -1,12 +1,12 @@
-"""A run of twelve steps that compiles in seconds, and how tests cut it off."""
+"""A run of twelve steps that compiles in seconds, and a way to interrupt it."""
 
 import pytest
 
 from cnn_jax.config import Data, Experiment, Train, choose
 from cnn_jax.training import train
 
-# A plateau that is met, momentum, augmentation, an epoch of three steps, log intervals that a cut
-# falls into.
+# It has momentum, augmentation, epochs of three steps, a plateau schedule that cuts the rate, and
+# log intervals inside which it can be interrupted.
 RUN = Experiment(
     name="net",
     data=Data(dataset=choose("fake"), batch_size=32, eval_batch_size=40, pad_and_crop=1),
@@ -22,10 +22,10 @@ class CutError(Exception):
 
 
 def cut_at(cut, run, workdir, monkeypatch):
-    """Starts the run and breaks it off in its step `cut`."""
+    """Starts the run and interrupts it in its step `cut`."""
     build = train.build_program
 
-    def dying(config, **seeds):
+    def build_dying_program(config, **seeds):
         built = build(config, **seeds)
 
         def step(state, arrays, batch):
@@ -36,6 +36,6 @@ def cut_at(cut, run, workdir, monkeypatch):
         return built._replace(compiled_step=step)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "build_program", dying)
+        patch.setattr(train, "build_program", build_dying_program)
         with pytest.raises(CutError):
             train.run(run, workdir)

@@ -1,4 +1,4 @@
-"""Files of torch, put together by hand: tests need no torch, whatever it writes."""
+"""PyTorch's files, written by hand, so that tests do not need PyTorch."""
 
 import dataclasses
 import zipfile
@@ -11,7 +11,7 @@ from cnn_jax.pretrained.torch_files import MAGIC, PROTOCOL
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """In a pickle: what a global returns for arguments, then given a state."""
+    """In a pickle: the result of calling a global, which then gets a state."""
 
     name: str
     arguments: tuple = ()
@@ -27,7 +27,7 @@ class Name:
 
 @dataclasses.dataclass(frozen=True)
 class Outside:
-    """In a pickle: a reference to something beside it."""
+    """In a pickle: a reference to something outside of it."""
 
     value: tuple
 
@@ -60,7 +60,7 @@ def opcodes(value):
             built = opcodes(state) + b"b" if state is not None else b""
             return opcodes(Name(name)) + opcodes(arguments) + b"R" + built
         case bytes():
-            return value  # opcodes already
+            return value  # Opcodes already.
 
 
 def pickled(value):

@@ -19,7 +19,7 @@ FORMULAS = {
 }
 
 
-def test_every_activation_has_a_formula_here():
+def test_every_activation_has_a_formula_in_this_test():
     assert FORMULAS.keys() == ACTIVATIONS.keys()
 
 

@@ -13,7 +13,7 @@ from cnn_jax.errors import UserError
 from cnn_jax.layers.batch_norm import BatchNorm, group_moments, normalize
 
 EPSILON = 1e-5
-# Mean over standard deviation: how wrong PyTorch's float32 output is there, as measured.
+# {mean / standard deviation: measured error of PyTorch's float32 output}
 PYTORCH = {0: 1e-6, 10: 1e-5, 100: 1e-4, 1_000: 2e-3, 10_000: 9e-3}
 
 
@@ -24,7 +24,7 @@ def batch(ratio, shape=(16, 6, 5, 3)):
 
 
 def by_hand(x, scale, bias, dy, group):
-    """Algorithm 1 and its gradient in float64: (y, mean, variance), (dx, dscale, dbias)."""
+    """Returns Algorithm 1 and its gradient in float64: (y, mean, variance), (dx, dscale, dbias)."""
     x, dy = (np.asarray(a, np.float64) for a in (x, dy))
     y, dx = np.empty_like(x), np.empty_like(x)
     means, variances, dscale, dbias = [], [], 0, 0
@@ -49,7 +49,7 @@ def values_and_gradients(x, scale, bias, dy, group, axis=None):
 
 
 def assert_accurate(got, expected, ratio):
-    """Outputs are near 1, so that their errors are relative; ten times PyTorch's at most."""
+    """Checks for at most ten times PyTorch's error. Outputs are near 1, so errors are relative."""
     bound = 10 * PYTORCH[ratio]
     (y, mean, variance), (dx, dscale, dbias) = jax.tree.map(np.asarray, got)
     (y_, mean_, variance_), (dx_, dscale_, dbias_) = expected
@@ -70,7 +70,7 @@ def operands(ratio):
 @pytest.mark.parametrize("choice", ["cpu", "xla"])
 @pytest.mark.parametrize("group", [0, 1, 4])
 @pytest.mark.parametrize("ratio", PYTORCH)
-def test_values_statistics_and_gradients_are_float64_s(ratio, group, choice):
+def test_values_statistics_and_gradients_match_float64(ratio, group, choice):
     arguments = operands(ratio)
     with switch.use(choice):
         got = jax.jit(functools.partial(values_and_gradients, group=group))(*arguments)
@@ -97,7 +97,7 @@ def test_over_a_mesh_of_eight_devices(ratio, group):
 @pytest.mark.parametrize("ratio", [0, 10, 10_000])
 def test_under_pmap_of_eight_devices(ratio, group):
     x, scale, bias, dy = operands(ratio)
-    # Devices far apart, whose own means are not the group's.
+    # The devices' own means differ much from the group's.
     x = x + np.arange(8, dtype=np.float32).repeat(2)[:, None, None, None]
     run = functools.partial(values_and_gradients, group=group, axis="batch")
 
@@ -107,7 +107,7 @@ def test_under_pmap_of_eight_devices(ratio, group):
     (y, mean, variance), (dx, dscale, dbias) = jax.pmap(run, "batch", in_axes=(0, None, None, 0))(
         split(x), scale, bias, split(dy)
     )
-    span = max(1, (group or 16) // 2)  # devices of one group: each has its row
+    span = max(1, (group or 16) // 2)  # Devices of one group, each with its row.
 
     def rows(a):
         return np.asarray(a)[::span].reshape(-1, 3)
@@ -117,8 +117,8 @@ def test_under_pmap_of_eight_devices(ratio, group):
     assert_accurate((joined, gradients), by_hand(x, scale, bias, dy, group), ratio)
 
 
-def test_a_center_unlike_the_rest_costs_little():
-    """The shift is taken from the central pixels: here 1,000 standard deviations of the others."""
+def test_central_pixels_far_from_the_mean_lose_little_accuracy():
+    """The shift is taken from central pixels, here 1,000 standard deviations from the others."""
     x = batch(1_000)
     x[:, 3, 2] = 0
     moments = group_moments(jnp.asarray(x), 0)
@@ -127,7 +127,7 @@ def test_a_center_unlike_the_rest_costs_little():
     np.testing.assert_allclose(moments.mean[0], exact.mean(0), rtol=1e-6)
 
 
-def test_rows_without_pixels_and_bfloat16():
+def test_rows_without_pixels_and_bfloat16_work():
     x = batch(100, (64, 3))
     moments = group_moments(jnp.asarray(x), 32)
     exact = x.astype(np.float64).reshape(2, 32, 3)
@@ -139,7 +139,7 @@ def test_rows_without_pixels_and_bfloat16():
     np.testing.assert_allclose(mean[0], exact.mean(0), rtol=1e-6)
 
 
-def test_the_layer_in_training_and_at_test():
+def test_the_layer_in_training_and_in_evaluation():
     x = batch(10_000)
     norm = BatchNorm(group=4, momentum=0.0, epsilon=EPSILON)
     variables = norm.init(jax.random.key(0), x, train=True)

@@ -38,9 +38,7 @@ def close(got, expected):
 
 
 def check(function, arguments, delta, value, gradients):
-    """The layer's value and gradients are those derived by hand, and these are its differences in
-    some direction.
-    """
+    """Compares a layer's value and gradients with those by hand, and with finite differences."""
 
     @jax.jit
     def run(*arguments):
@@ -64,15 +62,13 @@ def check(function, arguments, delta, value, gradients):
 
 
 def correlation(x, w):
-    """[N, H, W, C] with [h, w, C, O], every place where the kernel lies inside: [N, H - h + 1, W -
-    w + 1, O].
-    """
+    """Correlates [N, H, W, C] with [h, w, C, O] without padding: [N, H - h + 1, W - w + 1, O]."""
     seen = np.lib.stride_tricks.sliding_window_view(x, w.shape[:2], (1, 2))  # [N, H', W', C, h, w]
     return np.tensordot(seen, w, ((4, 5, 3), (0, 1, 2)))
 
 
 def rot180(w):
-    """The kernel turned, [h, w, O, C]: it goes from the output's maps to those of the input."""
+    """Rotates the kernel by 180 degrees and swaps its channels: [h, w, O, C]."""
     return w[::-1, ::-1].swapaxes(2, 3)
 
 
@@ -80,19 +76,17 @@ def padded(x, pads):
     return np.pad(x, ((0, 0), *pads, (0, 0)))
 
 
-def with_zeros_between(delta, stride, size):
-    """Delta with stride - 1 zeros between its pixels, and after them as many as `size` still asks
-    for.
-    """
+def insert_zeros(delta, stride, size):
+    """Inserts stride - 1 zeros between delta's pixels, and pads with zeros up to `size`."""
     wide = np.zeros((delta.shape[0], *size, delta.shape[3]))
     wide[:, : delta.shape[1] * stride : stride, : delta.shape[2] * stride : stride] = delta
     return wide
 
 
 def convolution_by_hand(x, w, bias, delta, stride, pads):
-    """Output, and the gradients of input, weights and bias."""
+    """Returns the output and the gradients of input, weights and bias."""
     x = padded(x, pads)
-    wide = with_zeros_between(
+    wide = insert_zeros(
         delta, stride, [n - k + 1 for n, k in zip(x.shape[1:3], w.shape[:2], strict=True)]
     )
     full = correlation(padded(wide, [(k - 1, k - 1) for k in w.shape[:2]]), rot180(w))
@@ -104,8 +98,8 @@ def convolution_by_hand(x, w, bias, delta, stride, pads):
     return output, full[:, inside[0], inside[1]], dw, delta.sum((0, 1, 2))
 
 
-# input, kernel, maps, stride, padding before and after. The routes of cnn_jax/cpu/convolution.py
-# are all here.
+# Input, kernel, output channels, stride, padding before and after. They cover every algorithm of
+# cnn_jax/cpu/convolution.py.
 CONVOLUTIONS = {
     "pointwise": ((5, 6, 3), (1, 1), 4, 1, ((0, 0), (0, 0))),
     "pointwise_strided": ((5, 6, 3), (1, 1), 4, 2, ((0, 0), (0, 0))),
@@ -141,7 +135,7 @@ def test_convolution(choice, case, monkeypatch):
 
 
 def matrix_by_hand(w, height, width, stride, padding):
-    """C, a row for every value of the output, a column for every value of the input."""
+    """Returns C, with a row per value of the output and a column per value of the input."""
     h, v, channels, maps = w.shape
     rows, columns = (
         (height + 2 * padding - h) // stride + 1,
@@ -183,8 +177,7 @@ def test_transposed_convolution_is_multiplication_by_c_transposed(
     transposed = jax.jit(spatial.transposed_convolution, static_argnums=(2, 3, 4))
     close(transposed(z, w, (height, width), stride, padding), expected)
 
-    # The layer's output is the smallest of the sizes that the convolution makes z's of: what it
-    # leaves out is zero.
+    # The layer's output has the smallest size that the convolution maps to z's. The rest is 0.
     layer = spatial.FractionallyStridedConv(2, kernel, stride, padding)
     y = layer.apply({"params": {"conv": {"kernel": rot180(w), "bias": np.zeros(2)}}}, z)
     left = [
@@ -198,9 +191,7 @@ def test_transposed_convolution_is_multiplication_by_c_transposed(
 
 
 def max_pool_by_hand(x, delta, window, stride):
-    """The maxima, and the input's gradient: each delta goes to its window's maximum, of equal ones
-    to the first.
-    """
+    """Returns the maxima and the input's gradient, which is that of each first maximum."""
     y, dx = np.zeros_like(delta), np.zeros_like(x)
     for n, i, j, c in np.ndindex(delta.shape):
         top, left = i * stride, j * stride
@@ -215,7 +206,7 @@ def valid(x, window, stride):
     return nn.max_pool(x, (window, window), (stride, stride))
 
 
-def with_switches(x, window, stride, padding="VALID"):
+def pool_with_switches(x, window, stride, padding="VALID"):
     return spatial.max_pool_with_switches(x, window, stride, padding)[0]
 
 
@@ -225,8 +216,8 @@ POOLINGS = {
     "overlapping_by_two": (valid, 3, 1),
     "ceil": (max_pool_ceil, 3, 2),
     "ceil_not_overlapping": (max_pool_ceil, 2, 2),
-    "with_switches": (with_switches, 3, 2),
-    "with_switches_ceil": (functools.partial(with_switches, padding="CEIL"), 3, 2),
+    "with_switches": (pool_with_switches, 3, 2),
+    "with_switches_ceil": (functools.partial(pool_with_switches, padding="CEIL"), 3, 2),
 }
 
 
@@ -237,14 +228,14 @@ def test_max_pooling(pooling):
     def function(x):
         return pool(x, window, stride)
 
-    x = random(2, 6, 8, 3) - 5  # below zero: what lies beyond the edge is never the maximum
+    x = random(2, 6, 8, 3) - 5  # Below zero: padding must never be the maximum.
     delta = random(*jax.eval_shape(function, x).shape)
     value, gradient = max_pool_by_hand(x, delta, window, stride)
     check(function, (x,), delta, value, (gradient,))
 
 
 @pytest.mark.parametrize("pooling", POOLINGS.values(), ids=POOLINGS)
-def test_of_equal_maxima_the_first_in_reading_order_gets_all(pooling):
+def test_the_first_of_equal_maxima_gets_the_whole_gradient(pooling):
     pool, window, stride = pooling
 
     def function(x):
@@ -269,7 +260,7 @@ def test_subsampling(height, width):
     delta = random(2, height // 2, width // 2, 3)
     even = x[:, : height // 2 * 2, : width // 2 * 2]
     sums = even[:, ::2, ::2] + even[:, 1::2, ::2] + even[:, ::2, 1::2] + even[:, 1::2, 1::2]
-    dx = np.zeros_like(x)  # an odd row or column is not seen
+    dx = np.zeros_like(x)  # An odd last row or column is ignored.
     dx[:, : height // 2 * 2, : width // 2 * 2] = (
         (coefficient * delta).repeat(2, axis=1).repeat(2, axis=2)
     )
@@ -281,13 +272,14 @@ def test_subsampling(height, width):
 
 
 def lrn_by_hand(a, delta, k, n, alpha, beta, towers):
-    """b_i = a_i D_i^-beta and the gradient of a, D_i = k + alpha * sum of a_j^2 over the neighbours
-    j of i.
+    """Returns b and the gradient of a.
 
-    db_i / da_j = [i = j] D_i^-beta - 2 alpha beta a_i a_j D_i^(-beta - 1) [j is a neighbour of i].
+    b_i = a_i D_i^-beta with D_i = k + alpha * sum of a_j^2 over the neighbors j of i.
+
+    db_i / da_j = [i = j] D_i^-beta - 2 alpha beta a_i a_j D_i^(-beta - 1) [j is a neighbor of i].
     """
     channels = np.arange(a.shape[-1])
-    apart = channels[None, :] - channels[:, None]  # of j (columns) from i (rows)
+    apart = channels[None, :] - channels[:, None]  # Of j (columns) from i (rows).
     width = len(channels) // towers
     seen = (
         (-((n - 1) // 2) <= apart)
@@ -300,8 +292,8 @@ def lrn_by_hand(a, delta, k, n, alpha, beta, towers):
     )
 
 
-# Of AlexNet's size, alpha * sum is near 0.1 where activations are near 15: there the second term
-# counts.
+# With AlexNet's alpha and size, alpha * sum is near 0.1 for activations near 15, where the second
+# term matters.
 @pytest.mark.parametrize(
     "scale, options",
     [
@@ -309,8 +301,8 @@ def lrn_by_hand(a, delta, k, n, alpha, beta, towers):
         (30, {"towers": 2}),
         (60, {"caffe_alpha": True, "k": 1.0}),
         (30, {"caffe_alpha": True, "towers": 2, "alpha": 5e-4}),
-        (1, {"n": 4, "alpha": 0.5}),  # of an even number, one neighbour more lies above
-        (1, {"n": 3, "alpha": 0.5, "beta": 0.6}),  # not by two roots
+        (1, {"n": 4, "alpha": 0.5}),  # An even number has one more neighbor above.
+        (1, {"n": 3, "alpha": 0.5, "beta": 0.6}),  # Not computed by two roots.
     ],
 )
 def test_lrn(scale, options):
@@ -320,6 +312,6 @@ def test_lrn(scale, options):
     a, delta = scale * random(2, 3, 2, 8), random(2, 3, 2, 8)
     normalise = functools.partial(local_response_norm, **options)
     value, gradient = lrn_by_hand(a, delta, **constants)
-    # The second term is not lost in the first.
+    # The second term is not negligible.
     assert np.abs(gradient - delta * value / a).max() > 0.1
     check(normalise, (a,), delta, value, (gradient,))

@@ -10,12 +10,13 @@ from cnn_jax.layers.initializers import INITIALIZERS, fan_average, fan_in, fan_o
 
 SHAPE = (3, 3, 40, 90)
 IN, OUT = 360, 810
-# name: the variance of its formula, and whether it is uniform
+# {name: (variance by its formula, whether it is uniform)}
 FORMULAS = {
     "xavier": (1 / IN, False),
     "xavier_uniform": (1 / IN, True),
     "xavier_average": (2 / (IN + OUT), False),
     "xavier_average_uniform": (2 / (IN + OUT), True),
+    "standard_uniform": (1 / (3 * IN), True),
     "he": (2 / IN, False),
     "he_uniform": (2 / IN, True),
     "lecun": (1 / IN, False),
@@ -27,11 +28,11 @@ FORMULAS = {
 }
 
 
-def test_every_initializer_has_a_formula_here():
+def test_every_initializer_has_a_formula_in_this_test():
     assert FORMULAS.keys() == INITIALIZERS.keys()
 
 
-def test_fans():
+def test_fan_in_and_fan_out_by_hand():
     assert (fan_in(SHAPE), fan_out(SHAPE), fan_average(SHAPE)) == (IN, OUT, (IN + OUT) / 2)
     assert (fan_in((20, 5)), fan_out((20, 5))) == (20, 5)
 
@@ -41,14 +42,14 @@ def test_mean_variance_and_shape_of_the_distribution(name):
     variance, uniform = FORMULAS[name]
     draw = np.asarray(INITIALIZERS[name](jax.random.key(0), SHAPE)) / math.sqrt(variance)
     assert draw.shape == SHAPE and draw.dtype == np.float32
-    # Of 29,160 draws: five standard errors.
+    # Five standard errors of 29,160 values.
     assert abs(draw.mean()) < 0.03 and abs(draw.var() - 1) < 0.05
     largest = np.abs(draw).max()
     assert 0.999 * math.sqrt(3) < largest <= math.sqrt(3) * 1.000001 if uniform else largest > 3.5
     assert abs((draw**4).mean() - (9 / 5 if uniform else 3)) < 0.2
 
 
-def test_draws_depend_on_the_key_only():
+def test_random_values_depend_on_the_key_only():
     one, again, other = (he_normal(jax.random.key(k), (3, 3, 64, 256)) for k in (0, 0, 1))
     assert np.array_equal(one, again) and not np.array_equal(one, other)
     assert not np.array_equal(one[..., 0], one[..., 1])

@@ -12,7 +12,7 @@ from cnn_jax.layers.lrn import local_response_norm
 
 
 @pytest.mark.parametrize("n, towers, caffe_alpha", [(5, 1, False), (5, 2, False), (3, 1, True)])
-def test_lrn_is_the_formula(n, towers, caffe_alpha):
+def test_lrn_follows_its_formula(n, towers, caffe_alpha):
     k, alpha, beta = 2.0, 0.5, 0.75
     x = np.asarray(jax.random.normal(jax.random.key(3), (2, 3, 2, 8)))
     expected, width = np.zeros_like(x), 8 // towers
@@ -29,7 +29,7 @@ def test_lrn_is_the_formula(n, towers, caffe_alpha):
     np.testing.assert_allclose(norm(x, beta=0.7500001), expected, rtol=1e-5)
 
 
-def test_lrn_s_gradient_is_the_difference_quotient():
+def test_lrn_s_gradient_matches_finite_differences():
     x = jax.random.normal(jax.random.key(4), (1, 2, 2, 7))
 
     def value(x):

@@ -15,15 +15,15 @@ def random(*shape):
 
 
 def test_subsampling_by_hand():
-    x = jnp.arange(20.0).reshape(1, 2, 5, 2)  # an odd column, left out
+    x = jnp.arange(20.0).reshape(1, 2, 5, 2)  # The odd last column is ignored.
     params = {"coefficient": jnp.array([2.0, 3.0]), "bias": jnp.array([0.5, -1.0])}
     y = pooling.Subsampling().apply({"params": params}, x)
-    # map 0 holds 0 2 4 6 8 | 10 12 14 16 18, map 1 one more
+    # Channel 0 holds 0 2 4 6 8 | 10 12 14 16 18, channel 1 each plus one.
     np.testing.assert_allclose(y[0, 0], [[2 * 24 + 0.5, 3 * 28 - 1], [2 * 40 + 0.5, 3 * 44 - 1]])
 
 
 @pytest.mark.parametrize("size", [3, 4, 5, 6, 7])
-def test_ceil_pooling_is_the_loop(size):
+def test_ceil_pooling_equals_a_loop(size):
     x = np.asarray(jax.random.normal(jax.random.key(5), (1, size, size, 1)))
     count = -(-(size - 3) // 2) + 1
     slices = [slice(2 * i, 2 * i + 3) for i in range(count)]
@@ -35,7 +35,7 @@ def test_ceil_pooling_is_the_loop(size):
     "size, window, stride", [(7, 3, 2), (8, 3, 2), (2, 3, 2), (5, 2, 2), (1, 2, 2), (9, 3, 3)]
 )
 def test_ceil_pooling_by_loop(size, window, stride):
-    x = np.asarray(random(2, size, size + 1, 3)) - 5.0  # all below zero: padding must not win
+    x = np.asarray(random(2, size, size + 1, 3)) - 5.0  # Below zero: padding must not win.
     y = np.asarray(pooling.max_pool_ceil(jnp.asarray(x), window, stride))
     height, width = (math.ceil((n - window) / stride) + 1 for n in x.shape[1:3])
     assert y.shape == (2, height, width, 3)

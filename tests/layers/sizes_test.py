@@ -28,10 +28,10 @@ def test_effective_size():
     ]
 
 
-def test_output_size_counts_the_places_of_the_kernel():
+def test_output_size_counts_the_positions_of_the_kernel():
     for size, kernel, stride, padding, dilation in np.ndindex(9, 4, 3, 3, 3):
         size, kernel, stride, dilation = size + 1, kernel + 1, stride + 1, dilation + 1
-        last = (kernel - 1) * dilation  # of the kernel's pixels, from its first
+        last = (kernel - 1) * dilation  # Offsets of the kernel's pixels.
         places = [i for i in range(-padding, size + padding, stride) if i + last < size + padding]
         if places:
             assert sizes.output_size(size, kernel, stride, padding, dilation) == len(places)

@@ -20,7 +20,7 @@ def random(*shape):
     return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
 
 
-def test_a_dilated_convolution_is_that_of_the_kernel_with_zeros_between():
+def test_a_dilated_convolution_equals_one_with_zeros_in_its_kernel():
     x, kernel = random(2, 11, 10, 3), random(3, 3, 3, 4)
     wide = np.zeros((5, 5, 3, 4), np.float32)
     wide[::2, ::2] = kernel
@@ -63,7 +63,7 @@ def test_a_fractionally_strided_convolution_inserts_zeros(kernel, stride, paddin
     np.testing.assert_allclose(y, expected, atol=1e-5)
 
 
-def test_it_doubles_with_the_usual_4x4_kernel_and_keeps_bfloat16():
+def test_the_usual_4x4_kernel_doubles_the_size_and_keeps_bfloat16():
     module, x = (
         spatial.FractionallyStridedConv(3, (4, 4), 2, 1),
         jnp.ones((1, 5, 7, 2), jnp.bfloat16),
@@ -73,14 +73,14 @@ def test_it_doubles_with_the_usual_4x4_kernel_and_keeps_bfloat16():
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
 
 
-def test_padding_that_leaves_nothing_is_told():
+def test_padding_that_leaves_no_output_is_refused():
     with pytest.raises(UserError, match="padding=2 leaves nothing of 1 pixels"):
         spatial.FractionallyStridedConv(1, (4, 4), 2, 2).init(
             jax.random.key(0), jnp.ones((1, 1, 3, 1))
         )
 
 
-def test_the_convolution_that_a_transposed_one_undoes_must_give_its_input_s_size():
+def test_impossible_sizes_of_a_transposed_convolution_are_refused():
     with pytest.raises(
         UserError, match=r"shape=\(9, 8\): a side of 9 gives 5 pixels, not the 4 there are"
     ):
@@ -106,7 +106,7 @@ def test_sobel_s_kernel_is_separable(stride, padding):
     )
 
 
-def test_a_separable_convolution_s_weights():
+def test_a_separable_convolution_has_its_number_of_weights():
     variables = jax.eval_shape(
         spatial.SeparableConv(5, 7).init, jax.random.key(0), jnp.ones((1, 9, 9, 3))
     )
@@ -127,8 +127,8 @@ POOLINGS = [
 ]
 
 
-def pooled_by_loop(x, window, stride, ceil):
-    """Pooled values and switches; the first of equal values in reading order."""
+def pool_by_loop(x, window, stride, ceil):
+    """Returns pooled values and switches, of equal values the first in reading order."""
     batch, height, width, maps = x.shape
     count = [
         -(-(n - window) // stride) + 1 if ceil else (n - window) // stride + 1
@@ -151,12 +151,12 @@ def pooled_by_loop(x, window, stride, ceil):
 
 @pytest.mark.parametrize("window, stride, padding", POOLINGS)
 @pytest.mark.parametrize("ties", [False, True])
-def test_switches_tell_where_the_maxima_were(window, stride, padding, ties):
-    x = random(2, 6, 8, 3) - 5.0  # all below zero: what is beyond the edge must not win
+def test_switches_are_the_positions_of_the_maxima(window, stride, padding, ties):
+    x = random(2, 6, 8, 3) - 5.0  # All below zero: padding must never be the maximum.
     x = np.round(x) if ties else x
     pooled, switches = pool(x, window, stride, padding)
     assert switches.dtype == jnp.int32
-    expected = pooled_by_loop(x, window, stride, padding == "CEIL")
+    expected = pool_by_loop(x, window, stride, padding == "CEIL")
     np.testing.assert_array_equal(pooled, expected[0])
     np.testing.assert_array_equal(switches, expected[1])
     theirs = (
@@ -178,18 +178,18 @@ def test_unpooling_sums_at_the_switches(window, stride, padding):
     np.testing.assert_allclose(unpool(z, switches, (6, 8)), expected.reshape(2, 6, 8, 3), atol=1e-6)
 
 
-def test_unpooling_gives_back_the_maxima_of_windows_that_do_not_overlap():
+def test_unpooling_restores_the_maxima_of_windows_that_do_not_overlap():
     x = jnp.array([[1.0, 2, 0, 0], [3, 4, 0, 9], [5, 5, -1, -2], [5, 5, -3, -4]]).reshape(
         1, 4, 4, 1
     )
     pooled, switches = pool(x, 2, 2)
-    # Of four fives the first.
+    # The first of four fives.
     np.testing.assert_array_equal(switches[0, :, :, 0], [[5, 7], [8, 10]])
     expected = [[0, 0, 0, 0], [0, 4, 0, 9], [5, 0, -1, 0], [0, 0, 0, 0]]
     np.testing.assert_array_equal(unpool(pooled, switches, (4, 4))[0, :, :, 0], expected)
 
 
-def test_a_place_that_won_two_windows_gets_the_sum():
+def test_the_maximum_of_two_windows_gets_the_sum():
     x = jnp.array([0.0, 1, 7, 2, 3]).reshape(1, 1, 5, 1).repeat(3, axis=1)
     pooled, switches = pool(x, 3, 2)
     np.testing.assert_array_equal(switches.ravel(), [2, 2])
@@ -197,14 +197,14 @@ def test_a_place_that_won_two_windows_gets_the_sum():
     assert unpooled[0, 0, 2, 0] == 14 and jnp.sum(unpooled) == 14
 
 
-def test_pooling_and_unpooling_have_each_other_s_gradient():
+def test_pooling_and_unpooling_are_each_other_s_gradient():
     x = random(1, 5, 5, 2)
     pooled, switches = pool(x, 3, 2)
     delta = random(*pooled.shape)
     (dx,) = jax.vjp(lambda x: pool(x, 3, 2)[0], x)[1](delta)
     np.testing.assert_allclose(dx, unpool(delta, switches, (5, 5)), atol=1e-6)
     (dpooled,) = jax.vjp(lambda p: unpool(p, switches, (5, 5)), pooled)[1](x)
-    np.testing.assert_array_equal(dpooled, pooled)  # x at its own switches
+    np.testing.assert_array_equal(dpooled, pooled)  # x at its own switches.
 
 
 @pytest.mark.parametrize(
@@ -219,11 +219,11 @@ def test_pooling_and_unpooling_have_each_other_s_gradient():
         ),
     ],
 )
-def test_a_mistake_in_pooling_is_told(side, arguments, words):
+def test_invalid_pooling_is_refused(side, arguments, words):
     with pytest.raises(UserError, match=words):
         spatial.max_pool_with_switches(jnp.ones((1, side, 5, 1)), *arguments)
 
 
-def test_switches_of_another_pooling_are_told():
+def test_switches_of_another_pooling_are_refused():
     with pytest.raises(UserError, match="differ: pass those of one pooling"):
         spatial.max_unpool(jnp.ones((1, 2, 2, 1)), jnp.zeros((1, 3, 3, 1), jnp.int32), (6, 6))

@@ -1,4 +1,4 @@
-"""The autoencoder: shapes, the code, noise, and what it is scored by."""
+"""The autoencoder: shapes, code, noise and loss."""
 
 import itertools
 
@@ -17,15 +17,15 @@ def images(count, side, channels=1):
     return jax.random.uniform(jax.random.key(1), (count, side, side, channels))
 
 
-def made(x, name="autoencoder", **options):
+def make_autoencoder(x, name="autoencoder", **options):
     model = models.create(name, **options)
     return model, *model.init(jax.random.key(0), x)
 
 
 @pytest.mark.parametrize("side, channels", [(28, 1), (32, 3)])
-def test_images_become_codes_and_images_again(side, channels):
+def test_images_are_encoded_and_decoded(side, channels):
     x = images(2, side, channels)
-    model, params, stats = made(x)
+    model, params, stats = make_autoencoder(x)
     assert model.features(params, stats, x)["code"].shape == (2, side // 4, side // 4, 8)
     assert model.apply(params, stats, x)[0].shape == x.shape
 
@@ -40,7 +40,7 @@ def test_parameters_by_hand():
 
 def test_noise_is_added_in_training_only():
     x = images(4, 28)
-    model, params, stats = made(x)
+    model, params, stats = make_autoencoder(x)
 
     def apply(model, **train):
         return model.apply(params, stats, x, **train)[0]
@@ -78,7 +78,7 @@ def test_upsampling_repeats_pixels():
 
 def test_the_lectures_code_is_4x4x8_and_its_parameters_are_by_hand():
     x = images(2, 28)
-    model, params, stats = made(x, "autoencoder_lectures")
+    model, params, stats = make_autoencoder(x, "autoencoder_lectures")
     assert model.features(params, stats, x)["code"].shape == (2, 4, 4, 8)
     rebuilt = model.apply(params, stats, x)[0]
     assert rebuilt.shape == x.shape and rebuilt.min() > 0 and rebuilt.max() < 1
@@ -105,20 +105,20 @@ def test_the_lectures_noise_is_clipped():
     )
     noisy = {clip: model.add_noise(jnp.ones((1, 64, 64, 1)), True, clip) for clip in (True, False)}
     assert noisy[True].max() == 1.0 and noisy[True].min() >= 0 and noisy[False].max() > 1.5
-    # The mean of min(1, 1 + 0.5 z) is 1 - 0.5 / sqrt(2 pi), but for what is cut off at 0.
+    # The mean of min(1, 1 + 0.5 z) is 1 - 0.5 / sqrt(2 pi), except for values clipped at 0.
     assert float(noisy[True].mean()) == pytest.approx(1 - 0.5 / np.sqrt(2 * np.pi), abs=0.02)
 
 
 def test_the_deeper_code_has_an_eighth_of_the_sides():
     x = images(2, 16, 3)
-    model, params, stats = made(x, "autoencoder_deep", width=1 / 16)
+    model, params, stats = make_autoencoder(x, "autoencoder_deep", width=1 / 16)
     assert model.features(params, stats, x)["code"].shape == (2, 2, 2, 16)
     assert model.apply(params, stats, x)[0].shape == x.shape
 
 
 @pytest.mark.parametrize("side", [30, 2])
-def test_a_side_that_cannot_be_halved_back_is_told(side):
+def test_a_side_that_cannot_be_halved_is_refused(side):
     with pytest.raises(
         UserError, match=f"{side}x{side}; sides must be multiples of 4, .*the smallest are 4x4"
     ):
-        made(images(1, side))
+        make_autoencoder(images(1, side))

@@ -1,38 +1,22 @@
-"""What every model is as functions: logits, mistakes, dtypes."""
+"""Models as functions: logits, invalid options, dtypes."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.abstract_models import draw_images, make_abstract
 
 from cnn_jax import models
 from cnn_jax.errors import UserError
 
 
-def images(count, size=8):
-    return jax.random.normal(jax.random.key(1), (count, size, size, 3))
-
-
-def shape_of(name, side=0):
-    if name == "lenet5":
-        return side or 32, side or 32, 1
-    return (*(side or (227 if name.startswith("alexnet") else 224),) * 2, 3)
-
-
-def abstract(name, classes=10, side=0, **options):
-    """The net, and its parameters, stats and one image as shapes."""
-    model = models.create(name, classes, **options)
-    image = jax.ShapeDtypeStruct((1, *shape_of(name, side)), "float32")
-    return model, *jax.eval_shape(model.init, jax.random.key(0), image), image
-
-
 @pytest.mark.parametrize("name", ["mlp", "lenet5_modern", "resnet20", "plain20"])
-def test_every_small_net_gives_logits_and_needs_no_batch_to_do_so(name):
+def test_small_models_give_the_same_logits_for_any_batch(name):
     model = models.create(name, 7)
-    params, stats = model.init(jax.random.key(0), images(1, 16))
-    logits, same = model.apply(params, stats, images(3, 16))
+    params, stats = model.init(jax.random.key(0), draw_images(1, 16))
+    logits, same = model.apply(params, stats, draw_images(3, 16))
     assert logits.shape == (3, 7) and same is stats
-    alone, _ = model.apply(params, stats, images(3, 16)[:1])
+    alone, _ = model.apply(params, stats, draw_images(3, 16)[:1])
     np.testing.assert_allclose(alone, logits[:1], rtol=1e-4, atol=1e-4)
 
 
@@ -58,23 +42,23 @@ def test_every_small_net_gives_logits_and_needs_no_batch_to_do_so(name):
         ),
     ],
 )
-def test_a_mistake_is_told(name, options, words):
+def test_an_invalid_option_is_refused(name, options, words):
     with pytest.raises(UserError, match=words):
-        models.create(name, 10, **options).init(jax.random.key(0), images(1))
+        models.create(name, 10, **options).init(jax.random.key(0), draw_images(1))
 
 
-def test_no_classes_and_images_of_another_size_and_no_key_are_told():
+def test_invalid_classes_image_sizes_and_missing_keys_are_refused():
     with pytest.raises(UserError, match="num_classes=0: must be at least 1"):
         models.create("mlp", 0)
     model = models.create("mlp", 3, dropout=0.5)
-    params, stats = model.init(jax.random.key(0), images(1))
+    params, stats = model.init(jax.random.key(0), draw_images(1))
     with pytest.raises(UserError, match="mlp: images of 16x16x3 are not of the size"):
-        model.apply(params, stats, images(1, 16))
+        model.apply(params, stats, draw_images(1, 16))
     with pytest.raises(UserError, match="mlp: training draws random numbers: give apply a key"):
-        model.apply(params, stats, images(1), train=True)
+        model.apply(params, stats, draw_images(1), train=True)
 
 
-def test_bytes_are_numbers_to_a_net():
+def test_images_of_uint8_are_converted_to_float():
     model = models.create("mlp", 3)
     pixels = jnp.arange(192, dtype=jnp.uint8).reshape(1, 8, 8, 3)
     params, stats = model.init(jax.random.key(0), pixels)
@@ -84,7 +68,7 @@ def test_bytes_are_numbers_to_a_net():
     )
 
 
-def test_a_deviation_that_an_option_undoes_is_not_told():
+def test_an_option_that_removes_a_deviation_removes_it_from_the_list():
     def words(name, **options):
         return " ".join(models.deviations(name, **options))
 
@@ -113,11 +97,11 @@ def test_a_deviation_that_an_option_undoes_is_not_told():
         ("zfnet", {"initial_bias": 1.0}, "zfnet has no such option"),
     ],
 )
-def test_a_mistake_of_a_net_is_told(name, options, words):
+def test_an_option_of_another_model_is_refused(name, options, words):
     with pytest.raises(UserError, match=words):
-        abstract(name, **options)
+        make_abstract(name, **options)
 
 
-def test_deviations_are_of_known_nets():
+def test_deviations_belong_to_known_models():
     for name in ("lenet5", "alexnet", "alexnet_half", "alexnet_owt", "zfnet", "vgg_a", "vgg_e"):
         assert models.deviations(name), name

@@ -1,4 +1,4 @@
-"""Every model trains: 20 steps lower its loss on a batch; its options do what they say."""
+"""Every model trains: 20 steps lower its loss on a batch. Its options work."""
 
 import functools
 import types
@@ -18,13 +18,13 @@ BATCH, CLASSES = 8, 4
 # The smallest images that the nets take, and what else keeps them small; those left out take 32x32.
 SIDE = {"alexnet": 67, "alexnet_one_tower": 67, "alexnet_half": 67, "alexnet_owt": 63, "zfnet": 47,
         "lenet1": 28, "lenet4": 28, "lenet5": 28, "lenet5_modern": 28, "small_cnn": 8,
-        "mlp": 8, "perceptron": 8, "autoencoder": 8,
+        "cuda_convnet": 16, "mlp": 8, "perceptron": 8, "autoencoder": 8,
         "autoencoder_lectures": 8, "autoencoder_deep": 8,
         "googlenet": 79, "googlenet_bn": 79, "inception_v2": 107, "inception_v3": 107}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
-def _compiled_in_haste():
+def _compile_quickly():
     """Twenty steps on tiny images take a moment, compiling them well a third longer than compiling
     them badly.
     """
@@ -39,15 +39,15 @@ def small(name):
     if name in full:
         options = {}
     if name.startswith(("alexnet", "zfnet", "vgg", "googlenet")):
-        # Narrow layers have few inputs, and none to drop.
+        # Narrow layers have too few inputs for dropout.
         options |= {"initializer": "he", "dropout": 0.0}
     if name.startswith(("resnet", "plain")):
-        options["scan_min_blocks"] = 2  # compiles one block a stage
+        options["scan_min_blocks"] = 2  # Compiles one block per stage.
     return options
 
 
-def trained(name, steps, devices, dtype=None, **options):
-    """(losses of the steps on one batch, the state after them)."""
+def train_model(name, steps, devices, dtype=None, **options):
+    """Returns (losses of steps on one batch, the state after them)."""
     side = SIDE.get(name, 32)
     channels = models.paper_input(name)[0][2]
     labels = jnp.arange(BATCH, dtype=jnp.int32) % CLASSES
@@ -89,19 +89,19 @@ ALL = [
 
 @pytest.mark.parametrize("name", ALL)
 def test_twenty_steps_on_two_devices_lower_the_loss(name):
-    losses, state = trained(name, 20, 2)
+    losses, state = train_model(name, 20, 2)
     assert int(state.step) == 20 and int(state.nan_step) == -1
     assert np.mean(losses[-2:]) < 0.97 * losses[0], losses
 
 
-# One net of each file's, for what all of a file share.
+# One model per file, for what the models of a file share.
 FAMILIES = ("mlp", "small_cnn", "lenet1", "lenet5", "lenet5_modern", "autoencoder",
             "autoencoder_lectures", "autoencoder_deep", "alexnet", "zfnet", "vgg_a", "googlenet",
             "bn_inception", "resnet20")  # fmt: skip
 
 
 def shapes(name, **options):
-    """(params, stats) of a small net as shapes, and its model."""
+    """Returns the shapes of (params, stats) of a small model, and the model."""
     image = jax.ShapeDtypeStruct(
         (1, *(SIDE.get(name, 32),) * 2, models.paper_input(name)[0][2]), jnp.float32
     )
@@ -132,8 +132,8 @@ def test_lrn_changes_what_a_model_computes_and_costs_no_parameter(name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_model_is_drawn_by_the_initialiser_that_is_asked_for(name):
-    """He's variance is twice Xavier's, and the draws are the same."""
+def test_every_model_uses_the_requested_initializer(name):
+    """He's variance is twice Xavier's, for the same random numbers."""
     he, xavier = (shapes(name, initializer=i)[0] for i in ("he", "xavier"))
     image = shapes(name)[1]
     drawn = [
@@ -147,7 +147,7 @@ def test_every_model_is_drawn_by_the_initialiser_that_is_asked_for(name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_bfloat16_is_near_float32_and_leaves_parameters_and_statistics_float32(name):
+def test_bfloat16_is_close_to_float32_and_keeps_parameters_and_statistics_float32(name):
     wide, image, params, stats = shapes(name)
     narrow = shapes(name, dtype="bfloat16")[0]
     params, stats = wide.init(jax.random.key(0), image)

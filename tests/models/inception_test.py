@@ -1,4 +1,4 @@
-"""The Inception models: their tables, auxiliary heads and the loss folded over them."""
+"""The Inception models: their tables, auxiliary heads and the loss that includes the heads."""
 
 import functools
 import types
@@ -20,12 +20,10 @@ from cnn_jax.training.state import init_state
 
 
 def test_bn_inception_has_the_parameters_of_public_weights():
-    """11,295,240 in the weights ported from Caffe, whose convolutions have a bias beside batch
-    norm's shift.
-    """
+    """11,295,240 in the weights ported from Caffe, whose convolutions also have biases."""
     model = models.create("bn_inception", 1000)
     params, _ = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
-    # A scale and a shift for each map.
+    # A scale and a shift per channel.
     biases = (
         sum(
             leaf.size
@@ -37,7 +35,7 @@ def test_bn_inception_has_the_parameters_of_public_weights():
     assert summary.count_parameters(model, (224, 224, 3)) + biases == 11_295_240
 
 
-def test_each_step_from_inception_v2_to_v3_costs_its_own_parameters():
+def test_each_change_from_inception_v2_to_v3_adds_its_parameters():
     def count(**options):
         return summary.count_parameters(
             models.create("inception_v2", 1000, **options), (299, 299, 3)
@@ -46,10 +44,10 @@ def test_each_step_from_inception_v2_to_v3_costs_its_own_parameters():
     three = 9 * (3 * 32 + 32 * 32 + 32 * 64) + 2 * (32 + 32 + 64)
     one = 49 * 3 * 64 + 2 * 64
     assert count(factorized_7x7=True) - count() == three - one
-    assert count(aux_norm=True) - count() == 768  # a scale and a shift for a bias
+    assert count(aux_norm=True) - count() == 768  # A scale and a shift instead of a bias.
 
 
-def test_a_1x1_convolution_before_a_5x5_saves_what_the_paper_says():
+def test_a_1x1_convolution_before_a_5x5_saves_the_paper_s_share():
     def weights(*kernels):
         net = nn.Sequential(
             [conv.Conv(maps, (size, size), use_bias=False) for size, maps in kernels]
@@ -61,8 +59,8 @@ def test_a_1x1_convolution_before_a_5x5_saves_what_the_paper_says():
     assert weights((1, 32), (5, 256)) == [4_096, 204_800]
 
 
-def modules(name, side):
-    """{module: output shape} of a net, nothing computed."""
+def get_module_shapes(name, side):
+    """Returns {module: output shape} of a model, without computing anything."""
     net = models.MODELS[name].build(10)
     images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     variables = jax.eval_shape(functools.partial(net.init, train=False), jax.random.key(0), images)
@@ -83,7 +81,7 @@ def modules(name, side):
     }
 
 
-# Output of each module: the next one's input in the papers' tables; side and maps.
+# Each module's output, the next one's input in the papers' tables: side and channels.
 GRIDS = {
     "googlenet": {
         "conv2": (56, 192), "inception3a": (28, 256), "inception3b": (28, 480),
@@ -111,8 +109,8 @@ GRIDS["inception_v2"] = {k: v for k, v in GRIDS["inception_v3"].items() if "conv
 
 
 @pytest.mark.parametrize("name", GRIDS)
-def test_modules_have_the_table_s_outputs(name):
-    found = modules(name, 299 if name in ("inception_v2", "inception_v3") else 224)
+def test_modules_have_the_output_shapes_of_the_table(name):
+    found = get_module_shapes(name, 299 if name in ("inception_v2", "inception_v3") else 224)
     assert {k: found[k] for k in GRIDS[name]} == {
         k: (side, side, maps) for k, (side, maps) in GRIDS[name].items()
     }
@@ -123,8 +121,8 @@ def random(*shape):
 
 
 @pytest.mark.parametrize("name, side, heads", [("googlenet_bn", 79, 2), ("inception_v3", 107, 1)])
-def test_auxiliary_heads_are_there_in_training_only(name, side, heads):
-    """On the smallest images that the heads allow; shapes only."""
+def test_auxiliary_heads_exist_in_training_only(name, side, heads):
+    """Tested by shapes, on the smallest images that the heads allow."""
     images, key = jnp.zeros((2, side, side, 3)), jax.random.key(0)
 
     def shapes(**options):
@@ -145,7 +143,7 @@ def test_auxiliary_heads_are_there_in_training_only(name, side, heads):
     assert len(set(params) - set(bare)) == heads
 
 
-def test_googlenet_s_heads_answer_in_training_and_are_forgotten_at_test():
+def test_googlenet_s_heads_give_logits_in_training_only():
     model = models.create("googlenet", 4)
     images = random(2, 79, 79, 3)
     params, stats = model.init(jax.random.key(0), images[:1])
@@ -158,7 +156,7 @@ def test_googlenet_s_heads_answer_in_training_and_are_forgotten_at_test():
 
     (main, *heads), logits = both(params, jax.random.key(2))
     assert all(np.isfinite(o).all() and np.ptp(o) > 0 for o in (main, *heads, logits))
-    again, same = both(params, jax.random.key(3))  # dropout is another
+    again, same = both(params, jax.random.key(3))  # Dropout differs.
     assert not np.array_equal(again[0], main) and not np.array_equal(again[1], heads[0])
     np.testing.assert_array_equal(same, logits)
     zeroed = params | {
@@ -171,7 +169,8 @@ def test_googlenet_s_heads_answer_in_training_and_are_forgotten_at_test():
 
 
 # By hand: GoogLeNet's sides, backward from 1: 2, 4, 8, 16, 31; from a head's 5: 10, 20, 40, 79.
-# torchvision says of its own nets 15 and 75. Inception v3, backward from a head's 5: 11, 23, 25,
+# torchvision states
+# 15 and 75 for its own models. Inception v3, backward from a head's 5: 11, 23, 25,
 # 51, 53, 107.
 @pytest.mark.parametrize(
     "name, heads, side",
@@ -184,7 +183,7 @@ def test_googlenet_s_heads_answer_in_training_and_are_forgotten_at_test():
         ("inception_v2", False, 75),
     ],
 )
-def test_too_small_an_image_names_the_smallest(name, heads, side):
+def test_an_image_too_small_gives_the_smallest_size(name, heads, side):
     model = models.create(name, 4, aux_heads=heads)
 
     def init(n):
@@ -205,7 +204,7 @@ def test_a_grid_reduction_pools_and_convolves_side_by_side():
     np.testing.assert_array_equal(y[..., 11:], nn.max_pool(x, (3, 3), (2, 2)))
 
 
-def test_a_fork_s_convolutions_see_the_same_input():
+def test_a_fork_s_convolutions_have_the_same_input():
     block = googlenet.Inception(
         (((1, 1, 4), ((1, 3, 5), (3, 1, 6))),),
         functools.partial(pooling.MaxPool, 1, 1),
@@ -231,8 +230,8 @@ def cross_entropy(logits, labels):
     return (np.log(np.exp(logits).sum(1)) - logits[np.arange(len(labels)), labels]).mean()
 
 
-def test_the_loss_is_folded_over_the_heads_and_the_error_is_the_main_logits():
-    """One training step of a net of three linear heads."""
+def test_the_loss_sums_the_heads_and_the_error_uses_the_main_logits():
+    """One training step of a model with three linear heads."""
     images = random(6, 2, 2, 1)
     kernels = {
         name: jax.random.normal(jax.random.key(k), (4, 3))
@@ -243,7 +242,7 @@ def test_the_loss_is_folded_over_the_heads_and_the_error_is_the_main_logits():
         return tuple(images.reshape(-1, 4) @ params[name] for name in ("main", "aux1", "aux2"))
 
     main, *heads = outputs(kernels, images)
-    # One error, and another number in each head.
+    # One error, and a different number in each head.
     labels = jnp.argmax(main, 1).at[0].add(1).astype(jnp.int32) % 3
     assert all((jnp.argmax(head, 1) != labels).sum() != 1 for head in heads)
     model = models.Model(
@@ -270,7 +269,7 @@ def test_the_loss_is_folded_over_the_heads_and_the_error_is_the_main_logits():
         np.testing.assert_allclose(kernels[name] - after.params[name], gradient, atol=1e-5)
 
 
-def test_the_weight_of_the_heads_is_the_net_s():
+def test_the_weight_of_the_heads_is_the_model_s():
     def weight(name, **options):
         return models.create(name, 4, **options).aux_weight
 
@@ -308,7 +307,7 @@ def test_inception_v3_pools_as_its_option_says(counted, monkeypatch):
     )
     model = models.create("inception_v3", 3, aux_heads=False, count_padding=counted)
     jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 75, 75, 3)))
-    assert asked == [(3, 1, "SAME", counted)] * 9  # the modules that do not reduce the grid
+    assert asked == [(3, 1, "SAME", counted)] * 9  # The modules that do not reduce the grid.
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers.abstract_models import count_layer_parameters, make_abstract
 
 from cnn_jax import models
 from cnn_jax.errors import UserError
@@ -12,28 +13,9 @@ from cnn_jax.layers.conv import TableConv
 from cnn_jax.models import lenet
 
 
-def shape_of(name, side=0):
-    if name == "lenet5":
-        return side or 32, side or 32, 1
-    return (*(side or (227 if name.startswith("alexnet") else 224),) * 2, 3)
-
-
-def abstract(name, classes=10, side=0, **options):
-    """The net, and its parameters, stats and one image as shapes."""
-    model = models.create(name, classes, **options)
-    image = jax.ShapeDtypeStruct((1, *shape_of(name, side)), "float32")
-    return model, *jax.eval_shape(model.init, jax.random.key(0), image), image
-
-
-def layer_sizes(params):
-    return {
-        layer: sum(leaf.size for leaf in jax.tree.leaves(tree)) for layer, tree in params.items()
-    }
-
-
 def test_lenet5_layer_by_layer():
-    _, params, _, _ = abstract("lenet5")
-    assert layer_sizes(params) == {
+    _, params, _, _ = make_abstract("lenet5")
+    assert count_layer_parameters(params) == {
         "c1": 156,
         "s2": 12,
         "c3": 1_516,
@@ -44,12 +26,12 @@ def test_lenet5_layer_by_layer():
     of_28, _ = jax.eval_shape(
         models.create("lenet5", 10).init, jax.random.key(0), jnp.zeros((1, 28, 28, 1))
     )
-    assert layer_sizes(of_28) == layer_sizes(params)
+    assert count_layer_parameters(of_28) == count_layer_parameters(params)
 
 
 def test_lenet5_with_all_connections_of_c3():
-    _, params, _, _ = abstract("lenet5", c3="full")
-    assert layer_sizes(params)["c3"] == 6 * 16 * 25 + 16
+    _, params, _, _ = make_abstract("lenet5", c3="full")
+    assert count_layer_parameters(params)["c3"] == 6 * 16 * 25 + 16
 
 
 def count_connections(name, side):
@@ -58,7 +40,7 @@ def count_connections(name, side):
     image = jax.ShapeDtypeStruct((1, side, side, 1), "float32")
     params, stats = jax.eval_shape(model.init, jax.random.key(0), image)
     stages = jax.eval_shape(model.features, params, stats, image)
-    sizes, total = layer_sizes(params), 0
+    sizes, total = count_layer_parameters(params), 0
     for layer, size in sizes.items():
         if layer.startswith("s"):  # a sum of four with a coefficient, and a bias
             total += 5 * stages[layer].size
@@ -88,7 +70,7 @@ def test_lenet4_has_the_connections_of_its_paper():
         "output": 1_210,
     }
     assert abs(connections - 260_000) < 3_000
-    assert len(set(lenet.LENET4_TABLE)) == 16  # each map of C3 sees others
+    assert len(set(lenet.LENET4_TABLE)) == 16  # Each map of C3 is connected to other maps.
 
 
 def test_lenet4s_pairs_of_subsampling_maps_see_the_same_map():
@@ -98,17 +80,17 @@ def test_lenet4s_pairs_of_subsampling_maps_see_the_same_map():
     )
     params, stats = model.init(jax.random.key(1), images)
     stages = model.features(params, stats, images)
-    # Coefficients start equal, so that the two of a pair are the same map.
+    # Initial coefficients are equal, so the two maps of a pair are the same.
     np.testing.assert_array_equal(stages["s2"][..., 0::2], stages["s2"][..., 1::2])
     assert stages["s2"].shape == (1, 14, 14, 8) and stages["s4"].shape == (1, 5, 5, 16)
 
 
-def test_lenet5_has_ten_bitmaps_only():
+def test_lenet5_accepts_ten_classes_only():
     with pytest.raises(UserError, match="100 classes; its bitmaps are of ten digits"):
-        abstract("lenet5", 100)
+        make_abstract("lenet5", 100)
 
 
-# LeCun et al. 1998, Table I: a row a map of S2, a column a map of C3
+# LeCun et al. 1998, Table I: a row per map of S2, a column per map of C3.
 TABLE_I = """
 X...XXX..XXXX.XX
 XX...XXX..XXXX.X
@@ -119,7 +101,7 @@ XXX...XXX..X.XXX
 """
 
 
-def test_c3_sees_what_table_i_gives_it():
+def test_c3_is_connected_as_in_table_i():
     seen = np.array([[mark == "X" for mark in line] for line in TABLE_I.split()])  # [6, 16]
     assert seen.sum() == 60
     conv = TableConv(lenet.C3_TABLE, (5, 5))
@@ -128,13 +110,13 @@ def test_c3_sees_what_table_i_gives_it():
     assert variables["params"]["kernel"].shape == (5, 5, 60)
     jacobian = jax.jacrev(lambda x: conv.apply(variables, x)[0, 0, 0])(x)[:, 0]  # [16, 5, 5, 6]
     np.testing.assert_array_equal(np.abs(jacobian).max((1, 2)) > 0, seen.T)
-    # The kernels lie map by map in the table's order: map 7's four begin after 6 * 3 + 4.
+    # Kernels are in the order of the table: the four of map 7 begin after 6 * 3 + 4.
     np.testing.assert_allclose(
         jacobian[7, :, :, 3], variables["params"]["kernel"][..., 22 + 2], rtol=1e-6
     )
 
 
-def test_each_map_of_c3_is_drawn_by_its_own_fan_in():
+def test_each_map_of_c3_is_initialized_by_its_own_fan_in():
     conv = TableConv(lenet.C3_TABLE, (5, 5), kernel_init=lenet.uniform)
     kernel = np.abs(conv.init(jax.random.key(0), jnp.zeros((1, 5, 5, 6)))["params"]["kernel"])
     for part, inputs in ((kernel[..., :18], 3), (kernel[..., 18:54], 4), (kernel[..., 54:], 6)):
@@ -150,7 +132,7 @@ def test_map_loss_by_hand():
     np.testing.assert_allclose(lenet.map_loss(distances, labels, 4.0), by_hand, rtol=1e-6)
     softmax = optax.softmax_cross_entropy_with_integer_labels(-distances, labels)
     np.testing.assert_allclose(lenet.map_loss(distances, labels, jnp.inf), softmax, rtol=1e-6)
-    # The rubbish class holds back what lies far beyond it.
+    # The rubbish class limits the gradient of distant classes.
     push = jax.grad(lambda d: lenet.map_loss(d, jnp.array([0]), 4.0)[0])(jnp.array([[1.0, 30.0]]))
     assert push[0, 0] > 0.04 and abs(push[0, 1]) < 1e-11
 
@@ -162,17 +144,17 @@ def test_bitmaps_are_ten_different_drawings():
         and codes.dtype == np.float32
         and set(np.unique(codes)) == {-1.0, 1.0}
     )
-    apart = ((codes[:, None] - codes[None]) ** 2).sum(-1) / 4  # pixels that differ
+    apart = ((codes[:, None] - codes[None]) ** 2).sum(-1) / 4  # Pixels that differ.
     assert apart[~np.eye(10, dtype=bool)].min() >= 6
     one = codes[1].reshape(12, 7)
-    assert (one[1:, 3] == 1).all() and one[5].sum() == 1 - 6  # the stem of the 1
+    assert (one[1:, 3] == 1).all() and one[5].sum() == 1 - 6  # The stem of the 1.
 
 
 def test_pixels_are_mapped_as_the_paper_s():
     np.testing.assert_allclose(lenet.contrast(jnp.array([0.0, 1.0])), [-0.1, 1.175], rtol=1e-6)
 
 
-def test_lenet5_pads_digits_centres_them_and_measures_distances():
+def test_lenet5_pads_and_centers_digits_and_measures_distances():
     model = models.create("lenet5", 10)
     small = jax.random.uniform(jax.random.key(1), (3, 28, 28, 1))
     params, stats = model.init(jax.random.key(0), small)

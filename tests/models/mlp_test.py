@@ -20,8 +20,8 @@ GATES = {
 
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("name", ["perceptron", "mlp"])
-def test_a_perceptron_learns_and_or_not_and_never_xor_which_two_layers_do(name, gate):
-    """Rosenblatt's is linear, and XOR's classes cannot be parted by a line."""
+def test_a_perceptron_learns_and_or_and_not_and_two_layers_also_xor(name, gate):
+    """Rosenblatt's perceptron is linear, and no line separates XOR's classes."""
     model = models.create(
         name, 2, **({"hidden": (8,), "activation": "tanh"} if name == "mlp" else {})
     )
@@ -41,3 +41,23 @@ def test_a_perceptron_learns_and_or_not_and_never_xor_which_two_layers_do(name, 
     params = jax.jit(lambda p: jax.lax.scan(descend, p, length=500)[0])(params)
     right = int((jnp.argmax(model.apply(params, stats, images)[0], -1) == labels).sum())
     assert right == 4 if (name, gate) != ("perceptron", "xor") else right < 4
+
+
+def test_dropped_pixels_leave_the_masks_of_hidden_layers_as_they_are():
+    """A share of the pixels is 0 in training and the others are scaled up; in a test none is."""
+    images = jnp.ones((400, 5, 1, 1))
+    plain = models.create("mlp", 2, hidden=(3,), dropout=0.5)
+    dropped = models.create("mlp", 2, hidden=(3,), dropout=0.5, input_dropout=0.2)
+    params, stats = plain.init(jax.random.key(0), images)
+    # Each hidden unit is its pixel, which shows what becomes of it; the logits are the units.
+    eye = {"kernel": jnp.eye(5, 3), "bias": jnp.zeros(3)}
+    params = params | {"Dense_0": eye, "Dense_1": {"kernel": jnp.eye(3, 2), "bias": jnp.zeros(2)}}
+    key = jax.random.key(1)
+    hidden, _ = plain.apply(params, stats, images, train=True, key=key)
+    both, _ = dropped.apply(params, stats, images, train=True, key=key)
+    assert set(np.unique(hidden)) == {0.0, 2.0}
+    np.testing.assert_allclose(np.unique(both), [0.0, 2.5])
+    assert not np.any((np.asarray(hidden) == 0) & (np.asarray(both) > 0))
+    kept = np.asarray(both)[np.asarray(hidden) > 0] > 0
+    assert 0.75 < kept.mean() < 0.85
+    np.testing.assert_array_equal(dropped.apply(params, stats, images)[0], images[:, :2, 0, 0])

@@ -1,4 +1,4 @@
-"""What a model's name stands for: parameters, options and their bounds, deviations, mistakes."""
+"""Entries of MODELS: parameters, options and their bounds, deviations, invalid options."""
 
 import dataclasses
 import inspect
@@ -17,14 +17,14 @@ from cnn_jax.models.base import BaseModel
 
 
 @pytest.mark.parametrize("name", models.MODELS)
-def test_a_model_has_the_parameters_that_its_file_states(name):
+def test_models_have_the_parameter_counts_that_their_files_state(name):
     spec = models.MODELS[name]
     counted = summary.count_parameters(models.create(name), spec.input_shape)
     assert counted == spec.parameters
 
 
 def test_deviations_follow_the_class_s_defaults(monkeypatch):
-    """No default is written down twice: another one changes what is reported, or silences it."""
+    """Defaults are not repeated: changing one changes or removes the reported deviation."""
 
     def biases():
         return [d for d in models.deviations("alexnet") if "biases" in d]
@@ -41,7 +41,7 @@ def test_deviations_follow_the_class_s_defaults(monkeypatch):
         assert "".join(biases())[-len(expected) :] == expected
 
 
-def test_a_deviation_that_an_option_undoes_is_not_reported():
+def test_an_option_that_removes_a_deviation_removes_it_from_the_report():
     def words(name, **options):
         return " ".join(models.deviations(name, **options))
 
@@ -53,7 +53,7 @@ def test_a_deviation_that_an_option_undoes_is_not_reported():
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_options_have_bounds(name):
-    """Every number is bounded and every text is a choice, so that no caller can set nonsense."""
+    """Every number has bounds and every text has choices, so invalid values are refused."""
     for option, wanted in models.option_types(name).items():
         kind = values.describe(wanted)
         assert "text" not in kind, option
@@ -77,20 +77,20 @@ def test_options_have_bounds(name):
         ("resnet20", {"depth": 20}, "model.depth: resnet20 has no such option"),
     ],
 )
-def test_invalid_options_are_refused_by_every_caller(name, options, words):
+def test_every_caller_refuses_invalid_options(name, options, words):
     for call in (models.create, models.deviations, summary.summarize_model):
         with pytest.raises(UserError, match=words):
             call(name, **options)
 
 
-def test_a_number_of_classes_is_bounded():
+def test_the_number_of_classes_is_bounded():
     for count, words in ((0, "at least 1"), (2**21, "at most 1048576")):
         with pytest.raises(UserError, match=f"num_classes={count}: must be {words}"):
             models.create("mlp", count)
 
 
 @pytest.mark.parametrize("theirs", vgg.OTHER_NAMES)
-def test_other_libraries_names_lead_to_ours(theirs):
+def test_names_of_other_libraries_suggest_ours(theirs):
     with pytest.raises(UserError, match=f"model '{theirs}': no such model; it is vgg_. ") as error:
         models.create(theirs)
     assert ("model.norm=bn" in str(error.value)) == theirs.endswith("_bn")

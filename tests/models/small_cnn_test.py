@@ -1,4 +1,4 @@
-"""The small CNN: what each of its options makes of the layers and their counts."""
+"""The small CNN: the effect of each option on layers and parameter counts."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ IMAGE = jax.ShapeDtypeStruct((2, 28, 28, 1), jnp.float32)
 
 
 def shapes(**options):
-    """(parameters of each layer, shapes of the stages)."""
+    """Returns (parameters of each layer, shapes of the stages)."""
     model = models.create("small_cnn", 10, **options)
     params, stats = jax.eval_shape(model.init, jax.random.key(0), IMAGE)
     stages = jax.eval_shape(model.features, params, stats, IMAGE)
@@ -95,4 +95,4 @@ def test_global_pooling_leaves_the_channels_and_dropout_without_hidden_layers_is
     images = jax.random.normal(jax.random.key(0), (2, 8, 8, 1))
     params, stats = model.init(jax.random.key(1), images)
     logits, _ = model.apply(params, stats, images, train=True, key=jax.random.key(2))
-    np.testing.assert_array_equal(logits, 0)  # the bias, as every input is dropped
+    np.testing.assert_array_equal(logits, 0)  # Only the bias is left, as every input is dropped.

@@ -3,30 +3,14 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from helpers.abstract_models import draw_images, make_abstract
 
 from cnn_jax import models
 
 
-def images(count, size=8):
-    return jax.random.normal(jax.random.key(1), (count, size, size, 3))
-
-
-def shape_of(name, side=0):
-    if name == "lenet5":
-        return side or 32, side or 32, 1
-    return (*(side or (227 if name.startswith("alexnet") else 224),) * 2, 3)
-
-
-def abstract(name, classes=10, side=0, **options):
-    """The net, and its parameters, stats and one image as shapes."""
-    model = models.create(name, classes, **options)
-    image = jax.ShapeDtypeStruct((1, *shape_of(name, side)), "float32")
-    return model, *jax.eval_shape(model.init, jax.random.key(0), image), image
-
-
 def test_remat_keeps_fewer_activations_and_changes_no_gradient(monkeypatch):
-    """With batch norm, whose averages must come out of the recomputed blocks once, and dropout."""
-    # As on an accelerator: ours keep little on a CPU as it is.
+    """With dropout and batch norm, whose averages must be updated once despite recomputation."""
+    # As on an accelerator. The CPU kernels keep little anyway.
     monkeypatch.setenv("CNN_JAX_ROUTES", "xla")
     kept, again = (
         models.create("vgg_b", 10, width=1 / 16, norm="bn", remat=remat) for remat in (False, True)
@@ -42,7 +26,7 @@ def test_remat_keeps_fewer_activations_and_changes_no_gradient(monkeypatch):
         return jax.jit(jax.value_and_grad(value, has_aux=True)).lower(params).compile()
 
     def kept_bytes(model):
-        """Bytes handed to the backward pass, whatever the compiler."""
+        """Returns the bytes that are kept for the backward pass, before compilation."""
 
         def forward(params):
             return model.apply(params, stats, x, train=True, key=jax.random.key(1))[0]
@@ -61,14 +45,14 @@ def test_remat_keeps_fewer_activations_and_changes_no_gradient(monkeypatch):
     def temporary(program):
         return program.memory_analysis().temp_size_in_bytes
 
-    # The compiler for CPUs of JAX 0.10 keeps more all the same.
+    # JAX 0.10's compiler for CPUs keeps more nevertheless.
     if jax.__version_info__ >= (0, 12):
         assert temporary(remat) < 0.85 * temporary(plain)
 
 
-def test_width_is_of_every_layer_but_the_last():
+def test_width_scales_every_layer_except_the_last():
     params = jax.eval_shape(
-        models.create("vgg_a", 5, width=0.25).init, jax.random.key(0), images(1, 32)
+        models.create("vgg_a", 5, width=0.25).init, jax.random.key(0), draw_images(1, 32)
     )[0]
     assert (
         params["conv1_1"]["kernel"].shape == (3, 3, 3, 16)
@@ -80,6 +64,6 @@ def test_width_is_of_every_layer_but_the_last():
     )
 
 
-def test_batch_normalised_vgg_has_statistics():
-    _, _, stats, _ = abstract("vgg_a", norm="bn")
+def test_vgg_with_batch_norm_has_statistics():
+    _, _, stats, _ = make_abstract("vgg_a", norm="bn")
     assert stats["norm1_1"]["mean"].shape == (64,)

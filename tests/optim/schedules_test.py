@@ -14,7 +14,7 @@ GRADS = {"kernel": jnp.array([[0.3, 0.1]]), "bias": jnp.array([-0.2])}
 
 
 def rates(schedule, steps, steps_per_epoch=None):
-    """The rates at which a schedule multiplies updates after so many others."""
+    """Returns a schedule's rates after these numbers of updates."""
     tx = optim.make_schedule(schedule, 100, steps_per_epoch)
     state, found = tx.init(PARAMS), []
     for step in steps:
@@ -37,13 +37,13 @@ def test_schedules_follow_their_formulas():
     assert rates(inverse, [0, 1, 8]) == pytest.approx([0.1, 0.1 / 1.5, 0.1 / 5])
 
 
-def test_an_unknown_schedule_is_told():
+def test_an_unknown_schedule_is_refused():
     with pytest.raises(UserError, match="nearest: exponential"):
         optim.make_schedule(choose("exponental"), 100)
 
 
 @pytest.mark.parametrize("name", ["constant", "step", "exponential", "inverse_time", "plateau"])
-def test_schedules_that_do_not_depend_on_the_number_of_steps(name):
+def test_no_schedule_but_cosine_depends_on_the_number_of_steps(name):
     options = {"step": {"boundaries": (5,), "warmup_until_error": 0.8}}.get(name, {})
     assert not optim.schedule_depends_on_steps(choose(name, **options), 10, 20)
 
@@ -65,12 +65,12 @@ def test_cosine_follows_its_formula():
     assert found == pytest.approx([*expected, 0.1])
 
 
-def test_cosine_rises_linearly_before():
+def test_cosine_warms_up_linearly():
     found = rates(choose("cosine", base=0.5, warmup_steps=10), [0, 4, 9, 10, 99])
     assert found == pytest.approx([0.05, 0.25, 0.5, 0.5, 0.0], abs=1e-7)
 
 
-def test_a_warm_up_longer_than_the_run_is_refused():
+def test_a_warmup_longer_than_the_run_is_refused():
     with pytest.raises(UserError, match=r"warmup_steps=100: must be less than train.steps=100"):
         optim.make_schedule(choose("cosine", warmup_steps=100), 100)
 
@@ -85,7 +85,7 @@ def test_a_step_schedule_cuts_again_and_again():
 
 
 def test_time_is_counted_in_epochs_too():
-    """An epoch has 12.5 steps; after 12 steps an epoch is not over, after 13 it is."""
+    """An epoch has 12.5 steps: it is not over after 12 steps, and over after 13."""
     steps = [0, 12, 13, 24, 25, 37, 38]
     boundaries = choose("step", base=1.0, boundaries=(1, 3), unit="epochs")
     assert rates(boundaries, steps, 12.5) == pytest.approx([1, 1, 0.1, 0.1, 0.1, 0.1, 0.01])

@@ -14,13 +14,13 @@ GRADS = {"kernel": jnp.array([[0.3, 0.1]]), "bias": jnp.array([-0.2])}
 
 
 def make(schedule=None, **options):
-    """A run's transformation: SGD with these options."""
+    """Returns a run's transformation: SGD with these options."""
     return optim.make_optimizer(
         choose("sgd", **options), schedule or choose("constant"), total_steps=100
     )
 
 
-def test_warm_up_holds_until_the_training_error_is_low_and_never_comes_back():
+def test_warmup_ends_at_a_low_training_error_and_never_restarts():
     tx = make(choose("step", base=0.1, warmup_until_error=0.8, warmup_base=0.01))
     state, mean, seen = tx.init(PARAMS), 1.0, []
     errors = [0.9] * 30 + [0.3] * 30 + [0.95] * 60
@@ -36,13 +36,13 @@ def test_warm_up_holds_until_the_training_error_is_low_and_never_comes_back():
     )
 
 
-def test_no_warm_up_unless_asked_for():
+def test_without_the_option_there_is_no_warmup():
     tx = make(choose("constant", base=0.1))
     _, state = tx.update(GRADS, tx.init(PARAMS), PARAMS, error=jnp.float32(1.0))
     assert float(optim.current_rate(state)) == pytest.approx(0.1)
 
 
-def test_plateau_cuts_after_patience_evaluations_without_a_better_error():
+def test_plateau_cuts_the_rate_after_patience_evaluations_without_a_lower_error():
     tx = make(choose("plateau", base=0.1, factor=0.1, patience=2))
     state, seen = tx.init(PARAMS), []
     for error in (0.9, 0.8, 0.8, 0.85, 0.7, 0.75, 0.72, 0.71, 0.71):
@@ -52,7 +52,7 @@ def test_plateau_cuts_after_patience_evaluations_without_a_better_error():
     assert seen == pytest.approx([0.1, 0.1, 0.1, 0.01, 0.01, 0.01, 0.001, 0.001, 1e-4])
 
 
-def test_evaluations_do_not_move_other_schedules():
+def test_evaluations_do_not_change_other_schedules():
     tx = make(choose("constant", base=0.1))
     state = tx.init(PARAMS)
     for _ in range(5):
@@ -61,11 +61,11 @@ def test_evaluations_do_not_move_other_schedules():
     assert float(optim.current_rate(state)) == pytest.approx(0.1)
 
 
-def test_filters_longer_than_the_radius_are_brought_back_to_it_and_no_others():
+def test_only_filters_above_the_maximum_rms_are_scaled_back():
     kernel = jnp.stack([jnp.full((3, 3, 2), 0.15), jnp.full((3, 3, 2), -0.05)], axis=-1)
     params = {"conv": kernel, "dense": jnp.full((4, 4), 5.0)}
     sgd, tx = (make(choose("constant", base=0.1), max_filter_rms=rms) for rms in (0.0, 0.1))
-    # Weight decay alone moves.
+    # Only weight decay changes it.
     zeros, error = jax.tree.map(jnp.zeros_like, params), jnp.float32(1.0)
     updates, _ = tx.update(zeros, tx.init(params), params, error=error)
     alone, _ = sgd.update(zeros, sgd.init(params), params, error=error)
@@ -76,7 +76,7 @@ def test_filters_longer_than_the_radius_are_brought_back_to_it_and_no_others():
     np.testing.assert_array_equal(updates["dense"], alone["dense"])
 
 
-def test_plateau_cuts_at_most_so_often():
+def test_plateau_makes_at_most_max_cuts():
     tx = make(choose("plateau", base=0.1, factor=0.1, patience=1, max_cuts=2))
     state, seen = tx.init(PARAMS), []
     for _ in range(6):

@@ -1,9 +1,10 @@
-"""Compute with PyTorch what our nets are compared with where it is not installed.
+"""Computes PyTorch's reference values, with which our models are compared without PyTorch.
 
-python tests/parity/make_torch_references.py writes tests/testdata/torch/*.json, of every case in
-tests/parity/torch_cases.py. It needs PyTorch (pip install torch); the tests that read the files do
-not. The PyTorch models are those of torch_nets.py and torch_inceptions.py, beside this file, made
-from the papers' tables.
+    python tests/parity/make_torch_references.py
+
+writes tests/testdata/torch/*.json for every case in torch_cases.py. It needs PyTorch (pip install
+torch); the tests that read the files do not. The PyTorch models are in torch_nets.py and
+torch_inceptions.py and follow the papers' tables.
 """
 
 import json
@@ -20,22 +21,24 @@ sys.path[:0] = [str(TESTS.parent), str(TESTS)]
 from parity import torch_cases as cases  # noqa: E402
 
 FOLDER = TESTS / "testdata" / "torch"
-# The decay is large, so that it counts in a few small steps.
+# The decay is large, so that it has an effect within a few small steps.
 STEPS, MOMENTUM, DECAY = 5, 0.9, 0.5
 
-# Its threads wait busily, in the way of XLA's and of the other test process.
+# PyTorch's threads wait actively and would slow XLA and other test processes.
 torch.set_num_threads(1)
 
 
 def loaded(case: cases.Case) -> torch.nn.Module:
-    """Return the torch net in test mode with the case's weights, each in its one place."""
-    with torch.device("meta"):  # which saves drawing its own
+    """Returns the PyTorch model in evaluation mode, with the case's weights."""
+    with torch.device("meta"):  # Skips its own initialization.
         net = case.make()
     ours = {
         name: torch.from_numpy(tensor)
         for name, tensor in cases.as_torch(*cases.weights(case)).items()
     }
-    missing, unexpected = net.load_state_dict(ours, strict=False, assign=True)  # raises for a shape
+    missing, unexpected = net.load_state_dict(
+        ours, strict=False, assign=True
+    )  # Raises for a wrong shape.
     assert not unexpected and all(name.endswith("num_batches_tracked") for name in missing), (
         missing,
         unexpected,
@@ -44,18 +47,18 @@ def loaded(case: cases.Case) -> torch.nn.Module:
 
 
 def pictures(case: cases.Case) -> torch.Tensor:
-    """Return the case's images as torch has them, [B, C, H, W]."""
+    """Returns the case's images in PyTorch's layout, [B, C, H, W]."""
     return torch.from_numpy(np.ascontiguousarray(cases.images(case).transpose(0, 3, 1, 2)))
 
 
 def forward(case: cases.Case) -> dict[str, Any]:
-    """Return the logits in test mode."""
+    """Returns the logits in evaluation mode."""
     with torch.no_grad():
         return {"logits": loaded(case)(pictures(case)).tolist()}
 
 
 def moved(net: torch.nn.Module) -> dict[str, list[float]]:
-    """Return the measures of the running statistics."""
+    """Returns the measures of the running statistics."""
     buffers = {
         name: buffer.numpy() for name, buffer in net.named_buffers() if not name.endswith("tracked")
     }
@@ -63,7 +66,7 @@ def moved(net: torch.nn.Module) -> dict[str, list[float]]:
 
 
 def gradients(case: cases.Case) -> dict[str, Any]:
-    """Return logits, gradients and moved statistics of one step, and losses of some steps."""
+    """Returns logits, gradients and updated statistics of one step, and losses of some steps."""
     net, x, labels = loaded(case).train(), pictures(case), torch.from_numpy(cases.LABELS).long()
     sgd = torch.optim.SGD(net.parameters(), cases.RATES[case.id], MOMENTUM, weight_decay=DECAY)
     found: dict[str, Any] = {"losses": []}
@@ -87,7 +90,7 @@ def gradients(case: cases.Case) -> dict[str, Any]:
 
 
 def auxiliary(case: cases.Case) -> dict[str, Any]:
-    """Return the logits in training, the net's own first, and the moved statistics."""
+    """Returns the logits in training, the main ones first, and the updated statistics."""
     net = loaded(case).train()
     with torch.no_grad():
         logits = [head.tolist() for head in net(pictures(case))]
@@ -102,7 +105,7 @@ KINDS = {
 
 
 def rounded(value: Any) -> Any:
-    """Return the value with numbers of 9 digits, which tell any float32."""
+    """Rounds numbers to 9 digits, which identify any float32."""
     if isinstance(value, dict):
         return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -111,7 +114,7 @@ def rounded(value: Any) -> Any:
 
 
 def main() -> None:
-    """Write a file for each kind of comparison, a line a case."""
+    """Writes a file for each kind of comparison, with a line per case."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     for kind, (rows, compute) in KINDS.items():
         lines = []

@@ -37,7 +37,8 @@ def check(name, loaded, x, theirs):
     ours = np.asarray(forward(loaded.params, loaded.stats, jnp.asarray(x)))
     assert ours.shape == theirs.shape == (2, CLASSES)
     scale = np.abs(theirs).max()
-    assert np.ptp(theirs, axis=0).max() > 0.01 * scale  # else any net of the same biases would do
+    # Otherwise any model with these biases would pass.
+    assert np.ptp(theirs, axis=0).max() > 0.01 * scale
     assert np.abs(ours - theirs).max() < 1e-4 * scale
 
 
@@ -68,7 +69,7 @@ def test_torchvision(name, theirs, side, in_zip, tmp_path):
         check(name, loaded, x, net(torch.from_numpy(x).permute(0, 3, 1, 2).contiguous()).numpy())
         if theirs == "inception_v3":
             check_head(torch, loaded, net)
-    # Its heads pool otherwise than the paper's, which are ours: only weights can agree.
+    # Its heads pool differently from the paper's and ours, so only weights can agree.
     if theirs == "googlenet":
         weight = net.aux2.fc1.weight.detach().numpy().reshape(1024, 128, 4, 4)
         dense = loaded.params["aux4d"]["dense"]["kernel"].reshape(4, 4, 128, 1024)
@@ -92,9 +93,7 @@ def check_head(torch, loaded, net):
     "name, theirs", [("googlenet_bn", "googlenet"), ("inception_v3", "inception_v3")]
 )
 def test_torchvision_s_own_preprocessing_and_transform_input(name, theirs, tmp_path):
-    """What the pretrained net makes of an image before its first convolution, the whole way from
-    bytes.
-    """
+    """Compares the input of the first convolution, from the bytes of an image."""
     torch, torchvision = imported("torch"), imported("torchvision.models")
     image = (
         np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8).repeat(9, 0).repeat(9, 1)
@@ -135,7 +134,7 @@ def keras():
 
 
 def nameless(path):
-    """Takes the layers' names out of a .keras file's weights: config.json has them too."""
+    """Removes the layers' names from the weights of a .keras file; config.json has them too."""
     import h5py
 
     with zipfile.ZipFile(path) as archive:

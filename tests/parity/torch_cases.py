@@ -1,6 +1,6 @@
-"""The models, images and weights that are compared with PyTorch; nothing here needs PyTorch.
+"""The models, images and weights that are compared with PyTorch, without importing it.
 
-Every weight follows from its name, so that reference values alone need to be kept: see `weights`.
+Every weight follows from its name (see `weights`), so only reference values need to be stored.
 """
 
 import importlib
@@ -18,7 +18,7 @@ from cnn_jax import models
 from cnn_jax.models.lenet import bitmaps
 
 CLASSES = 10
-# Our names of tensors as PyTorch has them.
+# {our name of a tensor: PyTorch's}
 NAMES = {
     "kernel": "weight",
     "scale": "weight",
@@ -26,36 +26,34 @@ NAMES = {
     "mean": "running_mean",
     "var": "running_var",
 }
-# XLA at its least: one run of each net is not worth an optimized one.
+# Without optimization: each program runs only once.
 QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
-LARGE = 60.0  # images on which the sums of squares of an LRN count beside its k = 2
+LARGE = 60.0  # Scale of images for which LRN's sum of squares is not small beside its k = 2.
 LABELS = np.array([3, 1, 4, 1], np.int32)
 
 
 class Case(NamedTuple):
-    """A net of ours, and the same net written in torch.nn.
+    """One of our models, and the same model in torch.nn.
 
     Attributes:
-      id: names the case in the files of reference values.
-      name: of our net.
-      shape: of its images, [H, W, C].
-      net: the function that makes the torch net, as module.function.
-      told: the arguments of that function.
-      scale: about the size of the images' numbers, and of biases, which count beside them so.
-      gain: what scales of batch norm are multiplied by, so that activations of a deep net keep
-        their size.
-      shift: what is added to shifts of batch norm; 1 keeps most units alive, and with them rounding
-        errors small.
-      count: how many images.
-      options: of our net.
+      id: Names the case in the files of reference values.
+      name: Our model.
+      shape: Of its images, [H, W, C].
+      net: The function that makes the PyTorch model, as module.function.
+      arguments: Arguments of that function.
+      scale: Approximate size of pixels and of biases, so that biases matter.
+      gain: Factor of batch norm's scales, which keeps the size of a deep model's activations.
+      shift: Added to batch norm's shifts; 1 keeps most units active and rounding errors small.
+      count: Number of images.
+      options: Of our model.
     """
 
     id: str
     name: str
     shape: tuple[int, int, int]
     net: str
-    told: dict[str, Any]
+    arguments: dict[str, Any]
     scale: float = 1.0
     gain: float = 1.0
     shift: float = 0.0
@@ -63,56 +61,60 @@ class Case(NamedTuple):
     options: Mapping[str, Any] = MappingProxyType({})
 
     def model(self) -> models.Model:
-        """Return our net."""
+        """Returns our model."""
         return models.create(self.name, CLASSES, **self.options)
 
     def make(self) -> Any:
-        """Return the torch net, which needs PyTorch."""
+        """Returns the PyTorch model, which needs PyTorch."""
         module, function = self.net.split(".")
-        return getattr(importlib.import_module(f"parity.{module}"), function)(**self.told)
+        return getattr(importlib.import_module(f"parity.{module}"), function)(**self.arguments)
 
 
-def case(name, height, width, net, told=None, channels=3, id=None, **more):
+def case(name, height, width, net, arguments=None, channels=3, id=None, **more):
     options = more.get("options", {})
     said = "-".join(
         [f"{name}-{height}x{width}", *(f"{key}={options[key]}" for key in sorted(options))]
     )
-    return Case(id or said, name, (height, width, channels), net, told or {}, **more)
+    return Case(id or said, name, (height, width, channels), net, arguments or {}, **more)
 
 
-def sized(net, name, height, width, told=None, **more):
-    """A net whose dense layers depend on the size of the images."""
-    told = {"size": (height, width), "classes": CLASSES} | (told or {})
-    return case(name, height, width, net, told, **more)
+def sized(net, name, height, width, arguments=None, **more):
+    """Returns a case whose dense layers depend on the size of the images."""
+    arguments = {"size": (height, width), "classes": CLASSES} | (arguments or {})
+    return case(name, height, width, net, arguments, **more)
 
 
-def headless(net, name, height, width, told=None, **more):
-    told = {"heads": False} | (told or {})
-    return sized(net, name, height, width, told, options={"aux_heads": False}, **more)
+def headless(net, name, height, width, arguments=None, **more):
+    arguments = {"heads": False} | (arguments or {})
+    return sized(net, name, height, width, arguments, options={"aux_heads": False}, **more)
 
 
 def cifar(depth, height, width, kind="resnet", **more):
-    told = {
+    arguments = {
         "classes": CLASSES,
         "blocks": ((depth - 2) // 6,) * 3,
         "shortcut": "A" if kind == "resnet" else "plain",
     }
-    return case(f"{kind}{depth}", height, width, "torch_nets.resnet", told, **more)
+    return case(f"{kind}{depth}", height, width, "torch_nets.resnet", arguments, **more)
 
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 
 
 def imagenet(depth, kind="resnet", gain=0.5, **options):
-    told = {"bias" if key == "conv_bias" else key: value for key, value in options.items()}
-    told |= {"shortcut": "plain"} if kind == "plain" else {}
-    told |= {"classes": CLASSES, "blocks": BLOCKS[depth], "bottleneck": depth >= 50}
-    return case(f"{kind}{depth}", 65, 48, "torch_nets.resnet", told, options=options, gain=gain)
+    arguments = {"bias" if key == "conv_bias" else key: value for key, value in options.items()}
+    arguments |= {"shortcut": "plain"} if kind == "plain" else {}
+    arguments |= {"classes": CLASSES, "blocks": BLOCKS[depth], "bottleneck": depth >= 50}
+    return case(
+        f"{kind}{depth}", 65, 48, "torch_nets.resnet", arguments, options=options, gain=gain
+    )
 
 
 def mlp(height, width, *hidden, **more):
-    told = {"units": (height * width * 3, *hidden, CLASSES), "activation": "ReLU"}
-    return case("mlp", height, width, "torch_nets.mlp", told, options={"hidden": hidden}, **more)
+    arguments = {"units": (height * width * 3, *hidden, CLASSES), "activation": "ReLU"}
+    return case(
+        "mlp", height, width, "torch_nets.mlp", arguments, options={"hidden": hidden}, **more
+    )
 
 
 OWT = {"maps": (64, 192, 384, 256, 256), "towers": 1, "padding": 2, "lrn": False}
@@ -120,12 +122,12 @@ HALF = {"maps": (48, 128, 192, 192, 256), "towers": 1}
 PORT = {"norm": True, "larger": 3, "last_pool": 2}
 V2 = {"factorized": False, "head_norm": False, "count_padding": True}
 LENET5 = {"bitmaps": bitmaps()}
-# Without shortcuts a layer multiplies the variance of what it sees by that of the scales over the
-# running variances, 13/12 times log 3; this undoes it. With shortcuts a block adds to what it is
-# given: each layer's half is little.
+# Without shortcuts, a layer multiplies the variance of its input by that of scales over running
+# variances, 13/12 times log 3; this factor undoes it. With shortcuts a block adds to its input, and
+# half per layer is little.
 EVEN = math.sqrt(12 / (13 * math.log(3)))
 
-# Odd sizes and unequal sides, where two conventions of padding or flattening would differ.
+# Odd and unequal sides, for which conventions of padding and flattening would differ.
 FORWARD = [
     mlp(9, 7),
     mlp(9, 7, 256),
@@ -167,8 +169,7 @@ FORWARD = [
     imagenet(34, "plain", EVEN),
 ]  # fmt: skip
 
-# On small images: one unit that rounding puts on the other side of a ReLU's kink would be a
-# difference.
+# Small images: a single unit that rounding moves across ReLU's kink would make a difference.
 GRADIENTS = [
     case("lenet5", 32, 32, "torch_nets.lenet5", LENET5, channels=1, count=4, id="lenet5"),
     sized(
@@ -183,9 +184,9 @@ GRADIENTS = [
     ),
     cifar(20, 9, 12, shift=1.0, count=4, id="resnet20"),
 ]
-RATES = {"lenet5": 2e-4, "alexnet": 1e-6, "resnet20": 5e-4}  # of the steps of SGD
+RATES = {"lenet5": 2e-4, "alexnet": 1e-6, "resnet20": 5e-4}  # Of SGD's steps.
 
-# Grids of 5x8 and 5x6 before the heads: 1x2 places in GoogLeNet's, and 1x2 or 1x1 in the others'.
+# Grids of 5x8 and 5x6 before the heads: 1x2 positions in GoogLeNet's, and 1x2 or 1x1 in the others.
 AUXILIARY = [
     sized("torch_inceptions.googlenet", "googlenet", 79, 128, scale=LARGE, shift=1.0,
           id="googlenet"),
@@ -198,12 +199,12 @@ AUXILIARY = [
 
 
 def seeded(name: str) -> np.random.Generator:
-    """Return the generator of random numbers that belongs to a name."""
+    """Returns the random generator of a name."""
     return np.random.default_rng(zlib.crc32(name.encode()))
 
 
 def images(case: Case) -> np.ndarray:
-    """Return images [count, H, W, C] about as large as the scale, or of 0 to 1 if grey."""
+    """Returns images [count, H, W, C] of about the scale, or from 0 to 1 if gray."""
     uniform = seeded("images").random((case.count, *case.shape), np.float32)
     if case.shape[-1] == 1:
         return uniform
@@ -211,7 +212,7 @@ def images(case: Case) -> np.ndarray:
 
 
 def weights(case: Case) -> tuple[Any, Any]:
-    """Return our net's parameters and batch statistics; none of them is 0 or 1.
+    """Returns our model's parameters and batch statistics; none of them is 0 or 1.
 
     Each tensor is filled with numbers from 0 to 1 of numpy's default_rng, seeded with the CRC-32 of
     the tensor's name, such as stage1_block1/conv1/kernel, and then moved and scaled by the rules
@@ -224,7 +225,7 @@ def weights(case: Case) -> tuple[Any, Any]:
     def draw(path, leaf):
         names = [key.key for key in path[1:]] if len(path) > 1 else [path[0].key]
         uniform = seeded("/".join(names)).random(leaf.shape, np.float32) - np.float32(0.5)
-        if names[-1] == "kernel":  # of He's variance, so that activations keep their size
+        if names[-1] == "kernel":  # He's variance, which keeps the size of activations.
             return uniform * np.float32(math.sqrt(12 * 2 / math.prod(leaf.shape[:-1])))
         if names[-1] == "scale":
             return (uniform + 1) * np.float32(case.gain)
@@ -238,7 +239,7 @@ def weights(case: Case) -> tuple[Any, Any]:
 
 
 def as_torch(*trees: Any) -> dict[str, np.ndarray]:
-    """Return our tensors by PyTorch's names and in its layout.
+    """Returns our tensors with PyTorch's names and layout.
 
     Kernels become [out, in, h, w], [out, in], or [number, h, w] of C3's single connections.
     """
@@ -258,9 +259,9 @@ def as_torch(*trees: Any) -> dict[str, np.ndarray]:
 
 
 def measures(tensors: dict[str, np.ndarray]) -> dict[str, list[float]]:
-    """Return [norm, sum with random signs] of each tensor, which any change of it moves.
+    """Returns [norm, sum with random signs] of each tensor, which any change affects.
 
-    An error of the size e moves the second number by about e, wherever in the tensor it is.
+    An error of size e changes the second number by about e, wherever it is in the tensor.
     """
     found = {}
     for name, tensor in tensors.items():
@@ -271,7 +272,7 @@ def measures(tensors: dict[str, np.ndarray]) -> dict[str, list[float]]:
 
 
 def difference(ours: Any, theirs: Any) -> float:
-    """Return the largest difference, in parts of the largest value."""
+    """Returns the largest difference, relative to the largest value."""
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     assert ours.shape == theirs.shape
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
@@ -280,7 +281,7 @@ def difference(ours: Any, theirs: Any) -> float:
 def apart(
     ours: dict[str, list[float]], theirs: dict[str, list[float]], tolerance: float
 ) -> dict[str, float]:
-    """Return how much the tensors differ that do by more than the tolerance, in norms."""
+    """Returns the tensors that differ by more than the tolerance, and by how much in norms."""
     assert ours.keys() == theirs.keys() and all(norm > 0 for norm, _ in theirs.values())
     return {name: d for name in ours if not (d := _off(ours[name], theirs[name])) < tolerance}
 

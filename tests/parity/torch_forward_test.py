@@ -1,7 +1,7 @@
-"""Forward parity: with the same weights our nets give the logits of the papers' nets in torch.nn.
+"""Forward parity: with equal weights our models give the logits of the papers' models in torch.nn.
 
-What PyTorch gave is in tests/testdata/torch, which make_torch_references.py wrote; where PyTorch is
-installed it is asked again.
+PyTorch's values are in tests/testdata/torch, written by make_torch_references.py. If PyTorch is
+installed, they are also computed again.
 """
 
 import functools
@@ -15,11 +15,11 @@ import pytest
 from parity import torch_cases as cases
 
 REFERENCES = json.loads((Path(__file__).parents[1] / "testdata/torch/forward.json").read_text())
-TOLERANCE = 1e-5  # of the largest logit; the largest difference measured is 1.7e-6
+TOLERANCE = 1e-5  # Relative to the largest logit. The largest measured difference is 1.7e-6.
 by_id = pytest.mark.parametrize("case", cases.FORWARD, ids=[case.id for case in cases.FORWARD])
 
 
-@functools.lru_cache(maxsize=4)  # for the two tests of a case
+@functools.lru_cache(maxsize=4)  # For the two tests of a case.
 def ours(position):
     case = cases.FORWARD[position]
     model = case.model()
@@ -27,7 +27,7 @@ def ours(position):
     def run(params, stats, images):
         return model.apply(params, stats, images)[0]
 
-    # Residual nets repeat few layers, which are quicker one by one, each compiled once.
+    # Residual models repeat few layers, and compiling each of them once is faster.
     if not case.name.startswith(("resnet", "plain")):
         run = jax.jit(run, compiler_options=cases.QUICKLY)
     return np.asarray(run(*cases.weights(case), cases.images(case)))
@@ -41,7 +41,7 @@ def test_every_case_has_a_reference():
 @by_id
 def test_logits_are_the_references(case):
     theirs = np.float32(REFERENCES[case.id]["logits"])
-    # The logits differ between images and between classes, or parity would say little.
+    # Logits must differ between images and classes; otherwise parity would mean little.
     assert min(np.ptp(theirs, axis).max() for axis in (0, 1)) > 0.02 * np.abs(theirs).max()
     assert cases.difference(ours(cases.FORWARD.index(case)), theirs) < TOLERANCE
 

@@ -1,4 +1,4 @@
-"""GoogLeNet and the later Inceptions in torch.nn, from the papers' tables; as torch_nets.py."""
+"""GoogLeNet and the later Inception models in torch.nn, from the papers' tables."""
 
 import math
 
@@ -10,7 +10,7 @@ from parity.torch_nets import Flatten, GlobalAverage, Lrn, chain
 
 
 def _same(x, kernel, stride, value=0.0):
-    """x padded as TensorFlow's SAME pads: the odd pixel goes below and to the right."""
+    """Pads x like TensorFlow's SAME: an odd pixel goes below and to the right."""
     pads = []
     for n, k, s in zip(x.shape[:1:-1], kernel[::-1], stride[::-1], strict=True):
         total = max((math.ceil(n / s) - 1) * s + k - n, 0)
@@ -29,9 +29,9 @@ class SameMaxPool(nn.MaxPool2d):
 
 
 def unit(before, maps, kernel, stride=1, padding=None, norm=True, conv=nn.Conv2d):
-    """Convolution, batch norm (without it a bias), ReLU.
+    """Returns a convolution, batch norm or else a bias, and ReLU.
 
-    padding: of both sides alike; None: what keeps the size.
+    The padding is the same on both sides; None keeps the size.
     """
     kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
     if padding is None:
@@ -43,7 +43,7 @@ def unit(before, maps, kernel, stride=1, padding=None, norm=True, conv=nn.Conv2d
 
 
 class Branches(nn.Module):
-    """Branches over one input, concatenated, then the pooled; a tuple's layers are side by side."""
+    """Concatenates branches over one input. A tuple's layers are parallel."""
 
     def __init__(self, branches, pool, projection=None):
         super().__init__()
@@ -69,7 +69,7 @@ class Branches(nn.Module):
 
 
 class Net(nn.Module):
-    """Layers in order; in training also the logits of the heads, each on the layer it names."""
+    """Layers in order. In training it also returns the heads' logits, each after its layer."""
 
     def __init__(self, layers, heads=None):
         super().__init__()
@@ -87,7 +87,8 @@ class Net(nn.Module):
         return (x, *auxiliary) if self.training else x
 
 
-# Szegedy et al. 2014, Table 1: module, maps in, 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool proj
+# Szegedy et al. 2014, Table 1: module, channels in, 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool
+# projection.
 GOOGLENET = """
 3a 192  64  96 128 16  32  32
 3b 256 128 128 192 32  96  64
@@ -102,7 +103,7 @@ GOOGLENET = """
 
 
 def googlenet(size, classes, norm=False, larger=5, last_pool=3, heads=True):
-    """The paper's; torchvision's port has batch norm, no LRN, 3x3 for 5x5, a last pool of 2x2."""
+    """Returns the paper's GoogLeNet, or torchvision's: batch norm, no LRN, 3x3 for 5x5."""
 
     def pool(kernel=3):
         return nn.MaxPool2d(kernel, 2, ceil_mode=True)
@@ -148,8 +149,8 @@ def googlenet(size, classes, norm=False, larger=5, last_pool=3, heads=True):
     return Net(layers, {"aux4a": ("inception4a", head(512)), "aux4d": ("inception4d", head(528))})
 
 
-# Ioffe, Szegedy 2015, Fig. 5: module, maps in, 1x1, 3x3 reduce, 3x3, double reduce, double 3x3,
-# pool, its projection
+# Ioffe, Szegedy 2015, Fig. 5: module, channels in, 1x1, 3x3 reduce, 3x3, double reduce, double
+# 3x3, pool, its projection.
 BN_INCEPTION = """
 3a  192  64  64  64  64  96 avg 32
 3b  256  64  64  96  64  96 avg 64
@@ -165,7 +166,7 @@ BN_INCEPTION = """
 
 
 def bn_inception(classes):
-    """Padded as TensorFlow's SAME, which the paper does not say and our net does."""
+    """Returns BN-Inception with TensorFlow's SAME padding, as ours; the paper does not state it."""
 
     def same(*args):
         return unit(*args, conv=SameConv)
@@ -198,7 +199,7 @@ def bn_inception(classes):
 
 
 def inception_v3(size, classes, factorized=True, head_norm=True, heads=True, count_padding=False):
-    """Szegedy et al. 2015, with the widths of the published weights.
+    """Returns Szegedy et al. 2015, with the widths of the published weights.
 
     v2 has a 7x7 and no batch norm in its head.
     """
@@ -261,7 +262,7 @@ def inception_v3(size, classes, factorized=True, head_norm=True, heads=True, cou
     }  # fmt: skip
     if not heads:
         return Net(layers)
-    # On 299 pixels the head's full convolution sees the whole 5x5; smaller images leave it less.
+    # With 299 pixels the head's full convolution covers 5x5 positions, with smaller images fewer.
     grid = (min(5, (_grid17(n) - 5) // 3 + 1) for n in size)
     head = chain(
         average=nn.AvgPool2d(5, 3), conv=unit(768, 128, 1),
@@ -272,8 +273,8 @@ def inception_v3(size, classes, factorized=True, head_norm=True, heads=True, cou
 
 
 def _grid17(n):
-    """The side of the middle grid: 17 from 299."""
-    n = (n - 7) // 2 + 1  # as 3x3/2, 3x3, 3x3 padded
+    """Returns the side of the middle grid: 17 for 299."""
+    n = (n - 7) // 2 + 1  # After 3x3/2, 3x3, and a padded 3x3.
     for shrink in (0, 2, 0):
         n = (n - shrink - 3) // 2 + 1
     return n

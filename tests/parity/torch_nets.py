@@ -18,21 +18,21 @@ def chain(**modules):
 
 
 def after(size, *windows):
-    """What windows of (kernel, stride, padding on each side) leave of a size, rounding down."""
+    """Returns the size after windows of (kernel, stride, padding on each side), rounded down."""
     for kernel, stride, padding in windows:
         size = tuple((n - kernel + 2 * padding) // stride + 1 for n in size)
     return size
 
 
 class Flatten(nn.Module):
-    """In the order of [H, W, C], in which our dense layers see a map."""
+    """Flattens in the order [H, W, C], as before our dense layers."""
 
     def forward(self, x):
         return x.permute(0, 2, 3, 1).flatten(1)
 
 
 class Lrn(nn.Module):
-    """Krizhevsky et al. 2012, Sec. 3.3, in each tower; torch divides alpha by n."""
+    """Krizhevsky et al. 2012, Sec. 3.3, in each tower. PyTorch divides alpha by n."""
 
     def __init__(self, towers=1):
         super().__init__()
@@ -44,7 +44,7 @@ class Lrn(nn.Module):
 
 
 def mlp(units, activation):
-    """Dense layers; units: pixels, hidden layers', classes; activation: a class of torch.nn."""
+    """Returns dense layers of (pixels, *hidden units, classes); activation: a class of torch.nn."""
     layers, activation = {"flat": Flatten()}, getattr(nn, activation)
     for number, (before, after) in enumerate(itertools.pairwise(units)):
         layers |= {f"f{number}": activation()} if number else {}
@@ -52,7 +52,7 @@ def mlp(units, activation):
     return chain(**layers)
 
 
-# LeCun et al. 1998, Table I, a row a map of C3: the maps of S2 that it sees.
+# LeCun et al. 1998, Table I. A row per map of C3: the maps of S2 that it is connected to.
 C3 = [[i % 6, (i + 1) % 6, (i + 2) % 6] for i in range(6)] + [
     [0, 1, 2, 3], [1, 2, 3, 4], [2, 3, 4, 5], [3, 4, 5, 0], [4, 5, 0, 1], [5, 0, 1, 2],
     [0, 1, 3, 4], [1, 2, 4, 5], [0, 2, 3, 5], [0, 1, 2, 3, 4, 5],
@@ -60,7 +60,7 @@ C3 = [[i % 6, (i + 1) % 6, (i + 2) % 6] for i in range(6)] + [
 
 
 class C3Layer(nn.Module):
-    """Sixty 5x5 kernels, one a connection, and a bias a map."""
+    """Sixty 5x5 kernels, one per connection, and a bias per map."""
 
     def __init__(self):
         super().__init__()
@@ -88,7 +88,7 @@ class ScaledTanh(nn.Module):
 
 
 class Retina(nn.Module):
-    """A digit of 0 to 1 in the middle of 32x32 pixels of -0.1 (background) to 1.175 (ink)."""
+    """Centers a digit of 0 to 1 in 32x32 pixels of -0.1 (background) to 1.175 (ink)."""
 
     def forward(self, x):
         border = (32 - x.shape[-1]) // 2
@@ -96,7 +96,7 @@ class Retina(nn.Module):
 
 
 class Rbf(nn.Module):
-    """Minus the squared Euclidean distances to the classes' bitmaps."""
+    """The negative squared Euclidean distances to the classes' bitmaps."""
 
     def __init__(self, bitmaps):
         super().__init__()
@@ -118,7 +118,7 @@ def lenet5(bitmaps):
 
 
 def lenet5_modern(side, classes):
-    """The common later variant; 28 pixels are padded to 32."""
+    """Returns the common later variant. 28 pixels are padded to 32."""
     last = after(
         after((32 if side == 28 else side,) * 2, (5, 1, 0), (2, 2, 0)), (5, 1, 0), (2, 2, 0)
     )[0]
@@ -132,7 +132,7 @@ def lenet5_modern(side, classes):
 
 
 def dense(inputs, classes):
-    """Two dense layers of 4096 units and the classes; dropout, off at test, is left out."""
+    """Returns two dense layers of 4096 units and the classes, without dropout."""
     return {
         "flat": Flatten(), "fc6": nn.Linear(inputs, 4096), "relu6": nn.ReLU(),
         "fc7": nn.Linear(4096, 4096),
@@ -141,10 +141,10 @@ def dense(inputs, classes):
 
 
 def alexnet(size, classes, maps=(96, 256, 384, 384, 256), towers=2, padding=0, lrn=True):
-    """Krizhevsky et al. 2012, Fig. 2: conv2, conv4 and conv5 see their own tower only."""
+    """Returns Krizhevsky et al. 2012, Fig. 2: conv2, conv4, conv5 see only their own tower."""
     a, b, c, d, e = maps
     norm = (lambda: Lrn(towers)) if lrn else nn.Identity
-    # conv1 and pool1, then the padding of conv2 to conv5 keeps the size
+    # conv1 and pool1; the padding of conv2 to conv5 keeps the size.
     height, width = after(size, (11, 4, padding), (3, 2, 0), (3, 2, 0), (3, 2, 0))
     return chain(
         conv1=nn.Conv2d(3, a, 11, stride=4, padding=padding), relu1=nn.ReLU(), norm1=norm(),
@@ -160,7 +160,7 @@ def alexnet(size, classes, maps=(96, 256, 384, 384, 256), towers=2, padding=0, l
 
 
 def zfnet(size, classes):
-    """Zeiler, Fergus 2013, Fig. 3: 224 -> 110 -> 55 -> 26 -> 13 -> 6, so that pools round up."""
+    """Returns Zeiler, Fergus 2013, Fig. 3: 224 -> 110 -> 55 -> 26 -> 13 -> 6; pools round up."""
 
     def pool():
         return nn.MaxPool2d(3, 2, ceil_mode=True)
@@ -256,7 +256,7 @@ class GlobalAverage(nn.Module):
 
 
 def resnet(classes, blocks, bottleneck=False, shortcut="B", stride_in="1x1", bias=False):
-    """Three stages: the CIFAR nets of Sec. 4.2; four: the ImageNet nets of Table 1."""
+    """Returns a CIFAR model (Sec. 4.2, three stages) or an ImageNet model (Table 1, four)."""
     widths = (16, 32, 64) if len(blocks) == 3 else (64, 128, 256, 512)
     before = widths[0]
     if len(blocks) == 3:

@@ -1,7 +1,7 @@
 """Parity in training: gradients, steps, statistics and auxiliary logits are those of torch.nn.
 
-What PyTorch gave is in tests/testdata/torch, which make_torch_references.py wrote; where PyTorch is
-installed it is asked again.
+PyTorch's values are in tests/testdata/torch, written by make_torch_references.py. If PyTorch is
+installed, they are also computed again.
 """
 
 import functools
@@ -26,7 +26,7 @@ REFERENCES = {
     kind: json.loads((Path(__file__).parents[1] / f"testdata/torch/{kind}.json").read_text())
     for kind in ("gradients", "auxiliary")
 }
-STEPS, STEPPED = 5, ("lenet5", "resnet20")  # without and with batch norm
+STEPS, STEPPED = 5, ("lenet5", "resnet20")  # Without and with batch norm.
 kinds = {"gradients": cases.GRADIENTS, "auxiliary": cases.AUXILIARY}
 gradient_cases, auxiliary_cases = (
     pytest.mark.parametrize("case", rows, ids=[case.id for case in rows]) for rows in kinds.values()
@@ -38,16 +38,16 @@ def test_every_case_has_a_reference(kind):
     assert REFERENCES[kind].keys() - {"made with"} == {case.id for case in kinds[kind]}
 
 
-# The bounds below are about ten times the largest differences measured, which are 4e-6 of a
-# gradient, 2e-6 of a statistic, 6e-7 of a net's logits and 3e-5 of an auxiliary head's.
+# The bounds are about ten times the largest measured differences: 4e-6 of a gradient, 2e-6 of a
+# statistic, 6e-7 of a model's logits and 3e-5 of an auxiliary head's.
 def check_measures(found, expected, tolerances):
     for name, tolerance in tolerances.items():
         assert cases.apart(found[name], expected[name], tolerance) == {}, name
 
 
-@functools.lru_cache(maxsize=2)  # for the two tests of a case
+@functools.lru_cache(maxsize=2)  # For the two tests of a case.
 def first_step(position):
-    """Our loss, logits, gradients and moved statistics of one step."""
+    """Returns our loss, logits, gradients and updated statistics of one step."""
     case = cases.GRADIENTS[position]
     model, x = case.model(), cases.images(case)
     params, stats = cases.weights(case)
@@ -81,17 +81,17 @@ def test_gradients_are_the_references(case):
     "case", [case for case in cases.GRADIENTS if case.id in STEPPED], ids=STEPPED
 )
 def test_steps_of_sgd_are_the_references(case):
-    """With momentum and weight decay, by the training step of every run."""
+    """With momentum and weight decay, by the training step that runs use."""
     expected = REFERENCES["gradients"][case.id]
     assert len(expected["losses"]) == STEPS
-    assert max(expected["losses"]) > 1.01 * min(expected["losses"])  # the steps change something
+    assert max(expected["losses"]) > 1.01 * min(expected["losses"])  # The steps have an effect.
     params, stats = cases.weights(case)
     rate = cases.RATES[case.id]
     sgd = choose("sgd", momentum=0.9, weight_decay=0.5)
     optimizer = make_optimizer(sgd, choose("constant", base=rate), STEPS)
     opt = optimizer.init(params)
     state = State(jnp.int32(0), params, stats, opt, zero_sums(), jnp.int32(-1))
-    # The batch comes as it is, and its images stay as they are.
+    # The loader changes neither batch nor images.
     loader = types.SimpleNamespace(
         fetch=lambda arrays, item: item, preprocess=lambda arrays, images, key, rows: images
     )
@@ -119,13 +119,13 @@ def test_gradients_are_those_of_the_torch_net(case):
 
 
 def undropped(call, args, kwargs, context):
-    """Dropout leaves everything, in the auxiliary heads too, where no option turns it off."""
+    """Disables dropout, also in auxiliary heads, where no option does."""
     return args[0] if isinstance(context.module, flax.linen.Dropout) else call(*args, **kwargs)
 
 
 @functools.lru_cache(maxsize=2)
 def in_training(position):
-    """Our logits in training, the net's own first, and the moved statistics."""
+    """Returns our logits in training, the main ones first, and the updated statistics."""
     case = cases.AUXILIARY[position]
     run = functools.partial(case.model().apply, train=True)
     with flax.linen.intercept_methods(undropped):

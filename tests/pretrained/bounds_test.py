@@ -1,4 +1,4 @@
-"""Files of weights that would take long, and damaged ones: each is refused in a bounded time."""
+"""Files of weights that would take long, and damaged ones, are refused in bounded time."""
 
 import io
 import pickletools
@@ -14,12 +14,12 @@ from cnn_jax import pretrained
 from cnn_jax.errors import UserError
 from cnn_jax.pretrained import keras_files, torch_files
 
-SECONDS = 5  # A second on a machine that does nothing else.
+SECONDS = 5  # It takes a second on an idle machine.
 MANY = 3_000_000
 
 
 def refuse(path, words):
-    """The file is refused with these words, in a bounded time of this process."""
+    """Checks that the file is refused with these words, in bounded process time."""
     begin = time.process_time()
     with pytest.raises(UserError, match=words) as caught:
         pretrained.load("resnet18", path)
@@ -43,8 +43,8 @@ def test_a_pickle_larger_than_weights_need_is_refused(content, tmp_path):
     refuse(stream, "a pickle of more than .*: more than weights need; save")
 
 
-def test_a_list_that_is_made_into_a_dictionary_again_and_again_is_refused(tmp_path):
-    """Each call is three instructions, and would copy 10,000 entries."""
+def test_a_list_that_is_expanded_repeatedly_is_refused(tmp_path):
+    """Each call has three instructions and would copy 10,000 entries."""
     pairs = b"](" + b"".join(opcodes((str(i), i)) for i in range(10_000)) + b"e"
     arguments = pairs + b"\x85q\x00" + opcodes(Name("collections.OrderedDict")) + b"q\x01"
     refuse(
@@ -62,7 +62,7 @@ def test_a_tensor_of_many_dimensions_is_refused(tmp_path):
 
 
 class Zeros:
-    """So many zeros, as a file; sparse where the file system has holes."""
+    """A file of zeros, sparse if the file system supports it."""
 
     def __init__(self, size):
         self.size = size
@@ -76,7 +76,7 @@ class Zeros:
                 file.write(block)
 
 
-# 64 MB stand for 1.5 GB: all of them are larger than may be read, but for the weights themselves.
+# Instead of 1.5 GB, 64 MB: larger than any part may be, except for the weights themselves.
 @pytest.mark.parametrize(
     "entries, words",
     [
@@ -112,7 +112,7 @@ def test_an_entry_of_zeros_is_not_read(entries, words, tmp_path, monkeypatch):
     assert sum(map(len, read)) < 2**20
 
 
-def test_weights_larger_than_any_published_are_not_held_in_memory(tmp_path, monkeypatch):
+def test_weights_larger_than_any_published_ones_are_not_loaded(tmp_path, monkeypatch):
     monkeypatch.setattr(keras_files, "MAX_WEIGHTS_BYTES", 1_000)
     with zipfile.ZipFile(tmp_path / "x.keras", "w") as archive:
         archive.writestr("config.json", '{"config": {"layers": []}}')
@@ -120,7 +120,7 @@ def test_weights_larger_than_any_published_are_not_held_in_memory(tmp_path, monk
     refuse(tmp_path / "x.keras", "model.weights.h5 of 2,008 bytes; at most 1,000")
 
 
-def test_a_zip_of_many_entries_is_refused_before_they_are_listed(tmp_path):
+def test_a_zip_with_many_entries_is_refused_before_listing_them(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.pth", "w") as archive:
         for number in range(100_000):
             info = zipfile.ZipInfo(f"net/data/{number}")
@@ -146,7 +146,7 @@ def test_an_h5_of_many_groups_is_refused(tmp_path, monkeypatch):
 
 
 def test_the_bounds_leave_room_for_the_largest_model():
-    """Five times what ResNet-152's state dict takes, its names as long as with three wrappers."""
+    """They are five times ResNet-152's state dict, with names as long as in three wrappers."""
     state = {
         f"module.module.module.layer3.35.bn{i}.running_mean": tensor(A, str(i))
         for i in range(1_000)
@@ -157,12 +157,12 @@ def test_the_bounds_leave_room_for_the_largest_model():
     assert sum(1 for _ in pickletools.genops(text)) * 5 < torch_files.MAX_INSTRUCTIONS
 
 
-# --- damaged files: whatever the bytes, a UserError or tensors of the shapes that were written
+# --- damaged files: any bytes give a UserError or tensors of the written shapes
 
 
 @pytest.mark.parametrize("kind", WRITERS)
 def test_a_damaged_file_is_refused_or_read(kind, tmp_path):
-    """Flipped bits, other bytes, parts left out or cut off, 250 times."""
+    """250 times, bits are flipped, bytes replaced, or parts removed."""
     raw = WRITERS[kind](tmp_path / "whole").read_bytes()
     good = read_all(tmp_path / "whole")
     rng, path = np.random.default_rng(0), tmp_path / "damaged"

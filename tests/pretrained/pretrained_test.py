@@ -1,6 +1,4 @@
-"""Weights from files: what is read of each format, what is refused, our own files, downloads and
-fine-tuning.
-"""
+"""Weights from files: each format, refused files, our own files, downloads, fine-tuning."""
 
 import dataclasses
 import hashlib
@@ -48,7 +46,7 @@ def read(path):
 
 
 @WRITERS
-def test_torch_tensors_of_every_kind(write, tmp_path):
+def test_torch_tensors_of_every_kind_are_read(write, tmp_path):
     storages = {
         "0": A,
         "1": A.astype(np.float16),
@@ -64,7 +62,7 @@ def test_torch_tensors_of_every_kind(write, tmp_path):
 
 
 @WRITERS
-def test_torch_views_and_what_old_torch_wrapped_tensors_in(write, tmp_path):
+def test_torch_views_and_wrappers_of_old_versions_are_read(write, tmp_path):
     old = ("torch._utils._rebuild_tensor", tensor(A, "0").arguments[:4])
     state = {
         "transposed": tensor(A, "0", shape=(3, 2), strides=(1, 3)),
@@ -89,14 +87,14 @@ def test_torch_views_and_what_old_torch_wrapped_tensors_in(write, tmp_path):
     np.testing.assert_array_equal(got["0.1"], A)
 
 
-def test_a_stream_s_view_of_a_storage(tmp_path):
+def test_a_view_in_the_old_stream_format_is_read(tmp_path):
     state = {"part": tensor(A, "0", shape=(2,), strides=(1,), view=("1", 2, 2))}
     np.testing.assert_array_equal(
         read(write_stream(tmp_path / "x.pth", state, {"0": A}))["part"], [2, 3]
     )
 
 
-# --- what is refused
+# --- refused files
 
 
 def bomb(module_and_name, argument="import pathlib; pathlib.Path('ran').touch()"):
@@ -165,7 +163,7 @@ HOSTILE = {
 
 @WRITERS
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_a_hostile_pickle_is_refused_and_nothing_of_it_runs(kind, write, tmp_path, monkeypatch):
+def test_a_hostile_pickle_is_refused_and_not_executed(kind, write, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     state, words = HOSTILE[kind]
     path = write(tmp_path / "x.pth", state, {"0": A})
@@ -175,7 +173,7 @@ def test_a_hostile_pickle_is_refused_and_nothing_of_it_runs(kind, write, tmp_pat
     assert not (tmp_path / "ran").exists()
 
 
-def test_the_hostile_pickles_would_run_if_they_were_unpickled(tmp_path, monkeypatch):
+def test_unpickling_the_hostile_pickles_would_execute_them(tmp_path, monkeypatch):
     import pickle
 
     monkeypatch.chdir(tmp_path)
@@ -185,7 +183,7 @@ def test_the_hostile_pickles_would_run_if_they_were_unpickled(tmp_path, monkeypa
 
 @WRITERS
 @pytest.mark.parametrize("left", [0.2, 0.5, 0.9, 0.99])
-def test_a_file_cut_short_is_refused(write, left, tmp_path):
+def test_a_truncated_file_is_refused(write, left, tmp_path):
     b = np.arange(1000, dtype=np.float32)
     whole = write(
         tmp_path / "x.pth",
@@ -215,18 +213,18 @@ def test_a_zip_that_is_compressed_or_damaged_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "content", [b"", b"PK\x03\x04nothing", b"hello, this is text", b"\x89HDF\r\n\x1a\nnothing"]
 )
-def test_a_file_that_is_something_else_is_refused(content, tmp_path):
+def test_a_file_of_another_kind_is_refused(content, tmp_path):
     (tmp_path / "x.pth").write_bytes(content)
     with pytest.raises(UserError, match=r"x\.pth: (is no \.safetensors|cannot be read)"):
         pretrained.load("resnet18", tmp_path / "x.pth")
 
 
-# --- names and shapes, on ResNet-18 as torchvision has it, in .safetensors
+# --- names and shapes, with torchvision's ResNet-18 as .safetensors
 
 
 @pytest.fixture(scope="session")
 def resnet18():
-    """{torch's name: array} of ResNet-18 with 5 classes."""
+    """Returns {PyTorch's name: array} of a ResNet-18 with 5 classes."""
     draw = np.random.default_rng(0)
     plan = names.make_plan("torch", "resnet18", {})
     arrays = {"bn1.num_batches_tracked": np.array(3, np.int64)}
@@ -264,15 +262,18 @@ def test_every_tensor_is_used_once_and_where_it_belongs(resnet18, tmp_path):
     assert used == sum(array.size for array in resnet18.values()) - 1
 
 
-def without(arrays, name):
+def drop_tensor(arrays, name):
     return {k: v for k, v in arrays.items() if k != name}
 
 
 CONV = "layer1.0.conv2.weight"
 WRONG = {
-    "missing": (lambda a: without(a, CONV), f"has no tensor '{CONV}'; is this a file of resnet18"),
+    "missing": (
+        lambda a: drop_tensor(a, CONV),
+        f"has no tensor '{CONV}'; is this a file of resnet18",
+    ),
     "two missing": (
-        lambda a: without(without(a, CONV), "bn1.bias"),
+        lambda a: drop_tensor(drop_tensor(a, CONV), "bn1.bias"),
         f"has no tensor '{CONV}' and 1 more",
     ),
     "extra": (
@@ -280,7 +281,7 @@ WRONG = {
         "has the tensor 'layer1.2.conv1.weight', which resnet18 has not",
     ),
     "renamed": (
-        lambda a: without(a, CONV) | {"conv9": a[CONV]},
+        lambda a: drop_tensor(a, CONV) | {"conv9": a[CONV]},
         f"no tensor '{CONV}', but has the tensor 'conv9'",
     ),
     "transposed": (
@@ -300,7 +301,7 @@ WRONG = {
         r"has shape \(1099511627776, 0\)",
     ),
     "a headless net": (
-        lambda a: without(a, "fc.weight"),
+        lambda a: drop_tensor(a, "fc.weight"),
         "no tensor 'fc.weight', the last of resnet18",
     ),
     "nothing": (lambda a: {"x": A}, "no tensor 'fc.weight'"),
@@ -308,14 +309,14 @@ WRONG = {
 
 
 @pytest.mark.parametrize("kind", WRONG)
-def test_tensors_that_are_not_the_net_s_are_named(kind, resnet18, tmp_path):
+def test_tensors_that_the_model_lacks_are_named(kind, resnet18, tmp_path):
     change, words = WRONG[kind]
     path = safetensors_file(tmp_path / "x.safetensors", change(resnet18))
     with pytest.raises(UserError, match=words):
         pretrained.load("resnet18", path)
 
 
-def test_a_safetensors_file_cut_short_or_with_a_lying_header_is_refused(resnet18, tmp_path):
+def test_a_truncated_safetensors_file_or_a_false_header_is_refused(resnet18, tmp_path):
     raw = safetensors_file(tmp_path / "x.safetensors", resnet18).read_bytes()
     for wrong in (raw[:-4], (2**62).to_bytes(8, "little") + raw[8:], raw[:5000]):
         (tmp_path / "y.safetensors").write_bytes(wrong)
@@ -323,7 +324,7 @@ def test_a_safetensors_file_cut_short_or_with_a_lying_header_is_refused(resnet18
             pretrained.load("resnet18", tmp_path / "y.safetensors")
 
 
-def test_another_net_s_file_and_nets_without_weights_are_told(resnet18, tmp_path):
+def test_weights_of_another_model_and_models_without_weights_are_refused(resnet18, tmp_path):
     path = safetensors_file(tmp_path / "x.safetensors", resnet18)
     for name, words in (
         ("resnet34", "no tensor 'layer1.2.conv1.weight' and .* more; is this a file of resnet34"),
@@ -372,10 +373,8 @@ def test_timm_s_config_and_torchvision_s_second_weights_change_the_preprocessing
     )
 
 
-def test_timm_s_vgg_whose_dense_layers_are_convolutions(tmp_path):
-    """fc6 is a convolution of 2x2 here; the same numbers as torchvision's flattened layer give the
-    same.
-    """
+def test_timm_s_vgg_with_convolutions_as_dense_layers_is_read(tmp_path):
+    """fc6 is a 2x2 convolution with the numbers of torchvision's dense layer."""
     draw = np.random.default_rng(0)
     dense = draw.random((3, 512, 2, 2), np.float32)
     as_conv = match.find_torch_source("x", (2048, 3), 4, 512)
@@ -388,7 +387,7 @@ def test_timm_s_vgg_whose_dense_layers_are_convolutions(tmp_path):
 # --- Keras
 
 
-def test_the_names_of_keras_1_in_h5(tmp_path):
+def test_h5_files_with_names_of_keras_1_are_read(tmp_path):
     h5py = pytest.importorskip("h5py")
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["block1_conv1/block1_conv1_W_1:0"] = A
@@ -404,7 +403,7 @@ def test_the_names_of_keras_1_in_h5(tmp_path):
     ]
 
 
-def test_hostile_and_broken_h5(tmp_path):
+def test_hostile_and_broken_h5_files_are_refused(tmp_path):
     h5py = pytest.importorskip("h5py")
     (tmp_path / "other.bin").write_bytes(bytes(24))
     with h5py.File(tmp_path / "other.h5", "w") as file:
@@ -454,7 +453,7 @@ def test_an_h5_that_misses_a_layer_names_it(tmp_path):
         pretrained.load("resnet50", tmp_path / "x.h5")
 
 
-def test_a_keras_file_with_a_compressed_or_senseless_part_is_refused(tmp_path):
+def test_a_keras_file_with_a_compressed_or_invalid_part_is_refused(tmp_path):
     pytest.importorskip("h5py")
     for config, compression, words in (
         ("{}", zipfile.ZIP_DEFLATED, "config.json in compressed form"),
@@ -468,7 +467,7 @@ def test_a_keras_file_with_a_compressed_or_senseless_part_is_refused(tmp_path):
             pretrained.load("resnet50", tmp_path / "x.keras")
 
 
-def test_without_h5py_its_name_is_told(tmp_path, monkeypatch):
+def test_without_h5py_the_error_names_it(tmp_path, monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "h5py", None)
@@ -486,7 +485,7 @@ OURS = [
 ]
 
 
-def made(name, options, classes=4):
+def make_weights(name, options, classes=4):
     model, draw = models.create(name, classes, **options), np.random.default_rng(0)
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
     return jax.tree.map(
@@ -495,8 +494,8 @@ def made(name, options, classes=4):
 
 
 @pytest.mark.parametrize("name, options", OURS, ids=[name for name, _ in OURS])
-def test_saved_and_loaded_is_the_same_bit_for_bit(name, options, tmp_path):
-    params, stats = made(name, options)
+def test_saving_and_loading_is_bit_identical(name, options, tmp_path):
+    params, stats = make_weights(name, options)
     pretrained.save(tmp_path / "x.safetensors", name, params, stats, 4, GRAY, options)
     loaded = pretrained.load(name, tmp_path / "x.safetensors")
     assert (loaded.options, loaded.num_classes, loaded.preprocessing) == (options, 4, GRAY)
@@ -510,8 +509,8 @@ def test_saved_and_loaded_is_the_same_bit_for_bit(name, options, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]
 
 
-def test_what_is_not_the_net_s_is_not_saved(tmp_path):
-    params, stats = made("lenet5_modern", {})
+def test_parameters_that_the_model_lacks_are_not_saved(tmp_path):
+    params, stats = make_weights("lenet5_modern", {})
     cases = [
         ((params, stats, 5, GRAY), r"params/Dense_2/bias: .*\(4,\).*with 5 classes"),
         ((params, stats, 4, GRAY, {"norm": "bn"}), "nothing, but .*norm"),
@@ -532,9 +531,9 @@ def test_what_is_not_the_net_s_is_not_saved(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_our_own_file_changed_by_hand_is_refused(tmp_path):
+def test_our_own_file_edited_by_hand_is_refused(tmp_path):
     path = tmp_path / "x.safetensors"
-    params, stats = made("mlp", {})
+    params, stats = make_weights("mlp", {})
     arrays = {k: np.asarray(v) for k, v in match.flatten(params, stats).items()}
     told = {
         "name": "mlp",
@@ -559,7 +558,7 @@ def test_our_own_file_changed_by_hand_is_refused(tmp_path):
         path.write_bytes(files.to_safetensors(arrays, wrong))
         with pytest.raises(UserError, match=words):
             pretrained.load("mlp", path)
-    path.write_bytes(files.to_safetensors(without(arrays, "params/Dense_0/bias"), told))
+    path.write_bytes(files.to_safetensors(drop_tensor(arrays, "params/Dense_0/bias"), told))
     with pytest.raises(UserError, match="no tensor 'params/Dense_0/bias'"):
         pretrained.load("mlp", path)
 
@@ -569,7 +568,7 @@ def test_our_own_file_changed_by_hand_is_refused(tmp_path):
 
 @pytest.mark.parametrize("method", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("height, width", [(90, 120), (61, 40), (20, 31)])
-def test_resizing_is_pillow_s(method, height, width):
+def test_resizing_matches_pillow(method, height, width):
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     recipe = Preprocessing(
         crop=28, mean=(0.0,) * 3, std=(1.0,) * 3, resize=32, interpolation=method, maximum=255.0
@@ -581,10 +580,12 @@ def test_resizing_is_pillow_s(method, height, width):
     )
     top, left = (round((side - 28) / 2) for side in theirs.shape[:2])
     difference = np.abs(ours - theirs[top : top + 28, left : left + 28])
-    assert difference.max() <= 1 and difference.mean() < 0.04  # Pillow computes in fixed point
+    assert (
+        difference.max() <= 1 and difference.mean() < 0.04
+    )  # Pillow computes in fixed-point arithmetic.
 
 
-def test_values_and_their_order():
+def test_channel_order_and_values_by_hand():
     image = np.zeros((1, 224, 224, 3), np.uint8) + np.array([255, 51, 0], np.uint8)
     keras = dataclasses.replace(KERAS_CAFFE, resize=0).apply(image)
     np.testing.assert_allclose(keras[0, 0, 0], [0 - 103.939, 51 - 116.779, 255 - 123.68], rtol=1e-5)
@@ -595,7 +596,7 @@ def test_values_and_their_order():
     assert torch.dtype == jnp.float32
 
 
-def test_an_image_below_the_crop_is_told():
+def test_an_image_smaller_than_the_crop_is_refused():
     with pytest.raises(UserError, match="images of 20x28 are smaller than the 28x28"):
         GRAY.apply(np.zeros((1, 20, 28, 1), np.uint8))
 
@@ -605,7 +606,7 @@ def test_an_image_below_the_crop_is_told():
 
 @pytest.fixture
 def served(tmp_path, monkeypatch):
-    """(folder that is served, its URL, requests seen); the cache is tmp_path / cache."""
+    """Returns (served folder, its URL, received requests). The cache is tmp_path / cache."""
     folder, seen = tmp_path / "served", []
     folder.mkdir()
 
@@ -639,7 +640,7 @@ def cached(tmp_path):
 
 def test_a_url_is_fetched_once_and_checked(served, tmp_path):
     folder, url, seen = served
-    params, stats = made("mlp", {})
+    params, stats = make_weights("mlp", {})
     pretrained.save(folder / "mlp.safetensors", "mlp", params, stats, 4, GRAY)
     digest = hashlib.sha256((folder / "mlp.safetensors").read_bytes()).hexdigest()
     good, bad = f"mlp-{digest[:8]}.safetensors", "mlp-01234567.safetensors"
@@ -664,7 +665,12 @@ def test_files_of_one_name_in_several_folders_do_not_mix(served, tmp_path):
     for name, options in (("a", {"hidden": (3,)}), ("b", {"hidden": (5,)})):
         (folder / name).mkdir()
         pretrained.save(
-            folder / name / "model.safetensors", "mlp", *made("mlp", options), 4, GRAY, options
+            folder / name / "model.safetensors",
+            "mlp",
+            *make_weights("mlp", options),
+            4,
+            GRAY,
+            options,
         )
     for name, units in (("a", 3), ("b", 5)):
         loaded = pretrained.load("mlp", f"{url}/{name}/model.safetensors")
@@ -679,7 +685,7 @@ def test_files_of_one_name_in_several_folders_do_not_mix(served, tmp_path):
     )
 
 
-def test_a_hub_s_config_comes_along_and_only_404_means_that_there_is_none(
+def test_a_hub_s_config_is_downloaded_and_only_404_means_that_it_is_absent(
     served, resnet18, monkeypatch
 ):
     folder, url, _ = served
@@ -701,7 +707,7 @@ def test_a_hub_s_config_comes_along_and_only_404_means_that_there_is_none(
         pretrained.load("resnet18", f"{url}/without/model.safetensors")
 
 
-def test_no_network_and_other_schemes(served):
+def test_errors_of_the_network_and_other_schemes_are_refused(served):
     free = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
     free.server_close()
     for wrong, words in (
@@ -730,7 +736,7 @@ HEADED = [
 
 
 @pytest.mark.parametrize("name, side, channels", [*HEADED, ("lenet5_modern", 28, 1)])
-def test_a_new_head_is_all_that_depends_on_the_classes_and_nothing_else(name, side, channels):
+def test_a_new_head_replaces_only_what_depends_on_the_classes(name, side, channels):
     image = jnp.zeros((1, side, side, channels))
     five, three = (
         jax.eval_shape(models.create(name, n).init, jax.random.key(0), image)[0] for n in (5, 3)
@@ -743,8 +749,8 @@ def test_a_new_head_is_all_that_depends_on_the_classes_and_nothing_else(name, si
     ) == jax.tree.map(lambda _: True, three)
 
 
-def test_a_new_head_s_values():
-    params, _ = made("mlp", {"hidden": (500, 300)})
+def test_a_new_head_has_lecun_kernels_and_zero_biases():
+    params, _ = make_weights("mlp", {"hidden": (500, 300)})
     replaced = pretrained.replace_head("mlp", params, jax.random.key(1), 200)
     assert (
         replaced["Dense_0"] is not params["Dense_0"]
@@ -754,11 +760,11 @@ def test_a_new_head_s_values():
     assert abs(kernel.std() * 300**0.5 - 1) < 0.02 and not replaced["Dense_2"]["bias"].any()
     assert params["Dense_2"]["bias"].shape == (4,)
     with pytest.raises(UserError, match="lenet5 has no head"):
-        pretrained.replace_head("lenet5", made("lenet5", {})[0], jax.random.key(0), 3)
+        pretrained.replace_head("lenet5", make_weights("lenet5", {})[0], jax.random.key(0), 3)
 
 
-def test_frozen_parameters_do_not_move_weight_decay_included():
-    params, _ = made("lenet5_modern", {"norm": "bn"})
+def test_frozen_parameters_do_not_change_even_with_weight_decay():
+    params, _ = make_weights("lenet5_modern", {"norm": "bn"})
     mask = pretrained.make_trainable_mask(params, ["Dense_2/*", "norm?/scale"])
     flat = traverse_util.flatten_dict(mask, sep="/")
     assert {path for path, on in flat.items() if on} == {
@@ -779,8 +785,8 @@ def test_frozen_parameters_do_not_move_weight_decay_included():
     assert same == {path: not on for path, on in flat.items()}
 
 
-def test_a_pattern_that_fits_nothing_is_told():
-    params, _ = made("lenet5_modern", {})
+def test_a_pattern_without_a_match_is_refused():
+    params, _ = make_weights("lenet5_modern", {})
     with pytest.raises(UserError, match=r"no parameter fits 'Dense_9/\*'"):
         pretrained.make_trainable_mask(params, ["Dense_0/*", "Dense_9/*"])
 

@@ -1,4 +1,4 @@
-"""Names that wrappers of PyTorch models have put before their tensors' names."""
+"""Prefixes that wrappers of PyTorch models put before the names of tensors."""
 
 import itertools
 
@@ -24,7 +24,7 @@ def test_wrappers_are_taken_off_in_any_order(prefix):
     assert strip_prefix(wrapped | {"n_averaged": 3}) == (plain, prefix)
 
 
-def test_a_counter_inside_a_wrapper_is_left_out():
+def test_a_counter_inside_a_wrapper_is_skipped():
     tensors = {"_orig_mod.module.fc.bias": 1, "_orig_mod.n_averaged": 2}
     assert strip_prefix(tensors) == ({"fc.bias": 1}, "_orig_mod.module.")
 
@@ -32,7 +32,7 @@ def test_a_counter_inside_a_wrapper_is_left_out():
 @pytest.mark.parametrize(
     "tensors", [{"module.a": 1, "b": 2}, {"a": 1, "n_averaged": 2}, {"n_averaged": 1}, {}]
 )
-def test_names_without_a_shared_prefix_stay(tensors):
+def test_names_without_a_shared_prefix_are_kept(tensors):
     assert strip_prefix(tensors) == (tensors, "")
 
 
@@ -57,7 +57,7 @@ def test_a_wrapped_model_s_file_is_loaded_and_reported(prefix, tmp_path, capsys)
 
 
 @pytest.mark.parametrize("write", [write_zip, write_stream])
-def test_a_whole_training_state_gets_the_remedy(write, tmp_path):
+def test_a_training_state_gives_the_remedy(write, tmp_path):
     state = {"args": Call("argparse.Namespace", (), {"lr": 1}), "model": {"a": tensor(A, "0")}}
     with pytest.raises(
         UserError, match=r"argparse\.Namespace.*save the state dict alone: torch\.save"

@@ -28,7 +28,7 @@ EVIL = '"><script>alert(1)</script>&amp;|$\\x$'
 
 
 class Reader(HTMLParser):
-    """The tags that a browser would see, and its text."""
+    """Collects the tags and the text of a page."""
 
     def __init__(self, text):
         super().__init__()
@@ -66,7 +66,7 @@ def test_the_same_folder_gives_the_same_bytes(tmp_path):
     assert built.describe().endswith(f"report: {built.html}")
 
 
-def test_claims_are_written_and_end_the_report(tmp_path):
+def test_claims_are_written_and_come_last_in_the_report(tmp_path):
     built = build.build(tmp_path, write_two(tmp_path))
     words = json.loads(built.claims.read_text())
     (claim,) = words["claims"]
@@ -77,7 +77,7 @@ def test_claims_are_written_and_end_the_report(tmp_path):
     assert titles[-1] == "What the paper says"
 
 
-def test_everything_is_escaped_and_the_page_needs_no_other_file(tmp_path):
+def test_text_is_escaped_and_the_page_needs_no_other_file(tmp_path):
     words = {name: EVIL for name in ("title", "paper", "preset", "data", "paper_data", "command")}
     write_study(tmp_path, "run", "none", notes=[EVIL], **words)
     place = write_run(tmp_path, "run", errors=(0.5, 0.4), train=(0.5, 0.4), deviations=[EVIL])
@@ -102,7 +102,7 @@ def test_everything_is_escaped_and_the_page_needs_no_other_file(tmp_path):
     assert "\n".join(lines).count("\\|$\\\\x") > 12
 
 
-def test_escape_sequences_and_newlines_reach_no_reader(tmp_path):
+def test_escape_sequences_and_newlines_are_removed(tmp_path):
     evil = "a\x1b[31mred\x1b]0;title\x07\r\nb\x00\x85\u202e\u2028c"
     write_study(tmp_path, "run", title=evil, notes=[evil], command=evil)
     write_run(tmp_path, "run", errors=(0.5,), deviations=[evil, "x"])
@@ -114,7 +114,7 @@ def test_escape_sequences_and_newlines_reach_no_reader(tmp_path):
         assert "[31mred" in text, "what was there is still shown"
 
 
-def test_settings_are_in_the_page(tmp_path):
+def test_the_page_lists_the_settings(tmp_path):
     write_study(tmp_path, "run", "never", seeds=2)
     places = [write_run(tmp_path, "run", seed, errors=(0.5,)) for seed in (0, 1)]
     study = FakeStudy((make_row("run"), make_row("never")))
@@ -123,7 +123,7 @@ def test_settings_are_in_the_page(tmp_path):
     assert all((place / "config.json").read_text().strip() in page.text for place in places)
 
 
-def test_what_is_missing_or_damaged_is_in_every_form(tmp_path):
+def test_every_format_lists_missing_and_damaged_files(tmp_path):
     write_study(tmp_path, "cut", "bad")
     write_run(tmp_path, "cut", errors=(0.5, 0.4), last=None)
     place = write_run(tmp_path, "bad", errors=(0.5,))
@@ -135,8 +135,8 @@ def test_what_is_missing_or_damaged_is_in_every_form(tmp_path):
     assert "cut (to step 200)" in built.html.read_text(), "the legend marks it too"
 
 
-def test_a_gallery_needs_no_change_here(tmp_path):
-    """A study whose result is pictures and a histogram composes its page itself."""
+def test_a_study_with_a_gallery_needs_no_change_in_build(tmp_path):
+    """A study whose results are images and a histogram composes its own page."""
     from matplotlib.figure import Figure
 
     def draw():
@@ -195,7 +195,7 @@ def test_the_study_is_found_in_a_users_file(tmp_path):
         build.build(tmp_path)
 
 
-def test_a_study_that_is_nowhere_is_one_line(tmp_path):
+def test_an_unknown_study_gives_one_line(tmp_path):
     write_study(tmp_path, "run")
     with pytest.raises(
         UserError, match="some_study is not registered: build its report from Python"
@@ -203,7 +203,7 @@ def test_a_study_that_is_nowhere_is_one_line(tmp_path):
         build.build(tmp_path)
 
 
-def test_a_report_that_cannot_be_kept_is_still_printed(tmp_path, monkeypatch):
+def test_a_report_that_cannot_be_written_is_still_printed(tmp_path, monkeypatch):
     study = write_two(tmp_path)
 
     def refuse(path, content):
@@ -226,7 +226,7 @@ def test_a_report_imports_no_jax(tmp_path):
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_importing_the_studies_imports_nothing_large():
+def test_importing_the_studies_imports_no_large_library():
     code = (
         "import sys; from experiments import STUDIES;"
         " [study('paper') for study in STUDIES.values()];"
@@ -242,7 +242,7 @@ def write_evaluation_study(folder):
     write_evaluation(place, "single@76", "0001")
 
 
-def test_the_documented_study_has_its_report(tmp_path):
+def test_the_documented_study_builds_its_report(tmp_path):
     text = (Path(__file__).parents[2] / "docs" / "reports.md").read_text()
     path = tmp_path / "my_study.py"
     path.write_text(re.search(r"```python\n(.*?)```", text, re.S)[1])

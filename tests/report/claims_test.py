@@ -1,4 +1,4 @@
-"""Claims: values, intervals and verdicts against figures worked out by hand."""
+"""Claims: values, intervals and verdicts against figures by hand."""
 
 import math
 
@@ -25,7 +25,7 @@ TRAINING = claims.subtract(Score("deep", "training"), Score("shallow", "training
 
 
 def write_answers(folder, answers, seeds=1):
-    """answers: {(run, protocol): wrong of each seed}."""
+    """Writes a study's evaluations. answers: {(run, protocol): wrong of each seed}."""
     write_study(folder, *dict.fromkeys(run for run, _ in answers), seeds=seeds)
     for (run, protocol), each in answers.items():
         for seed, wrong in enumerate(each):
@@ -36,7 +36,7 @@ def write_answers(folder, answers, seeds=1):
 
 
 def write_training(folder, errors, **fields):
-    """errors: {run: final training error of each seed}."""
+    """Writes a study's training. errors: {run: final training error of each seed}."""
     seeds = max(map(len, errors.values()))
     write_study(folder, *errors, seeds=seeds, **fields)
     for run, each in errors.items():
@@ -61,13 +61,15 @@ def judge(folder, check, expected=BELOW_ZERO, **fields):
         ((-math.inf, 30), "01" * 50, "01" * 50, "undecided"),
     ],
 )
-def test_the_same_model_is_judged_by_its_test_images(tmp_path, expected, three, one, verdict):
+def test_evaluations_of_one_model_are_compared_over_test_images(
+    tmp_path, expected, three, one, verdict
+):
     write_answers(tmp_path, {("d", "three"): [three], ("d", "one"): [one]})
     assert judge(tmp_path, SAME, expected).verdict == verdict
 
 
-def test_the_interval_over_images_is_that_of_the_pairs(tmp_path):
-    """20 of 100 images are won and none lost: a binomial of 100 draws at 20%."""
+def test_the_interval_over_images_is_of_paired_differences(tmp_path):
+    """20 of 100 images become correct and none wrong: a binomial of 100 draws at 20%."""
     write_answers(tmp_path, {("d", "three"): ["0" * 100], ("d", "one"): ["0" * 80 + "1" * 20]})
     ours = judge(tmp_path, SAME).ours
     low, high = stats.binom.ppf((0.025, 0.975), 100, 0.2)
@@ -76,15 +78,15 @@ def test_the_interval_over_images_is_that_of_the_pairs(tmp_path):
     assert ours.over_seeds is None and ours.same_weights
 
 
-def test_the_bootstrap_gives_the_same_interval_again(tmp_path):
+def test_the_bootstrap_is_deterministic(tmp_path):
     rng = np.random.default_rng(1)
     three, one = ("".join(map(str, rng.integers(0, 2, 997))) for _ in range(2))
     write_answers(tmp_path, {("d", "three"): [three], ("d", "one"): [one]})
     assert len({judge(tmp_path, SAME).ours.over_images for _ in range(3)}) == 1
 
 
-def test_pairs_are_paired_not_pooled(tmp_path):
-    """Both err on the same half but for 4 images: pooled, the interval would be 14 points wide."""
+def test_answers_are_paired_not_pooled(tmp_path):
+    """Both err on the same half, except for 4 images: pooled, the interval would have 14 points."""
     base = "1" * 48 + "0" * 48
     write_answers(tmp_path, {("d", "three"): [base + "0000"], ("d", "one"): [base + "1111"]})
     low, high = judge(tmp_path, SAME).ours.over_images
@@ -100,7 +102,7 @@ def test_two_trained_models_need_several_seeds(tmp_path):
     assert found.ours.over_images[1] < 0, "the images alone would say that it agrees"
 
 
-def test_seeds_that_differ_undo_what_the_images_say(tmp_path):
+def test_differing_seeds_make_a_claim_undecided(tmp_path):
     won, lost = "0" * 100, "0" * 80 + "1" * 20
     write_answers(
         tmp_path,
@@ -127,14 +129,14 @@ def test_the_interval_over_seeds_is_students(tmp_path):
     assert judge(tmp_path, TRAINING, (21, math.inf)).verdict == "undecided"
 
 
-def test_seeds_that_agree_to_the_last_digit_have_no_known_spread(tmp_path):
+def test_identical_seeds_have_an_unknown_spread(tmp_path):
     write_training(tmp_path, {"deep": (0.25, 0.25, 0.25), "shallow": (0.125, 0.125, 0.125)})
     found = judge(tmp_path, TRAINING, ABOVE_ZERO)
     assert found.ours.over_seeds is None and found.verdict == "undecided"
     assert found.why == "all seeds gave the same: the interval over seeds is unknown"
 
 
-def test_a_contrast_is_of_the_seeds_that_have_all_of_its_runs(tmp_path):
+def test_a_difference_uses_only_seeds_that_have_all_its_runs(tmp_path):
     write_training(tmp_path, {"deep": (0.3, 0.4), "shallow": (0.1,)})
     contrast = Contrast(((1, Score("deep", "training")), (-2, Score("shallow", "training"))))
     ours = judge(tmp_path, contrast).ours
@@ -150,13 +152,13 @@ def test_a_contrast_is_of_the_seeds_that_have_all_of_its_runs(tmp_path):
         (Score("absent"), "absent is no run of this study"),
     ],
 )
-def test_a_claim_that_cannot_be_checked_yet_says_why(tmp_path, score, why):
+def test_a_claim_that_cannot_be_checked_states_the_reason(tmp_path, score, why):
     write_training(tmp_path, {"deep": (0.3,), "never": ()})
     found = judge(tmp_path, claims.score(score))
     assert (found.verdict, found.why, found.ours.value) == ("undecided", why, None)
 
 
-def test_another_model_is_not_comparable_and_other_data_are_the_setting(tmp_path):
+def test_another_model_is_not_comparable_but_other_data_are(tmp_path):
     paper = describe_setting(make_experiment(steps=64_000, data="cifar10"))
     runs = {"deep": vars(paper), "shallow": vars(paper)}
     write_training(tmp_path, {"deep": (0.30, 0.34), "shallow": (0.10, 0.14)}, paper_runs=runs)

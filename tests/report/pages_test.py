@@ -54,7 +54,7 @@ def test_a_sweep_is_a_table_of_its_grid(tmp_path):
     )
 
 
-def test_a_sweep_is_drawn_against_each_field_a_line_for_each_other_value(tmp_path):
+def test_a_sweep_is_plotted_against_each_field_with_a_line_per_other_value(tmp_path):
     write_grid(tmp_path)
     points = sweep.find_points(read_folder(tmp_path))
     base, momentum = sweep.make_charts(("schedule.base", "optimizer.momentum"), points)
@@ -80,7 +80,7 @@ def test_a_logarithmic_axis_has_numbers_not_markup(tmp_path):
     assert ">0.01<" in svg and ">0.1<" in svg and "mathdefault" not in svg + other
 
 
-def test_a_sweep_over_names_has_its_names_as_ticks(tmp_path):
+def test_a_sweep_over_names_has_the_names_as_ticks(tmp_path):
     for name in ("resnet20", "plain20"):
         write_run(tmp_path, f"net-{name}", errors=(0.1,), model=name)
     write_study(tmp_path, "net-resnet20", "net-plain20", swept=["model"])
@@ -113,7 +113,7 @@ def test_runs_of_several_folders_are_compared(tmp_path):
     assert again.text == built.text
 
 
-def test_a_comparison_without_finished_runs_is_one_line(tmp_path):
+def test_a_comparison_without_finished_runs_gives_one_line(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no run"):
         compare.compare([tmp_path / "empty"], tmp_path / "out")
@@ -184,12 +184,12 @@ def test_all_claims_are_one_page(tmp_path):
     assert 'href="first/report.md"' in built.html.read_text()
 
 
-def test_a_folder_without_claims_is_one_line(tmp_path):
+def test_a_folder_without_claims_gives_one_line(tmp_path):
     with pytest.raises(UserError, match=r"holds no claims\.json"):
         all_claims.build(tmp_path)
 
 
-def test_the_rows_of_all_claims_are_those_of_the_reports(tmp_path):
+def test_the_page_of_all_claims_has_the_rows_of_the_reports(tmp_path):
     study = make_evaluated(tmp_path / "first")
     build.build(tmp_path / "first", study)
     words = json.loads((tmp_path / "first" / "claims.json").read_text())
@@ -198,7 +198,7 @@ def test_the_rows_of_all_claims_are_those_of_the_reports(tmp_path):
     assert list(cells(ours).values()) == list(cells(table).values())
 
 
-def test_the_axis_shows_every_end_and_leaves_out_the_first_steps():
+def test_the_axis_shows_all_final_values_and_omits_the_first_steps():
     done = figures.Curve("a", (), ((100, 90, 90, 90), (200, 10, 10, 10)))
     panel = figures.Panel("p", (done,))
     assert figures._find_limits([panel], panel) == (200, pytest.approx(1.04 * 25))

@@ -1,4 +1,4 @@
-"""Parts of reports against figures worked out by hand."""
+"""Parts of reports against figures by hand."""
 
 import re
 
@@ -51,7 +51,7 @@ def test_mean_deviation_and_difference_of_three_seeds(tmp_path):
     assert parts.missing(results) is None
 
 
-def test_one_seed_has_no_deviation_and_an_unprinted_figure_no_difference(tmp_path):
+def test_one_seed_has_no_deviation_and_no_paper_figure_no_difference(tmp_path):
     write_study(tmp_path, "plain-20", "resnet-20")
     write_run(tmp_path, "plain-20", errors=(0.0912,))
     write_run(tmp_path, "resnet-20", errors=(0.08,))
@@ -85,7 +85,7 @@ def test_other_data_than_the_papers_has_no_difference(tmp_path):
         ({}, ""),
     ],
 )
-def test_a_row_says_what_is_not_the_papers_and_takes_no_difference(tmp_path, change, words):
+def test_a_row_that_deviates_from_the_paper_says_how_and_has_no_difference(tmp_path, change, words):
     paper = describe_setting(make_experiment("resnet-20"))
     write_study(tmp_path, "resnet-20", paper_runs={"resnet-20": vars(paper)})
     write_run(tmp_path, "resnet-20", errors=(0.08,), **change)
@@ -94,7 +94,7 @@ def test_a_row_says_what_is_not_the_papers_and_takes_no_difference(tmp_path, cha
     assert (found["difference (points)"] == "−0.75") == (not words)
 
 
-def test_a_reconstruction_error_is_no_share_of_images(tmp_path):
+def test_a_reconstruction_error_is_not_a_percentage(tmp_path):
     """An autoencoder in a classification study: 105% would be nonsense."""
     write_study(tmp_path, "resnet-20", "other")
     error = {"error_name": "reconstruction_error"}
@@ -114,7 +114,7 @@ def test_a_reconstruction_error_is_no_share_of_images(tmp_path):
     }
 
 
-def test_a_partial_study_says_what_is_missing(tmp_path):
+def test_a_partial_study_lists_what_is_missing(tmp_path):
     names = ("done", "cut", "nan", "never", "some")
     write_study(tmp_path, *names, seeds=2)
     for seed in (0, 1):
@@ -168,7 +168,7 @@ def test_a_run_that_diverged_is_a_result(tmp_path):
     assert (verdict.verdict, verdict.why) == ("undecided", "some seed 0 diverged at step 250")
 
 
-def test_deviations_of_all_runs_once_and_the_others_by_footnote(tmp_path):
+def test_deviations_of_all_runs_are_listed_once_and_others_as_footnotes(tmp_path):
     names = ("first", "second", "third", "never")
     write_study(tmp_path, *names)
     common = "train.steps: 64000 -> 300"

@@ -1,4 +1,4 @@
-"""Reading of run folders: whole, torn, damaged and foreign ones."""
+"""Reading run folders: complete, incomplete, damaged and foreign ones."""
 
 import json
 import random
@@ -18,7 +18,7 @@ from cnn_jax.report import build, parts
 from cnn_jax.report.study_file import read_study_file
 
 
-def test_an_end_before_the_last_step_is_no_finish(tmp_path):
+def test_a_run_that_ends_before_its_last_step_is_unfinished(tmp_path):
     write_study(tmp_path, "run")
     place = write_run(tmp_path, "run", errors=(0.5,), steps=300)
     config = (place / "config.json").read_text()
@@ -27,12 +27,12 @@ def test_an_end_before_the_last_step_is_no_finish(tmp_path):
     assert run.state == "cut off at step 300 of 600" and run.final_error is None
 
 
-def test_a_torn_last_line_is_ignored(tmp_path):
+def test_an_incomplete_last_line_is_ignored(tmp_path):
     write_study(tmp_path, "run")
     place = write_run(tmp_path, "run", errors=(0.5, 0.4), last=None)
     with open(place / "metrics.jsonl", "ab") as log:
         torn = '{"event": "eval", "step": 300, "top1_error": 0.1, "why": "é'
-        log.write(torn.encode()[:-1])  # Half a character.
+        log.write(torn.encode()[:-1])  # Half of a character.
     results = read_folder(tmp_path)
     assert max(results.runs["run"][0].evaluations) == 200 and not results.problems
 
@@ -64,7 +64,7 @@ def test_a_damaged_line_is_left_out_and_named(tmp_path, line):
     )
 
 
-def test_an_earlier_evaluation_does_not_pass_for_a_damaged_last_one(tmp_path):
+def test_an_earlier_evaluation_does_not_replace_a_damaged_last_one(tmp_path):
     write_study(tmp_path, "run")
     place = write_run(tmp_path, "run", errors=(0.5, 0.4, 0.3))
     lines = (place / "metrics.jsonl").read_text().split("\n")
@@ -83,7 +83,7 @@ def test_a_damaged_config_is_named_and_the_other_runs_are_reported(tmp_path, tex
     (place / "config.json").write_bytes(text if isinstance(text, bytes) else text.encode())
     results = read_folder(tmp_path)
     bad, good = results.runs["bad"][0], results.runs["good"][0]
-    assert bad.final_error is None or not text  # Without settings its end is known all the same.
+    assert bad.final_error is None or not text  # Its end is known without its settings.
     assert good.final_error == 0.2
     if text:
         assert bad.state.startswith("unreadable")
@@ -130,7 +130,7 @@ def test_a_damaged_evaluation_is_left_out_and_named(tmp_path, change):
         {"swept_from": [1]},
     ],
 )
-def test_a_damaged_study_file_is_one_line_with_the_remedy(tmp_path, change):
+def test_a_damaged_study_file_gives_one_line_with_the_remedy(tmp_path, change):
     write_study(tmp_path, "run", **change)
     with pytest.raises(
         UserError, match=r"study\.json: .*; delete it, and launch the study again|nothing to report"
@@ -149,14 +149,14 @@ def test_a_missing_or_broken_study_file_is_named(tmp_path):
     assert not list(tmp_path.glob("*report*"))
 
 
-def test_a_folder_of_an_older_version_is_named_as_such(tmp_path):
+def test_a_folder_of_an_older_version_is_recognized(tmp_path):
     (tmp_path / "study.json").write_text('{"name": "old", "title": "Old", "rows": []}')
     with pytest.raises(UserError, match="written by an older version of cnn_jax: build"):
         read_study_file(tmp_path)
 
 
 def test_random_damage_gives_a_report_or_one_line(tmp_path):
-    """Bits are flipped, bytes cut out, and the rest cut off, 300 times."""
+    """300 times, bits are flipped, bytes removed, or the end is cut off."""
     rng = random.Random(0)
     write_study(tmp_path, "run")
     place = write_run(tmp_path, "run", errors=(0.5, 0.4, 0.3), train=(0.7, 0.6))

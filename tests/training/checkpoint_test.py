@@ -1,4 +1,4 @@
-"""A checkpoint is of no number of devices: 8 write it, 1, 2 and 4 go on, under jit and pmap."""
+"""Checkpoints of 8 devices are continued by 1, 2 and 4, under jit and pmap."""
 
 import itertools
 import os
@@ -17,8 +17,8 @@ from cnn_jax.training import checkpoint
 from cnn_jax.training.program import build_program
 
 ROOT = Path(__file__).parents[2]
-# Statistics over groups, which are the same whatever the hardware; no dropout, whose masks under
-# pmap are not jit's.
+# Statistics over groups, which do not depend on the hardware. No dropout, whose masks differ
+# between pmap and jit.
 RUN = faults_child.STREAMED
 RUN = replace(RUN, data=replace(RUN.data, workers=0), model=change(RUN.model, bn_group=4))
 
@@ -35,10 +35,8 @@ def trained(parts, state, steps):
 
 
 @pytest.fixture(scope="module", params=["jit", "pmap"])
-def eight(request, tmp_path_factory):
-    """A folder with the checkpoint of step 3 that 8 devices wrote, and the state that they come to
-    at step 6.
-    """
+def eight_device_run(request, tmp_path_factory):
+    """Returns the folder of a checkpoint of 8 devices at step 3, and their state at step 6."""
     folder, parts = tmp_path_factory.mktemp(request.param), built(8, request.param)
     state = trained(parts, parts.state, 3)
     with checkpoint.open_checkpoints(folder) as saved:
@@ -49,8 +47,8 @@ def eight(request, tmp_path_factory):
 @pytest.mark.parametrize(
     "devices, parallel", [(1, "jit"), (2, "jit"), (4, "jit"), (4, "pmap"), (8, "jit"), (8, "pmap")]
 )
-def test_it_goes_on_on_other_devices(eight, devices, parallel):
-    folder, expected = eight
+def test_a_run_continues_on_another_number_of_devices(eight_device_run, devices, parallel):
+    folder, expected = eight_device_run
     parts = built(devices, parallel)
     with checkpoint.open_checkpoints(folder) as saved:
         state = checkpoint.restore(saved, parts.state)
@@ -64,8 +62,8 @@ def test_it_goes_on_on_other_devices(eight, devices, parallel):
     jax.tree.map(close, found, expected)
 
 
-def test_what_eight_devices_trained_is_read_where_there_is_one(eight):
-    folder, _ = eight
+def test_a_checkpoint_of_eight_devices_is_read_on_one(eight_device_run):
+    folder, _ = eight_device_run
     code = (
         "import sys, pathlib, jax; from cnn_jax.training import checkpoint; assert"
         " jax.device_count() == 1;"

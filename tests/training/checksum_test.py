@@ -1,4 +1,4 @@
-"""Checksums: by hand, and changed by every single bit."""
+"""Checksums by hand, and their change with every single bit."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +14,7 @@ def test_a_checksum_is_the_sum_of_words_times_odd_numbers():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "bool", "uint8"])
-def test_every_flipped_bit_changes_it(dtype):
+def test_every_flipped_bit_changes_the_checksum(dtype):
     x = np.asarray(jnp.arange(5).astype(dtype))
     whole, raw = checksum.compute([jnp.asarray(x)])()["0"], x.tobytes()
     for bit in range(len(raw) * 8) if dtype != "bool" else range(0, len(raw) * 8, 8):

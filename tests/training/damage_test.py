@@ -1,4 +1,4 @@
-"""Damaged files of a run's folder: no traceback, no lost folder, a line that names the file."""
+"""Damaged files of a run folder: no traceback, nothing lost, one line that names the file."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ def _shared_programs():
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """A finished study's folder, and one whose run was cut off."""
+    """Returns a finished study's folder, and one with an interrupted run."""
     return study_folders.make(tmp_path_factory)
 
 
@@ -30,7 +30,7 @@ def events(folder):
 
 @pytest.mark.parametrize("lost", [b'"end"', b'"eval", "step": 12'])
 def test_a_damaged_last_line_is_written_again(lost, folders, tmp_path, capsys):
-    """The end, or the last evaluation: both follow from the checkpoint."""
+    """That of the end or of the last evaluation: both can be computed from the checkpoint."""
     shutil.copytree(folders["finished"], tmp_path, dirs_exist_ok=True)
     path = tmp_path / "net/seed0/metrics.jsonl"
     path.write_bytes(path.read_bytes().replace(lost, b"\xff"))
@@ -40,7 +40,7 @@ def test_a_damaged_last_line_is_written_again(lost, folders, tmp_path, capsys):
     assert "1 damaged lines are left out" in capsys.readouterr().err
 
 
-def test_an_older_checkpoint_serves_where_the_newest_one_s_evaluation_is_empty(
+def test_an_older_checkpoint_is_used_if_the_newest_one_s_evaluation_is_empty(
     folders, tmp_path, capsys
 ):
     shutil.copytree(folders["unfinished"], tmp_path, dirs_exist_ok=True)
@@ -54,7 +54,7 @@ def test_an_older_checkpoint_serves_where_the_newest_one_s_evaluation_is_empty(
     assert events(tmp_path / "net/seed0") == events(folders["finished"] / "net/seed0")
 
 
-def test_checkpoints_are_used_unchecked_where_the_checksums_are_damaged(folders, tmp_path, capsys):
+def test_checkpoints_are_used_unchecked_if_the_checksums_are_damaged(folders, tmp_path, capsys):
     shutil.copytree(folders["unfinished"], tmp_path, dirs_exist_ok=True)
     (tmp_path / "net/seed0/digests.json").write_bytes(b"null")
     train.run(study_folders.make_study("laptop").runs["net"], tmp_path)
@@ -65,7 +65,7 @@ def test_checkpoints_are_used_unchecked_where_the_checksums_are_damaged(folders,
     assert events(tmp_path / "net/seed0") == events(folders["finished"] / "net/seed0")
 
 
-def test_a_torn_line_of_starts_is_kept_apart(folders, tmp_path):
+def test_a_new_start_begins_a_line_after_an_incomplete_one(folders, tmp_path):
     shutil.copytree(folders["unfinished"], tmp_path, dirs_exist_ok=True)
     path = tmp_path / "net/seed0/starts.jsonl"
     path.write_bytes(path.read_bytes() + b'{"st\xff')
@@ -74,8 +74,8 @@ def test_a_torn_line_of_starts_is_kept_apart(folders, tmp_path):
     assert torn == b'{"st\xff' and json.loads(last)["step"] == 8
 
 
-def test_a_lock_of_another_user_is_held_by_reading(tmp_path, monkeypatch):
-    """Another user made it with 0644: it can be locked, but not signed."""
+def test_a_lock_file_of_another_user_is_opened_for_reading(tmp_path, monkeypatch):
+    """It has mode 0644: it can be locked but not written."""
     (tmp_path / "lock").write_text('{"process": 1}\n')
     real = open
 
@@ -94,7 +94,7 @@ def test_a_lock_of_another_user_is_held_by_reading(tmp_path, monkeypatch):
     assert (tmp_path / "lock").read_text() == '{"process": 1}\n'
 
 
-def test_a_lock_that_cannot_be_opened_is_one_line(tmp_path):
+def test_a_lock_file_that_cannot_be_opened_gives_one_line(tmp_path):
     (tmp_path / "lock").mkdir()
     with pytest.raises(UserError, match="cannot write to"), run_lock.hold(tmp_path):
         pass

@@ -1,4 +1,4 @@
-"""The loop's order: next batch, step, log, evaluate, save."""
+"""The order of the loop: next batch, step, log, evaluate, save."""
 
 import types
 
@@ -17,7 +17,7 @@ TRAIN = Train(steps=6, log_every=2, eval_every=3, save_every=4)
 
 
 class Recorder:
-    """A program, a run and a watch that write down what the loop asks of them."""
+    """A program, a run and a watch that record the loop's calls."""
 
     def __init__(self, monkeypatch, stop_after=0, stop_in=""):
         self.seen, self.saved, self.stop_after, self.stop_in = [], {}, stop_after, stop_in
@@ -33,6 +33,7 @@ class Recorder:
             evaluate=self.evaluate,
             error_name="top1_error",
             images_per_epoch=128,
+            steps_per_call=1,
             join=lambda states: states[0],
             split=lambda state: [state],
         )
@@ -82,7 +83,7 @@ class Recorder:
         return loop.run_loop(self.program, [seed_run], TRAIN.steps, Watch(enter, stop_requested))
 
 
-def test_the_order_is_batch_step_log_evaluate_save(monkeypatch):
+def test_each_step_is_batch_step_log_evaluate_save(monkeypatch):
     recorder = Recorder(monkeypatch)
     assert recorder.run() == {}
     evaluated = ["log train", "evaluate", "log eval", "save evaluated"]
@@ -97,8 +98,8 @@ def test_the_order_is_batch_step_log_evaluate_save(monkeypatch):
     assert recorder.saved == {3: 0.5, 4: None, 6: 0.5}
 
 
-def test_what_is_due_ends_log_intervals_where_something_is_saved():
-    due = [loop.what_is_due(step, TRAIN, until=5) for step in range(1, 7)]
+def test_saves_and_evaluations_happen_at_log_lines():
+    due = [loop.what_is_due(step, Experiment(train=TRAIN), until=5) for step in range(1, 7)]
     assert [step for step, each in enumerate(due, 1) if each.log] == [2, 3, 4, 5, 6]
     assert [step for step, each in enumerate(due, 1) if each.evaluate] == [3, 6]
     assert [step for step, each in enumerate(due, 1) if each.save] == [3, 4, 5, 6]

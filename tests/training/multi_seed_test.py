@@ -1,6 +1,4 @@
-"""Seeds trained together: each has the numbers and the files of its run alone, however it was cut
-or others ended.
-"""
+"""Seeds in one program: each has the numbers and files of a separate run, however runs end."""
 
 import dataclasses
 import functools
@@ -44,23 +42,23 @@ def use(form, monkeypatch):
 
 
 def trained(run, source, seeds, steps):
-    """The states of the seeds after some steps on one device."""
+    """Returns the seeds' states after some steps on one device."""
     program = build_program(run, source, jax.devices()[:1], seeds)
     state, batches = program.state, program.batches(0)
     for _ in range(steps):
-        state = program.step(state, next(batches))
-        state = program.join(program.split(state))  # as the loop does when it logs
+        state = program.step(state, [next(batches)])
+        state = program.join(program.split(state))  # As the loop does when it logs.
     assert program.compiled_step._cache_size() == 1
     return jax.device_get(program.split(state))
 
 
-def alike(a, b, rtol=1e-5, atol=1e-6):
+def assert_close(a, b, rtol=1e-5, atol=1e-6):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol, atol), a, b)
 
 
 @pytest.fixture(scope="module")
 def digits():
-    """Digits of 16x16, as LeNet-5 wants more than 8x8."""
+    """Returns digits of 16x16, because LeNet-5 needs more than 8x8."""
     source = data.open_dataset(choose("digits"))
 
     def double(split):
@@ -71,7 +69,7 @@ def digits():
 
 NETS = {
     "perceptron": {},
-    "mlp": {"hidden": (16,), "dropout": 0.5},  # the masks are the same too
+    "mlp": {"hidden": (16,), "dropout": 0.5},  # Dropout's masks are the same too.
     "lenet5_modern": {},
     "two_blocks": {"bn_group": 4},
 }
@@ -79,7 +77,7 @@ NETS = {
 
 @pytest.fixture(scope="module")
 def alone(digits):
-    """Each net's seeds, trained one by one."""
+    """Returns the states of a model's seeds, trained separately."""
 
     @functools.cache
     def states(name):
@@ -97,18 +95,18 @@ def experiment(name):
 
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize("form", FORMS)
-def test_each_seed_has_the_numbers_of_its_run_alone(form, name, digits, alone, monkeypatch):
+def test_each_seed_has_the_numbers_of_a_separate_run(form, name, digits, alone, monkeypatch):
     small_models.register(monkeypatch)
     use(form, monkeypatch)
     states = trained(experiment(name), digits, SEEDS, 3)
-    alike(states, alone(name))
+    assert_close(states, alone(name))
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), states[0].params, states[1].params)
-    # What the comparison would miss if all seeds were one.
+    # The comparison would miss it if all seeds were the same.
     assert max(jax.tree.leaves(moved)) > 1e-2
 
 
 def events(workdir, seed):
-    """What a seed's metrics.jsonl says, but for what the clock says."""
+    """Returns the lines of a seed's metrics.jsonl without times."""
     return [
         {k: v for k, v in e.items() if k not in TIMES}
         for e in metrics_log.read_events(workdir / f"net/seed{seed}")
@@ -116,7 +114,7 @@ def events(workdir, seed):
 
 
 def starts(workdir, seed):
-    """The steps at which a seed was started."""
+    """Returns the steps at which a seed was started."""
     return [
         json.loads(line)["step"]
         for line in (workdir / f"net/seed{seed}/starts.jsonl").read_text().splitlines()
@@ -132,7 +130,7 @@ def files(folder):
 
 
 def same(a, b):
-    """Whether two lists of events say the same, to rounding."""
+    """Checks that two lists of events are equal up to rounding."""
     assert [e.keys() for e in a] == [e.keys() for e in b]
     for one, other in zip(a, b, strict=True):
         assert one["event"] == other["event"]
@@ -145,8 +143,8 @@ def run_of(seed):
 
 
 @pytest.fixture(scope="module")
-def one_by_one(tmp_path_factory):
-    """A folder in which three seeds were trained one by one."""
+def separate_runs(tmp_path_factory):
+    """Returns a folder in which three seeds were trained separately."""
     workdir = tmp_path_factory.mktemp("alone")
     for seed in range(3):
         train.run(run_of(seed), workdir)
@@ -154,28 +152,28 @@ def one_by_one(tmp_path_factory):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_each_seed_leaves_the_files_of_its_run_alone(form, one_by_one, tmp_path, monkeypatch):
+def test_each_seed_writes_the_files_of_a_separate_run(form, separate_runs, tmp_path, monkeypatch):
     use(form, monkeypatch)
     found = train.run_seeds(RUN, [0, 1, 2], tmp_path)
     for seed in range(3):
-        folder, theirs = (workdir / f"net/seed{seed}" for workdir in (tmp_path, one_by_one))
-        same(events(tmp_path, seed), events(one_by_one, seed))
+        folder, theirs = (workdir / f"net/seed{seed}" for workdir in (tmp_path, separate_runs))
+        same(events(tmp_path, seed), events(separate_runs, seed))
         assert files(folder) == files(theirs)
         assert (folder / "config.json").read_text() == (theirs / "config.json").read_text()
         assert found[seed] == metrics_log.read_result(folder)
     assert found[0]["loss"] != found[1]["loss"]
 
 
-def test_seeds_that_are_finished_are_not_trained_again(tmp_path, monkeypatch):
+def test_finished_seeds_are_not_trained_again(tmp_path, monkeypatch):
     alone = train.run(run_of(1), tmp_path)
     found = train.run_seeds(RUN, [0, 1, 2], tmp_path)
     assert found[1] == alone and list(found) == [0, 1, 2] and starts(tmp_path, 1) == [0]
-    monkeypatch.setattr(train, "build_program", None)  # would raise
+    monkeypatch.setattr(train, "build_program", None)  # Training would raise.
     assert train.run_seeds(RUN, [0, 1, 2], tmp_path) == found
 
 
 def broken(at, monkeypatch, change):
-    """Has `change` take the place of the seeds' states as they are after `at` steps."""
+    """Applies `change` to the seeds' states after `at` steps."""
     build = train.build_program
 
     def poisoned(*args, **kwargs):
@@ -194,7 +192,9 @@ def broken(at, monkeypatch, change):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_seed_that_diverges_ends_and_changes_no_other(form, one_by_one, tmp_path, monkeypatch):
+def test_a_diverged_seed_ends_and_does_not_change_the_others(
+    form, separate_runs, tmp_path, monkeypatch
+):
     use(form, monkeypatch)
 
     def diverge(states):
@@ -206,18 +206,18 @@ def test_a_seed_that_diverges_ends_and_changes_no_other(form, one_by_one, tmp_pa
     broken(5, monkeypatch, diverge)
     found = train.run_seeds(RUN, [0, 1, 2], tmp_path)
     for seed in (0, 2):
-        same(events(tmp_path, seed), events(one_by_one, seed))
+        same(events(tmp_path, seed), events(separate_runs, seed))
     assert isinstance(
         found[1], UserError
     ) and "net: the loss is not finite at step 5; step 4 is saved" in str(found[1])
-    # And nothing after it.
+    # Nothing follows it.
     assert [e["event"] for e in events(tmp_path, 1) if e["step"] >= 5] == ["train", "nan"]
     again = train.run_seeds(RUN, [0, 1, 2], tmp_path)
     assert "would be again" in str(again[1]) and again[0] == found[0]
     assert [starts(tmp_path, seed) for seed in range(3)] == [[0]] * 3
 
 
-def test_it_ends_at_once_when_all_diverge(tmp_path):
+def test_the_run_ends_when_all_seeds_have_diverged(tmp_path):
     run = dataclasses.replace(
         RUN, schedule=choose("constant", base=1e30), train=Train(steps=10**6, log_every=3)
     )
@@ -225,7 +225,7 @@ def test_it_ends_at_once_when_all_diverge(tmp_path):
     assert all(isinstance(end, UserError) for end in found.values())
 
 
-def cut_off(at, workdir, monkeypatch, seeds):
+def interrupt(at, workdir, monkeypatch, seeds):
     def cut(states):
         raise CutError
 
@@ -235,38 +235,38 @@ def cut_off(at, workdir, monkeypatch, seeds):
     mend()
 
 
-def test_seeds_cut_off_together_go_on_together(one_by_one, tmp_path, monkeypatch):
-    cut_off(7, tmp_path, monkeypatch, [0, 1, 2])
+def test_interrupted_seeds_are_resumed_in_one_program(separate_runs, tmp_path, monkeypatch):
+    interrupt(7, tmp_path, monkeypatch, [0, 1, 2])
     train.run_seeds(RUN, [0, 1, 2], tmp_path)
     for seed in range(3):
-        same(events(tmp_path, seed), events(one_by_one, seed))
+        same(events(tmp_path, seed), events(separate_runs, seed))
         assert starts(tmp_path, seed) == [0, 6]
 
 
-def test_seeds_that_are_behind_catch_up(one_by_one, tmp_path, monkeypatch):
-    cut_off(9, tmp_path, monkeypatch, [0])
-    cut_off(5, tmp_path, monkeypatch, [1])
+def test_seeds_that_are_behind_catch_up(separate_runs, tmp_path, monkeypatch):
+    interrupt(9, tmp_path, monkeypatch, [0])
+    interrupt(5, tmp_path, monkeypatch, [1])
     train.run_seeds(RUN, [0, 1, 2], tmp_path)
     assert [starts(tmp_path, seed) for seed in range(3)] == [[0, 8], [0, 4, 8], [0, 4, 8]]
     for seed in range(3):
-        same(events(tmp_path, seed), events(one_by_one, seed))
+        same(events(tmp_path, seed), events(separate_runs, seed))
 
 
-# TensorStore's, when a read fails.
+# TensorStore prints it when a read fails.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_seed_whose_checkpoint_cannot_be_read_catches_up_from_the_one_before(
-    one_by_one, tmp_path, monkeypatch
+def test_a_seed_with_an_unreadable_checkpoint_catches_up_from_the_previous_one(
+    separate_runs, tmp_path, monkeypatch
 ):
-    cut_off(9, tmp_path, monkeypatch, [0, 1])
+    interrupt(9, tmp_path, monkeypatch, [0, 1])
     for path in (tmp_path / "net/seed1/checkpoints/8/state").rglob("d/*"):
         path.unlink()
     train.run_seeds(RUN, [0, 1], tmp_path)
     assert [starts(tmp_path, seed) for seed in range(2)] == [[0, 8], [0, 6, 8]]
     for seed in range(2):
-        same(events(tmp_path, seed), events(one_by_one, seed))
+        same(events(tmp_path, seed), events(separate_runs, seed))
 
 
-def test_only_under_jit(tmp_path):
+def test_pmap_is_refused(tmp_path):
     run = dataclasses.replace(RUN, train=dataclasses.replace(RUN.train, parallel="pmap"))
     with pytest.raises(
         UserError,

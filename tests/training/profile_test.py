@@ -1,4 +1,4 @@
-"""Profiles: which calls are traced, what the table says, and that no number of the run changes."""
+"""Profiles: the traced calls and the table; the run's numbers do not change."""
 
 from collections import Counter
 
@@ -19,7 +19,7 @@ def step(state, arrays, item):
 
 
 @pytest.mark.parametrize("left, steps, before", [(3, 2, 1), (5, 1, 4), (30, 5, 10)])
-def test_traces_settled_steps_and_changes_no_number(
+def test_a_trace_covers_steady_steps_and_changes_no_number(
     tmp_path, capsys, monkeypatch, left, steps, before
 ):
     calls, started = 0, []
@@ -40,14 +40,14 @@ def test_traces_settled_steps_and_changes_no_number(
 
 
 @pytest.mark.parametrize("steps, left", [(2, 2), (1, 0)])
-def test_more_steps_than_are_left_are_refused(tmp_path, steps, left):
+def test_tracing_more_steps_than_remain_is_refused(tmp_path, steps, left):
     with pytest.raises(
         UserError, match=f"profile={steps}: after the first, {max(0, left - 1)} steps are left"
     ):
         profile.trace_steps(step, tmp_path, steps, left)
 
 
-def test_the_table_has_the_ten_costliest_with_their_share_and_layer():
+def test_the_table_lists_the_ten_costliest_operations_with_share_and_layer():
     layers = {"op.11": hlo.Origin("fusion", "jit(step)/conv1"), "while.1": hlo.Origin("while", "")}
     found = Counter({f"op.{i}": float(i) for i in range(12)} | {"while.1": 99.0})
     lines = profile.format_costs(found, layers).splitlines()

@@ -1,6 +1,4 @@
-"""The step: the same numbers on one device and on eight, as jit and as pmap; evaluation counts each
-image once.
-"""
+"""The training step: the same numbers on one and on eight devices, with jit and pmap; metrics."""
 
 import functools
 from types import SimpleNamespace
@@ -24,7 +22,7 @@ from cnn_jax.training.train_step import StepParts, train_step
 DATA = Data(dataset=choose("fake"), batch_size=32, eval_batch_size=8, pad_and_crop=1)
 
 
-def trained(steps=3, devices=None, parallel="jit", **model):
+def train_steps(steps=3, devices=None, parallel="jit", **model):
     config = Experiment(
         data=DATA,
         model=choose("two_blocks", **({"bn_group": 8} | model)),
@@ -47,15 +45,13 @@ def _two_blocks():
 
 @pytest.fixture(scope="module")
 def on_one_device():
-    return trained(devices=1)
+    return train_steps(devices=1)
 
 
 @pytest.mark.parametrize("devices, parallel", [(8, "jit"), (8, "pmap"), (2, "pmap")])
 def test_eight_devices_train_to_the_numbers_of_one(devices, parallel, on_one_device):
-    """Groups of 8 images: within a device of 16, on two of 4. Float32 sums in another order differ
-    by rounding.
-    """
-    state, found = trained(devices=devices, parallel=parallel)
+    """Groups of 8 images lie within one device of 16 or on two of 4. Sums differ by rounding."""
+    state, found = train_steps(devices=devices, parallel=parallel)
     expected, expected_found = on_one_device
     assert int(state.step) == int(expected.step) == 3
     jax.tree.map(
@@ -73,16 +69,16 @@ def test_eight_devices_train_to_the_numbers_of_one(devices, parallel, on_one_dev
     )
 
 
-def test_the_statistics_group_matters(on_one_device):
-    """What the test above would miss were bn_group ignored: another group gives other numbers."""
-    state, _ = trained(devices=1, bn_group=32)
+def test_statistics_depend_on_the_group(on_one_device):
+    """The test above cannot see whether bn_group is ignored; another group gives other numbers."""
+    state, _ = train_steps(devices=1, bn_group=32)
     difference = jax.tree.map(
         lambda a, b: float(np.abs(a - b).max()), state.params, on_one_device[0].params
     )
     assert max(jax.tree.leaves(difference)) > 1e-2
 
 
-def test_a_loss_that_is_not_finite_is_remembered_by_its_first_step():
+def test_the_first_step_with_a_loss_that_is_not_finite_is_recorded():
     config = Experiment(data=DATA, model=choose("mlp"), schedule=choose("constant", base=1e30))
     parts = build_program(config)
     state, items, losses = parts.state, parts.batches(0), []
@@ -94,9 +90,7 @@ def test_a_loss_that_is_not_finite_is_remembered_by_its_first_step():
 
 
 def steep(outputs, images, labels):
-    """Cross-entropy, but that of an image with a pixel above 5 the gradient overflows, where the
-    loss does not.
-    """
+    """Cross-entropy whose gradient, but not value, overflows for images with a pixel above 5."""
     slope = outputs[:, 0] * jnp.where(images.max((1, 2, 3)) > 5, 3e38, 0)
     return losses.cross_entropy(outputs, labels) + slope - jax.lax.stop_gradient(
         slope
@@ -131,14 +125,14 @@ def test_an_update_that_is_not_finite_is_skipped(broken):
     state = move(state, {}, good[1])
     assert int(state.nan_step) == -1 and int(state.step) == 3
 
-    def same(a, b):
+    def assert_equal_states(a, b):
         return np.testing.assert_array_equal(a, b)
 
-    jax.tree.map(same, (state.params, state.opt), (expected.params, expected.opt))
+    jax.tree.map(assert_equal_states, (state.params, state.opt), (expected.params, expected.opt))
     assert float(state.sums["loss"]) == float(expected.sums["loss"])
 
 
-def test_the_sums_are_of_every_step():
+def test_sums_cover_every_step():
     config = Experiment(
         data=DATA,
         model=choose("mlp"),
@@ -147,10 +141,10 @@ def test_the_sums_are_of_every_step():
     )
     parts = build_program(config)
     state, items = parts.state, parts.batches(0)
-    for _ in range(3):  # an epoch of 96 images
+    for _ in range(3):  # An epoch of 96 images.
         state = parts.step(state, next(items))
     assert int(state.sums["steps"]) == 3
-    assert 0.5 < float(state.sums["error"]) / 3 <= 1  # next to nothing was learnt
+    assert 0.5 < float(state.sums["error"]) / 3 <= 1  # Almost nothing was learned.
     assert float(state.sums["loss"]) / 3 == pytest.approx(np.log(10), rel=0.5)
 
 
@@ -167,16 +161,14 @@ def test_the_sums_are_of_every_step():
         ),
     ],
 )
-def test_a_mistake_is_told(change, words):
+def test_invalid_settings_are_refused(change, words):
     with pytest.raises(UserError, match=words):
         parts = build_program(Experiment(**change))
         parts.step(parts.state, next(parts.batches(0)))
 
 
-def mixed(devices, parallel):
-    """A run of one step of the MLP on images that are mixed: its parts, its first state and its
-    last.
-    """
+def run_mixup_step(devices, parallel):
+    """Trains the MLP with mixup for one step; returns the parts, the state before and after."""
     config = Experiment(
         data=Data(dataset=choose("fake"), batch_size=32, pad_and_crop=0, flip=False, mixup=1.0),
         model=choose("mlp"),
@@ -190,10 +182,8 @@ def mixed(devices, parallel):
 
 @pytest.mark.parametrize("devices, parallel", [(1, "jit"), (8, "jit"), (4, "pmap")])
 def test_mixup_by_hand(devices, parallel):
-    """Loss and error against labels mixed as the images are: of the batch, or of each device's rows
-    under pmap.
-    """
-    parts, before, after = mixed(devices, parallel)
+    """Images are mixed within the batch, or under pmap within each device's rows."""
+    parts, before, after = run_mixup_step(devices, parallel)
     source, rows = data.open_dataset(choose("fake")), next(parts.batches(0))["index"]
     images = ((source.train.images - source.train.images.mean(0)) / 255).astype(np.float32)[rows]
     labels = source.train.labels[rows]

@@ -1,4 +1,4 @@
-"""A run and its files: cut and continued bit for bit, skipped when finished, never overwritten."""
+"""Runs and their files: resumed bit for bit, skipped when finished, never overwritten."""
 
 import dataclasses
 import json
@@ -32,9 +32,7 @@ def _shared_programs():
 
 @pytest.fixture
 def jump(monkeypatch):
-    """A schedule whose rate jumps at step 4 to where the loss overflows, after a checkpoint at step
-    4.
-    """
+    """Returns a run whose rate makes the loss overflow at step 4, after a checkpoint."""
 
     def make(length, *, base: float = 0.01):
         return schedules.scale_by_rate(lambda count: jnp.where(count < 4, base, 1e28))
@@ -62,7 +60,7 @@ def whole(tmp_path_factory):
     return workdir, train.run(RUN, workdir)
 
 
-def test_a_run_leaves_its_files(whole):
+def test_a_run_writes_its_files(whole):
     workdir, found = whole
     folder = workdir / "net/seed0"
     assert from_json((folder / "config.json").read_text()) == complete(RUN)
@@ -94,13 +92,11 @@ def test_the_step_is_compiled_once(tmp_path, monkeypatch):
 
 
 def curves(workdir):
-    """{tag: {step: value}} as TensorBoard draws them: a file that starts at a step ends what
-    earlier ones say of it.
-    """
+    """Returns {tag: {step: value}} as TensorBoard shows it: later files replace earlier steps."""
     found = {}
     for path in sorted((workdir / "net/seed0/tensorboard").glob("events*")):
         content, at = path.read_bytes(), 0
-        while at < len(content):  # records of a length, its checksum, an event, its checksum
+        while at < len(content):  # A record is a length, its checksum, an event, its checksum.
             size = int.from_bytes(content[at : at + 8], "little")
             event = event_pb2.Event.FromString(content[at + 12 : at + 12 + size])
             at += size + 16
@@ -116,8 +112,10 @@ def curves(workdir):
     return found
 
 
-@pytest.mark.parametrize("cut", [1, 3, 5, 7, 11])  # at 5 a line is later than the checkpoint
-def test_a_run_cut_at_any_step_and_continued_is_bit_identical(cut, whole, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "cut", [1, 3, 5, 7, 11]
+)  # At 5 the last line is later than the checkpoint.
+def test_a_run_resumed_from_any_step_is_bit_identical(cut, whole, tmp_path, monkeypatch):
     workdir, _ = whole
     cut_at(cut, RUN, tmp_path, monkeypatch)
     train.run(RUN, tmp_path)
@@ -132,7 +130,7 @@ def test_a_run_cut_at_any_step_and_continued_is_bit_identical(cut, whole, tmp_pa
     assert len((tmp_path / "net/seed0/starts.jsonl").read_text().splitlines()) == 2
 
 
-def test_batch_norm_s_averages_are_continued_too_and_under_pmap(tmp_path, monkeypatch):
+def test_batch_norm_s_averages_are_resumed_also_under_pmap(tmp_path, monkeypatch):
     small_models.register(monkeypatch)
     two = mesh.batch_mesh(jax.devices()[:2])
     monkeypatch.setattr(mesh, "batch_mesh", lambda devices=None: two)
@@ -155,7 +153,7 @@ def test_batch_norm_s_averages_are_continued_too_and_under_pmap(tmp_path, monkey
 
 
 @pytest.mark.slow  # a minute and a half
-def test_auxiliary_heads_are_continued_too(tmp_path, monkeypatch):
+def test_auxiliary_heads_are_resumed(tmp_path, monkeypatch):
     data = Data(
         dataset=choose("fake"),
         batch_size=8,
@@ -164,7 +162,7 @@ def test_auxiliary_heads_are_continued_too(tmp_path, monkeypatch):
         train_resize=(224,),
         image_size=224,
     )
-    model = choose("googlenet", width=1 / 16, aux_heads=True)  # both heads have dropout
+    model = choose("googlenet", width=1 / 16, aux_heads=True)  # Both heads have dropout.
     short = Train(steps=3, log_every=2, eval_every=3, save_every=1)
     run = dataclasses.replace(RUN, data=data, model=model, train=short)
     train.run(run, tmp_path / "straight")
@@ -175,31 +173,31 @@ def test_auxiliary_heads_are_continued_too(tmp_path, monkeypatch):
     assert [leaf.tobytes() for leaf in one] == [leaf.tobytes() for leaf in other]
 
 
-# TensorStore's, when a read fails.
+# TensorStore prints it when a read fails.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_checkpoint_that_cannot_be_read_is_named_and_the_one_before_it_serves(
-    whole, tmp_path, capsys
-):
+def test_an_unreadable_checkpoint_is_named_and_the_previous_one_is_used(whole, tmp_path, capsys):
     workdir, _ = whole
     shutil.copytree(workdir / "net", tmp_path / "net")
     folder = tmp_path / "net/seed0"
     for path in (folder / "checkpoints/12/state").rglob("d/*"):
         path.unlink()
     lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
-    (folder / "metrics.jsonl").write_text("".join(lines[:-1]))  # it had not ended
+    (folder / "metrics.jsonl").write_text(
+        "".join(lines[:-1])
+    )  # The line of its end was incomplete.
     train.run(RUN, tmp_path)
     assert "checkpoint 12 in" in capsys.readouterr().err
     for a, b in zip(jax.tree.leaves(final(tmp_path)), jax.tree.leaves(final(workdir)), strict=True):
         assert a.tobytes() == b.tobytes()
 
 
-def test_a_finished_run_is_not_repeated(whole, monkeypatch):
+def test_a_finished_run_is_not_trained_again(whole, monkeypatch):
     workdir, found = whole
     monkeypatch.setattr(train, "build_program", None)  # would raise
     assert train.run(RUN, workdir) == found
 
 
-def test_a_torn_last_line_is_forgotten(whole, tmp_path):
+def test_an_incomplete_last_line_is_dropped(whole, tmp_path):
     folder = tmp_path / "net/seed0"
     folder.mkdir(parents=True)
     (folder / "metrics.jsonl").write_text('{"event": "train", "step": 1}\n{"event": "tra')
@@ -219,7 +217,7 @@ def test_the_best_and_the_last_checkpoints_are_kept(whole):
         assert set(checkpoints.all_steps()) == {10, 12, checkpoints.best_step()}
 
 
-def test_a_folder_of_another_configuration_is_refused_and_kept(whole):
+def test_a_folder_with_another_configuration_is_refused_and_unchanged(whole):
     workdir, _ = whole
     before = (workdir / "net/seed0/config.json").read_bytes()
     other = dataclasses.replace(RUN, schedule=change(RUN.schedule, base=0.01))
@@ -240,7 +238,7 @@ def test_a_run_from_before_there_were_some_options_goes_on(whole, tmp_path):
         train.run(other, tmp_path)
 
 
-def test_where_it_runs_is_not_what_it_is(whole):
+def test_runtime_fields_do_not_identify_a_run(whole):
     workdir, found = whole
     elsewhere = dataclasses.replace(
         RUN,
@@ -250,7 +248,7 @@ def test_where_it_runs_is_not_what_it_is(whole):
     assert train.run(elsewhere, workdir) == found
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(jump, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_earlier_checkpoints(jump, tmp_path):
     train_20 = dataclasses.replace(RUN.train, steps=20)
     exploding = dataclasses.replace(RUN, schedule=jump, train=train_20)
     with pytest.raises(
@@ -259,7 +257,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(jump, t
         train.run(exploding, tmp_path)
     last = metrics_log.read_events(tmp_path / "net/seed0")[-1]
     assert last["event"] == "nan" and 4 < last["step"] < 8
-    assert "NaN" not in (tmp_path / "net/seed0/metrics.jsonl").read_text()  # it is no JSON
+    assert "NaN" not in (tmp_path / "net/seed0/metrics.jsonl").read_text()  # It is not JSON.
     good = final(tmp_path, exploding)
     with pytest.raises(UserError, match="would be again"):
         train.run(exploding, tmp_path)
@@ -279,17 +277,17 @@ def test_a_divergence_is_a_result_where_it_is_to_be_recorded(jump, tmp_path):
     assert not (tmp_path / "net/seed0/evaluations").exists()
 
 
-def test_a_run_that_would_skip_all_that_follows_ends(jump, tmp_path):
+def test_a_run_ends_after_too_many_skipped_updates(jump, tmp_path):
     skipping = dataclasses.replace(RUN.train, steps=40, on_nan="skip")
     with pytest.raises(UserError, match=r"net: the loss or gradient is not finite at step \d+"):
         train.run(dataclasses.replace(RUN, schedule=jump, train=skipping), tmp_path)
     events = metrics_log.read_events(tmp_path / "net/seed0")
-    # The last ones' line is not written.
+    # The line of the last ones is not written.
     assert 10 < sum(e.get("skipped", 0) for e in events) < divergence.MAX_CONSECUTIVE_SKIPS
     assert events[-1]["event"] == "nan" and 4 < events[-1]["step"] < 8
 
 
-def test_debugging_names_the_operation(tmp_path):
+def test_check_numerics_names_the_operation(tmp_path):
     debugging = dataclasses.replace(RUN, train=dataclasses.replace(RUN.train, check_numerics=True))
     train.run(debugging, tmp_path / "fine")
     wild = dataclasses.replace(debugging, schedule=choose("constant", base=1e30))
@@ -299,20 +297,20 @@ def test_debugging_names_the_operation(tmp_path):
         train.run(wild, tmp_path / "wild")
 
 
-def test_a_name_that_leads_out_of_the_workdir_is_refused(tmp_path):
+def test_a_name_that_leaves_the_workdir_is_refused(tmp_path):
     with pytest.raises(UserError, match="no slashes"):
         train.run(dataclasses.replace(RUN, name="../net"), tmp_path / "here")
     assert not list(tmp_path.iterdir())
 
 
-def test_an_unwritable_workdir_is_told(tmp_path):
+def test_an_unwritable_workdir_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write to .* choose another workdir"):
         train.run(RUN, tmp_path / "file")
 
 
-def test_a_run_starts_from_another_one_s_layers(whole, tmp_path, monkeypatch):
-    """Its first state has their parameters in the layers named, and its own in the others."""
+def test_a_run_starts_from_layers_of_another_run(whole, tmp_path, monkeypatch):
+    """Its initial parameters are theirs in the named layers, and its own in the others."""
     shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
     theirs, own = final(tmp_path).params, train.build_program(RUN).state.params
     started, real = [], checkpoint.take_parameters
@@ -333,7 +331,7 @@ def test_a_run_starts_from_another_one_s_layers(whole, tmp_path, monkeypatch):
     "start, layers, said",
     [("nowhere", (), "run that first"), ("net", ("dense7",), "layer dense7 is not in both models")],
 )
-def test_a_start_that_cannot_be_is_told(start, layers, said, whole, tmp_path):
+def test_an_impossible_start_is_refused(start, layers, said, whole, tmp_path):
     shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
     run = dataclasses.replace(
         RUN, name="next", train=Train(steps=1, start_from=start, start_layers=layers)
@@ -342,8 +340,8 @@ def test_a_start_that_cannot_be_is_told(start, layers, said, whole, tmp_path):
         train.run(run, tmp_path)
 
 
-def test_a_flipped_bit_is_noticed_and_the_checkpoint_before_serves(whole, tmp_path, capsys):
-    """In the biggest file, which holds the parameters; Orbax itself restores it without a word."""
+def test_a_flipped_bit_is_detected_and_the_previous_checkpoint_is_used(whole, tmp_path, capsys):
+    """In the largest file, which holds the parameters. Orbax restores it without an error."""
     shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
     saved = tmp_path / "net/seed0/checkpoints"
     file = max(
@@ -365,8 +363,8 @@ def longer(steps, run=RUN, **changes):
 STEADY = longer(12, schedule=choose("constant", base=0.05))
 
 
-def test_more_steps_continue_a_finished_run_as_one_that_was_so_long_from_the_start(tmp_path):
-    """Step 12 is an evaluation of both; the schedule knows nothing of the number of steps."""
+def test_a_finished_run_continued_by_more_steps_equals_a_run_of_that_length(tmp_path):
+    """Both evaluate at step 12, and the schedule does not depend on the number of steps."""
     train.run(STEADY, tmp_path / "cut")
     found = train.run(longer(18, STEADY), tmp_path / "cut")
     straight = train.run(longer(18, STEADY), tmp_path / "straight")
@@ -404,7 +402,7 @@ def test_more_steps_are_a_deviation_where_the_schedule_depends_on_them(tmp_path,
     assert words.startswith("Continued from 12 to 18 steps: its learning rates to step 12")
 
 
-def test_an_evaluation_that_a_longer_run_would_not_have_is_a_deviation_of_a_plateau(tmp_path):
+def test_with_plateau_an_evaluation_that_a_longer_run_lacks_is_a_deviation(tmp_path):
     run = longer(10)  # Evaluations at 6 and at its end, 10; a run of 18 steps has 6, 12 and 18.
     train.run(run, tmp_path)
     train.run(longer(18), tmp_path)
@@ -429,5 +427,5 @@ def test_a_finished_run_is_evaluated_by_its_protocols(tmp_path):
     )
     assert results["single"]["top1_error"] == pytest.approx(found["top1_error"])
     (tmp_path / "net/seed0/evaluations/ten_crop.json").unlink()
-    assert train.run(run, tmp_path) == found  # Only what is missing is measured.
+    assert train.run(run, tmp_path) == found  # Only missing evaluations are computed.
     assert (tmp_path / "net/seed0/evaluations/ten_crop.json").exists()

@@ -1,4 +1,4 @@
-"""Signals to a loop, the watchdog, and the lock of a run's folder."""
+"""Signals to the loop, the watchdog, and the lock of a run folder."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from cnn_jax.errors import UserError
 from cnn_jax.training import run_lock, watchdog
 
 
-def test_a_signal_is_told_after_the_step(capsys):
+def test_a_signal_is_returned_after_the_step(capsys):
     with watchdog.watch(0) as watched:
         watched.enter("step")
         assert watched.stop_requested() == ""
@@ -20,14 +20,14 @@ def test_a_signal_is_told_after_the_step(capsys):
 
 
 @pytest.mark.parametrize("phase", ["data", "evaluate"])
-def test_what_changes_no_state_is_left_at_once(phase):
+def test_a_signal_interrupts_phases_that_change_no_state(phase):
     with watchdog.watch(0) as watched, pytest.raises(watchdog.StopError, match="SIGINT"):
         watched.enter(phase)
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(5)
 
 
-def test_a_signal_in_a_step_is_heard_when_the_next_phase_begins():
+def test_a_signal_during_a_step_interrupts_the_next_phase():
     with watchdog.watch(0) as watched:
         watched.enter("compile")
         os.kill(os.getpid(), signal.SIGTERM)
@@ -50,5 +50,5 @@ def test_a_folder_has_one_holder(tmp_path):
     second = pytest.raises(UserError, match=f"in use by process {os.getpid()} on")
     with run_lock.hold(tmp_path), second, run_lock.hold(tmp_path):
         pass
-    with run_lock.hold(tmp_path):  # what its last holder left is taken over
+    with run_lock.hold(tmp_path):  # A file of the last holder does not matter.
         pass

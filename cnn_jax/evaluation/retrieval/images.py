@@ -14,9 +14,11 @@ from cnn_jax.data import eval_views
 from cnn_jax.data.folder_scan import IMAGE_SUFFIXES
 from cnn_jax.errors import UserError
 from cnn_jax.evaluation.protocols import CENTER
+from cnn_jax.evaluation.retrieval.trained import TrainedModel
 from cnn_jax.evaluation.scoring import cut_views
 
 BATCH_PIXELS = 2**22  # About: of the images of a batch.
+LUMINANCE = (0.299, 0.587, 0.114)  # Of red, green and blue: ITU-R BT.601.
 
 
 class Images(NamedTuple):
@@ -64,6 +66,26 @@ def read_images(
         return Images(images.images, images.labels, np.arange(images.count))
     parts = list(iterate_images(config, images, resize, crop))
     return Images(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def iterate_model_images(model: TrainedModel, images: datasets.ImageDataset) -> Iterator[Images]:
+    """Yields batches of images as a model takes them, [B, H, W, C] uint8.
+
+    Color images become grey for a model of grey ones, and grey images get three equal channels for
+    a model of color ones.
+    """
+    height, _, channels = model.image_shape
+    for part in iterate_images(model.data, images, model.resize, height):
+        yield part._replace(images=match_channels(part.images, channels))
+
+
+def match_channels(images: np.ndarray, channels: int) -> np.ndarray:
+    """Returns images [N, H, W, C] uint8 with 1 or 3 channels."""
+    if images.shape[-1] == channels:
+        return images
+    if channels == 1:
+        return np.round(images @ np.array(LUMINANCE))[..., None].astype(np.uint8)
+    return np.repeat(images, channels, axis=-1)
 
 
 def open_images(what: str, path: str) -> datasets.FolderDataset:

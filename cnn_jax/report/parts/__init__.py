@@ -24,6 +24,15 @@ from cnn_jax.report.parts.evaluations import (
     evaluation_intervals,
 )
 from cnn_jax.report.parts.footnotes import deviation_marks, deviations, list_deviations, notes
+from cnn_jax.report.parts.layers import (
+    find_layers,
+    is_activation,
+    layer_histograms,
+    layer_stds,
+    shares_over_training,
+    summarize_points,
+)
+from cnn_jax.report.parts.losses import final_loss, loss_at, loss_line
 from cnn_jax.report.parts.overview import facts, missing, problems, run_states, settings
 from cnn_jax.report.parts.pages import check_files, make_rows, page, standard
 from cnn_jax.report.parts.tables import (
@@ -35,6 +44,7 @@ from cnn_jax.report.parts.tables import (
     show_final,
     show_training,
 )
+from cnn_jax.report.parts.tuning import tuning_table
 from cnn_jax.report.parts.words import (
     DASH,
     MINUS,
@@ -74,14 +84,21 @@ __all__ = [
     "explain_verdict",
     "facts",
     "figure",
+    "final_loss",
     "find_differing",
     "find_error_names",
+    "find_layers",
     "has_evaluations",
     "image_grid",
+    "is_activation",
     "is_percent",
     "join_distinct",
+    "layer_histograms",
+    "layer_stds",
     "line_charts",
     "list_deviations",
+    "loss_at",
+    "loss_line",
     "make_panels",
     "make_rows",
     "missing",
@@ -93,6 +110,7 @@ __all__ = [
     "problems",
     "run_states",
     "settings",
+    "shares_over_training",
     "show_error",
     "show_final",
     "show_mean",
@@ -101,4 +119,6 @@ __all__ = [
     "show_range",
     "show_training",
     "standard",
+    "summarize_points",
+    "tuning_table",
 ]

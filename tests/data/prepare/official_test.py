@@ -1,4 +1,4 @@
-"""Preparing MNIST and CIFAR-10 without TensorFlow: what is written, refused, left behind."""
+"""Preparing MNIST and CIFAR-10 without TensorFlow: files written, refused and left behind."""
 
 import contextlib
 import dataclasses
@@ -26,7 +26,7 @@ from cnn_jax.data.prepare import __main__ as command_line
 from cnn_jax.data.prepare import builders, official
 
 COUNTS = {"train": 12, "test": 6}
-# TFDS's order on disk: the places in the official files, sorted by TFDS's hash of (split, place).
+# TFDS's order on disk: positions in the official files, sorted by its hash of (split, position).
 ORDER = {"train": [6, 5, 4, 10, 0, 8, 3, 1, 9, 7, 11, 2], "test": [1, 4, 3, 2, 5, 0]}
 Capture, Patch = pytest.CaptureFixture, pytest.MonkeyPatch
 VERSIONS = {"mnist": "3.0.1", "cifar10": "3.0.2"}
@@ -76,7 +76,7 @@ FILES = {"mnist": mnist_files, "cifar10": cifar10_files}
 
 
 def pack(files: dict[str, bytes], path: Path) -> Path:
-    """Writes the files as what the path's ending says: .zip, .tar, .tar.gz, else a folder."""
+    """Writes the files in the form of the path's extension: .zip, .tar, .tar.gz or a folder."""
     if path.suffix == ".zip":
         with zipfile.ZipFile(path, "w") as archive:
             for name, data in files.items():
@@ -124,7 +124,7 @@ def data_dir(tmp_path: Path) -> Path:
 
 
 def check_refused(capsys: Capture, code: int, data_dir: Path, *words: str) -> None:
-    """Exit code 2, one line that has the words, and no folder made."""
+    """Checks for exit code 2, one line with the words, and no new folder."""
     error = capsys.readouterr().err
     assert code == 2
     assert error.startswith("error: ")
@@ -137,7 +137,7 @@ def check_refused(capsys: Capture, code: int, data_dir: Path, *words: str) -> No
 @pytest.mark.parametrize("form", ["folder", "a.zip", "a.tar", "a.tar.gz", "unpacked"])
 def test_mnist_is_read_back_in_order(form: str, tmp_path: Path, data_dir: Path) -> None:
     files = mnist_files()
-    if form == "unpacked":  # as some browsers leave them
+    if form == "unpacked":  # As some browsers save them.
         files = {name.removesuffix(".gz"): gzip.decompress(data) for name, data in files.items()}
     assert run("mnist", pack(files, tmp_path / form), data_dir) == 0
     check_contents("mnist", data_dir)
@@ -175,7 +175,7 @@ def test_official_sizes(
     check_refused(capsys, code, data_dir, "holds 12 train images, not 50000", "cs.toronto.edu")
 
 
-def test_last_lines_say_where_and_what_next(
+def test_the_last_lines_give_the_folder_and_the_next_command(
     tmp_path: Path, data_dir: Path, capsys: Capture
 ) -> None:
     run("cifar10", pack(cifar10_files(), tmp_path / "folder"), data_dir)
@@ -185,7 +185,7 @@ def test_last_lines_say_where_and_what_next(
     assert following.endswith(f"{command} --data_dir={data_dir}")
 
 
-def test_second_run_changes_nothing(tmp_path: Path, data_dir: Path, capsys: Capture) -> None:
+def test_a_second_run_changes_nothing(tmp_path: Path, data_dir: Path, capsys: Capture) -> None:
     archive = pack(mnist_files(), tmp_path / "folder")
     run("mnist", archive, data_dir)
     before = {path: path.stat().st_mtime_ns for path in data_dir.rglob("*")}
@@ -301,7 +301,7 @@ def test_same_name_twice_in_an_archive_is_refused(
     )
 
 
-def test_missing_archive_unknown_set_and_remote_folder(
+def test_a_missing_archive_an_unknown_set_and_a_remote_folder_are_refused(
     tmp_path: Path, data_dir: Path, capsys: Capture
 ) -> None:
     check_refused(
@@ -314,13 +314,15 @@ def test_missing_archive_unknown_set_and_remote_folder(
     check_refused(capsys, code, data_dir, "gs://bucket/tfds", "local folder")
 
 
-def test_unwritable_folder(tmp_path: Path, data_dir: Path, capsys: Capture) -> None:
+def test_an_unwritable_folder_is_refused(tmp_path: Path, data_dir: Path, capsys: Capture) -> None:
     (tmp_path / "file").write_text("")
     code = run("mnist", pack(mnist_files(), tmp_path / "folder"), tmp_path / "file" / "below")
     check_refused(capsys, code, data_dir, "cannot write to", "--data_dir")
 
 
-def test_full_disk(tmp_path: Path, data_dir: Path, capsys: Capture, monkeypatch: Patch) -> None:
+def test_a_full_disk_gives_one_line(
+    tmp_path: Path, data_dir: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("write() failed: No space left on device")
 
@@ -330,9 +332,7 @@ def test_full_disk(tmp_path: Path, data_dir: Path, capsys: Capture, monkeypatch:
     check_refused(capsys, code, data_dir, "No space left", "--data_dir")
 
 
-def test_what_is_there_but_not_whole_is_not_taken(
-    tmp_path: Path, data_dir: Path, capsys: Capture
-) -> None:
+def test_an_incomplete_folder_is_not_used(tmp_path: Path, data_dir: Path, capsys: Capture) -> None:
     archive, folder = pack(mnist_files(), tmp_path / "folder"), data_dir / "mnist/3.0.1"
     run("mnist", archive, data_dir)
     next(folder.glob("mnist-train*")).unlink()
@@ -347,7 +347,7 @@ def test_what_is_there_but_not_whole_is_not_taken(
     assert "TFRECORD" in capsys.readouterr().err
 
 
-def test_other_counts_than_the_official_are_not_taken(
+def test_other_counts_than_the_official_ones_are_refused(
     tmp_path: Path, data_dir: Path, capsys: Capture, monkeypatch: Patch
 ) -> None:
     archive = pack(mnist_files(), tmp_path / "folder")
@@ -358,14 +358,14 @@ def test_other_counts_than_the_official_are_not_taken(
     assert "remove it" in capsys.readouterr().err
 
 
-def test_interrupt_leaves_nothing(
+def test_an_interrupt_leaves_no_files(
     tmp_path: Path, data_dir: Path, capsys: Capture, monkeypatch: Patch
 ) -> None:
     calls = []
 
     def interrupt(*_: object) -> tuple[bool, np.ndarray]:
         calls.append(data_dir.exists())
-        if len(calls) > 15:  # in the second split
+        if len(calls) > 15:  # In the second split.
             raise KeyboardInterrupt
         return True, np.zeros(9, np.uint8)
 
@@ -390,7 +390,7 @@ def test_the_folder_appears_in_one_move(tmp_path: Path, data_dir: Path, monkeypa
     assert not data_dir.parent.exists()
 
 
-def test_another_process_may_be_first(
+def test_another_process_may_finish_first(
     tmp_path: Path, data_dir: Path, capsys: Capture, monkeypatch: Patch
 ) -> None:
     archive = pack(mnist_files(), tmp_path / "folder")
@@ -407,8 +407,8 @@ def test_another_process_may_be_first(
     assert [path.name for path in (data_dir / "mnist").iterdir()] == ["3.0.1"]
 
 
-# In a process of its own that finds no TensorFlow, installed or not. A kill, if asked for, comes
-# amid writing.
+# In a process that finds no TensorFlow even if it is installed. The kill, if any, comes while
+# it writes.
 ALONE = """
 import dataclasses, importlib.machinery, os, signal, sys
 class Finder(importlib.machinery.PathFinder):
@@ -431,7 +431,7 @@ sys.exit(command_line.main([name, f"--archive={archive}", f"--data_dir={data_dir
 """
 
 
-def test_killed_run_does_not_look_prepared_and_the_next_succeeds(
+def test_a_killed_run_does_not_count_as_prepared_and_the_next_succeeds(
     tmp_path: Path, data_dir: Path
 ) -> None:
     archive = pack(cifar10_files(), tmp_path / "folder")
@@ -447,7 +447,7 @@ def test_killed_run_does_not_look_prepared_and_the_next_succeeds(
     check_contents("cifar10", data_dir)
 
 
-def test_command_refuses_in_one_line() -> None:
+def test_the_command_refuses_in_one_line() -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     command = [sys.executable, "-m", "cnn_jax.data.prepare", "minst"]
     found = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -456,7 +456,7 @@ def test_command_refuses_in_one_line() -> None:
 
 
 def serve(monkeypatch: Patch, pages: dict[str, bytes], promised: dict[str, bytes]) -> None:
-    """TFDS's download manager gets `pages`, and its checksums are those of `promised`."""
+    """Makes TFDS's download manager return `pages`, with the checksums of `promised`."""
 
     @contextlib.contextmanager
     def open_url(url: str, **_: object) -> Iterator:

@@ -1,4 +1,4 @@
-"""A set re-encoded once: sizes, names, split; what is there is kept, what is damaged is told."""
+"""A set re-encoded once: sizes, names, splits; existing files are kept, damaged ones reported."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from cnn_jax.data.prepare import __main__ as command_line
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two classes of six photographs' sizes: a small one and a damaged one among them."""
+    """Two classes of six photographs, of which one is small and one damaged."""
     noise = np.random.default_rng(0)
     for label in ("cat", "dog"):
         (tmp_path / "set" / label).mkdir(parents=True)
@@ -54,7 +54,7 @@ def test_a_folder_is_resized_with_its_names_and_its_split(folder, capsys):
     ).read_bytes()
 
 
-def test_what_is_there_is_kept_and_the_rest_made_up_for(folder):
+def test_existing_files_are_kept_and_missing_ones_are_made(folder):
     assert command(folder) == 0
     kept, lost = folder / "out/train/cat/0.JPEG", folder / "out/val/dog/4.JPEG"
     whole = lost.read_bytes()

@@ -1,0 +1,151 @@
+"""Finds a user's images in a gallery: the queries, their neighbors, and what is right of them."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cnn_jax import data as datasets
+from cnn_jax.errors import UserError
+from cnn_jax.evaluation.retrieval import images, measures, trained
+from cnn_jax.evaluation.retrieval.codes import encode_batches
+from cnn_jax.evaluation.retrieval.index import (
+    Index,
+    compress,
+    open_gallery,
+    open_index,
+    shorten_name,
+)
+from cnn_jax.evaluation.retrieval.search import search
+from cnn_jax.evaluation.retrieval.trained import TrainedModel
+
+K = 10
+
+
+@dataclass(frozen=True)
+class Found:
+    """What queries found in a gallery.
+
+    Attributes:
+      gallery: The gallery's images.
+      queries: The queries' images.
+      index: The gallery's codes.
+      rows: [Q], the numbers of the queries' images, of which some may not be decodable.
+      names: Of the queries.
+      neighbors: [Q, k], rows of the index, the nearest first.
+      distances: [Q, k], 1 minus the cosine.
+      is_right: [Q, k], whether a neighbor is of the query's class; None for queries of which the
+        gallery holds no other image of their class, or has no classes.
+      means: Over the queries with relevant images; None: there are none.
+    """
+
+    gallery: datasets.ImageDataset
+    queries: datasets.ImageDataset
+    index: Index
+    rows: np.ndarray
+    names: tuple[str, ...]
+    neighbors: np.ndarray
+    distances: np.ndarray
+    is_right: tuple[tuple[bool, ...] | None, ...]
+    means: measures.Retrieval | None
+
+
+def find_images(
+    model: TrainedModel,
+    gallery: str,
+    query: str,
+    index: Path,
+    layer: str = "",
+    code_size: int = 0,
+    data_dir: str = "",
+) -> Found:
+    """Finds the ten nearest images of a gallery to each query, by cosine.
+
+    A class is the folder in which an image lies: a query's class is known if the gallery has a
+    folder of that name.
+
+    Args:
+      model: Whose codes are compared.
+      gallery: A folder of images, or the name of a data set, whose training images are searched.
+      query: An image file, or a folder of them. One that is in the gallery does not find itself.
+      index: The folder of the gallery's codes, which is read if it is there.
+      layer: Whose activations are the codes; empty: the one that suits the model.
+      code_size: Numbers to which whitened PCA compresses the codes; 0: as many as there are.
+      data_dir: Where prepared TFDS sets lie.
+
+    Raises:
+      UserError: If a path or layer does not exist, an image cannot be decoded, or the index is of
+        something else.
+    """
+    chosen = trained.find_layer(model, layer)
+    searched = open_gallery("gallery", gallery, data_dir)
+    asked = images.open_images("query", query)
+    if len(searched) < 2:
+        raise UserError(f"gallery={gallery}: holds one image, so there is nothing to search")
+    found = open_index(index, model, chosen, searched, gallery, code_size)
+    encode = trained.make_trained_encoder(model, chosen)
+    parts = list(images.iterate_model_images(model, asked))
+    codes = compress(found, encode_batches(encode, (part.images for part in parts)))
+    rows = np.concatenate([part.rows for part in parts])
+    own = _find_own_rows(searched, asked, found, rows)
+    k = min(K, len(found.codes) - bool((own >= 0).any()))
+    nearest = search(found.codes, codes, k, "cosine", own)
+    classes, wanted = _find_classes(searched, asked, found, rows)
+    is_right: list[tuple[bool, ...] | None] = []
+    for query_class, at, places in zip(wanted, own, nearest.index, strict=True):
+        relevant = (classes == query_class).sum() - (at >= 0) if query_class >= 0 else 0
+        right = tuple(bool(value) for value in classes[places] == query_class)
+        is_right.append(right if relevant > 0 else None)
+    means = None
+    if any(is_right):
+        known = np.flatnonzero([right is not None for right in is_right])
+        measured = measures.measure_queries(
+            found.codes, classes, codes[known], wanted[known], "cosine", own[known]
+        )
+        means = measures.summarize(measured, wanted[known], int(classes.max()) + 1)
+    return Found(
+        gallery=searched,
+        queries=asked,
+        index=found,
+        rows=rows,
+        names=tuple(shorten_name(asked, int(row)) for row in rows),
+        neighbors=nearest.index,
+        distances=nearest.distance,
+        is_right=tuple(is_right),
+        means=means,
+    )
+
+
+def _find_own_rows(
+    gallery: datasets.ImageDataset,
+    queries: datasets.ImageDataset,
+    index: Index,
+    rows: np.ndarray,
+) -> np.ndarray:
+    """Returns the row of each query's file in the index, [Q]; -1: it is not in the gallery."""
+    if not isinstance(gallery, datasets.FolderDataset):
+        return np.full(len(rows), -1)
+    places = {
+        os.path.realpath(gallery.name(int(row))): place for place, row in enumerate(index.rows)
+    }
+    return np.array([places.get(os.path.realpath(queries.name(int(row))), -1) for row in rows])
+
+
+def _find_classes(
+    gallery: datasets.ImageDataset,
+    queries: datasets.ImageDataset,
+    index: Index,
+    rows: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the classes of the index's rows [N] and of the queries [Q]; -1: not known."""
+    if not isinstance(gallery, datasets.FolderDataset):
+        own = [os.path.basename(os.path.dirname(queries.name(int(row)))) for row in rows]
+        known = {str(label): label for label in np.unique(index.labels)}
+        return index.labels, np.array([known.get(name, -1) for name in own])
+    names = [os.path.basename(os.path.dirname(gallery.name(int(row)))) for row in index.rows]
+    number = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    if len(number) < 2:  # A folder of images without classes.
+        return np.full(len(names), -1), np.full(len(rows), -1)
+    own = [os.path.basename(os.path.dirname(os.path.abspath(queries.name(int(r))))) for r in rows]
+    return np.array([number[n] for n in names]), np.array([number.get(n, -1) for n in own])

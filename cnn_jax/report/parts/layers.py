@@ -1,0 +1,176 @@
+"""Statistics of layers: histograms, and their course over depth or training."""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Drawing
+
+from cnn_jax.report import figures
+from cnn_jax.report.elements import Figure
+from cnn_jax.report.figures import LineChart, Series
+from cnn_jax.report.parts.charts import figure, line_charts
+from cnn_jax.report.results import Layer, Results, Run, Spread
+from cnn_jax.text import printable
+
+Which = Literal["values", "gradients"]
+
+
+def find_layers(run: Run, step: int, keep: Callable[[Layer], bool]) -> list[Layer]:
+    """Returns a run's layers at a step that are to be shown, in the order of the forward pass."""
+    return [layer for layer in run.layers.get(step, ()) if keep(layer)]
+
+
+def is_activation(layer: Layer) -> bool:
+    """Returns whether a layer is an activation function."""
+    return layer.saturated is not None
+
+
+def layer_histograms(
+    results: Results,
+    names: Mapping[str, str],
+    step: int,
+    caption: str,
+    which: Sequence[Which] = ("values",),
+    keep: Callable[[Layer], bool] = is_activation,
+    title: str = "Histograms of layers",
+    file: str = "layers.png",
+) -> Figure | None:
+    """Returns histograms of layers at a step, a row for each run, of its first seed.
+
+    Args:
+      results: The study's results.
+      names: The runs, and what they are called.
+      step: Of training.
+      caption: Below the figure.
+      which: values, gradients or both, a column each.
+      keep: Which layers are drawn; they are numbered from 1.
+      title: Above the figure.
+      file: Its PNG file.
+
+    Returns:
+      The figure; None if no run has been measured at the step.
+    """
+    rows = [(label, results.runs[name][0]) for name, label in names.items()]
+    rows = [(label, run) for label, run in rows if find_layers(run, step, keep)]
+    if not rows:
+        return None
+
+    def draw() -> Drawing:
+        drawing = Drawing((4.6 * len(which), 2.6 * len(rows) + 0.5), layout="constrained")
+        grid = drawing.subplots(len(rows), len(which), squeeze=False)
+        for (label, run), line in zip(rows, grid, strict=True):
+            layers = find_layers(run, step, keep)
+            for column, axes in zip(which, line, strict=True):
+                _draw_histograms(axes, [getattr(layer, column) for layer in layers])
+                head = column if column == "gradients" else "activations"
+                axes.set_title(printable(f"{label}: {head}"), fontsize=9)
+        return drawing
+
+    return figure(draw, caption, title, file)
+
+
+def _draw_histograms(axes: Axes, spreads: Sequence[Spread]) -> None:
+    """Draws densities as lines; the axis leaves out what lies beyond all layers' extremes."""
+    colors = figures.spread_colors(len(spreads))
+    for number, (spread, color) in enumerate(zip(spreads, colors, strict=True), 1):
+        width = (spread.high - spread.low) / len(spread.counts)
+        total = sum(spread.counts) * width
+        if not total:
+            continue
+        edges = [spread.low + i * width for i in range(len(spread.counts) + 1)]
+        heights = [count / total for count in spread.counts]
+        axes.stairs(heights, edges, color=color, lw=1.4, label=f"layer {number}")
+    figures.set_log_scale(axes)
+    axes.tick_params(length=0, which="both", labelsize=8)
+    axes.set_ylabel("density", fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="upper right")
+
+
+def layer_stds(
+    results: Results,
+    names: Mapping[str, str],
+    step: int,
+    caption: str,
+    which: Sequence[Which] = ("values", "gradients"),
+    keep: Callable[[Layer], bool] = is_activation,
+    title: str = "Standard deviation by depth",
+    file: str = "depth.png",
+) -> Figure | None:
+    """Returns the standard deviation of each layer against its number, a chart each of `which`.
+
+    Args:
+      results: The study's results.
+      names: The runs, and what they are called.
+      step: Of training.
+      caption: Below the figure.
+      which: values, gradients or both.
+      keep: Which layers are drawn; they are numbered from 1.
+      title: Above the figure.
+      file: Its PNG file.
+    """
+    colors = figures.spread_colors(len(names))
+    charts = []
+    for column in which:
+        lines = []
+        for (name, label), color in zip(names.items(), colors, strict=True):
+            points: dict[int, list[float]] = {}
+            for run in results.runs.get(name, ()):
+                for number, layer in enumerate(find_layers(run, step, keep), 1):
+                    std = getattr(layer, column).std
+                    if std:
+                        points.setdefault(number, []).append(std)
+            if points:
+                lines.append(Series(printable(label), summarize_points(points), color))
+        head = {"values": "activations", "gradients": "gradients of the loss"}[column]
+        charts.append(
+            LineChart(head, tuple(lines), "layer", "standard deviation", log_y=True, share_y=False)
+        )
+    return line_charts(results, charts, caption, title, file) if charts[0].lines else None
+
+
+def shares_over_training(
+    results: Results,
+    names: Mapping[str, str],
+    share: Literal["saturated", "dead"],
+    caption: str,
+    title: str = "Saturation during training",
+    file: str = "saturation.png",
+) -> Figure | None:
+    """Returns the share of saturated values or dead units against steps, a chart for each run.
+
+    Args:
+      results: The study's results.
+      names: The runs, and what they are called.
+      share: Which one.
+      caption: Below the figure.
+      title: Above the figure.
+      file: Its PNG file.
+    """
+    charts = []
+    for name, label in names.items():
+        by_layer: dict[str, dict[int, list[float]]] = {}
+        for run in results.runs.get(name, ()):
+            for step in run.layers:
+                for number, layer in enumerate(find_layers(run, step, is_activation), 1):
+                    value = getattr(layer, share)
+                    by_layer.setdefault(f"layer {number}", {}).setdefault(step, []).append(
+                        100 * value
+                    )
+        colors = figures.spread_colors(max(1, len(by_layer)))
+        lines = [
+            Series(layer, summarize_points(points), color)
+            for (layer, points), color in zip(by_layer.items(), colors, strict=False)
+        ]
+        if lines:
+            words = "saturated values (%)" if share == "saturated" else "dead units (%)"
+            charts.append(LineChart(printable(label), tuple(lines), "steps", words))
+    return line_charts(results, charts, caption, title, file) if charts else None
+
+
+def summarize_points(
+    points: Mapping[Any, Sequence[float]],
+) -> tuple[tuple[Any, float, float, float], ...]:
+    """Returns (x, mean, least, largest) of several seeds' values at each x."""
+    return tuple((x, statistics.mean(v), min(v), max(v)) for x, v in sorted(points.items()))

@@ -1,0 +1,51 @@
+"""What was tried to tune the runs of a study, and what was chosen."""
+
+import fnmatch
+import math
+
+from cnn_jax.report.elements import Table
+from cnn_jax.report.parts.words import DASH
+from cnn_jax.report.results import Results
+from cnn_jax.tuning import choose_value, find_scores, name_trial
+from cnn_jax.values import show
+
+
+def tuning_table(results: Results, title: str = "Tuning") -> Table | None:
+    """Returns the score of each value for each run, and the choice; None if nothing was tuned."""
+    tuning = results.tuning
+    if tuning is None:
+        return None
+    rows = []
+    for name in results.runs:
+        if not fnmatch.fnmatch(name, tuning.runs):
+            continue
+        labels = {row.label for row in results.rows if row.run == name}
+        scores = find_scores(tuning, name, results.trials)
+        line = [labels.pop() if len(labels) == 1 else name]
+        for value, score in scores.items():
+            if score is None:
+                line.append(DASH)
+            elif math.isinf(score):
+                line.append(_describe_failure(results, name_trial(tuning, name, value)))
+            else:
+                line.append(f"{tuning.scale * score:.4g}")
+        chosen = choose_value(scores)
+        rows.append((*line, DASH if chosen is None else show(chosen)))
+    values = [show(value) for value in tuning.values]
+    seeds = f"{tuning.seeds} seed{'s' * (tuning.seeds > 1)}"
+    seeds += f" and {tuning.steps:,} steps" if tuning.steps else ""
+    footnote = (
+        f"{tuning.score_name[0].upper()}{tuning.score_name[1:]} of each value of {tuning.field},"
+        f" tried with {seeds} on the training images less {tuning.validation_images:,} that are"
+        f" held out. Each run has the same {len(values)} trials, and is then trained with the best"
+        " value on all training images. The test set was not looked at."
+    )
+    return Table(title, ("run", *values, "chosen"), tuple(rows), footnote)
+
+
+def _describe_failure(results: Results, trial: str) -> str:
+    """Returns the state of a trial that has no score, such as 'diverged at step 120'."""
+    states = [run.state for run in results.trials.get(trial, ()) if not run.finished]
+    if not states:
+        return "not reached"
+    return states[0]

@@ -1,0 +1,215 @@
+"""Statistics of every layer's values and of their gradients, for every model.
+
+A layer is a module that has parameters of its own or is an activation function. What comes out of
+it is measured on a batch of training images, with dropout and batch statistics as in training, and
+so is the gradient of the loss with respect to it. Nothing is updated.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cnn_jax import models
+from cnn_jax.config import Experiment, change
+from cnn_jax.evaluation.losses import loss_and_error
+from cnn_jax.layers.activations import Activation, PRelu
+from cnn_jax.models import Model
+from cnn_jax.training.components import make_model
+from cnn_jax.values import MAX_INT32
+
+BINS = 30  # Of a histogram, from the least to the largest value.
+UNITS = 8  # The first units of a layer, each of whose percentiles are kept.
+PERCENTILES = (15, 50, 85)  # As in Ioffe, Szegedy 2015 (arXiv:1502.03167), Figure 1.
+# A value is saturated where the activation function's slope is below this share of its slope at 0.
+SATURATED = 0.05
+ZERO = 1e-3  # A weight that is smaller counts as 0: an L1 penalty's steps swing around it.
+NEAR_ZERO = 1e-3  # Where the slope is taken that saturation is measured by: ReLU has none at 0.
+DIGITS = 5  # Significant digits that are kept of a number.
+
+
+class Layer(NamedTuple):
+    """A layer in a forward pass.
+
+    Attributes:
+      values: What comes out of it, [B, ..., units].
+      flat: Whether the activation function is saturated at each value; None: it is no such
+        function.
+      kernel: Its weights; None: it has none.
+    """
+
+    values: jax.Array
+    flat: jax.Array | None
+    kernel: jax.Array | None = None
+
+
+def make_measured_model(experiment: Experiment, num_classes: int) -> Model:
+    """Returns the experiment's model in a form whose layers can be intercepted one by one.
+
+    Blocks run one after another, not in `lax.scan` or under rematerialization, which changes no
+    number apart from rounding, and no layer waits for other devices.
+    """
+    choice, known = experiment.model, models.known_options(experiment.model.name)
+    plain = {"scan_min_blocks": MAX_INT32, "remat": False}
+    choice = change(choice, **{name: value for name, value in plain.items() if name in known})
+    return make_model(experiment.__class__(model=choice), num_classes)
+
+
+def measure(
+    model: Model, params: Any, stats: Any, images: jax.Array, labels: jax.Array, key: jax.Array
+) -> dict[str, dict[str, jax.Array]]:
+    """Measures every layer; compile it with `jax.jit`.
+
+    Args:
+      model: Of `make_measured_model`.
+      params: Its parameters.
+      stats: Batch norm's running averages, which do not change.
+      images: [B, H, W, C] float32, preprocessed.
+      labels: [B] int32.
+      key: Of dropout.
+
+    Returns:
+      {layer: {mean, std, low, high, counts [BINS], units [UNITS or fewer, 3], grad_mean, grad_std,
+      grad_low, grad_high, grad_counts [BINS]; of an activation function saturated and dead; of a
+      layer with a kernel kernel_mean, kernel_std, kernel_low, kernel_high, kernel_counts [BINS],
+      kernel_zeros}}.
+      `mean` and `std` are over all images and units; `counts` is a histogram from low to high;
+      `units` are PERCENTILES of the first units' values. `grad_*` are of the gradient of each
+      image's own loss. `saturated` is the share of values at which the slope is below SATURATED of
+      that at 0, `dead` that of units (channels of a feature map) all of whose values are so.
+      `kernel_zeros` is the share of weights whose absolute value is below ZERO.
+    """
+
+    def forward(probes: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, Layer]]:
+        seen: dict[str, Layer] = {}
+        with nn.intercept_methods(_make_interceptor(probes, seen)):
+            outputs, _ = model.apply(params, stats, images, train=True, key=key)
+        loss, _ = loss_and_error(model, outputs, images, labels)
+        return loss.sum(), seen
+
+    shapes = jax.eval_shape(lambda: forward({})[1])
+    probes = {name: jnp.zeros(x.values.shape, x.values.dtype) for name, x in shapes.items()}
+    gradients, layers = jax.grad(forward, has_aux=True)(probes)
+    return {name: _describe(layer, gradients[name]) for name, layer in layers.items()}
+
+
+def list_layers(
+    model: Model, params: Any, stats: Any, images: jax.ShapeDtypeStruct
+) -> list[tuple[str, str]]:
+    """Returns (name, kind) of every layer that is measured, in the order of the forward pass.
+
+    Args:
+      model: Of `make_measured_model`.
+      params: Its parameters, or their shapes.
+      stats: Batch norm's running averages, or their shapes.
+      images: [B, H, W, C]; only the shape and dtype count.
+    """
+    kinds: list[tuple[str, str]] = []
+
+    def run(params: Any, stats: Any, images: jax.Array, key: jax.Array) -> Any:
+        with nn.intercept_methods(_make_interceptor({}, {}, kinds)):
+            return model.apply(params, stats, images, train=True, key=key)
+
+    jax.eval_shape(run, params, stats, images, jax.random.key(0))
+    return kinds
+
+
+def _make_interceptor(
+    probes: Mapping[str, jax.Array],
+    seen: dict[str, Layer],
+    kinds: list[tuple[str, str]] | None = None,
+) -> Callable:
+    """Puts every layer's output into `seen`, with the probe of its name, if any, added to it."""
+
+    def intercept(
+        call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext
+    ) -> Any:
+        module, output = context.module, call(*args, **kwargs)
+        if context.method_name != "__call__" or not _is_layer(module):
+            return output
+        name = first = "/".join(module.path)
+        while name in seen:  # A module that is called again.
+            name = f"{first}#{sum(other.partition('#')[0] == first for other in seen) + 1}"
+        if name in probes:
+            output = output + probes[name]
+        kernel = module.variables.get("params", {}).get("kernel")
+        seen[name] = Layer(output, _find_saturated(module, args[0]), kernel)
+        if kinds is not None:
+            kinds.append((name, _name_kind(module)))
+        return output
+
+    return intercept
+
+
+def _is_layer(module: nn.Module) -> bool:
+    own = module.variables.get("params", {})
+    return isinstance(module, Activation) or any(not isinstance(p, Mapping) for p in own.values())
+
+
+def _find_saturated(module: nn.Module, x: jax.Array) -> jax.Array | None:
+    """Returns where an activation function is flat; None: the module is no such function."""
+    if isinstance(module, Activation):
+        slope: Callable[[jax.Array], jax.Array] = module.slope
+    elif isinstance(module, PRelu):
+        negative = module.variables["params"]["slope"]
+        negative = negative.reshape((1,) * (x.ndim - 1) + (-1,))
+
+        def slope(x: jax.Array) -> jax.Array:
+            return jnp.where(x > 0, jnp.ones_like(x), negative)
+    else:
+        return None
+    peak = slope(jnp.full((1,) * (x.ndim - 1) + x.shape[-1:], NEAR_ZERO, jnp.float32))
+    return jnp.abs(slope(x.astype(jnp.float32))) < SATURATED * peak
+
+
+def _name_kind(module: nn.Module) -> str:
+    if isinstance(module, Activation):
+        return getattr(module.function, "__name__", "activation")
+    return type(module).__name__
+
+
+def _describe(layer: Layer, gradient: jax.Array) -> dict[str, jax.Array]:
+    values = layer.values.astype(jnp.float32)
+    units = values.reshape(-1, values.shape[-1])[:, :UNITS]
+    found = _spread(values)
+    found["units"] = jnp.percentile(units, jnp.array(PERCENTILES), axis=0).T
+    if layer.flat is not None:
+        found["saturated"] = layer.flat.mean()
+        found["dead"] = layer.flat.all(tuple(range(layer.flat.ndim - 1))).mean()
+    if layer.kernel is not None:
+        kernel = layer.kernel.astype(jnp.float32)
+        found |= {f"kernel_{k}": v for k, v in _spread(kernel).items()}
+        found["kernel_zeros"] = (jnp.abs(kernel) < ZERO).mean()
+    return found | {f"grad_{k}": v for k, v in _spread(gradient.astype(jnp.float32)).items()}
+
+
+def _spread(x: jax.Array) -> dict[str, jax.Array]:
+    finite = jnp.nan_to_num(x)
+    low, high = finite.min(), finite.max()
+    width = jnp.where(high > low, high - low, 1.0) / BINS
+    bins = jnp.clip(((finite - low) / width).astype(jnp.int32), 0, BINS - 1)
+    counts = jnp.bincount(bins.ravel(), length=BINS)
+    return {"mean": x.mean(), "std": x.std(), "low": low, "high": high, "counts": counts}
+
+
+def to_json(measured: Mapping[str, Mapping[str, Any]], kinds: list[tuple[str, str]]) -> list[dict]:
+    """Returns what `measure` found as a line of layers.jsonl holds it, in the layers' order.
+
+    Numbers have DIGITS significant digits; one that is not finite is None.
+    """
+    found = jax.device_get(measured)
+    return [
+        {"layer": name, "kind": kind} | {k: _plain(v.tolist()) for k, v in found[name].items()}
+        for name, kind in kinds
+    ]
+
+
+def _plain(x: Any) -> Any:
+    if isinstance(x, list):
+        return [_plain(item) for item in x]
+    if isinstance(x, int):
+        return x
+    return float(f"{x:.{DIGITS}g}") if math.isfinite(x) else None

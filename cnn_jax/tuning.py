@@ -1,0 +1,166 @@
+"""Tuning: a value of each run is chosen on a validation split, with the same budget for each.
+
+A study whose runs have to be tuned before they can be compared says so with a `Tuning`. For each of
+its runs every value of the grid is tried, in <workdir>/tuning, on training images of which some are
+held out. The best value is the run's; the test set is never looked at.
+"""
+
+import dataclasses
+import fnmatch
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from cnn_jax.config import Experiment, Log, Train
+from cnn_jax.errors import UserError
+from cnn_jax.values import show
+
+FOLDER = "tuning"  # In a study's workdir.
+Score = Callable[[Any], float]
+
+
+class Trial(Protocol):
+    """What `final_error` needs of a seed of a trial; `cnn_jax.report.results.Run` has it."""
+
+    @property
+    def final_error(self) -> float | None:
+        """The error of the last evaluation, 0 to 1; None: the trial did not come to its end."""
+
+
+def final_error(run: Trial) -> float:
+    """Returns the error at the end, infinite if the run has diverged."""
+    error = run.final_error
+    return math.inf if error is None else error
+
+
+def mean_training_error(run: Any) -> float:
+    """Returns the mean of the logged training errors, the lower the faster a run has learned.
+
+    It is infinite if the run has diverged.
+    """
+    errors = [line.error for line in run.train.values() if line.error is not None]
+    return sum(errors) / len(errors) if run.finished and errors else math.inf
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How runs are tuned.
+
+    Attributes:
+      values: The grid. Of values with equal scores the first is chosen.
+      validation_images: Training images that a trial holds out, and is evaluated on.
+      field: Which field takes the values.
+      runs: A pattern of the runs that are tuned; the others are as they stand.
+      seeds: Each trial is trained with the seeds 0 to seeds - 1, and has their mean score.
+      steps: How long a trial trains; 0: as long as the run.
+      score: Of a seed of a trial, a `cnn_jax.report.results.Run` with one evaluation, at its end;
+        the least is the best, and infinity that of one that failed.
+      score_name: What the report calls the score.
+      scale: The report shows the score times this.
+    """
+
+    values: tuple[float, ...]
+    validation_images: int
+    field: str = "schedule.base"
+    runs: str = "*"
+    seeds: int = 1
+    steps: int = 0
+    score: Score = final_error
+    score_name: str = "validation error (%)"
+    scale: float = 100.0
+
+
+def name_trial(tuning: Tuning, run: str, value: float) -> str:
+    """Returns the name of a trial, which is that of its folder."""
+    return f"{run}-{tuning.field.rpartition('.')[2]}{show(value)}"
+
+
+def make_trials(tuning: Tuning, runs: Iterable[Experiment]) -> list[Experiment]:
+    """Returns the trials of runs, each with the first of its seeds, in the order of training."""
+    return [
+        dataclasses.replace(
+            set_value(tuning, run, value),
+            name=name_trial(tuning, run.name, value),
+            seed=0,
+            data=dataclasses.replace(run.data, validation_images=tuning.validation_images),
+            train=_shorten(run.train, tuning.steps or run.train.steps),
+            log=Log(),
+            protocols=(),
+        )
+        for run in runs
+        if fnmatch.fnmatch(run.name, tuning.runs)
+        for value in tuning.values
+    ]
+
+
+def _shorten(train: Train, steps: int) -> Train:
+    """Returns the settings of a trial, which is evaluated and saved once, at its end."""
+    return dataclasses.replace(
+        train, steps=steps, eval_every=steps, save_every=steps, on_nan="record"
+    )
+
+
+def set_value(tuning: Tuning, run: Experiment, value: float) -> Experiment:
+    """Returns a run with a value of the grid."""
+    from cnn_jax.overrides import override
+    from cnn_jax.training.components import KINDS
+
+    return override(run, [f"{tuning.field}={show(value)}"], KINDS)
+
+
+def find_scores(
+    tuning: Tuning, run: str, trials: Mapping[str, tuple[Any, ...]]
+) -> dict[float, float | None]:
+    """Returns the score of each value for a run; None: its trial has not been trained.
+
+    Args:
+      tuning: The grid.
+      run: The run's name.
+      trials: The seeds of each trial, by its name.
+    """
+    scores: dict[float, float | None] = {}
+    for value in tuning.values:
+        own = trials.get(name_trial(tuning, run, value), ())
+        scores[value] = sum(map(tuning.score, own)) / len(own) if own else None
+    return scores
+
+
+def choose_value(scores: Mapping[float, float | None]) -> float | None:
+    """Returns the value with the least score, the first of equal ones; None: none has a score."""
+    known = {value: score for value, score in scores.items() if score is not None}
+    return min(known, key=lambda value: known[value]) if known else None
+
+
+def apply_choices(
+    tuning: Tuning, runs: Mapping[str, Experiment], trials: Mapping[str, tuple[Any, ...]]
+) -> dict[str, Experiment]:
+    """Returns the runs with the values that their trials have chosen.
+
+    Raises:
+      UserError: If a run that is to be tuned has no trials.
+    """
+    chosen = {}
+    for name, run in runs.items():
+        if fnmatch.fnmatch(name, tuning.runs):
+            value = choose_value(find_scores(tuning, name, trials))
+            if value is None:
+                raise UserError(f"{name}: has no trials to choose {tuning.field} by")
+            run = set_value(tuning, run, value)
+        chosen[name] = run
+    return chosen
+
+
+def describe_tuning(tuning: Tuning | None) -> dict[str, Any]:
+    """Returns what study.json holds of it, for readers; the report has it from the study."""
+    if tuning is None:
+        return {}
+    return {
+        "field": tuning.field,
+        "values": list(tuning.values),
+        "validation_images": tuning.validation_images,
+        "runs": tuning.runs,
+        "seeds": tuning.seeds,
+        "steps": tuning.steps,
+        "score": tuning.score_name,
+    }

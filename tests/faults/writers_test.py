@@ -1,0 +1,95 @@
+"""A run that ends in the middle of any of its writes, and is launched again: nothing is lost."""
+
+import json
+import os
+import types
+from pathlib import Path
+
+import pytest
+from helpers import budget, shared_programs, study_folders
+from helpers.small_run import TIMES
+
+from cnn_jax import files, study
+from cnn_jax.training import metrics_log, train
+
+MOMENTS = ("half written", "not yet in its place", "in its place")
+EVERY = budget.choose(5, 1)  # Each so manieth write is tried.
+
+
+class KilledError(BaseException):
+    """Unlike an Exception, nothing of ours handles it."""
+
+
+class Writes:
+    """Counts the files that are moved to their place, and ends the run at one of them."""
+
+    def __init__(self, number=-1, moment=""):
+        self.number, self.moment, self.names = number, moment, []
+
+    def replace(self, part, place):
+        due = len(self.names) == self.number
+        self.names.append(Path(place).name)
+        if due and self.moment == "half written":
+            os.truncate(part, os.path.getsize(part) // 2)
+        if due and self.moment != "in its place":
+            raise KilledError
+        os.replace(part, place)
+        if due:
+            raise KilledError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _shared_programs():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "build_program", shared_programs.build_program)
+        yield
+
+
+def launch(folder, writes):
+    """Launches the study; what it prints goes nowhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        system = types.SimpleNamespace(**vars(os)) if writes else os
+        if writes:
+            system.replace = writes.replace
+        patch.setattr(files, "os", system)
+        made = study_folders.make_study("laptop")
+        study.run(made, folder, command="make", tell=lambda line: None)
+
+
+def describe(folder):
+    """What a study leaves, but for times and places."""
+    run = folder / "net/seed0"
+    events = [
+        {k: v for k, v in event.items() if k not in TIMES} for event in metrics_log.read_events(run)
+    ]
+    kept = ("config.json", "data.json", "evaluations/single.json", "digests.json")
+    texts = {name: json.loads((run / name).read_text()) for name in kept}
+    report = (folder / "report.md").read_text()
+    assert "amaged" not in report, report
+    return events, texts, sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """(the names of the files written, in order; what is left)."""
+    folder, writes = tmp_path_factory.mktemp("undisturbed"), Writes()
+    launch(folder, writes)
+    return writes.names, describe(folder)
+
+
+def test_every_kind_of_file_is_written_by_the_one_writer(undisturbed):
+    names = set(undisturbed[0])
+    assert names >= {"study.json", "config.json", "data.json", "starts.jsonl", "metrics.jsonl"}
+    assert names >= {"digests.json", "single.json", "report.md", "report.html"}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_run_that_ends_in_a_write_goes_on(moment, undisturbed, tmp_path):
+    names, whole = undisturbed
+    first = MOMENTS.index(moment) if EVERY > 1 else 0
+    for number in range(first, len(names), EVERY):
+        folder = tmp_path / str(number)
+        with pytest.raises(KilledError):
+            launch(folder, Writes(number, moment))
+        launch(folder, None)
+        assert describe(folder) == whole, f"{names[number]} {moment}"

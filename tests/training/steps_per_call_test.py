@@ -1,0 +1,119 @@
+"""Several steps in one call change no number, and nothing of what follows a step."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from helpers.small_run import RUN, TIMES, cut_at
+
+from cnn_jax.config import Data, Train, choose
+from cnn_jax.errors import StoppedError, UserError
+from cnn_jax.training import checkpoint, metrics_log, train
+from cnn_jax.training.components import check
+from cnn_jax.training.steps_per_call import divide_steps
+from cnn_jax.training.watchdog import Watch
+
+# Something follows steps 9, 14, 18, 27, 28 and 36: single steps are 1, 14, 27 and 28.
+ONE = dataclasses.replace(
+    RUN, train=Train(steps=36, log_every=9, eval_every=18, save_every=14, precision="float32")
+)
+FOUR = dataclasses.replace(ONE, train=dataclasses.replace(ONE.train, steps_per_call=4))
+
+
+def test_calls_end_where_something_follows():
+    counts = list(divide_steps(0, 20, 4, lambda step: step in (6, 14, 20)))
+    # 1 | 2-5 | 6 || 7-10 | 11-14 || 15-18 | 19 | 20
+    assert counts == [1, 4, 1, 4, 4, 4, 1, 1]
+    assert list(divide_steps(3, 9, 1, lambda step: False)) == [1] * 6
+    assert list(divide_steps(5, 5, 4, lambda step: False)) == []
+    # The step at the end of a call may be followed by something, one within it may not.
+    assert list(divide_steps(0, 5, 4, lambda step: step == 5)) == [1, 4]
+    assert list(divide_steps(0, 5, 4, lambda step: step == 4)) == [1] * 5
+
+
+def events(workdir, seed=0):
+    found = metrics_log.read_events(workdir / f"net/seed{seed}")
+    return [{k: v for k, v in event.items() if k not in TIMES} for event in found]
+
+
+def last_state(workdir, seed=0):
+    with checkpoint.open_checkpoints(workdir / f"net/seed{seed}") as saved:
+        state = checkpoint.restore_all(saved, saved.latest_step())
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
+
+
+def assert_equal(workdir, other, seed=0):
+    assert events(workdir, seed) == events(other, seed)
+    for a, b in zip(last_state(workdir, seed), last_state(other, seed), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture(scope="module")
+def one_by_one(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("one")
+    train.run(ONE, workdir)
+    return workdir
+
+
+def count_calls(monkeypatch):
+    """Returns a list that takes the number of steps of each call."""
+    calls = []
+    step = train.TrainProgram.step
+
+    def counted(program, state, batches):
+        calls.append(len(batches))
+        return step(program, state, batches)
+
+    monkeypatch.setattr(train.TrainProgram, "step", counted)
+    return calls
+
+
+def test_four_steps_per_call_give_the_numbers_of_one(one_by_one, tmp_path, monkeypatch):
+    calls = count_calls(monkeypatch)
+    train.run(FOUR, tmp_path)
+    assert_equal(tmp_path, one_by_one)
+    assert sum(calls) == 36 and calls.count(4) >= 5 and set(calls) == {1, 4}
+
+
+def test_a_run_that_was_cut_off_continues_with_another_number(one_by_one, tmp_path, monkeypatch):
+    cut_at(26, FOUR, tmp_path, monkeypatch)  # In step 27, which is followed by a log line.
+    train.run(ONE, tmp_path)
+    assert_equal(tmp_path, one_by_one)
+
+
+def test_a_signal_stops_after_a_call_and_the_run_continues(one_by_one, tmp_path, monkeypatch):
+    calls = count_calls(monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr(Watch, "stop_requested", lambda watch: "SIGTERM" if 4 in calls else "")
+        with pytest.raises(StoppedError, match="at step 5, which is saved"):
+            train.run(FOUR, tmp_path)
+    train.run(FOUR, tmp_path)
+    assert_equal(tmp_path, one_by_one)
+
+
+def test_several_seeds_make_several_steps_per_call(tmp_path):
+    for workdir, run in ((tmp_path / "one", ONE), (tmp_path / "four", FOUR)):
+        train.run_seeds(run, [0, 1], workdir)
+    for seed in (0, 1):
+        assert_equal(tmp_path / "four", tmp_path / "one", seed)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train": Train(steps_per_call=4, parallel="pmap")}, "takes train.parallel=jit"),
+        ({"train": Train(steps_per_call=4, check_numerics=True)}, "without train.check_numerics"),
+        (
+            {
+                "train": Train(steps_per_call=4),
+                "data": Data(dataset=choose("digits"), train_resize=(28,), image_size=28),
+            },
+            "for data sets in memory",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_one_line(changes, message):
+    with pytest.raises(UserError, match=message) as caught:
+        check(dataclasses.replace(RUN, **changes))
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,176 @@
+"""Tuning: each run's value is the one whose trial erred least on held-out training images."""
+
+import dataclasses
+import json
+import types
+
+import pytest
+
+from cnn_jax import study as library
+from cnn_jax import sweep
+from cnn_jax.config import Data, Experiment, Log, Train, choose
+from cnn_jax.config_file import read_config
+from cnn_jax.errors import UserError
+from cnn_jax.report import build, elements, export, read
+from cnn_jax.report.parts import tuning_table
+from cnn_jax.study import Row, Study
+from cnn_jax.training import metrics_log
+from cnn_jax.tuning import Tuning, choose_value, find_scores, mean_training_error
+
+RATES = (1e-4, 0.05, 1e12)  # Too low, right, and so high that the loss overflows.
+
+
+def report(results):
+    from cnn_jax import report
+
+    return report.page(results, report.tuning_table(results))
+
+
+def make_study(**changes):
+    runs = {
+        name: Experiment(
+            study="tuned",
+            name=name,
+            data=Data(
+                dataset=choose("fake"),
+                batch_size=16,
+                eval_batch_size=40,
+                pad_and_crop=0,
+                flip=False,
+            ),
+            model=choose("mlp", hidden=(8,), activation=name),
+            schedule=choose("constant", base=0.3),
+            train=Train(steps=30, log_every=10, eval_every=30, save_every=30),
+            log=Log(layer_statistics=(30,)),
+        )
+        for name in ("tanh", "relu")
+    }
+    made = Study(
+        name="tuned",
+        title="Tuned",
+        paper="",
+        paper_data="",
+        preset="smoke",
+        runs=runs,
+        rows=tuple(Row(name, name.upper(), "", "") for name in runs),
+        tuning=Tuning(values=RATES, validation_images=32, runs="tanh"),
+        report=report,
+    )
+    return dataclasses.replace(made, **changes)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tuned")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "find_study", lambda *_: make_study())
+        library.run(make_study(), folder, seeds=2, tell=str)
+        yield folder
+
+
+def last_error(folder):
+    events = metrics_log.read_events(folder)
+    return events[-2]["top1_error"] if events[-1]["event"] == "end" else float("inf")
+
+
+def test_the_best_rate_on_held_out_images_is_the_run_s(folder):
+    places = [folder / "tuning" / f"tanh-base{rate}" / "seed0" for rate in (0.0001, 0.05, 1e12)]
+    errors = [last_error(place) for place in places]
+    assert errors[1] < errors[0] and errors[2] == float("inf")
+    for seed in (0, 1):
+        config = read_config(folder / "tanh" / f"seed{seed}" / "config.json")
+        assert config.schedule.args["base"] == 0.05 and config.data.validation_images == 0
+    trial = read_config(places[0] / "config.json")
+    assert trial.data.validation_images == 32
+    description = json.loads((places[0] / "data.json").read_text())
+    assert (description["train_images"], description["test_images"]) == (64, 32)
+    assert not (places[1] / "layers.jsonl").exists()
+    assert (folder / "tanh/seed0/layers.jsonl").exists()
+
+
+def test_a_run_that_is_not_to_be_tuned_stays_as_it_is(folder):
+    assert read_config(folder / "relu/seed0/config.json").schedule.args["base"] == 0.3
+    assert sorted(path.name for path in (folder / "tuning").iterdir()) == [
+        "tanh-base0.0001",
+        "tanh-base0.05",
+        "tanh-base1000000000000.0",
+    ]
+
+
+def test_the_report_prints_grid_trials_and_choice(folder):
+    study = make_study()
+    table = tuning_table(read.read(folder, study.rows, study.claims, study.tuning))
+    assert table.columns == ("run", "0.0001", "0.05", "1000000000000.0", "chosen")
+    ((label, first, second, third, chosen),) = table.rows
+    assert (label, chosen) == ("TANH", "0.05") and third.startswith("diverged at step")
+    assert float(second) < float(first)
+    assert "32 that are held out" in table.footnote and "same 3 trials" in table.footnote
+    assert "0.05" in (folder / "report.md").read_text()
+
+
+def test_a_second_launch_repeats_nothing_and_chooses_the_same(folder, monkeypatch):
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("metrics.jsonl")}
+    assert len(before) == 3 + 4
+    library.run(make_study(), folder, seeds=2, tell=str)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("metrics.jsonl")} == before
+
+
+def test_the_trials_are_kept_with_the_results(folder, tmp_path):
+    export.export(folder, tmp_path, make_study())
+    assert (tmp_path / "report.md").read_text() == (folder / "report.md").read_text()
+    assert (tmp_path / "tuning/runs.json").exists()
+
+
+def test_a_field_that_is_set_is_not_tuned():
+    assert library.configure(make_study(), ["schedule.base=0.2"]).tuning is None
+    assert library.configure(make_study(), ["train.steps=3"]).tuning is not None
+    assert sweep.make_grid(make_study(), ["schedule.base=0.1,0.2"]).tuning is None
+
+
+def test_the_trials_of_a_study_are_listed_with_their_seeds():
+    study = make_study(tuning=Tuning(RATES, 32, runs="tanh", seeds=2, steps=5))
+    trials = library.list_trials(study, "t*")
+    names = [f"tanh-base{rate}" for rate in ("0.0001", "0.05", "1000000000000.0")]
+    assert [(t.name, t.seed) for t in trials] == [(n, seed) for n in names for seed in (0, 1)]
+    train = trials[0].train
+    assert (train.steps, train.eval_every, train.save_every, train.on_nan) == (5, 5, 5, "record")
+    assert len(library.list_trials(study)) == 6 and not library.list_trials(study, "relu")
+
+
+def test_profiling_wants_one_rate(tmp_path):
+    with pytest.raises(UserError, match=r"tunes schedule\.base first: it takes neither"):
+        library.run(make_study(), tmp_path, profile_steps=2)
+    assert not list(tmp_path.iterdir())
+
+
+class FakeRun:
+    def __init__(self, error, train=()):
+        self.final_error = error
+        self.finished = error is not None
+        self.train = {step: types.SimpleNamespace(error=e) for step, e in enumerate(train)}
+
+
+def test_speed_is_the_mean_training_error():
+    assert mean_training_error(FakeRun(0.1, [0.9, 0.5, 0.1])) == pytest.approx(0.5)
+    assert mean_training_error(FakeRun(0.1, [0.9, None, 0.1])) == pytest.approx(0.5)
+    assert mean_training_error(FakeRun(None, [0.9])) == float("inf")
+
+
+def test_the_first_of_equal_scores_is_chosen_and_seeds_are_averaged():
+    tuning = Tuning(values=(1.0, 2.0, 3.0), validation_images=1, seeds=2)
+    trials = {
+        "a-base1.0": (FakeRun(0.5), FakeRun(0.1)),
+        "a-base2.0": (FakeRun(0.2), FakeRun(0.2)),
+        "a-base3.0": (FakeRun(0.2), FakeRun(0.2)),
+    }
+    scores = find_scores(tuning, "a", trials)
+    assert scores == {1.0: 0.3, 2.0: 0.2, 3.0: 0.2} and choose_value(scores) == 2.0
+    assert choose_value(find_scores(tuning, "b", trials)) is None
+    worst = {"a-base1.0": (FakeRun(None),), "a-base2.0": (FakeRun(None),)}
+    assert choose_value(find_scores(tuning, "a", worst)) == 1.0
+
+
+def test_tuning_has_no_figures_where_nothing_was_tuned(folder):
+    results = read.read(folder)
+    assert tuning_table(results) is None and results.trials == {}
+    assert isinstance(tuning_table(read.read(folder, tuning=make_study().tuning)), elements.Table)
