@@ -73,6 +73,8 @@ print({folder.name: len(list(folder.iterdir())) for folder in sorted(FOLDER.iter
 # random shorter side, and a square is cut out. Every fifth image of a class is a test image.
 
 # %%
+import matplotlib.pyplot as plt
+
 from cnn_jax import Data, Experiment, Train, choose, train
 from cnn_jax.data import inspect
 
@@ -204,8 +206,6 @@ print(f"mean average precision {summary.mean_average_precision:.3f}")
 print(f"precision at 10 {summary.precision_at_10:.3f}")
 
 # %%
-import matplotlib.pyplot as plt
-
 figure, axes = plt.subplots(3, 6, figsize=(6, 3), dpi=60)
 for row, query in zip(axes, (0, len(images) // 2, len(images) - 1)):
     for axis, index in zip(row, [query, *neighbors.index[query]]):

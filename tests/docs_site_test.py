@@ -43,12 +43,10 @@ def test_the_reference_has_every_public_module():
     import reference
 
     listed = "\n".join(reference.make_pages().values())
-    inside = {"cli", "__main__", "registry", "values", "tables", "text", "user_file", "sharing"}
-    inside |= {"notebook"}
     for path in (ROOT / "cnn_jax").rglob("*.py"):
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         leaf = name.removeprefix("cnn_jax.")
-        if leaf in inside or name == "cnn_jax" or "._" in name or "__main__" in name:
+        if leaf in reference.INTERNAL or name == "cnn_jax" or "._" in name or "__main__" in name:
             continue
         assert f"automodule:: {name}\n" in listed, name
 

@@ -7,7 +7,10 @@ import cnn_jax
 
 # Page -> (its title, the packages and modules that it documents).
 PAGES = {
-    "runs": ("Experiments, studies and training", ("config", "study", "sweep", "training")),
+    "runs": (
+        "Experiments, studies and training",
+        ("config", "study", "sweep", "tuning", "training"),
+    ),
     "models": ("Models", ("models",)),
     "layers": ("Layers", ("layers",)),
     "optim": ("Optimizers and schedules", ("optim",)),
@@ -19,11 +22,20 @@ PAGES = {
     "cost": ("Costs and plans", ("cost",)),
     "report": ("Reports and claims", ("report",)),
     "cpu": ("CPU kernels", ("cpu",)),
-    "other": (
-        "Everything else",
-        ("errors", "optional", "files", "mesh", "distributed", "overrides", "config_file"),
-    ),
 }
+
+# What users of the library do not import.
+INTERNAL = {
+    *("cli", "__main__", "notebook", "registry", "sharing", "tables", "text", "user_file"),
+    *("values", "experiments"),
+}
+
+
+def list_other_modules() -> tuple[str, ...]:
+    """Returns the public modules that no page lists."""
+    listed = {name for _, names in PAGES.values() for name in names}
+    found = {module.name for module in pkgutil.iter_modules(cnn_jax.__path__)}
+    return tuple(sorted(found - listed - INTERNAL))
 
 
 def list_modules(name: str) -> list[str]:
@@ -42,7 +54,8 @@ def list_modules(name: str) -> list[str]:
 def make_pages() -> dict[str, str]:
     """Returns {file: page}, in Markdown."""
     pages, names = {}, []
-    for page, (title, packages) in PAGES.items():
+    other = {"other": ("Everything else", list_other_modules())}
+    for page, (title, packages) in {**PAGES, **other}.items():
         modules = [module for name in packages for module in list_modules(name)]
         if not modules:
             continue
