@@ -28,7 +28,7 @@ LAYERS = (
     ("tuning",),
     ("report",),
     ("sharing",),
-    ("study",),
+    ("study", "visualize.page"),
     ("sweep",),
     ("cli", "experiments"),
 )
