@@ -73,7 +73,14 @@ def explain_os_errors(what: str, remedy: str = "", then: str = "") -> Iterator[N
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """'nearest: a, b' for an unknown name; 'known: ...' with all there is if nothing is near."""
+    """'nearest: a, b' for an unknown name; 'known: ...' with all there is if nothing is near.
+
+    Example:
+      >>> nearest("resnet51", ["resnet50", "vgg_d"])
+      'nearest: resnet50'
+      >>> nearest("xyz", ["resnet50", "vgg_d"])
+      'known: resnet50, vgg_d'
+    """
     known = list(known)
     initials = {
         k: "".join(word[0] for word in k.rpartition(".")[2].split("_") if word) for k in known

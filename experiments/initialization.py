@@ -95,7 +95,7 @@ def _paper(name: str) -> Experiment:
             save_every=steps // 2,
             on_nan="record",
         ),
-        log=Log(layer_statistics=(0, steps)),
+        log=Log(layer_statistics=(0,)),
         deviations=(NOTE_GLOROT if name in TANH else NOTE_HE,),
     )
 
@@ -111,7 +111,6 @@ def _laptop(paper: Experiment) -> Experiment:
         train=replace(
             paper.train, steps=steps, log_every=50, eval_every=steps // 10, save_every=steps
         ),
-        log=Log(layer_statistics=(0, steps)),
     )
 
 
@@ -122,7 +121,6 @@ def _smoke(paper: Experiment) -> Experiment:
         data=replace(paper.data, dataset=choose("fake"), batch_size=16, eval_batch_size=40),
         model=choose("mlp", **paper.model.args | {"hidden": hidden}),
         train=replace(paper.train, steps=2, log_every=1, eval_every=1, save_every=2),
-        log=Log(layer_statistics=(0, 2)),
     )
 
 

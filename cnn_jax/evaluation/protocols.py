@@ -70,7 +70,12 @@ class Protocol(NamedTuple):
 
 
 def offset_center(size: Size, crop: int) -> Offsets:
-    """Returns the offset of the crop in the middle."""
+    """Returns the offset of the crop in the middle.
+
+    Example:
+      >>> offset_center((256, 341), 224)
+      [(16, 58)]
+    """
     return [((size[0] - crop) // 2, (size[1] - crop) // 2)]
 
 

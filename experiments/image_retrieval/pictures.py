@@ -17,7 +17,7 @@ from .measure import Collection
 
 DENOISING, GALLERY, PLANE = "denoising.png", "gallery.png", "plane.png"
 FILES = (DENOISING, GALLERY, PLANE)
-DOTS_PER_INCH = 100
+DOTS_PER_INCH = 75
 SHOWN, FAILURES = 10, 5
 MAX_POINTS = 2_000
 

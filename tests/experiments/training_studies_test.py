@@ -85,9 +85,7 @@ def test_trials_are_compared_rate_by_rate(two_nets):
     assert own.value == pytest.approx(-20)
     assert compare((NORMALIZED, 1.0), (PLAIN, 1.0))(results).value is None
     (chart,) = batch_norm._chart_rates(results)
-    assert [line.label for line in chart.lines] == list(
-        batch_norm.LABELS.values()
-    )
+    assert [line.label for line in chart.lines] == list(batch_norm.LABELS.values())
 
 
 def test_epochs_until_the_goal(tmp_path):
