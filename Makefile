@@ -1,6 +1,6 @@
-# make demo | test | test-slow | test-all | test-colab | test-faults | mutants | tpu-check | lint | bench: each first sets
+# make demo | test | test-slow | test-all | test-colab | test-faults | mutants | tpu-check | lint | docs | bench: each first sets
 # up .venv if needed.
-.PHONY: setup demo test test-slow test-all test-colab test-faults mutants tpu-check lint bench clean
+.PHONY: setup demo test test-slow test-all test-colab test-faults mutants tpu-check lint docs bench clean
 VENV := .venv
 PY := $(VENV)/bin/python
 # The first interpreter that works. To choose another: make setup PYTHON=/path/to/python3
@@ -70,6 +70,11 @@ lint: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# The documentation site, build/docs/index.html; a warning is an error.
+docs: setup
+	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	JAX_PLATFORMS=cpu $(PY) docs/site/build.py
 
 # On CPU, in under 15 minutes on 2 cores; with PyTorch if $(VENV) has it. Prints the tables of benchmarks/README.md.
 BENCH := JAX_PLATFORMS=cpu $(PY) -m

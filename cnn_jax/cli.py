@@ -46,12 +46,17 @@ _ARGUMENTS = (
     "code_size",
     "index",
     "share",
+    "visualize",
+    "images",
+    "methods",
+    "layer",
 )
 # Modes that run in one process. The first one that is set is run.
 _MODES = (
     "list",
     "summary",
     "evaluate",
+    "visualize",
     "retrieve",
     "compare",
     "claims",
@@ -176,6 +181,31 @@ flags.DEFINE_enum(
     "average", "softmax", ["softmax", "logits"], "--evaluate: what is averaged over the views."
 )
 flags.DEFINE_string(
+    "visualize",
+    None,
+    "Look into a trained model: a run's folder, or MODEL:WEIGHTS. Writes a page with figures to"
+    " --workdir.",
+)
+flags.DEFINE_string(
+    "images",
+    "",
+    "--visualize for these images: FOLDER of files, or DATASET:N. Default: eight of the run's test"
+    " images.",
+)
+flags.DEFINE_list(
+    "methods",
+    ["all"],
+    "--visualize by: all, or some of saliency, smoothgrad, integrated, guided, gradcam,"
+    " guided_gradcam, occlusion, invariance, filters, maps, top, deconvnet, evolution, maximize,"
+    " dream, invert.",
+)
+flags.DEFINE_enum(
+    "score",
+    "logit",
+    ["logit", "log_probability", "probability"],
+    "--visualize: what of the class is differentiated.",
+)
+flags.DEFINE_string(
     "retrieve",
     None,
     "Find the images of --gallery that are nearest to --query, by what is trained: a run's folder,"
@@ -188,7 +218,8 @@ flags.DEFINE_string("query", None, "--retrieve for this image, or each image of 
 flags.DEFINE_string(
     "layer",
     None,
-    "--retrieve by this layer. Default: an autoencoder's code, or the last one before the logits.",
+    "--retrieve by this layer, or --visualize it. Default: --retrieve takes an autoencoder's code,"
+    " or the last layer before the logits; --visualize the last one with a spatial map.",
 )
 flags.DEFINE_integer(
     "code_size",
@@ -321,6 +352,8 @@ def _dispatch(studies: Studies, costs: Costs) -> None:
         summarize(FLAGS.summary)
     elif mode == "evaluate":
         evaluate(FLAGS.evaluate)
+    elif mode == "visualize":
+        visualize(FLAGS.visualize)
     elif mode == "retrieve":
         retrieve(FLAGS.retrieve)
     elif mode == "compare":
@@ -577,6 +610,26 @@ def evaluate(target: str) -> None:
             print(library.format_evaluation(name, evaluation), flush=True)
     if failed:
         raise UserError("; ".join(failed))
+
+
+def visualize(target: str) -> None:
+    """Looks into a trained model, writes the page, and prints its tables and its place."""
+    from cnn_jax.visualize.page import build_page
+
+    names = ("visualize", "images", "data_dir", "methods", "layer", "score", "workdir")
+    values = {name: FLAGS[name].value for name in names if FLAGS[name].present}
+    values |= {"methods": ",".join(FLAGS.methods)} if FLAGS["methods"].present else {}
+    built = build_page(
+        target,
+        FLAGS.images,
+        FLAGS.data_dir or "",
+        FLAGS.methods,
+        expand_path("--workdir", FLAGS.workdir) if FLAGS.workdir else None,
+        FLAGS.layer,
+        FLAGS.score,
+        command=shlex.join(["python", "launch.py", *(f"--{k}={v}" for k, v in values.items())]),
+    )
+    print(f"\n{built.describe()}")
 
 
 def retrieve(target: str) -> None:

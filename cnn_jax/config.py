@@ -39,7 +39,12 @@ class Choice:
 
 
 def choose(name: str, /, **args: Value) -> Choice:
-    """Returns a choice. Arguments that are None are dropped, and lists become tuples."""
+    """Returns a choice. Arguments that are None are dropped, and lists become tuples.
+
+    Example:
+      >>> choose("step", base=0.1, boundaries=(32_000, 48_000)).args["base"]
+      0.1
+    """
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in args.items() if v is not None}
     return Choice(name, tuple(sorted(given.items())))
 
@@ -124,7 +129,14 @@ class Data:
 
 
 def dataset(name: str) -> Choice:
-    """Returns the data set that --data names: folder:PATH, or a name."""
+    """Returns the data set that --data names: folder:PATH, or a name.
+
+    Example:
+      >>> dataset("folder:/data/cats").name
+      'folder'
+      >>> dataset("digits").args
+      {}
+    """
     kind, colon, path = name.partition(":")
     return choose(kind, path=path) if colon else choose(name)
 

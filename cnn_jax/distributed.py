@@ -1,7 +1,7 @@
-"""Several processes that train a run together, each on its own devices.
+"""Starts and ends several processes that train a run together, each on its own devices.
 
-How they start, and how they end together. Each executes the same program. The first one, process 0,
-writes what is written of a run but its checkpoints, which are written by all.
+Each process executes the same program. Process 0 writes all files of a run except checkpoints,
+which all processes write.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ COUNTS: dict[str, Callable[[str], int]] = {
 
 
 def was_launched() -> bool:
-    """Whether a launcher started several processes of this program, and told each of the others."""
+    """Whether a launcher started several processes of this program and informed them about it."""
     with contextlib.suppress(ValueError):
         return any(
             count(os.environ[name]) > 1 for name, count in COUNTS.items() if name in os.environ
@@ -38,8 +38,8 @@ def was_launched() -> bool:
 def initialize(coordinator: str | None, process_id: int | None, num_processes: int | None) -> None:
     """Joins the other processes, if there are any, before JAX looks for devices; raises UserError.
 
-    coordinator: host:port of process 0, or 'auto': JAX asks its launcher, or its TPU slice. Nothing
-    given: so it does where a launcher started several.
+    coordinator: host:port of process 0, or 'auto': JAX asks its launcher or its TPU slice. Without
+    a coordinator, JAX asks the launcher if one started several processes.
     """
     given = (coordinator, num_processes, process_id)  # in the order of JAX
     alone = (None, None, None)
@@ -65,19 +65,20 @@ def initialize(coordinator: str | None, process_id: int | None, num_processes: i
         jax.distributed.initialize(
             *given, heartbeat_timeout_seconds=HEARTBEAT, initialization_timeout=CONNECT
         )
-    except Exception as e:  # JAX raises whatever its service raised, or aborts
+    except Exception as e:  # JAX raises the errors of its service, or aborts.
         print(str(e).strip().partition("\n")[0][:200], file=sys.stderr, flush=True)
         os.abort()
     joined()
 
 
 def _guarded() -> Callable[[], object]:
-    """Goes on in a child, whose end this process waits for, and tells in a line.
+    """Continues in a child process; the parent waits for its end and reports it in one line.
 
-    What it returns notes that all joined.
+    Returns a function that records that all processes have joined.
 
-    JAX ends a process whose peer has died by aborting it, out of Python's reach. A signal is passed
-    on, a second one ends the child at once; a child whose parent was killed ends too.
+    JAX aborts a process whose peer has died, which Python cannot catch; hence the child. The parent
+    passes a signal on, and a second one ends the child at once. A child whose parent was killed
+    ends too.
     """
     reads, writes = os.pipe()
     noted, note = os.pipe()
@@ -123,7 +124,7 @@ def _guarded() -> Callable[[], object]:
 
 
 def is_distributed() -> bool:
-    """Whether this process is one of several; raises UserError where they have not joined."""
+    """Whether this process is one of several; raises UserError if they have not joined."""
     import jax
 
     if (many := jax.process_count()) > 1 and not jax.distributed.is_initialized():
@@ -150,7 +151,7 @@ def barrier(where: str) -> None:
 
 
 def all_agree(this: bool) -> bool:
-    """Whether all processes say so; each of them asks."""
+    """Returns whether the value is true in all processes; all of them must call it."""
     if not is_distributed():
         return this
     import numpy as np
@@ -160,10 +161,10 @@ def all_agree(this: bool) -> bool:
 
 
 def check_agreement(fields: Mapping[str, str]) -> None:
-    """Compares what processes that train together must have in common; each of them calls it.
+    """Compares fields that must be equal in all processes; all of them must call it.
 
     Args:
-      fields: What this process has, as {field: text}.
+      fields: The values of this process, {field: text}.
 
     Raises:
       UserError: In every process, if they differ; it names the first field and two processes'

@@ -1,4 +1,4 @@
-"""Errors that a user reads: what they are, and how a misspelled name is answered."""
+"""Errors for users, and suggestions for misspelled names."""
 
 import contextlib
 import difflib
@@ -37,13 +37,13 @@ _REMEDIES = {
 
 
 def explain_os_error(what: str, error: OSError, remedy: str = "", then: str = "") -> UserError:
-    """Returns what a user reads of an OSError: what failed, at which file, why, and what helps.
+    """Explains an OSError to a user: what failed, the file, the reason and the remedy.
 
     Args:
       what: Such as 'cannot write to runs/a'.
-      error: The error; the file that it is about is named unless `what` does.
-      remedy: What helps where the reason does not say it, such as 'choose another workdir'.
-      then: What follows after that, such as 'the same command continues'.
+      error: The error. Its file is named unless `what` names it.
+      remedy: A remedy if the reason does not imply one, such as 'choose another workdir'.
+      then: The next step, such as 'the same command continues'.
     """
     own = _REMEDIES.get(error.errno or 0, "")
     advice = remedy if own in remedy else ", or ".join(filter(None, (own, remedy)))
@@ -73,7 +73,14 @@ def explain_os_errors(what: str, remedy: str = "", then: str = "") -> Iterator[N
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """'nearest: a, b' for an unknown name; 'known: ...' with all there is if nothing is near."""
+    """'nearest: a, b' for an unknown name; 'known: ...' with all there is if nothing is near.
+
+    Example:
+      >>> nearest("resnet51", ["resnet50", "vgg_d"])
+      'nearest: resnet50'
+      >>> nearest("xyz", ["resnet50", "vgg_d"])
+      'known: resnet50, vgg_d'
+    """
     known = list(known)
     initials = {
         k: "".join(word[0] for word in k.rpartition(".")[2].split("_") if word) for k in known

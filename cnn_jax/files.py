@@ -10,9 +10,9 @@ MAX_NAME_BYTES = 255  # Of a file or folder, on the usual file systems.
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes a file beside its place and then moves it there.
+    """Writes a file atomically: under another name, which is then moved.
 
-    What was there before stays as it was until the new file is complete.
+    An old file is not changed until the new one is complete.
 
     Args:
       path: The file.
@@ -36,7 +36,7 @@ def expand_path(what: str, path: str | Path) -> Path:
     """Returns the path with ~ replaced by the home folder.
 
     Args:
-      what: What messages call it, such as workdir.
+      what: Its name in messages, such as workdir.
       path: The path.
 
     Raises:

@@ -19,16 +19,16 @@ _target_platform: ContextVar[str | None] = ContextVar("_target_platform", defaul
 
 
 def platform() -> str:
-    """Returns cpu, gpu or tpu: where what is traced now will run.
+    """Returns cpu, gpu or tpu, the platform for which code is traced now.
 
-    It is JAX's default backend unless `target_platform` says otherwise.
+    It is JAX's default backend unless `target_platform` is active.
     """
     return _target_platform.get() or jax.default_backend()
 
 
 @contextlib.contextmanager
 def target_platform(name: str) -> Iterator[None]:
-    """Within this context, traces for a platform of which this machine may have no device."""
+    """Traces code inside the context for a platform that this machine may not have."""
     token = _target_platform.set(name)
     try:
         yield
@@ -59,7 +59,7 @@ def sharded_steps(mesh: Mesh) -> NamedSharding:
 
 
 def put(tree: Any, sharding: NamedSharding) -> Any:
-    """Returns host arrays, the same in every process, on the devices as the sharding says."""
+    """Copies host arrays, equal in every process, to the devices by the sharding."""
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)
 
@@ -76,7 +76,7 @@ def check_divides(batch: int, devices: int, field: str) -> None:
     Args:
       batch: Images per step.
       devices: How many share them.
-      field: What the message calls the batch.
+      field: The name of the batch in the message.
     """
     if batch < 1 or batch % devices:
         below, above = batch // devices * devices, (batch // devices + 1) * devices

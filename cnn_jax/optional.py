@@ -49,7 +49,12 @@ def require(module: str) -> Any:
 
 
 def explain_missing(module: str) -> str:
-    """Returns the line that says how to install a package of `PACKAGES`."""
+    """Returns the line that says how to install a package of `PACKAGES`.
+
+    Example:
+      >>> explain_missing("matplotlib")
+      'matplotlib is not installed, and this needs it: pip install matplotlib'
+    """
     package, extra = PACKAGES[module]
     if extra:
         return (

@@ -11,11 +11,11 @@ from cnn_jax.values import convert, describe, parse
 
 
 class Kind(NamedTuple):
-    """What a field that holds a choice may name.
+    """The names that a field with a choice accepts.
 
     Attributes:
-      names: The names that there are; None: any.
-      option_types: The types of the options of what a name names.
+      names: The valid names; None: any.
+      option_types: Returns {option: type} of a name.
     """
 
     names: Collection[str] | None
@@ -24,7 +24,7 @@ class Kind(NamedTuple):
 
 Kinds = Mapping[str, Kind]
 
-# Fields of versions before 2026-11-26, and what they are called now.
+# {field of versions before 2026-11-26: current field}
 RENAMED = {
     "optim.learning_rate": "schedule.base",
     "optim.schedule": "schedule",
@@ -66,8 +66,8 @@ NAMED_ELSEWHERE = {"seed": "--seeds=N", "name": "--run=NAME", "study": "--experi
 def override(experiment: Experiment, assignments: Iterable[str], kinds: Kinds) -> Experiment:
     """Returns the experiment with 'field=value' assignments applied, in their order.
 
-    Another name for a choice (`schedule=cosine`) keeps those arguments that what is now named has
-    too; `model.shortcut=none` takes an argument away.
+    A new name of a choice (`schedule=cosine`) keeps the arguments that both names have;
+    `model.shortcut=none` removes an argument.
 
     Args:
       experiment: What is changed.

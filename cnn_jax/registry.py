@@ -1,7 +1,7 @@
 """Dictionaries of functions, and the choices that name them and their arguments.
 
-The options of a function are its keyword-only parameters; what comes before them is the caller's.
-A parameter's annotation says what its value may be (`cnn_jax.values`).
+The options of a function are its keyword-only parameters; the caller passes the other ones. A
+parameter's annotation defines its valid values (`cnn_jax.values`).
 """
 
 import inspect
@@ -25,12 +25,12 @@ def look_up(field: str, choice: Choice, registry: Mapping[str, Callable]) -> Cal
     """Returns the function that a choice names.
 
     Args:
-      field: What messages call the choice, such as 'schedule'.
+      field: The name of the choice in messages, such as 'schedule'.
       choice: The name.
       registry: The functions by name.
 
     Raises:
-      UserError: If there is none of that name.
+      UserError: If there is no such function.
     """
     if choice.name not in registry:
         near = nearest(choice.name, registry)
@@ -42,12 +42,12 @@ def check_options(field: str, choice: Choice, types: Mapping[str, Any]) -> dict[
     """Returns a choice's arguments, each converted to its type.
 
     Args:
-      field: What messages call the choice.
+      field: The name of the choice in messages.
       choice: The arguments.
-      types: The type of each option that there is.
+      types: {option: type}.
 
     Raises:
-      UserError: If an argument is no option, or its value is not what the option's may be.
+      UserError: If an argument is not an option, or its value is invalid.
     """
     for name in choice.args:
         if name not in types:
@@ -57,7 +57,7 @@ def check_options(field: str, choice: Choice, types: Mapping[str, Any]) -> dict[
 
 
 def complete(field: str, choice: Choice, registry: Mapping[str, Callable]) -> Choice:
-    """Returns the choice with every option of what it names, those left out at their defaults.
+    """Returns the choice with all options, the missing ones with their defaults.
 
     Raises:
       UserError: As `look_up` and `check_options` do.
@@ -70,7 +70,7 @@ def complete(field: str, choice: Choice, registry: Mapping[str, Callable]) -> Ch
 
 
 def build(field: str, choice: Choice, registry: Mapping[str, Callable], *arguments: Any) -> Any:
-    """Calls what a choice names with the caller's arguments and the choice's own.
+    """Calls the function of a choice with the caller's arguments and the choice's own.
 
     Raises:
       UserError: As `look_up` and `check_options` do.

@@ -88,7 +88,7 @@ HARMLESS_FIELDS = (
     "log.layer_statistics",
 )
 
-# What augmentation suits a data set, where it replaces a preset's: a mirrored digit is no digit.
+# {data set: augmentation that replaces a preset's}: for example, digits must not be mirrored.
 AUGMENTATION: dict[str, dict[str, Any]] = {
     "digits": {"pad_and_crop": 1, "flip": False},
     "mnist": {"pad_and_crop": 4, "flip": False},
@@ -202,7 +202,7 @@ def run(
 ) -> "Report | None":
     """Trains a study's runs one by one, evaluates them, and builds the report.
 
-    Finished runs are skipped, those that were cut off continue. A run that fails does not stop the
+    Finished runs are skipped, and interrupted ones continue. A run that fails does not stop the
     others.
 
     Args:
@@ -211,7 +211,7 @@ def run(
       seeds: Each run is trained with the seeds 0 to seeds - 1.
       only: Only runs whose name matches this pattern.
       together: Train the seeds of a run at once, in one program.
-      profile_steps: So many steps of each run are traced.
+      profile_steps: Number of steps of each run to trace.
       overwrite: Delete what the folder holds of these runs, and start them anew.
       share: Share the runs with other launches of the same command (`cnn_jax.sharing`).
       command: What makes the whole study, for the report.
@@ -353,7 +353,7 @@ def check_before_writing(
     profile_steps: int = 0,
     overwrite: bool = False,
 ) -> None:
-    """Raises UserError for whatever can be known to fail before anything is written."""
+    """Raises UserError for every error that can be detected before anything is written."""
     from cnn_jax.training import metrics_log
     from cnn_jax.training.components import make_components
 
@@ -393,7 +393,7 @@ def _train_all(
       turns: (number, group), in the order of training.
       folder: The study's folder.
       total: The number of runs in all groups.
-      profile_steps: So many steps of each run are traced.
+      profile_steps: Number of steps of each run to trace.
       tell: Takes a line for each run.
 
     Returns:
@@ -432,7 +432,7 @@ def describe_data(data: Data) -> str:
 
 
 def describe_study(study: Study, seeds: int, command: str) -> dict[str, Any]:
-    """Returns what study.json holds, from which the report knows the study and its runs."""
+    """Returns the content of study.json, which tells the report about the study and its runs."""
     first = next(iter(study.runs.values()), None)
     return {
         "name": study.name,
@@ -461,7 +461,7 @@ def check_study(study: Study, folder: Path) -> None:
     try:
         there = json.loads((folder / "study.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return  # Missing or broken: it is written anew.
+        return  # Missing or damaged: it is written again.
     words = describe_study(study, 1, "")
     if not isinstance(there, dict):
         return
@@ -485,7 +485,7 @@ def write_study(
       study: The study.
       folder: Its workdir, which is made.
       seeds: Seeds of each run.
-      command: What makes the whole study.
+      command: The command that runs the whole study.
       measured: What a study that trains nothing has measured.
 
     Raises:

@@ -17,7 +17,7 @@ def parse(text: str) -> tuple[str, tuple[str, ...]]:
     Values that hold commas themselves are separated by semicolons: 'model.hidden=100;300,100'.
 
     Raises:
-      UserError: If the text is not of this form, or a value stands there twice.
+      UserError: If the text is not of this form, or contains a value twice.
     """
     field, equals, values = text.partition("=")
     parts = [part.strip() for part in values.split(";" if ";" in values else ",") if part.strip()]

@@ -1,10 +1,10 @@
-"""What a value may be: its type, its bounds, its choices, and how text becomes one.
+"""Values of fields and options: types, bounds, choices, and their parsing from text.
 
-A type is what an annotation says: `int`, `float`, `bool`, `str`, `Literal[...]`, `tuple[T, ...]` or
-`T | None`, where `Annotated[T, Bound(...), "meaning"]` adds bounds and a description. The fields of
-`cnn_jax.config` and the options of models, optimizers, schedules, data sets and evaluation
-protocols all declare their values so, and every caller - a flag, a file, Python - passes through
-`convert`.
+The annotation of a field gives its type: `int`, `float`, `bool`, `str`, `Literal[...]`, `tuple[T,
+...]` or `T | None`, where `Annotated[T, Bound(...), "meaning"]` adds bounds and a description. The
+fields of `cnn_jax.config` and the options of models, optimizers, schedules, data sets and
+evaluation protocols all declare their values so, and every caller - a flag, a file, Python - passes
+through `convert`.
 """
 
 import math
@@ -59,10 +59,10 @@ def parse(text: str, wanted: Any) -> Any:
 
 
 def convert(path: str, value: Any, wanted: Any) -> Any:
-    """Returns the value as the type has it: a list as a tuple, an integer as a float.
+    """Converts a value to a type: a list to a tuple, an integer to a float.
 
     Args:
-      path: The field's name, which messages begin with.
+      path: The field's name, with which messages begin.
       value: From Python, JSON or `parse`.
       wanted: The type.
 
@@ -109,7 +109,7 @@ def describe(wanted: Any) -> str:
 
 
 def describe_bounds(wanted: Any) -> str:
-    """Returns the bounds in words, such as 'at least 1, below 3'; empty where there are none."""
+    """Returns the bounds in words, such as 'at least 1, below 3', or an empty text."""
     inner = _bare(wanted)
     while _is_optional(inner) or typing.get_origin(inner) is tuple:
         wanted = typing.get_args(inner)[0]
@@ -126,7 +126,7 @@ def describe_bounds(wanted: Any) -> str:
 
 
 def describe_meaning(wanted: Any) -> str:
-    """Returns the description that an annotation carries; empty where it has none."""
+    """Returns the description in an annotation, or an empty text."""
     if typing.get_origin(wanted) is not Annotated:
         return ""
     return " ".join(item for item in typing.get_args(wanted)[1:] if isinstance(item, str))

@@ -230,7 +230,7 @@ def _report(results: "Results") -> "Page":
 
     sheet = (
         "The same training images as each run sees them. Label shuffling changes which images come,"
-        " not how they look."
+        " not how they look; mixup mixes them after what is shown."
     )
     return report.page(
         results,

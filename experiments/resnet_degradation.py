@@ -1,7 +1,7 @@
 """Plain models degrade with depth, residual models do not.
 
 Paper     He, Zhang, Ren, Sun 2015, "Deep Residual Learning for Image Recognition"
-          (arXiv:1512.03385): Sec. 4.2, Table 6 and Figure 6 (CIFAR-10); Sec. 4.1, Table 2 and
+          (arXiv:1512.03385): Sec. 4.2, Table 6, Figures 6 and 7 (CIFAR-10); Sec. 4.1, Table 2 and
           Figure 4 (ImageNet).
 Question  Does a deeper model of the same kind fit the training set worse? Plain models: yes, so it
           is not overfitting. The same layers with identity shortcuts: no.
@@ -10,25 +10,29 @@ Commands  python launch.py --experiment=resnet_degradation                  (lap
 Measured  docs/results holds what came of it, with hardware and commit.
 """
 
+import functools
 import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cnn_jax.config import Data, Experiment, Train, change, choose, protocol_name
+from cnn_jax.config import Data, Experiment, Log, Train, change, choose, protocol_name
 from cnn_jax.errors import UserError, nearest
 from cnn_jax.report.claims import (
     ABOVE_ZERO,
     BELOW_ZERO,
     Claim,
     Contrast,
+    Measured,
     Score,
+    measure_seeds,
     score,
     subtract,
 )
 from cnn_jax.study import Row, Study
 
 if TYPE_CHECKING:
-    from cnn_jax.report import Page, Results
+    from cnn_jax.report import Page, Results, Run
+    from cnn_jax.report.results import Layer
 
 CIFAR_COST = {
     "laptop": "4 runs on scikit-learn's digits, minutes on 2 CPU cores",
@@ -75,6 +79,8 @@ def _cifar_paper(family: str, depth: int) -> Experiment:
             warmup_until_error=0.8 if depth >= 110 else 1.0,
         ),
         train=Train(steps=64_000, log_every=100, eval_every=1_000, save_every=1_000),
+        # Figure 7. The 1,202 layers are not measured, as each would be compiled by itself.
+        log=Log(layer_statistics=(64_000,) if depth <= 110 else ()),
         deviations=(WARMED,) if depth >= 110 and (family, depth) != ("resnet", 110) else (),
     )
 
@@ -91,6 +97,7 @@ def _laptop(paper: Experiment) -> Experiment:
         # error of plain-20 has stopped falling, at 1 to 2%; plain-32 has had as long.
         schedule=change(paper.schedule, base=0.02, boundaries=(180, 255)),
         train=Train(steps=300, log_every=20, eval_every=60, save_every=60),
+        log=Log(layer_statistics=(300,)),
     )
 
 
@@ -103,6 +110,7 @@ def _smoke(paper: Experiment) -> Experiment:
         ),
         model=change(paper.model, bn_group=4, scan_min_blocks=2),
         train=Train(steps=2, log_every=1, eval_every=2, save_every=2),
+        log=Log(),
     )
 
 
@@ -175,6 +183,17 @@ def _cifar_claims(runs: dict[str, Experiment], deep: int) -> tuple[Claim, ...]:
         ),
         *(
             Claim(
+                f"Residual models respond less: the outputs of ResNet-{depth}'s layers have a"
+                f" smaller standard deviation than those of plain-{depth}, a mean over layers",
+                functools.partial(_compare_responses, (f"resnet-{depth}", f"plain-{depth}")),
+                expected=BELOW_ZERO,
+                source="Sec. 4.2 and Figure 7",
+                unit="",
+            )
+            for depth in (20, deep)
+        ),
+        *(
+            Claim(
                 f"The test error of ResNet-{depth}, within half a point",
                 score(Score(f"resnet-{depth}")),
                 expected=(TABLE_6[depth] - 0.5, TABLE_6[depth] + 0.5),
@@ -188,13 +207,54 @@ def _cifar_claims(runs: dict[str, Experiment], deep: int) -> tuple[Claim, ...]:
     )
 
 
+def _is_response(layer: "Layer") -> bool:
+    """Returns whether a layer is one of Figure 7: a 3x3 convolution's output after batch norm."""
+    return layer.kind == "BatchNorm"
+
+
+def _compare_responses(names: tuple[str, str], results: "Results") -> Measured:
+    """Returns the difference of two runs' mean standard deviation of layers at their last step."""
+
+    def compute(runs: "dict[str, Run]") -> float | None:
+        means = []
+        for run in runs.values():
+            layers = run.layers.get(run.steps or 0, ()) if run.finished else ()
+            stds = [layer.values.std for layer in layers if _is_response(layer)]
+            if not stds or any(std is None for std in stds):
+                return None
+            means.append(sum(std for std in stds if std is not None) / len(stds))
+        return means[0] - means[1]
+
+    found = measure_seeds(results, names, compute)
+    return found if found.value is not None else replace(found, why="no layers were measured")
+
+
+RESPONSES = (
+    "Figure 7: the standard deviation of each layer's output after batch norm and before the"
+    " nonlinearity, on a batch of training images after the last step. Layers are in their order;"
+    " lines are means over seeds, bands their least and largest."
+)
+
+
 def _report(results: "Results") -> "Page":
     from cnn_jax import report
 
+    runs = [run for run in results.every_run if run.steps]
+    responses = report.layer_stds(
+        results,
+        {row.run: row.label for row in results.rows},
+        (runs[0].steps or 0) if runs else 0,
+        RESPONSES,
+        ("values",),
+        _is_response,
+        "Responses of layers",
+        "responses.png",
+    )
     return report.page(
         results,
         *report.paper_tables(results, results.rows),
         report.error_curves(results),
+        responses,
         report.notes(results),
         report.settings(results),
         report.claims_table(results, results.claims),

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 # lines above.
 LAYERS = (
     ("errors", "tables", "text", "__version__"),
-    ("files", "optional"),
+    ("files", "notebook", "optional"),
     ("values", "user_file"),
     ("config",),
     ("config_file", "overrides", "registry"),
@@ -28,7 +28,7 @@ LAYERS = (
     ("tuning",),
     ("report",),
     ("sharing",),
-    ("study",),
+    ("study", "visualize.page"),
     ("sweep",),
     ("cli", "experiments"),
 )

@@ -113,3 +113,27 @@ def test_requirements_are_the_dependencies_and_the_extra_data():
     for package, needed in PACKAGES.values():
         home = project["optional-dependencies"][needed] if needed else project["dependencies"]
         assert package in map(name_package, home)
+
+
+IMPORT_COST = """
+import resource
+before = resource.getrusage(resource.RUSAGE_SELF)
+import {module}
+after = resource.getrusage(resource.RUSAGE_SELF)
+print(after.ru_utime - before.ru_utime)
+"""
+
+
+@pytest.mark.parametrize("module, seconds", [("cnn_jax", 0.3), ("cnn_jax.models", 1.5)])
+def test_imports_are_quick(module, seconds):
+    """Processor time, the least of three: other work on the machine does not count."""
+    code = IMPORT_COST.format(module=module)
+    times = []
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        times.append(float(done.stdout))
+        if times[-1] < seconds:
+            break
+    assert min(times) < seconds

@@ -97,6 +97,10 @@ def summarize_model(name: str, image_size: int | None = None, **options: Any) ->
 
     Raises:
       UserError: If there is no such model or option, or the images do not suit it.
+
+    Example:
+      >>> summarize_model("resnet20").total.parameters
+      269722
     """
     shape, classes = models.paper_input(name)
     shape = (image_size, image_size, shape[2]) if image_size else shape

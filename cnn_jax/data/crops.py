@@ -27,7 +27,12 @@ class Box(NamedTuple):
 
 
 def scaled_size(size: Size, shorter_side: int) -> Size:
-    """Returns the size of an image scaled to a shorter side; the longer is rounded, halves up."""
+    """Returns the size of an image scaled to a shorter side; the longer is rounded, halves up.
+
+    Example:
+      >>> scaled_size((600, 800), 256)
+      (256, 341)
+    """
     height, width = ((2 * side * shorter_side + min(size)) // (2 * min(size)) for side in size)
     return height, width
 

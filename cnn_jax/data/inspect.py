@@ -1,8 +1,9 @@
-"""What a run will see of a data set: python -m cnn_jax.data.inspect --data=folder:PATH --out=DIR.
+"""Inspects a data set: python -m cnn_jax.data.inspect --data=folder:PATH --out=DIR.
 
-Writes report.txt: what was found in the folder, images per class, their sizes, mean and standard
-deviation of each channel, and files that cannot be read or may be damaged; then classes.png and
-sheet.png, augmented training images. Any field of the data is given as --set data.flip=false.
+It writes report.txt with the content of the folder, images per class, their sizes, mean and
+standard deviation of each channel, and files that cannot be read or may be damaged. It also draws
+classes.png and sheet.png, which shows augmented training images. Fields of the data are set by
+flags such as --set data.flip=false.
 """
 
 import argparse
@@ -40,7 +41,7 @@ MAX_IMAGES = 400  # On the sheet.
 MAX_SIDE = 256  # To which images are scaled before their pixels are measured.
 MAX_NAMED_CLASSES = 30  # Under the bars.
 
-Row = dict[str, Any]  # What `_look` finds of an image.
+Row = dict[str, Any]  # The result of `_look`.
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -219,7 +220,7 @@ def _look_at_all(settings: Data, part: data.ImageDataset, name: str) -> Iterator
 
 
 def _look(part: data.ImageDataset, i: int) -> Row:
-    """Returns what is found of an image.
+    """Reads an image and returns its properties.
 
     Returns:
       {name, why: the reason why it cannot be read, or empty; label; and if it can be read size:
@@ -236,7 +237,7 @@ def _look(part: data.ImageDataset, i: int) -> Row:
         else:
             size, pixels = encoded.shape[:2], encoded
     except (headers.BadImage, OSError) as error:
-        # Of what cannot be opened the label may be unknown.
+        # The label of an image that cannot be opened may be unknown.
         name = part.name(i)
         why = describe_os_error(error, name) if isinstance(error, OSError) else str(error)
         return found | {"why": why}

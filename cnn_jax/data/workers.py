@@ -79,7 +79,7 @@ def _restart_killed(
             _check_death(code, deaths, workers)
             words = "a process that decodes was killed: all are restarted"
             print(words, file=sys.stderr, flush=True)
-            gc.collect()  # What is left of them, before it is collected while others start.
+            gc.collect()  # Their remains, before they are collected while others start.
         finally:
             running.close()
 
@@ -152,7 +152,7 @@ _running: weakref.WeakSet = weakref.WeakSet()
 
 @atexit.register
 def _close() -> None:
-    # What a program leaves open is closed while there are modules left to close it with.
+    # Pools that a program leaves open must be closed before Python unloads its modules.
     for running in list(_running):
         running.close()
 
@@ -205,7 +205,7 @@ def _call_until(stop: int, function: Callable[[int], dict], number: int) -> dict
 
 
 def _begin_worker(worker: int, workers: int) -> None:
-    """What a worker process does first."""
+    """Initializes a worker process."""
     import jax
 
     jax.config.update("jax_platforms", "cpu")  # The accelerator is the parent's.

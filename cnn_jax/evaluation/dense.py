@@ -3,10 +3,10 @@
 The model's dense layers run as convolutions (Simonyan, Zisserman 2014, Sec. 3.2). Values are exact
 for images that lie in a larger array with zeros around them.
 
-A convolution pads its input with zeros. Where an image of height h lies in a larger array, what
-its layers see beyond their own h-th row must be zero too, not what the layers before made of the
-zeros there. So before each convolution and pooling the positions that the image alone would not
-have are set to zero. How large it is at each layer is found by tracing the model, without
+A convolution pads its input with zeros. If an image of height h is part of a larger array, the
+inputs of every layer beyond the image's own rows must be zero too, but earlier layers have changed
+them. Therefore the positions that the image alone would not have are set to zero before each
+convolution and pooling. The size of the image at each layer is found by tracing the model, without
 computing, on an image of that size. Pooling follows ReLU in these models, so zero is never a
 maximum that the image alone would not have.
 """

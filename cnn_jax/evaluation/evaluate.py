@@ -63,7 +63,7 @@ class Evaluation(Measures):
 
 
 class NotSavedError(UserError):
-    """A run was evaluated, and the results cannot be written beside it.
+    """A run was evaluated, but the results cannot be written into its folder.
 
     Attributes:
       results: What was measured: {protocol: evaluation}.
@@ -79,7 +79,7 @@ def evaluate_run(
 ) -> dict[str, Evaluation]:
     """Evaluates the run in <workdir>/<run>/seed<k>.
 
-    What was measured of the same checkpoint is not measured again.
+    Results of the same checkpoint are not computed again.
 
     Args:
       folder: The run's folder.
@@ -173,7 +173,7 @@ def evaluate_weights(
 
 
 def format_evaluation(name: str, found: Evaluation) -> str:
-    """Returns what was measured in one line, which begins with the name of what was evaluated."""
+    """Returns the results in one line, which begins with the name of the run or the weights."""
     errors = [_format_error("top-1", found.top1_error, found.top1_interval)]
     if found.top5_error is not None and found.top5_interval is not None:
         errors.append(_format_error("top-5", found.top5_error, found.top5_interval))

@@ -1,4 +1,4 @@
-"""What is measured of a model's outputs: the loss and the error of each image."""
+"""The loss and the error of each image, from a model's outputs."""
 
 import jax
 import jax.numpy as jnp

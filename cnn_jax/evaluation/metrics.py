@@ -1,4 +1,4 @@
-"""What is measured of the scores of a test set: errors with their intervals, loss, confusion."""
+"""Metrics of a test set's scores: errors with intervals, loss and confusion matrix."""
 
 import math
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ NORMAL_QUANTILE_95 = 1.959963984540054
 
 @dataclass(frozen=True)
 class Measures:
-    """How right the scores of a test set are. Errors are 0 to 1.
+    """Metrics of the scores of a test set. Errors are from 0 to 1.
 
     Attributes:
-      images: How many there are.
+      images: Number of images.
       top1_error: Share of images whose best class is wrong.
       top1_interval: Its 95% interval, (low, high).
-      top5_error: Share of images whose label is not among the five best classes; None where there
-        are at most five classes.
+      top5_error: Share of images whose label is not among the five best classes; None if there are
+      at most five classes.
       top5_interval: Its 95% interval, (low, high).
       loss: Mean cross-entropy in nats.
       confusion: Images by [label][answer].

@@ -70,7 +70,12 @@ class Protocol(NamedTuple):
 
 
 def offset_center(size: Size, crop: int) -> Offsets:
-    """Returns the offset of the crop in the middle."""
+    """Returns the offset of the crop in the middle.
+
+    Example:
+      >>> offset_center((256, 341), 224)
+      [(16, 58)]
+    """
     return [((size[0] - crop) // 2, (size[1] - crop) // 2)]
 
 
@@ -161,9 +166,9 @@ def shift(
     pixels: Annotated[int, Bound(1, 1024), "How far each image is moved to the right"] = 1,
     scales: Scales = (),
 ) -> Protocol:
-    """The crop in the middle moved to the right, and how often that changes the answer.
+    """The center crop shifted to the right, and how often that changes the predicted class.
 
-    What is left of it is background, pixels of 0. Source of the measure: Zhang 2019
+    Background, pixels of 0, fills the rest. Source of the measure: Zhang 2019
     (arXiv:1904.11486), "classification consistency", which moves images diagonally too.
     """
     return Protocol((CENTER._replace(shift=pixels),), scales)

@@ -1,6 +1,6 @@
-"""Scores of test images: what a model answers to each view, averaged over views and scales.
+"""Scores of test images: a model's outputs for each view, averaged over views and scales.
 
-Images come from the host once a scale, in batches with {label, index: int32 [B]; valid: bool [B]}
+For each scale, images come from the host in batches with {label, index: int32 [B]; valid: bool [B]}
 and either the views that `cut_views` cuts out of each image, or, for dense views, {image: uint8
 [B, H, W, C], each image in the upper left corner; size: int32 [B, 2], its own height and width}.
 """
@@ -26,7 +26,7 @@ Batch = Mapping[str, np.ndarray]
 
 
 class Scores(NamedTuple):
-    """What a model answers to test images, in the order of their index.
+    """A model's scores of test images, in the order of their index.
 
     Attributes:
       index: [N] int, which image of the test set.
@@ -78,7 +78,7 @@ def make_scorer(
     average: Average = "softmax",
     mirror: bool = True,
 ) -> Scorer:
-    """Returns what scores views.
+    """Returns a scorer of views.
 
     Args:
       model: The model.
@@ -124,8 +124,8 @@ def make_scorer(
     ) -> jax.Array:
         images = prepare(images, size)
         column = jnp.arange(images.shape[2])[None]
-        # Mirrored about the middle of the image itself, not of the array in whose corner it lies.
-        # What then lies beyond the image is masked.
+        # Mirrored about the center of the image itself, not of the larger array.
+        # The positions beyond the image are masked afterwards.
         mirror_column = (size[:, 1, None] - 1 - column) % images.shape[2]
         column = jnp.where(mirrored, mirror_column, column)
         images = jnp.take_along_axis(images, column[:, None, :, None], axis=2)
@@ -181,12 +181,12 @@ def score_images(scorer: Scorer, views: Views, batches: Iterable[Batch]) -> Scor
     """Scores each valid image, averaged over its views at one scale.
 
     A score is the logarithm of a probability averaged over views, or with average="logits" an
-    averaged logit. Probabilities themselves would run out of digits where a model is sure.
+    averaged logit. Probabilities themselves would lose digits for confident models.
 
     Args:
       scorer: The model.
       views: The kind of views.
-      batches: Of a size that divides over the devices. Each image comes once.
+      batches: Of a size divisible by the number of devices. Each image occurs once.
     """
     index, labels, scores = [], [], []
     for batch in batches:

@@ -38,8 +38,11 @@ def make_program(
       The program; `.call(images)` runs it, and `.mlir_module()` is its text.
 
     Example:
-      program = make_program(lambda x: model.apply(params, stats, x)[0], (32, 32, 3))
-      logits = program.call(images)
+      >>> program = make_program(lambda x: x.mean((1, 2)), (32, 32, 3))
+      >>> program.call(jnp.ones((2, 32, 32, 3))).shape
+      (2, 3)
+      >>> program.call(jnp.ones((5, 32, 32, 3))).shape
+      (5, 3)
     """
     (batch,) = export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, *image_shape), dtype)

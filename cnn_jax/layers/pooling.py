@@ -103,6 +103,11 @@ def max_pool(x: jax.Array, window: int, stride: int, padding: Padding = "VALID")
 
     Returns:
       [B, H', W', C].
+
+    Example:
+      >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+      >>> max_pool(x, 2, 2)[0, ..., 0].tolist()
+      [[5.0, 7.0], [13.0, 15.0]]
     """
     if not switch.kernels_enabled(x):
         return nn.max_pool(x, (window, window), (stride, stride), padding)
@@ -132,6 +137,11 @@ def avg_pool(
 
     Returns:
       [B, H', W', C].
+
+    Example:
+      >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+      >>> avg_pool(x, 2, 2)[0, ..., 0].tolist()
+      [[2.5, 4.5], [10.5, 12.5]]
     """
     # Not flax's, which divides by an integer: strict dtype promotion forbids it.
     shape, strides = (window, window), (stride, stride)

@@ -29,6 +29,10 @@ def effective_size(kernel: int, dilation: int) -> int:
     Args:
       kernel: Its own pixels k along one axis.
       dilation: d; d - 1 zeros lie between neighboring pixels.
+
+    Example:
+      >>> effective_size(3, dilation=2)
+      5
     """
     return kernel + (kernel - 1) * (dilation - 1)
 
@@ -47,6 +51,12 @@ def output_size(
 
     Raises:
       UserError: if no pixel is left.
+
+    Example:
+      >>> output_size(227, kernel=11, stride=4)  # AlexNet's first layer
+      55
+      >>> output_size(224, kernel=7, stride=2, padding=3)  # ResNet's
+      112
     """
     span = effective_size(kernel, dilation)
     if size + 2 * padding < span:
@@ -58,7 +68,12 @@ def output_size(
 
 
 def smallest_side(windows: Sequence[tuple[int, int, int]], side: int = 1) -> int:
-    """The smallest input side from which a chain of windows still leaves `side` pixels."""
+    """The smallest input side from which a chain of windows still leaves `side` pixels.
+
+    Example:
+      >>> smallest_side([(3, 2, 0), (3, 2, 0)])
+      7
+    """
     for kernel, stride, padding in reversed(windows):
         side = max(1, (side - 1) * stride + kernel - padding)
     return side

@@ -30,6 +30,11 @@ def convolution_matrix(
 
     Returns:
       [H' * W' * O, H * W * C].
+
+    Example:
+      >>> kernel = jnp.ones((2, 2, 1, 1))
+      >>> convolution_matrix(kernel, (3, 3)).shape  # 2x2 outputs, 3x3 inputs
+      (4, 9)
     """
     pixels = shape[0] * shape[1] * kernel.shape[2]
     units = jnp.eye(pixels, dtype=kernel.dtype).reshape(pixels, *shape, kernel.shape[2])

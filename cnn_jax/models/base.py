@@ -179,7 +179,11 @@ class BaseModel(nn.Module):
         return Dense(self.num_classes, kernel_init=kernel_init, name="fc8")(x)
 
     def capture(self, name: str, x: jax.Array) -> jax.Array:
-        """Returns x, and has `Model.features` return it under this name."""
+        """Returns x, and has `Model.features` return it under this name.
+
+        Go on with what this returns: `cnn_jax.visualize` adds an offset to it, with respect to
+        which it differentiates.
+        """
         # All stages are in one variable, because flax lets none have the name of a layer.
         self.sow(
             "features", "stages", {name: x}, reduce_fn=lambda old, new: old | new, init_fn=dict

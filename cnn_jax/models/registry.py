@@ -99,9 +99,12 @@ def create(
       UserError: for an unknown name, an option that the model does not have, or an invalid value.
 
     Example:
-      model = models.create("resnet20", 10, bn_group=64)
-      params, stats = model.init(jax.random.key(0), images)
-      logits, _ = model.apply(params, stats, images)
+      >>> model = create("resnet20", num_classes=10)
+      >>> images = jax.ShapeDtypeStruct((8, 32, 32, 3), "float32")
+      >>> params, stats = jax.eval_shape(model.init, jax.random.key(0), images)
+      >>> logits, _ = jax.eval_shape(model.apply, params, stats, images)
+      >>> logits.shape
+      (8, 10)
     """
     if dtype not in (None, *DTYPES):
         raise UserError(f"model.dtype={dtype!r}: choose {' or '.join(DTYPES)}")
@@ -191,6 +194,10 @@ def known_options(name: str) -> list[str]:
 
     Raises:
       UserError: if there is no such model.
+
+    Example:
+      >>> "shortcut" in known_options("resnet56")
+      True
     """
     return list(find_spec(name).options())
 
@@ -216,6 +223,10 @@ def deviations(name: str, **options: Any) -> tuple[str, ...]:
 
     Raises:
       UserError: as `create` does.
+
+    Example:
+      >>> print(deviations("resnet20")[1])
+      batch statistics are of the whole batch; the paper's are of each GPU's half, 64 images
     """
     options = {option: value for option, value in options.items() if option != "dtype"}
     module = _build(name, None, options)

@@ -181,7 +181,7 @@ class ResNet(BaseModel, kw_only=True):
         x = self.apply_lrn(relu(layers.batch_norm(x, train, name="stem_norm")))
         if self.imagenet_stem:
             x = MaxPool(3, 2, ((1, 1), (1, 1)), name="stem_pool")(x)  # [B, 56, 56, 64]
-        self.capture("stem", x)
+        x = self.capture("stem", x)
         block = functools.partial(self.block, shortcut=self.shortcut, layers=layers)
         if self.block is BottleneckBlock:
             block = functools.partial(block, stride_in=self.stride_in)
@@ -191,7 +191,7 @@ class ResNet(BaseModel, kw_only=True):
             names = [f"stage{stage}_block{i}" for i in range(1, count + 1)]
             x = of_stage(stride=1 if stage == 1 else 2, name=names[0])(x, train)
             x = self._repeat(functools.partial(of_stage, stride=1), names[1:], x, train)
-            self.capture(f"stage{stage}", x)
+            x = self.capture(f"stage{stage}", x)
         x = self.capture("pool", GlobalAvgPool(name="pool")(x))
         x = self.apply_dropout(x, train)
         return Dense(self.num_classes, kernel_init=self.kernel_init(), name="head")(x)

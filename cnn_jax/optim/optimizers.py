@@ -197,6 +197,11 @@ def make_optimizer(
 
     Raises:
       UserError: If a name or an argument is wrong.
+
+    Example:
+      >>> from cnn_jax.config import choose
+      >>> optimizer = make_optimizer(choose("sgd", momentum=0.9), choose("constant", base=0.1), 100)
+      >>> state = optimizer.init({"w": jnp.ones(2)})
     """
     rate = make_schedule(schedule, total_steps, steps_per_epoch)
     chain = registry.build("optimizer", optimizer, OPTIMIZERS, rate)

@@ -89,6 +89,18 @@ class Preprocessing:
         )
         return preprocess.normalize(x * (self.maximum / 255), mean, std)
 
+    def undo(self, x: jax.Array) -> jax.Array:
+        """Returns the pixels of which `normalize` makes x, [B, H, W, C] RGB, float32.
+
+        Args:
+          x: As the model takes it, [B, H, W, C].
+        """
+        mean, std = (
+            jnp.asarray(each, jnp.float32)[None, None, None] for each in (self.mean, self.std)
+        )
+        pixels = (x * std + mean) * (255 / self.maximum)
+        return pixels[..., ::-1] if self.channels == "BGR" else pixels
+
 
 def _is_size(value: Any) -> bool:
     return isinstance(value, int) and 0 <= value <= 10_000

@@ -82,7 +82,13 @@ def _draw_cell(axes: Axes, image: np.ndarray, label: str, color: str, width: flo
 
 def _show(axes: Axes, image: np.ndarray) -> None:
     grey = image.shape[-1] == 1
-    axes.imshow(image[..., 0] if grey else image, cmap="gray" if grey else None, vmin=0, vmax=255)
+    axes.imshow(
+        image[..., 0] if grey else image,
+        cmap="gray" if grey else None,
+        vmin=0,
+        vmax=255,
+        interpolation="nearest",
+    )
 
 
 def draw_image_rows(rows: Mapping[str, np.ndarray], title: str = "") -> Figure:

@@ -87,11 +87,13 @@ class Evaluation:
       errors: By metric, such as top1_error, 0 to 1.
       intervals: 95% intervals over the test images, by metric.
       wrong: A character for each test image, 1 where the answer is wrong; empty: not known.
+      loss: In nats; None: not known.
     """
 
     errors: dict[str, float]
     intervals: dict[str, tuple[float, float]]
     wrong: str
+    loss: float | None = None
 
 
 @dataclass(frozen=True)

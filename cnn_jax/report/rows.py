@@ -64,9 +64,18 @@ def find_other_settings(ours: Setting, paper: Setting) -> tuple[str, ...]:
     elif ours.options != paper.options:
         names = sorted({*ours.options, *paper.options})
         other = [name for name in names if ours.options.get(name) != paper.options.get(name)]
-        words.append(", ".join(f"{name} {ours.options.get(name, 'default')}" for name in other))
+        values = [shorten_list(ours.options.get(name, "default")) for name in other]
+        words.append(", ".join(f"{n} {value}" for n, value in zip(other, values, strict=True)))
     if ours.data != paper.data:
         words.append(f"data {ours.data}")
     if ours.steps != paper.steps:
         words.append(f"{ours.steps:,} of {paper.steps:,} steps")
     return tuple(words)
+
+
+def shorten_list(text: str) -> str:
+    """Returns a value as --set takes it, a long list of equal items as '21 times 60'."""
+    items = text.split(",")
+    if len(items) > 3 and len(set(items)) == 1:
+        return f"{len(items)} times {items[0]}"
+    return text

@@ -198,7 +198,8 @@ def _make_evaluation(words: Any) -> Evaluation | None:
     images = words.get("images", len(wrong))
     if wrong and (images != len(wrong) or not _agrees(errors, wrong)):
         return None
-    return Evaluation(errors, intervals, wrong)
+    loss = words.get("loss")
+    return Evaluation(errors, intervals, wrong, loss if is_number(loss) else None)
 
 
 def _agrees(errors: dict[str, float], wrong: str) -> bool:

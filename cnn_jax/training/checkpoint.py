@@ -297,13 +297,23 @@ def restore_all(checkpoints: ocp.CheckpointManager, step: int) -> dict[str, Any]
     return found.state
 
 
-def load_parameters(folder: Path) -> tuple[Any, Any, int]:
-    """Returns (params, stats, step) of the newest checkpoint of a run, as NumPy arrays.
+def list_steps(folder: Path) -> list[int]:
+    """Returns the steps of the checkpoints in a run's folder, readable or not, in order."""
+    saved = folder / "checkpoints"
+    return sorted(ocp.utils.checkpoint_steps(saved)) if saved.exists() else []
+
+
+def load_parameters(folder: Path, step: int | None = None) -> tuple[Any, Any, int]:
+    """Returns (params, stats, step) of a checkpoint of a run, as NumPy arrays.
+
+    Args:
+      folder: The run's folder.
+      step: Of the checkpoint; None: the newest.
 
     Raises:
       UserError: If there is none, or it cannot be read.
     """
-    step = latest_step(folder)
+    step = latest_step(folder) if step is None else step
     if not step:
         raise UserError(
             f"{folder} holds no checkpoint: train that run first, or name another folder"

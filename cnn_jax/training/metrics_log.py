@@ -34,6 +34,7 @@ from typing import Any
 import jax
 import tqdm
 
+from cnn_jax import notebook
 from cnn_jax.config import RUNTIME_FIELDS, Experiment, find_differences
 from cnn_jax.config_file import read_config, to_json
 from cnn_jax.errors import UserError, explain_os_errors
@@ -262,9 +263,7 @@ def open_log(
     started = {"step": step, "steps": experiment.train.steps, **describe_environment()}
     write_whole(starts, launches + json.dumps(started).encode() + b"\n")
     label = f"{experiment.name} seed {experiment.seed}"
-    bar = tqdm.tqdm(
-        total=experiment.train.steps, initial=step, desc=label, unit="step", disable=None
-    )
+    bar = _make_bar(experiment.train.steps, step, label)
     before = kept[-1].get("wall_s") or 0.0 if kept else 0.0
     began = time.perf_counter()
     with (
@@ -291,6 +290,16 @@ def open_log(
                 print(f"{label}: step {fields['step']}/{bar.total}, {error}", flush=True)
 
         yield write, bar
+
+
+def _make_bar(steps: int, step: int, label: str) -> tqdm.tqdm:
+    """Returns a run's bar: a widget in a notebook, else a line on terminals alone."""
+    options: dict[str, Any] = {"total": steps, "initial": step, "desc": label, "unit": "step"}
+    if notebook.shows_widgets():
+        from tqdm.auto import tqdm as notebook_bar
+
+        return notebook_bar(**options)
+    return tqdm.tqdm(**options, disable=None)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ import re
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[2]  # Of the copy: build/docs-source/conf.py.
 sys.path.insert(0, str(ROOT))
 
 import cnn_jax  # noqa: E402
@@ -14,7 +14,7 @@ author = "The cnn_jax authors"
 copyright = "the cnn_jax authors"
 version = release = cnn_jax.__version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "myst_nb"]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_nb"]
 exclude_patterns = ["docs/results/README.md"]
 myst_enable_extensions = ["colon_fence", "attrs_block"]
 myst_heading_anchors = 3
@@ -26,6 +26,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # The signature of the source says them.
 autodoc_default_options = {"members": True, "show-inheritance": True}
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
 # Returns holds a description alone, in which a colon separates no type.
 napoleon_custom_sections = [("Returns", "generic"), ("Yields", "generic")]
 
@@ -49,11 +50,14 @@ ARGUMENT = re.compile(r"^\s*\*{1,2}\w+:")  # *args: and **options:, which napole
 
 def escape_docstring(app, what, name, obj, options, lines):  # noqa: ANN001, ANN201
     """Makes a docstring valid reStructuredText: prose in which only backticks have a meaning."""
+    if what == "module":
+        mark_indented_blocks(lines)
     in_example = False
     for number, line in enumerate(lines):
         stripped = line.strip()
         in_example = stripped.startswith(">>>") or (in_example and bool(stripped))
-        if in_example or ARGUMENT.match(line):
+        indented = what == "module" and line[:1] == " "
+        if in_example or indented or ARGUMENT.match(line) or stripped == "::":
             continue
         parts = CODE.split(line)
         for at, part in enumerate(parts):
@@ -61,9 +65,31 @@ def escape_docstring(app, what, name, obj, options, lines):  # noqa: ANN001, ANN
                 parts[at] = f"``{part.strip('`')}``"
             else:
                 parts[at] = re.sub(r"([*|\\])|(?<=\w)(_)(?=\W|$)", r"\\\1\2", part)
+                if at and part[:1].isalnum():  # `ConvUnit`s
+                    parts[at] = "\\ " + parts[at]
         lines[number] = "".join(parts)
+
+
+def mark_indented_blocks(lines):  # noqa: ANN001, ANN201
+    """Makes literal blocks of what a module's docstring indents: tables, lists and code."""
+    changed, inside = [], False
+    for line in lines:
+        if line[:1] == " " and not inside:
+            changed += ["", "::", ""]
+        elif line and line[:1] != " " and inside:
+            changed.append("")
+        inside = line[:1] == " " or (inside and not line)
+        changed.append(line)
+    lines[:] = changed
+
+
+def skip_fields(app, what, name, obj, skip, options):  # noqa: ANN001, ANN201
+    """Leaves out the fields of named tuples, which their class describes."""
+    return True if type(obj).__name__ == "_tuplegetter" else skip
 
 
 def setup(app):  # noqa: ANN001, ANN201
     """Has docstrings escaped before napoleon reads their sections."""
     app.connect("autodoc-process-docstring", escape_docstring, priority=100)
+    app.connect("autodoc-skip-member", skip_fields)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

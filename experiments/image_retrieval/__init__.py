@@ -158,6 +158,10 @@ def study(preset: str) -> Study:
         measure_runs=_measure,
         notes=(
             "A mean average precision of 10% is what chance gives for ten classes of equal size.",
+            "The intervals over test images are those of a mean over queries that is nearly normal,"
+            " with the covariance of the codes' average precisions.",
+            "The small autoencoder is trained with noise that is not clipped, and sees clipped"
+            " noise here.",
             "The lectures' code was trained on noisy images and sees clean ones here, unless the"
             " queries are noisy; the gallery is always clean.",
         ),

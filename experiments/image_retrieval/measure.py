@@ -103,35 +103,37 @@ def measure_runs(
     complete = {seed: own for seed, own in sorted(seeds.items()) if own.keys() == names}
     rows: list[dict[str, Any]] = []
     precisions: list[dict[str, np.ndarray]] = []
-    collection: Collection | None = None
     shared: dict[tuple[str, ...], Any] = {}
     for seed, own in complete.items():
-        folders = {name: metrics_log.run_folder(run, workdir) for name, run in own.items()}
-        steps = {name: checkpoint.latest_step(folder) for name, folder in folders.items()}
+        folders = [metrics_log.run_folder(run, workdir) for run in own.values()]
+        steps = dict(zip(own, map(checkpoint.latest_step, folders), strict=True))
         kept = _read_kept(workdir, seed, steps)
         if kept is None:
-            collection = collection or collect_images(own)
-            models = {
-                name: trained.prepare_run(run)._replace(
-                    **dict(
-                        zip(
-                            ("params", "stats"), checkpoint.load_parameters(folder)[:2], strict=True
-                        )
-                    )
-                )
-                for (name, run), folder in zip(own.items(), folders.values(), strict=True)
-            }
-            untrained = trained.prepare_run(own[AUTOENCODER])
-            kept = measure_seed(seed, collection, models, untrained, shared)
-            if not rows:
-                from .pictures import draw_pictures
-
-                draw_pictures(workdir, seed, collection, models, untrained)
+            kept = measure_seed(seed, *_load_seed(workdir, own), shared)
             _keep(workdir, seed, steps, kept)
             tell(f"seed {seed}: codes and denoising are measured")
         rows += kept[0]
         precisions.append(kept[1])
-    return rows + ([_compute_covariance(precisions)] if precisions else [])
+    if not complete:
+        return rows
+    from . import pictures
+
+    if any(not (workdir / name).exists() for name in pictures.FILES):
+        seed, own = next(iter(complete.items()))
+        pictures.draw_pictures(workdir, seed, *_load_seed(workdir, own))
+        tell(f"seed {seed}: pictures are drawn")
+    return [*rows, _compute_covariance(precisions)]
+
+
+def _load_seed(
+    workdir: Path, own: Mapping[str, Experiment]
+) -> tuple[Collection, dict[str, trained.TrainedModel], trained.TrainedModel]:
+    """Returns a seed's images, its models by the run's name, and the untrained autoencoder."""
+    models = {}
+    for name, run in own.items():
+        params, stats, _ = checkpoint.load_parameters(metrics_log.run_folder(run, workdir))
+        models[name] = trained.prepare_run(run)._replace(params=params, stats=stats)
+    return collect_images(own), models, trained.prepare_run(own[AUTOENCODER])
 
 
 def collect_images(own: Mapping[str, Experiment]) -> Collection:

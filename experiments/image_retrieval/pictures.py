@@ -16,7 +16,8 @@ from . import measure
 from .measure import Collection
 
 DENOISING, GALLERY, PLANE = "denoising.png", "gallery.png", "plane.png"
-DOTS_PER_INCH = 100
+FILES = (DENOISING, GALLERY, PLANE)
+DOTS_PER_INCH = 75
 SHOWN, FAILURES = 10, 5
 MAX_POINTS = 2_000
 
@@ -92,6 +93,7 @@ def _make_row(
 def draw_plane(seed: int, collection: Collection, codes: Mapping[str, np.ndarray]) -> Figure:
     """Draws the codes of test images in a plane, by t-SNE."""
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     from cnn_jax.evaluation.retrieval.codes import normalize_length
 
@@ -101,7 +103,9 @@ def draw_plane(seed: int, collection: Collection, codes: Mapping[str, np.ndarray
         points = normalize_length(codes[code][:MAX_POINTS])
         perplexity = min(30.0, (len(points) - 1) / 3)
         embed = TSNE(2, perplexity=perplexity, init="pca", random_state=seed)
-        panels[code] = embed.fit_transform(points)
+        # Its threads wait for one another a thousand times, which is slow on a busy machine.
+        with threadpool_limits(1):
+            panels[code] = embed.fit_transform(points)
     names = [str(label) for label in range(collection.num_classes)]
     with figures.style():
         return galleries.draw_points(panels, labels, names)

@@ -38,7 +38,7 @@ def small(name):
     full = ("lenet1", "lenet4", "lenet5", "perceptron", "autoencoder", "autoencoder_lectures")
     if name in full:
         options = {}
-    if name.startswith(("alexnet", "zfnet", "vgg", "googlenet")):
+    if name.startswith(("alexnet", "zfnet", "vgg", "googlenet", "cuda_convnet")):
         # Narrow layers have too few inputs for dropout.
         options |= {"initializer": "he", "dropout": 0.0}
     if name.startswith(("resnet", "plain")):

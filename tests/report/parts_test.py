@@ -18,7 +18,7 @@ from cnn_jax.errors import UserError
 from cnn_jax.report import elements, parts
 from cnn_jax.report.claims import BELOW_ZERO, Claim, Score, judge, score
 from cnn_jax.report.parts import evaluations, footnotes
-from cnn_jax.report.rows import describe_setting
+from cnn_jax.report.rows import describe_setting, find_other_settings
 
 PAPER = {"top1_error": 8.75}
 
@@ -262,3 +262,11 @@ def test_columns_of_the_paper_are_left_out_where_it_prints_nothing(tmp_path):
     found = table_of(tmp_path, make_row("resnet-20"))["resnet-20"]
     assert found["top-1 error: ours (%)"] == "10.00"
     assert "top-1 error: paper (%)" not in found and "difference (points)" not in found
+
+
+def test_a_long_list_of_equal_values_is_short(tmp_path):
+    paper = describe_setting(make_experiment(model="mlp", options={"hidden": (100,) * 21}))
+    ours = describe_setting(make_experiment(model="mlp", options={"hidden": (60,) * 21}))
+    assert find_other_settings(ours, paper) == ("hidden 21 times 60",)
+    short = describe_setting(make_experiment(model="mlp", options={"hidden": (60, 60)}))
+    assert find_other_settings(short, paper) == ("hidden 60,60",)

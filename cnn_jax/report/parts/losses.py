@@ -12,6 +12,8 @@ def loss_line(
 ) -> Series | None:
     """Returns a run's training loss against steps, as a line of a chart.
 
+    A loss of 0, which a logarithmic axis cannot show, is left out.
+
     Args:
       results: The study's results.
       run: The run's name.
@@ -25,7 +27,7 @@ def loss_line(
     points: dict[float, list[float]] = {}
     for one in results.runs.get(run, ()):
         for step, line in one.train.items():
-            if line.loss is not None:
+            if line.loss:
                 points.setdefault(scale * step, []).append(line.loss)
     return Series(label, summarize_points(points), color) if points else None
 

@@ -78,12 +78,12 @@ def paper_table(results: Results, rows: Sequence[Row], title: str = "Table") -> 
         title,
         tuple(columns[i] for i in keep),
         tuple(tuple(line[i] for i in keep) for line in cells),
-        footnote=_explain_table(protocols, bool(training)),
+        footnote=_explain_table(protocols, bool(training), not unprinted),
         left=tuple(new for new, old in enumerate(keep) if old == 0 or old >= last - 1),
     )
 
 
-def _explain_table(protocols: bool, training: bool) -> str:
+def _explain_table(protocols: bool, training: bool, printed: bool) -> str:
     words = [
         "Errors are in %." if not protocols else "Errors are in %, by the protocol of each row."
     ]
@@ -97,11 +97,12 @@ def _explain_table(protocols: bool, training: bool) -> str:
             "Ours is the mean ± sample standard deviation over the finished seeds at their last"
             " evaluation."
         )
-    words.append(
-        "The difference is ours minus the paper's in percentage points. It is left out (—) where"
-        " the paper prints no figure, where no run has finished, and where model, data set or"
-        " number of steps are not the paper's."
-    )
+    if printed:
+        words.append(
+            "The difference is ours minus the paper's in percentage points. It is left out (—)"
+            " where the paper prints no figure, where no run has finished, and where model, data"
+            " set or number of steps are not the paper's."
+        )
     if training:
         words.append("The training error is the last one logged, a mean over the last interval.")
     return " ".join(words)

@@ -1,0 +1,73 @@
+"""The documentation site's own code: links, the gallery, the reference, and the check of links."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SITE = ROOT / "docs" / "site"
+
+
+@pytest.fixture(autouse=True)
+def _site_on_path(monkeypatch):
+    monkeypatch.syspath_prepend(str(SITE))
+
+
+def test_links_out_of_the_site_lead_to_the_repository():
+    import build
+
+    pages = {Path("docs/data.md"), Path("benchmarks/README.md")}
+    text = "[a](data.md#x) [b](../LICENSE) [c](../benchmarks/) [d](https://e.org) ![f](absent.png)"
+    changed = build.redirect_links(text, Path("docs/scale.md"), pages)
+    assert changed == (
+        "[a](data.md#x) [b](https://github.com/cnn-jax/cnn_jax/blob/main/LICENSE)"
+        " [c](../benchmarks/README.md) [d](https://e.org) ![f](absent.png)"
+    )
+
+
+def test_there_is_a_card_for_each_result():
+    import gallery
+
+    page = gallery.make_page()
+    for path in (ROOT / "docs" / "results").glob("*/study.json"):
+        title = json.loads(path.read_text())["title"]
+        assert f"## {title}" in page and f"docs/results/{path.parent.name}/report.md" in page
+        claims = json.loads((path.parent / "claims.json").read_text())["claims"]
+        assert all(claim["statement"].replace("|", "\\|") in page for claim in claims)
+    for name in ("command", "hardware", "commit"):
+        assert f"- {name}: " in page
+
+
+def test_the_reference_has_every_public_module():
+    import reference
+
+    listed = "\n".join(reference.make_pages().values())
+    for path in (ROOT / "cnn_jax").rglob("*.py"):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        leaf = name.removeprefix("cnn_jax.")
+        if leaf in reference.INTERNAL or name == "cnn_jax" or "._" in name or "__main__" in name:
+            continue
+        assert f"automodule:: {name}\n" in listed, name
+
+
+def test_the_check_finds_broken_links_and_the_network(tmp_path, monkeypatch):
+    import check
+
+    monkeypatch.setattr(check, "SITE", tmp_path)
+    (tmp_path / "a.html").write_text(
+        '<a href="b.html#here">1</a><a href="b.html#there">2</a><a href="c.html">3</a>'
+        '<script src="https://cdn.org/x.js"></script><a href="https://fine.org">4</a>'
+    )
+    (tmp_path / "b.html").write_text('<p id="here">')
+    assert sorted(check.find_faults(check.read_pages())) == [
+        "a.html loads https://cdn.org/x.js",
+        "a.html: b.html#there has no such anchor",
+        "a.html: c.html leads nowhere",
+    ]
+
+
+def test_the_front_page_has_a_place_for_each_notebook():
+    index = (SITE / "index.md").read_text()
+    for path in (ROOT / "notebooks").glob("*.py"):
+        assert f"notebooks/{path.stem}" in index
