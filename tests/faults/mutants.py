@@ -264,7 +264,7 @@ MUTANTS = {
             "mean = found.sums / len(images)",
         ),
     ],
-    "tests/layers/batch_norm_test.py -k 'by_hand or in_evaluation or central'": [
+    "tests/layers/batch_norm_test.py -k 'by_hand or in_evaluation or central or match_float64'": [
         ("cnn_jax/layers/batch_norm.py", "square - jnp.square(offset)", "square"),
         (
             "cnn_jax/layers/batch_norm.py",

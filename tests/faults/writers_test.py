@@ -13,7 +13,7 @@ from cnn_jax import files, study
 from cnn_jax.training import metrics_log, train
 
 MOMENTS = ("half written", "not yet in its place", "in its place")
-EVERY = budget.choose(5, 1)  # Each so manieth write is tried.
+EVERY = budget.choose(9, 1)  # Every k-th write is tried.
 
 
 class KilledError(BaseException):
