@@ -177,7 +177,8 @@ def study(preset: str) -> Study:
             "Each update of gradient descent looks at all training images, so that with as many"
             " updates it looks at many times the examples.",
             "Momentum is 0.9; RMSProp has a decay of 0.9 and no momentum; Adam's constants are the"
-            " paper's.",
+            " paper's. RMSProp's mean square starts at 1, as TensorFlow's does, so that its first"
+            " steps are small.",
         ),
         report=_report,
     )
@@ -209,7 +210,8 @@ def _claims(runs: dict[str, Experiment]) -> tuple[Claim, ...]:
         ),
         *(
             Claim(
-                f"{LABELS[name]} ends with a lower training loss than {LABELS[other]}",
+                f"{LABELS[name][0].upper()}{LABELS[name][1:]} ends with a lower training loss than"
+                f" {LABELS[other]}",
                 _compare((name, end), (other, end)),
                 expected=BELOW_ZERO,
                 source=LECTURES,

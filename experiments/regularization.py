@@ -333,7 +333,8 @@ def _make_table(results: "Results") -> "Table":
 
     def plain(runs: "tuple[Run, ...]", find: "Callable[[Run], float | None]") -> str:
         found = [value for run in runs if (value := find(run)) is not None]
-        return show_mean("loss", found) if found else DASH
+        spread = f" ± {statistics.stdev(found):.3f}" if len(found) > 1 else ""
+        return f"{statistics.mean(found):.3f}{spread}" if found else DASH
 
     rows = [
         (
@@ -401,8 +402,7 @@ def _draw_gaps(results: "Results") -> "Figure":
     def draw(axes: "Axes", at: float, values: list[float], alpha: float, label: str) -> None:
         if values:
             mean, color = statistics.mean(values), figures.PALETTE[0]
-            shown = label if at < 1 else None
-            axes.barh(at, mean, 0.34, color=color, alpha=alpha, label=shown)
+            axes.barh(at, mean, 0.34, color=color, alpha=alpha, label=label)
             axes.plot(values, [at] * len(values), "o", ms=3.5, color=figures.INK, mfc="none")
 
     finds = ((_find_training_error, 0.45, "training error"), (_find_test_error, 1.0, "test error"))
@@ -410,9 +410,9 @@ def _draw_gaps(results: "Results") -> "Figure":
         runs = results.runs[name]
         for number, (find, alpha, label) in enumerate(finds):
             errors = [100 * e for run in runs if (e := find(run)) is not None]
-            draw(left, place + 0.36 * (number - 0.5), errors, alpha, label)
+            draw(left, place + 0.36 * (number - 0.5), errors, alpha, "" if place else label)
         gaps = [gap for run in runs if (gap := _find_gap(run)) is not None]
-        draw(right, place, gaps, 1.0, "test loss minus training loss")
+        draw(right, place, gaps, 1.0, "" if place else "test loss minus training loss")
     left.set_yticks(range(len(chosen)), list(chosen.values()))
     left.invert_yaxis()
     for axes, label in ((left, "error (%)"), (right, "nats")):

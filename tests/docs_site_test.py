@@ -24,6 +24,9 @@ def test_links_out_of_the_site_lead_to_the_repository():
         "[a](data.md#x) [b](https://github.com/cnn-jax/cnn_jax/blob/main/LICENSE)"
         " [c](../benchmarks/README.md) [d](https://e.org) ![f](absent.png)"
     )
+    badge = "[![Open in Colab](https://colab.org/b.svg)](https://colab.org/n.ipynb)"
+    changed = build.redirect_links(badge, Path("docs/scale.md"), pages)
+    assert changed == "[Open in Colab](https://colab.org/n.ipynb)"
 
 
 def test_there_is_a_card_for_each_result():

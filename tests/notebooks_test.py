@@ -54,10 +54,7 @@ def test_it_needs_no_flags_no_tensorflow_no_secret_and_no_drive(name):
     assert not re.search(r"absl|FLAGS|import tensorflow|google\.colab|userdata|drive\.mount", code)
 
 
-RUN = ("quickstart", "your_own_data", "your_own_training_loop")
-
-
-@pytest.mark.parametrize("name", RUN)
+@pytest.mark.parametrize("name", NAMES)
 def test_it_runs_in_its_smoke_form(name, tmp_path):
     notebooks.execute(notebooks.read_source(name), tmp_path, smoke=True)
 

@@ -161,8 +161,8 @@ def _describe_best(
     of = f" of {steps:,}" if steps else ""
     if not early and end < (steps or 0):
         return f"cut off at step {end:,}{of}"
-    ended = f"finished early at step {early[-1]:,}{of}" if early else "finished"
-    return f"{ended}, with its best state, of step {best_step:,}"
+    ended = f"finished early at step {early[-1]:,}" if early else "finished"
+    return f"{ended}, best at step {best_step:,}"
 
 
 def _make_protocols(files: RunFiles, problems: list[str]) -> dict[str, Evaluation]:

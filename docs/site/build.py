@@ -35,6 +35,7 @@ PATTERNS = (
     "CHANGELOG.md",
 )
 LINK = re.compile(r"(\]\()([^)\s]+)(\))")
+BADGE = re.compile(r"\[!\[([^\]]+)\]\(https://[^)]+\)\]")  # Its picture lies on another server.
 
 
 def gather() -> int:
@@ -81,7 +82,7 @@ def redirect_links(text: str, page: Path, pages: set[Path]) -> str:
             return f"{match[1]}{target.rstrip('/')}/README.md{mark}{anchor}{match[3]}"
         return f"{match[1]}{REPOSITORY}{inside.as_posix()}{mark}{anchor}{match[3]}"
 
-    return LINK.sub(replace, text)
+    return LINK.sub(replace, BADGE.sub(r"[\1]", text))
 
 
 def main() -> int:
@@ -89,7 +90,7 @@ def main() -> int:
     began = time.perf_counter()
     pages = gather()
     shutil.rmtree(SITE, ignore_errors=True)
-    options = ["-W", "--keep-going", "-q", "-j", "auto", "-b", "html"]
+    options = ["-W", "--keep-going", "-q", "-j", "4", "-b", "html"]
     command = [sys.executable, "-m", "sphinx", *options, str(SOURCE), str(SITE)]
     code = subprocess.run(command, check=False).returncode
     if not code:

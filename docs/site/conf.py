@@ -15,7 +15,7 @@ copyright = "the cnn_jax authors"
 version = release = cnn_jax.__version__
 
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_nb"]
-exclude_patterns = ["docs/results/README.md"]
+
 myst_enable_extensions = ["colon_fence", "attrs_block"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # Outputs are those that are committed; a test executes the notebooks.
@@ -24,7 +24,8 @@ suppress_warnings = ["myst.header"]  # Reports begin their sections at any level
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # The signature of the source says them.
-autodoc_default_options = {"members": True, "show-inheritance": True}
+# A package documents what it defines; what it offers of its modules is documented there.
+autodoc_default_options = {"members": True, "show-inheritance": True, "ignore-module-all": True}
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 # Returns holds a description alone, in which a colon separates no type.

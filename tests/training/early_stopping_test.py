@@ -191,10 +191,7 @@ def test_the_report_says_that_it_stopped_early(whole):
     results = read(workdir)
     (run,) = results.runs["net"]
     end = events(workdir)[-1]
-    assert run.state == (
-        f"finished early at step {end['step']} of 30, with its best state, of step"
-        f" {end['best_step']}"
-    )
+    assert run.state == (f"finished early at step {end['step']}, best at step {end['best_step']}")
     assert run.finished and run.final_error == found["top1_error"]
     line = next(
         e for e in events(workdir) if e["event"] == "train" and e["step"] == end["best_step"]

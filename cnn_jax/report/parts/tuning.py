@@ -34,11 +34,14 @@ def tuning_table(results: Results, title: str = "Tuning") -> Table | None:
     values = [show(value) for value in tuning.values]
     seeds = f"{tuning.seeds} seed{'s' * (tuning.seeds > 1)}"
     seeds += f" and {tuning.steps:,} steps" if tuning.steps else ""
+    runs = [run.experiment for run in results.every_run if run.experiment]
+    held_out = any(run.data.validation_images for run in runs)
+    images = "the same images" if held_out else "all training images"
     footnote = (
         f"{tuning.score_name[0].upper()}{tuning.score_name[1:]} of each value of {tuning.field},"
         f" tried with {seeds} on the training images less {tuning.validation_images:,} that are"
         f" held out. Each run has the same {len(values)} trials, and is then trained with the best"
-        " value on all training images. The test set was not looked at."
+        f" value on {images}. The test set was not looked at."
     )
     return Table(title, ("run", *values, "chosen"), tuple(rows), footnote)
 

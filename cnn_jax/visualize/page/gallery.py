@@ -1,0 +1,121 @@
+"""All maps of a run in one figure, and what was measured of them as numbers: for studies."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from cnn_jax.errors import UserError
+from cnn_jax.files import write_whole
+from cnn_jax.report import figures
+from cnn_jax.report.elements import Figure
+from cnn_jax.visualize.draw import MapRow, draw_maps
+from cnn_jax.visualize.images import Source, load_images
+from cnn_jax.visualize.page.behavior import draw_invariance, draw_occlusion
+from cnn_jax.visualize.page.context import Context, make_context, name_images
+from cnn_jax.visualize.page.maps import METHODS, Measured, measure, measure_order
+from cnn_jax.visualize.subject import load_run
+
+CHANCE = "chance"  # The order that is measured beside the maps.
+
+
+class Gallery(NamedTuple):
+    """A run that was looked into.
+
+    Attributes:
+      context: The run and its images.
+      maps: Each kind of map that the model has, by its name.
+    """
+
+    context: Context
+    maps: dict[str, Measured]
+
+
+def make_gallery(folder: Path, images: str = "", seed: int = 0) -> Gallery:
+    """Computes every kind of map of a finished run, its control and its curves.
+
+    Args:
+      folder: The run's folder.
+      images: As --images says them; empty: eight of the run's own test images.
+      seed: Of what is random.
+
+    Raises:
+      UserError: If the run or the images cannot be read.
+    """
+    subject = load_run(folder)
+    with jax.default_matmul_precision(subject.precision):
+        source = Source(images)
+        context = make_context(subject, load_images(subject, source), None, "logit", seed, source)
+        found = {}
+        for name in METHODS:
+            try:
+                found[name] = measure(context, name)
+            except UserError:  # The model has no such maps.
+                continue
+    return Gallery(context, found)
+
+
+def describe_rows(gallery: Gallery) -> list[dict[str, Any]]:
+    """Returns a row for each kind of map: {map, title, correlation, deletion, insertion}.
+
+    The last three are lists, a number for each image; None where a map has one value everywhere.
+    The last row is of pixels in random order.
+    """
+    context = gallery.context
+    rows = []
+    for name, found in gallery.maps.items():
+        row = {"map": name, "title": METHODS[name].title, "correlation": _list(found.correlation)}
+        rows.append(row | _describe_areas(found.curves))
+    noise = np.asarray(jax.random.uniform(context.key, context.x.shape[:3]))
+    curves = measure_order(context, noise)
+    row = {"map": CHANCE, "title": "pixels in random order", "correlation": []}
+    return [*rows, row | _describe_areas(curves)]
+
+
+def _describe_areas(curves: Any) -> dict[str, list[float | None]]:
+    if curves is None:
+        return {"deletion": [], "insertion": []}
+    return {"deletion": _list(curves.deletion_area), "insertion": _list(curves.insertion_area)}
+
+
+def _list(values: np.ndarray) -> list[float | None]:
+    return [round(float(value), 4) if np.isfinite(value) else None for value in values]
+
+
+def draw_gallery(gallery: Gallery) -> bytes:
+    """Returns the PNG of all maps: the images, and two rows for each kind of map."""
+    rows = []
+    for name, found in gallery.maps.items():
+        method = METHODS[name]
+        label = method.title.replace(" ", "\n", 1)
+        rows.append(MapRow(label, found.trained, method.signed))
+        rows.append(MapRow("random\nweights", found.random, method.signed))
+    context = gallery.context
+    figure = draw_maps(context.images.pixels, name_images(context), rows)
+    return _write(figure)
+
+
+def draw_behavior(gallery: Gallery) -> tuple[bytes, bytes]:
+    """Returns the PNGs of occlusion and of invariance."""
+    with jax.default_matmul_precision(gallery.context.subject.precision):
+        parts = [*draw_occlusion(gallery.context), *draw_invariance(gallery.context)]
+    occlusion, invariance = (part.png() for part in parts if isinstance(part, Figure))
+    return occlusion, invariance
+
+
+def write_pictures(folder: Path, pictures: dict[str, bytes]) -> None:
+    """Writes PNG files into a study's folder.
+
+    Raises:
+      UserError: If they cannot be written.
+    """
+    try:
+        for name, png in pictures.items():
+            write_whole(folder / name, png)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder} ({error.strerror})") from None
+
+
+def _write(figure: Any) -> bytes:
+    return figures.write_png(lambda: figure)
