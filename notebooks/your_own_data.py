@@ -74,6 +74,8 @@ print({folder.name: len(list(folder.iterdir())) for folder in sorted(FOLDER.iter
 
 # %%
 import matplotlib.pyplot as plt
+from IPython.display import Image as Picture
+from IPython.display import display
 
 from cnn_jax import Data, Experiment, Train, choose, train
 from cnn_jax.data import inspect
@@ -88,8 +90,8 @@ settings = Data(
     flip=True,
 )
 figure = inspect.draw_crops({"training images": settings})
-figure.set_dpi(50)
-figure
+figure.savefig("crops.png", dpi=50)
+display(Picture(filename="crops.png"))
 
 # %% [markdown]
 # ## Train from scratch
