@@ -213,7 +213,7 @@ def time_bare_steps(program: TrainProgram, state: Any, batches: list[Any]) -> fl
     state = jax.block_until_ready(jax.tree.map(jnp.copy, state))  # A step donates its state.
     start = time.perf_counter()
     for batch in batches:
-        state = program.step(state, [batch])
+        state = program.step(state, batch)
     jax.block_until_ready(state)
     return time.perf_counter() - start
 

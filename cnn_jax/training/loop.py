@@ -118,8 +118,8 @@ def run_loop(
         compiles = count not in compiled
         compiled.add(count)
         phase = "compile" if compiles else "step"
-        batch = next_batches(program, runs, state, batches, count, timer, watch, phase)
-        state = program.step(state, batch)
+        taken = next_batches(program, runs, state, batches, count, timer, watch, phase)
+        state = program.advance(state, taken)
         step += count
 
         due = what_is_due(step, experiment, until)

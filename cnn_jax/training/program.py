@@ -65,10 +65,14 @@ class TrainProgram(NamedTuple):
     compiled_steps: Step | None = None
     measure_layers: Callable[[State, int], list[dict[str, Any]]] | None = None
 
-    def step(self, state: Any, batches: Sequence[Any]) -> Any:
+    def step(self, state: Any, batch: Any) -> Any:
+        """Returns the state after one update with the batch."""
+        return self.compiled_step(state, self.arrays, batch)
+
+    def advance(self, state: Any, batches: Sequence[Any]) -> Any:
         """Returns the state after one update with each of the batches, made in one call."""
         if len(batches) == 1:
-            return self.compiled_step(state, self.arrays, batches[0])
+            return self.step(state, batches[0])
         assert self.compiled_steps is not None  # The loop asks for no more than steps_per_call.
         return self.compiled_steps(state, self.arrays, stack_batches(batches))
 

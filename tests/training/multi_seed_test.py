@@ -46,7 +46,7 @@ def trained(run, source, seeds, steps):
     program = build_program(run, source, jax.devices()[:1], seeds)
     state, batches = program.state, program.batches(0)
     for _ in range(steps):
-        state = program.step(state, [next(batches)])
+        state = program.step(state, next(batches))
         state = program.join(program.split(state))  # As the loop does when it logs.
     assert program.compiled_step._cache_size() == 1
     return jax.device_get(program.split(state))

@@ -59,13 +59,13 @@ def one_by_one(tmp_path_factory):
 def count_calls(monkeypatch):
     """Returns a list that takes the number of steps of each call."""
     calls = []
-    step = train.TrainProgram.step
+    advance = train.TrainProgram.advance
 
     def counted(program, state, batches):
         calls.append(len(batches))
-        return step(program, state, batches)
+        return advance(program, state, batches)
 
-    monkeypatch.setattr(train.TrainProgram, "step", counted)
+    monkeypatch.setattr(train.TrainProgram, "advance", counted)
     return calls
 
 
