@@ -73,7 +73,7 @@ print(f"{sum(x.size for x in jax.tree.leaves(params)):,} parameters")
 # the whole batch, so that the images do not depend on how the batch is split over devices.
 
 # %%
-rate = optax.warmup_cosine_decay_schedule(0.0, 0.1, 20, 20 if SMOKE else 200)
+rate = optax.warmup_cosine_decay_schedule(0.0, 0.1, 20, 40 if SMOKE else 200)
 optimizer = optax.chain(optax.add_decayed_weights(1e-4), optax.sgd(rate, momentum=0.9))
 
 

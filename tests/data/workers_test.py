@@ -101,7 +101,7 @@ def test_processes_that_cannot_be_started_give_an_error(monkeypatch):
 
     monkeypatch.setattr(workers, "_prefetch", fail)
     with pytest.raises(
-        UserError, match=r"data\.workers=3: .* cannot be started: Too many open files"
+        UserError, match=r"data\.workers=3: .* cannot be started \(Too many open files\)"
     ):
         next(workers.prefetch_decoded(square, range(9), 3))
 

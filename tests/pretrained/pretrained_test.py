@@ -524,7 +524,7 @@ def test_parameters_that_the_model_lacks_are_not_saved(tmp_path):
     for arguments, words in cases:
         with pytest.raises(UserError, match=words):
             pretrained.save(tmp_path / "x.safetensors", "lenet5_modern", *arguments)
-    with pytest.raises(UserError, match=r"cannot write .*: No such file"):
+    with pytest.raises(UserError, match=r"cannot write .* \(No such file"):
         pretrained.save(
             tmp_path / "none" / "x.safetensors", "lenet5_modern", params, stats, 4, GRAY
         )
