@@ -213,7 +213,7 @@ def test_a_report_that_cannot_be_written_is_still_printed(tmp_path, monkeypatch)
     built = build.build(tmp_path, study)
     assert "resnet-20" in built.text
     assert re.search(
-        r"the report is not kept: cannot write to .* \(.*report\.md: Permission denied\)$", built.describe()
+        r"is not kept: cannot write to .* \(.*report\.md: Permission denied\)$", built.describe()
     )
 
 
