@@ -26,6 +26,7 @@ PATTERNS = (
     "docs/*.md",
     "docs/site/*.md",
     "docs/results/**/*.md",
+    "docs/*.png",
     "docs/results/**/*.png",
     "benchmarks/README.md",
     "benchmarks/*.png",
