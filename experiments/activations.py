@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cnn_jax.config import Data, Experiment, Log, Train, choose
-from cnn_jax.errors import UserError, nearest
+from cnn_jax.presets import check_preset, keep_run
 from cnn_jax.report.claims import Claim, Measured, measure_seeds
 from cnn_jax.study import Row, Study
 from cnn_jax.tuning import Tuning, mean_training_error
@@ -105,11 +105,7 @@ def _smoke(paper: Experiment) -> Experiment:
     )
 
 
-def _as_it_is(paper: Experiment) -> Experiment:
-    return paper
-
-
-PRESETS = {"laptop": _laptop, "paper": _as_it_is, "smoke": _smoke}
+PRESETS = {"laptop": _laptop, "paper": keep_run, "smoke": _smoke}
 TUNING = Tuning(
     RATES,
     validation_images=5_000,
@@ -126,10 +122,7 @@ TUNINGS = {
 
 def study(preset: str) -> Study:
     """Returns the four-layer CNN with each activation function."""
-    if preset not in PRESETS:
-        raise UserError(
-            f"preset={preset}: activations has no such preset; {nearest(preset, PRESETS)}"
-        )
+    check_preset("activations", preset, PRESETS)
     return Study(
         name="activations",
         title="Activation functions in a four-layer CNN",

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cnn_jax.config import Choice, Data, Experiment, Train, choose
-from cnn_jax.errors import UserError, nearest
+from cnn_jax.presets import check_preset
 from cnn_jax.report.claims import ABOVE_ZERO, BELOW_ZERO, Claim, Score, subtract
 from cnn_jax.study import Row, Study
 
@@ -135,9 +135,7 @@ PRESETS = {"paper": _paper, "caltech": _caltech, "laptop": _laptop, "smoke": _sm
 
 def study(preset: str) -> Study:
     """Returns a run for each kind, one with all, and two on a long-tailed training set."""
-    if preset not in PRESETS:
-        near = nearest(preset, PRESETS)
-        raise UserError(f"preset={preset}: augmentation has no such preset; {near}")
+    check_preset("augmentation", preset, PRESETS)
     make = PRESETS[preset]
     digits = preset in ("laptop", "smoke")
     names = [name for name in EVERY if not (digits and name in COLOR_KINDS)]

@@ -23,7 +23,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cnn_jax.config import Data, Experiment, Log, Train, choose
-from cnn_jax.errors import UserError, nearest
+from cnn_jax.presets import check_preset, keep_run
 from cnn_jax.report.claims import (
     ABOVE_ZERO,
     BELOW_ZERO,
@@ -115,11 +115,7 @@ def _smoke(paper: Experiment) -> Experiment:
     )
 
 
-def _as_it_is(paper: Experiment) -> Experiment:
-    return paper
-
-
-PRESETS = {"laptop": _laptop, "paper": _as_it_is, "smoke": _smoke}
+PRESETS = {"laptop": _laptop, "paper": keep_run, "smoke": _smoke}
 TUNING = {
     "laptop": Tuning(RATES, validation_images=360, seeds=3),
     "paper": Tuning(RATES, validation_images=5_000, seeds=3, steps=10_000),
@@ -129,10 +125,7 @@ TUNING = {
 
 def study(preset: str) -> Study:
     """Returns the net of Sec. 4.1 with and without batch norm."""
-    if preset not in PRESETS:
-        raise UserError(
-            f"preset={preset}: batch_norm has no such preset; {nearest(preset, PRESETS)}"
-        )
+    check_preset("batch_norm", preset, PRESETS)
     return Study(
         name="batch_norm",
         title="Batch normalization in a sigmoid net",

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnn_jax.config import Data, Experiment, Train, choose
-from cnn_jax.errors import UserError, nearest
+from cnn_jax.presets import check_preset
 from cnn_jax.report.claims import ABOVE_ZERO, BELOW_ZERO, Claim, Measured, student_interval
 from cnn_jax.study import Row, Study
 
@@ -285,10 +285,7 @@ def _table(results: "Results") -> "Table":
 
 def study(preset: str) -> Study:
     """Returns LeNet, ResNet-20 and a narrow VGG, and what is seen inside them."""
-    if preset not in PRESETS:
-        raise UserError(
-            f"preset={preset}: feature_visualization has no such preset; {nearest(preset, PRESETS)}"
-        )
+    check_preset("feature_visualization", preset, PRESETS)
 
     def name_runs(runs: dict[str, Experiment]) -> dict[str, Experiment]:
         return {k: replace(run, study="feature_visualization", name=k) for k, run in runs.items()}

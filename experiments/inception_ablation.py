@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cnn_jax.config import Choice, Data, Experiment, Train, change, choose, protocol_name
-from cnn_jax.errors import UserError, nearest
+from cnn_jax.presets import check_preset, keep_run
 from cnn_jax.report.claims import BELOW_ZERO, Claim, Score, subtract
 from cnn_jax.study import Row, Study
 
@@ -151,18 +151,12 @@ def _smoke(run: Experiment) -> Experiment:
     )
 
 
-def _as_it_is(run: Experiment) -> Experiment:
-    return run
-
-
-CHANGES = {"paper": _as_it_is, "laptop": _laptop, "smoke": _smoke}
+CHANGES = {"paper": keep_run, "laptop": _laptop, "smoke": _smoke}
 
 
 def study(preset: str) -> Study:
     """Returns a run for each line of Table 3."""
-    if preset not in CHANGES:
-        near = nearest(preset, CHANGES)
-        raise UserError(f"preset={preset}: inception_ablation has no such preset; {near}")
+    check_preset("inception_ablation", preset, CHANGES)
     runs = {name: CHANGES[preset](_paper(name)) for name in STEPS}
     protocols = {name: protocol_name(run.protocols[0]) for name, run in runs.items()}
     names = list(STEPS)

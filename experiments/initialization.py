@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cnn_jax.config import Data, Experiment, Log, Train, choose
-from cnn_jax.errors import UserError, nearest
+from cnn_jax.presets import check_preset, keep_run
 from cnn_jax.report.claims import (
     ABOVE_ZERO,
     BELOW_ZERO,
@@ -124,11 +124,7 @@ def _smoke(paper: Experiment) -> Experiment:
     )
 
 
-def _as_it_is(paper: Experiment) -> Experiment:
-    return paper
-
-
-PRESETS = {"laptop": _laptop, "paper": _as_it_is, "smoke": _smoke}
+PRESETS = {"laptop": _laptop, "paper": keep_run, "smoke": _smoke}
 RATES = (0.001, 0.01, 0.1)
 TUNING = {
     "laptop": Tuning(RATES, 360, runs="[23]*", steps=500),
@@ -139,10 +135,7 @@ TUNING = {
 
 def study(preset: str) -> Study:
     """Returns Glorot's tanh nets and He's ReLU nets with several initializers each."""
-    if preset not in PRESETS:
-        raise UserError(
-            f"preset={preset}: initialization has no such preset; {nearest(preset, PRESETS)}"
-        )
+    check_preset("initialization", preset, PRESETS)
     runs = {name: PRESETS[preset](_paper(name)) for name in LABELS}
     return Study(
         name="initialization",

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cnn_jax.config import Choice, Data, Experiment, Train, choose
-from cnn_jax.errors import UserError, nearest
+from cnn_jax.presets import check_preset, keep_run
 from cnn_jax.report.claims import ABOVE_ZERO, Claim, Score, subtract
 from cnn_jax.study import Row, Study
 
@@ -95,18 +95,12 @@ def _smoke(run: Experiment) -> Experiment:
     )
 
 
-def _as_it_is(run: Experiment) -> Experiment:
-    return run
-
-
-CHANGES = {"paper": _as_it_is, "laptop": _laptop, "smoke": _smoke}
+CHANGES = {"paper": keep_run, "laptop": _laptop, "smoke": _smoke}
 
 
 def study(preset: str) -> Study:
     """Returns a run for each kernel size, and for each stack of kernels."""
-    if preset not in CHANGES:
-        near = nearest(preset, CHANGES)
-        raise UserError(f"preset={preset}: kernel_size has no such preset; {near}")
+    check_preset("kernel_size", preset, CHANGES)
     sides = SIDES if preset == "paper" else SMALL_SIDES
     names = [
         name for name in MODELS if name not in {f"kernel-{side}" for side in {*SIDES} - {*sides}}

@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cnn_jax.config import Choice, Data, Experiment, Train, change, choose
-from cnn_jax.errors import UserError, nearest
+from cnn_jax.presets import check_preset, keep_run
 from cnn_jax.report.claims import ABOVE_ZERO, BELOW_ZERO, Claim, Measured, measure_seeds
 from cnn_jax.study import Row, Study
 
@@ -108,18 +108,12 @@ def _smoke(run: Experiment) -> Experiment:
     )
 
 
-def _as_it_is(run: Experiment) -> Experiment:
-    return run
-
-
-PRESETS = {"laptop": _laptop, "paper": _as_it_is, "smoke": _smoke}
+PRESETS = {"laptop": _laptop, "paper": keep_run, "smoke": _smoke}
 
 
 def study(preset: str) -> Study:
     """Returns four constant rates, and four decays of a rate that is high."""
-    if preset not in PRESETS:
-        near = nearest(preset, PRESETS)
-        raise UserError(f"preset={preset}: learning_rate has no such preset; {near}")
+    check_preset("learning_rate", preset, PRESETS)
     runs = {name: PRESETS[preset](_paper(name)) for name in (*RATES, *DECAYS)}
     bases = BASES["paper" if preset == "paper" else "laptop"]
     return Study(

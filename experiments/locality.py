@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cnn_jax.config import Data, Experiment, Train, choose
-from cnn_jax.errors import UserError, nearest
+from cnn_jax.presets import check_preset, keep_run
 from cnn_jax.report.claims import ABOVE_ZERO, BELOW_ZERO, Claim, Contrast, Score, subtract
 from cnn_jax.study import Row, Study
 
@@ -82,18 +82,12 @@ def _smoke(run: Experiment) -> Experiment:
     )
 
 
-def _as_it_is(run: Experiment) -> Experiment:
-    return run
-
-
-CHANGES = {"paper": _as_it_is, "laptop": _laptop, "smoke": _smoke}
+CHANGES = {"paper": keep_run, "laptop": _laptop, "smoke": _smoke}
 
 
 def study(preset: str) -> Study:
     """Returns three kinds of layers on images and on shuffled pixels."""
-    if preset not in CHANGES:
-        near = nearest(preset, CHANGES)
-        raise UserError(f"preset={preset}: locality has no such preset; {near}")
+    check_preset("locality", preset, CHANGES)
     return Study(
         name="locality",
         title="What local connections and shared weights are worth",

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cnn_jax.config import Data, Experiment, Train, change, choose, protocol_name
-from cnn_jax.errors import UserError, nearest
+from cnn_jax.presets import check_preset, keep_run
 from cnn_jax.report.claims import BELOW_ZERO, Claim, Score, score, subtract
 from cnn_jax.study import Row, Study
 
@@ -92,18 +92,12 @@ def _smoke(run: Experiment) -> Experiment:
     )
 
 
-def _as_it_is(run: Experiment) -> Experiment:
-    return run
-
-
-CHANGES = {"paper": _as_it_is, "laptop": _laptop, "smoke": _smoke}
+CHANGES = {"paper": keep_run, "laptop": _laptop, "smoke": _smoke}
 
 
 def study(preset: str) -> Study:
     """Returns the model with LRN and without it."""
-    if preset not in CHANGES:
-        near = nearest(preset, CHANGES)
-        raise UserError(f"preset={preset}: lrn_cifar10 has no such preset; {near}")
+    check_preset("lrn_cifar10", preset, CHANGES)
     runs = {norm: CHANGES[preset](_paper(norm)) for norm in PRINTED}
     protocol = protocol_name(runs["lrn"].protocols[0])
     return Study(

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from cnn_jax.config import Choice, Data, Experiment, Train, choose
-from cnn_jax.errors import UserError, nearest
+from cnn_jax.presets import check_preset, keep_run
 from cnn_jax.report.claims import BELOW_ZERO, Claim, Score, score, subtract
 from cnn_jax.study import Row, Study
 
@@ -118,18 +118,12 @@ def _smoke(run: Experiment) -> Experiment:
     )
 
 
-def _as_it_is(run: Experiment) -> Experiment:
-    return run
-
-
-CHANGES = {"paper": _as_it_is, "laptop": _laptop, "smoke": _smoke}
+CHANGES = {"paper": keep_run, "laptop": _laptop, "smoke": _smoke}
 
 
 def study(preset: str) -> Study:
     """Returns a run for each method."""
-    if preset not in CHANGES:
-        near = nearest(preset, CHANGES)
-        raise UserError(f"preset={preset}: mnist_methods has no such preset; {near}")
+    check_preset("mnist_methods", preset, CHANGES)
     return Study(
         name="mnist_methods",
         title="Methods of 1998 on handwritten digits",

@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cnn_jax.config import Choice, Data, Experiment, Train, choose
-from cnn_jax.errors import UserError, nearest
+from cnn_jax.presets import check_preset, keep_run
 from cnn_jax.report.claims import BELOW_ZERO, Claim, Measured, measure_seeds
 from cnn_jax.study import Row, Study
 from cnn_jax.tuning import Tuning, name_trial
@@ -122,10 +122,6 @@ def _smoke(run: Experiment) -> Experiment:
     )
 
 
-def _as_it_is(run: Experiment) -> Experiment:
-    return run
-
-
 def _end_of_training(run: "Run") -> float:
     """Returns a trial's score: its last training loss, infinite if it diverged."""
     from cnn_jax import report
@@ -145,7 +141,7 @@ def _tuning(rates: tuple[float, ...], validation_images: int) -> Tuning:
     )
 
 
-PRESETS = {"laptop": _laptop, "paper": _as_it_is, "smoke": _smoke}
+PRESETS = {"laptop": _laptop, "paper": keep_run, "smoke": _smoke}
 TUNING = {
     "laptop": _tuning(RATES, 237),
     "paper": _tuning(RATES, 0),
@@ -155,9 +151,7 @@ TUNING = {
 
 def study(preset: str) -> Study:
     """Returns six optimizers, each at its best rate."""
-    if preset not in PRESETS:
-        near = nearest(preset, PRESETS)
-        raise UserError(f"preset={preset}: optimizers has no such preset; {near}")
+    check_preset("optimizers", preset, PRESETS)
     runs = {name: PRESETS[preset](_paper(name)) for name in LABELS}
     return Study(
         name="optimizers",

@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from cnn_jax.config import Choice, Data, Experiment, Train, change, choose, protocol_name
-from cnn_jax.errors import UserError, nearest
+from cnn_jax.presets import check_preset, keep_run
 from cnn_jax.report.claims import ABOVE_ZERO, BELOW_ZERO, Claim, Score, subtract
 from cnn_jax.study import Row, Study
 
@@ -111,17 +111,12 @@ def _smoke(run: Experiment) -> Experiment:
     )
 
 
-def _as_it_is(run: Experiment) -> Experiment:
-    return run
-
-
-CHANGES = {"paper": _as_it_is, "mnist": _mnist, "laptop": _laptop, "smoke": _smoke}
+CHANGES = {"paper": keep_run, "mnist": _mnist, "laptop": _laptop, "smoke": _smoke}
 
 
 def study(preset: str) -> Study:
     """Returns a run for each way to reduce feature maps."""
-    if preset not in CHANGES:
-        raise UserError(f"preset={preset}: pooling has no such preset; {nearest(preset, CHANGES)}")
+    check_preset("pooling", preset, CHANGES)
     runs = {name: CHANGES[preset](_paper(name)) for name in POOLINGS}
     first, *_, last = next(iter(runs.values())).protocols
     return Study(

@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from cnn_jax.config import Choice, Data, Experiment, Log, Train, change, choose, protocol_name
-from cnn_jax.errors import UserError, nearest
+from cnn_jax.presets import check_preset, keep_run
 from cnn_jax.report.claims import ABOVE_ZERO, BELOW_ZERO, Claim, Measured, measure_seeds
 from cnn_jax.study import Row, Study
 
@@ -137,20 +137,14 @@ def _smoke(run: Experiment) -> Experiment:
     )
 
 
-def _as_it_is(run: Experiment) -> Experiment:
-    return run
-
-
-PRESETS = {"laptop": _as_it_is, "smoke": _smoke}
+PRESETS = {"laptop": keep_run, "smoke": _smoke}
 
 
 def study(preset: str) -> Study:
     """Returns every regularizer at every strength; preset paper: dropout on MNIST."""
     if preset == "paper":
         return regularization_dropout.study()
-    if preset not in PRESETS:
-        near = nearest(preset, [*PRESETS, "paper"])
-        raise UserError(f"preset={preset}: regularization has no such preset; {near}")
+    check_preset("regularization", preset, [*PRESETS, "paper"])
     runs = _make_runs(PRESETS[preset], strengths=1 if preset == "smoke" else 3)
     return Study(
         name="regularization",

@@ -16,7 +16,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cnn_jax.config import Data, Experiment, Log, Train, change, choose, protocol_name
-from cnn_jax.errors import UserError, nearest
+from cnn_jax.errors import UserError
+from cnn_jax.presets import check_preset, keep_run
 from cnn_jax.report.claims import (
     ABOVE_ZERO,
     BELOW_ZERO,
@@ -114,17 +115,10 @@ def _smoke(paper: Experiment) -> Experiment:
     )
 
 
-def _as_it_is(paper: Experiment) -> Experiment:
-    return paper
-
-
 def cifar(preset: str) -> Study:
     """Returns plain-20 to plain-110 beside ResNet-20 to ResNet-1202, option A (Sec. 4.2)."""
-    presets = {"paper": _as_it_is, "laptop": _laptop, "smoke": _smoke}
-    if preset not in presets:
-        raise UserError(
-            f"preset={preset}: resnet_degradation has no such preset; {nearest(preset, presets)}"
-        )
+    presets = {"paper": keep_run, "laptop": _laptop, "smoke": _smoke}
+    check_preset("resnet_degradation", preset, presets)
     deepest = LAPTOP_DEPTH if preset == "laptop" else max(RESIDUAL_DEPTHS)
     depths = [("plain", d) for d in PLAIN_DEPTHS] + [("resnet", d) for d in RESIDUAL_DEPTHS]
     depths = [(family, d) for family, d in depths if d <= deepest]

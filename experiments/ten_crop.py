@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cnn_jax.config import Choice, Data, Experiment, Train, change, choose, protocol_name
-from cnn_jax.errors import UserError, nearest
+from cnn_jax.presets import check_preset, keep_run
 from cnn_jax.report.claims import BELOW_ZERO, Claim, Score, score, subtract
 from cnn_jax.study import Row, Study
 
@@ -91,17 +91,12 @@ def _smoke(run: Experiment) -> Experiment:
     )
 
 
-def _as_it_is(run: Experiment) -> Experiment:
-    return run
-
-
-CHANGES = {"paper": _as_it_is, "laptop": _laptop, "smoke": _smoke}
+CHANGES = {"paper": keep_run, "laptop": _laptop, "smoke": _smoke}
 
 
 def study(preset: str) -> Study:
     """Returns one run with its two evaluation protocols."""
-    if preset not in CHANGES:
-        raise UserError(f"preset={preset}: ten_crop has no such preset; {nearest(preset, CHANGES)}")
+    check_preset("ten_crop", preset, CHANGES)
     run = CHANGES[preset](_paper())
     one, ten = map(protocol_name, run.protocols)
     table = "Table 2"

@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from cnn_jax.config import Choice, Data, Experiment, Train, change, choose
-from cnn_jax.errors import UserError, nearest
+from cnn_jax.presets import check_preset, keep_run
 from cnn_jax.report.claims import BELOW_ZERO, Claim, Score, subtract
 from cnn_jax.study import Row, Study
 
@@ -191,11 +191,7 @@ def _smoke(run: Experiment) -> Experiment:
 PRESETS = {"paper": PAPER, "laptop": SMALL, "caltech": SMALL, "smoke": SMALL}
 
 
-def _as_it_is(run: Experiment) -> Experiment:
-    return run
-
-
-CHANGES = {"paper": _as_it_is, "laptop": _laptop, "caltech": _caltech, "smoke": _smoke}
+CHANGES = {"paper": keep_run, "laptop": _laptop, "caltech": _caltech, "smoke": _smoke}
 
 
 def study(preset: str, presets: Iterable[str] = PRESETS) -> Study:
@@ -205,10 +201,7 @@ def study(preset: str, presets: Iterable[str] = PRESETS) -> Study:
       preset: The size of the study.
       presets: Those that there are.
     """
-    if preset not in presets:
-        raise UserError(
-            f"preset={preset}: this study has no such preset; {nearest(preset, presets)}"
-        )
+    check_preset("this study", preset, presets)
     caltech = preset == "caltech"
     letters = ("a", "b", "d") if caltech else EVERY_MODEL
     scales, sizes = PRESETS[preset], ("256", "384", "jitter")

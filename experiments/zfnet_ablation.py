@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cnn_jax.config import Data, Experiment, Train, change, choose, protocol_name
-from cnn_jax.errors import UserError, nearest
+from cnn_jax.presets import check_preset, keep_run
 from cnn_jax.report.claims import ABOVE_ZERO, Claim, Contrast, Score, subtract
 from cnn_jax.study import Row, Study
 
@@ -141,18 +141,12 @@ def _smoke(run: Experiment) -> Experiment:
     )
 
 
-def _as_it_is(run: Experiment) -> Experiment:
-    return run
-
-
-CHANGES = {"paper": _as_it_is, "laptop": _laptop, "smoke": _smoke}
+CHANGES = {"paper": keep_run, "laptop": _laptop, "smoke": _smoke}
 
 
 def study(preset: str) -> Study:
     """Returns a run for each line of Table 3."""
-    if preset not in CHANGES:
-        near = nearest(preset, CHANGES)
-        raise UserError(f"preset={preset}: zfnet_ablation has no such preset; {near}")
+    check_preset("zfnet_ablation", preset, CHANGES)
     runs = {name: CHANGES[preset](_paper(name)) for name in TABLE_3}
     protocol = protocol_name(runs["zfnet"].protocols[0])
     return Study(

@@ -13,7 +13,7 @@ LAYERS = (
     ("files", "notebook", "optional"),
     ("values", "user_file"),
     ("config",),
-    ("config_file", "overrides", "registry"),
+    ("config_file", "overrides", "registry", "presets"),
     ("mesh", "distributed", "cost.hlo", "cost.chips", "cost.chains"),
     ("cpu",),
     ("layers", "data", "optim"),

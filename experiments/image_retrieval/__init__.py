@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnn_jax.config import Choice, Data, Experiment, Train, change, choose
-from cnn_jax.errors import UserError, nearest
+from cnn_jax.presets import check_preset
 from cnn_jax.report.claims import ABOVE_ZERO, Claim, Measured
 from cnn_jax.study import Row, Study
 
@@ -130,10 +130,7 @@ PRESETS: dict[str, Callable[[], dict[str, Experiment]]] = {
 
 def study(preset: str) -> Study:
     """Returns the study: two autoencoders and a classifier, whose codes are then compared."""
-    if preset not in PRESETS:
-        raise UserError(
-            f"preset={preset}: image_retrieval has no such preset; {nearest(preset, PRESETS)}"
-        )
+    check_preset("image_retrieval", preset, PRESETS)
 
     def name_runs(runs: dict[str, Experiment]) -> dict[str, Experiment]:
         return {
