@@ -22,6 +22,7 @@ LAYERS = (
     ("evaluation.losses", "evaluation.protocols"),
     ("evaluation.single",),
     ("training",),
+    ("trained",),
     ("evaluation",),
     ("training.train",),
     ("cost", "visualize", "export"),

@@ -132,7 +132,7 @@ def test_mistakes_are_one_line(workdir, weights, photographs, tmp_path):
         (net, "digits:3", None, "digits test image 0: a grey image, and the model takes color"),
         (net, str(tmp_path / "empty"), None, "no image files lie there"),
         (net, str(damaged), None, r"damaged/a.png: "),
-        (public, "", None, "public weights have no data of their own: give FOLDER or DATASET:N"),
+        (public, "", None, "has no data of its own: give FOLDER or DATASET:N"),
         (f"vgg_a:{weights}", str(photographs), None, "is of 'lenet5_modern', not of vgg_a"),
         (f"lenet:{weights}", str(photographs), None, "no such model; nearest: lenet"),
     ):
