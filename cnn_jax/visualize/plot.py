@@ -53,7 +53,8 @@ def plot_feature_maps(features: Mapping[str, Any], image: int = 0) -> Figure:
       features: {layer: [B, h, w, C]}, as `Model.features` returns them; other layers are left out.
       image: Its number in the batch.
     """
-    tiles, titles, labels = [], [], []
+    tiles: list[np.ndarray | None] = []
+    titles, labels = [], []
     for layer, values in features.items():
         if len(values.shape) != 4:
             continue
@@ -63,9 +64,7 @@ def plot_feature_maps(features: Mapping[str, Any], image: int = 0) -> Figure:
         labels.append(layer)
         for place in range(MAX_CHANNELS):
             known = place < len(strongest)
-            tiles.append(
-                np.maximum(maps[..., strongest[place]], 0) / most if known else np.zeros((1, 1))
-            )
+            tiles.append(np.maximum(maps[..., strongest[place]], 0) / most if known else None)
             titles.append(f"channel {strongest[place]}" if known else "")
     return draw_tiles(tiles, MAX_CHANNELS, titles, labels)
 
