@@ -23,7 +23,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cnn_jax.config import Data, Experiment, Log, Train, choose
-from cnn_jax.presets import check_preset, keep_run
 from cnn_jax.report.claims import (
     ABOVE_ZERO,
     BELOW_ZERO,
@@ -35,6 +34,7 @@ from cnn_jax.report.claims import (
     subtract,
 )
 from cnn_jax.study import Row, Study
+from cnn_jax.study.presets import check_preset, keep_run
 from cnn_jax.tuning import Tuning, choose_value, find_scores, name_trial
 
 if TYPE_CHECKING:
@@ -323,6 +323,7 @@ RATES_CAPTION = (
 
 def _draw_figure_1(results: "Results") -> "Figure":
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     from cnn_jax.report import figures
 
@@ -355,7 +356,7 @@ def _draw_figure_1(results: "Results") -> "Figure":
     for axes in (left, *others):
         axes.tick_params(length=0)
         axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
-        axes.xaxis.set_major_locator(figures.MaxNLocator(4, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     return drawing
 
 

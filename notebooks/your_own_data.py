@@ -214,7 +214,7 @@ print(f"precision at 10 {summary.precision_at_10:.3f}")
 # Three queries and what they find. A full frame marks an image of the query's class.
 
 # %%
-from cnn_jax.report.galleries import GalleryRow, Neighbor, draw_gallery
+from cnn_jax.report.figures.galleries import GalleryRow, Neighbor, draw_gallery
 
 classes = ("flower", "temple")
 gallery = []

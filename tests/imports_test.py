@@ -9,18 +9,18 @@ ROOT = Path(__file__).parent.parent
 # The packages and modules of one line do not import each other. Each may import those of the
 # lines above.
 LAYERS = (
-    ("errors", "tables", "text", "__version__"),
-    ("files", "notebook", "optional"),
+    ("errors", "terminal_tables", "text", "__version__"),
+    ("files", "notebook", "optional_packages"),
     ("values", "user_file"),
     ("config",),
-    ("config_file", "overrides", "registry", "presets"),
+    ("config_file", "overrides", "registry"),
     ("mesh", "distributed", "cost.hlo", "cost.chips", "cost.chains"),
     ("cpu",),
     ("layers", "data", "optim"),
     ("models",),
     ("pretrained",),
     ("evaluation.losses", "evaluation.protocols"),
-    ("evaluation.single",),
+    ("evaluation.during_training",),
     ("training",),
     ("trained",),
     ("evaluation",),
@@ -28,9 +28,7 @@ LAYERS = (
     ("cost", "visualize", "export"),
     ("tuning",),
     ("report",),
-    ("sharing",),
     ("study", "visualize.page"),
-    ("sweep",),
     ("cli", "experiments"),
 )
 RANK = {f"cnn_jax.{name}": rank for rank, names in enumerate(LAYERS) for name in names}

@@ -27,7 +27,7 @@ def list_studies(costs: Costs) -> None:
 def load_study(studies: Studies) -> Study:
     """Returns the study that the flags name, its runs as the flags change them."""
     from cnn_jax import study as library
-    from cnn_jax import sweep
+    from cnn_jax.study import sweep
 
     found = library.load(FLAGS.experiment, FLAGS.preset, studies)
     changes = list(FLAGS.set)

@@ -11,8 +11,8 @@ from cnn_jax.config import Experiment
 from cnn_jax.errors import UserError
 from cnn_jax.files import expand_path
 from cnn_jax.study.definition import Study
-from cnn_jax.study.folder import check_study, write_crops, write_study
 from cnn_jax.study.selection import complete_study, list_trials, select
+from cnn_jax.study.write_files import check_study, write_crops, write_study
 from cnn_jax.tuning import FOLDER, apply_choices
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def run(
       together: Train the seeds of a run at once, in one program.
       profile_steps: Number of steps of each run to trace.
       overwrite: Delete what the folder holds of these runs, and start them anew.
-      share: Share the runs with other launches of the same command (`cnn_jax.sharing`).
+      share: Share the runs with other launches of the same command (`cnn_jax.study.sharing`).
       command: What makes the whole study, for the report.
       tell: Takes a line for each finished run.
 
@@ -69,8 +69,9 @@ def run(
       UserError: If something is wrong before the first run, or runs have failed.
       StoppedError: If a signal stopped a run, which is saved.
     """
-    from cnn_jax import distributed, sharing
+    from cnn_jax import distributed
     from cnn_jax.report.build import build
+    from cnn_jax.study import sharing
     from cnn_jax.training import metrics_log
 
     folder = expand_path("workdir", workdir)
@@ -132,7 +133,7 @@ def _tune(
     A trial whose loss is not finite is a result; one that fails ends the launch.
     """
     from cnn_jax import distributed
-    from cnn_jax.report.read import read_runs
+    from cnn_jax.report.reading.folder import read_runs
     from cnn_jax.training import metrics_log
 
     tuning = study.tuning

@@ -61,6 +61,7 @@ def build_page(
     layer: str | None = None,
     score: ScoreName = "logit",
     seed: int = 0,
+    settings: Sequence[str] = (),
     command: str = "",
 ) -> Report:
     """Looks into a trained model and writes visualize.html, visualize.md and the figures.
@@ -76,6 +77,7 @@ def build_page(
       layer: For Grad-CAM, occlusion, top images and dreams; None: they choose.
       score: What is differentiated: logit | log_probability | probability.
       seed: Of what is random: the same seed gives the same page.
+      settings: As `trained.load` takes them.
       command: That makes the page, for the page.
 
     Raises:
@@ -83,7 +85,7 @@ def build_page(
         possible.
     """
     chosen, began = choose_methods(methods), time.perf_counter()
-    subject = trained.load(target, "visualize")
+    subject = trained.load(target, "visualize", settings)
     with jax.default_matmul_precision(subject.precision):
         source = Source(images, data_dir)
         context = make_context(subject, load_images(subject, source), layer, score, seed, source)

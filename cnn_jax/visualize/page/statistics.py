@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 
 from cnn_jax.config import Experiment
 from cnn_jax.report.elements import Part
-from cnn_jax.report.layers import make_layers
 from cnn_jax.report.parts.layers import draw_histograms, is_activation
+from cnn_jax.report.reading.layers import make_layers
 from cnn_jax.report.results import Layer
 from cnn_jax.training import layer_log, layer_statistics
 from cnn_jax.visualize.page.context import Context, make_figure
