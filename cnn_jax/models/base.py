@@ -58,7 +58,7 @@ class BaseModel(nn.Module):
       bn_epsilon: Added to the variances.
       axis: The pmapped axis over which the batch is split, if it is.
       fully_convolutional: Whether dense layers run as convolutions and there is no global pooling,
-        for images larger than those of training (see `cnn_jax.evaluation.dense`).
+        for images larger than those of training (see `cnn_jax.evaluation.dense_views`).
     """
 
     # Fields that are not options of `create`; a subclass lists its own.
