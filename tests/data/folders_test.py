@@ -228,9 +228,10 @@ def test_the_checksum_changes_with_names_labels_and_order(tmp_path):
     assert len(set(seen)) == len(seen)
 
 
-def test_a_broken_link_as_a_class_is_refused(tmp_path):
+@pytest.mark.parametrize("target", ["gone", "b"])  # To nowhere, and to itself.
+def test_a_broken_link_as_a_class_is_refused(target, tmp_path):
     path = write_files(tmp_path, {"a/1": b"", "c/1": b""})
-    (tmp_path / "b").symlink_to(tmp_path / "gone")
+    (tmp_path / "b").symlink_to(tmp_path / target)
     with pytest.raises(UserError, match=r"b is a link to nowhere.*labels depend on it"):
         folders.load_folder(path)
 

@@ -77,10 +77,9 @@ def count_printed_weights() -> str:
     """What a lecture prints for a 1x1 and a 5x5 convolution, and what both have."""
     from experiments import STUDIES
 
-    rows = [
-        row for row in STUDIES["conv_arithmetic"]("laptop").measure() if "1x1 to 32" in str(row)
-    ]
-    return "; ".join(str({k: v for k, v in row.items() if v is not None}) for row in rows)
+    rows = STUDIES["conv_arithmetic"]("laptop").measure()
+    row = next(row for row in rows if row["label"] == "1x1 to 32 maps, 5x5")
+    return f"printed {row['paper']['weights']:,}, counted {row['weights']:,}"
 
 
 def report_another_model() -> str:
@@ -175,6 +174,15 @@ def scan(files: dict[str, bytes | int], links: dict[str, str] | None = None, **o
         return text.replace(str(folder), ".")
 
 
+def load(files: dict[str, bytes | int]) -> str:
+    """What is said of a folder that a run is to train on."""
+    from cnn_jax.data import folders
+
+    with in_new_folder() as folder:
+        make_tree(files)
+        return say(folders.load_folder, str(folder))
+
+
 def read_jpeg_with_more() -> str:
     """A JPEG followed by more bytes than itself, as phones write motion photos."""
     from cnn_jax.data.decode import decode_resized
@@ -202,7 +210,7 @@ def inspect_odd_names() -> str:
     with in_new_folder():
         make_tree({"x/train/$5_$10": 2, "x/val/$5_$10": 1})
         make_tree({os.fsdecode(f"x/{kind}/caf".encode() + b"\xe9"): 2 for kind in ("train", "val")})
-        said = say(inspect.main, ["folder:x", "--out=seen"])
+        said = say(inspect.main, ["--data=folder:x", "--out=seen", "--shorter_side=8", "--crop=8"])
         files = sorted(path.name for path in Path("seen").iterdir())
         return f"{said.splitlines()[-1]}, wrote {files}"
 
@@ -234,9 +242,9 @@ def open_pickle(kind: str) -> str:
         else:
             import zipfile
 
-            made.write_zip(path, {"a": made.tensor(made.A, "0")}, {"0": made.A})
-            with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
-                archive.writestr("archive/version/more", bytes(64 * 2**20))
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr("net/data.pkl", b"\x80\x02}.")
+                archive.writestr("net/byteorder", bytes(64 * 2**20))
         return say(files.open_weights, path)
 
 
