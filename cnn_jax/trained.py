@@ -82,6 +82,14 @@ def load(target: str, what: str = "target", settings: Sequence[str] = ()) -> Tra
 
     Raises:
       UserError: If there is no such model, or it cannot be read.
+
+    Example:
+      >>> loaded = load("lenet5_modern:untrained")
+      >>> loaded.name, loaded.image_shape
+      ('lenet5_modern, untrained (seed 0)', (28, 28, 1))
+      >>> images = loaded.prepare(jnp.full((2, 28, 28, 1), 255, jnp.uint8))
+      >>> loaded.model.apply(loaded.params, loaded.stats, images)[0].shape
+      (2, 10)
     """
     if ":" in target and not os.path.exists(os.path.expanduser(target)):
         name, _, weights = target.partition(":")
