@@ -169,7 +169,7 @@ def test_bfloat16_is_close_to_float32_and_keeps_parameters_and_statistics_float3
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_dropout_is_on_in_training_only(name):
-    still = {"aux_heads": False} if "aux_heads" in models.known_options(name) else {}
+    still = {"aux_heads": False} if "aux_heads" in models.list_options(name) else {}
     still |= {"input_noise_std": 0.0} if name.startswith("autoencoder") else {}
     model, image, _, _ = shapes(name, dropout=0.5, norm="none", **still)
     params, stats = model.init(jax.random.key(0), image)
