@@ -176,7 +176,7 @@ def find_spec(name: str) -> ModelSpec:
     """
     if name in MODELS:
         return MODELS[name]
-    hint = f"use {OTHER_NAMES[name]}" if name in OTHER_NAMES else nearest(name, MODELS)
+    hint = f"it is {OTHER_NAMES[name]} here" if name in OTHER_NAMES else nearest(name, MODELS)
     raise UserError(f"model {name!r}: no such model; {hint}")
 
 

@@ -1,4 +1,4 @@
-"""Figures of reports: drawn by matplotlib, written as PNG and as SVG for a page."""
+"""Draws the figures of reports with matplotlib, as PNG files and as SVG for HTML pages."""
 
 import io
 import re
@@ -22,14 +22,15 @@ try:
 except ModuleNotFoundError:
     raise UserError(explain_missing("matplotlib")) from None
 
-# Okabe and Ito's colors for every kind of color vision, less those that vanish on black or white.
+# Okabe and Ito's colors, which color-blind people can distinguish, without those that are hard to
+# see on black or white.
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8c8c8c")
 INK, GRID = "#24292f", "#8c959f"
 DASHES = (0, (3, 1.5))
 DOTS_PER_INCH = 200
-MAX_MARKERS = 40  # Points of a line with a mark on each.
-SEED_SHIFT = 0.15  # Of a row's height, between the intervals of its seeds.
-STYLE: Any = {  # The stubs of rc_context want literals as keys.
+MAX_MARKERS = 40  # lines with at most this many points have markers
+SEED_SHIFT = 0.15  # distance between the intervals of a row's seeds, as a share of the row's height
+STYLE: Any = {  # Any, because the type of rc_context's argument lists every key.
     "font.size": 10,
     "text.color": INK,
     "axes.edgecolor": INK,
@@ -45,7 +46,7 @@ STYLE: Any = {  # The stubs of rc_context want literals as keys.
     "grid.alpha": 0.3,
     "grid.linewidth": 0.6,
     "lines.solid_capstyle": "round",
-    "text.parse_math": False,  # A label is a name, whatever dollars it holds.
+    "text.parse_math": False,  # A dollar sign in a name is no mathematics.
     "svg.fonttype": "none",
     "svg.hashsalt": "cnn_jax",
 }
@@ -54,47 +55,49 @@ Draw = Callable[[], Figure]
 
 
 @contextmanager
-def style() -> Iterator[None]:
-    """Gives every figure that is drawn inside the reports' style."""
+def use_style() -> Iterator[None]:
+    """Applies the reports' style to figures that are drawn inside the block."""
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # A box is drawn instead.
         yield
 
 
 def write_png(draw: Draw) -> bytes:
-    """Returns a figure as PNG."""
+    """Draws a figure and returns it as the bytes of a PNG file."""
     stream = io.BytesIO()
-    with style():
+    with use_style():
         draw().savefig(stream, format="png", dpi=DOTS_PER_INCH)
     return stream.getvalue()
 
 
 def write_svg(draw: Draw, prefix: str) -> str:
-    """Returns a figure as an <svg> element, transparent and in the page's text color.
+    """Draws a figure and returns it as an <svg> element.
+
+    The background is transparent, and text has the page's text color.
 
     Args:
-      draw: Makes the figure.
-      prefix: Of the element's ids, which are the page's.
+      draw: Draws the figure.
+      prefix: Prefix of the element's ids, which must be unique on a page.
     """
     stream = io.StringIO()
-    with style():
+    with use_style():
         draw().savefig(stream, format="svg", transparent=True, metadata={"Date": None})
     text = stream.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     return re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}", text)
 
 
-def title_figure(figure: Figure, title: str, columns: int = 1) -> None:
-    """Sets a figure's title, in several lines where it is long."""
+def set_title(figure: Figure, title: str, columns: int = 1) -> None:
+    """Sets a figure's title; a long one is split into lines, for so many columns of panels."""
     figure.suptitle(textwrap.fill(title, max(60, 48 * columns)), fontsize=13, fontweight="bold")
 
 
 def choose_colors(groups: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """Returns a color for each label of each group.
+    """Chooses a color for each label of each group.
 
-    Models of the same depth share a color, or else those in the same place of their groups. The
-    depth is the first number in a label; it decides only where each label has one and no two of a
-    group share it.
+    Models of the same depth get the same color. The depth is the first number in a label. If a
+    label has no number, or two labels of a group have the same one, the position in the group is
+    used instead.
     """
     depths: dict[str, list] = {}
     for group, labels in groups.items():
@@ -108,7 +111,7 @@ def choose_colors(groups: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
 
 
 def spread_colors(number: int) -> list[str]:
-    """Returns as many colors that differ from one another."""
+    """Returns `number` different colors."""
     if number <= len(PALETTE):
         return list(PALETTE[:number])
     sample = matplotlib.colormaps["viridis"]
@@ -121,13 +124,21 @@ Point = tuple[int, float, float, float]
 
 @dataclass(frozen=True)
 class Curve:
-    """A model's errors: points are (step, mean, least, largest) over its seeds."""
+    """A model's errors during training.
+
+    Attributes:
+      label: Name of the model in the legend.
+      train: Training errors: (step, mean, minimum, maximum) over seeds.
+      test: The same of test errors.
+      color: Color of the lines.
+      remark: Text after the label, such as the state of an unfinished run.
+    """
 
     label: str
     train: tuple[Point, ...]
     test: tuple[Point, ...]
     color: str = PALETTE[0]
-    remark: str = ""  # What the legend adds for an unfinished run.
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -135,9 +146,9 @@ class Panel:
     """Curves that are drawn in one set of axes.
 
     Attributes:
-      title: Above them.
+      title: Title of the panel.
       curves: The curves.
-      label: Of the vertical axis.
+      label: Label of the vertical axis.
       percent: Whether errors are in %.
     """
 
@@ -148,12 +159,12 @@ class Panel:
 
 
 def draw_panels(title: str, panels: Sequence[Panel]) -> Figure:
-    """Draws all panels, at most three beside one another."""
+    """Draws all panels, at most three in a row."""
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
-    size = (max(6.5, 5.2 * columns), rows * _panel_height(panels) + 0.7)
+    size = (max(6.5, 5.2 * columns), rows * _compute_panel_height(panels) + 0.7)
     figure = Figure(size, layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08))
-    title_figure(figure, title, columns)
+    set_title(figure, title, columns)
     grid = figure.subplots(rows, columns, squeeze=False).flat
     for number, axes in enumerate(grid):
         if number >= len(panels):
@@ -167,21 +178,21 @@ def draw_panels(title: str, panels: Sequence[Panel]) -> Figure:
 
 
 def draw_panel(panels: Sequence[Panel], number: int) -> Figure:
-    """Draws one panel, on the scales that it has among all."""
-    figure = Figure((5.2, _panel_height(panels)), layout="constrained")
+    """Draws one of the panels, with the axis limits that it has among all of them."""
+    figure = Figure((5.2, _compute_panel_height(panels)), layout="constrained")
     _draw_panel(figure.subplots(), panels[number], _find_limits(panels, panels[number]))
     return figure
 
 
-def _panel_height(panels: Sequence[Panel]) -> float:
-    """Returns the inches that a panel takes with its legend of two columns below it."""
+def _compute_panel_height(panels: Sequence[Panel]) -> float:
+    """Returns the height of a panel with its legend of two columns, in inches."""
     return 3.9 + 0.22 * max(-(-len(panel.curves) // 2) for panel in panels)
 
 
 def _find_limits(panels: Sequence[Panel], own: Panel) -> tuple[float, float]:
-    """Returns the last step and the largest error shown in panels of the same label.
+    """Returns the last step and the largest error to show in panels of the same label.
 
-    As in the papers, errors that only the first steps reach are cut off.
+    As in the papers' figures, the large errors of the first steps are cut off.
     """
     curves = [curve for panel in panels if panel.label == own.label for curve in panel.curves]
     points = [point for curve in curves for point in curve.train + curve.test]
@@ -193,7 +204,7 @@ def _find_limits(panels: Sequence[Panel], own: Panel) -> tuple[float, float]:
     if not own.percent:
         return max(last, 1), 1.04 * min(largest, 2.5 * max([*finals, *unfinished], default=largest))
     top = largest
-    if finals:  # Each unfinished curve stays in sight.
+    if finals:  # Some point of each unfinished curve must be visible.
         top = min(largest, max([5, 2.5 * max(finals), *(1.1 * least for least in unfinished)]))
     return max(last, 1), min(100, 1.04 * max(top, 1))
 
@@ -234,7 +245,7 @@ def _make_handles() -> list[Line2D]:
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar of a bar chart: its group, its name, its length, and the words at its end."""
+    """A bar of a bar chart: its group, its label, its length, and the text at its end."""
 
     group: str
     label: str
@@ -243,13 +254,13 @@ class Bar:
 
 
 def draw_bars(title: str, bars: Sequence[Bar]) -> Figure:
-    """Draws horizontal bars, a panel a group; the first bar of a group is gray."""
+    """Draws horizontal bars, one panel for each group; the first bar of a group is gray."""
     groups: dict[str, list[Bar]] = {}
     for bar in bars:
         groups.setdefault(bar.group, []).append(bar)
     height = 0.42 * len(bars) + 0.5 * len(groups) + 0.9
     figure = Figure((8.5, height), layout="constrained")
-    title_figure(figure, title)
+    set_title(figure, title)
     ratios = [len(members) + 0.6 for members in groups.values()]
     panels = figure.subplots(len(groups), 1, sharex=True, squeeze=False, height_ratios=ratios).flat
     longest = max((bar.value for bar in bars), default=1.0) or 1.0
@@ -272,7 +283,7 @@ def draw_bars(title: str, bars: Sequence[Bar]) -> Figure:
 
 @dataclass(frozen=True)
 class Series:
-    """A line of (x, mean, least, largest)."""
+    """A line of a chart; its points are (x, mean, minimum, maximum)."""
 
     label: str
     points: tuple[tuple[float, float, float, float], ...]
@@ -284,14 +295,15 @@ class LineChart:
     """Lines in one set of axes.
 
     Attributes:
-      title: Above them.
+      title: Title of the chart.
       lines: The lines.
-      x_label: Of the horizontal axis.
-      y_label: Of the vertical axis.
+      x_label: Label of the horizontal axis.
+      y_label: Label of the vertical axis.
       log_x: Whether the horizontal axis is logarithmic.
+      ticks: Labels of the positions 0, 1, ... of the horizontal axis, for values that are not
+        numbers.
       log_y: Whether the vertical axis is logarithmic.
-      share_y: Whether it has the vertical axis of the other charts that share theirs.
-      ticks: Words for the places 0, 1, ... of the horizontal axis, where values are no numbers.
+      share_y: Whether its vertical axis has the same limits as those of other such charts.
     """
 
     title: str
@@ -305,11 +317,11 @@ class LineChart:
 
 
 def draw_lines(title: str, charts: Sequence[LineChart]) -> Figure:
-    """Draws lines with bands, at most three charts beside one another, on the same scale."""
+    """Draws charts of lines with bands from minimum to maximum, at most three in a row."""
     columns = min(3, len(charts))
     rows = -(-len(charts) // columns)
     figure = Figure((max(6.5, 4.4 * columns), 3.6 * rows + 0.8), layout="constrained")
-    title_figure(figure, title, columns)
+    set_title(figure, title, columns)
     grid = figure.subplots(rows, columns, squeeze=False).flat
     for number, axes in enumerate(grid):
         if number < len(charts):
@@ -320,14 +332,14 @@ def draw_lines(title: str, charts: Sequence[LineChart]) -> Figure:
 
 
 def draw_chart(charts: Sequence[LineChart], number: int) -> Figure:
-    """Draws one chart, on the scale that it has among all."""
+    """Draws one of the charts, with the axis limits that it has among all of them."""
     figure = Figure((5.2, 3.9), layout="constrained")
     _draw_chart(figure.subplots(), charts[number], _find_span(charts, charts[number]))
     return figure
 
 
 def _find_span(charts: Sequence[LineChart], own: LineChart) -> tuple[float, float]:
-    """Returns the vertical axis of a chart: that of all, or its own."""
+    """Returns the limits of a chart's vertical axis, shared or its own."""
     charts = [chart for chart in charts if chart.share_y] if own.share_y else [own]
     points = [point for chart in charts for line in chart.lines for point in line.points]
     low = min((point[2] for point in points), default=0.0)
@@ -347,7 +359,7 @@ def _draw_chart(axes: Axes, chart: LineChart, span: tuple[float, float]) -> None
     axes.set(title=chart.title, xlabel=chart.x_label, ylabel=chart.y_label, ylim=span)
     if chart.log_x:
         axes.set_xscale("log")
-        # The default labels are math text, which is shown as it is (see STYLE).
+        # The default labels are math text, which STYLE does not parse.
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
     elif all(isinstance(point[0], int) for line in chart.lines for point in line.points):
@@ -365,14 +377,14 @@ def _draw_chart(axes: Axes, chart: LineChart, span: tuple[float, float]) -> None
 def set_log_scale(axes: Axes) -> None:
     """Gives the vertical axis a logarithmic scale, labeled with plain numbers."""
     axes.set_yscale("log")
-    # The default labels are math text, which is shown as it is (see STYLE).
+    # The default labels are math text, which STYLE does not parse.
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with its interval, in a row of its own."""
+    """A value with an interval, and the label of its row."""
 
     label: str
     value: float
@@ -381,10 +393,10 @@ class Interval:
 
 
 def draw_intervals(title: str, x_label: str, intervals: Sequence[Interval]) -> Figure:
-    """Draws values with their intervals, a row a label; those of one label lie below another."""
+    """Draws values with intervals, one row for each label; equal labels share a row."""
     labels = list(dict.fromkeys(one.label for one in intervals))
     figure = Figure((7, 1.4 + 0.4 * len(labels)), layout="constrained")
-    title_figure(figure, title)
+    set_title(figure, title)
     axes = figure.subplots()
     drawn: dict[str, int] = {}
     for one in intervals:
