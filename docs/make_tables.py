@@ -6,7 +6,8 @@ python docs/make_tables.py writes them; with --check it only says whether they a
 import sys
 from pathlib import Path
 
-from cnn_jax import cli, config, models, optim, registry, values
+from cnn_jax import config, models, optim, registry, values
+from cnn_jax.cli.flags import FLAGS
 from cnn_jax.overrides import iterate_fields
 
 DOCS = Path(__file__).parent
@@ -16,7 +17,7 @@ MARK = "<!-- The table below is written by docs/make_tables.py. -->"
 def flags_table() -> str:
     """Returns the table of all flags."""
     lines = ["| flag | default | what it does |", "|---|---|---|"]
-    for flag in cli.FLAGS.get_flags_for_module("cnn_jax.cli"):
+    for flag in FLAGS.get_flags_for_module("cnn_jax.cli.flags"):
         default = "" if flag.default in (None, [], False, 0) else f"`{flag.default}`"
         lines.append(f"| `--{flag.name}` | {default} | {_cell(flag.help)} |")
     return "\n".join(lines)

@@ -20,9 +20,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cnn_jax.config import Data, Experiment, Log, Train, choose
-from cnn_jax.presets import check_preset, keep_run
 from cnn_jax.report.claims import Claim, Measured, measure_seeds
 from cnn_jax.study import Row, Study
+from cnn_jax.study.presets import check_preset, keep_run
 from cnn_jax.tuning import Tuning, mean_training_error
 
 if TYPE_CHECKING:

@@ -23,7 +23,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cnn_jax.config import Data, Experiment, Log, Train, choose
-from cnn_jax.presets import check_preset, keep_run
 from cnn_jax.report.claims import (
     ABOVE_ZERO,
     BELOW_ZERO,
@@ -35,6 +34,7 @@ from cnn_jax.report.claims import (
     subtract,
 )
 from cnn_jax.study import Row, Study
+from cnn_jax.study.presets import check_preset, keep_run
 from cnn_jax.tuning import Tuning, choose_value, find_scores, name_trial
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnn_jax.config import Data, Experiment, Train, choose
-from cnn_jax.presets import check_preset
 from cnn_jax.report.claims import ABOVE_ZERO, BELOW_ZERO, Claim, Measured, compute_student_interval
 from cnn_jax.study import Row, Study
+from cnn_jax.study.presets import check_preset
 
 if TYPE_CHECKING:
     from cnn_jax.report import Page, Results, Table

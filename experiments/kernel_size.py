@@ -16,9 +16,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cnn_jax.config import Choice, Data, Experiment, Train, choose
-from cnn_jax.presets import check_preset, keep_run
 from cnn_jax.report.claims import ABOVE_ZERO, Claim, Score, subtract
 from cnn_jax.study import Row, Study
+from cnn_jax.study.presets import check_preset, keep_run
 
 if TYPE_CHECKING:
     from cnn_jax.report import Page, Results

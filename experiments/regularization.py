@@ -20,9 +20,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from cnn_jax.config import Choice, Data, Experiment, Log, Train, change, choose, protocol_name
-from cnn_jax.presets import check_preset, keep_run
 from cnn_jax.report.claims import ABOVE_ZERO, BELOW_ZERO, Claim, Measured, measure_seeds
 from cnn_jax.study import Row, Study
+from cnn_jax.study.presets import check_preset, keep_run
 
 from . import regularization_dropout
 

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from cnn_jax.config import Data, Experiment, Log, Train, change, choose, protocol_name
 from cnn_jax.errors import UserError
-from cnn_jax.presets import check_preset, keep_run
 from cnn_jax.report.claims import (
     ABOVE_ZERO,
     BELOW_ZERO,
@@ -30,6 +29,7 @@ from cnn_jax.report.claims import (
     subtract,
 )
 from cnn_jax.study import Row, Study
+from cnn_jax.study.presets import check_preset, keep_run
 
 if TYPE_CHECKING:
     from cnn_jax.report import Page, Results, Run

@@ -12,9 +12,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cnn_jax.config import Choice, Data, Experiment, Train, change, choose, protocol_name
-from cnn_jax.presets import check_preset, keep_run
 from cnn_jax.report.claims import BELOW_ZERO, Claim, Score, score, subtract
 from cnn_jax.study import Row, Study
+from cnn_jax.study.presets import check_preset, keep_run
 
 if TYPE_CHECKING:
     from cnn_jax.report import Page, Results

@@ -9,6 +9,7 @@ import jax
 import pytest
 
 from cnn_jax import cli, data, mesh, models
+from cnn_jax.cli import command
 from cnn_jax.config_file import from_json
 from cnn_jax.files import find_cache_folder
 from experiments import COSTS, STUDIES
@@ -115,6 +116,12 @@ MISTAKES = [
     ((*SMOKE, "--sweep=schedule.base"), "write it as field=value,value"),
     ((*SMOKE, "--topology=v5e:4x4"), "only with --plan"),
     ((*SMOKE, "--plan", "--num_processes=2"), "--plan is one process's work"),
+    ((*SMOKE, "--plan", "--dry_run"), "--dry_run and --plan: give one of the two"),
+    ((*SMOKE, "--views=dense"), "--views: only with --evaluate"),
+    ((*SMOKE, "--layer=conv1"), "--layer: only with --visualize or --retrieve"),
+    (("--summary=mlp", "--seeds=3"), "--seeds: --summary takes no such flag; leave it out"),
+    (("--evaluate=runs", "--data=mnist"), "--data: a run is evaluated as it was trained"),
+    (("--evaluate=runs", "--set=train.steps=9"), "--set: a run is evaluated as it was trained"),
 ]
 
 
@@ -304,7 +311,7 @@ def test_the_compile_cache_is_where_the_flag_says(flag, environment, kept, launc
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", environment or "")
     if environment is None:
         monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
-    cli.prepare_jax(flag)
+    command.prepare_jax(flag)
     assert os.environ.get("JAX_COMPILATION_CACHE_DIR") == kept
     assert os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "7"
 

@@ -7,13 +7,12 @@ import types
 import pytest
 
 from cnn_jax import study as library
-from cnn_jax import sweep
 from cnn_jax.config import Data, Experiment, Log, Train, choose
 from cnn_jax.config_file import read_config
 from cnn_jax.errors import UserError
 from cnn_jax.report import build, elements, export, read
 from cnn_jax.report.parts import tuning_table
-from cnn_jax.study import Row, Study
+from cnn_jax.study import Row, Study, sweep
 from cnn_jax.training import metrics_log
 from cnn_jax.tuning import Tuning, choose_value, find_scores, mean_training_error
 

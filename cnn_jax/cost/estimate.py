@@ -13,7 +13,7 @@ from cnn_jax.config import Experiment, protocol_name
 from cnn_jax.cost.summary import Shape, count_model
 from cnn_jax.data import crops
 from cnn_jax.evaluation.protocols import count_forward_passes, make_protocol
-from cnn_jax.tables import format_table
+from cnn_jax.terminal_tables import format_table
 
 # A training step does three times the multiply-adds of a forward pass: forward, and backward to
 # inputs and to weights.

@@ -21,7 +21,7 @@ from cnn_jax.layers.activations import Activation
 from cnn_jax.layers.conv import Conv
 from cnn_jax.layers.sizes import compute_effective_size
 from cnn_jax.models import Model
-from cnn_jax.tables import format_table
+from cnn_jax.terminal_tables import format_table
 
 Shape = tuple[int, int, int]
 

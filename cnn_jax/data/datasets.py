@@ -21,7 +21,7 @@ from cnn_jax.data.base import (
 from cnn_jax.data.crops import Box
 from cnn_jax.data.resample import resample
 from cnn_jax.errors import UserError, nearest
-from cnn_jax.optional import require
+from cnn_jax.optional_packages import require
 from cnn_jax.values import Bound
 
 DIGITS_SIDE = 8

@@ -34,7 +34,7 @@ from cnn_jax.data.headers import (
     read_header,
 )
 from cnn_jax.data.resample import resample
-from cnn_jax.optional import lazy_import
+from cnn_jax.optional_packages import lazy_import
 
 if TYPE_CHECKING:
     import cv2

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from PIL import Image
 
 from cnn_jax.data.crops import Size
-from cnn_jax.optional import lazy_import
+from cnn_jax.optional_packages import lazy_import
 
 if TYPE_CHECKING:
     import simplejpeg

@@ -28,7 +28,7 @@ from cnn_jax.data.scan_report import describe_remarks
 from cnn_jax.data.workers import prefetch_decoded
 from cnn_jax.errors import UserError, describe_os_error, explain_os_errors
 from cnn_jax.files import write_whole
-from cnn_jax.optional import require
+from cnn_jax.optional_packages import require
 from cnn_jax.overrides import Kind, check_fields, override
 from cnn_jax.text import printable
 

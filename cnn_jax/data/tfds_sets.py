@@ -7,7 +7,7 @@ import numpy as np
 
 from cnn_jax.data.base import Arrays, Dataset, ImageDataset
 from cnn_jax.errors import UserError
-from cnn_jax.optional import require
+from cnn_jax.optional_packages import require
 
 if TYPE_CHECKING:
     from tensorflow_datasets.core.read_only_builder import ReadOnlyBuilder

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cnn_jax.errors import UserError, explain_os_error
-from cnn_jax.optional import lazy_import, require
+from cnn_jax.optional_packages import lazy_import, require
 
 if TYPE_CHECKING:
     import cv2

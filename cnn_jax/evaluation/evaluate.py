@@ -75,7 +75,7 @@ class NotSavedError(UserError):
 
 
 def evaluate_run(
-    folder: Path, asked: Iterable[Choice], average: Average = "softmax"
+    folder: Path, asked: Iterable[Choice], average: Average = "softmax", data_dir: str = ""
 ) -> dict[str, Evaluation]:
     """Evaluates the run in <workdir>/<run>/seed<k>.
 
@@ -85,6 +85,7 @@ def evaluate_run(
       folder: The run's folder.
       asked: Protocols; one without scales takes the run's own evaluation size.
       average: What is averaged over views and scales: softmax or logits.
+      data_dir: Where prepared TFDS folders lie, if not where they lay in training.
 
     Returns:
       {protocol: what it measured}.
@@ -100,6 +101,7 @@ def evaluate_run(
     choices = {protocol_name(choice): choice for choice in asked}
     check_protocols(dataclasses.replace(experiment, protocols=tuple(choices.values())))
     config, step = experiment.data, checkpoint.latest_step(folder)
+    config = dataclasses.replace(config, dir=data_dir) if data_dir else config
     known: dict[str, Evaluation] = {}
     for name in choices:
         found = read_evaluation(folder / FOLDER / f"{name}.json")

@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cnn_jax import mesh as meshes
 from cnn_jax.errors import UserError
-from cnn_jax.evaluation.dense import compute_logits, compute_valid_sizes, mask_valid
+from cnn_jax.evaluation.dense_views import compute_logits, compute_valid_sizes, mask_valid
 from cnn_jax.evaluation.protocols import Offsets, Views
 from cnn_jax.models import Model
 

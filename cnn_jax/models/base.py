@@ -58,7 +58,7 @@ class BaseModel(nn.Module):
       bn_epsilon: Added to the variances.
       axis: Name of the pmapped axis over which the batch is split; None: it is not split.
       fully_convolutional: Whether dense layers run as convolutions and there is no global pooling,
-        for images larger than in training (see `cnn_jax.evaluation.dense`).
+        for images larger than in training (see `cnn_jax.evaluation.dense_views`).
     """
 
     # Fields that are not options of `create`. Subclasses list only their additional ones.

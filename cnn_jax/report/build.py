@@ -15,9 +15,9 @@ from cnn_jax.report import parts, render, sweep
 from cnn_jax.report.claims import RULE, Claim, Verdict
 from cnn_jax.report.elements import Claims, Figure, Page, Report
 from cnn_jax.report.read import read
+from cnn_jax.report.read_study_file import read_study_file
 from cnn_jax.report.results import Results, StudyFile
 from cnn_jax.report.rows import Row
-from cnn_jax.report.study_file import read_study_file
 from cnn_jax.tuning import Tuning
 
 # The module of the registered studies: installed, or in a checkout.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cnn_jax.errors import UserError
-from cnn_jax.optional import explain_missing
+from cnn_jax.optional_packages import explain_missing
 
 try:
     import matplotlib

@@ -24,7 +24,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 from cnn_jax import distributed
 from cnn_jax.errors import UserError
 from cnn_jax.files import write_whole
-from cnn_jax.training import checksum, storage_noise
+from cnn_jax.training import checksum, quiet_storage
 from cnn_jax.training.state import State
 
 
@@ -72,7 +72,7 @@ def open_checkpoints(folder: Path) -> Iterator[ocp.CheckpointManager]:
     except Exception as error:  # Orbax raises whatever its storage raises.
         why = str(error).strip().partition("\n")[0][:200]
         raise UserError(f"{folder / 'checkpoints'} cannot be opened ({why})") from None
-    with storage_noise.silence():
+    with quiet_storage.silence():
         try:
             yield checkpoints
             wait(checkpoints)

@@ -10,7 +10,7 @@ import jax
 
 from cnn_jax.cost import hlo
 from cnn_jax.errors import UserError
-from cnn_jax.tables import format_table
+from cnn_jax.terminal_tables import format_table
 
 SETTLED_STEPS = 10  # Steps before the first that is traced, if the run has so many.
 MAX_ROWS = 10  # Operations in the table.

@@ -14,7 +14,11 @@ from cnn_jax import data, distributed, mesh
 from cnn_jax.config import Experiment
 from cnn_jax.cpu import settings
 from cnn_jax.errors import UserError
-from cnn_jax.evaluation import single
+from cnn_jax.evaluation.during_training import (
+    compile_evaluation,
+    evaluate_single,
+    make_evaluation_step,
+)
 from cnn_jax.training import layer_statistics, multi_seed
 from cnn_jax.training.components import Components, advise, make_components
 from cnn_jax.training.state import State, init_state
@@ -227,11 +231,11 @@ def _make_evaluation(
     if shard[1] > 1:
         ahead = functools.partial(_prefetch, mesh.sharded(over), loader.batches)
         loader = loader._replace(batches=ahead)
-    step = single.compile_evaluation(single.make_evaluation_step(parts.model, loader), over)
+    step = compile_evaluation(make_evaluation_step(parts.model, loader), over)
     arrays = mesh.put(loader.arrays, mesh.replicated(over))
 
     def evaluate(state: State) -> dict[str, float]:
-        return single.evaluate_single(step, parts.model, state.params, state.stats, loader, arrays)
+        return evaluate_single(step, parts.model, state.params, state.stats, loader, arrays)
 
     return evaluate
 

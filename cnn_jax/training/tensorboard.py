@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from cnn_jax.optional import require
+from cnn_jax.optional_packages import require
 
 Write = Callable[[Mapping[str, float], int], None]
 

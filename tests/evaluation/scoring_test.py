@@ -9,7 +9,7 @@ import pytest
 from cnn_jax import mesh, models
 from cnn_jax.errors import UserError
 from cnn_jax.evaluation import protocols
-from cnn_jax.evaluation.dense import compute_logits, compute_valid_sizes
+from cnn_jax.evaluation.dense_views import compute_logits, compute_valid_sizes
 from cnn_jax.evaluation.scoring import Scores, cut_views, fuse_scores, make_scorer, score_images
 from cnn_jax.layers.conv import Conv
 from cnn_jax.layers.pooling import MaxPool

@@ -221,7 +221,7 @@ def _as_far_as_it_goes(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mesh, "batch_mesh", lambda devices=None: one)
         patch.setattr(train, "run_seeds", trace)
-        patch.setattr(cli, "prepare_jax", lambda compile_cache: None)
+        patch.setattr("cnn_jax.cli.command.prepare_jax", lambda compile_cache: None)
         patch.setattr("cnn_jax.distributed.initialize", lambda *words: None)
         os.chdir(place)
         (place / "bad.json").write_text("[[[")

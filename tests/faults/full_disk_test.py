@@ -67,7 +67,7 @@ def undisturbed(tmp_path_factory):
 @pytest.mark.parametrize("size", SIZES)
 def test_a_full_disk_is_one_line_and_loses_nothing(size, mount, undisturbed, capfd, monkeypatch):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
-    monkeypatch.setattr(cli, "prepare_jax", lambda compile_cache: None)
+    monkeypatch.setattr("cnn_jax.cli.command.prepare_jax", lambda compile_cache: None)
     place = mount(size)
     words = ["launch.py", "--experiment=full", f"--workdir={place}/w"]
     code = cli.execute(words, {"full": make_study}, {})

@@ -94,13 +94,17 @@ MUTANTS = {
         ),
         ("cnn_jax/evaluation/scoring.py", "/ own.sum((1, 2))", "/ own[0].sum((0, 1))"),
         (
-            "cnn_jax/evaluation/dense.py",
+            "cnn_jax/evaluation/dense_views.py",
             "[None] < size[:, axis, None]",
             "[None] <= size[:, axis, None]",
         ),
     ],
     "tests/evaluation/single_test.py": [
-        ("cnn_jax/evaluation/single.py", "np.mean(columns[k][valid]", "np.mean(columns[k]"),
+        (
+            "cnn_jax/evaluation/during_training.py",
+            "np.mean(columns[k][valid]",
+            "np.mean(columns[k]",
+        ),
         ("cnn_jax/data/loader.py", '"valid": index < count}', '"valid": index <= count}'),
         ("cnn_jax/data/loader.py", "np.minimum(index, count - 1)", "np.minimum(index, count - 2)"),
     ],

@@ -9,7 +9,7 @@ TESTED = [report for report in REPORTS if report.test]
 
 @pytest.fixture(autouse=True)
 def _jax_is_prepared(monkeypatch):
-    monkeypatch.setattr("cnn_jax.cli.prepare_jax", lambda compile_cache: None)
+    monkeypatch.setattr("cnn_jax.cli.command.prepare_jax", lambda compile_cache: None)
 
 
 @pytest.mark.parametrize("report", DONE, ids=lambda report: report.what)

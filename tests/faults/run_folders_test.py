@@ -58,7 +58,7 @@ def folders(tmp_path_factory):
     here = os.getcwd()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "build_program", shared_programs.build_program)
-        patch.setattr(cli, "prepare_jax", lambda compile_cache: None)
+        patch.setattr("cnn_jax.cli.command.prepare_jax", lambda compile_cache: None)
         made = study_folders.make(tmp_path_factory)
         os.chdir(tmp_path_factory.mktemp("damaged"))
         yield made

@@ -49,9 +49,7 @@ def test_a_sweep_is_a_table_of_its_grid(tmp_path):
     assert table.columns[:3] == ("schedule.base", "optimizer.momentum", "top-1 error (%)")
     assert table.rows[1] == ("0.01", "0.9", "9.00", "4.50", "1")
     assert table.rows[-1] == ("—", "—", "—", "—", "0 of 1")
-    assert table.footnote.endswith(
-        "Lowest of 6: net-base0.01-momentum0.0, possibly by chance."
-    )
+    assert table.footnote.endswith("Lowest of 6: net-base0.01-momentum0.0, possibly by chance.")
 
 
 def test_a_sweep_is_plotted_against_each_field_with_a_line_per_other_value(tmp_path):

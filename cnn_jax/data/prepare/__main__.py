@@ -10,7 +10,7 @@ import sys
 
 from cnn_jax.data.prepare import resize
 from cnn_jax.errors import UserError, nearest
-from cnn_jax.optional import require
+from cnn_jax.optional_packages import require
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
 
-from cnn_jax.optional import lazy_import
+from cnn_jax.optional_packages import lazy_import
 
 if TYPE_CHECKING:
     import cv2

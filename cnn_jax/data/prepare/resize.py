@@ -20,7 +20,7 @@ from cnn_jax.data import decode, folders, headers, scan_report, tfds_sets
 from cnn_jax.data.base import Dataset, ImageDataset, as_streamed
 from cnn_jax.errors import UserError, describe_os_error, explain_os_error
 from cnn_jax.files import write_whole
-from cnn_jax.optional import lazy_import
+from cnn_jax.optional_packages import lazy_import
 from cnn_jax.text import printable
 
 if TYPE_CHECKING:

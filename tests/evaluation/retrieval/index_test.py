@@ -198,7 +198,7 @@ def test_the_page_shows_neighbors_and_names_all_of_them(model, gallery, tmp_path
 
 
 def test_the_command_makes_the_page_and_refuses_in_one_line(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "prepare_jax", lambda cache: None)
+    monkeypatch.setattr("cnn_jax.cli.command.prepare_jax", lambda cache: None)
     write_image(tmp_path / "gallery/a.png", (200, 30, 30))
     write_image(tmp_path / "gallery/b.png", (30, 200, 30))
     command = ["launch.py", "--retrieve=lenet5_modern:untrained", f"--workdir={tmp_path / 'out'}"]

@@ -3,7 +3,7 @@
 import pytest
 
 from cnn_jax.errors import UserError
-from cnn_jax.presets import check_preset
+from cnn_jax.study.presets import check_preset
 from experiments import STUDIES
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cnn_jax.errors import UserError
-from cnn_jax.optional import PACKAGES, explain_missing, lazy_import, require
+from cnn_jax.optional_packages import PACKAGES, explain_missing, lazy_import, require
 
 ROOT = Path(__file__).parent.parent
 # Importing a module that sys.modules holds as None raises ModuleNotFoundError.

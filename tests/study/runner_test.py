@@ -19,7 +19,7 @@ from cnn_jax.study import Row, Study
 from cnn_jax.training import train
 from experiments import STUDIES
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MINE = ROOT / "tests/testdata/my_study/my_study.py"
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from cnn_jax import sharing, study
+from cnn_jax import study
 from cnn_jax.config import Experiment, Train
 from cnn_jax.errors import UserError
+from cnn_jax.study import sharing
 from cnn_jax.training import metrics_log, run_lock
 from experiments import STUDIES
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 RUNS = [Experiment(study="s", name=name) for name in ("a", "b", "c")]
 
 

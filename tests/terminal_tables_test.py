@@ -2,7 +2,7 @@
 
 import pytest
 
-from cnn_jax.tables import format_table
+from cnn_jax.terminal_tables import format_table
 
 ROWS = [("a", 1_234_567, (28, 28, 6), 0.5), ("longer", 8, (84,), None)]
 

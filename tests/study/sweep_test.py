@@ -5,10 +5,9 @@ import dataclasses
 import pytest
 from helpers.small_run import RUN
 
-from cnn_jax import sweep
 from cnn_jax.config import choose
 from cnn_jax.errors import UserError
-from cnn_jax.study import Study, configure
+from cnn_jax.study import Study, configure, sweep
 
 
 def make_study():

@@ -1,0 +1,145 @@
+"""Runs a command: reads its flags, calls the function of its mode, and returns the exit code."""
+
+import io
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from cnn_jax import distributed
+from cnn_jax.cli import model_modes, study_modes
+from cnn_jax.cli.flags import FLAGS, find_mode, format_help, name_flag, parse
+from cnn_jax.cli.study_modes import Costs, Studies
+from cnn_jax.errors import STOPPED, StoppedError, UserError, explain_os_error
+from cnn_jax.files import expand_path, find_cache_folder
+from cnn_jax.text import printable
+
+
+def main(studies: Studies | None = None, costs: Costs | None = None) -> NoReturn:
+    """Runs the command of sys.argv and exits.
+
+    Args:
+      studies: The studies by name; None: those of `cnn_jax.experiments`.
+      costs: {study: {preset: what it costs}}, for --list.
+    """
+    sys.exit(execute(sys.argv, studies, costs))
+
+
+def execute(argv: Sequence[str], studies: Studies | None = None, costs: Costs | None = None) -> int:
+    """Runs a command and returns its exit code.
+
+    0: done. 2: a user's mistake, one line on stderr. 75: stopped and saved. 130: Ctrl-C.
+
+    Args:
+      argv: The program's name and its arguments.
+      studies: As in `main`.
+      costs: As in `main`.
+    """
+    replace_unprintable()
+    program = Path(argv[0]).name
+    if studies is None or costs is None:
+        studies, costs = import_studies()
+    try:
+        parse(argv)
+        if FLAGS["help"].value or FLAGS["helpfull"].value:
+            print(format_help(program))
+            return 0
+        run_mode(studies, costs)
+    except UserError as error:
+        print(f"{program}: {printable(name_flag(str(error)))}", file=sys.stderr)
+        return leave(2)
+    except StoppedError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return STOPPED
+    except BrokenPipeError:  # The reader of the output, such as head, has closed it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return leave(0)
+    except OSError as error:
+        print(f"{program}: {printable(explain_os_error('stopped', error))}", file=sys.stderr)
+        return leave(2)
+    except KeyboardInterrupt:
+        words = "stopped; the same command continues from the last checkpoint"
+        print(f"\n{program}: {words}", file=sys.stderr)
+        return leave(130)
+    except Exception:
+        traceback.print_exc()
+        return leave(1)
+    return 0
+
+
+def leave(code: int) -> int:
+    """Returns the code, or ends the process at once if other processes would wait for it."""
+    distributed.exit_if_distributed(code)
+    return code
+
+
+def import_studies() -> tuple[Studies, Costs]:
+    """Returns the project's own studies and what they cost."""
+    try:
+        # The installed package contains the folder `experiments`; in a checkout it is not there.
+        from cnn_jax.experiments import COSTS, STUDIES  # type: ignore[import-not-found]
+    except ImportError:
+        from experiments import COSTS, STUDIES  # In a checkout.
+    return STUDIES, COSTS
+
+
+def run_mode(studies: Studies, costs: Costs) -> None:
+    """Runs the mode that the flags name, or trains."""
+    mode = find_mode()
+    if mode == "list":
+        study_modes.list_studies(costs)
+        return
+    prepare_jax(FLAGS.compile_cache)
+    needs_study = mode in ("train", "dry_run", "plan") or (mode == "report" and not FLAGS.workdir)
+    if needs_study and FLAGS.experiment is None:
+        raise UserError("name a study with --experiment=NAME; --list shows them all")
+    match mode:
+        case "summary":
+            model_modes.summarize(FLAGS.summary)
+        case "evaluate":
+            model_modes.evaluate(FLAGS.evaluate)
+        case "visualize":
+            model_modes.visualize(FLAGS.visualize)
+        case "retrieve":
+            model_modes.retrieve(FLAGS.retrieve)
+        case "compare":
+            study_modes.compare(FLAGS.compare)
+        case "claims":
+            study_modes.show_claims(FLAGS.claims)
+        case "report":
+            study_modes.report(studies)
+        case "dry_run":
+            study_modes.dry_run(study_modes.load_study(studies))
+        case "plan":
+            study_modes.plan(study_modes.load_study(studies))
+        case "train":
+            study_modes.train(studies)
+
+
+def prepare_jax(compile_cache: str | None) -> None:
+    """Sets what JAX reads when it is imported and when it starts.
+
+    Args:
+      compile_cache: Where compiled programs are kept; None: where the environment says, or in the
+        user's cache folder; off: nowhere.
+    """
+    from cnn_jax.cpu import settings
+
+    settings.configure()
+    if compile_cache == "off":
+        return
+    cache = find_cache_folder()
+    own = str(cache / "xla") if cache else ""
+    kept = compile_cache or os.environ.get("JAX_COMPILATION_CACHE_DIR") or own
+    if kept:
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(expand_path("--compile_cache", kept))
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
+
+def replace_unprintable() -> None:
+    """Makes stdout and stderr print ? instead of failing for characters they cannot encode."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")

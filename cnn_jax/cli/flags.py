@@ -1,0 +1,305 @@
+"""Every flag of the command line, and how a command's flags are read."""
+
+import re
+from collections.abc import Sequence
+
+from absl import flags, logging
+
+from cnn_jax.errors import UserError
+
+FLAGS = flags.FLAGS
+DISTRIBUTED_FLAGS = ("coordinator", "process_id", "num_processes")
+# Arguments of library functions that are flags of the same name.
+ARGUMENTS = (
+    "experiment",
+    "run",
+    "preset",
+    "workdir",
+    "together",
+    "sweep",
+    "seeds",
+    "profile",
+    "evaluate",
+    "retrieve",
+    "gallery",
+    "query",
+    "layer",
+    "code_size",
+    "index",
+    "share",
+    "visualize",
+    "images",
+    "methods",
+    "layer",
+)
+# What a command does if it does not train. The flag of the mode has the same name.
+MODES = (
+    "list",
+    "summary",
+    "evaluate",
+    "visualize",
+    "retrieve",
+    "compare",
+    "claims",
+    "report",
+    "dry_run",
+    "plan",
+)
+_OF_STUDIES = ("train", "report", "dry_run", "plan")
+# {flag: the modes that read it}; a flag that is not here may be given with any mode.
+_READ_BY = {
+    "experiment": _OF_STUDIES,
+    "run": (*_OF_STUDIES, "evaluate"),
+    "preset": _OF_STUDIES,
+    "data": (*_OF_STUDIES, "evaluate"),
+    "data_dir": (*_OF_STUDIES, "evaluate", "visualize", "retrieve"),
+    "set": (*_OF_STUDIES, "summary", "evaluate", "retrieve"),
+    "sweep": _OF_STUDIES,
+    "seeds": _OF_STUDIES,
+    "together": _OF_STUDIES,
+    "workdir": (*_OF_STUDIES, "visualize", "retrieve", "compare"),
+    "overwrite": _OF_STUDIES,
+    "share": _OF_STUDIES,
+    "parallel": _OF_STUDIES,
+    "profile": _OF_STUDIES,
+    "image_size": ("summary",),
+    "format": ("summary", "plan"),
+    "topology": ("plan",),
+    "views": ("evaluate",),
+    "scales": ("evaluate",),
+    "average": ("evaluate",),
+    "images": ("visualize",),
+    "methods": ("visualize",),
+    "score": ("visualize",),
+    "gallery": ("retrieve",),
+    "query": ("retrieve",),
+    "layer": ("visualize", "retrieve"),
+    "code_size": ("retrieve",),
+    "index": ("retrieve",),
+}
+
+flags.DEFINE_bool("list", False, "List every study and what it costs.")
+flags.DEFINE_string(
+    "experiment",
+    None,
+    "The study to run: a name of --list, or the path of a Python file that defines study(preset)."
+    " Finished runs are skipped, those that were cut off continue.",
+)
+flags.DEFINE_string("run", "*", "Only runs whose name matches this pattern, such as 'plain-*'.")
+flags.DEFINE_string(
+    "preset",
+    "laptop",
+    "Size of the study: laptop (minutes on 2 cores), paper (the paper's recipe in full) or smoke"
+    " (two steps of everything); some studies have more.",
+)
+flags.DEFINE_string(
+    "data",
+    None,
+    "Another data set: digits, mnist, cifar10, folder:PATH (class folders), or a prepared TFDS set,"
+    " with the augmentation that suits it.",
+)
+flags.DEFINE_string("data_dir", None, "Where prepared TFDS folders lie. Default: TFDS's own rule.")
+flags.DEFINE_multi_string(
+    "set", [], "Another value for one field, such as schedule.base=0.05. May be repeated."
+)
+flags.DEFINE_multi_string(
+    "sweep",
+    [],
+    "Train a grid of values, such as schedule.base=0.01,0.1,1. Repeated: the product. Values that"
+    " hold commas are separated by semicolons.",
+)
+flags.DEFINE_integer("seeds", 1, "Train each run with the seeds 0 to N - 1.", 1, 1000)
+flags.DEFINE_bool(
+    "together",
+    False,
+    "Train the seeds of a run at once, in one program; numbers differ by rounding.",
+)
+flags.DEFINE_string(
+    "workdir", None, "Where the runs are written. Default: runs/<study>/<preset>-<data>."
+)
+flags.DEFINE_bool(
+    "overwrite",
+    False,
+    "Delete what the workdir holds of these runs, and start them anew. Without it they continue,"
+    " also with more steps than before.",
+)
+flags.DEFINE_bool(
+    "share",
+    False,
+    "Share the runs with other launches of the same command in one --workdir: each takes the next"
+    " run that nobody trains, a dead launch's run is taken over, the last one builds the report.",
+)
+flags.DEFINE_enum(
+    "parallel",
+    "jit",
+    ["jit", "pmap"],
+    "How a step is spread over the devices: jit over a mesh, or pmap. Default: the study's.",
+)
+flags.DEFINE_string(
+    "coordinator",
+    None,
+    "Of several processes that train together: host:port of process 0, or auto, as the launcher or"
+    " the TPU slice says; auto is the default where srun, mpirun or Kubernetes' TPU slices started"
+    " them.",
+)
+flags.DEFINE_integer("process_id", None, "Which of several processes this is, from 0.", 0)
+flags.DEFINE_integer("num_processes", None, "How many processes train together; 1: only this.", 1)
+flags.DEFINE_string(
+    "compile_cache",
+    None,
+    "Where compiled programs are kept for the next launch. Default: ~/.cache/cnn_jax/xla. off:"
+    " nowhere.",
+)
+flags.DEFINE_integer(
+    "profile",
+    0,
+    "Trace so many steps of each run for TensorBoard and XProf, and print the costliest"
+    " operations.",
+    0,
+    10_000,
+)
+flags.DEFINE_bool("report", False, "Build the report from what the workdir holds; train nothing.")
+flags.DEFINE_list("compare", [], "Put finished runs of any folders into one table and one figure.")
+flags.DEFINE_string(
+    "claims",
+    None,
+    "Build one page of all claims of all studies, from the claims.json files below this folder.",
+)
+flags.DEFINE_string(
+    "summary", None, "Print a model's layers and what they cost, or a row per model with 'all'."
+)
+flags.DEFINE_integer(
+    "image_size", None, "--summary for square images of this side, not the paper's.", 1, 2**14
+)
+flags.DEFINE_enum("format", "table", ["table", "json"], "How --summary and --plan print.")
+flags.DEFINE_bool(
+    "plan",
+    False,
+    "Compile each run's step, train nothing, and print what it needs and takes at least.",
+)
+flags.DEFINE_string(
+    "topology", None, "--plan for a TPU slice that is not here, such as v5e:4x4; needs libtpu."
+)
+flags.DEFINE_string(
+    "evaluate",
+    None,
+    "Evaluate what is trained: a study's or run's folder, or MODEL:WEIGHTS for public weights (a"
+    " file or an address) with --data.",
+)
+flags.DEFINE_string(
+    "views", "single", "--evaluate by: single, ten_crop, grid, googlenet144, dense or dense+grid."
+)
+flags.DEFINE_list("scales", [], "--evaluate at these shorter sides, averaged. Default: the run's.")
+flags.DEFINE_enum(
+    "average", "softmax", ["softmax", "logits"], "--evaluate: what is averaged over the views."
+)
+flags.DEFINE_string(
+    "visualize",
+    None,
+    "Look into a trained model: a run's folder, or MODEL:WEIGHTS. Writes a page with figures to"
+    " --workdir.",
+)
+flags.DEFINE_string(
+    "images",
+    "",
+    "--visualize for these images: FOLDER of files, or DATASET:N. Default: eight of the run's test"
+    " images.",
+)
+flags.DEFINE_list(
+    "methods",
+    ["all"],
+    "--visualize by: all, or some of saliency, smoothgrad, integrated, guided, gradcam,"
+    " guided_gradcam, occlusion, invariance, filters, maps, top, deconvnet, evolution, maximize,"
+    " dream, invert.",
+)
+flags.DEFINE_enum(
+    "score",
+    "logit",
+    ["logit", "log_probability", "probability"],
+    "--visualize: what of the class is differentiated.",
+)
+flags.DEFINE_string(
+    "retrieve",
+    None,
+    "Find the images of --gallery that are nearest to --query, by what is trained: a run's folder,"
+    " MODEL:WEIGHTS for public weights, or MODEL:untrained. Writes a page to --workdir.",
+)
+flags.DEFINE_string(
+    "gallery", None, "--retrieve from this folder of images, or a data set's training images."
+)
+flags.DEFINE_string("query", None, "--retrieve for this image, or each image of this folder.")
+flags.DEFINE_string(
+    "layer",
+    None,
+    "--retrieve by this layer, or --visualize it. Default: --retrieve takes an autoencoder's code,"
+    " or the last layer before the logits; --visualize the last one with a spatial map.",
+)
+flags.DEFINE_integer(
+    "code_size",
+    0,
+    "--retrieve by codes that whitened PCA compresses to so many numbers; 0: all of the layer's.",
+    0,
+    2**20,
+)
+flags.DEFINE_string(
+    "index", None, "--retrieve keeps the gallery's codes here. Default: index in --workdir."
+)
+flags.DEFINE_bool("dry_run", False, "Print what each run costs, and train nothing.")
+
+
+def find_mode() -> str:
+    """Returns the mode that the flags name, or train.
+
+    Raises:
+      UserError: If they name several, or one that does not read another flag that is given.
+    """
+    modes = [name for name in MODES if FLAGS[name].value] or ["train"]
+    if len(modes) > 1:
+        raise UserError(f"--{modes[0]} and --{modes[1]}: give one of the two")
+    mode = modes[0]
+    for name in DISTRIBUTED_FLAGS:
+        if mode != "train" and FLAGS[name].present:
+            raise UserError(
+                f"--{name}: several processes train together, but --{mode} is one process's work"
+            )
+    for name, readers in _READ_BY.items():
+        if FLAGS[name].present and mode not in readers:
+            if "train" in readers:
+                raise UserError(f"--{name}: --{mode} takes no such flag; leave it out")
+            raise UserError(f"--{name}: only with {' or '.join(f'--{one}' for one in readers)}")
+    return mode
+
+
+def name_flag(message: str) -> str:
+    """Returns a library's message with the flag in place of the argument that it begins with."""
+    name = re.match(r"(\w+)[=:]", message)
+    return f"--{message}" if name and name[1] in ARGUMENTS else message
+
+
+def parse(argv: Sequence[str]) -> None:
+    """Parses the flags again; absl's errors become a UserError."""
+    for name in ("help", "helpfull"):
+        if name not in FLAGS:
+            flags.DEFINE_bool(name, False, "Show this help.")
+    for flag in FLAGS.get_flags_for_module(__name__):
+        flag.unparse()
+    for name in ("help", "helpfull"):
+        FLAGS[name].unparse()
+    try:
+        rest = FLAGS(list(argv), known_only=False)
+    except flags.Error as error:
+        raise UserError(f"{str(error).splitlines()[0]}; --help shows every flag") from None
+    if len(rest) > 1:
+        raise UserError(f"{rest[1]}: flags begin with --, see --help")
+    if not FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # Of the libraries.
+
+
+def format_help(program: str) -> str:
+    """Returns the text of --help."""
+    own = [flag for flag in FLAGS.get_flags_for_module(__name__)]
+    lines = [f"usage: {program} --experiment=NAME [flags]", ""]
+    for flag in own:
+        lines.append(f"  --{flag.name}={flag.default!r}" if flag.default else f"  --{flag.name}")
+        lines.append(f"      {flag.help}")
+    return "\n".join(lines)

@@ -1,0 +1,175 @@
+"""The modes that take a model: summary, evaluate, visualize and retrieve."""
+
+import os
+import shlex
+import sys
+
+from cnn_jax.cli.flags import FLAGS
+from cnn_jax.config import Choice, Data, Experiment, choose, dataset
+from cnn_jax.errors import UserError
+from cnn_jax.files import expand_path
+
+
+def summarize(name: str) -> None:
+    """Prints a model's layers and totals, or every model's totals."""
+    import json
+
+    from cnn_jax import models
+    from cnn_jax.cost import summary
+    from cnn_jax.overrides import override
+    from cnn_jax.training.components import KINDS
+
+    for assignment in FLAGS.set:
+        if name == "all" or not assignment.startswith("model."):
+            raise UserError(
+                f"--set {assignment}: --summary takes options of one model, for example"
+                " model.shortcut=A"
+            )
+    if name == "all":
+        totals, left_out = summary.summarize_all(FLAGS.image_size)
+        for words in left_out:
+            print(f"left out: {words}", file=sys.stderr)
+        if not totals:
+            raise UserError(f"--image_size={FLAGS.image_size} suits no model")
+        rows = [total._asdict() for total in totals]
+        print(
+            json.dumps(rows, indent=2) if FLAGS.format == "json" else summary.format_costs(totals)
+        )
+        return
+    chosen = override(Experiment(model=choose(name)), FLAGS.set, KINDS).model
+    found = summary.summarize_model(chosen.name, FLAGS.image_size, **chosen.args)
+    deviations = models.deviations(chosen.name, **chosen.args)
+    if FLAGS.format == "json":
+        rows = [layer._asdict() for layer in found.layers]
+        words = {**found.total._asdict(), "deviations": deviations, "layers": rows}
+        print(json.dumps(words, indent=2))
+        return
+    print(summary.format_summary(found, deviations))
+
+
+def read_protocol() -> Choice:
+    """Returns the evaluation protocol of --views and --scales."""
+    try:
+        scales = tuple(int(scale) for scale in FLAGS.scales)
+    except ValueError:
+        raise UserError(
+            f"--scales={','.join(FLAGS.scales)}: must be integers with commas between"
+        ) from None
+    return choose(FLAGS.views, scales=scales or None)
+
+
+def evaluate(target: str) -> None:
+    """Evaluates finished runs below a folder, or public weights, and prints the results."""
+    import fnmatch
+
+    from cnn_jax.errors import NotFiniteError
+    from cnn_jax.evaluation import evaluate as library
+    from cnn_jax.overrides import override
+    from cnn_jax.training.components import KINDS
+
+    protocol = read_protocol()
+    if ":" in target and not os.path.exists(os.path.expanduser(target)):
+        model, _, weights = target.partition(":")
+        if "://" not in weights:
+            weights = str(expand_path("--evaluate", weights))
+        if not FLAGS.data:
+            raise UserError(
+                f"--evaluate={target}: give the images with --data, such as folder:PATH"
+            )
+        data = Data(dataset=dataset(FLAGS.data), dir=FLAGS.data_dir or "")
+        chosen = override(Experiment(data=data, model=choose(model)), FLAGS.set, KINDS)
+        evaluation = library.evaluate_weights(chosen, weights, protocol, FLAGS.average)
+        print(library.format_evaluation(f"{model}:", evaluation))
+        return
+    for flag in ("data", "set"):
+        if FLAGS[flag].present:
+            raise UserError(f"--{flag}: a run is evaluated as it was trained, on its own data")
+    place = expand_path("--evaluate", target)
+    folders = [path.parent for path in sorted(place.glob("**/config.json"))]
+    folders = [folder for folder in folders if fnmatch.fnmatch(folder.parent.name, FLAGS.run)]
+    if not folders:
+        raise UserError(f"--evaluate={target}: no run named {FLAGS.run} lies there")
+    failed = []
+    for folder in folders:
+        name = f"{folder.parent.name} {folder.name}:"
+        try:
+            evaluations = library.evaluate_run(
+                folder, [protocol], FLAGS.average, FLAGS.data_dir or ""
+            )
+        except NotFiniteError as error:  # The other runs can still be evaluated.
+            failed.append(f"{name} {error}")
+            continue
+        except library.NotSavedError as error:
+            print(f"{name} {error}", file=sys.stderr)
+            evaluations = error.results
+        for evaluation in evaluations.values():
+            print(library.format_evaluation(name, evaluation), flush=True)
+    if failed:
+        raise UserError("; ".join(failed))
+
+
+def visualize(target: str) -> None:
+    """Looks into a trained model, writes the page, and prints its tables and its place."""
+    from cnn_jax.visualize.page import build_page
+
+    names = ("visualize", "images", "data_dir", "methods", "layer", "score", "workdir")
+    values = {name: FLAGS[name].value for name in names if FLAGS[name].present}
+    values |= {"methods": ",".join(FLAGS.methods)} if FLAGS["methods"].present else {}
+    built = build_page(
+        target,
+        FLAGS.images,
+        FLAGS.data_dir or "",
+        FLAGS.methods,
+        expand_path("--workdir", FLAGS.workdir) if FLAGS.workdir else None,
+        FLAGS.layer,
+        FLAGS.score,
+        command=shlex.join(["python", "launch.py", *(f"--{k}={v}" for k, v in values.items())]),
+    )
+    print(f"\n{built.describe()}")
+
+
+def retrieve(target: str) -> None:
+    """Finds a user's images in a gallery, and prints where the page of them lies."""
+    import dataclasses
+
+    from cnn_jax.evaluation.retrieval import trained
+    from cnn_jax.evaluation.retrieval.find import find_images
+    from cnn_jax.overrides import override
+    from cnn_jax.report.retrieval import build_page
+    from cnn_jax.training.components import KINDS
+
+    for flag in ("gallery", "query"):
+        if not FLAGS[flag].value:
+            raise UserError(f"--retrieve={target}: give --{flag} too")
+    if ":" in target and not os.path.exists(os.path.expanduser(target)):
+        name, _, weights = target.partition(":")
+        if "://" not in weights and weights != trained.UNTRAINED:
+            weights = str(expand_path("--retrieve", weights))
+        chosen = override(Experiment(model=choose(name)), FLAGS.set, KINDS)
+        model = trained.load_weights(chosen, weights)
+    else:
+        model = trained.load_run(expand_path("--retrieve", target))
+        for assignment in FLAGS.set:
+            if not assignment.startswith("data.on_bad_image="):
+                raise UserError(f"--set {assignment}: --retrieve takes data.on_bad_image of a run")
+        config = override(Experiment(data=model.data), FLAGS.set, KINDS).data
+        model = model._replace(data=config)
+    out = expand_path("--workdir", FLAGS.workdir or "runs/retrieve")
+    index = expand_path("--index", FLAGS.index) if FLAGS.index else out / "index"
+    gallery, query = (str(expand_path(f"--{f}", str(FLAGS[f].value))) for f in ("gallery", "query"))
+    # Data are decoded by threads where the run had processes of its own.
+    model = model._replace(data=dataclasses.replace(model.data, workers=0))
+    found = find_images(
+        model, gallery, query, index, FLAGS.layer or "", FLAGS.code_size, FLAGS.data_dir or ""
+    )
+    size = f"{found.index.codes.shape[1]:,} numbers"
+    facts = (
+        ("model", model.name),
+        ("code", f"{trained.find_layer(model, FLAGS.layer or '').name}, {size}"),
+        ("gallery", f"{gallery}, {len(found.index.codes):,} images"),
+        ("index", f"{index}, {'read' if found.index.was_read else 'written'}"),
+    )
+    built = build_page(found, out, facts)
+    for name, value in facts:
+        print(f"{name}: {value}")
+    print(f"\n{built.describe()}")

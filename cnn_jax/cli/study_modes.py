@@ -1,0 +1,168 @@
+"""The modes that train or show studies: list, train, report, compare, claims, dry_run and plan."""
+
+import os
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cnn_jax import distributed
+from cnn_jax.cli.flags import DISTRIBUTED_FLAGS, FLAGS
+from cnn_jax.errors import UserError
+from cnn_jax.files import expand_path
+from cnn_jax.study import Study
+
+Studies = Mapping[str, Callable[[str], Study]]
+Costs = Mapping[str, Mapping[str, str]]
+
+
+def list_studies(costs: Costs) -> None:
+    """Prints every study, its presets and what they cost."""
+    for name, presets in costs.items():
+        print(name)
+        for preset, words in presets.items():
+            print(f"  --preset={preset:8}{words}")
+
+
+def load_study(studies: Studies) -> Study:
+    """Returns the study that the flags name, its runs as the flags change them."""
+    from cnn_jax import study as library
+    from cnn_jax.study import sweep
+
+    found = library.load(FLAGS.experiment, FLAGS.preset, studies)
+    changes = list(FLAGS.set)
+    if FLAGS["parallel"].present:
+        changes.append(f"train.parallel={FLAGS.parallel}")
+    if not found.runs:
+        takes_none = (
+            "run",
+            "data",
+            "data_dir",
+            "set",
+            "sweep",
+            "seeds",
+            "together",
+            "share",
+            "parallel",
+        )
+        for flag in (*takes_none, *DISTRIBUTED_FLAGS):
+            if FLAGS[flag].present:
+                raise UserError(f"--{flag}: {found.name} trains nothing, and takes no such flag")
+        return found
+    if FLAGS.sweep:
+        configured = library.configure(found, changes, FLAGS.data or "", FLAGS.data_dir or "")
+        return library.configure(sweep.make_grid(configured, FLAGS.sweep, FLAGS.run))
+    return library.configure(found, changes, FLAGS.data or "", FLAGS.data_dir or "")
+
+
+def workdir(study: Study | None) -> Path:
+    """Returns --workdir, or runs/<study>/<preset>-<data>."""
+    if FLAGS.workdir:
+        return expand_path("--workdir", FLAGS.workdir)
+    assert study
+    if not study.runs:
+        return Path("runs") / study.name
+    data = FLAGS.data or next(iter(study.runs.values())).data.name
+    data = data.replace("/", "_").replace(":", "_")
+    kind = "sweep-" if FLAGS.sweep else ""
+    return Path("runs") / study.name / f"{kind}{FLAGS.preset}-{data}"
+
+
+def train(studies: Studies) -> None:
+    """Trains the study's runs and prints the report."""
+    from cnn_jax import study as library
+
+    if FLAGS.share:  # Each launch is one process, even if a scheduler started several.
+        for flag in DISTRIBUTED_FLAGS:
+            if FLAGS[flag].present:
+                raise UserError(f"--share: launches that share runs train alone, without --{flag}")
+    else:
+        distributed.initialize(FLAGS.coordinator, FLAGS.process_id, FLAGS.num_processes)
+    study = load_study(studies)
+    try:
+        built = library.run(
+            study,
+            workdir(study),
+            seeds=FLAGS.seeds,
+            only="*" if FLAGS.sweep else FLAGS.run,
+            together=FLAGS.together,
+            profile_steps=FLAGS.profile,
+            overwrite=FLAGS.overwrite,
+            share=FLAGS.share,
+            command=command(),
+            tell=lambda line: print(line, flush=True),
+        )
+    except library.RunsFailedError as error:
+        if error.report:
+            print(f"\n{error.report.describe()}")
+        raise
+    if built:
+        print(f"\n{built.describe()}")
+
+
+def command() -> str:
+    """Returns the command that runs the whole study with these flags, without --run."""
+    words = ["python", "launch.py"]
+    names = ("experiment", "preset", "data", "data_dir", "set", "sweep", "seeds", "together")
+    for name in (*names, "workdir", "parallel"):
+        if FLAGS[name].present:
+            given: Any = FLAGS[name].value
+            values = given if name in ("set", "sweep") else [given]
+            words += [f"--{name}={value}" for value in values]
+    return shlex.join(words)
+
+
+def report(studies: Studies) -> None:
+    """Builds the report of what the workdir holds, and prints its table and path."""
+    from cnn_jax.report.build import build
+
+    study = load_study(studies) if FLAGS.experiment else None
+    print(f"\n{build(workdir(study)).describe()}")
+
+
+def compare(folders: Sequence[str]) -> None:
+    """Puts finished runs into one table and one figure, in --workdir or runs/compare."""
+    from cnn_jax.report.compare import compare as build_comparison
+
+    out = expand_path("--workdir", FLAGS.workdir or "runs/compare")
+    built = build_comparison([expand_path("--compare", folder) for folder in folders], out)
+    print(f"\n{built.describe()}")
+
+
+def show_claims(folder: str) -> None:
+    """Builds the page of all claims below a folder, and prints its tables and path."""
+    from cnn_jax.report import all_claims
+
+    print(f"\n{all_claims.build(expand_path('--claims', folder)).describe()}")
+
+
+def dry_run(study: Study) -> None:
+    """Prints what each run costs."""
+    from cnn_jax.cost import estimate
+    from cnn_jax.study import list_trials, select
+    from cnn_jax.training.components import check
+
+    only = "*" if FLAGS.sweep else FLAGS.run
+    runs = list_trials(study, only) + select(study, only, FLAGS.seeds)
+    for run in runs:
+        check(run)
+    print(estimate.format_study(runs))
+
+
+def plan(study: Study) -> None:
+    """Prints what each run needs and its lower bound of time, here or on --topology."""
+    import json
+
+    if FLAGS.topology is not None:
+        os.environ["JAX_PLATFORMS"] = "cpu"  # libtpu must compile and not look for a TPU.
+    from cnn_jax.cost.format_plan import CAUTION, format_plan
+    from cnn_jax.cost.plan import plan_run
+    from cnn_jax.study import select
+
+    plans = []
+    for run in select(study, FLAGS.run):
+        plans.append(plan_run(run, FLAGS.topology))
+        if FLAGS.format == "table":
+            print(format_plan(plans[-1]), flush=True, end="\n\n")
+    values = [plan.to_json() for plan in plans]
+    print(json.dumps(values, indent=2) if FLAGS.format == "json" else CAUTION)

@@ -1,0 +1,63 @@
+"""The type of a study: its runs, its table, its claims and its report."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cnn_jax.config import Experiment
+from cnn_jax.report.claims import Claim
+from cnn_jax.report.rows import Row
+from cnn_jax.tuning import Tuning
+
+if TYPE_CHECKING:
+    from cnn_jax.report.elements import Page
+    from cnn_jax.report.results import Results
+
+MeasureRuns = Callable[[Path, list[Experiment], Callable[[str], None]], list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A paper's comparison: its runs, its table, and what a reader must know.
+
+    Attributes:
+      name: Its name on the command line.
+      title: Of its report.
+      paper: Authors, year, section.
+      paper_data: The data set of the paper's figures; a difference from other data means nothing.
+      preset: Which size of the study this is, such as laptop or paper.
+      runs: The experiments by name, in the order of training.
+      rows: The lines of the table.
+      notes: For the report.
+      claims: The paper's statements, and how to check them.
+      report: Composes the report's page from the results, with the parts of `cnn_jax.report`; None:
+        tables of the rows, a figure, notes and claims.
+      paper_runs: The paper's own recipe of each run, which deviations are measured against.
+      measure: Counts what the study compares, where nothing is trained: () -> a list of rows.
+      tuning: How a field of the runs is chosen before they are trained; None: they are as they
+        stand.
+      measure_runs: Measures what is trained, where the evaluation protocols do not: (workdir, every
+        seed of every run, a function that takes lines) -> a list of rows, which study.json keeps.
+      swept: The fields that a sweep varies.
+      contact_sheet: Whether sheet.png shows training images of each run as its model sees them.
+      file: The Python file of a user's study; `load` sets it.
+    """
+
+    name: str
+    title: str
+    paper: str
+    paper_data: str
+    preset: str
+    runs: dict[str, Experiment]
+    rows: tuple[Row, ...] = ()
+    notes: tuple[str, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    report: "Callable[[Results], Page] | None" = None
+    paper_runs: dict[str, Experiment] = field(default_factory=dict)
+    measure: Callable[[], list[dict[str, Any]]] | None = None
+    tuning: Tuning | None = None
+    measure_runs: MeasureRuns | None = None
+    swept: tuple[str, ...] = ()
+    contact_sheet: bool = False
+    file: str = ""

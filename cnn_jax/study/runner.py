@@ -1,0 +1,237 @@
+"""Trains a study's runs one by one, tunes what is to be tuned, and builds the report."""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cnn_jax.config import Experiment
+from cnn_jax.errors import UserError
+from cnn_jax.files import expand_path
+from cnn_jax.study.definition import Study
+from cnn_jax.study.selection import complete_study, list_trials, select
+from cnn_jax.study.write_files import check_study, write_crops, write_study
+from cnn_jax.tuning import FOLDER, apply_choices
+
+if TYPE_CHECKING:
+    from cnn_jax.report.elements import Report
+
+
+class RunsFailedError(UserError):
+    """Some runs of a study have failed.
+
+    Attributes:
+      report: What was built of the others.
+    """
+
+    def __init__(self, words: str, report: "Report | None") -> None:
+        super().__init__(words)
+        self.report = report
+
+
+def run(
+    study: Study,
+    workdir: str | Path,
+    *,
+    seeds: int = 1,
+    only: str = "*",
+    together: bool = False,
+    profile_steps: int = 0,
+    overwrite: bool = False,
+    share: bool = False,
+    command: str = "",
+    tell: Callable[[str], None] = print,
+) -> "Report | None":
+    """Trains a study's runs one by one, evaluates them, and builds the report.
+
+    Finished runs are skipped, and interrupted ones continue. A run that fails does not stop the
+    others.
+
+    Args:
+      study: The study, `configure`d if anything of it is to change.
+      workdir: Where the runs and the report are written.
+      seeds: Each run is trained with the seeds 0 to seeds - 1.
+      only: Only runs whose name matches this pattern.
+      together: Train the seeds of a run at once, in one program.
+      profile_steps: Number of steps of each run to trace.
+      overwrite: Delete what the folder holds of these runs, and start them anew.
+      share: Share the runs with other launches of the same command (`cnn_jax.study.sharing`).
+      command: What makes the whole study, for the report.
+      tell: Takes a line for each finished run.
+
+    Returns:
+      The report; None in all but the first of several processes, and in all but the last of the
+      launches that share the runs.
+
+    Raises:
+      UserError: If something is wrong before the first run, or runs have failed.
+      StoppedError: If a signal stopped a run, which is saved.
+    """
+    from cnn_jax import distributed
+    from cnn_jax.report.build import build
+    from cnn_jax.study import sharing
+    from cnn_jax.training import metrics_log
+
+    folder = expand_path("workdir", workdir)
+    study = complete_study(study)
+    if study.measure:
+        write_study(study, folder, seeds, command, study.measure())
+        return build(folder, study)
+    if study.tuning:
+        if share or profile_steps:
+            raise UserError(
+                f"{study.name} tunes {study.tuning.field} first: it takes neither share nor profile"
+                f" unless {study.tuning.field} is set"
+            )
+        study = _tune(study, folder, only, overwrite, tell)
+    runs = select(study, only, seeds)
+    if share and overwrite:
+        raise UserError("share: a launch with overwrite would delete what the others have trained")
+    if share and distributed.is_distributed():
+        raise UserError("share: each launch is one process, but several train together here")
+    check_before_writing(study, runs, folder, together, seeds, profile_steps, overwrite)
+    primary = distributed.is_primary()
+    if primary:
+        for one in runs if overwrite else ():
+            metrics_log.erase_run(metrics_log.run_folder(one, folder))
+        write_study(study, folder, seeds, command)
+        write_crops(study, folder)
+    if overwrite:
+        distributed.barrier("earlier runs are deleted")
+    size = seeds if together else 1
+    groups = [runs[start : start + size] for start in range(0, len(runs), size)]
+    with contextlib.ExitStack() as stack:
+        turns: Iterable[tuple[int, Sequence[Experiment]]] = enumerate(groups)
+        builds_report = primary
+        if share:
+            leave = stack.enter_context(sharing.join_launches(folder))
+            turns = sharing.claim_groups(groups, folder, tell)
+        failed = _train_all(turns, folder, len(runs), profile_steps, tell)
+        if share:
+            builds_report = leave()
+        if failed and len(failed) == len(runs) and not any(folder.glob("*/seed*/metrics.jsonl")):
+            raise UserError("; ".join(map(str, dict.fromkeys(failed.values()))))
+        if builds_report and study.measure_runs:
+            measured = study.measure_runs(folder, select(study, seeds=seeds), tell)
+            write_study(study, folder, seeds, command, measured)
+        report = build(folder, study) if builds_report else None
+    if share and not report:
+        tell(f"another launch still works in {folder}; the last one builds the report")
+    if failed:
+        words = "; ".join(map(str, dict.fromkeys(failed.values())))
+        raise RunsFailedError(words, report)
+    return report
+
+
+def _tune(
+    study: Study, folder: Path, only: str, overwrite: bool, tell: Callable[[str], None]
+) -> Study:
+    """Returns the study with the values that trials have chosen, which are trained where missing.
+
+    A trial whose loss is not finite is a result; one that fails ends the launch.
+    """
+    from cnn_jax import distributed
+    from cnn_jax.report.read import read_runs
+    from cnn_jax.training import metrics_log
+
+    tuning = study.tuning
+    assert tuning is not None
+    place, trials = folder / FOLDER, list_trials(study, only)
+    check_study(study, folder)
+    check_before_writing(study, trials, place, False, 1, overwrite=overwrite)
+    if overwrite:
+        if distributed.is_primary():
+            for one in trials:
+                metrics_log.erase_run(metrics_log.run_folder(one, place))
+        distributed.barrier("earlier trials are deleted")
+    starts = range(0, len(trials), tuning.seeds)
+    groups = [trials[start : start + tuning.seeds] for start in starts]
+    failed = _train_all(enumerate(groups), place, len(trials), 0, tell)
+    for error in failed.values():
+        raise error
+    chosen = {one.name: study.runs[one.name] for one in select(study, only)}
+    chosen = apply_choices(tuning, chosen, read_runs(place, []))
+    return dataclasses.replace(study, runs=study.runs | chosen)
+
+
+def check_before_writing(
+    study: Study,
+    runs: Sequence[Experiment],
+    folder: Path,
+    together: bool,
+    seeds: int,
+    profile_steps: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Raises UserError for every error that can be detected before anything is written."""
+    from cnn_jax.training import metrics_log
+    from cnn_jax.training.components import make_components
+
+    if together and seeds == 1:
+        raise UserError("together: trains several seeds at once: ask for more than one")
+    check_study(study, folder)
+    for one in runs:
+        own = metrics_log.run_folder(one, folder)
+        if not overwrite:
+            metrics_log.check_folder(one, own)
+        if profile_steps >= one.train.steps:
+            left = one.train.steps - 1
+            raise UserError(
+                f"profile={profile_steps}: after the first, {left} steps are left; ask for fewer"
+            )
+        make_components(one, seeds=seeds if together else 1)
+        start = one.train.start_from
+        if start and start not in {other.name for other in runs}:
+            other = own.parent.with_name(start) / own.name
+            if not metrics_log.read_result(own) and not metrics_log.read_result(other):
+                raise UserError(
+                    f"{one.name}: starts from {start}, which is not finished in {other}: run that"
+                    " first"
+                )
+
+
+def _train_all(
+    turns: Iterable[tuple[int, Sequence[Experiment]]],
+    folder: Path,
+    total: int,
+    profile_steps: int,
+    tell: Callable[[str], None],
+) -> dict[Experiment, UserError]:
+    """Trains groups of runs that differ only in their seed.
+
+    Args:
+      turns: (number, group), in the order of training.
+      folder: The study's folder.
+      total: The number of runs in all groups.
+      profile_steps: Number of steps of each run to trace.
+      tell: Takes a line for each run.
+
+    Returns:
+      What ended the runs that failed.
+    """
+    from cnn_jax import distributed
+    from cnn_jax.training import metrics_log, train
+
+    failed: dict[Experiment, UserError] = {}
+    for turn, group in turns:
+        began, size = time.perf_counter(), len(group)
+        seeds = [one.seed for one in group]
+        try:
+            ends = train.run_seeds(group[0], seeds, folder, profile_steps)
+        except UserError as error:
+            if distributed.is_distributed():
+                raise  # It may be this process's alone, and the others wait for it in this run.
+            ends = dict.fromkeys(seeds, error)
+        took = f"{time.perf_counter() - began:.0f} s" + (f", {size} together" if size > 1 else "")
+        first = turn * size + 1
+        for number, (one, end) in enumerate(zip(group, ends.values(), strict=True), first):
+            if isinstance(end, UserError):
+                failed[one] = end
+                words = f"failed: {end}"
+            else:
+                words = metrics_log.error_words(end)
+            if distributed.is_primary():
+                tell(f"[{number}/{total}] {one.name} seed {one.seed}: {words} ({took})")
+    return failed

@@ -1,0 +1,147 @@
+"""Which study, and which of its runs: found by name or path, changed, selected."""
+
+import dataclasses
+import fnmatch
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cnn_jax import user_file
+from cnn_jax.config import RUNTIME_FIELDS, Experiment, dataset, find_differences
+from cnn_jax.errors import UserError, nearest
+from cnn_jax.files import expand_path
+from cnn_jax.study.definition import Study
+from cnn_jax.tuning import make_trials
+
+# How often a run is logged, or how it is compiled, changes none of its numbers.
+HARMLESS_FIELDS = (
+    *RUNTIME_FIELDS,
+    "study",
+    "name",
+    "seed",
+    "model.scan_min_blocks",
+    "model.remat",
+    "train.log_every",
+    "train.eval_every",
+    "train.save_every",
+    "log.layer_statistics",
+)
+
+# {data set: augmentation that replaces a preset's}: for example, digits must not be mirrored.
+AUGMENTATION: dict[str, dict[str, Any]] = {
+    "digits": {"pad_and_crop": 1, "flip": False},
+    "mnist": {"pad_and_crop": 4, "flip": False},
+    "cifar10": {"pad_and_crop": 4, "flip": True},
+}
+
+
+def load(name: str, preset: str, studies: Mapping[str, Callable[[str], Study]]) -> Study:
+    """Returns a study by its name, or that of a user's file by its path.
+
+    Args:
+      name: A name of `studies`, or the path of a Python file that defines `study(preset)`.
+      preset: Which size of the study.
+      studies: The studies by name.
+
+    Raises:
+      UserError: If there is no such study, file or preset.
+    """
+    if name in studies:
+        return studies[name](preset)
+    if name.endswith(".py") or "/" in name:
+        return _load_file(expand_path("experiment", name), preset)
+    raise UserError(f"experiment={name}: no such study; {nearest(name, studies)}")
+
+
+def _load_file(path: Path, preset: str) -> Study:
+    found = user_file.call(path, "study", preset)
+    if not isinstance(found, Study):
+        raise UserError(f"{path}: study({preset!r}) returns no cnn_jax.study.Study")
+    return dataclasses.replace(found, file=str(path.resolve()))
+
+
+def configure(
+    study: Study,
+    overrides: Iterable[str] = (),
+    data: str = "",
+    data_dir: str = "",
+) -> Study:
+    """Returns the study with its runs changed, complete, and with their deviations listed.
+
+    A field that is set is not tuned.
+
+    Args:
+      study: The study.
+      overrides: Such as 'schedule.base=0.05', for every run.
+      data: Another data set, with the augmentation that suits it.
+      data_dir: Where prepared TFDS folders lie.
+
+    Raises:
+      UserError: If a field has a value that it cannot have.
+    """
+    changes = tuple(overrides)
+    runs = {}
+    for name, run in study.runs.items():
+        paper = study.paper_runs.get(name, run)
+        runs[name] = _configure_run(run, paper, changes, data, data_dir)
+    tuning = study.tuning
+    if tuning and any(change.partition("=")[0].strip() == tuning.field for change in changes):
+        tuning = None
+    return dataclasses.replace(study, runs=runs, tuning=tuning)
+
+
+def _configure_run(
+    run: Experiment, paper: Experiment, changes: tuple[str, ...], data: str, data_dir: str
+) -> Experiment:
+    from cnn_jax import models
+    from cnn_jax.overrides import override
+    from cnn_jax.training.components import KINDS, complete
+
+    if data:
+        suitable = AUGMENTATION.get(data, {})
+        changed = dataclasses.replace(run.data, dataset=dataset(data), **suitable)
+        run = dataclasses.replace(run, data=changed)
+    if data_dir:
+        run = dataclasses.replace(run, data=dataclasses.replace(run.data, dir=data_dir))
+    run = complete(override(run, changes, KINDS))
+    of_model = models.deviations(run.model.name, **run.model.args)
+    of_values = find_differences(complete(paper), run, HARMLESS_FIELDS)
+    deviations = dict.fromkeys((*of_model, *run.deviations, *of_values))
+    return dataclasses.replace(run, deviations=tuple(deviations))
+
+
+def complete_study(study: Study) -> Study:
+    """Returns the study with its deviations listed, unless `configure` has done it."""
+    from cnn_jax.training.components import complete
+
+    if all(run == complete(run) and run.deviations for run in study.runs.values()):
+        return study
+    return configure(study)
+
+
+def select(study: Study, only: str = "*", seeds: int = 1) -> list[Experiment]:
+    """Returns the runs whose name matches a pattern, each with the seeds 0 to seeds - 1.
+
+    Raises:
+      UserError: If no run matches, or the study trains nothing.
+    """
+    if not study.runs:
+        raise UserError(f"{study.name} trains nothing: it counts in seconds")
+    names = fnmatch.filter(study.runs, only)
+    if not names:
+        raise UserError(f"run={only}: no such run in {study.name}; {nearest(only, study.runs)}")
+    return [
+        dataclasses.replace(study.runs[name], seed=seed) for name in names for seed in range(seeds)
+    ]
+
+
+def list_trials(study: Study, only: str = "*") -> list[Experiment]:
+    """Returns the trials that tune the runs whose name matches a pattern, with their seeds."""
+    if study.tuning is None:
+        return []
+    chosen = [study.runs[one.name] for one in select(study, only)]
+    return [
+        dataclasses.replace(trial, seed=seed)
+        for trial in make_trials(study.tuning, chosen)
+        for seed in range(study.tuning.seeds)
+    ]

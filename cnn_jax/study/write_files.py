@@ -1,0 +1,118 @@
+"""What a study writes into its folder beside the runs: study.json, crops.png and sheet.png."""
+
+import dataclasses
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from cnn_jax.config import Data
+from cnn_jax.errors import UserError, explain_os_errors
+from cnn_jax.files import write_whole
+from cnn_jax.report.rows import Row, describe_setting
+from cnn_jax.study.definition import Study
+from cnn_jax.tuning import describe_tuning
+
+
+def describe_data(data: Data) -> str:
+    """Returns the data of a study in words."""
+    held_out = data.validation_images
+    return data.name + (f", {held_out} training images held out" if held_out else "")
+
+
+def describe_study(study: Study, seeds: int, command: str) -> dict[str, Any]:
+    """Returns the content of study.json, which tells the report about the study and its runs."""
+    first = next(iter(study.runs.values()), None)
+    return {
+        "name": study.name,
+        "title": study.title,
+        "paper": study.paper,
+        "paper_data": study.paper_data,
+        "preset": study.preset,
+        "data": describe_data(first.data) if first else "",
+        "command": command,
+        "seeds": seeds,
+        "notes": list(study.notes),
+        "runs": list(study.runs),
+        "tuning": describe_tuning(study.tuning),
+        "swept": list(study.swept),
+        "swept_from": {row.run: row.group for row in study.rows} if study.swept else {},
+        "paper_runs": {
+            name: dataclasses.asdict(describe_setting(paper))
+            for name, paper in study.paper_runs.items()
+        },
+        "file": study.file,
+    }
+
+
+def check_study(study: Study, folder: Path) -> None:
+    """Raises UserError if the folder holds another study, preset or data set."""
+    try:
+        there = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return  # Missing or damaged: it is written again.
+    words = describe_study(study, 1, "")
+    if not isinstance(there, dict):
+        return
+    if any(there.get(key, words[key]) != words[key] for key in ("name", "preset", "data")):
+        raise UserError(
+            f"{folder} holds {there.get('name')}, preset {there.get('preset')}, with the data"
+            f" {there.get('data')}: choose another workdir"
+        )
+
+
+def write_study(
+    study: Study,
+    folder: Path,
+    seeds: int,
+    command: str,
+    measured: list[dict[str, Any]] | None = None,
+) -> None:
+    """Writes study.json.
+
+    Args:
+      study: The study.
+      folder: Its workdir, which is made.
+      seeds: Seeds of each run.
+      command: The command that runs the whole study.
+      measured: What a study that trains nothing has measured.
+
+    Raises:
+      UserError: If the folder holds another study, or cannot be written to.
+    """
+    from cnn_jax.training import metrics_log
+
+    check_study(study, folder)
+    words = describe_study(study, seeds, command)
+    if measured is not None:
+        words |= {"measured": measured, "commit": metrics_log.find_commit()}
+    with explain_os_errors(f"cannot write to {folder}", "choose another workdir"):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / "study.json", json.dumps(words, indent=2) + "\n")
+
+
+def write_crops(study: Study, folder: Path) -> None:
+    """Writes crops.png and sheet.png: training images as the models see them.
+
+    crops.png has a row for each training scale of full-size images; sheet.png a row for each
+    way in which runs prepare their images, if the study wants it.
+    """
+    scales = {
+        f"S = {'-'.join(map(str, one.data.train_resize))}": one.data
+        for one in study.runs.values()
+        if one.data.image_size
+    }
+    runs: dict[Data, list[Row]] = {}
+    for row in study.rows:
+        runs.setdefault(study.runs[row.run].data, []).append(row)
+    names = {rows[0].label if len(rows) == 1 else rows[0].group: one for one, rows in runs.items()}
+    sheets = {"crops.png": scales, "sheet.png": names if study.contact_sheet else {}}
+    for name, each in sheets.items():
+        path = folder / name
+        if each and not path.exists():
+            from cnn_jax.data import inspect
+
+            image = io.BytesIO()
+            inspect.draw_crops(each).savefig(image, format="png", dpi=80)
+            with explain_os_errors(f"cannot write to {folder}", "choose another workdir"):
+                write_whole(path, image.getvalue())
