@@ -269,7 +269,12 @@ def name_protocol(choice: Choice) -> str:
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Returns {'schedule': 'step', 'schedule.base': 0.1, ...} of a frozen value, in field order."""
+    """Returns {'schedule': 'step', 'schedule.base': 0.1, ...} of a frozen value, in field order.
+
+    Args:
+      value: A frozen value, such as an `Experiment`.
+      prefix: Text in front of each field's name.
+    """
     flat: dict[str, Any] = {}
     for f in dataclasses.fields(value):
         item, path = getattr(value, f.name), f"{prefix}{f.name}"
@@ -286,7 +291,13 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def find_differences(old: Experiment, new: Experiment, ignore: tuple[str, ...] = ()) -> list[str]:
-    """Returns ['train.steps: 64000 -> 300', ...], the fields in which two experiments differ."""
+    """Returns ['train.steps: 64000 -> 300', ...], the fields in which two experiments differ.
+
+    Args:
+      old: The first experiment.
+      new: The second experiment.
+      ignore: Fields that are not compared.
+    """
     before, after = flatten(old), flatten(new)
     paths = dict.fromkeys([*before, *after])
     missing = object()
@@ -312,7 +323,12 @@ def check_names(experiment: Experiment) -> None:
 
 
 def iterate_fields(cls: type = Experiment, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yields (path, type, default) of every plain field and every choice, in order."""
+    """Yields (path, type, default) of every plain field and every choice, in order.
+
+    Args:
+      cls: The class of the frozen value.
+      prefix: Text in front of each path.
+    """
     import typing
 
     hints = typing.get_type_hints(cls, include_extras=True)

@@ -45,7 +45,12 @@ def _scale_and_reshape(x: jax.Array, scale: jax.Array, shape: tuple[int, ...]) -
 
 
 def power(x: jax.Array, exponent: float) -> jax.Array:
-    """Raises positive x to the exponent. LRN's exponent -3/4 is computed by two roots."""
+    """Raises positive x to the exponent. LRN's exponent -3/4 is computed by two roots.
+
+    Args:
+      x: Array of positive values.
+      exponent: The exponent.
+    """
     if exponent == -0.75 and switch.rewrites_enabled():
         root = lax.rsqrt(x)
         return root * jnp.sqrt(root)

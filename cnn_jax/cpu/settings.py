@@ -102,7 +102,7 @@ def _is_x86_with(versions: tuple[tuple[int, int], tuple[int, int]]) -> bool:
 def keep_memory(values: int) -> None:
     """Stops glibc's malloc from returning freed memory to the system, until the process ends.
 
-    XLA allocates the temporary arrays of a step, hundreds of megabytes, anew in each step. By
+    XLA allocates the temporary arrays of a step, hundreds of megabytes, again in each step. By
     default glibc returns them to the system each time, and the system must zero and map every page
     again. The price is that a process may hold two or three times the memory that a step needs.
     There is also only one arena, for which threads wait. This makes small batches slower (LeNet-5

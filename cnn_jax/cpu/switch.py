@@ -79,6 +79,10 @@ def split_into_chunks(count: int, size: int) -> list[slice]:
 
     With several devices there is one chunk, because slices of a batch that is spread over devices
     would be moved between them.
+
+    Args:
+      count: Number of images or rows.
+      size: Largest number in a chunk.
     """
     size = size if jax.device_count() == 1 else count
     return [slice(first, first + size) for first in range(0, count, size)]

@@ -59,7 +59,12 @@ class Activation(nn.Module):
 
 
 def relu(x: jax.Array, name: str | None = None) -> jax.Array:
-    """Applies ReLU; call it inside a flax module's compact method."""
+    """Applies ReLU; call it inside a flax module's compact method.
+
+    Args:
+      x: Array [...].
+      name: Name of the flax module; None: flax chooses it.
+    """
     return Activation(nn.relu, name=name)(x)
 
 

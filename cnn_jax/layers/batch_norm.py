@@ -19,8 +19,8 @@ class BatchNorm(nn.Module):
 
     The group size is explicit and does not depend on the number of devices. Without it, jit over a
     mesh would use statistics of the global batch, and pmap those of each device. As in
-    Algorithm 2, the running average of the variance is of the unbiased one, which is m / (m - 1)
-    times the variance of m values.
+    Algorithm 2, the running average is of the unbiased variance: m / (m - 1) times the variance of
+    m values.
 
     Attributes:
       group: Number of images in a group; 0: the whole batch. It must divide the batch size.
@@ -64,8 +64,8 @@ class BatchNorm(nn.Module):
 class Moments(NamedTuple):
     """Mean and variance of groups of images, each [groups, C] float32.
 
-    The mean is shift + offset. The two are kept apart because their sum is rounded to float32,
-    which for a mean of 10^7 standard deviations is an error of half a standard deviation.
+    The mean is shift + offset. They are kept apart because their sum must be rounded to float32.
+    For a mean of 10^7 standard deviations the rounding error is half a standard deviation.
 
     Attributes:
       shift: A value within sqrt(H * W) standard deviations of the mean.

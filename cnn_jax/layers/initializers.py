@@ -71,14 +71,26 @@ def _uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any, variance: float
 def xavier_average_normal(
     key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32
 ) -> jax.Array:
-    """Draws N(0, 1 / m) for the mean m of fan-in and fan-out: Glorot, Bengio 2010, eq. 12."""
+    """Draws N(0, 1 / m) for the mean m of fan-in and fan-out: Glorot, Bengio 2010, eq. 12.
+
+    Args:
+      key: A random key.
+      shape: Shape [..., in, out] of the kernel.
+      dtype: Dtype of the kernel.
+    """
     return draw_normal(key, shape, dtype, math.sqrt(1 / compute_fan_average(shape)))
 
 
 def xavier_average_uniform(
     key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32
 ) -> jax.Array:
-    """Draws uniformly within +-sqrt(6 / (fan-in + fan-out)): Glorot, Bengio 2010, eq. 16."""
+    """Draws uniformly within +-sqrt(6 / (fan-in + fan-out)): Glorot, Bengio 2010, eq. 16.
+
+    Args:
+      key: A random key.
+      shape: Shape [..., in, out] of the kernel.
+      dtype: Dtype of the kernel.
+    """
     return _uniform(key, shape, dtype, 1 / compute_fan_average(shape))
 
 

@@ -44,7 +44,13 @@ class DenoisingAutoencoder(BaseModel):
     input_noise_std: NoiseStd = 0.5
 
     def add_noise(self, images: jax.Array, train: bool, clip: bool) -> jax.Array:
-        """Adds Gaussian noise to [B, H, W, C] in training, and clips it to [0, 1] if `clip`."""
+        """Adds Gaussian noise to [B, H, W, C] in training, and clips it to [0, 1] if `clip`.
+
+        Args:
+          images: Images [B, H, W, C].
+          train: Whether to add noise.
+          clip: Whether to clip the result to [0, 1].
+        """
         if not train or not self.input_noise_std:
             return images
         noise = jax.random.normal(self.make_rng("dropout"), images.shape, images.dtype)
@@ -60,7 +66,16 @@ class DenoisingAutoencoder(BaseModel):
         kernel_init: Initializer = he_normal,
         padding: str | tuple[tuple[int, int], ...] = "SAME",
     ) -> jax.Array:
-        """Applies a 3x3 convolution, batch norm if norm is bn, and ReLU to [B, H, W, C]."""
+        """Applies a 3x3 convolution, batch norm if norm is bn, and ReLU to [B, H, W, C].
+
+        Args:
+          x: Feature maps [B, H, W, C].
+          channels: The paper's number of output channels.
+          name: Name of the layer.
+          train: Whether batch norm uses the batch's statistics.
+          kernel_init: Initializer of the kernel in the paper.
+          padding: Padding of the convolution.
+        """
         init = self.get_kernel_init(kernel_init)
         channels = self.scale_channels(channels)
         x = Conv(channels, (3, 3), padding=padding, kernel_init=init, name=name)(x)
@@ -109,6 +124,11 @@ class Autoencoder(DenoisingAutoencoder):
     ) -> tuple[jax.Array, jax.Array]:
         """Compares reconstructed images with the clean ones, both [B, H, W, C].
 
+        Args:
+          rebuilt: Reconstructed images [B, H, W, C].
+          images: Clean images [B, H, W, C].
+          labels: Not used.
+
         Returns:
           The loss [B], the mean squared error over pixels; and the error [B] of
           `compute_unexplained_variance`.
@@ -151,6 +171,11 @@ def score_by_cross_entropy(
     rebuilt: jax.Array, images: jax.Array, labels: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Compares reconstructed images with the clean ones, both [B, H, W, C]; ignores labels.
+
+    Args:
+      rebuilt: Reconstructed images [B, H, W, C], from 0 to 1.
+      images: Clean images [B, H, W, C], from 0 to 1.
+      labels: Not used.
 
     Returns:
       The loss [B], the mean binary cross-entropy over pixels in nats; and the error [B] of
@@ -237,7 +262,12 @@ class DeepAutoencoder(DenoisingAutoencoder):
 
 
 def upsample(x: jax.Array, times: int) -> jax.Array:
-    """Repeats each pixel of [B, H, W, C] `times` along H and W: nearest-neighbor upsampling."""
+    """Repeats each pixel of [B, H, W, C] `times` along H and W: nearest-neighbor upsampling.
+
+    Args:
+      x: Feature maps [B, H, W, C].
+      times: Factor of H and W.
+    """
     return jnp.repeat(jnp.repeat(x, times, axis=1), times, axis=2)
 
 

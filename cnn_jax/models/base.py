@@ -115,7 +115,12 @@ class BaseModel(nn.Module):
             raise UserError(f"{name}: images of {height}x{width}; the smallest are {side}x{side}")
 
     def scale_channels(self, channels: int, towers: int = 1) -> int:
-        """Multiplies the paper's channels or units by the width; at least one is left per tower."""
+        """Multiplies the paper's channels or units by the width; at least one is left per tower.
+
+        Args:
+          channels: The paper's number of channels or units.
+          towers: Number of towers among which they are divided.
+        """
         return towers * max(1, round(channels / towers * self.width))
 
     def get_kernel_init(self, paper: Initializer = he_normal) -> Initializer:
@@ -137,12 +142,24 @@ class BaseModel(nn.Module):
         )
 
     def apply_norm(self, x: jax.Array, name: str, train: bool) -> jax.Array:
-        """Applies batch norm to [B, ..., C] if norm is bn; `name` is the layer's name."""
+        """Applies batch norm to [B, ..., C] if norm is bn; `name` is the layer's name.
+
+        Args:
+          x: Array [B, ..., C].
+          name: Name of the layer.
+          train: Whether to use the batch's statistics.
+        """
         norm = self.get_norm_layer()
         return norm(name=name)(x, train) if norm else x
 
     def apply_lrn(self, x: jax.Array, name: str = "lrn", towers: int = 1) -> jax.Array:
-        """Applies local response normalization to [B, ..., C] if norm is lrn."""
+        """Applies local response normalization to [B, ..., C] if norm is lrn.
+
+        Args:
+          x: Array [B, ..., C].
+          name: Name of the layer.
+          towers: Number of groups of channels; neighbors are of one group.
+        """
         return LocalResponseNorm(towers, name=name)(x) if self.norm == "lrn" else x
 
     def apply_dropout(self, x: jax.Array, train: bool) -> jax.Array:
@@ -188,6 +205,10 @@ class BaseModel(nn.Module):
 
         Continue with the return value, not with x: `cnn_jax.visualize` adds an offset to it, to
         compute gradients with respect to the feature.
+
+        Args:
+          name: Name of the feature.
+          x: Activations [B, ...].
         """
         # All features are in one variable, because a flax variable cannot have the name of a layer.
         self.sow(

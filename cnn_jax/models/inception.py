@@ -43,7 +43,12 @@ BN_TABLE = {
 
 
 def scale_branches(branches: Branches, scale: Callable[[int], int]) -> Branches:
-    """Applies `scale` to the channels of each convolution in branches of `Inception`."""
+    """Applies `scale` to the channels of each convolution in branches of `Inception`.
+
+    Args:
+      branches: Branches of `Inception`.
+      scale: Maps the paper's number of channels to the model's.
+    """
     if isinstance(branches[0], int):
         height, width, channels = branches
         return height, width, scale(channels)

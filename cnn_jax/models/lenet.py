@@ -86,7 +86,13 @@ def scale_pixels(images: jax.Array) -> jax.Array:
 
 
 def uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-    """Draws uniformly from -2.4 / fan-in to 2.4 / fan-in (App. A)."""
+    """Draws uniformly from -2.4 / fan-in to 2.4 / fan-in (App. A).
+
+    Args:
+      key: A random key.
+      shape: Shape [..., in, out] of the kernel.
+      dtype: Dtype of the kernel.
+    """
     return jax.random.uniform(key, shape, dtype, -1.0, 1.0) * (2.4 / math.prod(shape[:-1]))
 
 
@@ -187,6 +193,11 @@ class Lenet5(BaseModel):
         self, logits: jax.Array, images: jax.Array, labels: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """Compares logits [B, classes] with labels [B]; images are not used.
+
+        Args:
+          logits: Logits [B, classes].
+          images: Not used.
+          labels: Labels [B] int.
 
         Returns:
           The loss [B] of `compute_map_loss`, and the top-1 error [B] bool.

@@ -171,8 +171,8 @@ def find_spec(name: str) -> ModelSpec:
     """Returns the spec of a model.
 
     Raises:
-      UserError: If there is no such model. The message names the nearest one, or the name here of a
-        model that another library calls so.
+      UserError: If there is no such model. The message names the nearest one, or our name of a
+        model that has another name in other libraries.
     """
     if name in MODELS:
         return MODELS[name]

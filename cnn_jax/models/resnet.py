@@ -42,7 +42,15 @@ class BlockLayers(NamedTuple):
     def conv(
         self, x: jax.Array, channels: int, kernel: int, stride: int = 1, *, name: str
     ) -> jax.Array:
-        """Convolves [B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), channels]."""
+        """Convolves [B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), channels].
+
+        Args:
+          x: Feature maps [B, H, W, C].
+          channels: Number of output channels.
+          kernel: Side of the kernel, in pixels.
+          stride: Stride on both axes, in pixels.
+          name: Name of the layer.
+        """
         return Conv(
             channels,
             (kernel, kernel),
@@ -135,7 +143,13 @@ def _add_shortcut(
 
 
 def zero_pad_shortcut(x: jax.Array, channels: int, stride: int) -> jax.Array:
-    """Takes every stride-th pixel of [B, H, W, C] and adds channels of zeros (option A)."""
+    """Takes every stride-th pixel of [B, H, W, C] and adds channels of zeros (option A).
+
+    Args:
+      x: Feature maps [B, H, W, C].
+      channels: Number of output channels.
+      stride: Stride on both axes, in pixels.
+    """
     zeros = channels - x.shape[-1]
     return jnp.pad(x[:, ::stride, ::stride], ((0, 0), (0, 0), (0, 0), (0, zeros)))
 
@@ -200,8 +214,8 @@ class ResNet(BaseModel, kw_only=True):
     def _repeat(
         self, block: Callable[..., nn.Module], names: list[str], x: jax.Array, train: bool
     ) -> jax.Array:
-        least = self.scan_min_blocks or choose_min_scan_blocks()
-        if self.is_initializing() or len(names) < least:
+        minimum = self.scan_min_blocks or choose_min_scan_blocks()
+        if self.is_initializing() or len(names) < minimum:
             for name in names:
                 x = block(name=name)(x, train)
             return x
@@ -232,7 +246,13 @@ _WHOLE_BATCH = Deviation(
 
 
 def make_cifar_spec(depth: int, shortcut: str = "A", parameters: int | None = None) -> ModelSpec:
-    """Makes a CIFAR model of Sec. 4.2: 6n + 2 layers, stages of 16, 32 and 64 channels."""
+    """Makes a CIFAR model of Sec. 4.2: 6n + 2 layers, stages of 16, 32 and 64 channels.
+
+    Args:
+      depth: Number of layers.
+      shortcut: A | B | C | plain.
+      parameters: Number of parameters.
+    """
     n, rest = divmod(depth - 2, 6)
     assert rest == 0 and n > 0, depth
     return ModelSpec(
@@ -252,7 +272,14 @@ def make_imagenet_spec(
     shortcut: str = "B",
     parameters: int | None = None,
 ) -> ModelSpec:
-    """Makes an ImageNet model of Table 1, by default with shortcuts of option B."""
+    """Makes an ImageNet model of Table 1, by default with shortcuts of option B.
+
+    Args:
+      blocks: Number of blocks of each stage.
+      block: BasicBlock or BottleneckBlock.
+      shortcut: A | B | C | plain.
+      parameters: Number of parameters.
+    """
     not_options = () if block is BottleneckBlock else ("stride_in",)
     return ModelSpec(
         ResNet,

@@ -73,7 +73,12 @@ def build(
 
 
 def compose(results: Results, study: ReportedStudy) -> Page:
-    """Returns the page of a study's results."""
+    """Returns the page of a study's results.
+
+    Args:
+      results: The study's results.
+      study: The study that composes the page.
+    """
     if results.study.swept:
         return sweep.make_page(results)
     return (study.report or parts.standard)(results)
@@ -172,7 +177,12 @@ def _is_there(path: Path, content: bytes) -> bool:
 
 
 def describe_claims(study_file: StudyFile, verdicts: list[Verdict]) -> str:
-    """Returns the text of claims.json."""
+    """Returns the text of claims.json.
+
+    Args:
+      study_file: Describes the study.
+      verdicts: The verdicts on its claims.
+    """
     words = {
         "study": study_file.name,
         "title": study_file.title,

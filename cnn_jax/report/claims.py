@@ -142,7 +142,12 @@ def subtract(first: Score, second: Score) -> Contrast:
 
 
 def judge(results: "Results", claim: Claim) -> Verdict:
-    """Checks a claim against a study's results, by `RULE`."""
+    """Checks a claim against a study's results, by `RULE`.
+
+    Args:
+      results: The study's results.
+      claim: The claim.
+    """
     if isinstance(claim.check, Contrast):
         measured = measure(results, claim.check)
     else:
@@ -196,7 +201,12 @@ def _find_other_models(results: "Results", names: Sequence[str]) -> list[str]:
 
 
 def measure(results: "Results", contrast: Contrast) -> Measured:
-    """Returns the value of a contrast in points, and its intervals."""
+    """Returns the value of a contrast in points, and its intervals.
+
+    Args:
+      results: The study's results.
+      contrast: The contrast.
+    """
     names = tuple(dict.fromkeys(term.run for _, term in contrast.terms))
     runs = {name: {run.seed: run for run in results.runs.get(name, ())} for name in names}
     absent = [name for name in names if not runs[name]]
@@ -263,7 +273,12 @@ def measure_values(values: Sequence[float], why: str = "") -> Measured:
 
 
 def find_error(run: "Run", wanted: Score) -> float | None:
-    """Returns an error of a run, from 0 to 1; None if the run does not have it yet."""
+    """Returns an error of a run, from 0 to 1; None if the run does not have it yet.
+
+    Args:
+      run: A seed of a run.
+      wanted: Names the error.
+    """
     if wanted.source in ("training", "test"):
         if run.error_name != wanted.metric:
             return None
@@ -282,7 +297,12 @@ def _explain_absence(runs: Mapping[str, Mapping[int, "Run"]], contrast: Contrast
 
 
 def describe_settings(results: "Results", names: Sequence[str]) -> str:
-    """Describes how runs differ from the paper's: 'data digits, 300 of 64,000 steps'."""
+    """Describes how runs differ from the paper's: 'data digits, 300 of 64,000 steps'.
+
+    Args:
+      results: The study's results.
+      names: Names of the runs.
+    """
     from cnn_jax.report.rows import describe_setting, find_other_settings
 
     words: dict[str, None] = {}

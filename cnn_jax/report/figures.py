@@ -88,7 +88,13 @@ def write_svg(draw: Draw, prefix: str) -> str:
 
 
 def set_title(figure: Figure, title: str, columns: int = 1) -> None:
-    """Sets a figure's title; a long one is split into lines, for so many columns of panels."""
+    """Sets a figure's title, split into lines that fit the columns of panels.
+
+    Args:
+      figure: The figure.
+      title: The title.
+      columns: Number of columns of panels.
+    """
     figure.suptitle(textwrap.fill(title, max(60, 48 * columns)), fontsize=13, fontweight="bold")
 
 
@@ -159,7 +165,12 @@ class Panel:
 
 
 def draw_panels(title: str, panels: Sequence[Panel]) -> Figure:
-    """Draws all panels, at most three in a row."""
+    """Draws all panels, at most three in a row.
+
+    Args:
+      title: Title of the figure.
+      panels: The panels.
+    """
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     size = (max(6.5, 5.2 * columns), rows * _compute_panel_height(panels) + 0.7)
@@ -178,7 +189,12 @@ def draw_panels(title: str, panels: Sequence[Panel]) -> Figure:
 
 
 def draw_panel(panels: Sequence[Panel], number: int) -> Figure:
-    """Draws one of the panels, with the axis limits that it has among all of them."""
+    """Draws one of the panels, with the axis limits that it has among all of them.
+
+    Args:
+      panels: All panels of the figure.
+      number: Which one is drawn, from 0.
+    """
     figure = Figure((5.2, _compute_panel_height(panels)), layout="constrained")
     _draw_panel(figure.subplots(), panels[number], _find_limits(panels, panels[number]))
     return figure
@@ -205,7 +221,9 @@ def _find_limits(panels: Sequence[Panel], own: Panel) -> tuple[float, float]:
         return max(last, 1), 1.04 * min(largest, 2.5 * max([*finals, *unfinished], default=largest))
     top = largest
     if finals:  # Some point of each unfinished curve must be visible.
-        top = min(largest, max([5, 2.5 * max(finals), *(1.1 * least for least in unfinished)]))
+        top = min(
+            largest, max([5, 2.5 * max(finals), *(1.1 * smallest for smallest in unfinished)])
+        )
     return max(last, 1), min(100, 1.04 * max(top, 1))
 
 
@@ -215,11 +233,11 @@ def _draw_panel(axes: Axes, panel: Panel, limits: tuple[float, float]) -> None:
         for points, line in ((curve.train, training), (curve.test, {"lw": 2.4})):
             if not points:
                 continue
-            steps, mean, least, largest = zip(*points, strict=True)
+            steps, mean, smallest, largest = zip(*points, strict=True)
             marker = "o" if len(points) == 1 else None
             axes.plot(steps, mean, color=curve.color, marker=marker, **line)
-            if least != largest:
-                axes.fill_between(steps, least, largest, color=curve.color, alpha=0.18, lw=0)
+            if smallest != largest:
+                axes.fill_between(steps, smallest, largest, color=curve.color, alpha=0.18, lw=0)
     axes.set(title=panel.title, xlabel="steps", ylabel=panel.label)
     axes.set(xlim=(0, 1.01 * limits[0]), ylim=(0, limits[1] or 1))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -254,7 +272,12 @@ class Bar:
 
 
 def draw_bars(title: str, bars: Sequence[Bar]) -> Figure:
-    """Draws horizontal bars, one panel for each group; the first bar of a group is gray."""
+    """Draws horizontal bars, one panel for each group; the first bar of a group is gray.
+
+    Args:
+      title: Title of the figure.
+      bars: The bars, from top to bottom.
+    """
     groups: dict[str, list[Bar]] = {}
     for bar in bars:
         groups.setdefault(bar.group, []).append(bar)
@@ -317,7 +340,12 @@ class LineChart:
 
 
 def draw_lines(title: str, charts: Sequence[LineChart]) -> Figure:
-    """Draws charts of lines with bands from minimum to maximum, at most three in a row."""
+    """Draws charts of lines with bands from minimum to maximum, at most three in a row.
+
+    Args:
+      title: Title of the figure.
+      charts: The charts.
+    """
     columns = min(3, len(charts))
     rows = -(-len(charts) // columns)
     figure = Figure((max(6.5, 4.4 * columns), 3.6 * rows + 0.8), layout="constrained")
@@ -332,7 +360,12 @@ def draw_lines(title: str, charts: Sequence[LineChart]) -> Figure:
 
 
 def draw_chart(charts: Sequence[LineChart], number: int) -> Figure:
-    """Draws one of the charts, with the axis limits that it has among all of them."""
+    """Draws one of the charts, with the axis limits that it has among all of them.
+
+    Args:
+      charts: All charts of the figure.
+      number: Which one is drawn, from 0.
+    """
     figure = Figure((5.2, 3.9), layout="constrained")
     _draw_chart(figure.subplots(), charts[number], _find_span(charts, charts[number]))
     return figure
@@ -352,10 +385,10 @@ def _find_span(charts: Sequence[LineChart], own: LineChart) -> tuple[float, floa
 
 def _draw_chart(axes: Axes, chart: LineChart, span: tuple[float, float]) -> None:
     for line in chart.lines:
-        x, mean, least, largest = zip(*line.points, strict=True)
+        x, mean, smallest, largest = zip(*line.points, strict=True)
         marker = "o" if len(x) <= MAX_MARKERS else None
         axes.plot(x, mean, color=line.color, marker=marker, ms=4, lw=2, label=line.label)
-        axes.fill_between(x, least, largest, color=line.color, alpha=0.15, lw=0)
+        axes.fill_between(x, smallest, largest, color=line.color, alpha=0.15, lw=0)
     axes.set(title=chart.title, xlabel=chart.x_label, ylabel=chart.y_label, ylim=span)
     if chart.log_x:
         axes.set_xscale("log")
@@ -393,7 +426,13 @@ class Interval:
 
 
 def draw_intervals(title: str, x_label: str, intervals: Sequence[Interval]) -> Figure:
-    """Draws values with intervals, one row for each label; equal labels share a row."""
+    """Draws values with intervals, one row for each label; equal labels share a row.
+
+    Args:
+      title: Title of the figure.
+      x_label: Label of the horizontal axis.
+      intervals: The intervals, from top to bottom.
+    """
     labels = list(dict.fromkeys(one.label for one in intervals))
     figure = Figure((7, 1.4 + 0.4 * len(labels)), layout="constrained")
     set_title(figure, title)

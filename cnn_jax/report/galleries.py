@@ -43,7 +43,12 @@ class GalleryRow(NamedTuple):
 
 
 def draw_gallery(rows: Sequence[GalleryRow], title: str = "") -> Figure:
-    """Draws one query per row and its neighbors. Wrong ones are crossed, right ones framed."""
+    """Draws one query per row and its neighbors. Wrong ones are crossed, right ones framed.
+
+    Args:
+      rows: The queries with their neighbors.
+      title: Title above the figure.
+    """
     columns = 1 + max(len(row.neighbors) for row in rows)
     size = (CELL * (columns + 0.4), 1.28 * CELL * len(rows) + (0.4 if title else 0.05))
     figure = Figure(size, layout="constrained")
@@ -92,7 +97,12 @@ def _show(axes: Axes, image: np.ndarray) -> None:
 
 
 def draw_image_rows(rows: Mapping[str, np.ndarray], title: str = "") -> Figure:
-    """Draws rows of images [N, H, W, C], 0 to 255, with the name of each row at its left."""
+    """Draws rows of images [N, H, W, C], 0 to 255, with the name of each row at its left.
+
+    Args:
+      rows: {name of the row: images [N, H, W, C], 0 to 255}.
+      title: Title above the figure.
+    """
     columns = max(len(images) for images in rows.values())
     size = (CELL * columns + 1.8, CELL * len(rows) + (0.4 if title else 0.05))
     figure = Figure(size, layout="constrained")

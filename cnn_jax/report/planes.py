@@ -14,7 +14,12 @@ COLOR = figures.PALETTE[3]
 
 
 def draw_truth_table(axes: Axes, table: Sequence[int]) -> None:
-    """Draws a point for each of INPUTS, which is filled if the function is true there."""
+    """Draws a point for each of INPUTS, which is filled if the function is true there.
+
+    Args:
+      axes: The axes to draw in.
+      table: The function's value (0 or 1) at each of INPUTS.
+    """
     for (x, y), true in zip(INPUTS, table, strict=True):
         fill = COLOR if true else "white"
         axes.plot(x, y, "o", ms=10, mec=COLOR, mfc=fill, mew=2, zorder=3)
@@ -24,7 +29,14 @@ def draw_truth_table(axes: Axes, table: Sequence[int]) -> None:
 
 
 def draw_line(axes: Axes, weights: Sequence[float], alpha: float = 1, bold: bool = True) -> None:
-    """Draws the line a x + b y + c = 0 of weights (a, b, c); nothing if a and b are 0."""
+    """Draws the line a x + b y + c = 0 of weights (a, b, c); nothing if a and b are 0.
+
+    Args:
+      axes: The axes to draw in.
+      weights: (a, b, c).
+      alpha: Opacity of the line.
+      bold: Whether the line is thick.
+    """
     a, b, c = weights
     style: dict[str, Any] = {"color": figures.PALETTE[0], "alpha": alpha, "lw": 2.2 if bold else 1}
     if b:

@@ -57,7 +57,12 @@ def describe_setting(experiment: Experiment) -> Setting:
 
 
 def find_other_settings(ours: Setting, paper: Setting) -> tuple[str, ...]:
-    """Describes how a run differs from the paper's: ('model mlp', '240 of 64,000 steps')."""
+    """Describes how a run differs from the paper's: ('model mlp', '240 of 64,000 steps').
+
+    Args:
+      ours: Setting of our run.
+      paper: Setting of the paper's run.
+    """
     words = []
     if ours.model != paper.model:
         words.append(f"model {ours.model}")

@@ -64,7 +64,12 @@ def find_points(results: Results) -> list[GridPoint]:
 
 
 def make_table(results: Results, points: Sequence[GridPoint]) -> Table:
-    """Returns the table of the grid, with one row for each run."""
+    """Returns the table of the grid, with one row for each run.
+
+    Args:
+      results: The study's results.
+      points: The runs of the grid.
+    """
     several = len({point.base for point in points}) > 1
     names = [run.error_name for point in points for run in point.runs if run.evaluations]
     metrics = list(dict.fromkeys(names)) or ["top1_error"]
@@ -109,7 +114,12 @@ def make_figure(results: Results, points: Sequence[GridPoint]) -> Figure:
 
 
 def make_charts(swept: Sequence[str], points: Sequence[GridPoint]) -> list[LineChart]:
-    """Returns a chart for each varied run and each swept field."""
+    """Returns a chart for each varied run and each swept field.
+
+    Args:
+      swept: The swept fields.
+      points: The runs of the grid.
+    """
     charts = []
     bases = list(dict.fromkeys(point.base for point in points))
     for base, (number, field) in itertools.product(bases, enumerate(swept)):

@@ -52,7 +52,7 @@ class ImageBuilder(  # type: ignore[call-arg]
     It is not registered, because TFDS has builders of the same names.
     """
 
-    # There are no downloads. To find this out, TFDS would need importlib_resources.
+    # Nothing is downloaded. Without this line TFDS would import importlib_resources.
     url_infos = None
 
     def __init__(self, described: Description, arrays: SplitArrays, data_dir: str) -> None:

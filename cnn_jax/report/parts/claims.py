@@ -15,7 +15,12 @@ from cnn_jax.report.results import Results
 
 
 def claims_table(results: Results, claims: Sequence[Claim]) -> Claims | None:
-    """Makes the table of claims with their verdicts and the rule; None if there are no claims."""
+    """Makes the table of claims with their verdicts and the rule; None if there are no claims.
+
+    Args:
+      results: The study's results.
+      claims: The claims.
+    """
     if not claims:
         return None
     verdicts = tuple(judge(results, claim) for claim in claims)

@@ -55,7 +55,12 @@ def error_curves(
 
 
 def make_panels(results: Results, rows: Sequence[Row]) -> list[Panel]:
-    """Returns the panels of `error_curves`: one for each group and kind of error."""
+    """Returns the panels of `error_curves`: one for each group and kind of error.
+
+    Args:
+      results: The study's results.
+      rows: The rows whose runs are drawn.
+    """
     groups: dict[tuple[str, str], dict[str, Row]] = {}
     for row in rows:
         runs = results.runs.get(row.run, ())

@@ -21,7 +21,12 @@ DENSE = r"dense@(\d+)"  # protocols of dense evaluation at one scale
 
 
 def evaluation_figure(results: Results, rows: Sequence[Row] | None = None) -> Figure:
-    """Makes `errors_by_scale` if runs have dense evaluations, else `evaluation_intervals`."""
+    """Makes `errors_by_scale` if runs have dense evaluations, else `evaluation_intervals`.
+
+    Args:
+      results: The study's results.
+      rows: The rows; None: all rows of the study.
+    """
     rows = results.rows if rows is None else rows
     if any(re.fullmatch(DENSE, p) for run in results.every_run for p in run.protocols):
         return errors_by_scale(results, rows)

@@ -18,7 +18,13 @@ Which = Literal["values", "gradients"]
 
 
 def find_layers(run: Run, step: int, keep: Callable[[Layer], bool]) -> list[Layer]:
-    """Returns a run's layers at a step for which `keep` is true, in the order of the model."""
+    """Returns a run's layers at a step for which `keep` is true, in the order of the model.
+
+    Args:
+      run: A seed of a run.
+      step: The training step.
+      keep: Returns whether a layer is wanted.
+    """
     return [layer for layer in run.layers.get(step, ()) if keep(layer)]
 
 

@@ -46,6 +46,10 @@ def final_loss(run: Run) -> float | None:
 def loss_at(run: Run, step: int) -> float | None:
     """Returns the training loss that a run logged at a step, or else at the last step before it.
 
+    Args:
+      run: A seed of a run.
+      step: The training step.
+
     Returns:
       The loss in nats; None if none was logged.
     """

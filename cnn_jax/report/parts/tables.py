@@ -20,7 +20,12 @@ from cnn_jax.report.rows import Row, describe_setting, find_other_settings
 
 
 def paper_tables(results: Results, rows: Sequence[Row]) -> list[Table]:
-    """Makes a table for each `table` that the rows name."""
+    """Makes a table for each `table` that the rows name.
+
+    Args:
+      results: The study's results.
+      rows: The rows of all tables.
+    """
     titles = dict.fromkeys(row.table for row in rows)
     return [
         paper_table(results, [row for row in rows if row.table == title], title or "Table")
@@ -110,7 +115,12 @@ def _explain_table(protocols: bool, training: bool, printed: bool) -> str:
 
 
 def find_differing(results: Results, name: str) -> tuple[str, ...]:
-    """Describes how a run's model, data and steps differ from the paper's."""
+    """Describes how a run's model, data and steps differ from the paper's.
+
+    Args:
+      results: The study's results.
+      name: Name of the run.
+    """
     paper = results.study.paper_runs.get(name)
     if not paper:
         return ()
@@ -202,7 +212,12 @@ def _show_protocol(row: Row, runs: Sequence[Run], metric: str) -> Cell | str:
 
 
 def show_final(runs: Sequence[Run], metric: str) -> Cell | str:
-    """Returns the mean last evaluation of the finished seeds, or that of the most advanced one."""
+    """Returns the mean last evaluation of the finished seeds, or that of the most advanced one.
+
+    Args:
+      runs: The seeds of a run.
+      metric: Name of the error.
+    """
     own = [run for run in runs if run.error_name == metric]
     diverged = [run.diverged for run in own if run.diverged is not None]
     if finals := [run.final_error for run in own if run.final_error is not None]:
@@ -214,7 +229,12 @@ def show_final(runs: Sequence[Run], metric: str) -> Cell | str:
 
 
 def show_training(runs: Sequence[Run], metric: str) -> Cell | str:
-    """Returns the mean last training error of the finished seeds, or of the most advanced one."""
+    """Returns the mean last training error of the finished seeds, or of the most advanced one.
+
+    Args:
+      runs: The seeds of a run.
+      metric: Name of the error.
+    """
     own = [run for run in runs if run.error_name == metric]
     finals = [e for run in own if (e := run.final_training_error) is not None]
     return show_mean(metric, finals) if finals else _show_furthest(own, metric, "train")

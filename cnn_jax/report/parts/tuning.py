@@ -11,7 +11,12 @@ from cnn_jax.values import show
 
 
 def tuning_table(results: Results, title: str = "Tuning") -> Table | None:
-    """Makes the table of scores of each value and run, and the choice; None without tuning."""
+    """Makes the table of scores of each value and run, and the choice; None without tuning.
+
+    Args:
+      results: The study's results.
+      title: Heading above the table.
+    """
     tuning = results.tuning
     if tuning is None:
         return None

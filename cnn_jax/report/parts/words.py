@@ -46,14 +46,26 @@ def show_mean(metric: str, values: Sequence[float]) -> str:
 
 
 def show_quantity(value: float, unit: str, signed: bool) -> str:
-    """Formats a claim's value: '+1.25', '6.97', '204,800'."""
+    """Formats a claim's value: '+1.25', '6.97', '204,800'.
+
+    Args:
+      value: The value.
+      unit: The claim's unit; values in points have two decimals.
+      signed: Whether values in points have a sign.
+    """
     if unit != "points":
         return f"{value:,.0f}" if value == round(value) else f"{value:,.4g}"
     return show_points(value) if signed else f"{value:.2f}".replace("-", MINUS)
 
 
 def show_range(interval: Sequence[float] | None, unit: str, signed: bool) -> str:
-    """Formats an interval: '[−0.10; +1.25]'."""
+    """Formats an interval: '[−0.10; +1.25]'.
+
+    Args:
+      interval: The ends; None: unknown.
+      unit: The claim's unit.
+      signed: Whether values in points have a sign.
+    """
     if interval is None:
         return DASH
     low, high = (show_quantity(end, unit, signed) for end in interval)
@@ -78,7 +90,12 @@ def join_distinct(values: Iterable[str]) -> str:
 
 
 def describe_states(runs: Sequence[Run], several: bool | None = None) -> str:
-    """Returns 'finished', or 'seeds 0, 1: finished; seed 2: not started' for several seeds."""
+    """Returns 'finished', or 'seeds 0, 1: finished; seed 2: not started' for several seeds.
+
+    Args:
+      runs: The seeds of a run.
+      several: Whether to name the seeds; None: if there are several.
+    """
     if not (len(runs) > 1 if several is None else several):
         return runs[0].state
     seeds: dict[str, list[int]] = {}
@@ -91,7 +108,13 @@ def describe_states(runs: Sequence[Run], several: bool | None = None) -> str:
 
 
 def explain_verdict(why: str, seeds: int, setting: str) -> str:
-    """Returns the text below a verdict: its reason, the number of seeds, the setting."""
+    """Returns the text below a verdict: its reason, the number of seeds, the setting.
+
+    Args:
+      why: The reason.
+      seeds: Number of seeds.
+      setting: How the runs differ from the paper's.
+    """
     number = f"{seeds} seed{'s' * (seeds != 1)}" if seeds and "seed" not in why else ""
     words = "; ".join(text for text in (why, number, setting) if text)
     return f"({words})" if words else ""
