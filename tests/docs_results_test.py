@@ -7,8 +7,8 @@ import pytest
 
 from cnn_jax.report import all_claims, build, render
 from cnn_jax.report.elements import Claims
-from cnn_jax.report.read import read
-from cnn_jax.report.read_study_file import read_study_file
+from cnn_jax.report.reading.folder import read
+from cnn_jax.report.reading.study_file import read_study_file
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 STUDIES = sorted(path.parent for path in RESULTS.glob("*/study.json"))

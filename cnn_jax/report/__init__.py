@@ -41,7 +41,7 @@ _MODULES = {
     ),
     "elements": ("Cell", "Notes", "Page", "Prose", "Report", "Table"),
     "figures": ("PALETTE", "Bar", "LineChart", "Series"),
-    "read": ("Results", "Run"),
+    "results": ("Results", "Run"),
     "rows": ("Row",),
     "claims": (
         "ABOVE_ZERO",

@@ -14,8 +14,8 @@ from cnn_jax.files import write_whole
 from cnn_jax.report import parts, render, sweep
 from cnn_jax.report.claims import RULE, Claim, Verdict
 from cnn_jax.report.elements import Claims, Figure, Page, Report
-from cnn_jax.report.read import read
-from cnn_jax.report.read_study_file import read_study_file
+from cnn_jax.report.reading.folder import read
+from cnn_jax.report.reading.study_file import read_study_file
 from cnn_jax.report.results import Results, StudyFile
 from cnn_jax.report.rows import Row
 from cnn_jax.tuning import Tuning

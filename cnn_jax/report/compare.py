@@ -10,7 +10,7 @@ from cnn_jax.errors import UserError, explain_os_errors
 from cnn_jax.report import parts as make
 from cnn_jax.report.build import write_page
 from cnn_jax.report.elements import Cell, Missing, Page, Report, Settings, Table
-from cnn_jax.report.read import read_runs
+from cnn_jax.report.reading.folder import read_runs
 from cnn_jax.report.results import Results, Run, StudyFile
 from cnn_jax.report.rows import Row
 from cnn_jax.values import show

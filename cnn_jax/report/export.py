@@ -11,10 +11,10 @@ from cnn_jax.errors import UserError, explain_os_errors
 from cnn_jax.files import write_whole
 from cnn_jax.report import build
 from cnn_jax.report.elements import Figure, Report
-from cnn_jax.report.read import read
-from cnn_jax.report.read_study_file import read_study_file
+from cnn_jax.report.reading.folder import read
+from cnn_jax.report.reading.run_files import COMPACT, COMPACT_VERSION
+from cnn_jax.report.reading.study_file import read_study_file
 from cnn_jax.report.results import Run
-from cnn_jax.report.run_files import COMPACT, COMPACT_VERSION
 from cnn_jax.tuning import FOLDER
 
 # Fields of an evaluation's file that are large and that no report reads.

@@ -15,9 +15,10 @@ from cnn_jax.errors import UserError
 from cnn_jax.evaluation.retrieval.find import Found
 from cnn_jax.evaluation.retrieval.measures import DEFINITIONS
 from cnn_jax.files import write_whole
-from cnn_jax.report import figures, galleries
+from cnn_jax.report import figures
 from cnn_jax.report.build import write_page
 from cnn_jax.report.elements import Facts, Figure, Page, Part, Prose, Report, Table
+from cnn_jax.report.figures import galleries
 
 PAGE, NEIGHBORS = "retrieval", "neighbors.json"
 SHOWN = 96  # side of an image on the page, in pixels

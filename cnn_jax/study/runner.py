@@ -133,7 +133,7 @@ def _tune(
     A trial whose loss is not finite is a result; one that fails ends the launch.
     """
     from cnn_jax import distributed
-    from cnn_jax.report.read import read_runs
+    from cnn_jax.report.reading.folder import read_runs
     from cnn_jax.training import metrics_log
 
     tuning = study.tuning

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from cnn_jax.evaluation.retrieval import trained
 from cnn_jax.evaluation.retrieval.search import Neighbors, search
 from cnn_jax.files import write_whole
-from cnn_jax.report import figures, galleries
+from cnn_jax.report import figures
+from cnn_jax.report.figures import galleries
 
 from . import measure
 from .measure import Collection

@@ -17,6 +17,7 @@ from cnn_jax.config import choose
 from cnn_jax.errors import UserError
 from cnn_jax.report import all_claims, build, compare, export, figures, parts, sweep
 from cnn_jax.report.claims import BELOW_ZERO, Claim, Score, subtract
+from cnn_jax.report.figures import curves
 
 BASES = (0.01, 0.1, 1.0)
 
@@ -199,12 +200,12 @@ def test_the_page_of_all_claims_has_the_rows_of_the_reports(tmp_path):
 def test_the_axis_shows_all_final_values_and_omits_the_first_steps():
     done = figures.Curve("a", (), ((100, 90, 90, 90), (200, 10, 10, 10)))
     panel = figures.Panel("p", (done,))
-    assert figures._find_limits([panel], panel) == (200, pytest.approx(1.04 * 25))
+    assert curves._find_limits([panel], panel) == (200, pytest.approx(1.04 * 25))
     cut = figures.Curve("b", ((100, 60, 60, 60),), (), remark="(to step 100)")
     panel = figures.Panel("p", (done, cut))
-    assert figures._find_limits([panel], panel) == (200, pytest.approx(1.04 * 66))
+    assert curves._find_limits([panel], panel) == (200, pytest.approx(1.04 * 66))
     empty = figures.Panel("p", ())
-    assert figures._find_limits([empty], empty) == (1, 100)
+    assert curves._find_limits([empty], empty) == (1, 100)
 
 
 def test_models_of_one_depth_share_a_color():

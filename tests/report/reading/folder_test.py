@@ -15,7 +15,7 @@ from helpers.report_folders import (
 
 from cnn_jax.errors import UserError
 from cnn_jax.report import build, parts
-from cnn_jax.report.read_study_file import read_study_file
+from cnn_jax.report.reading.study_file import read_study_file
 
 
 def test_a_run_that_ends_before_its_last_step_is_unfinished(tmp_path):

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from cnn_jax.report.json_values import is_count, is_list_of, is_number
+from cnn_jax.report.reading.json_values import is_count, is_list_of, is_number
 from cnn_jax.report.results import Layer, Spread
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_jax.errors import UserError, explain_os_error
-from cnn_jax.report.json_values import is_count, is_list_of
+from cnn_jax.report.reading.json_values import is_count, is_list_of
 from cnn_jax.report.results import StudyFile
 from cnn_jax.report.rows import Setting
 

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cnn_jax.report.claims import Claim
-from cnn_jax.report.read_study_file import read_study_file
+from cnn_jax.report.reading.run_files import RunFiles, read_compact, read_run_files
+from cnn_jax.report.reading.runs import make_run
+from cnn_jax.report.reading.study_file import read_study_file
 from cnn_jax.report.results import Results, Run, StudyFile
 from cnn_jax.report.rows import Row
-from cnn_jax.report.run_files import RunFiles, read_compact, read_run_files
-from cnn_jax.report.runs import make_run
 from cnn_jax.tuning import FOLDER, Tuning
 
 

@@ -5,10 +5,10 @@ from typing import Any
 
 from cnn_jax.config_file import from_json
 from cnn_jax.errors import UserError
-from cnn_jax.report.json_values import is_count, is_list_of, is_number
-from cnn_jax.report.layers import make_layers
+from cnn_jax.report.reading.json_values import is_count, is_list_of, is_number
+from cnn_jax.report.reading.layers import make_layers
+from cnn_jax.report.reading.run_files import RunFiles
 from cnn_jax.report.results import Evaluation, Logged, Run, Start
-from cnn_jax.report.run_files import RunFiles
 
 
 def make_run(name: str, seed: int, files: RunFiles, problems: list[str]) -> Run:
