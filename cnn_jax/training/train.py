@@ -6,14 +6,12 @@ An interrupted run continues from its last checkpoint.
 import contextlib
 import functools
 import logging
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 
 from cnn_jax import __version__, data, distributed
@@ -126,8 +124,7 @@ def describe_run(experiment: Experiment, seeds: Sequence[int]) -> dict[str, str]
         return {}
     places = {"data.dir", "data.dataset.path"}  # Each machine may have its own.
     fields = {k: repr(v) for k, v in flatten(experiment).items() if k not in places}
-    dataset = data.load_dataset(experiment.data)
-    known = data.describe_dataset(dataset)
+    known = data.describe_dataset(data.load_dataset(experiment.data))
     described = {f"the data's {k}": repr(v) for k, v in known.items() if k != "folder"}
     return (
         fields
@@ -136,23 +133,8 @@ def describe_run(experiment: Experiment, seeds: Sequence[int]) -> dict[str, str]
             "the seeds": repr(list(seeds)),
             "the code's commit": metrics_log.find_commit(),
             "the code's version": __version__,
-            "the data's order": _checksum_order(dataset),
         }
     )
-
-
-def _checksum_order(dataset: data.Dataset) -> str:
-    """Returns a checksum of the images' labels and, of full-size images, their files' names."""
-    total = zlib.crc32(b"")
-    for split in (dataset.train, dataset.test):
-        total = zlib.crc32(np.ascontiguousarray(split.labels).tobytes(), total)
-        if isinstance(split, data.ImageDataset):
-            for i in range(split.count):
-                name = split.name(i).replace("\\", "/").split("/")[-2:]
-                total = zlib.crc32("/".join(name).encode(errors="replace"), total)
-        else:
-            total = zlib.crc32(np.ascontiguousarray(split.images).tobytes(), total)
-    return f"{total:08x}"
 
 
 def _find_last_steps(
@@ -176,6 +158,9 @@ def _train(runs: dict[Experiment, Path], until: int, profile_steps: int) -> dict
             stack.enter_context(jax.numpy_dtype_promotion("strict"))
         # The program is built before anything is written, so that a mistake leaves no files.
         program = build_program(first, seeds=[run.seed for run in runs])
+        for folder in runs.values():
+            if checkpoint.latest_step(folder):
+                metrics_log.check_data(program.description, folder)
         for run, folder in runs.items() if distributed.is_primary() else ():
             metrics_log.write_config(run, folder)
             metrics_log.write_data(program.description, folder)
