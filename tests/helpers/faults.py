@@ -37,6 +37,7 @@ TIMES = ("images_per_s", "data_time", "step_time", "wall_s")
 RUNS = ("resident", "streamed", "together", "pair")
 KINDS = ("SIGKILL", "SIGKILL", "SIGKILL in a save", "SIGTERM")
 MAX_KILLS_PER_RUN = 8
+MAX_SECONDS = 900  # Of one launch; a few seconds on an idle machine.
 # Of one process of a pair; the other notices its end after so many seconds.
 ONE_OF_TWO = {"XLA_FLAGS": "--xla_force_host_platform_device_count=1", "HEARTBEAT": "10"}
 # Every file of a study, in the order of writing: (in words, pattern of its path); those of one name
@@ -82,7 +83,9 @@ def start_several(run: str, workdir: Path, *environments: dict[str, str]) -> lis
     ]
 
 
-def end(started: Sequence[subprocess.Popen], seconds: float = 200) -> tuple[list[int], list[str]]:
+def end(
+    started: Sequence[subprocess.Popen], seconds: float = MAX_SECONDS
+) -> tuple[list[int], list[str]]:
     """Waits for the processes; returns their exit codes and output."""
     printed = [process.communicate(timeout=seconds)[0] for process in started]
     return [process.returncode for process in started], printed
@@ -99,7 +102,7 @@ def launch(run: str, workdir: Path, **env: str) -> list[subprocess.Popen]:
 
 def finish(run: str, workdir: Path) -> str:
     """Continues the run to its end; what it printed."""
-    codes, printed = end(launch(run, workdir), 300)
+    codes, printed = end(launch(run, workdir))
     if any(codes):
         raise RuntimeError(f"{run} ended with {codes}:\n{printed[0][-2000:]}")
     return printed[0]
@@ -154,7 +157,7 @@ def kill(
     for process in hit:
         process.send_signal(number)
     began = time.monotonic()
-    end(processes, 100)
+    end(processes)
     if number == signal.SIGTERM and len(processes) == 1:
         endings.append(time.monotonic() - began)
     return True
@@ -169,7 +172,7 @@ def kill_in_save(run: str, workdir: Path, rng: random.Random) -> bool:
         both = [ONE_OF_TWO, ONE_OF_TWO | moment]
         rng.shuffle(both)
         processes = start_several("resident", workdir, *both)
-    codes, _ = end(processes, 300)
+    codes, _ = end(processes)
     return -signal.SIGKILL in codes or 128 + signal.SIGKILL in codes
 
 
@@ -238,7 +241,7 @@ def kill_in_writes(kills: int, root: Path, rng: random.Random, count: Count) -> 
             else:
                 env = {"KILL_IN_SAVE": str(rng.uniform(0, 0.08))}
                 shutil.rmtree(workdir / "net")
-            codes, printed = end(launch("study", workdir, **env), 300)
+            codes, printed = end(launch("study", workdir, **env))
             if codes != [-signal.SIGKILL]:
                 raise RuntimeError(f"no write of {words} was met: {codes}\n{printed[0][-2000:]}")
             suffered.append(words)
