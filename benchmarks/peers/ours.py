@@ -51,7 +51,7 @@ def make_peer(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
     }
     batch = jax.device_put(batch, meshes.sharded(mesh))
     options = (
-        settings.compiler_options(settings.MIN_ONEDNN_STEPS, values)
+        settings.choose_compiler_options(settings.MIN_ONEDNN_STEPS, values)
         if spec.platform == "cpu"
         else None
     )

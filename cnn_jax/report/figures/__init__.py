@@ -1,4 +1,4 @@
-"""Figures of reports: drawn by matplotlib, written as PNG and as SVG for a page."""
+"""Draws the figures of reports with matplotlib, as PNG files and as SVG for HTML pages."""
 
 from cnn_jax.report.figures.style import (  # isort: skip - it says which package is missing
     DASHES as DASHES,
@@ -8,8 +8,8 @@ from cnn_jax.report.figures.style import (  # isort: skip - it says which packag
     choose_colors as choose_colors,
     set_log_scale as set_log_scale,
     spread_colors as spread_colors,
-    style as style,
-    title_figure as title_figure,
+    use_style as use_style,
+    set_title as set_title,
     write_png as write_png,
     write_svg as write_svg,
 )

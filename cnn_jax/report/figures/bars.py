@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from cnn_jax.report.figures.style import PALETTE, title_figure
+from cnn_jax.report.figures.style import PALETTE, set_title
 
-SEED_SHIFT = 0.15  # Of a row's height, between the intervals of its seeds.
+SEED_SHIFT = 0.15  # distance between the intervals of a row's seeds, as a share of the row's height
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar of a bar chart: its group, its name, its length, and the words at its end."""
+    """A bar of a bar chart: its group, its label, its length, and the text at its end."""
 
     group: str
     label: str
@@ -21,13 +21,18 @@ class Bar:
 
 
 def draw_bars(title: str, bars: Sequence[Bar]) -> Figure:
-    """Draws horizontal bars, a panel a group; the first bar of a group is gray."""
+    """Draws horizontal bars, one panel for each group; the first bar of a group is gray.
+
+    Args:
+      title: Title of the figure.
+      bars: The bars, from top to bottom.
+    """
     groups: dict[str, list[Bar]] = {}
     for bar in bars:
         groups.setdefault(bar.group, []).append(bar)
     height = 0.42 * len(bars) + 0.5 * len(groups) + 0.9
     figure = Figure((8.5, height), layout="constrained")
-    title_figure(figure, title)
+    set_title(figure, title)
     ratios = [len(members) + 0.6 for members in groups.values()]
     panels = figure.subplots(len(groups), 1, sharex=True, squeeze=False, height_ratios=ratios).flat
     longest = max((bar.value for bar in bars), default=1.0) or 1.0
@@ -50,7 +55,7 @@ def draw_bars(title: str, bars: Sequence[Bar]) -> Figure:
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with its interval, in a row of its own."""
+    """A value with an interval, and the label of its row."""
 
     label: str
     value: float
@@ -59,10 +64,16 @@ class Interval:
 
 
 def draw_intervals(title: str, x_label: str, intervals: Sequence[Interval]) -> Figure:
-    """Draws values with their intervals, a row a label; those of one label lie below another."""
+    """Draws values with intervals, one row for each label; equal labels share a row.
+
+    Args:
+      title: Title of the figure.
+      x_label: Label of the horizontal axis.
+      intervals: The intervals, from top to bottom.
+    """
     labels = list(dict.fromkeys(one.label for one in intervals))
     figure = Figure((7, 1.4 + 0.4 * len(labels)), layout="constrained")
-    title_figure(figure, title)
+    set_title(figure, title)
     axes = figure.subplots()
     drawn: dict[str, int] = {}
     for one in intervals:

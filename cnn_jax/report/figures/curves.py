@@ -9,20 +9,28 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from cnn_jax.report.figures.style import DASHES, INK, PALETTE, title_figure
+from cnn_jax.report.figures.style import DASHES, INK, PALETTE, set_title
 
 Point = tuple[int, float, float, float]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A model's errors: points are (step, mean, least, largest) over its seeds."""
+    """A model's errors during training.
+
+    Attributes:
+      label: Name of the model in the legend.
+      train: Training errors: (step, mean, minimum, maximum) over seeds.
+      test: The same of test errors.
+      color: Color of the lines.
+      remark: Text after the label, such as the state of an unfinished run.
+    """
 
     label: str
     train: tuple[Point, ...]
     test: tuple[Point, ...]
     color: str = PALETTE[0]
-    remark: str = ""  # What the legend adds for an unfinished run.
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -30,9 +38,9 @@ class Panel:
     """Curves that are drawn in one set of axes.
 
     Attributes:
-      title: Above them.
+      title: Title of the panel.
       curves: The curves.
-      label: Of the vertical axis.
+      label: Label of the vertical axis.
       percent: Whether errors are in %.
     """
 
@@ -43,12 +51,17 @@ class Panel:
 
 
 def draw_panels(title: str, panels: Sequence[Panel]) -> Figure:
-    """Draws all panels, at most three beside one another."""
+    """Draws all panels, at most three in a row.
+
+    Args:
+      title: Title of the figure.
+      panels: The panels.
+    """
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
-    size = (max(6.5, 5.2 * columns), rows * _panel_height(panels) + 0.7)
+    size = (max(6.5, 5.2 * columns), rows * _compute_panel_height(panels) + 0.7)
     figure = Figure(size, layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08))
-    title_figure(figure, title, columns)
+    set_title(figure, title, columns)
     grid = figure.subplots(rows, columns, squeeze=False).flat
     for number, axes in enumerate(grid):
         if number >= len(panels):
@@ -62,21 +75,26 @@ def draw_panels(title: str, panels: Sequence[Panel]) -> Figure:
 
 
 def draw_panel(panels: Sequence[Panel], number: int) -> Figure:
-    """Draws one panel, on the scales that it has among all."""
-    figure = Figure((5.2, _panel_height(panels)), layout="constrained")
+    """Draws one of the panels, with the axis limits that it has among all of them.
+
+    Args:
+      panels: All panels of the figure.
+      number: Which one is drawn, from 0.
+    """
+    figure = Figure((5.2, _compute_panel_height(panels)), layout="constrained")
     _draw_panel(figure.subplots(), panels[number], _find_limits(panels, panels[number]))
     return figure
 
 
-def _panel_height(panels: Sequence[Panel]) -> float:
-    """Returns the inches that a panel takes with its legend of two columns below it."""
+def _compute_panel_height(panels: Sequence[Panel]) -> float:
+    """Returns the height of a panel with its legend of two columns, in inches."""
     return 3.9 + 0.22 * max(-(-len(panel.curves) // 2) for panel in panels)
 
 
 def _find_limits(panels: Sequence[Panel], own: Panel) -> tuple[float, float]:
-    """Returns the last step and the largest error shown in panels of the same label.
+    """Returns the last step and the largest error to show in panels of the same label.
 
-    As in the papers, errors that only the first steps reach are cut off.
+    As in the papers' figures, the large errors of the first steps are cut off.
     """
     curves = [curve for panel in panels if panel.label == own.label for curve in panel.curves]
     points = [point for curve in curves for point in curve.train + curve.test]
@@ -88,8 +106,10 @@ def _find_limits(panels: Sequence[Panel], own: Panel) -> tuple[float, float]:
     if not own.percent:
         return max(last, 1), 1.04 * min(largest, 2.5 * max([*finals, *unfinished], default=largest))
     top = largest
-    if finals:  # Each unfinished curve stays in sight.
-        top = min(largest, max([5, 2.5 * max(finals), *(1.1 * least for least in unfinished)]))
+    if finals:  # Some point of each unfinished curve must be visible.
+        top = min(
+            largest, max([5, 2.5 * max(finals), *(1.1 * smallest for smallest in unfinished)])
+        )
     return max(last, 1), min(100, 1.04 * max(top, 1))
 
 
@@ -99,11 +119,11 @@ def _draw_panel(axes: Axes, panel: Panel, limits: tuple[float, float]) -> None:
         for points, line in ((curve.train, training), (curve.test, {"lw": 2.4})):
             if not points:
                 continue
-            steps, mean, least, largest = zip(*points, strict=True)
+            steps, mean, smallest, largest = zip(*points, strict=True)
             marker = "o" if len(points) == 1 else None
             axes.plot(steps, mean, color=curve.color, marker=marker, **line)
-            if least != largest:
-                axes.fill_between(steps, least, largest, color=curve.color, alpha=0.18, lw=0)
+            if smallest != largest:
+                axes.fill_between(steps, smallest, largest, color=curve.color, alpha=0.18, lw=0)
     axes.set(title=panel.title, xlabel="steps", ylabel=panel.label)
     axes.set(xlim=(0, 1.01 * limits[0]), ylim=(0, limits[1] or 1))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))

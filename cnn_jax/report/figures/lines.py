@@ -7,14 +7,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from cnn_jax.report.figures.style import set_log_scale, title_figure
+from cnn_jax.report.figures.style import set_log_scale, set_title
 
-MAX_MARKERS = 40  # Points of a line with a mark on each.
+MAX_MARKERS = 40  # lines with at most this many points have markers
 
 
 @dataclass(frozen=True)
 class Series:
-    """A line of (x, mean, least, largest)."""
+    """A line of a chart; its points are (x, mean, minimum, maximum)."""
 
     label: str
     points: tuple[tuple[float, float, float, float], ...]
@@ -26,14 +26,15 @@ class LineChart:
     """Lines in one set of axes.
 
     Attributes:
-      title: Above them.
+      title: Title of the chart.
       lines: The lines.
-      x_label: Of the horizontal axis.
-      y_label: Of the vertical axis.
+      x_label: Label of the horizontal axis.
+      y_label: Label of the vertical axis.
       log_x: Whether the horizontal axis is logarithmic.
+      ticks: Labels of the positions 0, 1, ... of the horizontal axis, for values that are not
+        numbers.
       log_y: Whether the vertical axis is logarithmic.
-      share_y: Whether it has the vertical axis of the other charts that share theirs.
-      ticks: Words for the places 0, 1, ... of the horizontal axis, where values are no numbers.
+      share_y: Whether its vertical axis has the same limits as those of other such charts.
     """
 
     title: str
@@ -47,11 +48,16 @@ class LineChart:
 
 
 def draw_lines(title: str, charts: Sequence[LineChart]) -> Figure:
-    """Draws lines with bands, at most three charts beside one another, on the same scale."""
+    """Draws charts of lines with bands from minimum to maximum, at most three in a row.
+
+    Args:
+      title: Title of the figure.
+      charts: The charts.
+    """
     columns = min(3, len(charts))
     rows = -(-len(charts) // columns)
     figure = Figure((max(6.5, 4.4 * columns), 3.6 * rows + 0.8), layout="constrained")
-    title_figure(figure, title, columns)
+    set_title(figure, title, columns)
     grid = figure.subplots(rows, columns, squeeze=False).flat
     for number, axes in enumerate(grid):
         if number < len(charts):
@@ -62,14 +68,19 @@ def draw_lines(title: str, charts: Sequence[LineChart]) -> Figure:
 
 
 def draw_chart(charts: Sequence[LineChart], number: int) -> Figure:
-    """Draws one chart, on the scale that it has among all."""
+    """Draws one of the charts, with the axis limits that it has among all of them.
+
+    Args:
+      charts: All charts of the figure.
+      number: Which one is drawn, from 0.
+    """
     figure = Figure((5.2, 3.9), layout="constrained")
     _draw_chart(figure.subplots(), charts[number], _find_span(charts, charts[number]))
     return figure
 
 
 def _find_span(charts: Sequence[LineChart], own: LineChart) -> tuple[float, float]:
-    """Returns the vertical axis of a chart: that of all, or its own."""
+    """Returns the limits of a chart's vertical axis, shared or its own."""
     charts = [chart for chart in charts if chart.share_y] if own.share_y else [own]
     points = [point for chart in charts for line in chart.lines for point in line.points]
     low = min((point[2] for point in points), default=0.0)
@@ -82,14 +93,14 @@ def _find_span(charts: Sequence[LineChart], own: LineChart) -> tuple[float, floa
 
 def _draw_chart(axes: Axes, chart: LineChart, span: tuple[float, float]) -> None:
     for line in chart.lines:
-        x, mean, least, largest = zip(*line.points, strict=True)
+        x, mean, smallest, largest = zip(*line.points, strict=True)
         marker = "o" if len(x) <= MAX_MARKERS else None
         axes.plot(x, mean, color=line.color, marker=marker, ms=4, lw=2, label=line.label)
-        axes.fill_between(x, least, largest, color=line.color, alpha=0.15, lw=0)
+        axes.fill_between(x, smallest, largest, color=line.color, alpha=0.15, lw=0)
     axes.set(title=chart.title, xlabel=chart.x_label, ylabel=chart.y_label, ylim=span)
     if chart.log_x:
         axes.set_xscale("log")
-        # The default labels are math text, which is shown as it is (see STYLE).
+        # The default labels are math text, which STYLE does not parse.
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
     elif all(isinstance(point[0], int) for line in chart.lines for point in line.points):

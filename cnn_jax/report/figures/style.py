@@ -19,12 +19,13 @@ try:
 except ModuleNotFoundError:
     raise UserError(explain_missing("matplotlib")) from None
 
-# Okabe and Ito's colors for every kind of color vision, less those that vanish on black or white.
+# Okabe and Ito's colors, which color-blind people can distinguish, without those that are hard to
+# see on black or white.
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8c8c8c")
 INK, GRID = "#24292f", "#8c959f"
 DASHES = (0, (3, 1.5))
 DOTS_PER_INCH = 200
-STYLE: Any = {  # The stubs of rc_context want literals as keys.
+STYLE: Any = {  # Any, because the type of rc_context's argument lists every key.
     "font.size": 10,
     "text.color": INK,
     "axes.edgecolor": INK,
@@ -40,7 +41,7 @@ STYLE: Any = {  # The stubs of rc_context want literals as keys.
     "grid.alpha": 0.3,
     "grid.linewidth": 0.6,
     "lines.solid_capstyle": "round",
-    "text.parse_math": False,  # A label is a name, whatever dollars it holds.
+    "text.parse_math": False,  # A dollar sign in a name is no mathematics.
     "svg.fonttype": "none",
     "svg.hashsalt": "cnn_jax",
 }
@@ -49,47 +50,55 @@ Draw = Callable[[], Figure]
 
 
 @contextmanager
-def style() -> Iterator[None]:
-    """Gives every figure that is drawn inside the reports' style."""
+def use_style() -> Iterator[None]:
+    """Applies the reports' style to figures that are drawn inside the block."""
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # A box is drawn instead.
         yield
 
 
 def write_png(draw: Draw) -> bytes:
-    """Returns a figure as PNG."""
+    """Draws a figure and returns it as the bytes of a PNG file."""
     stream = io.BytesIO()
-    with style():
+    with use_style():
         draw().savefig(stream, format="png", dpi=DOTS_PER_INCH)
     return stream.getvalue()
 
 
 def write_svg(draw: Draw, prefix: str) -> str:
-    """Returns a figure as an <svg> element, transparent and in the page's text color.
+    """Draws a figure and returns it as an <svg> element.
+
+    The background is transparent, and text has the page's text color.
 
     Args:
-      draw: Makes the figure.
-      prefix: Of the element's ids, which are the page's.
+      draw: Draws the figure.
+      prefix: Prefix of the element's ids, which must be unique on a page.
     """
     stream = io.StringIO()
-    with style():
+    with use_style():
         draw().savefig(stream, format="svg", transparent=True, metadata={"Date": None})
     text = stream.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     return re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}", text)
 
 
-def title_figure(figure: Figure, title: str, columns: int = 1) -> None:
-    """Sets a figure's title, in several lines where it is long."""
+def set_title(figure: Figure, title: str, columns: int = 1) -> None:
+    """Sets a figure's title, split into lines that fit the columns of panels.
+
+    Args:
+      figure: The figure.
+      title: The title.
+      columns: Number of columns of panels.
+    """
     figure.suptitle(textwrap.fill(title, max(60, 48 * columns)), fontsize=13, fontweight="bold")
 
 
 def choose_colors(groups: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """Returns a color for each label of each group.
+    """Chooses a color for each label of each group.
 
-    Models of the same depth share a color, or else those in the same place of their groups. The
-    depth is the first number in a label; it decides only where each label has one and no two of a
-    group share it.
+    Models of the same depth get the same color. The depth is the first number in a label. If a
+    label has no number, or two labels of a group have the same one, the position in the group is
+    used instead.
     """
     depths: dict[str, list] = {}
     for group, labels in groups.items():
@@ -103,7 +112,7 @@ def choose_colors(groups: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
 
 
 def spread_colors(number: int) -> list[str]:
-    """Returns as many colors that differ from one another."""
+    """Returns `number` different colors."""
     if number <= len(PALETTE):
         return list(PALETTE[:number])
     sample = matplotlib.colormaps["viridis"]
@@ -114,6 +123,6 @@ def spread_colors(number: int) -> list[str]:
 def set_log_scale(axes: Axes) -> None:
     """Gives the vertical axis a logarithmic scale, labeled with plain numbers."""
     axes.set_yscale("log")
-    # The default labels are math text, which is shown as it is (see STYLE).
+    # The default labels are math text, which STYLE does not parse.
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
