@@ -53,6 +53,7 @@ WRITERS = (
     ("layers.jsonl, a line", "layers.jsonl"),
     ("metrics.jsonl, a line", "metrics.jsonl"),
     ("TensorBoard's events", "events"),
+    ("a checkpoint", ""),
     ("digests.json", "digests.json"),
     ("layers.jsonl, whole", "net/seed0/layers.jsonl"),
     ("a test's result", "evaluations/*.json"),
@@ -130,7 +131,7 @@ def describe(workdir: Path) -> list[Any]:
             found.append(json.loads(path.read_text()) if path.exists() else name)
         path = folder / "layers.jsonl"
         found.append(path.read_text() if path.exists() else "")
-    found.append(sorted(path.name for path in workdir.iterdir()))
+    found.append(sorted(path.name for path in workdir.iterdir() if path.suffix != ".part"))
     report = workdir / "report.md"
     found.append(report.exists() and "amaged" in report.read_text())
     return found
@@ -232,15 +233,16 @@ def kill_in_writes(kills: int, root: Path, rng: random.Random, count: Count) -> 
     finish("study", root / "whole")
     whole, left = describe(root / "whole"), kills
     for turn, moment in enumerate(MOMENTS):
+        if left <= 0:
+            break
         shutil.rmtree(root / "cache", ignore_errors=True)
         workdir, suffered = root / f"study{turn}", list[str]()
-        for words, pattern in (*WRITERS, ("a checkpoint", ""))[: max(0, left)]:
+        for words, pattern in WRITERS[:left]:
             if pattern:
                 when = str(turn + 2) if pattern in APPENDED else moment
                 env = {"KILL_IN_WRITE": f"{pattern},{when}"}
             else:
                 env = {"KILL_IN_SAVE": str(rng.uniform(0, 0.08))}
-                shutil.rmtree(workdir / "net")
             codes, printed = end(launch("study", workdir, **env))
             if codes != [-signal.SIGKILL]:
                 raise RuntimeError(f"no write of {words} was met: {codes}\n{printed[0][-2000:]}")
@@ -287,8 +289,7 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory() as place, compile_cache(Path(place) / "compiled"):
         root = Path(place)
-        every = len(MOMENTS) * (len(WRITERS) + 1)
-        in_writes = min(every, given.kills // 2)
+        in_writes = min(len(MOMENTS) * len(WRITERS), given.kills // 2)
         kill_in_writes(in_writes, root, rng, count)
         kill_at_random(given.kills - in_writes, root, rng, count, endings)
         for inject in faults_damages.ALL:
