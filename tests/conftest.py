@@ -4,10 +4,7 @@ import os
 import signal
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Most of the tests' time is compilation, which is faster where LLVM optimizes nothing.
-os.environ["XLA_FLAGS"] = (
-    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-)
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ["CNN_JAX_ROUTES"] = "cpu"  # For small inputs too.
 
 import jax

@@ -4,6 +4,8 @@ benchmarks/README.md has the measurements.
 """
 
 import ctypes
+import functools
+import logging
 import os
 import platform
 import sys
@@ -56,6 +58,13 @@ def configure(environ: MutableMapping[str, str] = os.environ) -> str | None:
     if started is None:
         environ["XLA_FLAGS"] = " ".join([given, *missing]).strip()
     return None
+
+
+@functools.cache
+def configure_once() -> None:
+    """Calls `configure` in the first call only, and logs a warning if it is too late."""
+    if too_late := configure():
+        logging.getLogger("cnn_jax").warning(too_late)
 
 
 def _started_platform() -> str | None:

@@ -70,10 +70,12 @@ def run(
       StoppedError: If a signal stopped a run, which is saved.
     """
     from cnn_jax import distributed
+    from cnn_jax.cpu import settings
     from cnn_jax.report.build import build
     from cnn_jax.study import sharing
     from cnn_jax.training import metrics_log
 
+    settings.configure_once()  # Before the checks, which start JAX's backend.
     folder = expand_path("workdir", workdir)
     study = complete_study(study)
     if study.measure:

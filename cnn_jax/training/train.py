@@ -5,7 +5,6 @@ An interrupted run continues from its last checkpoint.
 
 import contextlib
 import functools
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -74,8 +73,7 @@ def run_seeds(
     Raises:
       UserError: If an error stops all of them.
     """
-    if too_late := settings.configure():
-        logging.getLogger("cnn_jax").warning(too_late)
+    settings.configure_once()
     experiment, workdir = complete(experiment), expand_path("workdir", workdir)
     runs = {seed: replace(experiment, seed=seed) for seed in seeds}
     folders = {seed: metrics_log.run_folder(one, workdir) for seed, one in runs.items()}

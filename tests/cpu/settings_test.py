@@ -6,6 +6,7 @@ import subprocess
 import sys
 from importlib import metadata
 
+import jax
 import pytest
 
 from cnn_jax.cpu import settings
@@ -68,6 +69,16 @@ def test_long_runs_of_large_batches_use_onednn_unless_the_user_disables_it(machi
     machine(jaxlib="0.10.2")
     assert settings.choose_compiler_options(STEPS, VALUES, {}) == {}
     assert chosen() == OURS
+
+
+def test_that_it_is_too_late_is_said_once(monkeypatch, caplog):
+    jax.devices()
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setattr(settings, "_is_x86_with", lambda versions: True)
+    settings.configure_once.cache_clear()
+    for _ in range(2):
+        settings.configure_once()
+    assert caplog.text.count("JAX has already started without the flags") == 1
 
 
 def run(code):
