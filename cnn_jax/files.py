@@ -9,7 +9,7 @@ from cnn_jax.errors import UserError
 
 MAX_NAME_BYTES = 255  # Of a file or folder, on the usual file systems.
 PART_AGE_S = 3600  # No file takes so long to write.
-MAX_DEPTH = 3  # Of a run's files below a workdir: trials/RUN/SEED.
+MAX_DEPTH = 5  # Of a run's files below runs/: STUDY/PRESET/trials/RUN/SEED.
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

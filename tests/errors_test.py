@@ -58,8 +58,8 @@ def test_parts_of_killed_processes_are_removed_and_files_are_found_some_levels_b
     files.remove_parts(tmp_path)
     files.remove_parts(tmp_path / "nowhere")
     assert [path.name for path in tmp_path.iterdir()] == ["a.part"]
-    (tmp_path / "1/2/3/4").mkdir(parents=True)
-    for name in ("x", "1/x", "1/2/3/x", "1/2/3/4/x"):
+    (tmp_path / "1/2/3/4/5/6").mkdir(parents=True)
+    for name in ("x", "1/x", "1/2/3/4/5/x", "1/2/3/4/5/6/x"):
         (tmp_path / name).write_text("")
     found = [str(path.relative_to(tmp_path)) for path in files.find_files(tmp_path, "x")]
-    assert found == ["1/2/3/x", "1/x", "x"]
+    assert found == ["1/2/3/4/5/x", "1/x", "x"]
