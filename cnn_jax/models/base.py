@@ -27,7 +27,7 @@ Score = Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 # Types of options, with their bounds.
 Width = Annotated[float, Bound(above=0, most=64)]
 Norm = Literal["none", "bn", "lrn"]
-Dropout = Annotated[float, Bound(0, below=1)]
+Dropout = Annotated[float, Bound(0, 1)]
 GroupSize = Annotated[int, Bound(0, MAX_UNITS)]
 Epsilon = Annotated[float, Bound(0, 1)]
 Units = Annotated[int, Bound(1, MAX_UNITS)]

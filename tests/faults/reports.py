@@ -416,7 +416,6 @@ REPORTS = (
         "cannot start from itself",
         command(*SMOKE, "--set=train.start_from=plain-20"),
     ),
-    Report("a dropout of 1", "must be less than 1", command(*SMOKE, "--set=model.dropout=1")),
     Report("a name in capitals", "nearest: resnet20", command("--summary=RESNET20")),
     Report(
         "--seeds=99999999999999999999",
