@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_jax.errors import UserError, describe_os_error
+from cnn_jax.files import find_files
 from cnn_jax.report.build import write_page
 from cnn_jax.report.claims import RULE
 from cnn_jax.report.elements import Cell, Missing, Page, Prose, Report, Table
@@ -34,7 +35,7 @@ def build(folder: str | os.PathLike) -> Report:
 
 def make_page(place: Path) -> Page:
     """Returns the page of all claims below a folder."""
-    paths = sorted(place.glob("**/claims.json"))
+    paths = find_files(place, "claims.json")
     if not paths:
         raise UserError(
             f"{place}: no claims.json below it; the report of a study with claims writes one"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cnn_jax.config import Experiment
 from cnn_jax.errors import UserError
-from cnn_jax.files import expand_path
+from cnn_jax.files import PART_AGE_S, expand_path, remove_parts
 from cnn_jax.study.definition import Study
 from cnn_jax.study.selection import complete_study, list_trials, select
 from cnn_jax.study.write_files import check_study, write_crops, write_study
@@ -98,6 +98,7 @@ def run(
     if primary:
         for one in runs if overwrite else ():
             metrics_log.erase_run(metrics_log.run_folder(one, folder))
+        remove_parts(folder, PART_AGE_S)
         write_study(study, folder, seeds, command)
         write_crops(study, folder)
     if overwrite:

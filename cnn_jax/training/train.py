@@ -18,7 +18,7 @@ from cnn_jax.config import Experiment, flatten
 from cnn_jax.cpu import settings
 from cnn_jax.errors import NotFiniteError, UserError, explain_os_errors
 from cnn_jax.evaluation.evaluate import evaluate_run
-from cnn_jax.files import expand_path
+from cnn_jax.files import expand_path, remove_parts
 from cnn_jax.training import checkpoint, divergence, metrics_log, profile, run_lock, watchdog
 from cnn_jax.training.components import complete
 from cnn_jax.training.loop import SeedRun, run_loop
@@ -163,6 +163,7 @@ def _train(runs: dict[Experiment, Path], until: int, profile_steps: int) -> dict
             metrics_log.write_config(run, folder)
             metrics_log.write_data(program.description, folder)
             stack.enter_context(run_lock.hold(folder))
+            remove_parts(folder)
         saved = [
             stack.enter_context(checkpoint.open_checkpoints(folder)) for folder in runs.values()
         ]

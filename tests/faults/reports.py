@@ -412,6 +412,12 @@ REPORTS = (
         command(*SMOKE[:3], *SMOKE[4:], "--set=train.start_from=nowhere"),
     ),
     Report(
+        "a start from itself",
+        "cannot start from itself",
+        command(*SMOKE, "--set=train.start_from=plain-20"),
+    ),
+    Report("a name in capitals", "nearest: resnet20", command("--summary=RESNET20")),
+    Report(
         "--seeds=99999999999999999999",
         "[exit 2]",
         command("--seeds=99999999999999999999", "--list"),

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from helpers import budget, shared_programs, study_folders
+from helpers import budget, deadly_writes, shared_programs, study_folders
 from helpers.deadly_writes import MOMENTS, Writes
 from helpers.small_run import TIMES
 
@@ -79,3 +79,25 @@ def test_a_run_that_ends_in_a_write_goes_on(moment, undisturbed, tmp_path):
             launch(folder, end_at(number, moment))
         launch(folder, None)
         assert describe(folder) == whole, f"{names[number]} {moment}"
+
+
+@pytest.mark.parametrize("line", [1, 2, 4])
+def test_a_run_that_ends_in_the_middle_of_a_line_goes_on(line, undisturbed, tmp_path):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KilledError):
+        patch.setattr(metrics_log, "open", open, raising=False)  # It is put back.
+        deadly_writes.cut_lines(metrics_log, "metrics.jsonl", line, kill)
+        launch(tmp_path, None)
+    text = (tmp_path / "net/seed0/metrics.jsonl").read_text()
+    assert text and not text.endswith("\n")
+    launch(tmp_path, None)
+    assert describe(tmp_path) == undisturbed[1]
+
+
+def test_a_run_that_ends_in_the_middle_of_an_event_goes_on(undisturbed, tmp_path):
+    writer = pytest.importorskip("tensorboardX.event_file_writer").EventsWriter
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KilledError):
+        patch.setattr(writer, "flush", writer.flush)  # It is put back.
+        deadly_writes.cut_events(3, kill)
+        launch(tmp_path, None)
+    launch(tmp_path, None)
+    assert describe(tmp_path) == undisturbed[1]

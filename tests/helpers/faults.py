@@ -37,6 +37,7 @@ TIMES = ("images_per_s", "data_time", "step_time", "wall_s")
 RUNS = ("resident", "streamed", "together", "pair")
 KINDS = ("SIGKILL", "SIGKILL", "SIGKILL in a save", "SIGTERM")
 MAX_KILLS_PER_RUN = 8
+MAX_SECONDS = 900  # Of one launch; a few seconds on an idle machine.
 # Of one process of a pair; the other notices its end after so many seconds.
 ONE_OF_TWO = {"XLA_FLAGS": "--xla_force_host_platform_device_count=1", "HEARTBEAT": "10"}
 # Every file of a study, in the order of writing: (in words, pattern of its path); those of one name
@@ -52,6 +53,7 @@ WRITERS = (
     ("layers.jsonl, a line", "layers.jsonl"),
     ("metrics.jsonl, a line", "metrics.jsonl"),
     ("TensorBoard's events", "events"),
+    ("a checkpoint", ""),
     ("digests.json", "digests.json"),
     ("layers.jsonl, whole", "net/seed0/layers.jsonl"),
     ("a test's result", "evaluations/*.json"),
@@ -82,7 +84,9 @@ def start_several(run: str, workdir: Path, *environments: dict[str, str]) -> lis
     ]
 
 
-def end(started: Sequence[subprocess.Popen], seconds: float = 200) -> tuple[list[int], list[str]]:
+def end(
+    started: Sequence[subprocess.Popen], seconds: float = MAX_SECONDS
+) -> tuple[list[int], list[str]]:
     """Waits for the processes; returns their exit codes and output."""
     printed = [process.communicate(timeout=seconds)[0] for process in started]
     return [process.returncode for process in started], printed
@@ -99,7 +103,7 @@ def launch(run: str, workdir: Path, **env: str) -> list[subprocess.Popen]:
 
 def finish(run: str, workdir: Path) -> str:
     """Continues the run to its end; what it printed."""
-    codes, printed = end(launch(run, workdir), 300)
+    codes, printed = end(launch(run, workdir))
     if any(codes):
         raise RuntimeError(f"{run} ended with {codes}:\n{printed[0][-2000:]}")
     return printed[0]
@@ -127,7 +131,7 @@ def describe(workdir: Path) -> list[Any]:
             found.append(json.loads(path.read_text()) if path.exists() else name)
         path = folder / "layers.jsonl"
         found.append(path.read_text() if path.exists() else "")
-    found.append(sorted(path.name for path in workdir.iterdir()))
+    found.append(sorted(path.name for path in workdir.iterdir() if path.suffix != ".part"))
     report = workdir / "report.md"
     found.append(report.exists() and "amaged" in report.read_text())
     return found
@@ -154,7 +158,7 @@ def kill(
     for process in hit:
         process.send_signal(number)
     began = time.monotonic()
-    end(processes, 100)
+    end(processes)
     if number == signal.SIGTERM and len(processes) == 1:
         endings.append(time.monotonic() - began)
     return True
@@ -169,7 +173,7 @@ def kill_in_save(run: str, workdir: Path, rng: random.Random) -> bool:
         both = [ONE_OF_TWO, ONE_OF_TWO | moment]
         rng.shuffle(both)
         processes = start_several("resident", workdir, *both)
-    codes, _ = end(processes, 300)
+    codes, _ = end(processes)
     return -signal.SIGKILL in codes or 128 + signal.SIGKILL in codes
 
 
@@ -229,16 +233,17 @@ def kill_in_writes(kills: int, root: Path, rng: random.Random, count: Count) -> 
     finish("study", root / "whole")
     whole, left = describe(root / "whole"), kills
     for turn, moment in enumerate(MOMENTS):
+        if left <= 0:
+            break
         shutil.rmtree(root / "cache", ignore_errors=True)
         workdir, suffered = root / f"study{turn}", list[str]()
-        for words, pattern in (*WRITERS, ("a checkpoint", ""))[: max(0, left)]:
+        for words, pattern in WRITERS[:left]:
             if pattern:
                 when = str(turn + 2) if pattern in APPENDED else moment
                 env = {"KILL_IN_WRITE": f"{pattern},{when}"}
             else:
                 env = {"KILL_IN_SAVE": str(rng.uniform(0, 0.08))}
-                shutil.rmtree(workdir / "net")
-            codes, printed = end(launch("study", workdir, **env), 300)
+            codes, printed = end(launch("study", workdir, **env))
             if codes != [-signal.SIGKILL]:
                 raise RuntimeError(f"no write of {words} was met: {codes}\n{printed[0][-2000:]}")
             suffered.append(words)
@@ -284,8 +289,7 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory() as place, compile_cache(Path(place) / "compiled"):
         root = Path(place)
-        every = len(MOMENTS) * (len(WRITERS) + 1)
-        in_writes = min(every, given.kills // 2)
+        in_writes = min(len(MOMENTS) * len(WRITERS), given.kills // 2)
         kill_in_writes(in_writes, root, rng, count)
         kill_at_random(given.kills - in_writes, root, rng, count, endings)
         for inject in faults_damages.ALL:

@@ -18,7 +18,6 @@ from cnn_jax.training import checkpoint
 from helpers import faults
 
 Count = Callable[[str, bool], None]
-SECONDS = 300
 
 
 def newest(workdir: Path) -> Path:
@@ -125,7 +124,7 @@ def wait_for(path: Path) -> None:
     """Waits until a file is there."""
     began = time.monotonic()
     while not path.exists():
-        if time.monotonic() - began > SECONDS:
+        if time.monotonic() - began > faults.MAX_SECONDS:
             raise TimeoutError(str(path))
         time.sleep(0.02)
 
@@ -176,7 +175,7 @@ def stop_one_of_two(root: Path, count: Count) -> None:
         worker = int(children.read().split()[0])
     os.kill(worker, signal.SIGSTOP)
     began = time.monotonic()
-    processes[0].wait(timeout=100)
+    processes[0].wait(timeout=faults.MAX_SECONDS)
     waited = time.monotonic() - began
     os.kill(worker, signal.SIGCONT)
     codes, printed = faults.end(processes)

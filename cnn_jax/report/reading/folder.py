@@ -11,6 +11,7 @@ names them and the remedy.
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from cnn_jax.files import find_files
 from cnn_jax.report.claims import Claim
 from cnn_jax.report.reading.run_files import RunFiles, read_compact, read_run_files
 from cnn_jax.report.reading.runs import make_run
@@ -68,7 +69,7 @@ def read_runs(place: Path, problems: list[str]) -> dict[str, tuple[Run, ...]]:
     """
     kept = read_compact(place, problems)
     found = {(run, seed): files for (run, seed), files in kept.items()}
-    for path in sorted(place.glob("**/config.json")):
+    for path in find_files(place, "config.json"):
         folder = path.parent
         number = folder.name.removeprefix("seed")
         if number.isdecimal() and number.isascii():
