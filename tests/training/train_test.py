@@ -298,7 +298,7 @@ def test_check_numerics_names_the_operation(tmp_path):
 
 
 def test_a_name_that_leaves_the_workdir_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no slashes"):
+    with pytest.raises(UserError, match="must not have slashes"):
         train.run(dataclasses.replace(RUN, name="../net"), tmp_path / "here")
     assert not list(tmp_path.iterdir())
 
@@ -341,19 +341,22 @@ def test_an_impossible_start_is_refused(start, layers, said, whole, tmp_path):
 
 
 def test_a_flipped_bit_is_detected_and_the_previous_checkpoint_is_used(whole, tmp_path, capsys):
-    """In the largest file, which holds the parameters. Orbax restores it without an error."""
-    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
-    saved = tmp_path / "net/seed0/checkpoints"
-    file = max(
-        (f for f in (saved / "12").rglob("*") if f.is_file()), key=lambda f: f.stat().st_size
-    )
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
-    state = final(tmp_path)
-    said = capsys.readouterr().err
-    assert "checkpoint 12" in said and "is not what was saved: the file is damaged" in said
-    assert int(state.step) == 10
+    """In the largest file, which holds the parameters.
+
+    Orbax notices few bits, such as those of its index, and restores the others without an error.
+    """
+    said = []
+    for quarter in (1, 2, 3):
+        shutil.copytree(whole[0], tmp_path / str(quarter))
+        saved = tmp_path / str(quarter) / "net/seed0/checkpoints/12"
+        file = max((f for f in saved.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+        content = bytearray(file.read_bytes())
+        content[len(content) * quarter // 4] ^= 1
+        file.write_bytes(content)
+        assert int(final(tmp_path / str(quarter)).step) == 10
+        said.append(capsys.readouterr().err)
+        assert "checkpoint 12" in said[-1]
+    assert any("is not what was saved: the file is damaged" in words for words in said)
 
 
 def longer(steps, run=RUN, **changes):
