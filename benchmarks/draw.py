@@ -11,8 +11,9 @@ import sys
 import jax
 import numpy as np
 
-from benchmarks.peers import Spec
+from benchmarks.peers import WORKLOADS, Spec
 from cnn_jax import models
+from cnn_jax.models import lenet
 from cnn_jax.training import metrics_log
 
 
@@ -21,9 +22,10 @@ def draw_arrays(spec: Spec) -> dict[str, np.ndarray]:
 
     Returns:
         {params/<layer>/<name>, stats/<layer>/<name>, images [B, H, W, C] float32,
-        labels [B] int32}.
+        labels [B] int32}; of LeNet-5 also its output's codes [classes, units] float32.
     """
-    model = models.create(spec.model, spec.classes)
+    workload = WORKLOADS[spec.model]
+    model = models.create(workload.model, spec.classes, **workload.options)
     params, stats = jax.eval_shape(
         model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *spec.image), np.float32)
     )
@@ -34,8 +36,10 @@ def draw_arrays(spec: Spec) -> dict[str, np.ndarray]:
         if name == "kernel":  # He's variance, which keeps the size of activations.
             noise *= np.float32(math.sqrt(2 / math.prod(leaf.shape[:-1])))
         else:
-            noise = noise * np.float32(0.1) + np.float32(name in ("scale", "var"))
+            noise = noise * np.float32(0.1) + np.float32(name in ("scale", "var", "coefficient"))
         drawn["/".join(keys)] = noise
+    if workload.model == "lenet5":
+        drawn["codes"] = lenet.bitmaps()[: spec.classes]
     images = rng.standard_normal((spec.batch, *spec.image), np.float32)
     return drawn | {
         "images": images,
