@@ -58,7 +58,7 @@ def main(argv: list[str]) -> None:
     spec = spec._replace(platform=platform, variant=FLAGS.layout)
     torch_costs = profile_torch(spec, FLAGS.steps)
     costs, layers = profile_ours(spec, FLAGS.steps)
-    our_kinds = group(costs, lambda name: find_our_kind(layers.get(name, "")))
+    our_kinds = group(costs, lambda name: find_our_kind(name, layers[name]))
     torch_kinds = group(torch_costs, find_torch_kind)
     print(f"\n{spec.model}, a step of {spec.batch} images of {'x'.join(map(str, image))}, ms\n")
     print(format_kinds(our_kinds, torch_kinds))
@@ -115,9 +115,16 @@ def group(costs: Counter[str], find_kind: Callable[[str], str]) -> Counter[str]:
     return kinds
 
 
-def find_our_kind(path: str) -> str:
-    """Returns the kind of an operation from the path of its layer, such as jvp(m)/conv1/dot."""
+def find_our_kind(operation: str, path: str) -> str:
+    """Returns the kind of one of our operations.
+
+    Args:
+        operation: Its name in the program, such as fusion.3.
+        path: Of its layer, such as jvp(model)/conv1/dot_general.
+    """
     *layers, _ = path.split("/")
+    if "convolution" in operation:
+        layers.append("conv")
     for layer in reversed(layers):
         for kind, pattern in OUR_KINDS.items():
             if re.fullmatch(pattern, layer):

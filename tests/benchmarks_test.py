@@ -2,6 +2,7 @@
 short benchmarks from end to end.
 """
 
+import contextlib
 import itertools
 import json
 import os
@@ -36,13 +37,21 @@ def make_flax_model(spec, weights=None):
     return flax_peer.MODELS[spec.model](classes=spec.classes, dtype=jnp.float32, **codes)
 
 
+@contextlib.contextmanager
+def promote_freely():
+    """Promotes types and ranks as JAX does by default, and so in a peer's process."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
 @pytest.mark.parametrize("model", WORKLOADS)
 def test_the_flax_peer_has_our_parameters(model):
     spec, workload = make_spec(model), WORKLOADS[model]
     images = jax.ShapeDtypeStruct((2, *spec.image), np.float32)
     ours = models.create(workload.model, spec.classes, **workload.options)
     params, stats = jax.eval_shape(ours.init, jax.random.key(0), images)
-    theirs = jax.eval_shape(make_flax_model(spec).init, jax.random.key(0), images)
+    with promote_freely():
+        theirs = jax.eval_shape(make_flax_model(spec).init, jax.random.key(0), images)
     assert theirs["params"] == params and theirs.get("batch_stats", {}) == stats
 
 
@@ -54,7 +63,8 @@ def test_the_peers_compute_what_our_model_computes(model):
     params = nest(weights, "params")
     logits, _ = ours.apply(params, {}, jnp.asarray(weights["images"]), train=True)
     assert np.ptp(logits) > 0.1
-    theirs = make_flax_model(spec, weights).apply({"params": params}, weights["images"])
+    with promote_freely():
+        theirs = make_flax_model(spec, weights).apply({"params": params}, weights["images"])
     np.testing.assert_allclose(theirs, logits, rtol=1e-4, atol=1e-4)
 
 
@@ -69,14 +79,14 @@ def test_the_torch_peer_has_our_parameters(model):
     torch_peer.load_weights(net, weights)  # Raises if either has what the other lacks.
     if model in ("small_cnn", "lenet5", "mlp_500_150"):
         theirs = net(torch.from_numpy(weights["images"]).permute(0, 3, 1, 2)).detach()
-        ours = make_flax_model(spec, weights).apply(
-            {"params": nest(weights, "params")}, weights["images"]
-        )
+        params = {"params": nest(weights, "params")}
+        with promote_freely():
+            ours = make_flax_model(spec, weights).apply(params, weights["images"])
         np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-4)
 
 
 def test_operations_are_grouped_by_kind():
-    paths = {
+    kinds = {
         "jit(train_step)/jvp(alexnet)/conv2/conv_general_dilated": "convolution, forward",
         "jit(train_step)/transpose(jvp(googlenet))/inception3a/branch1_1/conv/dot_general": (
             "convolution, backward"
@@ -88,7 +98,10 @@ def test_operations_are_grouped_by_kind():
         "jit(train_step)/add": "all else",
         "": "all else",
     }
-    assert {path: profile_step.find_our_kind(path) for path in paths} == paths
+    assert {path: profile_step.find_our_kind("fusion.1", path) for path in kinds} == kinds
+    # The path of a convolution with which another layer's operations are fused is that layer's.
+    fused = "custom-call.2.clone__onednn$convolution", "jit(step)/jvp(lenet5)/Activation_0/mul"
+    assert profile_step.find_our_kind(*fused) == "convolution, forward"
     operations = {
         "aten::convolution_backward": "convolution, backward",
         "aten::mkldnn_convolution": "convolution, forward",

@@ -44,7 +44,7 @@ class Branches(nn.Module):
     """Branches of units over one input, and a pooling with a 1x1 unit, concatenated.
 
     Attributes:
-        branches: The kernels of each; a list in place of the last is a fork.
+        branches: The kernels of each; several in place of the last are a fork.
         pool: AVERAGE or MAXIMUM, 3x3.
         projection: Channels of the 1x1 unit after the pooling; 0: there is none.
         unit: Settings of every unit.
@@ -66,7 +66,7 @@ class Branches(nn.Module):
             y = x
             for i, (*kernel, features) in enumerate(steps, start=1):
                 y = Unit(features, tuple(kernel), **self.unit, name=f"branch{b}_{i}")(y)
-            fork = last if isinstance(last, list) else [last]
+            fork = last if isinstance(last[0], tuple) else (last,)
             for *kernel, features in fork:
                 name = f"branch{b}_{len(steps) + 1}"
                 name += "_{}x{}".format(*kernel) if len(fork) > 1 else ""
@@ -150,7 +150,7 @@ def list_modules17(c: int) -> tuple[Any, ...]:
 
 def list_modules8() -> tuple[Any, ...]:
     """Returns the same of the 8x8 grid, where 1x3 is beside 3x1 (Fig. 7)."""
-    fork = [(1, 3, 384), (3, 1, 384)]
+    fork = ((1, 3, 384), (3, 1, 384))
     branches = [(1, 1, 320)], [(1, 1, 384), fork], [(1, 1, 448), (3, 3, 384), fork]
     return branches, AVERAGE, 192
 

@@ -35,7 +35,8 @@ PREPARED_LOADER = types.SimpleNamespace(
 def make_peer(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
     """Returns our step, without dropout: no two frameworks draw the same masks."""
     values = weights["images"].size
-    settings.keep_memory(values)  # As train.run does.
+    settings.configure()  # As train.run does, like the next line.
+    settings.keep_memory(values)
     workload = WORKLOADS[spec.model]
     options = {"dropout": 0.0, **workload.options}
     model = models.create(workload.model, spec.classes, dtype=spec.precision, **options)

@@ -19,6 +19,7 @@ from benchmarks.peers import (
 from cnn_jax import data, models
 from cnn_jax import mesh as meshes
 from cnn_jax.config import Data, choose
+from cnn_jax.cpu import settings
 from cnn_jax.data import eval_views, preprocess
 from cnn_jax.evaluation.metrics import measure_scores
 from cnn_jax.evaluation.protocols import make_protocol
@@ -29,6 +30,7 @@ MEAN = np.full((1, 1, 1, 3), 127, np.float32)
 
 def make_peer(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
     """Returns an evaluation of all photographs by the protocol of `spec`, as one step."""
+    settings.configure()  # As the command line does.
     model = models.create(WORKLOADS[spec.model].model, spec.classes, dtype=spec.precision)
     prepare = functools.partial(preprocess.preprocess_sized, MEAN)
     params, stats = nest(weights, "params"), nest(weights, "stats")
