@@ -1,6 +1,6 @@
 """The configuration of a run, as frozen values.
 
-An `Experiment` holds everything that a run's numbers depend on. The model, the optimizer, the
+An `Experiment` contains everything that a run's results depend on. The model, the optimizer, the
 learning-rate schedule, the data set and the evaluation protocols are `Choice`s: a name from a
 dictionary and the arguments of the function or class with that name. Derived values, such as steps
 per epoch and scaled rates, are computed elsewhere.
@@ -56,14 +56,16 @@ def change(choice: Choice, **args: Value) -> Choice:
 
 @dataclass(frozen=True)
 class Data:
-    """The data set, how it is split, and how an image is prepared."""
+    """The data set, its split, and the preprocessing and augmentation of images."""
 
     dataset: Annotated[
         Choice, "Data set: digits, mnist, cifar10, folder (with path) or a TFDS set"
     ] = choose("digits")
-    dir: Annotated[str, "Where prepared TFDS folders lie; empty: TFDS's own rule"] = ""
+    dir: Annotated[str, "Folder of prepared TFDS data sets; empty: TFDS's default"] = ""
     validation_images: Annotated[
-        int, Bound(0, MAX_INT32), "Training images that are held out and evaluated instead"
+        int,
+        Bound(0, MAX_INT32),
+        "Number of training images to hold out; they are evaluated instead of the test images",
     ] = 0
     batch_size: Annotated[int, Bound(1, 2**20), "Images per step over all devices"] = 128
     eval_batch_size: Annotated[int, Bound(1, 2**20), "Images per evaluation step"] = 500
@@ -73,25 +75,32 @@ class Data:
     ] = "pixel"
     train_resize: Annotated[
         tuple[Annotated[int, Bound(1, 2**14)], ...],
-        "Shorter side to which full-size training images are scaled: one, or the least and largest",
+        "Shorter side of resized full-size training images, in pixels: one value, or the smallest"
+        " and the largest of a random one",
     ] = ()
     image_size: Annotated[
-        int, Bound(0, 2**14), "Side of the square that is cut out of a full-size image; 0: no cut"
+        int, Bound(0, 2**14), "Side of the square crop of full-size images, in pixels; 0: no crop"
     ] = 0
     eval_resize: Annotated[
-        int, Bound(0, 2**14), "Shorter side of test images; 0: the middle of train_resize"
+        int,
+        Bound(0, 2**14),
+        "Shorter side of resized test images, in pixels; 0: the middle of train_resize",
     ] = 0
     train_crop: Annotated[
         Literal["random", "inception"],
-        "Training crop of full-size images: at a random place, or GoogLeNet's of random area",
+        "Training crop of full-size images: at a random position, or GoogLeNet's of random area",
     ] = "random"
     pad_and_crop: Annotated[
-        int, Bound(0, 1024), "Pixels of padding before a random crop back to size; 0: none"
+        int,
+        Bound(0, 1024),
+        "Pixels of padding on each side before a random crop of the original size; 0: none",
     ] = 4
-    flip: Annotated[bool, "Mirror half of the training images"] = True
-    vertical_flip: Annotated[bool, "Turn half of the training images upside down"] = False
-    shift: Annotated[int, Bound(0, 1024), "Largest shift in pixels, each way"] = 0
-    rotate: Annotated[float, Bound(0, 180), "Largest rotation in degrees, each way"] = 0.0
+    flip: Annotated[bool, "Flip training images horizontally with probability 1/2"] = True
+    vertical_flip: Annotated[bool, "Flip training images vertically with probability 1/2"] = False
+    shift: Annotated[int, Bound(0, 1024), "Largest random shift in each direction, in pixels"] = 0
+    rotate: Annotated[
+        float, Bound(0, 180), "Largest random rotation in each direction, in degrees"
+    ] = 0.0
     affine: Annotated[
         tuple[Annotated[float, Bound(0, 64)], ...],
         "LeNet-5's random affine maps: the largest shift in pixels, scaling, squeezing and shear",
@@ -99,26 +108,29 @@ class Data:
     color_pca: Annotated[bool, "AlexNet's color noise along the principal components"] = False
     color_jitter: Annotated[
         tuple[Annotated[float, Bound(0, 1000)], ...],
-        "Largest change of brightness, contrast, saturation and hue",
+        "Largest random change of brightness, contrast, saturation and hue",
     ] = ()
     gaussian_noise: Annotated[
-        float, Bound(0, 1000), "Standard deviation of noise on pixels, which are 0 to 1"
+        float, Bound(0, 1000), "Standard deviation of Gaussian noise on pixels from 0 to 1; 0: none"
     ] = 0.0
     mixup: Annotated[float, Bound(0, 1000), "Alpha of mixup's Beta distribution; 0: none"] = 0.0
     long_tail: Annotated[
         float,
         Bound(1, 1e6),
-        "Times by which the first class has more training images than the last",
+        "Imbalance: number of training images of the first class divided by that of the last",
     ] = 1.0
     shuffle_pixels: Annotated[
-        bool, "Reorder the pixels of all images by one fixed permutation, so that none is local"
+        bool, "Apply one fixed permutation to the pixels of all images, which destroys locality"
     ] = False
-    balance_classes: Annotated[bool, "Draw all classes equally often (label shuffling)"] = False
+    balance_classes: Annotated[
+        bool, "Sample all classes with equal frequency (label shuffling)"
+    ] = False
     workers: Annotated[
-        int, Bound(0, 1024), "Processes that decode full-size images; 0: threads"
+        int, Bound(0, 1024), "Number of processes that decode full-size images; 0: use threads"
     ] = 0
     on_bad_image: Annotated[
-        Literal["stop", "skip"], "At an image that cannot be decoded: stop, or use the next one"
+        Literal["stop", "skip"],
+        "If an image cannot be decoded: stop with an error, or use the next image",
     ] = "stop"
 
     @property
@@ -129,7 +141,7 @@ class Data:
 
 
 def dataset(name: str) -> Choice:
-    """Returns the data set that --data names: folder:PATH, or a name.
+    """Returns the data set of a name as --data takes it: folder:PATH, or the name alone.
 
     Example:
       >>> dataset("folder:/data/cats").name
@@ -145,35 +157,42 @@ def dataset(name: str) -> Choice:
 class Train:
     """The length of a run, and the intervals of logging, evaluating and saving."""
 
-    steps: Annotated[Count, "Training steps"] = 64_000
-    start_from: Annotated[str, "A run of the same study whose parameters this one starts from"] = ""
-    start_layers: Annotated[tuple[str, ...], "Which of its layers; empty: all"] = ()
+    steps: Annotated[Count, "Number of training steps"] = 64_000
+    start_from: Annotated[
+        str, "Name of a finished run of the study whose parameters initialize this run; empty: none"
+    ] = ""
+    start_layers: Annotated[
+        tuple[str, ...], "Layers that are initialized from start_from; empty: all"
+    ] = ()
     log_every: Annotated[Count, "Steps between log lines"] = 100
-    eval_every: Annotated[Count, "Steps between evaluations, each of which also saves"] = 1_000
+    eval_every: Annotated[Count, "Steps between evaluations; each also saves a checkpoint"] = 1_000
     save_every: Annotated[Count, "Steps between checkpoints"] = 1_000
     stop_after: Annotated[
         Natural,
-        "Evaluations without a lower error after which the run ends; it keeps its best state; 0:"
-        " train to the end",
+        "Early stopping: number of evaluations without a lower error after which the run ends and"
+        " keeps its best state; 0: no early stopping",
     ] = 0
     steps_per_call: Annotated[
         int,
         Bound(1, 1024),
-        "Steps in one call of the compiled program, for small models in memory on a GPU or TPU",
+        "Steps per call of the compiled program; more are faster for small models and data in"
+        " memory on a GPU or TPU",
     ] = 1
-    label_smoothing: Annotated[Fraction, "Share of each label spread over all classes"] = 0.0
+    label_smoothing: Annotated[
+        Fraction, "Probability that is taken from the label and spread over all classes"
+    ] = 0.0
     parallel: Annotated[
-        Literal["jit", "pmap"], "How a step is spread over the devices: jit over a mesh, or pmap"
+        Literal["jit", "pmap"], "How devices share a step: jit over a mesh, or pmap"
     ] = "jit"
     watchdog_minutes: Annotated[
-        NonNegative, "Report after so many minutes without progress; 0: never"
+        NonNegative, "Minutes without progress after which the run reports it; 0: never"
     ] = 10.0
     on_nan: Annotated[
         Literal["stop", "skip", "record"],
-        "At a loss that is not finite: stop with an error, skip the update and count it, or end the"
-        " run and record that it diverged",
+        "If the loss is not finite: stop with an error, skip and count the update, or end the run"
+        " and record that it diverged",
     ] = "stop"
-    check_numerics: Annotated[bool, "Name the first operation that gives NaN (slow)"] = False
+    check_numerics: Annotated[bool, "Report the first operation that gives NaN (slow)"] = False
     precision: Annotated[
         Literal["float32", "tensorfloat32", "bfloat16"], "Precision of matrix products"
     ] = "float32"
@@ -181,30 +200,32 @@ class Train:
 
 @dataclass(frozen=True)
 class Log:
-    """What a run writes beside its metrics; it changes none of its numbers."""
+    """Additional logs of a run. They do not change its results."""
 
     layer_statistics: Annotated[
         tuple[Natural, ...],
-        "Steps after which every layer's values and gradients are measured; 0: before the first",
+        "Steps after which statistics of each layer's outputs and gradients are logged; 0: before"
+        " the first step",
     ] = ()
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One run: everything that its numbers depend on.
+    """The configuration of one run: everything that its results depend on.
 
     Attributes:
-      study: The study it belongs to.
-      name: Its name in the study, and its folder in the workdir.
-      seed: Of all its random numbers.
-      data: The data set and how images are prepared.
+      study: Name of the study.
+      name: Name of the run in the study, and of its folder in the workdir.
+      seed: Seed of all random numbers.
+      data: The data set, preprocessing and augmentation.
       model: A name of `cnn_jax.models.MODELS` and the model's options.
       optimizer: A name of `cnn_jax.optim.OPTIMIZERS` and its arguments.
       schedule: A name of `cnn_jax.optim.SCHEDULES` and its arguments.
-      train: How long, and what happens when.
-      log: What is written beside the metrics.
-      protocols: How the finished run is evaluated, beside the single view during training.
-      deviations: From the paper, in words, beside those that the values show.
+      train: The length of the run, and the intervals of logging, evaluating and saving.
+      log: Additional logs.
+      protocols: Evaluation protocols of the finished run, in addition to the evaluation during
+        training.
+      deviations: Descriptions of deviations from the paper that other fields do not show.
     """
 
     study: str = ""
@@ -220,7 +241,7 @@ class Experiment:
     deviations: tuple[str, ...] = ()
 
 
-# Fields that do not identify a run: it may be continued with other values of them.
+# Fields that may change when a run is continued, because they do not change its results.
 RUNTIME_FIELDS = (
     "data.dir",
     "data.eval_batch_size",
@@ -233,10 +254,10 @@ RUNTIME_FIELDS = (
 )
 
 
-def protocol_name(choice: Choice) -> str:
-    """Returns an evaluation protocol's short name, which names its results: dense@256,384.
+def name_protocol(choice: Choice) -> str:
+    """Returns the short name of an evaluation protocol, such as dense@256,384.
 
-    Scales stand alone, as they do on the command line; any other argument has its name:
+    As on the command line, scales have no name, and other arguments have one:
     dense@256,stride=2.
     """
     words = []
@@ -248,7 +269,12 @@ def protocol_name(choice: Choice) -> str:
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Returns {'schedule': 'step', 'schedule.base': 0.1, ...} of a frozen value, in field order."""
+    """Returns {'schedule': 'step', 'schedule.base': 0.1, ...} of a frozen value, in field order.
+
+    Args:
+      value: A frozen value, such as an `Experiment`.
+      prefix: Text in front of each field's name.
+    """
     flat: dict[str, Any] = {}
     for f in dataclasses.fields(value):
         item, path = getattr(value, f.name), f"{prefix}{f.name}"
@@ -258,40 +284,51 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
         elif dataclasses.is_dataclass(item):
             flat |= flatten(item, path + ".")
         elif path == "protocols":
-            flat[path] = tuple(map(protocol_name, item))
+            flat[path] = tuple(map(name_protocol, item))
         else:
             flat[path] = item
     return flat
 
 
 def find_differences(old: Experiment, new: Experiment, ignore: tuple[str, ...] = ()) -> list[str]:
-    """Returns ['train.steps: 64000 -> 300', ...], the fields in which two experiments differ."""
+    """Returns ['train.steps: 64000 -> 300', ...], the fields in which two experiments differ.
+
+    Args:
+      old: The first experiment.
+      new: The second experiment.
+      ignore: Fields that are not compared.
+    """
     before, after = flatten(old), flatten(new)
     paths = dict.fromkeys([*before, *after])
     missing = object()
     return [
-        f"{path}: {_shown(before, path)} -> {_shown(after, path)}"
+        f"{path}: {_show_value(before, path)} -> {_show_value(after, path)}"
         for path in paths
         if path not in ignore and before.get(path, missing) != after.get(path, missing)
     ]
 
 
-def _shown(flat: Mapping[str, Any], path: str) -> str:
+def _show_value(flat: Mapping[str, Any], path: str) -> str:
     return show(flat[path]) if path in flat else "default"
 
 
 def check_names(experiment: Experiment) -> None:
-    """Raises UserError if the run's name, or that of its start, is no valid folder name."""
+    """Raises UserError if the run's name, or train.start_from, cannot be a folder's name."""
     pairs = (("name", experiment.name), ("train.start_from", experiment.train.start_from))
     for path, name in pairs:
         if name in (".", "..") or set("/\\\0") & set(name):
-            raise UserError(f"{path}={name!r}: names a folder in the workdir, so it has no slashes")
+            raise UserError(f"{path}={name!r}: is a folder's name, so it must not have slashes")
         if len(name.encode()) > 200:
-            raise UserError(f"{path}={name[:20]}...: names a folder, so at most 200 bytes")
+            raise UserError(f"{path}={name[:20]}...: is a folder's name, so at most 200 bytes")
 
 
 def iterate_fields(cls: type = Experiment, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yields (path, type, default) of every plain field and every choice, in order."""
+    """Yields (path, type, default) of every plain field and every choice, in order.
+
+    Args:
+      cls: The class of the frozen value.
+      prefix: Text in front of each path.
+    """
     import typing
 
     hints = typing.get_type_hints(cls, include_extras=True)

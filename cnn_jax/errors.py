@@ -87,6 +87,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     }
     leaf = name.rpartition(".")[2]
     close = [k for k in known if leaf in (k.rpartition(".")[2], initials[k])]  # lr: learning_rate
+    close = close or [k for k in known if k.casefold() == name.casefold()]
     close = close or [k for k in known if name and name in k][:3]
     close = close or difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     return f"nearest: {', '.join(close)}" if close else f"known: {', '.join(known)}"

@@ -2,11 +2,14 @@
 
 import contextlib
 import os
+import time
 from pathlib import Path
 
 from cnn_jax.errors import UserError
 
 MAX_NAME_BYTES = 255  # Of a file or folder, on the usual file systems.
+PART_AGE_S = 3600  # No file takes so long to write.
+MAX_DEPTH = 5  # Of a run's files below runs/: STUDY/PRESET/trials/RUN/SEED.
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -30,6 +33,29 @@ def write_whole(path: Path, content: str | bytes) -> None:
             part.unlink()
         error.filename, error.filename2 = str(path), None  # Users know nothing of the part.
         raise
+
+
+def remove_parts(folder: Path, min_age_s: float = 0.0) -> None:
+    """Removes what `write_whole` left in a folder where its process was killed.
+
+    Args:
+      folder: The folder; it need not exist.
+      min_age_s: Younger ones may be written by another process, and are kept.
+    """
+    for part in folder.glob(".*.part"):
+        with contextlib.suppress(OSError):
+            if time.time() - part.stat().st_mtime >= min_age_s:
+                part.unlink()
+
+
+def find_files(place: Path, name: str) -> list[Path]:
+    """Returns the files of this name in a folder and in those MAX_DEPTH levels below it, sorted.
+
+    A whole file system, which a user may name by mistake, would take too long.
+    """
+    return sorted(
+        path for depth in range(MAX_DEPTH + 1) for path in place.glob("*/" * depth + name)
+    )
 
 
 def expand_path(what: str, path: str | Path) -> Path:

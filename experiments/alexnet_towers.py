@@ -12,7 +12,7 @@ Measured  nothing yet; the paper's preset needs an accelerator.
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cnn_jax.config import Experiment, choose, protocol_name
+from cnn_jax.config import Experiment, choose, name_protocol
 from cnn_jax.report.claims import BELOW_ZERO, Claim, Score, subtract
 from cnn_jax.study import Row, Study
 
@@ -43,7 +43,7 @@ def study(preset: str) -> Study:
         model = choose(MODELS[name][1], **experiment.model.args)
         return replace(experiment, study="alexnet_towers", name=name, model=model)
 
-    one, ten = map(protocol_name, run.protocols)
+    one, ten = map(name_protocol, run.protocols)
     return replace(
         base,
         name="alexnet_towers",

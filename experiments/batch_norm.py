@@ -323,6 +323,7 @@ RATES_CAPTION = (
 
 def _draw_figure_1(results: "Results") -> "Figure":
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     from cnn_jax.report import figures
 
@@ -355,7 +356,7 @@ def _draw_figure_1(results: "Results") -> "Figure":
     for axes in (left, *others):
         axes.tick_params(length=0)
         axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
-        axes.xaxis.set_major_locator(figures.MaxNLocator(4, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     return drawing
 
 

@@ -398,7 +398,7 @@ def _formulas_table(results: "Results") -> "Table":
 def _draw_gates(results: "Results") -> "Figure":
     from matplotlib.figure import Figure
 
-    from cnn_jax.report import planes
+    from cnn_jax.report.figures import planes
 
     rows = [row for row in _find(results, "gate") if row["gate"] in ("AND", "OR", "NOT X", "XOR")]
     drawing = Figure((10, 2.9), layout="constrained")
@@ -433,7 +433,7 @@ def _draw_bound(results: "Results") -> "Figure":
 def _draw_surfaces(results: "Results") -> "Figure":
     from matplotlib.figure import Figure
 
-    from cnn_jax.report import planes
+    from cnn_jax.report.figures import planes
 
     by_hand = next(row for row in _find(results, "formula") if row["formula"] == FORMULAS[0])
     mlps = _find(results, "mlp")
@@ -465,7 +465,8 @@ def _draw_circles(results: "Results") -> "Figure":
     import numpy as np
     from matplotlib.figure import Figure
 
-    from cnn_jax.report import figures, planes
+    from cnn_jax.report import figures
+    from cnn_jax.report.figures import planes
 
     (circles,) = _find(results, "circles")
     points = np.array(circles["points"])

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnn_jax.config import Data, Experiment, Train, choose
-from cnn_jax.report.claims import ABOVE_ZERO, BELOW_ZERO, Claim, Measured, student_interval
+from cnn_jax.report.claims import ABOVE_ZERO, BELOW_ZERO, Claim, Measured, compute_student_interval
 from cnn_jax.study import Row, Study
 from cnn_jax.study.presets import check_preset
 
@@ -173,7 +173,10 @@ def _difference(first: tuple[str, str], second: tuple[str, str], runs: tuple[str
         if not means:
             return Measured(None, runs=runs, why="not measured yet")
         return Measured(
-            statistics.mean(means), over_seeds=student_interval(means), seeds=len(means), runs=runs
+            statistics.mean(means),
+            over_seeds=compute_student_interval(means),
+            seeds=len(means),
+            runs=runs,
         )
 
     return check

@@ -16,7 +16,7 @@ import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cnn_jax.config import Choice, Data, Experiment, Train, change, choose, protocol_name
+from cnn_jax.config import Choice, Data, Experiment, Train, change, choose, name_protocol
 from cnn_jax.report.claims import BELOW_ZERO, Claim, Score, subtract
 from cnn_jax.study import Row, Study
 from cnn_jax.study.presets import check_preset, keep_run
@@ -158,7 +158,7 @@ def study(preset: str) -> Study:
     """Returns a run for each line of Table 3."""
     check_preset("inception_ablation", preset, CHANGES)
     runs = {name: CHANGES[preset](_paper(name)) for name in STEPS}
-    protocols = {name: protocol_name(run.protocols[0]) for name, run in runs.items()}
+    protocols = {name: name_protocol(run.protocols[0]) for name, run in runs.items()}
     names = list(STEPS)
     return Study(
         name="inception_ablation",

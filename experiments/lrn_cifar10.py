@@ -15,7 +15,7 @@ Measured  docs/results holds what came of it, with hardware and commit.
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cnn_jax.config import Data, Experiment, Train, change, choose, protocol_name
+from cnn_jax.config import Data, Experiment, Train, change, choose, name_protocol
 from cnn_jax.report.claims import BELOW_ZERO, Claim, Score, score, subtract
 from cnn_jax.study import Row, Study
 from cnn_jax.study.presets import check_preset, keep_run
@@ -99,7 +99,7 @@ def study(preset: str) -> Study:
     """Returns the model with LRN and without it."""
     check_preset("lrn_cifar10", preset, CHANGES)
     runs = {norm: CHANGES[preset](_paper(norm)) for norm in PRINTED}
-    protocol = protocol_name(runs["lrn"].protocols[0])
+    protocol = name_protocol(runs["lrn"].protocols[0])
     return Study(
         name="lrn_cifar10",
         title="Local response normalization in a small CNN",

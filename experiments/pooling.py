@@ -16,7 +16,7 @@ Measured  docs/results holds what came of it, with hardware and commit.
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from cnn_jax.config import Choice, Data, Experiment, Train, change, choose, protocol_name
+from cnn_jax.config import Choice, Data, Experiment, Train, change, choose, name_protocol
 from cnn_jax.report.claims import ABOVE_ZERO, BELOW_ZERO, Claim, Score, subtract
 from cnn_jax.study import Row, Study
 from cnn_jax.study.presets import check_preset, keep_run
@@ -128,7 +128,7 @@ def study(preset: str) -> Study:
         runs=runs,
         rows=tuple(Row(name, one.label, "poolings", "") for name, one in POOLINGS.items()),
         paper_runs={name: _paper(name) for name in POOLINGS},
-        claims=_claims(protocol_name(first), protocol_name(last), last.args["pixels"]),
+        claims=_claims(name_protocol(first), name_protocol(last), last.args["pixels"]),
         notes=(
             "The paper's figure is of AlexNet on ImageNet: windows of 3x3 every 2 pixels err by"
             " 0.4 points less in top-1 and by 0.3 less in top-5 than windows of 2x2.",

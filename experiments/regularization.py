@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from cnn_jax.config import Choice, Data, Experiment, Log, Train, change, choose, protocol_name
+from cnn_jax.config import Choice, Data, Experiment, Log, Train, change, choose, name_protocol
 from cnn_jax.report.claims import ABOVE_ZERO, BELOW_ZERO, Claim, Measured, measure_seeds
 from cnn_jax.study import Row, Study
 from cnn_jax.study.presets import check_preset, keep_run
@@ -212,17 +212,17 @@ def _claims() -> tuple[Claim, ...]:
 
 
 def _find_test_error(run: "Run") -> float | None:
-    found = run.protocols.get(protocol_name(TEST))
+    found = run.protocols.get(name_protocol(TEST))
     return found.errors.get("top1_error") if found else None
 
 
 def _find_training_error(run: "Run") -> float | None:
-    found = run.protocols.get(protocol_name(TRAIN))
+    found = run.protocols.get(name_protocol(TRAIN))
     return found.errors.get("top1_error") if found else None
 
 
 def _find_loss(run: "Run", split: Choice) -> float | None:
-    found = run.protocols.get(protocol_name(split))
+    found = run.protocols.get(name_protocol(split))
     return found.loss if found else None
 
 

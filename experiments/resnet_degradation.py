@@ -15,7 +15,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cnn_jax.config import Data, Experiment, Log, Train, change, choose, protocol_name
+from cnn_jax.config import Data, Experiment, Log, Train, change, choose, name_protocol
 from cnn_jax.errors import UserError
 from cnn_jax.report.claims import (
     ABOVE_ZERO,
@@ -297,12 +297,12 @@ def _imagenet_row(name: str, error: float) -> Row:
         "Table 2, 10 crops",
         {"top1_error": error},
         "Table 2",
-        protocol_name(TEN_CROP),
+        name_protocol(TEN_CROP),
     )
 
 
 def _imagenet_claims() -> tuple[Claim, ...]:
-    ten = protocol_name(TEN_CROP)
+    ten = name_protocol(TEN_CROP)
     return (
         Claim(
             "Plain models degrade: the training error of plain-34 is above that of plain-18",

@@ -11,7 +11,7 @@ Measured  docs/results holds what came of it, with hardware and commit.
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cnn_jax.config import Choice, Data, Experiment, Train, change, choose, protocol_name
+from cnn_jax.config import Choice, Data, Experiment, Train, change, choose, name_protocol
 from cnn_jax.report.claims import BELOW_ZERO, Claim, Score, score, subtract
 from cnn_jax.study import Row, Study
 from cnn_jax.study.presets import check_preset, keep_run
@@ -98,7 +98,7 @@ def study(preset: str) -> Study:
     """Returns one run with its two evaluation protocols."""
     check_preset("ten_crop", preset, CHANGES)
     run = CHANGES[preset](_paper())
-    one, ten = map(protocol_name, run.protocols)
+    one, ten = map(name_protocol, run.protocols)
     table = "Table 2"
     return Study(
         name="ten_crop",

@@ -10,7 +10,7 @@ Measured  nothing yet; the paper's preset needs an accelerator.
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cnn_jax.config import Data, Experiment, Train, change, choose, protocol_name
+from cnn_jax.config import Data, Experiment, Train, change, choose, name_protocol
 from cnn_jax.report.claims import ABOVE_ZERO, Claim, Contrast, Score, subtract
 from cnn_jax.study import Row, Study
 from cnn_jax.study.presets import check_preset, keep_run
@@ -148,7 +148,7 @@ def study(preset: str) -> Study:
     """Returns a run for each line of Table 3."""
     check_preset("zfnet_ablation", preset, CHANGES)
     runs = {name: CHANGES[preset](_paper(name)) for name in TABLE_3}
-    protocol = protocol_name(runs["zfnet"].protocols[0])
+    protocol = name_protocol(runs["zfnet"].protocols[0])
     return Study(
         name="zfnet_ablation",
         title="AlexNet and ZFNet with layers left out and of other widths",

@@ -125,11 +125,11 @@ show([image, *(correlate(image, k) for k in kernels.values())], ["digit", *kerne
 # (n - k + 2p) / s + 1, rounded down; a kernel with dilation d spans k + (k - 1)(d - 1) pixels.
 
 # %%
-from cnn_jax.layers.sizes import effective_size, output_size
+from cnn_jax.layers.sizes import compute_effective_size, compute_output_size
 
-print("11x11, stride 4 on 227:", output_size(227, 11, stride=4))
-print("7x7, stride 2, padding 3 on 224:", output_size(224, 7, stride=2, padding=3))
-print("3x3 with dilation 2 spans", effective_size(3, 2), "pixels")
+print("11x11, stride 4 on 227:", compute_output_size(227, 11, stride=4))
+print("7x7, stride 2, padding 3 on 224:", compute_output_size(224, 7, stride=2, padding=3))
+print("3x3 with dilation 2 spans", compute_effective_size(3, 2), "pixels")
 
 # %% [markdown]
 # ## 3 Transposed convolution and unpooling
@@ -141,9 +141,9 @@ print("3x3 with dilation 2 spans", effective_size(3, 2), "pixels")
 from cnn_jax.layers import spatial
 
 kernel = jax.random.normal(jax.random.key(0), (3, 3, 1, 1))
-matrix = spatial.convolution_matrix(kernel, (8, 8), stride=2, padding=1)  # [4 * 4, 8 * 8]
+matrix = spatial.make_convolution_matrix(kernel, (8, 8), stride=2, padding=1)  # [4 * 4, 8 * 8]
 small = matrix @ image.reshape(-1)
-back = spatial.transposed_convolution(small.reshape(1, 4, 4, 1), kernel, (8, 8), 2, 1)
+back = spatial.apply_transposed_convolution(small.reshape(1, 4, 4, 1), kernel, (8, 8), 2, 1)
 np.testing.assert_allclose(back.reshape(-1), matrix.T @ small, atol=1e-5)
 pooled, switches = spatial.max_pool_with_switches(image, 2, 2)
 show(

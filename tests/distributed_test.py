@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import faults
+from helpers.faults import end
 
 from cnn_jax import data, distributed
 from cnn_jax.config import Data, choose
@@ -21,36 +22,14 @@ from cnn_jax.training import run_lock
 ROOT = Path(__file__).parents[1]
 
 
-def find_port():
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        return free.getsockname()[1]
-
-
 def start(run, workdir, devices, **env):
     """Starts the run in one process per entry of `devices`, its number of devices."""
-    port, started = find_port(), []
-    for i, count in enumerate(devices):
-        joined = {"COORDINATOR": f"localhost:{port}", "PROCESS": str(i)} if len(devices) > 1 else {}
-        flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
-        started.append(faults.start(run, workdir, **flags, **joined, **env))
-    return started
-
-
-def start_differing(run, workdir, *environments):
-    """Starts the run in two processes of one device, each with its own environment."""
-    port, started = find_port(), []
-    for i, env in enumerate(environments):
-        joined = {"COORDINATOR": f"localhost:{port}", "PROCESS": str(i)}
-        flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
-        started.append(faults.start(run, workdir, **flags, **joined, **env))
-    return started
-
-
-def end(started, seconds=200):
-    """Waits for the processes; returns their exit codes and output."""
-    printed = [process.communicate(timeout=seconds)[0] for process in started]
-    return [process.returncode for process in started], printed
+    each = [
+        {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"} | env for count in devices
+    ]
+    if len(devices) == 1:
+        return [faults.start(run, workdir, **each[0])]
+    return faults.start_several(run, workdir, *each)
 
 
 def check_close(ours, alone):
@@ -149,7 +128,9 @@ def test_an_error_in_one_process_ends_all(tmp_path):
 
 
 def test_processes_of_different_settings_end_before_anything_is_written(tmp_path):
-    started = start_differing("resident", tmp_path, {}, {"SET": "schedule.base=0.5"})
+    one = {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    other = one | {"SET": "schedule.base=0.5"}
+    started = faults.start_several("resident", tmp_path, one, other)
     codes, printed = end(started, 60)
     assert codes == [2, 2], printed
     for text in printed:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cnn_jax import files
 from cnn_jax.errors import UserError, describe_os_error, explain_os_error, explain_os_errors
 from cnn_jax.files import write_whole
 
@@ -47,3 +48,18 @@ def test_an_error_of_writing_names_the_file_and_not_its_part(tmp_path):
     with pytest.raises(OSError) as told:
         write_whole(tmp_path / "no/such/file", "text")
     assert told.value.filename == str(tmp_path / "no/such/file")
+
+
+def test_parts_of_killed_processes_are_removed_and_files_are_found_some_levels_below(tmp_path):
+    (tmp_path / ".a.json.1.part").write_text("")
+    (tmp_path / "a.part").write_text("")
+    files.remove_parts(tmp_path, min_age_s=1000)
+    assert len(list(tmp_path.iterdir())) == 2
+    files.remove_parts(tmp_path)
+    files.remove_parts(tmp_path / "nowhere")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.part"]
+    (tmp_path / "1/2/3/4/5/6").mkdir(parents=True)
+    for name in ("x", "1/x", "1/2/3/4/5/x", "1/2/3/4/5/6/x"):
+        (tmp_path / name).write_text("")
+    found = [str(path.relative_to(tmp_path)) for path in files.find_files(tmp_path, "x")]
+    assert found == ["1/2/3/4/5/x", "1/x", "x"]

@@ -10,8 +10,9 @@ from cnn_jax import study as library
 from cnn_jax.config import Data, Experiment, Log, Train, choose
 from cnn_jax.config_file import read_config
 from cnn_jax.errors import UserError
-from cnn_jax.report import build, elements, export, read
+from cnn_jax.report import build, elements, export
 from cnn_jax.report.parts import tuning_table
+from cnn_jax.report.reading import read
 from cnn_jax.study import Row, Study, sweep
 from cnn_jax.training import metrics_log
 from cnn_jax.tuning import Tuning, choose_value, find_scores, mean_training_error
@@ -98,7 +99,7 @@ def test_a_run_that_is_not_to_be_tuned_stays_as_it_is(folder):
 
 def test_the_report_prints_grid_trials_and_choice(folder):
     study = make_study()
-    table = tuning_table(read.read(folder, study.rows, study.claims, study.tuning))
+    table = tuning_table(read(folder, study.rows, study.claims, study.tuning))
     assert table.columns == ("run", "0.0001", "0.05", "1000000000000.0", "chosen")
     ((label, first, second, third, chosen),) = table.rows
     assert (label, chosen) == ("TANH", "0.05") and third.startswith("diverged at step")
@@ -170,6 +171,6 @@ def test_the_first_of_equal_scores_is_chosen_and_seeds_are_averaged():
 
 
 def test_tuning_has_no_figures_where_nothing_was_tuned(folder):
-    results = read.read(folder)
+    results = read(folder)
     assert tuning_table(results) is None and results.trials == {}
-    assert isinstance(tuning_table(read.read(folder, tuning=make_study().tuning)), elements.Table)
+    assert isinstance(tuning_table(read(folder, tuning=make_study().tuning)), elements.Table)

@@ -291,6 +291,9 @@ def parse(argv: Sequence[str]) -> None:
         raise UserError(f"{str(error).splitlines()[0]}; --help shows every flag") from None
     if len(rest) > 1:
         raise UserError(f"{rest[1]}: flags begin with --, see --help")
+    for flag in FLAGS.get_flags_for_module(__name__):
+        if flag.present and flag.value in ("", []):  # Such as --workdir=$UNSET.
+            raise UserError(f"--{flag.name}: its value is empty; give one, or leave the flag out")
     if not FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # Of the libraries.
 

@@ -7,7 +7,7 @@ import sys
 from cnn_jax.cli.flags import FLAGS
 from cnn_jax.config import Choice, Data, Experiment, choose, dataset
 from cnn_jax.errors import UserError
-from cnn_jax.files import expand_path
+from cnn_jax.files import expand_path, find_files
 
 
 def summarize(name: str) -> None:
@@ -85,7 +85,7 @@ def evaluate(target: str) -> None:
         if FLAGS[flag].present:
             raise UserError(f"--{flag}: a run is evaluated as it was trained, on its own data")
     place = expand_path("--evaluate", target)
-    folders = [path.parent for path in sorted(place.glob("**/config.json"))]
+    folders = [path.parent for path in find_files(place, "config.json")]
     folders = [folder for folder in folders if fnmatch.fnmatch(folder.parent.name, FLAGS.run)]
     if not folders:
         raise UserError(f"--evaluate={target}: no run named {FLAGS.run} lies there")

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from cnn_jax import data
-from cnn_jax.config import Experiment, protocol_name
+from cnn_jax.config import Experiment, name_protocol
 from cnn_jax.cost.summary import Shape, count_model
 from cnn_jax.data import crops
 from cnn_jax.evaluation.protocols import count_forward_passes, make_protocol
@@ -84,7 +84,7 @@ def estimate_run(experiment: Experiment, speed: float | None = None) -> Estimate
         steps=train.steps,
         batch_size=experiment.data.batch_size,
         seconds=trained / speed,
-        protocols=tuple(map(protocol_name, experiment.protocols)),
+        protocols=tuple(map(name_protocol, experiment.protocols)),
         evaluation_passes=passes,
         evaluation_seconds=EVALUATION_IMAGES * passes * counts.multiply_adds / speed,
         speed=speed,

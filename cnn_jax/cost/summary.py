@@ -19,7 +19,7 @@ from cnn_jax.cost.chains import ConvChain
 from cnn_jax.errors import UserError
 from cnn_jax.layers.activations import Activation
 from cnn_jax.layers.conv import Conv
-from cnn_jax.layers.sizes import effective_size
+from cnn_jax.layers.sizes import compute_effective_size
 from cnn_jax.models import Model
 from cnn_jax.terminal_tables import format_table
 
@@ -237,7 +237,7 @@ def _first_field(module: nn.Module, *names: str) -> Any:
 
 def _without_heads(name: str) -> dict[str, bool]:
     """Returns the option that removes auxiliary heads, if the model has any."""
-    return {"aux_heads": False} if "aux_heads" in models.known_options(name) else {}
+    return {"aux_heads": False} if "aux_heads" in models.list_options(name) else {}
 
 
 @functools.lru_cache(maxsize=256)
@@ -301,7 +301,8 @@ def count_convolutions(chain: ConvChain) -> ChainCost:
     image = (chain.side, chain.side, chain.inputs)
     layers = _list_calls(module.lazy_init, image)
     field = [
-        1 + sum(effective_size(kernel[axis], chain.dilation) - 1 for kernel in chain.kernels)
+        1
+        + sum(compute_effective_size(kernel[axis], chain.dilation) - 1 for kernel in chain.kernels)
         for axis in (0, 1)
     ]
     parameters, multiply_adds, _ = _add_up(layers)

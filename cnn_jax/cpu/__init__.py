@@ -1,19 +1,20 @@
-"""Everything that makes training fast on a CPU: one folder, one switch, and this list.
+"""Everything that makes training fast on a CPU.
 
-On GPU and TPU the layers leave their work to XLA, except where the list says "everywhere". On a
-CPU they call the functions below, which return the same values to rounding. The switch is the
-environment variable CNN_JAX_ROUTES (`switch.py`), read whenever a layer is traced:
+On a CPU the layers call the kernels of this package, which return the same values up to rounding.
+On GPU and TPU the layers use plain XLA, except where the list below says "everywhere". The
+environment variable CNN_JAX_ROUTES (`switch.py`) switches the kernels on and off. It is read
+whenever a layer is traced:
 
-- unset: the CPU kernels run on a CPU, for inputs of at least `settings.MIN_BATCH_VALUES` values;
+- unset: on a CPU, the kernels run for inputs of at least `settings.MIN_BATCH_VALUES` values;
 - `cpu`: they run for every input on every platform (the tests do this);
 - `xla`: none of them runs, and every layer is plain XLA.
 
-In Python, `switch.use("xla")` does the same for what is traced inside a `with` block. What
-`jax.jit` has compiled already is not traced again, so it keeps the choice it was compiled with.
+In Python, `switch.use("xla")` does the same for code that is traced inside a `with` block. A
+function that `jax.jit` has compiled keeps the choice with which it was compiled.
 
-What there is, in which file, and what it is worth. Times are of a training step on 2 cores
-(ResNet-20: batch 128; ResNet-50: batch 16 at 224; VGG-16 on 32x32), measured one after the other;
-benchmarks/README.md says how.
+The optimizations, their files and their effect follow. Times are of a training step on 2 cores
+(ResNet-20: batch 128; ResNet-50: batch 16 at 224; VGG-16 on 32x32); benchmarks/README.md says how
+they were measured.
 
 Turned off by the switch:
 
@@ -21,36 +22,37 @@ Turned off by the switch:
   im2col and a matrix product (1,104 -> 13 ms for one layer), input gradients of strided kernels as
   shifted products, kernel gradients as convolutions over images, and barriers around both
   gradients. ResNet-20: 360 -> 246 ms, together with `configure` and oneDNN below.
-- max_pooling.py, max pooling: its gradient from the first maximum of each window, computed once.
+- max_pooling.py, max pooling: the backward pass finds the maximum of each window once.
   VGG-16: -65 ms of 690; ResNet-50: -40 ms of 1,795.
-- reductions.py, sums over all but the channels in chunks, for batch norm and biases. ResNet-20
-  with batch norm's gradient in closed form: within noise; VGG-16, of biases: -45 ms of 690.
-- barriers.py `fence_updates`, an optimizer's arithmetic kept apart from the products that give
-  large gradients. VGG-16: -30 ms of 690.
-- barriers.py `combine_linearly`, everywhere: batch norm's factors, not computed again for each
+- reductions.py, sums per channel in chunks, for batch norm and for the gradients of biases.
+  ResNet-20, together with batch norm's gradient in closed form: within noise; VGG-16, biases: -45
+  ms of 690.
+- barriers.py `fence_updates`, barriers between the matrix products that compute large gradients
+  and the optimizer's arithmetic. VGG-16: -30 ms of 690.
+- barriers.py `combine_linearly`, everywhere: batch norm's factors are not computed again for each
   element. Not measured alone.
 - rewrites.py `draw_normal`, everywhere: initial weights drawn as flat arrays of few sizes, which
   XLA compiles 16 times faster.
 - rewrites.py `power`, everywhere: LRN's power -3/4 as two roots. Not measured alone.
 
-Turned off otherwise:
+Not controlled by the switch:
 
-- rewrites.py `min_scan_blocks`, identical blocks in a Python loop, because a convolution inside
-  `lax.scan` is 4 to 35 times slower on a CPU (jax#12868): the model option `scan_min_blocks`.
+- rewrites.py `choose_min_scan_blocks`, identical blocks in a Python loop, because a convolution
+  inside `lax.scan` is 4 to 35 times slower on a CPU (jax#12868). To turn it off, set the model
+  option `scan_min_blocks`.
 - settings.py `configure`, XLA's own convolutions instead of YNNPACK's, whose kernel gradients take
-  up to four times as long: name the flag in XLA_FLAGS.
-- settings.py `compiler_options`, oneDNN's convolutions in long runs. ResNet-20: 280 -> 217 ms: name
-  its flags in XLA_FLAGS.
-- settings.py `keep_memory`, freed memory stays with the process. ResNet-20: 246 -> 218 ms: do not
-  call it.
+  up to four times as long. To turn it off, set the flag in XLA_FLAGS.
+- settings.py `choose_compiler_options`, oneDNN's convolutions in long runs. ResNet-20: 280 -> 217
+  ms. To turn it off, set its flags in XLA_FLAGS.
+- settings.py `keep_memory`, freed memory stays with the process. ResNet-20: 246 -> 218 ms. It is
+  off unless called.
 - cnn_jax/models/lazy_init.py, everywhere: initial parameters without a forward pass.
 - cnn_jax/training/multi_seed.py: several seeds one after another in one program, because vmapped
   convolutions take up to three times as long on a CPU.
 
-What does not work: the CPU kernels, and batch norm in training on every platform, define their
-gradients for reverse mode only, so `jax.jvp`, `jax.jacfwd`, `jax.linearize` and `jax.hessian`
-through them raise a TypeError; with the switch set to `xla` they work. `jax.grad`, `jax.vjp` and
-`jax.jacrev` work either way, also inside one another.
+The CPU kernels, and batch norm in training on every platform, are differentiable in reverse mode
+only. `jax.grad`, `jax.vjp` and `jax.jacrev` work, also nested; `jax.jvp`, `jax.jacfwd`,
+`jax.linearize` and `jax.hessian` raise a TypeError. With the switch set to `xla` all of them work.
 """
 
 from cnn_jax.cpu.settings import configure

@@ -1,4 +1,4 @@
-"""Optimization barriers: where XLA, left alone, fuses what it should compute once."""
+"""Optimization barriers, which stop XLA from recomputing values when it fuses operations."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ import optax
 
 from cnn_jax.cpu import switch
 
-MIN_BARRIER_SIZE = 2**16  # parameters of at least so many elements get a barrier
+MIN_BARRIER_SIZE = 2**16  # parameters with at least this many elements get a barrier
 
 
 class Term(NamedTuple):
@@ -27,14 +27,14 @@ class Term(NamedTuple):
 
 
 def combine_linearly(terms: Sequence[Term], offset: jax.Array) -> jax.Array:
-    """Sums (x - shift) * factor over the terms, and adds the offset, group by group.
+    """Sums (x - shift) * factor over the terms and adds the offset, for each group and channel.
 
     Args:
-      terms: Arrays of one shape [B, ..., C]; the images of a group are adjacent.
-      offset: [groups, C] float32.
+      terms: Their x have the same shape [B, ..., C]; the images of a group are adjacent.
+      offset: Array [groups, C] float32.
 
     Returns:
-      The sum, [B, ..., C], computed in float32 and returned in the dtype of the first x.
+      The sum, [B, ..., C], computed in float32, in the dtype of the first x.
     """
     if switch.rewrites_enabled():
         # Without the barrier XLA computes the factors again for each element.
@@ -44,8 +44,8 @@ def combine_linearly(terms: Sequence[Term], offset: jax.Array) -> jax.Array:
     x = terms[0].x
     total = _spread(offset, x.ndim)
     for term in terms:
-        # Positions stay apart: where dimensions are joined, XLA's CPU loops divide for each
-        # element's index.
+        # The spatial dimensions are not merged: for merged dimensions XLA's CPU loops compute each
+        # element's index by divisions.
         values = term.x.reshape(len(offset), -1, *x.shape[1:]).astype(jnp.float32)
         if term.shift is not None:
             values -= _spread(term.shift, x.ndim)
@@ -54,25 +54,25 @@ def combine_linearly(terms: Sequence[Term], offset: jax.Array) -> jax.Array:
 
 
 def _spread(row: jax.Array, ndim: int) -> jax.Array:
-    """[groups, C] as [groups, 1, ..., 1, C], for arrays [groups, B / groups, ..., C]."""
+    """Reshapes [groups, C] to [groups, 1, ..., 1, C], for arrays [groups, B / groups, ..., C]."""
     return row.reshape(len(row), *[1] * (ndim - 1), -1)
 
 
 def fence_updates(
     tx: optax.GradientTransformationExtraArgs,
 ) -> optax.GradientTransformationExtraArgs:
-    """Keeps an optimizer's arithmetic apart from the products that give the gradients.
+    """Puts a barrier between the gradients and an optimizer's arithmetic, on a CPU.
 
-    On a CPU, XLA moves the sum with weight decay into the matrix product that gives a gradient.
-    For that it writes the decay of each weight to memory first: a pass over all parameters for
-    each term of the update.
+    Without it, XLA on a CPU fuses the addition of weight decay into the matrix product that
+    computes the gradient. It then writes each term of the update to memory first, which takes a
+    pass over all parameters.
 
     Args:
       tx: The optimizer.
 
     Returns:
-      The same optimizer; on a CPU, with a barrier around gradients of at least
-      `MIN_BARRIER_SIZE` elements.
+      The same optimizer; on a CPU, gradients of at least `MIN_BARRIER_SIZE` elements go through a
+      barrier first.
     """
 
     def fence(gradient: jax.Array) -> jax.Array:

@@ -1,6 +1,6 @@
-"""The convolution under every model: XLA's, except on a CPU, where kernels here are faster.
+"""The convolution that all layers use: XLA's, or on a CPU the faster kernels of this module.
 
-The kernels compute the same values to rounding. Shapes: x [N, H, W, C], kernel [h, w, C, O].
+The kernels compute the same values up to rounding. Shapes: x [N, H, W, C], kernel [h, w, C, O].
 """
 
 import functools
@@ -20,15 +20,14 @@ Pads = tuple[Pair, Pair]
 Operands = tuple[jax.Array, jax.Array]
 
 _NHWC = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
-# Up to so many groups each is a convolution of its own: XLA's gradients of grouped convolutions
-# take 10 times as long.
+# A convolution of at most this many groups is split into one convolution per group, because XLA's
+# gradients of grouped convolutions take 10 times as long.
 MAX_GROUPS = 4
-# The kernel gradient is taken over so many images at a time, so that their values stay in a
-# core's cache.
+# The kernel gradient is computed in chunks of this many images, which fit into a core's cache.
 IMAGES_PER_CHUNK = 16
 
 
-def convolution(
+def conv_general_dilated(
     lhs: jax.Array,
     rhs: jax.Array,
     window_strides: Sequence[int],
@@ -41,12 +40,12 @@ def convolution(
     precision: Any = None,
     preferred_element_type: Any = None,
 ) -> jax.Array:
-    """Computes `lax.conv_general_dilated`: the same arguments, values (to rounding) and errors.
+    """Computes `lax.conv_general_dilated`, with the same arguments and errors.
 
-    On a CPU, convolutions of [N, H, W, C] with [h, w, C, O], of few groups and without dilation,
-    run the kernels of this module, which are differentiable in reverse mode only. All others, and
-    all on GPU and TPU, are XLA's. flax's `nn.Conv` takes this function as
-    `conv_general_dilated=`.
+    On a CPU, convolutions of [N, H, W, C] with [h, w, C, O], of at most MAX_GROUPS groups and
+    without dilation, run the kernels of this module, which are differentiable in reverse mode only.
+    All others, and all on GPU and TPU, are XLA's. Flax's `nn.Conv` accepts this function as its
+    argument `conv_general_dilated`.
     """
     strides = tuple(window_strides)
     fast = (
@@ -114,8 +113,8 @@ def _fast_backward(
     strides: Pair, pads: Pads, precision: Any, saved: Operands, dy: jax.Array
 ) -> Operands:
     x, kernel = saved
-    # Without this barrier XLA computes the whole elementwise chain behind x and dy again inside the
-    # transposition for the kernel gradient.
+    # Without this barrier XLA computes the elementwise operations that lead to x and dy again
+    # inside the transposition for the kernel gradient.
     x, dy = lax.optimization_barrier((x, dy))
     pointwise = kernel.shape[:2] == (1, 1)
     arguments = kernel.shape, strides, pads, precision
@@ -140,7 +139,7 @@ _fast.defvjp(_fast_forward, _fast_backward)
 
 
 def _small(x: jax.Array, kernel: jax.Array) -> bool:
-    """Whether the feature map is smaller than the kernel: XLA is up to 100 times slower there."""
+    """Whether the feature map is smaller than the kernel; XLA is up to 100 times slower then."""
     return x.shape[1] < kernel.shape[0] or x.shape[2] < kernel.shape[1]
 
 
@@ -153,8 +152,8 @@ def _xla(x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, precision: 
 def _scatter_input_gradient(
     x: jax.Array, kernel: jax.Array, dy: jax.Array, strides: Pair, pads: Pads, precision: Any
 ) -> jax.Array:
-    """The input gradient by one matrix product, whose columns are summed into their pixels."""
-    # At least float32, because up to h * w of them are summed into one pixel.
+    """Computes the input gradient: one matrix product, then a sum of its columns into pixels."""
+    # At least float32, because up to h * w values are summed into one pixel.
     wide = jnp.float32 if x.dtype.itemsize < 4 else x.dtype
     rows = kernel.reshape(-1, kernel.shape[3])
     dcolumns = lax.dot_general(
@@ -167,7 +166,7 @@ def _scatter_input_gradient(
 
 
 def _multiply_columns(columns: jax.Array, dy: jax.Array, precision: Any) -> jax.Array:
-    """The kernel gradient [h * w * C, O] of im2col's columns: one product over all pixels."""
+    """Computes the kernel gradient [h * w * C, O] as one product of im2col's columns with dy."""
     columns, dy = columns.reshape(-1, columns.shape[-1]), dy.reshape(-1, dy.shape[-1])
     return lax.dot_general(columns, dy, (((0,), (0,)), ((), ())), precision)
 
@@ -180,16 +179,16 @@ def _correlate(
     pads: Pads,
     precision: Any,
 ) -> jax.Array:
-    """The kernel gradient [h, w * C, O] as a forward convolution that CPU libraries are good at.
+    """Computes the kernel gradient [h, w * C, O] as a convolution that is fast on CPUs.
 
-    It slides dy over x and sums over images as a convolution sums over channels: images are the
-    last dimension of x and the third of dy. With x's columns and channels in one dimension of
-    W * C, and dy dilated by C along it, that dimension's output is w * C wide. This fills the
-    vector registers, which the w of XLA's own form leaves nearly empty.
+    dy is the kernel, and images take the place of input channels, so that the convolution sums over
+    them. The columns and channels of x are merged into one dimension of size W * C, along which dy
+    is dilated by C. The output then has w * C columns, enough to fill the vector registers; in
+    XLA's own form it has only w.
     """
     height, width, channels = x.shape[1:]
     h, w = kernel_shape[:2]
-    # Negative padding cuts off what a stride leaves over at the end.
+    # The padding is negative if the stride leaves unused pixels at the end.
     ends = [
         (outputs - 1) * stride + size - full - before
         for outputs, stride, size, full, (before, _) in zip(
@@ -202,7 +201,7 @@ def _correlate(
             x[few].transpose(1, 2, 3, 0).reshape(1, height, width * channels, -1),
             dy[few].transpose(1, 2, 0, 3),
         )
-        for few in switch.chunks(len(x), IMAGES_PER_CHUNK)
+        for few in switch.split_into_chunks(len(x), IMAGES_PER_CHUNK)
     ]
     parts = lax.optimization_barrier(parts)
     dilation = (strides[0], strides[1] * channels)
@@ -222,7 +221,7 @@ def _correlate(
 
 
 def _columns(x: jax.Array, kernel_shape: tuple[int, ...], strides: Pair, pads: Pads) -> jax.Array:
-    """The input under each output, [N, H', W', h * w * C]: im2col."""
+    """Returns the input patch of each output pixel, [N, H', W', h * w * C] (im2col)."""
     zero = jnp.zeros((), x.dtype)
     x = lax.pad(x, zero, ((0, 0, 0), (*pads[0], 0), (*pads[1], 0), (0, 0, 0)))
     h, w = kernel_shape[:2]

@@ -1,4 +1,4 @@
-"""Max pooling for a CPU: elementwise maxima, and a gradient that finds each maximum once."""
+"""Max pooling for a CPU, by elementwise maxima; the backward pass finds each maximum once."""
 
 import functools
 
@@ -10,16 +10,18 @@ Pads = tuple[tuple[int, int], tuple[int, int]]
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def max_pool(x: jax.Array, window: int, stride: int, padding: Pads) -> jax.Array:
-    """Takes the maximum of each window of [B, H, W, C]. Differentiable in reverse mode only.
+    """Takes the maximum of each window. It is differentiable in reverse mode only.
+
+    Of equal maxima the first in row-major order gets the gradient, as in XLA.
 
     Args:
-      x: Feature maps.
-      window: The side of the square window, in pixels.
-      stride: The step between windows, in pixels.
-      padding: Pixels of minus infinity (before, after) each of H and W.
+      x: Feature maps [B, H, W, C].
+      window: Side of the square window, in pixels.
+      stride: Distance between windows, in pixels.
+      padding: Pixels of minus infinity (before, after) for H and for W.
 
     Returns:
-      [B, H', W', C]. Of equal maxima the first in reading order gets the gradient, as in XLA.
+      Feature maps [B, H', W', C].
     """
     return functools.reduce(jnp.maximum, _taps(x, window, stride, padding, -jnp.inf))
 
@@ -34,11 +36,11 @@ def _max_pool_forward(
 def _max_pool_backward(
     window: int, stride: int, padding: Pads, saved: tuple[jax.Array, jax.Array], dy: jax.Array
 ) -> tuple[jax.Array]:
-    # XLA's own gradient looks for the maxima again with their positions beside them, five arrays
-    # in all, and then scatters.
+    # XLA's own gradient searches the maxima again together with their positions, which takes five
+    # arrays, and then scatters.
     x, y = saved
     taps = _taps(x, window, stride, padding, -jnp.inf)
-    first = jnp.full(y.shape, len(taps), jnp.int16)  # the first tap that has the maximum
+    first = jnp.full(y.shape, len(taps), jnp.int16)  # the first tap that equals the maximum
     for i in reversed(range(len(taps))):
         first = jnp.where(taps[i] == y, jnp.int16(i), first)
     first = jax.lax.optimization_barrier(first)
@@ -48,7 +50,7 @@ def _max_pool_backward(
     (dx,) = jax.linear_transpose(
         lambda x: _taps(x, window, stride, padding, 0.0), jax.ShapeDtypeStruct(x.shape, dy.dtype)
     )(parts)
-    # Without the barrier each reader of dx would sum the windows again.
+    # Without the barrier each operation that reads dx would sum the windows again.
     return (jax.lax.optimization_barrier(dx.astype(x.dtype)),)
 
 
@@ -56,7 +58,7 @@ max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 def _taps(x: jax.Array, window: int, stride: int, padding: Pads, outside: float) -> list[jax.Array]:
-    """What each position of the window sees: window^2 arrays [B, H', W', C], row by row."""
+    """Returns the input at each position of the window: window^2 arrays [B, H', W', C]."""
     x = jax.lax.pad(
         x,
         jnp.asarray(outside, x.dtype),

@@ -1,4 +1,4 @@
-"""Sums over all but the channels, and a bias whose gradient is one: one pass over the input."""
+"""Sums per channel in one pass over the input, and a bias whose gradient uses them."""
 
 import functools
 import math
@@ -11,18 +11,22 @@ from cnn_jax.cpu import switch
 CHUNKS = 8  # the fastest of 4, 8 and 16
 
 
-def channel_sums(*arrays: jax.Array) -> list[jax.Array]:
+def sum_per_channel(*arrays: jax.Array) -> list[jax.Array]:
     """Sums each array [groups, rows, C] over its rows.
 
+    Args:
+      *arrays: Arrays of the same shape.
+
     Returns:
-      The sums, [groups, C] each.
+      The sums, each [groups, C].
     """
     rows = arrays[0].shape[1]
     chunks = 1
     if switch.kernels_enabled(arrays[0]):
-        chunks = len(switch.chunks(rows, rows // math.gcd(CHUNKS, rows)))
-    # XLA's reductions on a CPU read their input from memory, so a product is written there first.
-    # Chunks that are added elementwise, in one loop with whatever computes them, leave an eighth.
+        chunks = len(switch.split_into_chunks(rows, rows // math.gcd(CHUNKS, rows)))
+    # On a CPU, XLA's reductions read their input from memory, so a product must be written there
+    # first. Chunks are added elementwise, in the same loop that computes them, so that only an
+    # eighth is written.
     folded = [x.reshape(len(x), chunks, -1, x.shape[2]) for x in arrays]
     folded = [functools.reduce(jnp.add, [x[:, i] for i in range(chunks)]) for x in folded]
     folded = jax.lax.optimization_barrier(folded) if chunks > 1 else folded
@@ -30,7 +34,12 @@ def channel_sums(*arrays: jax.Array) -> list[jax.Array]:
 
 
 def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
-    """Adds bias [C] to x [..., C] of the same dtype. On a CPU: reverse mode only."""
+    """Adds a bias [C] to x [..., C], both of one dtype. On a CPU: reverse mode only.
+
+    Args:
+      x: Array [..., C].
+      bias: Array [C] of x's dtype.
+    """
     return _add_bias(x, bias) if switch.kernels_enabled(x) else _add(x, bias)
 
 
@@ -48,9 +57,8 @@ def _add_bias_forward(x: jax.Array, bias: jax.Array) -> tuple[jax.Array, None]:
 
 
 def _add_bias_backward(_: None, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
-    # Summed in float32 at least.
     wide = dy.astype(jnp.float32 if dy.dtype.itemsize < 4 else dy.dtype)
-    return dy, channel_sums(wide.reshape(1, -1, dy.shape[-1]))[0][0].astype(dy.dtype)
+    return dy, sum_per_channel(wide.reshape(1, -1, dy.shape[-1]))[0][0].astype(dy.dtype)
 
 
 _add_bias.defvjp(_add_bias_forward, _add_bias_backward)

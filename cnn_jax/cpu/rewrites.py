@@ -1,4 +1,4 @@
-"""Small rewrites: random draws of few shapes, a power by two roots, when to scan over blocks."""
+"""Operations written in forms that XLA compiles or runs faster on a CPU."""
 
 import functools
 import math
@@ -11,15 +11,21 @@ from jax import lax
 from cnn_jax import mesh
 from cnn_jax.cpu import switch
 
-MAX_POWER_OF_TWO_DRAW = 2**20  # larger arrays are drawn at their own size
+MAX_POWER_OF_TWO_DRAW = 2**20  # sizes up to this are rounded up to a power of two
 
 
 def draw_normal(key: jax.Array, shape: tuple[int, ...], dtype: Any, std: float) -> jax.Array:
-    """Draws N(0, std^2); the numbers are those of `jax.random.normal` times std.
+    """Draws from N(0, std^2); the values equal std times those of `jax.random.normal`.
 
-    The draw is flat, because XLA's CPU compiler takes 16 times longer over random bits of four
-    dimensions, and of a power of two if small, so that a model of many shapes does not compile a
-    generator for each.
+    The values are drawn as a flat array, because XLA's CPU compiler takes 16 times longer for
+    random arrays of four dimensions. Small sizes are rounded up to a power of two, so that a model
+    with many shapes compiles few generators.
+
+    Args:
+      key: A random key.
+      shape: Shape of the result.
+      dtype: Dtype of the result.
+      std: Standard deviation.
     """
     if not switch.rewrites_enabled():
         return jax.random.normal(key, shape, dtype) * jnp.asarray(std, dtype)
@@ -39,16 +45,21 @@ def _scale_and_reshape(x: jax.Array, scale: jax.Array, shape: tuple[int, ...]) -
 
 
 def power(x: jax.Array, exponent: float) -> jax.Array:
-    """Raises positive x to the exponent; by two roots if that is -3/4, as in LRN."""
+    """Raises positive x to the exponent. LRN's exponent -3/4 is computed by two roots.
+
+    Args:
+      x: Array of positive values.
+      exponent: The exponent.
+    """
     if exponent == -0.75 and switch.rewrites_enabled():
         root = lax.rsqrt(x)
         return root * jnp.sqrt(root)
     return x**exponent
 
 
-def min_scan_blocks() -> int:
-    """From how many identical blocks on a stage should run in `lax.scan`, on this platform."""
-    # XLA on a CPU runs a convolution inside a scan many times slower (jax#12868). There only
-    # ResNet-1202, which would not finish compiling otherwise, is worth it; elsewhere a scan costs
-    # next to nothing.
+def choose_min_scan_blocks() -> int:
+    """Returns the number of identical blocks from which a stage should use `lax.scan`."""
+    # On a CPU, XLA runs a convolution inside a scan many times slower (jax#12868). A scan is used
+    # only for ResNet-1202, which would not finish compiling without it. On other platforms a scan
+    # costs almost nothing.
     return 100 if mesh.platform() == "cpu" else 17

@@ -1,9 +1,11 @@
-"""What XLA and the C library are told on a CPU: XLA's flags, oneDNN's options, and malloc's.
+"""Settings for CPUs: XLA's flags, oneDNN's compiler options, and malloc's parameters.
 
 benchmarks/README.md has the measurements.
 """
 
 import ctypes
+import functools
+import logging
 import os
 import platform
 import sys
@@ -11,19 +13,19 @@ import warnings
 from collections.abc import MutableMapping
 from importlib import metadata
 
-# Without this XLA gives convolutions to YNNPACK, whose kernel gradients take up to four times as
-# long as XLA's own.
+# Without this flag XLA uses YNNPACK for convolutions, whose kernel gradients take up to four times
+# as long as XLA's own.
 FLAGS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
-# oneDNN is faster still where feature maps have few channels.
+# oneDNN is even faster for feature maps of few channels.
 ONEDNN = {"xla_cpu_use_onednn": True, "xla_cpu_experimental_onednn_custom_call": True}
-# Tested versions of jaxlib, from the first up to but not including the second: XLA ends a process
-# that has a flag it does not know.
+# Tested versions of jaxlib (first, first untested). Other versions get no flags, because XLA aborts
+# the process if it does not know a flag.
 TESTED_JAXLIB, ONEDNN_JAXLIB = ((0, 10), (0, 13)), ((0, 12), (0, 13))
-# Runs of fewer steps do not use oneDNN: a program that calls it cannot be kept in the compilation
-# cache (XLA fails to write it, std::bad_alloc), so the next launch compiles for some seconds again.
+# Shorter runs do not use oneDNN: XLA cannot write a program that calls it to the compilation cache
+# (std::bad_alloc), so the next launch spends some seconds on compiling it again.
 MIN_ONEDNN_STEPS = 100
-# Batches of fewer values (all pixels) lose by everything in this package: each call then costs
-# more than what it computes.
+# For batches of fewer values (B * H * W * C) the kernels are slower than plain XLA, because the
+# overhead of each call exceeds its computation.
 MIN_BATCH_VALUES = 2**13
 
 # glibc's malloc.h
@@ -33,15 +35,15 @@ M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 def configure(environ: MutableMapping[str, str] = os.environ) -> str | None:
     """Sets XLA's flags for a CPU; call it before JAX starts its backend.
 
-    On x86 with a tested jaxlib it adds `FLAGS` to XLA_FLAGS; a flag that XLA_FLAGS names already
-    keeps its value. Elsewhere it does nothing. JAX starts its backend when it first computes or
-    lists its devices, and reads XLA_FLAGS then, once.
+    On x86 with a tested jaxlib it adds `FLAGS` to XLA_FLAGS, except flags that are already there.
+    Otherwise it does nothing. JAX reads XLA_FLAGS once, when it starts its backend: at the first
+    computation or listing of devices.
 
     Args:
       environ: The environment to change.
 
     Returns:
-      None, or one line to show the user if it is too late: a CPU backend runs without the flags.
+      None, or one line for the user if a CPU backend has already started without the flags.
     """
     given = environ.get("XLA_FLAGS", "")
     missing = [f"--{name}={value}" for name, value in FLAGS.items() if f"--{name}" not in given]
@@ -50,7 +52,7 @@ def configure(environ: MutableMapping[str, str] = os.environ) -> str | None:
     started = _started_platform() if environ is os.environ else None
     if started == "cpu":
         return (
-            "JAX runs already, without the flags that make it fast on a CPU: call"
+            "JAX has already started without the flags that make it fast on a CPU: call"
             f" cnn_jax.cpu.configure() first, or set XLA_FLAGS={' '.join(missing)}"
         )
     if started is None:
@@ -58,27 +60,34 @@ def configure(environ: MutableMapping[str, str] = os.environ) -> str | None:
     return None
 
 
+@functools.cache
+def configure_once() -> None:
+    """Calls `configure` in the first call only, and logs a warning if it is too late."""
+    if too_late := configure():
+        logging.getLogger("cnn_jax").warning(too_late)
+
+
 def _started_platform() -> str | None:
-    """The platform of JAX's backend, or None if JAX has not started it."""
-    # Asking jax itself would start it.
+    """Returns the platform of JAX's backend, or None if JAX has not started it."""
+    # Functions of jax itself would start it.
     bridge = sys.modules.get("jax._src.xla_bridge")
     if bridge is None or not bridge.backends_are_initialized():
         return None
     return sys.modules["jax"].default_backend()
 
 
-def compiler_options(
+def choose_compiler_options(
     steps: int, values: int, environ: MutableMapping[str, str] = os.environ
 ) -> dict[str, bool]:
     """Chooses the compiler options of a training step on a CPU: oneDNN for long runs.
 
     Args:
-      steps: How often the step will run.
-      values: Values of a batch of images, B * H * W * C.
-      environ: The environment; options that its XLA_FLAGS names are left to it.
+      steps: Number of steps of the run.
+      values: Number of values of a batch of images, B * H * W * C.
+      environ: The environment. If its XLA_FLAGS names one of the options, none is set.
 
     Returns:
-      `compiler_options` of `jax.jit`.
+      The argument `compiler_options` of `jax.jit`.
     """
     if (
         steps < MIN_ONEDNN_STEPS
@@ -100,17 +109,17 @@ def _is_x86_with(versions: tuple[tuple[int, int], tuple[int, int]]) -> bool:
 
 
 def keep_memory(values: int) -> None:
-    """Keeps freed memory with this process, for the rest of its life.
+    """Stops glibc's malloc from returning freed memory to the system, until the process ends.
 
-    XLA allocates the memory of all of a step's temporaries anew at each step, hundreds of
-    megabytes, which glibc by default returns to the system each time; the system then zeroes and
-    maps its pages again, one by one. The price: a process may hold two or three times what a step
-    needs. With one arena threads wait for each other, which small batches feel (LeNet-5 at batch
-    1: half the speed), while the others gain a tenth.
+    XLA allocates the temporary arrays of a step, hundreds of megabytes, again in each step. By
+    default glibc returns them to the system each time, and the system must zero and map every page
+    again. The price is that a process may hold two or three times the memory that a step needs.
+    There is also only one arena, for which threads wait. This makes small batches slower (LeNet-5
+    at batch 1: half the speed) and others 10% faster.
 
     Args:
-      values: Values of a batch, B * H * W * C. Nothing changes below `MIN_BATCH_VALUES`, or
-        elsewhere than on Linux with glibc.
+      values: Number of values of a batch, B * H * W * C. Nothing changes if it is less than
+        `MIN_BATCH_VALUES`, or if the C library is not glibc on Linux.
     """
     if values < MIN_BATCH_VALUES or not sys.platform.startswith("linux"):
         return

@@ -1,4 +1,4 @@
-"""The one switch of the CPU kernels: CNN_JAX_ROUTES, or `use` in Python. It is read when used."""
+"""Switches the CPU kernels on and off: the variable CNN_JAX_ROUTES, or `use` in Python."""
 
 import contextlib
 import os
@@ -23,7 +23,7 @@ def read_choice() -> str:
       "xla" (plain XLA everywhere), "cpu" (CPU kernels everywhere) or "" (by platform and size).
 
     Raises:
-      UserError: if CNN_JAX_ROUTES has another value.
+      UserError: If CNN_JAX_ROUTES has another value.
     """
     inside = _choice.get()
     choice = os.environ.get(VARIABLE, "") if inside is None else inside
@@ -36,13 +36,13 @@ def read_choice() -> str:
 
 @contextlib.contextmanager
 def use(choice: str) -> Iterator[None]:
-    """Sets the switch for what is traced inside, whatever CNN_JAX_ROUTES says.
+    """Sets the switch for code that is traced inside the block, instead of CNN_JAX_ROUTES.
 
     Args:
       choice: "xla", "cpu" or "", as `read_choice` returns them.
 
     Raises:
-      UserError: if there is no such choice.
+      UserError: If there is no such choice.
 
     Example:
       with switch.use("xla"):
@@ -57,29 +57,32 @@ def use(choice: str) -> Iterator[None]:
 
 
 def kernels_enabled(x: jax.Array) -> bool:
-    """Whether the CPU kernels handle this input: on a CPU, if it is large enough to gain."""
+    """Whether the CPU kernels handle this input: by default large inputs on a CPU."""
     choice = read_choice()
     if choice:
         return choice == "cpu"
-    # Small inputs lose: each kernel's calls then cost more than what they compute.
     return x.size >= MIN_BATCH_VALUES and mesh.platform() == "cpu"
 
 
 def on_cpu() -> bool:
-    """Whether a program should be arranged for a CPU, where no input's size decides."""
+    """Whether optimizations for a CPU that do not depend on an input's size are used."""
     return (read_choice() or mesh.platform()) == "cpu"
 
 
 def rewrites_enabled() -> bool:
-    """Whether rewrites that help a CPU and cost nothing elsewhere apply: unless set to `xla`."""
+    """Whether rewrites that help on a CPU and cost nothing elsewhere are used."""
     return read_choice() != "xla"
 
 
-def chunks(count: int, size: int) -> list[slice]:
+def split_into_chunks(count: int, size: int) -> list[slice]:
     """Splits `count` images or rows into chunks of at most `size` each.
 
-    With several devices there is one chunk: a batch that lies on several devices would be sent
-    around between them.
+    With several devices there is one chunk, because slices of a batch that is spread over devices
+    would be moved between them.
+
+    Args:
+      count: Number of images or rows.
+      size: Largest number in a chunk.
     """
     size = size if jax.device_count() == 1 else count
     return [slice(first, first + size) for first in range(0, count, size)]

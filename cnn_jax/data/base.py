@@ -4,6 +4,7 @@ The object of a full-size data set is small. It is pickled for the worker proces
 files.
 """
 
+import zlib
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -30,6 +31,10 @@ class Arrays(NamedTuple):
         """The number of images; `len` of a named tuple counts its fields."""
         return len(self.labels)
 
+    def checksum(self) -> int:
+        """Returns a checksum of the labels and the images."""
+        return _checksum(self.labels, _checksum(self.images))
+
 
 class ImageDataset:
     """Images by number, each encoded or in memory; `labels` is [N] int32."""
@@ -47,6 +52,14 @@ class ImageDataset:
     def count(self) -> int:
         """The number of images."""
         return len(self)
+
+    def checksum(self) -> int:
+        """Returns a checksum of the labels and of the names of files and their folders."""
+        total = _checksum(self.labels)
+        for i in range(len(self)):
+            name = "/".join(self.name(i).replace("\\", "/").split("/")[-2:])
+            total = zlib.crc32(name.encode(errors="replace") + b"\0", total)
+        return total
 
     def name(self, i: int) -> str:
         """Returns the name of image i in messages."""
@@ -73,6 +86,10 @@ class ArrayDataset(ImageDataset):
     def __init__(self, name: str, arrays: Arrays) -> None:
         self._name, self.images, self.labels = name, arrays.images, arrays.labels
 
+    def checksum(self) -> int:
+        """Returns a checksum of the labels and the images."""
+        return Arrays(self.images, self.labels).checksum()
+
     def name(self, i: int) -> str:
         """Returns the set's name, and the image's number in it, from 0."""
         return f"{self._name} image {i}"
@@ -95,6 +112,10 @@ class Subset(ImageDataset):
     def labels(self) -> np.ndarray:
         """[n] int32."""
         return self.parent.labels[self.rows]
+
+    def checksum(self) -> int:
+        """Returns a checksum of the parent's and of the rows."""
+        return _checksum(self.rows, self.parent.checksum())
 
     def name(self, i: int) -> str:
         """Returns the parent's name of the image."""
@@ -126,6 +147,10 @@ class Dataset(NamedTuple):
     def streamed(self) -> bool:
         """Whether images are decoded for each batch instead of kept in memory."""
         return not isinstance(self.train, Arrays)
+
+
+def _checksum(array: np.ndarray, total: int = 0) -> int:
+    return zlib.crc32(np.ascontiguousarray(array).tobytes(), total)
 
 
 def as_arrays(images: Arrays | ImageDataset) -> Arrays:

@@ -268,14 +268,16 @@ def describe_dataset(dataset: Dataset) -> dict[str, Any]:
     """Returns the description of a data set that a run stores as JSON.
 
     Returns:
-      {train_images, test_images, num_classes, class_names, folder: what was found in a folder of
-      images (`folder_scan.FolderScan`, with counts in place of the images), or None}.
+      {train_images, test_images, num_classes, class_names, checksum: of the images' order, folder:
+      what was found in a folder of images (`folder_scan.FolderScan`, with counts in place of the
+      images), or None}.
     """
     return {
         "train_images": dataset.train.count,
         "test_images": dataset.test.count,
         "num_classes": dataset.num_classes,
         "class_names": list(dataset.class_names),
+        "checksum": f"{dataset.train.checksum():08x}{dataset.test.checksum():08x}",
         "folder": scan_report.describe_scan(dataset.scan) if dataset.scan else None,
     }
 

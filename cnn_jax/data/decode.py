@@ -90,13 +90,16 @@ def decode_crop(
     return _blur_and_sample(image, Box(*(at / divisor for at in part)), shape)
 
 
-def decode_resized(encoded: Encoded, shorter_side: int, channels: int = 3) -> np.ndarray:
+def decode_resized(
+    encoded: Encoded, shorter_side: int, channels: int = 3, max_pixels: int | None = None
+) -> np.ndarray:
     """Decodes a whole image and scales it to a shorter side.
 
     Args:
       encoded: A file's bytes, or uint8 [H, W, C].
       shorter_side: In pixels.
       channels: 3: RGB; 1: grey; an array keeps its own.
+      max_pixels: The largest number of pixels of the result; None: `headers.MAX_PIXELS`.
 
     Returns:
       uint8 [h, w, channels].
@@ -106,18 +109,18 @@ def decode_resized(encoded: Encoded, shorter_side: int, channels: int = 3) -> np
     """
     if isinstance(encoded, np.ndarray):
         size: Size = encoded.shape[:2]
-        return resample(encoded, Box(0, 0, *size), _scaled_shape(size, shorter_side))
+        return resample(encoded, Box(0, 0, *size), _scaled_shape(size, shorter_side, max_pixels))
     header = read_header(encoded)
-    shape = _scaled_shape(header.size, shorter_side)
+    shape = _scaled_shape(header.size, shorter_side, max_pixels)
     image, _ = _decode(encoded, header, 1, channels)
     resized = Image.fromarray(image).resize(shape[::-1], Image.Resampling.BILINEAR)
     return np.array(resized).reshape(*shape, channels)
 
 
-def _scaled_shape(size: Size, shorter_side: int) -> Size:
+def _scaled_shape(size: Size, shorter_side: int, max_pixels: int | None) -> Size:
     """Returns the size of the scaled image; raises BadImage if it is too large."""
     shape = scaled_size(size, shorter_side)
-    check_pixels(shape, f"scaled to the shorter side {shorter_side} has")
+    check_pixels(shape, f"scaled to the shorter side {shorter_side} has", max_pixels)
     return shape
 
 

@@ -1,7 +1,8 @@
 """Scaled test images, whole or cut into views, which evaluation protocols score.
 
 The memory of a batch does not depend on the images: the workers cut the views, and batches of whole
-images are smaller if the images are large.
+images are smaller if the images are large. A whole image of more pixels than a batch may have is a
+bad image.
 """
 
 import collections
@@ -20,6 +21,8 @@ from cnn_jax.data.workers import prefetch_decoded
 
 BUCKET = 64  # Heights and widths are padded to multiples of this many pixels.
 MAX_PIXELS_PER_BATCH = 2**22  # Of whole images.
+MAX_WAITING_PIXELS = 4 * MAX_PIXELS_PER_BATCH  # Of whole images, for others of their size.
+MAX_ASPECT = 8  # Longer images may have no more pixels than a batch.
 
 
 def iterate_views(
@@ -44,7 +47,7 @@ def iterate_views(
       The last batch is filled up with rows that are not valid, of index -1, and so are images that
       cannot be decoded.
     """
-    read = functools.partial(_read_row, data, images, side, cut)
+    read = functools.partial(_read_row, data, images, side, cut, None)
     rows = prefetch_decoded(read, range(len(images)), data.workers)
     while taken := list(itertools.islice(rows, batch)):
         names = taken[0].keys() - {"label", "index", "bad"}
@@ -68,17 +71,29 @@ def iterate_resized(
     Yields:
       {image: uint8 [B, H, W, C], each image in the upper left corner, zeros elsewhere; size: int32
       [B, 2], its own height and width; label, index: int32 [B]; valid, bad: bool [B]}; H and W are
-      multiples of BUCKET. The last batch of each size is filled up with rows that are not valid,
-      of index -1, and so are those that cannot be decoded.
+      multiples of BUCKET. A batch that is not full, as the last of each size, is filled up with
+      rows that are not valid, of index -1, and so are those that cannot be decoded.
+
+    Raises:
+      UserError: If an image is bad, unless data.on_bad_image is skip. One that is over MAX_ASPECT
+        times as long as it is wide, and has more than MAX_PIXELS_PER_BATCH pixels, is.
     """
     buckets: dict[tuple[int, int], list] = collections.defaultdict(list)
-    read = functools.partial(_read_row, data, images, side, _keep_whole)
+
+    def count_pixels(shape: tuple[int, int]) -> int:
+        return shape[0] * shape[1] * len(buckets[shape])
+
+    limit = max(MAX_PIXELS_PER_BATCH, MAX_ASPECT * side**2)
+    read = functools.partial(_read_row, data, images, side, _keep_whole, limit)
     for row in prefetch_decoded(read, range(len(images)), data.workers):
         height, width = (-(-n // BUCKET) * BUCKET for n in row["image"].shape[:2])
         rows = buckets[height, width]
         rows.append(row)
         if len(rows) == _limit_batch((height, width), batch, multiple):
             yield _stack((height, width), buckets.pop((height, width)), len(rows))
+        elif sum(map(count_pixels, buckets)) > MAX_WAITING_PIXELS:
+            shape = max(buckets, key=count_pixels)
+            yield _stack(shape, buckets.pop(shape), _limit_batch(shape, batch, multiple))
     for shape, rows in buckets.items():
         yield _stack(shape, rows, _limit_batch(shape, batch, multiple))
 
@@ -98,10 +113,11 @@ def _read_row(
     images: ImageDataset,
     side: int,
     cut: Callable[[np.ndarray], dict[str, np.ndarray]],
+    max_pixels: int | None,
     index: int,
 ) -> dict[str, Any]:
     def decode(encoded: Encoded) -> np.ndarray:
-        return decode_resized(encoded, side)
+        return decode_resized(encoded, side, max_pixels=max_pixels)
 
     found = decode_or_next(data, images, index, decode)
     labels = {

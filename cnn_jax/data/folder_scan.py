@@ -231,7 +231,7 @@ class _Scanner:
         if unknown := [name for name in own if name not in number]:
             raise UserError(f"{folder / unknown[0]}: no class of that name is trained on")
         for entry in os.scandir(folder):
-            if not entry.is_dir():
+            if not _is_folder(entry):
                 self._leave_out("files outside class folders", entry, folder)
         paths, labels = [], []
         for name in sorted(own, key=number.__getitem__):
@@ -303,7 +303,14 @@ def _take_every(images: SplitScan, num_classes: int) -> tuple[SplitScan, SplitSc
 
 
 def _list_folders(path: Path) -> list[str]:
-    return sorted(e.name for e in os.scandir(path) if e.is_dir() and not e.name.startswith("."))
+    return sorted(e.name for e in os.scandir(path) if _is_folder(e) and not e.name.startswith("."))
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # A link to itself.
+        return False
 
 
 def _is_broken(entry: os.DirEntry) -> bool:

@@ -80,13 +80,20 @@ def read_header(encoded: bytes) -> Header:
     return header
 
 
-def check_pixels(size: Size, what: str = "has") -> None:
-    """Raises BadImage if an image of this size would take too much memory."""
+def check_pixels(size: Size, what: str = "has", limit: int | None = None) -> None:
+    """Raises BadImage if an image of this size would take too much memory.
+
+    Args:
+      size: (height, width).
+      what: Begins the message.
+      limit: The largest number of pixels; None: MAX_PIXELS.
+    """
     height, width = size
-    if height * width > MAX_PIXELS:
+    limit = MAX_PIXELS if limit is None else min(limit, MAX_PIXELS)
+    if height * width > limit:
         raise BadImage(
-            f"{what} {width}x{height} pixels, more than the {MAX_PIXELS:,} that are decoded: scale"
-            " it down with another program, or remove it"
+            f"{what} {width}x{height} pixels, more than the {limit:,} that are decoded: scale or"
+            " crop it with another program"
         )
 
 

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from cnn_jax import data, distributed, mesh, models, pretrained
-from cnn_jax.config import Choice, Data, Experiment, change, protocol_name
+from cnn_jax.config import Choice, Data, Experiment, change, name_protocol
 from cnn_jax.config_file import read_config
 from cnn_jax.data import crops, eval_views, preprocess
 from cnn_jax.errors import UserError, explain_os_error
@@ -32,7 +32,7 @@ from cnn_jax.evaluation.scoring import (
     score_images,
 )
 from cnn_jax.files import write_whole
-from cnn_jax.training import checkpoint
+from cnn_jax.training import checkpoint, metrics_log
 from cnn_jax.training.components import make_model
 from cnn_jax.values import convert
 
@@ -98,7 +98,7 @@ def evaluate_run(
     if not (folder / "config.json").exists():
         raise UserError(f"{folder} holds no config.json, so it is no run's folder")
     experiment = read_config(folder / "config.json")
-    choices = {protocol_name(choice): choice for choice in asked}
+    choices = {name_protocol(choice): choice for choice in asked}
     check_protocols(dataclasses.replace(experiment, protocols=tuple(choices.values())))
     config, step = experiment.data, checkpoint.latest_step(folder)
     config = dataclasses.replace(config, dir=data_dir) if data_dir else config
@@ -112,6 +112,8 @@ def evaluate_run(
     if left:
         params, stats, step = checkpoint.load_parameters(folder)
         source = data.load_dataset(config)
+        classes = ("num_classes", "class_names")  # The test images may be others.
+        metrics_log.check_data(data.describe_dataset(source), folder, classes)
         loader = data.make_loader(config, source)
         model = make_model(experiment, source.num_classes)
         crop = config.image_size or loader.image_shape[0]
@@ -169,7 +171,7 @@ def evaluate_weights(
         scorer = make_scorer(
             model, loaded.params, loaded.stats, prepare, recipe.crop, _local_mesh(), average
         )
-        asked = {protocol_name(protocol): protocol}
+        asked = {name_protocol(protocol): protocol}
         ((_, found),) = _evaluate(scorer, config, source.test, asked, side, None)
     return found
 
@@ -272,7 +274,7 @@ def _evaluate(
             name,
             Evaluation(
                 **dataclasses.asdict(measure_scores(found)),
-                protocol=protocol_name(change(asked[name], scales=protocol.scales)),
+                protocol=name_protocol(change(asked[name], scales=protocol.scales)),
                 average=scorer.average,
                 mirrored=scorer.mirror,
                 left_out=len(images) - len(found.index),

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Annotated, Literal, NamedTuple
 
 from cnn_jax import data, registry
-from cnn_jax.config import Choice, Experiment, protocol_name
+from cnn_jax.config import Choice, Experiment, name_protocol
 from cnn_jax.errors import UserError, nearest
 from cnn_jax.values import Bound
 
@@ -201,7 +201,7 @@ def make_protocol(choice: Choice, crop: int, default_scale: int) -> Protocol:
     for scale in protocol.scales:
         if scale < crop:
             raise UserError(
-                f"protocols.scales={scale}: {protocol_name(choice)} takes crops of {crop} pixels,"
+                f"protocols.scales={scale}: {name_protocol(choice)} takes crops of {crop} pixels,"
                 f" so a scale must be at least {crop}"
             )
     return protocol

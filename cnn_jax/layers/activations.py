@@ -1,7 +1,7 @@
-"""Activation functions: ACTIVATIONS by name, and PReLU, which has a parameter.
+"""Activation functions.
 
-Models apply them as modules without parameters, `relu(x)` or `activate(name, x)`, so that
-`nn.intercept_methods` sees the values that go into each of them and come out of it.
+Models call `relu(x)` or `activate(name, x)`, which apply a function as a flax module. This lets
+`nn.intercept_methods` see the inputs and outputs of every activation.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from cnn_jax.errors import UserError, nearest
 
 
 def scaled_tanh(x: jax.Array) -> jax.Array:
-    """1.7159 tanh(2x / 3), which is +-1 at +-1.
+    """Computes 1.7159 tanh(2x / 3), which is +-1 at +-1.
 
     Source: LeCun, Bottou, Bengio, Haffner 1998, App. A.
     """
@@ -22,7 +22,7 @@ def scaled_tanh(x: jax.Array) -> jax.Array:
 
 
 def leaky_relu(x: jax.Array) -> jax.Array:
-    """X where it is positive, else 0.01 x. Source: Maas, Hannun, Ng 2013, Sec. 2."""
+    """Returns x where it is positive, else 0.01 x. Source: Maas, Hannun, Ng 2013, Sec. 2."""
     return nn.leaky_relu(x, 0.01)
 
 
@@ -36,47 +36,52 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 PRELU = "prelu"
 ACTIVATION_NAMES = (*ACTIVATIONS, PRELU)
-# Those that are (nearly) half off, for which He's initializer is derived.
+# Activations that are (nearly) zero for half of their inputs: He's initializer is for these.
 RECTIFIERS = ("relu", "leaky_relu", PRELU)
 
 
 class Activation(nn.Module):
-    """A function of each value.
+    """Applies a function to each value.
 
     Attributes:
-      function: [...] to the same.
+      function: Maps an array [...] to one of the same shape.
     """
 
     function: Callable[[jax.Array], jax.Array]
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[...] to the same."""
+        """Maps [...] to the same shape."""
         return self.function(x)
 
     def slope(self, x: jax.Array) -> jax.Array:
-        """The function's derivative at x, [...] to the same."""
+        """Returns the function's derivative at each value of x, in the shape of x."""
         return jax.jvp(self.function, (x,), (jnp.ones_like(x),))[1]
 
 
 def relu(x: jax.Array, name: str | None = None) -> jax.Array:
-    """Applies ReLU; call it inside a flax module's compact method."""
+    """Applies ReLU; call it inside a flax module's compact method.
+
+    Args:
+      x: Array [...].
+      name: Name of the flax module; None: flax chooses it.
+    """
     return Activation(nn.relu, name=name)(x)
 
 
 class PRelu(nn.Module):
-    """x where it is positive, else a x with a trained coefficient a for each channel.
+    """Parametric ReLU: x where it is positive, else a x, with one trained a per channel.
 
     Source: He et al. 2015 (arXiv:1502.01852), Sec. 2.1: a starts at 0.25, without weight decay.
 
     Attributes:
-      initial_slope: The first value of a.
+      initial_slope: Initial value of a.
     """
 
     initial_slope: float = 0.25
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[..., C] to the same."""
+        """Maps [..., C] to the same shape."""
         init = nn.initializers.constant(self.initial_slope)
         slope = self.param("slope", init, (x.shape[-1],)).astype(x.dtype)
         slope = slope.reshape((1,) * (x.ndim - 1) + (-1,))
@@ -88,11 +93,14 @@ def activate(name: str, x: jax.Array, layer: str | None = None) -> jax.Array:
 
     Args:
       name: One of ACTIVATION_NAMES.
-      x: [..., C].
-      layer: The name of the layer.
+      x: Array [..., C].
+      layer: Name of the flax module; None: flax chooses it.
+
+    Returns:
+      Array of x's shape.
 
     Raises:
-      UserError: if there is no such activation.
+      UserError: If there is no such activation.
     """
     if name == PRELU:
         return PRelu(name=layer)(x)

@@ -9,23 +9,23 @@ import jax
 import jax.numpy as jnp
 
 from cnn_jax.cpu.barriers import Term, combine_linearly
-from cnn_jax.cpu.reductions import channel_sums
+from cnn_jax.cpu.reductions import sum_per_channel
 from cnn_jax.cpu.switch import rewrites_enabled
 from cnn_jax.errors import UserError
 
 
 class BatchNorm(nn.Module):
-    """Batch normalization of [B, ..., C] over all but the channels, by groups of images.
+    """Batch normalization of [B, ..., C], with statistics of each group of images and channel.
 
-    Algorithms 1 and 2. The group size is explicit and does not depend on the device count: under
-    jit over a mesh a batch would have global statistics, under pmap each device its own, and
-    `group` makes both the same. Running averages are taken of the groups' mean, and of the
-    variance as Algorithm 2 has it: times m / (m - 1), for a variance over m values.
+    The group size is explicit and does not depend on the number of devices. Without it, jit over a
+    mesh would use statistics of the global batch, and pmap those of each device. As in
+    Algorithm 2, the running average is of the unbiased variance: m / (m - 1) times the variance of
+    m values.
 
     Attributes:
-      group: Images per statistics group; 0: the whole batch. It must divide the batch.
-      axis: The pmapped axis over which the batch is split, if it is.
-      momentum: Of the running averages.
+      group: Number of images in a group; 0: the whole batch. It must divide the batch size.
+      axis: Name of the pmapped axis over which the batch is split; None: it is not split.
+      momentum: Decay rate of the running averages.
       epsilon: Added to the variance.
     """
 
@@ -36,9 +36,10 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Normalizes with the batch's statistics (train), or with the running averages (test).
+        """Maps [B, ..., C] to the same shape.
 
-        In training it also moves the running averages.
+        In training it uses the batch's statistics and updates the running averages; otherwise it
+        uses the running averages.
         """
         channels = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (channels,))
@@ -46,7 +47,7 @@ class BatchNorm(nn.Module):
         mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
         var = self.variable("batch_stats", "var", jnp.ones, (channels,))
         if not train:
-            # Not as a shift: PyTorch, whose weights must give the same values, has one product too.
+            # One product and one sum, as in PyTorch, so that its weights give the same values.
             factor = scale * jax.lax.rsqrt(var.value + self.epsilon)
             return combine_linearly([Term(x, factor[None])], (bias - mean.value * factor)[None])
         y, group_mean, group_var = normalize(x, scale, bias, self.group, self.axis, self.epsilon)
@@ -61,15 +62,15 @@ class BatchNorm(nn.Module):
 
 
 class Moments(NamedTuple):
-    """Mean and variance of groups of images, [groups, C] float32 each.
+    """Mean and variance of groups of images, each [groups, C] float32.
 
-    The mean is shift + offset. It is kept in two parts because their sum, rounded to float32, is
-    as wrong as half a standard deviation once the mean is 10^7 standard deviations.
+    The mean is shift + offset. They are kept apart because their sum must be rounded to float32.
+    For a mean of 10^7 standard deviations the rounding error is half a standard deviation.
 
     Attributes:
-      shift: A value near the mean: within sqrt(H * W) standard deviations of it.
-      offset: What the mean is more.
-      variance: Biased, as Algorithm 1 has it.
+      shift: A value within sqrt(H * W) standard deviations of the mean.
+      offset: The mean minus the shift.
+      variance: The biased variance, as in Algorithm 1.
     """
 
     shift: jax.Array
@@ -78,17 +79,17 @@ class Moments(NamedTuple):
 
     @property
     def mean(self) -> jax.Array:
-        """[groups, C] float32."""
+        """The mean, [groups, C] float32."""
         return self.shift + self.offset
 
 
 class _Groups(NamedTuple):
-    """How a batch is divided into statistics groups.
+    """How a batch is divided into groups.
 
     Attributes:
-      here: Groups on this device, or the one that it has a part of.
-      devices: Devices that a group spans.
-      values: Values of a channel in a group.
+      here: Number of groups on this device; 1 if the group spans several devices.
+      devices: Number of devices that a group spans.
+      values: Number of values that a channel has in a group.
     """
 
     here: int
@@ -99,25 +100,25 @@ class _Groups(NamedTuple):
 def normalize(
     x: jax.Array, scale: jax.Array, bias: jax.Array, group: int, axis: str | None, epsilon: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Normalizes x by its groups' own moments.
+    """Normalizes x by the mean and variance of each group of images.
 
-    No gradient flows through the moments that it returns. It is differentiable in reverse mode
-    only: the gradient is Algorithm 1's in closed form, which keeps nothing of x's size but x.
-    With the switch of `cnn_jax.cpu` set to `xla` it is plain operations instead.
+    No gradient flows through the returned moments. The gradient is Algorithm 1's in closed form:
+    x is the only array of its size that is kept for the backward pass. It works in reverse mode
+    only. If the switch of `cnn_jax.cpu` is `xla`, plain operations are used, with JAX's gradients.
 
     Args:
-      x: [B, ..., C].
-      scale: What the normalized values are multiplied by, [C].
-      bias: What is added then, [C].
-      group: Images per group; 0: the whole batch.
-      axis: The pmapped axis over which the batch is split, if it is.
+      x: Array [B, ..., C].
+      scale: Factor of the normalized values, [C].
+      bias: Added to the scaled values, [C].
+      group: Number of images in a group; 0: the whole batch.
+      axis: Name of the pmapped axis over which the batch is split; None: it is not split.
       epsilon: Added to the variance.
 
     Returns:
-      The normalized x, and the groups' mean and variance, [groups, C] float32 each.
+      The normalized x, and each group's mean and variance, [groups, C] float32.
 
     Raises:
-      UserError: if the group does not divide the batch.
+      UserError: If the group size does not divide the batch size.
     """
     run = _normalize if rewrites_enabled() else _normalize_plainly
     return run(x, scale, bias, group, axis, epsilon)
@@ -126,7 +127,7 @@ def normalize(
 def _normalize_plainly(
     x: jax.Array, scale: jax.Array, bias: jax.Array, group: int, axis: str | None, epsilon: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    moments = group_moments(x, group, axis)
+    moments = compute_moments(x, group, axis)
     y = _apply(x, moments, scale, bias, epsilon)
     return y, jax.lax.stop_gradient(moments.mean), jax.lax.stop_gradient(moments.variance)
 
@@ -141,7 +142,7 @@ def _normalize(
 def _normalize_forward(
     x: jax.Array, scale: jax.Array, bias: jax.Array, group: int, axis: str | None, epsilon: float
 ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array, Moments]]:
-    moments = group_moments(x, group, axis)
+    moments = compute_moments(x, group, axis)
     y = _apply(x, moments, scale, bias, epsilon)
     return (y, moments.mean, moments.variance), (x, scale, moments)
 
@@ -157,12 +158,12 @@ def _normalize_backward(
     dy, *_ = cotangents
     groups = _divide(x.shape, group, axis)
     dy_rows, x_rows = _as_rows(dy, groups), _as_rows(x, groups) - shift[:, None]
-    here = jnp.stack(channel_sums(dy_rows, dy_rows * x_rows))
+    here = jnp.stack(sum_per_channel(dy_rows, dy_rows * x_rows))
     inverse = jax.lax.rsqrt(variance + epsilon)
     dbias, dscale = here[0], (here[1] - offset * here[0]) * inverse
     whole = _gather_devices(here, groups, axis).sum(0)
-    # dx = scale / deviation (dy - mean(dy) - x^ mean(dy x^)), where x^ is the normalized x, as
-    # a dy + b (x - shift) + c.
+    # dx = scale / deviation (dy - mean(dy) - x^ mean(dy x^)), where x^ is the normalized x. It is
+    # computed as a dy + b (x - shift) + c.
     of_dy = scale[None] * inverse
     of_x = -of_dy * jnp.square(inverse) * (whole[1] - offset * whole[0]) / groups.values
     rest = -of_dy * whole[0] / groups.values - of_x * offset
@@ -173,35 +174,34 @@ def _normalize_backward(
 _normalize.defvjp(_normalize_forward, _normalize_backward)
 
 
-def group_moments(x: jax.Array, group: int, axis: str | None = None) -> Moments:
-    """Computes mean and variance of a batch by groups of images.
+def compute_moments(x: jax.Array, group: int, axis: str | None = None) -> Moments:
+    """Computes the mean and variance of each group of images.
 
-    It takes one pass over the batch, for the sums of x - shift and of its square. Without the
-    shift, E[x^2] - E[x]^2 has no correct digit in float32 once the mean is about 3,000 standard
-    deviations.
+    One pass over the batch sums x - shift and its square. Without the shift, E[x^2] - E[x]^2 has
+    no correct digit in float32 if the mean is about 3,000 standard deviations.
 
     Args:
-      x: [B, ..., C]. With an axis it is one device's part of the batch, and a group may span
-        several devices; each of them then has one row, its own group's.
-      group: Images per group; 0: the whole batch.
-      axis: The pmapped axis over which the batch is split, if it is.
+      x: Array [B, ..., C]. With an axis it is this device's part of the batch. If a group spans
+        several devices, each of them returns one row, that of its group.
+      group: Number of images in a group; 0: the whole batch.
+      axis: Name of the pmapped axis over which the batch is split; None: it is not split.
 
     Returns:
-      The moments, [groups, C] each.
+      The moments, each [groups, C].
 
     Raises:
-      UserError: if the group does not divide the batch.
+      UserError: If the group size does not divide the batch size.
     """
     groups = _divide(x.shape, group, axis)
     shift = _choose_shift(x, groups)
     rows = _as_rows(x, groups) - shift[:, None]
     values = groups.values // groups.devices
-    offset, square = (total / values for total in channel_sums(rows, jnp.square(rows)))
+    offset, square = (total / values for total in sum_per_channel(rows, jnp.square(rows)))
     variance = jnp.maximum(square - jnp.square(offset), 0.0)
     if groups.devices == 1:
         return Moments(shift, offset, variance)
-    # Chan, Golub, LeVeque 1979: the variance of the whole is the mean of the parts' variances and
-    # the variance of their means; all relative to the first part's shift.
+    # Chan, Golub, LeVeque 1979: the variance of a group is the mean of the devices' variances plus
+    # the variance of their means. All means are relative to the first device's shift.
     shifts, offsets, variances = jnp.moveaxis(
         _gather_devices(jnp.stack((shift, offset, variance)), groups, axis), 1, 0
     )
@@ -222,25 +222,25 @@ def _divide(shape: tuple[int, ...], group: int, axis: str | None) -> _Groups:
 
 
 def _as_rows(x: jax.Array, groups: _Groups) -> jax.Array:
-    """[B, ..., C] as [groups, rows, C] float32."""
+    """Reshapes [B, ..., C] to [groups, rows, C] float32."""
     return x.astype(jnp.float32).reshape(groups.here, -1, x.shape[-1])
 
 
 def _choose_shift(x: jax.Array, groups: _Groups) -> jax.Array:
-    """The mean of each group's central pixels, [groups, C] float32."""
-    # One of H * W pixels: if their mean differs from the group's mean by d, these pixels alone
-    # give the group a variance of d^2 / (H * W). So d is at most sqrt(H * W) standard deviations,
-    # which costs at most a factor of H * W in the variance's rounding error. The pixel is taken
-    # of each image, so that a batch that lies on several devices is not sent around between them.
+    """Returns the mean of the central pixels of each group's images, [groups, C] float32."""
+    # If this mean differs from the group's mean by d, these pixels, 1 of H * W, contribute at least
+    # d^2 / (H * W) to the group's variance. So d is at most sqrt(H * W) standard deviations, and
+    # the rounding error of the variance grows by at most a factor of H * W. One pixel of each image
+    # is used because images of a batch may be on several devices: no image has to be moved.
     center = x[:, *(size // 2 for size in x.shape[1:-1])]
     shift = center.astype(jnp.float32).reshape(groups.here, -1, x.shape[-1]).mean(1)
-    # Of no gradient: the moments do not depend on it. Behind a barrier, so that it is not
-    # computed again for each element.
+    # No gradient is needed, because the moments do not depend on the shift. Without the barrier XLA
+    # would compute the shift again for each element.
     return jax.lax.optimization_barrier(jax.lax.stop_gradient(shift))
 
 
 def _gather_devices(x: jax.Array, groups: _Groups, axis: str | None) -> jax.Array:
-    """Stacks x of the devices that this device's group spans: [devices, ...]."""
+    """Stacks the x of all devices that this device's group spans: [devices, ...]."""
     if groups.devices == 1:
         return x[None]
     every = jax.lax.all_gather(x, axis).reshape(-1, groups.devices, *x.shape)
@@ -250,7 +250,7 @@ def _gather_devices(x: jax.Array, groups: _Groups, axis: str | None) -> jax.Arra
 def _apply(
     x: jax.Array, moments: Moments, scale: jax.Array, bias: jax.Array, epsilon: float
 ) -> jax.Array:
-    """(x - mean) / sqrt(variance + epsilon) * scale + bias."""
+    """Computes (x - mean) / sqrt(variance + epsilon) * scale + bias."""
     factor = scale[None] * jax.lax.rsqrt(moments.variance + epsilon)
     offset = bias[None] - moments.offset * factor
     return combine_linearly([Term(x, factor, moments.shift)], offset)

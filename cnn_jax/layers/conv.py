@@ -1,6 +1,6 @@
-"""Convolutions: with a bias, with batch norm and ReLU, of a dense layer, and of a connection table.
+"""Convolution layers.
 
-Spatially separable, dilated and transposed convolutions: `spatial.py`.
+Transposed and spatially separable convolutions are in `spatial.py`.
 """
 
 import math
@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.cpu.convolution import convolution
+from cnn_jax.cpu.convolution import conv_general_dilated
 from cnn_jax.cpu.reductions import add_bias
 from cnn_jax.layers.activations import relu
 from cnn_jax.layers.initializers import Initializer, he_normal
@@ -19,21 +19,22 @@ NHWC = ("NHWC", "HWIO", "NHWC")
 
 
 class Conv(nn.Module):
-    """A convolution of images: flax's `nn.Conv`, with its arguments.
+    """A convolution of images, with the arguments of flax's `nn.Conv`.
 
-    It differs in two ways: it runs `cnn_jax.cpu`'s kernels on a CPU, and it computes in the dtype
-    of its input.
+    Unlike `nn.Conv` it runs `cnn_jax.cpu`'s kernels on a CPU, and it computes in the dtype of its
+    input.
 
     Attributes:
-      features: Channels of the output.
+      features: Number of output channels.
       kernel_size: Height and width, in pixels.
-      strides: Of both axes, or of each.
-      padding: SAME, VALID, or pixels: on all sides, or (before, after) of each axis.
-      kernel_dilation: Of both axes.
-      feature_group_count: Groups of channels that do not see one another (AlexNet's towers).
-      use_bias: Whether there is a bias.
-      kernel_init: Initializer of the kernel, [h, w, channels of a group, features].
-      bias_init: Initializer of the bias.
+      strides: One number for both axes, or one for each, in pixels.
+      padding: SAME, VALID, one number of pixels for all sides, or (before, after) for each axis.
+      kernel_dilation: Distance between neighboring kernel elements, in pixels, on both axes.
+      feature_group_count: Number of groups of channels that are not connected with each other
+        (AlexNet's towers).
+      use_bias: Whether a bias is added.
+      kernel_init: Initializer of the kernel, [h, w, C / groups, features].
+      bias_init: Initializer of the bias, [features].
     """
 
     features: int
@@ -48,10 +49,10 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, C] to [B, H', W', features]."""
+        """Maps [B, H, W, C] to [B, H', W', features]."""
         shape = (*self.kernel_size, x.shape[-1] // self.feature_group_count, self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
-        y = convolution(
+        y = conv_general_dilated(
             x,
             kernel.astype(x.dtype),
             (self.strides,) * 2 if isinstance(self.strides, int) else self.strides,
@@ -66,13 +67,13 @@ class Conv(nn.Module):
 
 
 class ConvUnit(nn.Module):
-    """A convolution, batch norm if there is any (else a bias), and ReLU.
+    """A convolution, a norm layer or else a bias, and ReLU.
 
     Attributes:
-      channels: Of the output.
-      kernel: Its height and width, in pixels.
-      norm: Makes the norm layer, given its name; None: no norm.
-      stride: Of the convolution.
+      channels: Number of output channels.
+      kernel: Height and width, in pixels.
+      norm: Makes the norm layer when called with name=...; None: a bias instead.
+      stride: Stride on both axes, in pixels.
       padding: As in `Conv`.
       kernel_init: Initializer of the kernel.
     """
@@ -86,7 +87,7 @@ class ConvUnit(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """[B, H, W, C] to [B, H', W', channels]."""
+        """Maps [B, H, W, C] to [B, H', W', channels]."""
         x = Conv(
             self.channels,
             self.kernel,
@@ -100,34 +101,36 @@ class ConvUnit(nn.Module):
 
 
 class DenseAsConv(nn.Module):
-    """A trained dense layer as a convolution over feature maps larger than it was trained on.
+    """Applies a trained dense layer as a convolution, to feature maps larger than in training.
 
-    Its parameters are those of a `Dense` of its name whose inputs were square feature maps,
-    flattened [h, w, C]. Source: Simonyan, Zisserman 2014 (arXiv:1409.1556), Sec. 3.2.
+    It uses the parameters of the `Dense` layer that had the same name in training, where the inputs
+    were square feature maps [h, w, C], flattened.
+    Source: Simonyan, Zisserman 2014 (arXiv:1409.1556), Sec. 3.2.
     """
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, C] to [B, H - side + 1, W - side + 1, units]."""
+        """Maps [B, H, W, C] to [B, H - h + 1, W - h + 1, units]."""
         kernel: jax.Array = self.get_variable("params", "kernel")
         bias: jax.Array = self.get_variable("params", "bias")
         side = math.isqrt(kernel.shape[0] // x.shape[-1])
         kernel = kernel.reshape(side, side, x.shape[-1], -1).astype(x.dtype)
-        y = convolution(x, kernel, (1, 1), "VALID", dimension_numbers=NHWC)
+        y = conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=NHWC)
         return add_bias(y, bias.astype(x.dtype))
 
 
 class TableConv(nn.Module):
-    """A VALID convolution each of whose channels sees only the input channels of its table row.
+    """A VALID convolution in which a table says which input channels each output channel sees.
 
-    The parameters are the table's kernels, [h, w, connections] in its order, and a bias for each
-    output channel. The convolution itself is dense, with zeros for what is not connected.
+    The parameters are a kernel [h, w, connections] in the table's order, and a bias [channels]. The
+    computation is a full convolution with zeros for missing connections.
     Source: LeCun, Bottou, Bengio, Haffner 1998, Table I.
 
     Attributes:
-      table: The input channels of each output channel.
-      kernel: Its height and width, in pixels.
-      kernel_init: Initializer, called for one output channel at a time, with its own fan-in.
+      table: For each output channel, the numbers of the input channels that it sees.
+      kernel: Height and width, in pixels.
+      kernel_init: Initializer. It is called for each output channel separately, so that the fan-in
+        is that channel's.
     """
 
     table: tuple[tuple[int, ...], ...]
@@ -136,7 +139,7 @@ class TableConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, C] to [B, H - h + 1, W - w + 1, len(table)]."""
+        """Maps [B, H, W, C] to [B, H - h + 1, W - w + 1, len(table)]."""
         kernels = self.param("kernel", self._draw)
         bias = self.param("bias", nn.initializers.zeros, (len(self.table),))
         inputs = [source for row in self.table for source in row]
@@ -144,7 +147,7 @@ class TableConv(nn.Module):
         dense = jnp.zeros((*self.kernel, x.shape[-1], len(self.table)), x.dtype)
         at_connections = dense.at[:, :, jnp.array(inputs), jnp.array(outputs)]
         dense = at_connections.set(kernels.astype(x.dtype))
-        y = convolution(x, dense, (1, 1), "VALID", dimension_numbers=NHWC)
+        y = conv_general_dilated(x, dense, (1, 1), "VALID", dimension_numbers=NHWC)
         return add_bias(y, bias.astype(x.dtype))
 
     def _draw(self, key: jax.Array) -> jax.Array:

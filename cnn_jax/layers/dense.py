@@ -13,6 +13,6 @@ def _as_inputs(*args: jax.Array | None, **_: Any) -> list[jax.Array | None]:
     return [inputs, *(p if p is None else p.astype(inputs.dtype) for p in parameters)]
 
 
-# flax's `nn.Dense`, except that it computes in the dtype of its input: the dtype of the images
-# decides for the whole model.
+# flax's `nn.Dense`, except that it computes in the dtype of its input. A model therefore computes
+# in the dtype of its images.
 Dense = functools.partial(nn.Dense, promote_dtype=_as_inputs)

@@ -1,7 +1,7 @@
-"""Initial weights: functions (key, shape, dtype) -> array, and INITIALIZERS, those with a name.
+"""Initializers of weights: functions (key, shape, dtype) -> array.
 
-Kernels have the shape [..., in, out]. The fan-in is the number of inputs of a unit, the product of
-all dimensions but the last; the fan-out is the product of all but the second last.
+Kernels have the shape [..., in, out]. The fan-in is the product of all dimensions except the last,
+and the fan-out the product of all except the second last.
 """
 
 import math
@@ -21,19 +21,19 @@ class Initializer(Protocol):
         ...
 
 
-def fan_in(shape: tuple[int, ...]) -> int:
-    """Inputs of a unit of a kernel of this shape [..., in, out]."""
+def compute_fan_in(shape: tuple[int, ...]) -> int:
+    """Returns the number of inputs of a unit, for a kernel of shape [..., in, out]."""
     return math.prod(shape[:-1])
 
 
-def fan_out(shape: tuple[int, ...]) -> int:
-    """Units that an input of a kernel of this shape [..., in, out] goes to."""
+def compute_fan_out(shape: tuple[int, ...]) -> int:
+    """Returns the number of units that an input goes to, for a kernel of shape [..., in, out]."""
     return math.prod(shape[:-2]) * shape[-1]
 
 
-def fan_average(shape: tuple[int, ...]) -> float:
-    """The mean of fan-in and fan-out."""
-    return (fan_in(shape) + fan_out(shape)) / 2
+def compute_fan_average(shape: tuple[int, ...]) -> float:
+    """Returns the mean of fan-in and fan-out, for a kernel of shape [..., in, out]."""
+    return (compute_fan_in(shape) + compute_fan_out(shape)) / 2
 
 
 def normal(std: float) -> Initializer:
@@ -49,7 +49,7 @@ def fan_in_normal(gain: float) -> Initializer:
     """Makes an initializer that draws N(0, gain / fan-in)."""
 
     def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-        return draw_normal(key, shape, dtype, math.sqrt(gain / fan_in(shape)))
+        return draw_normal(key, shape, dtype, math.sqrt(gain / compute_fan_in(shape)))
 
     return init
 
@@ -58,7 +58,7 @@ def fan_in_uniform(gain: float) -> Initializer:
     """Makes an initializer that draws uniformly, with mean 0 and variance gain / fan-in."""
 
     def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-        return _uniform(key, shape, dtype, gain / fan_in(shape))
+        return _uniform(key, shape, dtype, gain / compute_fan_in(shape))
 
     return init
 
@@ -71,28 +71,40 @@ def _uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any, variance: float
 def xavier_average_normal(
     key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32
 ) -> jax.Array:
-    """Draws N(0, 1 / fan-average), the variance of Glorot, Bengio 2010, eq. 12."""
-    return draw_normal(key, shape, dtype, math.sqrt(1 / fan_average(shape)))
+    """Draws N(0, 1 / m) for the mean m of fan-in and fan-out: Glorot, Bengio 2010, eq. 12.
+
+    Args:
+      key: A random key.
+      shape: Shape [..., in, out] of the kernel.
+      dtype: Dtype of the kernel.
+    """
+    return draw_normal(key, shape, dtype, math.sqrt(1 / compute_fan_average(shape)))
 
 
 def xavier_average_uniform(
     key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32
 ) -> jax.Array:
-    """Draws from +-sqrt(6 / (fan-in + fan-out)): Glorot, Bengio 2010, eq. 16."""
-    return _uniform(key, shape, dtype, 1 / fan_average(shape))
+    """Draws uniformly within +-sqrt(6 / (fan-in + fan-out)): Glorot, Bengio 2010, eq. 16.
+
+    Args:
+      key: A random key.
+      shape: Shape [..., in, out] of the kernel.
+      dtype: Dtype of the kernel.
+    """
+    return _uniform(key, shape, dtype, 1 / compute_fan_average(shape))
 
 
-# What Glorot, Bengio 2010 compare theirs with, eq. 1: +-1 / sqrt(fan-in), so a third of LeCun's
+# The baseline of Glorot, Bengio 2010, eq. 1: uniform within +-1 / sqrt(fan-in), a third of LeCun's
 # variance.
 standard_uniform = fan_in_uniform(1 / 3)
 he_normal = fan_in_normal(2.0)  # He et al. 2015 (arXiv:1502.01852), Sec. 2.2, eq. 10
-he_uniform = fan_in_uniform(2.0)  # of the same variance
-# LeCun, Bottou, Orr, Mueller 1998, "Efficient BackProp", Sec. 4.6, eq. 16: mean 0, standard
-# deviation fan-in^(-1/2), of any distribution.
+he_uniform = fan_in_uniform(2.0)  # the same variance
+# LeCun, Bottou, Orr, Mueller 1998, "Efficient BackProp", Sec. 4.6, eq. 16: any distribution with
+# mean 0 and standard deviation fan-in^(-1/2).
 lecun_normal = fan_in_normal(1.0)
 lecun_uniform = fan_in_uniform(1.0)
-# Caffe's "xavier", with which VGG and GoogLeNet were reproduced, looks at fan-in only: it is
-# LeCun's. Caffe draws it uniformly, most other libraries as a normal.
+# Caffe's "xavier", with which VGG and GoogLeNet were reproduced, uses only the fan-in: it is
+# LeCun's. Caffe draws from a uniform distribution, most other libraries from a normal one.
 xavier_normal = lecun_normal
 xavier_uniform = lecun_uniform
 

@@ -1,4 +1,4 @@
-"""Locally connected layers: a convolution whose kernel is another one at each place."""
+"""Locally connected layers."""
 
 import flax.linen as nn
 import jax
@@ -8,20 +8,21 @@ from cnn_jax.layers.initializers import Initializer, he_normal
 
 
 class LocalConv(nn.Module):
-    """A convolution without shared weights: each pixel of the output has a kernel of its own.
+    """A convolution without shared weights: each output pixel has its own kernel and bias.
 
-    It has a bias for each pixel and channel too, so that it has H' * W' times the parameters of
-    the `Conv` of its arguments. With the same kernel and bias everywhere it is that convolution.
+    It has H' * W' times the parameters of a `Conv` with the same arguments, and computes the same
+    if all kernels and biases are equal.
     Source: LeCun 1989, "Generalization and Network Design Strategies", net-3; cuda-convnet's
     "local" layers.
 
     Attributes:
-      features: Channels of the output.
+      features: Number of output channels.
       kernel_size: Height and width, in pixels.
-      strides: Of both axes.
-      padding: SAME, VALID, or pixels on all sides.
-      kernel_init: Initializer, called for one place at a time with [h * w * C, features].
-      bias_init: Initializer of the biases.
+      strides: Stride on both axes, in pixels.
+      padding: SAME, VALID, or one number of pixels for all sides.
+      kernel_init: Initializer. It is called for each output pixel, with the shape
+        [h * w * C, features].
+      bias_init: Initializer of the biases, [H', W', features].
     """
 
     features: int
@@ -33,7 +34,7 @@ class LocalConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, C] to [B, H', W', features].
+        """Maps [B, H, W, C] to [B, H', W', features].
 
         The parameters are a kernel [H', W', h * w * C, features], whose third axis runs over rows,
         columns and channels, and a bias [H', W', features].
@@ -48,7 +49,8 @@ class LocalConv(nn.Module):
 
         kernel = self.param("kernel", draw)
         bias = self.param("bias", self.bias_init, (height, width, self.features))
-        # One product a place, the places first: in other orders a CPU takes several times longer.
+        # One matrix product per output pixel, with the pixels as the first axis: other orders are
+        # several times slower on a CPU.
         rows = jnp.moveaxis(patches.reshape(x.shape[0], height * width, inputs), 0, 1)
         kernels = kernel.astype(x.dtype).reshape(height * width, inputs, self.features)
         y = jnp.moveaxis(rows @ kernels, 1, 0).reshape(x.shape[0], height, width, self.features)
@@ -58,15 +60,16 @@ class LocalConv(nn.Module):
 def cut_patches(
     x: jax.Array, kernel_size: tuple[int, int], stride: int, padding: str | int = "SAME"
 ) -> jax.Array:
-    """Returns what each place of a convolution sees: [B, H, W, C] to [B, H', W', h * w * C].
-
-    The last axis runs over the kernel's rows, columns and channels.
+    """Returns the input patch of each output pixel of a convolution (im2col).
 
     Args:
-      x: Feature maps.
+      x: Feature maps [B, H, W, C].
       kernel_size: (h, w) in pixels.
-      stride: Of both axes.
-      padding: SAME, VALID, or pixels on all sides.
+      stride: Stride on both axes, in pixels.
+      padding: SAME, VALID, or one number of pixels for all sides.
+
+    Returns:
+      Patches [B, H', W', h * w * C]. The last axis runs over rows, columns and channels.
     """
     if isinstance(padding, str):
         sides, strides = x.shape[1:3], (stride, stride)

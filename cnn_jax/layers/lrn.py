@@ -12,14 +12,14 @@ class LocalResponseNorm(nn.Module):
     """`local_response_norm` with the paper's constants, as a layer.
 
     Attributes:
-      towers: Groups of channels; only channels of one tower are neighbors.
+      towers: Number of groups of channels. Channels of different groups are not neighbors.
     """
 
     towers: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, ..., C] to the same."""
+        """Maps [B, ..., C] to the same shape."""
         return local_response_norm(x, towers=self.towers)
 
 
@@ -34,19 +34,20 @@ def local_response_norm(
 ) -> jax.Array:
     """Divides each value by (k + alpha * sum of squares over n neighboring channels)^beta.
 
-    There are no channels beyond the first and the last. Sums and powers are float32 at least.
+    At the first and last channels the sum has fewer terms. Sums and powers are computed in float32
+    at least. k, n, alpha and beta default to the paper's values.
 
     Args:
-      x: [B, ..., C].
-      k: The constant that is added to the sum; this and the next three default to the paper's.
-      n: Neighboring channels, with the value's own.
+      x: Array [B, ..., C].
+      k: Constant in the denominator.
+      n: Number of neighboring channels, including the value's own.
       alpha: Factor of the sum of squares.
-      beta: The power.
-      towers: The channels lie tower by tower, and neighbors are of one tower.
-      caffe_alpha: Divide alpha by n, as Caffe's layer does and the paper's formula does not.
+      beta: Exponent of the denominator.
+      towers: Number of groups of adjacent channels. Channels of different groups are not neighbors.
+      caffe_alpha: Whether to divide alpha by n, as Caffe does, unlike the paper's formula.
 
     Returns:
-      [B, ..., C] of x's dtype.
+      Array of x's shape and dtype.
     """
     wide = x.astype(jnp.float32 if x.dtype.itemsize < 4 else x.dtype)
     split = wide.reshape(*x.shape[:-1], towers, -1)

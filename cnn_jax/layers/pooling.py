@@ -1,4 +1,4 @@
-"""Pooling: maxima, averages, and LeNet-5's trainable subsampling."""
+"""Max pooling, average pooling, and LeNet-5's trainable subsampling."""
 
 from collections.abc import Sequence
 
@@ -15,8 +15,8 @@ class MaxPool(nn.Module):
     """Max pooling as a layer.
 
     Attributes:
-      window: The side of the square window, in pixels.
-      stride: The step between windows, in pixels.
+      window: Side of the square window, in pixels.
+      stride: Distance between windows, in pixels.
       padding: SAME, VALID or pixels (before, after) of each axis, as in flax; or CEIL, which
         rounds the output's size up (`max_pool_ceil`).
     """
@@ -27,7 +27,7 @@ class MaxPool(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, C] to [B, H', W', C]."""
+        """Maps [B, H, W, C] to [B, H', W', C]."""
         if self.padding == "CEIL":
             return max_pool_ceil(x, self.window, self.stride)
         return max_pool(x, self.window, self.stride, self.padding)
@@ -43,7 +43,7 @@ class AvgPool(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, C] to [B, H', W', C]."""
+        """Maps [B, H, W, C] to [B, H', W', C]."""
         return avg_pool(x, self.window, self.stride, self.padding, self.count_padding)
 
 
@@ -52,14 +52,14 @@ class GlobalAvgPool(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, C] to [B, C]."""
+        """Maps [B, H, W, C] to [B, C]."""
         return x.mean((1, 2))
 
 
 class Subsampling(nn.Module):
     """The sum of each 2x2 square, times a trained coefficient, plus a trained bias.
 
-    Each channel has two parameters. The nonlinearity is left to the caller.
+    Each channel has one coefficient and one bias. The nonlinearity is not included.
     Source: LeCun, Bottou, Bengio, Haffner 1998, Sec. II-B, layers S2 and S4.
 
     Attributes:
@@ -72,7 +72,7 @@ class Subsampling(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, C] to [B, H // 2, W // 2, C]; an odd last row or column is left out."""
+        """Maps [B, H, W, C] to [B, H // 2, W // 2, C]; an odd last row or column is dropped."""
         batch, height, width, channels = x.shape
         coefficient = self.param("coefficient", self.coefficient_init, (channels,))
         bias = self.param("bias", self.bias_init, (channels,))
@@ -83,26 +83,33 @@ class Subsampling(nn.Module):
 
 
 def max_pool_ceil(x: jax.Array, window: int, stride: int) -> jax.Array:
-    """Max pooling of [B, H, W, C] to sides of ceil((n - window) / stride) + 1 pixels.
+    """Applies max pooling whose output sizes are rounded up, as in cuda-convnet and Caffe.
 
-    The last windows may reach over the edge. Krizhevsky's and Caffe's layers round so; XLA's
-    VALID rounds down. The window must be at least the stride.
+    The last windows may extend over the edge. XLA's VALID rounds sizes down instead.
+
+    Args:
+      x: Feature maps [B, H, W, C].
+      window: Side of the square window, in pixels; at least the stride.
+      stride: Distance between windows, in pixels.
+
+    Returns:
+      Feature maps [B, H', W', C], where H' = ceil((H - window) / stride) + 1.
     """
     over = [(0, -(size - window) % stride) for size in x.shape[1:3]]
     return max_pool(x, window, stride, over)
 
 
 def max_pool(x: jax.Array, window: int, stride: int, padding: Padding = "VALID") -> jax.Array:
-    """Max pooling of [B, H, W, C], as flax's. On a CPU it is differentiable in reverse mode only.
+    """Applies max pooling, as flax does. On a CPU it is differentiable in reverse mode only.
 
     Args:
-      x: Feature maps.
-      window: The side of the square window, in pixels.
-      stride: The step between windows, in pixels.
+      x: Feature maps [B, H, W, C].
+      window: Side of the square window, in pixels.
+      stride: Distance between windows, in pixels.
       padding: SAME, VALID, or pixels (before, after) of each axis.
 
     Returns:
-      [B, H', W', C].
+      Feature maps [B, H', W', C].
 
     Example:
       >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
@@ -126,24 +133,24 @@ def avg_pool(
     padding: str = "VALID",
     count_padding: bool = False,
 ) -> jax.Array:
-    """Average pooling of [B, H, W, C], with sums in float32 at least.
+    """Applies average pooling. Sums are computed in float32 at least.
 
     Args:
-      x: Feature maps.
-      window: The side of the square window, in pixels.
-      stride: The step between windows, in pixels.
+      x: Feature maps [B, H, W, C].
+      window: Side of the square window, in pixels.
+      stride: Distance between windows, in pixels.
       padding: SAME or VALID.
-      count_padding: Whether the zeros outside the feature map count as pixels of it.
+      count_padding: Whether averages include the zeros of the padding.
 
     Returns:
-      [B, H', W', C].
+      Feature maps [B, H', W', C].
 
     Example:
       >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
       >>> avg_pool(x, 2, 2)[0, ..., 0].tolist()
       [[2.5, 4.5], [10.5, 12.5]]
     """
-    # Not flax's, which divides by an integer: strict dtype promotion forbids it.
+    # flax's avg_pool divides by an integer, which strict dtype promotion forbids.
     shape, strides = (window, window), (stride, stride)
     wide = x.astype(jnp.float32 if x.dtype.itemsize < 4 else x.dtype)
     sums = nn.pool(wide, 0.0, jax.lax.add, shape, strides, padding)

@@ -1,4 +1,4 @@
-"""The models of the papers: `create` makes one by its name; MODELS lists them all."""
+"""The models of the papers: `create` makes a model by its name, and MODELS lists the names."""
 
 from cnn_jax.models.base import BaseModel
 from cnn_jax.models.registry import (
@@ -8,7 +8,7 @@ from cnn_jax.models.registry import (
     create,
     deviations,
     find_spec,
-    known_options,
+    list_options,
     option_types,
     paper_input,
 )
@@ -24,7 +24,7 @@ __all__ = [
     "create",
     "deviations",
     "find_spec",
-    "known_options",
+    "list_options",
     "option_types",
     "paper_input",
 ]

@@ -1,9 +1,9 @@
-"""Convolutional denoising autoencoders: images rebuilt from noisy ones through a small code.
+"""Convolutional denoising autoencoders, which reconstruct images from noisy ones.
 
-After Vincent, Larochelle, Bengio, Manzagol 2008, "Extracting and Composing Robust Features with
-Denoising Autoencoders", with convolution and max pooling in the encoder, convolution and
-upsampling in the decoder. There are three: a small one, the one that lectures on image retrieval
-use on MNIST, and a deeper one for color images of 32x32.
+The idea is from Vincent, Larochelle, Bengio, Manzagol 2008, "Extracting and Composing Robust
+Features with Denoising Autoencoders". The encoder uses convolution and max pooling, the decoder
+convolution and upsampling. There are three models: a small one, one that lectures on image
+retrieval use on MNIST, and a deeper one for color images of 32x32.
 """
 
 from typing import Annotated, ClassVar
@@ -22,20 +22,21 @@ from cnn_jax.models.spec import Deviation, ModelSpec
 from cnn_jax.values import Bound
 
 NoiseStd = Annotated[float, Bound(0, 100)]
-# Keras bounds probabilities by it before it takes their logarithms (`keras.backend.epsilon`).
+# Lower bound of a probability before its logarithm is taken, as in Keras (`keras.backend.epsilon`).
 SMALLEST_PROBABILITY = 1e-7
 
 
 class DenoisingAutoencoder(BaseModel):
-    """What the autoencoders share: the noise, the layers, and what they are scored by.
+    """Base class of the autoencoders.
 
-    In training the images are made noisy, and the loss is against the clean ones. The feature
-    "code" lies between encoder and decoder. There are no classes: num_classes is not used.
+    In training, noise is added to the images, and the loss compares the output with the clean
+    images. The feature "code" is the output of the encoder. There are no classes: num_classes is
+    not used.
 
     Attributes:
-      input_noise_std: Standard deviation of the Gaussian noise, in units of the pixels.
-      norm: lrn comes after the first pooling.
-      dropout: Share of the code dropped in training.
+      input_noise_std: Standard deviation of the Gaussian noise, in the units of the pixels.
+      norm: lrn is applied after the first pooling.
+      dropout: Share of the code that is dropped in training.
     """
 
     error_name: ClassVar[str] = "reconstruction_error"
@@ -43,7 +44,13 @@ class DenoisingAutoencoder(BaseModel):
     input_noise_std: NoiseStd = 0.5
 
     def add_noise(self, images: jax.Array, train: bool, clip: bool) -> jax.Array:
-        """Returns [B, H, W, C] with Gaussian noise in training, clipped to [0, 1] if `clip`."""
+        """Adds Gaussian noise to [B, H, W, C] in training, and clips it to [0, 1] if `clip`.
+
+        Args:
+          images: Images [B, H, W, C].
+          train: Whether to add noise.
+          clip: Whether to clip the result to [0, 1].
+        """
         if not train or not self.input_noise_std:
             return images
         noise = jax.random.normal(self.make_rng("dropout"), images.shape, images.dtype)
@@ -59,8 +66,17 @@ class DenoisingAutoencoder(BaseModel):
         kernel_init: Initializer = he_normal,
         padding: str | tuple[tuple[int, int], ...] = "SAME",
     ) -> jax.Array:
-        """Returns ReLU of a 3x3 convolution of [B, H, W, C], with batch norm if norm is bn."""
-        init = self.kernel_init(kernel_init)
+        """Applies a 3x3 convolution, batch norm if norm is bn, and ReLU to [B, H, W, C].
+
+        Args:
+          x: Feature maps [B, H, W, C].
+          channels: The paper's number of output channels.
+          name: Name of the layer.
+          train: Whether batch norm uses the batch's statistics.
+          kernel_init: Initializer of the kernel in the paper.
+          padding: Padding of the convolution.
+        """
+        init = self.get_kernel_init(kernel_init)
         channels = self.scale_channels(channels)
         x = Conv(channels, (3, 3), padding=padding, kernel_init=init, name=name)(x)
         return relu(self.apply_norm(x, f"{name}_norm", train))
@@ -77,10 +93,10 @@ class DenoisingAutoencoder(BaseModel):
 
 
 class Autoencoder(DenoisingAutoencoder):
-    """3x3 convolutions, each pooled 2x2; then their mirror, each upsampled 2x2; then an image.
+    """3x3 convolutions with 2x2 pooling, then the same in reverse order with 2x2 upsampling.
 
     Attributes:
-      channels: Of the encoder's convolutions.
+      channels: Number of channels of each convolution of the encoder.
     """
 
     not_options: ClassVar[tuple[str, ...]] = ("channels",)
@@ -89,7 +105,7 @@ class Autoencoder(DenoisingAutoencoder):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-        """[B, H, W, C] images to [B, H, W, C]; sides are multiples of 4, 2 for each pooling."""
+        """Maps [B, H, W, C] images to [B, H, W, C]; sides must be multiples of 4."""
         self.check_multiple(images, 2 ** len(self.channels))
         x = self.add_noise(images, train, clip=False)
         for i, channels in enumerate(self.channels, start=1):
@@ -100,38 +116,46 @@ class Autoencoder(DenoisingAutoencoder):
             # [B, 14, 14, 8], [B, 28, 28, 16]
             x = upsample(self.conv(x, channels, f"decoder{i}", train), 2)
         channels = images.shape[-1]
-        return Conv(channels, (3, 3), kernel_init=self.kernel_init(), name="image")(x)
+        return Conv(channels, (3, 3), kernel_init=self.get_kernel_init(), name="image")(x)
 
     @staticmethod
     def score(
         rebuilt: jax.Array, images: jax.Array, labels: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Scores rebuilt images against the clean ones; labels are not used.
+        """Compares reconstructed images with the clean ones, both [B, H, W, C].
+
+        Args:
+          rebuilt: Reconstructed images [B, H, W, C].
+          images: Clean images [B, H, W, C].
+          labels: Not used.
 
         Returns:
-          loss [B], the mean squared error of a pixel; and error [B], the share of the image's
-          variance that is not rebuilt. An image of one value has no variance: its error is 0 if
-          it is rebuilt exactly, else 1.
+          The loss [B], the mean squared error over pixels; and the error [B] of
+          `compute_unexplained_variance`.
         """
-        return _mean(jnp.square(rebuilt - images)), unexplained_variance(rebuilt, images)
+        return _mean(jnp.square(rebuilt - images)), compute_unexplained_variance(rebuilt, images)
 
 
 def binary_cross_entropy(rebuilt: jax.Array, images: jax.Array) -> jax.Array:
     """Returns the mean over pixels of -x log(p) - (1 - x) log(1 - p), [B], in nats.
 
     Args:
-      rebuilt: p, [B, H, W, C] from 0 to 1; as in Keras they are kept SMALLEST_PROBABILITY away
-        from either end.
-      images: x, [B, H, W, C] from 0 to 1.
+      rebuilt: Probabilities p, [B, H, W, C] from 0 to 1. As in Keras they are clipped to
+        SMALLEST_PROBABILITY and 1 - SMALLEST_PROBABILITY.
+      images: Pixels x, [B, H, W, C] from 0 to 1.
     """
     p = jnp.clip(rebuilt, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
     return -_mean(images * jnp.log(p) + (1 - images) * jnp.log1p(-p))
 
 
-def unexplained_variance(rebuilt: jax.Array, images: jax.Array) -> jax.Array:
-    """Returns the share of each image's variance that is not rebuilt, [B].
+def compute_unexplained_variance(rebuilt: jax.Array, images: jax.Array) -> jax.Array:
+    """Returns the squared error divided by the variance of each image's pixels, [B].
 
-    An image of one value has no variance: its share is 0 if it is rebuilt exactly, else 1.
+    For an image without variance it is 0 if the reconstruction is exact, else 1.
+
+    Args:
+      rebuilt: Reconstructed images [B, H, W, C].
+      images: Clean images [B, H, W, C].
     """
     loss = _mean(jnp.square(rebuilt - images))
     variance = _mean(jnp.square(images - images.mean((1, 2, 3), keepdims=True)))
@@ -146,21 +170,27 @@ def _mean(x: jax.Array) -> jax.Array:
 def score_by_cross_entropy(
     rebuilt: jax.Array, images: jax.Array, labels: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Scores rebuilt images against the clean ones; labels are not used.
+    """Compares reconstructed images with the clean ones, both [B, H, W, C]; ignores labels.
+
+    Args:
+      rebuilt: Reconstructed images [B, H, W, C], from 0 to 1.
+      images: Clean images [B, H, W, C], from 0 to 1.
+      labels: Not used.
 
     Returns:
-      loss [B], the binary cross-entropy of a pixel in nats; and error [B], as `Autoencoder`'s.
+      The loss [B], the mean binary cross-entropy over pixels in nats; and the error [B] of
+      `compute_unexplained_variance`.
     """
-    return binary_cross_entropy(rebuilt, images), unexplained_variance(rebuilt, images)
+    return binary_cross_entropy(rebuilt, images), compute_unexplained_variance(rebuilt, images)
 
 
 class LecturesAutoencoder(DenoisingAutoencoder):
-    """The autoencoder by which lectures on image retrieval encode MNIST: 128 numbers an image.
+    """The autoencoder with which lectures on image retrieval encode MNIST: 128 values per image.
 
-    3x3 convolutions of 16, 8 and 8 maps, each pooled 2x2, give a code of 4x4x8; convolutions of
-    8, 8 and 16 maps, each upsampled 2x2, rebuild the image. The third of these has no padding,
-    which makes 14x14 of 16x16, as 28x28 needs. It takes pixels from 0 to 1
-    (data.subtract_mean=none); the noise is clipped to that range.
+    3x3 convolutions of 16, 8 and 8 channels, each with 2x2 pooling, give a code of 4x4x8.
+    Convolutions of 8, 8 and 16 channels, each with 2x2 upsampling, reconstruct the image. The third
+    of these has no padding: it maps 16x16 to 14x14, so that the output is 28x28. Pixels are from 0
+    to 1 (data.subtract_mean=none); noisy images are clipped to that range.
     Source: Sicara 2017, "Keras Tutorial: Content Based Image Retrieval Using a Convolutional
     Denoising Autoencoder", and its published training script.
 
@@ -170,7 +200,7 @@ class LecturesAutoencoder(DenoisingAutoencoder):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-        """[B, H, W, C] images to [B, H, W, C] from 0 to 1; sides are multiples of 4."""
+        """Maps [B, H, W, C] images to [B, H, W, C] from 0 to 1; sides must be multiples of 4."""
         self.check_multiple(images, 4)
 
         def conv(x: jax.Array, channels: int, name: str, **options: tuple) -> jax.Array:
@@ -183,24 +213,24 @@ class LecturesAutoencoder(DenoisingAutoencoder):
         x = self.apply_dropout(self.capture("code", x), train)  # [B, 4, 4, 8]
         x = upsample(conv(x, 8, "decoder1"), 2)  # [B, 8, 8, 8]
         x = upsample(conv(x, 8, "decoder2"), 2)  # [B, 16, 16, 8]
-        # A side that is no multiple of 8, such as 28, was rounded up by the pooling: here the
-        # convolution loses its two pixels too much.
+        # If a side is not a multiple of 8, such as 28, a pooling rounded it up. A convolution
+        # without padding removes the two surplus pixels.
         pads = tuple(((0, 0) if side % 8 else (1, 1)) for side in images.shape[1:3])
         x = upsample(conv(x, 16, "decoder3", padding=pads), 2)  # [B, 28, 28, 16]
-        init = self.kernel_init(xavier_uniform)
+        init = self.get_kernel_init(xavier_uniform)
         return nn.sigmoid(Conv(images.shape[-1], (3, 3), kernel_init=init, name="image")(x))
 
     score = staticmethod(score_by_cross_entropy)
 
 
 class DeepAutoencoder(DenoisingAutoencoder):
-    """Two 3x3 convolutions at each of three sizes, for color images of 32x32: 256 numbers each.
+    """Two 3x3 convolutions at each of three sizes; encodes color images of 32x32 in 256 values.
 
-    It takes pixels from 0 to 1 (data.subtract_mean=none); the noise is clipped to that range.
+    Pixels are from 0 to 1 (data.subtract_mean=none); noisy images are clipped to that range.
 
     Attributes:
-      channels: Of both convolutions at each size, each of which is pooled 2x2.
-      code_channels: Of the code, which has an eighth of the image's sides.
+      channels: Number of channels of the convolutions at each size; 2x2 pooling follows each size.
+      code_channels: Number of channels of the code, whose sides are an eighth of the image's.
     """
 
     not_options: ClassVar[tuple[str, ...]] = ("channels",)
@@ -211,7 +241,7 @@ class DeepAutoencoder(DenoisingAutoencoder):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-        """[B, H, W, C] images to [B, H, W, C] from 0 to 1; sides are multiples of 8."""
+        """Maps [B, H, W, C] images to [B, H, W, C] from 0 to 1; sides must be multiples of 8."""
         self.check_multiple(images, 2 ** len(self.channels))
         x = self.add_noise(images, train, clip=True)
         for i, channels in enumerate(self.channels, start=1):
@@ -219,7 +249,7 @@ class DeepAutoencoder(DenoisingAutoencoder):
                 x = self.conv(x, channels, f"encoder{i}{part}", train)
             x = MaxPool(2, 2, name=f"pool{i}")(x)  # sides of 16, 8, 4
             x = self.apply_lrn(x) if i == 1 else x
-        init = self.kernel_init()
+        init = self.get_kernel_init()
         x = Conv(self.code_channels, (3, 3), kernel_init=init, name="to_code")(x)
         x = self.apply_dropout(self.capture("code", relu(x)), train)  # [B, 4, 4, 16]
         for i, channels in enumerate(self.channels[::-1], start=1):
@@ -232,7 +262,12 @@ class DeepAutoencoder(DenoisingAutoencoder):
 
 
 def upsample(x: jax.Array, times: int) -> jax.Array:
-    """Repeats each pixel of [B, H, W, C] `times` down and across: nearest-neighbor upsampling."""
+    """Repeats each pixel of [B, H, W, C] `times` along H and W: nearest-neighbor upsampling.
+
+    Args:
+      x: Feature maps [B, H, W, C].
+      times: Factor of H and W.
+    """
     return jnp.repeat(jnp.repeat(x, times, axis=1), times, axis=2)
 
 
@@ -243,7 +278,7 @@ MODELS = {
         input_shape=(28, 28, 1),
         num_classes=10,
         parameters=3_217,
-        deviations=(Deviation("its widths are ours"),),
+        deviations=(Deviation("we chose the numbers of channels"),),
     ),
     # 160 + 1,160 + 584 of the encoder, 584 + 584 + 1,168 + 145 of the decoder.
     "autoencoder_lectures": ModelSpec(
@@ -253,11 +288,11 @@ MODELS = {
         parameters=4_385,
         deviations=(
             Deviation(
-                "noise is drawn anew each time an image is seen; the published script draws it once"
+                "noise is drawn each time an image is seen; the published script draws it once"
             ),
         ),
     ),
-    # Convolutions: 287,008 of the encoder, 18,448 to the code, 304,576 of the decoder, 867 to the
+    # Convolutions: 287,008 of the encoder, 18,448 of the code, 304,576 of the decoder, 867 of the
     # image. Scales and shifts of batch norm: 2 x 2 x 448.
     "autoencoder_deep": ModelSpec(
         DeepAutoencoder,
@@ -265,6 +300,6 @@ MODELS = {
         input_shape=(32, 32, 3),
         num_classes=10,
         parameters=612_691,
-        deviations=(Deviation("its architecture is ours"),),
+        deviations=(Deviation("we chose the architecture"),),
     ),
 }

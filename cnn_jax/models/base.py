@@ -1,4 +1,4 @@
-"""BaseModel: the options that every model here has, and the few layers that obey them."""
+"""BaseModel, the base class of all models: their common options, and layers that use them."""
 
 import dataclasses
 import functools
@@ -17,14 +17,14 @@ from cnn_jax.layers.conv import ConvUnit, DenseAsConv
 from cnn_jax.layers.dense import Dense
 from cnn_jax.layers.initializers import INITIALIZERS, Initializer, he_normal
 from cnn_jax.layers.lrn import LocalResponseNorm
-from cnn_jax.layers.sizes import smallest_side
+from cnn_jax.layers.sizes import compute_smallest_side
 from cnn_jax.values import Bound
 
-MAX_UNITS = 2**20  # of a dense layer, and channels of a convolution
+MAX_UNITS = 2**20  # largest number of units or channels of a layer
 Score = Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 
-# The types of options, with their bounds.
+# Types of options, with their bounds.
 Width = Annotated[float, Bound(above=0, most=64)]
 Norm = Literal["none", "bn", "lrn"]
 Dropout = Annotated[float, Bound(0, 1)]
@@ -34,34 +34,34 @@ Units = Annotated[int, Bound(1, MAX_UNITS)]
 LeftOut = tuple[Literal["conv3", "conv4", "fc6", "fc7"], ...]  # AlexNet's layers
 LossWeight = Annotated[float, Bound(0, 100)]
 if TYPE_CHECKING:
-    Initialization = str  # type checkers know no Literal whose values are computed
+    Initialization = str  # type checkers do not accept a Literal with computed values
 else:
     Initialization = Literal["paper", *INITIALIZERS]
 
 
 class BaseModel(nn.Module):
-    """A model with the options that all models share; each defaults to what the paper has.
+    """A model with the options that all models share; their defaults are the paper's values.
 
     It computes in the dtype of its images, with float32 parameters and statistics.
 
     Attributes:
-      num_classes: Logits.
-      width: Channels and units of every layer but the last, in multiples of the paper's.
-      initializer: Of the kernels: paper, or a name of `layers.initializers.INITIALIZERS`.
+      num_classes: Number of logits.
+      width: Factor of the paper's number of channels and units, for every layer except the last.
+      initializer: Initializer of the kernels: paper, or a name of
+        `layers.initializers.INITIALIZERS`.
       norm: none | bn: batch normalization before the nonlinearity of each convolution, and of the
         dense layers of the MLP and LeNet-5 | lrn: local response normalization with AlexNet's
-        constants, where the model's paper has it, or after the first layer's nonlinearity where
-        the paper has none.
-      dropout: Share of the outputs of hidden dense layers that is dropped in training, or where
-        there are none of the inputs of the last layer. What is kept is scaled up.
-      bn_group: Images per batch-statistics group; 0: the whole batch.
+        constants, where the model's paper has it, or else after the first layer's nonlinearity.
+      dropout: Share of the outputs of hidden dense layers that is dropped in training. A model
+        without hidden dense layers drops inputs of the last layer. Kept values are scaled up.
+      bn_group: Number of images in a group of batch statistics; 0: the whole batch.
       bn_epsilon: Added to the variances.
-      axis: The pmapped axis over which the batch is split, if it is.
+      axis: Name of the pmapped axis over which the batch is split; None: it is not split.
       fully_convolutional: Whether dense layers run as convolutions and there is no global pooling,
-        for images larger than those of training (see `cnn_jax.evaluation.dense_views`).
+        for images larger than in training (see `cnn_jax.evaluation.dense_views`).
     """
 
-    # Fields that are not options of `create`; a subclass lists its own.
+    # Fields that are not options of `create`. Subclasses list only their additional ones.
     not_options: ClassVar[tuple[str, ...]] = (
         "num_classes",
         "axis",
@@ -70,9 +70,9 @@ class BaseModel(nn.Module):
         "name",
     )
     # (outputs, images, labels) -> (loss [B], error [B]); None: softmax cross-entropy, top-1 error.
-    # The type has no arguments because a type checker takes the first one for self.
+    # Its type lists no arguments, because type checkers would take the first one for self.
     score: ClassVar[Callable[..., tuple[jax.Array, jax.Array]] | None] = None
-    # The name of the error that the score returns.
+    # Name of the error that `score` returns.
     error_name: ClassVar[str] = "top1_error"
 
     num_classes: int
@@ -87,7 +87,7 @@ class BaseModel(nn.Module):
 
     def __post_init__(self) -> None:
         """Raises UserError if an option has an invalid value."""
-        # mypy takes a class's __hash__ for its instances' and says that classes have no hash.
+        # mypy wrongly reports that a class is not hashable if its instances are not.
         wanted_types = option_types(type(self))  # type: ignore[arg-type]
         for option, wanted in wanted_types.items():
             value = values.convert(f"model.{option}", getattr(self, option), wanted)
@@ -98,50 +98,72 @@ class BaseModel(nn.Module):
     def check_size(
         self, images: jax.Array, windows: Sequence[tuple[int, int, int]], side: int = 1
     ) -> None:
-        """Checks that a chain of `sizes.Window`s leaves `side` pixels of images [B, H, W, C].
+        """Checks that images are large enough for a chain of convolutions and poolings.
+
+        Args:
+          images: Images [B, H, W, C].
+          windows: A `sizes.Window` of each layer, or its values, in order.
+          side: Pixels that must be left along each axis.
 
         Raises:
-          UserError: naming the smallest images, if these are too small.
+          UserError: If the images are too small; the message states the smallest size.
         """
-        side = smallest_side(windows, side)
+        side = compute_smallest_side(windows, side)
         height, width = images.shape[1:3]
         if min(height, width) < side:
             name = self.name or type(self).__name__
             raise UserError(f"{name}: images of {height}x{width}; the smallest are {side}x{side}")
 
     def scale_channels(self, channels: int, towers: int = 1) -> int:
-        """The paper's channels, or units, times the width: at least one in each tower."""
+        """Multiplies the paper's channels or units by the width; at least one is left per tower.
+
+        Args:
+          channels: The paper's number of channels or units.
+          towers: Number of towers among which they are divided.
+        """
         return towers * max(1, round(channels / towers * self.width))
 
-    def kernel_init(self, paper: Initializer = he_normal) -> Initializer:
-        """The initializer of kernels that the options name; `paper` is the paper's own."""
+    def get_kernel_init(self, paper: Initializer = he_normal) -> Initializer:
+        """Returns the initializer that the options name; `paper` is that of the model's paper."""
         return paper if self.initializer == "paper" else INITIALIZERS[self.initializer]
 
-    def norm_layer(self) -> Callable[..., BatchNorm] | None:
-        """Makes batch norm layers, given their name; None without batch norm."""
+    def get_norm_layer(self) -> Callable[..., BatchNorm] | None:
+        """Returns a function that makes a batch norm layer from name=...; None without one."""
         if self.norm != "bn":
             return None
         return functools.partial(
             BatchNorm, group=self.bn_group, axis=self.axis, epsilon=self.bn_epsilon
         )
 
-    def conv_unit(self, paper: Initializer = he_normal) -> Callable[..., ConvUnit]:
-        """Makes `ConvUnit`s, given their channels, kernel and name."""
+    def get_conv_unit(self, paper: Initializer = he_normal) -> Callable[..., ConvUnit]:
+        """Returns a function that makes a `ConvUnit` from channels, kernel and name=..."""
         return functools.partial(
-            ConvUnit, norm=self.norm_layer(), kernel_init=self.kernel_init(paper)
+            ConvUnit, norm=self.get_norm_layer(), kernel_init=self.get_kernel_init(paper)
         )
 
     def apply_norm(self, x: jax.Array, name: str, train: bool) -> jax.Array:
-        """Applies batch norm of this name to [B, ..., C], if norm is bn."""
-        norm = self.norm_layer()
+        """Applies batch norm to [B, ..., C] if norm is bn; `name` is the layer's name.
+
+        Args:
+          x: Array [B, ..., C].
+          name: Name of the layer.
+          train: Whether to use the batch's statistics.
+        """
+        norm = self.get_norm_layer()
         return norm(name=name)(x, train) if norm else x
 
     def apply_lrn(self, x: jax.Array, name: str = "lrn", towers: int = 1) -> jax.Array:
-        """Applies local response normalization to [B, ..., C], if norm is lrn."""
+        """Applies local response normalization to [B, ..., C] if norm is lrn.
+
+        Args:
+          x: Array [B, ..., C].
+          name: Name of the layer.
+          towers: Number of groups of channels; neighbors are of one group.
+        """
         return LocalResponseNorm(towers, name=name)(x) if self.norm == "lrn" else x
 
     def apply_dropout(self, x: jax.Array, train: bool) -> jax.Array:
-        """Applies dropout, in training."""
+        """Applies dropout if `train`."""
         return nn.Dropout(self.dropout, deterministic=not train)(x)
 
     def classify(
@@ -153,15 +175,15 @@ class BaseModel(nn.Module):
         units: int = 4096,
         left_out: Sequence[str] = (),
     ) -> jax.Array:
-        """AlexNet's three dense layers, which ZFNet and VGG have too.
+        """Applies the three dense layers of AlexNet, ZFNet and VGG.
 
         Args:
           x: Feature maps [B, H, W, C].
           kernel_init: Initializer of the three kernels.
-          train: Whether dropout is on.
+          train: Whether to apply dropout.
           bias_init: Initializer of the biases of fc6 and fc7.
-          units: Of fc6 and fc7.
-          left_out: fc6 or fc7, if they are left out.
+          units: Number of units of fc6 and fc7.
+          left_out: Layers to leave out; fc6 and fc7 are possible.
 
         Returns:
           Logits, [B, num_classes]; of a fully convolutional model [B, H', W', num_classes].
@@ -179,12 +201,16 @@ class BaseModel(nn.Module):
         return Dense(self.num_classes, kernel_init=kernel_init, name="fc8")(x)
 
     def capture(self, name: str, x: jax.Array) -> jax.Array:
-        """Returns x, and has `Model.features` return it under this name.
+        """Records x as a feature of this name, which `Model.features` then returns.
 
-        Go on with what this returns: `cnn_jax.visualize` adds an offset to it, with respect to
-        which it differentiates.
+        Continue with the return value, not with x: `cnn_jax.visualize` adds an offset to it, to
+        compute gradients with respect to the feature.
+
+        Args:
+          name: Name of the feature.
+          x: Activations [B, ...].
         """
-        # All stages are in one variable, because flax lets none have the name of a layer.
+        # All features are in one variable, because a flax variable cannot have the name of a layer.
         self.sow(
             "features", "stages", {name: x}, reduce_fn=lambda old, new: old | new, init_fn=dict
         )
@@ -193,7 +219,7 @@ class BaseModel(nn.Module):
 
 @functools.cache
 def option_types(module: type[BaseModel]) -> dict[str, Any]:
-    """The types of a model's options, in the order of its fields."""
+    """Returns {option: type} of a model's class, in the order of its fields."""
     fixed = {name for cls in module.__mro__ for name in vars(cls).get("not_options", ())}
     types = typing.get_type_hints(module, include_extras=True)
     names = [field.name for field in dataclasses.fields(module)]

@@ -1,7 +1,7 @@
 """The four-layer CNN for CIFAR-10 of Krizhevsky et al. 2012, Sec. 3.3, as cuda-convnet defines it.
 
-The paper refers to the code for the model's details: cuda-convnet's layers-conv-local-11pct.cfg
-(with LRN) and layers-conv-local-13pct.cfg (without), in its folder example-layers.
+The paper refers to cuda-convnet's code for the details of the model. They are in its files
+example-layers/layers-conv-local-11pct.cfg (with LRN) and layers-conv-local-13pct.cfg (without).
 """
 
 import functools
@@ -24,13 +24,14 @@ LOCAL_STD = 0.04
 
 
 class CudaConvnet(BaseModel):
-    """Two 5x5 convolutions of 64 maps, two locally connected 3x3 layers of 32, and a dense layer.
+    """Two 5x5 convolutions, two locally connected 3x3 layers and a dense layer.
 
-    3x3/2 max pooling follows each convolution; it rounds sizes up. LRN, where there is any, comes
-    before the pooling, with cuda-convnet's constants: k = 1, n = 5, alpha = 0.001 / 5, beta = 0.75.
+    They have 64, 64, 32 and 32 channels. 3x3/2 max pooling, which rounds sizes up, follows each
+    convolution. LRN is applied before the pooling, with cuda-convnet's constants k = 1, n = 5,
+    alpha = 0.001 / 5, beta = 0.75.
 
     Attributes:
-      norm: lrn: 11% in the paper | none: 13%.
+      norm: lrn (an error of 11% in the paper) | none (13%) | bn.
       initializer: paper: N(0, std^2) with the definition files' std.
     """
 
@@ -38,10 +39,10 @@ class CudaConvnet(BaseModel):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-        """[B, H, W, C] images, 24x24 or 32x32, to [B, num_classes] logits."""
+        """Maps [B, H, W, C] images, 24x24 or 32x32, to [B, num_classes] logits."""
         x = images
         for number, std in enumerate(CONV_STD, start=1):
-            init = self.kernel_init(normal(std))
+            init = self.get_kernel_init(normal(std))
             x = Conv(self.scale_channels(64), (5, 5), kernel_init=init, name=f"conv{number}")(x)
             x = relu(self.apply_norm(x, f"norm{number}", train))
             x = self.capture(f"conv{number}", x)
@@ -50,10 +51,12 @@ class CudaConvnet(BaseModel):
             x = self.capture(f"pool{number}", MaxPool(3, 2, "CEIL", name=f"pool{number}")(x))
         local = functools.partial(LocalConv, self.scale_channels(32), (3, 3))
         for number in (3, 4):  # [B, 6, 6, 32] from 24x24
-            x = local(kernel_init=self.kernel_init(normal(LOCAL_STD)), name=f"local{number}")(x)
+            x = local(kernel_init=self.get_kernel_init(normal(LOCAL_STD)), name=f"local{number}")(x)
             x = self.capture(f"local{number}", relu(x))
         x = self.apply_dropout(x.reshape(x.shape[0], -1), train)
-        return Dense(self.num_classes, kernel_init=self.kernel_init(normal(0.01)), name="fc10")(x)
+        return Dense(self.num_classes, kernel_init=self.get_kernel_init(normal(0.01)), name="fc10")(
+            x
+        )
 
 
 MODELS = {
@@ -65,7 +68,7 @@ MODELS = {
         parameters=1_116_490,
         deviations=(
             Deviation(
-                "batch norm, which the definition files do not have",
+                "it has batch norm; cuda-convnet's files do not",
                 lambda model: model.norm == "bn",
             ),
         ),

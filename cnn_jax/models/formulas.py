@@ -1,9 +1,10 @@
-"""Boolean formulas as MLPs: any formula becomes weights of the model `mlp` with one hidden layer.
+"""Boolean formulas as MLPs: converts any formula to weights of the model `mlp`.
 
-A formula is brought into disjunctive normal form, an OR of ANDs of variables and negated variables.
-Each AND is a hidden unit, which ReLU makes exactly 1 where the AND is true and 0 elsewhere; the
-output layer tells whether any of them is 1. So every formula has a two-layer net, but some need as
-many units as their truth table has rows (Minsky, Papert 1969, Sec. 1.2.1, on masks).
+A formula is converted to disjunctive normal form, an OR of ANDs of variables and negated variables.
+Each AND becomes a hidden unit with ReLU, whose output is exactly 1 where the AND is true and 0
+elsewhere. The output layer computes whether any of them is 1. So one hidden layer is enough for
+every formula, but it may need as many units as the truth table has rows (Minsky, Papert 1969,
+Sec. 1.2.1, on masks).
 """
 
 import ast
@@ -14,18 +15,18 @@ import numpy as np
 
 from cnn_jax.errors import UserError
 
-Term = frozenset[tuple[str, bool]]  # The variables of an AND, each with the value it must have.
+Term = frozenset[tuple[str, bool]]  # an AND: its variables, each with the value that it must have
 
 
 class Network(NamedTuple):
-    """A formula as a net.
+    """An MLP that computes a formula.
 
     Attributes:
-      variables: The formula's, sorted; the inputs.
+      variables: The formula's variables, sorted, which are the inputs.
       terms: The ANDs, one for each hidden unit.
-      params: Of `models.create("mlp", 2, hidden=(units,))` for images [B, 1, variables, 1] of 0
-        and 1; class 1 is true.
-      units: Hidden units: as many as terms, but at least one.
+      params: Parameters of `models.create("mlp", 2, hidden=(units,))` for images
+        [B, 1, variables, 1] of 0 and 1. Class 1 means true.
+      units: Number of hidden units: the number of terms, but at least one.
     """
 
     variables: tuple[str, ...]
@@ -35,14 +36,14 @@ class Network(NamedTuple):
 
 
 def compile_formula(text: str) -> Network:
-    """Returns the net that computes a formula.
+    """Returns an MLP that computes a formula.
 
     Args:
-      text: With `and`, `or`, `not`, `^` (exclusive or), parentheses, True, False and variables, as
-        in Python: '(A and not X) or Y'.
+      text: A formula in Python's syntax, such as '(A and not X) or Y'. It may have variables,
+        True, False, `and`, `or`, `not`, `^` (exclusive or) and parentheses.
 
     Raises:
-      UserError: If the text is no such formula.
+      UserError: If the text is not such a formula.
 
     Example:
       network = compile_formula("X ^ Y")
@@ -57,11 +58,12 @@ def compile_formula(text: str) -> Network:
     units = max(1, len(terms))
     kernel, bias = np.zeros((len(variables), units)), np.zeros(units)
     for unit, term in enumerate(terms):
-        # The sum of the literals' values, less their number, plus 1: 1 if all are true, else <= 0.
+        # The number of true literals minus the number of literals plus 1: 1 if all are true, else
+        # at most 0.
         for variable, value in term:
             kernel[variables.index(variable), unit] = 1 if value else -1
         bias[unit] = 1 - sum(value for _, value in term)
-    # Logits 0.5 of false and the number of true terms, so that one of them is enough.
+    # The logits are 0.5 for false and the number of true terms for true.
     output = np.zeros((units, 2))
     output[: len(terms), 1] = 1
     params = {
@@ -85,7 +87,7 @@ def list_inputs(variables: int) -> np.ndarray:
 def evaluate_formula(text: str) -> np.ndarray:
     """Returns the truth table of a formula, [2^variables] bool, in the order of `list_inputs`.
 
-    It is computed from the formula itself, not from its terms.
+    It evaluates the formula itself, not its normal form.
     """
     tree, variables = _parse(text), find_variables(text)
     rows = list_inputs(len(variables)).astype(bool)
@@ -96,14 +98,14 @@ def _parse(text: str) -> ast.expr:
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise UserError(f"formula {text!r}: must be such as '(A and not X) or Y'") from None
+        raise UserError(f"formula {text!r}: must be like '(A and not X) or Y'") from None
     for node in ast.walk(tree):
         allowed = (ast.BoolOp, ast.UnaryOp, ast.BinOp, ast.Name, ast.Constant)
         kinds = (ast.And, ast.Or, ast.Not, ast.BitXor, ast.Load)
         wrong = isinstance(node, ast.Constant) and not isinstance(node.value, bool)
         if wrong or not isinstance(node, allowed + kinds):
             raise UserError(
-                f"formula {text!r}: has only variables, and, or, not, ^, True and False"
+                f"formula {text!r}: may have only variables, and, or, not, ^, True and False"
             )
     return tree
 
@@ -124,11 +126,11 @@ def _evaluate(node: ast.expr, values: dict[str, bool]) -> bool:
 
 
 def _find_terms(node: ast.expr, wanted: bool) -> list[Term]:
-    """Returns ANDs of which one is true where the node has the wanted value, and only there."""
+    """Returns ANDs whose OR is true exactly where the node has the wanted value."""
     match node:
         case ast.BoolOp(op=op, values=parts):
             each = [_find_terms(part, wanted) for part in parts]
-            if isinstance(op, ast.And) != wanted:  # An OR, or by De Morgan the negation of an AND.
+            if isinstance(op, ast.And) != wanted:  # an OR, or the negation of an AND (De Morgan)
                 return [term for terms in each for term in terms]
             return [frozenset().union(*terms) for terms in itertools.product(*each)]
         case ast.UnaryOp(operand=part):
@@ -147,6 +149,6 @@ def _find_terms(node: ast.expr, wanted: bool) -> list[Term]:
 
 
 def _simplify(terms: list[Term]) -> set[Term]:
-    """Returns the terms without contradictions, and without those that another one implies."""
+    """Returns the terms without contradictions and without terms that imply another term."""
     possible = {term for term in terms if len({name for name, _ in term}) == len(term)}
     return {term for term in possible if not any(other < term for other in possible)}

@@ -1,6 +1,6 @@
 """GoogLeNet. Szegedy et al. 2014, "Going Deeper with Convolutions" (arXiv:1409.4842).
 
-And `GoogLeNetBN`, the batch-normalized model that torchvision has weights of.
+`GoogLeNetBN` is the variant with batch norm for which torchvision has weights.
 """
 
 import functools
@@ -20,11 +20,11 @@ from cnn_jax.models.base import BaseModel, Dropout, Epsilon, LossWeight, Norm
 from cnn_jax.models.spec import Deviation, ModelSpec
 
 Kernel = tuple[int, int, int]  # height, width, channels
-Fork = tuple[Kernel, ...]  # convolutions of one input, side by side; only at the end of a branch
+Fork = tuple[Kernel, ...]  # parallel convolutions of the same input, at the end of a branch
 
 
 class Widths(NamedTuple):
-    """A row of Table 1: channels of each convolution of a module."""
+    """The channels of each convolution of a module, a row of Table 1."""
 
     one: int
     reduce3: int
@@ -49,15 +49,15 @@ AUX = ("4a", "4d")  # modules whose output has an auxiliary head
 
 
 class Inception(nn.Module):
-    """Branches of convolutions and one of pooling over the same input, concatenated (Fig. 2b).
+    """Concatenates branches of convolutions and one branch of pooling (Fig. 2b).
 
     Attributes:
-      branches: The convolutions of each, in order; the last may be a fork.
-      pool: Makes the pooling layer [B, H, W, C] -> [B, H', W', C], given its name.
-      projection: Channels of the 1x1 convolution after the pooling; 0: there is none.
-      unit: Makes a ConvUnit, given its channels, kernel and name.
-      stride: Of the last convolution of each branch.
-      padding: Of the convolutions that have this stride, if it is not 1.
+      branches: The convolutions of each branch, in order; the last may be a fork.
+      pool: Makes the pooling layer [B, H, W, C] -> [B, H', W', C] from name=...
+      projection: Channels of the 1x1 convolution after the pooling; 0: none.
+      unit: Makes a ConvUnit from channels, kernel and name=...
+      stride: Stride of the last convolution of each branch, in pixels.
+      padding: Padding of these last convolutions if the stride is not 1.
     """
 
     branches: tuple[tuple[Kernel | Fork, ...], ...]
@@ -69,7 +69,7 @@ class Inception(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """[B, H, W, C] to [B, H', W', channels of all branches]."""
+        """Maps [B, H, W, C] to [B, H', W', channels of all branches]."""
         strided = {"stride": self.stride, "padding": self.padding if self.stride > 1 else "SAME"}
         outputs = []
         for b, (*steps, last) in enumerate(self.branches, start=1):
@@ -92,10 +92,10 @@ class AuxiliaryHead(nn.Module):
     """Average pool 5x5/3, 1x1 convolution, dense layer, dropout 0.7, dense classes (Sec. 5).
 
     Attributes:
-      num_classes: Logits.
-      channels: Of the convolution.
-      units: Of the first dense layer.
-      unit: Makes a ConvUnit, given its channels, kernel and name.
+      num_classes: Number of logits.
+      channels: Number of channels of the convolution.
+      units: Number of units of the first dense layer.
+      unit: Makes a ConvUnit from channels, kernel and name=...
       kernel_init: Initializer of the dense layers.
     """
 
@@ -107,7 +107,7 @@ class AuxiliaryHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """[B, H, W, C], at least 5x5, to [B, num_classes] logits."""
+        """Maps [B, H, W, C], at least 5x5, to [B, num_classes] logits."""
         x = AvgPool(5, 3, name="pool")(x)  # [B, 4, 4, C] from 14x14
         x = self.unit(self.channels, (1, 1), name="conv")(x, train).reshape(x.shape[0], -1)
         x = relu(Dense(self.units, kernel_init=self.kernel_init, name="dense")(x))
@@ -118,19 +118,19 @@ class AuxiliaryHead(nn.Module):
 class GoogLeNet(BaseModel):
     """A stem, nine modules, a global average and a dense layer (Table 1).
 
-    In training there are two auxiliary heads. The paper gives neither the initial weights nor
-    LRN's constants: they are He's and AlexNet's.
+    In training there are two auxiliary heads. Initial weights are He's and LRN's constants are
+    AlexNet's, because the paper states neither.
 
     Attributes:
-      aux_heads: Whether there are any.
-      aux_weight: Of each auxiliary loss against the main one (Sec. 5).
+      aux_heads: Whether the model has the auxiliary heads.
+      aux_weight: Weight of each auxiliary loss, relative to the main loss (Sec. 5).
       norm: lrn (in the stem, as in the paper) | bn (after each convolution, instead of its bias)
         | none.
-      dropout: Before the last layer; that of the auxiliary heads is 0.7.
+      dropout: Dropout before the last layer. That of the auxiliary heads is always 0.7.
     """
 
-    large_kernel: ClassVar[int] = 5  # the larger kernel of the modules, in pixels
-    last_pool: ClassVar[int] = 3  # the window of the pooling before 5a, in pixels
+    large_kernel: ClassVar[int] = 5  # size of the larger kernel of the modules, in pixels
+    last_pool: ClassVar[int] = 3  # window of the pooling before 5a, in pixels
 
     aux_heads: bool = True
     aux_weight: LossWeight = 0.3
@@ -140,9 +140,9 @@ class GoogLeNet(BaseModel):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array | tuple[jax.Array, ...]:
-        """[B, H, W, C] images to [B, num_classes] logits.
+        """Maps [B, H, W, C] images to [B, num_classes] logits.
 
-        In training it returns a tuple of them: the model's, then the heads'.
+        In training it returns a tuple of logits: those of the model, then those of the heads.
         """
         heads = self.aux_heads and (train or self.is_initializing())
         grid14 = [(7, 2, 6)] + [(3, 2, 1)] * 3
@@ -151,7 +151,7 @@ class GoogLeNet(BaseModel):
         else:
             self.check_size(images, [*grid14, (self.last_pool, 2, 1)])
 
-        unit, scale = self.conv_unit(), self.scale_channels
+        unit, scale = self.get_conv_unit(), self.scale_channels
         padding = ((3, 3), (3, 3))
         x = unit(scale(64), (7, 7), stride=2, padding=padding, name="conv1")(images, train)
         x = MaxPool(3, 2, "CEIL", name="pool1")(self.capture("conv1", x))  # [B, 56, 56, 64]
@@ -173,23 +173,22 @@ class GoogLeNet(BaseModel):
                     scale(128),
                     scale(1024),
                     unit,
-                    self.kernel_init(),
+                    self.get_kernel_init(),
                     name=f"aux{name}",
                 )
                 auxiliary.append(head(x, train))
         x = self.capture("pool", GlobalAvgPool(name="pool5")(x))  # [B, 1024]
         x = self.apply_dropout(x, train)
-        logits = Dense(self.num_classes, kernel_init=self.kernel_init(), name="head")(x)
+        logits = Dense(self.num_classes, kernel_init=self.get_kernel_init(), name="head")(x)
         return (logits, *auxiliary) if auxiliary and train else logits
 
 
 class GoogLeNetBN(GoogLeNet):
     """The model of torchvision's googlenet weights: with batch norm, without LRN.
 
-    Those weights were ported from TensorFlow. Differs from the paper: 3x3 kernels where the paper
-    has 5x5 (pytorch/vision issue 906), 2x2 in the last pooling, dropout 0.2. The heads here are
-    the paper's, on any grid; torchvision's, which are not trained in those weights, average a 4x4
-    grid of windows that fit any size.
+    Those weights were ported from TensorFlow. Differs from the paper: 3x3 kernels instead of 5x5
+    (pytorch/vision issue 906), 2x2 in the last pooling, dropout 0.2. The auxiliary heads are the
+    paper's. Torchvision's heads, which its weights do not train, pool adaptively to 4x4.
     """
 
     large_kernel: ClassVar[int] = 3
@@ -206,9 +205,9 @@ def make_module(
 
     Args:
       widths: Channels of its convolutions.
-      large_kernel: The side of its larger kernel: 5 in the paper.
-      unit: Makes a ConvUnit, given its channels, kernel and name.
-      name: Of the module.
+      large_kernel: Size of its larger kernel, in pixels; 5 in the paper.
+      unit: Makes a ConvUnit from channels, kernel and name=...
+      name: Name of the flax module.
     """
     branches = (
         ((1, 1, widths.one),),
@@ -220,7 +219,7 @@ def make_module(
 
 
 HE = Deviation(
-    "initial weights are He's; the paper gives none",
+    "initial weights are He's; the paper does not state its own",
     lambda model: model.initializer in ("paper", "he"),
 )
 
@@ -231,7 +230,7 @@ MODELS = {
         deviations=(
             HE,
             Deviation(
-                "LRN's constants are AlexNet's; the paper gives none",
+                "LRN's constants are AlexNet's; the paper does not state its own",
                 lambda model: model.norm == "lrn",
             ),
         ),

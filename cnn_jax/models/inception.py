@@ -27,8 +27,7 @@ def _double(reduce1: int, single: int, reduce2: int, first: int, second: int) ->
 
 # Ioffe, Szegedy 2015, Fig. 5: channels of 1x1 (0: none, and stride 2); 3x3 reduce, 3x3; double 3x3
 # reduce, 3x3, 3x3; pooling and its projection (0: none). The figure prints 576, 576 and 1024 as
-# the output of 4c, 4d and 4e; the widths in the same figure add up to 608, 608 and 1056, which
-# public weights have too.
+# the output of 4c, 4d and 4e, but its widths add up to 608, 608 and 1056, as in public weights.
 BN_TABLE = {
     "3a": (64, _double(64, 64, 64, 96, 96), "avg", 32),
     "3b": (64, _double(64, 96, 64, 96, 96), "avg", 64),
@@ -44,7 +43,12 @@ BN_TABLE = {
 
 
 def scale_branches(branches: Branches, scale: Callable[[int], int]) -> Branches:
-    """Scales the channels of each convolution in branches of `Inception`."""
+    """Applies `scale` to the channels of each convolution in branches of `Inception`.
+
+    Args:
+      branches: Branches of `Inception`.
+      scale: Maps the paper's number of channels to the model's.
+    """
     if isinstance(branches[0], int):
         height, width, channels = branches
         return height, width, scale(channels)
@@ -52,11 +56,11 @@ def scale_branches(branches: Branches, scale: Callable[[int], int]) -> Branches:
 
 
 class BnInception(BaseModel):
-    """A stem, ten modules with two 3x3 for each 5x5, batch norm after every convolution (Fig. 5).
+    """A stem and ten modules with batch norm and two 3x3 convolutions for each 5x5 (Fig. 5).
 
-    There are no auxiliary heads, as in the figure. Differs: the first convolution is an ordinary
-    one, as in the figure; the paper's text has a separable one of depth multiplier 8. Edges are
-    padded as TensorFlow's SAME does, which the paper does not say; so any size of image works.
+    As in the figure there are no auxiliary heads, and the first convolution is an ordinary one; in
+    the paper's text it is separable with depth multiplier 8. Padding is SAME as in TensorFlow,
+    which the paper does not state, so that images of any size work.
     """
 
     norm: Norm = "bn"
@@ -64,14 +68,14 @@ class BnInception(BaseModel):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-        """[B, H, W, C] images to [B, num_classes] logits."""
-        unit, scale = self.conv_unit(), self.scale_channels
+        """Maps [B, H, W, C] images to [B, num_classes] logits."""
+        unit, scale = self.get_conv_unit(), self.scale_channels
         x = unit(scale(64), (7, 7), stride=2, name="conv1")(images, train)  # [B, 112, 112, 64]
         x = MaxPool(3, 2, "SAME", name="pool1")(x)  # [B, 56, 56, 64]
         x = unit(scale(64), (1, 1), name="conv2_reduce")(self.apply_lrn(x), train)
         x = unit(scale(192), (3, 3), name="conv2")(x, train)  # [B, 56, 56, 192]
         x = MaxPool(3, 2, "SAME", name="pool2")(x)
-        x = self.capture("stem", x)  # [B, 28, 28, 192]; 14 pixels after 3c, 7 after 4e
+        x = self.capture("stem", x)  # [B, 28, 28, 192]; 14x14 after 3c, 7x7 after 4e
         for name, (one, double, kind, projection) in BN_TABLE.items():
             stride = 1 if one else 2
             pool = functools.partial(MaxPool if kind == "max" else AvgPool, 3, stride, "SAME")
@@ -82,24 +86,24 @@ class BnInception(BaseModel):
             x = self.capture(layer, block(x, train))
         x = self.capture("pool", GlobalAvgPool(name="pool3")(x))  # of [B, 7, 7, 1024]
         x = self.apply_dropout(x, train)
-        return Dense(self.num_classes, kernel_init=self.kernel_init(), name="head")(x)
+        return Dense(self.num_classes, kernel_init=self.get_kernel_init(), name="head")(x)
 
 
-def grid35(projection: int) -> tuple[Branches, int]:
-    """The modules of the 35x35 grid: branches, and channels of the pooling's projection."""
+def make_grid35(projection: int) -> tuple[Branches, int]:
+    """Returns (branches, channels of the projection) of a module of the 35x35 grid."""
     double = (1, 1, 64), (3, 3, 96), (3, 3, 96)
     return (((1, 1, 64),), ((1, 1, 48), (5, 5, 64)), double), projection
 
 
-def grid17(channels: int) -> tuple[Branches, int]:
-    """The modules of the 17x17 grid, 7x7 as 1x7 and 7x1 (Fig. 6, n = 7)."""
+def make_grid17(channels: int) -> tuple[Branches, int]:
+    """Returns the same of a module of the 17x17 grid: 7x7 as 1x7 and 7x1 (Fig. 6, n = 7)."""
     one, row, column = (1, 1, channels), (1, 7, channels), (7, 1, channels)
     double = (one, column, row, column, (1, 7, 192))
     return (((1, 1, 192),), (one, row, (7, 1, 192)), double), 192
 
 
-def grid8() -> tuple[Branches, int]:
-    """The modules of the 8x8 grid, 3x3 as 1x3 beside 3x1: the expanded filter bank (Fig. 7)."""
+def make_grid8() -> tuple[Branches, int]:
+    """Returns the same of a module of the 8x8 grid: 3x3 as parallel 1x3 and 3x1 (Fig. 7)."""
     fork = ((1, 3, 384), (3, 1, 384))
     return (((1, 1, 320),), ((1, 1, 384), fork), ((1, 1, 448), (3, 3, 384), fork)), 192
 
@@ -109,41 +113,41 @@ REDUCE35 = (((3, 3, 384),), ((1, 1, 64), (3, 3, 96), (3, 3, 96)))
 REDUCE17 = (((1, 1, 192), (3, 3, 320)), ((1, 1, 192), (1, 7, 192), (7, 1, 192), (3, 3, 192)))
 
 
-def grid_reduction(
+def make_grid_reduction(
     branches: Branches, unit: Callable[..., ConvUnit], name: str | None = None
 ) -> Inception:
     """Makes a module that halves the grid (Fig. 10).
 
-    Convolutions of stride 2 and max pooling run side by side and are concatenated. Pooling first
-    would be a bottleneck, and convolving first costly (Fig. 9).
+    Convolutions of stride 2 and max pooling run in parallel and are concatenated. Pooling first
+    would be a bottleneck, and convolution first would be expensive (Fig. 9).
 
     Args:
-      branches: As `Inception` has them; the last convolution of each has stride 2.
-      unit: Makes a ConvUnit, given its channels, kernel and name.
-      name: Of the module.
+      branches: Branches of `Inception`; the last convolution of each has stride 2.
+      unit: Makes a ConvUnit from channels, kernel and name=...
+      name: Name of the flax module.
 
     Returns:
-      A module from [B, H, W, C] to [B, (H - 1) // 2, (W - 1) // 2, channels + C].
+      A module that maps [B, H, W, C] to [B, (H - 1) // 2, (W - 1) // 2, channels + C].
     """
     pool = functools.partial(MaxPool, 3, 2)
     return Inception(branches, pool, 0, unit, stride=2, padding="VALID", name=name)
 
 
 # Modules in order: name, branches and projection, whether the grid is reduced. The channels inside
-# the modules are those of the weights that Google published (the paper's Table 1 has only what
-# goes from module to module).
+# the modules are those of Google's published weights, because the paper's Table 1 has only the
+# channels between modules.
 V3_TABLE = (
-    ("mixed35a", grid35(32), False),  # [B, 35, 35, 256]
-    ("mixed35b", grid35(64), False),  # [B, 35, 35, 288]
-    ("mixed35c", grid35(64), False),
+    ("mixed35a", make_grid35(32), False),  # [B, 35, 35, 256]
+    ("mixed35b", make_grid35(64), False),  # [B, 35, 35, 288]
+    ("mixed35c", make_grid35(64), False),
     ("reduce35", (REDUCE35, 0), True),  # [B, 17, 17, 768]
-    ("mixed17a", grid17(128), False),
-    ("mixed17b", grid17(160), False),
-    ("mixed17c", grid17(160), False),
-    ("mixed17d", grid17(192), False),
+    ("mixed17a", make_grid17(128), False),
+    ("mixed17b", make_grid17(160), False),
+    ("mixed17c", make_grid17(160), False),
+    ("mixed17d", make_grid17(192), False),
     ("reduce17", (REDUCE17, 0), True),  # [B, 8, 8, 1280]
-    ("mixed8a", grid8(), False),  # [B, 8, 8, 2048]
-    ("mixed8b", grid8(), False),
+    ("mixed8a", make_grid8(), False),  # [B, 8, 8, 2048]
+    ("mixed8b", make_grid8(), False),
 )
 AUX = "mixed17d"  # the module whose output has the auxiliary head
 
@@ -151,14 +155,14 @@ AUX = "mixed17d"  # the module whose output has the auxiliary head
 class AuxiliaryHead(nn.Module):
     """Average pool 5x5/3, 1x1 convolution, fully connected layer, dense classes.
 
-    The fully connected layer is a convolution of the whole 5x5 that a 17x17 grid leaves; on a
-    smaller grid of all there is, on a larger one averaged over its pixels.
+    The fully connected layer is a 5x5 convolution, which covers all of the 5x5 pixels that a 17x17
+    grid leaves. On a smaller grid the kernel is smaller; on a larger grid the outputs are averaged.
 
     Attributes:
-      num_classes: Logits.
-      channels: Of the convolution, and of the fully connected layer.
-      unit: Makes the convolution, given its channels, kernel and name.
-      full_unit: Makes the fully connected layer from the same.
+      num_classes: Number of logits.
+      channels: Number of channels of the convolution and of the fully connected layer.
+      unit: Makes the convolution from channels, kernel and name=...
+      full_unit: Makes the fully connected layer from the same arguments.
       kernel_init: Initializer of the last layer.
     """
 
@@ -170,7 +174,7 @@ class AuxiliaryHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """[B, H, W, C], at least 5x5, to [B, num_classes] logits."""
+        """Maps [B, H, W, C], at least 5x5, to [B, num_classes] logits."""
         x = AvgPool(5, 3, name="pool")(x)  # [B, 5, 5, 768]
         x = self.unit(self.channels[0], (1, 1), name="conv")(x, train)
         kernel = (min(5, x.shape[1]), min(5, x.shape[2]))
@@ -182,19 +186,20 @@ class AuxiliaryHead(nn.Module):
 class InceptionV3(BaseModel):
     """A stem, eleven modules, a global average and a dense layer, on images of 299x299.
 
-    The modules are on grids of 35, 17 and 8 pixels. With both options of the ablation (Table 3)
-    False, this is Inception v2. The ablation's other two steps are optimizer=rmsprop and
+    The modules work on grids of 35x35, 17x17 and 8x8. With factorized_7x7 and aux_norm False, this
+    is Inception v2. The other two steps of the ablation (Table 3) are optimizer=rmsprop and
     train.label_smoothing=0.1.
 
     Attributes:
-      factorized_7x7: Three 3x3 convolutions as the first layers, instead of one 7x7 of stride 2.
-      aux_norm: Batch norm in the auxiliary head's fully connected layer too ("BN-auxiliary").
-      aux_heads: Whether there is the auxiliary head.
-      aux_weight: Of its loss against the main one. The paper does not say; TensorFlow's training
-        script has 0.4.
-      dropout: Before the last layer. The paper does not say; TensorFlow's model has 0.2.
-      count_padding: Average pooling counts the zeros outside the feature map, as torchvision's
-        model does.
+      factorized_7x7: Whether the first layers are three 3x3 convolutions instead of one 7x7 of
+        stride 2.
+      aux_norm: Whether the auxiliary head's fully connected layer has batch norm ("BN-auxiliary").
+      aux_heads: Whether the model has the auxiliary head.
+      aux_weight: Weight of its loss, relative to the main loss. The paper does not state it;
+        TensorFlow's training script has 0.4.
+      dropout: Dropout before the last layer. The paper does not state it; TensorFlow's model has
+        0.2.
+      count_padding: Whether average pooling includes the zeros of the padding, as in torchvision.
     """
 
     norm: Norm = "bn"
@@ -208,9 +213,9 @@ class InceptionV3(BaseModel):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array | tuple[jax.Array, ...]:
-        """[B, H, W, C] images to [B, num_classes] logits.
+        """Maps [B, H, W, C] images to [B, num_classes] logits.
 
-        In training it returns a tuple of them: the model's, then the head's.
+        In training it returns a tuple of logits: those of the model, then those of the head.
         """
         heads = self.aux_heads and (train or self.is_initializing())
         first = [(3, 2, 0), (3, 1, 0)] if self.factorized_7x7 else [(7, 2, 0)]
@@ -220,7 +225,7 @@ class InceptionV3(BaseModel):
         else:
             self.check_size(images, [*windows, (3, 2, 0)])
 
-        unit, scale = self.conv_unit(), self.scale_channels
+        unit, scale = self.get_conv_unit(), self.scale_channels
         valid = functools.partial(unit, padding="VALID")
         if self.factorized_7x7:
             # [B, 149, 149, 32]
@@ -238,7 +243,7 @@ class InceptionV3(BaseModel):
         for name, (branches, projection), reduces in V3_TABLE:
             branches = scale_branches(branches, scale)
             if reduces:
-                block = grid_reduction(branches, unit, name)
+                block = make_grid_reduction(branches, unit, name)
             else:
                 block = Inception(branches, pool, scale(projection), unit, name=name)
             x = self.capture(name, block(x, train))
@@ -246,20 +251,20 @@ class InceptionV3(BaseModel):
                 full = unit if self.aux_norm else functools.partial(unit, norm=None)
                 channels = (scale(128), scale(768))
                 head = AuxiliaryHead(
-                    self.num_classes, channels, unit, full, self.kernel_init(), name="aux"
+                    self.num_classes, channels, unit, full, self.get_kernel_init(), name="aux"
                 )
                 auxiliary.append(head(x, train))
         x = self.capture("pool", GlobalAvgPool(name="pool3")(x))  # [B, 2048]
         x = self.apply_dropout(x, train)
-        logits = Dense(self.num_classes, kernel_init=self.kernel_init(), name="head")(x)
+        logits = Dense(self.num_classes, kernel_init=self.get_kernel_init(), name="head")(x)
         return (logits, *auxiliary) if auxiliary and train else logits
 
 
 class InceptionV2(InceptionV3):
-    """Inception v3 before two steps of the ablation (Table 3).
+    """Inception v3 without two of the ablation's steps (Table 3).
 
-    It has a 7x7 stem, and no batch norm in the head's fully connected layer. The paper names no
-    widths for it inside the modules: they are v3's.
+    It has a 7x7 stem, and no batch norm in the auxiliary head's fully connected layer. The paper
+    does not state the widths inside its modules; they are those of v3.
     """
 
     factorized_7x7: bool = False
@@ -267,8 +272,8 @@ class InceptionV2(InceptionV3):
 
 
 _EPSILON = Deviation(
-    "batch norm adds {bn_epsilon} to the variance (TensorFlow's models: 0.001); the paper gives no"
-    " number",
+    "batch norm adds {bn_epsilon} to the variance (TensorFlow's models: 0.001); the paper does not"
+    " state its epsilon",
     lambda model: model.norm == "bn",
 )
 _STEM = Deviation(
@@ -277,20 +282,20 @@ _STEM = Deviation(
 )
 _TRAINING = Deviation(
     "dropout {dropout} and the auxiliary weight {aux_weight} (TensorFlow's: 0.2 and 0.4); the paper"
-    " gives neither"
+    " states neither"
 )
 
 MODELS = {
     "bn_inception": ModelSpec(
         BnInception,
-        # Computed from Fig. 5. The weights ported from Caffe have 11,295,240: a bias for each
-        # convolution more.
+        # Computed from Fig. 5. The weights ported from Caffe have 11,295,240, because their
+        # convolutions have biases.
         parameters=11_285_224,
         deviations=(
-            Deviation("its first convolution is an ordinary one; the paper's is separable"),
-            Deviation("edges are padded as TensorFlow's SAME does, which the paper does not say"),
+            Deviation("the first convolution is an ordinary one; the paper's is separable"),
+            Deviation("padding is SAME as in TensorFlow; the paper does not state its padding"),
             Deviation(
-                "4c, 4d and 4e have 608, 608 and 1056 output channels, as their widths add up;"
+                "4c, 4d and 4e have 608, 608 and 1056 output channels, the sums of their widths;"
                 " Figure 5 prints 576, 576 and 1024"
             ),
             _EPSILON,
@@ -300,12 +305,12 @@ MODELS = {
     "inception_v2": ModelSpec(
         InceptionV2,
         input_shape=(299, 299, 3),
-        # Inception v3's, with a 7x7 of 3 to 64 channels (9,536) instead of three 3x3 (28,768), and
-        # a bias (768) instead of a scale and a shift (1,536).
+        # Those of Inception v3, with a 7x7 convolution from 3 to 64 channels (9,536) instead of
+        # three 3x3 (28,768), and a bias (768) instead of a scale and a shift (1,536).
         parameters=27_141_264,
         deviations=(
             Deviation(
-                "widths inside the modules are v3's; the paper prints those between modules only"
+                "widths inside the modules are v3's; the paper prints only those between modules"
             ),
             _STEM,
             _EPSILON,
@@ -316,7 +321,7 @@ MODELS = {
     "inception_v3": ModelSpec(
         InceptionV3,
         input_shape=(299, 299, 3),
-        # torchvision's and Keras's; 23,834,568 without the head.
+        # As in torchvision and Keras; 23,834,568 without the head.
         parameters=27_161_264,
         deviations=(_STEM, _EPSILON, HE, _TRAINING),
     ),

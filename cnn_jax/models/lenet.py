@@ -1,10 +1,10 @@
-"""LeNet-1, LeNet-4 and LeNet-5, and the latter's modern variant. LeCun et al. 1998.
+"""LeNet-1, LeNet-4 and LeNet-5, and a modern variant of LeNet-5.
 
 The paper is LeCun, Bottou, Bengio, Haffner 1998, "Gradient-Based Learning Applied to Document
 Recognition": LeNet-5 is in Sec. II-B, LeNet-1 and LeNet-4 are in Sec. III-C. LeNet-1's tables are
 in LeCun et al. 1990, "Handwritten Digit Recognition with a Back-Propagation Network" (NIPS 2). The
 modern variant has LeNet-5's widths. Differs: C3 sees all six channels, pooling has no parameters,
-ReLU instead of the scaled tanh, a dense softmax instead of the RBF output; hence the name.
+ReLU instead of the scaled tanh, a dense softmax instead of the RBF output.
 """
 
 import functools
@@ -35,19 +35,19 @@ C3_TABLE = (
     (0, 1, 2, 3, 4, 5),
 )
 
-# LeNet-1: LeCun et al. 1990, Table 1: the channels of H2 that each of H3 sees; 20 kernels.
+# LeNet-1: LeCun et al. 1990, Table 1: the channels of H2 that each channel of H3 sees; 20 kernels.
 LENET1_TABLE = (
     *((0,), (0, 1), (0, 1), (1,), (0, 1), (0, 1)),
     *((2,), (2, 3), (2, 3), (3,), (2, 3), (2, 3)),
 )
-# LeNet-4: three of the eight maps each. Differs: our own table, as the paper prints none; its
-# 48 kernels give the paper's "about 260,000 connections".
+# LeNet-4: each channel sees three of eight. Differs: the table is ours, as the paper prints none;
+# its 48 kernels give the paper's "about 260,000 connections".
 LENET4_TABLE = (
     *(tuple(sorted((i + step) % 8 for step in (0, 1, 2))) for i in range(8)),
     *(tuple(sorted((i + step) % 8 for step in (0, 2, 5))) for i in range(8)),
 )
 
-# Fig. 3's idea, 7x12 pixels a digit. Differs: our own drawings, not the paper's.
+# As in Fig. 3, digits of 7x12 pixels. Differs: the drawings are ours, not the paper's.
 _DRAWN = """
 ..###.. ...#... .#####. .#####. ....##. ####### ..####. ####### .#####. .#####.
 .#...#. ..##... #.....# #.....# ...#.#. #...... .#..... ......# #.....# #.....#
@@ -64,11 +64,11 @@ _DRAWN = """
 """
 
 
-def bitmaps() -> np.ndarray:
-    """The codes with which the output units compare F6.
+def draw_bitmaps() -> np.ndarray:
+    """Returns the codes with which LeNet-5's output units compare F6.
 
     Returns:
-      [10, 84] float32 of +1 (ink) and -1: for each digit 12 rows of 7 pixels.
+      Array [10, 84] float32 of +1 (ink) and -1: for each digit 12 rows of 7 pixels.
     """
     rows = [line.split() for line in _DRAWN.split("\n") if line]
     digits = ["".join(row[digit] for row in rows) for digit in range(10)]
@@ -77,27 +77,33 @@ def bitmaps() -> np.ndarray:
     )
 
 
-def contrast(images: jax.Array) -> jax.Array:
+def scale_pixels(images: jax.Array) -> jax.Array:
     """Maps pixels from 0 (background) to 1 (ink) to the paper's -0.1 to 1.175 (Sec. II-B).
 
-    On digits their mean is then about 0 and their variance about 1.
+    The pixels of digits then have a mean of about 0 and a variance of about 1.
     """
     return 1.275 * images - 0.1
 
 
 def uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-    """Draws from -2.4 / fan-in to 2.4 / fan-in (App. A)."""
+    """Draws uniformly from -2.4 / fan-in to 2.4 / fan-in (App. A).
+
+    Args:
+      key: A random key.
+      shape: Shape [..., in, out] of the kernel.
+      dtype: Dtype of the kernel.
+    """
     return jax.random.uniform(key, shape, dtype, -1.0, 1.0) * (2.4 / math.prod(shape[:-1]))
 
 
-def map_loss(distances: jax.Array, labels: jax.Array, j: float) -> jax.Array:
-    """The maximum a posteriori criterion: y_label + log(exp(-j) + sum of exp(-y)) (eq. 9).
+def compute_map_loss(distances: jax.Array, labels: jax.Array, j: float) -> jax.Array:
+    """Computes the maximum a posteriori criterion: y_label + log(exp(-j) + sum of exp(-y)) (eq. 9).
 
     Args:
       distances: Squared distances y, [B, classes].
-      labels: [B] int.
-      j: The distance of a rubbish class, more than 0. It keeps distances that are large already
-        from growing. Without it (j = inf) this is the softmax cross-entropy of the logits -y.
+      labels: Labels [B] int.
+      j: Squared distance of a rubbish class, more than 0. It stops the growth of distances that
+        are already large. Without it (j = inf) this is the softmax cross-entropy of the logits -y.
 
     Returns:
       The loss, [B].
@@ -110,33 +116,34 @@ def map_loss(distances: jax.Array, labels: jax.Array, j: float) -> jax.Array:
 class Rbf(nn.Module):
     """Euclidean radial basis functions: minus the squared distance of the input to each code.
 
-    Nothing is trained. Source: Sec. II-B, the output layer.
+    It has no trained parameters. Source: Sec. II-B, the output layer.
 
     Attributes:
-      codes: [classes, units].
+      codes: Fixed codes [classes, units].
     """
 
     codes: tuple[tuple[float, ...], ...]
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, units] to [B, classes] float32."""
+        """Maps [B, units] to [B, classes] float32."""
         codes = jnp.asarray(self.codes, jnp.float32)
         return -jnp.square(x.astype(jnp.float32)[:, None] - codes[None]).sum(-1)
 
 
 class Lenet5(BaseModel):
-    """C1 to F6 and ten Euclidean RBF units, 60,000 parameters on images of 32x32.
+    """Layers C1 to F6 and ten Euclidean RBF units: 60,000 parameters, on images of 32x32.
 
-    It takes pixels from 0 (background) to 1 (ink): data.subtract_mean=none. C1 gets `contrast` of
-    them. Logits are minus the squared distances between F6 and the fixed `bitmaps`. SGD with
-    momentum 0.9 trains it at rates of 0.003 to 0.01, not at 0.03.
+    Pixels are from 0 (background) to 1 (ink): data.subtract_mean=none; `scale_pixels` is applied to
+    them. Logits are minus the squared distances between F6 and the codes of `draw_bitmaps`. SGD
+    with momentum 0.9 trains it at rates of 0.003 to 0.01, but not at 0.03.
 
     Attributes:
       initializer: paper: `uniform`.
-      norm: none | bn: before each nonlinearity | lrn: after C1's.
-      dropout: Share dropped of the inputs of F6 and of the output.
-      c3: table: as Table I connects it | full: each channel sees all six of S2, 60,900 parameters.
+      norm: none | bn: before each nonlinearity | lrn: after the nonlinearity of C1.
+      dropout: Share of the inputs of F6 and of the output layer that is dropped in training.
+      c3: table: connected as in Table I | full: each channel sees all six of S2, which gives
+        60,900 parameters.
       rubbish: The constant j of the MAP criterion, the squared distance of a rubbish class; None:
         there is no such class.
     """
@@ -148,9 +155,9 @@ class Lenet5(BaseModel):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-        """[B, H, W, C] images to [B, num_classes] logits.
+        """Maps [B, H, W, C] images to [B, num_classes] logits.
 
-        Images under 32x32 get two pixels of background on each side.
+        Images smaller than 32x32 are padded with two pixels of background on each side.
         """
         if self.num_classes > 10:
             raise UserError(
@@ -159,14 +166,14 @@ class Lenet5(BaseModel):
             )
         border = 2 if min(images.shape[1:3]) < 32 else 0
         self.check_size(images, [(5, 1, 2 * border), (2, 2, 0), (5, 1, 0), (2, 2, 0), (5, 1, 0)])
-        init = self.kernel_init(uniform)
+        init = self.get_kernel_init(uniform)
 
         def activate(name: str, x: jax.Array) -> jax.Array:
             return self.capture(
                 name, Activation(scaled_tanh)(self.apply_norm(x, f"{name}_norm", train))
             )
 
-        x = contrast(jnp.pad(images, ((0, 0), (border, border), (border, border), (0, 0))))
+        x = scale_pixels(jnp.pad(images, ((0, 0), (border, border), (border, border), (0, 0))))
         x = Conv(6, (5, 5), padding="VALID", kernel_init=init, name="c1")(x)
         x = self.apply_lrn(activate("c1", x))
         x = activate("s2", Subsampling(name="s2")(x))  # [B, 14, 14, 6]
@@ -179,36 +186,42 @@ class Lenet5(BaseModel):
         x = Conv(120, (5, 5), padding="VALID", kernel_init=init, name="c5")(x)
         x = self.apply_dropout(activate("c5", x).reshape(x.shape[0], -1), train)
         x = activate("f6", Dense(84, kernel_init=init, name="f6")(x))
-        codes = tuple(map(tuple, bitmaps()[: self.num_classes].tolist()))
+        codes = tuple(map(tuple, draw_bitmaps()[: self.num_classes].tolist()))
         return Rbf(codes, name="output")(self.apply_dropout(x, train))
 
     def score(
         self, logits: jax.Array, images: jax.Array, labels: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Scores logits [B, classes] against labels [B]; images are not used.
+        """Compares logits [B, classes] with labels [B]; images are not used.
+
+        Args:
+          logits: Logits [B, classes].
+          images: Not used.
+          labels: Labels [B] int.
 
         Returns:
-          loss [B], the MAP criterion; and error [B] bool.
+          The loss [B] of `compute_map_loss`, and the top-1 error [B] bool.
         """
-        loss = map_loss(-logits, labels, jnp.inf if self.rubbish is None else self.rubbish)
+        loss = compute_map_loss(-logits, labels, jnp.inf if self.rubbish is None else self.rubbish)
         return loss, jnp.argmax(logits, -1) != labels
 
 
 class EarlyLenet(BaseModel):
     """LeNet-1 and LeNet-4: two 5x5 convolutions with subsampling, and dense layers.
 
-    They take pixels from 0 (background) to 1 (ink): data.subtract_mean=none; the first layer gets
-    `contrast` of them. Nonlinearities are scaled tanh.
+    Pixels are from 0 (background) to 1 (ink): data.subtract_mean=none; `scale_pixels` is applied to
+    them. The nonlinearity is the scaled tanh.
 
     Attributes:
-      first_channels: Of the first convolution.
-      copies: Subsampling maps of each of these channels, with their own coefficients and biases.
+      first_channels: Number of channels of the first convolution.
+      copies: Number of subsampling maps for each of these channels. Each map has its own
+        coefficient and bias.
       table: The channels that each channel of the second convolution sees.
-      hidden: Units of the hidden layer; 0: none.
-      side: Of the images that the first convolution takes; smaller ones get two pixels of
-        background on each side.
+      hidden: Number of units of the hidden layer; 0: none.
+      side: Image side that the first convolution needs, in pixels. Smaller images are padded with
+        two pixels of background on each side.
       initializer: paper: `uniform`.
-      dropout: Share dropped of the inputs of the dense layers.
+      dropout: Share of the inputs of the dense layers that is dropped in training.
     """
 
     not_options: ClassVar[tuple[str, ...]] = (
@@ -223,15 +236,15 @@ class EarlyLenet(BaseModel):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-        """[B, H, W, C] images to [B, num_classes] logits."""
+        """Maps [B, H, W, C] images to [B, num_classes] logits."""
         border = 2 if min(images.shape[1:3]) < self.side else 0
         self.check_size(images, [(5, 1, 2 * border), (2, 2, 0), (5, 1, 0), (2, 2, 0)], 4)
-        init = self.kernel_init(uniform)
+        init = self.get_kernel_init(uniform)
 
         def activate(name: str, x: jax.Array) -> jax.Array:
             return self.capture(name, scaled_tanh(self.apply_norm(x, f"{name}_norm", train)))
 
-        x = contrast(jnp.pad(images, ((0, 0), (border, border), (border, border), (0, 0))))
+        x = scale_pixels(jnp.pad(images, ((0, 0), (border, border), (border, border), (0, 0))))
         x = Conv(self.first_channels, (5, 5), padding="VALID", kernel_init=init, name="c1")(x)
         x = self.apply_lrn(activate("c1", x))  # [B, 24, 24, 4] from 28x28
         x = activate("s2", Subsampling(name="s2")(jnp.repeat(x, self.copies, axis=-1)))
@@ -245,7 +258,7 @@ class EarlyLenet(BaseModel):
 
 
 class LenetModern(BaseModel):
-    """Conv 5x5 6, pool, conv 5x5 16, pool, dense 120, dense 84, dense classes; with ReLU.
+    """Conv 5x5 6, pool, conv 5x5 16, pool, dense 120, dense 84, dense classes, with ReLU.
 
     Attributes:
       initializer: paper: he.
@@ -253,14 +266,14 @@ class LenetModern(BaseModel):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-        """[B, H, W, C] images to [B, num_classes] logits.
+        """Maps [B, H, W, C] images to [B, num_classes] logits.
 
         Images are at least 12x12; those of 28x28 are padded to the paper's 32x32.
         """
         same = min(images.shape[1:3]) <= 28
         self.check_size(images, [(5, 1, 4 * same), (2, 2, 0), (5, 1, 0), (2, 2, 0)])
-        conv = functools.partial(Conv, kernel_size=(5, 5), kernel_init=self.kernel_init())
-        dense = functools.partial(Dense, kernel_init=self.kernel_init())
+        conv = functools.partial(Conv, kernel_size=(5, 5), kernel_init=self.get_kernel_init())
+        dense = functools.partial(Dense, kernel_init=self.get_kernel_init())
         scale, padding = self.scale_channels, "SAME" if same else "VALID"
 
         x = conv(scale(6), padding=padding, name="Conv_0")(images)
@@ -280,7 +293,9 @@ class LenetModern(BaseModel):
 
 
 _SUBSAMPLING = Deviation("subsampling's initial coefficients are 1/4, which makes it an average")
-_SOFTMAX = Deviation("a softmax output and cross-entropy; the paper's has ten scaled tanh units")
+_SOFTMAX = Deviation(
+    "the output is a softmax with cross-entropy; the paper has ten scaled tanh units"
+)
 
 MODELS = {
     "lenet1": ModelSpec(
@@ -293,8 +308,7 @@ MODELS = {
             _SOFTMAX,
             _SUBSAMPLING,
             Deviation(
-                "the digits fill the image as the data set has them; the paper's were scaled"
-                " down to 16x16 pixels first"
+                "digits have the data set's size; the paper scaled them down to 16x16 pixels first"
             ),
         ),
     ),
@@ -303,16 +317,16 @@ MODELS = {
         {"copies": 2, "table": LENET4_TABLE, "hidden": 120, "side": 32},
         input_shape=(32, 32, 1),
         num_classes=10,
-        # 104 + 16 + 1,216 + 32 + 48,120 + 1,210. Sec. III-C: "about 17,000 free parameters", which
-        # 120 units that see all of 16 maps of 5x5 exceed alone.
+        # 104 + 16 + 1,216 + 32 + 48,120 + 1,210. Sec. III-C states "about 17,000 free parameters",
+        # fewer than the 120 units that see 16 maps of 5x5 have alone.
         parameters=50_698,
         deviations=(
             _SOFTMAX,
             _SUBSAMPLING,
-            Deviation("each map of C3 sees three of S2: the paper prints no table"),
+            Deviation("each map of C3 sees three of S2; the paper prints no table"),
             Deviation(
-                "50,698 parameters, where the paper has about 17,000: its words, 120 units"
-                " connected to all of 16 maps of 5x5, give 48,120 for these units alone"
+                "50,698 parameters; the paper states about 17,000, but the 120 units that it"
+                " connects to all of 16 maps of 5x5 have 48,120 alone"
             ),
         ),
     ),
@@ -324,15 +338,15 @@ MODELS = {
         deviations=(
             Deviation("the ten bitmaps of the output are our drawings, not the paper's"),
             Deviation(
-                "trained on the MAP criterion without its rubbish class (softmax cross-entropy of"
+                "trained with the MAP criterion without its rubbish class (softmax cross-entropy of"
                 " minus the distances)",
                 lambda model: model.rubbish is None,
             ),
             _SUBSAMPLING,
             Deviation("C3 sees all six channels", lambda model: model.c3 == "full"),
         ),
-        # Measured on MNIST, batches of 64, pixels 0 to 1, 600 steps: an error of 7% at 0.01, of 90%
-        # at 0.03. The loss is a squared distance to codes of 84 pixels, and its gradient as large.
+        # Measured on MNIST, batches of 64, pixels 0 to 1, 600 steps: an error of 7% at 0.01 and of
+        # 90% at 0.03. Gradients are large, because the loss sums squares over codes of 84 pixels.
         max_rate=0.01,
     ),
     "lenet5_modern": ModelSpec(

@@ -18,16 +18,16 @@ else:
 
 
 class Mlp(BaseModel):
-    """Dense layers of `hidden` units each, and a last one of `num_classes`.
+    """Hidden dense layers, and a last one of `num_classes` units.
 
-    Without a hidden layer it is Rosenblatt's perceptron, except for the step function, which has
-    no gradient: the class is the largest logit. Batch norm comes before the nonlinearity, dropout
-    after it.
+    Without a hidden layer it is Rosenblatt's perceptron without the step function, which has no
+    gradient: the class is the largest logit. Batch norm is before the nonlinearity, dropout after
+    it.
 
     Attributes:
-      hidden: Units of each hidden layer.
+      hidden: Number of units of each hidden layer.
       activation: One of `layers.activations.ACTIVATION_NAMES`.
-      initializer: paper: he for ReLU and its kind, xavier for the others.
+      initializer: paper: he for ReLU, leaky ReLU and PReLU, xavier for other activations.
       input_dropout: Share of the pixels that is dropped in training (Srivastava et al. 2014: 0.2).
     """
 
@@ -37,8 +37,8 @@ class Mlp(BaseModel):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-        """[B, H, W, C] images to [B, num_classes] logits."""
-        kernel_init = self.kernel_init(
+        """Maps [B, H, W, C] images to [B, num_classes] logits."""
+        kernel_init = self.get_kernel_init(
             he_normal if self.activation in RECTIFIERS else xavier_normal
         )
         x = images.reshape(images.shape[0], -1)

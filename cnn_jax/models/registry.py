@@ -1,4 +1,4 @@
-"""MODELS, every model by its name, and `create`, which makes one of them."""
+"""MODELS, which lists all models, and `create`, which makes one of them."""
 
 import functools
 from collections.abc import Callable
@@ -42,26 +42,26 @@ MODELS: dict[str, ModelSpec] = {
     **autoencoder.MODELS,
     **resnet.MODELS,
 }
-# What other libraries call a model of ours, for error messages.
+# {name in other libraries: name here}, for error messages.
 OTHER_NAMES: dict[str, str] = {**vgg.OTHER_NAMES}
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 class Model(NamedTuple):
-    """A model as pure functions; batch norm, dropout and the like are hidden behind them.
+    """A model as pure functions.
 
     Attributes:
-      init: (key, images [B, H, W, C]) -> (params, stats).
+      init: (key, images [B, H, W, C]) -> (params, stats). stats are batch norm's averages.
       apply: (params, stats, images [B, H, W, C], train, key) -> (logits [B, classes], stats). In
         training, a model with auxiliary heads returns a tuple of logits, its own first.
-      features: (params, stats, images) -> {stage: activations [B, ...]} in test mode, in the
+      features: (params, stats, images) -> {name: activations [B, ...]} in test mode, in the
         order of the forward pass.
       module: The flax module.
-      aux_weight: Of each auxiliary loss against the main one, in training.
+      aux_weight: Weight of each auxiliary loss in training, relative to the main loss.
       score: (outputs, images, labels) -> (loss [B], error [B]); None: softmax cross-entropy, and
         top-1 error.
-      error_name: What the score's error is called in metrics.
+      error_name: Name of the error of `score` in metrics.
     """
 
     init: Callable[[jax.Array, jax.Array | jax.ShapeDtypeStruct], tuple[Params, Stats]]
@@ -80,23 +80,24 @@ def create(
     dtype: str | None = None,
     **options: Any,
 ) -> Model:
-    """Creates the named model. Options that are left out or None are as in the model's paper.
+    """Creates a model by its name.
 
-    `deviations` says where they are not.
+    Options that are missing or None are as in the model's paper; `deviations` lists exceptions.
 
     Args:
       name: One of MODELS.
-      num_classes: None: the paper's.
-      axis: The pmapped axis over which the batch is split, if it is; batch norm needs it.
-      dtype: Of the activations, to which images are cast: float32 (default) | bfloat16.
+      num_classes: Number of classes; None: the paper's.
+      axis: Name of the pmapped axis over which the batch is split, for batch norm; None: it is not
+        split.
+      dtype: Dtype of the activations, to which images are cast: float32 (default) | bfloat16.
         Parameters, statistics and logits are float32.
-      **options: Of the model: `known_options(name)`.
+      **options: Options of the model, which `list_options(name)` lists.
 
     Returns:
-      The model, as pure functions.
+      The model as pure functions.
 
     Raises:
-      UserError: for an unknown name, an option that the model does not have, or an invalid value.
+      UserError: If the name is unknown, the model does not have an option, or a value is invalid.
 
     Example:
       >>> model = create("resnet20", num_classes=10)
@@ -135,10 +136,10 @@ def create(
         except flax.errors.ScopeParamShapeError:
             shape = "x".join(map(str, images.shape[1:]))
             raise UserError(
-                f"{name}: images of {shape} are not of the size that its parameters are for"
+                f"{name}: images of {shape} do not have the size that its parameters are for"
             ) from None
         except flax.errors.InvalidRngError:
-            raise UserError(f"{name}: training draws random numbers: give apply a key") from None
+            raise UserError(f"{name}: training needs random numbers: pass a key to apply") from None
         return _to_float32(logits), updates.get("batch_stats", {})
 
     def features(params: Params, stats: Stats, images: jax.Array) -> dict[str, jax.Array]:
@@ -157,8 +158,8 @@ def _to_float32(logits: Any) -> Any:
 def _build(
     name: str, num_classes: int | None, options: dict[str, Any], axis: str | None = None
 ) -> BaseModel:
-    """Constructs the named module; options that are None are left out."""
-    known = known_options(name)
+    """Constructs the flax module of a model; options that are None are ignored."""
+    known = list_options(name)
     given = {option: value for option, value in options.items() if value is not None}
     for option in given:
         if option not in known:
@@ -167,11 +168,11 @@ def _build(
 
 
 def find_spec(name: str) -> ModelSpec:
-    """The named model's spec.
+    """Returns the spec of a model.
 
     Raises:
-      UserError: if there is no such model; it names the nearest, or what another library's name
-        is here.
+      UserError: If there is no such model. The message names the nearest one, or our name of a
+        model that has another name in other libraries.
     """
     if name in MODELS:
         return MODELS[name]
@@ -180,49 +181,49 @@ def find_spec(name: str) -> ModelSpec:
 
 
 def paper_input(name: str) -> tuple[Shape, int]:
-    """The shape (H, W, C) of the images that a model's paper gives it, and its classes.
+    """Returns the image shape (H, W, C) and the number of classes of a model's paper.
 
     Raises:
-      UserError: if there is no such model.
+      UserError: If there is no such model.
     """
     spec = find_spec(name)
     return spec.input_shape, spec.num_classes
 
 
-def known_options(name: str) -> list[str]:
-    """The options of a model beside num_classes and dtype.
+def list_options(name: str) -> list[str]:
+    """Returns the names of a model's options, without num_classes and dtype.
 
     Raises:
-      UserError: if there is no such model.
+      UserError: If there is no such model.
 
     Example:
-      >>> "shortcut" in known_options("resnet56")
+      >>> "shortcut" in list_options("resnet56")
       True
     """
     return list(find_spec(name).options())
 
 
 def option_types(name: str) -> dict[str, Any]:
-    """The types of a model's options, dtype among them; `cnn_jax.values` explains types.
+    """Returns {option: type} of a model, including dtype; `cnn_jax.values` explains the types.
 
     Raises:
-      UserError: if there is no such model.
+      UserError: If there is no such model.
     """
     return {"dtype": Literal[*DTYPES], **find_spec(name).options()}
 
 
 def deviations(name: str, **options: Any) -> tuple[str, ...]:
-    """In what a model is not its paper's when it is created with these options.
+    """Describes how a model with these options differs from its paper.
 
     Args:
       name: One of MODELS.
-      **options: As `create` takes them; None: not given.
+      **options: Options of `create`; None: the default.
 
     Returns:
-      A line of words each.
+      One sentence for each deviation.
 
     Raises:
-      UserError: as `create` does.
+      UserError: If `create` raises it.
 
     Example:
       >>> print(deviations("resnet20")[1])

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.cpu.rewrites import min_scan_blocks
+from cnn_jax.cpu.rewrites import choose_min_scan_blocks
 from cnn_jax.layers.activations import relu
 from cnn_jax.layers.batch_norm import BatchNorm
 from cnn_jax.layers.conv import Conv
@@ -23,16 +23,16 @@ from cnn_jax.models.base import BaseModel, Norm
 from cnn_jax.models.spec import Deviation, ModelSpec
 from cnn_jax.values import Count
 
-PLAIN = "plain"  # the shortcut that is none
+PLAIN = "plain"  # the value of `shortcut` for no shortcut
 
 
 class BlockLayers(NamedTuple):
-    """What a block's convolutions have in common.
+    """Makes the convolutions and norm layers of a block.
 
     Attributes:
-      kernel_init: Initializer of their kernels.
-      norm: Makes batch norm layers, given their name; None: there are none.
-      bias: Whether the convolutions have biases beside batch norm.
+      kernel_init: Initializer of the kernels.
+      norm: Makes a batch norm layer from name=...; None: no batch norm.
+      bias: Whether convolutions have biases in addition to batch norm.
     """
 
     kernel_init: Initializer
@@ -42,7 +42,15 @@ class BlockLayers(NamedTuple):
     def conv(
         self, x: jax.Array, channels: int, kernel: int, stride: int = 1, *, name: str
     ) -> jax.Array:
-        """[B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), channels]."""
+        """Convolves [B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), channels].
+
+        Args:
+          x: Feature maps [B, H, W, C].
+          channels: Number of output channels.
+          kernel: Side of the kernel, in pixels.
+          stride: Stride on both axes, in pixels.
+          name: Name of the layer.
+        """
         return Conv(
             channels,
             (kernel, kernel),
@@ -55,7 +63,7 @@ class BlockLayers(NamedTuple):
         )(x)
 
     def batch_norm(self, x: jax.Array, train: bool, *, name: str) -> jax.Array:
-        """Applies batch norm, if there is any."""
+        """Applies batch norm to [B, H, W, C] if the model has it."""
         return self.norm(name=name)(x, train) if self.norm else x
 
 
@@ -63,10 +71,10 @@ class BasicBlock(nn.Module):
     """Two 3x3 convolutions and the shortcut around them (Fig. 5, left).
 
     Attributes:
-      channels: Of the convolutions.
-      stride: Of the first.
+      channels: Number of channels of the convolutions.
+      stride: Stride of the first convolution, in pixels.
       shortcut: A | B | C | plain.
-      layers: What the convolutions have in common.
+      layers: Makes the convolutions and norm layers.
     """
 
     channels: int
@@ -76,7 +84,7 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """[B, H, W, C] to [B, H / stride, W / stride, channels]."""
+        """Maps [B, H, W, C] to [B, H / stride, W / stride, channels]."""
         conv, batch_norm = self.layers.conv, self.layers.batch_norm
         y = conv(x, self.channels, 3, self.stride, name="conv1")
         y = relu(batch_norm(y, train, name="norm1"))
@@ -89,11 +97,12 @@ class BottleneckBlock(nn.Module):
     """1x1, 3x3 and 1x1 convolutions, and the shortcut around them (Fig. 5, right).
 
     Attributes:
-      channels: Of the first two convolutions; the last has four times as many.
-      stride: Of the convolution that `stride_in` names.
+      channels: Number of channels of the first two convolutions; the last has four times as many.
+      stride: Stride of the convolution that `stride_in` names, in pixels.
       shortcut: A | B | C | plain.
-      layers: What the convolutions have in common.
-      stride_in: 1x1, the first, as in the paper; or 3x3, as in most public weights.
+      layers: Makes the convolutions and norm layers.
+      stride_in: 1x1: the first convolution has the stride, as in the paper; 3x3: the second, as in
+        most public weights.
     """
 
     channels: int
@@ -104,7 +113,7 @@ class BottleneckBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """[B, H, W, C] to [B, H / stride, W / stride, 4 channels]."""
+        """Maps [B, H, W, C] to [B, H / stride, W / stride, 4 channels]."""
         conv, batch_norm = self.layers.conv, self.layers.batch_norm
         first, second = (self.stride, 1) if self.stride_in == "1x1" else (1, self.stride)
         y = conv(x, self.channels, 1, first, name="conv1")
@@ -119,9 +128,9 @@ class BottleneckBlock(nn.Module):
 def _add_shortcut(
     block: BasicBlock | BottleneckBlock, x: jax.Array, y: jax.Array, train: bool
 ) -> jax.Array:
-    """Adds x to y (Sec. 3.3).
+    """Adds the block's input x to its output y (Sec. 3.3).
 
-    x is added as it is, zero-padded (A), or projected: where the sizes differ (B), everywhere (C).
+    If the sizes differ, x is padded with zeros (A) or projected (B). Option C always projects.
     """
     if block.shortcut == PLAIN:
         return y
@@ -134,7 +143,13 @@ def _add_shortcut(
 
 
 def zero_pad_shortcut(x: jax.Array, channels: int, stride: int) -> jax.Array:
-    """Takes every stride-th pixel of [B, H, W, C], and adds zeros up to `channels` (option A)."""
+    """Takes every stride-th pixel of [B, H, W, C] and adds channels of zeros (option A).
+
+    Args:
+      x: Feature maps [B, H, W, C].
+      channels: Number of output channels.
+      stride: Stride on both axes, in pixels.
+    """
     zeros = channels - x.shape[-1]
     return jnp.pad(x[:, ::stride, ::stride], ((0, 0), (0, 0), (0, 0), (0, zeros)))
 
@@ -143,20 +158,20 @@ class ResNet(BaseModel, kw_only=True):
     """A stem, stages of blocks, a global average and a dense layer.
 
     Attributes:
-      blocks: How many in each stage.
-      channels: Of each stage's 3x3 convolutions.
+      blocks: Number of blocks of each stage.
+      channels: Number of channels of the 3x3 convolutions of each stage.
       block: BasicBlock or BottleneckBlock.
       imagenet_stem: A 7x7/2 convolution and 3x3/2 max pool (Table 1) instead of one 3x3
         convolution (Sec. 4.2).
       shortcut: A | B | C (Sec. 4.1, "Identity vs. Projection Shortcuts"), or plain: none.
-      stride_in: Of bottlenecks: 1x1 | 3x3.
-      conv_bias: Convolutions have biases before batch norm too, which makes them useless: for
-        weights that have them.
-      bn_group: Images per batch-statistics group; 0: the whole batch. The paper's CIFAR models saw
-        128 images over two GPUs, each with its own statistics: 64.
+      stride_in: Which convolution of a bottleneck block has the stride: 1x1 | 3x3.
+      conv_bias: Whether convolutions have biases in addition to batch norm. Batch norm cancels
+        them, but some public weights have them.
+      bn_group: Number of images in a group of batch statistics; 0: the whole batch. The paper's
+        CIFAR models used 64: a batch of 128 images on two GPUs, each with its own statistics.
       scan_min_blocks: A stage with at least this many identical blocks runs them in lax.scan,
-        which compiles one block instead of hundreds; None: by platform. Parameters are the same
-        either way.
+        which compiles one block instead of hundreds; None: chosen by platform. The parameters do
+        not depend on it.
     """
 
     not_options: ClassVar[tuple[str, ...]] = ("blocks", "channels", "block", "imagenet_stem")
@@ -173,8 +188,8 @@ class ResNet(BaseModel, kw_only=True):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-        """[B, H, W, C] images to [B, num_classes] logits."""
-        layers = BlockLayers(self.kernel_init(), self.norm_layer(), self.conv_bias)
+        """Maps [B, H, W, C] images to [B, num_classes] logits."""
+        layers = BlockLayers(self.get_kernel_init(), self.get_norm_layer(), self.conv_bias)
         kernel, stride = (7, 2) if self.imagenet_stem else (3, 1)
         # [B, 112, 112, 64] from 224x224
         x = layers.conv(images, self.scale_channels(self.channels[0]), kernel, stride, name="stem")
@@ -194,13 +209,13 @@ class ResNet(BaseModel, kw_only=True):
             x = self.capture(f"stage{stage}", x)
         x = self.capture("pool", GlobalAvgPool(name="pool")(x))
         x = self.apply_dropout(x, train)
-        return Dense(self.num_classes, kernel_init=self.kernel_init(), name="head")(x)
+        return Dense(self.num_classes, kernel_init=self.get_kernel_init(), name="head")(x)
 
     def _repeat(
         self, block: Callable[..., nn.Module], names: list[str], x: jax.Array, train: bool
     ) -> jax.Array:
-        least = self.scan_min_blocks or min_scan_blocks()
-        if self.is_initializing() or len(names) < least:
+        minimum = self.scan_min_blocks or choose_min_scan_blocks()
+        if self.is_initializing() or len(names) < minimum:
             for name in names:
                 x = block(name=name)(x, train)
             return x
@@ -221,7 +236,7 @@ class ResNet(BaseModel, kw_only=True):
 
 _NUMBERS = Deviation(
     "batch norm adds {bn_epsilon} to the variance and its averages have momentum 0.9; the paper"
-    " gives neither number",
+    " states neither number",
     lambda model: model.norm == "bn",
 )
 _WHOLE_BATCH = Deviation(
@@ -230,8 +245,14 @@ _WHOLE_BATCH = Deviation(
 )
 
 
-def cifar(depth: int, shortcut: str = "A", parameters: int | None = None) -> ModelSpec:
-    """The CIFAR model of Sec. 4.2: 6n + 2 layers, stages of 16, 32 and 64 channels, option A."""
+def make_cifar_spec(depth: int, shortcut: str = "A", parameters: int | None = None) -> ModelSpec:
+    """Makes a CIFAR model of Sec. 4.2: 6n + 2 layers, stages of 16, 32 and 64 channels.
+
+    Args:
+      depth: Number of layers.
+      shortcut: A | B | C | plain.
+      parameters: Number of parameters.
+    """
     n, rest = divmod(depth - 2, 6)
     assert rest == 0 and n > 0, depth
     return ModelSpec(
@@ -245,13 +266,20 @@ def cifar(depth: int, shortcut: str = "A", parameters: int | None = None) -> Mod
     )
 
 
-def imagenet(
+def make_imagenet_spec(
     blocks: tuple[int, ...],
     block: type[nn.Module],
     shortcut: str = "B",
     parameters: int | None = None,
 ) -> ModelSpec:
-    """An ImageNet model of Table 1; option B unless stated otherwise."""
+    """Makes an ImageNet model of Table 1, by default with shortcuts of option B.
+
+    Args:
+      blocks: Number of blocks of each stage.
+      block: BasicBlock or BottleneckBlock.
+      shortcut: A | B | C | plain.
+      parameters: Number of parameters.
+    """
     not_options = () if block is BottleneckBlock else ("stride_in",)
     return ModelSpec(
         ResNet,
@@ -268,25 +296,25 @@ def imagenet(
     )
 
 
-# Parameters: computed from Table 6 and the layer table of Sec. 4.2 (option A: the plain models
-# have as many), and from Table 1 (option B: as torchvision's resnet18 to resnet152).
+# Parameters: computed from Table 6 and the layer table of Sec. 4.2 (with option A the plain models
+# have the same number), and from Table 1 (option B: as in torchvision's resnet18 to resnet152).
 MODELS = {
-    "resnet20": cifar(20, parameters=269_722),
-    "resnet32": cifar(32, parameters=464_154),
-    "resnet44": cifar(44, parameters=658_586),
-    "resnet56": cifar(56, parameters=853_018),
-    "resnet110": cifar(110, parameters=1_727_962),
-    "resnet1202": cifar(1202, parameters=19_421_274),
-    "plain20": cifar(20, PLAIN, parameters=269_722),
-    "plain32": cifar(32, PLAIN, parameters=464_154),
-    "plain44": cifar(44, PLAIN, parameters=658_586),
-    "plain56": cifar(56, PLAIN, parameters=853_018),
-    "plain110": cifar(110, PLAIN, parameters=1_727_962),
-    "resnet18": imagenet((2, 2, 2, 2), BasicBlock, parameters=11_689_512),
-    "resnet34": imagenet((3, 4, 6, 3), BasicBlock, parameters=21_797_672),
-    "resnet50": imagenet((3, 4, 6, 3), BottleneckBlock, parameters=25_557_032),
-    "resnet101": imagenet((3, 4, 23, 3), BottleneckBlock, parameters=44_549_160),
-    "resnet152": imagenet((3, 8, 36, 3), BottleneckBlock, parameters=60_192_808),
-    "plain18": imagenet((2, 2, 2, 2), BasicBlock, PLAIN, parameters=11_515_688),
-    "plain34": imagenet((3, 4, 6, 3), BasicBlock, PLAIN, parameters=21_623_848),
+    "resnet20": make_cifar_spec(20, parameters=269_722),
+    "resnet32": make_cifar_spec(32, parameters=464_154),
+    "resnet44": make_cifar_spec(44, parameters=658_586),
+    "resnet56": make_cifar_spec(56, parameters=853_018),
+    "resnet110": make_cifar_spec(110, parameters=1_727_962),
+    "resnet1202": make_cifar_spec(1202, parameters=19_421_274),
+    "plain20": make_cifar_spec(20, PLAIN, parameters=269_722),
+    "plain32": make_cifar_spec(32, PLAIN, parameters=464_154),
+    "plain44": make_cifar_spec(44, PLAIN, parameters=658_586),
+    "plain56": make_cifar_spec(56, PLAIN, parameters=853_018),
+    "plain110": make_cifar_spec(110, PLAIN, parameters=1_727_962),
+    "resnet18": make_imagenet_spec((2, 2, 2, 2), BasicBlock, parameters=11_689_512),
+    "resnet34": make_imagenet_spec((3, 4, 6, 3), BasicBlock, parameters=21_797_672),
+    "resnet50": make_imagenet_spec((3, 4, 6, 3), BottleneckBlock, parameters=25_557_032),
+    "resnet101": make_imagenet_spec((3, 4, 23, 3), BottleneckBlock, parameters=44_549_160),
+    "resnet152": make_imagenet_spec((3, 8, 36, 3), BottleneckBlock, parameters=60_192_808),
+    "plain18": make_imagenet_spec((2, 2, 2, 2), BasicBlock, PLAIN, parameters=11_515_688),
+    "plain34": make_imagenet_spec((3, 4, 6, 3), BasicBlock, PLAIN, parameters=21_623_848),
 }

@@ -1,4 +1,4 @@
-"""A small CNN of which everything can be chosen, for studies of single choices; of no paper."""
+"""A small configurable CNN for studies of single design choices. It is not from a paper."""
 
 import functools
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -27,24 +27,25 @@ Side = Annotated[int, Bound(1, 64)]
 class SmallCnn(BaseModel):
     """Stages of convolutions and a pooling, hidden dense layers, and a last dense layer.
 
-    Convolutions and poolings are padded (SAME), so that kernel and window can be chosen for images
-    of any size and feature maps keep theirs. Batch norm comes before the nonlinearity.
+    Padding is SAME, so that every size of kernel and window works for images of any size. Batch
+    norm is before the nonlinearity.
 
     Attributes:
-      channels: Of the convolutions of each stage.
-      convolutions: In each stage.
-      kernel: The side of every convolution's kernel, in pixels.
-      layer: conv | local: locally connected, a kernel for each place | dense: fully connected,
-        with as many units as the convolution's feature maps have pixels.
+      channels: Number of channels of the convolutions of each stage.
+      convolutions: Number of convolutions in each stage.
+      kernel: Side of the kernels, in pixels.
+      layer: conv | local: locally connected, each output pixel has its own kernel | dense: fully
+        connected, with as many units as the convolution has outputs.
       activation: One of `layers.activations.ACTIVATION_NAMES`.
-      pooling: At the end of each stage: max | average | strided: no pooling, the stage's last
-        convolution has pool_stride instead (Springenberg et al. 2015, arXiv:1412.6806, Sec. 2) |
+      pooling: At the end of each stage: max | average | strided: no pooling, but the stage's last
+        convolution has stride pool_stride (Springenberg et al. 2015, arXiv:1412.6806, Sec. 2) |
         none.
-      pool_size: The side of the pooling's window, in pixels.
-      pool_stride: The step between windows; less than pool_size: they overlap.
-      global_pool: Whether the dense layers get each channel's mean instead of every pixel.
-      hidden: Units of each hidden dense layer.
-      initializer: paper: he for ReLU and its kind, xavier for the others.
+      pool_size: Side of the pooling window, in pixels.
+      pool_stride: Distance between windows, in pixels; windows overlap if it is less than
+        pool_size.
+      global_pool: Whether the dense layers see the mean of each channel instead of every pixel.
+      hidden: Number of units of each hidden dense layer.
+      initializer: paper: he for ReLU, leaky ReLU and PReLU, xavier for other activations.
     """
 
     channels: tuple[Units, ...] = (16, 32)
@@ -60,8 +61,8 @@ class SmallCnn(BaseModel):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-        """[B, H, W, C] images to [B, num_classes] logits."""
-        init = self.kernel_init(he_normal if self.activation in RECTIFIERS else xavier_normal)
+        """Maps [B, H, W, C] images to [B, num_classes] logits."""
+        init = self.get_kernel_init(he_normal if self.activation in RECTIFIERS else xavier_normal)
         x = images
         for stage, channels in enumerate(self.channels, start=1):
             for number in range(1, self.convolutions + 1):
@@ -89,7 +90,7 @@ class SmallCnn(BaseModel):
     def _apply_layer(
         self, x: jax.Array, channels: int, stride: int, init: Initializer, name: str
     ) -> jax.Array:
-        """[B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), channels]."""
+        """Maps [B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), channels]."""
         if self.layer == "dense":
             sides = [-(-side // stride) for side in x.shape[1:3]]
             units = sides[0] * sides[1] * channels

@@ -1,4 +1,4 @@
-"""ModelSpec: what a name in MODELS stands for; Deviation: in what a model is not its paper's."""
+"""ModelSpec, the definition of a model in MODELS, and Deviation, a difference from its paper."""
 
 import dataclasses
 import math
@@ -17,24 +17,25 @@ def _always(_: BaseModel) -> bool:
 
 
 class Deviation(NamedTuple):
-    """In what a model is not its paper's, in words.
+    """One difference between a model and its paper.
 
     Attributes:
-      text: The words. A field of the module in braces stands for its value: "dropout {dropout}".
-      applies: Whether the words are true of a constructed module.
+      text: Describes it. {field} is replaced by a field of the flax module, as in
+        "dropout {dropout}".
+      applies: Returns whether a flax module has this difference.
     """
 
     text: str
     applies: Callable[[Any], bool] = _always
 
     def describe(self, module: BaseModel) -> str:
-        """The words with the module's values filled in."""
+        """Returns the text with the module's values filled in."""
         fields = {field.name: getattr(module, field.name) for field in dataclasses.fields(module)}
         return self.text.format_map({name: _show(value) for name, value in fields.items()})
 
 
 def _show(value: Any) -> str:
-    # 1e-05 is written 0.00001.
+    # Without an exponent: 0.00001, not 1e-05.
     if isinstance(value, float):
         return np.format_float_positional(value, trim="-")
     return str(value)
@@ -42,19 +43,19 @@ def _show(value: Any) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class ModelSpec:
-    """What a name in MODELS stands for.
+    """The definition of a model in MODELS.
 
     Attributes:
-      module: The model's class.
-      defaults: Values of its fields in which this model differs from the class's defaults.
-      not_options: Fields that cannot be chosen, beside those that the class lists.
-      input_shape: Of the paper's images, (H, W, C).
-      num_classes: The paper's.
-      parameters: Trained numbers of the model as it is created by default, auxiliary heads
-        included; the model's file states the source.
-      deviations: In what the model is not its paper's.
-      max_rate: The largest learning rate of SGD with momentum 0.9 at which it was seen to train
-        without batch norm; a run with a larger one says so at its start.
+      module: The class of the flax module.
+      defaults: Values of the fields that differ from the class's defaults.
+      not_options: Fields that are not options of this model, in addition to the class's.
+      input_shape: Shape (H, W, C) of the paper's images.
+      num_classes: Number of classes in the paper.
+      parameters: Number of trained parameters of the default model, including auxiliary heads. The
+        model's file states the source.
+      deviations: Differences from the paper.
+      max_rate: Largest learning rate of SGD with momentum 0.9 at which the model was observed to
+        train without batch norm. Runs with a larger one warn at their start.
     """
 
     module: type[BaseModel]
@@ -70,16 +71,16 @@ class ModelSpec:
         """Constructs the flax module.
 
         Args:
-          num_classes: None: the paper's.
-          **fields: Values of the module's fields, among them `axis` and `name`.
+          num_classes: Number of classes; None: the paper's.
+          **fields: Fields of the module, including `axis` and `name`.
 
         Raises:
-          UserError: if an option has an invalid value.
+          UserError: If an option has an invalid value.
         """
         num_classes = self.num_classes if num_classes is None else num_classes
         return self.module(num_classes=num_classes, **{**self.defaults, **fields})
 
     def options(self) -> dict[str, Any]:
-        """The types of the fields that can be chosen, in their order."""
+        """Returns {option: type}, in the order of the module's fields."""
         wanted = option_types(self.module)  # type: ignore[arg-type] # as in BaseModel
         return {name: kind for name, kind in wanted.items() if name not in self.not_options}

@@ -12,7 +12,7 @@ from cnn_jax.layers.pooling import MaxPool
 from cnn_jax.models.base import BaseModel, Dropout, Initialization
 from cnn_jax.models.spec import Deviation, ModelSpec
 
-ONE_256, ONE_512 = (1, 256), (1, 512)  # conv1-256 and conv1-512; a bare number is conv3's
+ONE_256, ONE_512 = (1, 256), (1, 512)  # conv1-256 and conv1-512; 256 alone is conv3-256
 
 # Table 1: the channels of each convolution, block by block; 2x2/2 max pooling after each block.
 TABLE = {
@@ -30,10 +30,11 @@ class Vgg(BaseModel, kw_only=True):
     Attributes:
       column: A | B | C | D | E, of Table 1. A-LRN is A with norm="lrn" (after the first
         convolution's ReLU, Sec. 2.3).
-      remat: Recompute a block's activations in the backward pass instead of keeping them: less
-        memory, a third more time.
-      initializer: xavier works from scratch (Sec. 3.1). paper: N(0, 0.1^2), from which only A may
-        be trained; B to E start from a trained A's first four convolutions and dense layers.
+      remat: Whether to recompute a block's activations in the backward pass instead of keeping
+        them, which needs less memory and a third more time.
+      initializer: xavier trains from scratch (Sec. 3.1). paper: N(0, 0.1^2), from which only A
+        trains; the paper initialized the first four convolutions and the dense layers of B to E
+        with those of a trained A.
     """
 
     not_options: ClassVar[tuple[str, ...]] = ("column",)
@@ -45,25 +46,25 @@ class Vgg(BaseModel, kw_only=True):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-        """[B, H, W, C] images, at least 32x32, to [B, num_classes] logits."""
+        """Maps [B, H, W, C] images, at least 32x32, to [B, num_classes] logits."""
         self.check_size(images, [(2, 2, 0)] * 5)
         x = images
         for block in range(1, 6):
-            # The arguments after x are not arrays, so remat must take them as static.
+            # The arguments after x are not arrays, so that remat needs them to be static.
             remat = self.remat and not self.is_initializing()
             run = nn.remat(Vgg._block, static_argnums=(2, 3)) if remat else Vgg._block
             x = self.capture(f"pool{block}", run(self, x, block, train))
-        return self.classify(x, self._kernel_init(), train)  # of [B, 7, 7, 512]
+        return self.classify(x, self._get_kernel_init(), train)  # of [B, 7, 7, 512]
 
     def _block(self, x: jax.Array, block: int, train: bool) -> jax.Array:
-        """A block's convolutions and pooling: [B, H, W, C] to [B, H // 2, W // 2, channels]."""
+        """Applies a block, from [B, H, W, C] to [B, H // 2, W // 2, channels]."""
         for number, entry in enumerate(TABLE[self.column][block - 1], start=1):
             kernel, channels = entry if isinstance(entry, tuple) else (3, entry)
             layer = f"{block}_{number}"
             x = Conv(
                 self.scale_channels(channels),
                 (kernel, kernel),
-                kernel_init=self._kernel_init(),
+                kernel_init=self._get_kernel_init(),
                 name=f"conv{layer}",
             )(x)
             x = relu(self.apply_norm(x, f"norm{layer}", train))
@@ -72,17 +73,17 @@ class Vgg(BaseModel, kw_only=True):
                 x = self.apply_lrn(x, "lrn1_1")
         return MaxPool(2, 2, name=f"pool{block}")(x)
 
-    def _kernel_init(self) -> Initializer:
-        return self.kernel_init(normal(0.1))
+    def _get_kernel_init(self) -> Initializer:
+        return self.get_kernel_init(normal(0.1))
 
 
 _XAVIER = Deviation(
-    "initial weights are N(0, 1 / inputs), Xavier's, which Sec. 3.1 allows; the paper's models"
+    "initial weights are Xavier's, N(0, 1 / inputs), which Sec. 3.1 allows; the paper's models"
     " started from N(0, 0.1^2), the deeper ones from a trained A",
     lambda model: model.initializer == "xavier",
 )
 
-# Parameters: computed from Table 1, and those of torchvision's vgg11, 13, 16 and 19 (A, B, D, E).
+# Parameters: computed from Table 1; A, B, D and E as in torchvision's vgg11, 13, 16 and 19.
 MODELS = {
     "vgg_a": ModelSpec(Vgg, {"column": "A"}, parameters=132_863_336, deviations=(_XAVIER,)),
     "vgg_a_lrn": ModelSpec(
@@ -94,6 +95,6 @@ MODELS = {
     "vgg_e": ModelSpec(Vgg, {"column": "E"}, parameters=143_667_240, deviations=(_XAVIER,)),
 }
 
-# What torchvision and Keras call them.
+# {name in torchvision and Keras: name here}.
 OTHER_NAMES = {"vgg11": "vgg_a", "vgg13": "vgg_b", "vgg16": "vgg_d", "vgg19": "vgg_e"}
 OTHER_NAMES |= {f"{name}_bn": f"{ours} with model.norm=bn" for name, ours in OTHER_NAMES.items()}

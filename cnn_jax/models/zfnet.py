@@ -14,19 +14,19 @@ from cnn_jax.models.spec import Deviation, ModelSpec
 # Kernel, stride, padding on each side (Fig. 3); on 224x224 the sides are 110, 26, 13, 13, 13.
 LAYERS = ((7, 2, 1), (5, 2, 0), (3, 1, 1), (3, 1, 1), (3, 1, 1))
 POOLED = (1, 2, 5)  # 3x3/2, rounding up: 55, 13, 6
-NORMALIZED = (1, 2)  # contrast normalization, after the pooling
+NORMALIZED = (1, 2)  # convolutions followed by contrast normalization, after the pooling
 
 
 class ZfNet(BaseModel):
     """Five convolutions and three dense layers (Fig. 3), on images of 224x224.
 
-    The optimizer limits the RMS of each filter (Sec. 3): optimizer.max_filter_rms=0.1.
+    For the paper's limit of the RMS of each filter (Sec. 3), set optimizer.max_filter_rms=0.1.
     Differs: contrast normalization is AlexNet's LRN with AlexNet's constants.
 
     Attributes:
       initializer: paper: N(0, 0.01^2); biases are 0.
-      channels: Of each convolution.
-      dense_units: Of fc6 and fc7.
+      channels: Number of channels of each convolution.
+      dense_units: Number of units of fc6 and fc7.
     """
 
     norm: Norm = "lrn"
@@ -36,15 +36,17 @@ class ZfNet(BaseModel):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-        """[B, H, W, C] images to [B, num_classes] logits."""
+        """Maps [B, H, W, C] images to [B, num_classes] logits."""
         if len(self.channels) != len(LAYERS):
-            raise UserError(f"model.channels: must be {len(LAYERS)} numbers, one a convolution")
+            raise UserError(
+                f"model.channels: must be {len(LAYERS)} numbers, one for each convolution"
+            )
         windows = []
         for number, (kernel, stride, padding) in enumerate(LAYERS, start=1):
-            # Rounding up is rounding down with one pixel more.
+            # Rounding up is rounding down with one more pixel.
             windows += [(kernel, stride, 2 * padding)] + [(3, 2, 1)] * (number in POOLED)
         self.check_size(images, windows)
-        kernel_init = self.kernel_init(normal(0.01))
+        kernel_init = self.get_kernel_init(normal(0.01))
 
         x = images
         for number, (kernel, stride, padding) in enumerate(LAYERS, start=1):
@@ -62,7 +64,7 @@ class ZfNet(BaseModel):
                 x = self.capture(f"pool{number}", MaxPool(3, 2, "CEIL", name=f"pool{number}")(x))
             if number in NORMALIZED:
                 x = self.apply_lrn(x, f"lrn{number}")
-        # Of [B, 6, 6, 256].
+        # [B, 6, 6, 256]
         return self.classify(x, kernel_init, train, units=self.dense_units)
 
 
@@ -76,10 +78,7 @@ MODELS = {
                 "contrast normalization is AlexNet's LRN with AlexNet's constants",
                 lambda model: model.norm == "lrn",
             ),
-            Deviation(
-                "filters are renormalized only if the optimizer is told to:"
-                " optimizer.max_filter_rms=0.1"
-            ),
+            Deviation("filters are renormalized only with optimizer.max_filter_rms=0.1"),
         ),
     )
 }

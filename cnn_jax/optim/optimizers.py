@@ -30,16 +30,16 @@ from cnn_jax.optim.transformations import renormalize_filters
 from cnn_jax.values import Bound, NonNegative
 
 Share = Annotated[float, Bound(0, below=1)]
-Momentum = Annotated[Share, "Share of the last update that is kept"]
-WeightDecay = Annotated[NonNegative, "Factor of the L2 penalty's gradient"]
-L1 = Annotated[NonNegative, "Factor of the L1 penalty's subgradient, the sign of a weight"]
-Beta1 = Annotated[Share, "Of the running mean of gradients"]
-Beta2 = Annotated[Share, "Of the running mean of squared gradients"]
+Momentum = Annotated[Share, "Factor of the previous update"]
+WeightDecay = Annotated[NonNegative, "Coefficient of the L2 penalty: d in gradient + d * weight"]
+L1 = Annotated[NonNegative, "Coefficient of the L1 penalty: d in gradient + d * sign(weight)"]
+Beta1 = Annotated[Share, "Decay rate of the running mean of gradients"]
+Beta2 = Annotated[Share, "Decay rate of the running mean of squared gradients"]
 AdamEpsilon = Annotated[NonNegative, "Added to the root of the mean square"]
-DecayBiases = Annotated[bool, "Penalize biases and batch norm's scale and shift too"]
-ClipNorm = Annotated[NonNegative, "Scale gradients of a larger norm back to it; 0: do not"]
+DecayBiases = Annotated[bool, "Also penalize biases and batch norm's scale and shift"]
+ClipNorm = Annotated[NonNegative, "Largest norm of the gradient; larger ones are scaled; 0: none"]
 FilterRms = Annotated[
-    NonNegative, "Scale filters of a larger RMS back to it (ZFNet: 0.1); 0: do not"
+    NonNegative, "Largest RMS of a filter; larger filters are scaled (ZFNet: 0.1); 0: none"
 ]
 
 
@@ -47,18 +47,19 @@ def sgd(
     schedule: optax.GradientTransformation,
     *,
     momentum: Momentum = 0.9,
-    nesterov: Annotated[bool, "Take the gradient's step from where momentum leads"] = False,
+    nesterov: Annotated[bool, "Use Nesterov's momentum"] = False,
     weight_decay: WeightDecay = 1e-4,
     l1: L1 = 0.0,
     decay_biases: DecayBiases = True,
     clip_norm: ClipNorm = 0.0,
     max_filter_rms: FilterRms = 0.0,
 ) -> optax.GradientTransformation:
-    """Stochastic gradient descent with momentum on the scaled gradient and coupled L2.
+    """Stochastic gradient descent with momentum. The L2 penalty is part of the gradient.
 
-    With `nesterov` the update is m v - lr g with the new v: the parameters are those at which
-    Sutskever et al. 2013 ("On the importance of initialization and momentum in deep learning",
-    eqs. 3 and 4) take the gradient, as in PyTorch and optax.
+    Momentum accumulates gradients that are already multiplied by the learning rate. With `nesterov`
+    the update is m v - lr g with the new v. As in PyTorch and optax, the parameters are the point
+    at which Sutskever et al. 2013 ("On the importance of initialization and momentum in deep
+    learning", eqs. 3 and 4) take the gradient.
     """
     if nesterov and not momentum:
         raise UserError("optimizer.nesterov=true: needs optimizer.momentum above 0")
@@ -74,7 +75,7 @@ def sgd(
 def rmsprop(
     schedule: optax.GradientTransformation,
     *,
-    decay: Annotated[Share, "Of the running mean square"] = 0.9,
+    decay: Annotated[Share, "Decay rate of the running mean square"] = 0.9,
     epsilon: Annotated[NonNegative, "Added to the mean square inside the root"] = 1.0,
     momentum: Momentum = 0.9,
     weight_decay: WeightDecay = 1e-4,
@@ -83,7 +84,7 @@ def rmsprop(
     clip_norm: ClipNorm = 0.0,
     max_filter_rms: FilterRms = 0.0,
 ) -> optax.GradientTransformation:
-    """RMSProp as TensorFlow has it: the mean square starts at 1, epsilon is inside the root."""
+    """RMSProp as in TensorFlow: the mean square starts at 1, and epsilon is inside the root."""
     return optax.chain(
         _clip(clip_norm),
         _penalize(weight_decay, l1, decay_biases),
@@ -106,9 +107,9 @@ def adam(
     clip_norm: ClipNorm = 0.0,
     max_filter_rms: FilterRms = 0.0,
 ) -> optax.GradientTransformation:
-    """Adam, with penalties in the gradient's moments.
+    """Adam, with penalties that are part of the gradient.
 
-    Kingma, Ba 2015, arXiv:1412.6980, Algorithm 1. Its rate is 0.001.
+    Kingma, Ba 2015, arXiv:1412.6980, Algorithm 1. The paper's rate is 0.001.
     """
     return optax.chain(
         _clip(clip_norm),
@@ -122,7 +123,7 @@ def adam(
 def adadelta(
     schedule: optax.GradientTransformation,
     *,
-    decay: Annotated[Share, "Of the running mean squares of gradients and updates"] = 0.95,
+    decay: Annotated[Share, "Decay rate of the mean squares of gradients and updates"] = 0.95,
     epsilon: Annotated[NonNegative, "Added to both mean squares inside their roots"] = 1e-6,
     weight_decay: WeightDecay = 0.0,
     l1: L1 = 0.0,
@@ -130,7 +131,7 @@ def adadelta(
     clip_norm: ClipNorm = 0.0,
     max_filter_rms: FilterRms = 0.0,
 ) -> optax.GradientTransformation:
-    """Adadelta, whose own rule has the rate 1: set schedule.base=1.
+    """Adadelta. Set schedule.base=1, because its update rule needs no learning rate.
 
     Zeiler 2012, arXiv:1212.5701, Algorithm 1; decay and epsilon of Sec. 4.1.
     """
@@ -150,13 +151,13 @@ def adamw(
     beta2: Beta2 = 0.999,
     epsilon: AdamEpsilon = 1e-8,
     weight_decay: Annotated[
-        NonNegative, "Share of a weight, times the rate, taken per step"
+        NonNegative, "Decoupled weight decay: each step subtracts rate * weight_decay * weight"
     ] = 0.01,
     decay_biases: DecayBiases = False,
     clip_norm: ClipNorm = 0.0,
     max_filter_rms: FilterRms = 0.0,
 ) -> optax.GradientTransformation:
-    """Adam with weight decay apart from the gradient's moments.
+    """Adam with decoupled weight decay, which is not part of the gradient.
 
     Loshchilov, Hutter 2019, arXiv:1711.05101, Algorithm 2, with the rate on both terms.
     """

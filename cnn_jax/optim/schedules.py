@@ -25,34 +25,33 @@ from cnn_jax.optim.transformations import (
 )
 from cnn_jax.values import MAX_INT32, Bound, Count, NonNegative, Positive
 
-Base = Annotated[Positive, "The learning rate at the start"]
-Factor = Annotated[float, Bound(above=0, most=1), "What the rate is multiplied by at each cut"]
+Base = Annotated[Positive, "Learning rate at the start"]
+Factor = Annotated[float, Bound(above=0, most=1), "Factor by which each cut multiplies the rate"]
 Times = tuple[Annotated[int, Bound(1, MAX_INT32)], ...]
-Unit = Annotated[Literal["steps", "epochs"], "What time is counted in"]
+Unit = Annotated[Literal["steps", "epochs"], "Unit of the schedule's times"]
 
 
 class Length(NamedTuple):
-    """How long a run is.
+    """The length of a run.
 
     Attributes:
-      total_steps: Its steps.
-      steps_per_epoch: Steps in which as many images are drawn as an epoch has, which need not be a
-        whole number; None: not known.
+      total_steps: Number of steps of the run.
+      steps_per_epoch: Number of steps per epoch, which may be a fraction; None: unknown.
     """
 
     total_steps: int
     steps_per_epoch: float | None = None
 
     def count_steps(self, unit: str) -> float:
-        """Returns the steps of one step or one epoch.
+        """Returns the number of steps in one unit of time: "steps" or "epochs".
 
         Raises:
-          UserError: If the steps of an epoch are not known.
+          UserError: If the number of steps per epoch is unknown.
         """
         if unit == "steps":
             return 1.0
         if self.steps_per_epoch is None:
-            raise UserError("schedule.unit=epochs: the steps of an epoch are not known; use steps")
+            raise UserError("schedule.unit=epochs: the steps per epoch are not known; use steps")
         return self.steps_per_epoch
 
 
@@ -65,27 +64,27 @@ def step(
     length: Length,
     *,
     base: Base = 0.1,
-    boundaries: Annotated[Times, "When the rate is cut"] = (),
+    boundaries: Annotated[Times, "Times at which the rate is cut"] = (),
     every: Annotated[
-        int, Bound(0, MAX_INT32), "Cut the rate each time so many have passed; 0: at boundaries"
+        int, Bound(0, MAX_INT32), "Time between cuts of the rate; 0: cuts at boundaries"
     ] = 0,
     factor: Factor = 0.1,
     unit: Unit = "steps",
-    warmup_base: Annotated[Positive, "The rate of the warm-up"] = 0.01,
+    warmup_base: Annotated[Positive, "Learning rate of the warm-up"] = 0.01,
     warmup_until_error: Annotated[
-        float, Bound(above=0, most=1), "Warm up until the training error is below this; 1: do not"
+        float, Bound(above=0, most=1), "Training error at which the warm-up ends; 1: no warm-up"
     ] = 1.0,
 ) -> optax.GradientTransformation:
-    """The rate multiplied by `factor` at each boundary, after He et al.'s warm-up if any.
+    """The rate is multiplied by `factor` at each boundary, after He et al.'s optional warm-up.
 
-    A boundary of k epochs is the first step before which k epochs have been seen.
+    A boundary of k epochs is at the first step after k complete epochs.
     """
     if boundaries and every:
         raise UserError(f"schedule.every={every}: set it, or schedule.boundaries, but not both")
     period = length.count_steps(unit)
     if every and unit == "epochs":
         boundaries = tuple(range(every, int(length.total_steps / period) + 1, every))
-    # Rounded, because a third of an epoch's steps times 3 may come out a little above a whole.
+    # Rounded, because period * time may be slightly above an integer.
     ends = [math.ceil(round(time * period, 6)) for time in boundaries]
     edges = jnp.asarray([min(end, MAX_INT32) for end in ends], jnp.int32)
 
@@ -105,7 +104,7 @@ def exponential(
     length: Length,
     *,
     base: Base = 0.1,
-    rate: Annotated[NonNegative, "k of base exp(-k t)"] = 0.0,
+    rate: Annotated[NonNegative, "Decay rate k in base * exp(-k * t)"] = 0.0,
     unit: Unit = "steps",
 ) -> optax.GradientTransformation:
     """The rate is base * exp(-rate * t)."""
@@ -117,7 +116,7 @@ def inverse_time(
     length: Length,
     *,
     base: Base = 0.1,
-    rate: Annotated[NonNegative, "k of base / (1 + k t)"] = 0.0,
+    rate: Annotated[NonNegative, "Decay rate k in base / (1 + k * t)"] = 0.0,
     unit: Unit = "steps",
 ) -> optax.GradientTransformation:
     """The rate is base / (1 + rate * t)."""
@@ -131,11 +130,9 @@ def plateau(
     base: Base = 0.1,
     factor: Factor = 0.1,
     patience: Annotated[Count, "Evaluations without a lower error before the rate is cut"] = 5,
-    max_cuts: Annotated[
-        int, Bound(0, MAX_INT32), "Cuts after which the rate stays; 0: no limit"
-    ] = 0,
+    max_cuts: Annotated[int, Bound(0, MAX_INT32), "Largest number of cuts; 0: no limit"] = 0,
 ) -> optax.GradientTransformation:
-    """The rate multiplied by `factor` whenever evaluations have stopped improving."""
+    """The rate is multiplied by `factor` whenever evaluations stop improving."""
     held = scale_by_rate(optax.constant_schedule(base))
     return optax.chain(held, reduce_on_plateau(factor, patience, max_cuts))
 
@@ -144,12 +141,12 @@ def cosine(
     length: Length,
     *,
     base: Base = 0.1,
-    final: Annotated[NonNegative, "The rate at the last step"] = 0.0,
+    final: Annotated[NonNegative, "Learning rate at the last step"] = 0.0,
     warmup_steps: Annotated[
-        int, Bound(0, MAX_INT32), "Steps in which the rate rises linearly to base"
+        int, Bound(0, MAX_INT32), "Number of steps in which the rate rises linearly to base"
     ] = 0,
 ) -> optax.GradientTransformation:
-    """Half a cosine from `base` to `final`, after a linear warm-up if there is one.
+    """The rate falls along half a cosine from `base` to `final`, after an optional linear warm-up.
 
     The rate of step t is base (t + 1) / warmup_steps in the warm-up (Goyal et al. 2017,
     arXiv:1706.02677, Sec. 2.2, which starts at base / k for k workers) and then

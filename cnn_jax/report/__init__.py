@@ -1,8 +1,8 @@
-"""Reports: parts of pages made from run folders, and the pages that studies compose from them.
+"""Reports, built from the files in run folders.
 
-The parts of a study's report are functions of `cnn_jax.report.parts`; `build` writes a report from
-what a folder holds. The names below are imported when they are first used, so that importing a
-study imports no matplotlib.
+A study composes its report from the functions of `cnn_jax.report.parts`; `build` writes it. The
+names below are imported when they are first used, so that importing a study does not import
+matplotlib.
 """
 
 import importlib
@@ -41,7 +41,7 @@ _MODULES = {
     ),
     "elements": ("Cell", "Notes", "Page", "Prose", "Report", "Table"),
     "figures": ("PALETTE", "Bar", "LineChart", "Series"),
-    "read": ("Results", "Run"),
+    "results": ("Results", "Run"),
     "rows": ("Row",),
     "claims": (
         "ABOVE_ZERO",

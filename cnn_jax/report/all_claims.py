@@ -1,4 +1,4 @@
-"""One page of all claims of all studies, from the claims.json files that their reports write."""
+"""A page with the claims of all studies, read from the claims.json files of their reports."""
 
 import collections
 import json
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_jax.errors import UserError, describe_os_error
+from cnn_jax.files import find_files
 from cnn_jax.report.build import write_page
 from cnn_jax.report.claims import RULE
 from cnn_jax.report.elements import Cell, Missing, Page, Prose, Report, Table
@@ -20,7 +21,10 @@ def build(folder: str | os.PathLike) -> Report:
     """Writes claims.md and claims.html: a table of claims for each claims.json below a folder.
 
     Args:
-      folder: Such as docs/results.
+      folder: A folder such as docs/results.
+
+    Returns:
+      The paths of the files that were written.
 
     Raises:
       UserError: If there is no claims.json below the folder.
@@ -31,10 +35,10 @@ def build(folder: str | os.PathLike) -> Report:
 
 def make_page(place: Path) -> Page:
     """Returns the page of all claims below a folder."""
-    paths = sorted(place.glob("**/claims.json"))
+    paths = find_files(place, "claims.json")
     if not paths:
         raise UserError(
-            f"{place}: holds no claims.json; the report of a study with claims writes it"
+            f"{place}: no claims.json below it; the report of a study with claims writes one"
         )
     tables: list[Table] = []
     damaged: list[str] = []
@@ -52,7 +56,7 @@ def make_page(place: Path) -> Page:
     total = sum(counts.values())
     summary = ", ".join(f"{verdict} {counts[verdict]}" for verdict in VERDICTS)
     return Page(
-        "What the papers say, and what came of it here",
+        "The papers' claims and our results",
         (
             Prose("", (f"{total} claims in {len(tables)} reports: {summary}.", RULE)),
             Missing("Damaged files", tuple(damaged), "") if damaged else None,

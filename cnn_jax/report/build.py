@@ -1,4 +1,4 @@
-"""Builds a report: finds the study that made a folder, composes its page and writes it."""
+"""Builds a report: finds the study that wrote a folder, composes its page and writes it."""
 
 import importlib
 import json
@@ -14,22 +14,22 @@ from cnn_jax.files import write_whole
 from cnn_jax.report import parts, render, sweep
 from cnn_jax.report.claims import RULE, Claim, Verdict
 from cnn_jax.report.elements import Claims, Figure, Page, Report
-from cnn_jax.report.read import read
-from cnn_jax.report.read_study_file import read_study_file
+from cnn_jax.report.reading.folder import read
+from cnn_jax.report.reading.study_file import read_study_file
 from cnn_jax.report.results import Results, StudyFile
 from cnn_jax.report.rows import Row
 from cnn_jax.tuning import Tuning
 
-# Where the registered studies are: installed, and in a checkout.
+# The module of the registered studies: installed, or in a checkout.
 STUDY_MODULES = ("cnn_jax.experiments", "experiments")
 
 
 class ReportedStudy(Protocol):
-    """What a report needs of a study; `cnn_jax.study.Study` has it."""
+    """The attributes of a study that a report needs, such as those of `cnn_jax.study.Study`."""
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """The lines of the table."""
+        """The rows of the paper's table."""
 
     @property
     def claims(self) -> tuple[Claim, ...]:
@@ -37,11 +37,11 @@ class ReportedStudy(Protocol):
 
     @property
     def tuning(self) -> Tuning | None:
-        """How its runs are tuned."""
+        """How its runs are tuned; None: they are not."""
 
     @property
     def report(self) -> Callable[[Results], Page] | None:
-        """Composes the page; None: the page that all studies have."""
+        """Composes the page; None: the standard page."""
 
 
 def build(
@@ -49,20 +49,20 @@ def build(
 ) -> Report:
     """Writes report.md, report.html, the figures and claims.json into a study's folder.
 
-    The same folder gives the same files, byte for byte. Runs that are missing or unfinished, and
-    damaged files, are named in the report.
+    The same folder gives the same files, byte for byte. The report lists missing and unfinished
+    runs and damaged files.
 
     Args:
       workdir: The study's folder.
-      study: Composes the page; None: the study that study.json names, among the registered ones
-        or in the user's file.
-      html: Whether report.html is written too.
+      study: The study that composes the page; None: the one that study.json names, registered or
+        in the user's file.
+      html: Whether to write report.html too.
 
     Returns:
-      Where the report lies. Its `problem` says why it could not be written, if it could not.
+      The paths of the report. If it could not be written, its `problem` states why.
 
     Raises:
-      UserError: If the folder holds no study, or its study cannot be found.
+      UserError: If there is no study.json, or its study cannot be found.
     """
     folder = Path(workdir)
     study_file = read_study_file(folder)
@@ -73,25 +73,34 @@ def build(
 
 
 def compose(results: Results, study: ReportedStudy) -> Page:
-    """Returns the page of a study's results."""
+    """Returns the page of a study's results.
+
+    Args:
+      results: The study's results.
+      study: The study that composes the page.
+    """
     if results.study.swept:
-        return sweep.report(results)
+        return sweep.make_page(results)
     return (study.report or parts.standard)(results)
 
 
 def find_study(folder: Path, study_file: StudyFile) -> ReportedStudy:
-    """Returns the study that made a folder.
+    """Returns the study that wrote a folder.
+
+    Args:
+      folder: The study's folder.
+      study_file: The content of its study.json.
 
     Raises:
-      UserError: If it is neither registered nor in a file that is still there.
+      UserError: If the study is not registered, or its file no longer exists.
     """
     name, preset = study_file.name, study_file.preset
     if study_file.file:
         path = Path(study_file.file)
         if not path.is_file():
             raise UserError(
-                f"{folder}: the study {name} was defined in {path}, which is gone: restore it, or"
-                " correct file in study.json"
+                f"{folder}: the study {name} was defined in {path}, which no longer exists: restore"
+                " it, or correct the field file in study.json"
             )
         return user_file.call(path, "study", preset)
     studies = import_studies()
@@ -125,10 +134,13 @@ def write_page(
 
     Args:
       page: The page.
-      folder: Where to.
-      name: Of the page's files, without the suffix.
-      html: Whether the HTML page is written too.
-      study_file: Of the page's study, for claims.json.
+      folder: Folder to write to.
+      name: Name of the page's files, without suffix.
+      html: Whether to write the HTML page too.
+      study_file: Describes the study in claims.json; None: claims.json is not written.
+
+    Returns:
+      The paths of the files. If they could not be written, its `problem` states why.
     """
     parts.check_files(page)
     pictures = {part.file: part.png() for part in page.find(Figure)}
@@ -144,7 +156,9 @@ def write_page(
         for file, content in (files | drawn).items():
             write_whole(folder / file, content)
     except OSError as error:
-        problem = str(explain_os_error(f"the report is not kept: cannot write to {folder}", error))
+        problem = str(
+            explain_os_error(f"the report was not saved: cannot write to {folder}", error)
+        )
     return Report(
         markdown=folder / f"{name}.md",
         html=folder / f"{name}.html",
@@ -163,7 +177,12 @@ def _is_there(path: Path, content: bytes) -> bool:
 
 
 def describe_claims(study_file: StudyFile, verdicts: list[Verdict]) -> str:
-    """Returns the text of claims.json."""
+    """Returns the text of claims.json.
+
+    Args:
+      study_file: Describes the study.
+      verdicts: The verdicts on its claims.
+    """
     words = {
         "study": study_file.name,
         "title": study_file.title,
@@ -179,22 +198,22 @@ def describe_claims(study_file: StudyFile, verdicts: list[Verdict]) -> str:
 def _describe_verdict(verdict: Verdict) -> dict[str, Any]:
     claim, ours = verdict.claim, verdict.ours
 
-    def rounded(value: float | None) -> float | None:
+    def round_value(value: float | None) -> float | None:
         return None if value is None or math.isinf(value) else round(value, 4)
 
-    def interval(ends: tuple[float, float] | None) -> list[float | None] | None:
-        return None if ends is None else [rounded(end) for end in ends]
+    def round_ends(ends: tuple[float, float] | None) -> list[float | None] | None:
+        return None if ends is None else [round_value(end) for end in ends]
 
     return {
         "statement": claim.statement,
         "source": claim.source,
         "unit": claim.unit,
         "is_figure": claim.is_figure,
-        "expected": interval(claim.expected),
+        "expected": round_ends(claim.expected),
         "paper": claim.paper,
-        "ours": rounded(ours.value),
-        "over_images": interval(ours.over_images),
-        "over_seeds": interval(ours.over_seeds),
+        "ours": round_value(ours.value),
+        "over_images": round_ends(ours.over_images),
+        "over_seeds": round_ends(ours.over_seeds),
         "seeds": ours.seeds,
         "setting": ours.setting,
         "verdict": verdict.verdict,

@@ -1,7 +1,8 @@
-"""Claims: a paper's statements, checked against a study's results.
+"""Claims: statements of a paper, checked against a study's results.
 
-A claim names a figure of ours and the range in which it must lie. Most figures are differences of
-errors: `Claim("plain models degrade with depth", subtract(deep, shallow), expected=ABOVE_ZERO)`.
+A claim consists of a value that we measure and the range in which it must lie. Most values are
+differences of errors:
+`Claim("plain models degrade with depth", subtract(deep, shallow), expected=ABOVE_ZERO)`.
 """
 
 import dataclasses
@@ -23,28 +24,28 @@ ABOVE_ZERO: Range = (0.0, math.inf)
 RESAMPLES = 10_000
 
 RULE = (
-    "Each claim names a figure of ours and the range in which it must lie. It agrees if every 95%"
-    " interval of our figure lies inside that range, disagrees if every interval lies outside, and"
-    " is undecided otherwise. A figure of several trained models has an interval over seeds"
-    " (Student's t of the paired differences); with one seed that interval is unknown, and the"
-    " claim stays undecided. Different evaluations of the same trained model are compared with one"
-    " seed too, and then hold for that model. The interval over test images is a bootstrap of the"
-    " paired answers, averaged over seeds. A count is exact and has no interval. Claims are about"
-    " the direction of a difference: they are checked on other data and with fewer steps too, which"
-    " the setting names. A claim is not comparable if a run's model is not the paper's, or if the"
-    " claim is a figure of the paper's data and recipe and ours are others."
+    "Each claim states the range in which a value that we measure must lie. It agrees if every 95%"
+    " interval of our value lies inside that range, disagrees if every interval lies outside, and"
+    " is undecided otherwise. A value that compares several trained models has an interval over"
+    " seeds (Student's t of the paired differences). With one seed that interval is unknown, and"
+    " the claim is undecided. A value that compares evaluations of one trained model needs only one"
+    " seed; the verdict then holds for that model. The interval over test images is a bootstrap of"
+    " the paired answers, averaged over seeds. A count is exact and has no interval. Claims about"
+    " the direction of a difference are also checked on other data and with fewer steps, which are"
+    " stated below the verdict. A claim is not comparable if a run's model is not the paper's, or"
+    " if it states a value that depends on the paper's data and recipe and ours are different."
 )
 
 
 @dataclass(frozen=True)
 class Score:
-    """One error that a claim is about.
+    """An error that a claim is about.
 
     Attributes:
       run: The run's name.
-      source: training: the error that training logged last; test: the last evaluation in training;
-        otherwise the name of an evaluation protocol.
-      metric: What the error is called.
+      source: training: the last training error that was logged; test: the last evaluation during
+        training; otherwise the name of an evaluation protocol.
+      metric: The error's name.
     """
 
     run: str
@@ -54,10 +55,10 @@ class Score:
 
 @dataclass(frozen=True)
 class Contrast:
-    """A sum of weighted errors of the same seeds, in points.
+    """A weighted sum of errors of the same seed, in percentage points.
 
     Attributes:
-      terms: Pairs of weight and score.
+      terms: Pairs of a weight and an error.
     """
 
     terms: tuple[tuple[float, Score], ...]
@@ -65,18 +66,18 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Measured:
-    """Our figure of a claim.
+    """Our value for a claim.
 
     Attributes:
-      value: In the claim's unit; None: not there yet.
+      value: The value in the claim's unit; None: not measured yet.
       over_images: 95% interval over test images; None: unknown.
       over_seeds: 95% interval over seeds; None: unknown.
-      seeds: How many there are.
-      exact: Whether the figure is counted, and needs no interval.
-      same_weights: Whether the same trained model gave all of its parts.
-      runs: The runs that it is of.
-      setting: What of these runs is not the paper's.
-      why: Why there is no value, or what a reader must know of it.
+      seeds: Number of seeds.
+      exact: Whether the value is a count, which needs no interval.
+      same_weights: Whether all of its terms are evaluations of the same trained model.
+      runs: Names of the runs from which it is computed.
+      setting: How these runs differ from the paper's.
+      why: Why there is no value, or a remark about the value.
     """
 
     value: float | None
@@ -96,12 +97,12 @@ class Claim:
 
     Attributes:
       statement: The claim in words.
-      check: Errors of runs, or a function of the results.
-      expected: The least and largest value that bear the claim out.
-      paper: The paper's own figure; None: it prints none.
-      source: Where the paper says so.
-      unit: Of the figures.
-      is_figure: Whether the claim is a figure of the paper's own data and recipe.
+      check: How our value is computed: errors of runs, or a function of the results.
+      expected: The smallest and largest value that agree with the claim.
+      paper: The paper's value; None: it prints none.
+      source: Where the paper states the claim.
+      unit: Unit of the values: points (percentage points), or another one.
+      is_figure: Whether the claim states a value that depends on the paper's data and recipe.
     """
 
     statement: str
@@ -115,13 +116,13 @@ class Claim:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What becomes of a claim.
+    """The result of checking a claim.
 
     Attributes:
       claim: The claim.
-      ours: Our figure.
+      ours: Our value.
       verdict: agrees | disagrees | undecided | not comparable.
-      why: The reason, where the intervals alone do not show it.
+      why: The reason, if the intervals alone do not show it.
     """
 
     claim: Claim
@@ -131,17 +132,22 @@ class Verdict:
 
 
 def score(score: Score) -> Contrast:
-    """Returns an error itself, for a claim that is a figure."""
+    """Returns a contrast that is one error itself."""
     return Contrast(((1.0, score),))
 
 
 def subtract(first: Score, second: Score) -> Contrast:
-    """Returns the first error minus the second."""
+    """Returns the contrast of the first error minus the second."""
     return Contrast(((1.0, first), (-1.0, second)))
 
 
 def judge(results: "Results", claim: Claim) -> Verdict:
-    """Checks a claim against a study's results, by `RULE`."""
+    """Checks a claim against a study's results, by `RULE`.
+
+    Args:
+      results: The study's results.
+      claim: The claim.
+    """
     if isinstance(claim.check, Contrast):
         measured = measure(results, claim.check)
     else:
@@ -154,17 +160,17 @@ def _decide(results: "Results", claim: Claim, measured: Measured) -> tuple[Verdi
     if models := _find_other_models(results, measured.runs):
         return "not comparable", "; ".join(models)
     if claim.is_figure and measured.setting:
-        return "not comparable", "the paper's figure is of its own data, model and steps"
+        return "not comparable", "the paper's value is for its own data, model and steps"
     if measured.value is None:
         return "undecided", measured.why
     low, high = claim.expected
     if measured.exact:
         return ("agrees" if low <= measured.value <= high else "disagrees"), measured.why
     if not measured.same_weights and measured.over_seeds is None:
-        seeds = "one seed" if measured.seeds < 2 else "all seeds gave the same"
+        seeds = "one seed" if measured.seeds < 2 else "all seeds gave the same value"
         return "undecided", f"{seeds}: the interval over seeds is unknown"
     if measured.over_images and measured.over_images[0] == measured.over_images[1]:
-        return "undecided", "no test image tells the two apart"
+        return "undecided", "both are right and wrong on the same test images"
     intervals = [i for i in (measured.over_images, measured.over_seeds) if i]
     if not intervals:
         return "undecided", "one seed, and the answers to each test image are not known"
@@ -172,7 +178,7 @@ def _decide(results: "Results", claim: Claim, measured: Measured) -> tuple[Verdi
         return "agrees", measured.why
     if all(interval[1] < low or interval[0] > high for interval in intervals):
         return "disagrees", measured.why
-    return "undecided", "the interval holds values of both kinds"
+    return "undecided", "an interval lies partly inside the range"
 
 
 def _is_inside(interval: Range, expected: Range) -> bool:
@@ -195,12 +201,17 @@ def _find_other_models(results: "Results", names: Sequence[str]) -> list[str]:
 
 
 def measure(results: "Results", contrast: Contrast) -> Measured:
-    """Returns the value of a contrast in points, and its intervals."""
+    """Returns the value of a contrast in points, and its intervals.
+
+    Args:
+      results: The study's results.
+      contrast: The contrast.
+    """
     names = tuple(dict.fromkeys(term.run for _, term in contrast.terms))
     runs = {name: {run.seed: run for run in results.runs.get(name, ())} for name in names}
     absent = [name for name in names if not runs[name]]
     if absent:
-        return Measured(None, why=f"{absent[0]} is no run of this study", runs=names)
+        return Measured(None, why=f"this study has no run {absent[0]}", runs=names)
     setting = describe_settings(results, names)
     ended = [run for own in runs.values() for run in own.values() if run.diverged is not None]
     if ended:
@@ -222,7 +233,7 @@ def measure(results: "Results", contrast: Contrast) -> Measured:
     return Measured(
         value=sum(values.values()) / len(values),
         over_images=_bootstrap(answers) if len(answers) == len(values) else None,
-        over_seeds=student_interval(list(values.values())),
+        over_seeds=compute_student_interval(list(values.values())),
         seeds=len(values),
         same_weights=len(names) == 1 and len(contrast.terms) > 1,
         runs=names,
@@ -233,12 +244,12 @@ def measure(results: "Results", contrast: Contrast) -> Measured:
 def measure_seeds(
     results: "Results", names: Sequence[str], compute: "Callable[[dict[str, Run]], float | None]"
 ) -> Measured:
-    """Returns a figure that is computed for each seed, and its interval over seeds.
+    """Returns the mean over seeds of a computed value, and its interval.
 
     Args:
       results: The study's results.
-      names: The runs that it is of.
-      compute: (the runs of a seed by name) -> the seed's figure; None: it has none yet.
+      names: Names of the runs from which it is computed.
+      compute: Maps the runs of one seed, by name, to the seed's value; None: not known yet.
     """
     runs = {name: {run.seed: run for run in results.runs.get(name, ())} for name in names}
     shared = sorted(set.intersection(*(set(seeds) for seeds in runs.values())))
@@ -249,20 +260,25 @@ def measure_seeds(
 
 
 def measure_values(values: Sequence[float], why: str = "") -> Measured:
-    """Returns the mean of one figure a seed, and its interval over seeds.
+    """Returns the mean of values and its interval over seeds.
 
     Args:
-      values: One for each seed; empty: there are none yet.
-      why: What a reader must know of it.
+      values: One value for each seed; empty: not measured yet.
+      why: A remark for the reader.
     """
     if not values:
         return Measured(None, why="the runs are not finished")
     mean = sum(values) / len(values)
-    return Measured(mean, over_seeds=student_interval(values), seeds=len(values), why=why)
+    return Measured(mean, over_seeds=compute_student_interval(values), seeds=len(values), why=why)
 
 
 def find_error(run: "Run", wanted: Score) -> float | None:
-    """Returns an error of a run, 0 to 1; None where it has none yet."""
+    """Returns an error of a run, from 0 to 1; None if the run does not have it yet.
+
+    Args:
+      run: A seed of a run.
+      wanted: Names the error.
+    """
     if wanted.source in ("training", "test"):
         if run.error_name != wanted.metric:
             return None
@@ -277,11 +293,16 @@ def _explain_absence(runs: Mapping[str, Mapping[int, "Run"]], contrast: Contrast
             finished = any(run.finished for run in runs[term.run].values())
             what = f"has no {term.source} error" if finished else "is not finished"
             return f"{term.run} {what}"
-    return "no seed has all of the runs"
+    return "no seed has finished all of these runs"
 
 
 def describe_settings(results: "Results", names: Sequence[str]) -> str:
-    """Returns what of runs is not the paper's, such as 'data digits, 300 of 64,000 steps'."""
+    """Describes how runs differ from the paper's: 'data digits, 300 of 64,000 steps'.
+
+    Args:
+      results: The study's results.
+      names: Names of the runs.
+    """
     from cnn_jax.report.rows import describe_setting, find_other_settings
 
     words: dict[str, None] = {}
@@ -296,7 +317,7 @@ def describe_settings(results: "Results", names: Sequence[str]) -> str:
 def _subtract_answers(
     runs: Mapping[str, Mapping[int, "Run"]], seed: int, contrast: Contrast
 ) -> "np.ndarray | None":
-    """Returns the weighted sum of wrong (1) and right (0) of each test image, [N]."""
+    """Returns the contrast for each test image [N], where a wrong answer is 1 and a right one 0."""
     import numpy as np
 
     total = None
@@ -312,10 +333,10 @@ def _subtract_answers(
 
 
 def _bootstrap(answers: "Sequence[np.ndarray]") -> Range | None:
-    """Returns the 95% percentile interval of the mean over images, in points.
+    """Returns the 95% bootstrap interval of the mean over images, in percentage points.
 
-    Few values occur, so images are not drawn one by one: how often each value is drawn is
-    multinomial.
+    Instead of images, the number of images of each value is drawn, which is multinomial: there are
+    only few different values.
     """
     import numpy as np
 
@@ -328,10 +349,10 @@ def _bootstrap(answers: "Sequence[np.ndarray]") -> Range | None:
     return float(low), float(high)
 
 
-def student_interval(values: Sequence[float]) -> Range | None:
-    """Returns the 95% interval of the mean of independent values.
+def compute_student_interval(values: Sequence[float]) -> Range | None:
+    """Returns the 95% interval of the mean of independent values, by Student's t.
 
-    None: there are fewer than two, or all are equal, which says nothing of their spread.
+    It is None if there are fewer than two values, or if all are equal.
     """
     import statistics
 

@@ -1,4 +1,4 @@
-"""Finished runs of any folders in one table and one figure."""
+"""Compares finished runs of any folders in one table and one figure."""
 
 import os
 from collections.abc import Sequence
@@ -10,17 +10,17 @@ from cnn_jax.errors import UserError, explain_os_errors
 from cnn_jax.report import parts as make
 from cnn_jax.report.build import write_page
 from cnn_jax.report.elements import Cell, Missing, Page, Report, Settings, Table
-from cnn_jax.report.read import read_runs
+from cnn_jax.report.reading.folder import read_runs
 from cnn_jax.report.results import Results, Run, StudyFile
 from cnn_jax.report.rows import Row
 from cnn_jax.values import show
 
-# What names a run, and what is said in columns of its own.
+# Fields that identify a run, and fields that have their own columns.
 _LEFT_OUT = ("study", "name", "seed", "deviations", "data.dataset", "model", "train.steps")
 FOOTNOTE = (
     "Errors are the mean ± sample standard deviation over the finished seeds at their last"
-    " evaluation; the training error is the last one logged, a mean over the last interval. Errors"
-    " on different data are not comparable."
+    " evaluation. The training error is the last one logged, a mean over the last log interval."
+    " Errors on different data are not comparable."
 )
 
 
@@ -28,11 +28,14 @@ def compare(folders: Sequence[str | os.PathLike], out: str | os.PathLike) -> Rep
     """Writes compare.md, compare.html and compare.png of the finished runs of several folders.
 
     Args:
-      folders: Workdirs of studies, or folders of runs; all runs below them are taken.
-      out: Where the page is written; the folder is made.
+      folders: Workdirs of studies, or folders of runs. All runs below them are compared.
+      out: Folder to write to; it is created.
+
+    Returns:
+      The paths of the files that were written.
 
     Raises:
-      UserError: If a folder holds no run, or no run is finished.
+      UserError: If there is no run below a folder, or no run is finished.
     """
     problems: list[str] = []
     found: dict[str, tuple[Run, ...]] = {}
@@ -40,7 +43,7 @@ def compare(folders: Sequence[str | os.PathLike], out: str | os.PathLike) -> Rep
     every = {Path(folder): read_runs(Path(folder), problems) for folder in folders}
     for folder, runs in every.items():
         if not runs:
-            raise UserError(f"{folder}: holds no run: give a study's workdir, or a run's folder")
+            raise UserError(f"{folder}: no run below it: give a study's workdir or a run's folder")
     for folder, runs in every.items():
         for name, seeds in runs.items():
             shared = sum(name in other for other in every.values()) > 1
@@ -84,7 +87,7 @@ def compare(folders: Sequence[str | os.PathLike], out: str | os.PathLike) -> Rep
 
 
 def _name_origin(folder: Path, run: str) -> str:
-    """Returns the name of the workdir that a run's folder lies in."""
+    """Returns the name of the workdir that contains a run's folder."""
     parts = [part for part in folder.absolute().parts if not part.startswith("seed")]
     return parts[-2] if parts[-1] == run and len(parts) > 2 else parts[-1]
 

@@ -1,4 +1,4 @@
-"""A page: a title and its parts, as values. `render` turns it into Markdown, HTML and text.
+"""The data structure of a page: a title and parts. `render` converts it to Markdown, HTML and text.
 
 Strings are plain text; the renderers escape them.
 """
@@ -13,12 +13,12 @@ from cnn_jax.report.claims import Verdict
 
 @dataclass(frozen=True)
 class Cell:
-    """A table's cell with a small remark under its text, and a link.
+    """A cell of a table with a remark or a link.
 
     Attributes:
       text: The text.
-      remark: Below it.
-      link: The path of another file, seen from the page.
+      remark: Small text below it.
+      link: Path of another file, relative to the page.
     """
 
     text: str
@@ -28,7 +28,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Facts:
-    """Names and values, such as when and with what a study was run."""
+    """A list of names and values, such as a study's date and hardware."""
 
     kind: ClassVar[str] = "facts"
     items: tuple[tuple[str, str], ...]
@@ -36,11 +36,11 @@ class Facts:
 
 @dataclass(frozen=True)
 class States:
-    """How far each run came.
+    """The states of all runs.
 
     Attributes:
-      progress: In one line.
-      items: (label, ok | part | bad | none, state).
+      progress: One line, such as "3 of 4 runs finished".
+      items: (label, ok | part | bad | none, state) of each run.
     """
 
     kind: ClassVar[str] = "states"
@@ -53,11 +53,11 @@ class Table:
     """A table; the first column names its rows.
 
     Attributes:
-      title: Above it.
-      columns: The columns' heads.
-      rows: As many cells each.
-      footnote: Below it.
-      left: Columns that are text, and stand left.
+      title: Heading above the table.
+      columns: Names of the columns.
+      rows: Rows with one cell for each column.
+      footnote: Text below the table.
+      left: Numbers of the columns of text, which are aligned to the left.
     """
 
     kind: ClassVar[str] = "table"
@@ -80,11 +80,11 @@ class Figure:
     """A picture.
 
     Attributes:
-      title: Above it.
-      caption: Below it.
-      file: Its PNG file in the study's folder.
-      png: Draws it.
-      svgs: Draws it for the HTML page, one <svg> element a panel; None: the PNG is embedded.
+      title: Heading above the picture.
+      caption: Text below the picture.
+      file: Name of its PNG file in the study's folder.
+      png: Draws the PNG file and returns its bytes.
+      svgs: Draws one <svg> element for each panel of the HTML page; None: the page embeds the PNG.
     """
 
     kind: ClassVar[str] = "figure"
@@ -97,11 +97,11 @@ class Figure:
 
 @dataclass(frozen=True)
 class Notes:
-    """Remarks, each after its mark or a leading word.
+    """A list of remarks.
 
     Attributes:
-      title: Above them; empty: no head.
-      items: (mark, text).
+      title: Heading above the list; empty: no heading.
+      items: (footnote mark or leading word, text).
     """
 
     kind: ClassVar[str] = "notes"
@@ -111,7 +111,7 @@ class Notes:
 
 @dataclass(frozen=True)
 class Prose:
-    """Paragraphs."""
+    """Paragraphs of text below a heading; an empty title: no heading."""
 
     kind: ClassVar[str] = "prose"
     title: str
@@ -120,12 +120,12 @@ class Prose:
 
 @dataclass(frozen=True)
 class Missing:
-    """What is missing or damaged, and the command that completes it.
+    """A list of missing or damaged things, and the command that completes them.
 
     Attributes:
-      title: Above it.
-      lines: One for each thing.
-      command: What completes them; empty: nothing does.
+      title: Heading above the list.
+      lines: One line for each thing.
+      command: The command; empty: there is none.
     """
 
     kind: ClassVar[str] = "missing"
@@ -136,11 +136,11 @@ class Missing:
 
 @dataclass(frozen=True)
 class Settings:
-    """The runs' config.json.
+    """The config.json files of all runs.
 
     Attributes:
-      items: (label, ((file, its text), ...)).
-      linked: Whether these files lie beside the page.
+      items: (label of a run, ((path, text of the file), ...)).
+      linked: Whether these files exist in the page's folder.
     """
 
     kind: ClassVar[str] = "settings"
@@ -156,29 +156,29 @@ class Page:
     """A page.
 
     Attributes:
-      title: Its head.
-      parts: In order; None is left out.
+      title: Heading of the page.
+      parts: Parts in order; None is skipped.
     """
 
     title: str
     parts: tuple[Part | None, ...]
 
     def find(self, kind: type) -> list:
-        """Returns the parts of a kind."""
+        """Returns the parts that are instances of a class."""
         return [part for part in self.parts if isinstance(part, kind)]
 
 
 @dataclass(frozen=True)
 class Report:
-    """Where a page was written.
+    """The files of a page.
 
     Attributes:
-      markdown: The Markdown page.
-      html: The HTML page.
-      figures: The PNG files.
-      claims: claims.json; None: the page makes no claims.
+      markdown: Path of the Markdown page.
+      html: Path of the HTML page.
+      figures: Paths of the PNG files.
+      claims: Path of claims.json; None: the page has no claims.
       text: The page's tables for a terminal.
-      problem: Why it could not be written; empty: it was.
+      problem: Why the files could not be written; empty: they were written.
     """
 
     markdown: Path
@@ -189,5 +189,5 @@ class Report:
     problem: str = ""
 
     def describe(self) -> str:
-        """Returns the tables, and where the report lies or why it is not kept."""
+        """Returns the tables, and the path of the report or why it was not saved."""
         return f"{self.text}\n{self.problem or f'report: {self.html}'}"

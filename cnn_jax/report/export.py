@@ -1,4 +1,4 @@
-"""Keeps a study's results in few files: the report, its pictures, its claims, and all curves."""
+"""Exports a study's results as few files: the report, its figures, its claims, and all curves."""
 
 import json
 import os
@@ -11,13 +11,13 @@ from cnn_jax.errors import UserError, explain_os_errors
 from cnn_jax.files import write_whole
 from cnn_jax.report import build
 from cnn_jax.report.elements import Figure, Report
-from cnn_jax.report.read import read
-from cnn_jax.report.read_study_file import read_study_file
+from cnn_jax.report.reading.folder import read
+from cnn_jax.report.reading.run_files import COMPACT, COMPACT_VERSION
+from cnn_jax.report.reading.study_file import read_study_file
 from cnn_jax.report.results import Run
-from cnn_jax.report.run_files import COMPACT, COMPACT_VERSION
 from cnn_jax.tuning import FOLDER
 
-# Of an evaluation's file; which class was taken for which is large, and no report reads it.
+# Fields of an evaluation's file that are large and that no report reads.
 _LEFT_OUT = ("confusion", "error_by_class")
 
 
@@ -26,18 +26,21 @@ def export(
     out: str | os.PathLike,
     study: build.ReportedStudy | None = None,
 ) -> Report:
-    """Writes what is worth keeping of a study's folder into another one.
+    """Copies a study's results, without checkpoints, to another folder.
 
-    The new folder holds study.json, runs.json with every run's settings, launches, log and
-    evaluations, report.md, the figures and claims.json. `build` makes the same report of it again.
+    The new folder contains study.json, runs.json (the settings, launches, logs and evaluations of
+    all runs), report.md, the figures and claims.json. `build` can build the same report from it.
 
     Args:
       workdir: The study's folder.
-      out: The new folder, which is made.
-      study: As `build` takes it.
+      out: The new folder, which is created.
+      study: The study that composes the page; None: as for `build.build`.
+
+    Returns:
+      The paths of the new report.
 
     Raises:
-      UserError: If the folder holds no study or damaged files, or `out` cannot be written to.
+      UserError: If the folder has no study.json or has damaged files, or `out` cannot be written.
     """
     source, target = Path(workdir), Path(out)
     study_file = read_study_file(source)
@@ -54,7 +57,7 @@ def export(
             trials = [run for seeds in results.trials.values() for run in seeds]
             _write_runs(source / FOLDER, trials, target / FOLDER)
         for figure in build.compose(results, study).find(Figure):
-            if figure.svgs is None:  # A picture of the study's own, not one that is drawn.
+            if figure.svgs is None:  # The report does not draw it: the study wrote this file.
                 shutil.copyfile(source / figure.file, target / figure.file)
     return build.build(target, study, html=False)
 

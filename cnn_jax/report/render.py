@@ -1,4 +1,4 @@
-"""A page as Markdown, as one self-contained HTML file, and as text for a terminal."""
+"""Renders a page as Markdown, as one self-contained HTML file, and as text for a terminal."""
 
 import base64
 import functools
@@ -19,26 +19,26 @@ from cnn_jax.report.elements import Cell, Figure, Missing, Notes, Page, Prose, S
 from cnn_jax.text import markdown as escape_markdown
 from cnn_jax.text import printable
 
-_TERMINAL_WIDTH = 10_000  # Tables are as wide as their cells; the terminal folds longer lines.
+_TERMINAL_WIDTH = 10_000  # Rich must not fold lines, because the terminal does.
 
 
 def render_markdown(page: Page) -> str:
-    """Returns the page as GitHub-flavored Markdown, with its PNG files beside it."""
-    environment = _environment(autoescape=False, finalize=_finalize_markdown)
+    """Returns the page as GitHub-flavored Markdown, which refers to PNG files in its folder."""
+    environment = _make_environment(autoescape=False, finalize=_finalize_markdown)
     text = environment.get_template("page.md").render(page=page)
     return re.sub(r"\n{3,}", "\n\n", text)
 
 
 def render_html(page: Page, pictures: dict[str, bytes]) -> str:
-    """Returns the page as one HTML file that needs no other.
+    """Returns the page as one HTML file that needs no other files.
 
-    It is light or dark as the reader's system is.
+    It is light or dark, as set in the reader's system.
 
     Args:
       page: The page.
-      pictures: The PNG files of the page's figures, by name.
+      pictures: {name of the figure's file: content of its PNG file}.
     """
-    environment = _environment(autoescape=True, finalize=_finalize_html)
+    environment = _make_environment(autoescape=True, finalize=_finalize_html)
     encoded = {name: base64.b64encode(png).decode() for name, png in pictures.items()}
     style = Markup(_read_template("style.css"))
     drawn = {
@@ -51,7 +51,7 @@ def render_html(page: Page, pictures: dict[str, bytes]) -> str:
 
 
 def render_text(page: Page) -> str:
-    """Returns the tables, notes and what is missing, for a terminal."""
+    """Returns the states, tables, notes, prose and missing things as text for a terminal."""
     out = io.StringIO()
     console = rich.console.Console(
         file=out, width=_TERMINAL_WIDTH, color_system=None, force_terminal=False, emoji=False
@@ -108,7 +108,7 @@ def _read_template(name: str) -> str:
 
 
 @functools.cache
-def _environment(autoescape: bool, finalize: Any) -> jinja2.Environment:
+def _make_environment(autoescape: bool, finalize: Any) -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_read_template),
         autoescape=autoescape,
@@ -134,7 +134,7 @@ def _finalize_html(value: Any) -> Any:
 
 
 def _keep_lines(text: str) -> Markup:
-    """Returns text of several lines, each made printable and escaped."""
+    """Returns text whose lines are printable and escaped, with their indentation."""
     lines = [
         Markup.escape(" " * (len(line) - len(line.lstrip(" "))) + printable(line.lstrip(" ")))
         for line in text.splitlines()

@@ -1,4 +1,4 @@
-"""What a study's folder holds, as values: the study, its runs, what was logged and measured."""
+"""The content of a study's folder: the study, its runs, and their logs and evaluations."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,25 +13,25 @@ from cnn_jax.tuning import Tuning
 
 @dataclass(frozen=True)
 class StudyFile:
-    """study.json: which study made the folder.
+    """The content of study.json, which describes the study that wrote the folder.
 
     Attributes:
-      name: Of the study.
-      title: Of its report.
-      paper: Authors, year, section.
-      paper_data: The data set of the paper's figures; empty: the study's own.
-      preset: Which size of the study.
-      file: The Python file of a user's study; empty: a registered one.
+      name: Name of the study.
+      title: Title of its report.
+      paper: The paper: authors, year, section.
+      paper_data: The paper's data set; empty: the same as `data`.
+      preset: Name of the study's preset.
+      file: Path of the Python file of a user's study; empty: the study is registered.
       data: The data set in words.
-      command: What makes the whole study.
-      seeds: Seeds of each run.
-      runs: The runs' names, in the order of training.
-      notes: For the reader of the report.
-      swept: The fields that a sweep varied.
-      swept_from: For each run of a sweep, the study's run that it varies.
-      paper_runs: The paper's setting of each run.
-      commit: Of the code that measured, where nothing was trained.
-      measured: What a study that trains nothing has measured.
+      command: The command that runs the whole study.
+      seeds: Number of seeds of each run.
+      runs: Names of the runs, in the order of training.
+      notes: Notes for the reader of the report.
+      swept: Fields that a sweep varied.
+      swept_from: {run of a sweep: the study's run that it varies}.
+      paper_runs: {run: its setting in the paper}.
+      commit: Commit of the code, for a study that trains nothing.
+      measured: Measurements of a study that trains nothing.
     """
 
     name: str
@@ -54,7 +54,7 @@ class StudyFile:
 
 @dataclass(frozen=True)
 class Start:
-    """A line of starts.jsonl: when, where and with what a run was started."""
+    """A line of starts.jsonl: a launch of a run."""
 
     time: str
     commit: str
@@ -68,9 +68,9 @@ class Logged:
 
     Attributes:
       step: The training step.
-      error: As the run's `error_name` calls it; None: not finite.
-      loss: In nats; None: not finite.
-      images: How many were evaluated; None: a line of training.
+      error: The error that the run's `error_name` names; None: not finite.
+      loss: The loss, in nats; None: not finite.
+      images: Number of evaluated images; None: the line is of training.
     """
 
     step: int
@@ -81,13 +81,13 @@ class Logged:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """evaluations/<protocol>.json: what a protocol measured of a finished run.
+    """The content of evaluations/<protocol>.json: an evaluation of a finished run.
 
     Attributes:
-      errors: By metric, such as top1_error, 0 to 1.
-      intervals: 95% intervals over the test images, by metric.
-      wrong: A character for each test image, 1 where the answer is wrong; empty: not known.
-      loss: In nats; None: not known.
+      errors: {metric, such as top1_error: error from 0 to 1}.
+      intervals: {metric: its 95% interval over the test images}.
+      wrong: One character for each test image, 1 if the answer is wrong, else 0; empty: unknown.
+      loss: The loss, in nats; None: unknown.
     """
 
     errors: dict[str, float]
@@ -98,14 +98,14 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Spread:
-    """How the values of a layer, or their gradients, are spread on a batch.
+    """The distribution of a layer's values, or of their gradients, on a batch.
 
     Attributes:
-      mean: Over images and units; None: not finite.
-      std: Their standard deviation; None: not finite.
-      low: The left edge of the histogram, the least value.
-      high: The right edge of the histogram, the largest value.
-      counts: Values in each of the histogram's bins, which are equally wide.
+      mean: Mean over images and units; None: not finite.
+      std: Standard deviation over images and units; None: not finite.
+      low: Left edge of the histogram, the smallest value.
+      high: Right edge of the histogram, the largest value.
+      counts: Number of values in each bin of the histogram. Bins are equally wide.
     """
 
     mean: float | None
@@ -117,18 +117,18 @@ class Spread:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer in a line of layers.jsonl.
+    """The statistics of a layer, from a line of layers.jsonl.
 
     Attributes:
-      name: Its path in the model, such as Dense_0 or stage1_block1/conv1.
+      name: Path in the model, such as Dense_0 or stage1_block1/conv1.
       kind: Dense, Conv, BatchNorm, ..., or the name of an activation function.
-      values: What comes out of it.
-      gradients: Of each image's loss with respect to its values.
-      units: The 15th, 50th and 85th percentile of each of its first units' values.
-      saturated: The share of values where an activation function is flat; None: it is none.
-      dead: The share of units that are saturated for every image; None: it is no such function.
-      kernel: Its weights; None: it has none, or was measured before they were.
-      zeros: The share of its weights that are 0, or nearly; None: as of kernel.
+      values: Distribution of the layer's outputs.
+      gradients: Distribution of the gradients of each image's loss with respect to its outputs.
+      units: The 15th, 50th and 85th percentile of the outputs of each of its first units.
+      saturated: Share of outputs where the activation function is flat; None: not an activation.
+      dead: Share of units that are saturated for every image; None: not applicable.
+      kernel: Distribution of its weights; None: it has none, or an old version did not record it.
+      zeros: Share of its weights that are 0 or almost 0; None: as for kernel.
     """
 
     name: str
@@ -149,20 +149,20 @@ class Run:
     Attributes:
       name: The run's name in its study.
       seed: The seed.
-      folder: Where its files lie, seen from the study's folder.
-      config: The text of config.json, or empty.
-      experiment: The settings; None: never started, or unreadable.
+      folder: Its folder, relative to the study's folder.
+      config: The text of config.json; empty: there is none.
+      experiment: The settings; None: not started, or config.json is unreadable.
       starts: Its launches.
-      error_name: What the model calls its error: top1_error, or reconstruction_error.
-      train: Means of training since the line before, by step.
-      evaluations: The evaluations during training, by step.
-      protocols: What the protocols measured, by protocol.
-      reached: The last step that left a line.
+      error_name: Name of the model's error: top1_error or reconstruction_error.
+      train: {step: means of training since the previous line}.
+      evaluations: {step: evaluation during training}.
+      protocols: {protocol: evaluation after training}.
+      reached: The last logged step.
       state: finished, finished early at step k, diverged at step k, cut off at step k of n, stopped
         by NaN at step k, not started, damaged or unreadable.
-      best_step: The step whose state a run with train.stop_after has kept; None: the last.
-      diverged: The step whose loss was not finite, where the run was to record that; None: none.
-      layers: The statistics of its layers, in the order of the forward pass, by step.
+      best_step: The step whose state a run with train.stop_after keeps; None: the last step.
+      diverged: The step at which the loss was not finite, if the run records that; None: no step.
+      layers: {step: statistics of the layers, in the order of the forward pass}.
     """
 
     name: str
@@ -183,24 +183,24 @@ class Run:
 
     @property
     def steps(self) -> int | None:
-        """The steps that it was to make; None: it has no settings."""
+        """The configured number of steps; None: the settings are unknown."""
         return self.experiment.train.steps if self.experiment else None
 
     @property
     def finished(self) -> bool:
-        """Whether it came to its end, or stopped early."""
+        """Whether it reached its end or was stopped early."""
         return self.state.startswith("finished")
 
     @property
     def final_error(self) -> float | None:
-        """The error of a finished run at its last or its best step, 0 to 1."""
+        """The error of a finished run at its last or best step, from 0 to 1."""
         return _find_line(self.evaluations, self.best_step).error if self.finished else None
 
     @property
     def final_training_error(self) -> float | None:
-        """The error of training that a finished run logged last, or at its best step.
+        """The training error that a finished run logged last, or at its best step.
 
-        It is a mean over the log interval before.
+        It is a mean over the log interval that ends there.
         """
         if not self.finished or not self.train:
             return None
@@ -208,24 +208,24 @@ class Run:
 
 
 def _find_line(lines: Mapping[int, Logged], step: int | None) -> Logged:
-    """Returns the line of a step, or the last one."""
+    """Returns the line of a step; the last line if there is none for this step."""
     return lines[max(lines) if step is None or step not in lines else step]
 
 
 @dataclass(frozen=True)
 class Results:
-    """A study's folder.
+    """The content of a study's folder.
 
     Attributes:
-      folder: Where it lies.
+      folder: Path of the folder.
       study: Its study.json.
-      runs: The seeds of each run, by the run's name, in the order of training.
-      problems: Damaged files, each in one line with what to do about it.
+      runs: {name of the run: its seeds}, in the order of training.
+      problems: One message for each damaged file, with the remedy.
       compact: Whether the runs were read from runs.json.
       rows: The study's rows.
       claims: The study's claims.
       tuning: How the study's runs were tuned; None: they were not.
-      trials: The seeds of each trial of the tuning, by the trial's name.
+      trials: {name of the tuning's trial: its seeds}.
     """
 
     folder: Path
@@ -245,5 +245,5 @@ class Results:
 
     @property
     def comparable(self) -> bool:
-        """Whether the data are those of the paper's figures."""
+        """Whether the data set is the paper's."""
         return self.study.data == (self.study.paper_data or self.study.data)

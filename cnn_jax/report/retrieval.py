@@ -1,4 +1,4 @@
-"""The page of what a user's queries found in a gallery."""
+"""The page with the nearest images of a user's queries in a gallery."""
 
 import functools
 import io
@@ -15,14 +15,15 @@ from cnn_jax.errors import UserError
 from cnn_jax.evaluation.retrieval.find import Found
 from cnn_jax.evaluation.retrieval.measures import DEFINITIONS
 from cnn_jax.files import write_whole
-from cnn_jax.report import figures, galleries
+from cnn_jax.report import figures
 from cnn_jax.report.build import write_page
 from cnn_jax.report.elements import Facts, Figure, Page, Part, Prose, Report, Table
+from cnn_jax.report.figures import galleries
 
 PAGE, NEIGHBORS = "retrieval", "neighbors.json"
-SHOWN = 96  # Shorter side of an image on the page, in pixels.
-ROWS = 10  # Queries in a picture.
-MAX_QUERIES = 50  # On a page.
+SHOWN = 96  # side of an image on the page, in pixels
+ROWS = 10  # number of queries in a picture
+MAX_QUERIES = 50  # largest number of queries on a page
 DOTS_PER_INCH = 90
 
 
@@ -30,9 +31,12 @@ def build_page(found: Found, out: Path, facts: Sequence[tuple[str, str]]) -> Rep
     """Writes retrieval.html and .md with the nearest images, and neighbors.json with all of them.
 
     Args:
-      found: What was found.
-      out: The folder, which is made.
-      facts: What the page says above the pictures: (name, value).
+      found: The neighbors of each query.
+      out: Folder to write to; it is created.
+      facts: (name, value) pairs for the top of the page.
+
+    Returns:
+      The paths of the files that were written.
 
     Raises:
       UserError: If the folder cannot be written to.
@@ -47,23 +51,25 @@ def build_page(found: Found, out: Path, facts: Sequence[tuple[str, str]]) -> Rep
         draw = functools.partial(_draw, found, places)
         parts.append(Figure(title, _describe(found), f"neighbors{first // ROWS + 1}.png", draw))
     if shown < len(found.names):
-        rest = f"The page shows {shown} of {len(found.names):,} queries; {NEIGHBORS} holds all."
+        rest = f"The page shows {shown} of {len(found.names):,} queries; {NEIGHBORS} lists all."
         parts.append(Prose("More queries", (rest,)))
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_whole(out / NEIGHBORS, _list_neighbors(found))
     except OSError as error:
-        raise UserError(f"cannot write to {out} ({error.strerror}): choose another") from None
+        raise UserError(
+            f"cannot write to {out} ({error.strerror}): choose another folder"
+        ) from None
     return write_page(Page("The nearest images", tuple(parts)), out, PAGE)
 
 
 def _describe(found: Found) -> str:
     words = (
-        "A query in each row, then its nearest images, the nearest first; below each its name and"
-        " its distance, 1 minus the cosine of the codes."
+        "Each row shows a query, then its nearest images, the nearest first. Below each image are"
+        " its name and its distance: 1 minus the cosine of the codes."
     )
     if any(right is not None for right in found.is_right):
-        words += " Full frames: the query's class (its folder's name); crossed ones: another."
+        words += " Images of another class (another folder's name) are crossed out."
     return words
 
 
@@ -80,8 +86,8 @@ def _make_table(found: Found) -> Table:
     without = sum(right is None for right in found.is_right)
     definitions = "; ".join(f"{name}: {text}" for name, text in DEFINITIONS.items())
     footnote = (
-        f"In %. A class is the folder in which an image lies. {without:,} queries without another"
-        f" image of their class are left out. {definitions}."
+        f"In %. The class of an image is its folder. {without:,} queries without another image of"
+        f" their class are left out. {definitions}."
     )
     heads = ("queries", *DEFINITIONS)
     return Table("Over all queries", heads, ((f"{means.queries:,}", *cells),), footnote)
@@ -104,7 +110,7 @@ def _draw(found: Found, places: Sequence[int]) -> bytes:
         image = _read(found.queries, int(found.rows[place]))
         rows.append(galleries.GalleryRow(image, _shorten(found.names[place]), neighbors))
     stream = io.BytesIO()
-    with figures.style():
+    with figures.use_style():
         galleries.draw_gallery(rows).savefig(stream, format="png", dpi=DOTS_PER_INCH)
     return stream.getvalue()
 
@@ -114,10 +120,10 @@ def _shorten(name: str) -> str:
 
 
 def _read(images: ImageDataset, row: int) -> np.ndarray:
-    """Returns the middle of an image, small."""
+    """Returns the central square of an image, [SHOWN, SHOWN, C]."""
     try:
         image = decode_resized(images.read(row), SHOWN)
-    except (OSError, BadImage):  # It has gone since it was encoded.
+    except (OSError, BadImage):  # The file was removed or changed since it was encoded.
         return np.zeros((SHOWN, SHOWN, 1), np.uint8)
     top, left = ((side - SHOWN) // 2 for side in image.shape[:2])
     return image[top : top + SHOWN, left : left + SHOWN]

@@ -1,26 +1,26 @@
-"""Rows of a paper's table, and what a run must share with the paper's to be compared with it."""
+"""Rows of a paper's table, and the settings that must be equal to compare a run with the paper."""
 
 from dataclasses import dataclass, field
 
 from cnn_jax.config import Experiment
 from cnn_jax.values import show
 
-# Options of a model that change how it is computed, and none of its numbers.
+# Options of a model that change how it is computed, but not the result.
 _HOW_COMPUTED = ("remat", "scan_min_blocks")
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the paper's table.
+    """A row of the paper's table.
 
     Attributes:
-      run: The run that stands for it.
-      label: What the table calls it.
-      group: The panel of the figure in which it is drawn.
+      run: Name of the run that reproduces it.
+      label: Label of the row.
+      group: Panel of the figure in which it is drawn.
       source: Where the paper prints it.
-      paper: The paper's figures by metric, errors in %.
-      table: Which of the paper's tables, where there are several.
-      protocol: The evaluation protocol's name; empty: the last evaluation in training.
+      paper: {metric: the paper's value}; errors are in %.
+      table: Title of the table, if a report has several.
+      protocol: Name of the evaluation protocol; empty: the last evaluation during training.
     """
 
     run: str
@@ -34,13 +34,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Setting:
-    """What two runs must share for their figures to be of the same thing.
+    """The settings that two runs must share to be comparable.
 
     Attributes:
-      model: The model's name.
-      options: The model's options as text, by name.
-      data: The data set's name.
-      steps: Training steps.
+      model: Name of the model.
+      options: {option of the model: value as text}.
+      data: Name of the data set.
+      steps: Number of training steps.
     """
 
     model: str
@@ -57,7 +57,12 @@ def describe_setting(experiment: Experiment) -> Setting:
 
 
 def find_other_settings(ours: Setting, paper: Setting) -> tuple[str, ...]:
-    """Returns what of a run is not the paper's, such as ('mlp', '240 of 64,000 steps')."""
+    """Describes how a run differs from the paper's: ('model mlp', '240 of 64,000 steps').
+
+    Args:
+      ours: Setting of our run.
+      paper: Setting of the paper's run.
+    """
     words = []
     if ours.model != paper.model:
         words.append(f"model {ours.model}")
@@ -74,7 +79,7 @@ def find_other_settings(ours: Setting, paper: Setting) -> tuple[str, ...]:
 
 
 def shorten_list(text: str) -> str:
-    """Returns a value as --set takes it, a long list of equal items as '21 times 60'."""
+    """Shortens a long list of equal items, such as '60,60,60,60', to '4 times 60'."""
     items = text.split(",")
     if len(items) > 3 and len(set(items)) == 1:
         return f"{len(items)} times {items[0]}"

@@ -1,4 +1,4 @@
-"""The report of a sweep: the grid as a table, and the final error against each swept field."""
+"""The report of a sweep: a table of the grid, and figures of the error against each swept field."""
 
 import itertools
 import statistics
@@ -13,11 +13,12 @@ from cnn_jax.report.results import Results, Run
 from cnn_jax.text import printable
 from cnn_jax.values import show
 
-DECADES = 20  # Values whose largest is so many times the least have a logarithmic axis.
+# The axis is logarithmic if the largest value is at least this many times the smallest.
+DECADES = 20
 CAPTION = (
-    "Error at the last evaluation against each swept field, a line for each combination of the"
-    " others; the line is the mean over seeds, the band their least and largest. Values that are"
-    " spread over decades have a logarithmic axis."
+    "Error at the last evaluation against each swept field, with a line for each combination of the"
+    " other fields. Lines are means over seeds; bands span the smallest and largest. Axes of values"
+    " over several orders of magnitude are logarithmic."
 )
 
 
@@ -25,9 +26,9 @@ class GridPoint(NamedTuple):
     """A run of the grid.
 
     Attributes:
-      name: The run's.
-      base: The study's run that it varies.
-      values: Of the swept fields, in their order; None: the run was not started.
+      name: Name of the run.
+      base: Name of the study's run that it varies.
+      values: Values of the swept fields, in their order; None: the run was not started.
       runs: Its seeds.
     """
 
@@ -37,7 +38,7 @@ class GridPoint(NamedTuple):
     runs: tuple[Run, ...]
 
 
-def report(results: Results) -> Page:
+def make_page(results: Results) -> Page:
     """Returns the page of a sweep."""
     points = find_points(results)
     return parts.page(
@@ -63,7 +64,12 @@ def find_points(results: Results) -> list[GridPoint]:
 
 
 def make_table(results: Results, points: Sequence[GridPoint]) -> Table:
-    """Returns the grid, a line a run."""
+    """Returns the table of the grid, with one row for each run.
+
+    Args:
+      results: The study's results.
+      points: The runs of the grid.
+    """
     several = len({point.base for point in points}) > 1
     names = [run.error_name for point in points for run in point.runs if run.evaluations]
     metrics = list(dict.fromkeys(names)) or ["top1_error"]
@@ -84,7 +90,7 @@ def make_table(results: Results, points: Sequence[GridPoint]) -> Table:
         columns += [name, f"training {name}"]
     footnote = (
         "Errors are the mean ± sample standard deviation over the finished seeds at their last"
-        " evaluation; the training error is the last one logged, a mean over the last interval."
+        " evaluation. The training error is the last one logged, a mean over the last log interval."
     )
     return Table("Grid", (*columns, "seeds"), tuple(rows), f"{footnote}{_name_best(points)}")
 
@@ -98,7 +104,7 @@ def _name_best(points: Sequence[GridPoint]) -> str:
     if len(means) < 2:
         return ""
     best = min(means, key=lambda name: means[name])
-    return f" Lowest: {best}, which chance may have made the lowest of {len(means)}."
+    return f" Lowest of {len(means)}: {best}, possibly by chance."
 
 
 def make_figure(results: Results, points: Sequence[GridPoint]) -> Figure:
@@ -108,7 +114,12 @@ def make_figure(results: Results, points: Sequence[GridPoint]) -> Figure:
 
 
 def make_charts(swept: Sequence[str], points: Sequence[GridPoint]) -> list[LineChart]:
-    """Returns a chart for each varied run and each swept field."""
+    """Returns a chart for each varied run and each swept field.
+
+    Args:
+      swept: The swept fields.
+      points: The runs of the grid.
+    """
     charts = []
     bases = list(dict.fromkeys(point.base for point in points))
     for base, (number, field) in itertools.product(bases, enumerate(swept)):
@@ -126,7 +137,7 @@ def make_charts(swept: Sequence[str], points: Sequence[GridPoint]) -> list[LineC
         scale = 100 if parts.is_percent(metric) else 1
         for combination, runs in own:
             others = zip(swept, combination, strict=True)
-            label = ", ".join(f"{_last(f)} {show(v)}" for f, v in others if f != field)
+            label = ", ".join(f"{_get_last_name(f)} {show(v)}" for f, v in others if f != field)
             for run in runs:
                 if run.final_error is not None and run.error_name == metric:
                     errors = lines.setdefault(label, {}).setdefault(at[combination[number]], [])
@@ -154,5 +165,5 @@ def make_charts(swept: Sequence[str], points: Sequence[GridPoint]) -> list[LineC
     return charts
 
 
-def _last(field: str) -> str:
+def _get_last_name(field: str) -> str:
     return field.rpartition(".")[2]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cnn_jax.config import Experiment
 from cnn_jax.errors import UserError
-from cnn_jax.files import expand_path
+from cnn_jax.files import PART_AGE_S, expand_path, remove_parts
 from cnn_jax.study.definition import Study
 from cnn_jax.study.selection import complete_study, list_trials, select
 from cnn_jax.study.write_files import check_study, write_crops, write_study
@@ -70,10 +70,12 @@ def run(
       StoppedError: If a signal stopped a run, which is saved.
     """
     from cnn_jax import distributed
+    from cnn_jax.cpu import settings
     from cnn_jax.report.build import build
     from cnn_jax.study import sharing
     from cnn_jax.training import metrics_log
 
+    settings.configure_once()  # Before the checks, which start JAX's backend.
     folder = expand_path("workdir", workdir)
     study = complete_study(study)
     if study.measure:
@@ -96,6 +98,7 @@ def run(
     if primary:
         for one in runs if overwrite else ():
             metrics_log.erase_run(metrics_log.run_folder(one, folder))
+        remove_parts(folder, PART_AGE_S)
         write_study(study, folder, seeds, command)
         write_crops(study, folder)
     if overwrite:
@@ -133,7 +136,7 @@ def _tune(
     A trial whose loss is not finite is a result; one that fails ends the launch.
     """
     from cnn_jax import distributed
-    from cnn_jax.report.read import read_runs
+    from cnn_jax.report.reading.folder import read_runs
     from cnn_jax.training import metrics_log
 
     tuning = study.tuning

@@ -181,6 +181,8 @@ def check(experiment: Experiment, devices: int = 1, seeds: int = 1) -> None:
             f"train.parallel={train.parallel}: seeds are trained together only with"
             " train.parallel=jit"
         )
+    if train.start_from == experiment.name and train.start_from:
+        raise UserError(f"train.start_from={train.start_from}: a run cannot start from itself")
     if train.start_layers and not train.start_from:
         raise UserError("train.start_layers: names layers of the run train.start_from: set it too")
     batch, group = experiment.data.batch_size, experiment.model.args.get("bn_group")

@@ -52,7 +52,7 @@ def make_measured_model(experiment: Experiment, num_classes: int) -> Model:
     Blocks run one after another, not in `lax.scan` or under rematerialization, which changes no
     number apart from rounding, and no layer waits for other devices.
     """
-    choice, known = experiment.model, models.known_options(experiment.model.name)
+    choice, known = experiment.model, models.list_options(experiment.model.name)
     plain = {"scan_min_blocks": MAX_INT32, "remat": False}
     choice = change(choice, **{name: value for name, value in plain.items() if name in known})
     return make_model(experiment.__class__(model=choice), num_classes)

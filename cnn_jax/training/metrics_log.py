@@ -25,7 +25,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -40,13 +40,17 @@ from cnn_jax.config_file import read_config, to_json
 from cnn_jax.errors import UserError, explain_os_errors
 from cnn_jax.files import write_whole
 from cnn_jax.optim import schedule_depends_on_steps
+from cnn_jax.text import printable
 from cnn_jax.training import run_lock, tensorboard
 from cnn_jax.training.components import complete
 
 Write = Callable[..., None]
+# What may not change of data.json while a run is trained.
+DATA_FIELDS = ("train_images", "test_images", "num_classes", "class_names", "checksum")
 EVENTS = ("train", "eval", "nan", "stop", "end")  # Of metrics.jsonl.
 RUN_FILES = (
     "config.json",
+    "data.json",
     "starts.jsonl",
     "metrics.jsonl",
     "metrics.damaged.jsonl",
@@ -117,6 +121,35 @@ def write_config(experiment: Experiment, folder: Path) -> None:
             write_whole(folder / "config.json", to_json(experiment))
         elif is_continued(there, experiment):
             write_whole(folder / "config.json", to_json(_with_deviation(there, experiment)))
+
+
+def check_data(
+    description: dict[str, Any], folder: Path, fields: Sequence[str] = DATA_FIELDS
+) -> None:
+    """Checks that the data set of a run is the one that it was trained on.
+
+    Args:
+      description: Of `cnn_jax.data.describe_dataset`.
+      folder: The run's folder. A description in it that is missing or damaged is not compared.
+      fields: What is compared.
+
+    Raises:
+      UserError: If the data set has changed.
+    """
+    try:
+        there = json.loads((folder / "data.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return
+    if not isinstance(there, dict):
+        return
+    for name in fields:
+        if name in there and there[name] != description[name]:
+            before, now = (printable(str(each[name]))[:100] for each in (there, description))
+            raise UserError(
+                f"the data set is another one than {folder} was trained on ({name}: {before} then,"
+                f" {now} now): restore it, or start anew with --overwrite or another workdir; if"
+                f" only {folder / 'data.json'} is damaged, delete that file"
+            )
 
 
 def write_data(description: dict[str, Any], folder: Path) -> None:

@@ -184,7 +184,7 @@ def compile_step(experiment: Experiment, step: Step, over: Mesh, image_values: i
     if over.devices.flat[0].platform == "cpu":
         values = experiment.data.batch_size * image_values
         settings.keep_memory(values)
-        options = settings.compiler_options(train.steps, values)
+        options = settings.choose_compiler_options(train.steps, values)
     if train.check_numerics:
         return compile_checked(step, over)
     return compile_train(step, train.parallel, over, options)

@@ -5,15 +5,12 @@ An interrupted run continues from its last checkpoint.
 
 import contextlib
 import functools
-import logging
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 
 from cnn_jax import __version__, data, distributed
@@ -21,7 +18,7 @@ from cnn_jax.config import Experiment, flatten
 from cnn_jax.cpu import settings
 from cnn_jax.errors import NotFiniteError, UserError, explain_os_errors
 from cnn_jax.evaluation.evaluate import evaluate_run
-from cnn_jax.files import expand_path
+from cnn_jax.files import expand_path, remove_parts
 from cnn_jax.training import checkpoint, divergence, metrics_log, profile, run_lock, watchdog
 from cnn_jax.training.components import complete
 from cnn_jax.training.loop import SeedRun, run_loop
@@ -76,8 +73,7 @@ def run_seeds(
     Raises:
       UserError: If an error stops all of them.
     """
-    if too_late := settings.configure():
-        logging.getLogger("cnn_jax").warning(too_late)
+    settings.configure_once()
     experiment, workdir = complete(experiment), expand_path("workdir", workdir)
     runs = {seed: replace(experiment, seed=seed) for seed in seeds}
     folders = {seed: metrics_log.run_folder(one, workdir) for seed, one in runs.items()}
@@ -126,8 +122,7 @@ def describe_run(experiment: Experiment, seeds: Sequence[int]) -> dict[str, str]
         return {}
     places = {"data.dir", "data.dataset.path"}  # Each machine may have its own.
     fields = {k: repr(v) for k, v in flatten(experiment).items() if k not in places}
-    dataset = data.load_dataset(experiment.data)
-    known = data.describe_dataset(dataset)
+    known = data.describe_dataset(data.load_dataset(experiment.data))
     described = {f"the data's {k}": repr(v) for k, v in known.items() if k != "folder"}
     return (
         fields
@@ -136,23 +131,8 @@ def describe_run(experiment: Experiment, seeds: Sequence[int]) -> dict[str, str]
             "the seeds": repr(list(seeds)),
             "the code's commit": metrics_log.find_commit(),
             "the code's version": __version__,
-            "the data's order": _checksum_order(dataset),
         }
     )
-
-
-def _checksum_order(dataset: data.Dataset) -> str:
-    """Returns a checksum of the images' labels and, of full-size images, their files' names."""
-    total = zlib.crc32(b"")
-    for split in (dataset.train, dataset.test):
-        total = zlib.crc32(np.ascontiguousarray(split.labels).tobytes(), total)
-        if isinstance(split, data.ImageDataset):
-            for i in range(split.count):
-                name = split.name(i).replace("\\", "/").split("/")[-2:]
-                total = zlib.crc32("/".join(name).encode(errors="replace"), total)
-        else:
-            total = zlib.crc32(np.ascontiguousarray(split.images).tobytes(), total)
-    return f"{total:08x}"
 
 
 def _find_last_steps(
@@ -176,10 +156,14 @@ def _train(runs: dict[Experiment, Path], until: int, profile_steps: int) -> dict
             stack.enter_context(jax.numpy_dtype_promotion("strict"))
         # The program is built before anything is written, so that a mistake leaves no files.
         program = build_program(first, seeds=[run.seed for run in runs])
+        for folder in runs.values():
+            if checkpoint.latest_step(folder):
+                metrics_log.check_data(program.description, folder)
         for run, folder in runs.items() if distributed.is_primary() else ():
             metrics_log.write_config(run, folder)
             metrics_log.write_data(program.description, folder)
             stack.enter_context(run_lock.hold(folder))
+            remove_parts(folder)
         saved = [
             stack.enter_context(checkpoint.open_checkpoints(folder)) for folder in runs.values()
         ]

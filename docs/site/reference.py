@@ -9,7 +9,7 @@ import cnn_jax
 PAGES = {
     "runs": (
         "Experiments, studies and training",
-        ("config", "study", "sweep", "tuning", "training"),
+        ("config", "study", "tuning", "training"),
     ),
     "models": ("Models", ("models",)),
     "layers": ("Layers", ("layers",)),
@@ -26,7 +26,7 @@ PAGES = {
 
 # What users of the library do not import.
 INTERNAL = {
-    *("cli", "__main__", "notebook", "registry", "sharing", "tables", "text", "user_file"),
+    *("cli", "__main__", "notebook", "registry", "terminal_tables", "text", "user_file"),
     *("values", "experiments"),
 }
 

@@ -7,7 +7,7 @@ from typing import Any
 from cnn_jax import report
 from cnn_jax.evaluation.retrieval.measures import DEFINITIONS
 from cnn_jax.report import Page, Results, Table, figures
-from cnn_jax.report.claims import Measured, describe_settings, student_interval
+from cnn_jax.report.claims import Measured, compute_student_interval, describe_settings
 from cnn_jax.report.elements import Figure
 
 from .measure import CODES, SIZES
@@ -38,7 +38,7 @@ def compare_codes(*terms: Term) -> Callable[[Results], Measured]:
         return Measured(
             value=statistics.mean(values),
             over_images=_find_query_interval(results, terms, statistics.mean(values)),
-            over_seeds=student_interval(values),
+            over_seeds=compute_student_interval(values),
             seeds=len(values),
             runs=runs,
             setting=setting,
@@ -90,7 +90,7 @@ def compare_denoising(method: str, others: Sequence[str]) -> Callable[[Results],
             return Measured(None, runs=(method,), setting=setting, why="not measured yet")
         return Measured(
             value=statistics.mean(values),
-            over_seeds=student_interval(values),
+            over_seeds=compute_student_interval(values),
             seeds=len(values),
             runs=(method,),
             setting=setting,

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from cnn_jax.evaluation.retrieval import trained
 from cnn_jax.evaluation.retrieval.search import Neighbors, search
 from cnn_jax.files import write_whole
-from cnn_jax.report import figures, galleries
+from cnn_jax.report import figures
+from cnn_jax.report.figures import galleries
 
 from . import measure
 from .measure import Collection
@@ -39,7 +40,7 @@ def draw_pictures(
     drawn[PLANE] = draw_plane(seed, collection, {code: own[1] for code, own in codes.items()})
     for name, figure in drawn.items():
         stream = io.BytesIO()
-        with figures.style():
+        with figures.use_style():
             figure.savefig(stream, format="png", dpi=DOTS_PER_INCH)
         write_whole(workdir / name, stream.getvalue())
 
@@ -60,7 +61,7 @@ def draw_denoising(
     rows = {name: 255 * way.restore(noisy) for name, way in restorers.items()} | {"clean": clean}
     if clean.shape[-1] == 3:
         rows = {name: images.round().astype(np.uint8) for name, images in rows.items()}
-    with figures.style():
+    with figures.use_style():
         return galleries.draw_image_rows(rows)
 
 
@@ -73,7 +74,7 @@ def draw_galleries(collection: Collection, gallery: np.ndarray, queries: np.ndar
     worst = np.lexsort((np.arange(len(labels)), right.sum(1)))
     worst = [row for row in worst if row not in set(examples)][:FAILURES]
     rows = [_make_row(collection, found, right, int(row)) for row in (*examples, *worst)]
-    with figures.style():
+    with figures.use_style():
         return galleries.draw_gallery(rows)
 
 
@@ -107,5 +108,5 @@ def draw_plane(seed: int, collection: Collection, codes: Mapping[str, np.ndarray
         with threadpool_limits(1):
             panels[code] = embed.fit_transform(points)
     names = [str(label) for label in range(collection.num_classes)]
-    with figures.style():
+    with figures.use_style():
         return galleries.draw_points(panels, labels, names)

@@ -37,7 +37,7 @@ def test_totals_match_the_papers(totals):
 )
 def test_the_layers_sum_to_the_program_s_multiply_adds(totals, name):
     model = models.create(
-        name, **({"aux_heads": False} if "aux_heads" in models.known_options(name) else {})
+        name, **({"aux_heads": False} if "aux_heads" in models.list_options(name) else {})
     )
     zeros = 10 * 10 * 25 * (96 - 60) if name == "lenet5" else 0
     assert totals[name].multiply_adds + zeros == summary.count_multiply_adds(
@@ -156,7 +156,7 @@ def test_a_stack_of_kernels_has_the_receptive_field_of_its_alternative(stack):
 def test_equal_blocks_are_all_counted(name):
     """Compared with the traced program, which has no blocks."""
     shape, classes = models.paper_input(name)
-    options = {"aux_heads": False} if "aux_heads" in models.known_options(name) else {}
+    options = {"aux_heads": False} if "aux_heads" in models.list_options(name) else {}
     model = models.create(name, classes, **options)
     layers = summary.list_layers(model, shape)
     assert sum(layer.multiply_adds for layer in layers) == summary.count_multiply_adds(model, shape)

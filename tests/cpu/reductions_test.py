@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax.cpu.reductions import add_bias, channel_sums
-from cnn_jax.layers.batch_norm import group_moments, normalize
+from cnn_jax.cpu.reductions import add_bias, sum_per_channel
+from cnn_jax.layers.batch_norm import compute_moments, normalize
 
 
 def random(*shape):
@@ -19,7 +19,7 @@ def test_channel_sums(rows, choice, monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     monkeypatch.setenv("CNN_JAX_ROUTES", choice)
     a, b = random(3, rows, 5), random(3, rows, 5) + 1
-    for got, x in zip(jax.jit(channel_sums)(a, b), (a, b), strict=True):
+    for got, x in zip(jax.jit(sum_per_channel)(a, b), (a, b), strict=True):
         np.testing.assert_allclose(got, x.sum(1, dtype=np.float64), atol=1e-5)
 
 
@@ -58,7 +58,7 @@ def test_batch_norm_s_gradient_matches_autodiff(group):
     y, back = jax.vjp(ours, x, scale, bias)
     want, back_want = jax.vjp(plain, x, scale, bias)
     np.testing.assert_allclose(y[0], want, atol=1e-5)
-    moments = group_moments(x, group)
+    moments = compute_moments(x, group)
     for got, expected in zip(y[1:], (moments.mean, moments.variance), strict=True):
         np.testing.assert_array_equal(got, expected)
     for got, expected in zip(

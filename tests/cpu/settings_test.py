@@ -6,6 +6,7 @@ import subprocess
 import sys
 from importlib import metadata
 
+import jax
 import pytest
 
 from cnn_jax.cpu import settings
@@ -53,20 +54,31 @@ def test_no_flags_are_added_on_other_platforms(machine, kind, jaxlib):
     machine(kind, jaxlib)
     assert chosen() is None
     assert chosen(XLA_FLAGS="--a=b") == "--a=b"
-    assert settings.compiler_options(10**6, VALUES, {}) == {}
+    assert settings.choose_compiler_options(10**6, VALUES, {}) == {}
 
 
 def test_long_runs_of_large_batches_use_onednn_unless_the_user_disables_it(machine):
-    assert settings.compiler_options(STEPS - 1, VALUES, {}) == {}
-    assert settings.compiler_options(STEPS, VALUES, {}) == settings.ONEDNN
-    assert settings.compiler_options(STEPS, VALUES, {"XLA_FLAGS": OURS}) == settings.ONEDNN
-    assert settings.compiler_options(STEPS, VALUES - 1, {}) == {}
+    assert settings.choose_compiler_options(STEPS - 1, VALUES, {}) == {}
+    assert settings.choose_compiler_options(STEPS, VALUES, {}) == settings.ONEDNN
+    assert settings.choose_compiler_options(STEPS, VALUES, {"XLA_FLAGS": OURS}) == settings.ONEDNN
+    assert settings.choose_compiler_options(STEPS, VALUES - 1, {}) == {}
     assert (
-        settings.compiler_options(STEPS, VALUES, {"XLA_FLAGS": "--xla_cpu_use_onednn=false"}) == {}
+        settings.choose_compiler_options(STEPS, VALUES, {"XLA_FLAGS": "--xla_cpu_use_onednn=false"})
+        == {}
     )
     machine(jaxlib="0.10.2")
-    assert settings.compiler_options(STEPS, VALUES, {}) == {}
+    assert settings.choose_compiler_options(STEPS, VALUES, {}) == {}
     assert chosen() == OURS
+
+
+def test_that_it_is_too_late_is_said_once(monkeypatch, caplog):
+    jax.devices()
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setattr(settings, "_is_x86_with", lambda versions: True)
+    settings.configure_once.cache_clear()
+    for _ in range(2):
+        settings.configure_once()
+    assert caplog.text.count("JAX has already started without the flags") == 1
 
 
 def run(code):
@@ -87,12 +99,12 @@ def test_the_flags_and_options_reach_convolutions_and_both_gradients():
         configure()
         import cnn_jax.cpu.convolution as c, jax
         layout = ("NHWC", "HWIO", "NHWC")
-        f = lambda x, k: c.convolution(x, k, (1, 1), "SAME", dimension_numbers=layout)
+        f = lambda x, k: c.conv_general_dilated(x, k, (1, 1), "SAME", dimension_numbers=layout)
         x = jax.ShapeDtypeStruct((8, 14, 14, 32), "float32")
         k = jax.ShapeDtypeStruct((3, 3, 32, 32), "float32")
         both = lambda x, k: jax.vjp(f, x, k)[1](f(x, k))
         for steps in (1, settings.MIN_ONEDNN_STEPS):
-            options = settings.compiler_options(steps, settings.MIN_BATCH_VALUES)
+            options = settings.choose_compiler_options(steps, settings.MIN_BATCH_VALUES)
             text = jax.jit(both, compiler_options=options).lower(x, k).compile().as_text()
             onednn = text.count('custom_call_target="__onednn$convolution"')
             print(text.count("__ynn_fusion"), onednn)

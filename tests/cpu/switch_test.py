@@ -57,9 +57,9 @@ def test_another_value_is_an_error(monkeypatch):
 
 
 def test_chunks_are_used_on_one_device_only(monkeypatch):
-    assert switch.chunks(10, 4) == [slice(0, 10)]
+    assert switch.split_into_chunks(10, 4) == [slice(0, 10)]
     monkeypatch.setattr(jax, "device_count", lambda: 1)
-    assert switch.chunks(10, 4) == [slice(0, 4), slice(4, 8), slice(8, 12)]
+    assert switch.split_into_chunks(10, 4) == [slice(0, 4), slice(4, 8), slice(8, 12)]
 
 
 @pytest.mark.parametrize("shape", [(3, 3, 5, 7), (10,), (1, 1, 1, 1)])
@@ -82,9 +82,9 @@ def test_a_power_computed_by_roots_is_the_power():
 
 
 def test_blocks_run_in_a_scan_only_where_that_is_fast():
-    assert rewrites.min_scan_blocks() == 100
+    assert rewrites.choose_min_scan_blocks() == 100
     with mesh.target_platform("gpu"):
-        assert rewrites.min_scan_blocks() == 17
+        assert rewrites.choose_min_scan_blocks() == 17
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Scaled test images: the workers cut the views, and long images make small batches."""
 
 import functools
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from cnn_jax.config import Data, choose
 from cnn_jax.data import ArrayDataset, Arrays, eval_views, folder_scan, folders
 from cnn_jax.data.decode import decode_resized
+from cnn_jax.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +49,7 @@ def test_views_are_cut_from_each_image_once_in_order(images, batch):
 
 def test_batches_have_a_bounded_number_of_pixels(images, monkeypatch):
     monkeypatch.setattr(eval_views, "MAX_PIXELS_PER_BATCH", 4 * 64 * 128)
+    monkeypatch.setattr(eval_views, "MAX_ASPECT", 100)
     batches = list(eval_views.iterate_resized(DATA, images, 40, 4))
     sizes = {b["image"].shape[1:3]: len(b["image"]) for b in batches}
     assert sizes[64, 64] == 4 and sizes[64, 4032] == 1  # Only the long image has more.
@@ -54,6 +57,37 @@ def test_batches_have_a_bounded_number_of_pixels(images, monkeypatch):
     assert sorted(index) == [0, 1, 2, 3]
     batches = eval_views.iterate_resized(DATA, images, 40, 4, multiple=2)
     assert {len(b["image"]) for b in batches} == {2, 4}
+
+
+def test_a_whole_image_of_more_pixels_than_a_batch_is_refused(images, monkeypatch):
+    """Its memory would grow with its aspect; 256 x 38,400 pixels took 4.2 GB."""
+    monkeypatch.setattr(eval_views, "MAX_PIXELS_PER_BATCH", 8 * 40**2)
+    with pytest.raises(UserError, match=r"has 4000x40 pixels, more than the 12,800 .*on_bad_image"):
+        list(eval_views.iterate_resized(replace(DATA, on_bad_image="stop"), images, 40, 4))
+    batches = list(eval_views.iterate_resized(DATA, images, 40, 4))
+    assert max(b["image"][0, ..., 0].size for b in batches) <= 64 * 64
+    assert sum(b["bad"].sum() for b in batches) == 2
+    # A crop of it takes no more memory than one of any other image.
+    cut = functools.partial(cut_corners, 40)
+    assert sum(b["valid"].sum() for b in eval_views.iterate_views(DATA, images, 40, cut, 4)) == 4
+
+
+def test_images_of_many_sizes_do_not_wait_in_memory(monkeypatch):
+    """Each has its own size, so that no batch becomes full."""
+    pixels = np.zeros((1, 16, 16, 1), np.uint8)
+
+    class Varied(ArrayDataset):
+        def __getitem__(self, index):
+            return np.zeros((16, 64 * (1 + index), 1), np.uint8), 0
+
+    varied = Varied("x", Arrays(np.repeat(pixels, 9, 0), np.zeros(9, np.int32)))
+    monkeypatch.setattr(eval_views, "MAX_WAITING_PIXELS", 64 * 64 * 6)
+    seen, waiting = [], []
+    for batch in eval_views.iterate_resized(Data(), varied, 16, 4):
+        seen += batch["index"][batch["valid"]].tolist()
+        waiting.append(len(batch["image"]))
+    assert sorted(seen) == list(range(9)) and seen[0] == 3  # The largest of the first four.
+    assert set(waiting) == {4}
 
 
 def test_arrays_are_resized_too():

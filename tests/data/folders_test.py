@@ -211,9 +211,27 @@ def test_skipped_files_are_reported(tmp_path):
         folders.load_folder(path).train[1]
 
 
-def test_a_broken_link_as_a_class_is_refused(tmp_path):
+def test_the_checksum_changes_with_names_labels_and_order(tmp_path):
+    files = {"train/a/1": b"", "train/a/2": b"", "train/b/1": b"", "val/a/1": b"", "val/b/1": b""}
+    path = write_files(tmp_path, files)
+
+    def find_checksum():
+        return datasets.describe_dataset(folders.load_folder(path))["checksum"]
+
+    seen = [find_checksum()]
+    for old, new in (("train/a/2", "train/a/0"), ("val/a/1", "val/b/2"), ("train/b", "train/c")):
+        (tmp_path / old).rename(tmp_path / new)
+        if new == "train/c":
+            (tmp_path / "val/b").rename(tmp_path / "val/c")
+            (tmp_path / "val/a").mkdir(exist_ok=True)
+        seen.append(find_checksum())
+    assert len(set(seen)) == len(seen)
+
+
+@pytest.mark.parametrize("target", ["gone", "b"])  # To nowhere, and to itself.
+def test_a_broken_link_as_a_class_is_refused(target, tmp_path):
     path = write_files(tmp_path, {"a/1": b"", "c/1": b""})
-    (tmp_path / "b").symlink_to(tmp_path / "gone")
+    (tmp_path / "b").symlink_to(tmp_path / target)
     with pytest.raises(UserError, match=r"b is a link to nowhere.*labels depend on it"):
         folders.load_folder(path)
 

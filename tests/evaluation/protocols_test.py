@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from cnn_jax.config import Data, Experiment, choose, protocol_name
+from cnn_jax.config import Data, Experiment, choose, name_protocol
 from cnn_jax.errors import UserError
 from cnn_jax.evaluation import protocols
 from cnn_jax.evaluation.protocols import (
@@ -75,7 +75,7 @@ def test_every_protocol_has_scales_a_default_and_a_line_of_help(name):
     plain, scaled = choose(name), choose(name, scales=(256, 384))
     assert make_protocol(plain, 224, 256).scales == (256,)
     assert make_protocol(scaled, 224, 256).scales == (256, 384)
-    assert protocol_name(scaled) == f"{name}@256,384"
+    assert name_protocol(scaled) == f"{name}@256,384"
     assert dict(protocols.describe_protocols())[name].endswith(".")
 
 
@@ -106,7 +106,7 @@ def test_protocols_that_differ_have_different_names():
         choose("dense", scales=(256,), flip=False),
         choose("dense", scales=(256,), flip=True, stride=2),
     ]
-    assert [protocol_name(choice) for choice in choices] == [
+    assert [name_protocol(choice) for choice in choices] == [
         "dense",
         "dense@256",
         "dense@256,384",

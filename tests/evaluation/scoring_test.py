@@ -27,7 +27,7 @@ class Unpadded(BaseModel):
     def __call__(self, images, train):
         x = MaxPool(2, 2)(nn.relu(Conv(4, (3, 3), padding="VALID")(images)))
         x = MaxPool(2, 2)(nn.relu(Conv(5, (4, 4), padding="VALID")(x)))  # 32 -> 30 -> 15 -> 12 -> 6
-        return self.classify(x, self.kernel_init(), train)
+        return self.classify(x, self.get_kernel_init(), train)
 
 
 def prepare(images, size=None):

@@ -5,7 +5,7 @@ import pytest
 from cnn_jax.report import build
 from cnn_jax.report.claims import judge
 from cnn_jax.report.elements import Table
-from cnn_jax.report.read import read
+from cnn_jax.report.reading.folder import read
 from cnn_jax.study import configure, write_study
 from experiments.feature_visualization import study
 

@@ -10,7 +10,7 @@ from cnn_jax.evaluation.retrieval import trained
 from cnn_jax.evaluation.retrieval.images import Images
 from cnn_jax.report import build
 from cnn_jax.report.claims import judge
-from cnn_jax.report.read import read
+from cnn_jax.report.reading.folder import read
 from cnn_jax.study import configure, write_study
 from experiments.image_retrieval import measure, page, study
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cnn_jax.config import protocol_name
+from cnn_jax.config import name_protocol
 from cnn_jax.report.claims import Contrast
 from experiments import COSTS, STUDIES
 
@@ -58,7 +58,7 @@ def test_rows_and_claims_name_measured_runs(name, preset):
     study = STUDIES[name](preset)
     assert (study.name, study.preset) == (name, preset)
     assert set(study.paper_runs) >= set(study.runs)
-    has = {run: set(map(protocol_name, e.protocols)) for run, e in study.runs.items()}
+    has = {run: set(map(name_protocol, e.protocols)) for run, e in study.runs.items()}
     asked = {(row.run, row.protocol) for row in study.rows if row.protocol}
     for claim in study.claims:
         if isinstance(claim.check, Contrast):

@@ -6,7 +6,7 @@ import types
 import pytest
 from helpers.report_folders import read_folder, write_run, write_study
 
-from cnn_jax.report.read import read
+from cnn_jax.report.reading.folder import read
 from experiments import activations, batch_norm, boolean_functions, initialization
 from experiments.batch_norm import NORMALIZED, PLAIN
 

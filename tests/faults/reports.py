@@ -1,10 +1,10 @@
 """What people have reported and tried, in one table: python tests/faults/reports.py.
 
-A row says what was done, what is printed now, and which test holds it. What is cheap is done again
-here; the rest is the test's.
+Each row is tried again, in a few minutes, and says what is printed now.
 """
 
 import contextlib
+import functools
 import io
 import os
 import sys
@@ -20,12 +20,14 @@ if __name__ == "__main__":
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import numpy as np  # noqa: E402
+from faults import mutants, snippets  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from cnn_jax import cli  # noqa: E402
+from cnn_jax import cli, files  # noqa: E402
 from cnn_jax.errors import UserError  # noqa: E402
 from experiments import COSTS, STUDIES  # noqa: E402
 
+MAX_SHOWN = 200  # Characters of what is printed.
 SMOKE = ("--experiment=resnet_degradation", "--preset=smoke", "--run=plain-20", "--dry_run")
 SMOKE += ("--set=model=mlp", "--set=model.hidden=8")
 
@@ -36,13 +38,14 @@ class Report(NamedTuple):
     Attributes:
       what: In words.
       says: Part of what is printed now.
-      do: Returns what is printed; None: only the test does it.
-      test: The file of its test; empty: here.
+      do: Returns what is printed.
+      test: The file of its own test, where trying it takes longer than a second; empty: this table
+        is its test.
     """
 
     what: str
-    says: str = ""
-    do: Callable[[], str] | None = None
+    says: str
+    do: Callable[[], str]
     test: str = ""
 
 
@@ -77,24 +80,9 @@ def refusal(function: Callable, *arguments: object) -> Callable[[], str]:
     return run
 
 
-def scan(tree: dict[str, int], **options: object) -> Callable[[], str]:
-    """What is said of a folder {path of a folder: how many images lie in it}."""
-
-    def run() -> str:
-        from cnn_jax.data import folder_scan, scan_report
-
-        with tempfile.TemporaryDirectory() as folder:
-            for place, count in tree.items():
-                (Path(folder) / place).mkdir(parents=True, exist_ok=True)
-                for number in range(count):
-                    Image.new("RGB", (8, 8)).save(Path(folder) / place / f"{number}.jpg")
-            try:
-                found = folder_scan.scan_folder(folder, **options)
-                return " | ".join(scan_report.summarize_scan(found)).replace(folder, ".")
-            except UserError as error:
-                return str(error).replace(folder, ".")
-
-    return run
+def scan(files: dict[str, bytes | int], **options: object) -> Callable[[], str]:
+    """What is said of a folder; see `snippets.scan`."""
+    return functools.partial(snippets.scan, files, **options)
 
 
 def measure(scores: np.ndarray) -> str:
@@ -165,6 +153,7 @@ def find_setup() -> str:
 
 
 T = "tests/"
+LABELED = {"train/a": 5, "train/b": 5, "val": 2}
 REPORTS = (
     # Wrong numbers.
     Report(
@@ -176,37 +165,16 @@ REPORTS = (
     Report(
         "a model that is very sure: the loss", "loss 1", lambda: measure(np.eye(20) * -100.0 - 100)
     ),
-    Report(
-        "dense views with the mean image",
-        test=T + "evaluation/evaluate_test.py",
-    ),
+    Report("dense views with the mean image", "of a pixel 0.0", snippets.compare_mean_images),
     Report("batch norm at mean / deviation 1,000", "error below 2e-2", normalize_far_from_zero),
-    Report(
-        "figures printed as a paper's own",
-        test=T + "experiments/studies_test.py",
-    ),
-    Report(
-        "another model in a paper's row",
-        test=T + "report/parts_test.py",
-    ),
+    Report("figures printed as a paper's own", "printed 204,800", snippets.count_printed_weights),
+    Report("another model in a paper's row", "model mlp", snippets.report_another_model),
     Report("an autoencoder's error", "reconstruction error 1.05", name_errors),
-    Report(
-        "a plateau that cuts without end",
-        test=T + "optim/transformations_test.py",
-    ),
-    Report(
-        "the mean of few center crops",
-        test=T + "data/measure_test.py",
-    ),
-    Report(
-        "figures in prose without a source",
-        test=T + "docs_results_test.py",
-    ),
+    Report("a plateau that cuts without end", "1e-01 1e-02 1e-03 1e-03", snippets.cut_rate),
+    Report("the mean of few center crops", "all training images", snippets.measure_mean),
+    Report("figures in prose without a source", "1.47", snippets.check_prose),
     Report("the interval of no errors of 360", "[0.0%; 1.1%]", lambda: interval(0, 360)),
-    Report(
-        "test images decoded at reduced size",
-        test=T + "data/decode_test.py",
-    ),
+    Report("test images decoded at reduced size", "of a pixel 0", snippets.compare_decoding),
     # Folders of images.
     Report(
         "train/ and valid/", "valid", scan({"train/a": 5, "train/b": 5, "valid/a": 2, "valid/b": 2})
@@ -234,41 +202,59 @@ REPORTS = (
         "sorted as numbers",
         scan({f"val/{n}": 2 for n in range(12)}, test_only=True, num_classes=12),
     ),
-    Report("one class", "class", scan({"train/a": 5, "val/a": 2})),
+    Report("one class", "nothing to learn", lambda: snippets.load({"train/a": 5, "val/a": 2})),
     Report(
-        "nested folders, links to nowhere, an empty class",
-        test=T + "data/folders_test.py",
+        "nested folders and an empty class",
+        "not entered (1)",
+        scan({"train/a": 5, "train/b": 5, "train/a/more": 3, "train/c": 0, "val/a": 2, "val/b": 2}),
+    ),
+    Report(
+        "links to nowhere",
+        "links to nowhere (1)",
+        scan({"train/a": 5, "train/b": 5}, links={"train/a/x.jpg": "gone"}),
+    ),
+    Report(
+        "a class folder that is a link to nowhere",
+        "labels depend on it",
+        scan({"train/a": 5, "train/b": 5}, links={"train/c": "gone"}),
+    ),
+    Report(
+        "a class folder that is a link to itself",
+        "labels depend on it",
+        scan({"train/a": 5, "train/b": 5}, links={"train/c": "c"}),
     ),
     Report(
         "a label file with a byte order mark",
-        test=T + "data/folders_test.py",
+        "2 images",
+        scan(LABELED | {"val.txt": "0.jpg a\n1.jpg b\n".encode("utf-8-sig")}),
     ),
     Report(
         "a label file in UTF-16",
-        test=T + "data/folders_test.py",
+        "UTF-16",
+        scan(LABELED | {"val.txt": "0.jpg a\n1.jpg b\n".encode("utf-16")}),
     ),
-    Report(
-        "a JPEG followed by more bytes",
-        test=T + "data/headers_test.py",
-    ),
+    Report("a JPEG followed by more bytes", "decoded to (30, 40, 3)", snippets.read_jpeg_with_more),
     Report("a JPEG of three bytes", "no image that can be read", read_bytes(b"\xff\xd8\xff")),
     Report("a PNG of 13,500 x 13,500", "pixels, more than the", read_bytes(claim_png(13_500))),
     Report(
         "one very long test image",
-        test=T + "data/eval_views_test.py",
+        "38400x256 pixels, more than the 4,194,304",
+        snippets.score_long_image,
     ),
     Report(
         "a class named $5_$10, or not UTF-8",
+        "report.txt",
+        snippets.inspect_odd_names,
         test=T + "data/inspect_test.py",
     ),
     # Weights and evaluation.
     Report(
-        "names that begin with module. or _orig_mod.",
-        test=T + "pretrained/wrappers_test.py",
+        "names that begin with module. or _orig_mod.", "['conv1.weight']", snippets.strip_prefix
     ),
     Report(
         "a whole training state",
-        test=T + "pretrained/wrappers_test.py",
+        "save the state dict alone",
+        functools.partial(snippets.open_pickle, "state"),
     ),
     Report("--summary=vgg16", "vgg_d", command("--summary=vgg16")),
     Report(
@@ -276,12 +262,11 @@ REPORTS = (
         "give the images with --data",
         command("--evaluate=resnet20:w.pth"),
     ),
-    Report(
-        "a result that may not be written",
-        test=T + "evaluation/evaluate_test.py",
-    ),
+    Report("a result that may not be written", "the result is not kept", snippets.write_result),
     Report(
         "--dry_run of a study",
+        "[exit 0]",
+        command("--experiment=resnet_degradation", "--preset=smoke", "--run=plain-20", "--dry_run"),
         test=T + "cost/estimate_test.py",
     ),
     # Environments.
@@ -290,20 +275,18 @@ REPORTS = (
         "is a symbolic link",
         find_setup,
     ),
-    Report(
-        "a full /dev/shm",
-        test=T + "data/workers_test.py",
-    ),
+    Report("a full /dev/shm", "--shm-size", functools.partial(snippets.explain_shared_memory)),
     Report(
         "workers and no main guard",
+        "__main__",
+        snippets.run_without_guard,
         test=T + "data/workers_test.py",
     ),
-    Report("no home folder", test=T + "cli_test.py"),
+    Report("no home folder", "[exit 0]", snippets.list_without_home, test=T + "cli_test.py"),
     Report(
-        "a lock that another user made",
-        test=T + "training/damage_test.py",
+        "a lock that another user made", "let its owner permit it", snippets.open_lock_of_another
     ),
-    Report("~ in paths", test=T + "cli_test.py"),
+    Report("~ in paths", "/runs", lambda: str(files.expand_path("workdir", "~/runs"))),
     Report("--help", "[exit 0]", command("--help")),
     Report(
         "a batch that the group does not divide",
@@ -312,25 +295,50 @@ REPORTS = (
     ),
     Report(
         "forward mode through a model",
+        "is finite",
+        snippets.push_forward,
         test=T + "cpu/switch_test.py",
     ),
     Report(
         "more steps in the same workdir",
+        "2 launches, the last line end at step 4",
+        snippets.train_longer,
         test=T + "training/train_test.py",
+    ),
+    Report(
+        "a terminal that knows ASCII alone", "[exit 0]", snippets.list_in_ascii, T + "cli_test.py"
+    ),
+    Report(
+        "bugs put into the code, one at a time",
+        "one-line bugs",
+        lambda: f"{sum(map(len, mutants.MUTANTS.values()))} one-line bugs, each noticed by a test",
     ),
     # Under attack.
     Report(
         "two processes of different settings",
+        "differ in schedule.base: 0.02 and 0.5",
+        snippets.differ_in_settings,
         test=T + "distributed_test.py",
     ),
     Report(
-        "damaged files of a run",
+        "metrics.jsonl emptied",
+        "top1_error",
+        functools.partial(snippets.damage, "metrics.jsonl", b""),
         test=T + "faults/run_folders_test.py",
     ),
     Report(
-        "a full disk",
-        test=T + "faults/full_disk_test.py",
+        "metrics.jsonl of other bytes",
+        "damaged lines are left out",
+        functools.partial(snippets.damage, "metrics.jsonl", b"\xff\n" * 3),
+        test=T + "faults/run_folders_test.py",
     ),
+    Report(
+        "config.json that is null",
+        "config.json",
+        functools.partial(snippets.damage, "config.json", b"null"),
+        test=T + "faults/run_folders_test.py",
+    ),
+    Report("a full disk", "No space left", snippets.fill_disk),
     Report(
         "a patience of 99999999999",
         "at most 2147483647",
@@ -404,6 +412,12 @@ REPORTS = (
         command(*SMOKE[:3], *SMOKE[4:], "--set=train.start_from=nowhere"),
     ),
     Report(
+        "a start from itself",
+        "cannot start from itself",
+        command(*SMOKE, "--set=train.start_from=plain-20"),
+    ),
+    Report("a name in capitals", "nearest: resnet20", command("--summary=RESNET20")),
+    Report(
         "--seeds=99999999999999999999",
         "[exit 2]",
         command("--seeds=99999999999999999999", "--list"),
@@ -415,35 +429,53 @@ REPORTS = (
     ),
     Report(
         "a pickle of millions of tuples",
+        "more than weights need",
+        functools.partial(snippets.open_pickle, "nested"),
         test=T + "pretrained/bounds_test.py",
     ),
     Report(
         "a zip entry of zeros",
+        "at most 16",
+        functools.partial(snippets.open_pickle, "zeros"),
         test=T + "pretrained/bounds_test.py",
     ),
     Report(
         "escape sequences and <script", "\\x1b\\[31m a&lt;", lambda: show("\x1b[31m a<script\n")
     ),
-    Report("SIGHUP", test=T + "launch_test.py"),
+    Report("SIGHUP", "SIGHUP", snippets.close_terminal, test=T + "launch_test.py"),
     Report(
         "one of two processes killed",
+        "another process of this run has ended",
+        snippets.kill_one_of_two,
         test=T + "distributed_test.py",
     ),
     Report(
         "a coordinator that is not there",
+        "did not find one another",
+        snippets.miss_coordinator,
         test=T + "distributed_test.py",
     ),
 )
 
 
-def main() -> None:
-    """Prints the table."""
+def main() -> int:
+    """Prints the table; returns the exit code."""
     warnings.simplefilter("ignore")
+    wrong = 0
+    print("what was reported | what is printed now")
     for report in REPORTS:
-        shown = report.test or " ".join(report.do().split())[:150]
-        ok = not report.do or report.says in report.do()
+        try:
+            said = report.do()
+        except (Exception, SystemExit) as error:
+            said = f"Traceback: {error!r}"
+        ok = report.says in said and "Traceback" not in said
+        wrong += not ok
+        shown = " ".join(said.split())
+        shown = shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}..."
         print(f"{'' if ok else 'WRONG '}{report.what} | {shown}", flush=True)
+    print(f"{len(REPORTS)} rows, {wrong} wrong")
+    return int(wrong > 0)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

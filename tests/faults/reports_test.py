@@ -3,7 +3,7 @@
 import pytest
 from faults.reports import REPORTS, ROOT
 
-DONE = [report for report in REPORTS if report.do]
+DONE = [report for report in REPORTS if not report.test]
 TESTED = [report for report in REPORTS if report.test]
 
 

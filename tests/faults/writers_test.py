@@ -1,18 +1,15 @@
 """A run that ends in the middle of any of its writes, and is launched again: nothing is lost."""
 
 import json
-import os
-import types
-from pathlib import Path
 
 import pytest
-from helpers import budget, shared_programs, study_folders
+from helpers import budget, deadly_writes, shared_programs, study_folders
+from helpers.deadly_writes import MOMENTS, Writes
 from helpers.small_run import TIMES
 
 from cnn_jax import files, study
 from cnn_jax.training import metrics_log, train
 
-MOMENTS = ("half written", "not yet in its place", "in its place")
 EVERY = budget.choose(9, 1)  # Every k-th write is tried.
 
 
@@ -20,22 +17,13 @@ class KilledError(BaseException):
     """Unlike an Exception, nothing of ours handles it."""
 
 
-class Writes:
-    """Counts the files that are moved to their place, and ends the run at one of them."""
+def kill():
+    raise KilledError
 
-    def __init__(self, number=-1, moment=""):
-        self.number, self.moment, self.names = number, moment, []
 
-    def replace(self, part, place):
-        due = len(self.names) == self.number
-        self.names.append(Path(place).name)
-        if due and self.moment == "half written":
-            os.truncate(part, os.path.getsize(part) // 2)
-        if due and self.moment != "in its place":
-            raise KilledError
-        os.replace(part, place)
-        if due:
-            raise KilledError
+def end_at(number, moment):
+    """The run ends in its write of this number."""
+    return Writes(lambda count, place: count == number, moment, kill)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -48,10 +36,8 @@ def _shared_programs():
 def launch(folder, writes):
     """Launches the study; what it prints goes nowhere."""
     with pytest.MonkeyPatch.context() as patch:
-        system = types.SimpleNamespace(**vars(os)) if writes else os
         if writes:
-            system.replace = writes.replace
-        patch.setattr(files, "os", system)
+            patch.setattr(files, "os", writes.as_os())
         made = study_folders.make_study("laptop")
         study.run(made, folder, command="make", tell=lambda line: None)
 
@@ -90,6 +76,28 @@ def test_a_run_that_ends_in_a_write_goes_on(moment, undisturbed, tmp_path):
     for number in range(first, len(names), EVERY):
         folder = tmp_path / str(number)
         with pytest.raises(KilledError):
-            launch(folder, Writes(number, moment))
+            launch(folder, end_at(number, moment))
         launch(folder, None)
         assert describe(folder) == whole, f"{names[number]} {moment}"
+
+
+@pytest.mark.parametrize("line", [1, 2, 4])
+def test_a_run_that_ends_in_the_middle_of_a_line_goes_on(line, undisturbed, tmp_path):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KilledError):
+        patch.setattr(metrics_log, "open", open, raising=False)  # It is put back.
+        deadly_writes.cut_lines(metrics_log, "metrics.jsonl", line, kill)
+        launch(tmp_path, None)
+    text = (tmp_path / "net/seed0/metrics.jsonl").read_text()
+    assert text and not text.endswith("\n")
+    launch(tmp_path, None)
+    assert describe(tmp_path) == undisturbed[1]
+
+
+def test_a_run_that_ends_in_the_middle_of_an_event_goes_on(undisturbed, tmp_path):
+    writer = pytest.importorskip("tensorboardX.event_file_writer").EventsWriter
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KilledError):
+        patch.setattr(writer, "flush", writer.flush)  # It is put back.
+        deadly_writes.cut_events(3, kill)
+        launch(tmp_path, None)
+    launch(tmp_path, None)
+    assert describe(tmp_path) == undisturbed[1]

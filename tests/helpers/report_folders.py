@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from cnn_jax.config import Data, Experiment, Train, choose
 from cnn_jax.config_file import to_json
-from cnn_jax.report.read import read
+from cnn_jax.report.reading.folder import read
 from cnn_jax.report.rows import Row
 
 COMMAND = "python launch.py --experiment=some_study --seeds=3"

@@ -32,7 +32,7 @@ def _draw(shapes):
 @functools.cache
 def create_smallest(name, batch=1):
     """(model, params, stats, images); weights are He's, no dropout, equal blocks in a scan."""
-    known = models.known_options(name)
+    known = models.list_options(name)
     wanted = {"width": 1 / 16, "initializer": "he", "dropout": 0.0, "aux_heads": False}
     wanted["scan_min_blocks"] = 2  # Compiles one block of a stage.
     model = models.create(name, CLASSES, **{k: v for k, v in wanted.items() if k in known})

@@ -10,7 +10,7 @@ import pytest
 from cnn_jax import mesh
 from cnn_jax.cpu import switch
 from cnn_jax.errors import UserError
-from cnn_jax.layers.batch_norm import BatchNorm, group_moments, normalize
+from cnn_jax.layers.batch_norm import BatchNorm, compute_moments, normalize
 
 EPSILON = 1e-5
 # {mean / standard deviation: measured error of PyTorch's float32 output}
@@ -121,7 +121,7 @@ def test_central_pixels_far_from_the_mean_lose_little_accuracy():
     """The shift is taken from central pixels, here 1,000 standard deviations from the others."""
     x = batch(1_000)
     x[:, 3, 2] = 0
-    moments = group_moments(jnp.asarray(x), 0)
+    moments = compute_moments(jnp.asarray(x), 0)
     exact = x.astype(np.float64).reshape(-1, 3)
     np.testing.assert_allclose(moments.variance[0], exact.var(0), rtol=1e-5)
     np.testing.assert_allclose(moments.mean[0], exact.mean(0), rtol=1e-6)
@@ -129,7 +129,7 @@ def test_central_pixels_far_from_the_mean_lose_little_accuracy():
 
 def test_rows_without_pixels_and_bfloat16_work():
     x = batch(100, (64, 3))
-    moments = group_moments(jnp.asarray(x), 32)
+    moments = compute_moments(jnp.asarray(x), 32)
     exact = x.astype(np.float64).reshape(2, 32, 3)
     np.testing.assert_allclose(moments.variance, exact.var(1), rtol=1e-5)
     narrow = jnp.asarray(x, jnp.bfloat16)
@@ -154,7 +154,7 @@ def test_the_layer_in_training_and_in_evaluation():
 
 def test_a_group_must_divide_the_batch():
     with pytest.raises(UserError, match="bn_group=3 does not divide a batch of 8"):
-        group_moments(jnp.ones((8, 2, 2, 1)), 3)
+        compute_moments(jnp.ones((8, 2, 2, 1)), 3)
 
 
 def test_batch_norm_by_hand():

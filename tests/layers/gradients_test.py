@@ -164,7 +164,7 @@ def test_transposed_convolution_is_multiplication_by_c_transposed(
 ):
     w, x = random(*kernel, 2, 3), random(1, height, width, 2)
     matrix = matrix_by_hand(w, height, width, stride, padding)
-    close(spatial.convolution_matrix(jnp.asarray(w), (height, width), stride, padding), matrix)
+    close(spatial.make_convolution_matrix(jnp.asarray(w), (height, width), stride, padding), matrix)
 
     layer = Conv(3, kernel, stride, padding, use_bias=False)
 
@@ -174,7 +174,7 @@ def test_transposed_convolution_is_multiplication_by_c_transposed(
     z = random(*jax.eval_shape(convolve, x).shape)
     expected = (matrix.T @ z.ravel()).reshape(x.shape)
     check(convolve, (x,), z, (matrix @ x.ravel()).reshape(z.shape), (expected,))
-    transposed = jax.jit(spatial.transposed_convolution, static_argnums=(2, 3, 4))
+    transposed = jax.jit(spatial.apply_transposed_convolution, static_argnums=(2, 3, 4))
     close(transposed(z, w, (height, width), stride, padding), expected)
 
     # The layer's output has the smallest size that the convolution maps to z's. The rest is 0.

@@ -6,7 +6,13 @@ import jax
 import numpy as np
 import pytest
 
-from cnn_jax.layers.initializers import INITIALIZERS, fan_average, fan_in, fan_out, he_normal
+from cnn_jax.layers.initializers import (
+    INITIALIZERS,
+    compute_fan_average,
+    compute_fan_in,
+    compute_fan_out,
+    he_normal,
+)
 
 SHAPE = (3, 3, 40, 90)
 IN, OUT = 360, 810
@@ -33,8 +39,12 @@ def test_every_initializer_has_a_formula_in_this_test():
 
 
 def test_fan_in_and_fan_out_by_hand():
-    assert (fan_in(SHAPE), fan_out(SHAPE), fan_average(SHAPE)) == (IN, OUT, (IN + OUT) / 2)
-    assert (fan_in((20, 5)), fan_out((20, 5))) == (20, 5)
+    assert (compute_fan_in(SHAPE), compute_fan_out(SHAPE), compute_fan_average(SHAPE)) == (
+        IN,
+        OUT,
+        (IN + OUT) / 2,
+    )
+    assert (compute_fan_in((20, 5)), compute_fan_out((20, 5))) == (20, 5)
 
 
 @pytest.mark.parametrize("name", FORMULAS)

@@ -15,11 +15,15 @@ def test_the_smallest_side_is_the_first_that_leaves_a_pixel():
             side = (side + padding - kernel) // stride + 1 if side + padding >= kernel else 0
         return side
 
-    assert sizes.smallest_side(windows) == next(side for side in range(1, 500) if output(side) >= 1)
+    assert sizes.compute_smallest_side(windows) == next(
+        side for side in range(1, 500) if output(side) >= 1
+    )
 
 
 def test_effective_size():
-    assert [sizes.effective_size(k, d) for k, d in ((3, 1), (3, 2), (3, 4), (5, 3), (1, 7))] == [
+    assert [
+        sizes.compute_effective_size(k, d) for k, d in ((3, 1), (3, 2), (3, 4), (5, 3), (1, 7))
+    ] == [
         3,
         5,
         9,
@@ -34,9 +38,9 @@ def test_output_size_counts_the_positions_of_the_kernel():
         last = (kernel - 1) * dilation  # Offsets of the kernel's pixels.
         places = [i for i in range(-padding, size + padding, stride) if i + last < size + padding]
         if places:
-            assert sizes.output_size(size, kernel, stride, padding, dilation) == len(places)
+            assert sizes.compute_output_size(size, kernel, stride, padding, dilation) == len(places)
         else:
             with pytest.raises(
-                UserError, match=f"spans {last + 1}; the fewest are {last + 1 - 2 * padding}"
+                UserError, match=f"spans {last + 1}; the minimum is {last + 1 - 2 * padding}"
             ):
-                sizes.output_size(size, kernel, stride, padding, dilation)
+                sizes.compute_output_size(size, kernel, stride, padding, dilation)

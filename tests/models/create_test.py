@@ -52,9 +52,9 @@ def test_invalid_classes_image_sizes_and_missing_keys_are_refused():
         models.create("mlp", 0)
     model = models.create("mlp", 3, dropout=0.5)
     params, stats = model.init(jax.random.key(0), draw_images(1))
-    with pytest.raises(UserError, match="mlp: images of 16x16x3 are not of the size"):
+    with pytest.raises(UserError, match="mlp: images of 16x16x3 do not have the size"):
         model.apply(params, stats, draw_images(1, 16))
-    with pytest.raises(UserError, match="mlp: training draws random numbers: give apply a key"):
+    with pytest.raises(UserError, match="mlp: training needs random numbers: pass a key to apply"):
         model.apply(params, stats, draw_images(1), train=True)
 
 

@@ -197,7 +197,7 @@ def test_an_image_too_small_gives_the_smallest_size(name, heads, side):
 
 
 def test_a_grid_reduction_pools_and_convolves_side_by_side():
-    block = inception.grid_reduction((((1, 1, 4), (3, 3, 6)), ((3, 3, 5),)), conv.ConvUnit)
+    block = inception.make_grid_reduction((((1, 1, 4), (3, 3, 6)), ((3, 3, 5),)), conv.ConvUnit)
     x = random(1, 9, 9, 7)
     y, _ = block.init_with_output(jax.random.key(0), x, train=False)
     assert y.shape == (1, 4, 4, 6 + 5 + 7)

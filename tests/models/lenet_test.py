@@ -129,16 +129,20 @@ def test_map_loss_by_hand():
         1 + np.log(np.exp(-4) + np.exp(-1) + np.exp(-3) + np.exp(-2)),
         40 + np.log(np.exp(-4) + np.exp(-40) + np.exp(-1) + np.exp(-0.5)),
     ]
-    np.testing.assert_allclose(lenet.map_loss(distances, labels, 4.0), by_hand, rtol=1e-6)
+    np.testing.assert_allclose(lenet.compute_map_loss(distances, labels, 4.0), by_hand, rtol=1e-6)
     softmax = optax.softmax_cross_entropy_with_integer_labels(-distances, labels)
-    np.testing.assert_allclose(lenet.map_loss(distances, labels, jnp.inf), softmax, rtol=1e-6)
+    np.testing.assert_allclose(
+        lenet.compute_map_loss(distances, labels, jnp.inf), softmax, rtol=1e-6
+    )
     # The rubbish class limits the gradient of distant classes.
-    push = jax.grad(lambda d: lenet.map_loss(d, jnp.array([0]), 4.0)[0])(jnp.array([[1.0, 30.0]]))
+    push = jax.grad(lambda d: lenet.compute_map_loss(d, jnp.array([0]), 4.0)[0])(
+        jnp.array([[1.0, 30.0]])
+    )
     assert push[0, 0] > 0.04 and abs(push[0, 1]) < 1e-11
 
 
 def test_bitmaps_are_ten_different_drawings():
-    codes = lenet.bitmaps()
+    codes = lenet.draw_bitmaps()
     assert (
         codes.shape == (10, 84)
         and codes.dtype == np.float32
@@ -151,7 +155,7 @@ def test_bitmaps_are_ten_different_drawings():
 
 
 def test_pixels_are_mapped_as_the_paper_s():
-    np.testing.assert_allclose(lenet.contrast(jnp.array([0.0, 1.0])), [-0.1, 1.175], rtol=1e-6)
+    np.testing.assert_allclose(lenet.scale_pixels(jnp.array([0.0, 1.0])), [-0.1, 1.175], rtol=1e-6)
 
 
 def test_lenet5_pads_and_centers_digits_and_measures_distances():
@@ -162,7 +166,9 @@ def test_lenet5_pads_and_centers_digits_and_measures_distances():
     padded, _ = model.apply(params, stats, jnp.pad(small, ((0, 0), (2, 2), (2, 2), (0, 0))))
     np.testing.assert_allclose(logits, padded, rtol=1e-6)
     f6 = np.asarray(model.features(params, stats, small)["f6"])
-    np.testing.assert_allclose(logits, -((f6[:, None] - lenet.bitmaps()) ** 2).sum(-1), rtol=1e-5)
+    np.testing.assert_allclose(
+        logits, -((f6[:, None] - lenet.draw_bitmaps()) ** 2).sum(-1), rtol=1e-5
+    )
 
 
 def test_lenet5_learns():
@@ -173,7 +179,7 @@ def test_lenet5_learns():
     @jax.jit
     def step(params):
         def loss(params):
-            return lenet.map_loss(
+            return lenet.compute_map_loss(
                 -model.apply(params, stats, images, train=True)[0], labels, 100.0
             ).mean()
 
@@ -192,5 +198,5 @@ def test_lenet5_is_scored_by_the_map_criterion():
     for given, j in ((None, jnp.inf), (4.0, 4.0)):
         options = {} if given is None else {"rubbish": given}
         loss, error = models.create("lenet5", 2, **options).score(logits, None, labels)
-        np.testing.assert_allclose(loss, lenet.map_loss(-logits, labels, j), rtol=1e-6)
+        np.testing.assert_allclose(loss, lenet.compute_map_loss(-logits, labels, j), rtol=1e-6)
         assert error.tolist() == [False, True]

@@ -60,7 +60,7 @@ def test_options_have_bounds(name):
         assert ("number" not in kind and "integer" not in kind) or values.describe_bounds(wanted), (
             option
         )
-    assert list(models.option_types(name)) == ["dtype", *models.known_options(name)]
+    assert list(models.option_types(name)) == ["dtype", *models.list_options(name)]
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_names_of_other_libraries_suggest_ours(theirs):
     with pytest.raises(UserError, match=f"model '{theirs}': no such model; it is vgg_. ") as error:
         models.create(theirs)
     assert ("model.norm=bn" in str(error.value)) == theirs.endswith("_bn")
-    for call in (models.paper_input, models.known_options, models.deviations):
+    for call in (models.paper_input, models.list_options, models.deviations):
         with pytest.raises(UserError, match="no such model; it is vgg_"):
             call(theirs)
 

@@ -107,5 +107,5 @@ def test_the_end_of_an_epoch_whose_steps_are_no_binary_fraction():
 def test_what_does_not_go_together_is_refused():
     with pytest.raises(UserError, match=r"every=5: set it, or schedule.boundaries, but not both"):
         optim.make_schedule(choose("step", every=5, boundaries=(3,)), 100)
-    with pytest.raises(UserError, match=r"unit=epochs: the steps of an epoch are not known"):
+    with pytest.raises(UserError, match=r"unit=epochs: the steps per epoch are not known"):
         optim.make_schedule(choose("exponential", unit="epochs"), 100)

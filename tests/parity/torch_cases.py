@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from cnn_jax import models
-from cnn_jax.models.lenet import bitmaps
+from cnn_jax.models.lenet import draw_bitmaps
 
 CLASSES = 10
 # {our name of a tensor: PyTorch's}
@@ -121,7 +121,7 @@ OWT = {"maps": (64, 192, 384, 256, 256), "towers": 1, "padding": 2, "lrn": False
 HALF = {"maps": (48, 128, 192, 192, 256), "towers": 1}
 PORT = {"norm": True, "larger": 3, "last_pool": 2}
 V2 = {"factorized": False, "head_norm": False, "count_padding": True}
-LENET5 = {"bitmaps": bitmaps()}
+LENET5 = {"bitmaps": draw_bitmaps()}
 # Without shortcuts, a layer multiplies the variance of its input by that of scales over running
 # variances, 13/12 times log 3; this factor undoes it. With shortcuts a block adds to its input, and
 # half per layer is little.

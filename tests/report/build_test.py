@@ -191,7 +191,7 @@ def test_the_study_is_found_in_a_users_file(tmp_path):
     with pytest.raises(UserError, match=r"my_study\.py, line 1: ZeroDivisionError"):
         build.build(tmp_path)
     path.unlink()
-    with pytest.raises(UserError, match=r"defined in .*my_study\.py, which is gone"):
+    with pytest.raises(UserError, match=r"defined in .*my_study\.py, which no longer exists"):
         build.build(tmp_path)
 
 
@@ -213,7 +213,7 @@ def test_a_report_that_cannot_be_written_is_still_printed(tmp_path, monkeypatch)
     built = build.build(tmp_path, study)
     assert "resnet-20" in built.text
     assert re.search(
-        r"is not kept: cannot write to .* \(.*report\.md: Permission denied\)$", built.describe()
+        r"was not saved: cannot write to .* \(.*report\.md: Permission denied\)$", built.describe()
     )
 
 

@@ -133,7 +133,7 @@ def test_identical_seeds_have_an_unknown_spread(tmp_path):
     write_training(tmp_path, {"deep": (0.25, 0.25, 0.25), "shallow": (0.125, 0.125, 0.125)})
     found = judge(tmp_path, TRAINING, ABOVE_ZERO)
     assert found.ours.over_seeds is None and found.verdict == "undecided"
-    assert found.why == "all seeds gave the same: the interval over seeds is unknown"
+    assert found.why == "all seeds gave the same value: the interval over seeds is unknown"
 
 
 def test_a_difference_uses_only_seeds_that_have_all_its_runs(tmp_path):
@@ -149,7 +149,7 @@ def test_a_difference_uses_only_seeds_that_have_all_its_runs(tmp_path):
         (Score("never", "training"), "never is not finished"),
         (Score("deep", "dense@5"), "deep has no dense@5 error"),
         (Score("deep", "test", "reconstruction_error"), "deep has no test error"),
-        (Score("absent"), "absent is no run of this study"),
+        (Score("absent"), "this study has no run absent"),
     ],
 )
 def test_a_claim_that_cannot_be_checked_states_the_reason(tmp_path, score, why):

@@ -17,6 +17,7 @@ from cnn_jax.config import choose
 from cnn_jax.errors import UserError
 from cnn_jax.report import all_claims, build, compare, export, figures, parts, sweep
 from cnn_jax.report.claims import BELOW_ZERO, Claim, Score, subtract
+from cnn_jax.report.figures import curves
 
 BASES = (0.01, 0.1, 1.0)
 
@@ -49,9 +50,7 @@ def test_a_sweep_is_a_table_of_its_grid(tmp_path):
     assert table.columns[:3] == ("schedule.base", "optimizer.momentum", "top-1 error (%)")
     assert table.rows[1] == ("0.01", "0.9", "9.00", "4.50", "1")
     assert table.rows[-1] == ("—", "—", "—", "—", "0 of 1")
-    assert table.footnote.endswith(
-        "Lowest: net-base0.01-momentum0.0, which chance may have made the lowest of 6."
-    )
+    assert table.footnote.endswith("Lowest of 6: net-base0.01-momentum0.0, possibly by chance.")
 
 
 def test_a_sweep_is_plotted_against_each_field_with_a_line_per_other_value(tmp_path):
@@ -115,7 +114,7 @@ def test_runs_of_several_folders_are_compared(tmp_path):
 
 def test_a_comparison_without_finished_runs_gives_one_line(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="holds no run"):
+    with pytest.raises(UserError, match="no run below it"):
         compare.compare([tmp_path / "empty"], tmp_path / "out")
     write_run(tmp_path, "net", errors=(0.3,), last=None)
     with pytest.raises(UserError, match="no run there is finished"):
@@ -185,7 +184,7 @@ def test_all_claims_are_one_page(tmp_path):
 
 
 def test_a_folder_without_claims_gives_one_line(tmp_path):
-    with pytest.raises(UserError, match=r"holds no claims\.json"):
+    with pytest.raises(UserError, match=r"no claims\.json below it"):
         all_claims.build(tmp_path)
 
 
@@ -201,12 +200,12 @@ def test_the_page_of_all_claims_has_the_rows_of_the_reports(tmp_path):
 def test_the_axis_shows_all_final_values_and_omits_the_first_steps():
     done = figures.Curve("a", (), ((100, 90, 90, 90), (200, 10, 10, 10)))
     panel = figures.Panel("p", (done,))
-    assert figures._find_limits([panel], panel) == (200, pytest.approx(1.04 * 25))
+    assert curves._find_limits([panel], panel) == (200, pytest.approx(1.04 * 25))
     cut = figures.Curve("b", ((100, 60, 60, 60),), (), remark="(to step 100)")
     panel = figures.Panel("p", (done, cut))
-    assert figures._find_limits([panel], panel) == (200, pytest.approx(1.04 * 66))
+    assert curves._find_limits([panel], panel) == (200, pytest.approx(1.04 * 66))
     empty = figures.Panel("p", ())
-    assert figures._find_limits([empty], empty) == (1, 100)
+    assert curves._find_limits([empty], empty) == (1, 100)
 
 
 def test_models_of_one_depth_share_a_color():

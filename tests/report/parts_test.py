@@ -71,7 +71,7 @@ def test_other_data_than_the_papers_has_no_difference(tmp_path):
     assert found["top-1 error: ours, digits (%)"] == "8.00"
     assert found["difference (points)"] == parts.DASH
     notes = dict(parts.notes(read_folder(tmp_path, row)).items)
-    assert notes["Data"].startswith("the paper's figures are of cifar10, ours of digits")
+    assert notes["Data"].startswith("the paper's errors are on cifar10, ours on digits")
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,7 @@ def test_a_script_of_fifteen_lines_runs_a_users_study_with_seeds(tmp_path):
         command, capture_output=True, text=True, cwd=tmp_path, env=env, timeout=300
     )
     assert done.returncode == 0, done.stderr
+    assert "already started" not in done.stderr, "the flags for CPUs came too late"
     assert "perceptron" in done.stdout and "hidden" in done.stdout
     assert len(list((tmp_path / "here").glob("*/seed*/config.json"))) == 6
     run = read_config(tmp_path / "here/hidden/seed2/config.json")

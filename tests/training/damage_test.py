@@ -54,6 +54,21 @@ def test_an_older_checkpoint_is_used_if_the_newest_one_s_evaluation_is_empty(
     assert events(tmp_path / "net/seed0") == events(folders["finished"] / "net/seed0")
 
 
+@pytest.mark.parametrize("field, other", [("checksum", "0" * 16), ("train_images", 95)])
+def test_a_run_does_not_go_on_with_another_data_set(field, other, folders, tmp_path):
+    """A resumed run would be of neither data set, and a test's labels might have moved."""
+    shutil.copytree(folders["unfinished"], tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "net/seed0/data.json"
+    known = json.loads(path.read_text())
+    assert known[field] != other
+    path.write_text(json.dumps(known | {field: other}))
+    with pytest.raises(UserError, match=rf"data set is another one than .*\({field}: {other} then"):
+        train.run(study_folders.make_study("laptop").runs["net"], tmp_path)
+    path.write_text("null")  # Only this file is damaged: it is written again.
+    train.run(study_folders.make_study("laptop").runs["net"], tmp_path)
+    assert json.loads(path.read_text()) == known
+
+
 def test_checkpoints_are_used_unchecked_if_the_checksums_are_damaged(folders, tmp_path, capsys):
     shutil.copytree(folders["unfinished"], tmp_path, dirs_exist_ok=True)
     (tmp_path / "net/seed0/digests.json").write_bytes(b"null")

@@ -15,7 +15,7 @@ from cnn_jax.config import Data, choose
 from cnn_jax.errors import UserError
 from cnn_jax.evaluation.evaluate import read_evaluation
 from cnn_jax.report.parts import missing, run_states
-from cnn_jax.report.read import read
+from cnn_jax.report.reading.folder import read
 from cnn_jax.training import checkpoint, metrics_log, program, train
 
 PATIENCE = 2

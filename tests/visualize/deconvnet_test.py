@@ -8,7 +8,7 @@ import numpy as np
 
 from cnn_jax import models, visualize
 from cnn_jax.layers.pooling import max_pool_ceil
-from cnn_jax.layers.spatial import max_pool_with_switches, max_unpool, transposed_convolution
+from cnn_jax.layers.spatial import apply_transposed_convolution, max_pool_with_switches, max_unpool
 
 SIDE = 47
 CHANNELS = jnp.array([4, 10])  # Which are active in both images.
@@ -27,7 +27,7 @@ def test_one_layer_is_the_transposed_convolution_of_its_maps():
     maps = model.features(params, stats, images)["conv1"]
     found = visualize.deconvolve(model, params, stats, images, "conv1", maps)
     kernel = params["conv1"]["kernel"]
-    expected = transposed_convolution(jax.nn.relu(maps), kernel, (SIDE, SIDE), 2, 1)
+    expected = apply_transposed_convolution(jax.nn.relu(maps), kernel, (SIDE, SIDE), 2, 1)
     assert np.abs(expected).max() > 0.1
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
@@ -42,9 +42,9 @@ def test_two_layers_are_unpooling_relu_and_transposed_filters():
     maps = features["conv1"]
     pooled, switches = max_pool_with_switches(maps, 3, 2, "CEIL")
     np.testing.assert_array_equal(pooled, max_pool_ceil(maps, 3, 2))
-    x = transposed_convolution(jax.nn.relu(signal), second, pooled.shape[1:3], 2, 0)
+    x = apply_transposed_convolution(jax.nn.relu(signal), second, pooled.shape[1:3], 2, 0)
     x = jax.nn.relu(max_unpool(x, switches, maps.shape[1:3]))
-    expected = transposed_convolution(x, first, (SIDE, SIDE), 2, 1)
+    expected = apply_transposed_convolution(x, first, (SIDE, SIDE), 2, 1)
     assert np.abs(expected).max() > 1e-3
     scale = float(np.abs(expected).max())
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * scale)

@@ -9,7 +9,8 @@ import pytest
 from helpers import small_models
 from PIL import Image
 
-from cnn_jax import cli, models, pretrained
+from cnn_jax import models, pretrained
+from cnn_jax.cli.flags import FLAGS
 from cnn_jax.config import Data, Experiment, Train, choose
 from cnn_jax.errors import UserError
 from cnn_jax.training import train
@@ -112,7 +113,7 @@ def test_methods_are_chosen_in_the_order_of_the_page():
 
 
 def test_the_help_names_every_method():
-    words = cli.FLAGS["methods"].help
+    words = FLAGS["methods"].help
     assert all(re.search(rf"\b{name}\b", words) for name in METHODS)
 
 

@@ -1,1 +1,1 @@
-"""Data sets made ready to be read: python -m cnn_jax.data.prepare."""
+"""Prepares data sets for reading: python -m cnn_jax.data.prepare."""

@@ -1,4 +1,4 @@
-"""Prepares MNIST or CIFAR-10 for TFDS to read, without TensorFlow, or re-encodes full-size images.
+"""Prepares MNIST or CIFAR-10 for TFDS without TensorFlow, or resizes full-size images.
 
 python -m cnn_jax.data.prepare cifar10, or python -m cnn_jax.data.prepare resize --help.
 """
@@ -14,7 +14,7 @@ from cnn_jax.optional_packages import require
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command: prepares the set, prints what to run next, and returns the exit code."""
+    """Prepares the data set, prints the next command, and returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["resize"]:
         return resize.main(arguments[1:])
@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    from cnn_jax.data.prepare.official import OFFICIAL, prepare  # It imports TFDS.
+    from cnn_jax.data.prepare.official import OFFICIAL, prepare  # This imports TFDS.
 
     parser = argparse.ArgumentParser(
         prog="python -m cnn_jax.data.prepare", description=__doc__, allow_abbrev=False
@@ -55,4 +55,4 @@ def main(arguments: list[str] | None = None) -> int:
 if __name__ == "__main__":
     code = main()
     sys.stdout.flush()
-    os._exit(code)  # Without waiting for TFDS's download threads, which Ctrl-C does not stop.
+    os._exit(code)  # sys.exit would wait for TFDS's download threads, which Ctrl-C does not stop.

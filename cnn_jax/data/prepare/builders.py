@@ -1,7 +1,7 @@
-"""A TFDS builder that writes what TFDS's own MNIST and CIFAR-10 builders do, without TensorFlow.
+"""A TFDS builder that writes MNIST and CIFAR-10 without TensorFlow.
 
-Theirs open files with tf.io.gfile and encode images with tf.image. This one is given arrays, and
-gives TFDS images that are PNG already. The shards are array_record, which is read without
+TFDS's own builders open files with tf.io.gfile and encode images with tf.image. This one takes
+arrays and passes PNG images to TFDS. It writes array_record files, which can be read without
 TensorFlow.
 """
 
@@ -24,15 +24,15 @@ SplitArrays = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 class Description(NamedTuple):
-    """What TFDS's own builder says of a data set.
+    """The description of a data set in TFDS.
 
     Attributes:
-      name: Decides the folder, with the version.
-      version: TFDS's.
-      image: (H, W, C).
-      classes: How many.
-      class_names: None: TFDS gives them no names.
-      ids: Whether each example carries "id", such as train_00000.
+      name: Name of the data set; with the version it is the folder's path.
+      version: TFDS's version.
+      image: Shape (H, W, C) of an image.
+      classes: Number of classes.
+      class_names: Names of the classes; None: TFDS has none.
+      ids: Whether each example has an "id", such as train_00000.
     """
 
     name: str
@@ -43,16 +43,16 @@ class Description(NamedTuple):
     ids: bool
 
 
-# mypy cannot follow TFDS's lazy imports to the base that takes the argument.
+# mypy cannot follow TFDS's lazy imports to the base class that accepts the argument.
 class ImageBuilder(  # type: ignore[call-arg]
     tfds.core.GeneratorBasedBuilder, skip_registration=True
 ):
-    """Writes `arrays` to data_dir/name/version.
+    """Writes arrays to data_dir/name/version.
 
-    It is not registered, as TFDS has builders of the same names.
+    It is not registered, because TFDS has builders of the same names.
     """
 
-    # It downloads nothing; TFDS would look for them with importlib_resources, which may be missing.
+    # Nothing is downloaded. Without this line TFDS would import importlib_resources.
     url_infos = None
 
     def __init__(self, described: Description, arrays: SplitArrays, data_dir: str) -> None:
@@ -84,11 +84,11 @@ class ImageBuilder(  # type: ignore[call-arg]
     def _generate_examples(
         self, split: str, images: np.ndarray, labels: np.ndarray
     ) -> Iterator[tuple[int, dict[str, Any]]]:
-        # TFDS orders examples by a hash of their key. The key of its own builders is the place in
-        # the official file too, so the order on disk is theirs.
+        # TFDS orders examples by a hash of their key. As in TFDS's builders, the key is the number
+        # of the example in the official file, so that the order on disk is the same.
         examples = tqdm.tqdm(zip(images, labels, strict=True), split, len(labels), unit=" images")
         for i, (image, label) in enumerate(examples):
-            # OpenCV's channels are BGR.
+            # OpenCV expects BGR.
             _, png = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))
             example = {"image": png.tobytes(), "label": int(label)}
             yield i, example | ({"id": f"{split}_{i:05d}"} if self._described.ids else {})

@@ -1,7 +1,7 @@
-"""MNIST and CIFAR-10 as their authors publish them, prepared for TFDS without TensorFlow.
+"""Prepares the official files of MNIST and CIFAR-10 for TFDS, without TensorFlow.
 
 MNIST: LeCun, Bottou, Bengio, Haffner 1998, as four gzip'd idx files. CIFAR-10: Krizhevsky 2009, the
-binary version. They are downloaded and checked against the SHA-256 that TFDS ships, or given with
+binary version. The files are downloaded and checked against TFDS's SHA-256 sums, or given with
 --archive=PATH.
 """
 
@@ -42,13 +42,13 @@ CIFAR10_CLASSES = (
 
 @dataclasses.dataclass(frozen=True)
 class Official:
-    """A data set as its authors publish it.
+    """The official files of a data set.
 
     Attributes:
-      described: What TFDS says of it.
-      counts: Images per split.
-      urls: Its files, of which TFDS knows the size and SHA-256.
-      files: What an archive must hold, for error messages.
+      described: Its description in TFDS.
+      counts: {split: number of images}.
+      urls: URLs of the files; TFDS knows their sizes and SHA-256 sums.
+      files: What an archive must contain, for error messages.
       read: Reads an archive or a folder of the files.
     """
 
@@ -60,31 +60,32 @@ class Official:
 
 
 def prepare(official: Official, archive: str = "", data_dir: str = "") -> Path:
-    """Writes the data set to data_dir/name/version unless it is there, and says so.
+    """Writes the data set to data_dir/name/version unless it exists, and prints a line about it.
 
-    The folder appears in one move at the end: what has its name is whole.
+    The folder is moved to its final name at the end, so that it is never incomplete.
 
     Args:
       official: The data set.
-      archive: A folder or archive that holds the official files; empty: they are downloaded.
-      data_dir: Empty: TFDS's own rule ($TFDS_DATA_DIR, else ~/tensorflow_datasets).
+      archive: A folder or archive with the official files; empty: they are downloaded.
+      data_dir: Folder of TFDS data sets; empty: TFDS's default ($TFDS_DATA_DIR, else
+        ~/tensorflow_datasets).
 
     Returns:
-      The folder.
+      The folder of the data set.
 
     Raises:
-      UserError: If files are missing, damaged or of the wrong size, or nothing can be written; then
-        nothing is left behind.
+      UserError: If files are missing, damaged or of the wrong size, or the folder cannot be
+        written. Incomplete output is removed.
     """
     name, version = official.described.name, official.described.version
     if "://" in data_dir:
         raise UserError(
-            f"--data_dir={data_dir}: give a local folder, and copy what is written from there"
+            f"--data_dir={data_dir}: must be a local folder, whose content you can copy later"
         )
     folder = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser().absolute() / name / version
     if not os.path.exists(folder):
-        with _workplace(folder.parent) as work:
-            arrays = _arrays(
+        with _make_temporary_folder(folder.parent) as work:
+            arrays = _read_arrays(
                 official,
                 Path(archive).expanduser() if archive else _download(official, work / "files"),
             )
@@ -99,8 +100,8 @@ def prepare(official: Official, archive: str = "", data_dir: str = "") -> Path:
 
 
 @contextlib.contextmanager
-def _workplace(parent: Path) -> Iterator[Path]:
-    """A temporary folder in `parent`; on failure no folder made on the way to it is left either."""
+def _make_temporary_folder(parent: Path) -> Iterator[Path]:
+    """Yields a temporary folder in `parent`; if the block fails, created parents are removed."""
     made = [folder for folder in (parent, *parent.parents) if not os.path.exists(folder)]
     try:
         try:
@@ -122,7 +123,7 @@ def _workplace(parent: Path) -> Iterator[Path]:
 
 def _write(official: Official, arrays: SplitArrays, work: Path, folder: Path) -> None:
     builder = ImageBuilder(official.described, arrays, str(work))
-    tfds.disable_progress_bar()  # its bars and its print tell of the temporary folder
+    tfds.disable_progress_bar()  # TFDS's output would name the temporary folder
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare(
@@ -134,22 +135,22 @@ def _write(official: Official, arrays: SplitArrays, work: Path, folder: Path) ->
         OSError,
         RuntimeError,
     ) as error:  # array_record's writer raises RuntimeError on a full disk
-        if not os.path.exists(folder):  # else another process was first
+        if not os.path.exists(folder):  # if it exists, another process was faster
             raise UserError(
                 f"cannot write {folder}: {error}; make room or choose another --data_dir"
             ) from error
 
 
 def _check(official: Official, folder: Path) -> None:
-    """Raises UserError where the folder is not a whole data set that can be read here."""
+    """Raises UserError if the folder is not a complete data set, or cannot be read."""
     try:
         builder = tfds.builder_from_directory(folder)
         splits = builder.as_data_source()
         counts = {split: len(splits[split]) for split in official.counts}
         for rows in splits.values():
-            # The length comes from dataset_info.json alone; this opens the file.
+            # The length is read from dataset_info.json; an example is read from the data file.
             rows[len(rows) - 1]
-    except Exception as error:  # TFDS raises all kinds
+    except Exception as error:  # TFDS raises many types
         raise UserError(
             f"{folder} cannot be read: {error}; remove it, or choose another --data_dir"
         ) from error
@@ -160,7 +161,7 @@ def _check(official: Official, folder: Path) -> None:
 
 
 def _download(official: Official, folder: Path) -> Path:
-    """Puts the official files in a folder, each of the size and SHA-256 that TFDS knows."""
+    """Downloads the official files to a folder and checks their sizes and SHA-256 sums."""
     print(
         f"downloading {' '.join(official.urls)} (no network? give them with --archive=PATH)",
         flush=True,
@@ -174,8 +175,8 @@ def _download(official: Official, folder: Path) -> Path:
             os.rename(manager.download(url), folder / url.rpartition("/")[2])
         except NonMatchingChecksumError as error:
             raise UserError(
-                f"{url} did not arrive with the SHA-256 that TFDS knows, and was thrown away;"
-                " try again, or give the files with --archive=PATH"
+                f"{url}: the downloaded file does not have the SHA-256 that TFDS knows, and was"
+                " deleted; try again, or give the files with --archive=PATH"
             ) from error
         except (OSError, ValueError, DownloadError) as error:  # ValueError: TFDS knows no checksum
             raise UserError(
@@ -184,8 +185,8 @@ def _download(official: Official, folder: Path) -> Path:
     return folder
 
 
-def _arrays(official: Official, archive: Path) -> SplitArrays:
-    """The images and labels in `archive`, of the official sizes; or UserError."""
+def _read_arrays(official: Official, archive: Path) -> SplitArrays:
+    """Returns the images and labels in `archive`; raises UserError if sizes are not official."""
     remedy = f"give {official.files}, from {os.path.dirname(official.urls[0])}/"
     try:
         arrays = official.read(archive)

@@ -1,6 +1,7 @@
-"""Readers of MNIST's and CIFAR-10's official files. What is wrong with them is a UserError.
+"""Reads the official files of MNIST and CIFAR-10.
 
-Its message follows the archive's name: "holds no train-images-idx3-ubyte.gz".
+Messages of UserErrors lack the archive's name, which the caller puts in front: "has no file
+train-images-idx3-ubyte.gz".
 """
 
 import functools
@@ -16,7 +17,7 @@ from cnn_jax.data.prepare.builders import SplitArrays
 from cnn_jax.errors import UserError
 
 MNIST_STEMS = {"train": "train", "test": "t10k"}
-# The shape of one item.
+# {kind of file: shape of one item}.
 MNIST_KINDS = {"images-idx3-ubyte": (28, 28), "labels-idx1-ubyte": ()}
 CIFAR10_FILES = {
     "train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
@@ -25,7 +26,7 @@ CIFAR10_FILES = {
 
 
 def _read_files(archive: Path, wanted: set[str]) -> dict[str, bytes]:
-    """Returns those of the wanted files that lie in a folder, or anywhere in a .zip or .tar."""
+    """Returns {name: content} of wanted files in a folder, or anywhere in a .zip or .tar."""
     if archive.is_dir():
         return {
             name: (archive / name).read_bytes() for name in wanted if (archive / name).is_file()
@@ -35,7 +36,7 @@ def _read_files(archive: Path, wanted: set[str]) -> dict[str, bytes]:
     def keep(path: str, read: Callable[[], bytes]) -> None:
         name = path.rpartition("/")[2]
         if name in found:
-            raise UserError(f"holds two files named {name}")
+            raise UserError(f"has two files named {name}")
         if name in wanted:
             found[name] = read()
 
@@ -48,18 +49,30 @@ def _read_files(archive: Path, wanted: set[str]) -> dict[str, bytes]:
             for member in filter(tarfile.TarInfo.isfile, tar):
                 keep(member.name, functools.partial(_read_member, tar, member))
     else:
-        raise UserError("is no folder, .zip or .tar, or is cut short")
+        raise UserError("is not a folder, .zip or .tar, or is cut short")
     return found
 
 
 def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     file = tar.extractfile(member)
-    assert file is not None  # of files; folders have none
+    assert file is not None  # only folders have none
     return file.read()
 
 
 def read_mnist(archive: Path) -> SplitArrays:
-    """Reads MNIST's four idx files, gzip'd or not. Format: http://yann.lecun.com/exdb/mnist/."""
+    """Reads MNIST's four idx files, gzip'd or not.
+
+    Format: http://yann.lecun.com/exdb/mnist/.
+
+    Args:
+      archive: A folder, .zip or .tar.
+
+    Returns:
+      {split: (images [N, 28, 28, 1] uint8, labels [N] uint8)}.
+
+    Raises:
+      UserError: If a file is missing or damaged.
+    """
     names = [f"{stem}-{kind}" for stem in MNIST_STEMS.values() for kind in MNIST_KINDS]
     files = _read_files(archive, {name + end for name in names for end in ("", ".gz")})
     arrays = {}
@@ -80,12 +93,12 @@ def _read_idx(files: dict[str, bytes], name: str, shape: tuple[int, ...]) -> np.
     elif name in files:
         raw = files[name]
     else:
-        raise UserError(f"holds no {name}.gz")
-    # The magic number is two zeros, the type (8: unsigned byte) and the number of dimensions; sizes
-    # follow.
+        raise UserError(f"has no file {name}.gz")
+    # The file starts with a magic number (two zero bytes, the type, where 8 is unsigned byte, and
+    # the number of dimensions) and the sizes.
     magic, header = 0x801 + len(shape), 4 * (2 + len(shape))
     if int.from_bytes(raw[:4]) != magic or len(raw) < header:
-        raise UserError(f"has a {name} of the magic number {int.from_bytes(raw[:4])}, not {magic}")
+        raise UserError(f"has a {name} with magic number {int.from_bytes(raw[:4])}, not {magic}")
     count, *size = np.frombuffer(raw, ">u4", 1 + len(shape), 4).tolist()
     if tuple(size) != shape or len(raw) - header != count * int(np.prod(shape)):
         raise UserError(
@@ -97,19 +110,28 @@ def _read_idx(files: dict[str, bytes], name: str, shape: tuple[int, ...]) -> np.
 def read_cifar10(archive: Path) -> SplitArrays:
     """Reads CIFAR-10's binary version: records of a label byte and 32x32 red, green, blue bytes.
 
-    Format: https://www.cs.toronto.edu/~kriz/cifar.html. The Python version is refused: it is
-    pickled, and reading a pickle runs what is in it.
+    Format: https://www.cs.toronto.edu/~kriz/cifar.html. The Python version is refused, because
+    reading a pickle executes code in it.
+
+    Args:
+      archive: A folder, .zip or .tar.
+
+    Returns:
+      {split: (images [N, 32, 32, 3] uint8, labels [N] uint8)}.
+
+    Raises:
+      UserError: If a file is missing or damaged.
     """
     if (packed := archive / "cifar-10-binary.tar.gz").is_file():
         archive = packed
     files = _read_files(archive, {"data_batch_1", *CIFAR10_FILES["train"], *CIFAR10_FILES["test"]})
     if "data_batch_1" in files:
-        raise UserError("is the Python version, whose pickles are not read")
+        raise UserError("is the Python version, but pickles are not read")
     arrays = {}
     for split, names in CIFAR10_FILES.items():
         for name in names:
             if name not in files:
-                raise UserError(f"holds no {name}")
+                raise UserError(f"has no file {name}")
             if len(files[name]) % 3073:
                 raise UserError(f"has a {name} of {len(files[name])} bytes, not a multiple of 3073")
         rows = np.frombuffer(b"".join(files[name] for name in names), np.uint8).reshape(-1, 3073)

@@ -1,6 +1,7 @@
-"""Full-size images re-encoded once: python -m cnn_jax.data.prepare resize --data=... --out=DIR.
+"""Resizes full-size images once: python -m cnn_jax.data.prepare resize --data=... --out=DIR.
 
-Runs that read the new folder decode far fewer pixels. Re-encoding loses a little quality again.
+Runs that read the new folder decode far fewer pixels. Encoding the images again as JPEG loses a
+little quality.
 """
 
 import argparse
@@ -28,13 +29,13 @@ if TYPE_CHECKING:
 else:
     cv2 = lazy_import("cv2")
 
-IMAGES_AT_ONCE = 1024  # That are handed to the threads: their list stays small.
-RECORD = "resize.json"  # In the folder: what it was made of, and how.
+IMAGES_AT_ONCE = 1024  # number of images that are submitted to the threads at once, to save memory
+RECORD = "resize.json"  # file in the output folder with the arguments of the command
 MAX_SIDE = 2**14
 
 
 class Job(NamedTuple):
-    """An image to be written: its data set, its number in it, and its path."""
+    """An image to write: its data set, its index there, and its new path."""
 
     images: ImageDataset
     number: int
@@ -42,35 +43,35 @@ class Job(NamedTuple):
 
 
 def resize(dataset: Dataset, out: Path, shorter_side: int, quality: int = 95) -> dict[str, str]:
-    """Writes OUT/train/CLASS/NAME and OUT/val/CLASS/NAME as JPEG of a shorter side.
+    """Writes resized images as JPEG to OUT/train/CLASS/NAME and OUT/val/CLASS/NAME.
 
-    The split and the names are the data set's, even if a file is no .jpg; images of TFDS are named
-    by their number. Images no larger than the shorter side are copied as they are. Each file
-    appears whole, in one move, and what is there already is kept.
+    Splits and file names are the data set's, even names that do not end in .jpg; images of TFDS are
+    named by their index. Small images are copied unchanged. Existing files are kept. Files are
+    written atomically.
 
     Args:
-      dataset: Of full-size images.
-      out: The folder.
-      shorter_side: In pixels.
-      quality: JPEG's, 1 to 100.
+      dataset: A data set of full-size images.
+      out: Folder to write to.
+      shorter_side: Shorter side of the resized images, in pixels.
+      quality: JPEG quality, 1 to 100.
 
     Returns:
-      {name: why} of the images that cannot be decoded, which are left out.
+      {name: reason} of images that cannot be decoded, which are left out.
 
     Raises:
       OSError: If a file cannot be written.
-      UserError: If a class's name cannot be a folder's.
+      UserError: If a class's name cannot be the name of a folder.
     """
     classes = dataset.class_names
     if wrong := [name for name in classes if os.path.basename(name) != name or name in (".", "..")]:
         raise UserError(
-            f"class {printable(wrong[0])!r}: its name must be a folder's in {out}, without slashes:"
-            " rename it in the data set"
+            f"class {printable(wrong[0])!r}: must be the name of a folder in {out}, without"
+            " slashes: rename it in the data set"
         )
     parts = {"train": as_streamed(dataset.train), "val": as_streamed(dataset.test)}
     for part, images in parts.items():
         for name in classes if len(images) else ():
-            # An empty class keeps its number.
+            # Folders of empty classes are needed, so that classes keep their numbers.
             (out / part / name).mkdir(parents=True, exist_ok=True)
     jobs = (
         Job(images, i, out / part / classes[images.labels[i]] / _name_file(images, i))
@@ -80,7 +81,7 @@ def resize(dataset: Dataset, out: Path, shorter_side: int, quality: int = 95) ->
     bad: dict[str, str] = {}
     write = functools.partial(_write_one, shorter_side, quality)
     total = sum(map(len, parts.values()))
-    cv2.setNumThreads(0)  # A thread per image; one image is too little to share.
+    cv2.setNumThreads(0)  # Each image has its own thread, and needs no others.
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
         tqdm(total=total, unit="image", disable=None) as bar,
@@ -100,7 +101,7 @@ def _name_file(images: ImageDataset, i: int) -> str:
 
 
 def _write_one(shorter_side: int, quality: int, job: Job) -> str:
-    """Writes an image unless it is there; returns why it cannot be decoded, or nothing."""
+    """Writes an image unless its file exists; returns why it cannot be decoded, or ""."""
     if job.path.exists():
         return ""
     try:
@@ -109,16 +110,16 @@ def _write_one(shorter_side: int, quality: int, job: Job) -> str:
         encoded = _encode_smaller(encoded, shorter_side, quality)
     except headers.BadImage as error:
         return str(error)
-    except OSError as error:  # Of reading, such as a link to nowhere.
+    except OSError as error:  # It cannot be read, such as a broken link.
         return describe_os_error(error, job.images.name(job.number))
     write_whole(job.path, encoded)
     return ""
 
 
 def _encode_smaller(encoded: bytes, shorter_side: int, quality: int) -> bytes:
-    """Returns the image as JPEG, or as it is if it is small already; raises BadImage."""
+    """Returns the resized image as JPEG, or a small image unchanged; raises BadImage."""
     own = min(headers.read_size(encoded))
-    # An image that is copied is decoded too, so that a bad one is reported here.
+    # Small images are decoded only to find damaged ones.
     image = decode.decode_resized(encoded, min(own, shorter_side))
     if own <= shorter_side:
         return encoded
@@ -127,7 +128,7 @@ def _encode_smaller(encoded: bytes, shorter_side: int, quality: int) -> bytes:
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the command: writes the folder, names what was left out, and returns the exit code."""
+    """Writes the folder, prints which images were left out, and returns the exit code."""
     given = _parse(arguments)
     try:
         if not 1 <= given.shorter_side <= MAX_SIDE:
@@ -140,7 +141,7 @@ def main(arguments: list[str]) -> int:
         else:
             dataset = tfds_sets.load_images(given.data, given.data_dir)
         how = {"data": given.data, "shorter_side": given.shorter_side, "quality": given.quality}
-        _claim(given.out, how)
+        _record_arguments(given.out, how)
         bad = resize(dataset, given.out, given.shorter_side, given.quality)
     except UserError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
@@ -158,9 +159,9 @@ def main(arguments: list[str]) -> int:
     for name, why in bad.items():
         print(printable(f"left out: {name}: {why}"), file=sys.stderr)
     count = len(dataset.train) + len(dataset.test) - len(bad)
-    words = f"{count} images of shorter side {given.shorter_side} at most in {given.out}"
+    words = f"{count} images of shorter side at most {given.shorter_side} in {given.out}"
     print(f"{words}, {len(bad)} left out")
-    print(f"next: give runs --data=folder:{shlex.quote(str(given.out))}")
+    print(f"next: run with --data=folder:{shlex.quote(str(given.out))}")
     return 0
 
 
@@ -170,22 +171,30 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--data", required=True, metavar="SET", help="folder:PATH, or a prepared TFDS set's name")
-    add("--data_dir", default="", metavar="DIR", help="where prepared TFDS sets lie")
-    add("--shorter_side", required=True, type=int, metavar="N", help="of the images in pixels")
-    add("--out", required=True, type=Path, metavar="DIR", help="the folder that is written")
-    add("--quality", default=95, type=int, help="JPEG's, 1 to 100; default: 95")
+    add("--data_dir", default="", metavar="DIR", help="folder of prepared TFDS data sets")
+    add(
+        "--shorter_side",
+        required=True,
+        type=int,
+        metavar="N",
+        help="shorter side of the resized images, in pixels",
+    )
+    add("--out", required=True, type=Path, metavar="DIR", help="folder to write to")
+    add("--quality", default=95, type=int, help="JPEG quality, 1 to 100; default: 95")
     given = parser.parse_args(arguments)
     given.out = given.out.expanduser()
     return given
 
 
-def _claim(out: Path, how: dict[str, object]) -> None:
-    """Records in the folder what is put there; raises UserError if that would be mixed up."""
+def _record_arguments(out: Path, how: dict[str, object]) -> None:
+    """Writes RECORD; raises UserError if the folder has files of other arguments."""
     record = out / RECORD
     if record.exists() and (before := _read_record(record)) != how:
-        raise UserError(f"{out} was made of {before}, not {how}: remove it or choose another --out")
+        raise UserError(
+            f"{out} was written with {before}, not {how}: remove it or choose another --out"
+        )
     if not record.exists() and out.exists() and any(out.iterdir()):
-        raise UserError(f"{out} holds other files: choose another --out")
+        raise UserError(f"{out} contains other files: choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     write_whole(record, json.dumps(how))
 

@@ -1,4 +1,4 @@
-"""Parts of a report, made from a study's results. A study composes its page from them.
+"""Parts of a report, from which a study composes its page. Each function makes one part.
 
 def report(results):
     from cnn_jax.report import parts

@@ -1,4 +1,4 @@
-"""Figures of any content as parts of a report."""
+"""Parts with figures that a study draws itself, bars, or lines."""
 
 import dataclasses
 import functools
@@ -22,13 +22,13 @@ def figure(
     title: str = "Figure",
     file: str = "report.png",
 ) -> Figure:
-    """Returns any matplotlib figure as a part.
+    """Makes a part from any matplotlib figure.
 
     Args:
-      draw: Makes the figure; it is called under the reports' style.
-      caption: Below it.
-      title: Above it.
-      file: Its PNG file in the study's folder; different figures of a page need different files.
+      draw: Draws the figure; it is called in the reports' style.
+      caption: Text below the figure.
+      title: Heading above the figure.
+      file: Name of its PNG file in the study's folder. Each figure of a page needs another one.
     """
     prefix = f"{Path(file).stem}-"
     return Figure(
@@ -41,13 +41,13 @@ def figure(
 
 
 def image_grid(results: Results, file: str, caption: str, title: str = "Images") -> Figure | None:
-    """Returns a picture that lies in the study's folder, such as crops.png; None if it does not.
+    """Makes a part from a picture in the study's folder, such as crops.png; None if it is missing.
 
     Args:
       results: The study's results.
-      file: The PNG file.
-      caption: Below it.
-      title: Above it.
+      file: Name of the PNG file.
+      caption: Text below the picture.
+      title: Heading above the picture.
     """
     path = results.folder / file
     if not path.is_file():
@@ -62,7 +62,15 @@ def bars(
     title: str = "Figure",
     file: str = "report.png",
 ) -> Figure:
-    """Returns horizontal bars, a panel a group."""
+    """Makes a figure of horizontal bars, with one panel for each group.
+
+    Args:
+      results: The study's results.
+      values: The bars.
+      caption: Text below the figure.
+      title: Heading above the figure.
+      file: Name of its PNG file.
+    """
     clean = [
         dataclasses.replace(
             bar, group=printable(bar.group), label=printable(bar.label), words=printable(bar.words)
@@ -80,7 +88,15 @@ def line_charts(
     title: str = "Figure",
     file: str = "report.png",
 ) -> Figure:
-    """Returns lines with bands, in charts beside one another, or below on a narrow screen."""
+    """Makes a figure of charts with lines and bands.
+
+    Args:
+      results: The study's results.
+      charts: The charts, which are placed side by side if there is room.
+      caption: Text below the figure.
+      title: Heading above the figure.
+      file: Name of its PNG file.
+    """
     head = printable(results.study.title)
     drawn = figure(lambda: figures.draw_lines(head, charts), caption, title, file)
 

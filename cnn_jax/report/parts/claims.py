@@ -1,4 +1,4 @@
-"""The verdicts on the paper's claims."""
+"""The table of the paper's claims with their verdicts."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,12 @@ from cnn_jax.report.results import Results
 
 
 def claims_table(results: Results, claims: Sequence[Claim]) -> Claims | None:
-    """Returns the verdict of each claim, with the rule; None if there are no claims."""
+    """Makes the table of claims with their verdicts and the rule; None if there are no claims.
+
+    Args:
+      results: The study's results.
+      claims: The claims.
+    """
     if not claims:
         return None
     verdicts = tuple(judge(results, claim) for claim in claims)

@@ -15,9 +15,8 @@ from cnn_jax.report.rows import Row
 from cnn_jax.text import printable
 
 CURVES_CAPTION = (
-    "Test error (solid) and training error (dashed) against training steps; the line is the mean"
-    " over seeds, the band their least and largest. The axis leaves out errors that only the first"
-    " steps reach."
+    "Test error (solid) and training error (dashed) against training steps. Lines are means over"
+    " seeds; bands span the smallest and largest. Large errors of the first steps are cut off."
 )
 
 
@@ -28,14 +27,14 @@ def error_curves(
     title: str = "Figure",
     file: str = "report.png",
 ) -> Figure:
-    """Returns the errors of the rows' runs against steps, a panel a group.
+    """Makes a figure of errors against training steps, with one panel for each group.
 
     Args:
       results: The study's results.
-      rows: Which runs, and their groups; None: every row of the study.
-      caption: Below the figure.
-      title: Above the figure.
-      file: Its PNG file.
+      rows: The rows whose runs are drawn; None: all rows of the study.
+      caption: Text below the figure.
+      title: Heading above the figure.
+      file: Name of its PNG file.
     """
     panels = make_panels(results, results.rows if rows is None else rows)
     head, stem = printable(results.study.title), Path(file).stem
@@ -56,7 +55,12 @@ def error_curves(
 
 
 def make_panels(results: Results, rows: Sequence[Row]) -> list[Panel]:
-    """Returns the panels of `error_curves`: one for each group and kind of error."""
+    """Returns the panels of `error_curves`: one for each group and kind of error.
+
+    Args:
+      results: The study's results.
+      rows: The rows whose runs are drawn.
+    """
     groups: dict[tuple[str, str], dict[str, Row]] = {}
     for row in rows:
         runs = results.runs.get(row.run, ())
@@ -94,7 +98,7 @@ def _make_remark(runs: Sequence[Run]) -> str:
 
 
 def _make_curve(runs: Sequence[Run], kind: str, metric: str) -> tuple[figures.Point, ...]:
-    """Returns (step, mean, least, largest) over the seeds that were there."""
+    """Returns (step, mean, minimum, maximum) over the seeds that logged the step."""
     scale = 100 if is_percent(metric) else 1
     errors: dict[int, list[float]] = {}
     for run in runs:

@@ -1,4 +1,4 @@
-"""Bars of final errors: ours, with every seed, and the paper's where it prints one."""
+"""A figure of final errors as bars: ours, with every seed, and the paper's."""
 
 import statistics
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from cnn_jax.report.rows import Row
 from cnn_jax.text import printable
 
 BARS_CAPTION = (
-    "Test error of each row: a bar to the mean over seeds, a point for each seed; the paper's"
-    " figure, where it prints one, is the gray bar above."
+    "Test error of each row: the bar is the mean over seeds, and points are single seeds. The gray"
+    " bar above it is the paper's error, if it prints one."
 )
-_HEIGHT = 0.36  # Of a bar, of a row's 1.
+_HEIGHT = 0.36  # height of a bar, as a share of the row's height
 
 
 def error_bars(
@@ -26,21 +26,21 @@ def error_bars(
     title: str = "Figure",
     file: str = "report.png",
 ) -> Figure:
-    """Returns the rows' final test errors as bars, the paper's figures beside ours.
+    """Makes a figure of final test errors as bars, with the paper's errors above ours.
 
     Args:
       results: The study's results.
-      rows: The bars from top to bottom, by groups; None: every row of the study.
-      caption: Below the figure.
-      title: Above the figure.
-      file: Its PNG file.
+      rows: The rows from top to bottom; groups have different colors. None: all rows of the study.
+      caption: Text below the figure.
+      title: Heading above the figure.
+      file: Name of its PNG file.
     """
     rows = results.rows if rows is None else rows
     ours = {row.run: _find_errors(results, row.run) for row in rows}
 
     def draw() -> Drawing:
         drawn = Drawing((8.5, 1.1 + 0.5 * len(rows)), layout="constrained")
-        figures.title_figure(drawn, printable(results.study.title))
+        figures.set_title(drawn, printable(results.study.title))
         axes = drawn.subplots()
         groups = list(dict.fromkeys(row.group for row in rows))
         colors = dict(zip(groups, figures.spread_colors(len(groups)), strict=True))

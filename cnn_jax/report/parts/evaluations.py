@@ -14,14 +14,19 @@ from cnn_jax.text import printable
 
 INTERVALS_CAPTION = "Top-1 error of each row, with Wilson's 95% interval over test images."
 SCALES_CAPTION = (
-    "Top-1 error of dense evaluation against the shorter side Q of the test images, a line for each"
-    " training scale S; bands are Wilson's 95% intervals over test images."
+    "Top-1 error of dense evaluation against the shorter side Q of the test images, with a line for"
+    " each training scale S. Bands are Wilson's 95% intervals over test images."
 )
-DENSE = r"dense@(\d+)"  # Dense evaluation at one scale.
+DENSE = r"dense@(\d+)"  # protocols of dense evaluation at one scale
 
 
 def evaluation_figure(results: Results, rows: Sequence[Row] | None = None) -> Figure:
-    """Returns dense evaluation against the test scale, where there is any; else a row a point."""
+    """Makes `errors_by_scale` if runs have dense evaluations, else `evaluation_intervals`.
+
+    Args:
+      results: The study's results.
+      rows: The rows; None: all rows of the study.
+    """
     rows = results.rows if rows is None else rows
     if any(re.fullmatch(DENSE, p) for run in results.every_run for p in run.protocols):
         return errors_by_scale(results, rows)
@@ -34,7 +39,14 @@ def evaluation_intervals(
     caption: str = INTERVALS_CAPTION,
     file: str = "report.png",
 ) -> Figure:
-    """Returns each row's top-1 error with its interval, a point a seed."""
+    """Makes a figure of each row's top-1 error with its interval, one point for each seed.
+
+    Args:
+      results: The study's results.
+      rows: The rows, which name evaluation protocols.
+      caption: Text below the figure.
+      file: Name of its PNG file.
+    """
     intervals = []
     for row in rows:
         for run in results.runs.get(row.run, ()):
@@ -56,7 +68,14 @@ def _find_interval(found: Evaluation) -> tuple[float, float, float]:
 def errors_by_scale(
     results: Results, rows: Sequence[Row], caption: str = SCALES_CAPTION, file: str = "report.png"
 ) -> Figure:
-    """Returns the error of dense evaluation against the test scale, a panel a group."""
+    """Makes a figure of the error of dense evaluation against the test scale.
+
+    Args:
+      results: The study's results.
+      rows: The rows; each group has its own panel.
+      caption: Text below the figure.
+      file: Name of its PNG file.
+    """
     groups: dict[str, dict[str, None]] = {}
     for row in rows:
         groups.setdefault(row.group, {}).setdefault(row.run)

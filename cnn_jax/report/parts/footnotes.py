@@ -1,4 +1,4 @@
-"""What a reader of a report must know: data, sources, deviations from the paper."""
+"""Notes below the tables: data, sources, and deviations from the paper."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,21 +8,24 @@ from cnn_jax.report.rows import Row
 
 
 def notes(results: Results, rows: Sequence[Row] | None = None, *more: str) -> Notes | None:
-    """Returns what a reader must know: other data than the paper's, sources, deviations, notes.
+    """Makes the notes: data that are not the paper's, sources, deviations, and the study's notes.
 
     Args:
       results: The study's results.
-      rows: Whose sources are named; None: the study's.
+      rows: The rows whose sources are listed; None: all rows of the study.
       *more: Further notes.
+
+    Returns:
+      The notes; None if there are none.
     """
     study = results.study
     items = []
-    if not results.comparable:  # Figures of different things have no difference.
+    if not results.comparable:
         items.append(
             (
                 "Data",
-                f"the paper's figures are of {study.paper_data}, ours of {study.data}:"
-                " no difference can be taken",
+                f"the paper's errors are on {study.paper_data}, ours on {study.data}, so"
+                " differences would have no meaning",
             )
         )
     if sources := _list_sources(results.rows if rows is None else rows):
@@ -41,14 +44,14 @@ def _list_sources(rows: Iterable[Row]) -> str:
 
 
 def deviations(results: Results) -> Notes:
-    """Returns the deviations of all runs, then each other with its mark."""
+    """Makes notes of the deviations that all runs share, and of the others with footnote marks."""
     common, marks = deviation_marks(results)
     every = [("All runs", "; ".join(common))] if common else []
     return Notes("", (*every, *((mark, text) for text, mark in marks.items())))
 
 
 def deviation_marks(results: Results) -> tuple[list[str], dict[str, str]]:
-    """Returns the deviations that every started run has, and a footnote mark for each other."""
+    """Returns the deviations of every started run, and {other deviation: its footnote mark}."""
     each = [
         list_deviations(runs) for runs in results.runs.values() if any(r.experiment for r in runs)
     ]

@@ -1,4 +1,4 @@
-"""Statistics of layers: histograms, and their course over depth or training."""
+"""Figures of layer statistics: histograms, by depth, and during training."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,13 @@ Which = Literal["values", "gradients"]
 
 
 def find_layers(run: Run, step: int, keep: Callable[[Layer], bool]) -> list[Layer]:
-    """Returns a run's layers at a step that are to be shown, in the order of the forward pass."""
+    """Returns a run's layers at a step for which `keep` is true, in the order of the model.
+
+    Args:
+      run: A seed of a run.
+      step: The training step.
+      keep: Returns whether a layer is wanted.
+    """
     return [layer for layer in run.layers.get(step, ()) if keep(layer)]
 
 
@@ -37,20 +43,20 @@ def layer_histograms(
     title: str = "Histograms of layers",
     file: str = "layers.png",
 ) -> Figure | None:
-    """Returns histograms of layers at a step, a row for each run, of its first seed.
+    """Makes histograms of layers at a step, with one row for the first seed of each run.
 
     Args:
       results: The study's results.
-      names: The runs, and what they are called.
-      step: Of training.
-      caption: Below the figure.
-      which: values, gradients or both, a column each.
-      keep: Which layers are drawn; they are numbered from 1.
-      title: Above the figure.
-      file: Its PNG file.
+      names: {run: its label}.
+      step: The training step.
+      caption: Text below the figure.
+      which: values, gradients or both; each has a column.
+      keep: Returns whether a layer is drawn. Drawn layers are numbered from 1.
+      title: Heading above the figure.
+      file: Name of its PNG file.
 
     Returns:
-      The figure; None if no run has been measured at the step.
+      The figure; None if no run has statistics of this step.
     """
     rows = [(label, results.runs[name][0]) for name, label in names.items()]
     rows = [(label, run) for label, run in rows if find_layers(run, step, keep)]
@@ -72,7 +78,7 @@ def layer_histograms(
 
 
 def _draw_histograms(axes: Axes, spreads: Sequence[Spread]) -> None:
-    """Draws densities as lines; the axis leaves out what lies beyond all layers' extremes."""
+    """Draws the histograms of layers as lines of densities, on a logarithmic axis."""
     colors = figures.spread_colors(len(spreads))
     for number, (spread, color) in enumerate(zip(spreads, colors, strict=True), 1):
         width = (spread.high - spread.low) / len(spread.counts)
@@ -98,17 +104,20 @@ def layer_stds(
     title: str = "Standard deviation by depth",
     file: str = "depth.png",
 ) -> Figure | None:
-    """Returns the standard deviation of each layer against its number, a chart each of `which`.
+    """Makes charts of the standard deviation of each layer against its number.
 
     Args:
       results: The study's results.
-      names: The runs, and what they are called.
-      step: Of training.
-      caption: Below the figure.
-      which: values, gradients or both.
-      keep: Which layers are drawn; they are numbered from 1.
-      title: Above the figure.
-      file: Its PNG file.
+      names: {run: its label}.
+      step: The training step.
+      caption: Text below the figure.
+      which: values, gradients or both; each has a chart.
+      keep: Returns whether a layer is drawn. Drawn layers are numbered from 1.
+      title: Heading above the figure.
+      file: Name of its PNG file.
+
+    Returns:
+      The figure; None if no run has statistics of this step.
     """
     colors = figures.spread_colors(len(names))
     charts = []
@@ -138,15 +147,18 @@ def shares_over_training(
     title: str = "Saturation during training",
     file: str = "saturation.png",
 ) -> Figure | None:
-    """Returns the share of saturated values or dead units against steps, a chart for each run.
+    """Makes a chart for each run of the share of saturated values or dead units against steps.
 
     Args:
       results: The study's results.
-      names: The runs, and what they are called.
-      share: Which one.
-      caption: Below the figure.
-      title: Above the figure.
-      file: Its PNG file.
+      names: {run: its label}.
+      share: saturated or dead.
+      caption: Text below the figure.
+      title: Heading above the figure.
+      file: Name of its PNG file.
+
+    Returns:
+      The figure; None if no run has statistics of layers.
     """
     charts = []
     for name, label in names.items():
@@ -172,5 +184,5 @@ def shares_over_training(
 def summarize_points(
     points: Mapping[Any, Sequence[float]],
 ) -> tuple[tuple[Any, float, float, float], ...]:
-    """Returns (x, mean, least, largest) of several seeds' values at each x."""
+    """Returns (x, mean, minimum, maximum) of the values of several seeds at each x."""
     return tuple((x, statistics.mean(v), min(v), max(v)) for x, v in sorted(points.items()))

@@ -1,4 +1,4 @@
-"""The training loss of runs, as lines of a chart and as figures that claims compare."""
+"""Training losses of runs, as lines of a chart and as values for claims."""
 
 import math
 
@@ -12,17 +12,17 @@ def loss_line(
 ) -> Series | None:
     """Returns a run's training loss against steps, as a line of a chart.
 
-    A loss of 0, which a logarithmic axis cannot show, is left out.
+    Losses of 0 are left out, because a logarithmic axis cannot show them.
 
     Args:
       results: The study's results.
       run: The run's name.
-      label: In the legend.
-      color: Of the line.
-      scale: What steps are multiplied by, such as the images of a batch.
+      label: Label in the legend.
+      color: Color of the line.
+      scale: Factor of the steps, such as the batch size.
 
     Returns:
-      The mean over the seeds that were there, and their least and largest; None: there is none.
+      Mean, minimum and maximum over seeds; None if no loss was logged.
     """
     points: dict[float, list[float]] = {}
     for one in results.runs.get(run, ()):
@@ -33,10 +33,10 @@ def loss_line(
 
 
 def final_loss(run: Run) -> float | None:
-    """Returns the training loss that a run logged last: a mean over the log interval before.
+    """Returns the last training loss that a run logged, a mean over the last log interval.
 
     Returns:
-      In nats; infinite if the run has diverged, None if it is not finished.
+      The loss in nats; infinite if the run has diverged, None if it is not finished.
     """
     if run.diverged is not None:
         return math.inf
@@ -44,10 +44,14 @@ def final_loss(run: Run) -> float | None:
 
 
 def loss_at(run: Run, step: int) -> float | None:
-    """Returns the training loss of the line that a run logged at a step, or last before it.
+    """Returns the training loss that a run logged at a step, or else at the last step before it.
+
+    Args:
+      run: A seed of a run.
+      step: The training step.
 
     Returns:
-      In nats; None if there is no such line.
+      The loss in nats; None if none was logged.
     """
     steps = [s for s, line in run.train.items() if s <= step and line.loss is not None]
     return run.train[max(steps)].loss if steps else None

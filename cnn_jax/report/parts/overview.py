@@ -1,4 +1,4 @@
-"""What stands above a report's tables, and the settings at its end."""
+"""Parts above a report's tables, and the settings at its end."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from cnn_jax.report.results import Results, Run
 
 
 def facts(results: Results) -> Facts:
-    """Returns what made the results: paper, command, date, hardware, commit, versions."""
+    """Lists the paper, command, date, hardware, commit and versions of the results."""
     study = results.study
     starts = [start for run in results.every_run for start in run.starts]
     days = sorted({start.time[:10] for start in starts if start.time})
@@ -28,7 +28,7 @@ def facts(results: Results) -> Facts:
 
 
 def run_states(results: Results) -> States | None:
-    """Returns how far each run came; None for a study that trains nothing."""
+    """Lists the state of each run; None for a study that trains nothing."""
     every = results.every_run
     if not every:
         return None
@@ -43,7 +43,7 @@ def run_states(results: Results) -> States | None:
 
 
 def missing(results: Results) -> Missing | None:
-    """Returns the runs that have come to no end; None if all have."""
+    """Lists the runs that are not finished; None if all are finished or have diverged."""
     lines = []
     for name, runs in results.runs.items():
         if rest := [run for run in runs if not run.finished and run.diverged is None]:
@@ -52,14 +52,14 @@ def missing(results: Results) -> Missing | None:
 
 
 def problems(results: Results) -> Missing | None:
-    """Returns the damaged files; None if there are none."""
+    """Lists the damaged files; None if there are none."""
     if not results.problems:
         return None
     return Missing("Damaged files", results.problems, "")
 
 
 def settings(results: Results) -> Settings | None:
-    """Returns every run's config.json; None for a study that trains nothing."""
+    """Lists the config.json of every run; None for a study that trains nothing."""
     items = [
         (
             _label_run(results, name),

@@ -1,4 +1,4 @@
-"""A study's page: its parts in their order."""
+"""Composes the page of a study from its parts."""
 
 from pathlib import Path
 
@@ -15,13 +15,13 @@ from cnn_jax.report.rows import Row
 
 
 def page(results: Results, *parts: Part | None) -> Page:
-    """Returns a study's page: facts, states of the runs and what is missing, then its own parts."""
+    """Returns a page with the facts, run states and missing runs of a study, then `parts`."""
     before = (facts(results), run_states(results), missing(results), problems(results))
     return Page(results.study.title, (*before, *parts))
 
 
 def standard(results: Results) -> Page:
-    """Returns the page of a study that composes none: tables, a figure, notes, claims."""
+    """Returns the standard page: tables, a figure, notes, settings and claims."""
     rows = results.rows or make_rows(results)
     return page(
         results,
@@ -34,7 +34,7 @@ def standard(results: Results) -> Page:
 
 
 def make_rows(results: Results) -> tuple[Row, ...]:
-    """Returns a row for each run and each evaluation protocol of it, with no printed figures."""
+    """Returns a row for each run and each of its protocols, without the paper's values."""
     rows = []
     for name, runs in results.runs.items():
         rows.append(Row(name, name, "runs", ""))
@@ -48,6 +48,6 @@ def check_files(made: Page) -> None:
     names = [part.file for part in made.find(Figure)]
     for name in names:
         if names.count(name) > 1:
-            raise UserError(f"the report has two figures named {name}: give one another file=")
+            raise UserError(f"the report has two figures named {name}: pass another file= to one")
         if Path(name).name != name or not name.endswith(".png"):
-            raise UserError(f"the report's figure {name!r} is no name of a PNG file")
+            raise UserError(f"the report's figure {name!r} is not the name of a PNG file")

@@ -1,4 +1,4 @@
-"""The paper's table with our figures beside the paper's."""
+"""The paper's table, with our errors beside the paper's."""
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +20,12 @@ from cnn_jax.report.rows import Row, describe_setting, find_other_settings
 
 
 def paper_tables(results: Results, rows: Sequence[Row]) -> list[Table]:
-    """Returns a table for each of the paper's, as the rows name them."""
+    """Makes a table for each `table` that the rows name.
+
+    Args:
+      results: The study's results.
+      rows: The rows of all tables.
+    """
     titles = dict.fromkeys(row.table for row in rows)
     return [
         paper_table(results, [row for row in rows if row.table == title], title or "Table")
@@ -29,16 +34,15 @@ def paper_tables(results: Results, rows: Sequence[Row]) -> list[Table]:
 
 
 def paper_table(results: Results, rows: Sequence[Row], title: str = "Table") -> Table:
-    """Returns the paper's table with our figures beside the paper's.
+    """Makes the paper's table, with our errors beside the paper's.
 
-    A row whose run has another model, data set or number of steps than the paper's says so, and
-    no difference from the paper is taken. Other deviations have footnote marks, which `deviations`
-    explains.
+    If a run's model, data set or number of steps is not the paper's, its row states so and has no
+    difference from the paper. Other deviations have footnote marks, which `deviations` explains.
 
     Args:
       results: The study's results.
-      rows: The table's lines.
-      title: Above the table.
+      rows: The table's rows.
+      title: Heading above the table.
     """
     own = [(row, results.runs.get(row.run, ())) for row in rows]
     metrics = _find_metrics(own)
@@ -63,7 +67,7 @@ def paper_table(results: Results, rows: Sequence[Row], title: str = "Table") -> 
         listed = list_deviations(runs)
         line.append(", ".join(mark for text, mark in marks.items() if text in listed) or DASH)
         cells.append(tuple(line))
-    columns = ["model", *(head for metric in metrics for head in _heads(results, metric))]
+    columns = ["model", *(name for metric in metrics for name in _name_columns(results, metric))]
     columns += [_name_training(metric, metrics) for metric in training]
     columns += ["seeds", "steps", "not the paper's", "deviations"]
     last = len(columns) - 1
@@ -89,8 +93,8 @@ def _explain_table(protocols: bool, training: bool, printed: bool) -> str:
     ]
     if protocols:
         words.append(
-            "With one seed Wilson's 95% interval over test images stands beside ours, with several"
-            " the sample standard deviation."
+            "Ours has Wilson's 95% interval over test images with one seed, and the sample standard"
+            " deviation with several."
         )
     else:
         words.append(
@@ -99,17 +103,24 @@ def _explain_table(protocols: bool, training: bool, printed: bool) -> str:
         )
     if printed:
         words.append(
-            "The difference is ours minus the paper's in percentage points. It is left out (—)"
-            " where the paper prints no figure, where no run has finished, and where model, data"
-            " set or number of steps are not the paper's."
+            "The difference is ours minus the paper's in percentage points. It is left out (—) if"
+            " the paper prints no error, if no run has finished, and if the model, data set or"
+            " number of steps is not the paper's."
         )
     if training:
-        words.append("The training error is the last one logged, a mean over the last interval.")
+        words.append(
+            "The training error is the last one logged, a mean over the last log interval."
+        )
     return " ".join(words)
 
 
 def find_differing(results: Results, name: str) -> tuple[str, ...]:
-    """Returns what of a run's model, data and steps is not the paper's."""
+    """Describes how a run's model, data and steps differ from the paper's.
+
+    Args:
+      results: The study's results.
+      name: Name of the run.
+    """
     paper = results.study.paper_runs.get(name)
     if not paper:
         return ()
@@ -123,12 +134,12 @@ def find_differing(results: Results, name: str) -> tuple[str, ...]:
 
 
 def has_evaluations(rows: Iterable[Row]) -> bool:
-    """Returns whether rows are of evaluation protocols."""
+    """Returns whether any row names an evaluation protocol."""
     return any(row.protocol for row in rows)
 
 
 def find_error_names(own: Sequence[tuple[Row, Sequence[Run]]]) -> list[str]:
-    """Returns the error that each started run logs; top1_error if no run has started."""
+    """Returns the name of the error of each started run; top1_error if no run has started."""
     names = [run.error_name for _, runs in own for run in runs if run.evaluations or run.train]
     return names or ["top1_error"]
 
@@ -153,7 +164,7 @@ def _name_training(metric: str, metrics: Sequence[str]) -> str:
     return "training error (%)" if alone else f"training {name_metric(metric)}"
 
 
-def _heads(results: Results, metric: str) -> list[str]:
+def _name_columns(results: Results, metric: str) -> list[str]:
     name = name_metric(metric).removesuffix(" (%)")
     unit = " (%)" if is_percent(metric) else ""
     study = results.study
@@ -175,7 +186,7 @@ def _compare(row: Row, runs: Sequence[Run], metric: str, comparable: bool) -> li
 
 
 def _find_values(row: Row, runs: Sequence[Run], metric: str) -> list[float]:
-    """Returns the metric of each seed that has it, 0 to 1."""
+    """Returns the metric of each seed that has it, from 0 to 1."""
     if row.protocol:
         found = [
             run.protocols[row.protocol].errors.get(metric)
@@ -201,7 +212,12 @@ def _show_protocol(row: Row, runs: Sequence[Run], metric: str) -> Cell | str:
 
 
 def show_final(runs: Sequence[Run], metric: str) -> Cell | str:
-    """Returns the last evaluation: the mean over the finished seeds, or how far the best came."""
+    """Returns the mean last evaluation of the finished seeds, or that of the most advanced one.
+
+    Args:
+      runs: The seeds of a run.
+      metric: Name of the error.
+    """
     own = [run for run in runs if run.error_name == metric]
     diverged = [run.diverged for run in own if run.diverged is not None]
     if finals := [run.final_error for run in own if run.final_error is not None]:
@@ -213,14 +229,19 @@ def show_final(runs: Sequence[Run], metric: str) -> Cell | str:
 
 
 def show_training(runs: Sequence[Run], metric: str) -> Cell | str:
-    """Returns the training error logged last, as `show_final` does the last evaluation."""
+    """Returns the mean last training error of the finished seeds, or of the most advanced one.
+
+    Args:
+      runs: The seeds of a run.
+      metric: Name of the error.
+    """
     own = [run for run in runs if run.error_name == metric]
     finals = [e for run in own if (e := run.final_training_error) is not None]
     return show_mean(metric, finals) if finals else _show_furthest(own, metric, "train")
 
 
 def _show_furthest(runs: Sequence[Run], metric: str, kind: str) -> Cell | str:
-    """Returns the error of the seed that came furthest, with its step, while none has finished."""
+    """Returns the error of the most advanced seed with its step, if no seed has finished."""
     if not runs or any(run.finished for run in runs):
         return DASH
     furthest = max(runs, key=lambda run: max(getattr(run, kind), default=-1))

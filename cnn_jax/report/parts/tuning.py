@@ -1,4 +1,4 @@
-"""What was tried to tune the runs of a study, and what was chosen."""
+"""The table of a study's tuning: the score of each value, and the choice."""
 
 import fnmatch
 import math
@@ -11,7 +11,12 @@ from cnn_jax.values import show
 
 
 def tuning_table(results: Results, title: str = "Tuning") -> Table | None:
-    """Returns the score of each value for each run, and the choice; None if nothing was tuned."""
+    """Makes the table of scores of each value and run, and the choice; None without tuning.
+
+    Args:
+      results: The study's results.
+      title: Heading above the table.
+    """
     tuning = results.tuning
     if tuning is None:
         return None
@@ -38,10 +43,10 @@ def tuning_table(results: Results, title: str = "Tuning") -> Table | None:
     held_out = any(run.data.validation_images for run in runs)
     images = "the same images" if held_out else "all training images"
     footnote = (
-        f"{tuning.score_name[0].upper()}{tuning.score_name[1:]} of each value of {tuning.field},"
-        f" tried with {seeds} on the training images less {tuning.validation_images:,} that are"
+        f"{tuning.score_name[0].upper()}{tuning.score_name[1:]} for each value of {tuning.field},"
+        f" tried with {seeds} on the training images without {tuning.validation_images:,} that are"
         f" held out. Each run has the same {len(values)} trials, and is then trained with the best"
-        f" value on {images}. The test set was not looked at."
+        f" value on {images}. The test set was not used."
     )
     return Table(title, ("run", *values, "chosen"), tuple(rows), footnote)
 

@@ -1,4 +1,4 @@
-"""Words and figures as reports show them: errors, differences, intervals, states of runs."""
+"""Formats errors, differences, intervals and states of runs for reports."""
 
 import re
 import statistics
@@ -11,34 +11,34 @@ MINUS = "\N{MINUS SIGN}"
 
 
 def is_percent(metric: str) -> bool:
-    """Returns whether a metric is a share of images, and shown in %."""
+    """Returns whether a metric is a share of images, which is shown in %."""
     return bool(re.fullmatch(r"top\d+_error", metric))
 
 
 def name_metric(metric: str) -> str:
-    """Returns a metric's name for people: 'top-1 error (%)', 'reconstruction error'."""
+    """Returns a metric's name for tables: 'top-1 error (%)', 'reconstruction error'."""
     top = re.fullmatch(r"top(\d+)_error", metric)
     return f"top-{top[1]} error (%)" if top else metric.replace("_", " ")
 
 
 def show_error(metric: str, value: float) -> str:
-    """Returns an error as a table shows it: '8.75' (%), or '0.1234'."""
+    """Formats an error: '8.75' if it is in %, else '0.1234'."""
     return f"{100 * value:.2f}" if is_percent(metric) else f"{value:.4g}"
 
 
 def show_points(points: float) -> str:
-    """Returns a difference with its sign: '+1.25', '−0.75'."""
+    """Formats a difference with its sign: '+1.25', '−0.75'."""
     return f"{round(points, 2) + 0.0:+.2f}".replace("-", MINUS)
 
 
 def show_span(numbers: Sequence[int]) -> str:
-    """Returns '120', or '120 to 1,240' of several."""
+    """Formats the range of numbers: '120 to 1,240', or '120' if they are equal."""
     ends = dict.fromkeys((min(numbers), max(numbers)))
     return " to ".join(f"{end:,}" for end in ends)
 
 
 def show_mean(metric: str, values: Sequence[float]) -> str:
-    """Returns '8.75 ± 0.16'."""
+    """Formats mean and sample standard deviation: '8.75 ± 0.16'."""
     if not values:
         return DASH
     mean = show_error(metric, statistics.mean(values))
@@ -46,14 +46,26 @@ def show_mean(metric: str, values: Sequence[float]) -> str:
 
 
 def show_quantity(value: float, unit: str, signed: bool) -> str:
-    """Returns a claim's figure with its unit: '+1.25', '6.97%', '204,800'."""
+    """Formats a claim's value: '+1.25', '6.97', '204,800'.
+
+    Args:
+      value: The value.
+      unit: The claim's unit; values in points have two decimals.
+      signed: Whether values in points have a sign.
+    """
     if unit != "points":
         return f"{value:,.0f}" if value == round(value) else f"{value:,.4g}"
     return show_points(value) if signed else f"{value:.2f}".replace("-", MINUS)
 
 
 def show_range(interval: Sequence[float] | None, unit: str, signed: bool) -> str:
-    """Returns an interval with its unit: '[−0.10; +1.25]'."""
+    """Formats an interval: '[−0.10; +1.25]'.
+
+    Args:
+      interval: The ends; None: unknown.
+      unit: The claim's unit.
+      signed: Whether values in points have a sign.
+    """
     if interval is None:
         return DASH
     low, high = (show_quantity(end, unit, signed) for end in interval)
@@ -61,7 +73,7 @@ def show_range(interval: Sequence[float] | None, unit: str, signed: bool) -> str
 
 
 def describe_range(expected: tuple[float, float], unit: str) -> str:
-    """Returns the range of a claim in words: 'below 0', 'above 0.5', '204,800'."""
+    """Describes the range of a claim: 'below 0', 'above 0.5', '204,800'."""
     low, high = (f"{end:,.10g}".replace("-", MINUS) for end in expected)
     if expected[0] == expected[1]:
         return low
@@ -73,12 +85,17 @@ def describe_range(expected: tuple[float, float], unit: str) -> str:
 
 
 def join_distinct(values: Iterable[str]) -> str:
-    """Returns the texts that are not empty, each once, with semicolons between them."""
+    """Joins the different texts that are not empty by semicolons."""
     return "; ".join(value for value in dict.fromkeys(values) if value)
 
 
 def describe_states(runs: Sequence[Run], several: bool | None = None) -> str:
-    """Returns 'finished', or 'seeds 0, 1: finished; seed 2: not started' for several seeds."""
+    """Returns 'finished', or 'seeds 0, 1: finished; seed 2: not started' for several seeds.
+
+    Args:
+      runs: The seeds of a run.
+      several: Whether to name the seeds; None: if there are several.
+    """
     if not (len(runs) > 1 if several is None else several):
         return runs[0].state
     seeds: dict[str, list[int]] = {}
@@ -91,7 +108,13 @@ def describe_states(runs: Sequence[Run], several: bool | None = None) -> str:
 
 
 def explain_verdict(why: str, seeds: int, setting: str) -> str:
-    """Returns what stands below a verdict: its reason, the number of seeds, the setting."""
+    """Returns the text below a verdict: its reason, the number of seeds, the setting.
+
+    Args:
+      why: The reason.
+      seeds: Number of seeds.
+      setting: How the runs differ from the paper's.
+    """
     number = f"{seeds} seed{'s' * (seeds != 1)}" if seeds and "seed" not in why else ""
     words = "; ".join(text for text in (why, number, setting) if text)
     return f"({words})" if words else ""

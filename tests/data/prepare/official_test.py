@@ -205,9 +205,9 @@ def test_default_folder_is_that_of_tfds(tmp_path: Path, monkeypatch: Patch) -> N
 
 TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
 BAD_MNIST = {
-    "a file is missing": ({TRAIN_LABELS: None}, "holds no train-labels-idx1-ubyte.gz"),
+    "a file is missing": ({TRAIN_LABELS: None}, "has no file train-labels-idx1-ubyte.gz"),
     "cut short gzip": ({TRAIN_IMAGES: mnist_files()[TRAIN_IMAGES][:-100]}, "damaged or cut short"),
-    "empty": ({TRAIN_IMAGES: b""}, "holds no"),
+    "empty": ({TRAIN_IMAGES: b""}, "has no file"),
     "no gzip": ({TRAIN_IMAGES: b"<html>not found</html>"}, "damaged or cut short"),
     "labels for images": (
         {TRAIN_IMAGES: mnist_files()[TRAIN_LABELS]},
@@ -252,7 +252,7 @@ def test_bad_mnist_is_refused(case: str, tmp_path: Path, data_dir: Path, capsys:
 
 
 BAD_CIFAR10 = {
-    "a file is missing": ({"test_batch.bin": None}, "holds no test_batch.bin"),
+    "a file is missing": ({"test_batch.bin": None}, "has no file test_batch.bin"),
     "half a record": ({"test_batch.bin": b"0" * 3072}, "not a multiple of 3073"),
     "wrong label": ({"test_batch.bin": bytes([11]) * 3073 * 6}, "a test label 11"),
     "wrong count": ({"test_batch.bin": bytes(3073 * 5)}, "5 test images, not 6"),
@@ -508,7 +508,7 @@ def test_download_with_a_wrong_checksum(
     assert command_line.main([name, f"--data_dir={data_dir}"]) == 2
     *_, error = capsys.readouterr().err.splitlines()
     assert error.startswith("error: ")
-    assert f"{url} did not arrive with the SHA-256" in error
+    assert f"{url}: the downloaded file does not have the SHA-256" in error
     assert not data_dir.parent.exists()
 
 

@@ -68,9 +68,9 @@ def test_existing_files_are_kept_and_missing_ones_are_made(folder):
 def test_another_size_or_another_folders_files_are_not_mixed(folder, capsys):
     assert command(folder) == 0
     assert command(folder, "--quality=50") == 2
-    assert "was made of" in capsys.readouterr().err
+    assert "was written with" in capsys.readouterr().err
     assert command(folder, f"--out={folder / 'set'}") == 2
-    assert "holds other files" in capsys.readouterr().err
+    assert "contains other files" in capsys.readouterr().err
     assert (
         command(folder, "--quality=0") == 2
         and command(folder, f"--data=folder:{folder / 'none'}") == 2

@@ -1,4 +1,4 @@
-"""Pictures of images: a query and its neighbors, rows of images, and points in a plane."""
+"""Draws images: queries with their neighbors, rows of images, and points in a plane."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -10,17 +10,17 @@ from matplotlib.figure import Figure
 from cnn_jax.report.figures import INK, PALETTE, spread_colors
 
 RIGHT, WRONG = PALETTE[2], PALETTE[3]
-CELL = 0.82  # Inches of an image in a gallery.
-MAX_LABEL = 14  # Characters of a line below an image.
+CELL = 0.82  # size of an image in a gallery, in inches
+MAX_LABEL = 14  # largest number of characters of a line below an image
 
 
 class Neighbor(NamedTuple):
-    """An image that was found.
+    """An image that is near a query.
 
     Attributes:
-      image: [H, W, C] uint8.
-      label: Below it.
-      is_right: Whether its class is the query's; None: it is not known.
+      image: Image [H, W, C] uint8.
+      label: Text below the image.
+      is_right: Whether it has the query's class; None: unknown.
     """
 
     image: np.ndarray
@@ -29,12 +29,12 @@ class Neighbor(NamedTuple):
 
 
 class GalleryRow(NamedTuple):
-    """A query and what it found, the nearest first.
+    """A query and its neighbors.
 
     Attributes:
-      image: [H, W, C] uint8.
-      label: Of the query.
-      neighbors: What was found.
+      image: Image of the query, [H, W, C] uint8.
+      label: Text below the query.
+      neighbors: Its neighbors, the nearest first.
     """
 
     image: np.ndarray
@@ -43,7 +43,12 @@ class GalleryRow(NamedTuple):
 
 
 def draw_gallery(rows: Sequence[GalleryRow], title: str = "") -> Figure:
-    """Draws a query a row, then its neighbors: a full frame is right, a crossed one is wrong."""
+    """Draws one query per row and its neighbors. Wrong ones are crossed, right ones framed.
+
+    Args:
+      rows: The queries with their neighbors.
+      title: Title above the figure.
+    """
     columns = 1 + max(len(row.neighbors) for row in rows)
     size = (CELL * (columns + 0.4), 1.28 * CELL * len(rows) + (0.4 if title else 0.05))
     figure = Figure(size, layout="constrained")
@@ -61,7 +66,7 @@ def draw_gallery(rows: Sequence[GalleryRow], title: str = "") -> Figure:
             _draw_cell(
                 cell, found.image, found.label, color, 0.6 if found.is_right is None else 2.2
             )
-            if found.is_right is False:  # Not by color alone.
+            if found.is_right is False:  # A line in addition to the color.
                 height, width = found.image.shape[:2]
                 cell.plot([-0.5, width - 0.5], [height - 0.5, -0.5], color=WRONG, lw=1.2)
     return figure
@@ -92,7 +97,12 @@ def _show(axes: Axes, image: np.ndarray) -> None:
 
 
 def draw_image_rows(rows: Mapping[str, np.ndarray], title: str = "") -> Figure:
-    """Draws rows of images [N, H, W, C], 0 to 255, each with its name at the left."""
+    """Draws rows of images [N, H, W, C], 0 to 255, with the name of each row at its left.
+
+    Args:
+      rows: {name of the row: images [N, H, W, C], 0 to 255}.
+      title: Title above the figure.
+    """
     columns = max(len(images) for images in rows.values())
     size = (CELL * columns + 1.8, CELL * len(rows) + (0.4 if title else 0.05))
     figure = Figure(size, layout="constrained")
@@ -112,13 +122,13 @@ def draw_image_rows(rows: Mapping[str, np.ndarray], title: str = "") -> Figure:
 def draw_points(
     panels: Mapping[str, np.ndarray], labels: np.ndarray, names: Sequence[str], title: str = ""
 ) -> Figure:
-    """Draws points [N, 2] in panels beside one another, a color and a number a class.
+    """Draws points in panels; each class has a color, and its name at its median.
 
     Args:
-      panels: Points by the panel's name.
-      labels: [N] int.
-      names: Of the classes.
-      title: Above the panels.
+      panels: {title of the panel: points [N, 2]}.
+      labels: Class of each point, [N] int.
+      names: Names of the classes.
+      title: Title above the panels.
     """
     figure = Figure((3.6 * len(panels), 4.0), layout="constrained")
     if title:

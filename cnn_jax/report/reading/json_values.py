@@ -1,4 +1,4 @@
-"""Checks of values that were read from JSON."""
+"""Checks the types of values that were read from JSON."""
 
 import math
 from typing import Any
@@ -15,6 +15,6 @@ def is_count(value: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Returns whether a value is a finite number that may be squared."""
+    """Returns whether a value is a finite number whose square is finite too."""
     kind = isinstance(value, int | float) and not isinstance(value, bool)
     return kind and abs(value) < 1e300 and math.isfinite(value)

@@ -1,4 +1,4 @@
-"""Drawings of functions of two inputs: truth tables, lines, and surfaces of probability."""
+"""Draws functions of two inputs: truth tables, lines, and surfaces of probability."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,7 +14,12 @@ COLOR = figures.PALETTE[3]
 
 
 def draw_truth_table(axes: Axes, table: Sequence[int]) -> None:
-    """Draws a point for each of INPUTS, filled where the function is true."""
+    """Draws a point for each of INPUTS, which is filled if the function is true there.
+
+    Args:
+      axes: The axes to draw in.
+      table: The function's value (0 or 1) at each of INPUTS.
+    """
     for (x, y), true in zip(INPUTS, table, strict=True):
         fill = COLOR if true else "white"
         axes.plot(x, y, "o", ms=10, mec=COLOR, mfc=fill, mew=2, zorder=3)
@@ -24,7 +29,14 @@ def draw_truth_table(axes: Axes, table: Sequence[int]) -> None:
 
 
 def draw_line(axes: Axes, weights: Sequence[float], alpha: float = 1, bold: bool = True) -> None:
-    """Draws the line a x + b y + c = 0 of weights (a, b, c); none if a and b are 0."""
+    """Draws the line a x + b y + c = 0 of weights (a, b, c); nothing if a and b are 0.
+
+    Args:
+      axes: The axes to draw in.
+      weights: (a, b, c).
+      alpha: Opacity of the line.
+      bold: Whether the line is thick.
+    """
     a, b, c = weights
     style: dict[str, Any] = {"color": figures.PALETTE[0], "alpha": alpha, "lw": 2.2 if bold else 1}
     if b:
@@ -34,12 +46,12 @@ def draw_line(axes: Axes, weights: Sequence[float], alpha: float = 1, bold: bool
 
 
 def draw_lines(axes: Axes, lines: Sequence[Sequence[float]], at_rest: bool) -> None:
-    """Draws a perceptron's line after each update, later ones stronger.
+    """Draws the line of a perceptron after each update; later lines are more opaque.
 
     Args:
-      axes: Where to.
+      axes: The axes to draw in.
       lines: The weights (a, b, c) after each update.
-      at_rest: Whether the last one is where the line comes to rest, and is drawn bold.
+      at_rest: Whether training has converged at the last line, which is then drawn bold.
     """
     for number, weights in enumerate(lines):
         last = number == len(lines) - 1 and at_rest
@@ -49,15 +61,15 @@ def draw_lines(axes: Axes, lines: Sequence[Sequence[float]], at_rest: bool) -> N
 def draw_surface(
     axes: Axes, predict: Callable[[np.ndarray], np.ndarray], points: int = 81
 ) -> ContourSet:
-    """Draws a probability over the square around INPUTS, with a line at one half.
+    """Draws a probability over the square around INPUTS, with a contour line at one half.
 
     Args:
-      axes: Where to.
-      predict: Inputs [N, 2] to probabilities [N].
-      points: Of the grid, each way.
+      axes: The axes to draw in.
+      predict: Maps inputs [N, 2] to probabilities [N].
+      points: Number of grid points along each axis.
 
     Returns:
-      What a color bar needs.
+      The filled contours, for a color bar.
     """
     side = np.linspace(-0.5, 1.5, points)
     grid = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)

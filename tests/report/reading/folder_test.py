@@ -15,7 +15,7 @@ from helpers.report_folders import (
 
 from cnn_jax.errors import UserError
 from cnn_jax.report import build, parts
-from cnn_jax.report.read_study_file import read_study_file
+from cnn_jax.report.reading.study_file import read_study_file
 
 
 def test_a_run_that_ends_before_its_last_step_is_unfinished(tmp_path):
@@ -60,7 +60,7 @@ def test_a_damaged_line_is_left_out_and_named(tmp_path, line):
     results = read_folder(tmp_path)
     assert results.runs["run"][0].final_error == 0.3
     assert results.problems[0].startswith(
-        "run/seed0/metrics.jsonl: 1 damaged line left out; delete"
+        "run/seed0/metrics.jsonl: 1 damaged line ignored; to restore"
     )
 
 
@@ -133,7 +133,7 @@ def test_a_damaged_evaluation_is_left_out_and_named(tmp_path, change):
 def test_a_damaged_study_file_gives_one_line_with_the_remedy(tmp_path, change):
     write_study(tmp_path, "run", **change)
     with pytest.raises(
-        UserError, match=r"study\.json: .*; delete it, and launch the study again|nothing to report"
+        UserError, match=r"study\.json: .*; delete it, and launch the study again|has no runs"
     ):
         read_study_file(tmp_path)
 

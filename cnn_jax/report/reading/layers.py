@@ -1,21 +1,21 @@
-"""Makes the statistics of layers from the lines of layers.jsonl; damaged lines are named."""
+"""Reads the statistics of layers from the lines of layers.jsonl."""
 
 from collections.abc import Iterable
 from typing import Any
 
-from cnn_jax.report.json_values import is_count, is_list_of, is_number
+from cnn_jax.report.reading.json_values import is_count, is_list_of, is_number
 from cnn_jax.report.results import Layer, Spread
 
 
 def make_layers(
     lines: Iterable[Any], folder: str, problems: list[str]
 ) -> dict[int, tuple[Layer, ...]]:
-    """Returns the layers by step.
+    """Returns the statistics of layers by step.
 
     Args:
-      lines: Of layers.jsonl, as JSON values.
+      lines: The lines of layers.jsonl, as JSON values.
       folder: The run's folder, for messages.
-      problems: Takes a line if any are damaged.
+      problems: If lines are damaged, a message is appended.
     """
     found, damaged = {}, 0
     for line in lines:
@@ -25,7 +25,7 @@ def make_layers(
         except (AssertionError, AttributeError, KeyError, TypeError, ValueError):
             damaged += 1
     if damaged:
-        problems.append(f"{folder}/layers.jsonl: {damaged} damaged line(s) left out")
+        problems.append(f"{folder}/layers.jsonl: {damaged} damaged line(s) ignored")
     return dict(sorted(found.items()))
 
 

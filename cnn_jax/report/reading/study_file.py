@@ -1,11 +1,11 @@
-"""Reads study.json, which says what study made a folder."""
+"""Reads study.json, which describes the study that wrote a folder."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from cnn_jax.errors import UserError, explain_os_error
-from cnn_jax.report.json_values import is_count, is_list_of
+from cnn_jax.report.reading.json_values import is_count, is_list_of
 from cnn_jax.report.results import StudyFile
 from cnn_jax.report.rows import Setting
 
@@ -14,7 +14,7 @@ def read_study_file(workdir: Path) -> StudyFile:
     """Reads study.json.
 
     Raises:
-      UserError: If there is none, or it is damaged.
+      UserError: If it is missing or damaged.
     """
     path = workdir / "study.json"
     again = "delete it, and launch the study again"
@@ -22,8 +22,8 @@ def read_study_file(workdir: Path) -> StudyFile:
         words = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise UserError(
-            f"{workdir} holds no study.json, so it is no study's folder; run the study first:"
-            f" python launch.py --experiment=NAME --workdir={workdir}"
+            f"{workdir} is not the folder of a study, because it has no study.json; run the study"
+            f" first: python launch.py --experiment=NAME --workdir={workdir}"
         ) from None
     except OSError as error:
         raise explain_os_error(f"{path} cannot be read", error) from None
@@ -39,20 +39,20 @@ def read_study_file(workdir: Path) -> StudyFile:
     texts = ("name", "title", "paper", "paper_data", "preset", "data", "command")
     for key in texts:
         if not isinstance(words.get(key), str):
-            raise UserError(f"{path}: {key} is missing or no text; {again}")
+            raise UserError(f"{path}: {key} is missing or not a text; {again}")
     for key in ("runs", "notes", "swept"):
         if not is_list_of(words.get(key), str):
-            raise UserError(f"{path}: {key} is missing or no list of texts; {again}")
+            raise UserError(f"{path}: {key} is missing or not a list of texts; {again}")
     if not is_count(words.get("seeds")):
-        raise UserError(f"{path}: seeds is missing or no count; {again}")
+        raise UserError(f"{path}: seeds is missing or not a count; {again}")
     measured = words.get("measured", [])
     if not is_list_of(measured, dict):
-        raise UserError(f"{path}: measured is no list of objects; {again}")
+        raise UserError(f"{path}: measured is not a list of objects; {again}")
     swept_from = words.get("swept_from", {})
     if not isinstance(swept_from, dict) or not is_list_of(list(swept_from.values()), str):
         raise UserError(f"{path}: swept_from is damaged; {again}")
     if not words["runs"] and not measured:
-        raise UserError(f"{path}: no runs, so there is nothing to report; {again}")
+        raise UserError(f"{path}: has no runs to report; {again}")
     return StudyFile(
         **{key: words[key] for key in texts},
         file=str(words.get("file", "")),

@@ -1,4 +1,4 @@
-"""Reads the files of runs as JSON values: a folder for each seed, or one compact file of all."""
+"""Reads the files of runs as JSON values, from a folder for each seed or from one compact file."""
 
 import json
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ COMPACT_VERSION = 1
 
 @dataclass
 class RunFiles:
-    """What the files of a run hold, before it is checked."""
+    """The unchecked content of the files of one seed."""
 
     folder: str
     config: str = ""
@@ -28,8 +28,8 @@ def read_run_files(workdir: Path, folder: str, problems: list[str]) -> RunFiles:
 
     Args:
       workdir: The study's folder.
-      folder: The seed's folder, seen from the study's.
-      problems: Takes a line for each file that cannot be read.
+      folder: The seed's folder, relative to the study's.
+      problems: A message is appended for each file that cannot be read.
     """
     place = workdir / folder
     files = RunFiles(folder)
@@ -48,11 +48,14 @@ def read_run_files(workdir: Path, folder: str, problems: list[str]) -> RunFiles:
 
 
 def read_compact(workdir: Path, problems: list[str]) -> dict[tuple[str, int], RunFiles]:
-    """Reads the files of every run and seed from runs.json; empty if there is none.
+    """Reads the files of every run and seed from runs.json.
 
     Args:
       workdir: The study's folder.
-      problems: Takes a line if the file is damaged.
+      problems: A message is appended if the file is damaged.
+
+    Returns:
+      {(run, seed): its files}; empty if there is no runs.json.
     """
     path = workdir / COMPACT
     try:
@@ -73,7 +76,7 @@ def read_compact(workdir: Path, problems: list[str]) -> dict[tuple[str, int], Ru
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        why = str(error) if isinstance(error, UserError) else "is damaged, and left out"
+        why = str(error) if isinstance(error, UserError) else "is damaged and was ignored"
         problems.append(f"{path}: {why}; restore it")
         return {}
 
@@ -86,14 +89,14 @@ def _read_text(path: Path, problems: list[str]) -> str:
     except OSError as error:
         problems.append(f"{path}: cannot be read ({describe_os_error(error, str(path))})")
     except UnicodeDecodeError:
-        return "not UTF-8"  # Which is not JSON either.
+        return "not UTF-8"  # Any text that is not JSON, so that the caller reports it.
     return ""
 
 
 def _read_lines(path: Path, problems: list[str]) -> list[Any]:
-    """Returns the JSON values of a log's lines, None for a damaged one.
+    """Returns the JSON values of a log's lines, with None for damaged lines.
 
-    A crash while the last line was written may have torn it: then it is left out silently.
+    A damaged last line is ignored without a message: a crash may have interrupted its writing.
     """
     try:
         lines = path.read_bytes().split(b"\n")

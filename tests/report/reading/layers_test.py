@@ -74,7 +74,7 @@ def test_a_damaged_line_is_left_out_and_named(damage, folder):
     write_layers(folder / "a" / "seed0", (0, layers), (300, first_layers(1.0)))
     results = read_folder(folder)
     assert list(results.runs["a"][0].layers) == [300]
-    assert results.problems == ("a/seed0/layers.jsonl: 1 damaged line(s) left out",)
+    assert results.problems == ("a/seed0/layers.jsonl: 1 damaged line(s) ignored",)
 
 
 def test_the_layers_are_kept_with_the_results(folder, tmp_path):
@@ -93,7 +93,7 @@ def drawn_lines(part):
     original = figures.write_png
 
     def keep(draw):
-        with figures.style():
+        with figures.use_style():
             drawing = draw()
         for axes in drawing.axes:
             for line in axes.get_lines():

@@ -1,24 +1,24 @@
-"""Makes a run from its files. Damaged lines are left out and named."""
+"""Checks the files of a run and converts them to a `Run`."""
 
 from collections.abc import Iterable
 from typing import Any
 
 from cnn_jax.config_file import from_json
 from cnn_jax.errors import UserError
-from cnn_jax.report.json_values import is_count, is_list_of, is_number
-from cnn_jax.report.layers import make_layers
+from cnn_jax.report.reading.json_values import is_count, is_list_of, is_number
+from cnn_jax.report.reading.layers import make_layers
+from cnn_jax.report.reading.run_files import RunFiles
 from cnn_jax.report.results import Evaluation, Logged, Run, Start
-from cnn_jax.report.run_files import RunFiles
 
 
 def make_run(name: str, seed: int, files: RunFiles, problems: list[str]) -> Run:
-    """Returns a run made from its files.
+    """Returns a seed of a run from the content of its files. Damaged lines are ignored.
 
     Args:
       name: The run's name in its study.
       seed: The seed.
-      files: Of the seed.
-      problems: Takes a line for each damaged file.
+      files: The content of the seed's files.
+      problems: A message is appended for each damaged file.
     """
     experiment = None
     if files.config:
@@ -29,7 +29,7 @@ def make_run(name: str, seed: int, files: RunFiles, problems: list[str]) -> Run:
             problems.append(f"{files.folder}/config.json: {message}")
     starts = [start for line in files.starts if (start := _make_start(line))]
     if damaged := len(files.starts) - len(starts):
-        problems.append(f"{files.folder}/starts.jsonl: {_count_lines(damaged)} left out")
+        problems.append(f"{files.folder}/starts.jsonl: {_count_lines(damaged)} ignored")
     error_name = _find_error_name(files.metrics)
     events = [
         (line["event"], _make_logged(line, error_name)) for line in files.metrics if _is_event(line)
@@ -37,8 +37,8 @@ def make_run(name: str, seed: int, files: RunFiles, problems: list[str]) -> Run:
     damaged = len(files.metrics) - len(events)
     if damaged:
         problems.append(
-            f"{files.folder}/metrics.jsonl: {_count_lines(damaged)} left out; delete the run's"
-            " folder and launch the study again to have them back"
+            f"{files.folder}/metrics.jsonl: {_count_lines(damaged)} ignored; to restore them,"
+            " delete the run's folder and launch the study again"
         )
     train, evaluations = (
         {line.step: line for event, line in events if event == kind} for kind in ("train", "eval")
@@ -79,7 +79,7 @@ def make_run(name: str, seed: int, files: RunFiles, problems: list[str]) -> Run:
 
 
 def _find_best_step(lines: Iterable[Any]) -> int | None:
-    """Returns the step that the line of a run's end names as its best; None: there is no such."""
+    """Returns the best step that is logged at the run's end; None: none is logged."""
     ends = [line for line in lines if _is_event(line) and line["event"] in ("stop", "end")]
     best = ends[-1].get("best_step") if ends else None
     return best if is_count(best) else None
@@ -138,7 +138,8 @@ def _describe_state(
 ) -> str:
     end = max((line.step for event, line in events if event == "end"), default=-1)
     if end >= (steps or 0):
-        # An earlier evaluation must not pass for the last one where that line is damaged.
+        # If lines are damaged, the last evaluation may be one of them. An earlier evaluation must
+        # not be used instead.
         last = max(evaluations, default=-1)
         whole = last == end if damaged else last >= 0
         return "finished" if whole else "damaged: its last evaluation is lost"
@@ -153,7 +154,7 @@ def _describe_best(
     steps: int | None,
     best_step: int,
 ) -> str:
-    """Returns the state of a run that has kept its best state."""
+    """Returns the state of a run that keeps its best checkpoint."""
     if best_step not in evaluations:
         return "damaged: the evaluation of its best state is lost"
     early = [line.step for event, line in events if event == "stop"]
@@ -173,8 +174,8 @@ def _make_protocols(files: RunFiles, problems: list[str]) -> dict[str, Evaluatio
             made[protocol] = evaluation
         else:
             problems.append(
-                f"{files.folder}/evaluations/{protocol}.json: damaged, and left out; launch the"
-                " study again, which measures it anew"
+                f"{files.folder}/evaluations/{protocol}.json: damaged and ignored; launch the study"
+                " again to repeat the evaluation"
             )
     return made
 
@@ -203,6 +204,6 @@ def _make_evaluation(words: Any) -> Evaluation | None:
 
 
 def _agrees(errors: dict[str, float], wrong: str) -> bool:
-    """Returns whether the top-1 error is the share of wrong answers: else one is damaged."""
+    """Returns whether the top-1 error equals the share of wrong answers."""
     top1 = errors.get("top1_error")
     return top1 is None or abs(wrong.count("1") / len(wrong) - top1) < 1e-6

@@ -1,22 +1,23 @@
-"""Reads a study's folder, or any finished runs.
+"""Reads a study's folder, or the folders of any runs.
 
-A folder holds study.json and, for each run and seed, either a folder <run>/seed<k> with
+A study's folder contains study.json and, for each run and seed, either a folder <run>/seed<k> with
 config.json, starts.jsonl, metrics.jsonl and evaluations/<protocol>.json, or an entry of the compact
-runs.json that `cnn_jax.report.export` writes. Each kind of file has one reader.
+runs.json that `cnn_jax.report.export` writes.
 
-Only a broken study.json stops a report. Whatever is damaged in a run's files is left out and named,
-with what to do about it.
+Only a damaged study.json is an error. Damaged parts of a run's files are ignored, and a message
+names them and the remedy.
 """
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from cnn_jax.files import find_files
 from cnn_jax.report.claims import Claim
-from cnn_jax.report.read_study_file import read_study_file
+from cnn_jax.report.reading.run_files import RunFiles, read_compact, read_run_files
+from cnn_jax.report.reading.runs import make_run
+from cnn_jax.report.reading.study_file import read_study_file
 from cnn_jax.report.results import Results, Run, StudyFile
 from cnn_jax.report.rows import Row
-from cnn_jax.report.run_files import RunFiles, read_compact, read_run_files
-from cnn_jax.report.runs import make_run
 from cnn_jax.tuning import FOLDER, Tuning
 
 
@@ -32,10 +33,10 @@ def read(
       workdir: The folder.
       rows: The study's rows.
       claims: The study's claims.
-      tuning: How the study's runs were tuned.
+      tuning: How the study's runs were tuned; None: they were not.
 
     Raises:
-      UserError: If the folder holds no study.json, or a broken one.
+      UserError: If study.json is missing or damaged.
     """
     study = read_study_file(workdir)
     problems: list[str] = []
@@ -61,14 +62,14 @@ def read_runs(place: Path, problems: list[str]) -> dict[str, tuple[Run, ...]]:
 
     Args:
       place: The folder.
-      problems: Takes a line for each damaged file.
+      problems: A message is appended for each damaged file.
 
     Returns:
-      The seeds of each run, by the run's name.
+      {name of the run: its seeds}.
     """
     kept = read_compact(place, problems)
     found = {(run, seed): files for (run, seed), files in kept.items()}
-    for path in sorted(place.glob("**/config.json")):
+    for path in find_files(place, "config.json"):
         folder = path.parent
         number = folder.name.removeprefix("seed")
         if number.isdecimal() and number.isascii():

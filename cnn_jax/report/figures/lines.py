@@ -1,0 +1,115 @@
+"""Line charts: any value against any other, with the band over seeds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+from cnn_jax.report.figures.style import set_log_scale, set_title
+
+MAX_MARKERS = 40  # lines with at most this many points have markers
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line of a chart; its points are (x, mean, minimum, maximum)."""
+
+    label: str
+    points: tuple[tuple[float, float, float, float], ...]
+    color: str
+
+
+@dataclass(frozen=True)
+class LineChart:
+    """Lines in one set of axes.
+
+    Attributes:
+      title: Title of the chart.
+      lines: The lines.
+      x_label: Label of the horizontal axis.
+      y_label: Label of the vertical axis.
+      log_x: Whether the horizontal axis is logarithmic.
+      ticks: Labels of the positions 0, 1, ... of the horizontal axis, for values that are not
+        numbers.
+      log_y: Whether the vertical axis is logarithmic.
+      share_y: Whether its vertical axis has the same limits as those of other such charts.
+    """
+
+    title: str
+    lines: tuple[Series, ...]
+    x_label: str
+    y_label: str
+    log_x: bool = False
+    ticks: tuple[str, ...] = ()
+    log_y: bool = False
+    share_y: bool = True
+
+
+def draw_lines(title: str, charts: Sequence[LineChart]) -> Figure:
+    """Draws charts of lines with bands from minimum to maximum, at most three in a row.
+
+    Args:
+      title: Title of the figure.
+      charts: The charts.
+    """
+    columns = min(3, len(charts))
+    rows = -(-len(charts) // columns)
+    figure = Figure((max(6.5, 4.4 * columns), 3.6 * rows + 0.8), layout="constrained")
+    set_title(figure, title, columns)
+    grid = figure.subplots(rows, columns, squeeze=False).flat
+    for number, axes in enumerate(grid):
+        if number < len(charts):
+            _draw_chart(axes, charts[number], _find_span(charts, charts[number]))
+        else:
+            axes.set_visible(False)
+    return figure
+
+
+def draw_chart(charts: Sequence[LineChart], number: int) -> Figure:
+    """Draws one of the charts, with the axis limits that it has among all of them.
+
+    Args:
+      charts: All charts of the figure.
+      number: Which one is drawn, from 0.
+    """
+    figure = Figure((5.2, 3.9), layout="constrained")
+    _draw_chart(figure.subplots(), charts[number], _find_span(charts, charts[number]))
+    return figure
+
+
+def _find_span(charts: Sequence[LineChart], own: LineChart) -> tuple[float, float]:
+    """Returns the limits of a chart's vertical axis, shared or its own."""
+    charts = [chart for chart in charts if chart.share_y] if own.share_y else [own]
+    points = [point for chart in charts for line in chart.lines for point in line.points]
+    low = min((point[2] for point in points), default=0.0)
+    high = max((point[3] for point in points), default=1.0)
+    if own.log_y:
+        return low / 1.5, high * 1.5
+    margin = 0.05 * (high - low) or 0.5
+    return low - margin, high + margin
+
+
+def _draw_chart(axes: Axes, chart: LineChart, span: tuple[float, float]) -> None:
+    for line in chart.lines:
+        x, mean, smallest, largest = zip(*line.points, strict=True)
+        marker = "o" if len(x) <= MAX_MARKERS else None
+        axes.plot(x, mean, color=line.color, marker=marker, ms=4, lw=2, label=line.label)
+        axes.fill_between(x, smallest, largest, color=line.color, alpha=0.15, lw=0)
+    axes.set(title=chart.title, xlabel=chart.x_label, ylabel=chart.y_label, ylim=span)
+    if chart.log_x:
+        axes.set_xscale("log")
+        # The default labels are math text, which STYLE does not parse.
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    elif all(isinstance(point[0], int) for line in chart.lines for point in line.points):
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    if chart.log_y:
+        set_log_scale(axes)
+    if chart.ticks:
+        axes.set_xticks(range(len(chart.ticks)), chart.ticks)
+    axes.tick_params(length=0, which="both")
+    if any(line.label for line in chart.lines):
+        axes.legend(frameon=False, fontsize=9)
