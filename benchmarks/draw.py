@@ -45,7 +45,7 @@ def draw_arrays(spec: Spec) -> dict[str, np.ndarray]:
             noise += np.float32(PLAIN_SHIFT)
         drawn["/".join(keys)] = noise
     if workload.model == "lenet5":
-        drawn["codes"] = lenet.bitmaps()[: spec.classes]
+        drawn["codes"] = lenet.draw_bitmaps()[: spec.classes]
     images = rng.standard_normal((spec.batch, *spec.image), np.float32)
     return drawn | {
         "images": images,
