@@ -83,7 +83,7 @@ def convert_dense_layers(model: nn.Sequential) -> nn.Sequential:
 
     The first takes all pixels of the last feature maps, flattened in the order [H, W, C].
     """
-    layers, side = [], 7
+    layers, side = [], CROP // 32  # Of the last feature maps.
     for module in model:
         if isinstance(module, torch_nets.Flatten):
             continue
