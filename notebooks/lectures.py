@@ -24,20 +24,20 @@
 # | convolution, cross-correlation, fixed kernels | 1 | | filtered digit |
 # | output size, padding, stride, dilation | 2 | `--experiment=conv_arithmetic` | |
 # | transposed convolution, unpooling | 3 | | |
-# | separable convolution, 1x1, stacked 3x3 | 4 | `--experiment=conv_arithmetic` | bars of costs |
+# | separable convolution, 1x1, stacked 3x3 | 4 | `--experiment=conv_arithmetic`, `=kernel_size` | bars of costs |
 # | pooling, shift invariance | 5 | `--experiment=pooling` | pooled maps |
 # | gradients of convolution and pooling | 6 | | |
-# | local response and batch normalization | 7 | `--experiment=lrn` | |
-# | activations | 8 | | curves |
-# | initialization | 9 | | standard deviations by depth |
-# | loss, weight decay, dropout | 10 | | |
-# | optimizers and schedules | 11 | | rates |
+# | local response and batch normalization | 7 | `--experiment=batch_norm`, `=lrn` | |
+# | activations | 8 | `--experiment=activations` | curves |
+# | initialization | 9 | `--experiment=initialization` | standard deviations by depth |
+# | loss, weight decay, dropout | 10 | `--experiment=regularization` | |
+# | optimizers and schedules | 11 | `--experiment=optimizers`, `=learning_rate` | rates |
 # | early stopping | 12 | `--set train.stop_after=5` | |
 # | augmentation | 13 | `--experiment=augmentation` | augmented digits |
 # | the models of the papers | 14 | `--summary=all` | |
 # | residual learning | 15 | `--experiment=resnet_degradation` | error curves |
 # | evaluation protocols | 16 | `--experiment=ten_crop` | |
-# | looking inside | 17 | | filters and maps |
+# | looking inside | 17 | `--visualize=RUN`, `--experiment=feature_visualization` | filters and maps |
 # | retrieval | 18 | `--experiment=image_retrieval` | nearest images |
 
 # %%
@@ -69,7 +69,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 
-from cnn_jax import Data, choose, data, models
+from cnn_jax import Data, choose, data
 
 plt.rcParams.update({"figure.dpi": 60, "image.cmap": "gray", "font.size": 8})
 digits = data.load_dataset(Data(dataset=choose("digits")))
@@ -398,39 +398,64 @@ for name, words in describe_protocols():
 
 # %% [markdown]
 # ## 17 Looking inside
+#
+# The filters of the first convolution, the strongest feature maps, and which pixels the answer depends on. Each
+# function of `visualize` is one method of the lectures, for any model; `plot` draws what it returns. The page
+# of `--visualize` has all of them, each beside the same map of a network with random weights.
 
 # %%
-from cnn_jax.training.checkpoint import load_parameters
+from IPython.display import display
 
-params, stats, _ = load_parameters(Path("runs/lectures/resnet20/seed0"))
-model = models.create("resnet20", num_classes=10, width=0.25)
-show(
-    list(np.moveaxis(np.asarray(params["stem"]["kernel"])[..., 0, :], -1, 0))[:4],
-    ["kernels of the stem", "", "", ""],
-)
-maps = model.features(params, stats, image - image.mean())
-show(
-    [np.asarray(maps[name])[0, ..., 0] for name in maps if np.asarray(maps[name]).ndim == 4],
-    [n for n in maps if np.asarray(maps[n]).ndim == 4],
-)
+from cnn_jax import trained, visualize
+from cnn_jax.visualize import plot
+
+loaded = trained.load("runs/lectures/resnet20")
+pixels, labels = digits.test.images[:5], digits.test.labels[:5]
+weights = (loaded.model, loaded.params, loaded.stats)
+images = loaded.prepare(pixels)
 
 
-def score(x):
-    return model.apply(params, stats, x)[0][0].max()
+def draw(figure):
+    figure.set_dpi(80)
+    display(figure)
 
 
-show([image, abs(jax.grad(score)(image - image.mean()))], ["digit", "gradient of its score"])
+draw(plot.plot_filters(visualize.find_first_filters(*weights, loaded.image_shape)))
+features = loaded.model.features(loaded.params, loaded.stats, images)
+draw(plot.plot_feature_maps({name: features[name] for name in ("stem", "stage1", "stage2")}))
+
+# %%
+given = (*weights, images, labels)
+maps = {
+    "saliency": visualize.compute_saliency(*given),
+    "guided\nbackpropagation": visualize.compute_guided_backprop(*given),
+    "integrated\ngradients": visualize.integrate_gradients(*given).attributions,
+    "Grad-CAM of\nstage 1": visualize.compute_grad_cam(*given, "stage1").maps,
+}
+draw(plot.plot_maps(pixels, maps, [f"a {label}" for label in labels]))
+
+# %% [markdown]
+# Does the answer survive a gray square? ZFNet's occlusion maps, and an image that each class likes best:
+
+# %%
+occlusion = visualize.occlude(*given, "stage1", side=2, stride=1)
+draw(plot.plot_occlusion(pixels, occlusion, 10, [f"a {label}" for label in labels]))
+classes = jnp.arange(10)
+found = visualize.maximize_class(*weights, classes, loaded.image_shape, jax.random.key(0))
+draw(plot.plot_images({"": loaded.restore(found.images)}, [f"a {label}" for label in classes]))
 
 # %% [markdown]
 # ## 18 Retrieval
+#
+# The activations before the logits are a code of the image; the nearest codes are images that look alike to the
+# model.
 
 # %%
 from cnn_jax.evaluation.retrieval import codes, search
 
-layer = codes.choose_layer(model, params, stats, (8, 8, 1))
-encode = codes.make_encoder(model, params, stats, layer, lambda x: x / 255 - 0.3)
-gallery = codes.encode_images(encode, digits.train.images.astype(np.float32))
-query = codes.encode_images(encode, digits.test.images[:1].astype(np.float32))
+encode = codes.make_trained_encoder(loaded, codes.find_layer(loaded))
+gallery = codes.encode_images(encode, digits.train.images)
+query = codes.encode_images(encode, digits.test.images[:1])
 nearest = search.search(gallery, query, k=6).index[0]
 show(
     [digits.test.images[0], *digits.train.images[nearest]],

@@ -105,32 +105,40 @@ for evaluation in evaluate_run(folder, [choose("single")]).values():
 # %% [markdown]
 # ## Look inside
 #
-# Models are pure functions, and `features` returns each stage's activations.
+# `trained.load` reads a run's newest checkpoint. The methods of `visualize` are pure functions of the model, its
+# parameters, its statistics and a batch of images, and `plot` draws what they return. `launch.py
+# --visualize=RUN` puts all of them on one page.
 
 # %%
-import numpy as np
+from IPython.display import display
 
-from cnn_jax import data, models
-from cnn_jax.training.checkpoint import load_parameters
+from cnn_jax import data, trained, visualize
+from cnn_jax.visualize import plot
 
-params, stats, step = load_parameters(folder)
-model = models.create("resnet20", num_classes=10, width=0.25)
-digits = data.load_dataset(experiment.data)
-mean = data.make_loader(experiment.data, digits).arrays["mean"]
-images = (digits.test.images[:8] - np.asarray(mean)) / 255
-logits, _ = model.apply(params, stats, images)
-maps = model.features(params, stats, images)
+loaded = trained.load(str(folder))
+digits = data.load_dataset(experiment.data).test
+pixels, labels = digits.images[:6], digits.labels[:6]
+images = loaded.prepare(pixels)
+given = (loaded.model, loaded.params, loaded.stats, images, labels)
+answers = visualize.compute_probabilities(*given[:4]).argmax(1)
+cam = visualize.compute_grad_cam(*given, "stage1")
+maps = {
+    "saliency": visualize.compute_saliency(*given),
+    "guided\nbackpropagation": visualize.compute_guided_backprop(*given),
+    f"Grad-CAM of\n{cam.layer}": cam.maps,
+}
+titles = [f"is {label}, says {answer}" for label, answer in zip(labels, answers)]
+figure = plot.plot_maps(pixels, maps, titles)
+figure.set_dpi(80)
+display(figure)
 
-figure, rows = plt.subplots(3, 8, figsize=(8, 3.2), dpi=72)
-for column in range(8):
-    rows[0, column].imshow(digits.test.images[column, ..., 0], cmap="gray")
-    rows[0, column].set_title(f"{int(logits[column].argmax())}")
-    rows[1, column].imshow(np.asarray(maps["stage1"])[column].max(-1))
-    rows[2, column].imshow(np.asarray(maps["stage2"])[column].max(-1))
-for axis in rows.ravel():
-    axis.axis("off")
-figure.suptitle("test images with the predicted class; strongest response of stages 1 and 2")
-plt.show()
+# %% [markdown]
+# The strongest feature maps of each stage, for the first image:
+
+# %%
+figure = plot.plot_feature_maps(loaded.model.features(loaded.params, loaded.stats, images))
+figure.set_dpi(80)
+display(figure)
 
 # %% [markdown]
 # ## Next

@@ -50,6 +50,7 @@ SMOKE = os.environ.get("CNN_JAX_SMOKE") == "1"  # Tests run a short form of each
 # %%
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_images
@@ -73,8 +74,6 @@ print({folder.name: len(list(folder.iterdir())) for folder in sorted(FOLDER.iter
 # random shorter side, and a square is cut out. Every fifth image of a class is a test image.
 
 # %%
-import matplotlib.pyplot as plt
-from IPython.display import Image as Picture
 from IPython.display import display
 
 from cnn_jax import Data, Experiment, Train, choose, train
@@ -90,8 +89,8 @@ settings = Data(
     flip=True,
 )
 figure = inspect.draw_crops({"training images": settings})
-figure.savefig("crops.png", dpi=50)
-display(Picture(filename="crops.png"))
+figure.set_dpi(80)
+display(figure)
 
 # %% [markdown]
 # ## Train from scratch
@@ -186,6 +185,10 @@ for _ in range(2 if SMOKE else 20):
     params, stats, state, loss = step(params, stats, state, images[chosen], labels[chosen])
     losses.append(float(loss))
 print(f"loss {losses[0]:.3f} -> {losses[-1]:.3f}")
+figure, axis = plt.subplots(figsize=(4, 2), dpi=80)
+axis.plot(losses)
+axis.set(xlabel="step", ylabel="training loss", ylim=(0, None))
+plt.show()
 
 # %% [markdown]
 # ## Retrieval
@@ -207,14 +210,23 @@ print(f"layer {layer.name}, codes of {vectors.shape[1]} numbers")
 print(f"mean average precision {summary.mean_average_precision:.3f}")
 print(f"precision at 10 {summary.precision_at_10:.3f}")
 
+# %% [markdown]
+# Three queries and what they find. A full frame marks an image of the query's class.
+
 # %%
-figure, axes = plt.subplots(3, 6, figsize=(6, 3), dpi=60)
-for row, query in zip(axes, (0, len(images) // 2, len(images) - 1)):
-    for axis, index in zip(row, [query, *neighbors.index[query]]):
-        axis.imshow(images[index])
-        axis.axis("off")
-    row[0].set_title("query", fontsize=8)
-plt.show()
+from cnn_jax.report.figures.galleries import GalleryRow, Neighbor, draw_gallery
+
+classes = ("flower", "temple")
+gallery = []
+for query in (0, len(images) // 2, len(images) - 1):
+    nearest = [
+        Neighbor(images[row], classes[labels[row]], bool(labels[row] == labels[query]))
+        for row in neighbors.index[query]
+    ]
+    gallery.append(GalleryRow(images[query], classes[labels[query]], nearest))
+figure = draw_gallery(gallery)
+figure.set_dpi(80)
+display(figure)
 
 # %% [markdown]
 # ## Give the weights away

@@ -154,6 +154,7 @@ VALUES = [
     ("data.image_size=4", "must be one side S, or the least and the largest"),
     ("data.train_resize=8", "data.image_size must be set"),
     ("data.dataset=no_such_set", "no such set"),
+    ("data.validation_images=96", "must be less than the 96 training images of fake"),
     ("data.color_jitter=0.1,0.1", "must be 4 numbers: brightness, contrast, saturation, hue"),
     ("data.color_jitter=0,0,0.1,0", "gr", "data.dataset=digits"),
 ]

@@ -59,6 +59,15 @@ def test_the_reference_has_every_public_module():
         assert f"automodule:: {name}\n" in listed, name
 
 
+def test_each_module_is_on_one_page_of_the_reference():
+    import reference
+
+    text = "\n".join(reference.make_pages().values())
+    listed = [line for line in text.splitlines() if line.startswith(".. automodule::")]
+    assert len(listed) == len(set(listed))
+    assert "evaluation.retrieval.search" in reference.make_pages()["retrieval.md"]
+
+
 def test_the_check_finds_broken_links_and_the_network(tmp_path, monkeypatch):
     import check
 

@@ -18,7 +18,7 @@ def name_module(path):
 
 
 def test_the_modules_with_examples_are_found():
-    assert len(PATHS) >= 12
+    assert len(PATHS) >= 20
 
 
 @pytest.mark.parametrize("path", PATHS, ids=name_module)

@@ -22,6 +22,7 @@ LAYERS = (
     ("evaluation.losses", "evaluation.protocols"),
     ("evaluation.during_training",),
     ("training",),
+    ("trained",),
     ("evaluation",),
     ("training.train",),
     ("cost", "visualize", "export"),

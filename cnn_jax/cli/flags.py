@@ -53,7 +53,7 @@ _READ_BY = {
     "preset": _OF_STUDIES,
     "data": (*_OF_STUDIES, "evaluate"),
     "data_dir": (*_OF_STUDIES, "evaluate", "visualize", "retrieve"),
-    "set": (*_OF_STUDIES, "summary", "evaluate", "retrieve"),
+    "set": (*_OF_STUDIES, "summary", "evaluate", "visualize", "retrieve"),
     "sweep": _OF_STUDIES,
     "seeds": _OF_STUDIES,
     "together": _OF_STUDIES,
@@ -196,8 +196,8 @@ flags.DEFINE_enum(
 flags.DEFINE_string(
     "visualize",
     None,
-    "Look into a trained model: a run's folder, or MODEL:WEIGHTS. Writes a page with figures to"
-    " --workdir.",
+    "Look into a trained model: a run's folder, MODEL:WEIGHTS for public weights, or"
+    " MODEL:untrained. Writes a page with figures to --workdir.",
 )
 flags.DEFINE_string(
     "images",
@@ -209,8 +209,8 @@ flags.DEFINE_list(
     "methods",
     ["all"],
     "--visualize by: all, or some of saliency, smoothgrad, integrated, guided, gradcam,"
-    " guided_gradcam, occlusion, invariance, filters, maps, top, deconvnet, evolution, maximize,"
-    " dream, invert.",
+    " guided_gradcam, occlusion, invariance, statistics, filters, maps, top, deconvnet, evolution,"
+    " maximize, dream, invert.",
 )
 flags.DEFINE_enum(
     "score",

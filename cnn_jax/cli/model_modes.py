@@ -115,6 +115,8 @@ def visualize(target: str) -> None:
     names = ("visualize", "images", "data_dir", "methods", "layer", "score", "workdir")
     values = {name: FLAGS[name].value for name in names if FLAGS[name].present}
     values |= {"methods": ",".join(FLAGS.methods)} if FLAGS["methods"].present else {}
+    given = [f"--{name}={value}" for name, value in values.items()]
+    given += [f"--set={setting}" for setting in FLAGS.set]
     built = build_page(
         target,
         FLAGS.images,
@@ -123,7 +125,8 @@ def visualize(target: str) -> None:
         expand_path("--workdir", FLAGS.workdir) if FLAGS.workdir else None,
         FLAGS.layer,
         FLAGS.score,
-        command=shlex.join(["python", "launch.py", *(f"--{k}={v}" for k, v in values.items())]),
+        settings=FLAGS.set,
+        command=shlex.join(["python", "launch.py", *given]),
     )
     print(f"\n{built.describe()}")
 
@@ -132,28 +135,15 @@ def retrieve(target: str) -> None:
     """Finds a user's images in a gallery, and prints where the page of them lies."""
     import dataclasses
 
-    from cnn_jax.evaluation.retrieval import trained
+    from cnn_jax import trained
+    from cnn_jax.evaluation.retrieval.codes import find_layer
     from cnn_jax.evaluation.retrieval.find import find_images
-    from cnn_jax.overrides import override
     from cnn_jax.report.retrieval import build_page
-    from cnn_jax.training.components import KINDS
 
     for flag in ("gallery", "query"):
         if not FLAGS[flag].value:
             raise UserError(f"--retrieve={target}: give --{flag} too")
-    if ":" in target and not os.path.exists(os.path.expanduser(target)):
-        name, _, weights = target.partition(":")
-        if "://" not in weights and weights != trained.UNTRAINED:
-            weights = str(expand_path("--retrieve", weights))
-        chosen = override(Experiment(model=choose(name)), FLAGS.set, KINDS)
-        model = trained.load_weights(chosen, weights)
-    else:
-        model = trained.load_run(expand_path("--retrieve", target))
-        for assignment in FLAGS.set:
-            if not assignment.startswith("data.on_bad_image="):
-                raise UserError(f"--set {assignment}: --retrieve takes data.on_bad_image of a run")
-        config = override(Experiment(data=model.data), FLAGS.set, KINDS).data
-        model = model._replace(data=config)
+    model = trained.load(target, "--retrieve", FLAGS.set)
     out = expand_path("--workdir", FLAGS.workdir or "runs/retrieve")
     index = expand_path("--index", FLAGS.index) if FLAGS.index else out / "index"
     gallery, query = (str(expand_path(f"--{f}", str(FLAGS[f].value))) for f in ("gallery", "query"))
@@ -164,8 +154,8 @@ def retrieve(target: str) -> None:
     )
     size = f"{found.index.codes.shape[1]:,} numbers"
     facts = (
-        ("model", model.name),
-        ("code", f"{trained.find_layer(model, FLAGS.layer or '').name}, {size}"),
+        ("model", f"{model.name} ({model.weights})"),
+        ("code", f"{find_layer(model, FLAGS.layer or '').name}, {size}"),
         ("gallery", f"{gallery}, {len(found.index.codes):,} images"),
         ("index", f"{index}, {'read' if found.index.was_read else 'written'}"),
     )

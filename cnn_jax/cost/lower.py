@@ -95,8 +95,6 @@ def _make_dataset(experiment: Experiment) -> tuple[data.Dataset, bool]:
         assert info.train_images is not None and info.test_images is not None  # all in memory
         train, test = info.train_images, info.test_images
         held_out = experiment.data.validation_images
-    if train <= held_out:
-        raise UserError(f"data.validation_images={held_out}: {name} has {train} training images")
 
     def make_split(count: int) -> data.Arrays:
         images = np.broadcast_to(np.uint8(0), (count, height, width, channels))

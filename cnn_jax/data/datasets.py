@@ -173,6 +173,15 @@ def check_dataset(data: Data) -> None:
         crops.check_sizes(data)
 
 
+def check_held_out(data: Data, train_images: int) -> None:
+    """Raises UserError if data.validation_images leaves no training image."""
+    if data.validation_images >= train_images:
+        raise UserError(
+            f"data.validation_images={data.validation_images}: must be less than the"
+            f" {train_images} training images of {data.name}"
+        )
+
+
 def load_dataset(data: Data) -> Dataset:
     """Returns the data set as a run sees it.
 
@@ -187,13 +196,8 @@ def load_dataset(data: Data) -> Dataset:
         dataset = _open_streamed(data.dataset, data.dir)
     else:
         dataset = open_dataset(data.dataset, data.dir)
-    held, count = data.validation_images, dataset.train.count
-    if not 0 <= held < count:
-        raise UserError(
-            f"data.validation_images={held}: must be less than the {count} training images of"
-            f" {data.name}"
-        )
-    if held:
+    check_held_out(data, dataset.train.count)
+    if held := data.validation_images:
         train, test = hold_out(dataset.train, held)
         dataset = dataset._replace(train=train, test=test)
     if data.long_tail > 1:

@@ -96,7 +96,7 @@ def evaluate_run(
       UserError: If the run has no checkpoint, a protocol is wrong, or the data are not prepared.
     """
     if not (folder / "config.json").exists():
-        raise UserError(f"{folder} holds no config.json, so it is no run's folder")
+        raise UserError(f"{folder} is not a run folder: it holds no config.json")
     experiment = read_config(folder / "config.json")
     choices = {name_protocol(choice): choice for choice in asked}
     check_protocols(dataclasses.replace(experiment, protocols=tuple(choices.values())))

@@ -195,6 +195,11 @@ def make_protocol(choice: Choice, crop: int, default_scale: int) -> Protocol:
 
     Raises:
       UserError: If there is no such protocol or option, or a scale is smaller than the crop.
+
+    Example:
+      >>> from cnn_jax.config import choose
+      >>> make_protocol(choose("dense", scales=(256, 384)), crop=224, default_scale=256).scales
+      (256, 384)
     """
     protocol = _build(choice)
     protocol = protocol._replace(scales=protocol.scales or (default_scale,))
@@ -221,7 +226,12 @@ def check_protocols(experiment: Experiment) -> None:
 
 
 def describe_protocols() -> list[tuple[str, str]]:
-    """Returns (name, one line of help) of every protocol."""
+    """Returns (name, one line of help) of every protocol.
+
+    Example:
+      >>> [name for name, _ in describe_protocols()][:2]
+      ['single', 'ten_crop']
+    """
     return [
         (name, (inspect.getdoc(make) or "").partition("\n")[0]) for name, make in PROTOCOLS.items()
     ]

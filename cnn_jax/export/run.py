@@ -50,7 +50,7 @@ def export_run(
     """
     folder, out = Path(folder), Path(out)
     if not (folder / "config.json").exists():
-        raise UserError(f"{folder} holds no config.json, so it is no run's folder")
+        raise UserError(f"{folder} is not a run folder: it holds no config.json")
     for format in formats:
         if format not in FILES:
             raise UserError(f"format={format!r}: choose {' | '.join(FILES)}")

@@ -185,6 +185,10 @@ def paper_input(name: str) -> tuple[Shape, int]:
 
     Raises:
       UserError: If there is no such model.
+
+    Example:
+      >>> paper_input("alexnet")
+      ((227, 227, 3), 1000)
     """
     spec = find_spec(name)
     return spec.input_shape, spec.num_classes

@@ -201,8 +201,13 @@ def make_optimizer(
 
     Example:
       >>> from cnn_jax.config import choose
-      >>> optimizer = make_optimizer(choose("sgd", momentum=0.9), choose("constant", base=0.1), 100)
-      >>> state = optimizer.init({"w": jnp.ones(2)})
+      >>> sgd, rate = choose("sgd", momentum=0.9, weight_decay=0.0), choose("constant", base=0.1)
+      >>> optimizer = make_optimizer(sgd, rate, total_steps=100)
+      >>> params = {"w": jnp.ones(2)}
+      >>> state = optimizer.init(params)
+      >>> updates, state = optimizer.update({"w": jnp.ones(2)}, state, params)
+      >>> print(updates["w"])
+      [-0.1 -0.1]
     """
     rate = make_schedule(schedule, total_steps, steps_per_epoch)
     chain = registry.build("optimizer", optimizer, OPTIMIZERS, rate)

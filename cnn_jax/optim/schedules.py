@@ -190,6 +190,16 @@ def make_schedule(
 
     Raises:
       UserError: If there is no such schedule, or an argument is wrong.
+
+    Example:
+      >>> from cnn_jax.config import choose
+      >>> schedule = make_schedule(choose("step", base=0.1, boundaries=(1,)), total_steps=3)
+      >>> state, rates = schedule.init({}), []
+      >>> for _ in range(3):
+      ...     updates, state = schedule.update({"w": jnp.ones(())}, state)
+      ...     rates.append(f"{current_rate(state):.2f}")
+      >>> rates
+      ['0.10', '0.01', '0.01']
     """
     length = Length(total_steps, steps_per_epoch)
     return registry.build("schedule", choice, SCHEDULES, length)

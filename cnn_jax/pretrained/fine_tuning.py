@@ -31,6 +31,11 @@ def replace_head(name: str, params: Any, key: jax.Array, num_classes: int) -> An
 
     Raises:
       UserError: For lenet5, whose last layer is not trained.
+
+    Example:
+      >>> params = {"head": {"kernel": jnp.ones((512, 1000)), "bias": jnp.ones(1000)}}
+      >>> replace_head("resnet18", params, jax.random.key(0), 5)["head"]["kernel"].shape
+      (512, 5)
     """
     flat = traverse_util.flatten_dict(params, sep="/")
     numbers = {path: int(found[1]) for path in flat if (found := _NUMBERED.match(path))}
@@ -60,6 +65,10 @@ def make_trainable_mask(params: Any, patterns: Sequence[str]) -> Any:
 
     Raises:
       UserError: If a pattern fits no parameter.
+
+    Example:
+      >>> make_trainable_mask({"stem": {"kernel": 1}, "head": {"kernel": 2}}, ["head/*"])
+      {'stem': {'kernel': False}, 'head': {'kernel': True}}
     """
     flat = traverse_util.flatten_dict(params, sep="/")
     for pattern in patterns:

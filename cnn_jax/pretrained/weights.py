@@ -182,6 +182,19 @@ def save(
         same, or the file cannot be written.
 
     Example:
+      >>> import tempfile
+      >>> from cnn_jax import models, pretrained
+      >>> model = models.create("perceptron", 10)
+      >>> params, stats = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
+      >>> recipe = pretrained.Preprocessing(crop=8, mean=(0.5,), std=(0.5,))
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     pretrained.save(f"{folder}/w.safetensors", "perceptron", params, stats, 10, recipe)
+      ...     loaded = pretrained.load("perceptron", f"{folder}/w.safetensors")
+      >>> loaded.num_classes, loaded.preprocessing.crop
+      (10, 8)
+
+    For other libraries::
+
       pretrained.save("mine.pth", "resnet18", params, stats, 10, recipe, format="torchvision")
       # In PyTorch: torchvision.models.resnet18(num_classes=10).load_state_dict(torch.load(...))
       pretrained.save("mine.h5", "vgg_d", params, stats, 10, recipe, format="keras")

@@ -98,12 +98,24 @@ def _translate_errors(checkpoints: ocp.CheckpointManager) -> Iterator[None]:
         yield
     except Exception as e:  # Orbax raises whatever its storage raises.
         full = "o space left" in str(e) or "quota exceeded" in str(e)
-        why = "no space left" if full else str(e).strip().partition("\n")[0][:200]
+        reason = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
+        why = "no space left" if full else reason.strip().partition("\n")[0][:200]
         remedy = "make room" if full else "check the disk"
         raise UserError(
             f"cannot save to {checkpoints.directory} ({why}): {remedy}; the same command then"
             " continues from the last complete checkpoint"
         ) from None
+
+
+def _check_writable(folder: Path) -> None:
+    """Raises OSError if no folder can be made in a folder.
+
+    Where Orbax cannot make a checkpoint's folder, its threads wait for five minutes for it, and the
+    process cannot end before.
+    """
+    probe = folder / ".writable"
+    probe.mkdir(exist_ok=True)
+    probe.rmdir()
 
 
 def latest_step(folder: Path) -> int:
@@ -133,6 +145,8 @@ def save(checkpoints: ocp.CheckpointManager, state: State, error: float | None) 
     metrics = {"error": value, "step": step}
     with _translate_errors(checkpoints):
         _finish_checksums(checkpoints)
+        if distributed.is_primary():
+            _check_writable(Path(checkpoints.directory))
         checkpoints.save(
             step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)), metrics=metrics
         )

@@ -73,7 +73,7 @@ def draw_maps(
 
 
 def draw_tiles(
-    images: Sequence[np.ndarray] | np.ndarray,
+    images: Sequence[np.ndarray | None] | np.ndarray,
     columns: int,
     titles: Sequence[str] = (),
     labels: Sequence[str] = (),
@@ -81,7 +81,7 @@ def draw_tiles(
     """Draws images in rows.
 
     Args:
-      images: [H, W, C] uint8 each, or [H, W] float from 0 to 1.
+      images: [H, W, C] uint8 each, or [H, W] float from 0 to 1; None leaves a place empty.
       columns: In a row.
       titles: Above each image; empty: none.
       labels: On the left of each row; empty: none.
@@ -92,10 +92,11 @@ def draw_tiles(
     figure = Figure(size, layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     for number, axes in enumerate(grid.flat):
-        if number >= len(images):
+        image = images[number] if number < len(images) else None
+        if image is None:
             axes.set_visible(False)
             continue
-        show_image(axes, images[number])
+        show_image(axes, image)
         if titles:
             axes.set_title(titles[number], fontsize=7, fontweight="normal")
     for axes, label in zip(grid[:, 0], labels, strict=False):

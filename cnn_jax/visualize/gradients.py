@@ -93,6 +93,14 @@ def compute_saliency(
 
     Returns:
       [B, H, W], at least 0.
+
+    Example:
+      >>> from cnn_jax import models
+      >>> model = models.create("perceptron", num_classes=2)
+      >>> images = jnp.ones((1, 8, 8, 1))
+      >>> params, stats = model.init(jax.random.key(0), images)
+      >>> compute_saliency(model, params, stats, images, jnp.array([1])).shape
+      (1, 8, 8)
     """
     gradients = compute_gradients(model, params, stats, images, labels, score).gradients
     return jnp.abs(gradients).max(-1)

@@ -16,7 +16,7 @@ from cnn_jax.data.headers import BadImage
 from cnn_jax.errors import UserError
 from cnn_jax.files import expand_path
 from cnn_jax.text import printable
-from cnn_jax.visualize.subject import Subject
+from cnn_jax.trained import TrainedModel
 
 DEFAULT_IMAGES, MAX_IMAGES = 8, 64
 
@@ -50,11 +50,11 @@ class Source(NamedTuple):
     data_dir: str = ""
 
 
-def load_images(subject: Subject, source: Source) -> Images:
+def load_images(model: TrainedModel, source: Source) -> Images:
     """Loads images for a model.
 
     Args:
-      subject: The model that will see them.
+      model: The model that will see them.
       source: Where they are from.
 
     Raises:
@@ -62,23 +62,23 @@ def load_images(subject: Subject, source: Source) -> Images:
     """
     name, count = _split_count(source.name)
     if name and expand_path("images", name).is_dir():
-        return _load_folder(subject, expand_path("images", name), count)
-    test, known = _open_test_images(subject, name, source.data_dir)
+        return _load_folder(model, expand_path("images", name), count)
+    test, known = _open_test_images(model, name, source.data_dir)
     rows = spread(len(test), count)
-    pixels = np.concatenate([_cut(subject, test.read(i), test.name(i)) for i in rows])
+    pixels = np.concatenate([_cut(model, test.read(i), test.name(i)) for i in rows])
     labels = test.labels[rows] if known else np.full(len(rows), -1)
     names = tuple(map(test.name, rows))
     return Images(pixels, labels, names, f"{len(rows)} of {len(test):,} {_name_set(test)} images")
 
 
-def load_gallery(subject: Subject, source: Source, most: int) -> Images:
+def load_gallery(model: TrainedModel, source: Source, most: int) -> Images:
     """Loads up to `most` images of the same source, to look for what excites a channel."""
     name, _ = _split_count(source.name)
     if name and expand_path("images", name).is_dir():
-        return _load_folder(subject, expand_path("images", name), most)
-    test, _ = _open_test_images(subject, name, source.data_dir)
+        return _load_folder(model, expand_path("images", name), most)
+    test, _ = _open_test_images(model, name, source.data_dir)
     rows = spread(len(test), most)
-    pixels = np.concatenate([_cut(subject, test.read(i), test.name(i)) for i in rows])
+    pixels = np.concatenate([_cut(model, test.read(i), test.name(i)) for i in rows])
     return Images(pixels, test.labels[rows], tuple(map(test.name, rows)), _name_set(test))
 
 
@@ -98,33 +98,30 @@ def _split_count(asked: str) -> tuple[str, int]:
     return name, int(number)
 
 
-def _open_test_images(subject: Subject, name: str, data_dir: str) -> tuple[ImageDataset, bool]:
+def _open_test_images(model: TrainedModel, name: str, data_dir: str) -> tuple[ImageDataset, bool]:
     """Returns test images, and whether their labels are classes of the model."""
-    if not name and subject.data is None:
-        raise UserError(
-            "images: public weights have no data of their own: give FOLDER or DATASET:N"
-        )
+    if not name and model.folder is None:
+        raise UserError(f"images: {model.name} has no data of its own: give FOLDER or DATASET:N")
     if name:
-        crop = subject.image_shape[0]
+        crop = model.image_shape[0]
         config = Data(dataset=dataset(name), dir=data_dir)
         if data.is_streamed(config):
             config = replace(config, image_size=crop, train_resize=(crop,))
     else:
-        assert subject.data is not None
-        config = subject.data
+        config = model.data
     source = data.load_dataset(config)
     label = f"{config.name} test"
     test = ArrayDataset(label, source.test) if isinstance(source.test, Arrays) else source.test
     if not len(test):
         raise UserError(f"images={name}: the data set has no test images")
-    return test, source.num_classes == subject.num_classes
+    return test, source.num_classes == model.num_classes
 
 
 def _name_set(test: ImageDataset) -> str:
     return test.name(0).removesuffix(" image 0") if isinstance(test, ArrayDataset) else "test"
 
 
-def _load_folder(subject: Subject, folder: Path, count: int) -> Images:
+def _load_folder(model: TrainedModel, folder: Path, count: int) -> Images:
     """Loads image files below a folder; the name of their own folder may be their class."""
     every = sorted(
         path for path in folder.rglob("*") if path.name.casefold().endswith(IMAGE_SUFFIXES)
@@ -138,8 +135,8 @@ def _load_folder(subject: Subject, folder: Path, count: int) -> Images:
             encoded = path.read_bytes()
         except OSError as error:
             raise UserError(f"{printable(path)} cannot be read: {error.strerror}") from None
-        pixels.append(_cut(subject, encoded, str(path)))
-    names = list(subject.class_names)
+        pixels.append(_cut(model, encoded, str(path)))
+    names = list(model.class_names)
     labels = [names.index(p.parent.name) if p.parent.name in names else -1 for p in chosen]
     shown = tuple(str(path.relative_to(folder)) for path in chosen)
     return Images(
@@ -150,22 +147,22 @@ def _load_folder(subject: Subject, folder: Path, count: int) -> Images:
     )
 
 
-def _cut(subject: Subject, encoded: Encoded, name: str) -> np.ndarray:
+def _cut(model: TrainedModel, encoded: Encoded, name: str) -> np.ndarray:
     """Returns the middle of an image as the model sees it, [1, H, W, C] uint8."""
-    side, _, channels = subject.image_shape
+    side, _, channels = model.image_shape
     if isinstance(encoded, np.ndarray) and encoded.shape[-1] != channels:
         kinds = {1: "grey", 3: "color"}
         raise UserError(
             f"{name}: a {kinds.get(encoded.shape[-1], 'strange')} image, and the model takes"
             f" {kinds.get(channels, 'other')} ones"
         )
-    if isinstance(encoded, np.ndarray) and encoded.shape == subject.image_shape:
+    if isinstance(encoded, np.ndarray) and encoded.shape == model.image_shape:
         return encoded[None]
 
     def find_middle(size: tuple[int, int]) -> Sequence[tuple[int, int]]:
         return find_center(size, side)
 
     try:
-        return decode_windows(encoded, subject.shorter_side, find_middle, side, channels)
+        return decode_windows(encoded, model.resize, find_middle, side, channels)
     except BadImage as error:
         raise UserError(f"{printable(name)}: {error}; take it out, or repair it") from None

@@ -69,7 +69,10 @@ def apply_relu_rule(function: Callable[..., Any], rule: Rule) -> Callable[..., A
         it cannot be replaced, such as inside a loop of unknown length.
 
     Example:
-      guided = jax.grad(apply_relu_rule(score, "guided"))(images)
+      >>> guided = apply_relu_rule(jax.nn.relu, "guided")
+      >>> values, pull = jax.vjp(guided, jnp.array([-1.0, 2.0, 3.0]))
+      >>> print(pull(jnp.array([1.0, -1.0, 1.0]))[0])
+      [0. 0. 1.]
     """
     if rule not in RULES:
         raise UserError(f"rule={rule}: choose {', '.join(RULES)}")

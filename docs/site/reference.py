@@ -16,8 +16,8 @@ PAGES = {
     "optim": ("Optimizers and schedules", ("optim",)),
     "data": ("Data and augmentation", ("data",)),
     "evaluation": ("Evaluation", ("evaluation",)),
-    "retrieval": ("Retrieval", ("retrieval",)),
-    "visualize": ("Visualization", ("visualize",)),
+    "retrieval": ("Retrieval", ("evaluation.retrieval",)),
+    "visualize": ("Trained models and visualization", ("trained", "visualize")),
     "pretrained": ("Weights, in and out", ("pretrained", "export")),
     "cost": ("Costs and plans", ("cost",)),
     "report": ("Reports and claims", ("report",)),
@@ -39,16 +39,16 @@ def list_other_modules() -> tuple[str, ...]:
 
 
 def list_modules(name: str) -> list[str]:
-    """Returns a package's public modules, itself first; nothing if there is no such package."""
-    try:
-        module = importlib.import_module(f"cnn_jax.{name}")
-    except ModuleNotFoundError:
-        return []
+    """Returns a package's public modules, itself first, without those of another page."""
+    module = importlib.import_module(f"cnn_jax.{name}")
+    listed = {f"cnn_jax.{other}." for _, names in PAGES.values() for other in names}
+    inside = {prefix for prefix in listed if prefix.startswith(f"{module.__name__}.")}
+    inside -= {f"{module.__name__}."}
     found = [module.__name__]
     if hasattr(module, "__path__"):
         walk = pkgutil.walk_packages(module.__path__, f"{module.__name__}.")
         found += sorted(m.name for m in walk if "._" not in m.name)
-    return found
+    return [each for each in found if not f"{each}.".startswith(tuple(inside))]
 
 
 def make_pages() -> dict[str, str]:
@@ -57,8 +57,6 @@ def make_pages() -> dict[str, str]:
     other = {"other": ("Everything else", list_other_modules())}
     for page, (title, packages) in {**PAGES, **other}.items():
         modules = [module for name in packages for module in list_modules(name)]
-        if not modules:
-            continue
         names.append(page)
         pages[f"{page}.md"] = f"# {title}\n\n" + "\n".join(map(describe, modules))
     toctree = "```{toctree}\n:maxdepth: 2\n\n" + "\n".join(names) + "\n```\n"

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnn_jax import data
+from cnn_jax import data, trained
 from cnn_jax.config import Experiment
 from cnn_jax.evaluation import denoising
-from cnn_jax.evaluation.retrieval import codes, images, measures, trained
+from cnn_jax.evaluation.retrieval import codes, images, measures
 from cnn_jax.evaluation.retrieval.search import Distance
 from cnn_jax.files import write_whole
 from cnn_jax.training import checkpoint, metrics_log
@@ -129,18 +129,17 @@ def _load_seed(
     workdir: Path, own: Mapping[str, Experiment]
 ) -> tuple[Collection, dict[str, trained.TrainedModel], trained.TrainedModel]:
     """Returns a seed's images, its models by the run's name, and the untrained autoencoder."""
-    models = {}
-    for name, run in own.items():
-        params, stats, _ = checkpoint.load_parameters(metrics_log.run_folder(run, workdir))
-        models[name] = trained.prepare_run(run)._replace(params=params, stats=stats)
-    return collect_images(own), models, trained.prepare_run(own[AUTOENCODER])
+    models = {
+        name: trained.load_run(metrics_log.run_folder(run, workdir)) for name, run in own.items()
+    }
+    return collect_images(own), models, trained.initialize_run(own[AUTOENCODER])
 
 
 def collect_images(own: Mapping[str, Experiment]) -> Collection:
     """Reads the images of a seed's runs, which all have the same data."""
     run = own[AUTOENCODER]
     dataset = data.load_dataset(run.data)
-    made = trained.prepare_run(run, dataset)
+    made = trained.initialize_run(run, dataset)
     crop = made.image_shape[0]
     gallery, queries = (
         images.read_images(run.data, part, made.resize, crop)
@@ -209,7 +208,7 @@ def iterate_codes(
     pixels = [(x.reshape(len(x), -1) / np.float32(255)).astype(np.float32) for x in every]
     size = 0
     for code, model in (*models.items(), (UNTRAINED, untrained)):
-        encode = trained.make_trained_encoder(model, trained.find_layer(model))
+        encode = codes.make_trained_encoder(model, codes.find_layer(model))
         found = [codes.encode_images(encode, x) for x in every]
         size = found[0].shape[1] if code == AUTOENCODER else size
         yield Coded(code, *found)

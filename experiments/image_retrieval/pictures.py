@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from cnn_jax.evaluation.retrieval import trained
+from cnn_jax import trained
 from cnn_jax.evaluation.retrieval.search import Neighbors, search
 from cnn_jax.files import write_whole
 from cnn_jax.report import figures

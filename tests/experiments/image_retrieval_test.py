@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from cnn_jax.evaluation.retrieval import trained
+from cnn_jax import trained
 from cnn_jax.evaluation.retrieval.images import Images
 from cnn_jax.report import build
 from cnn_jax.report.claims import judge
@@ -78,7 +78,7 @@ def measured():
     whole = measure.collect_images(runs)
     few = [Images(*(part[:40] for part in images)) for images in (whole.gallery, whole.queries)]
     collection = whole._replace(gallery=few[0], queries=few[1])
-    models = {name: trained.prepare_run(run) for name, run in runs.items()}
+    models = {name: trained.initialize_run(run) for name, run in runs.items()}
     rows, precisions = measure.measure_seed(0, collection, models, models["autoencoder"], {})
     return collection, rows, precisions
 

@@ -4,6 +4,7 @@ import itertools
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from helpers import faults_child
 
 from cnn_jax.config import change
+from cnn_jax.errors import UserError
 from cnn_jax.training import checkpoint
 from cnn_jax.training.program import build_program
 
@@ -78,3 +80,18 @@ def test_a_checkpoint_of_eight_devices_is_read_on_one(eight_device_run):
     here, _, _ = checkpoint.load_parameters(folder)
     step, total = done.stdout.split()
     assert step == "3" and float(total) == float(sum(leaf.sum() for leaf in jax.tree.leaves(here)))
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_at_once(tmp_path):
+    """Orbax's threads would wait for five minutes, and the process could not end before."""
+    parts, before = built(1, "jit"), set(threading.enumerate())
+    with (
+        pytest.raises(UserError, match=r"cannot save to .*checkpoints \(File exists\): check the"),
+        checkpoint.open_checkpoints(tmp_path) as saved,
+    ):
+        # Even root can make no folder there, as on a read-only disk.
+        (tmp_path / "checkpoints/.writable").write_text("")
+        checkpoint.save(saved, parts.state, None)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+        assert thread.daemon or not thread.is_alive(), thread.name

@@ -1,5 +1,6 @@
 """The page of --visualize: every method of a run, public weights on files, and what is refused."""
 
+import dataclasses
 import json
 import re
 
@@ -11,7 +12,8 @@ from PIL import Image
 
 from cnn_jax import models, pretrained
 from cnn_jax.cli.flags import FLAGS
-from cnn_jax.config import Data, Experiment, Train, choose
+from cnn_jax.config import Data, Experiment, Log, Train, choose
+from cnn_jax.config_file import read_config
 from cnn_jax.errors import UserError
 from cnn_jax.training import train
 from cnn_jax.visualize.page import METHODS, build_page, choose_methods
@@ -69,6 +71,21 @@ def test_every_method_of_a_run_is_on_the_page(workdir, tmp_path):
     assert len(rows) == 7 and rows[-1][0].strip() == "pixels in random order"
     for row in rows:
         assert all(0 <= float(area) <= 1 for area in row[3:]), row
+
+
+def test_histograms_are_what_the_run_has_logged_or_else_measured(workdir, tmp_path):
+    folder = next((workdir / "dense").glob("seed*"))
+    built = build_page(str(folder), "fake:2", methods=("statistics",), folder=tmp_path / "here")
+    assert "measured on these 2 images" in built.markdown.read_text()
+    run = read_config(folder / "config.json")
+    log = Log(layer_statistics=(0, 1, 2))
+    train.run(dataclasses.replace(run, name="logged", log=log), tmp_path)
+    built = build_page(
+        str(tmp_path / "logged"), "fake:2", methods=("statistics",), folder=tmp_path / "logged"
+    )
+    text = built.markdown.read_text()
+    assert "that the run has measured during training" in text
+    assert (tmp_path / "logged" / "statistics.png").stat().st_size > 10_000
 
 
 def test_the_same_seed_makes_the_same_page(workdir, tmp_path):
@@ -133,7 +150,7 @@ def test_mistakes_are_one_line(workdir, weights, photographs, tmp_path):
         (net, "digits:3", None, "digits test image 0: a grey image, and the model takes color"),
         (net, str(tmp_path / "empty"), None, "no image files lie there"),
         (net, str(damaged), None, r"damaged/a.png: "),
-        (public, "", None, "public weights have no data of their own: give FOLDER or DATASET:N"),
+        (public, "", None, "has no data of its own: give FOLDER or DATASET:N"),
         (f"vgg_a:{weights}", str(photographs), None, "is of 'lenet5_modern', not of vgg_a"),
         (f"lenet:{weights}", str(photographs), None, "no such model; nearest: lenet"),
     ):

@@ -14,6 +14,7 @@ import numpy as np
 from cnn_jax import mesh as meshes
 from cnn_jax.errors import UserError, nearest
 from cnn_jax.models import Model
+from cnn_jax.trained import TrainedModel
 
 Pooling = Literal["flat", "average", "max"]
 POOLINGS: tuple[Pooling, ...] = ("flat", "average", "max")
@@ -78,6 +79,11 @@ def choose_layer(
     return Layer(name, pooling or ("flat" if name == CODE else "average"))
 
 
+def find_layer(trained: TrainedModel, name: str = "") -> Layer:
+    """Returns the layer of a name, or the one that suits the model; see `choose_layer`."""
+    return choose_layer(trained.model, trained.params, trained.stats, trained.image_shape, name)
+
+
 def list_layers(
     model: Model, params: Any, stats: Any, image_shape: tuple[int, ...]
 ) -> tuple[str, ...]:
@@ -134,6 +140,11 @@ def make_encoder(
         return np.asarray(compiled(params, stats, filled))[: len(images)]
 
     return encode
+
+
+def make_trained_encoder(trained: TrainedModel, layer: Layer) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns what turns images [B, H, W, C], 0 to 255, into codes; see `make_encoder`."""
+    return make_encoder(trained.model, trained.params, trained.stats, layer, trained.prepare)
 
 
 def encode_images(

@@ -8,8 +8,7 @@ import numpy as np
 
 from cnn_jax import data as datasets
 from cnn_jax.errors import UserError
-from cnn_jax.evaluation.retrieval import images, measures, trained
-from cnn_jax.evaluation.retrieval.codes import encode_batches
+from cnn_jax.evaluation.retrieval import codes, images, measures
 from cnn_jax.evaluation.retrieval.index import (
     Index,
     compress,
@@ -18,7 +17,7 @@ from cnn_jax.evaluation.retrieval.index import (
     shorten_name,
 )
 from cnn_jax.evaluation.retrieval.search import search
-from cnn_jax.evaluation.retrieval.trained import TrainedModel
+from cnn_jax.trained import TrainedModel
 
 K = 10
 
@@ -78,19 +77,19 @@ def find_images(
       UserError: If a path or layer does not exist, an image cannot be decoded, or the index is of
         something else.
     """
-    chosen = trained.find_layer(model, layer)
+    chosen = codes.find_layer(model, layer)
     searched = open_gallery("gallery", gallery, data_dir)
     asked = images.open_images("query", query)
     if len(searched) < 2:
         raise UserError(f"gallery={gallery}: holds one image, so there is nothing to search")
     found = open_index(index, model, chosen, searched, gallery, code_size)
-    encode = trained.make_trained_encoder(model, chosen)
+    encode = codes.make_trained_encoder(model, chosen)
     parts = list(images.iterate_model_images(model, asked))
-    codes = compress(found, encode_batches(encode, (part.images for part in parts)))
+    asked_codes = compress(found, codes.encode_batches(encode, (part.images for part in parts)))
     rows = np.concatenate([part.rows for part in parts])
     own = _find_own_rows(searched, asked, found, rows)
     k = min(K, len(found.codes) - bool((own >= 0).any()))
-    nearest = search(found.codes, codes, k, "cosine", own)
+    nearest = search(found.codes, asked_codes, k, "cosine", own)
     classes, wanted = _find_classes(searched, asked, found, rows)
     is_right: list[tuple[bool, ...] | None] = []
     for query_class, at, places in zip(wanted, own, nearest.index, strict=True):
@@ -101,7 +100,7 @@ def find_images(
     if any(is_right):
         known = np.flatnonzero([right is not None for right in is_right])
         measured = measures.measure_queries(
-            found.codes, classes, codes[known], wanted[known], "cosine", own[known]
+            found.codes, classes, asked_codes[known], wanted[known], "cosine", own[known]
         )
         means = measures.summarize(measured, wanted[known], int(classes.max()) + 1)
     return Found(

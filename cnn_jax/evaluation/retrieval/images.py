@@ -14,8 +14,8 @@ from cnn_jax.data import eval_views
 from cnn_jax.data.folder_scan import IMAGE_SUFFIXES
 from cnn_jax.errors import UserError
 from cnn_jax.evaluation.protocols import CENTER
-from cnn_jax.evaluation.retrieval.trained import TrainedModel
 from cnn_jax.evaluation.scoring import cut_views
+from cnn_jax.trained import TrainedModel
 
 BATCH_PIXELS = 2**22  # About: of the images of a batch.
 LUMINANCE = (0.299, 0.587, 0.114)  # Of red, green and blue: ITU-R BT.601.

@@ -14,15 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from cnn_jax import data as datasets
 from cnn_jax.config import Data, choose
 from cnn_jax.errors import UserError
-from cnn_jax.evaluation.retrieval import codes, images, trained
+from cnn_jax.evaluation.retrieval import codes, images
 from cnn_jax.evaluation.retrieval.codes import Layer, Pca
-from cnn_jax.evaluation.retrieval.trained import TrainedModel
 from cnn_jax.files import write_whole
+from cnn_jax.trained import TrainedModel
 
 VERSION = 1
 INDEX, CODES, NAMES, PCA = "index.json", "codes.npy", "names.json", "pca.npz"
@@ -92,6 +93,16 @@ def open_gallery(what: str, place: str, data_dir: str = "") -> datasets.ImageDat
     return datasets.ArrayDataset(f"{place} train", dataset.train)
 
 
+def compute_checksum(model: TrainedModel) -> str:
+    """Returns a checksum of a model's parameters and statistics, 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    tree = {"params": model.params, "stats": model.stats}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        digest.update(jax.tree_util.keystr(path).encode())
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()[:16]
+
+
 def compute_fingerprint(gallery: datasets.ImageDataset) -> str:
     """Returns a checksum of what a gallery holds, 16 hexadecimal digits.
 
@@ -124,7 +135,7 @@ def open_index(
     Args:
       folder: The index folder, which is made.
       model: Whose codes are searched.
-      layer: Of `trained.find_layer`.
+      layer: Of `codes.find_layer`.
       gallery: What is searched.
       gallery_name: What messages call it.
       code_size: Numbers to which whitened PCA compresses the codes; 0: all that the layer has.
@@ -135,8 +146,8 @@ def open_index(
     """
     wanted = Description(
         version=VERSION,
-        weights=trained.compute_checksum(model),
-        model=model.name,
+        weights=compute_checksum(model),
+        model=f"{model.name} ({model.weights})",
         layer=layer.name,
         pooling=layer.pooling,
         images=(model.resize, model.image_shape[0]),
@@ -151,7 +162,7 @@ def open_index(
             f"index={folder}: the folder holds other files and no {INDEX}: choose another, or an"
             " empty one"
         )
-    encode = trained.make_trained_encoder(model, layer)
+    encode = codes.make_trained_encoder(model, layer)
     parts = [
         (encode(part.images), part.labels, part.rows)
         for part in images.iterate_model_images(model, gallery)

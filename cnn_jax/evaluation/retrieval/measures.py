@@ -150,6 +150,13 @@ def summarize(measures: QueryMeasures, labels: np.ndarray, num_classes: int) -> 
 
     Raises:
       UserError: If no query has a relevant image.
+
+    Example:
+      >>> codes, classes = np.eye(4, dtype=np.float32), np.array([0, 0, 1, 1])
+      >>> queries = np.array([[2, 1, 0, 0], [0, 1, 2, 0]], np.float32)
+      >>> found = measure_queries(codes, classes, queries, np.array([0, 1]))
+      >>> round(summarize(found, np.array([0, 1]), 2).mean_average_precision, 3)
+      0.875
     """
     has = measures.relevant > 0
     if not has.any():

@@ -74,6 +74,11 @@ def search(
     Raises:
       UserError: If the codes do not fit together, or the gallery has fewer than k others.
       NotFiniteError: If a code is not finite.
+
+    Example:
+      >>> gallery = np.array([[0, 1], [1, 0], [1, 1]], np.float32)
+      >>> search(gallery, np.array([[2, 0.5]], np.float32), k=2).index.tolist()
+      [[1, 2]]
     """
     chunks = list(search_chunks(gallery, queries, k, distance, own_rows, recall_target))
     parts = [chunk.neighbors for chunk in chunks]

@@ -69,7 +69,10 @@ def layer_histograms(
         for (label, run), line in zip(rows, grid, strict=True):
             layers = find_layers(run, step, keep)
             for column, axes in zip(which, line, strict=True):
-                _draw_histograms(axes, [getattr(layer, column) for layer in layers])
+                spreads = {
+                    f"layer {n}": getattr(layer, column) for n, layer in enumerate(layers, 1)
+                }
+                draw_histograms(axes, spreads)
                 head = column if column == "gradients" else "activations"
                 axes.set_title(printable(f"{label}: {head}"), fontsize=9)
         return drawing
@@ -77,17 +80,22 @@ def layer_histograms(
     return figure(draw, caption, title, file)
 
 
-def _draw_histograms(axes: Axes, spreads: Sequence[Spread]) -> None:
-    """Draws the histograms of layers as lines of densities, on a logarithmic axis."""
+def draw_histograms(axes: Axes, spreads: Mapping[str, Spread]) -> None:
+    """Draws the histograms of layers as lines of densities, on a logarithmic axis.
+
+    Args:
+      axes: Where they are drawn.
+      spreads: {label of the line: what is drawn}.
+    """
     colors = figures.spread_colors(len(spreads))
-    for number, (spread, color) in enumerate(zip(spreads, colors, strict=True), 1):
+    for (label, spread), color in zip(spreads.items(), colors, strict=True):
         width = (spread.high - spread.low) / len(spread.counts)
         total = sum(spread.counts) * width
         if not total:
             continue
         edges = [spread.low + i * width for i in range(len(spread.counts) + 1)]
         heights = [count / total for count in spread.counts]
-        axes.stairs(heights, edges, color=color, lw=1.4, label=f"layer {number}")
+        axes.stairs(heights, edges, color=color, lw=1.4, label=printable(label))
     figures.set_log_scale(axes)
     axes.tick_params(length=0, which="both", labelsize=8)
     axes.set_ylabel("density", fontsize=8)

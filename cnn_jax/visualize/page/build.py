@@ -8,20 +8,21 @@ from pathlib import Path
 import jax
 import tqdm
 
+from cnn_jax import trained
 from cnn_jax.errors import UserError, nearest
 from cnn_jax.report.build import write_page
 from cnn_jax.report.elements import Facts, Notes, Page, Part, Report
 from cnn_jax.training.metrics_log import describe_environment
 from cnn_jax.visualize.images import Source, load_images
-from cnn_jax.visualize.page import behavior, inside, made, maps
+from cnn_jax.visualize.page import behavior, inside, made, maps, statistics
 from cnn_jax.visualize.page.context import Context, make_context
 from cnn_jax.visualize.scores import ScoreName
-from cnn_jax.visualize.subject import load_subject
 
 ALL = "all"
 SECTIONS: dict[str, Callable[[Context], list[Part]]] = {
     "occlusion": behavior.draw_occlusion,
     "invariance": behavior.draw_invariance,
+    "statistics": statistics.draw_statistics,
     "filters": inside.draw_filters,
     "maps": inside.draw_feature_maps,
     "top": inside.draw_top_images,
@@ -60,6 +61,7 @@ def build_page(
     layer: str | None = None,
     score: ScoreName = "logit",
     seed: int = 0,
+    settings: Sequence[str] = (),
     command: str = "",
 ) -> Report:
     """Looks into a trained model and writes visualize.html, visualize.md and the figures.
@@ -67,7 +69,7 @@ def build_page(
     With all methods, those that the model or the images do not allow are left out and named.
 
     Args:
-      target: A run's folder, or MODEL:WEIGHTS.
+      target: A run's folder, MODEL:WEIGHTS or MODEL:untrained.
       images: FOLDER or DATASET:N; empty: eight of the run's own test images.
       data_dir: Where prepared TFDS folders lie, for DATASET:N.
       methods: Of METHODS, or all.
@@ -75,6 +77,7 @@ def build_page(
       layer: For Grad-CAM, occlusion, top images and dreams; None: they choose.
       score: What is differentiated: logit | log_probability | probability.
       seed: Of what is random: the same seed gives the same page.
+      settings: As `trained.load` takes them.
       command: That makes the page, for the page.
 
     Raises:
@@ -82,7 +85,7 @@ def build_page(
         possible.
     """
     chosen, began = choose_methods(methods), time.perf_counter()
-    subject = load_subject(target)
+    subject = trained.load(target, "visualize", settings)
     with jax.default_matmul_precision(subject.precision):
         source = Source(images, data_dir)
         context = make_context(subject, load_images(subject, source), layer, score, seed, source)
@@ -92,7 +95,7 @@ def build_page(
     head = Facts(
         (
             ("model", subject.name),
-            ("weights", str(subject.folder or target.partition(":")[2])),
+            ("weights", subject.weights),
             ("images", context.images.source),
             ("explained class", _explain_labels(context)),
             ("score", score.replace("_", " ")),
@@ -140,7 +143,7 @@ def _run(
                 left_out[name] = str(error)
             times[name] = time.perf_counter() - began
     if measured:
-        parts.insert(0, maps.make_table(context, measured))
+        parts = [*maps.make_summary(context, measured), *parts]
     return parts, left_out, times
 
 

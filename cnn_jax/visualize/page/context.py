@@ -11,18 +11,18 @@ from cnn_jax.errors import UserError
 from cnn_jax.models import Model
 from cnn_jax.report.elements import Figure
 from cnn_jax.report.figures import write_png
+from cnn_jax.trained import TrainedModel
 from cnn_jax.visualize.controls import compute_probabilities, randomize
 from cnn_jax.visualize.images import Images, Source
 from cnn_jax.visualize.layers import Shape, choose_layer, find_spatial_layers, list_layers
 from cnn_jax.visualize.scores import ScoreName, has_classes
-from cnn_jax.visualize.subject import Subject
 
 
 class Context(NamedTuple):
     """The page's subject and images.
 
     Attributes:
-      subject: The trained model.
+      subject: The trained model that is looked into.
       images: As the user knows them.
       x: As the model takes them, [B, H, W, C].
       labels: The class that is explained of each image, [B] int32: its own where it is known, else
@@ -36,7 +36,7 @@ class Context(NamedTuple):
       source: Where the images are from.
     """
 
-    subject: Subject
+    subject: TrainedModel
     images: Images
     x: jax.Array
     labels: jax.Array
@@ -94,7 +94,7 @@ class Context(NamedTuple):
 
 
 def make_context(
-    subject: Subject,
+    subject: TrainedModel,
     images: Images,
     layer: str | None,
     score: ScoreName,

@@ -10,14 +10,12 @@ from cnn_jax.errors import UserError
 from cnn_jax.files import write_whole
 from cnn_jax.report import figures
 from cnn_jax.report.elements import Figure
+from cnn_jax.trained import load_run
 from cnn_jax.visualize.draw import MapRow, draw_maps
 from cnn_jax.visualize.images import Source, load_images
 from cnn_jax.visualize.page.behavior import draw_invariance, draw_occlusion
 from cnn_jax.visualize.page.context import Context, make_context, name_images
-from cnn_jax.visualize.page.maps import METHODS, Measured, measure, measure_order
-from cnn_jax.visualize.subject import load_run
-
-CHANCE = "chance"  # The order that is measured beside the maps.
+from cnn_jax.visualize.page.maps import CHANCE, METHODS, Measured, measure, measure_chance
 
 
 class Gallery(NamedTuple):
@@ -67,10 +65,8 @@ def describe_rows(gallery: Gallery) -> list[dict[str, Any]]:
     for name, found in gallery.maps.items():
         row = {"map": name, "title": METHODS[name].title, "correlation": _list(found.correlation)}
         rows.append(row | _describe_areas(found.curves))
-    noise = np.asarray(jax.random.uniform(context.key, context.x.shape[:3]))
-    curves = measure_order(context, noise)
-    row = {"map": CHANCE, "title": "pixels in random order", "correlation": []}
-    return [*rows, row | _describe_areas(curves)]
+    row = {"map": "chance", "title": CHANCE, "correlation": []}
+    return [*rows, row | _describe_areas(measure_chance(context))]
 
 
 def _describe_areas(curves: Any) -> dict[str, list[float | None]]:

@@ -12,12 +12,12 @@ from cnn_jax import visualize
 from cnn_jax.errors import UserError
 from cnn_jax.report.elements import Part
 from cnn_jax.training import checkpoint
+from cnn_jax.visualize import plot
 from cnn_jax.visualize.draw import draw_tiles, stretch, to_bytes
 from cnn_jax.visualize.images import Images, load_gallery
 from cnn_jax.visualize.page.context import Context, make_figure, shorten
 
-MAX_FILTERS, MAX_CHANNELS, MAX_LAYERS = 64, 8, 5
-TOP, TOP_CHANNELS = 9, 6
+MAX_LAYERS, TOP = 5, 9
 MAX_GALLERY, BATCH = 1024, 64
 
 
@@ -31,50 +31,29 @@ def spread_layers(layers: list[str], most: int = MAX_LAYERS) -> list[str]:
 def draw_filters(context: Context) -> list[Part]:
     """Draws the kernels of the first convolution."""
     found = visualize.find_first_filters(*context.given, context.subject.image_shape)
-    kernels = np.moveaxis(found.kernels, -1, 0)[:MAX_FILTERS]
-    shown = stretch(kernels)
-    left_out = found.kernels.shape[-1] - len(kernels)
-    words = f" The first {MAX_FILTERS} of {found.kernels.shape[-1]}." if left_out else ""
+    count = found.kernels.shape[-1]
+    words = f" The first {plot.MAX_FILTERS} of {count}." if count > plot.MAX_FILTERS else ""
     caption = (
         f"The kernels of {found.layer}, {found.kernels.shape[0]}x{found.kernels.shape[1]} pixels;"
         f" middle gray is zero, and each has its own contrast.{words}"
     )
-    return [
-        make_figure(
-            "Filters", caption, "filters.png", lambda: draw_tiles(shown, min(16, len(shown)))
-        )
-    ]
+    return [make_figure("Filters", caption, "filters.png", lambda: plot.plot_filters(found))]
 
 
 def draw_feature_maps(context: Context) -> list[Part]:
     """Draws the strongest maps of several layers, of the first image."""
     layers = spread_layers(context.spatial)
     features = context.model.features(*context.trained, context.x[:1])
-    tiles, titles, labels, scales = [], [], [], []
-    for layer in layers:
-        maps = np.asarray(features[layer], np.float32)[0]
-        strongest = np.argsort(-maps.max((0, 1)), kind="stable")[:MAX_CHANNELS]
-        most = max(float(np.abs(maps[..., strongest]).max()), 1e-12)
-        side = max(maps.shape[:2])
-        for place in range(MAX_CHANNELS):
-            if place < len(strongest):
-                tiles.append(np.maximum(maps[..., strongest[place]], 0) / most)
-                titles.append(f"channel {strongest[place]}")
-            else:
-                tiles.append(np.zeros((side, side)))
-                titles.append("")
-        labels.append(layer)
-        scales.append(f"{layer} 0 to {most:.3g}")
+    maps = {layer: np.asarray(features[layer], np.float32) for layer in layers}
+    scales = [f"{name} 0 to {max(each.max(), 0):.3g}" for name, each in maps.items()]
     caption = (
-        f"The {MAX_CHANNELS} maps of each layer with the largest activation for the first image;"
-        f" black is zero or less, white the row's largest value: {', '.join(scales)}."
+        f"The {plot.MAX_CHANNELS} maps of each layer with the largest activation for the first"
+        " image; black is zero or less, white the row's largest value:"
+        f" {', '.join(scales)}."
     )
     return [
         make_figure(
-            "Feature maps",
-            caption,
-            "feature_maps.png",
-            lambda: draw_tiles(tiles, MAX_CHANNELS, titles, labels),
+            "Feature maps", caption, "feature_maps.png", lambda: plot.plot_feature_maps(maps)
         )
     ]
 
@@ -86,7 +65,8 @@ def draw_top_images(context: Context) -> list[Part]:
     spatial = context.spatial
     layers = [context.layer] if context.layer else spread_layers(spatial, 3)
     for number, layer in enumerate(dict.fromkeys(layers), start=1):
-        patches, labels = _cut_patches(context, gallery, layer)
+        top = visualize.find_top_images(*context.given, _iterate(context, gallery), layer, TOP)
+        fields = visualize.find_receptive_fields(*context.given, context.subject.image_shape, layer)
         caption = (
             f"Channels of {layer}, a row each, and the patches that excite them most among"
             f" {len(gallery.pixels)} images ({gallery.source}): what the strongest unit's receptive"
@@ -97,27 +77,10 @@ def draw_top_images(context: Context) -> list[Part]:
                 f"Top {TOP} patches: {layer}",
                 caption,
                 f"top{number}.png",
-                functools.partial(
-                    draw_tiles, patches, min(TOP, len(gallery.pixels)), labels=labels
-                ),
+                functools.partial(plot.plot_top_images, top, fields, gallery.pixels),
             )
         )
     return parts
-
-
-def _cut_patches(
-    context: Context, gallery: Images, layer: str
-) -> tuple[list[np.ndarray], list[str]]:
-    top = visualize.find_top_images(*context.given, _iterate(context, gallery), layer, TOP)
-    fields = visualize.find_receptive_fields(*context.given, context.subject.image_shape, layer)
-    # Those that differ most between images say most.
-    chosen = np.argsort(-top.values[:, 0], kind="stable")[:TOP_CHANNELS]
-    patches = []
-    for channel in chosen:
-        for image, place in zip(top.images[channel], top.places[channel], strict=True):
-            rows, columns = fields.find_box(*place)
-            patches.append(gallery.pixels[image][rows, columns])
-    return patches, [f"channel {channel}" for channel in chosen]
 
 
 def _iterate(context: Context, gallery: Images) -> Iterator[jax.Array]:
@@ -132,35 +95,29 @@ def _iterate(context: Context, gallery: Images) -> Iterator[jax.Array]:
 def draw_projections(context: Context) -> list[Part]:
     """Draws the strongest activation of several layers, projected back by the deconvnet."""
     layers = spread_layers(context.spatial, 4)
-    tiles = list(context.images.pixels)
     titles = [shorten(name, 18) for name in context.images.names]
-    for layer in layers:
-        tiles += list(_project(context, context.trained, layer))
-        titles += [""] * len(context.x)
+    projections = {layer: _project(context, context.trained, layer) for layer in layers}
     caption = (
         "The strongest activation of each layer, alone, projected back to pixels: unpooling with"
         " the switches of the image, ReLU, transposed filters (Zeiler, Fergus 2013, Sec. 2.1)."
         " Middle gray is zero, and each projection has its own contrast."
     )
-    labels = ["image", *layers]
     return [
         make_figure(
             "Deconvolutional network",
             caption,
             "deconvnet.png",
-            lambda: draw_tiles(tiles, len(context.x), titles, labels),
+            lambda: plot.plot_projections(context.images.pixels, projections, titles),
         )
     ]
 
 
 def _project(context: Context, weights: tuple[Any, Any], layer: str) -> np.ndarray:
-    """Returns the projection of the strongest unit of a layer for each image, as pixels."""
+    """Returns the projection of the strongest unit of a layer for each image, [B, H, W, C]."""
     maps = context.model.features(*weights, context.x)[layer]
     channels = visualize.find_strongest_channels(maps, 1)[:, 0]
     signals = visualize.keep_strongest(maps, channels)
-    return stretch(
-        np.asarray(visualize.deconvolve(context.model, *weights, context.x, layer, signals))
-    )
+    return np.asarray(visualize.deconvolve(context.model, *weights, context.x, layer, signals))
 
 
 def draw_evolution(context: Context) -> list[Part]:
@@ -177,7 +134,7 @@ def draw_evolution(context: Context) -> list[Part]:
     one = context._replace(x=context.x[:1])
     for layer in layers:
         for name, weights in columns:
-            tiles.append(_project(one, weights, layer)[0])
+            tiles.append(stretch(_project(one, weights, layer))[0])
             titles.append(name if layer == layers[0] else "")
     caption = (
         "The strongest activation of each layer for the first image, projected back to pixels,"

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from cnn_jax import visualize
 from cnn_jax.report.elements import Part
-from cnn_jax.visualize.draw import draw_tiles
+from cnn_jax.visualize import plot
 from cnn_jax.visualize.page.context import Context, make_figure, shorten
 from cnn_jax.visualize.page.inside import spread_layers, to_pixels
 
@@ -33,7 +33,7 @@ def draw_classes(context: Context) -> list[Part]:
             "Class maximization",
             caption,
             "maximize.png",
-            lambda: draw_tiles(pixels, min(count, 10), titles),
+            lambda: plot.plot_images({"": pixels}, titles),
         )
     ]
 
@@ -42,40 +42,30 @@ def draw_dreams(context: Context) -> list[Part]:
     """Draws images changed so that a layer is more active."""
     layers = [context.layer] if context.layer else spread_layers(context.spatial, 3)[1:]
     x = context.x[:MAX_IMAGES]
-    tiles = list(context.images.pixels[:MAX_IMAGES])
+    rows = {"image": context.images.pixels[:MAX_IMAGES]}
     for layer in layers:
         found = visualize.dream(*context.given, x, layer, context.key)
-        tiles += list(to_pixels(context, found.images))
+        rows[layer] = to_pixels(context, found.images)
     caption = (
         "Images, and the same after gradient ascent of the mean square of a layer's activations"
         " (Mordvintsev et al. 2015)."
     )
-    labels = ["image", *map(str, layers)]
-    return [
-        make_figure(
-            "DeepDream", caption, "dream.png", lambda: draw_tiles(tiles, len(x), (), labels)
-        )
-    ]
+    return [make_figure("DeepDream", caption, "dream.png", lambda: plot.plot_images(rows))]
 
 
 def draw_inversions(context: Context) -> list[Part]:
     """Draws what images with the same codes look like."""
     layers = spread_layers(list(context.layers), 4)
     x = context.x[:MAX_IMAGES]
-    tiles, titles = list(context.images.pixels[:MAX_IMAGES]), [""] * len(x)
+    rows, titles = {"image": context.images.pixels[:MAX_IMAGES]}, [""] * len(x)
     for number, layer in enumerate(layers):
         key = jax.random.fold_in(context.key, number)
         found = visualize.invert(*context.given, x, layer, key)
-        tiles += list(to_pixels(context, found.images))
+        rows[layer] = to_pixels(context, found.images)
         titles += [f"error {float(error):.2f}" for error in found.objective]
     caption = (
         "Images made from noise so that a layer's code is that of the image above, with total"
         " variation (after Mahendran, Vedaldi 2015); error: the distance of the codes over the"
         " code's norm."
     )
-    labels = ["image", *layers]
-    return [
-        make_figure(
-            "Inversion", caption, "invert.png", lambda: draw_tiles(tiles, len(x), titles, labels)
-        )
-    ]
+    return [make_figure("Inversion", caption, "invert.png", lambda: plot.plot_images(rows, titles))]

@@ -10,9 +10,12 @@ from cnn_jax import visualize
 from cnn_jax.models import Model
 from cnn_jax.report.elements import Part, Table
 from cnn_jax.report.parts import DASH
+from cnn_jax.visualize import plot
 from cnn_jax.visualize.controls import INDEPENDENT, Curves, correlate_ranks, measure_curves
 from cnn_jax.visualize.draw import MapRow, draw_maps
 from cnn_jax.visualize.page.context import Context, make_figure, name_images
+
+CHANCE = "pixels in random order"
 
 
 class Method(NamedTuple):
@@ -184,10 +187,37 @@ def say_dependence(values: np.ndarray) -> str:
     return "hardly" if known.mean() >= INDEPENDENT else "yes"
 
 
-def make_table(context: Context, found: dict[str, Measured]) -> Table:
-    """Returns the table of rank correlations and areas."""
-    noise = np.asarray(jax.random.uniform(context.key, context.x.shape[:3]))
-    chance = measure_order(context, noise)
+def measure_chance(context: Context) -> Curves | None:
+    """Measures deletion and insertion of pixels in random order."""
+    return measure_order(context, np.asarray(jax.random.uniform(context.key, context.x.shape[:3])))
+
+
+def make_summary(context: Context, found: dict[str, Measured]) -> list[Part]:
+    """Returns what compares the maps: the table, and the curves if the model has classes."""
+    chance = measure_chance(context)
+    curves = {METHODS[name].title: each.curves for name, each in found.items()}
+    drawn = {name: each for name, each in (curves | {CHANCE: chance}).items() if each is not None}
+    table = make_table(found, chance)
+    if not drawn:
+        return [table]
+    caption = (
+        "The probability of the explained class while pixels are replaced by zeros (deletion), or"
+        " appear on zeros (insertion), in the order of a map; the mean over images, and the area"
+        " under each curve (Petsiuk et al. 2018)."
+    )
+    figure = make_figure(
+        "Deletion and insertion", caption, "curves.png", lambda: plot.plot_curves(drawn)
+    )
+    return [table, figure]
+
+
+def make_table(found: dict[str, Measured], chance: Curves | None) -> Table:
+    """Returns the table of rank correlations and areas.
+
+    Args:
+      found: What was measured of each map.
+      chance: Of pixels in random order.
+    """
     rows: list[Sequence[str]] = [
         (
             METHODS[name].title,
@@ -198,7 +228,7 @@ def make_table(context: Context, found: dict[str, Measured]) -> Table:
         for name, each in found.items()
     ]
     if chance:
-        rows.append(("pixels in random order", DASH, DASH, *_show_areas(chance)))
+        rows.append((CHANCE, DASH, DASH, *_show_areas(chance)))
     footnote = (
         "Rank correlation is Spearman's, of the sizes of the values of each image's map with the"
         " trained and with random weights: the mean, and the least and largest over images, those"

@@ -6,8 +6,9 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
+from cnn_jax import trained
 from cnn_jax.config import Experiment, choose
-from cnn_jax.evaluation.retrieval import codes, trained
+from cnn_jax.evaluation.retrieval import codes
 
 PAGE = Path(__file__).parents[3] / "docs/retrieval.md"
 
@@ -15,9 +16,9 @@ PAGE = Path(__file__).parents[3] / "docs/retrieval.md"
 def test_the_example_runs(monkeypatch, capsys):
     """Ten patterns with a little noise: each is found by its class."""
     made = trained.load_weights(Experiment(model=choose("lenet5_modern")), "untrained")
-    monkeypatch.setattr(trained, "load_run", lambda folder: made)
+    monkeypatch.setattr(trained, "load", lambda target: made)
     layer = codes.Layer("dense2", "flat")
-    monkeypatch.setattr(trained, "find_layer", lambda model, name: layer)
+    monkeypatch.setattr(codes, "find_layer", lambda model, name: layer)
     rng = np.random.default_rng(0)
     patterns = rng.integers(0, 200, (10, 28, 28, 1))
     labels = np.arange(100) % 10

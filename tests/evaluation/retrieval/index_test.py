@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_jax import cli, data
+from cnn_jax import cli, data, trained
 from cnn_jax.config import Data, Experiment, choose
 from cnn_jax.errors import UserError
-from cnn_jax.evaluation.retrieval import find, images, index, trained
+from cnn_jax.evaluation.retrieval import find, images, index
 from cnn_jax.report import retrieval
 
 
