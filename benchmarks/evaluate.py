@@ -21,6 +21,7 @@ from benchmarks.result import compute_range, format_columns, write_result
 from cnn_jax import mesh as meshes
 from cnn_jax import models
 from cnn_jax.config import Data, Experiment, choose
+from cnn_jax.cpu import settings
 from cnn_jax.training import metrics_log
 from cnn_jax.training.program import build_program
 
@@ -38,7 +39,8 @@ def main(argv: list[str]) -> None:
     """Times each model, and prints the table and a line of JSON per model."""
     if unknown := [*argv[1:], *(name for name in FLAGS.models if name not in MODELS)]:
         sys.exit(f"evaluate.py: {unknown[0]}: choose --models from {', '.join(MODELS)}")
-    logging.set_verbosity(logging.WARNING)  # As a launch does.
+    settings.configure()  # As a launch does, like the next line.
+    logging.set_verbosity(logging.WARNING)
     results = [measure_evaluation(name) for name in FLAGS.models]
     print(
         f"{FLAGS.blocks} evaluations and as many bare passes, taking turns;"

@@ -47,7 +47,8 @@ def main(argv: list[str]) -> None:
         sys.exit(
             f"seeds.py: choose --models from {', '.join(MODELS)}, and --counts such as 1,2,4,8"
         )
-    # build_program does this for all but the smallest batches.
+    # As a run does, the second for all but the smallest batches.
+    settings.configure()
     settings.keep_memory(settings.MIN_BATCH_VALUES)
     print(format_line(HEAD))
     rows: list[dict[str, Any]] = []

@@ -18,15 +18,27 @@ PEERS = ("flax", "torch", "keras")
 
 
 class StepGoal(NamedTuple):
-    """The goals of a training step: the least ours/peer ratios, and the least images/s of ours."""
+    """The goals of a training step.
+
+    Attributes:
+        model: A key of `benchmarks.peers.WORKLOADS`.
+        batch: Images per step.
+        side: Of the images, in pixels.
+        precision: Of activations.
+        hardware: As `name_hardware` returns it.
+        ratios: The least ours/peer ratios of images/s.
+        images_per_s: The least images/s of ours; 0: any.
+        memory_of: The peer whose peak memory ours may not exceed; empty: none.
+    """
 
     model: str
     batch: int
     side: int
     precision: str
-    hardware: str  # As `name_hardware` returns it.
+    hardware: str
     ratios: dict[str, float]
     images_per_s: float = 0
+    memory_of: str = ""
 
 
 class Goal(NamedTuple):
@@ -43,9 +55,28 @@ class Goal(NamedTuple):
 
 
 STEP_GOALS = (
-    StepGoal("resnet50", 16, 224, "float32", "CPU", {"flax": 2, "torch": 1.1, "keras": 1.5}),
-    StepGoal("resnet20", 128, 32, "float32", "CPU", {"flax": 2, "torch": 1}),
-    StepGoal("vgg_d", 64, 32, "float32", "CPU", {"flax": 4, "torch": 0.9}),
+    StepGoal(
+        *("resnet50", 16, 224, "float32", "CPU"),
+        {"flax": 2, "torch": 1.1, "keras": 1.5},
+        memory_of="torch",
+    ),
+    *(
+        StepGoal(
+            *(model, batch, side, "float32", "CPU"), {"flax": 2, "torch": 1}, memory_of="torch"
+        )
+        for model, batch, side in (
+            ("resnet20", 128, 32),
+            ("resnet56", 128, 32),
+            ("plain56", 128, 32),
+            ("vgg_d", 128, 32),
+            ("alexnet", 32, 227),
+            ("googlenet", 8, 224),
+            ("inception_v3", 8, 299),
+            ("small_cnn", 128, 28),
+            ("lenet5", 128, 28),
+            ("mlp_500_150", 64, 28),
+        )
+    ),
     StepGoal("lenet5_modern", 1, 28, "float32", "CPU", {"torch": 2.5}),
     StepGoal("resnet50", 256, 224, "bfloat16", "H100", {"flax": 1.25, "torch": 1}, 4_000),
     StepGoal("vgg_d", 64, 224, "bfloat16", "H100", {}, 1_800),
@@ -75,13 +106,17 @@ def main(paths: list[str]) -> None:
 
 
 def format_training_steps(results: list[dict[str, Any]]) -> str:
-    """Returns the table of training steps: our images/s and the ratios ours/peer, of medians."""
+    """Returns the table of training steps.
+
+    It has our images/s, the ratios ours/peer of medians, and the peak memory of ours and PyTorch's.
+    """
     head = (
         "model",
         "batch, images",
         "precision",
         "ours, images/s",
         *PEERS,
+        "peak MiB, torch's",
         "goals",
         "met",
         "hardware, commit",
@@ -91,19 +126,27 @@ def format_training_steps(results: list[dict[str, Any]]) -> str:
         images = f"{goal.batch}, {goal.side}x{goal.side}"
         goals = [f"{peer} {least:g}" for peer, least in goal.ratios.items()]
         goals += [f"{goal.images_per_s:,} images/s"] if goal.images_per_s else []
+        goals += [f"memory of {goal.memory_of}"] if goal.memory_of else []
         result = next((r for r in reversed(results) if measures_step(r, goal)), None)
-        cells, met, origin = [NOT_MEASURED] * 4, NOT_MEASURED, goal.hardware
+        cells, met, origin = [NOT_MEASURED] * 5, NOT_MEASURED, goal.hardware
         if result:
             peers, origin = result["peers"], describe_origin(result)
             ours = peers["ours"]["images_per_s"]["median"]
             ratios = {p: ours / peers[p]["images_per_s"]["median"] for p in PEERS if p in peers}
             cells = [f"{ours:,.1f}", *(format_ratio(p, ratios, peers) for p in PEERS)]
+            peaks = {p: peers[p]["peak_mib"] for p in ("ours", "torch") if p in peers}
+            cells.append(", ".join(f"{mib:,.0f}" for mib in peaks.values()))
             verdicts = {
                 p: format_verdict(ratios[p] >= goal.ratios[p]) for p in goal.ratios if p in ratios
             }
             verdicts |= {p: NOT_MEASURED for p in goal.ratios if p not in ratios}
             if goal.images_per_s:
                 verdicts["images/s"] = format_verdict(ours >= goal.images_per_s)
+            if goal.memory_of:
+                bound = peaks.get(goal.memory_of)
+                verdicts["memory"] = (
+                    NOT_MEASURED if bound is None else format_verdict(peaks["ours"] <= bound)
+                )
             met = ", ".join(f"{what} {verdict}" for what, verdict in verdicts.items())
         lines.append((goal.model, images, goal.precision, *cells, ", ".join(goals), met, origin))
     return format_markdown(head, lines)
@@ -159,6 +202,10 @@ def iterate_other_goals() -> Iterator[Goal]:
         what = f"{model}: evaluation of 50,000 images at 224 by the protocol single"
         read = functools.partial(read_evaluation_seconds, model=model)
         yield Goal(what, "H100", "evaluate", read, "8 s", most=8)
+    for protocol in ("ten_crop", "dense"):
+        what = f"vgg_d, 256x320: images/s by the protocol {protocol} / of the same in PyTorch"
+        read = functools.partial(read_views_ratio, protocol=protocol)
+        yield Goal(what, "CPU", "views", read, "1", least=1)
     for what, most in START_GOALS.items():
         read = functools.partial(read_start_seconds, what=what)
         yield Goal(what, "CPU", "startup", read, f"{most:g} s", most=most)
@@ -196,6 +243,15 @@ def read_evaluation_seconds(result: dict[str, Any], model: str) -> tuple[float, 
     if measured != (model, "single", 224, 50_000):
         return None
     return result["seconds"], f"{result['seconds']:.1f} s, {result['precision']}"
+
+
+def read_views_ratio(result: dict[str, Any], protocol: str) -> tuple[float, str] | None:
+    """Reads a protocol's images/s as a ratio to PyTorch's, of medians."""
+    peers = result["peers"]
+    if result["protocol"] != protocol or "torch" not in peers:
+        return None
+    ours, theirs = (peers[peer]["images_per_s"]["median"] for peer in ("ours", "torch"))
+    return ours / theirs, f"{ours / theirs:.2f} ({peers['torch']['variant']})"
 
 
 def read_start_seconds(result: dict[str, Any], what: str) -> tuple[float, str]:

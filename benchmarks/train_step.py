@@ -16,23 +16,16 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from absl import app, flags
 
-from benchmarks.peers import Spec
+from benchmarks.peers import ALL_PEERS, WORKLOADS, Spec
 from benchmarks.result import compute_range, format_columns, write_result
 
 ROOT = Path(__file__).parents[1]
-# {model: ([H, W, C] of its images, number of classes, batch)}
-MODELS = {
-    "resnet20": ((32, 32, 3), 10, 128),
-    "resnet50": ((224, 224, 3), 1000, 16),
-    "vgg_d": ((32, 32, 3), 10, 64),
-    "lenet5_modern": ((28, 28, 1), 10, 1),
-}
-PEERS = ("flax", "torch", "keras")
 INSTALL = {
     "torch": (
         "pip install torch --index-url https://download.pytorch.org/whl/cpu (or the build for your"
@@ -54,14 +47,18 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
     """Defines the flags of `main`."""
-    flags.DEFINE_enum("model", "resnet20", list(MODELS), "The model to train.")
+    flags.DEFINE_enum("model", "resnet20", list(WORKLOADS), "The model to train.")
     flags.DEFINE_integer(
         "batch", None, "Images per step. Default: those of the model's goal.", lower_bound=1
     )
     flags.DEFINE_integer(
         "image_size", None, "Side of the images. Default: that of the model's goal.", lower_bound=1
     )
-    flags.DEFINE_list("peers", list(PEERS), f"What to compare with: {', '.join(PEERS)}.")
+    flags.DEFINE_list(
+        "peers",
+        None,
+        f"What to compare with. Default: of {', '.join(ALL_PEERS)} those with the model.",
+    )
     flags.DEFINE_float(
         "seconds", 2, "Length of a timed block, which has at least one step.", lower_bound=0
     )
@@ -76,47 +73,22 @@ def define_flags() -> None:
 
 def main(argv: list[str]) -> None:
     """Times our step and the peers', and prints the table and a line of JSON."""
-    if len(argv) > 1 or (unknown := [peer for peer in FLAGS.peers if peer not in PEERS]):
+    _, image, classes, batch, peers, _ = WORKLOADS[FLAGS.model]
+    chosen = list(peers) if FLAGS.peers is None else FLAGS.peers
+    if unknown := [*argv[1:], *(peer for peer in chosen if peer not in peers)]:
         sys.exit(
-            f"train_step.py: {argv[1] if len(argv) > 1 else unknown[0]}: choose --peers from"
-            f" {', '.join(PEERS)}"
+            f"train_step.py: {unknown[0]}: choose --peers of {FLAGS.model} from {', '.join(peers)}"
         )
-    image, classes, batch = MODELS[FLAGS.model]
     image = (FLAGS.image_size, FLAGS.image_size, image[2]) if FLAGS.image_size else image
-    left_out: dict[str, str] = {}
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+    with tempfile.TemporaryDirectory() as folder:
         file = f"{folder}/weights.npz"
         spec = Spec(
             "ours", "", FLAGS.model, FLAGS.batch or batch, image, classes, FLAGS.precision, file
         )
         environment = draw_inputs(spec)
         spec = spec._replace(platform=environment["platform"])
-        workers: list[Worker] = []
-        for peer in ("ours", *FLAGS.peers):
-            specs = [
-                spec._replace(peer=peer, variant=variant) for variant in VARIANTS.get(peer, ("",))
-            ]
-            try:
-                if peer in INSTALL and importlib.util.find_spec(peer) is None:
-                    raise WorkerError(f"is not installed: {INSTALL[peer]}")
-                worker = keep_fastest(
-                    [stack.enter_context(Worker(each)) for each in specs], FLAGS.seconds
-                )
-                check_losses(
-                    worker.losses,
-                    (workers or [worker])[0].losses,
-                    LOSS_TOLERANCE[spec.precision],
-                )
-                workers.append(worker)
-            except WorkerError as e:
-                left_out[peer] = str(e)
-                print(f"{peer} {e}", flush=True)
-                if not workers:
-                    sys.exit(1)  # Ours failed: there is nothing to compare with.
-        for _ in range(FLAGS.blocks):
-            for worker in workers:
-                worker.time_block(FLAGS.seconds)
-        rows = {worker.name: summarize_worker(worker, spec.batch) for worker in workers}
+        modules = {peer: peer for peer in ("ours", *chosen)}
+        rows, left_out = compare(spec, modules, FLAGS.seconds, FLAGS.blocks)
     print(
         f"\n{spec.model}, a training step of {spec.batch} images of {'x'.join(map(str, image))},"
         f" {spec.precision}"
@@ -130,6 +102,48 @@ def main(argv: list[str]) -> None:
     settings |= {"seconds": FLAGS.seconds, "blocks": FLAGS.blocks}
     result = {"benchmark": "train_step", **settings, "peers": rows, "left_out": left_out}
     write_result(result | environment)
+
+
+def compare(
+    spec: Spec, modules: Mapping[str, str], seconds: float, blocks: int
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Times peers, which take turns. Exits if ours fails.
+
+    Args:
+        spec: What all compute; its weights are drawn.
+        modules: {peer: its module in `benchmarks.peers`}, ours first.
+        seconds: Length of a block.
+        blocks: Of each peer.
+
+    Returns:
+        {peer: its measurements}, {peer that is left out: why}.
+    """
+    left_out: dict[str, str] = {}
+    workers: dict[str, Worker] = {}
+    with contextlib.ExitStack() as stack:
+        for peer, module in modules.items():
+            specs = [
+                spec._replace(peer=module, variant=variant) for variant in VARIANTS.get(peer, ("",))
+            ]
+            try:
+                if peer in INSTALL and importlib.util.find_spec(peer) is None:
+                    raise WorkerError(f"is not installed: {INSTALL[peer]}")
+                worker = keep_fastest(
+                    [stack.enter_context(Worker(each)) for each in specs], seconds
+                )
+                ours = workers.get("ours", worker)
+                check_losses(worker.losses, ours.losses, LOSS_TOLERANCE[spec.precision])
+                workers[peer] = worker
+            except WorkerError as e:
+                left_out[peer] = str(e)
+                print(f"{peer} {e}", flush=True)
+                if not workers:
+                    sys.exit(1)  # Ours failed: there is nothing to compare with.
+        for _ in range(blocks):
+            for worker in workers.values():
+                worker.time_block(seconds)
+        rows = {peer: summarize_worker(worker, spec.batch) for peer, worker in workers.items()}
+    return rows, left_out
 
 
 class WorkerError(RuntimeError):
@@ -150,7 +164,7 @@ class Worker:
     """
 
     def __init__(self, spec: Spec) -> None:
-        self.spec, self.name, self.variant = spec, spec.peer, spec.variant
+        self.spec, self.variant = spec, spec.variant
         self.blocks, self.peak_mib, self.step_s = [], 0.0, 0.0
         # __exit__ closes it.
         self.stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115

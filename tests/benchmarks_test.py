@@ -2,6 +2,7 @@
 short benchmarks from end to end.
 """
 
+import contextlib
 import itertools
 import json
 import os
@@ -9,15 +10,108 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import epoch, scaling, table, train_step
+from benchmarks import draw, epoch, profile_step, scaling, table, train_step
+from benchmarks.peers import WORKLOADS, Spec, nest
+from benchmarks.peers import flax as flax_peer
+from cnn_jax import models
 from cnn_jax.training.program import TrainProgram
 
 ROOT = Path(__file__).parent.parent
 LENET = ("--model=lenet5_modern", "--batch=2")
+
+
+def make_spec(model, batch=2):
+    _, image, classes, *_ = WORKLOADS[model]
+    return Spec("ours", "", model, batch, image, classes, "float32", "")
+
+
+def make_flax_model(spec, weights=None):
+    codes = {"codes": weights["codes"]} if weights and "codes" in weights else {}
+    if spec.model == "lenet5" and not codes:
+        codes = {"codes": np.zeros((spec.classes, 84), np.float32)}
+    return flax_peer.MODELS[spec.model](classes=spec.classes, dtype=jnp.float32, **codes)
+
+
+@contextlib.contextmanager
+def promote_freely():
+    """Promotes types and ranks as JAX does by default, and so in a peer's process."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@pytest.mark.parametrize("model", WORKLOADS)
+def test_the_flax_peer_has_our_parameters(model):
+    spec, workload = make_spec(model), WORKLOADS[model]
+    images = jax.ShapeDtypeStruct((2, *spec.image), np.float32)
+    ours = models.create(workload.model, spec.classes, **workload.options)
+    params, stats = jax.eval_shape(ours.init, jax.random.key(0), images)
+    with promote_freely():
+        theirs = jax.eval_shape(make_flax_model(spec).init, jax.random.key(0), images)
+    assert theirs["params"] == params and theirs.get("batch_stats", {}) == stats
+
+
+@pytest.mark.parametrize("model", ["small_cnn", "lenet5", "mlp_500_150"])
+def test_the_peers_compute_what_our_model_computes(model):
+    spec, workload = make_spec(model), WORKLOADS[model]
+    weights = draw.draw_arrays(spec)
+    ours = models.create(workload.model, spec.classes, **workload.options)
+    params = nest(weights, "params")
+    logits, _ = ours.apply(params, {}, jnp.asarray(weights["images"]), train=True)
+    assert np.ptp(logits) > 0.1
+    with promote_freely():
+        theirs = make_flax_model(spec, weights).apply({"params": params}, weights["images"])
+    np.testing.assert_allclose(theirs, logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("model", WORKLOADS)
+def test_the_torch_peer_has_our_parameters(model):
+    torch = pytest.importorskip("torch")
+    from benchmarks.peers import torch as torch_peer
+
+    spec = make_spec(model)
+    weights = draw.draw_arrays(spec)
+    net = torch_peer.MODELS[model](spec, weights).train()
+    torch_peer.load_weights(net, weights)  # Raises if either has what the other lacks.
+    if model in ("small_cnn", "lenet5", "mlp_500_150"):
+        theirs = net(torch.from_numpy(weights["images"]).permute(0, 3, 1, 2)).detach()
+        params = {"params": nest(weights, "params")}
+        with promote_freely():
+            ours = make_flax_model(spec, weights).apply(params, weights["images"])
+        np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-4)
+
+
+def test_operations_are_grouped_by_kind():
+    kinds = {
+        "jit(train_step)/jvp(alexnet)/conv2/conv_general_dilated": "convolution, forward",
+        "jit(train_step)/transpose(jvp(googlenet))/inception3a/branch1_1/conv/dot_general": (
+            "convolution, backward"
+        ),
+        "jit(train_step)/jvp(resnet20)/stage1_block1/norm1/mul": "batch norm",
+        "jit(train_step)/jvp(alexnet)/lrn1/reduce_window": "LRN",
+        "jit(train_step)/transpose(jvp(vgg_d))/fc6/dot_general": "dense layers",
+        "jit(train_step)/jvp(lenet5)/s2/add": "pooling",
+        "jit(train_step)/add": "all else",
+        "": "all else",
+    }
+    assert {path: profile_step.find_our_kind("fusion.1", path) for path in kinds} == kinds
+    # The path of a convolution with which another layer's operations are fused is that layer's.
+    fused = "custom-call.2.clone__onednn$convolution", "jit(step)/jvp(lenet5)/Activation_0/mul"
+    assert profile_step.find_our_kind(*fused) == "convolution, forward"
+    operations = {
+        "aten::convolution_backward": "convolution, backward",
+        "aten::mkldnn_convolution": "convolution, forward",
+        "aten::native_batch_norm_backward": "batch norm",
+        "aten::avg_pool3d_backward": "LRN",
+        "aten::max_pool2d_with_indices": "pooling",
+        "aten::addmm": "dense layers",
+        "aten::copy_": "all else",
+    }
+    assert {name: profile_step.find_torch_kind(name) for name in operations} == operations
 
 
 def make_scaling_row(devices, count, size, later):
@@ -154,14 +248,15 @@ def test_an_epoch_and_the_bare_step_take_the_same_steps():
     assert len(seconds["epoch"]) == len(seconds["bare"]) == 1 and seconds["epoch"][0] > 0
 
 
-def make_peer_result(speed, variant=""):
-    return {"variant": variant, "images_per_s": {"min": 0.0, "median": speed, "max": 0.0}}
+def make_peer_result(speed, variant="", peak_mib=1000.0):
+    speeds = {"min": 0.0, "median": speed, "max": 0.0}
+    return {"variant": variant, "images_per_s": speeds, "peak_mib": peak_mib}
 
 
 PEERS = {
     "ours": make_peer_result(300.0),
     "flax": make_peer_result(100.0),
-    "torch": make_peer_result(400.0, "channels_last"),
+    "torch": make_peer_result(400.0, "channels_last", 1234.0),
 }
 RESNET20 = {
     "benchmark": "train_step",
@@ -185,9 +280,14 @@ def test_the_markdown_table_of_training_steps():
     text = table.format_training_steps([slower, RESNET20])  # The last result counts.
     assert find_line(text, "resnet20 ") == [
         "resnet20", "128, 32x32", "float32", "300.0", "3.00", "0.75 (channels_last)",
-        "not measured", "flax 2, torch 1", "flax met, torch not met", "CPU (some, 2 cores), abc",
+        "not measured", "1,000, 1,234", "flax 2, torch 1, memory of torch",
+        "flax met, torch not met, memory met", "CPU (some, 2 cores), abc",
     ]  # fmt: skip
-    assert find_line(text, "vgg_d | 64, 32x32")[3:7] == ["not measured"] * 4
+    assert find_line(text, "vgg_d | 128, 32x32")[3:8] == ["not measured"] * 5
+    large = RESNET20 | {"peers": PEERS | {"ours": make_peer_result(1.0, "", 1235.0)}}
+    assert "memory not met" in find_line(table.format_training_steps([large]), "resnet20 ")[-2]
+    alone = RESNET20 | {"peers": {"ours": PEERS["ours"]}}
+    assert "memory not measured" in find_line(table.format_training_steps([alone]), "resnet20 ")[-2]
     elsewhere = RESNET20 | {"hardware": "1 x NVIDIA H100 80GB HBM3"}
     assert "300.0" not in table.format_training_steps([elsewhere, RESNET20 | {"batch": 64}])
 
@@ -220,6 +320,7 @@ def test_the_markdown_table_of_other_goals():
             evaluation_result | there | {"images": 50_000},
             evaluation_result | there | {"images": 500, "seconds": 0.1},  # Not of 50,000 images.
             {"benchmark": "batches", "ways": loaders} | here,
+            {"benchmark": "views", "protocol": "dense", "peers": PEERS} | here,
         ]
     )
     epochs = [
@@ -241,6 +342,9 @@ def test_the_markdown_table_of_other_goals():
         "met",
     ]
     assert find_line(text, "launch.py --list")[1] == "not measured"
+    start = "vgg_d, 256x320: images/s by the protocol"
+    assert find_line(text, f"{start} dense")[1:4] == ["0.75 (channels_last)", "1", "not met"]
+    assert find_line(text, f"{start} ten_crop")[1] == "not measured"
 
 
 def test_the_readme_has_every_row_of_the_printed_tables():
@@ -336,7 +440,9 @@ def test_a_comparison_from_end_to_end():
 def test_an_unknown_peer_gives_one_line():
     done = run("train_step", *LENET, "--peers=mxnet")
     assert done.returncode == 1
-    assert done.stderr.strip() == "train_step.py: mxnet: choose --peers from flax, torch, keras"
+    assert done.stderr.strip() == (
+        "train_step.py: mxnet: choose --peers of lenet5_modern from flax, torch, keras"
+    )
 
 
 def test_seeds_from_end_to_end():

@@ -12,6 +12,7 @@ from benchmarks.peers import (
     LEARNING_RATE,
     MOMENTUM,
     WEIGHT_DECAY,
+    WORKLOADS,
     Peer,
     Spec,
     nest,
@@ -34,8 +35,11 @@ PREPARED_LOADER = types.SimpleNamespace(
 def make_peer(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
     """Returns our step, without dropout: no two frameworks draw the same masks."""
     values = weights["images"].size
-    settings.keep_memory(values)  # As train.run does.
-    model = models.create(spec.model, spec.classes, dtype=spec.precision, dropout=0.0)
+    settings.configure()  # As train.run does, like the next line.
+    settings.keep_memory(values)
+    workload = WORKLOADS[spec.model]
+    options = {"dropout": 0.0, **workload.options}
+    model = models.create(workload.model, spec.classes, dtype=spec.precision, **options)
     optimizer = choose("sgd", momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
     tx = make_optimizer(
         optimizer, choose("constant", base=LEARNING_RATE), settings.MIN_ONEDNN_STEPS
@@ -50,13 +54,13 @@ def make_peer(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
         "valid": np.ones(spec.batch, bool),
     }
     batch = jax.device_put(batch, meshes.sharded(mesh))
-    options = (
+    compiler_options = (
         settings.choose_compiler_options(settings.MIN_ONEDNN_STEPS, values)
         if spec.platform == "cpu"
         else None
     )
     parts = StepParts(model, tx, PREPARED_LOADER, jax.random.key(0))
-    train = compile_train(functools.partial(train_step, parts), "jit", mesh, options)
+    train = compile_train(functools.partial(train_step, parts), "jit", mesh, compiler_options)
 
     def step() -> None:
         nonlocal state
@@ -68,4 +72,7 @@ def make_peer(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
         state = state.replace(sums=jax.tree.map(jnp.zeros_like, state.sums))
         return mean
 
-    return Peer(step, loss, read_jax_peak_memory)
+    def read_program() -> str:
+        return train.lower(state, {}, batch).compile().as_text()
+
+    return Peer(step, loss, read_jax_peak_memory, read_program)

@@ -4,6 +4,7 @@ On a GPU the model is compiled by torch.compile. Autocast computes in bfloat16.
 """
 
 import functools
+import math
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,38 +13,67 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.peers import LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, Peer, Spec
+from benchmarks.peers import (
+    AUXILIARY_WEIGHT,
+    LEARNING_RATE,
+    MOMENTUM,
+    WEIGHT_DECAY,
+    WORKLOADS,
+    Peer,
+    Spec,
+)
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
-from parity import torch_nets
+from parity import torch_inceptions, torch_nets
 
-NAMES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
-MODELS: dict[str, Callable[[Spec], nn.Module]] = {
-    "resnet20": lambda spec: torch_nets.resnet(spec.classes, (3, 3, 3), shortcut="A"),
-    "resnet50": lambda spec: torch_nets.resnet(spec.classes, (3, 4, 6, 3), bottleneck=True),
-    "vgg_d": lambda spec: torch_nets.vgg(spec.image[:2], spec.classes, "D"),
-    "lenet5_modern": lambda spec: torch_nets.lenet5_modern(spec.image[0], spec.classes),
+from benchmarks.peers import torch_nets as more_nets
+
+NAMES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "coefficient": "weight",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+Weights = Mapping[str, np.ndarray]
+
+
+def make_mlp(spec: Spec, _: Weights) -> nn.Module:
+    """Returns the multi-layer perceptron of the workload."""
+    hidden = WORKLOADS[spec.model].options["hidden"]
+    return more_nets.mlp((math.prod(spec.image), *hidden, spec.classes))
+
+
+MODELS: dict[str, Callable[[Spec, Weights], nn.Module]] = {
+    "resnet20": lambda spec, _: torch_nets.resnet(spec.classes, (3, 3, 3), shortcut="A"),
+    "resnet56": lambda spec, _: torch_nets.resnet(spec.classes, (9, 9, 9), shortcut="A"),
+    "plain56": lambda spec, _: torch_nets.resnet(spec.classes, (9, 9, 9), shortcut="plain"),
+    "resnet50": lambda spec, _: torch_nets.resnet(spec.classes, (3, 4, 6, 3), bottleneck=True),
+    "vgg_d": lambda spec, _: torch_nets.vgg(spec.image[:2], spec.classes, "D"),
+    "alexnet": lambda spec, _: torch_nets.alexnet(spec.image[:2], spec.classes),
+    "googlenet": lambda spec, _: torch_inceptions.googlenet(
+        spec.image[:2], spec.classes, heads=False
+    ),
+    "inception_v3": lambda spec, _: torch_inceptions.inception_v3(spec.image[:2], spec.classes),
+    "small_cnn": lambda spec, _: more_nets.small_cnn(spec.image[0], spec.classes),
+    "lenet5": lambda _, weights: more_nets.lenet5(weights["codes"]),
+    "lenet5_modern": lambda spec, _: torch_nets.lenet5_modern(spec.image[0], spec.classes),
+    "mlp_500_150": make_mlp,
 }
 
 
-def make_peer(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
+def make_peer(spec: Spec, weights: Weights) -> Peer:
     """Returns the model with its step.
 
     Args:
         spec: Its variant is the layout of images and convolutions: contiguous or channels_last.
         weights: The arrays of `benchmarks.draw`.
     """
-    gpu = spec.platform == "gpu"
-    if gpu and not torch.cuda.is_available():
-        raise RuntimeError(
-            "JAX has a GPU but this PyTorch finds none: install PyTorch for this GPU"
-        )
-    device = torch.device("cuda" if gpu else "cpu")
-    torch.backends.cudnn.benchmark = True
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # As in JAX.
+    device = choose_device(spec)
+    gpu = device.type == "cuda"
     layout = torch.channels_last if spec.variant == "channels_last" else torch.contiguous_format
 
-    model = MODELS[spec.model](spec)
+    model = MODELS[spec.model](spec, weights)
     load_weights(model, weights)
     model = model.to(device, memory_format=layout).train()
     for module in model.modules():
@@ -68,7 +98,11 @@ def make_peer(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
         nonlocal loss
         sgd.zero_grad(set_to_none=True)
         with autocast():
-            loss = nn.functional.cross_entropy(run(images), labels)
+            outputs = run(images)
+            logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
+            loss = nn.functional.cross_entropy(logits, labels)
+            for head in auxiliary:
+                loss = loss + AUXILIARY_WEIGHT * nn.functional.cross_entropy(head, labels)
         loss.backward()
         sgd.step()
 
@@ -77,7 +111,23 @@ def make_peer(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
     )
 
 
-def load_weights(model: nn.Module, weights: Mapping[str, np.ndarray]) -> None:
+def choose_device(spec: Spec) -> torch.device:
+    """Returns the device, on which products are as precise as in JAX.
+
+    Raises:
+        RuntimeError: If JAX has a GPU and this PyTorch finds none.
+    """
+    gpu = spec.platform == "gpu"
+    if gpu and not torch.cuda.is_available():
+        raise RuntimeError(
+            "JAX has a GPU but this PyTorch finds none: install PyTorch for this GPU"
+        )
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    return torch.device("cuda" if gpu else "cpu")
+
+
+def load_weights(model: nn.Module, weights: Weights) -> None:
     """Copies our weights into the modules of the same names.
 
     Raises:
@@ -90,7 +140,9 @@ def load_weights(model: nn.Module, weights: Mapping[str, np.ndarray]) -> None:
             continue
         *layers, name = layers
         if name == "kernel":
-            array = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
+            # [h, w, in, out], [in, out], or [h, w, connections] of LeNet-5's C3.
+            order = {4: (3, 2, 0, 1), 3: (2, 0, 1), 2: (1, 0)}[array.ndim]
+            array = array.transpose(order)
         tensors[".".join([*layers, NAMES.get(name, name)])] = torch.from_numpy(
             np.ascontiguousarray(array)
         )

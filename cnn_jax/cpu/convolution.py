@@ -124,7 +124,10 @@ def _fast_backward(
     else:
         dx = _scatter_input_gradient(x, kernel, dy, *arguments[1:])
 
-    if pointwise or _small(x, kernel) or math.prod(kernel.shape[:3]) < 64:
+    # With few values under an output im2col's product is fast; with one channel writing its
+    # columns, value by value, is not.
+    few = kernel.shape[2] > 1 and math.prod(kernel.shape[:3]) < 64
+    if pointwise or _small(x, kernel) or few:
         columns = lax.optimization_barrier(_columns(x, *arguments[:3]))
         dkernel = _multiply_columns(columns, dy, precision)
     else:

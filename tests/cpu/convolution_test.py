@@ -36,6 +36,8 @@ CASES = {
     "3x3_strided_cropped": (10, 9, 5, 3, 3, ((0, 2), (-1, 1))),
     "5x5": (8, 8, 5, 5, 1, "SAME"),
     "5x5_explicit": (9, 8, 5, 5, 1, ((2, 2), (2, 2))),
+    "one_channel": (9, 8, 1, 5, 1, "SAME"),
+    "one_channel_strided": (9, 8, 1, 3, 2, "VALID"),
     "7x7_strided": (15, 14, 3, 7, 2, ((3, 3), (3, 3))),
     "11x11_strided": (27, 27, 3, 11, 4, "VALID"),
     "2x2_map": (2, 2, 5, 3, 1, "SAME"),
