@@ -7,6 +7,7 @@ import os
 import shutil
 import warnings
 
+import jax
 import pytest
 from helpers import budget, damage, shared_programs, study_folders
 from hypothesis import HealthCheck, given, settings
@@ -56,6 +57,7 @@ def find_text_files(folder):
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
+    jax.devices()  # Otherwise the first run sets XLA_FLAGS.
     before = {name: os.environ.get(name) for name in ("JAX_COMPILATION_CACHE_DIR", "XLA_FLAGS")}
     here = os.getcwd()
     with pytest.MonkeyPatch.context() as patch:
