@@ -18,6 +18,7 @@ from cnn_jax.errors import UserError
 from cnn_jax.report import elements, parts
 from cnn_jax.report.claims import BELOW_ZERO, Claim, Score, judge, score
 from cnn_jax.report.parts import evaluations, footnotes
+from cnn_jax.report.parts.words import show_quantity
 from cnn_jax.report.rows import describe_setting, find_other_settings
 
 PAPER = {"top1_error": 8.75}
@@ -270,3 +271,17 @@ def test_a_long_list_of_equal_values_is_short(tmp_path):
     assert find_other_settings(ours, paper) == ("hidden 21 times 60",)
     short = describe_setting(make_experiment(model="mlp", options={"hidden": (60, 60)}))
     assert find_other_settings(short, paper) == ("hidden 60,60",)
+
+
+@pytest.mark.parametrize(
+    "value, unit, shown",
+    [
+        (-0.005629, "", "−0.005629"),
+        (-1e-9, "", "−1e-09"),
+        (-3, "steps", "−3"),
+        (204_800, "weights", "204,800"),
+        (-0.75, "points", "−0.75"),
+    ],
+)
+def test_a_value_is_shown_with_a_minus_sign(value, unit, shown):
+    assert show_quantity(value, unit, signed=True) == shown

@@ -46,7 +46,7 @@ def show_mean(metric: str, values: Sequence[float]) -> str:
 
 
 def show_quantity(value: float, unit: str, signed: bool) -> str:
-    """Formats a claim's value: '+1.25', '6.97', '204,800'.
+    """Formats a claim's value: '+1.25', '6.97', '204,800', '−0.0056'.
 
     Args:
       value: The value.
@@ -54,7 +54,8 @@ def show_quantity(value: float, unit: str, signed: bool) -> str:
       signed: Whether values in points have a sign.
     """
     if unit != "points":
-        return f"{value:,.0f}" if value == round(value) else f"{value:,.4g}"
+        size = f"{abs(value):,.0f}" if value == round(value) else f"{abs(value):,.4g}"
+        return f"{MINUS if value < 0 else ''}{size}"
     return show_points(value) if signed else f"{value:.2f}".replace("-", MINUS)
 
 
