@@ -99,7 +99,7 @@ MUTANTS = {
             "[None] <= size[:, axis, None]",
         ),
     ],
-    "tests/evaluation/single_test.py": [
+    "tests/evaluation/during_training_test.py": [
         (
             "cnn_jax/evaluation/during_training.py",
             "np.mean(columns[k][valid]",
@@ -133,7 +133,7 @@ MUTANTS = {
     "tests/optim/schedules_test.py": [
         ("cnn_jax/optim/schedules.py", "count >= edges", "count > edges"),
         ("cnn_jax/optim/schedules.py", "jnp.exp(-k *", "jnp.exp2(-k *"),
-        ("cnn_jax/optim/schedules.py", "base / (1 + k *", "base / (2 + k *"),
+        ("cnn_jax/optim/schedules.py", "count: base / (1 + k *", "count: base / (2 + k *"),
         ("cnn_jax/optim/schedules.py", "base * (step + 1) / max", "base * step / max"),
         (
             "cnn_jax/optim/schedules.py",
@@ -349,8 +349,8 @@ MUTANTS = {
         ),
         (
             "cnn_jax/training/loop.py",
-            "return Due(save or step % train.log_every == 0",
-            "return Due(step % train.log_every == 0",
+            "return Due(save or measure or step % train.log_every == 0",
+            "return Due(measure or step % train.log_every == 0",
         ),
     ],
     "tests/data/streaming_test.py -k 'epoch or seed_only or evaluation_replaces'": [
