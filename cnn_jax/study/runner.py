@@ -18,6 +18,8 @@ from cnn_jax.tuning import FOLDER, apply_choices
 if TYPE_CHECKING:
     from cnn_jax.report.elements import Report
 
+MAX_ERRORS = 5  # Different ones, in the line that ends a study.
+
 
 class RunsFailedError(UserError):
     """Some runs of a study have failed.
@@ -115,7 +117,7 @@ def run(
         if share:
             builds_report = leave()
         if failed and len(failed) == len(runs) and not any(folder.glob("*/seed*/metrics.jsonl")):
-            raise UserError("; ".join(map(str, dict.fromkeys(failed.values()))))
+            raise UserError(_join_errors(failed.values()))
         if builds_report and study.measure_runs:
             measured = study.measure_runs(folder, select(study, seeds=seeds), tell)
             write_study(study, folder, seeds, command, measured)
@@ -123,9 +125,16 @@ def run(
     if share and not report:
         tell(f"another launch still works in {folder}; the last one builds the report")
     if failed:
-        words = "; ".join(map(str, dict.fromkeys(failed.values())))
-        raise RunsFailedError(words, report)
+        raise RunsFailedError(_join_errors(failed.values()), report)
     return report
+
+
+def _join_errors(errors: Iterable[UserError]) -> str:
+    """Returns different messages on one line; `run` has told those that do not fit."""
+    words = list(dict.fromkeys(map(str, errors)))
+    rest = len(words) - MAX_ERRORS
+    more = [f"{rest} more errors are listed above"] if rest > 0 else []
+    return "; ".join([*words[:MAX_ERRORS], *more])
 
 
 def _tune(
