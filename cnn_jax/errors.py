@@ -91,3 +91,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = close or [k for k in known if name and name in k][:3]
     close = close or difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     return f"nearest: {', '.join(close)}" if close else f"known: {', '.join(known)}"
+
+
+def join_messages(messages: Iterable[str], most: int = 5) -> str:
+    """Returns different messages on one line: the first ones, and how many more there are.
+
+    Args:
+      messages: Some may be equal, such as those of runs that fail in the same way.
+      most: How many are shown.
+    """
+    different = list(dict.fromkeys(messages))
+    rest = len(different) - most
+    return "; ".join([*different[:most], *([f"and {rest} more"] if rest > 0 else [])])

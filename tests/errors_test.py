@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from cnn_jax import files
-from cnn_jax.errors import UserError, describe_os_error, explain_os_error, explain_os_errors
+from cnn_jax.errors import (
+    UserError,
+    describe_os_error,
+    explain_os_error,
+    explain_os_errors,
+    join_messages,
+)
 from cnn_jax.files import write_whole
 
 
@@ -63,3 +69,12 @@ def test_parts_of_killed_processes_are_removed_and_files_are_found_some_levels_b
         (tmp_path / name).write_text("")
     found = [str(path.relative_to(tmp_path)) for path in files.find_files(tmp_path, "x")]
     assert found == ["1/2/3/4/5/x", "1/x", "x"]
+
+
+def test_a_thousand_messages_are_one_short_line():
+    assert join_messages(["no space left"] * 1000) == "no space left"
+    different = [f"seed {seed} failed" for seed in range(1000)]
+    words = join_messages(different * 2)
+    assert words.startswith("seed 0 failed; seed 1 failed; ") and len(words) < 200
+    assert words.endswith("; and 995 more")
+    assert join_messages(different[:5]).endswith("seed 4 failed")

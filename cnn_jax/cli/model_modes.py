@@ -6,7 +6,7 @@ import sys
 
 from cnn_jax.cli.flags import FLAGS
 from cnn_jax.config import Choice, Data, Experiment, choose, dataset
-from cnn_jax.errors import UserError
+from cnn_jax.errors import UserError, join_messages
 from cnn_jax.files import expand_path, find_files
 
 
@@ -105,7 +105,7 @@ def evaluate(target: str) -> None:
         for evaluation in evaluations.values():
             print(library.format_evaluation(name, evaluation), flush=True)
     if failed:
-        raise UserError("; ".join(failed))
+        raise UserError(join_messages(failed))
 
 
 def visualize(target: str) -> None:

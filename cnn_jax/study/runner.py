@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnn_jax.config import Experiment
-from cnn_jax.errors import UserError
+from cnn_jax.errors import UserError, join_messages
 from cnn_jax.files import PART_AGE_S, expand_path, remove_parts
 from cnn_jax.study.definition import Study
 from cnn_jax.study.selection import complete_study, list_trials, select
@@ -17,8 +17,6 @@ from cnn_jax.tuning import FOLDER, apply_choices
 
 if TYPE_CHECKING:
     from cnn_jax.report.elements import Report
-
-MAX_ERRORS = 5  # Different ones, in the line that ends a study.
 
 
 class RunsFailedError(UserError):
@@ -117,7 +115,7 @@ def run(
         if share:
             builds_report = leave()
         if failed and len(failed) == len(runs) and not any(folder.glob("*/seed*/metrics.jsonl")):
-            raise UserError(_join_errors(failed.values()))
+            raise UserError(join_messages(map(str, failed.values())))
         if builds_report and study.measure_runs:
             measured = study.measure_runs(folder, select(study, seeds=seeds), tell)
             write_study(study, folder, seeds, command, measured)
@@ -125,16 +123,8 @@ def run(
     if share and not report:
         tell(f"another launch still works in {folder}; the last one builds the report")
     if failed:
-        raise RunsFailedError(_join_errors(failed.values()), report)
+        raise RunsFailedError(join_messages(map(str, failed.values())), report)
     return report
-
-
-def _join_errors(errors: Iterable[UserError]) -> str:
-    """Returns different messages on one line; `run` has told those that do not fit."""
-    words = list(dict.fromkeys(map(str, errors)))
-    rest = len(words) - MAX_ERRORS
-    more = [f"{rest} more errors are listed above"] if rest > 0 else []
-    return "; ".join([*words[:MAX_ERRORS], *more])
 
 
 def _tune(

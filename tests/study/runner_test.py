@@ -15,7 +15,7 @@ from cnn_jax import study
 from cnn_jax.config import Train, choose
 from cnn_jax.config_file import read_config
 from cnn_jax.errors import UserError
-from cnn_jax.study import Row, Study, runner
+from cnn_jax.study import Row, Study
 from cnn_jax.training import train
 from experiments import STUDIES
 
@@ -163,12 +163,3 @@ def test_tracing_too_many_steps_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(UserError, match="profile=5: after the first, 2 steps are left"):
         study.run(make_study(net=short), tmp_path / "here", profile_steps=5)
     assert not (tmp_path / "here").exists()
-
-
-def test_the_line_that_ends_a_study_names_each_error_once_and_few_of_them():
-    same = [UserError("no space left") for _ in range(1000)]
-    assert runner._join_errors(same) == "no space left"
-    different = [UserError(f"seed {seed} failed") for seed in range(1000)]
-    words = runner._join_errors([*different, *different])
-    assert words.startswith("seed 0 failed; seed 1 failed; ") and len(words) < 200
-    assert words.endswith("; 995 more errors are listed above")
