@@ -40,7 +40,8 @@ def local_response_norm(
     Args:
       x: Array [B, ..., C].
       k: Constant in the denominator.
-      n: Number of neighboring channels, including the value's own.
+      n: Number of neighboring channels, including the value's own. If it is even, one more of the
+        later channels.
       alpha: Factor of the sum of squares.
       beta: Exponent of the denominator.
       towers: Number of groups of adjacent channels. Channels of different groups are not neighbors.

@@ -11,14 +11,16 @@ import pytest
 from cnn_jax.layers.lrn import local_response_norm
 
 
-@pytest.mark.parametrize("n, towers, caffe_alpha", [(5, 1, False), (5, 2, False), (3, 1, True)])
+@pytest.mark.parametrize(
+    "n, towers, caffe_alpha", [(5, 1, False), (5, 2, False), (4, 1, False), (3, 1, True)]
+)
 def test_lrn_follows_its_formula(n, towers, caffe_alpha):
     k, alpha, beta = 2.0, 0.5, 0.75
     x = np.asarray(jax.random.normal(jax.random.key(3), (2, 3, 2, 8)))
     expected, width = np.zeros_like(x), 8 // towers
     for c in range(8):
         first = c // width * width
-        neighbours = range(max(first, c - n // 2), min(first + width, c + n // 2 + 1))
+        neighbours = range(max(first, c - (n - 1) // 2), min(first + width, c + n // 2 + 1))
         total = sum(x[..., j] ** 2 for j in neighbours)
         expected[..., c] = x[..., c] / (k + (alpha / n if caffe_alpha else alpha) * total) ** beta
     norm = functools.partial(

@@ -102,6 +102,16 @@ def test_the_end_of_an_epoch_whose_steps_are_no_binary_fraction():
     """200 images in batches of 60 are 10/3 steps: three epochs end with the tenth."""
     schedule = choose("step", base=1.0, boundaries=(3,), unit="epochs")
     assert rates(schedule, [9, 10], 200 / 60) == pytest.approx([1.0, 0.1])
+    # 15 epochs of 1,000 images in batches of 30 are 500 steps; 15 * (1000 / 30) is slightly more.
+    assert 15 * (1000 / 30) > 500
+    schedule = choose("step", base=1.0, boundaries=(15,), unit="epochs")
+    assert rates(schedule, [499, 500], 1000 / 30) == pytest.approx([1.0, 0.1])
+
+
+def test_an_update_goes_against_the_gradient():
+    tx = optim.make_schedule(choose("constant", base=0.5), 100, None)
+    updates, _ = tx.update(GRADS, tx.init(PARAMS))
+    np.testing.assert_allclose(updates["kernel"], [[-0.15, -0.05]], rtol=1e-6)
 
 
 def test_what_does_not_go_together_is_refused():
