@@ -71,7 +71,8 @@ def open_checkpoints(folder: Path) -> Iterator[ocp.CheckpointManager]:
         checkpoints = manager(folder)
     except Exception as error:  # Orbax raises whatever its storage raises.
         why = str(error).strip().partition("\n")[0][:200]
-        raise UserError(f"{folder / 'checkpoints'} cannot be opened ({why})") from None
+        remedy = ": make room" if "o space left" in why or "quota exceeded" in why else ""
+        raise UserError(f"{folder / 'checkpoints'} cannot be opened ({why}){remedy}") from None
     with quiet_storage.silence():
         try:
             yield checkpoints

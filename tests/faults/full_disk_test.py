@@ -16,7 +16,7 @@ from cnn_jax.training import metrics_log, train
 
 # From no room at all to room for all but the report.
 SIZES = budget.choose(
-    ("size=52k", "size=50m,nr_inodes=10"),
+    ("size=52k", "size=50m,nr_inodes=8"),
     (
         *(f"size={kilobytes}k" for kilobytes in range(4, 260, 8)),
         *(f"size=50m,nr_inodes={files}" for files in range(2, 90, 2)),
