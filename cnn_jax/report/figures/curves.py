@@ -9,7 +9,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from cnn_jax.report.figures.style import DASHES, INK, PALETTE, set_title
+from cnn_jax.report.figures.style import DASHES, INK, PALETTE, make_grid
 
 Point = tuple[int, float, float, float]
 
@@ -57,17 +57,11 @@ def draw_panels(title: str, panels: Sequence[Panel]) -> Figure:
       title: Title of the figure.
       panels: The panels.
     """
-    columns = min(3, len(panels))
-    rows = -(-len(panels) // columns)
-    size = (max(6.5, 5.2 * columns), rows * _compute_panel_height(panels) + 0.7)
-    figure = Figure(size, layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08))
-    set_title(figure, title, columns)
-    grid = figure.subplots(rows, columns, squeeze=False).flat
-    for number, axes in enumerate(grid):
-        if number >= len(panels):
-            axes.set_visible(False)
-            continue
-        _draw_panel(axes, panels[number], _find_limits(panels, panels[number]))
+    layout = ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08)
+    size = (5.2, _compute_panel_height(panels))
+    figure, grid = make_grid(title, len(panels), size, 0.7, layout)
+    for axes, panel in zip(grid, panels, strict=True):
+        _draw_panel(axes, panel, _find_limits(panels, panel))
     figure.legend(
         handles=_make_handles(), loc="outside lower center", ncols=2, frameon=False, fontsize=9
     )

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from cnn_jax.report.figures.style import set_log_scale, set_title
+from cnn_jax.report.figures.style import make_grid, set_log_scale
 
 MAX_MARKERS = 40  # lines with at most this many points have markers
 
@@ -54,16 +54,9 @@ def draw_lines(title: str, charts: Sequence[LineChart]) -> Figure:
       title: Title of the figure.
       charts: The charts.
     """
-    columns = min(3, len(charts))
-    rows = -(-len(charts) // columns)
-    figure = Figure((max(6.5, 4.4 * columns), 3.6 * rows + 0.8), layout="constrained")
-    set_title(figure, title, columns)
-    grid = figure.subplots(rows, columns, squeeze=False).flat
-    for number, axes in enumerate(grid):
-        if number < len(charts):
-            _draw_chart(axes, charts[number], _find_span(charts, charts[number]))
-        else:
-            axes.set_visible(False)
+    figure, grid = make_grid(title, len(charts), (4.4, 3.6), 0.8, "constrained")
+    for axes, chart in zip(grid, charts, strict=True):
+        _draw_chart(axes, chart, _find_span(charts, chart))
     return figure
 
 

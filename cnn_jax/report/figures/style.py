@@ -93,6 +93,31 @@ def set_title(figure: Figure, title: str, columns: int = 1) -> None:
     figure.suptitle(textwrap.fill(title, max(60, 48 * columns)), fontsize=13, fontweight="bold")
 
 
+def make_grid(
+    title: str, count: int, panel: tuple[float, float], margin: float, layout: Any
+) -> tuple[Figure, list[Axes]]:
+    """Makes a figure of panels, at most three in a row.
+
+    Args:
+      title: Title of the figure.
+      count: Number of panels.
+      panel: Width and height of a panel in inches.
+      margin: Height in inches of what stands above and below the panels.
+      layout: Of matplotlib's Figure.
+
+    Returns:
+      The figure, and the axes of the panels.
+    """
+    columns = min(3, count)
+    rows = -(-count // columns)
+    figure = Figure((max(6.5, panel[0] * columns), panel[1] * rows + margin), layout=layout)
+    set_title(figure, title, columns)
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in grid[count:]:
+        axes.set_visible(False)
+    return figure, grid[:count]
+
+
 def choose_colors(groups: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """Chooses a color for each label of each group.
 
