@@ -30,7 +30,6 @@ ARGUMENTS = (
     "visualize",
     "images",
     "methods",
-    "layer",
 )
 # What a command does if it does not train. The flag of the mode has the same name.
 MODES = (

@@ -71,7 +71,7 @@ def open_checkpoints(folder: Path) -> Iterator[ocp.CheckpointManager]:
         checkpoints = manager(folder)
     except Exception as error:  # Orbax raises whatever its storage raises.
         why = str(error).strip().partition("\n")[0][:200]
-        remedy = ": make room" if "o space left" in why or "quota exceeded" in why else ""
+        remedy = ": make room" if _is_full(error) else ""
         raise UserError(f"{folder / 'checkpoints'} cannot be opened ({why}){remedy}") from None
     with quiet_storage.silence():
         try:
@@ -93,12 +93,17 @@ def wait(checkpoints: ocp.CheckpointManager) -> None:
         _finish_checksums(checkpoints)
 
 
+def _is_full(error: Exception) -> bool:
+    """Returns whether the storage had no room; Orbax's own errors have no number, only words."""
+    return "o space left" in str(error) or "quota exceeded" in str(error)
+
+
 @contextlib.contextmanager
 def _translate_errors(checkpoints: ocp.CheckpointManager) -> Iterator[None]:
     try:
         yield
     except Exception as e:  # Orbax raises whatever its storage raises.
-        full = "o space left" in str(e) or "quota exceeded" in str(e)
+        full = _is_full(e)
         reason = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
         why = "no space left" if full else reason.strip().partition("\n")[0][:200]
         remedy = "make room" if full else "check the disk"
