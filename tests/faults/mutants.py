@@ -321,7 +321,7 @@ MUTANTS = {
         ),
         ("cnn_jax/training/checksum.py", "jnp.sum(words * odd", "jnp.max(words * odd"),
     ],
-    "tests/training/train_step_test.py -k 'sums or not_finite or mixup or key_of'": [
+    "tests/training/train_step_test.py -k 'sums or not_finite or mixup or keys'": [
         (
             "cnn_jax/training/train_step.py",
             "jax.random.fold_in(parts.key, step)",
