@@ -258,7 +258,10 @@ MUTANTS = {
         ),
         ("cnn_jax/data/loader.py", "begin = first - epoch * count", "begin = first % count"),
         ("cnn_jax/data/preprocess.py", '"channel": (0, 1, 2)', '"channel": (0, 1)'),
+    ],
+    "tests/data/preprocess_test.py": [
         ("cnn_jax/data/preprocess.py", "if data.flip:", "if data.flip and False:"),
+        ("cnn_jax/data/preprocess.py", '"shift", augment.shift', '"pad", augment.shift'),
     ],
     "tests/data/measure_test.py": [
         ("cnn_jax/data/measure.py", "np.arange(count) * len(images) // count", "np.arange(count)"),
