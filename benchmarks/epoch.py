@@ -30,6 +30,7 @@ from benchmarks.result import compute_range, format_columns, write_result
 from cnn_jax import data, models
 from cnn_jax import mesh as meshes
 from cnn_jax.config import Experiment, change, choose
+from cnn_jax.cpu import settings
 from cnn_jax.training import checkpoint, metrics_log, train
 from cnn_jax.training.program import TrainProgram
 from experiments import resnet_degradation
@@ -44,7 +45,8 @@ def main(argv: list[str]) -> None:
     """Times each model, and prints the table and a line of JSON per model."""
     if unknown := [*argv[1:], *(name for name in FLAGS.models if name not in models.MODELS)]:
         sys.exit(f"epoch.py: {unknown[0]}: no such model")
-    logging.set_verbosity(logging.WARNING)  # As a launch does.
+    settings.configure()  # As a launch does, like the next line.
+    logging.set_verbosity(logging.WARNING)
     lines = [
         (
             "model",

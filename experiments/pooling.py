@@ -6,6 +6,8 @@ Paper     Krizhevsky, Sutskever, Hinton 2012, Sec. 3.4: overlapping pooling, 3x3
           of that: Zhang 2019 (arXiv:1904.11486), classification consistency.
 Question  Five ways to reduce a feature map, in the same CNN: test error, and how often the answer
           stays the same when the test image moves by 1 to 8 pixels.
+Tuning    Each model has the learning rate, of three, with the least error on training images that
+          were held out, a mean over three seeds.
 Commands  python launch.py --experiment=pooling --seeds=3 --together                     (digits)
           python launch.py --experiment=pooling --preset=mnist --seeds=3 --together      (MNIST)
           python launch.py --experiment=pooling --preset=paper --seeds=3 --together      (CIFAR-10)
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from cnn_jax.config import Choice, Data, Experiment, Train, change, choose, name_protocol
 from cnn_jax.report.claims import ABOVE_ZERO, BELOW_ZERO, Claim, Score, subtract
 from cnn_jax.study import Row, Study
-from cnn_jax.study.presets import check_preset, keep_run
+from cnn_jax.study.presets import check_preset, keep_run, tune_small_cnn
 
 if TYPE_CHECKING:
     from cnn_jax.report import Page, Results
@@ -128,13 +130,14 @@ def study(preset: str) -> Study:
         runs=runs,
         rows=tuple(Row(name, one.label, "poolings", "") for name, one in POOLINGS.items()),
         paper_runs={name: _paper(name) for name in POOLINGS},
+        tuning=tune_small_cnn(preset),
         claims=_claims(name_protocol(first), name_protocol(last), last.args["pixels"]),
         notes=(
             "The paper's figure is of AlexNet on ImageNet: windows of 3x3 every 2 pixels err by"
             " 0.4 points less in top-1 and by 0.3 less in top-5 than windows of 2x2.",
-            "Every model has the same recipe. Windows are padded, so that feature maps behind them"
-            " have the same size. Without pooling the last layer sees whole maps, with 16 times the"
-            " weights.",
+            "Every model has the same recipe and its own best rate. Windows are padded, so that"
+            " feature maps behind them have the same size. Without pooling the last layer sees"
+            " whole maps, with 16 times the weights.",
         ),
         report=_report,
     )
@@ -201,6 +204,7 @@ def _report(results: "Results") -> "Page":
         *report.paper_tables(results, results.rows),
         report.error_bars(results),
         report.line_charts(results, [chart], caption, "Invariance to shifts", "shifts.png"),
+        report.tuning_table(results),
         report.error_curves(results, title="Training", file="curves.png"),
         report.notes(results),
         report.settings(results),

@@ -4,6 +4,9 @@ from collections.abc import Iterable
 
 from cnn_jax.config import Experiment
 from cnn_jax.errors import UserError, nearest
+from cnn_jax.tuning import Tuning
+
+SMALL_CNN_RATES = (0.01, 0.02, 0.05)
 
 
 def check_preset(study: str, preset: str, presets: Iterable[str]) -> None:
@@ -22,3 +25,19 @@ def check_preset(study: str, preset: str, presets: Iterable[str]) -> None:
 def keep_run(run: Experiment) -> Experiment:
     """Returns the run as it is: the preset that changes nothing."""
     return run
+
+
+def tune_small_cnn(preset: str) -> Tuning:
+    """Returns how the studies of small CNNs choose each model's learning rate: with one budget.
+
+    Each rate has three seeds, because a model may learn with one and stay at chance with another.
+
+    Args:
+      preset: laptop trains a trial for half a run on digits, smoke for two steps, and every other
+        one for an epoch of MNIST.
+    """
+    if preset == "smoke":
+        return Tuning(SMALL_CNN_RATES[:2], validation_images=32)
+    if preset == "laptop":
+        return Tuning(SMALL_CNN_RATES, validation_images=360, seeds=3, steps=300)
+    return Tuning(SMALL_CNN_RATES, validation_images=5_000, seeds=3, steps=469)
