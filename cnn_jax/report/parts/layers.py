@@ -140,7 +140,8 @@ def layer_stds(
                         points.setdefault(number, []).append(std)
             if points:
                 lines.append(Series(printable(label), summarize_points(points), color))
-        head = {"values": "activations", "gradients": "gradients of the loss"}[column]
+        values = "activations" if keep is is_activation else "outputs"
+        head = {"values": values, "gradients": "gradients of the loss"}[column]
         charts.append(
             LineChart(head, tuple(lines), "layer", "standard deviation", log_y=True, share_y=False)
         )
