@@ -51,7 +51,10 @@ def repeat_step(step: Step) -> Step:
 
     def steps(state: Any, arrays: Any, batches: Any) -> Any:
         def advance(state: Any, batch: Any) -> tuple[Any, None]:
-            return step(state, arrays, batch), None
+            # The barriers keep XLA from fusing the step with the loop around it: its operations
+            # stay those of one step per call, and so do its numbers.
+            state, batch = jax.lax.optimization_barrier((state, batch))
+            return jax.lax.optimization_barrier(step(state, arrays, batch)), None
 
         return jax.lax.scan(advance, state, batches)[0]
 

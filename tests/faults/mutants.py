@@ -258,7 +258,10 @@ MUTANTS = {
         ),
         ("cnn_jax/data/loader.py", "begin = first - epoch * count", "begin = first % count"),
         ("cnn_jax/data/preprocess.py", '"channel": (0, 1, 2)', '"channel": (0, 1)'),
+    ],
+    "tests/data/preprocess_test.py": [
         ("cnn_jax/data/preprocess.py", "if data.flip:", "if data.flip and False:"),
+        ("cnn_jax/data/preprocess.py", '"shift", augment.shift', '"pad", augment.shift'),
     ],
     "tests/data/measure_test.py": [
         ("cnn_jax/data/measure.py", "np.arange(count) * len(images) // count", "np.arange(count)"),
@@ -321,7 +324,7 @@ MUTANTS = {
         ),
         ("cnn_jax/training/checksum.py", "jnp.sum(words * odd", "jnp.max(words * odd"),
     ],
-    "tests/training/train_step_test.py -k 'sums or not_finite or mixup or key_of'": [
+    "tests/training/train_step_test.py -k 'sums or not_finite or mixup or keys'": [
         (
             "cnn_jax/training/train_step.py",
             "jax.random.fold_in(parts.key, step)",

@@ -1,5 +1,6 @@
 """The order of the loop: next batch, step, log, evaluate, save."""
 
+import dataclasses
 import types
 
 import jax.numpy as jnp
@@ -103,6 +104,11 @@ def test_saves_and_evaluations_happen_at_log_lines():
     assert [step for step, each in enumerate(due, 1) if each.log] == [2, 3, 4, 5, 6]
     assert [step for step, each in enumerate(due, 1) if each.evaluate] == [3, 6]
     assert [step for step, each in enumerate(due, 1) if each.save] == [3, 4, 5, 6]
+
+
+def test_the_last_step_is_evaluated_and_saved_between_the_intervals():
+    experiment = Experiment(train=dataclasses.replace(TRAIN, steps=7))
+    assert loop.what_is_due(7, experiment, until=7) == (True, True, True, False)
 
 
 def test_a_signal_after_a_step_saves_it_and_logs_nothing(monkeypatch):

@@ -17,7 +17,7 @@ from cnn_jax.evaluation import losses
 from cnn_jax.optim import make_optimizer
 from cnn_jax.training.program import build_program
 from cnn_jax.training.state import init_state
-from cnn_jax.training.train_step import StepParts, train_step
+from cnn_jax.training.train_step import StepParts, split_keys, train_step
 
 DATA = Data(dataset=choose("fake"), batch_size=32, eval_batch_size=8, pad_and_crop=1)
 
@@ -91,10 +91,9 @@ def test_the_first_step_with_a_loss_that_is_not_finite_is_recorded():
 
 def steep(outputs, images, labels):
     """Cross-entropy whose gradient, but not value, overflows for images with a pixel above 5."""
-    slope = outputs[:, 0] * jnp.where(images.max((1, 2, 3)) > 5, 3e38, 0)
-    return losses.cross_entropy(outputs, labels) + slope - jax.lax.stop_gradient(
-        slope
-    ), losses.top1_error(outputs, labels)
+    zero = outputs[:, 0] - jax.lax.stop_gradient(outputs[:, 0])
+    slope = jnp.where(images.max((1, 2, 3)) > 5, 3e38, 0)
+    return losses.cross_entropy(outputs, labels) + zero * slope, losses.top1_error(outputs, labels)
 
 
 @pytest.mark.parametrize("broken", [np.nan, 100.0], ids=["loss", "gradient"])
@@ -116,6 +115,8 @@ def test_an_update_that_is_not_finite_is_skipped(broken):
     state = init_state(model, tx, jax.random.key(0), good[0]["image"][:1])
     expected = plain(plain(state, {}, good[0]), {}, good[1])
     state = move(state, {}, good[0])
+    if broken == 100:
+        assert np.isfinite(plain(state, {}, bad).sums["loss"])  # Only the gradient overflows.
     state = move(state, {}, bad)
     assert (
         int(state.nan_step) == 1
@@ -130,6 +131,12 @@ def test_an_update_that_is_not_finite_is_skipped(broken):
 
     jax.tree.map(assert_equal_states, (state.params, state.opt), (expected.params, expected.opt))
     assert float(state.sums["loss"]) == float(expected.sums["loss"])
+
+
+def test_each_step_draws_from_keys_of_its_own():
+    parts = SimpleNamespace(key=jax.random.key(1), axis=None)
+    keys = [key for step in range(3) for key in split_keys(parts, jnp.int32(step))]
+    assert len({jax.random.key_data(key).tobytes() for key in keys}) == 9
 
 
 def test_sums_cover_every_step():
