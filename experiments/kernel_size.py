@@ -208,5 +208,5 @@ def _find_points(results: "Results") -> tuple[tuple[float, float, float, float],
         runs = results.runs.get(f"kernel-{side}", ())
         errors = [100 * e for run in runs if (e := run.final_error) is not None]
         if errors:
-            points.append((float(side), sum(errors) / len(errors), min(errors), max(errors)))
+            points.append((side, sum(errors) / len(errors), min(errors), max(errors)))
     return tuple(points)

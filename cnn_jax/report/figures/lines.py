@@ -1,7 +1,9 @@
 """Line charts: any value against any other, with the band over seeds."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -10,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from cnn_jax.report.figures.style import make_grid, set_log_scale
 
 MAX_MARKERS = 40  # lines with at most this many points have markers
+MAX_INSIDE = 4  # a legend of more lines stands below the axes, where it covers none
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ def draw_lines(title: str, charts: Sequence[LineChart]) -> Figure:
       title: Title of the figure.
       charts: The charts.
     """
-    figure, grid = make_grid(title, len(charts), (4.4, 3.6), 0.8, "constrained")
+    size = (4.4, 3.6 + _compute_legend_height(charts))
+    figure, grid = make_grid(title, len(charts), size, 0.8, "constrained")
     for axes, chart in zip(grid, charts, strict=True):
         _draw_chart(axes, chart, _find_span(charts, chart))
     return figure
@@ -67,9 +71,19 @@ def draw_chart(charts: Sequence[LineChart], number: int) -> Figure:
       charts: All charts of the figure.
       number: Which one is drawn, from 0.
     """
-    figure = Figure((5.2, 3.9), layout="constrained")
+    figure = Figure((5.2, 3.9 + _compute_legend_height(charts)), layout="constrained")
     _draw_chart(figure.subplots(), charts[number], _find_span(charts, charts[number]))
     return figure
+
+
+def _compute_legend_height(charts: Sequence[LineChart]) -> float:
+    """Returns the height in inches of the highest legend below its axes."""
+    longest = max((_count_labels(chart) for chart in charts), default=0)
+    return 0.2 * longest if longest > MAX_INSIDE else 0.0
+
+
+def _count_labels(chart: LineChart) -> int:
+    return sum(bool(line.label) for line in chart.lines)
 
 
 def _find_span(charts: Sequence[LineChart], own: LineChart) -> tuple[float, float]:
@@ -97,12 +111,18 @@ def _draw_chart(axes: Axes, chart: LineChart, span: tuple[float, float]) -> None
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
     elif all(isinstance(point[0], int) for line in chart.lines for point in line.points):
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        places = sorted({int(point[0]) for line in chart.lines for point in line.points})
+        if len(places) <= 6 and len({b - a for a, b in itertools.pairwise(places)}) == 1:
+            axes.set_xticks(places)
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     if chart.log_y:
         set_log_scale(axes)
     if chart.ticks:
         axes.set_xticks(range(len(chart.ticks)), chart.ticks)
     axes.tick_params(length=0, which="both")
-    if any(line.label for line in chart.lines):
-        axes.legend(frameon=False, fontsize=9)
+    below: Any = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16)}
+    if labels := _count_labels(chart):
+        place = below if labels > MAX_INSIDE else {}
+        axes.legend(frameon=False, fontsize=9, **place)

@@ -15,7 +15,7 @@ try:
     import matplotlib
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 except ModuleNotFoundError:
     raise UserError(explain_missing("matplotlib")) from None
 
@@ -151,3 +151,6 @@ def set_log_scale(axes: Axes) -> None:
     # The default labels are math text, which STYLE does not parse.
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
+    low, high = axes.get_ylim()
+    if high < 100 * low:  # Powers of ten alone would be one tick or none.
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -72,7 +72,7 @@ def make_panels(results: Results, rows: Sequence[Row]) -> list[Panel]:
     for (group, metric), members in groups.items():
         curves = [
             Curve(
-                printable(row.label),
+                printable(row.label) + _count_diverged(results.runs.get(row.run, ())),
                 _make_curve(results.runs.get(row.run, ()), "train", metric),
                 _make_curve(results.runs.get(row.run, ()), "evaluations", metric),
                 color,
@@ -84,6 +84,12 @@ def make_panels(results: Results, rows: Sequence[Row]) -> list[Panel]:
         label = "error (%)" if metric == "top1_error" else name_metric(metric)
         panels.append(Panel(printable(group), tuple(curves), label, percent))
     return panels
+
+
+def _count_diverged(runs: Sequence[Run]) -> str:
+    """Returns words for a model of which some seeds diverged, so that a mean is of the others."""
+    diverged = sum(run.diverged is not None for run in runs)
+    return f" ({diverged} of {len(runs)} diverged)" if 0 < diverged < len(runs) else ""
 
 
 def _make_remark(runs: Sequence[Run]) -> str:

@@ -17,6 +17,7 @@ BARS_CAPTION = (
     " bar above it is the paper's error, if it prints one."
 )
 _HEIGHT = 0.36  # height of a bar, as a share of the row's height
+_WORDS = 0.25  # width of a bar's words, as a share of the longest bar
 
 
 def error_bars(
@@ -59,7 +60,12 @@ def error_bars(
                 words = f"{mean:.2f}" + (
                     f" ± {statistics.stdev(errors):.2f}" if len(errors) > 1 else ""
                 )
-                axes.text(max(errors) + 0.015 * longest, own, words, va="center")
+                # At the end of the bar, unless a seed's point would be in the words.
+                end = mean
+                for error in sorted(errors):
+                    if end < error < end + _WORDS * longest:
+                        end = error
+                axes.text(end + 0.015 * longest, own, words, va="center")
             else:
                 axes.text(0, own, " not finished", va="center")
         axes.set_yticks(range(len(rows)), [printable(row.label) for row in rows])

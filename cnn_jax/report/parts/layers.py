@@ -99,7 +99,7 @@ def draw_histograms(axes: Axes, spreads: Mapping[str, Spread]) -> None:
     figures.set_log_scale(axes)
     axes.tick_params(length=0, which="both", labelsize=8)
     axes.set_ylabel("density", fontsize=8)
-    axes.legend(frameon=False, fontsize=8, loc="upper right")
+    axes.legend(frameon=False, fontsize=8)
 
 
 def layer_stds(
@@ -140,7 +140,8 @@ def layer_stds(
                         points.setdefault(number, []).append(std)
             if points:
                 lines.append(Series(printable(label), summarize_points(points), color))
-        head = {"values": "activations", "gradients": "gradients of the loss"}[column]
+        values = "activations" if keep is is_activation else "outputs"
+        head = {"values": values, "gradients": "gradients of the loss"}[column]
         charts.append(
             LineChart(head, tuple(lines), "layer", "standard deviation", log_y=True, share_y=False)
         )
