@@ -43,14 +43,15 @@ def draw_maps(
     count = len(pixels)
     figure = Figure((CELL * count + 2.2, CELL * (len(rows) + 1) + 0.5), layout="constrained")
     # The color scales have a column of their own, so that images stand above their maps.
-    widths = {"width_ratios": [1.0] * count + [0.08]}
-    cells = figure.subplots(len(rows) + 1, count + 1, squeeze=False, gridspec_kw=widths)
-    cells[0, -1].set_visible(False)
-    grid = cells[:, :-1]
+    cells = figure.add_gridspec(len(rows) + 1, count + 1, width_ratios=[1.0] * count + [0.08])
+    grid = [
+        [figure.add_subplot(cells[line, column]) for column in range(count)]
+        for line in range(len(rows) + 1)
+    ]
     for axes, image, title in zip(grid[0], pixels, titles, strict=True):
         show_image(axes, image)
         axes.set_title(title, fontsize=7, fontweight="normal")
-    for line, scale, row in zip(grid[1:], cells[1:, -1], rows, strict=True):
+    for number, (line, row) in enumerate(zip(grid[1:], rows, strict=True), 1):
         low, high = find_scale(row)
         shown = None
         for axes, image, one in zip(line, pixels, row.maps, strict=True):
@@ -71,6 +72,7 @@ def draw_maps(
             clear(axes)
         line[0].set_ylabel(row.label, fontsize=8)
         if shown is not None:
+            scale = figure.add_subplot(cells[number, count])
             figure.colorbar(shown, cax=scale)
             scale.tick_params(labelsize=6)
     return figure

@@ -7,11 +7,11 @@ Each returns a matplotlib Figure, which a notebook shows and `figure.savefig` wr
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cnn_jax.report.figures.style import spread_colors
 from cnn_jax.visualize.activations import Filters, TopImages
 from cnn_jax.visualize.controls import Curves
 from cnn_jax.visualize.draw import MapRow, draw_maps, draw_tiles, stretch, to_bytes
@@ -190,6 +190,9 @@ def plot_curves(curves: Mapping[str, Curves]) -> Figure:
 
 
 def _draw_lines(axes: Axes, x: np.ndarray, lines: Mapping[str, np.ndarray]) -> None:
-    for color, (label, y) in zip(spread_colors(len(lines)), lines.items(), strict=True):
-        axes.plot(x, y, color=color, lw=1.5, label=label)
+    """Draws lines in the colors of the style; when they are used up, dashed in the same colors."""
+    colors = matplotlib.rcParams["axes.prop_cycle"].by_key()["color"]
+    for number, (label, y) in enumerate(lines.items()):
+        style = "-" if number < len(colors) else "--"
+        axes.plot(x, y, style, color=colors[number % len(colors)], lw=1.5, label=label)
     axes.tick_params(length=0, labelsize=7)

@@ -13,6 +13,7 @@ from cnn_jax.optional_packages import explain_missing
 
 try:
     import matplotlib
+    from cycler import cycler
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -36,6 +37,7 @@ STYLE: Any = {  # Any, because the type of rc_context's argument lists every key
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
+    "axes.prop_cycle": cycler(color=PALETTE),
     "axes.titleweight": "bold",
     "grid.color": GRID,
     "grid.alpha": 0.3,
