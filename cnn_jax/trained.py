@@ -4,6 +4,7 @@
 into a model or to compute its codes: parameters, and how images become what the model takes.
 """
 
+import dataclasses
 import functools
 import os
 from collections.abc import Callable, Sequence
@@ -70,7 +71,9 @@ class TrainedModel(NamedTuple):
     precision: str = "highest"
 
 
-def load(target: str, what: str = "target", settings: Sequence[str] = ()) -> TrainedModel:
+def load(
+    target: str, what: str = "target", settings: Sequence[str] = (), data_dir: str = ""
+) -> TrainedModel:
     """Loads a trained model.
 
     Args:
@@ -79,6 +82,7 @@ def load(target: str, what: str = "target", settings: Sequence[str] = ()) -> Tra
       what: What messages call the target.
       settings: field=value, as --set takes them: options of an untrained model, and how images are
         decoded. A run has its own, except data.on_bad_image.
+      data_dir: Where prepared TFDS folders lie, if not where they lay in training.
 
     Raises:
       UserError: If there is no such model, or it cannot be read.
@@ -96,7 +100,7 @@ def load(target: str, what: str = "target", settings: Sequence[str] = ()) -> Tra
         if "://" not in weights and weights != UNTRAINED:
             weights = str(expand_path(what, weights))
         return load_weights(override(Experiment(model=choose(name)), settings, KINDS), weights)
-    loaded = load_run(find_run(expand_path(what, target), what))
+    loaded = load_run(find_run(expand_path(what, target), what), data_dir)
     for setting in settings:
         if not setting.startswith("data.on_bad_image="):
             raise UserError(f"--set {setting}: of a run only data.on_bad_image can be set here")
@@ -118,11 +122,12 @@ def find_run(place: Path, what: str = "target") -> Path:
     return found[0]
 
 
-def load_run(folder: str | Path) -> TrainedModel:
+def load_run(folder: str | Path, data_dir: str = "") -> TrainedModel:
     """Loads the newest checkpoint of a run.
 
     Args:
       folder: <workdir>/<run>/seed<k>.
+      data_dir: Where prepared TFDS folders lie, if not where they lay in training.
 
     Raises:
       UserError: If the folder is not a run folder, or its checkpoint cannot be read, or its data,
@@ -132,6 +137,9 @@ def load_run(folder: str | Path) -> TrainedModel:
     if not (folder / "config.json").exists():
         raise UserError(f"{folder} is not a run folder: it holds no config.json")
     experiment = read_config(folder / "config.json")
+    if data_dir:
+        moved = dataclasses.replace(experiment.data, dir=data_dir)
+        experiment = dataclasses.replace(experiment, data=moved)
     params, stats, step = checkpoint.load_parameters(folder)
     made = _describe_run(experiment, data.load_dataset(experiment.data))
     _check_parameters(str(folder), made.model, params, made.image_shape)

@@ -91,3 +91,8 @@ def test_mistakes_are_one_line(workdir, weights, tmp_path):
 def test_of_a_run_bad_images_may_be_skipped(workdir):
     found = trained.load(str(workdir / "dense"), settings=["data.on_bad_image=skip"])
     assert found.data.on_bad_image == "skip" and found.data.batch_size == 8
+
+
+def test_a_run_is_loaded_where_its_data_lie_now(workdir):
+    assert trained.load(str(workdir)).data.dir == ""
+    assert trained.load(str(workdir), data_dir="elsewhere").data.dir == "elsewhere"

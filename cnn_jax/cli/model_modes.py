@@ -143,7 +143,7 @@ def retrieve(target: str) -> None:
     for flag in ("gallery", "query"):
         if not FLAGS[flag].value:
             raise UserError(f"--retrieve={target}: give --{flag} too")
-    model = trained.load(target, "--retrieve", FLAGS.set)
+    model = trained.load(target, "--retrieve", FLAGS.set, FLAGS.data_dir or "")
     out = expand_path("--workdir", FLAGS.workdir or "runs/retrieve")
     index = expand_path("--index", FLAGS.index) if FLAGS.index else out / "index"
     gallery, query = (str(expand_path(f"--{f}", str(FLAGS[f].value))) for f in ("gallery", "query"))

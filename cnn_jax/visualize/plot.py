@@ -173,7 +173,7 @@ def plot_curves(curves: Mapping[str, Curves]) -> Figure:
     Args:
       curves: {map: of `measure_curves`}.
     """
-    figure = Figure((9, 3.4), layout="constrained")
+    figure = Figure((9, 4.2), layout="constrained")
     for axes, kind in zip(figure.subplots(1, 2), ("deletion", "insertion"), strict=True):
         lines = {}
         for name, each in curves.items():
@@ -185,7 +185,9 @@ def plot_curves(curves: Mapping[str, Curves]) -> Figure:
         axes.set_xlabel(f"pixels {words} (%)", fontsize=8)
         axes.set_ylabel("probability of the class", fontsize=8)
         axes.set_ylim(0, 1)
-        axes.legend(frameon=False, fontsize=7, title="area", title_fontsize=7)
+        # Below the axes, where it covers no line.
+        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncols": 2}
+        axes.legend(frameon=False, fontsize=7, title="area", title_fontsize=7, **place)
     return figure
 
 

@@ -71,7 +71,7 @@ def build_page(
     Args:
       target: A run's folder, MODEL:WEIGHTS or MODEL:untrained.
       images: FOLDER or DATASET:N; empty: eight of the run's own test images.
-      data_dir: Where prepared TFDS folders lie, for DATASET:N.
+      data_dir: Where prepared TFDS folders lie, of a run or for DATASET:N.
       methods: Of METHODS, or all.
       folder: Where the page is written; None: runs/visualize/NAME.
       layer: For Grad-CAM, occlusion, top images and dreams; None: they choose.
@@ -85,7 +85,7 @@ def build_page(
         possible.
     """
     chosen, began = choose_methods(methods), time.perf_counter()
-    subject = trained.load(target, "visualize", settings)
+    subject = trained.load(target, "visualize", settings, data_dir)
     with jax.default_matmul_precision(subject.precision):
         source = Source(images, data_dir)
         context = make_context(subject, load_images(subject, source), layer, score, seed, source)
