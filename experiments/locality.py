@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cnn_jax.report import Page, Results
 
 COST = {
-    "laptop": "6 small models on scikit-learn's digits, a minute on 2 CPU cores, 3 seeds together",
+    "laptop": "6 small models on scikit-learn's digits, 2 minutes on 2 CPU cores, 3 seeds together",
     "paper": "6 small models for 5 epochs of MNIST, an hour on 2 CPU cores, 3 seeds together",
     "smoke": "6 small models of two steps on digits, for tests",
 }

@@ -1,5 +1,7 @@
 """Trained models: of runs, of files, untrained; and what is refused."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from cnn_jax.config import Data, Experiment, Train, choose
 from cnn_jax.errors import UserError
 from cnn_jax.training import checkpoint, train
 from cnn_jax.training.program import build_program
+from cnn_jax.visualize.page import build_page
 
 DATA = Data(dataset=choose("fake"), batch_size=8, eval_batch_size=40, pad_and_crop=0)
 RUN = Experiment(
@@ -93,6 +96,13 @@ def test_of_a_run_bad_images_may_be_skipped(workdir):
     assert found.data.on_bad_image == "skip" and found.data.batch_size == 8
 
 
-def test_a_run_is_loaded_where_its_data_lie_now(workdir):
+def test_a_run_is_loaded_where_its_data_lie_now(workdir, tmp_path):
     assert trained.load(str(workdir)).data.dir == ""
     assert trained.load(str(workdir), data_dir="elsewhere").data.dir == "elsewhere"
+    moved, place = tmp_path / "net", str(tmp_path / "elsewhere")
+    shutil.copytree(workdir / "dense/seed3", moved)
+    config = (moved / "config.json").read_text()
+    (moved / "config.json").write_text(config.replace('"fake"', '"mnist"'))
+    for load in (trained.load, build_page):
+        with pytest.raises(UserError, match=f"mnist is not prepared .looked in {place}"):
+            load(str(moved), data_dir=place)
