@@ -67,11 +67,12 @@ def _paper() -> dict[str, Experiment]:
                 eval_resize=110,
                 image_size=64,
                 pad_and_crop=0,
+                flip=True,
             ),
             model=choose("vgg_a", width=0.125, initializer="he", norm="bn", dropout=0.0),
             optimizer=choose("sgd", momentum=0.9, weight_decay=5e-4),
-            schedule=choose("constant", base=0.05),
-            train=Train(steps=600, log_every=50, eval_every=300, save_every=300),
+            schedule=choose("cosine", base=0.05),
+            train=Train(steps=6_000, log_every=100, eval_every=2_000, save_every=2_000),
         ),
     }
 
