@@ -43,6 +43,24 @@ def read_config(path: Path) -> Experiment:
             raise UserError(f"{path}: {why}") from None
 
 
+def read_run(folder: Path, data_dir: str = "") -> Experiment:
+    """Reads the config.json of a run folder.
+
+    Args:
+      folder: <workdir>/<run>/seed<k>.
+      data_dir: Where prepared TFDS folders lie now; empty: where they lay in training.
+
+    Raises:
+      UserError: If the folder is not a run folder, or as in `read_config`.
+    """
+    if not (folder / "config.json").exists():
+        raise UserError(f"{folder} is not a run folder: it holds no config.json")
+    experiment = read_config(folder / "config.json")
+    if not data_dir:
+        return experiment
+    return dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, dir=data_dir))
+
+
 def from_json(text: str) -> Experiment:
     """Returns the experiment of a config.json.
 

@@ -4,7 +4,7 @@ import contextlib
 import difflib
 import errno
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 STOPPED = 75  # Exit code of a run that was stopped and can be continued: EX_TEMPFAIL of sysexits.h.
 
@@ -82,15 +82,29 @@ def nearest(name: str, known: Iterable[str]) -> str:
       'known: resnet50, vgg_d'
     """
     known = list(known)
-    initials = {
-        k: "".join(word[0] for word in k.rpartition(".")[2].split("_") if word) for k in known
-    }
-    leaf = name.rpartition(".")[2]
-    close = [k for k in known if leaf in (k.rpartition(".")[2], initials[k])]  # lr: learning_rate
-    close = close or [k for k in known if k.casefold() == name.casefold()]
-    close = close or [k for k in known if name and name in k][:3]
-    close = close or difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    close = find_same(name, known) or find_similar(name, known)
     return f"nearest: {', '.join(close)}" if close else f"known: {', '.join(known)}"
+
+
+def find_same(name: str, known: Collection[str]) -> list[str]:
+    """Returns the known names that a name may stand for: its path, its case or its words are short.
+
+    Example:
+      >>> find_same("optim.lr", ["schedule.learning_rate", "schedule"])
+      ['schedule.learning_rate']
+    """
+    leaf, close = name.rpartition(".")[2], []
+    for one in known:
+        own = one.rpartition(".")[2]
+        if leaf in (own, "".join(word[0] for word in own.split("_") if word)):
+            close.append(one)
+    return close or [one for one in known if one.casefold() == name.casefold()]
+
+
+def find_similar(name: str, known: Collection[str]) -> list[str]:
+    """Returns up to three known names that contain a name, or else are spelled similarly."""
+    close = [one for one in known if name and name in one][:3]
+    return close or difflib.get_close_matches(name, known, n=3, cutoff=0.6)
 
 
 def join_messages(messages: Iterable[str], most: int = 5) -> str:

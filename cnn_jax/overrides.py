@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from cnn_jax import config
 from cnn_jax.config import Choice, Experiment, choose, iterate_fields
-from cnn_jax.errors import UserError, nearest
+from cnn_jax.errors import UserError, find_same, find_similar, nearest
 from cnn_jax.values import convert, describe, parse
 
 
@@ -105,7 +105,11 @@ def _assign(experiment: Experiment, path: str, text: str, kinds: Kinds) -> Exper
     known = [p for p in fields if "." in p or p in kinds]
     for field, kind in kinds.items():
         known += [f"{field}.{o}" for o in _options(field, _get(experiment, field), kind)]
-    raise UserError(f"--set {path}: no such field; {nearest(path, known)}")
+    known += RENAMED
+    near = find_same(path, known) or find_similar(path, known)
+    names = ", ".join(dict.fromkeys(RENAMED.get(field, field) for field in near))
+    words = f"nearest: {names}" if names else "docs/configuration.md lists every field"
+    raise UserError(f"--set {path}: no such field; {words}")
 
 
 def read_value(name: str, text: str, wanted: Any) -> Any:

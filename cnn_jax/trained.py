@@ -4,7 +4,6 @@
 into a model or to compute its codes: parameters, and how images become what the model takes.
 """
 
-import dataclasses
 import functools
 import os
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ import numpy as np
 
 from cnn_jax import data, models, pretrained
 from cnn_jax.config import Choice, Data, Experiment, choose
-from cnn_jax.config_file import read_config
+from cnn_jax.config_file import read_run
 from cnn_jax.data import crops
 from cnn_jax.data.preprocess import normalize
 from cnn_jax.errors import UserError
@@ -134,12 +133,7 @@ def load_run(folder: str | Path, data_dir: str = "") -> TrainedModel:
         of which the mean is subtracted, are not there.
     """
     folder = Path(folder)
-    if not (folder / "config.json").exists():
-        raise UserError(f"{folder} is not a run folder: it holds no config.json")
-    experiment = read_config(folder / "config.json")
-    if data_dir:
-        moved = dataclasses.replace(experiment.data, dir=data_dir)
-        experiment = dataclasses.replace(experiment, data=moved)
+    experiment = read_run(folder, data_dir)
     params, stats, step = checkpoint.load_parameters(folder)
     made = _describe_run(experiment, data.load_dataset(experiment.data))
     _check_parameters(str(folder), made.model, params, made.image_shape)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 COST = {
     "laptop": "3 small models on scikit-learn's digits, about 5 minutes on 2 CPU cores",
-    "paper": "LeNet on MNIST, ResNet-20 on CIFAR-10, VGG on Caltech-101: hours on 2 CPU cores",
+    "paper": "LeNet on MNIST, ResNet-20 on CIFAR-10, VGG on Caltech-101: half an hour on 2 CPU cores",
     "smoke": "3 models of two steps on fake data, for tests",
 }
 LABELS = {
@@ -41,7 +41,7 @@ GALLERY, OCCLUSION, INVARIANCE = "gallery-{}.png", "occlusion.png", "invariance.
 def _paper() -> dict[str, Experiment]:
     """Returns three trainings that are long enough for their maps to say something."""
     small = Data(dataset=choose("mnist"), batch_size=128, subtract_mean="none", flip=False)
-    sgd, steps = choose("sgd", momentum=0.9, weight_decay=1e-4), (4_000, 6_000)
+    sgd, steps = choose("sgd", momentum=0.9, weight_decay=1e-4), (1_600, 2_200)
     return {
         "lenet": Experiment(
             data=replace(small, pad_and_crop=0),
@@ -55,7 +55,7 @@ def _paper() -> dict[str, Experiment]:
             model=choose("resnet20"),
             optimizer=sgd,
             schedule=choose("step", base=0.1, boundaries=steps, factor=0.1),
-            train=Train(steps=7_000, log_every=100, eval_every=1_000, save_every=1_000),
+            train=Train(steps=2_400, log_every=100, eval_every=800, save_every=800),
         ),
         "vgg": Experiment(
             data=Data(
@@ -67,11 +67,12 @@ def _paper() -> dict[str, Experiment]:
                 eval_resize=110,
                 image_size=64,
                 pad_and_crop=0,
+                flip=True,
             ),
             model=choose("vgg_a", width=0.125, initializer="he", norm="bn", dropout=0.0),
             optimizer=choose("sgd", momentum=0.9, weight_decay=5e-4),
-            schedule=choose("constant", base=0.05),
-            train=Train(steps=600, log_every=50, eval_every=300, save_every=300),
+            schedule=choose("cosine", base=0.05),
+            train=Train(steps=6_000, log_every=100, eval_every=2_000, save_every=2_000),
         ),
     }
 

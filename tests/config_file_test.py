@@ -103,6 +103,15 @@ def test_an_unreadable_file_gives_one_line(tmp_path):
         config_file.read_config(tmp_path / "config.json")
 
 
+def test_a_run_is_read_with_the_folder_of_its_data_as_it_is_now(tmp_path):
+    with pytest.raises(UserError, match=r"is not a run folder: it holds no config\.json"):
+        config_file.read_run(tmp_path)
+    (tmp_path / "config.json").write_text(config_file.to_json(RUN))
+    moved = dataclasses.replace(RUN, data=dataclasses.replace(RUN.data, dir="elsewhere"))
+    assert config_file.read_run(tmp_path) == RUN != moved
+    assert config_file.read_run(tmp_path, "elsewhere") == moved
+
+
 def test_a_deeply_nested_argument_is_refused():
     deep = 0
     for _ in range(400):

@@ -25,16 +25,10 @@ from benchmarks.peers import (
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 from parity import torch_inceptions, torch_nets
+from parity.torch_tensors import to_torch
 
 from benchmarks.peers import torch_nets as more_nets
 
-NAMES = {
-    "kernel": "weight",
-    "scale": "weight",
-    "coefficient": "weight",
-    "mean": "running_mean",
-    "var": "running_var",
-}
 Weights = Mapping[str, np.ndarray]
 
 
@@ -133,19 +127,12 @@ def load_weights(model: nn.Module, weights: Weights) -> None:
     Raises:
         ValueError: If some weights have no module, or a module gets no weights.
     """
-    tensors = {}
+    ours = {}
     for path, array in weights.items():
-        root, *layers = path.split("/")
-        if root not in ("params", "stats"):
-            continue
-        *layers, name = layers
-        if name == "kernel":
-            # [h, w, in, out], [in, out], or [h, w, connections] of LeNet-5's C3.
-            order = {4: (3, 2, 0, 1), 3: (2, 0, 1), 2: (1, 0)}[array.ndim]
-            array = array.transpose(order)
-        tensors[".".join([*layers, NAMES.get(name, name)])] = torch.from_numpy(
-            np.ascontiguousarray(array)
-        )
+        root, _, rest = path.partition("/")
+        if root in ("params", "stats"):
+            ours[rest] = array
+    tensors = {name: torch.from_numpy(array) for name, array in to_torch(ours).items()}
     missing, unexpected = model.load_state_dict(tensors, strict=False)
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     if missing or unexpected:

@@ -94,7 +94,8 @@ def run_mode(studies: Studies, costs: Costs) -> None:
     prepare_jax(FLAGS.compile_cache)
     needs_study = mode in ("train", "dry_run", "plan") or (mode == "report" and not FLAGS.workdir)
     if needs_study and FLAGS.experiment is None:
-        raise UserError("name a study with --experiment=NAME; --list shows them all")
+        folder = ", or its folder with --workdir=FOLDER" if mode == "report" else ""
+        raise UserError(f"name a study with --experiment=NAME{folder}; --list shows them all")
     match mode:
         case "summary":
             model_modes.summarize(FLAGS.summary)

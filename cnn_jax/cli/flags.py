@@ -1,10 +1,13 @@
 """Every flag of the command line, and how a command's flags are read."""
 
 import re
+import shutil
+import textwrap
 from collections.abc import Sequence
 
 from absl import flags, logging
 
+from cnn_jax.cli import flag_errors
 from cnn_jax.errors import UserError
 
 FLAGS = flags.FLAGS
@@ -279,18 +282,24 @@ def parse(argv: Sequence[str]) -> None:
     """Parses the flags again; absl's errors become a UserError."""
     for name in ("help", "helpfull"):
         if name not in FLAGS:
-            flags.DEFINE_bool(name, False, "Show this help.")
+            short = "h" if name == "help" else None
+            flags.DEFINE_bool(name, False, "Show this help.", short_name=short)
     for flag in FLAGS.get_flags_for_module(__name__):
         flag.unparse()
     for name in ("help", "helpfull"):
         FLAGS[name].unparse()
+    own = [flag.name for flag in FLAGS.get_flags_for_module(__name__)]
     try:
         rest = FLAGS(list(argv), known_only=False)
-    except flags.Error as error:
-        raise UserError(f"{str(error).splitlines()[0]}; --help shows every flag") from None
+    except (flags.Error, ValueError) as error:
+        raise UserError(flag_errors.explain(error, argv, own)) from None
     if len(rest) > 1:
-        raise UserError(f"{rest[1]}: flags begin with --, see --help")
+        example = "a flag is --NAME=VALUE, such as --experiment=resnet_degradation"
+        raise UserError(f"{rest[1]}: {example}; {flag_errors.HELP}")
     for flag in FLAGS.get_flags_for_module(__name__):
+        for value in flag.value if isinstance(flag.value, list) else [str(flag.value)]:
+            if value.startswith("--") and value[2:].partition("=")[0] in own:
+                raise UserError(f"--{flag.name}: its value is missing; {value} is another flag")
         if flag.present and flag.value in ("", []):  # Such as --workdir=$UNSET.
             raise UserError(f"--{flag.name}: its value is empty; give one, or leave the flag out")
     if not FLAGS["verbosity"].present:
@@ -300,8 +309,10 @@ def parse(argv: Sequence[str]) -> None:
 def format_help(program: str) -> str:
     """Returns the text of --help."""
     own = [flag for flag in FLAGS.get_flags_for_module(__name__)]
+    width = min(100, shutil.get_terminal_size().columns)
     lines = [f"usage: {program} --experiment=NAME [flags]", ""]
     for flag in own:
         lines.append(f"  --{flag.name}={flag.default!r}" if flag.default else f"  --{flag.name}")
-        lines.append(f"      {flag.help}")
+        words = flag.help.partition(";\n")[0]  # absl adds that a flag may be repeated.
+        lines.append(textwrap.indent(textwrap.fill(words, width - 6), " " * 6))
     return "\n".join(lines)

@@ -88,7 +88,10 @@ def evaluate(target: str) -> None:
     folders = [path.parent for path in find_files(place, "config.json")]
     folders = [folder for folder in folders if fnmatch.fnmatch(folder.parent.name, FLAGS.run)]
     if not folders:
-        raise UserError(f"--evaluate={target}: no run named {FLAGS.run} lies there")
+        named = f" whose name matches {FLAGS.run}" if FLAGS["run"].present else ""
+        raise UserError(
+            f"--evaluate={target}: no run{named} lies there; give a study's or run's folder"
+        )
     failed = []
     for folder in folders:
         name = f"{folder.parent.name} {folder.name}:"

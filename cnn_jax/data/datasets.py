@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -168,7 +169,10 @@ def check_dataset(data: Data) -> None:
         if name in DATASET_INFO:
             raise UserError(f"data set {name} is {remedy}")
         near = nearest(name, DATASETS)
-        raise UserError(f"data set {name!r}: no such set; {near}; if it is {remedy}")
+        if Path(name).is_dir():
+            raise UserError(f"data set {name!r}: no such set; name a folder as folder:{name}")
+        other = "" if name.casefold() in DATASETS else f"; if it is {remedy}"
+        raise UserError(f"data set {name!r}: no such set; {near}{other}")
     if is_streamed(data):
         crops.check_sizes(data)
 

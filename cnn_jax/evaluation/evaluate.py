@@ -17,7 +17,7 @@ import numpy as np
 
 from cnn_jax import data, distributed, mesh, models, pretrained
 from cnn_jax.config import Choice, Data, Experiment, change, name_protocol
-from cnn_jax.config_file import read_config
+from cnn_jax.config_file import read_run
 from cnn_jax.data import crops, eval_views, preprocess
 from cnn_jax.errors import UserError, explain_os_error
 from cnn_jax.evaluation.metrics import Measures, measure_scores
@@ -95,13 +95,10 @@ def evaluate_run(
       NotSavedError: If the results cannot be written; it holds them.
       UserError: If the run has no checkpoint, a protocol is wrong, or the data are not prepared.
     """
-    if not (folder / "config.json").exists():
-        raise UserError(f"{folder} is not a run folder: it holds no config.json")
-    experiment = read_config(folder / "config.json")
+    experiment = read_run(folder, data_dir)
     choices = {name_protocol(choice): choice for choice in asked}
     check_protocols(dataclasses.replace(experiment, protocols=tuple(choices.values())))
     config, step = experiment.data, checkpoint.latest_step(folder)
-    config = dataclasses.replace(config, dir=data_dir) if data_dir else config
     known: dict[str, Evaluation] = {}
     for name in choices:
         found = read_evaluation(folder / FOLDER / f"{name}.json")

@@ -9,7 +9,7 @@ import numpy as np
 
 from cnn_jax import data, pretrained
 from cnn_jax.config import Experiment
-from cnn_jax.config_file import read_config
+from cnn_jax.config_file import read_run
 from cnn_jax.data import crops, preprocess
 from cnn_jax.errors import UserError, explain_os_errors
 from cnn_jax.export.card import write_card
@@ -49,12 +49,10 @@ def export_run(
         model, or the files cannot be written.
     """
     folder, out = Path(folder), Path(out)
-    if not (folder / "config.json").exists():
-        raise UserError(f"{folder} is not a run folder: it holds no config.json")
+    experiment = read_run(folder)
     for format in formats:
         if format not in FILES:
             raise UserError(f"format={format!r}: choose {' | '.join(FILES)}")
-    experiment = read_config(folder / "config.json")
     params, stats, step = checkpoint.load_parameters(folder)
     source = data.load_dataset(experiment.data)
     model = make_model(experiment, source.num_classes)

@@ -125,7 +125,7 @@ class Missing:
     Attributes:
       title: Heading above the list.
       lines: One line for each thing.
-      command: The command; empty: there is none.
+      command: The command that runs the whole study; empty: none is shown.
     """
 
     kind: ClassVar[str] = "missing"

@@ -23,7 +23,7 @@ class StudyFile:
       preset: Name of the study's preset.
       file: Path of the Python file of a user's study; empty: the study is registered.
       data: The data set in words.
-      command: The command that runs the whole study.
+      command: The command that runs the whole study; the report shows it.
       seeds: Number of seeds of each run.
       runs: Names of the runs, in the order of training.
       notes: Notes for the reader of the report.

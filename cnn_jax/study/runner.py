@@ -58,7 +58,7 @@ def run(
       profile_steps: Number of steps of each run to trace.
       overwrite: Delete what the folder holds of these runs, and start them anew.
       share: Share the runs with other launches of the same command (`cnn_jax.study.sharing`).
-      command: What makes the whole study, for the report.
+      command: The command that runs the whole study; the report shows it.
       tell: Takes a line for each finished run.
 
     Returns:

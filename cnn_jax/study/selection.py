@@ -126,7 +126,7 @@ def select(study: Study, only: str = "*", seeds: int = 1) -> list[Experiment]:
       UserError: If no run matches, or the study trains nothing.
     """
     if not study.runs:
-        raise UserError(f"{study.name} trains nothing: it counts in seconds")
+        raise UserError(f"{study.name} trains nothing, and takes seconds")
     names = fnmatch.filter(study.runs, only)
     if not names:
         raise UserError(f"run={only}: no such run in {study.name}; {nearest(only, study.runs)}")

@@ -74,7 +74,7 @@ def write_study(
       study: The study.
       folder: Its workdir, which is made.
       seeds: Seeds of each run.
-      command: The command that runs the whole study.
+      command: The command that runs the whole study; the report shows it.
       measured: What a study that trains nothing has measured.
 
     Raises:

@@ -171,7 +171,9 @@ def make_step(
 
     if len(keys) == 1:
         return multi_seed.alone(make, keys)
-    return multi_seed.form(make, keys, over.devices.flat[0].platform)
+    image = jax.ShapeDtypeStruct((1, *loader.image_shape), "float32")
+    params, _ = jax.eval_shape(parts.model.init, keys[0], image)
+    return multi_seed.form(make, keys, over.devices.flat[0].platform, params)
 
 
 def compile_step(experiment: Experiment, step: Step, over: Mesh, image_values: int) -> Step:

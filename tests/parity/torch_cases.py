@@ -16,16 +16,9 @@ import numpy as np
 
 from cnn_jax import models
 from cnn_jax.models.lenet import draw_bitmaps
+from parity.torch_tensors import to_torch
 
 CLASSES = 10
-# {our name of a tensor: PyTorch's}
-NAMES = {
-    "kernel": "weight",
-    "scale": "weight",
-    "coefficient": "weight",
-    "mean": "running_mean",
-    "var": "running_var",
-}
 # Without optimization: each program runs only once.
 QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
@@ -239,23 +232,11 @@ def weights(case: Case) -> tuple[Any, Any]:
 
 
 def as_torch(*trees: Any) -> dict[str, np.ndarray]:
-    """Returns our tensors with PyTorch's names and layout.
-
-    Kernels become [out, in, h, w], [out, in], or [number, h, w] of C3's single connections.
-    """
-    tensors = {}
+    """Returns the tensors of our parameters or statistics as `to_torch` does."""
+    flat: dict[str, np.ndarray] = {}
     for tree in trees:
-        for (*path, name), leaf in flax.traverse_util.flatten_dict(tree).items():
-            leaf, key = np.asarray(leaf), ".".join([*path, NAMES.get(name, name)])
-            if name == "kernel":
-                leaf = (
-                    np.moveaxis(leaf, (-1, -2), (0, 1))
-                    if leaf.ndim in (2, 4)
-                    else np.moveaxis(leaf, -1, 0)
-                )
-            assert key not in tensors
-            tensors[key] = np.array(leaf)
-    return tensors
+        flat |= flax.traverse_util.flatten_dict(tree, sep="/")
+    return to_torch(flat)
 
 
 def measures(tensors: dict[str, np.ndarray]) -> dict[str, list[float]]:

@@ -78,7 +78,7 @@ def build_page(
       score: What is differentiated: logit | log_probability | probability.
       seed: Of what is random: the same seed gives the same page.
       settings: As `trained.load` takes them.
-      command: That makes the page, for the page.
+      command: The command that makes the page; the page shows it.
 
     Raises:
       UserError: If something cannot be read or does not fit, or a method that is named is not
