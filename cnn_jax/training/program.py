@@ -21,9 +21,14 @@ from cnn_jax.evaluation.during_training import (
     make_evaluation_step,
 )
 from cnn_jax.training import layer_statistics, multi_seed
-from cnn_jax.training.components import Components, advise, make_components
+from cnn_jax.training.components import (
+    Components,
+    advise,
+    explain_single_steps,
+    make_components,
+)
 from cnn_jax.training.state import State, init_state
-from cnn_jax.training.steps_per_call import stack_batches
+from cnn_jax.training.steps_per_call import SINGLE_STEP_PLATFORMS, stack_batches
 from cnn_jax.training.train_step import (
     Step,
     StepParts,
@@ -50,7 +55,7 @@ class TrainProgram(NamedTuple):
       join: The seeds' states -> state; that of one seed is its own.
       split: Undoes join.
       description: What the run's data.json says of its data set.
-      steps_per_call: The most steps that one call makes.
+      steps_per_call: The most steps that one call makes; 0: the loop chooses it.
       compiled_steps: (state, arrays, stacked batches) -> state after several updates.
       measure_layers: (state of one seed, the seed) -> the layers of a line of layers.jsonl; None:
         the run measures none.
@@ -113,9 +118,7 @@ def build_program(
     states = mesh.put(states, mesh.replicated(over))
     form = make_step(experiment, parts, loaders[0], step_keys, over)
     step = compile_step(experiment, form.step, over, image.size)
-    size = experiment.train.steps_per_call
-    if size > 1 and shard[1] > 1:
-        raise UserError(f"train.steps_per_call={size}: of one process only, not of several")
+    size = _find_steps_per_call(experiment, over, shard)
     arrays = mesh.put(loaders[0].arrays, mesh.replicated(over))
     of_seeds = dict(zip(seeds, loaders, strict=True))
     return TrainProgram(
@@ -130,7 +133,7 @@ def build_program(
         split=form.split,
         description=data.describe_dataset(parts.dataset),
         steps_per_call=size,
-        compiled_steps=compile_steps(form.step, over) if size > 1 else None,
+        compiled_steps=compile_steps(form.step, over) if size != 1 else None,
         measure_layers=_make_measurement(experiment, parts, of_seeds, arrays),
     )
 
@@ -214,6 +217,19 @@ def _find_shard(experiment: Experiment, over: Mesh) -> tuple[int, int]:
             " train.parallel=jit"
         )
     return jax.process_index(), jax.process_count()
+
+
+def _find_steps_per_call(experiment: Experiment, over: Mesh, shard: tuple[int, int]) -> int:
+    """Returns the run's steps per call; 0: the loop chooses them."""
+    size = experiment.train.steps_per_call
+    if size > 1 and shard[1] > 1:
+        raise UserError(f"train.steps_per_call={size}: of one process only, not of several")
+    single = (
+        over.devices.flat[0].platform in SINGLE_STEP_PLATFORMS
+        or shard[1] > 1
+        or explain_single_steps(experiment)
+    )
+    return 1 if single and not size else size
 
 
 def _choose_batches(
