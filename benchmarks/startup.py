@@ -4,6 +4,7 @@
 
 Measured are the import of the models, `launch.py --list` and `--help`, and the time from launching
 a small study to the first line of its metrics.jsonl, with an empty and with a filled compile cache.
+A run of 100 steps or more compiles its step at each launch on a CPU, and is measured too.
 """
 
 import json
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from benchmarks.result import compute_range, write_result
 
 ROOT = Path(__file__).parents[1]
 FLAGS = flags.FLAGS
-STUDY = ("--experiment=resnet_degradation", "--preset=smoke", "--run=resnet-20")
+STUDY = ("--experiment=resnet_degradation", "--run=resnet-20")
+SHORT = ("--preset=smoke",)
+LONG = ("--preset=laptop", "--set=train.log_every=1")
 
 
 def main(argv: list[str]) -> None:
@@ -33,7 +36,8 @@ def main(argv: list[str]) -> None:
 
         warm = make_folder()
         # Fills both caches, JAX's and the disk's.
-        time_to_first_step(make_folder(), warm, to_the_end=True)
+        time_to_first_step(make_folder(), warm, SHORT, to_the_end=True)
+        time_to_first_step(make_folder(), warm, LONG)
         starts: dict[str, Callable[[], float]] = {
             'python -c "import cnn_jax.models"': lambda: time_command(
                 "-c", "import cnn_jax.models"
@@ -41,10 +45,13 @@ def main(argv: list[str]) -> None:
             "launch.py --list": lambda: time_command("launch.py", "--list"),
             "launch.py --help": lambda: time_command("launch.py", "--help"),
             "launch to first step, cold compile cache": lambda: time_to_first_step(
-                make_folder(), make_folder()
+                make_folder(), make_folder(), SHORT
             ),
             "launch to first step, warm compile cache": lambda: time_to_first_step(
-                make_folder(), warm
+                make_folder(), warm, SHORT
+            ),
+            "launch to first step, warm compile cache, a long run": lambda: time_to_first_step(
+                make_folder(), warm, LONG
             ),
         }
         seconds = {what: [start() for _ in range(FLAGS.repeats)] for what, start in starts.items()}
@@ -74,7 +81,9 @@ def time_command(*words: str) -> float:
     return seconds
 
 
-def time_to_first_step(workdir: str, cache: str, to_the_end: bool = False) -> float:
+def time_to_first_step(
+    workdir: str, cache: str, recipe: Sequence[str], to_the_end: bool = False
+) -> float:
     """Returns the seconds from launching a small study to its first line of metrics.
 
     That line is written after the first step.
@@ -82,12 +91,14 @@ def time_to_first_step(workdir: str, cache: str, to_the_end: bool = False) -> fl
     Args:
         workdir: The study's folder.
         cache: The folder of the compile cache.
+        recipe: Further flags of the launch.
         to_the_end: Whether to let the study finish. Otherwise it is killed after its first line.
     """
     command = [
         sys.executable,
         "launch.py",
         *STUDY,
+        *recipe,
         f"--workdir={workdir}",
         f"--compile_cache={cache}",
     ]

@@ -86,7 +86,8 @@ STEP_GOALS = (
 START_GOALS = {
     "launch.py --list": 0.5,
     "launch.py --help": 0.5,
-    "launch to first step, warm compile cache": 6,
+    "launch to first step, warm compile cache": 5,
+    "launch to first step, warm compile cache, a long run": 5,
 }
 
 
@@ -254,8 +255,10 @@ def read_views_ratio(result: dict[str, Any], protocol: str) -> tuple[float, str]
     return ours / theirs, f"{ours / theirs:.2f} ({peers['torch']['variant']})"
 
 
-def read_start_seconds(result: dict[str, Any], what: str) -> tuple[float, str]:
+def read_start_seconds(result: dict[str, Any], what: str) -> tuple[float, str] | None:
     """Reads the median seconds of a start."""
+    if what not in result["seconds"]:
+        return None
     median = result["seconds"][what]["median"]
     return median, f"{median:.2f} s"
 

@@ -12,6 +12,8 @@ to install.
 """
 
 import importlib
+import importlib.util
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -46,6 +48,21 @@ def require(module: str) -> Any:
         if missing not in PACKAGES:
             raise
         raise UserError(explain_missing(missing)) from None
+
+
+def find_folder(module: str) -> Path:
+    """Returns the folder of an optional package, which is not imported.
+
+    Args:
+      module: A key of `PACKAGES`.
+
+    Raises:
+      UserError: If the package is not installed.
+    """
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.origin:
+        raise UserError(explain_missing(module))
+    return Path(spec.origin).parent
 
 
 def explain_missing(module: str) -> str:

@@ -22,7 +22,7 @@ from cnn_jax.data.base import (
 from cnn_jax.data.crops import Box
 from cnn_jax.data.resample import resample
 from cnn_jax.errors import UserError, nearest
-from cnn_jax.optional_packages import require
+from cnn_jax.optional_packages import find_folder, require
 from cnn_jax.values import Bound
 
 DIGITS_SIDE = 8
@@ -42,8 +42,8 @@ def load_digits(
     they lie in their images as MNIST's do. Scattered, each lies at a place of its own, which is
     drawn once, anywhere within its margins.
     """
-    digits = require("sklearn.datasets").load_digits()
-    images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
+    images, labels = _read_digits()
+    images = np.round(images * (255 / 16)).astype(np.uint8)[..., None]
     if side != DIGITS_SIDE:
         whole = Box(0, 0, DIGITS_SIDE, DIGITS_SIDE)
         images = np.stack([resample(image, whole, (side, side)) for image in images])
@@ -52,9 +52,19 @@ def load_digits(
         moves = np.random.default_rng(0).integers(-margin, margin + 1, (len(images), 2))
         pairs = zip(images, moves, strict=True)
         images = np.stack([np.roll(image, tuple(move), (0, 1)) for image, move in pairs])
-    labels = digits.target.astype(np.int32)
     train, test = Arrays(images[:1437], labels[:1437]), Arrays(images[1437:], labels[1437:])
     return Dataset(train, test, 10)
+
+
+def _read_digits() -> tuple[np.ndarray, np.ndarray]:
+    """Returns images [1797, 8, 8] of 0 to 16, and labels [1797] int32."""
+    # The package's file is read without the package, whose import takes a second.
+    path = find_folder("sklearn") / "datasets" / "data" / "digits.csv.gz"
+    if not path.exists():
+        found = require("sklearn.datasets").load_digits()
+        return found.images, found.target.astype(np.int32)
+    rows = np.loadtxt(path, delimiter=",")
+    return rows[:, :-1].reshape(-1, DIGITS_SIDE, DIGITS_SIDE), rows[:, -1].astype(np.int32)
 
 
 def make_fake(data_dir: str) -> Dataset:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from cnn_jax.config import Experiment
 from cnn_jax.errors import UserError, join_messages
 from cnn_jax.files import PART_AGE_S, expand_path, remove_parts
+from cnn_jax.optional_packages import find_folder
 from cnn_jax.study.definition import Study
 from cnn_jax.study.selection import complete_study, list_trials, select
 from cnn_jax.study.write_files import check_study, write_crops, write_study
@@ -71,16 +72,16 @@ def run(
     """
     from cnn_jax import distributed
     from cnn_jax.cpu import settings
-    from cnn_jax.report.build import build
     from cnn_jax.study import sharing
     from cnn_jax.training import metrics_log
 
+    find_folder("matplotlib")  # Missing, it is reported now and not after the runs.
     settings.configure_once()  # Before the checks, which start JAX's backend.
     folder = expand_path("workdir", workdir)
     study = complete_study(study)
     if study.measure:
         write_study(study, folder, seeds, command, study.measure())
-        return build(folder, study)
+        return _build_report(folder, study)
     if study.tuning:
         if share or profile_steps:
             raise UserError(
@@ -119,12 +120,18 @@ def run(
         if builds_report and study.measure_runs:
             measured = study.measure_runs(folder, select(study, seeds=seeds), tell)
             write_study(study, folder, seeds, command, measured)
-        report = build(folder, study) if builds_report else None
+        report = _build_report(folder, study) if builds_report else None
     if share and not report:
         tell(f"another launch still works in {folder}; the last one builds the report")
     if failed:
         raise RunsFailedError(join_messages(map(str, failed.values())), report)
     return report
+
+
+def _build_report(folder: Path, study: Study) -> "Report":
+    from cnn_jax.report.build import build  # It imports Matplotlib, which training does not need.
+
+    return build(folder, study)
 
 
 def _tune(

@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+import warnings
 from importlib import metadata
 
 import jax
@@ -77,6 +78,16 @@ def test_evaluations_of_many_images_use_onednn(machine):
     assert settings.choose_evaluation_options(pixels, {}) == settings.ONEDNN
     disabled = {"XLA_FLAGS": "--xla_cpu_use_onednn=false"}
     assert settings.choose_evaluation_options(pixels, disabled) == {}
+
+
+def test_that_a_program_with_onednn_cannot_be_cached_is_not_said(machine):
+    failure = "Error writing persistent compilation cache entry for 'jit_train_step': {}"
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        settings.choose_compiler_options(STEPS, VALUES, {})
+        for cause in ("MemoryError: std::bad_alloc", "OSError: No space left on device"):
+            warnings.warn(failure.format(cause), stacklevel=1)
+    assert [str(warning.message) for warning in said] == [failure.format(cause)]
 
 
 def test_that_it_is_too_late_is_said_once(monkeypatch, caplog):

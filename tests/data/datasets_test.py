@@ -4,11 +4,12 @@ import pickle
 
 import numpy as np
 import pytest
+import sklearn.datasets
 from helpers import prepared_sets
 
 from cnn_jax import data
 from cnn_jax.config import Data, choose
-from cnn_jax.data import folders, tfds_sets
+from cnn_jax.data import datasets, folders, tfds_sets
 from cnn_jax.errors import UserError
 
 
@@ -157,6 +158,17 @@ def test_a_long_tailed_set_has_exponentially_fewer_images_of_later_classes(strea
     np.testing.assert_allclose(counts, expected, atol=0.5)
     assert counts[0] == most and tailed.test.count == whole.test.count
     assert len(tailed.train.images) == counts.sum() if not streamed else tailed.train[0]
+
+
+@pytest.mark.parametrize("file", ["as installed", "elsewhere"])
+def test_digits_are_those_of_scikit_learn(file, tmp_path, monkeypatch):
+    if file == "elsewhere":  # In a later version of the package.
+        monkeypatch.setattr(datasets, "find_folder", lambda name: tmp_path)
+    found, theirs = datasets.load_digits(""), sklearn.datasets.load_digits()
+    images, labels = (np.concatenate(both) for both in zip(found.train, found.test, strict=True))
+    np.testing.assert_array_equal(images[..., 0], np.round(theirs.images * 255 / 16))
+    np.testing.assert_array_equal(labels, theirs.target)
+    assert labels.dtype == np.int32 and len(found.test.labels) == 360
 
 
 def test_digits_are_enlarged_and_framed():
