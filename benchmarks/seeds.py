@@ -7,7 +7,6 @@ vmapped step ("vmap"); "sequential" runs the ordinary program once per seed. All
 weights and must give the same losses. Timed blocks take turns.
 """
 
-import functools
 import statistics
 import sys
 import time
@@ -27,6 +26,7 @@ from cnn_jax.config import choose
 from cnn_jax.cpu import settings
 from cnn_jax.optim import make_optimizer
 from cnn_jax.training import metrics_log, multi_seed
+from cnn_jax.training.multi_seed import Inputs
 from cnn_jax.training.state import init_state
 from cnn_jax.training.train_step import StepParts, compile_train, train_step
 
@@ -121,8 +121,8 @@ def prepare_steps(model: str, count: int, way: str) -> Callable[[int], tuple[flo
     mesh = meshes.batch_mesh(jax.devices()[:1])
     keys = [jax.random.key(seed) for seed in range(count)]
 
-    def make_step(key: jax.Array) -> Callable:
-        return functools.partial(train_step, StepParts(created, tx, ours.PREPARED_LOADER, key))
+    def step_one(key: jax.Array, state: Any, arrays: Any, batch: Any) -> Any:
+        return train_step(StepParts(created, tx, ours.PREPARED_LOADER, key), state, arrays, batch)
 
     shape = jax.ShapeDtypeStruct((1, *image), jnp.float32)
     states = jax.device_put(
@@ -133,17 +133,23 @@ def prepare_steps(model: str, count: int, way: str) -> Callable[[int], tuple[flo
         meshes.sharded(mesh),
     )
     if way in FORMS:
-        form = FORMS[way](make_step, keys)
+        form = FORMS[way](step_one)
+        inputs = Inputs({}, tuple(keys))
         train, state, split = compile_train(form.step, "jit", mesh), form.join(states), form.split
 
         def advance(state: Any) -> Any:
-            return train(state, {}, batches)
+            return train(state, inputs, batches)
 
-    else:  # One program serves all seeds here. A real run has its own key in its program.
-        train, state, split = compile_train(make_step(keys[0]), "jit", mesh), states, list
+    else:  # One program serves all seeds, as in a study.
+        train, state, split = (
+            compile_train(multi_seed.alone(step_one).step, "jit", mesh),
+            states,
+            list,
+        )
 
         def advance(states: Any) -> Any:
-            return [train(state, {}, batch) for state, batch in zip(states, batches, strict=True)]
+            seeds = zip(states, keys, batches, strict=True)
+            return [train(state, Inputs({}, (key,)), batch) for state, key, batch in seeds]
 
     def run(steps: int) -> tuple[float, list[float]]:
         nonlocal state

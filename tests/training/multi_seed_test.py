@@ -19,12 +19,12 @@ from cnn_jax.training.program import build_program
 SEEDS = (0, 1)
 
 
-def unrolled(make, keys, platform):
-    return multi_seed.unrolled(make, keys)
+def unrolled(one, platform):
+    return multi_seed.unrolled(one)
 
 
-def stacked(make, keys, platform):
-    return multi_seed.vmapped(make, keys)
+def stacked(one, platform):
+    return multi_seed.vmapped(one)
 
 
 FORMS = {"unrolled": unrolled, "stacked": stacked}
