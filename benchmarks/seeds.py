@@ -3,8 +3,9 @@
     python -m benchmarks.seeds --models=lenet5_modern --counts=1,2,4,8
 
 Each seed has a batch of its own. One program holds either each seed's step ("unrolled") or one
-vmapped step ("vmap"); "sequential" runs the ordinary program once per seed. All start from the same
-weights and must give the same losses. Timed blocks take turns.
+vmapped step ("vmap"); "sequential" runs the ordinary program once per seed. All are compiled as a
+long run compiles its step, start from the same weights and must give the same losses. Timed blocks
+take turns.
 """
 
 import statistics
@@ -34,7 +35,10 @@ from cnn_jax.training.train_step import StepParts, compile_train, train_step
 MODELS = {"perceptron": 64, "mlp": 64, "lenet5_modern": 64, "resnet20": 32}
 FORMS = {"unrolled": multi_seed.unrolled, "vmap": multi_seed.vmapped}
 WAYS = ("sequential", *FORMS)
-HEAD = ("model", "batch", "seeds", "way", "ms/step", "images/s", "sequential/way", "compile s")
+HEAD = (
+    *("model", "batch", "seeds", "way", "ms/step", "images/s"),
+    *("sequential/way", "way/one seed", "compile s"),
+)
 # A way that takes this many times as long as sequential seeds is not tried with more seeds.
 MAX_SLOWDOWN = 2
 FLAGS = flags.FLAGS
@@ -73,12 +77,14 @@ def measure_ways(model: str, count: int, ways: list[str]) -> list[dict[str, Any]
     Args:
         model: A key of MODELS.
         count: Number of seeds.
-        ways: Which of WAYS to time. Ratios are to the first of them.
+        ways: Which of WAYS to time. Ratios are to the first of them, and to a step of one seed.
 
     Returns:
         A row of the result for each way.
     """
     runs = {way: prepare_steps(model, count, way) for way in ways}
+    if count > 1:
+        runs["one"] = prepare_steps(model, 1, "sequential")
     firsts = {way: run(1) for way, run in runs.items()}
     losses = {way: values for way, (_, values) in firsts.items()}
     for way in ways[1:]:
@@ -87,11 +93,12 @@ def measure_ways(model: str, count: int, ways: list[str]) -> list[dict[str, Any]
                 f"seeds.py: {model}: losses {way} are {losses[way]}, {ways[0]} {losses[ways[0]]}"
             )
     steps = {way: max(1, round(FLAGS.seconds / run(1)[0])) for way, run in runs.items()}
-    blocks = {way: [] for way in ways}
+    blocks = {way: [] for way in runs}
     for _ in range(FLAGS.blocks):
         for way, run in runs.items():
             blocks[way].append(run(steps[way])[0] / steps[way])
-    medians = {way: statistics.median(blocks[way]) for way in ways}
+    medians = {way: statistics.median(seconds) for way, seconds in blocks.items()}
+    one = medians.get("one", medians[ways[0]])
     return [
         {
             "model": model,
@@ -101,6 +108,7 @@ def measure_ways(model: str, count: int, ways: list[str]) -> list[dict[str, Any]
             "step_ms": 1000 * medians[way],
             "images_per_s": count * MODELS[model] / medians[way],
             "ratio": medians[ways[0]] / medians[way],
+            "to_one_seed": medians[way] / one,
             "first_step_s": firsts[way][0],
         }
         for way in ways
@@ -122,7 +130,8 @@ def prepare_steps(model: str, count: int, way: str) -> Callable[[int], tuple[flo
     keys = [jax.random.key(seed) for seed in range(count)]
 
     def step_one(key: jax.Array, state: Any, arrays: Any, batch: Any) -> Any:
-        return train_step(StepParts(created, tx, ours.PREPARED_LOADER, key), state, arrays, batch)
+        parts = StepParts(created, tx, ours.PREPARED_LOADER, jax.random.wrap_key_data(key))
+        return train_step(parts, state, arrays, batch)
 
     shape = jax.ShapeDtypeStruct((1, *image), jnp.float32)
     states = jax.device_put(
@@ -132,24 +141,29 @@ def prepare_steps(model: str, count: int, way: str) -> Callable[[int], tuple[flo
         tuple(draw_batch(seed, MODELS[model], image, classes) for seed in range(count)),
         meshes.sharded(mesh),
     )
+    options = None
+    if jax.default_backend() == "cpu":
+        values = batches[0]["image"].size
+        options = settings.choose_compiler_options(settings.MIN_ONEDNN_STEPS, values)
     if way in FORMS:
         form = FORMS[way](step_one)
-        inputs = Inputs({}, tuple(keys))
-        train, state, split = compile_train(form.step, "jit", mesh), form.join(states), form.split
+        inputs = Inputs({}, tuple(map(jax.random.key_data, keys)))
+        train = compile_train(form.step, "jit", mesh, options)
+        state, split = form.join(states), form.split
 
         def advance(state: Any) -> Any:
             return train(state, inputs, batches)
 
     else:  # One program serves all seeds, as in a study.
-        train, state, split = (
-            compile_train(multi_seed.alone(step_one).step, "jit", mesh),
-            states,
-            list,
-        )
+        train = compile_train(multi_seed.alone(step_one).step, "jit", mesh, options)
+        state, split = states, list
 
         def advance(states: Any) -> Any:
             seeds = zip(states, keys, batches, strict=True)
-            return [train(state, Inputs({}, (key,)), batch) for state, key, batch in seeds]
+            return [
+                train(state, Inputs({}, (jax.random.key_data(key),)), batch)
+                for state, key, batch in seeds
+            ]
 
     def run(steps: int) -> tuple[float, list[float]]:
         nonlocal state
@@ -178,9 +192,11 @@ def draw_batch(
 def format_cells(row: dict[str, Any]) -> tuple[Any, ...]:
     """Returns the cells of a row of the table.
 
-    The ratio is of medians: above 1, the way is faster than sequential seeds.
+    The ratios are of medians. Above 1, the way is faster than sequential seeds, and takes longer
+    than a single seed.
     """
-    numbers = (f"{row['step_ms']:.2f}", f"{row['images_per_s']:.0f}", f"{row['ratio']:.2f}")
+    ratios = (f"{row['ratio']:.2f}", f"{row['to_one_seed']:.2f}")
+    numbers = (f"{row['step_ms']:.2f}", f"{row['images_per_s']:.0f}", *ratios)
     return (
         row["model"],
         row["batch"],

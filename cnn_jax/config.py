@@ -174,10 +174,10 @@ class Train:
     ] = 0
     steps_per_call: Annotated[
         int,
-        Bound(1, 1024),
-        "Steps per call of the compiled program; more are faster for small models and data in"
-        " memory on a GPU or TPU",
-    ] = 1
+        Bound(0, 1024),
+        "Steps per call of the compiled program; several are faster for small models and data in"
+        " memory on a GPU or TPU; 0: chosen there from the time of a step, and 1 on a CPU",
+    ] = 0
     label_smoothing: Annotated[
         Fraction, "Probability that is taken from the label and spread over all classes"
     ] = 0.0

@@ -47,8 +47,8 @@ Not controlled by the switch:
 - settings.py `keep_memory`, freed memory stays with the process. ResNet-20: 246 -> 218 ms. It is
   off unless called.
 - cnn_jax/models/lazy_init.py, everywhere: initial parameters without a forward pass.
-- cnn_jax/training/multi_seed.py: several seeds one after another in one program, because vmapped
-  convolutions take up to three times as long on a CPU.
+- cnn_jax/training/multi_seed.py: several seeds one after another in one program where the model has
+  convolutions, because vmapped ones take up to three times as long on a CPU.
 
 The CPU kernels, and batch norm in training on every platform, are differentiable in reverse mode
 only. `jax.grad`, `jax.vjp` and `jax.jacrev` work, also nested; `jax.jvp`, `jax.jacfwd`,

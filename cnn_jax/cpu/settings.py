@@ -96,8 +96,9 @@ def choose_compiler_options(
         or any(name in environ.get("XLA_FLAGS", "") for name in ONEDNN)
     ):
         return {}
+    # Programs with oneDNN's operations cannot be written to the compile cache.
     warnings.filterwarnings(
-        "ignore", "Error writing persistent compilation cache entry for 'jit_step'"
+        "ignore", "Error writing persistent compilation cache entry for .*MemoryError"
     )
     return ONEDNN
 

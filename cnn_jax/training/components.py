@@ -164,14 +164,8 @@ def check(experiment: Experiment, devices: int = 1, seeds: int = 1) -> None:
             f"train.stop_after={train.stop_after}: stops by the error of validation images, so that"
             " the test set is not chosen by: set data.validation_images too"
         )
-    if train.steps_per_call > 1:
-        several = f"train.steps_per_call={train.steps_per_call}"
-        if train.parallel != "jit" or train.check_numerics:
-            raise UserError(f"{several}: takes train.parallel=jit, without train.check_numerics")
-        if data.is_streamed(experiment.data):
-            raise UserError(
-                f"{several}: for data sets in memory; these images are decoded for each batch"
-            )
+    if train.steps_per_call > 1 and (why := explain_single_steps(experiment)):
+        raise UserError(f"train.steps_per_call={train.steps_per_call}: {why}")
     if train.check_numerics and (seeds > 1 or train.parallel != "jit"):
         raise UserError(
             "train.check_numerics=true: checks one seed at a time, with train.parallel=jit"
@@ -198,6 +192,15 @@ def check(experiment: Experiment, devices: int = 1, seeds: int = 1) -> None:
         registry.check_options(
             "model", experiment.model, models.option_types(experiment.model.name)
         )
+
+
+def explain_single_steps(experiment: Experiment) -> str:
+    """Returns why a run can make only one step per call; empty: it can make several."""
+    if experiment.train.parallel != "jit" or experiment.train.check_numerics:
+        return "takes train.parallel=jit, without train.check_numerics"
+    if data.is_streamed(experiment.data):
+        return "for data sets in memory; these images are decoded for each batch"
+    return ""
 
 
 def _check_images(config: Data) -> None:

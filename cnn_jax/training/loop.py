@@ -22,7 +22,11 @@ from cnn_jax.optim import current_rate, observe_error, ran_out_of_patience
 from cnn_jax.training import checkpoint, divergence, early_stopping, layer_log, metrics_log
 from cnn_jax.training.program import TrainProgram
 from cnn_jax.training.state import State
-from cnn_jax.training.steps_per_call import divide_steps
+from cnn_jax.training.steps_per_call import (
+    MIN_MEASURED_STEPS,
+    choose_steps_per_call,
+    count_steps,
+)
 from cnn_jax.training.watchdog import StopError, Watch
 
 REDRAW_SECONDS = 0.5  # Between two waits for the device, so that the progress bar moves.
@@ -111,20 +115,27 @@ def run_loop(
     def ends_call(step: int) -> bool:
         return what_is_due(step, experiment, until).log
 
-    step, compiled = done, set[int]()  # The numbers of steps for which a call is compiled.
-    for count in divide_steps(done, until, program.steps_per_call, ends_call):
-        if all(run.ended for run in runs):
-            break
+    step, size, chosen = done, 1, program.steps_per_call  # The first call makes one step.
+    compiled = set[int]()  # The numbers of steps for which a call is compiled.
+    while step < until and not all(run.ended for run in runs):
+        count = count_steps(step, until, size, ends_call)
         compiles = count not in compiled
         compiled.add(count)
         phase = "compile" if compiles else "step"
         taken = next_batches(program, runs, state, batches, count, timer, watch, phase)
+        if count > 1:  # Calls that wait for a device would keep a signal waiting.
+            jax.block_until_ready(state)
         state = program.advance(state, taken)
         step += count
 
         due = what_is_due(step, experiment, until)
         if due.log or compiles or timer.should_redraw():
             wait_and_draw(state, runs, step, timer)
+            measured = step - timer.first
+            if not chosen and not compiles and measured >= MIN_MEASURED_STEPS:
+                step_seconds = timer.seconds() / measured
+                chosen = choose_steps_per_call(step_seconds, step, until, ends_call)
+        size = chosen or 1
         if due.log:
             for run, own in zip(runs, program.split(state), strict=True):
                 run.state = own

@@ -41,18 +41,22 @@ class Form(NamedTuple):
     step: Step
 
 
-def form(one: KeyedStep, platform: str) -> Form:
-    """Returns the form that is fastest on a platform.
+def form(one: KeyedStep, platform: str, params: Any) -> Form:
+    """Returns the form that is fastest for a model on a platform.
 
     On a CPU, vmapped convolutions with a kernel per seed take up to three times as long as separate
-    ones (benchmarks/seeds.py). On GPU and TPU, where small models leave most of the chip idle, this
-    has not been measured.
+    ones, so that models with convolutions are unrolled there; vmapped dense layers are faster than
+    separate ones (benchmarks/seeds.py). On a GPU the vmapped form has trained studies on an H100,
+    but was not compared with the unrolled one; on a TPU neither has run.
 
     Args:
       one: The training step of one seed.
       platform: cpu, gpu or tpu.
+      params: The parameters of one seed, or their shapes. A kernel of more than two dimensions
+        belongs to a convolution.
     """
-    return (unrolled if platform == "cpu" else vmapped)(one)
+    convolves = any(leaf.ndim > 2 for leaf in jax.tree.leaves(params))
+    return (unrolled if platform == "cpu" and convolves else vmapped)(one)
 
 
 def alone(one: KeyedStep) -> Form:

@@ -22,9 +22,14 @@ from cnn_jax.evaluation.during_training import (
     make_evaluation_step,
 )
 from cnn_jax.training import layer_statistics, multi_seed
-from cnn_jax.training.components import Components, advise, make_components
+from cnn_jax.training.components import (
+    Components,
+    advise,
+    explain_single_steps,
+    make_components,
+)
 from cnn_jax.training.state import State, init_state
-from cnn_jax.training.steps_per_call import stack_batches
+from cnn_jax.training.steps_per_call import SINGLE_STEP_PLATFORMS, stack_batches
 from cnn_jax.training.train_step import (
     Step,
     StepParts,
@@ -51,7 +56,7 @@ class TrainProgram(NamedTuple):
       join: The seeds' states -> state; that of one seed is its own.
       split: Undoes join.
       description: What the run's data.json says of its data set.
-      steps_per_call: The most steps that one call makes.
+      steps_per_call: The most steps that one call makes; 0: the loop chooses it.
       compiled_steps: (state, inputs, stacked batches) -> state after several updates.
       measure_layers: (state of one seed, the seed) -> the layers of a line of layers.jsonl; None:
         the run measures none.
@@ -149,13 +154,11 @@ def build_program(
     image = jax.ShapeDtypeStruct((1, *loaders[0].image_shape), "float32")
     states = [init_state(parts.model, parts.optimizer, key, image) for key in init_keys]
     states = mesh.put(states, mesh.replicated(over))
-    size = experiment.train.steps_per_call
-    if size > 1 and shard[1] > 1:
-        raise UserError(f"train.steps_per_call={size}: of one process only, not of several")
-    compile_all = functools.partial(_compile, experiment, parts, loaders[0], len(seeds), over)
+    size = _find_steps_per_call(experiment, over, shard)
+    compile_all = functools.partial(_compile, experiment, parts, loaders[0], len(seeds), over, size)
     # All that programs are made of, besides the shapes of what they are called with.
     facts = (parts.dataset.num_classes, parts.dataset.streamed, loaders[0].images_per_epoch)
-    whole = (replace(experiment, seed=0), *facts, loaders[0].image_shape, len(seeds), over)
+    whole = (replace(experiment, seed=0), *facts, loaders[0].image_shape, len(seeds), over, size)
     functions = (reusable or Reusable()).find(whole, compile_all)
     form = functions.form
     inputs = multi_seed.Inputs(loaders[0].arrays, tuple(map(jax.random.key_data, step_keys)))
@@ -179,17 +182,20 @@ def build_program(
 
 
 def _compile(
-    experiment: Experiment, parts: Components, loader: data.Loader, seeds: int, over: Mesh
+    experiment: Experiment,
+    parts: Components,
+    loader: data.Loader,
+    seeds: int,
+    over: Mesh,
+    steps_per_call: int,
 ) -> Functions:
     """Returns the run's functions; each is compiled when it is first called."""
     loader = loader._replace(arrays=None)  # They are arguments, and large.
     form = make_step(experiment, parts, loader, seeds, over)
-    size = math.prod(loader.image_shape)
-    several = experiment.train.steps_per_call > 1
     return Functions(
         form,
-        compile_step(experiment, form.step, over, size),
-        compile_steps(form.step, over) if several else None,
+        compile_step(experiment, form.step, over, math.prod(loader.image_shape)),
+        compile_steps(form.step, over) if steps_per_call != 1 else None,
         compile_evaluation(make_evaluation_step(parts.model, loader), over),
     )
 
@@ -228,7 +234,9 @@ def make_step(
 
     if seeds == 1:
         return multi_seed.alone(one)
-    return multi_seed.form(one, over.devices.flat[0].platform)
+    image = jax.ShapeDtypeStruct((1, *loader.image_shape), "float32")
+    params, _ = jax.eval_shape(parts.model.init, jax.random.key(0), image)
+    return multi_seed.form(one, over.devices.flat[0].platform, params)
 
 
 def compile_step(experiment: Experiment, step: Step, over: Mesh, image_values: int) -> Step:
@@ -260,6 +268,19 @@ def _find_shard(experiment: Experiment, over: Mesh) -> tuple[int, int]:
             " train.parallel=jit"
         )
     return jax.process_index(), jax.process_count()
+
+
+def _find_steps_per_call(experiment: Experiment, over: Mesh, shard: tuple[int, int]) -> int:
+    """Returns the run's steps per call; 0: the loop chooses them."""
+    size = experiment.train.steps_per_call
+    if size > 1 and shard[1] > 1:
+        raise UserError(f"train.steps_per_call={size}: of one process only, not of several")
+    single = (
+        over.devices.flat[0].platform in SINGLE_STEP_PLATFORMS
+        or shard[1] > 1
+        or explain_single_steps(experiment)
+    )
+    return 1 if single and not size else size
 
 
 def _choose_batches(

@@ -4,9 +4,13 @@ Each call costs the host some tenths of a millisecond. On a GPU or a TPU the ste
 takes no longer than that, and the device waits for the host. One call of several steps leaves it
 busy. XLA's CPU compiler runs convolutions in a loop many times slower than outside of one, and a
 call costs little there: a run on CPU is best left at one step per call.
+
+`train.steps_per_call=0` makes this choice: one step per call on a CPU, and elsewhere as many as
+`choose_steps_per_call` returns for the time of the run's first steps.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,29 +18,64 @@ import numpy as np
 
 Step = Callable[[Any, Any, Any], Any]
 
+SINGLE_STEP_PLATFORMS = ("cpu",)  # Here one step per call is the fastest.
+MIN_MEASURED_STEPS = 10
+CALL_SECONDS = 0.1  # A signal to stop waits for a call, so no call is chosen to last longer.
+# While a step of this length runs, the host prepares the next one: more per call gain nothing.
+MAX_STEP_SECONDS = 0.003
+# A call of several steps is another program. In shorter runs its compilation takes longer than it
+# saves.
+MIN_RUN_SECONDS = 10.0
+MAX_STEPS_PER_CALL = 1024
+MAX_STEPS_AHEAD = 10_000  # The steps whose log lines, evaluations and checkpoints are considered.
 
-def divide_steps(
-    done: int, until: int, size: int, ends_call: Callable[[int], bool]
-) -> Iterator[int]:
-    """Yields how many steps each call makes, from step `done` to step `until`.
 
-    What follows a step - a log line, an evaluation, a checkpoint - falls where it would with one
-    step per call: no call goes on beyond such a step. The first call makes one step. Every other
-    one makes `size` steps or one, so that two programs are compiled at most.
+def choose_steps_per_call(
+    step_seconds: float, step: int, until: int, ends_call: Callable[[int], bool]
+) -> int:
+    """Chooses the number of steps of a call: the smallest that makes the fewest calls.
+
+    A call cannot go on beyond a step that something follows, and steps that do not fill a call are
+    made one by one (`count_steps`). With a log line every 100 steps, for example, calls of 50 steps
+    are better than calls of 60.
 
     Args:
-      done: The steps that are done.
+      step_seconds: What a step takes, one per call.
+      step: The steps that are done.
+      until: The last step.
+      ends_call: Whether something follows a step.
+
+    Returns:
+      1 if several steps per call would not make the run faster.
+    """
+    if step_seconds > MAX_STEP_SECONDS or step_seconds * (until - step) < MIN_RUN_SECONDS:
+        return 1
+    ahead = range(step + 1, min(until, step + MAX_STEPS_AHEAD) + 1)
+    ends = [step, *filter(ends_call, ahead)]
+    gaps = Counter(np.diff(ends).tolist()) or Counter([len(ahead)])
+
+    def count_calls(size: int) -> int:
+        return sum((gap // size + gap % size) * count for gap, count in gaps.items())
+
+    most = min(int(CALL_SECONDS / step_seconds), MAX_STEPS_PER_CALL)
+    return min(range(1, most + 1), key=count_calls)
+
+
+def count_steps(step: int, until: int, size: int, ends_call: Callable[[int], bool]) -> int:
+    """Returns how many steps the next call makes: `size`, or one.
+
+    What follows a step - a log line, an evaluation, a checkpoint - falls where it would with one
+    step per call: no call goes on beyond such a step. There are only two numbers of steps, so that
+    two programs are compiled at most.
+
+    Args:
+      step: The steps that are done.
       until: The last step.
       size: The steps of a call that meets nothing on its way.
       ends_call: Whether something follows a step.
     """
-    step = done
-    while step < until:
-        inner = range(step + 1, step + size)
-        fits = step > done and step + size <= until and not any(map(ends_call, inner))
-        count = size if fits else 1
-        yield count
-        step += count
+    inner = range(step + 1, step + size)
+    return size if step + size <= until and not any(map(ends_call, inner)) else 1
 
 
 def repeat_step(step: Step) -> Step:

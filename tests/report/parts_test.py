@@ -18,7 +18,7 @@ from cnn_jax.errors import UserError
 from cnn_jax.report import elements, parts
 from cnn_jax.report.claims import BELOW_ZERO, Claim, Score, judge, score
 from cnn_jax.report.parts import evaluations, footnotes
-from cnn_jax.report.parts.words import show_quantity
+from cnn_jax.report.parts.words import describe_range, show_quantity
 from cnn_jax.report.rows import describe_setting, find_other_settings
 
 PAPER = {"top1_error": 8.75}
@@ -285,3 +285,17 @@ def test_a_long_list_of_equal_values_is_short(tmp_path):
 )
 def test_a_value_is_shown_with_a_minus_sign(value, unit, shown):
     assert show_quantity(value, unit, signed=True) == shown
+
+
+@pytest.mark.parametrize(
+    "expected, shown",
+    [
+        ((2 / 3, 1.5), "0.667 to 1.5"),
+        ((27.57 - 0.5, 28.07), "27.07 to 28.07"),
+        ((-float("inf"), -0.2), "below −0.2"),
+        ((1 / 3, float("inf")), "above 0.333"),
+        ((1_982_464.0, 1_982_464.0), "1,982,464"),
+    ],
+)
+def test_a_range_has_its_own_digits_or_three(expected, shown):
+    assert describe_range(expected, "") == shown

@@ -10,7 +10,7 @@ import pytest
 from helpers import shared_programs, small_models
 from helpers.small_run import RUN, TIMES, CutError
 
-from cnn_jax import data
+from cnn_jax import data, models
 from cnn_jax.config import Data, Experiment, Train, choose
 from cnn_jax.errors import UserError
 from cnn_jax.training import metrics_log, multi_seed, train
@@ -19,11 +19,11 @@ from cnn_jax.training.program import build_program
 SEEDS = (0, 1)
 
 
-def unrolled(one, platform):
+def unrolled(one, platform, params):
     return multi_seed.unrolled(one)
 
 
-def stacked(one, platform):
+def stacked(one, platform, params):
     return multi_seed.vmapped(one)
 
 
@@ -103,6 +103,26 @@ def test_each_seed_has_the_numbers_of_a_separate_run(form, name, digits, alone, 
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), states[0].params, states[1].params)
     # The comparison would miss it if all seeds were the same.
     assert max(jax.tree.leaves(moved)) > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("name", "platform", "stacks"),
+    [
+        ("mlp", "cpu", True),
+        ("perceptron", "cpu", True),
+        ("lenet5", "cpu", False),
+        ("lenet5_modern", "cpu", False),
+        ("mlp", "gpu", True),
+        ("lenet5_modern", "gpu", True),
+    ],
+)
+def test_seeds_are_unrolled_only_with_convolutions_on_a_cpu(name, platform, stacks):
+    image, classes = models.paper_input(name)
+    init, key = models.create(name, classes).init, jax.random.key(0)
+    shapes, _ = jax.eval_shape(init, key, jax.ShapeDtypeStruct((1, *image), "float32"))
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    joint = multi_seed.form(None, platform, params).join([params, params])
+    assert isinstance(joint, tuple) != stacks
 
 
 def events(workdir, seed):
