@@ -2,9 +2,9 @@
 
 import os
 import platform
-import warnings
 import subprocess
 import sys
+import warnings
 from importlib import metadata
 
 import jax
