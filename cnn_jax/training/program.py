@@ -191,12 +191,14 @@ def _compile(
 ) -> Functions:
     """Returns the run's functions; each is compiled when it is first called."""
     loader = loader._replace(arrays=None)  # They are arguments, and large.
-    form = make_step(experiment, parts, loader, seeds, over)
+    form, size = make_step(experiment, parts, loader, seeds, over), math.prod(loader.image_shape)
+    evaluated = _round_batch(experiment, over) * size
+    options = choose_options(experiment.train.steps, evaluated, over)
     return Functions(
         form,
-        compile_step(experiment, form.step, over, math.prod(loader.image_shape)),
+        compile_step(experiment, form.step, over, size),
         compile_steps(form.step, over) if steps_per_call != 1 else None,
-        compile_evaluation(make_evaluation_step(parts.model, loader), over),
+        compile_evaluation(make_evaluation_step(parts.model, loader), over, options),
     )
 
 
@@ -248,14 +250,25 @@ def compile_step(experiment: Experiment, step: Step, over: Mesh, image_values: i
       over: The devices.
       image_values: Values of one image, H * W * C.
     """
-    train, options = experiment.train, None
+    train, values = experiment.train, experiment.data.batch_size * image_values
     if over.devices.flat[0].platform == "cpu":
-        values = experiment.data.batch_size * image_values
         settings.keep_memory(values)
-        options = settings.choose_compiler_options(train.steps, values)
     if train.check_numerics:
         return compile_checked(step, over)
-    return compile_train(step, train.parallel, over, options)
+    return compile_train(step, train.parallel, over, choose_options(train.steps, values, over))
+
+
+def choose_options(steps: int, values: int, over: Mesh) -> dict[str, bool] | None:
+    """Returns XLA's compiler options of a run's training step, or of its evaluation.
+
+    Args:
+      steps: Of the run.
+      values: Values of a batch, B * H * W * C.
+      over: The devices.
+    """
+    if over.devices.flat[0].platform != "cpu":
+        return None
+    return settings.choose_compiler_options(steps, values)
 
 
 def _find_shard(experiment: Experiment, over: Mesh) -> tuple[int, int]:
@@ -302,6 +315,11 @@ def _choose_batches(
     return batches
 
 
+def _round_batch(experiment: Experiment, over: Mesh) -> int:
+    """Returns an evaluation's batch, rounded up to the devices: rows that fill it are masked."""
+    return -(-experiment.data.eval_batch_size // over.size) * over.size
+
+
 def _make_evaluation(
     step: EvaluationStep,
     experiment: Experiment,
@@ -309,10 +327,8 @@ def _make_evaluation(
     over: Mesh,
     shard: tuple[int, int],
 ) -> Callable[[State], dict[str, float]]:
-    # Rows that fill up the last batch are masked, so the batch may be rounded up to the devices.
-    rounded = -(-experiment.data.eval_batch_size // over.size) * over.size
-    settings = replace(experiment.data, eval_batch_size=rounded)
-    loader = data.make_loader(settings, parts.dataset, shard=shard)
+    config = replace(experiment.data, eval_batch_size=_round_batch(experiment, over))
+    loader = data.make_loader(config, parts.dataset, shard=shard)
     if shard[1] > 1:
         ahead = functools.partial(_prefetch, mesh.sharded(over), loader.batches)
         loader = loader._replace(batches=ahead)

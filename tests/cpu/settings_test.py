@@ -83,6 +83,14 @@ def test_a_program_that_the_compile_cache_cannot_take_is_not_warned_of(machine):
     assert [str(one.message) for one in caught] == [words + "OSError: [Errno 28]"]
 
 
+def test_evaluations_of_many_images_use_onednn(machine):
+    pixels = settings.MIN_ONEDNN_PIXELS
+    assert settings.choose_evaluation_options(pixels - 1, {}) == {}
+    assert settings.choose_evaluation_options(pixels, {}) == settings.ONEDNN
+    disabled = {"XLA_FLAGS": "--xla_cpu_use_onednn=false"}
+    assert settings.choose_evaluation_options(pixels, disabled) == {}
+
+
 def test_that_it_is_too_late_is_said_once(monkeypatch, caplog):
     jax.devices()
     monkeypatch.setenv("XLA_FLAGS", "")
