@@ -192,11 +192,12 @@ def _compile(
     """Returns the run's functions; each is compiled when it is first called."""
     loader = loader._replace(arrays=None)  # They are arguments, and large.
     form, size = make_step(experiment, parts, loader, seeds, over), math.prod(loader.image_shape)
-    evaluated = _round_batch(experiment, over) * size
-    options = choose_options(experiment.train.steps, evaluated, over)
+    step = compile_step(experiment, form.step, over, size)
+    values = _round_batch(experiment, over) * size
+    options = choose_options(experiment.train.steps, values, over)
     return Functions(
         form,
-        compile_step(experiment, form.step, over, size),
+        step,
         compile_steps(form.step, over) if steps_per_call != 1 else None,
         compile_evaluation(make_evaluation_step(parts.model, loader), over, options),
     )
