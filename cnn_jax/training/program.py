@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
@@ -185,14 +186,25 @@ def compile_step(experiment: Experiment, step: Step, over: Mesh, image_values: i
       over: The devices.
       image_values: Values of one image, H * W * C.
     """
-    train, options = experiment.train, None
+    train, values = experiment.train, experiment.data.batch_size * image_values
     if over.devices.flat[0].platform == "cpu":
-        values = experiment.data.batch_size * image_values
         settings.keep_memory(values)
-        options = settings.choose_compiler_options(train.steps, values)
     if train.check_numerics:
         return compile_checked(step, over)
-    return compile_train(step, train.parallel, over, options)
+    return compile_train(step, train.parallel, over, choose_options(train.steps, values, over))
+
+
+def choose_options(steps: int, values: int, over: Mesh) -> dict[str, bool] | None:
+    """Returns XLA's compiler options of a run's training step, or of its evaluation.
+
+    Args:
+      steps: Of the run.
+      values: Values of a batch, B * H * W * C.
+      over: The devices.
+    """
+    if over.devices.flat[0].platform != "cpu":
+        return None
+    return settings.choose_compiler_options(steps, values)
 
 
 def _find_shard(experiment: Experiment, over: Mesh) -> tuple[int, int]:
@@ -244,12 +256,14 @@ def _make_evaluation(
 ) -> Callable[[State], dict[str, float]]:
     # Rows that fill up the last batch are masked, so the batch may be rounded up to the devices.
     rounded = -(-experiment.data.eval_batch_size // over.size) * over.size
-    settings = replace(experiment.data, eval_batch_size=rounded)
-    loader = data.make_loader(settings, parts.dataset, shard=shard)
+    config = replace(experiment.data, eval_batch_size=rounded)
+    loader = data.make_loader(config, parts.dataset, shard=shard)
     if shard[1] > 1:
         ahead = functools.partial(_prefetch, mesh.sharded(over), loader.batches)
         loader = loader._replace(batches=ahead)
-    step = compile_evaluation(make_evaluation_step(parts.model, loader), over)
+    values = rounded * math.prod(loader.image_shape)
+    options = choose_options(experiment.train.steps, values, over)
+    step = compile_evaluation(make_evaluation_step(parts.model, loader), over, options)
     arrays = mesh.put(loader.arrays, mesh.replicated(over))
 
     def evaluate(state: State) -> dict[str, float]:

@@ -71,6 +71,14 @@ def test_long_runs_of_large_batches_use_onednn_unless_the_user_disables_it(machi
     assert chosen() == OURS
 
 
+def test_evaluations_of_many_images_use_onednn(machine):
+    pixels = settings.MIN_ONEDNN_PIXELS
+    assert settings.choose_evaluation_options(pixels - 1, {}) == {}
+    assert settings.choose_evaluation_options(pixels, {}) == settings.ONEDNN
+    disabled = {"XLA_FLAGS": "--xla_cpu_use_onednn=false"}
+    assert settings.choose_evaluation_options(pixels, disabled) == {}
+
+
 def test_that_it_is_too_late_is_said_once(monkeypatch, caplog):
     jax.devices()
     monkeypatch.setenv("XLA_FLAGS", "")
