@@ -17,7 +17,7 @@ from helpers.report_folders import (
 from cnn_jax.errors import UserError
 from cnn_jax.report import elements, parts
 from cnn_jax.report.claims import BELOW_ZERO, Claim, Score, judge, score
-from cnn_jax.report.parts import evaluations, footnotes
+from cnn_jax.report.parts import curves, evaluations, footnotes
 from cnn_jax.report.parts.words import describe_range, show_quantity
 from cnn_jax.report.rows import describe_setting, find_other_settings
 
@@ -217,6 +217,26 @@ def test_curves_are_the_mean_and_range_over_seeds(tmp_path):
     assert plain.curves[0].test == ((100, pytest.approx(60), 50, 70), (200, 20, 20, 20))
     assert plain.curves[0].train == ((50, 80, 80, 80),)
     assert plain.curves[0].remark == "" and residual.curves[0].remark == "(not started)"
+
+
+def test_a_seed_that_did_not_train_is_in_no_mean_and_hides_no_curve(tmp_path):
+    write_study(tmp_path, "some", "all", seeds=3)
+    for seed, error in enumerate((0.1, 0.2, 0.9)):
+        write_run(tmp_path, "some", seed, (0.9, error), (0.9, error))
+        write_run(tmp_path, "all", seed, (0.9, 0.88), (0.9, 0.89))
+    (panel,) = curves.make_panels(
+        read_folder(tmp_path), (make_row("some"), make_row("all", group="residual"))
+    )[:1]
+    some = panel.curves[0]
+    assert some.label.endswith("\n(1 of 3 did not train)")
+    assert some.test[-1][1:] == pytest.approx((15, 10, 20))
+    assert [[point[1] for point in line] for line in some.stalled] == [[90, pytest.approx(90)]]
+    drawn = parts.error_curves(read_folder(tmp_path), (make_row("some"),))
+    assert "did not train" in drawn.caption and drawn.png().startswith(b"\x89PNG")
+    # Nothing else trained either, or not so much better.
+    for row in (make_row("all"), make_row("absent")):
+        drawn = parts.error_curves(read_folder(tmp_path), (row,))
+        assert "did not train" not in drawn.caption
 
 
 def test_dense_points_are_in_the_order_of_their_scales(tmp_path):
