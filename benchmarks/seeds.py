@@ -145,9 +145,9 @@ def prepare_steps(model: str, count: int, way: str) -> Callable[[int], tuple[flo
     if jax.default_backend() == "cpu":
         values = batches[0]["image"].size
         options = settings.choose_compiler_options(settings.MIN_ONEDNN_STEPS, values)
+    own_keys = tuple(map(jax.random.key_data, keys))
     if way in FORMS:
-        form = FORMS[way](step_one)
-        inputs = Inputs({}, tuple(map(jax.random.key_data, keys)))
+        form, inputs = FORMS[way](step_one), Inputs({}, own_keys)
         train = compile_train(form.step, "jit", mesh, options)
         state, split = form.join(states), form.split
 
@@ -157,13 +157,10 @@ def prepare_steps(model: str, count: int, way: str) -> Callable[[int], tuple[flo
     else:  # One program serves all seeds, as in a study.
         train = compile_train(multi_seed.alone(step_one).step, "jit", mesh, options)
         state, split = states, list
+        others = [(Inputs({}, (key,)), batch) for key, batch in zip(own_keys, batches, strict=True)]
 
         def advance(states: Any) -> Any:
-            seeds = zip(states, keys, batches, strict=True)
-            return [
-                train(state, Inputs({}, (jax.random.key_data(key),)), batch)
-                for state, key, batch in seeds
-            ]
+            return [train(state, *other) for state, other in zip(states, others, strict=True)]
 
     def run(steps: int) -> tuple[float, list[float]]:
         nonlocal state
