@@ -1,6 +1,5 @@
 """The modes that train or show studies: list, train, report, compare, claims, dry_run and plan."""
 
-import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
