@@ -23,7 +23,7 @@ from cnn_jax import models
 from cnn_jax.config import Data, Experiment, choose
 from cnn_jax.cpu import settings
 from cnn_jax.training import metrics_log
-from cnn_jax.training.program import build_program
+from cnn_jax.training.program import build_program, choose_options
 
 # {model: ([H, W, C] of its images, number of classes, batch on CPU, test images on CPU)}
 MODELS = {
@@ -123,11 +123,13 @@ def make_bare_pass(
         batch: Images per forward pass.
     """
     model = models.create(config.model.name, classes, **config.model.args)
-    forward = jax.jit(
-        lambda params, stats, images: model.apply(params, stats, images, train=False)[0]
-    )
+    mesh = meshes.batch_mesh(jax.devices()[:1])
     images = np.random.default_rng(0).standard_normal((batch, *image), np.float32)
-    images = jax.device_put(images, meshes.sharded(meshes.batch_mesh(jax.devices()[:1])))
+    forward = jax.jit(
+        lambda params, stats, images: model.apply(params, stats, images, train=False)[0],
+        compiler_options=choose_options(config.train.steps, images.size, mesh),  # As the run's.
+    )
+    images = jax.device_put(images, meshes.sharded(mesh))
 
     def time_passes(passes: int) -> float:
         start = time.perf_counter()

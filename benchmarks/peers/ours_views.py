@@ -35,7 +35,8 @@ def make_peer(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
     prepare = functools.partial(preprocess.preprocess_sized, MEAN)
     params, stats = nest(weights, "params"), nest(weights, "stats")
     mesh = meshes.batch_mesh(jax.devices()[:1])  # PyTorch uses one device too.
-    scorer = make_scorer(model, params, stats, prepare, CROP, mesh)
+    many = settings.MIN_ONEDNN_PIXELS  # Compiled as for many images.
+    scorer = make_scorer(model, params, stats, prepare, CROP, mesh, count=many)
     arrays = data.Arrays(make_photographs(weights["images"]), weights["labels"])
     images = data.ArrayDataset("photographs", arrays)
     (views,) = make_protocol(choose(spec.protocol), CROP, SCALE).views

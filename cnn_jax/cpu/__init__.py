@@ -42,8 +42,9 @@ Not controlled by the switch:
   option `scan_min_blocks`.
 - settings.py `configure`, XLA's own convolutions instead of YNNPACK's, whose kernel gradients take
   up to four times as long. To turn it off, set the flag in XLA_FLAGS.
-- settings.py `choose_compiler_options`, oneDNN's convolutions in long runs. ResNet-20: 280 -> 217
-  ms. To turn it off, set its flags in XLA_FLAGS.
+- settings.py `choose_compiler_options`, oneDNN's convolutions in long runs, in training and in the
+  evaluations of a run. ResNet-20: 280 -> 217 ms. To turn it off, set its flags in XLA_FLAGS.
+- settings.py `choose_evaluation_options`, the same in evaluations of many images by their views.
 - settings.py `keep_memory`, freed memory stays with the process. ResNet-20: 246 -> 218 ms. It is
   off unless called.
 - cnn_jax/models/lazy_init.py, everywhere: initial parameters without a forward pass.

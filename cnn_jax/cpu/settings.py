@@ -24,6 +24,8 @@ TESTED_JAXLIB, ONEDNN_JAXLIB = ((0, 10), (0, 13)), ((0, 12), (0, 13))
 # Shorter runs do not use oneDNN: XLA cannot write a program that calls it to the compilation cache
 # (std::bad_alloc), so the next launch spends some seconds on compiling it again.
 MIN_ONEDNN_STEPS = 100
+# An evaluation of fewer pixels (84 crops of 224x224) takes less time than it would gain.
+MIN_ONEDNN_PIXELS = 2**22
 # For batches of fewer values (B * H * W * C) the kernels are slower than plain XLA, because the
 # overhead of each call exceeds its computation.
 MIN_BATCH_VALUES = 2**13
@@ -89,15 +91,32 @@ def choose_compiler_options(
     Returns:
       The argument `compiler_options` of `jax.jit`.
     """
-    if (
-        steps < MIN_ONEDNN_STEPS
-        or values < MIN_BATCH_VALUES
-        or not _is_x86_with(ONEDNN_JAXLIB)
-        or any(name in environ.get("XLA_FLAGS", "") for name in ONEDNN)
-    ):
+    is_long = steps >= MIN_ONEDNN_STEPS and values >= MIN_BATCH_VALUES
+    return _choose_onednn(is_long, environ)
+
+
+def choose_evaluation_options(
+    pixels: int, environ: MutableMapping[str, str] = os.environ
+) -> dict[str, bool]:
+    """Chooses the compiler options of an evaluation on a CPU: oneDNN for many images.
+
+    Args:
+      pixels: Number of pixels of all images, as the model takes them.
+      environ: As in `choose_compiler_options`.
+
+    Returns:
+      The argument `compiler_options` of `jax.jit`.
+    """
+    return _choose_onednn(pixels >= MIN_ONEDNN_PIXELS, environ)
+
+
+def _choose_onednn(is_long: bool, environ: MutableMapping[str, str]) -> dict[str, bool]:
+    given = environ.get("XLA_FLAGS", "")
+    if not is_long or not _is_x86_with(ONEDNN_JAXLIB) or any(name in given for name in ONEDNN):
         return {}
+    # Programs with oneDNN's operations cannot be written to the compile cache.
     warnings.filterwarnings(
-        "ignore", "Error writing persistent compilation cache entry for 'jit_step'"
+        "ignore", "Error writing persistent compilation cache entry for .*MemoryError"
     )
     return ONEDNN
 

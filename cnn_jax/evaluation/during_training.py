@@ -28,10 +28,23 @@ def make_evaluation_step(model: Model, loader: Loader) -> EvaluationStep:
     return step
 
 
-def compile_evaluation(step: EvaluationStep, mesh: Mesh) -> EvaluationStep:
-    """Returns the evaluation step compiled over the mesh's devices."""
+def compile_evaluation(
+    step: EvaluationStep, mesh: Mesh, options: dict[str, Any] | None = None
+) -> EvaluationStep:
+    """Returns the evaluation step compiled over the mesh's devices.
+
+    Args:
+      step: Of `make_evaluation_step`.
+      mesh: The devices.
+      options: XLA's compiler options.
+    """
     whole, split = meshes.replicated(mesh), meshes.sharded(mesh)
-    return jax.jit(step, in_shardings=(whole, whole, whole, split), out_shardings=whole)
+    return jax.jit(
+        step,
+        in_shardings=(whole, whole, whole, split),
+        out_shardings=whole,
+        compiler_options=options,
+    )
 
 
 def evaluate_single(

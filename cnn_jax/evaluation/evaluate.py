@@ -117,12 +117,14 @@ def evaluate_run(
         eval_size = crops.eval_side(config) if config.image_size else crop
         with jax.default_matmul_precision(experiment.train.precision):
             prepare = functools.partial(preprocess.preprocess_sized, loader.arrays["mean"])
+            by_split = _group_by_split(left)
+            images = {split: _find_images(config, source, split) for split in by_split}
+            count = sum(map(len, images.values()))
             scorer = make_scorer(
-                model, params, stats, prepare, crop, _local_mesh(), average, config.flip
+                model, params, stats, prepare, crop, _local_mesh(), average, config.flip, count
             )
-            for split, own in _group_by_split(left).items():
-                images = _find_images(config, source, split)
-                for name, found in _evaluate(scorer, config, images, own, eval_size, step):
+            for split, own in by_split.items():
+                for name, found in _evaluate(scorer, config, images[split], own, eval_size, step):
                     known[name] = found
                     if distributed.is_primary():
                         not_saved = _write(folder, name, found) or not_saved
@@ -165,11 +167,13 @@ def evaluate_weights(
         return recipe.normalize(images)
 
     with jax.default_matmul_precision(experiment.train.precision):
+        images, over = _as_images(config, source.test), _local_mesh()
         scorer = make_scorer(
-            model, loaded.params, loaded.stats, prepare, recipe.crop, _local_mesh(), average
+            *(model, loaded.params, loaded.stats, prepare, recipe.crop, over, average),
+            count=len(images),
         )
         asked = {name_protocol(protocol): protocol}
-        ((_, found),) = _evaluate(scorer, config, source.test, asked, side, None)
+        ((_, found),) = _evaluate(scorer, config, images, asked, side, None)
     return found
 
 
@@ -212,13 +216,19 @@ def _group_by_split(choices: dict[str, Choice]) -> dict[str, dict[str, Choice]]:
     return groups
 
 
-def _find_images(config: Data, source: data.Dataset, split: str) -> data.Arrays | data.ImageDataset:
+def _find_images(config: Data, source: data.Dataset, split: str) -> data.ImageDataset:
     """Returns the images of a `protocols.Split`, `source` being the data set as the run sees it."""
     if split == "train":
-        return source.train
+        return _as_images(config, source.train)
     if split == "test" and config.validation_images:
-        return data.load_dataset(dataclasses.replace(config, validation_images=0)).test
-    return source.test
+        source = data.load_dataset(dataclasses.replace(config, validation_images=0))
+    return _as_images(config, source.test)
+
+
+def _as_images(config: Data, images: data.Arrays | data.ImageDataset) -> data.ImageDataset:
+    if isinstance(images, data.Arrays):
+        return data.ArrayDataset(f"{config.name} test", images)
+    return images
 
 
 def _local_mesh() -> jax.sharding.Mesh:
@@ -229,7 +239,7 @@ def _local_mesh() -> jax.sharding.Mesh:
 def _evaluate(
     scorer: Scorer,
     config: Data,
-    test: data.Arrays | data.ImageDataset,
+    images: data.ImageDataset,
     asked: dict[str, Choice],
     eval_size: int,
     step: int | None,
@@ -238,9 +248,6 @@ def _evaluate(
 
     Kinds of views and scales that several protocols share are scored once.
     """
-    images = (
-        data.ArrayDataset(f"{config.name} test", test) if isinstance(test, data.Arrays) else test
-    )
     protocols = {name: make_protocol(c, scorer.crop, eval_size) for name, c in asked.items()}
     devices = jax.local_device_count()
 

@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cnn_jax import mesh as meshes
+from cnn_jax.cpu import settings
 from cnn_jax.errors import UserError
 from cnn_jax.evaluation.dense_views import compute_logits, compute_valid_sizes, mask_valid
 from cnn_jax.evaluation.protocols import Offsets, Views
@@ -77,6 +78,7 @@ def make_scorer(
     mesh: Mesh,
     average: Average = "softmax",
     mirror: bool = True,
+    count: int = 0,
 ) -> Scorer:
     """Returns a scorer of views.
 
@@ -92,6 +94,8 @@ def make_scorer(
       average: What is averaged over views: softmax or logits.
       mirror: Whether the views' mirror images are scored too, as all papers do; False where a
         mirrored image is another thing, such as a digit.
+      count: How many images will be scored, if known. For many, a CPU takes faster convolutions
+        that are compiled anew in each process.
     """
 
     def squash(logits: jax.Array) -> jax.Array:
@@ -134,7 +138,11 @@ def make_scorer(
         return squash((logits * own).sum((1, 2)) / own.sum((1, 2)))
 
     by_layer = NamedSharding(mesh, PartitionSpec(None, meshes.BATCH))
-    jit = functools.partial(jax.jit, out_shardings=whole)
+    options = None
+    if mesh.devices.flat[0].platform == "cpu":
+        settings.keep_memory(count * crop**2)
+        options = settings.choose_evaluation_options(count * crop**2)
+    jit = functools.partial(jax.jit, out_shardings=whole, compiler_options=options)
     shardings = (whole, whole, split, whole)
     params, stats = jax.device_put((params, stats), whole)
     return Scorer(

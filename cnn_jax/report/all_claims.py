@@ -10,7 +10,7 @@ from cnn_jax.errors import UserError, describe_os_error
 from cnn_jax.files import find_files
 from cnn_jax.report.build import write_page
 from cnn_jax.report.claims import RULE
-from cnn_jax.report.elements import Cell, Missing, Page, Prose, Report, Table
+from cnn_jax.report.elements import Cell, Claims, Missing, Page, Prose, Report
 from cnn_jax.report.parts import DASH, describe_range, explain_verdict, show_quantity, show_range
 
 VERDICTS = ("agrees", "disagrees", "undecided", "not comparable")
@@ -40,7 +40,7 @@ def make_page(place: Path) -> Page:
         raise UserError(
             f"{place}: no claims.json below it; the report of a study with claims writes one"
         )
-    tables: list[Table] = []
+    tables: list[Claims] = []
     damaged: list[str] = []
     counts: collections.Counter[str] = collections.Counter()
     for path in paths:
@@ -65,12 +65,12 @@ def make_page(place: Path) -> Page:
     )
 
 
-def _make_table(words: dict[str, Any], where: str) -> Table:
+def _make_table(words: dict[str, Any], where: str) -> Claims:
     data = f", {words['data']}" if words["data"] else ""
     preset = f", preset {words['preset']}" if words["data"] else ""
     rows = tuple(_make_row(claim, where) for claim in words["claims"])
     title = f"{words['title']} ({words['study']}{preset}{data})"
-    return Table(title, COLUMNS, rows, words["paper"], left=(0, 1))
+    return Claims(title, COLUMNS, rows, words["paper"], left=(0, 1))
 
 
 def _make_row(claim: dict[str, Any], where: str) -> tuple[Cell | str, ...]:

@@ -16,6 +16,7 @@ from cnn_jax.report.claims import RULE, Claim, Verdict
 from cnn_jax.report.elements import Claims, Figure, Page, Report
 from cnn_jax.report.reading.folder import read
 from cnn_jax.report.reading.study_file import read_study_file
+from cnn_jax.report.render_text import render_text
 from cnn_jax.report.results import Results, StudyFile
 from cnn_jax.report.rows import Row
 from cnn_jax.tuning import Tuning
@@ -164,7 +165,7 @@ def write_page(
         html=folder / f"{name}.html",
         figures=tuple(folder / file for file in pictures),
         claims=folder / "claims.json" if "claims.json" in files else None,
-        text=render.render_text(page),
+        text=render_text(page),
         problem=problem,
     )
 

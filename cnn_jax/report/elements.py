@@ -26,6 +26,11 @@ class Cell:
     link: str = ""
 
 
+def join_cell(cell: Cell | str) -> str:
+    """Returns the text of a cell and its remark."""
+    return f"{cell.text} {cell.remark}".strip() if isinstance(cell, Cell) else cell
+
+
 @dataclass(frozen=True)
 class Facts:
     """A list of names and values, such as a study's date and hardware."""

@@ -1,25 +1,18 @@
-"""Renders a page as Markdown, as one self-contained HTML file, and as text for a terminal."""
+"""Renders a page as Markdown, and as one self-contained HTML file."""
 
 import base64
 import functools
-import io
 import re
 from importlib import resources
 from typing import Any
 from urllib.parse import quote
 
 import jinja2
-import rich.box
-import rich.console
-import rich.table
-import rich.text
 from markupsafe import Markup
 
-from cnn_jax.report.elements import Cell, Figure, Missing, Notes, Page, Prose, States, Table
+from cnn_jax.report.elements import Figure, Page, join_cell
 from cnn_jax.text import markdown as escape_markdown
 from cnn_jax.text import printable
-
-_TERMINAL_WIDTH = 10_000  # Rich must not fold lines, because the terminal does.
 
 
 def render_markdown(page: Page) -> str:
@@ -50,59 +43,6 @@ def render_html(page: Page, pictures: dict[str, bytes]) -> str:
     )
 
 
-def render_text(page: Page) -> str:
-    """Returns the states, tables, notes, prose and missing things as text for a terminal."""
-    out = io.StringIO()
-    console = rich.console.Console(
-        file=out, width=_TERMINAL_WIDTH, color_system=None, force_terminal=False, emoji=False
-    )
-
-    def line(text: str = "") -> None:
-        console.print(rich.text.Text(printable(text)), soft_wrap=True)
-
-    line(page.title)
-    for part in page.parts:
-        match part:
-            case States():
-                line(part.progress)
-            case Table():
-                line()
-                line(part.title)
-                console.print(_make_table(part))
-            case Notes():
-                line()
-                for mark, text in part.items:
-                    line(f"{mark}: {text}" if mark else text)
-            case Prose():
-                line()
-                for paragraph in part.paragraphs:
-                    line(paragraph)
-            case Missing():
-                line()
-                line(f"{part.title}:")
-                for text in part.lines:
-                    line(f"  {text}")
-                if part.command:
-                    line(f"To complete them: {part.command}")
-    return "\n".join(text.rstrip() for text in out.getvalue().split("\n"))
-
-
-def _make_table(part: Table) -> rich.table.Table:
-    table = rich.table.Table(box=rich.box.MARKDOWN, pad_edge=False)
-    for number, column in enumerate(part.columns):
-        head = rich.text.Text(printable(column))
-        table.add_column(head, justify="left" if number in part.left else "right", no_wrap=True)
-    for row in part.rows:
-        table.add_row(*[rich.text.Text(printable(_join(cell))) for cell in row])
-    return table
-
-
-def _join(cell: Cell | str) -> str:
-    if isinstance(cell, Cell):
-        return f"{cell.text} {cell.remark}".strip()
-    return cell
-
-
 def _read_template(name: str) -> str:
     return (resources.files("cnn_jax.report") / "templates" / name).read_text(encoding="utf-8")
 
@@ -118,7 +58,7 @@ def _make_environment(autoescape: bool, finalize: Any) -> jinja2.Environment:
         keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["join_cell"] = _join
+    environment.filters["join_cell"] = join_cell
     environment.filters["printable"] = printable
     environment.filters["lines"] = _keep_lines
     environment.filters["path"] = lambda text: Markup(quote(text))

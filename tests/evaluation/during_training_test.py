@@ -6,7 +6,8 @@ import pytest
 from helpers import small_models
 
 from cnn_jax import data
-from cnn_jax.config import Data, Experiment, choose
+from cnn_jax.config import Data, Experiment, Train, choose
+from cnn_jax.cpu import settings
 from cnn_jax.training.program import build_program
 
 
@@ -31,6 +32,21 @@ def test_ten_images_at_batch_4_give_the_metrics_of_batch_10():
     four, ten = evaluate_images(4), evaluate_images(10)
     assert four["images"] == ten["images"] == 10 and four["top1_error"] == ten["top1_error"]
     assert four["loss"] == pytest.approx(ten["loss"], rel=1e-6)
+
+
+def test_a_long_run_is_evaluated_with_the_options_of_its_step(monkeypatch):
+    asked = []
+
+    def choose_options(steps, values):
+        asked.append((steps, values))
+        return {}
+
+    monkeypatch.setattr(settings, "choose_compiler_options", choose_options)
+    config = Experiment(
+        data=Data(batch_size=10, eval_batch_size=20), model=choose("mlp"), train=Train(steps=200)
+    )
+    build_program(config, devices=jax.devices()[:1])
+    assert asked == [(200, 10 * 8 * 8), (200, 20 * 8 * 8)]
 
 
 def test_an_evaluation_batch_need_not_divide_over_the_devices():

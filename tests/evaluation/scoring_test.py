@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cnn_jax import mesh, models
+from cnn_jax.cpu import settings
 from cnn_jax.errors import UserError
 from cnn_jax.evaluation import protocols
 from cnn_jax.evaluation.dense_views import compute_logits, compute_valid_sizes
@@ -203,6 +204,20 @@ def test_crops_are_cut_at_their_offsets():
     corners = protocols.offset_corners((40, 48), CROP)
     assert seen[:5] == corners
     assert seen[5:] == [(y, x + CROP - 1) for y, x in corners]
+
+
+def test_many_images_take_the_options_of_long_evaluations(monkeypatch):
+    asked = []
+    monkeypatch.setattr(settings, "choose_evaluation_options", lambda pixels: asked.append(pixels))
+    make_scorer(*make_model(), prepare, CROP, mesh.batch_mesh(jax.devices()[:1]), count=10**6)
+    assert asked == [10**6 * CROP**2]
+
+
+@pytest.mark.parametrize("kind", ["ten_crop", "dense"])
+def test_the_options_of_long_evaluations_change_no_scores(kind):
+    net, sizes = make_model(), get_sizes(kind, 3)
+    few, many = (score_batches(net, kind, sizes, count=count) for count in (3, 10**6))
+    np.testing.assert_allclose(many, few, atol=1e-6)
 
 
 def test_an_image_that_comes_twice_is_refused():

@@ -17,8 +17,8 @@ from helpers.report_folders import (
 from cnn_jax.errors import UserError
 from cnn_jax.report import elements, parts
 from cnn_jax.report.claims import BELOW_ZERO, Claim, Score, judge, score
-from cnn_jax.report.parts import evaluations, footnotes
-from cnn_jax.report.parts.words import show_quantity
+from cnn_jax.report.parts import curves, evaluations, footnotes
+from cnn_jax.report.parts.words import describe_range, show_quantity
 from cnn_jax.report.rows import describe_setting, find_other_settings
 
 PAPER = {"top1_error": 8.75}
@@ -219,6 +219,26 @@ def test_curves_are_the_mean_and_range_over_seeds(tmp_path):
     assert plain.curves[0].remark == "" and residual.curves[0].remark == "(not started)"
 
 
+def test_a_seed_that_did_not_train_is_in_no_mean_and_hides_no_curve(tmp_path):
+    write_study(tmp_path, "some", "all", seeds=3)
+    for seed, error in enumerate((0.1, 0.2, 0.9)):
+        write_run(tmp_path, "some", seed, (0.9, error), (0.9, error))
+        write_run(tmp_path, "all", seed, (0.9, 0.88), (0.9, 0.89))
+    (panel,) = curves.make_panels(
+        read_folder(tmp_path), (make_row("some"), make_row("all", group="residual"))
+    )[:1]
+    some = panel.curves[0]
+    assert some.label.endswith("\n(1 of 3 did not train)")
+    assert some.test[-1][1:] == pytest.approx((15, 10, 20))
+    assert [[point[1] for point in line] for line in some.stalled] == [[90, pytest.approx(90)]]
+    drawn = parts.error_curves(read_folder(tmp_path), (make_row("some"),))
+    assert "did not train" in drawn.caption and drawn.png().startswith(b"\x89PNG")
+    # Nothing else trained either, or not so much better.
+    for row in (make_row("all"), make_row("absent")):
+        drawn = parts.error_curves(read_folder(tmp_path), (row,))
+        assert "did not train" not in drawn.caption
+
+
 def test_dense_points_are_in_the_order_of_their_scales(tmp_path):
     write_study(tmp_path, "d")
     place = write_run(tmp_path, "d", errors=(0.2,), train_resize=(36, 72))
@@ -285,3 +305,17 @@ def test_a_long_list_of_equal_values_is_short(tmp_path):
 )
 def test_a_value_is_shown_with_a_minus_sign(value, unit, shown):
     assert show_quantity(value, unit, signed=True) == shown
+
+
+@pytest.mark.parametrize(
+    "expected, shown",
+    [
+        ((2 / 3, 1.5), "0.667 to 1.5"),
+        ((27.57 - 0.5, 28.07), "27.07 to 28.07"),
+        ((-float("inf"), -0.2), "below −0.2"),
+        ((1 / 3, float("inf")), "above 0.333"),
+        ((1_982_464.0, 1_982_464.0), "1,982,464"),
+    ],
+)
+def test_a_range_has_its_own_digits_or_three(expected, shown):
+    assert describe_range(expected, "") == shown

@@ -24,6 +24,7 @@ class Curve:
       test: The same of test errors.
       color: Color of the lines.
       remark: Text after the label, such as the state of an unfinished run.
+      stalled: Test errors of each seed that did not train, which the other lines leave out.
     """
 
     label: str
@@ -31,6 +32,7 @@ class Curve:
     test: tuple[Point, ...]
     color: str = PALETTE[0]
     remark: str = ""
+    stalled: tuple[tuple[Point, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,9 @@ def draw_panel(panels: Sequence[Panel], number: int) -> Figure:
 
 def _compute_panel_height(panels: Sequence[Panel]) -> float:
     """Returns the height of a panel with its legend of two columns, in inches."""
-    return 3.9 + 0.22 * max(-(-len(panel.curves) // 2) for panel in panels)
+    rows = [-(-len(panel.curves) // 2) for panel in panels]
+    second = [sum("\n" in curve.label for curve in panel.curves) for panel in panels]
+    return 3.9 + max(0.22 * n + 0.14 * more for n, more in zip(rows, second, strict=True))
 
 
 def _find_limits(panels: Sequence[Panel], own: Panel) -> tuple[float, float]:
@@ -118,6 +122,9 @@ def _draw_panel(axes: Axes, panel: Panel, limits: tuple[float, float]) -> None:
             axes.plot(steps, mean, color=curve.color, marker=marker, **line)
             if smallest != largest:
                 axes.fill_between(steps, smallest, largest, color=curve.color, alpha=0.18, lw=0)
+        for points in curve.stalled:
+            steps, errors, _, _ = zip(*points, strict=True)
+            axes.plot(steps, errors, color=curve.color, lw=1, alpha=0.5)
     axes.set(title=panel.title, xlabel="steps", ylabel=panel.label)
     axes.set(xlim=(0, 1.01 * limits[0]), ylim=(0, limits[1] or 1))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))

@@ -18,6 +18,11 @@ CURVES_CAPTION = (
     "Test error (solid) and training error (dashed) against training steps. Lines are means over"
     " seeds; bands span the smallest and largest. Large errors of the first steps are cut off."
 )
+STALLED_CAPTION = (
+    " Seeds that did not train, while others of the same model did, are in no mean: they are faint"
+    " lines of their own, which may lie above the axis."
+)
+MIN_STALLED_ERROR = 0.5
 
 
 def error_curves(
@@ -37,6 +42,8 @@ def error_curves(
       file: Name of its PNG file.
     """
     panels = make_panels(results, results.rows if rows is None else rows)
+    if any(curve.stalled for panel in panels for curve in panel.curves):
+        caption += STALLED_CAPTION
     head, stem = printable(results.study.title), Path(file).stem
 
     def draw_svgs() -> list[str]:
@@ -70,26 +77,49 @@ def make_panels(results: Results, rows: Sequence[Row]) -> list[Panel]:
     colors = figures.choose_colors({f"{g}\0{m}": labels for (g, m), labels in names.items()})
     panels = []
     for (group, metric), members in groups.items():
-        curves = [
-            Curve(
-                printable(row.label) + _count_diverged(results.runs.get(row.run, ())),
-                _make_curve(results.runs.get(row.run, ()), "train", metric),
-                _make_curve(results.runs.get(row.run, ()), "evaluations", metric),
-                color,
-                _make_remark(results.runs.get(row.run, ())),
+        curves = []
+        for row, color in zip(members.values(), colors[f"{group}\0{metric}"], strict=True):
+            runs = results.runs.get(row.run, ())
+            stalled = find_stalled(runs)
+            trained = [run for run in runs if run not in stalled]
+            curves.append(
+                Curve(
+                    printable(row.label) + _count_failures(runs, len(stalled)),
+                    _make_curve(trained, "train", metric),
+                    _make_curve(trained, "evaluations", metric),
+                    color,
+                    _make_remark(runs),
+                    tuple(_make_curve([run], "evaluations", metric) for run in stalled),
+                )
             )
-            for row, color in zip(members.values(), colors[f"{group}\0{metric}"], strict=True)
-        ]
         percent = is_percent(metric)
         label = "error (%)" if metric == "top1_error" else name_metric(metric)
         panels.append(Panel(printable(group), tuple(curves), label, percent))
     return panels
 
 
-def _count_diverged(runs: Sequence[Run]) -> str:
-    """Returns words for a model of which some seeds diverged, so that a mean is of the others."""
+def find_stalled(runs: Sequence[Run]) -> list[Run]:
+    """Returns the seeds that did not train, if another seed of the same run did.
+
+    Their training error stays above a half, and is more than twice that of the best seed.
+
+    Args:
+      runs: The seeds of a run.
+    """
+    errors = {run.seed: error for run in runs if (error := run.final_training_error) is not None}
+    least = max(MIN_STALLED_ERROR, 2 * min(errors.values(), default=0))
+    percent = [run for run in runs if is_percent(run.error_name)]
+    return [run for run in percent if errors.get(run.seed, 0) > least]
+
+
+def _count_failures(runs: Sequence[Run], stalled: int) -> str:
+    """Returns words for a model of which some seeds failed, so that a mean is of the others."""
     diverged = sum(run.diverged is not None for run in runs)
-    return f" ({diverged} of {len(runs)} diverged)" if 0 < diverged < len(runs) else ""
+    words = [f"{diverged} of {len(runs)} diverged"] if 0 < diverged < len(runs) else []
+    if not stalled:
+        return f" ({words[0]})" if words else ""
+    words.append(f"{stalled} {'' if words else f'of {len(runs)} '}did not train")
+    return f"\n({', '.join(words)})"
 
 
 def _make_remark(runs: Sequence[Run]) -> str:

@@ -1,5 +1,6 @@
 """Formats errors, differences, intervals and states of runs for reports."""
 
+import math
 import re
 import statistics
 from collections.abc import Iterable, Sequence
@@ -74,8 +75,8 @@ def show_range(interval: Sequence[float] | None, unit: str, signed: bool) -> str
 
 
 def describe_range(expected: tuple[float, float], unit: str) -> str:
-    """Describes the range of a claim: 'below 0', 'above 0.5', '204,800'."""
-    low, high = (f"{end:,.10g}".replace("-", MINUS) for end in expected)
+    """Describes the range of a claim: 'below 0', 'above 0.5', '204,800', '0.667 to 1.5'."""
+    low, high = map(_show_end, expected)
     if expected[0] == expected[1]:
         return low
     if expected[0] == float("-inf"):
@@ -83,6 +84,12 @@ def describe_range(expected: tuple[float, float], unit: str) -> str:
     if expected[1] == float("inf"):
         return f"above {low}"
     return f"{low} to {high}"
+
+
+def _show_end(end: float) -> str:
+    """Formats an end of a range: whole or with two decimals if it is so, else with 3 digits."""
+    exact = math.isclose(round(end, 2), end) if math.isfinite(end) else True
+    return f"{end:,.{10 if exact else 3}g}".replace("-", MINUS)
 
 
 def join_distinct(values: Iterable[str]) -> str:
