@@ -8,7 +8,6 @@ long run compiles its step, start from the same weights and must give the same l
 take turns.
 """
 
-import functools
 import statistics
 import sys
 import time
@@ -28,6 +27,7 @@ from cnn_jax.config import choose
 from cnn_jax.cpu import settings
 from cnn_jax.optim import make_optimizer
 from cnn_jax.training import environment, multi_seed
+from cnn_jax.training.multi_seed import Inputs
 from cnn_jax.training.state import init_state
 from cnn_jax.training.train_step import StepParts, compile_train, train_step
 
@@ -129,8 +129,9 @@ def prepare_steps(model: str, count: int, way: str) -> Callable[[int], tuple[flo
     mesh = meshes.batch_mesh(jax.devices()[:1])
     keys = [jax.random.key(seed) for seed in range(count)]
 
-    def make_step(key: jax.Array) -> Callable:
-        return functools.partial(train_step, StepParts(created, tx, ours.PREPARED_LOADER, key))
+    def step_one(key: jax.Array, state: Any, arrays: Any, batch: Any) -> Any:
+        parts = StepParts(created, tx, ours.PREPARED_LOADER, jax.random.wrap_key_data(key))
+        return train_step(parts, state, arrays, batch)
 
     shape = jax.ShapeDtypeStruct((1, *image), jnp.float32)
     states = jax.device_put(
@@ -145,19 +146,24 @@ def prepare_steps(model: str, count: int, way: str) -> Callable[[int], tuple[flo
         values = batches[0]["image"].size
         options = settings.choose_compiler_options(settings.MIN_ONEDNN_STEPS, values)
     if way in FORMS:
-        form = FORMS[way](make_step, keys)
+        form = FORMS[way](step_one)
+        inputs = Inputs({}, tuple(map(jax.random.key_data, keys)))
         train = compile_train(form.step, "jit", mesh, options)
         state, split = form.join(states), form.split
 
         def advance(state: Any) -> Any:
-            return train(state, {}, batches)
+            return train(state, inputs, batches)
 
-    else:  # One program serves all seeds here. A real run has its own key in its program.
-        train = compile_train(make_step(keys[0]), "jit", mesh, options)
+    else:  # One program serves all seeds, as in a study.
+        train = compile_train(multi_seed.alone(step_one).step, "jit", mesh, options)
         state, split = states, list
 
         def advance(states: Any) -> Any:
-            return [train(state, {}, batch) for state, batch in zip(states, batches, strict=True)]
+            seeds = zip(states, keys, batches, strict=True)
+            return [
+                train(state, Inputs({}, (jax.random.key_data(key),)), batch)
+                for state, key, batch in seeds
+            ]
 
     def run(steps: int) -> tuple[float, list[float]]:
         nonlocal state

@@ -14,6 +14,7 @@ from cnn_jax.cost import chips, summary
 from cnn_jax.data.base import as_arrays
 from cnn_jax.errors import UserError
 from cnn_jax.training.components import make_components, make_model
+from cnn_jax.training.multi_seed import Inputs
 from cnn_jax.training.program import compile_step, make_step, split_seed_keys
 from cnn_jax.training.state import init_state
 
@@ -66,17 +67,18 @@ def lower_step(experiment: Experiment, devices: list[jax.Device]) -> LoweredStep
         batch |= {"image": pixels, "label": np.zeros(rows, np.int32), "bad": np.zeros(rows, bool)}
         loader = loader._replace(fetch=lambda arrays, batch: batch)
         arrays = {name: arrays[name] for name in arrays.keys() - {"image", "label"}}
-    (init_key,), step_keys = split_seed_keys([experiment.seed])
+    (init_key,), keys = split_seed_keys([experiment.seed])
     image = jax.ShapeDtypeStruct((1, *shape), "float32")
     init = functools.partial(init_state, parts.model, parts.optimizer, images=image)
     state = jax.eval_shape(init, init_key)
-    step = make_step(experiment, parts, loader, step_keys, over).step
+    step = make_step(experiment, parts, loader, 1, over).step
     compiled = compile_step(experiment, step, over, image.size)
     if not hasattr(compiled, "lower"):
         # With pmap, the step is a plain function around the compiled one.
         compiled = jax.jit(compiled)
     plain = make_model(experiment, source.num_classes)
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, arrays, batch))
+    inputs = Inputs(arrays, tuple(map(jax.random.key_data, keys)))
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, inputs, batch))
     return LoweredStep(compiled.lower(*shapes), summary.count_multiply_adds(plain, shape))
 
 

@@ -215,13 +215,15 @@ def _train_all(
     """
     from cnn_jax import distributed
     from cnn_jax.training import metrics_log, train
+    from cnn_jax.training.program import Reusable
 
     failed: dict[Experiment, UserError] = {}
+    reusable = Reusable()
     for turn, group in turns:
         began, size = time.perf_counter(), len(group)
         seeds = [one.seed for one in group]
         try:
-            ends = train.run_seeds(group[0], seeds, folder, profile_steps)
+            ends = train.run_seeds(group[0], seeds, folder, profile_steps, reusable)
         except UserError as error:
             if distributed.is_distributed():
                 raise  # It may be this process's alone, and the others wait for it in this run.

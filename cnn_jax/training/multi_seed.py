@@ -10,6 +10,21 @@ import jax.numpy as jnp
 from cnn_jax.training.state import State
 
 Step = Callable[[Any, Any, Any], Any]
+KeyedStep = Callable[[jax.Array, State, Any, Any], State]  # (key, state, arrays, batch) -> state
+
+
+class Inputs(NamedTuple):
+    """What a step gets besides its state and its batches, the same at every step.
+
+    The seeds' keys are an input and no part of the program, so that other seeds need no other one.
+
+    Attributes:
+      arrays: The loader's arrays, on the devices.
+      keys: The seeds' random keys, as raw data (`jax.random.key_data`).
+    """
+
+    arrays: Any
+    keys: tuple[jax.Array, ...]
 
 
 class Form(NamedTuple):
@@ -18,7 +33,7 @@ class Form(NamedTuple):
     Attributes:
       join: The seeds' states -> the joint state.
       split: Undoes join.
-      step: (joint state, arrays, the seeds' batches) -> joint state.
+      step: (joint state, `Inputs`, the seeds' batches) -> joint state.
     """
 
     join: Callable[[Sequence[State]], Any]
@@ -26,9 +41,7 @@ class Form(NamedTuple):
     step: Step
 
 
-def form(
-    make: Callable[[jax.Array], Step], keys: Sequence[jax.Array], platform: str, params: Any
-) -> Form:
+def form(one: KeyedStep, platform: str, params: Any) -> Form:
     """Returns the form that is fastest for a model on a platform.
 
     On a CPU, vmapped convolutions with a kernel per seed take up to three times as long as separate
@@ -37,46 +50,47 @@ def form(
     but was not compared with the unrolled one; on a TPU neither has run.
 
     Args:
-      make: make(key) returns the training step of one seed.
-      keys: The seeds' keys.
+      one: The training step of one seed.
       platform: cpu, gpu or tpu.
       params: The parameters of one seed, or their shapes. A kernel of more than two dimensions
         belongs to a convolution.
     """
     convolves = any(leaf.ndim > 2 for leaf in jax.tree.leaves(params))
-    return (unrolled if platform == "cpu" and convolves else vmapped)(make, keys)
+    return (unrolled if platform == "cpu" and convolves else vmapped)(one)
 
 
-def alone(make: Callable[[jax.Array], Step], keys: Sequence[jax.Array]) -> Form:
+def alone(one: KeyedStep) -> Form:
     """Returns the form of one seed: the joint state and batch are its own."""
-    (key,) = keys
-    return Form(operator.itemgetter(0), lambda state: [state], make(key))
+
+    def step(state: State, inputs: Inputs, batch: Any) -> State:
+        (key,) = inputs.keys
+        return one(key, state, inputs.arrays, batch)
+
+    return Form(operator.itemgetter(0), lambda state: [state], step)
 
 
-def unrolled(make: Callable[[jax.Array], Step], keys: Sequence[jax.Array]) -> Form:
+def unrolled(one: KeyedStep) -> Form:
     """Returns the seeds' steps one after another in one program; the joint state is a tuple."""
-    steps = [make(key) for key in keys]
 
-    def step(states: tuple[State, ...], arrays: Any, batches: tuple) -> tuple[State, ...]:
-        triples = zip(steps, states, batches, strict=True)
-        return tuple(one(state, arrays, batch) for one, state, batch in triples)
+    def step(states: tuple[State, ...], inputs: Inputs, batches: tuple) -> tuple[State, ...]:
+        triples = zip(inputs.keys, states, batches, strict=True)
+        return tuple(one(key, state, inputs.arrays, batch) for key, state, batch in triples)
 
     return Form(tuple, list, step)
 
 
-def vmapped(make: Callable[[jax.Array], Step], keys: Sequence[jax.Array]) -> Form:
+def vmapped(one: KeyedStep) -> Form:
     """Returns one vmapped step; the joint state is one State of arrays [K, ...]."""
 
     def stack(trees: Sequence[Any]) -> Any:
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
     def split(joint: Any) -> list[Any]:
-        return [jax.tree.map(operator.itemgetter(k), joint) for k in range(len(keys))]
+        seeds = len(joint.step)
+        return [jax.tree.map(operator.itemgetter(k), joint) for k in range(seeds)]
 
-    def step(joint: State, arrays: Any, batches: tuple) -> State:
-        def one(key: jax.Array, state: State, batch: Any) -> State:
-            return make(key)(state, arrays, batch)
-
-        return jax.vmap(one)(jnp.stack(keys), joint, stack(batches))
+    def step(joint: State, inputs: Inputs, batches: tuple) -> State:
+        mapped = jax.vmap(one, in_axes=(0, 0, None, 0))
+        return mapped(jnp.stack(inputs.keys), joint, inputs.arrays, stack(batches))
 
     return Form(jax.jit(stack), jax.jit(split), step)

@@ -16,6 +16,7 @@ from cnn_jax.config import Experiment
 from cnn_jax.cpu import settings
 from cnn_jax.errors import UserError
 from cnn_jax.evaluation.during_training import (
+    EvaluationStep,
     compile_evaluation,
     evaluate_single,
     make_evaluation_step,
@@ -46,8 +47,8 @@ class TrainProgram(NamedTuple):
 
     Attributes:
       state: Before the first step; of several seeds what `join` makes.
-      compiled_step: (state, arrays, batch) -> state.
-      arrays: The loader's arrays, on the devices.
+      compiled_step: (state, inputs, batch) -> state.
+      inputs: The loader's arrays and the seeds' keys, on the devices.
       batches: batches(k) yields those of step k and later.
       evaluate: (state of one seed) -> metrics of the single view.
       error_name: What the model calls its error, such as top1_error.
@@ -56,14 +57,14 @@ class TrainProgram(NamedTuple):
       split: Undoes join.
       description: What the run's data.json says of its data set.
       steps_per_call: The most steps that one call makes; 0: the loop chooses it.
-      compiled_steps: (state, arrays, stacked batches) -> state after several updates.
+      compiled_steps: (state, inputs, stacked batches) -> state after several updates.
       measure_layers: (state of one seed, the seed) -> the layers of a line of layers.jsonl; None:
         the run measures none.
     """
 
     state: Any
     compiled_step: Step
-    arrays: Any
+    inputs: multi_seed.Inputs
     batches: Batches
     evaluate: Callable[[State], dict[str, float]]
     error_name: str
@@ -77,14 +78,49 @@ class TrainProgram(NamedTuple):
 
     def step(self, state: Any, batch: Any) -> Any:
         """Returns the state after one update with the batch."""
-        return self.compiled_step(state, self.arrays, batch)
+        return self.compiled_step(state, self.inputs, batch)
 
     def advance(self, state: Any, batches: Sequence[Any]) -> Any:
         """Returns the state after one update with each of the batches, made in one call."""
         if len(batches) == 1:
             return self.step(state, batches[0])
         assert self.compiled_steps is not None  # The loop asks for no more than steps_per_call.
-        return self.compiled_steps(state, self.arrays, stack_batches(batches))
+        return self.compiled_steps(state, self.inputs, stack_batches(batches))
+
+
+class Functions(NamedTuple):
+    """The compiled functions of a run, which are those of its other seeds too.
+
+    Attributes:
+      form: How the seeds' states join.
+      step: Of `compile_step`.
+      steps: Of `compile_steps`, or None.
+      evaluation: Of `compile_evaluation`.
+    """
+
+    form: multi_seed.Form
+    step: Step
+    steps: Step | None
+    evaluation: EvaluationStep
+
+
+class Reusable:
+    """The functions of the run that was built last, for the next one if it is like it.
+
+    A program is compiled when its function is first called. The seeds of a run have equal programs,
+    and the second finds the first one's here. It lives as long as a launch: what a user changes in
+    a model between two launches from Python takes effect.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[Any, Functions] | None = None
+
+    def find(self, settings: Any, make: Callable[[], Functions]) -> Functions:
+        """Returns the last run's functions if they have these settings, and makes them if not."""
+        if self._last is None or self._last[0] != settings:
+            self._last = None  # Frees its memory before the next one's is taken.
+            self._last = (settings, make())
+        return self._last[1]
 
 
 def build_program(
@@ -92,6 +128,7 @@ def build_program(
     dataset: data.Dataset | None = None,
     devices: list[jax.Device] | None = None,
     seeds: Sequence[int] = (),
+    reusable: Reusable | None = None,
 ) -> TrainProgram:
     """Puts a run together.
 
@@ -100,6 +137,7 @@ def build_program(
       dataset: Used in place of the experiment's own.
       devices: Used in place of all.
       seeds: Trained in one program in place of experiment.seed.
+      reusable: Holds the compiled functions of the last run, and keeps those of this one.
 
     Raises:
       UserError: As `make_components` does.
@@ -116,25 +154,52 @@ def build_program(
     image = jax.ShapeDtypeStruct((1, *loaders[0].image_shape), "float32")
     states = [init_state(parts.model, parts.optimizer, key, image) for key in init_keys]
     states = mesh.put(states, mesh.replicated(over))
-    form = make_step(experiment, parts, loaders[0], step_keys, over)
-    step = compile_step(experiment, form.step, over, image.size)
     size = _find_steps_per_call(experiment, over, shard)
-    arrays = mesh.put(loaders[0].arrays, mesh.replicated(over))
+    compile_all = functools.partial(_compile, experiment, parts, loaders[0], len(seeds), over, size)
+    # All that programs are made of, besides the shapes of what they are called with.
+    facts = (parts.dataset.num_classes, parts.dataset.streamed, loaders[0].images_per_epoch)
+    whole = (replace(experiment, seed=0), *facts, loaders[0].image_shape, len(seeds), over, size)
+    functions = (reusable or Reusable()).find(whole, compile_all)
+    form = functions.form
+    inputs = multi_seed.Inputs(loaders[0].arrays, tuple(map(jax.random.key_data, step_keys)))
+    inputs = mesh.put(inputs, mesh.replicated(over))
     of_seeds = dict(zip(seeds, loaders, strict=True))
     return TrainProgram(
         state=form.join(states),
-        compiled_step=step,
-        arrays=arrays,
+        compiled_step=functions.step,
+        inputs=inputs,
         batches=_choose_batches(experiment, parts, loaders, over, shard),
-        evaluate=_make_evaluation(experiment, parts, over, shard),
+        evaluate=_make_evaluation(functions.evaluation, experiment, parts, over, shard),
         error_name=parts.model.error_name,
         images_per_epoch=loaders[0].images_per_epoch,
         join=form.join,
         split=form.split,
         description=data.describe_dataset(parts.dataset),
         steps_per_call=size,
-        compiled_steps=compile_steps(form.step, over) if size != 1 else None,
-        measure_layers=_make_measurement(experiment, parts, of_seeds, arrays),
+        compiled_steps=functions.steps,
+        measure_layers=_make_measurement(experiment, parts, of_seeds, inputs.arrays),
+    )
+
+
+def _compile(
+    experiment: Experiment,
+    parts: Components,
+    loader: data.Loader,
+    seeds: int,
+    over: Mesh,
+    steps_per_call: int,
+) -> Functions:
+    """Returns the run's functions; each is compiled when it is first called."""
+    loader = loader._replace(arrays=None)  # They are arguments, and large.
+    form, size = make_step(experiment, parts, loader, seeds, over), math.prod(loader.image_shape)
+    step = compile_step(experiment, form.step, over, size)
+    values = _round_batch(experiment, over) * size
+    options = choose_options(experiment.train.steps, values, over)
+    return Functions(
+        form,
+        step,
+        compile_steps(form.step, over) if steps_per_call != 1 else None,
+        compile_evaluation(make_evaluation_step(parts.model, loader), over, options),
     )
 
 
@@ -148,7 +213,7 @@ def make_step(
     experiment: Experiment,
     parts: Components,
     loader: data.Loader,
-    keys: Sequence[jax.Array],
+    seeds: int,
     over: Mesh,
 ) -> multi_seed.Form:
     """Returns the training step of the seeds, before it is compiled, and how their states join.
@@ -157,24 +222,24 @@ def make_step(
     """
     train = experiment.train
 
-    def make(key: jax.Array) -> Step:
+    def one(key: jax.Array, state: State, arrays: Any, batch: Any) -> State:
         fixed = StepParts(
             model=parts.model,
             optimizer=parts.optimizer,
             loader=loader,
-            key=key,
+            key=jax.random.wrap_key_data(key),
             axis=parts.axis,
             label_smoothing=train.label_smoothing,
             mixup=experiment.data.mixup,
             skip_not_finite=train.on_nan == "skip",
         )
-        return functools.partial(train_step, fixed)
+        return train_step(fixed, state, arrays, batch)
 
-    if len(keys) == 1:
-        return multi_seed.alone(make, keys)
+    if seeds == 1:
+        return multi_seed.alone(one)
     image = jax.ShapeDtypeStruct((1, *loader.image_shape), "float32")
-    params, _ = jax.eval_shape(parts.model.init, keys[0], image)
-    return multi_seed.form(make, keys, over.devices.flat[0].platform, params)
+    params, _ = jax.eval_shape(parts.model.init, jax.random.key(0), image)
+    return multi_seed.form(one, over.devices.flat[0].platform, params)
 
 
 def compile_step(experiment: Experiment, step: Step, over: Mesh, image_values: int) -> Step:
@@ -251,19 +316,23 @@ def _choose_batches(
     return batches
 
 
+def _round_batch(experiment: Experiment, over: Mesh) -> int:
+    """Returns an evaluation's batch, rounded up to the devices: rows that fill it are masked."""
+    return -(-experiment.data.eval_batch_size // over.size) * over.size
+
+
 def _make_evaluation(
-    experiment: Experiment, parts: Components, over: Mesh, shard: tuple[int, int]
+    step: EvaluationStep,
+    experiment: Experiment,
+    parts: Components,
+    over: Mesh,
+    shard: tuple[int, int],
 ) -> Callable[[State], dict[str, float]]:
-    # Rows that fill up the last batch are masked, so the batch may be rounded up to the devices.
-    rounded = -(-experiment.data.eval_batch_size // over.size) * over.size
-    config = replace(experiment.data, eval_batch_size=rounded)
+    config = replace(experiment.data, eval_batch_size=_round_batch(experiment, over))
     loader = data.make_loader(config, parts.dataset, shard=shard)
     if shard[1] > 1:
         ahead = functools.partial(_prefetch, mesh.sharded(over), loader.batches)
         loader = loader._replace(batches=ahead)
-    values = rounded * math.prod(loader.image_shape)
-    options = choose_options(experiment.train.steps, values, over)
-    step = compile_evaluation(make_evaluation_step(parts.model, loader), over, options)
     arrays = mesh.put(loader.arrays, mesh.replicated(over))
 
     def evaluate(state: State) -> dict[str, float]:

@@ -31,7 +31,7 @@ from cnn_jax.training import (
 )
 from cnn_jax.training.components import complete
 from cnn_jax.training.loop import SeedRun, run_loop
-from cnn_jax.training.program import TrainProgram, build_program
+from cnn_jax.training.program import Reusable, TrainProgram, build_program
 from cnn_jax.training.state import State
 
 
@@ -61,7 +61,11 @@ def run(experiment: Experiment, workdir: str | Path) -> dict[str, Any]:
 
 
 def run_seeds(
-    experiment: Experiment, seeds: Sequence[int], workdir: str | Path, profile_steps: int = 0
+    experiment: Experiment,
+    seeds: Sequence[int],
+    workdir: str | Path,
+    profile_steps: int = 0,
+    reusable: Reusable | None = None,
 ) -> dict[int, dict[str, Any] | UserError]:
     """Trains a run with each of the seeds, all in one program.
 
@@ -75,6 +79,7 @@ def run_seeds(
       seeds: The seeds.
       workdir: The folder of the study's runs.
       profile_steps: Number of steps to trace (`profile.trace_steps`).
+      reusable: The compiled functions of the runs before this one.
 
     Returns:
       For each seed, the value that `run` would return or the error that it would raise.
@@ -83,6 +88,7 @@ def run_seeds(
       UserError: If an error stops all of them.
     """
     settings.configure_once()
+    reusable = reusable or Reusable()
     experiment, workdir = complete(experiment), expand_path("workdir", workdir)
     runs = {seed: replace(experiment, seed=seed) for seed in seeds}
     folders = {seed: run_folders.run_folder(one, workdir) for seed, one in runs.items()}
@@ -100,7 +106,7 @@ def run_seeds(
         behind = {runs[s]: folders[s] for s, step in last_steps.items() if step == least}
         what = f"cannot write to {next(iter(behind.values()))}"
         with explain_os_errors(what, then="the same command continues"):
-            failed |= _train(behind, until, profile_steps)
+            failed |= _train(behind, until, profile_steps, reusable)
         # Otherwise a process might read files before the first one has written them.
         distributed.barrier("the end of a run")
     for seed, folder in folders.items():
@@ -155,7 +161,9 @@ def _find_last_steps(
     }
 
 
-def _train(runs: dict[Experiment, Path], until: int, profile_steps: int) -> dict[int, UserError]:
+def _train(
+    runs: dict[Experiment, Path], until: int, profile_steps: int, reusable: Reusable
+) -> dict[int, UserError]:
     """Trains runs that differ only in their seed up to a step; returns errors that ended some."""
     first, *_ = runs
     with contextlib.ExitStack() as stack:
@@ -164,7 +172,7 @@ def _train(runs: dict[Experiment, Path], until: int, profile_steps: int) -> dict
             stack.enter_context(jax.numpy_rank_promotion("raise"))
             stack.enter_context(jax.numpy_dtype_promotion("strict"))
         # The program is built before anything is written, so that a mistake leaves no files.
-        program = build_program(first, seeds=[run.seed for run in runs])
+        program = build_program(first, seeds=[run.seed for run in runs], reusable=reusable)
         for folder in runs.values():
             if checkpoint.latest_step(folder):
                 run_folders.check_data(program.description, folder)

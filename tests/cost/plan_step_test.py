@@ -76,7 +76,7 @@ def compile_run(experiment):
         if hasattr(built.compiled_step, "lower")
         else jax.jit(built.compiled_step)
     )
-    return compile_text(step.lower(built.state, built.arrays, batch))
+    return compile_text(step.lower(built.state, built.inputs, batch))
 
 
 def compile_plan(experiment):

@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+import warnings
 from importlib import metadata
 
 import jax
@@ -69,6 +70,17 @@ def test_long_runs_of_large_batches_use_onednn_unless_the_user_disables_it(machi
     machine(jaxlib="0.10.2")
     assert settings.choose_compiler_options(STEPS, VALUES, {}) == {}
     assert chosen() == OURS
+
+
+def test_a_program_that_the_compile_cache_cannot_take_is_not_warned_of(machine):
+    """JAX's words, of any program; another reason, such as a full disk, is warned of."""
+    words = "Error writing persistent compilation cache entry for 'jit_any': "
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        settings.choose_compiler_options(STEPS, VALUES, {})
+        warnings.warn(words + "MemoryError: std::bad_alloc", stacklevel=1)
+        warnings.warn(words + "OSError: [Errno 28]", stacklevel=1)
+    assert [str(one.message) for one in caught] == [words + "OSError: [Errno 28]"]
 
 
 def test_evaluations_of_many_images_use_onednn(machine):

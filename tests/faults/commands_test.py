@@ -23,7 +23,7 @@ from cnn_jax.errors import UserError
 from cnn_jax.evaluation.protocols import PROTOCOLS
 from cnn_jax.optim import OPTIMIZERS, SCHEDULES
 from cnn_jax.registry import option_types
-from cnn_jax.training import program, train
+from cnn_jax.training import multi_seed, program, train
 from cnn_jax.training.components import make_components
 from cnn_jax.training.state import init_state
 from experiments import COSTS, STUDIES
@@ -199,7 +199,7 @@ COMMANDS = st.one_of(
 )
 
 
-def trace(experiment, seeds, workdir, profile_steps=0):
+def trace(experiment, seeds, workdir, profile_steps=0, reusable=None):
     """Stands where training would begin: the model, the optimizer and the step are traced."""
     del workdir, profile_steps
     parts = make_components(experiment, seeds=len(seeds))
@@ -208,9 +208,10 @@ def trace(experiment, seeds, workdir, profile_steps=0):
     state = jax.eval_shape(lambda key: init_state(parts.model, parts.optimizer, key, image), KEY)
     over = mesh.batch_mesh()
     if len(seeds) == 1 and parts.axis is None:
-        form = program.make_step(experiment, parts, loader, [KEY], over)
+        form = program.make_step(experiment, parts, loader, 1, over)
         batch = next(iter(loader.batches(0)))
-        jax.eval_shape(form.step, form.join([state]), loader.arrays, batch)
+        inputs = multi_seed.Inputs(loader.arrays, (jax.random.key_data(KEY),))
+        jax.eval_shape(form.step, form.join([state]), inputs, batch)
     raise UserError(AS_FAR_AS_IT_GOES)
 
 

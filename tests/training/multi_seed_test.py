@@ -19,12 +19,12 @@ from cnn_jax.training.program import build_program
 SEEDS = (0, 1)
 
 
-def unrolled(make, keys, platform, params):
-    return multi_seed.unrolled(make, keys)
+def unrolled(one, platform, params):
+    return multi_seed.unrolled(one)
 
 
-def stacked(make, keys, platform, params):
-    return multi_seed.vmapped(make, keys)
+def stacked(one, platform, params):
+    return multi_seed.vmapped(one)
 
 
 FORMS = {"unrolled": unrolled, "stacked": stacked}
@@ -121,7 +121,7 @@ def test_seeds_are_unrolled_only_with_convolutions_on_a_cpu(name, platform, stac
     init, key = models.create(name, classes).init, jax.random.key(0)
     shapes, _ = jax.eval_shape(init, key, jax.ShapeDtypeStruct((1, *image), "float32"))
     params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    joint = multi_seed.form(lambda key: None, [key, key], platform, params).join([params, params])
+    joint = multi_seed.form(None, platform, params).join([params, params])
     assert isinstance(joint, tuple) != stacks
 
 

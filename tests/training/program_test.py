@@ -1,0 +1,56 @@
+"""The compiled functions of a run serve its other seeds, and no other run."""
+
+import dataclasses
+
+import pytest
+from helpers.small_run import RUN
+
+from cnn_jax.config import choose
+from cnn_jax.training import metrics_log, program, train
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """The steps that are traced, each once for a program that is compiled."""
+    steps, train_step = [], program.train_step
+
+    def note(parts, *arguments):
+        steps.append(parts)
+        return train_step(parts, *arguments)
+
+    monkeypatch.setattr(program, "train_step", note)
+    return steps
+
+
+def read_losses(folder):
+    return [event["loss"] for event in metrics_log.read_events(folder) if "loss" in event]
+
+
+def test_the_second_seed_compiles_nothing_and_has_its_own_numbers(tmp_path, traced):
+    reusable = program.Reusable()
+    for seed in (0, 1):
+        train.run_seeds(RUN, [seed], tmp_path / "study", reusable=reusable)
+    assert len(traced) == 1
+    train.run_seeds(RUN, [1], tmp_path / "alone")
+    assert len(traced) == 2, "a launch of its own compiles its own program"
+    first, second = (read_losses(tmp_path / "study/net" / f"seed{seed}") for seed in (0, 1))
+    assert second == read_losses(tmp_path / "alone/net/seed1")
+    assert len(first) == len(second) and first != second
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        dataclasses.replace(RUN, schedule=choose("constant", base=0.02)),
+        dataclasses.replace(RUN, data=dataclasses.replace(RUN.data, batch_size=8)),
+    ],
+    ids=["rate", "batch"],
+)
+def test_another_run_gets_its_own_functions(other):
+    reusable = program.Reusable()
+    first, again, changed = (
+        program.build_program(run, reusable=reusable)
+        for run in (RUN, dataclasses.replace(RUN, seed=1), other)
+    )
+    assert first.compiled_step is again.compiled_step
+    assert changed.compiled_step is not first.compiled_step
