@@ -1,6 +1,5 @@
 """The modes that train or show studies: list, train, report, compare, claims, dry_run and plan."""
 
-import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -154,7 +153,11 @@ def plan(study: Study) -> None:
     import json
 
     if FLAGS.topology is not None:
-        os.environ["JAX_PLATFORMS"] = "cpu"  # libtpu must compile and not look for a TPU.
+        import jax
+
+        jax.config.update("jax_platforms", "cpu")  # libtpu must compile and not look for a TPU.
+        # Without a TPU JAX cannot read the programs in its cache; `cost.compiled` has another one.
+        jax.config.update("jax_enable_compilation_cache", False)
     from cnn_jax.cost.format_plan import CAUTION, format_plan
     from cnn_jax.cost.plan import plan_run
     from cnn_jax.study import select

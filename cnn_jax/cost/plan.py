@@ -8,6 +8,7 @@ at the chip's peak, its memory traffic, and its communication with other chips.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ from cnn_jax import mesh
 from cnn_jax.config import Experiment
 from cnn_jax.cost import chips, hlo
 from cnn_jax.cost.chips import Chip
+from cnn_jax.cost.compiled import CompilerReport, compile_for_report
 from cnn_jax.cost.lower import lower_step, make_slice
 from cnn_jax.cost.measure_chip import find_chip, find_dtype
 
@@ -145,13 +147,13 @@ def plan_run(experiment: Experiment, topology: str | None = None) -> Plan:
         flops = 6 * multiply_adds * experiment.data.batch_size
         cost, fits = None, False
         try:
-            compiled = lowered.compile()
+            report = compile_for_report(lowered, topology, _find_cache_folder())
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             memory = _parse_needed_memory(str(error))
         else:
-            cost = _measure_step(experiment, compiled, chip, len(devices), platform, flops)
+            cost = _measure_step(experiment, report, chip, len(devices), platform, flops)
             memory = sum(cost.memory_parts.values())
             fits = memory <= chip.memory
     return Plan(
@@ -171,23 +173,27 @@ def plan_run(experiment: Experiment, topology: str | None = None) -> Plan:
     )
 
 
+def _find_cache_folder() -> Path | None:
+    """Returns JAX's folder of compiled programs, if it has one."""
+    folder = jax.config.jax_compilation_cache_dir
+    return Path(folder) if folder and "://" not in folder else None
+
+
 def _measure_step(
     experiment: Experiment,
-    compiled: jax.stages.Compiled,
+    report: CompilerReport,
     chip: chips.Chip,
     count: int,
     platform: str,
     counted_flops: int,
 ) -> StepCost:
-    memory, cost, text = compiled.memory_analysis(), compiled.cost_analysis(), compiled.as_text()
-    assert memory is not None and cost is not None and text is not None  # of CPU, GPU and TPU
-    flops = cost["flops"]  # Of one device, as everything in a compiled program.
+    text, flops = report.text, report.flops  # Of one device.
     # The compiler counts a loop's body once, and the work of a library (oneDNN) not at all.
     partly = flops * count < counted_flops and (hlo.has_loop(text) or platform != "tpu")
     worked = counted_flops / count if partly else flops
     in_passes = platform == "tpu" and find_dtype(experiment) == "float32"
     passes = PASSES[experiment.train.precision] if in_passes else 1
-    moved = hlo.count_traffic(text) if platform == "tpu" else cost["bytes accessed"]
+    moved = hlo.count_traffic(text) if platform == "tpu" else report.bytes_accessed
     collectives = hlo.count_collectives(text)
     sent = sum(_count_sent(kind, found.bytes, count) for kind, found in collectives.items())
     seconds = {"arithmetic": worked * passes / chip.flops, "memory": moved / chip.bandwidth}
@@ -197,16 +203,11 @@ def _measure_step(
     bound = max(seconds, key=seconds.__getitem__)
     hours = seconds[bound] * experiment.train.steps / 3600
     return StepCost(
-        memory_parts={
-            "arguments": memory.argument_size_in_bytes,
-            "temporaries": memory.temp_size_in_bytes,
-            "outputs": memory.output_size_in_bytes - memory.alias_size_in_bytes,
-            "program": memory.generated_code_size_in_bytes,
-        },
+        memory_parts=report.memory_parts,
         compiler_flops=flops * count,
         compiler_flops_partly=partly,
         passes=passes,
-        compiler_bytes=cost["bytes accessed"],
+        compiler_bytes=report.bytes_accessed,
         memory_traffic=moved,
         collectives=collectives,
         sent=sent,
