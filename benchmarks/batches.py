@@ -32,7 +32,7 @@ def main(argv: list[str]) -> None:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     os.environ["JAX_PLATFORMS"] = "cpu"
     from benchmarks.noise import make_noise_dataset
-    from cnn_jax.training import metrics_log
+    from cnn_jax.training import environment
 
     source = make_noise_dataset((32, 32, 3), 10, FLAGS.images, 1)
     loaders, left_out = {"ours": make_our_loader(source)}, {}
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> None:
     }
     write_result(
         {"benchmark": "batches", **settings, "ways": rows, "left_out": left_out}
-        | metrics_log.describe_environment()
+        | environment.describe_environment()
     )
 
 

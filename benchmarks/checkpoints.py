@@ -35,7 +35,7 @@ def main(argv: list[str]) -> None:
     from cnn_jax import models
     from cnn_jax.config import choose
     from cnn_jax.optim import make_optimizer
-    from cnn_jax.training import checkpoint, checksum, metrics_log
+    from cnn_jax.training import checkpoint, checksum, environment
     from cnn_jax.training.state import State, init_state
 
     logging.set_verbosity(logging.WARNING)  # As a launch does.
@@ -81,7 +81,7 @@ def main(argv: list[str]) -> None:
     print(f"ResNet-50, {size / 1e6:.0f} MB\n{format_columns(lines)}")
     write_result(
         {"benchmark": "checkpoints", "bytes": size, "seconds_of_100_mb": medians}
-        | metrics_log.describe_environment()
+        | environment.describe_environment()
     )
 
 

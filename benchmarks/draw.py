@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.peers import WORKLOADS, Spec
 from cnn_jax import models
 from cnn_jax.models import lenet
-from cnn_jax.training import metrics_log
+from cnn_jax.training import environment
 
 # Batch norm's shifts in plain models, so that most units are active: 56 layers without shortcuts,
 # of which half the units are at zero, magnify rounding errors until no two frameworks agree.
@@ -56,4 +56,4 @@ def draw_arrays(spec: Spec) -> dict[str, np.ndarray]:
 if __name__ == "__main__":
     given = Spec(**json.loads(sys.argv[1]))
     np.savez(given.weights, **draw_arrays(given))
-    print(json.dumps(metrics_log.describe_environment() | {"platform": jax.default_backend()}))
+    print(json.dumps(environment.describe_environment() | {"platform": jax.default_backend()}))

@@ -31,7 +31,7 @@ from cnn_jax import data, models
 from cnn_jax import mesh as meshes
 from cnn_jax.config import Experiment, change, choose
 from cnn_jax.cpu import settings
-from cnn_jax.training import checkpoint, metrics_log, train
+from cnn_jax.training import checkpoint, environment, train
 from cnn_jax.training.program import TrainProgram
 from experiments import resnet_degradation
 
@@ -66,11 +66,11 @@ def main(argv: list[str]) -> None:
         lines.append(format_row(results[-1]))
     print(
         f"{FLAGS.blocks} epochs of each, taking turns;"
-        f" {metrics_log.describe_environment()['hardware']}\n"
+        f" {environment.describe_environment()['hardware']}\n"
     )
     print(format_columns(lines))
     for result in results:
-        write_result(result | metrics_log.describe_environment())
+        write_result(result | environment.describe_environment())
 
 
 def measure_epochs(model: str, images: int, batch: int, blocks: int) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from cnn_jax import mesh as meshes
 from cnn_jax import models
 from cnn_jax.config import Data, Experiment, choose
 from cnn_jax.cpu import settings
-from cnn_jax.training import metrics_log
+from cnn_jax.training import environment
 from cnn_jax.training.program import build_program, choose_options
 
 # {model: ([H, W, C] of its images, number of classes, batch on CPU, test images on CPU)}
@@ -44,11 +44,11 @@ def main(argv: list[str]) -> None:
     results = [measure_evaluation(name) for name in FLAGS.models]
     print(
         f"{FLAGS.blocks} evaluations and as many bare passes, taking turns;"
-        f" {metrics_log.describe_environment()['hardware']}\n"
+        f" {environment.describe_environment()['hardware']}\n"
     )
     print(format_table(results))
     for result in results:
-        write_result(result | metrics_log.describe_environment())
+        write_result(result | environment.describe_environment())
 
 
 def measure_evaluation(model: str) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
     from cnn_jax.data import folders
     from cnn_jax.data.prepare import resize
     from cnn_jax.errors import UserError
-    from cnn_jax.training import metrics_log
+    from cnn_jax.training import environment
 
     cv2.setNumThreads(0)
     try:
@@ -94,7 +94,7 @@ def main(argv: list[str]) -> None:
     write_result(
         {key: ratios.get(key) for key in keys}
         | {"benchmark": "input_pipeline", **results, "loader_images_per_s": loaders}
-        | metrics_log.describe_environment()
+        | environment.describe_environment()
     )
 
 

@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
     os.environ["XLA_FLAGS"] = (
         f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     )
-    from cnn_jax.training import metrics_log
+    from cnn_jax.training import environment
 
     rows = [
         measure_step(model, parallel, count)
@@ -52,7 +52,7 @@ def main(argv: list[str]) -> None:
         print(finding)
     write_result(
         {"benchmark": "scaling", "batch": BATCH, "steps": rows, "findings": findings}
-        | metrics_log.describe_environment()
+        | environment.describe_environment()
     )
 
 

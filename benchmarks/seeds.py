@@ -26,7 +26,7 @@ from cnn_jax import models
 from cnn_jax.config import choose
 from cnn_jax.cpu import settings
 from cnn_jax.optim import make_optimizer
-from cnn_jax.training import metrics_log, multi_seed
+from cnn_jax.training import environment, multi_seed
 from cnn_jax.training.multi_seed import Inputs
 from cnn_jax.training.state import init_state
 from cnn_jax.training.train_step import StepParts, compile_train, train_step
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> None:
                 ways = [row["way"] for row in added if row["ratio"] > 1 / MAX_SLOWDOWN]
     settings_used = {"seconds": FLAGS.seconds, "blocks": FLAGS.blocks}
     write_result(
-        {"benchmark": "seeds", **settings_used, "rows": rows} | metrics_log.describe_environment()
+        {"benchmark": "seeds", **settings_used, "rows": rows} | environment.describe_environment()
     )
 
 

@@ -51,8 +51,8 @@ def main(argv: list[str]) -> None:
     rows = {what: compute_range(values) for what, values in seconds.items()}
     print(format_table(rows))
     script = (
-        "import json; from cnn_jax.training import metrics_log;"
-        " print(json.dumps(metrics_log.describe_environment()))"
+        "import json; from cnn_jax.training import environment;"
+        " print(json.dumps(environment.describe_environment()))"
     )
     described = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True

@@ -139,12 +139,12 @@ def _measure(
       A row for each map of each run: its rank correlations with random weights, and its deletion
       and insertion areas, a number for each image.
     """
-    from cnn_jax.training import metrics_log
+    from cnn_jax.training import metrics_log, run_folders
     from cnn_jax.visualize.page import gallery
 
     rows: list[dict[str, Any]] = []
     for run in runs:
-        folder = metrics_log.run_folder(run, workdir)
+        folder = run_folders.run_folder(run, workdir)
         if not metrics_log.read_result(folder):
             continue
         found = gallery.make_gallery(folder, seed=run.seed)

@@ -32,7 +32,7 @@ from cnn_jax.evaluation.scoring import (
     score_images,
 )
 from cnn_jax.files import write_whole
-from cnn_jax.training import checkpoint, metrics_log
+from cnn_jax.training import checkpoint, run_folders
 from cnn_jax.training.components import make_model
 from cnn_jax.values import convert
 
@@ -110,7 +110,7 @@ def evaluate_run(
         params, stats, step = checkpoint.load_parameters(folder)
         source = data.load_dataset(config)
         classes = ("num_classes", "class_names")  # The test images may be others.
-        metrics_log.check_data(data.describe_dataset(source), folder, classes)
+        run_folders.check_data(data.describe_dataset(source), folder, classes)
         loader = data.make_loader(config, source)
         model = make_model(experiment, source.num_classes)
         crop = config.image_size or loader.image_shape[0]

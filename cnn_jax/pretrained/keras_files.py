@@ -11,7 +11,7 @@ import numpy as np
 
 from cnn_jax.errors import UserError
 from cnn_jax.pretrained.tensor import Tensor
-from cnn_jax.pretrained.torch_files import find_stored, read_entry
+from cnn_jax.pretrained.zip_entries import find_stored, read_entry
 
 if TYPE_CHECKING:
     import h5py

@@ -73,7 +73,7 @@ def run(
     from cnn_jax.cpu import settings
     from cnn_jax.report.build import build
     from cnn_jax.study import sharing
-    from cnn_jax.training import metrics_log
+    from cnn_jax.training import run_folders
 
     settings.configure_once()  # Before the checks, which start JAX's backend.
     folder = expand_path("workdir", workdir)
@@ -97,7 +97,7 @@ def run(
     primary = distributed.is_primary()
     if primary:
         for one in runs if overwrite else ():
-            metrics_log.erase_run(metrics_log.run_folder(one, folder))
+            run_folders.erase_run(run_folders.run_folder(one, folder))
         remove_parts(folder, PART_AGE_S)
         write_study(study, folder, seeds, command)
         write_crops(study, folder)
@@ -136,7 +136,7 @@ def _tune(
     """
     from cnn_jax import distributed
     from cnn_jax.report.reading.folder import read_runs
-    from cnn_jax.training import metrics_log
+    from cnn_jax.training import run_folders
 
     tuning = study.tuning
     assert tuning is not None
@@ -146,7 +146,7 @@ def _tune(
     if overwrite:
         if distributed.is_primary():
             for one in trials:
-                metrics_log.erase_run(metrics_log.run_folder(one, place))
+                run_folders.erase_run(run_folders.run_folder(one, place))
         distributed.barrier("earlier trials are deleted")
     starts = range(0, len(trials), tuning.seeds)
     groups = [trials[start : start + tuning.seeds] for start in starts]
@@ -168,16 +168,16 @@ def check_before_writing(
     overwrite: bool = False,
 ) -> None:
     """Raises UserError for every error that can be detected before anything is written."""
-    from cnn_jax.training import metrics_log
+    from cnn_jax.training import metrics_log, run_folders
     from cnn_jax.training.components import make_components
 
     if together and seeds == 1:
         raise UserError("together: trains several seeds at once: ask for more than one")
     check_study(study, folder)
     for one in runs:
-        own = metrics_log.run_folder(one, folder)
+        own = run_folders.run_folder(one, folder)
         if not overwrite:
-            metrics_log.check_folder(one, own)
+            run_folders.check_folder(one, own)
         if profile_steps >= one.train.steps:
             left = one.train.steps - 1
             raise UserError(

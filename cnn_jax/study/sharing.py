@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from cnn_jax.config import Experiment
-from cnn_jax.training import metrics_log, run_lock
+from cnn_jax.training import metrics_log, run_folders, run_lock
 
 CLAIM = "claim"  # The locked file in the folder of a group's first run.
 LAUNCHES = "launches"  # The file in a study's folder that all its launches lock together.
@@ -69,7 +69,7 @@ def claim_groups(
 
 @contextlib.contextmanager
 def _claim(group: Group, folder: Path) -> Iterator[None]:
-    place = metrics_log.run_folder(group[0], folder)
+    place = run_folders.run_folder(group[0], folder)
     place.mkdir(parents=True, exist_ok=True)
     with run_lock.hold(place, CLAIM):
         yield
@@ -86,7 +86,7 @@ def _waits_for_another(group: Group, left: dict[int, Group], folder: Path) -> bo
 
 
 def _start_folder(run: Experiment, folder: Path) -> Path:
-    own = metrics_log.run_folder(run, folder)
+    own = run_folders.run_folder(run, folder)
     return own.parent.with_name(run.train.start_from) / own.name
 
 

@@ -80,12 +80,12 @@ def write_study(
     Raises:
       UserError: If the folder holds another study, or cannot be written to.
     """
-    from cnn_jax.training import metrics_log
+    from cnn_jax.training import environment
 
     check_study(study, folder)
     words = describe_study(study, seeds, command)
     if measured is not None:
-        words |= {"measured": measured, "commit": metrics_log.find_commit()}
+        words |= {"measured": measured, "commit": environment.find_commit()}
     with explain_os_errors(f"cannot write to {folder}", "choose another workdir"):
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "study.json", json.dumps(words, indent=2) + "\n")

@@ -1,6 +1,4 @@
-"""The files of a run for people and for the report.
-
-That is config.json, starts.jsonl, metrics.jsonl, TensorBoard's files, and a bar.
+"""The log of a run: metrics.jsonl, starts.jsonl, TensorBoard's files, and a bar.
 
 metrics.jsonl has a line an event, the same lines however often the run was cut off and continued:
   train  step, epoch, loss, error, lr, images_per_s, data_time, step_time (seconds a step);
@@ -17,184 +15,26 @@ starts.jsonl has a line a launch.
 """
 
 import contextlib
-import dataclasses
 import json
 import os
-import platform
 import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import tqdm
 
 from cnn_jax import notebook
-from cnn_jax.config import RUNTIME_FIELDS, Experiment, find_differences
-from cnn_jax.config_file import read_config, to_json
-from cnn_jax.errors import UserError, explain_os_errors
+from cnn_jax.config import Experiment
+from cnn_jax.errors import explain_os_errors
 from cnn_jax.files import write_whole
-from cnn_jax.optim import schedule_depends_on_steps
-from cnn_jax.text import printable
-from cnn_jax.training import run_lock, tensorboard
-from cnn_jax.training.components import complete
+from cnn_jax.training import tensorboard
+from cnn_jax.training.environment import describe_environment
 
 Write = Callable[..., None]
-# What may not change of data.json while a run is trained.
-DATA_FIELDS = ("train_images", "test_images", "num_classes", "class_names", "checksum")
 EVENTS = ("train", "eval", "nan", "stop", "end")  # Of metrics.jsonl.
-RUN_FILES = (
-    "config.json",
-    "data.json",
-    "starts.jsonl",
-    "metrics.jsonl",
-    "metrics.damaged.jsonl",
-    "layers.jsonl",
-    "digests.json",
-    "checkpoints",
-    "damaged_checkpoints",
-    "evaluations",
-    "tensorboard",
-    "profile",
-)
-
-
-def run_folder(experiment: Experiment, workdir: str | Path) -> Path:
-    """Returns a run's folder: <workdir>/<run>/seed<k>."""
-    return Path(workdir) / experiment.name / f"seed{experiment.seed}"
-
-
-def check_folder(experiment: Experiment, folder: Path) -> None:
-    """Raises UserError if the folder holds another configuration.
-
-    More steps are allowed: they continue the run.
-    """
-    there = read_config_there(folder)
-    if there is None or is_continued(there, experiment):
-        return
-    if changed := find_differences(there, experiment, RUNTIME_FIELDS):
-        raise UserError(
-            f"{folder} holds another configuration ({'; '.join(changed)}): choose another workdir,"
-            " repeat the flags it was made with, or start anew with --overwrite"
-        )
-
-
-def read_config_there(folder: Path) -> Experiment | None:
-    """Returns the configuration of a run's folder; None: there is no run.
-
-    Options of the optimizer and the schedule that came after the run was started are at their
-    defaults, which are what was done before them.
-
-    Raises:
-      UserError: If config.json cannot be read.
-    """
-    path = folder / "config.json"
-    with explain_os_errors(f"{path} cannot be read", "choose another workdir"):
-        there = read_config(path) if path.exists() else None
-    with contextlib.suppress(UserError):  # It has another version and therefore differs.
-        return complete(there) if there else None
-    return there
-
-
-def is_continued(old: Experiment, new: Experiment) -> bool:
-    """Returns whether an experiment differs from another only in that it has more steps."""
-    longer = dataclasses.replace(old, train=dataclasses.replace(old.train, steps=new.train.steps))
-    more = new.train.steps > old.train.steps
-    return more and not find_differences(longer, new, RUNTIME_FIELDS)
-
-
-def write_config(experiment: Experiment, folder: Path) -> None:
-    """Writes config.json, which makes the folder this run's.
-
-    Raises:
-      UserError: If it cannot be written.
-    """
-    with explain_os_errors(f"cannot write to {folder}", "choose another workdir"):
-        folder.mkdir(parents=True, exist_ok=True)
-        there = read_config_there(folder)
-        if there is None:
-            write_whole(folder / "config.json", to_json(experiment))
-        elif is_continued(there, experiment):
-            write_whole(folder / "config.json", to_json(_with_deviation(there, experiment)))
-
-
-def check_data(
-    description: dict[str, Any], folder: Path, fields: Sequence[str] = DATA_FIELDS
-) -> None:
-    """Checks that the data set of a run is the one that it was trained on.
-
-    Args:
-      description: Of `cnn_jax.data.describe_dataset`.
-      folder: The run's folder. A description in it that is missing or damaged is not compared.
-      fields: What is compared.
-
-    Raises:
-      UserError: If the data set has changed.
-    """
-    try:
-        there = json.loads((folder / "data.json").read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return
-    if not isinstance(there, dict):
-        return
-    for name in fields:
-        if name in there and there[name] != description[name]:
-            before, now = (printable(str(each[name]))[:100] for each in (there, description))
-            raise UserError(
-                f"the data set is another one than {folder} was trained on ({name}: {before} then,"
-                f" {now} now): restore it, or start anew with --overwrite or another workdir; if"
-                f" only {folder / 'data.json'} is damaged, delete that file"
-            )
-
-
-def write_data(description: dict[str, Any], folder: Path) -> None:
-    """Writes data.json, the description of the data set.
-
-    Args:
-      description: Of `cnn_jax.data.describe_dataset`.
-      folder: The run's folder.
-
-    Raises:
-      UserError: If it cannot be written.
-    """
-    with explain_os_errors(f"cannot write to {folder}", "choose another workdir"):
-        write_whole(folder / "data.json", json.dumps(description, indent=2) + "\n")
-
-
-def _with_deviation(old: Experiment, new: Experiment) -> Experiment:
-    """Returns the longer run with what a run of so many steps from the start would do otherwise."""
-    before, after = old.train.steps, new.train.steps
-    words = []
-    if schedule_depends_on_steps(new.schedule, before, after):
-        words.append(
-            f"its learning rates to step {before:,} are those of a run of {before:,} steps"
-        )
-    if new.schedule.name == "plateau" and before % new.train.eval_every:
-        words.append(f"its plateau schedule has also seen an evaluation at step {before:,}")
-    said = tuple(f"Continued from {before:,} to {after:,} steps: {each}" for each in words)
-    kept = tuple(each for each in old.deviations if each.startswith("Continued from "))
-    return dataclasses.replace(
-        new, deviations=tuple(dict.fromkeys((*new.deviations, *kept, *said)))
-    )
-
-
-def erase_run(folder: Path) -> None:
-    """Deletes a run's own files in its folder, and nothing else.
-
-    Raises:
-      UserError: If another process uses the folder, or a file cannot be deleted.
-    """
-    if not folder.exists():
-        return
-    with explain_os_errors(f"cannot delete the run in {folder}"), run_lock.hold(folder):
-        for name in RUN_FILES:
-            path = folder / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
@@ -356,42 +196,3 @@ def error_words(fields: dict[str, Any]) -> str:
     if name == "top1_error":
         return f"test error {value:.2%}"
     return f"{name.replace('_', ' ')} {value:.4g}"
-
-
-def describe_environment() -> dict[str, Any]:
-    """Returns the time (UTC), commit, hardware and versions with which a run is started."""
-    devices = jax.devices()
-    kind = _cpu() if devices[0].platform == "cpu" else devices[0].device_kind
-    return {
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": find_commit(),
-        "hardware": f"{len(devices)} x {kind}",
-        "versions": {"python": platform.python_version()}
-        | {p: version(p) for p in ("jax", "flax", "optax")},
-    }
-
-
-def _cpu() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return f"CPU ({line.partition(':')[2].strip()}, {os.cpu_count()} cores)"
-    return f"CPU ({platform.machine()}, {os.cpu_count()} cores)"
-
-
-def find_commit() -> str:
-    """Returns the code's commit, '+changes' if files differ; 'unknown' without a checkout."""
-    here = Path(__file__).parent
-
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(here), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-    try:
-        # Otherwise the surrounding checkout belongs to another project.
-        git("ls-files", "--error-unmatch", Path(__file__).name)
-        return git("rev-parse", "--short=10", "HEAD").strip() + (
-            "+changes" if git("status", "--porcelain", "-uno") else ""
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"

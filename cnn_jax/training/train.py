@@ -19,7 +19,16 @@ from cnn_jax.cpu import settings
 from cnn_jax.errors import NotFiniteError, UserError, explain_os_errors
 from cnn_jax.evaluation.evaluate import evaluate_run
 from cnn_jax.files import expand_path, remove_parts
-from cnn_jax.training import checkpoint, divergence, metrics_log, profile, run_lock, watchdog
+from cnn_jax.training import (
+    checkpoint,
+    divergence,
+    environment,
+    metrics_log,
+    profile,
+    run_folders,
+    run_lock,
+    watchdog,
+)
 from cnn_jax.training.components import complete
 from cnn_jax.training.loop import SeedRun, run_loop
 from cnn_jax.training.program import Reusable, TrainProgram, build_program
@@ -82,10 +91,10 @@ def run_seeds(
     reusable = reusable or Reusable()
     experiment, workdir = complete(experiment), expand_path("workdir", workdir)
     runs = {seed: replace(experiment, seed=seed) for seed in seeds}
-    folders = {seed: metrics_log.run_folder(one, workdir) for seed, one in runs.items()}
+    folders = {seed: run_folders.run_folder(one, workdir) for seed, one in runs.items()}
     failed: dict[int, UserError] = {}
     for seed, folder in folders.items():
-        metrics_log.check_folder(runs[seed], folder)
+        run_folders.check_folder(runs[seed], folder)
         events = metrics_log.read_events(folder)
         if error := divergence.find_earlier_end(runs[seed], events, folder):
             failed[seed] = error
@@ -135,7 +144,7 @@ def describe_run(experiment: Experiment, seeds: Sequence[int]) -> dict[str, str]
         | described
         | {
             "the seeds": repr(list(seeds)),
-            "the code's commit": metrics_log.find_commit(),
+            "the code's commit": environment.find_commit(),
             "the code's version": __version__,
         }
     )
@@ -166,10 +175,10 @@ def _train(
         program = build_program(first, seeds=[run.seed for run in runs], reusable=reusable)
         for folder in runs.values():
             if checkpoint.latest_step(folder):
-                metrics_log.check_data(program.description, folder)
+                run_folders.check_data(program.description, folder)
         for run, folder in runs.items() if distributed.is_primary() else ():
-            metrics_log.write_config(run, folder)
-            metrics_log.write_data(program.description, folder)
+            run_folders.write_config(run, folder)
+            run_folders.write_data(program.description, folder)
             stack.enter_context(run_lock.hold(folder))
             remove_parts(folder)
         saved = [

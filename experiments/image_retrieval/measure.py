@@ -17,7 +17,7 @@ from cnn_jax.evaluation import denoising
 from cnn_jax.evaluation.retrieval import codes, images, measures
 from cnn_jax.evaluation.retrieval.search import Distance
 from cnn_jax.files import write_whole
-from cnn_jax.training import checkpoint, metrics_log
+from cnn_jax.training import checkpoint, metrics_log, run_folders
 
 AUTOENCODER = "autoencoder"
 SMALL = "autoencoder-small"
@@ -97,7 +97,7 @@ def measure_runs(
     """
     seeds: dict[int, dict[str, Experiment]] = {}
     for run in runs:
-        if metrics_log.read_result(metrics_log.run_folder(run, workdir)):
+        if metrics_log.read_result(run_folders.run_folder(run, workdir)):
             seeds.setdefault(run.seed, {})[run.name] = run
     names = {run.name for run in runs}
     complete = {seed: own for seed, own in sorted(seeds.items()) if own.keys() == names}
@@ -105,7 +105,7 @@ def measure_runs(
     precisions: list[dict[str, np.ndarray]] = []
     shared: dict[tuple[str, ...], Any] = {}
     for seed, own in complete.items():
-        folders = [metrics_log.run_folder(run, workdir) for run in own.values()]
+        folders = [run_folders.run_folder(run, workdir) for run in own.values()]
         steps = dict(zip(own, map(checkpoint.latest_step, folders), strict=True))
         kept = _read_kept(workdir, seed, steps)
         if kept is None:
@@ -130,7 +130,7 @@ def _load_seed(
 ) -> tuple[Collection, dict[str, trained.TrainedModel], trained.TrainedModel]:
     """Returns a seed's images, its models by the run's name, and the untrained autoencoder."""
     models = {
-        name: trained.load_run(metrics_log.run_folder(run, workdir)) for name, run in own.items()
+        name: trained.load_run(run_folders.run_folder(run, workdir)) for name, run in own.items()
     }
     return collect_images(own), models, trained.initialize_run(own[AUTOENCODER])
 

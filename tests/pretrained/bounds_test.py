@@ -12,7 +12,7 @@ from helpers.weight_files import WRITERS, read_all
 
 from cnn_jax import pretrained
 from cnn_jax.errors import UserError
-from cnn_jax.pretrained import keras_files, torch_files
+from cnn_jax.pretrained import keras_files, torch_pickle
 
 SECONDS = 5  # It takes a second on an idle machine.
 MANY = 3_000_000
@@ -152,9 +152,9 @@ def test_the_bounds_leave_room_for_the_largest_model():
         for i in range(1_000)
     }
     text = pickled(Call("collections.OrderedDict", ([list(pair) for pair in state.items()],)))
-    assert len(text) * 5 < torch_files.MAX_PICKLE_BYTES
-    assert len(torch_files.unpickle(io.BytesIO(text))) == 1_000
-    assert sum(1 for _ in pickletools.genops(text)) * 5 < torch_files.MAX_INSTRUCTIONS
+    assert len(text) * 5 < torch_pickle.MAX_PICKLE_BYTES
+    assert len(torch_pickle.unpickle(io.BytesIO(text))) == 1_000
+    assert sum(1 for _ in pickletools.genops(text)) * 5 < torch_pickle.MAX_INSTRUCTIONS
 
 
 # --- damaged files: any bytes give a UserError or tensors of the written shapes

@@ -14,7 +14,7 @@ from cnn_jax import study
 from cnn_jax.config import Experiment, Train
 from cnn_jax.errors import UserError
 from cnn_jax.study import sharing
-from cnn_jax.training import metrics_log, run_lock
+from cnn_jax.training import metrics_log, run_folders, run_lock
 from experiments import STUDIES
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ RUNS = [Experiment(study="s", name=name) for name in ("a", "b", "c")]
 
 
 def place(folder, run):
-    made = metrics_log.run_folder(run, folder)
+    made = run_folders.run_folder(run, folder)
     made.mkdir(parents=True, exist_ok=True)
     return made
 

@@ -12,7 +12,7 @@ from helpers.small_run import RUN, cut_at
 
 from cnn_jax import models
 from cnn_jax.config import Experiment, Log, choose
-from cnn_jax.training import layer_log, layer_statistics, metrics_log, train
+from cnn_jax.training import layer_log, layer_statistics, run_folders, train
 
 IMAGES = np.random.default_rng(0).normal(size=(6, 2, 2, 1)).astype(np.float32)
 LABELS = np.array([0, 1, 2, 0, 1, 2], np.int32)
@@ -186,7 +186,7 @@ def test_seeds_together_have_lines_of_their_own(tmp_path):
 
 
 def test_erase_run_takes_the_file_too(whole):
-    assert layer_log.FILE in metrics_log.RUN_FILES
+    assert layer_log.FILE in run_folders.RUN_FILES
 
 
 def test_a_kernel_s_weights_are_counted_and_those_that_are_0():

@@ -12,7 +12,7 @@ from cnn_jax import trained
 from cnn_jax.errors import UserError, nearest
 from cnn_jax.report.build import write_page
 from cnn_jax.report.elements import Facts, Notes, Page, Part, Report
-from cnn_jax.training.metrics_log import describe_environment
+from cnn_jax.training.environment import describe_environment
 from cnn_jax.visualize.images import Source, load_images
 from cnn_jax.visualize.page import behavior, inside, made, maps, statistics
 from cnn_jax.visualize.page.context import Context, make_context
