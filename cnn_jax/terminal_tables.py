@@ -35,7 +35,9 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[Cell]], width: i
     for row in rows:
         table.add_row(*(_make_text(_format_cell(cell)) for cell in row))
     written = io.StringIO()
-    console = rich.console.Console(file=written, width=sys.maxsize, color_system=None)
+    console = rich.console.Console(
+        file=written, width=sys.maxsize, color_system=None, force_jupyter=False
+    )
     if width:
         least = console.measure(table).minimum
         console.width = max(width, least)

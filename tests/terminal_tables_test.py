@@ -15,6 +15,13 @@ def test_numbers_are_right_aligned_with_commas_and_shapes_have_an_x():
     ]
 
 
+def test_a_notebook_gets_the_same_text(monkeypatch):
+    """In Jupyter rich would show the table as HTML and return nothing."""
+    text = format_table(("name", "n", "shape", "share"), ROWS)
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert text and format_table(("name", "n", "shape", "share"), ROWS) == text
+
+
 def test_a_table_without_rows_is_its_header():
     assert format_table(("a", "b"), []) == "a  b"
 

@@ -134,7 +134,8 @@ def _list_paragraphs(
 
 def _show_program(file: str, recipe: Preprocessing) -> list[str]:
     return [
-        "import jax, numpy as np",
+        "import jax.export",
+        "import numpy as np",
         "",
         f'program = jax.export.deserialize(bytearray(open("{file}", "rb").read()))',
         f"images = np.zeros((8, {recipe.crop}, {recipe.crop}, {len(recipe.mean)}), np.uint8)",

@@ -77,7 +77,12 @@ def render_text(page: Page, width: int = 0) -> str:
 
 def _make_console(width: int) -> rich.console.Console:
     return rich.console.Console(
-        file=io.StringIO(), width=width, color_system=None, force_terminal=False, emoji=False
+        file=io.StringIO(),
+        width=width,
+        color_system=None,
+        force_terminal=False,
+        force_jupyter=False,
+        emoji=False,
     )
 
 

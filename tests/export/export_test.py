@@ -32,7 +32,7 @@ def run(tmp_path_factory):
 
 # What the exported program runs in: JAX alone.
 PROGRAM = """
-import sys, jax, numpy as np
+import sys, jax.export, numpy as np
 program = jax.export.deserialize(bytearray(open(sys.argv[1], "rb").read()))
 images = np.load(sys.argv[2])
 np.save(sys.argv[3], np.concatenate([program.call(images[:3]), program.call(images[3:])]))

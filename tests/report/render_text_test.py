@@ -44,6 +44,13 @@ def render(*parts, width):
     return text, text.splitlines()
 
 
+def test_a_notebook_gets_the_same_text(monkeypatch):
+    """In Jupyter rich would show the page as HTML and return nothing."""
+    text, _ = render(TABLE, width=80)
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert render(TABLE, width=80)[0] == text
+
+
 def test_a_table_that_fits_is_markdown():
     text, lines = render(TABLE, width=400)
     assert lines[2:4] == ["Table 3", ""]

@@ -93,5 +93,6 @@ def test_a_folder_that_cannot_be_written_is_an_error_at_once(tmp_path):
         (tmp_path / "checkpoints/.writable").write_text("")
         checkpoint.save(saved, parts.state, None)
     for thread in set(threading.enumerate()) - before:
-        thread.join(10)
+        if thread.is_alive():  # It may not have started yet.
+            thread.join(10)
         assert thread.daemon or not thread.is_alive(), thread.name
