@@ -221,19 +221,20 @@ def make_step(
     `cnn_jax.cost.plan` compiles this same step for devices that are not here.
     """
     train = experiment.train
+    fixed = StepParts(
+        model=parts.model,
+        optimizer=parts.optimizer,
+        loader=loader,
+        key=jax.random.key(0),  # Each seed's own takes its place.
+        axis=parts.axis,
+        label_smoothing=train.label_smoothing,
+        mixup=experiment.data.mixup,
+        skip_not_finite=train.on_nan == "skip",
+    )
 
     def one(key: jax.Array, state: State, arrays: Any, batch: Any) -> State:
-        fixed = StepParts(
-            model=parts.model,
-            optimizer=parts.optimizer,
-            loader=loader,
-            key=jax.random.wrap_key_data(key),
-            axis=parts.axis,
-            label_smoothing=train.label_smoothing,
-            mixup=experiment.data.mixup,
-            skip_not_finite=train.on_nan == "skip",
-        )
-        return train_step(fixed, state, arrays, batch)
+        keyed = fixed._replace(key=jax.random.wrap_key_data(key))
+        return train_step(keyed, state, arrays, batch)
 
     if seeds == 1:
         return multi_seed.alone(one)
