@@ -122,7 +122,7 @@ def unpickle(file: IO[bytes] | mmap.mmap) -> Any:
         del stack[start:]
         return items
 
-    # genops calls read and readline alone; typeshed wants a whole file.
+    # genops needs only read and readline, but its type asks for a whole file.
     for opcode, found, _ in pickletools.genops(source):  # type: ignore[arg-type]
         source.work(1)
         argument: Any = found  # of the kind that the instruction has

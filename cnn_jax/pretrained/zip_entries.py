@@ -10,7 +10,7 @@ def read_entry(archive: zipfile.ZipFile, entry: str, most: int | None = None) ->
 
     Args:
       archive: The zip file.
-      entry: Its name. It is not compressed, so it is no larger than the file.
+      entry: The name of the entry.
       most: How many bytes it may have.
 
     Raises:

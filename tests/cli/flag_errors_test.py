@@ -1,4 +1,4 @@
-"""What is said of flags that cannot be parsed. Each line tells what to type instead."""
+"""A flag that cannot be parsed ends in one line, which says what to type instead."""
 
 import pytest
 

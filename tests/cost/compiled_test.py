@@ -30,7 +30,7 @@ def program():
 
 @pytest.fixture
 def count(program):
-    """Returns a function that says how often the program was compiled since the last time."""
+    """Returns a function; it returns the number of compilations since its last call."""
     before = program.compilations
 
     def count_new():
