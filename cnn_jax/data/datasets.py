@@ -26,6 +26,7 @@ from cnn_jax.optional_packages import find_folder, require
 from cnn_jax.values import Bound
 
 DIGITS_SIDE = 8
+JPEG_BLOCK = 8
 
 
 def load_digits(
@@ -87,9 +88,46 @@ def load_mnist(data_dir: str) -> Dataset:
     return tfds_sets.load_arrays("mnist", data_dir)
 
 
-def load_cifar10(data_dir: str) -> Dataset:
+def load_cifar10(
+    data_dir: str,
+    *,
+    jpeg_quality: Annotated[
+        int, Bound(0, 100), "Encode each image as JPEG of this quality, to see what it costs; 0: no"
+    ] = 0,
+) -> Dataset:
     """Returns CIFAR-10, which `python -m cnn_jax.data.prepare cifar10` prepares."""
-    return tfds_sets.load_arrays("cifar10", data_dir)
+    found = tfds_sets.load_arrays("cifar10", data_dir)
+    if not jpeg_quality:
+        return found
+    parts = (as_arrays(part) for part in (found.train, found.test))
+    train, test = (
+        part._replace(images=encode_as_jpeg(part.images, jpeg_quality)) for part in parts
+    )
+    return found._replace(train=train, test=test)
+
+
+def encode_as_jpeg(images: np.ndarray, quality: int) -> np.ndarray:
+    """Returns the images as they look after being encoded as JPEG and decoded.
+
+    JPEG computes in blocks of 8x8 pixels, which begin at the upper left corner. Here they begin 4
+    pixels before it: an image that was encoded before, at the same quality and with the same
+    blocks, would hardly change.
+
+    Args:
+      images: [N, H, W, 3] uint8.
+      quality: 1 to 100.
+    """
+    cv2 = require("cv2")
+    margin = JPEG_BLOCK // 2
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    degraded = np.empty_like(images)
+    for i, image in enumerate(images):
+        padded = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="edge")
+        # The order of the colors matters: red and blue are not weighed alike.
+        encoded = cv2.imencode(".jpg", padded[..., ::-1], options)[1]
+        decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1]
+        degraded[i] = decoded[margin:-margin, margin:-margin]
+    return degraded
 
 
 def load_folder(data_dir: str, *, path: str = "") -> Dataset:

@@ -2,8 +2,10 @@
 
 import pickle
 
+import cv2
 import numpy as np
 import pytest
+import scipy.ndimage
 import sklearn.datasets
 from helpers import prepared_sets
 
@@ -185,3 +187,49 @@ def test_digits_are_enlarged_and_framed():
     assert set(rows) == set(range(9))  # A digit's first row is the first of its eight.
     same = data.load_dataset(Data(dataset=choose("digits", side=8, margin=0)))
     np.testing.assert_array_equal(same.test.images, plain)
+
+
+def draw_photograph():
+    rng = np.random.default_rng(0)
+    smooth = np.stack([scipy.ndimage.gaussian_filter(c, 2) for c in rng.normal(0, 1, (3, 32, 32))])
+    noisy = 128 + 300 * smooth + rng.normal(0, 12, (32, 32))
+    return np.clip(noisy, 0, 255).astype(np.uint8).transpose(1, 2, 0)
+
+
+def test_encoding_as_jpeg_degrades_more_at_lower_quality_and_keeps_colors():
+    image = draw_photograph()
+    errors = {}
+    for quality in (20, 75, 95):
+        found = datasets.encode_as_jpeg(image[None], quality)[0]
+        assert found.shape == image.shape and found.dtype == np.uint8
+        errors[quality] = np.square(found.astype(float) - image).mean((0, 1))
+    assert (errors[20] > errors[75]).all() and (errors[75] > errors[95]).all()
+    # Each color stays itself: another channel is farther away.
+    found = datasets.encode_as_jpeg(image[None], 95)[0]
+    distances = np.abs(found[..., None].astype(float) - image[..., None, :]).mean((0, 1))
+    np.testing.assert_array_equal(distances.argmin(1), [0, 1, 2])
+
+
+def test_a_second_encoding_as_jpeg_changes_the_image_again():
+    options = [cv2.IMWRITE_JPEG_QUALITY, 75]
+    encoded = cv2.imencode(".jpg", draw_photograph(), options)[1]
+    once = cv2.imdecode(encoded, cv2.IMREAD_COLOR)[None]
+    same_blocks = cv2.imdecode(cv2.imencode(".jpg", once[0], options)[1], cv2.IMREAD_COLOR)[None]
+    other_blocks = datasets.encode_as_jpeg(once, 75)
+
+    def measure(images):
+        return np.square(images.astype(float) - once).mean()
+
+    assert measure(other_blocks) > 10 * measure(same_blocks)
+
+
+def test_cifar10_is_encoded_once_more_where_a_quality_is_given(monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), np.uint8)
+    part = data.Arrays(images[:4], np.arange(4, dtype=np.int32))
+    tested = data.Arrays(images[4:], np.arange(2, dtype=np.int32))
+    whole = data.Dataset(part, tested, 10)
+    monkeypatch.setattr(datasets.tfds_sets, "load_arrays", lambda name, data_dir: whole)
+    for found, given in zip(datasets.load_cifar10("", jpeg_quality=75)[:2], whole, strict=False):
+        np.testing.assert_array_equal(found.labels, given.labels)
+        np.testing.assert_array_equal(found.images, datasets.encode_as_jpeg(given.images, 75))
+    np.testing.assert_array_equal(datasets.load_cifar10("").train.images, part.images)
