@@ -106,19 +106,19 @@ def load_cifar10(
     return found._replace(train=train, test=test)
 
 
-def encode_as_jpeg(images: np.ndarray, quality: int) -> np.ndarray:
+def encode_as_jpeg(images: np.ndarray, quality: int, margin: int = JPEG_BLOCK // 2) -> np.ndarray:
     """Returns the images as they look after being encoded as JPEG and decoded.
 
-    JPEG computes in blocks of 8x8 pixels, which begin at the upper left corner. Here they begin 4
-    pixels before it: an image that was encoded before, at the same quality and with the same
-    blocks, would hardly change.
+    JPEG computes in blocks of 8x8 pixels. An image that was encoded before, at the same quality and
+    with the same blocks, hardly changes, so here the blocks begin elsewhere.
 
     Args:
       images: [N, H, W, 3] uint8.
       quality: 1 to 100.
+      margin: Pixels by which the first block begins above and to the left of the image; 0: at its
+        corner, as in a file.
     """
     cv2 = require("cv2")
-    margin = JPEG_BLOCK // 2
     options = [cv2.IMWRITE_JPEG_QUALITY, quality]
     degraded = np.empty_like(images)
     for i, image in enumerate(images):
@@ -126,7 +126,8 @@ def encode_as_jpeg(images: np.ndarray, quality: int) -> np.ndarray:
         # The order of the colors matters: red and blue are not weighed alike.
         encoded = cv2.imencode(".jpg", padded[..., ::-1], options)[1]
         decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1]
-        degraded[i] = decoded[margin:-margin, margin:-margin]
+        height, width = image.shape[:2]
+        degraded[i] = decoded[margin : margin + height, margin : margin + width]
     return degraded
 
 

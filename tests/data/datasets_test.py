@@ -211,10 +211,11 @@ def test_encoding_as_jpeg_degrades_more_at_lower_quality_and_keeps_colors():
 
 
 def test_a_second_encoding_as_jpeg_changes_the_image_again():
-    options = [cv2.IMWRITE_JPEG_QUALITY, 75]
-    encoded = cv2.imencode(".jpg", draw_photograph(), options)[1]
-    once = cv2.imdecode(encoded, cv2.IMREAD_COLOR)[None]
-    same_blocks = cv2.imdecode(cv2.imencode(".jpg", once[0], options)[1], cv2.IMREAD_COLOR)[None]
+    photograph = draw_photograph()
+    once = datasets.encode_as_jpeg(photograph[None], 75, margin=0)
+    encoded = cv2.imencode(".jpg", photograph[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 75])[1]
+    np.testing.assert_array_equal(once[0], cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1])
+    same_blocks = datasets.encode_as_jpeg(once, 75, margin=0)
     other_blocks = datasets.encode_as_jpeg(once, 75)
 
     def measure(images):
