@@ -133,7 +133,13 @@ def make_experiment(model: str, batch: int, steps: int, epochs: int) -> Experime
         model=paper.model if model == paper.model.name else choose(model),
         # A small rate, because a loss on noise can overflow.
         schedule=change(paper.schedule, base=1e-3),
-        train=replace(paper.train, steps=epochs * steps, eval_every=steps, save_every=steps),
+        train=replace(
+            paper.train,
+            steps=epochs * steps,
+            eval_every=steps,
+            save_every=steps,
+            steps_per_call=FLAGS.steps_per_call,
+        ),
     )
 
 
@@ -244,4 +250,11 @@ if __name__ == "__main__":
     )
     flags.DEFINE_integer("batch", 128, "Images per step.", lower_bound=1)
     flags.DEFINE_integer("blocks", 4, "Timed epochs of each model.", lower_bound=1)
+    flags.DEFINE_integer(
+        "steps_per_call",
+        0,
+        "train.steps_per_call of the run; the bare step makes one. By itself a run of so few epochs"
+        " chooses one.",
+        lower_bound=0,
+    )
     app.run(main)
