@@ -34,6 +34,10 @@ def claim_groups(
     A group that another launch has trained meanwhile is yielded too: it is finished then, and
     nothing is left to do for it.
 
+    The seeds of a run have one program, which each launch compiles for itself. So a launch goes on
+    with the run that it has begun, then takes runs of which no seed has been begun, and only then
+    seeds of other launches' runs.
+
     Args:
       groups: The runs, those that train together in one group, in the order of training.
       folder: The study's folder.
@@ -45,9 +49,17 @@ def claim_groups(
     """
     left = dict(enumerate(groups))
     waiting_for: set[str] = set()
+    compiled = ""
     while left:
         held: dict[int, str] = {}
-        for number, group in list(left.items()):
+        begun = {
+            group[0].name for group in groups if run_folders.run_folder(group[0], folder).exists()
+        }
+        order = sorted(
+            left, key=lambda n: (left[n][0].name != compiled, left[n][0].name in begun, n)
+        )
+        for number in order:
+            group = left[number]
             if _waits_for_another(group, left, folder):
                 continue
             with contextlib.ExitStack() as stack:
@@ -57,6 +69,7 @@ def claim_groups(
                     held[number] = error.holder
                     continue
                 del left[number]
+                compiled = group[0].name
                 yield number, group
                 break  # An earlier run may have become free, or ready.
         else:

@@ -48,6 +48,18 @@ def test_a_run_that_another_launch_holds_comes_last(tmp_path):
         pass  # Released.
 
 
+def test_a_launch_goes_on_with_its_own_run_then_takes_one_that_is_not_begun(tmp_path):
+    groups = [[replace(run, seed=seed)] for run in RUNS for seed in (0, 1)]
+    with run_lock.hold(place(tmp_path, groups[0][0]), sharing.CLAIM):  # Another launch begins a.
+        order = []
+        for _, (run,) in sharing.claim_groups(groups, tmp_path, print, 0):
+            order.append((run.name, run.seed))
+            if len(order) == 5:
+                break
+    # It compiles b and c, each for both seeds, and a for the seed that the other has not reached.
+    assert order == [("b", 0), ("b", 1), ("c", 0), ("c", 1), ("a", 1)]
+
+
 def test_a_run_that_starts_from_another_waits_for_it(tmp_path, monkeypatch):
     finished = set()
     monkeypatch.setattr(metrics_log, "read_result", lambda folder: folder.parent.name in finished)
