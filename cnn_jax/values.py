@@ -104,7 +104,7 @@ def describe(wanted: Any) -> str:
         one = describe(options[0])
         return f"{several.get(one, one)} with commas between"
     if typing.get_origin(bare) is Literal:
-        return " or ".join(map(str, options))
+        return " or ".join(str(option) or "empty" for option in options)
     return {int: "an integer", float: "a number", bool: "true or false", str: "text"}[bare]
 
 

@@ -3,11 +3,16 @@
 python docs/make_tables.py writes them; with --check it only says whether they are up to date.
 """
 
+import inspect
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from cnn_jax import config, models, optim, registry, values
 from cnn_jax.cli.flags import FLAGS
+from cnn_jax.data.datasets import DATASETS
+from cnn_jax.evaluation.protocols import PROTOCOLS
 from cnn_jax.overrides import iterate_fields
 
 DOCS = Path(__file__).parent
@@ -18,8 +23,10 @@ def flags_table() -> str:
     """Returns the table of all flags."""
     lines = ["| flag | default | what it does |", "|---|---|---|"]
     for flag in FLAGS.get_flags_for_module("cnn_jax.cli.flags"):
-        default = "" if flag.default in (None, [], False, 0) else f"`{flag.default}`"
-        lines.append(f"| `--{flag.name}` | {default} | {_cell(flag.help)} |")
+        default = "" if flag.default in (None, [], False, 0, "") else f"`{flag.default}`"
+        # After this, absl says of a flag that it may be repeated, as its own help text does.
+        meaning = flag.help.partition(";\n")[0]
+        lines.append(f"| `--{flag.name}` | {default} | {_cell(meaning)} |")
     return "\n".join(lines)
 
 
@@ -34,21 +41,63 @@ def fields_table() -> str:
 
 
 def choices_tables() -> str:
-    """Returns a table for each optimizer, schedule and model."""
+    """Returns tables of the options of all choices: optimizers, schedules, data sets, models."""
     parts = []
-    for field, functions in (("optimizer", optim.OPTIMIZERS), ("schedule", optim.SCHEDULES)):
+    for field, functions in (
+        ("optimizer", optim.OPTIMIZERS),
+        ("schedule", optim.SCHEDULES),
+        ("data.dataset", DATASETS),
+        ("protocols", PROTOCOLS),
+    ):
         for name, function in functions.items():
             full = registry.complete(field, config.choose(name), functions)
             types = registry.option_types(function)
-            rows = [(f"{field}.{o}", types[o], full.args.get(o)) for o in types]
-            summary = (function.__doc__ or "").splitlines()[0]
-            parts.append(f"### `{field}={name}`\n\n{summary}\n\n{_options_table(rows)}")
+            if types or field in ("optimizer", "schedule"):
+                rows = [(f"{field}.{o}", types[o], full.args.get(o)) for o in types]
+                summary = (function.__doc__ or "").splitlines()[0]
+                parts.append(f"### `{field}={name}`\n\n{summary}\n\n{_options_table(rows)}")
+    return "\n\n".join([*parts, models_tables()])
+
+
+def models_tables() -> str:
+    """Returns the table of the models' options, and that of the options of each model."""
+    having: dict[tuple[str, str, str], list[str]] = {}
+    for name in models.MODELS:
+        for option, wanted in models.option_types(name).items():
+            meaning = _find_meaning(models.find_spec(name).module, option)
+            having.setdefault((option, values.describe(wanted), meaning), []).append(name)
+    described = "\n".join(
+        f"| `model.{option}` | {kind} | {_cell(meaning)} | {_show_some(of)} |"
+        for (option, kind, meaning), of in sorted(having.items())
+    )
     names = "\n".join(
         f"| `{name}` | {', '.join(f'`{o}`' for o in models.option_types(name))} |"
         for name in models.MODELS
     )
-    parts.append(f"### `model=NAME`\n\n| model | options |\n|---|---|\n{names}")
-    return "\n\n".join(parts)
+    return (
+        "### `model=NAME`\n\n| option | value | meaning | models |\n|---|---|---|---|\n"
+        f"{described}\n\n| model | options |\n|---|---|\n{names}"
+    )
+
+
+def _show_some(names: list[str]) -> str:
+    shown = names if len(names) <= 6 else [*names[:2], "...", names[-1]]
+    return ", ".join(name if name == "..." else f"`{name}`" for name in shown)
+
+
+def _find_meaning(module: type, option: str) -> str:
+    """Returns what the docstring of a model's class, or of one that it extends, says of a field."""
+    if option == "dtype":
+        return "Precision of activations. Parameters are float32."
+    for attributes in _read_attributes(module):
+        if found := re.search(rf"^  {option}: (.*(?:\n {{4}}.*)*)", attributes, re.MULTILINE):
+            return found[1]
+    raise LookupError(f"{module.__name__}: no docstring says what {option} is")
+
+
+def _read_attributes(module: type) -> Iterator[str]:
+    for each in module.__mro__:
+        yield inspect.cleandoc(each.__doc__ or "").partition("Attributes:\n")[2]
 
 
 def _options_table(rows: list) -> str:
@@ -72,9 +121,11 @@ def make_pages() -> dict[Path, str]:
     head = command_line.read_text().partition(MARK)[0]
     configuration = (
         "# Every field of a configuration\n\n"
-        "A field is set with `--set field=value` on the command line. The optimizer, the schedule\n"
-        "and the model are names with options of their own. This page is written by\n"
-        "docs/make_tables.py.\n\n"
+        "A field is set with `--set field=value` on the command line. The optimizer, the\n"
+        "schedule, the data set and the model are names with options of their own. Evaluation\n"
+        "protocols are too, but an experiment has a tuple of them, which `--set` does not take:\n"
+        '`Experiment(..., protocols=(choose("dense", scales=(74, 110, 146)),))`. This page is\n'
+        "written by docs/make_tables.py.\n\n"
         f"## Data and training\n\n{fields_table()}\n\n## Choices\n\n{choices_tables()}\n"
     )
     return {

@@ -1,9 +1,12 @@
 """The documentation site's own code: links, the gallery, the reference, and the check of links."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+
+from cnn_jax import cli
 
 ROOT = Path(__file__).parent.parent
 SITE = ROOT / "docs" / "site"
@@ -88,3 +91,12 @@ def test_the_front_page_has_a_place_for_each_notebook():
     index = (SITE / "index.md").read_text()
     for path in (ROOT / "notebooks").glob("*.py"):
         assert f"notebooks/{path.stem}" in index
+
+
+def test_the_example_of_an_own_study_runs(tmp_path):
+    (example,) = re.findall(r"```python\n(.*?)```", (SITE / "own_study.md").read_text(), re.DOTALL)
+    file = tmp_path / "depth.py"
+    file.write_text(example.replace("steps=200, eval_every=100", "steps=2, eval_every=1"))
+    command = ["launch.py", f"--experiment={file}", "--run=resnet-20", f"--workdir={tmp_path}/w"]
+    assert cli.execute(command) == 0
+    assert (tmp_path / "w" / "report.md").exists()

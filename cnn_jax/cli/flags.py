@@ -133,7 +133,7 @@ flags.DEFINE_bool(
 )
 flags.DEFINE_enum(
     "parallel",
-    "jit",
+    None,
     ["jit", "pmap"],
     "How a step is spread over the devices: jit over a mesh, or pmap. Default: the study's.",
 )

@@ -131,8 +131,10 @@ def encode_as_jpeg(images: np.ndarray, quality: int, margin: int = JPEG_BLOCK //
     return degraded
 
 
-def load_folder(data_dir: str, *, path: str = "") -> Dataset:
-    """Returns the images of a folder of class folders; see `folders.load_folder`."""
+def load_folder(
+    data_dir: str, *, path: Annotated[str, "The folder; `--data=folder:PATH` sets it"] = ""
+) -> Dataset:
+    """Returns the images of a folder of class folders."""
     if not path:
         raise UserError("data.dataset=folder: give the folder's path, as folder:PATH")
     return folders.load_folder(path)
