@@ -31,6 +31,9 @@ def parse(text: str) -> tuple[str, tuple[str, ...]]:
 def make_grid(study: Study, sweeps: Iterable[str], only: str = "*") -> Study:
     """Returns a study with a run for each combination of values; deviations are not listed yet.
 
+    The grid has no claims, no tuning and no measures of trained models, which all name the study's
+    own runs.
+
     Args:
       study: Its runs are varied.
       sweeps: Such as 'schedule.base=0.01,0.1'; several: their product.
@@ -76,5 +79,6 @@ def make_grid(study: Study, sweeps: Iterable[str], only: str = "*") -> Study:
         claims=(),
         paper_runs=paper_runs,
         tuning=None,
+        measure_runs=None,  # It looks for the runs by the names that the study gave them.
         swept=tuple(axes),
     )

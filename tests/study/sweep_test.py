@@ -1,10 +1,12 @@
 """Grids: products of values as runs with names, labels and deviations."""
 
 import dataclasses
+import json
 
 import pytest
 from helpers.small_run import RUN
 
+from cnn_jax import study as library
 from cnn_jax.config import choose
 from cnn_jax.errors import UserError
 from cnn_jax.study import Study, configure, sweep
@@ -73,3 +75,15 @@ def test_deviations_of_a_grid_are_from_the_run_it_varies():
 def test_an_impossible_grid_is_refused(sweeps, words):
     with pytest.raises(UserError, match=words):
         sweep.make_grid(make_study(), sweeps)
+
+
+def test_a_grid_runs_to_its_report_without_what_the_study_measures_of_its_own_runs(tmp_path):
+    def measure_runs(workdir, runs, tell):
+        return [{"value": {run.name: run.seed for run in runs}["one"]}]
+
+    study = dataclasses.replace(make_study(), measure_runs=measure_runs)
+    grid = configure(sweep.make_grid(study, ["train.steps=1"], only="one"))
+    report = library.run(grid, tmp_path, tell=str)
+    assert report.html.exists() and not report.problem
+    assert {path.parent.name for path in tmp_path.glob("*/seed0")} == set(grid.runs)
+    assert not json.loads((tmp_path / "study.json").read_text()).get("measured")
