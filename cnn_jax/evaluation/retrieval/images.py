@@ -38,7 +38,7 @@ class Images(NamedTuple):
 def iterate_images(
     config: Data, images: datasets.ImageDataset, resize: int, crop: int
 ) -> Iterator[Images]:
-    """Yields batches of the middle of each image, scaled to a shorter side before.
+    """Yields batches of at least one image, the middle of each, scaled to a shorter side before.
 
     Images that cannot be decoded stop it, or are named and left out, as config.on_bad_image says.
 
@@ -55,6 +55,8 @@ def iterate_images(
     cut = functools.partial(cut_views, CENTER, crop)
     for found in eval_views.iterate_views(config, images, resize, cut, batch):
         valid = found["valid"]
+        if not valid.any():  # None of the batch's images can be decoded.
+            continue
         yield Images(found["crops"][valid, 0], found["label"][valid], found["index"][valid])
 
 

@@ -153,6 +153,15 @@ def test_damaged_images_stop_it_or_are_named_and_left_out(model, gallery, tmp_pa
     assert nearest == ["blue/1.png", "blue/0.png", "red/2.png", "red/0.png"]
 
 
+def test_a_batch_of_damaged_images_alone_is_left_out(model, gallery, tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "BATCH_PIXELS", 2 * model.resize**2)
+    (gallery / "red/2.png").write_bytes(b"no image")  # The fifth image is alone in its batch.
+    skipping = model._replace(data=dataclasses.replace(model.data, on_bad_image="skip"))
+    found = look_up(skipping, gallery, gallery, tmp_path / "index")
+    assert found.names == ("blue/0.png", "blue/1.png", "red/0.png", "red/1.png")
+    assert found.index.rows.tolist() == [0, 1, 2, 3] and found.neighbors.shape == (4, 3)
+
+
 def test_a_data_set_can_be_the_gallery(model, tmp_path):
     """A bright square's place is the class of the set `fake`."""
     fake = data.load_dataset(Data(dataset=choose("fake")))
