@@ -318,7 +318,13 @@ def check_names(experiment: Experiment) -> None:
     for path, name in pairs:
         if name in (".", "..") or set("/\\\0") & set(name):
             raise UserError(f"{path}={name!r}: is a folder's name, so it must not have slashes")
-        if len(name.encode()) > 200:
+        try:
+            size = len(name.encode())
+        except UnicodeEncodeError:  # Orbax saves into no such folder.
+            raise UserError(
+                f"{path}={name!r}: is a folder's name, so it must be UTF-8 text"
+            ) from None
+        if size > 200:
             raise UserError(f"{path}={name[:20]}...: is a folder's name, so at most 200 bytes")
 
 

@@ -34,7 +34,7 @@ def test_differences_name_fields_and_both_values():
     ]
 
 
-@pytest.mark.parametrize("name", ["..", ".", "a/b", "a\\b", "a\0b", "n" * 300])
+@pytest.mark.parametrize("name", ["..", ".", "a/b", "a\\b", "a\0b", "n" * 300, "caf\udce9"])
 @pytest.mark.parametrize("field", ["name", "start_from"])
 def test_an_invalid_folder_name_is_refused(name, field):
     train = Train(start_from=name) if field == "start_from" else Train()

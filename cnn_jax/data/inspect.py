@@ -127,7 +127,7 @@ def inspect(settings: Data, out: Path, count: int = 48, seed: int = 0) -> str:
         raise UserError(f"data set {settings.name}: none of its training images can be decoded")
     _save(draw_bars(rows, names), out / "classes.png")
     _save(draw_sheet(settings, source, names, count, seed), out / "sheet.png")
-    print(f"wrote {out / 'report.txt'}, {out / 'classes.png'} and {out / 'sheet.png'}")
+    print(printable(f"wrote {out / 'report.txt'}, {out / 'classes.png'} and {out / 'sheet.png'}"))
     return text
 
 

@@ -10,6 +10,7 @@ import sys
 from cnn_jax.errors import UserError
 from cnn_jax.files import expand_path
 from cnn_jax.pretrained.weights import FORMATS
+from cnn_jax.text import printable
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,9 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         folder, out = expand_path("RUN", given.run), expand_path("--out", given.out)
         for kind, path in export_run(folder, out, given.format or ("native",)).items():
-            print(f"{kind}: {path}")
+            print(f"{kind}: {printable(path)}")
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return 2
     return 0
 

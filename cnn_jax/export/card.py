@@ -13,6 +13,7 @@ from cnn_jax.errors import explain_os_errors
 from cnn_jax.evaluation.evaluate import FOLDER, Evaluation, read_evaluation
 from cnn_jax.files import write_whole
 from cnn_jax.pretrained import Preprocessing
+from cnn_jax.text import printable
 from cnn_jax.training import metrics_log
 
 
@@ -41,7 +42,8 @@ def write_card(
     """
     errors = _read_errors(folder, step)
     head = "\n".join(_list_metadata(experiment, errors))
-    body = "\n".join(_list_paragraphs(folder, experiment, step, source, recipe, errors, files))
+    lines = _list_paragraphs(folder, experiment, step, source, recipe, errors, files)
+    body = "\n".join(map(printable, lines))
     with explain_os_errors(f"cannot write {path}"):
         write_whole(path, f"---\n{head}\n---\n\n{body}")
 
@@ -61,7 +63,7 @@ def _read_errors(folder: Path, step: int) -> dict[str, float]:
 
 def _list_metadata(experiment: Experiment, errors: Mapping[str, float]) -> list[str]:
     """Returns the lines of the hub's metadata: YAML, whose values are written as JSON."""
-    data = experiment.data.name
+    data = printable(experiment.data.name)
     results = [
         {
             "task": {"type": "image-classification"},

@@ -61,8 +61,12 @@ def _make_environment(autoescape: bool, finalize: Any) -> jinja2.Environment:
     environment.filters["join_cell"] = join_cell
     environment.filters["printable"] = printable
     environment.filters["lines"] = _keep_lines
-    environment.filters["path"] = lambda text: Markup(quote(text))
+    environment.filters["path"] = _quote_path
     return environment
+
+
+def _quote_path(text: str) -> Markup:
+    return Markup(quote(text, errors="surrogateescape"))
 
 
 def _finalize_markdown(value: Any) -> Any:

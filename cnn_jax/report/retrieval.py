@@ -19,6 +19,7 @@ from cnn_jax.report import figures
 from cnn_jax.report.build import write_page
 from cnn_jax.report.elements import Facts, Figure, Page, Part, Prose, Report, Table
 from cnn_jax.report.figures import galleries
+from cnn_jax.text import printable
 
 PAGE, NEIGHBORS = "retrieval", "neighbors.json"
 SHOWN = 96  # side of an image on the page, in pixels
@@ -100,7 +101,7 @@ def _draw(found: Found, places: Sequence[int]) -> bytes:
         neighbors = [
             galleries.Neighbor(
                 _read(found.gallery, int(found.index.rows[at])),
-                f"{_shorten(found.index.names[at])}\n{distance:.3g}",
+                f"{_make_label(found.index.names[at])}\n{distance:.3g}",
                 right[i] if right else None,
             )
             for i, (at, distance) in enumerate(
@@ -108,15 +109,15 @@ def _draw(found: Found, places: Sequence[int]) -> bytes:
             )
         ]
         image = _read(found.queries, int(found.rows[place]))
-        rows.append(galleries.GalleryRow(image, _shorten(found.names[place]), neighbors))
+        rows.append(galleries.GalleryRow(image, _make_label(found.names[place]), neighbors))
     stream = io.BytesIO()
     with figures.use_style():
         galleries.draw_gallery(rows).savefig(stream, format="png", dpi=DOTS_PER_INCH)
     return stream.getvalue()
 
 
-def _shorten(name: str) -> str:
-    return Path(name).stem if "." in Path(name).name else name
+def _make_label(name: str) -> str:
+    return printable(Path(name).stem if "." in Path(name).name else name)
 
 
 def _read(images: ImageDataset, row: int) -> np.ndarray:
@@ -140,4 +141,4 @@ def _list_neighbors(found: Found) -> str:
         }
         for i, name in enumerate(found.names)
     ]
-    return json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(rows, indent=1) + "\n"

@@ -128,14 +128,17 @@ def test_jpegs_of_every_kind_are_counted(tmp_path):
     assert matplotlib.image.imread(out / "sheet.png").std() > 0.1
 
 
-def test_names_are_text_and_the_report_comes_before_the_figures(folder, tmp_path, monkeypatch):
+def test_names_are_text_and_the_report_comes_before_the_figures(
+    folder, tmp_path, monkeypatch, capsys
+):
     names = ("$5_$10", os.fsdecode(b"caf\xe9"), "\\frac{", "a\x1b[31m\nb")
     for name in names:
         shutil.copytree(folder / "dark", folder / name)
     (folder / "light/nested").mkdir()
-    out = tmp_path / "out"
+    out = tmp_path / os.fsdecode(b"out\xe9")
     arguments = [f"--data=folder:{folder}", f"--out={out}", "--shorter_side=18", "--crop=16"]
     assert main(arguments) == 0
+    assert f"wrote {tmp_path / 'out'}\\xe9/report.txt" in capsys.readouterr().out
     report = (out / "report.txt").read_text()
     for name in ("$5_$10", "caf\\xe9", "\\frac{", "a\\x1b[31m\\nb"):
         assert f"\n{name} " in report

@@ -1,5 +1,7 @@
 """Exported runs: the program at several batch sizes, the weights, the card, what is refused."""
 
+import dataclasses
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +14,12 @@ import yaml
 from helpers.small_run import RUN
 
 from cnn_jax import data, models, pretrained
+from cnn_jax.config import Data, choose
 from cnn_jax.data import preprocess
 from cnn_jax.errors import UserError
 from cnn_jax.export import export_run, load_program, make_program, save_program
 from cnn_jax.export.__main__ import main
+from cnn_jax.export.card import write_card
 from cnn_jax.training import checkpoint, train
 
 ROOT = Path(__file__).parents[2]
@@ -111,10 +115,22 @@ def test_the_card_has_the_hub_s_metadata_and_an_example_that_runs(run, tmp_path)
     assert done.returncode == 0, done.stderr
 
 
+def test_a_data_set_whose_path_is_not_utf_8_is_on_the_card(tmp_path):
+    path = os.fsdecode(b"/photos/caf\xe9")
+    changed = dataclasses.replace(RUN, data=Data(dataset=choose("folder", path=path)))
+    recipe = pretrained.Preprocessing(crop=16, mean=(0.5,) * 3, std=(1.0,) * 3)
+    source = data.load_dataset(RUN.data)
+    write_card(tmp_path / "README.md", tmp_path, changed, 12, source, recipe, {})
+    _, head, body = (tmp_path / "README.md").read_text().split("---\n", 2)
+    assert yaml.safe_load(head)["datasets"] == ["folder:/photos/caf\\xe9"]
+    assert "trained on folder:/photos/caf\\xe9: 12" in body
+
+
 def test_the_command(run, tmp_path, capsys):
     folder, _ = run
-    assert main([str(folder), f"--out={tmp_path}"]) == 0
-    assert f"program: {tmp_path / 'model.stablehlo'}" in capsys.readouterr().out
+    out = tmp_path / os.fsdecode(b"caf\xe9")
+    assert main([str(folder), f"--out={out}"]) == 0
+    assert f"program: {tmp_path / 'caf'}\\xe9/model.stablehlo" in capsys.readouterr().out
     assert main([str(tmp_path), f"--out={tmp_path}"]) == 2
     assert "holds no config.json" in capsys.readouterr().err
     assert main([str(folder), f"--out={tmp_path}", "--format=torchvision"]) == 2

@@ -1,6 +1,7 @@
 """Sweeps, comparisons, exports and the page of all claims."""
 
 import json
+import os
 
 import pytest
 from helpers.report_folders import (
@@ -15,8 +16,9 @@ from helpers.report_folders import (
 
 from cnn_jax.config import choose
 from cnn_jax.errors import UserError
-from cnn_jax.report import all_claims, build, compare, export, figures, parts, sweep
+from cnn_jax.report import all_claims, build, compare, export, figures, parts, render, sweep
 from cnn_jax.report.claims import BELOW_ZERO, Claim, Score, subtract
+from cnn_jax.report.elements import Cell, Page, Table
 from cnn_jax.report.figures import curves
 
 BASES = (0.01, 0.1, 1.0)
@@ -218,3 +220,10 @@ def test_models_of_one_depth_share_a_color():
     assert by_place == {"a": list(figures.PALETTE[:2]), "b": [figures.PALETTE[0]]}
     many = figures.choose_colors({"a": [f"model {i}" for i in range(12)]})["a"]
     assert len(set(many)) == 12
+
+
+def test_a_link_to_a_folder_whose_name_is_not_utf_8_is_that_of_its_bytes():
+    cell = Cell("a run", link=os.fsdecode(b"caf\xe9/report.md"))
+    page = Page("Runs", (Table("All", ("run",), ((cell,),)),))
+    assert "[a run](caf%E9/report.md)" in render.render_markdown(page)
+    assert '<a href="caf%E9/report.md">' in render.render_html(page, {})

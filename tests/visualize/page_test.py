@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 
 import jax
@@ -10,13 +11,16 @@ import pytest
 from helpers import small_models
 from PIL import Image
 
-from cnn_jax import models, pretrained
+from cnn_jax import models, pretrained, trained
 from cnn_jax.cli.flags import FLAGS
 from cnn_jax.config import Data, Experiment, Log, Train, choose
 from cnn_jax.config_file import read_config
 from cnn_jax.errors import UserError
 from cnn_jax.training import train
+from cnn_jax.visualize.draw import draw_maps
+from cnn_jax.visualize.images import Source, load_images
 from cnn_jax.visualize.page import METHODS, build_page, choose_methods
+from cnn_jax.visualize.page.context import make_context, name_images
 
 RECIPE = pretrained.Preprocessing(16, (120.0,) * 3, (60.0,) * 3, 20, maximum=255.0, channels="BGR")
 
@@ -86,6 +90,16 @@ def test_histograms_are_what_the_run_has_logged_or_else_measured(workdir, tmp_pa
     text = built.markdown.read_text()
     assert "that the run has measured during training" in text
     assert (tmp_path / "logged" / "statistics.png").stat().st_size > 10_000
+
+
+def test_class_names_that_are_not_utf_8_are_drawn():
+    subject = trained.load("mlp:untrained")
+    subject = subject._replace(class_names=(os.fsdecode(b"caf\xe9"),) * subject.num_classes)
+    source = Source("digits:2")
+    images = load_images(subject, source)
+    titles = name_images(make_context(subject, images, None, "logit", 0, source))
+    assert titles[0].startswith("is caf\\xe9\nsays caf\\xe9 ")
+    draw_maps(images.pixels, titles, []).canvas.draw()
 
 
 def test_the_same_seed_makes_the_same_page(workdir, tmp_path):

@@ -160,8 +160,8 @@ def main(arguments: list[str]) -> int:
         print(printable(f"left out: {name}: {why}"), file=sys.stderr)
     count = len(dataset.train) + len(dataset.test) - len(bad)
     words = f"{count} images of shorter side at most {given.shorter_side} in {given.out}"
-    print(f"{words}, {len(bad)} left out")
-    print(f"next: run with --data=folder:{shlex.quote(str(given.out))}")
+    print(printable(f"{words}, {len(bad)} left out"))
+    print(printable(f"next: run with --data=folder:{shlex.quote(str(given.out))}"))
     return 0
 
 

@@ -11,6 +11,7 @@ from cnn_jax.errors import UserError
 from cnn_jax.models import Model
 from cnn_jax.report.elements import Figure
 from cnn_jax.report.figures import write_png
+from cnn_jax.text import printable
 from cnn_jax.trained import TrainedModel
 from cnn_jax.visualize.controls import compute_probabilities, randomize
 from cnn_jax.visualize.images import Images, Source
@@ -83,9 +84,9 @@ class Context(NamedTuple):
         return choose_layer(str(self.model.module.name), self.layers, self.layer)
 
     def name_class(self, number: int) -> str:
-        """Returns a class's name, or its number."""
+        """Returns a class's name, safe to show, or its number."""
         names = self.subject.class_names
-        return names[number] if names else str(number)
+        return printable(names[number]) if names else str(number)
 
     def require_classes(self) -> None:
         """Raises UserError if the model has no classes."""

@@ -1,5 +1,7 @@
 """A set re-encoded once: sizes, names, splits; existing files are kept, damaged ones reported."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -52,6 +54,13 @@ def test_a_folder_is_resized_with_its_names_and_its_split(folder, capsys):
     assert (folder / "out/train/cat/1.JPEG").read_bytes() == (
         folder / "set/cat/1.JPEG"
     ).read_bytes()
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_written_and_printed(folder, capsys):
+    out = folder / os.fsdecode(b"caf\xe9")
+    assert command(folder, f"--out={out}") == 0
+    assert "next: run with --data=folder:" in (said := capsys.readouterr().out)
+    assert "caf\\xe9" in said and (out / "train/cat/1.JPEG").exists()
 
 
 def test_existing_files_are_kept_and_missing_ones_are_made(folder):

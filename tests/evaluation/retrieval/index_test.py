@@ -206,6 +206,16 @@ def test_the_page_shows_neighbors_and_names_all_of_them(model, gallery, tmp_path
     assert rows[2]["neighbors"][0]["name"].startswith("red/")
 
 
+def test_names_that_are_not_utf_8_are_shown_and_written(model, gallery, tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    write_image(gallery / "red" / name, (200, 30, 30))
+    found = look_up(model, gallery, gallery, tmp_path / "index")
+    built = retrieval.build_page(found, tmp_path / "out", [("gallery", name)])
+    assert "caf\\xe9.png" in built.html.read_text() and built.figures[0].exists()
+    rows = json.loads((tmp_path / "out/neighbors.json").read_text())
+    assert rows[5]["query"] == os.path.join("red", name)  # As `open` takes it.
+
+
 def test_the_command_makes_the_page_and_refuses_in_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("cnn_jax.cli.command.prepare_jax", lambda cache: None)
     write_image(tmp_path / "gallery/a.png", (200, 30, 30))
