@@ -248,7 +248,8 @@ def rebuild(model: trained.TrainedModel, pictures: np.ndarray) -> np.ndarray:
     import jax
 
     run = jax.jit(lambda x: model.model.apply(model.params, model.stats, model.prepare(x))[0])
-    return np.clip(np.asarray(run(pictures)), 0, 1)
+    with jax.default_matmul_precision(model.precision):
+        return np.clip(np.asarray(run(pictures)), 0, 1)
 
 
 def make_restorers(

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from helpers.traced_precision import watch_precision
 
 from cnn_jax import trained
 from cnn_jax.evaluation.retrieval.images import Images
@@ -112,6 +113,13 @@ def test_the_noise_is_clipped_and_repeats_with_the_seed(measured):
     assert one.min() == 0 and one.max() == 255
     middle = (one > 0) & (one < 255) & (pictures > 100) & (pictures < 155)
     assert 60 < np.std((one - pictures)[middle]) < 127.5  # 127.5, and less where it is clipped.
+
+
+def test_an_autoencoder_rebuilds_in_the_precision_of_its_training():
+    made = trained.initialize_run(STUDY.runs["autoencoder-small"])
+    watched, seen = watch_precision(made._replace(precision="tensorfloat32"))
+    measure.rebuild(watched, np.zeros((1, *made.image_shape), np.uint8))
+    assert seen and set(seen) == {"HIGH"}
 
 
 def test_a_page_is_made_of_what_was_measured_and_is_kept(measured, tmp_path):

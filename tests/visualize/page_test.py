@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 from helpers import small_models
+from helpers.traced_precision import watch_precision
 from PIL import Image
 
 from cnn_jax import models, pretrained, trained
@@ -19,7 +20,7 @@ from cnn_jax.errors import UserError
 from cnn_jax.training import train
 from cnn_jax.visualize.draw import draw_maps
 from cnn_jax.visualize.images import Source, load_images
-from cnn_jax.visualize.page import METHODS, build_page, choose_methods
+from cnn_jax.visualize.page import METHODS, build_page, choose_methods, gallery
 from cnn_jax.visualize.page.context import make_context, name_images
 
 RECIPE = pretrained.Preprocessing(16, (120.0,) * 3, (60.0,) * 3, 20, maximum=255.0, channels="BGR")
@@ -100,6 +101,16 @@ def test_class_names_that_are_not_utf_8_are_drawn():
     titles = name_images(make_context(subject, images, None, "logit", 0, source))
     assert titles[0].startswith("is caf\\xe9\nsays caf\\xe9 ")
     draw_maps(images.pixels, titles, []).canvas.draw()
+
+
+def test_the_control_of_a_study_s_maps_has_the_precision_of_training():
+    loaded = trained.load("mlp:untrained")._replace(precision="tensorfloat32")
+    source = Source("digits:2")
+    context = make_context(loaded, load_images(loaded, source), None, "logit", 0, source)
+    watched, seen = watch_precision(loaded)
+    (row,) = gallery.describe_rows(gallery.Gallery(context._replace(subject=watched), {}))
+    assert row["map"] == "chance" and len(row["deletion"]) == 2
+    assert seen and set(seen) == {"HIGH"}
 
 
 def test_the_same_seed_makes_the_same_page(workdir, tmp_path):

@@ -143,8 +143,17 @@ def make_encoder(
 
 
 def make_trained_encoder(trained: TrainedModel, layer: Layer) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns what turns images [B, H, W, C], 0 to 255, into codes; see `make_encoder`."""
-    return make_encoder(trained.model, trained.params, trained.stats, layer, trained.prepare)
+    """Returns what turns images [B, H, W, C], 0 to 255, into codes; see `make_encoder`.
+
+    Matrix products have the precision of the model's training.
+    """
+    encode = make_encoder(trained.model, trained.params, trained.stats, layer, trained.prepare)
+
+    def encode_as_trained(images: np.ndarray) -> np.ndarray:
+        with jax.default_matmul_precision(trained.precision):
+            return encode(images)
+
+    return encode_as_trained
 
 
 def encode_images(

@@ -65,8 +65,10 @@ def describe_rows(gallery: Gallery) -> list[dict[str, Any]]:
     for name, found in gallery.maps.items():
         row = {"map": name, "title": METHODS[name].title, "correlation": _list(found.correlation)}
         rows.append(row | _describe_areas(found.curves))
+    with jax.default_matmul_precision(context.subject.precision):
+        chance = measure_chance(context)
     row = {"map": "chance", "title": CHANCE, "correlation": []}
-    return [*rows, row | _describe_areas(measure_chance(context))]
+    return [*rows, row | _describe_areas(chance)]
 
 
 def _describe_areas(curves: Any) -> dict[str, list[float | None]]:

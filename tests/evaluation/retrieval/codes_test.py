@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.traced_precision import watch_precision
 from sklearn.decomposition import PCA
 
-from cnn_jax import models
+from cnn_jax import models, trained
 from cnn_jax.errors import UserError
 from cnn_jax.evaluation.retrieval import codes
 
@@ -65,6 +66,15 @@ def test_each_image_has_its_own_code_whatever_the_batch(lenet):
         expected = codes.pool(expected, layer.pooling)
         assert found.shape == expected.shape == (20, 84 if name == "dense2" else 6)
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision, products", [("tensorfloat32", "HIGH"), ("highest", "HIGHEST")])
+def test_codes_have_the_precision_of_training(precision, products):
+    loaded = trained.load("mlp:untrained")._replace(precision=precision)
+    watched, seen = watch_precision(loaded)
+    encode = codes.make_trained_encoder(watched, codes.find_layer(loaded))
+    encode(np.zeros((2, *loaded.image_shape), np.uint8))
+    assert seen and set(seen) == {products}
 
 
 def test_length_is_one_and_zeros_stay_zeros():
