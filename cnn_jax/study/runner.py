@@ -101,7 +101,7 @@ def run(
             run_folders.erase_run(run_folders.run_folder(one, folder))
         remove_parts(folder, PART_AGE_S)
         write_study(study, folder, seeds, command)
-        write_crops(study, folder)
+        write_crops(study, folder, anew=overwrite)
     if overwrite:
         distributed.barrier("earlier runs are deleted")
     size = seeds if together else 1

@@ -91,11 +91,16 @@ def write_study(
         write_whole(folder / "study.json", json.dumps(words, indent=2) + "\n")
 
 
-def write_crops(study: Study, folder: Path) -> None:
+def write_crops(study: Study, folder: Path, anew: bool = False) -> None:
     """Writes crops.png and sheet.png: training images as the models see them.
 
     crops.png has a row for each training scale of full-size images; sheet.png a row for each
     way in which runs prepare their images, if the study wants it.
+
+    Args:
+      study: The study.
+      folder: Its workdir.
+      anew: Draw them again if they are there; runs that start anew may prepare images otherwise.
     """
     scales = {
         f"S = {'-'.join(map(str, one.data.train_resize))}": one.data
@@ -109,6 +114,8 @@ def write_crops(study: Study, folder: Path) -> None:
     sheets = {"crops.png": scales, "sheet.png": names if study.contact_sheet else {}}
     for name, each in sheets.items():
         path = folder / name
+        if anew:
+            path.unlink(missing_ok=True)
         if each and not path.exists():
             from cnn_jax.data import inspect
 

@@ -145,14 +145,19 @@ def starts(workdir):
 
 
 def test_overwriting_restarts_the_runs_and_keeps_other_files(tmp_path):
-    study.run(make_study(net=RUN, other=RUN), tmp_path, tell=print)
+    first = dataclasses.replace(make_study(net=RUN, other=RUN), contact_sheet=True)
+    study.run(first, tmp_path, tell=print)
+    sheet = (tmp_path / "sheet.png").read_bytes()
     (tmp_path / "net/seed0/notes.txt").write_text("mine")
-    changed = dataclasses.replace(RUN, optimizer=choose("sgd", momentum=0.5))
+    own = dataclasses.replace(RUN.data, pad_and_crop=4)
+    changed = dataclasses.replace(RUN, data=own, optimizer=choose("sgd", momentum=0.5))
     with pytest.raises(UserError, match="start anew with --overwrite"):
         study.run(make_study(net=changed), tmp_path)
-    study.run(make_study(net=changed, other=RUN), tmp_path, only="net", overwrite=True, tell=print)
+    again = dataclasses.replace(make_study(net=changed, other=RUN), contact_sheet=True)
+    study.run(again, tmp_path, only="net", overwrite=True, tell=print)
     assert [start["step"] for start in starts(tmp_path)] == [0]
     assert read_config(tmp_path / "net/seed0/config.json").optimizer.args["momentum"] == 0.5
+    assert (tmp_path / "sheet.png").read_bytes() != sheet
     assert (tmp_path / "net/seed0/notes.txt").exists() and (
         tmp_path / "other/seed0/metrics.jsonl"
     ).exists()
