@@ -145,17 +145,19 @@ def _measure(
     rows: list[dict[str, Any]] = []
     for run in runs:
         folder = run_folders.run_folder(run, workdir)
+        files = [GALLERY.format(run.name), *((OCCLUSION, INVARIANCE) if run.name == "vgg" else ())]
         if not metrics_log.read_result(folder):
+            for name in files if run.seed == runs[0].seed else ():
+                (workdir / name).unlink(missing_ok=True)  # Of an earlier run, which was deleted.
             continue
         found = gallery.make_gallery(folder, seed=run.seed)
         seen = {"run": run.name, "seed": run.seed}
         rows += [seen | row for row in gallery.describe_rows(found)]
         if run.seed == runs[0].seed:
-            pictures = {GALLERY.format(run.name): gallery.draw_gallery(found)}
+            drawn = [gallery.draw_gallery(found)]
             if run.name == "vgg":
-                drawn = gallery.draw_behavior(found)
-                pictures |= dict(zip((OCCLUSION, INVARIANCE), drawn, strict=True))
-            gallery.write_pictures(workdir, pictures)
+                drawn += gallery.draw_behavior(found)
+            gallery.write_pictures(workdir, dict(zip(files, drawn, strict=True)))
         tell(f"looked into {run.name} seed {run.seed}")
     return rows
 

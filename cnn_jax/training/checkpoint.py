@@ -27,6 +27,8 @@ from cnn_jax.files import write_whole
 from cnn_jax.training import checksum, quiet_storage
 from cnn_jax.training.state import State
 
+CHECKSUMS = "digests.json"
+
 
 def manager(folder: Path, local: bool = False) -> ocp.CheckpointManager:
     """Returns the manager of the checkpoints in folder/checkpoints.
@@ -254,7 +256,20 @@ def _verify(checkpoints: ocp.CheckpointManager, step: int, state: Any) -> None:
 
 
 def _checksum_file(checkpoints: ocp.CheckpointManager) -> Path:
-    return Path(checkpoints.directory).with_name("digests.json")
+    return Path(checkpoints.directory).with_name(CHECKSUMS)
+
+
+def read_checksums(folder: Path, step: int) -> dict[str, int] | None:
+    """Returns the checksum of each array that a run has saved at a step; None: they are not known.
+
+    Args:
+      folder: The run's folder.
+      step: Of the checkpoint.
+    """
+    try:
+        return _read_checksums(folder / CHECKSUMS).get(str(step))
+    except ValueError:  # Damaged.
+        return None
 
 
 def _read_checksums(path: Path) -> dict[str, dict[str, int]]:

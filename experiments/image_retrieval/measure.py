@@ -1,10 +1,9 @@
 """What image_retrieval measures of its finished runs: each code's retrieval, and denoising.
 
-The rows of a seed are kept in <workdir>/measured, and measured anew only for other checkpoints.
+The rows of a seed are kept, and measured anew only of other models (`keep`).
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,8 +15,9 @@ from cnn_jax.config import Experiment
 from cnn_jax.evaluation import denoising
 from cnn_jax.evaluation.retrieval import codes, images, measures
 from cnn_jax.evaluation.retrieval.search import Distance
-from cnn_jax.files import write_whole
-from cnn_jax.training import checkpoint, metrics_log, run_folders
+from cnn_jax.training import metrics_log, run_folders
+
+from . import keep
 
 AUTOENCODER = "autoencoder"
 SMALL = "autoencoder-small"
@@ -32,7 +32,6 @@ MAX_SIZE_QUERIES = 2_000  # Of the test images, for each size: the measure is a 
 DENOISED, CHOSEN_ON = 1_000, 200  # Test images that are restored; training images to choose on.
 MEDIANS, WEIGHTS = (3, 5), (0.1, 0.2, 0.3, 0.5, 0.8)
 NOISY, MEDIAN, TOTAL_VARIATION = "noisy input", "median filter", "total variation"
-VERSION = 2  # Of the files in <workdir>/measured.
 
 
 class Restorer(NamedTuple):
@@ -104,25 +103,33 @@ def measure_runs(
     rows: list[dict[str, Any]] = []
     precisions: list[dict[str, np.ndarray]] = []
     shared: dict[tuple[str, ...], Any] = {}
+    models = {seed: _identify_models(workdir, own) for seed, own in complete.items()}
     for seed, own in complete.items():
-        folders = [run_folders.run_folder(run, workdir) for run in own.values()]
-        steps = dict(zip(own, map(checkpoint.latest_step, folders), strict=True))
-        kept = _read_kept(workdir, seed, steps)
+        kept = keep.read_measured(workdir, seed, models[seed])
         if kept is None:
             kept = measure_seed(seed, *_load_seed(workdir, own), shared)
-            _keep(workdir, seed, steps, kept)
+            keep.write_measured(workdir, seed, models[seed], kept)
             tell(f"seed {seed}: codes and denoising are measured")
         rows += kept[0]
         precisions.append(kept[1])
-    if not complete:
-        return rows
     from . import pictures
 
-    if any(not (workdir / name).exists() for name in pictures.FILES):
-        seed, own = next(iter(complete.items()))
+    if not complete:
+        for name in pictures.FILES:  # Those of earlier runs, which were deleted or go on.
+            (workdir / name).unlink(missing_ok=True)
+        return rows
+    seed, own = next(iter(complete.items()))
+    if not keep.are_drawn(workdir, pictures.FILES, seed, models[seed]):
         pictures.draw_pictures(workdir, seed, *_load_seed(workdir, own))
+        keep.write_drawn(workdir, seed, models[seed])
         tell(f"seed {seed}: pictures are drawn")
     return [*rows, _compute_covariance(precisions)]
+
+
+def _identify_models(workdir: Path, own: Mapping[str, Experiment]) -> keep.Models | None:
+    return keep.identify_models(
+        {name: run_folders.run_folder(run, workdir) for name, run in own.items()}
+    )
 
 
 def _load_seed(
@@ -314,40 +321,3 @@ def _round(values: Mapping[str, Any]) -> dict[str, Any]:
         return [shorten(one) for one in value] if isinstance(value, tuple) else value
 
     return {name: shorten(value) for name, value in values.items()}
-
-
-def _paths(workdir: Path, seed: int) -> tuple[Path, Path]:
-    folder = workdir / "measured"
-    return folder / f"seed{seed}.json", folder / f"seed{seed}.npz"
-
-
-def _read_kept(
-    workdir: Path, seed: int, steps: Mapping[str, int | None]
-) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]] | None:
-    """Returns what was measured of the same checkpoints; None: nothing, or it is damaged."""
-    rows, arrays = _paths(workdir, seed)
-    try:
-        words = json.loads(rows.read_bytes())
-        if (words["version"], words["steps"]) != (VERSION, dict(steps)):
-            return None
-        with np.load(arrays) as found:
-            return words["rows"], dict(found)
-    except (OSError, ValueError, LookupError, TypeError, EOFError):
-        return None
-
-
-def _keep(
-    workdir: Path,
-    seed: int,
-    steps: Mapping[str, int | None],
-    kept: tuple[list[dict[str, Any]], dict[str, np.ndarray]],
-) -> None:
-    import io
-
-    rows, arrays = _paths(workdir, seed)
-    rows.parent.mkdir(exist_ok=True)
-    stream = io.BytesIO()
-    np.savez(stream, **kept[1])  # type: ignore[arg-type]
-    write_whole(arrays, stream.getvalue())
-    words = {"version": VERSION, "steps": dict(steps), "rows": kept[0]}
-    write_whole(rows, json.dumps(words) + "\n")

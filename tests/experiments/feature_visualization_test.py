@@ -7,7 +7,7 @@ from cnn_jax.report.claims import judge
 from cnn_jax.report.elements import Table
 from cnn_jax.report.reading.folder import read
 from cnn_jax.study import configure, write_study
-from experiments.feature_visualization import study
+from experiments.feature_visualization import OCCLUSION, study
 
 STUDY = configure(study("smoke"))
 LEVELS = {"saliency": 0.1, "guided": 0.7, "gradcam": 0.2}
@@ -60,3 +60,11 @@ def test_the_table_has_means_over_images_and_seeds(tmp_path):
     assert len(table.rows) == 3 * 4
     assert table.rows[1] == ("LeNet-5, modern variant", "Guided", "0.710", "0.205", "0.600")
     assert table.rows[3][2:] == ("—", "0.400", "0.500")
+
+
+def test_pictures_of_runs_that_are_not_finished_are_removed(tmp_path):
+    names = ("gallery-lenet.png", OCCLUSION)
+    for name in (*names, "crops.png"):
+        (tmp_path / name).write_bytes(b"of an earlier run")
+    assert STUDY.measure_runs(tmp_path, list(STUDY.runs.values()), str) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["crops.png"]

@@ -1,6 +1,7 @@
 """image_retrieval: what is measured of a seed, what is kept, and how the claims follow from it."""
 
 import dataclasses
+import itertools
 import json
 
 import numpy as np
@@ -8,12 +9,14 @@ import pytest
 from helpers.traced_precision import watch_precision
 
 from cnn_jax import trained
+from cnn_jax.config_file import to_json
 from cnn_jax.evaluation.retrieval.images import Images
 from cnn_jax.report import build
 from cnn_jax.report.claims import judge
 from cnn_jax.report.reading.folder import read
 from cnn_jax.study import configure, write_study
-from experiments.image_retrieval import measure, page, study
+from cnn_jax.training import run_folders
+from experiments.image_retrieval import keep, measure, page, pictures, study
 
 STUDY = configure(study("smoke"))
 
@@ -124,10 +127,11 @@ def test_an_autoencoder_rebuilds_in_the_precision_of_its_training():
 
 def test_a_page_is_made_of_what_was_measured_and_is_kept(measured, tmp_path):
     _, rows, precisions = measured
-    measure._keep(tmp_path, 0, {"autoencoder": 2}, (rows, precisions))
-    kept = measure._read_kept(tmp_path, 0, {"autoencoder": 2})
+    keep.write_measured(tmp_path, 0, {"autoencoder": "2f"}, (rows, precisions))
+    kept = keep.read_measured(tmp_path, 0, {"autoencoder": "2f"})
     assert kept[0] == json.loads(json.dumps(rows)) and kept[1].keys() == precisions.keys()
-    assert measure._read_kept(tmp_path, 0, {"autoencoder": 3}) is None
+    assert keep.read_measured(tmp_path, 0, {"autoencoder": "3f"}) is None
+    assert keep.read_measured(tmp_path, 0, None) is None
     write_study(STUDY, tmp_path, 1, "", [*rows, measure._compute_covariance([precisions])])
     results = read(tmp_path, STUDY.rows, STUDY.claims)
     made = build.compose(results, STUDY)
@@ -135,7 +139,86 @@ def test_a_page_is_made_of_what_was_measured_and_is_kept(measured, tmp_path):
     assert tables.keys() >= {"Retrieval", "By class", "Denoising"}
     assert [row[0] for row in tables["Retrieval"].rows] == list(measure.CODES)
     (tmp_path / "measured/seed0.npz").write_bytes(b"damaged")
-    assert measure._read_kept(tmp_path, 0, {"autoencoder": 2}) is None
+    assert keep.read_measured(tmp_path, 0, {"autoencoder": "2f"}) is None
+
+
+@pytest.fixture
+def finished(tmp_path, monkeypatch):
+    """Folders that look like those of finished runs, and what is measured and drawn of them."""
+    calls, values = [], itertools.count()
+    monkeypatch.setattr(measure, "_load_seed", lambda workdir, own: (None, {}, None))
+
+    def measure_seed(seed, *_):
+        calls.append(f"measured {seed}")
+        return [{"measure": "retrieval", "value": next(values)}], {"pixels/clean": np.arange(4.0)}
+
+    def draw_pictures(workdir, seed, *_):
+        calls.append(f"drawn {seed}")
+        for name in pictures.FILES:
+            (workdir / name).write_bytes(b"PNG")
+
+    monkeypatch.setattr(measure, "measure_seed", measure_seed)
+    monkeypatch.setattr(pictures, "draw_pictures", draw_pictures)
+    for name in STUDY.runs:
+        write_finished(tmp_path / name / "seed0", STUDY.runs[name])
+
+    def look():
+        calls.clear()
+        runs = [dataclasses.replace(run, seed=0) for run in STUDY.runs.values()]
+        rows = measure.measure_runs(tmp_path, runs, str)
+        return list(calls), rows
+
+    return tmp_path, look
+
+
+def write_finished(folder, run, checksum=7, steps=2):
+    """Writes what a finished run leaves, except its checkpoint's arrays."""
+    (folder / f"checkpoints/{steps}").mkdir(parents=True)
+    (folder / "config.json").write_text(to_json(run))
+    (folder / "data.json").write_text("{}")
+    sums = {"params/a": checksum, "step": steps}
+    (folder / "digests.json").write_text(json.dumps({str(steps): sums}))
+    events = [{"event": event, "step": steps, "top1_error": 0.5} for event in ("eval", "end")]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+
+
+def test_what_is_measured_and_drawn_is_kept_for_the_same_models(finished):
+    workdir, look = finished
+    assert look()[0] == ["measured 0", "drawn 0"]
+    assert look()[0] == []
+    (workdir / pictures.PLANE).unlink()
+    assert look()[0] == ["drawn 0"]
+
+
+def test_other_models_after_as_many_steps_are_measured_and_drawn_anew(finished):
+    workdir, look = finished
+    before = look()[1]
+    folder = workdir / "classifier/seed0"
+    run_folders.erase_run(folder)
+    write_finished(folder, STUDY.runs["classifier"], checksum=8)
+    calls, rows = look()
+    assert calls == ["measured 0", "drawn 0"] and rows[0] != before[0]
+    (folder / "digests.json").unlink()  # It is not known which numbers they have.
+    assert look()[0] == look()[0] == ["measured 0", "drawn 0"]
+
+
+def test_models_of_more_steps_or_other_test_images_are_measured_and_drawn_anew(finished):
+    workdir, look = finished
+    look()
+    folder = workdir / "autoencoder/seed0"
+    run_folders.erase_run(folder)
+    write_finished(folder, STUDY.runs["autoencoder"], steps=4)
+    assert look()[0] == ["measured 0", "drawn 0"]
+    (folder / "data.json").write_text('{"checksum": "1"}')
+    assert look()[0] == ["measured 0", "drawn 0"]
+
+
+def test_pictures_of_runs_that_are_no_longer_finished_are_removed(finished):
+    workdir, look = finished
+    look()
+    (workdir / "autoencoder/seed0/metrics.jsonl").unlink()
+    assert look() == ([], [])
+    assert not [name for name in pictures.FILES if (workdir / name).exists()]
 
 
 def test_the_recipe_is_the_lectures():

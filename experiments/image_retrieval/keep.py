@@ -1,0 +1,103 @@
+"""What image_retrieval keeps in <workdir>/measured, so that it is measured and drawn once.
+
+Rows and pictures count only with the models that they are of: the same configuration and data, and
+a checkpoint of the same numbers. A run that was started anew has other ones after as many steps.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnn_jax.files import write_whole
+from cnn_jax.training import checkpoint
+
+VERSION = 3  # Of the files.
+
+Models = Mapping[str, str]  # {run: fingerprint of its model}
+Measured = tuple[list[dict[str, Any]], dict[str, np.ndarray]]
+
+
+def identify_models(folders: Mapping[str, Path]) -> Models | None:
+    """Returns a fingerprint of each run's newest model; None: a file that tells it is missing.
+
+    Args:
+      folders: The runs' folders by their names.
+    """
+    found = {}
+    for name, folder in folders.items():
+        sums = checkpoint.read_checksums(folder, checkpoint.latest_step(folder))
+        if sums is None:
+            return None
+        digest = hashlib.sha256(json.dumps(sums, sort_keys=True).encode())
+        try:
+            for file in ("config.json", "data.json"):  # The images and how they are prepared.
+                digest.update((folder / file).read_bytes())
+        except OSError:
+            return None
+        found[name] = digest.hexdigest()[:16]
+    return found
+
+
+def read_measured(workdir: Path, seed: int, models: Models | None) -> Measured | None:
+    """Returns a seed's rows and arrays; None: there are none of these models, or damaged ones."""
+    rows, arrays = _paths(workdir, seed)
+    try:
+        words = json.loads(rows.read_bytes())
+        if not _is_of(words, models):
+            return None
+        with np.load(arrays) as found:
+            return words["rows"], dict(found)
+    except (OSError, ValueError, LookupError, TypeError, EOFError):
+        return None
+
+
+def write_measured(workdir: Path, seed: int, models: Models | None, kept: Measured) -> None:
+    """Writes a seed's rows and arrays.
+
+    Args:
+      workdir: The study's folder.
+      seed: Of the runs.
+      models: Of `identify_models`.
+      kept: The rows and the arrays.
+    """
+    rows, arrays = _paths(workdir, seed)
+    rows.parent.mkdir(exist_ok=True)
+    stream = io.BytesIO()
+    np.savez(stream, **kept[1])  # type: ignore[arg-type]
+    write_whole(arrays, stream.getvalue())
+    words = {"version": VERSION, "models": models, "rows": kept[0]}
+    write_whole(rows, json.dumps(words) + "\n")
+
+
+def are_drawn(workdir: Path, files: Sequence[str], seed: int, models: Models | None) -> bool:
+    """Returns whether all pictures are there, and are of a seed's models."""
+    try:
+        words = json.loads(_pictures_path(workdir).read_bytes())
+        same = words["seed"] == seed and _is_of(words, models)
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+    return same and all((workdir / name).exists() for name in files)
+
+
+def write_drawn(workdir: Path, seed: int, models: Models | None) -> None:
+    """Writes which models the pictures are of."""
+    words = {"version": VERSION, "seed": seed, "models": models}
+    write_whole(_pictures_path(workdir), json.dumps(words) + "\n")
+
+
+def _is_of(words: Mapping[str, Any], models: Models | None) -> bool:
+    return models is not None and (words["version"], words["models"]) == (VERSION, dict(models))
+
+
+def _paths(workdir: Path, seed: int) -> tuple[Path, Path]:
+    folder = workdir / "measured"
+    return folder / f"seed{seed}.json", folder / f"seed{seed}.npz"
+
+
+def _pictures_path(workdir: Path) -> Path:
+    return workdir / "measured" / "pictures.json"
