@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cnn_jax.report import Page, Results
 
 COST = {
-    "laptop": "2 narrow AlexNets on scikit-learn's digits drawn large, about a minute on 2 CPU cores",
+    "laptop": "2 narrow AlexNets on scikit-learn's digits drawn large, a minute on 2 CPU cores",
     "paper": "2 AlexNets for 90 epochs of ImageNet: for an accelerator",
     "smoke": "2 AlexNets of two steps on fake data, for tests",
 }
