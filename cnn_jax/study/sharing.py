@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from cnn_jax.config import Experiment
+from cnn_jax.errors import explain_os_errors
 from cnn_jax.training import metrics_log, run_folders, run_lock
 
 CLAIM = "claim"  # The locked file in the folder of a group's first run.
@@ -113,9 +114,17 @@ def join_launches(folder: Path) -> Iterator[Callable[[], bool]]:
     Yields:
       A function that leaves the launches and returns whether no other one is left. Of launches that
       leave at the same time, one is the last. A launch that joins later waits for the last one.
+
+    Raises:
+      UserError: If the file cannot be opened, or its file system has no locks.
     """
-    with open(folder / LAUNCHES, "a") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)
+    path = folder / LAUNCHES
+    with contextlib.ExitStack() as stack:
+        with explain_os_errors(f"{path} cannot be locked", "choose another workdir"):
+            # On NFS a shared lock wants a file that is open for reading, an exclusive one a file
+            # that is open for writing.
+            file = stack.enter_context(open(path, "a+"))
+            fcntl.flock(file, fcntl.LOCK_SH)
         yield lambda: _leave(file)
 
 

@@ -1,6 +1,8 @@
 """Several launches that share a study's runs."""
 
 import contextlib
+import errno
+import fcntl
 import multiprocessing
 import re
 import subprocess
@@ -96,6 +98,30 @@ def test_the_last_of_three_launches_knows_that_it_is_the_last(tmp_path):
         assert launches[1][1].recv() is True
     launches[1][1].send("end")
     launches[1][0].join()
+
+
+def lock_as_nfs(file, operation, lock=fcntl.flock):
+    """As NFS does: a shared lock wants a file open for reading, an exclusive one for writing."""
+    wanted = {fcntl.LOCK_SH: file.readable(), fcntl.LOCK_EX: file.writable()}
+    if not wanted.get(operation & ~fcntl.LOCK_NB, True):
+        raise OSError(errno.EBADF, "Bad file descriptor")
+    lock(file, operation)
+
+
+def test_launches_are_locked_on_nfs(tmp_path, monkeypatch):
+    monkeypatch.setattr(fcntl, "flock", lock_as_nfs)
+    with sharing.join_launches(tmp_path) as leave, sharing.join_launches(tmp_path) as leave_too:
+        assert not leave() and leave_too()
+
+
+def test_a_file_system_that_locks_nothing_gives_one_line(tmp_path, monkeypatch):
+    def refuse(file, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    words = r"^.*launches cannot be locked \(No locks available\): choose another workdir$"
+    with pytest.raises(UserError, match=words), sharing.join_launches(tmp_path):
+        pass
 
 
 @pytest.mark.parametrize("flags", ["--overwrite", "--coordinator=host:1"])
