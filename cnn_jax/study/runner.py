@@ -161,7 +161,7 @@ def _tune(
     for error in failed.values():
         raise error
     chosen = {one.name: study.runs[one.name] for one in select(study, only)}
-    chosen = apply_choices(tuning, chosen, read_runs(place, []))
+    chosen = apply_choices(tuning, chosen, read_runs(place, []), study.paper_runs)
     return dataclasses.replace(study, runs=study.runs | chosen)
 
 
