@@ -51,9 +51,10 @@ def claim_groups(
     left = dict(enumerate(groups))
     waiting_for: set[str] = set()
     compiled = ""
+    begun: set[str] = set()  # Only grows, so that each run makes this process sort again once.
     while left:
         held: dict[int, str] = {}
-        begun = {
+        begun |= {
             group[0].name for group in groups if run_folders.run_folder(group[0], folder).exists()
         }
         order = sorted(
@@ -68,6 +69,9 @@ def claim_groups(
                     stack.enter_context(_claim(group, folder))
                 except run_lock.HeldError as error:
                     held[number] = error.holder
+                    if group[0].name not in begun:
+                        begun.add(group[0].name)
+                        break  # Another launch has just begun it: its other seeds come last.
                     continue
                 del left[number]
                 compiled = group[0].name

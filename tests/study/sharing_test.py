@@ -62,6 +62,30 @@ def test_a_launch_goes_on_with_its_own_run_then_takes_one_that_is_not_begun(tmp_
     assert order == [("b", 0), ("b", 1), ("c", 0), ("c", 1), ("a", 1)]
 
 
+def test_a_launch_that_loses_a_run_to_one_that_starts_with_it_takes_another(tmp_path, monkeypatch):
+    groups = [[replace(run, seed=seed)] for run in RUNS for seed in (0, 1)]
+    claim, waits, tries = sharing._claim, [], []
+    with contextlib.ExitStack() as other_launch:
+
+        def claim_later(group, folder):
+            if not tries:  # After this launch has seen that nothing is begun.
+                other_launch.enter_context(claim(groups[0], folder))
+            tries.append(group[0])
+            return claim(group, folder)
+
+        def end_other_launch(line):
+            waits.append(line)
+            other_launch.close()
+
+        monkeypatch.setattr(sharing, "_claim", claim_later)
+        order = [
+            (run.name, run.seed)
+            for _, (run,) in sharing.claim_groups(groups, tmp_path, end_other_launch, 0)
+        ]
+    assert order == [("b", 0), ("b", 1), ("c", 0), ("c", 1), ("a", 1), ("a", 0)]
+    assert len(waits) == 1 and waits[0].startswith("waiting for a seed 0 (")
+
+
 def test_a_run_that_starts_from_another_waits_for_it(tmp_path, monkeypatch):
     finished = set()
     monkeypatch.setattr(metrics_log, "read_result", lambda folder: folder.parent.name in finished)
