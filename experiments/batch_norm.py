@@ -18,7 +18,7 @@ comparison of rates, here with Ioffe and Szegedy's net in place of ResNet-110.
 import itertools
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,7 @@ from cnn_jax.report.claims import (
     Claim,
     Measured,
     Score,
+    describe_settings_of,
     measure_seeds,
     measure_values,
     subtract,
@@ -261,25 +262,32 @@ def _measure_stability(results: "Results") -> Measured:
 Trial = tuple[str, float | str]  # A run, and a rate or the run whose best rate it is.
 
 
-def _find_trials(results: "Results", trial: Trial) -> "list[float]":
-    """Returns the validation errors of a trial's seeds in %, 90 for one that diverged."""
+def _find_trials(results: "Results", trial: Trial) -> "Sequence[Run]":
+    """Returns a trial's seeds."""
     name, rate = trial
     tuning = results.tuning
     if tuning is None:
-        return []
+        return ()
     if isinstance(rate, str):
         best = choose_value(find_scores(tuning, rate, results.trials))
         if best is None:
-            return []
+            return ()
         rate = best
-    runs = results.trials.get(name_trial(tuning, name, rate), ())
-    return [90.0 if run.final_error is None else 100 * run.final_error for run in runs]
+    return results.trials.get(name_trial(tuning, name, rate), ())
+
+
+def _find_error(run: "Run") -> float:
+    """Returns a trial's validation error in %, 90 if it diverged."""
+    return 90.0 if run.final_error is None else 100 * run.final_error
 
 
 def _compare_trials(first: Trial, second: Trial) -> "Callable[[Results], Measured]":
     def check(results: "Results") -> Measured:
-        pairs = zip(_find_trials(results, first), _find_trials(results, second), strict=False)
-        return measure_values([a - b for a, b in pairs], why=SAME)
+        ours, others = (_find_trials(results, trial) for trial in (first, second))
+        pairs = zip(ours, others, strict=False)
+        measured = measure_values([_find_error(a) - _find_error(b) for a, b in pairs], why=SAME)
+        setting = describe_settings_of(results, {first[0]: ours} | {second[0]: others})
+        return replace(measured, runs=(first[0], second[0]), setting=setting)
 
     return check
 
@@ -368,7 +376,11 @@ def _chart_rates(results: "Results") -> "list[LineChart]":
     rates = results.tuning.values if results.tuning else ()
     lines = []
     for (name, label), color in zip(ALL_LABELS.items(), figures.PALETTE, strict=False):
-        points = {rate: own for rate in rates if (own := _find_trials(results, (name, rate)))}
+        points = {
+            rate: [_find_error(run) for run in own]
+            for rate in rates
+            if (own := _find_trials(results, (name, rate)))
+        }
         if points:
             lines.append(report.Series(label, summarize_points(points), color))
     y_label = "validation error (%)"

@@ -18,7 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnn_jax.config import Data, Experiment, Train, choose
-from cnn_jax.report.claims import ABOVE_ZERO, BELOW_ZERO, Claim, Measured, compute_student_interval
+from cnn_jax.report.claims import (
+    ABOVE_ZERO,
+    BELOW_ZERO,
+    Claim,
+    Measured,
+    compute_student_interval,
+    describe_settings,
+)
 from cnn_jax.study import Row, Study
 from cnn_jax.study.presets import check_preset
 
@@ -164,6 +171,7 @@ def _difference(first: tuple[str, str], second: tuple[str, str], runs: tuple[str
     """Returns the check of a claim: a measure of a map minus one of another, a mean over runs."""
 
     def check(results: "Results") -> Measured:
+        setting = describe_settings(results, runs)
         seeds: dict[int, list[float]] = {}
         for run in runs:
             for seed in sorted({row["seed"] for row in results.study.measured}):
@@ -172,12 +180,13 @@ def _difference(first: tuple[str, str], second: tuple[str, str], runs: tuple[str
                     seeds.setdefault(seed, []).append(values[0] - values[1])  # type: ignore[operator]
         means = [statistics.mean(own) for own in seeds.values() if len(own) == len(runs)]
         if not means:
-            return Measured(None, runs=runs, why="not measured yet")
+            return Measured(None, runs=runs, setting=setting, why="not measured yet")
         return Measured(
             statistics.mean(means),
             over_seeds=compute_student_interval(means),
             seeds=len(means),
             runs=runs,
+            setting=setting,
         )
 
     return check

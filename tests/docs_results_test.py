@@ -1,5 +1,6 @@
 """docs/results: what is committed there can be built again, and its prose has no other figures."""
 
+import json
 import re
 from pathlib import Path
 
@@ -71,6 +72,17 @@ def test_the_report_and_its_claims_are_those_of_the_data(folder):
     (claims,) = page.find(Claims)
     text = build.describe_claims(results.study, list(claims.verdicts))
     assert_same(text, (folder / "claims.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
+def test_a_claim_measured_on_other_data_says_so(folder):
+    told = json.loads((folder / "study.json").read_text())
+    if told["preset"] == "paper":
+        return  # The recipe's own data, also where the paper's are larger ones.
+    ours = told["data"].partition(",")[0]
+    for claim in json.loads((folder / "claims.json").read_text())["claims"]:
+        if told["paper_data"] not in ("", ours) and claim["ours"] is not None:
+            assert f"data {ours}" in claim["setting"], claim["statement"]
 
 
 def test_the_page_of_all_claims_is_that_of_the_studies():

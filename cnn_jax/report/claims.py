@@ -303,12 +303,22 @@ def describe_settings(results: "Results", names: Sequence[str]) -> str:
       results: The study's results.
       names: Names of the runs.
     """
+    return describe_settings_of(results, {name: results.runs.get(name, ()) for name in names})
+
+
+def describe_settings_of(results: "Results", runs: Mapping[str, Sequence["Run"]]) -> str:
+    """Describes how runs differ from the paper's, as `describe_settings`.
+
+    Args:
+      results: The study's results.
+      runs: {name of a run: its seeds, or trials of its tuning}.
+    """
     from cnn_jax.report.rows import describe_setting, find_other_settings
 
     words: dict[str, None] = {}
-    for name in names:
+    for name, own in runs.items():
         paper = results.study.paper_runs.get(name)
-        for run in results.runs.get(name, ()):
+        for run in own:
             if paper and run.experiment:
                 words |= dict.fromkeys(find_other_settings(describe_setting(run.experiment), paper))
     return ", ".join(words)

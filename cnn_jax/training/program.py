@@ -193,13 +193,14 @@ def _compile(
     loader = loader._replace(arrays=None)  # They are arguments, and large.
     form, size = make_step(experiment, parts, loader, seeds, over), math.prod(loader.image_shape)
     step = compile_step(experiment, form.step, over, size)
-    values = _round_batch(experiment, over) * size
-    options = choose_options(experiment.train.steps, values, over)
+    steps, values = experiment.train.steps, experiment.data.batch_size * size
+    options = choose_options(steps, values, over)
+    evaluated = choose_options(steps, _round_batch(experiment, over) * size, over)
     return Functions(
         form,
         step,
-        compile_steps(form.step, over) if steps_per_call != 1 else None,
-        compile_evaluation(make_evaluation_step(parts.model, loader), over, options),
+        compile_steps(form.step, over, options) if steps_per_call != 1 else None,
+        compile_evaluation(make_evaluation_step(parts.model, loader), over, evaluated),
     )
 
 

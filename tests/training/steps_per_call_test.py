@@ -117,6 +117,22 @@ def test_four_steps_per_call_give_the_numbers_of_one(one_by_one, tmp_path, monke
     assert sum(calls) == 36 and calls.count(4) >= 5 and set(calls) == {1, 4}
 
 
+def test_a_long_run_of_large_batches_gives_the_numbers_of_one(tmp_path):
+    # Such runs are compiled with other convolutions on some CPUs.
+    run = dataclasses.replace(
+        ONE,
+        data=Data(dataset=choose("digits", side=16), batch_size=32, eval_batch_size=360),
+        model=choose("small_cnn", channels=(8,), kernel=3, pool_size=2, pool_stride=2),
+        train=dataclasses.replace(
+            ONE.train, steps=104, log_every=52, eval_every=104, save_every=104
+        ),
+    )
+    train.run(run, tmp_path / "one")
+    several = dataclasses.replace(run.train, steps_per_call=4)
+    train.run(dataclasses.replace(run, train=several), tmp_path / "several")
+    assert_equal(tmp_path / "one", tmp_path / "several")
+
+
 @pytest.fixture
 def as_on_an_accelerator(monkeypatch):
     """Lets runs choose their steps per call on this CPU, however short or slow they are."""

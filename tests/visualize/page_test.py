@@ -10,7 +10,7 @@ import pytest
 from helpers import small_models
 from PIL import Image
 
-from cnn_jax import models, pretrained
+from cnn_jax import data, models, pretrained, visualize
 from cnn_jax.cli.flags import FLAGS
 from cnn_jax.config import Data, Experiment, Log, Train, choose
 from cnn_jax.config_file import read_config
@@ -84,7 +84,7 @@ def test_histograms_are_what_the_run_has_logged_or_else_measured(workdir, tmp_pa
         str(tmp_path / "logged"), "fake:2", methods=("statistics",), folder=tmp_path / "logged"
     )
     text = built.markdown.read_text()
-    assert "that the run has measured during training" in text
+    assert "that the run has measured during training (log.layer_statistics)" in text
     assert (tmp_path / "logged" / "statistics.png").stat().st_size > 10_000
 
 
@@ -105,6 +105,29 @@ def test_public_weights_on_files(weights, photographs, tmp_path):
     )
     text = built.markdown.read_text()
     assert "Layer conv2" in text and "3 of 3 files of " in text and "the likeliest" in text
+
+
+@pytest.mark.parametrize("kind", ["run", "weights"])
+def test_the_square_of_occlusion_is_gray(
+    workdir, weights, photographs, tmp_path, monkeypatch, kind
+):
+    """It is gray as the user sees it, whatever is subtracted from images."""
+    squares = []
+
+    def occlude(*given, gray, occlude=visualize.occlude):
+        squares.append(gray)
+        return occlude(*given, gray=gray)
+
+    monkeypatch.setattr(visualize, "occlude", occlude)
+    target = str(workdir / "net") if kind == "run" else f"lenet5_modern:{weights}"
+    images = "fake:2" if kind == "run" else str(photographs)
+    build_page(target, images, methods=("occlusion",), folder=tmp_path)
+    (square,) = squares
+    if kind == "weights":
+        np.testing.assert_allclose(RECIPE.undo(square[None]), 128, atol=1e-3)
+    else:
+        mean = data.load_dataset(Data(dataset=choose("fake"))).train.images.mean(0)
+        np.testing.assert_allclose(square, (128 - mean) / 255, atol=1e-5)
 
 
 def test_a_recipe_is_undone():

@@ -1,11 +1,14 @@
 """What the model says of changed images: ZFNet's Figure 5 (invariance) and Figure 7 (occlusion)."""
 
+import numpy as np
+
 from cnn_jax import visualize
 from cnn_jax.report.elements import Part
 from cnn_jax.visualize import plot
 from cnn_jax.visualize.page.context import Context, make_figure, name_images
 
 MAX_LINES = 5  # Images in the figure of invariance, as in the paper's.
+GRAY = 128  # Of 255: the color of the square that covers images.
 
 
 def draw_invariance(context: Context) -> list[Part]:
@@ -34,7 +37,8 @@ def draw_invariance(context: Context) -> list[Part]:
 def draw_occlusion(context: Context) -> list[Part]:
     """Draws what the model says while a gray square covers a part of the image."""
     context.require_classes()
-    found = visualize.occlude(*context.given, context.x, context.labels, context.last)
+    gray = context.subject.prepare(np.full_like(context.images.pixels[:1], GRAY))[0]
+    found = visualize.occlude(*context.given, context.x, context.labels, context.last, gray=gray)
     caption = (
         f"A gray square of {found.side} pixels covers the image at each place. Rows: the activity"
         f" of the map of {context.last} that is strongest for the whole image (Figure 7b), the"

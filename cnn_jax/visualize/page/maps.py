@@ -84,8 +84,8 @@ METHODS = {
     ),
     "integrated": Method(
         "Integrated gradients",
-        "The score's difference from an image of zeros, which is the mean color, shared out to"
-        " pixels (Sundararajan et al. 2017).",
+        "The score's difference from an image of zeros, shared out to pixels. Where training"
+        " subtracts the mean, zeros are the mean color (Sundararajan et al. 2017).",
         True,
         _integrated,
     ),

@@ -25,7 +25,7 @@ def draw_statistics(context: Context) -> list[Part]:
     if logged:
         steps = spread_layers([str(step) for step in logged], MAX_STEPS)
         rows = {f"step {int(step):,}": logged[int(step)] for step in steps}
-        source = "that the run has measured during training (train.layer_statistics)"
+        source = "that the run has measured during training (log.layer_statistics)"
     else:
         rows = {"these images": measure_layers(context)}
         source = f"measured on these {len(context.x)} images, because the run has logged none"
