@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import time
 from pathlib import Path
 
@@ -24,7 +25,8 @@ def write_whole(path: Path, content: str | bytes) -> None:
     Raises:
       OSError: If it cannot be written; no part of it is left behind.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # A number of the process would not do: in containers every launch may be process 1.
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     try:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(part, path)
@@ -56,6 +58,12 @@ def find_files(place: Path, name: str) -> list[Path]:
     return sorted(
         path for depth in range(MAX_DEPTH + 1) for path in place.glob("*/" * depth + name)
     )
+
+
+def find_seeds(run: Path) -> set[int]:
+    """Returns the seeds of which a run's folder holds a folder, seed<k>."""
+    numbers = {path.name.removeprefix("seed") for path in run.glob("seed*")}
+    return {int(number) for number in numbers if number.isdecimal() and number.isascii()}
 
 
 def expand_path(what: str, path: str | Path) -> Path:

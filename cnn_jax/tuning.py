@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from cnn_jax.config import Experiment, Log, Train
+from cnn_jax.config import Experiment, Log, Train, find_differences
 from cnn_jax.errors import UserError
 from cnn_jax.values import show
 
@@ -76,11 +76,19 @@ def name_trial(tuning: Tuning, run: str, value: float) -> str:
     return f"{run}-{tuning.field.rpartition('.')[2]}{show(value)}"
 
 
-def make_trials(tuning: Tuning, runs: Iterable[Experiment]) -> list[Experiment]:
-    """Returns the trials of runs, each with the first of its seeds, in the order of training."""
+def make_trials(
+    tuning: Tuning, runs: Iterable[Experiment], papers: Mapping[str, Experiment]
+) -> list[Experiment]:
+    """Returns the trials of runs, each with the first of its seeds, in the order of training.
+
+    Args:
+      tuning: The grid.
+      runs: The runs.
+      papers: The paper's own recipe of each run, by its name; one may be missing.
+    """
     return [
         dataclasses.replace(
-            set_value(tuning, run, value),
+            set_value(tuning, run, value, papers.get(run.name)),
             name=name_trial(tuning, run.name, value),
             seed=0,
             data=dataclasses.replace(run.data, validation_images=tuning.validation_images),
@@ -101,12 +109,26 @@ def _shorten(train: Train, steps: int) -> Train:
     )
 
 
-def set_value(tuning: Tuning, run: Experiment, value: float) -> Experiment:
-    """Returns a run with a value of the grid."""
-    from cnn_jax.overrides import override
-    from cnn_jax.training.components import KINDS
+def set_value(
+    tuning: Tuning, run: Experiment, value: float, paper: Experiment | None
+) -> Experiment:
+    """Returns a run with a value of the grid, and with how that differs from the paper's value.
 
-    return override(run, [f"{tuning.field}={show(value)}"], KINDS)
+    Args:
+      tuning: The grid.
+      run: The run; what its deviations say of the value that it had is dropped.
+      value: The value.
+      paper: The paper's own recipe; None: there is none.
+    """
+    from cnn_jax.overrides import override
+    from cnn_jax.training.components import KINDS, complete
+
+    run = override(run, [f"{tuning.field}={show(value)}"], KINDS)
+    start = f"{tuning.field}: "
+    differences = find_differences(complete(paper), run) if paper else ()
+    kept = [words for words in run.deviations if not words.startswith(start)]
+    new = [words for words in differences if words.startswith(start)]
+    return dataclasses.replace(run, deviations=(*kept, *new))
 
 
 def find_scores(
@@ -133,9 +155,18 @@ def choose_value(scores: Mapping[float, float | None]) -> float | None:
 
 
 def apply_choices(
-    tuning: Tuning, runs: Mapping[str, Experiment], trials: Mapping[str, tuple[Any, ...]]
+    tuning: Tuning,
+    runs: Mapping[str, Experiment],
+    trials: Mapping[str, tuple[Any, ...]],
+    papers: Mapping[str, Experiment],
 ) -> dict[str, Experiment]:
     """Returns the runs with the values that their trials have chosen.
+
+    Args:
+      tuning: The grid.
+      runs: The runs by name.
+      trials: The seeds of each trial, by its name.
+      papers: The paper's own recipe of each run, by its name; one may be missing.
 
     Raises:
       UserError: If a run that is to be tuned has no trials.
@@ -146,7 +177,7 @@ def apply_choices(
             value = choose_value(find_scores(tuning, name, trials))
             if value is None:
                 raise UserError(f"{name}: has no trials to choose {tuning.field} by")
-            run = set_value(tuning, run, value)
+            run = set_value(tuning, run, value, papers.get(name))
         chosen[name] = run
     return chosen
 

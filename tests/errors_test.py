@@ -56,6 +56,26 @@ def test_an_error_of_writing_names_the_file_and_not_its_part(tmp_path):
     assert told.value.filename == str(tmp_path / "no/such/file")
 
 
+def test_two_processes_with_one_number_write_the_same_file(tmp_path, monkeypatch):
+    path, move, names = tmp_path / "study.json", os.replace, []
+    monkeypatch.setattr(os, "getpid", lambda: 1)  # As in a container.
+
+    def move_late(part, to):
+        names.append(part.name)
+        if len(names) == 1:
+            write_whole(path, "the other process's, which is longer")
+            assert path.read_text() == "the other process's, which is longer"
+        move(part, to)
+
+    monkeypatch.setattr(os, "replace", move_late)
+    write_whole(path, "this one's")
+    assert path.read_text() == "this one's" and list(tmp_path.iterdir()) == [path]
+    for name in names:  # Had they been killed, their parts would be found.
+        (tmp_path / name).write_text("")
+    files.remove_parts(tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_parts_of_killed_processes_are_removed_and_files_are_found_some_levels_below(tmp_path):
     (tmp_path / ".a.json.1.part").write_text("")
     (tmp_path / "a.part").write_text("")

@@ -15,7 +15,7 @@ from cnn_jax.report.parts import tuning_table
 from cnn_jax.report.reading import read
 from cnn_jax.study import Row, Study, sweep
 from cnn_jax.training import metrics_log
-from cnn_jax.tuning import Tuning, choose_value, find_scores, mean_training_error
+from cnn_jax.tuning import Tuning, apply_choices, choose_value, find_scores, mean_training_error
 
 RATES = (1e-4, 0.05, 1e12)  # Too low, right, and so high that the loss overflows.
 
@@ -24,6 +24,10 @@ def report(results):
     from cnn_jax import report
 
     return report.page(results, report.tuning_table(results))
+
+
+def replace_rate(run, base):
+    return dataclasses.replace(run, schedule=choose("constant", base=base))
 
 
 def make_study(**changes):
@@ -54,6 +58,7 @@ def make_study(**changes):
         runs=runs,
         rows=tuple(Row(name, name.upper(), "", "") for name in runs),
         tuning=Tuning(values=RATES, validation_images=32, runs="tanh"),
+        paper_runs={name: replace_rate(run, 0.1) for name, run in runs.items()},
         report=report,
     )
     return dataclasses.replace(made, **changes)
@@ -97,6 +102,30 @@ def test_a_run_that_is_not_to_be_tuned_stays_as_it_is(folder):
     ]
 
 
+def test_runs_and_trials_say_how_their_rate_differs_from_the_paper_s(folder):
+    names = ("tanh/seed0", "tanh/seed1", "relu/seed0", "tuning/tanh-base0.0001/seed0")
+    said = [read_config(folder / name / "config.json").deviations for name in names]
+    rates = [[words for words in each if words.startswith("schedule.base: ")] for each in said]
+    assert rates == [
+        ["schedule.base: 0.1 -> 0.05"],
+        ["schedule.base: 0.1 -> 0.05"],
+        ["schedule.base: 0.1 -> 0.3"],
+        ["schedule.base: 0.1 -> 0.0001"],
+    ]
+
+
+def test_the_paper_s_own_rate_is_no_deviation_when_it_is_chosen():
+    study = library.configure(make_study(), ["train.steps=20"])
+    trials = {"tanh-base0.05": (FakeRun(0.1),), "tanh-base0.0001": (FakeRun(0.2),)}
+    for paper, said in ((0.05, []), (0.3, ["schedule.base: 0.3 -> 0.05"])):
+        papers = {name: replace_rate(run, paper) for name, run in study.runs.items()}
+        chosen = apply_choices(study.tuning, study.runs, trials, papers)["tanh"].deviations
+        assert [words for words in chosen if words.startswith("schedule.base: ")] == said
+        assert "train.steps: 30 -> 20" in chosen
+    chosen = apply_choices(study.tuning, study.runs, trials, {})["tanh"].deviations
+    assert not [words for words in chosen if words.startswith("schedule.base: ")]
+
+
 def test_the_report_prints_grid_trials_and_choice(folder):
     study = make_study()
     table = tuning_table(read(folder, study.rows, study.claims, study.tuning))
@@ -112,6 +141,9 @@ def test_a_second_launch_repeats_nothing_and_chooses_the_same(folder, monkeypatc
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("metrics.jsonl")}
     assert len(before) == 3 + 4
     library.run(make_study(), folder, seeds=2, tell=str)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("metrics.jsonl")} == before
+    # An older version has written other deviations.
+    library.run(make_study(paper_runs={}), folder, seeds=2, tell=str)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("metrics.jsonl")} == before
 
 

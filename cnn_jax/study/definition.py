@@ -38,7 +38,8 @@ class Study:
       tuning: How a field of the runs is chosen before they are trained; None: they are as they
         stand.
       measure_runs: Measures what is trained, where the evaluation protocols do not: (workdir, every
-        seed of every run, a function that takes lines) -> a list of rows, which study.json keeps.
+        seed of every run, also those of earlier launches, a function that takes lines) -> a list
+        of rows, which study.json keeps. A seed may not be finished.
       swept: The fields that a sweep varies.
       contact_sheet: Whether sheet.png shows training images of each run as its model sees them.
       file: The Python file of a user's study; `load` sets it.

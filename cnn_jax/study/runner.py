@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cnn_jax.config import Experiment
 from cnn_jax.errors import UserError, join_messages
-from cnn_jax.files import PART_AGE_S, expand_path, remove_parts
+from cnn_jax.files import PART_AGE_S, expand_path, find_seeds, remove_parts
 from cnn_jax.optional_packages import find_folder
 from cnn_jax.study.definition import Study
 from cnn_jax.study.selection import complete_study, list_trials, select
@@ -97,10 +97,12 @@ def run(
     check_before_writing(study, runs, folder, together, seeds, profile_steps, overwrite)
     primary = distributed.is_primary()
     if primary:
+        # What was measured of runs that are trained anew, or further, is no longer true.
+        outdated = overwrite or any(run_folders.is_longer(one, folder) for one in runs)
         for one in runs if overwrite else ():
             run_folders.erase_run(run_folders.run_folder(one, folder))
         remove_parts(folder, PART_AGE_S)
-        write_study(study, folder, seeds, command)
+        write_study(study, folder, seeds, command, [] if outdated and study.measure_runs else None)
         write_crops(study, folder, anew=overwrite)
     if overwrite:
         distributed.barrier("earlier runs are deleted")
@@ -118,7 +120,7 @@ def run(
         if failed and len(failed) == len(runs) and not any(folder.glob("*/seed*/metrics.jsonl")):
             raise UserError(join_messages(map(str, failed.values())))
         if builds_report and study.measure_runs:
-            measured = study.measure_runs(folder, select(study, seeds=seeds), tell)
+            measured = study.measure_runs(folder, _list_seeds(study, folder, seeds), tell)
             write_study(study, folder, seeds, command, measured)
         report = _build_report(folder, study) if builds_report else None
     if share and not report:
@@ -126,6 +128,15 @@ def run(
     if failed:
         raise RunsFailedError(join_messages(map(str, failed.values())), report)
     return report
+
+
+def _list_seeds(study: Study, folder: Path, seeds: int) -> list[Experiment]:
+    """Returns every run with the seeds 0 to seeds - 1, and with those of earlier launches."""
+    return [
+        dataclasses.replace(run, seed=seed)
+        for name, run in study.runs.items()
+        for seed in sorted({*range(seeds), *find_seeds(folder / name)})
+    ]
 
 
 def _build_report(folder: Path, study: Study) -> "Report":
@@ -161,7 +172,7 @@ def _tune(
     for error in failed.values():
         raise error
     chosen = {one.name: study.runs[one.name] for one in select(study, only)}
-    chosen = apply_choices(tuning, chosen, read_runs(place, []))
+    chosen = apply_choices(tuning, chosen, read_runs(place, []), study.paper_runs)
     return dataclasses.replace(study, runs=study.runs | chosen)
 
 

@@ -142,6 +142,6 @@ def list_trials(study: Study, only: str = "*") -> list[Experiment]:
     chosen = [study.runs[one.name] for one in select(study, only)]
     return [
         dataclasses.replace(trial, seed=seed)
-        for trial in make_trials(study.tuning, chosen)
+        for trial in make_trials(study.tuning, chosen, study.paper_runs)
         for seed in range(study.tuning.seeds)
     ]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from cnn_jax.config import Experiment
+from cnn_jax.errors import explain_os_errors
 from cnn_jax.training import metrics_log, run_folders, run_lock
 
 CLAIM = "claim"  # The locked file in the folder of a group's first run.
@@ -50,9 +51,10 @@ def claim_groups(
     left = dict(enumerate(groups))
     waiting_for: set[str] = set()
     compiled = ""
+    begun: set[str] = set()  # Only grows, so that each run makes this process sort again once.
     while left:
         held: dict[int, str] = {}
-        begun = {
+        begun |= {
             group[0].name for group in groups if run_folders.run_folder(group[0], folder).exists()
         }
         order = sorted(
@@ -67,6 +69,9 @@ def claim_groups(
                     stack.enter_context(_claim(group, folder))
                 except run_lock.HeldError as error:
                     held[number] = error.holder
+                    if group[0].name not in begun:
+                        begun.add(group[0].name)
+                        break  # Another launch has just begun it: its other seeds come last.
                     continue
                 del left[number]
                 compiled = group[0].name
@@ -113,9 +118,17 @@ def join_launches(folder: Path) -> Iterator[Callable[[], bool]]:
     Yields:
       A function that leaves the launches and returns whether no other one is left. Of launches that
       leave at the same time, one is the last. A launch that joins later waits for the last one.
+
+    Raises:
+      UserError: If the file cannot be opened, or its file system has no locks.
     """
-    with open(folder / LAUNCHES, "a") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)
+    path = folder / LAUNCHES
+    with contextlib.ExitStack() as stack:
+        with explain_os_errors(f"{path} cannot be locked", "choose another workdir"):
+            # On NFS a shared lock wants a file that is open for reading, an exclusive one a file
+            # that is open for writing.
+            file = stack.enter_context(open(path, "a+"))
+            fcntl.flock(file, fcntl.LOCK_SH)
         yield lambda: _leave(file)
 
 

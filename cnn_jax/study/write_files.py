@@ -9,6 +9,7 @@ from typing import Any
 from cnn_jax.config import Data
 from cnn_jax.errors import UserError, explain_os_errors
 from cnn_jax.files import write_whole
+from cnn_jax.report.reading.json_values import is_list_of
 from cnn_jax.report.rows import Row, describe_setting
 from cnn_jax.study.definition import Study
 from cnn_jax.tuning import describe_tuning
@@ -47,18 +48,21 @@ def describe_study(study: Study, seeds: int, command: str) -> dict[str, Any]:
 
 def check_study(study: Study, folder: Path) -> None:
     """Raises UserError if the folder holds another study, preset or data set."""
-    try:
-        there = json.loads((folder / "study.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return  # Missing or damaged: it is written again.
-    words = describe_study(study, 1, "")
-    if not isinstance(there, dict):
-        return
+    there, words = _read_file(folder), describe_study(study, 1, "")
     if any(there.get(key, words[key]) != words[key] for key in ("name", "preset", "data")):
         raise UserError(
             f"{folder} holds {there.get('name')}, preset {there.get('preset')}, with the data"
             f" {there.get('data')}: choose another workdir"
         )
+
+
+def _read_file(folder: Path) -> dict[str, Any]:
+    """Returns the content of study.json; {}: it is missing or damaged, and is written again."""
+    try:
+        there = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return there if isinstance(there, dict) else {}
 
 
 def write_study(
@@ -75,7 +79,8 @@ def write_study(
       folder: Its workdir, which is made.
       seeds: Seeds of each run.
       command: The command that runs the whole study; the report shows it.
-      measured: What a study that trains nothing has measured.
+      measured: What the study has measured (`Study.measure` or `Study.measure_runs`); None: what
+        the folder's study.json holds is kept, with the commit that measured it.
 
     Raises:
       UserError: If the folder holds another study, or cannot be written to.
@@ -83,9 +88,11 @@ def write_study(
     from cnn_jax.training import environment
 
     check_study(study, folder)
-    words = describe_study(study, seeds, command)
+    words, there = describe_study(study, seeds, command), _read_file(folder)
     if measured is not None:
         words |= {"measured": measured, "commit": environment.find_commit()}
+    elif is_list_of(there.get("measured"), dict):
+        words |= {key: there[key] for key in ("measured", "commit") if key in there}
     with explain_os_errors(f"cannot write to {folder}", "choose another workdir"):
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "study.json", json.dumps(words, indent=2) + "\n")

@@ -76,13 +76,15 @@ class Due(NamedTuple):
 def what_is_due(step: int, experiment: Experiment, until: int) -> Due:
     """Returns what follows a step; where layers are measured or something saved, a line is logged.
 
-    So a log interval holds training and nothing else.
+    So a log interval holds training and nothing else. A step at which seeds are only to wait for
+    others is saved without a line, which a run without a pause does not have.
     """
     train = experiment.train
     evaluate = step % train.eval_every == 0 or step == train.steps
-    save = evaluate or step % train.save_every == 0 or step == until
+    save = evaluate or step % train.save_every == 0
     measure = step in experiment.log.layer_statistics
-    return Due(save or measure or step % train.log_every == 0, evaluate, save, measure)
+    log = save or measure or step % train.log_every == 0
+    return Due(log, evaluate, save or step == until, measure)
 
 
 def run_loop(
@@ -113,7 +115,7 @@ def run_loop(
     timer = IntervalTimer(done)
 
     def ends_call(step: int) -> bool:
-        return what_is_due(step, experiment, until).log
+        return any(what_is_due(step, experiment, until))
 
     step, size, chosen = done, 1, program.steps_per_call  # The first call makes one step.
     compiled = set[int]()  # The numbers of steps for which a call is compiled.
@@ -129,19 +131,19 @@ def run_loop(
         step += count
 
         due = what_is_due(step, experiment, until)
-        if due.log or compiles or timer.should_redraw():
+        if any(due) or compiles or timer.should_redraw():
             wait_and_draw(state, runs, step, timer)
             measured = step - timer.first
             if not chosen and not compiles and measured >= MIN_MEASURED_STEPS:
                 step_seconds = timer.seconds() / measured
                 chosen = choose_steps_per_call(step_seconds, step, until, ends_call)
         size = chosen or 1
-        if due.log:
+        if any(due):
             for run, own in zip(runs, program.split(state), strict=True):
                 run.state = own
                 finish_step(program, run, step, due, timer, watch)
             state = program.join([run.state for run in runs])
-        if due.log or compiles:  # A call that compiles does not count.
+        if any(due) or compiles:  # A call that compiles does not count.
             timer.restart(step)
         if step < until and (signal := watch.stop_requested()):
             save_and_stop(program.split(state), runs, signal)
@@ -179,13 +181,14 @@ def finish_step(
     timer: "IntervalTimer",
     watch: Watch,
 ) -> None:
-    """Logs, evaluates and saves one seed after a step, and ends it if it is over."""
+    """Logs, evaluates and saves one seed after a step, as is due, and ends it if it is over."""
     if run.ended:
         return
     if (bad := divergence.find_bad_step(run.state, run.experiment, step)) is not None:
         run.failure = divergence.end_run(bad, run.experiment, run.checkpoints, run.write)
         return
-    run.state = log_interval(program, run, step, timer)
+    if due.log:
+        run.state = log_interval(program, run, step, timer)
     if due.measure:
         measure_layers(program, run, step, watch)
     if due.evaluate:

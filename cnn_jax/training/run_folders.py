@@ -79,6 +79,12 @@ def is_continued(old: Experiment, new: Experiment) -> bool:
     return more and not find_differences(longer, new, RUNTIME_FIELDS)
 
 
+def is_longer(experiment: Experiment, workdir: Path) -> bool:
+    """Returns whether a run of the workdir is an experiment with fewer steps."""
+    there = read_config_there(run_folder(experiment, workdir))
+    return there is not None and is_continued(there, experiment)
+
+
 def write_config(experiment: Experiment, folder: Path) -> None:
     """Writes config.json, which makes the folder this run's.
 

@@ -41,7 +41,7 @@ def hold(folder: Path, name: str = "lock") -> Iterator[None]:
 
     Raises:
       HeldError: If another process holds it.
-      UserError: If the file cannot be opened.
+      UserError: If the file cannot be opened, or its file system does not lock it.
     """
     with _open(folder / name) as file:
         try:
@@ -49,6 +49,11 @@ def hold(folder: Path, name: str = "lock") -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             raise HeldError(folder, _holder(file.read())) from None
+        except OSError as error:  # NFS locks no file that is open only for reading.
+            what, remedy = f"{folder / name} cannot be locked", "choose another workdir"
+            if not file.writable():
+                remedy = f"let its owner permit writing, or {remedy}"
+            raise explain_os_error(what, error, remedy) from None
         if not file.writable():  # Another user's file is locked too, but not written.
             yield
             return

@@ -347,13 +347,19 @@ MUTANTS = {
         ),
         (
             "cnn_jax/training/loop.py",
-            "step % train.save_every == 0 or step == until",
-            "step % train.save_every == 0",
+            "save = evaluate or step % train.save_every == 0",
+            "save = evaluate or step == until",
+        ),
+        ("cnn_jax/training/loop.py", "save or step == until, measure", "save, measure"),
+        (
+            "cnn_jax/training/loop.py",
+            "log = save or measure or step % train.log_every == 0",
+            "log = measure or step % train.log_every == 0",
         ),
         (
             "cnn_jax/training/loop.py",
-            "return Due(save or measure or step % train.log_every == 0",
-            "return Due(measure or step % train.log_every == 0",
+            "log = save or measure or step % train.log_every == 0",
+            "log = save or measure or step % train.log_every == 0 or step == until",
         ),
     ],
     "tests/data/streaming_test.py -k 'epoch or seed_only or evaluation_replaces'": [

@@ -187,6 +187,14 @@ def test_deviations_of_all_runs_are_listed_once_and_others_as_footnotes(tmp_path
     assert [footnotes._make_mark(n) for n in (0, 25, 26, 51, 52)] == ["a", "z", "aa", "az", "ba"]
 
 
+def test_long_lists_of_numbers_are_shortened():
+    drops = ",".join(map(str, range(100, 6000, 100)))
+    short = footnotes._shorten_numbers(f"schedule.boundaries: {drops} -> default; steps: 1,600")
+    assert short == "schedule.boundaries: 100,200,...,5900 -> default; steps: 1,600"
+    few = "schedule.boundaries: 32000,48000 -> 180,255; model.channels: 8,16,32,64 -> 4,8,16,32"
+    assert footnotes._shorten_numbers(few) == few
+
+
 def test_a_protocols_cell_has_its_interval_and_the_difference_from_the_paper(tmp_path):
     write_study(tmp_path, "d", "c")
     write_evaluation(write_run(tmp_path, "d", errors=(0.2,)), "dense@36", "1000")

@@ -14,9 +14,9 @@ from helpers.small_run import RUN
 from cnn_jax import study
 from cnn_jax.config import Train, choose
 from cnn_jax.config_file import read_config
-from cnn_jax.errors import UserError
+from cnn_jax.errors import StoppedError, UserError
 from cnn_jax.study import Row, Study
-from cnn_jax.training import train
+from cnn_jax.training import metrics_log, run_folders, train
 from experiments import STUDIES
 
 ROOT = Path(__file__).parents[2]
@@ -168,3 +168,49 @@ def test_tracing_too_many_steps_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(UserError, match="profile=5: after the first, 2 steps are left"):
         study.run(make_study(net=short), tmp_path / "here", profile_steps=5)
     assert not (tmp_path / "here").exists()
+
+
+def measure_finished(workdir, runs, tell):
+    results = {run: metrics_log.read_result(run_folders.run_folder(run, workdir)) for run in runs}
+    return [{"seed": run.seed, "step": found["step"]} for run, found in results.items() if found]
+
+
+def stop(*_):
+    raise StoppedError
+
+
+def read_measured(workdir):
+    there = json.loads((workdir / "study.json").read_text())
+    return [(row["seed"], row["step"]) for row in there.get("measured", ())]
+
+
+def test_what_earlier_launches_have_measured_is_kept(tmp_path, monkeypatch):
+    mine = dataclasses.replace(make_study(net=RUN), measure_runs=measure_finished)
+    every = [(seed, 12) for seed in range(3)]
+    study.run(mine, tmp_path, seeds=3, tell=str)
+    assert read_measured(tmp_path) == every
+    study.run(mine, tmp_path, tell=str)  # With fewer seeds.
+    assert read_measured(tmp_path) == every
+    commit = json.loads((tmp_path / "study.json").read_text())["commit"]
+
+    monkeypatch.setattr(train, "run_seeds", stop)
+    with pytest.raises(StoppedError):
+        study.run(mine, tmp_path, seeds=4, tell=str)
+    assert read_measured(tmp_path) == every
+    assert json.loads((tmp_path / "study.json").read_text())["commit"] == commit
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_what_was_measured_of_runs_that_change_is_not_kept(overwrite, tmp_path, monkeypatch):
+    mine = dataclasses.replace(make_study(net=RUN), measure_runs=measure_finished)
+    study.run(mine, tmp_path, tell=str)
+    assert read_measured(tmp_path) == [(0, 12)]
+    steps = 12 if overwrite else 18
+    longer = dataclasses.replace(RUN, train=dataclasses.replace(RUN.train, steps=steps))
+    mine = dataclasses.replace(make_study(net=longer), measure_runs=measure_finished)
+    with monkeypatch.context() as patch, pytest.raises(StoppedError):
+        patch.setattr(train, "run_seeds", stop)
+        study.run(mine, tmp_path, overwrite=overwrite, tell=str)
+    assert read_measured(tmp_path) == []
+    study.run(mine, tmp_path, tell=str)
+    assert read_measured(tmp_path) == [(0, steps)]

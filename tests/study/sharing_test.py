@@ -1,6 +1,8 @@
 """Several launches that share a study's runs."""
 
 import contextlib
+import errno
+import fcntl
 import multiprocessing
 import re
 import subprocess
@@ -60,6 +62,30 @@ def test_a_launch_goes_on_with_its_own_run_then_takes_one_that_is_not_begun(tmp_
     assert order == [("b", 0), ("b", 1), ("c", 0), ("c", 1), ("a", 1)]
 
 
+def test_a_launch_that_loses_a_run_to_one_that_starts_with_it_takes_another(tmp_path, monkeypatch):
+    groups = [[replace(run, seed=seed)] for run in RUNS for seed in (0, 1)]
+    claim, waits, tries = sharing._claim, [], []
+    with contextlib.ExitStack() as other_launch:
+
+        def claim_later(group, folder):
+            if not tries:  # After this launch has seen that nothing is begun.
+                other_launch.enter_context(claim(groups[0], folder))
+            tries.append(group[0])
+            return claim(group, folder)
+
+        def end_other_launch(line):
+            waits.append(line)
+            other_launch.close()
+
+        monkeypatch.setattr(sharing, "_claim", claim_later)
+        order = [
+            (run.name, run.seed)
+            for _, (run,) in sharing.claim_groups(groups, tmp_path, end_other_launch, 0)
+        ]
+    assert order == [("b", 0), ("b", 1), ("c", 0), ("c", 1), ("a", 1), ("a", 0)]
+    assert len(waits) == 1 and waits[0].startswith("waiting for a seed 0 (")
+
+
 def test_a_run_that_starts_from_another_waits_for_it(tmp_path, monkeypatch):
     finished = set()
     monkeypatch.setattr(metrics_log, "read_result", lambda folder: folder.parent.name in finished)
@@ -96,6 +122,30 @@ def test_the_last_of_three_launches_knows_that_it_is_the_last(tmp_path):
         assert launches[1][1].recv() is True
     launches[1][1].send("end")
     launches[1][0].join()
+
+
+def lock_as_nfs(file, operation, lock=fcntl.flock):
+    """As NFS does: a shared lock wants a file open for reading, an exclusive one for writing."""
+    wanted = {fcntl.LOCK_SH: file.readable(), fcntl.LOCK_EX: file.writable()}
+    if not wanted.get(operation & ~fcntl.LOCK_NB, True):
+        raise OSError(errno.EBADF, "Bad file descriptor")
+    lock(file, operation)
+
+
+def test_launches_are_locked_on_nfs(tmp_path, monkeypatch):
+    monkeypatch.setattr(fcntl, "flock", lock_as_nfs)
+    with sharing.join_launches(tmp_path) as leave, sharing.join_launches(tmp_path) as leave_too:
+        assert not leave() and leave_too()
+
+
+def test_a_file_system_that_locks_nothing_gives_one_line(tmp_path, monkeypatch):
+    def refuse(file, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    words = r"^.*launches cannot be locked \(No locks available\): choose another workdir$"
+    with pytest.raises(UserError, match=words), sharing.join_launches(tmp_path):
+        pass
 
 
 @pytest.mark.parametrize("flags", ["--overwrite", "--coordinator=host:1"])

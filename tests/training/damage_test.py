@@ -1,5 +1,6 @@
 """Damaged files of a run folder: no traceback, nothing lost, one line that names the file."""
 
+import errno
 import json
 import shutil
 
@@ -107,6 +108,14 @@ def test_a_lock_file_of_another_user_is_opened_for_reading(tmp_path, monkeypatch
     ):
         pass
     assert (tmp_path / "lock").read_text() == '{"process": 1}\n'
+
+    def lock_as_nfs(file, operation):
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(run_lock.fcntl, "flock", lock_as_nfs)
+    words = "lock cannot be locked .*: let its owner permit writing, or choose another workdir$"
+    with pytest.raises(UserError, match=words), run_lock.hold(tmp_path):
+        pass
 
 
 def test_a_lock_file_that_cannot_be_opened_gives_one_line(tmp_path):

@@ -68,7 +68,7 @@ class Recorder:
     def write(self, event, **fields):
         self.seen.append(f"log {event}")
 
-    def run(self):
+    def run(self, until=TRAIN.steps):
         def enter(phase):
             if phase == self.stop_in:
                 raise StopError("SIGTERM")
@@ -81,7 +81,7 @@ class Recorder:
         seed_run = loop.SeedRun(
             Experiment(train=TRAIN), self.checkpoints, self.write, bar, self.state
         )
-        return loop.run_loop(self.program, [seed_run], TRAIN.steps, Watch(enter, stop_requested))
+        return loop.run_loop(self.program, [seed_run], until, Watch(enter, stop_requested))
 
 
 def test_each_step_is_batch_step_log_evaluate_save(monkeypatch):
@@ -100,10 +100,19 @@ def test_each_step_is_batch_step_log_evaluate_save(monkeypatch):
 
 
 def test_saves_and_evaluations_happen_at_log_lines():
-    due = [loop.what_is_due(step, Experiment(train=TRAIN), until=5) for step in range(1, 7)]
-    assert [step for step, each in enumerate(due, 1) if each.log] == [2, 3, 4, 5, 6]
+    due = [loop.what_is_due(step, Experiment(train=TRAIN), until=6) for step in range(1, 7)]
+    assert [step for step, each in enumerate(due, 1) if each.log] == [2, 3, 4, 6]
     assert [step for step, each in enumerate(due, 1) if each.evaluate] == [3, 6]
-    assert [step for step, each in enumerate(due, 1) if each.save] == [3, 4, 5, 6]
+    assert [step for step, each in enumerate(due, 1) if each.save] == [3, 4, 6]
+
+
+def test_a_pause_is_saved_and_logs_nothing(monkeypatch):
+    assert loop.what_is_due(5, Experiment(train=TRAIN), until=5) == (False, False, True, False)
+    assert loop.what_is_due(4, Experiment(train=TRAIN), until=4) == (True, False, True, False)
+    recorder = Recorder(monkeypatch)
+    assert recorder.run(until=5) == {}
+    assert recorder.seen[-4:] == ["save", "batch 5", "step 5", "save"]
+    assert recorder.saved == {3: 0.5, 4: None, 5: None}
 
 
 def test_the_last_step_is_evaluated_and_saved_between_the_intervals():

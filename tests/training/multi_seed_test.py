@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import signal
 
 import jax
 import numpy as np
@@ -12,8 +13,8 @@ from helpers.small_run import RUN, TIMES, CutError
 
 from cnn_jax import data, models
 from cnn_jax.config import Data, Experiment, Train, choose
-from cnn_jax.errors import UserError
-from cnn_jax.training import metrics_log, multi_seed, train
+from cnn_jax.errors import StoppedError, UserError
+from cnn_jax.training import metrics_log, multi_seed, train, watchdog
 from cnn_jax.training.program import build_program
 
 SEEDS = (0, 1)
@@ -270,6 +271,24 @@ def test_seeds_that_are_behind_catch_up(separate_runs, tmp_path, monkeypatch):
     assert [starts(tmp_path, seed) for seed in range(3)] == [[0, 8], [0, 4, 8], [0, 4, 8]]
     for seed in range(3):
         same(events(tmp_path, seed), events(separate_runs, seed))
+
+
+def test_seeds_catch_up_with_one_that_a_signal_has_stopped_inside_a_log_interval(
+    separate_runs, tmp_path, monkeypatch
+):
+    def ask_to_stop(states):
+        signal.raise_signal(signal.SIGTERM)
+        return states
+
+    monkeypatch.setattr(watchdog, "GRACE", 600.0)  # It would end pytest on a slow machine.
+    mend = broken(6, monkeypatch, ask_to_stop)
+    with pytest.raises(StoppedError, match="at step 7, which is saved"):
+        train.run_seeds(RUN, [0], tmp_path)
+    mend()
+    train.run_seeds(RUN, [0, 1], tmp_path)
+    for seed in (0, 1):  # Nothing is due after step 7.
+        same(events(tmp_path, seed), events(separate_runs, seed))
+    assert starts(tmp_path, 0) == [0, 7] and starts(tmp_path, 1) == [0, 7]
 
 
 # TensorStore prints it when a read fails.

@@ -1,5 +1,6 @@
 """Notes below the tables: data, sources, and deviations from the paper."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 from cnn_jax.report.elements import Notes
@@ -64,7 +65,12 @@ def deviation_marks(results: Results) -> tuple[list[str], dict[str, str]]:
 def list_deviations(runs: Iterable[Run]) -> list[str]:
     """Returns the deviations of a run's seeds from the paper."""
     texts = [text for run in runs if run.experiment for text in run.experiment.deviations]
-    return list(dict.fromkeys(texts))
+    return list(dict.fromkeys(map(_shorten_numbers, texts)))
+
+
+def _shorten_numbers(text: str) -> str:
+    """Leaves out the middle of long lists of numbers, such as the steps of a schedule's drops."""
+    return re.sub(r"(\d+,\d+)(?:,\d+){6,}(,\d+)", r"\1,...\2", text)
 
 
 def _make_mark(number: int) -> str:

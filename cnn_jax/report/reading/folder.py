@@ -11,7 +11,7 @@ names them and the remedy.
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from cnn_jax.files import find_files
+from cnn_jax.files import find_files, find_seeds
 from cnn_jax.report.claims import Claim
 from cnn_jax.report.reading.run_files import RunFiles, read_compact, read_run_files
 from cnn_jax.report.reading.runs import make_run
@@ -90,8 +90,7 @@ def _read_seeds(
     kept: Mapping[tuple[str, int], RunFiles],
     problems: list[str],
 ) -> tuple[Run, ...]:
-    folders = {path.name[4:] for path in (workdir / name).glob("seed*")}
-    there = {int(k) for k in folders if k.isdecimal() and k.isascii()}
+    there = find_seeds(workdir / name)
     every = there | {seed for run, seed in kept if run == name} | set(range(study.seeds))
     runs = []
     for seed in sorted(every):
