@@ -89,7 +89,7 @@ def load(
     Example:
       >>> loaded = load("lenet5_modern:untrained")
       >>> loaded.name, loaded.image_shape
-      ('lenet5_modern, untrained (seed 0)', (28, 28, 1))
+      ('lenet5_modern, untrained', (28, 28, 1))
       >>> images = loaded.prepare(jnp.full((2, 28, 28, 1), 255, jnp.uint8))
       >>> loaded.model.apply(loaded.params, loaded.stats, images)[0].shape
       (2, 10)
@@ -205,8 +205,8 @@ def _initialize(experiment: Experiment) -> TrainedModel:
     outputs = jax.eval_shape(lambda x: model.apply(params, stats, x)[0], images)
     mean = np.zeros((1, 1, 1, 1), np.float32)
     return TrainedModel(
-        name=f"{name}, untrained (seed {experiment.seed})",
-        weights=UNTRAINED,
+        name=f"{name}, untrained",
+        weights=f"initial weights of seed {experiment.seed}",
         choice=experiment.model,
         model=model,
         params=params,
@@ -227,7 +227,7 @@ def _describe_run(experiment: Experiment, dataset: data.Dataset) -> TrainedModel
     mean, shape = np.asarray(loader.arrays["mean"]), loader.image_shape
     return TrainedModel(
         name=f"{experiment.name}, seed {experiment.seed}, untrained",
-        weights=UNTRAINED,
+        weights=f"initial weights of seed {experiment.seed}",
         choice=experiment.model,
         model=make_model(experiment, dataset.num_classes),
         params=None,

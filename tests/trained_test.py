@@ -72,7 +72,8 @@ def test_weights_have_their_own_recipe_and_options(weights):
 
 def test_an_untrained_model_takes_settings():
     found = trained.load("mlp:untrained", "visualize", ["model.hidden=16"])
-    assert found.name == "mlp, untrained (seed 0)" and found.num_classes == 10
+    assert found.name == "mlp, untrained" and found.weights == "initial weights of seed 0"
+    assert found.num_classes == 10
     assert {leaf.shape[-1] for leaf in jax.tree.leaves(found.params)} == {16, 10}
 
 
