@@ -33,8 +33,8 @@ def _draw(shapes):
 def create_smallest(name, batch=1):
     """(model, params, stats, images); weights are He's, no dropout, equal blocks in a scan."""
     known = models.list_options(name)
-    # Of an autoencoder's few channels too many would be dead.
-    width = 1 / 2 if name.startswith("autoencoder_") else 1 / 16
+    # With fewer channels too many would be dead in an autoencoder and in a model without shortcuts.
+    width = 1.0 if name.startswith("autoencoder_") else 1 / 4 if name == "plain20" else 1 / 16
     wanted = {"width": width, "initializer": "he", "dropout": 0.0, "aux_heads": False}
     wanted["scan_min_blocks"] = 2  # Compiles one block of a stage.
     model = models.create(name, CLASSES, **{k: v for k, v in wanted.items() if k in known})
