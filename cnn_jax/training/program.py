@@ -193,15 +193,15 @@ def _compile(
     loader = loader._replace(arrays=None)  # They are arguments, and large.
     form, size = make_step(experiment, parts, loader, seeds, over), math.prod(loader.image_shape)
     step = compile_step(experiment, form.step, over, size)
-    steps, values = experiment.train.steps, experiment.data.batch_size * size
-    options = choose_options(steps, values, over)
-    evaluated = choose_options(steps, _round_batch(experiment, over) * size, over)
-    return Functions(
-        form,
-        step,
-        compile_steps(form.step, over, options) if steps_per_call != 1 else None,
-        compile_evaluation(make_evaluation_step(parts.model, loader), over, evaluated),
-    )
+    several = None
+    if steps_per_call != 1:
+        values = experiment.data.batch_size * size
+        options = choose_options(experiment.train.steps, values, over)
+        several = compile_steps(form.step, over, options)
+    values = _round_batch(experiment, over) * size
+    options = choose_options(experiment.train.steps, values, over)
+    evaluation = compile_evaluation(make_evaluation_step(parts.model, loader), over, options)
+    return Functions(form, step, several, evaluation)
 
 
 def split_seed_keys(seeds: Sequence[int]) -> tuple[list[jax.Array], list[jax.Array]]:

@@ -8,6 +8,7 @@ from helpers.deadly_writes import MOMENTS, Writes
 from helpers.small_run import TIMES
 
 from cnn_jax import files, study
+from cnn_jax.study import runner
 from cnn_jax.training import metrics_log, train
 
 EVERY = budget.choose(9, 1)  # Every k-th write is tried.
@@ -38,6 +39,7 @@ def launch(folder, writes):
     with pytest.MonkeyPatch.context() as patch:
         if writes:
             patch.setattr(files, "os", writes.as_os())
+        patch.setattr(runner, "PART_AGE_S", 0)  # No other launch writes a part in this folder.
         made = study_folders.make_study("laptop")
         study.run(made, folder, command="make", tell=lambda line: None)
 

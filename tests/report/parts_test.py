@@ -190,7 +190,7 @@ def test_deviations_of_all_runs_are_listed_once_and_others_as_footnotes(tmp_path
 def test_long_lists_of_numbers_are_shortened():
     drops = ",".join(map(str, range(100, 6000, 100)))
     short = footnotes._shorten_numbers(f"schedule.boundaries: {drops} -> default; steps: 1,600")
-    assert short == "schedule.boundaries: 100,200,...,5900 -> default; steps: 1,600"
+    assert short == ("schedule.boundaries: 100,200,...,5900 (59 numbers) -> default; steps: 1,600")
     few = "schedule.boundaries: 32000,48000 -> 180,255; model.channels: 8,16,32,64 -> 4,8,16,32"
     assert footnotes._shorten_numbers(few) == few
 

@@ -70,7 +70,12 @@ def list_deviations(runs: Iterable[Run]) -> list[str]:
 
 def _shorten_numbers(text: str) -> str:
     """Leaves out the middle of long lists of numbers, such as the steps of a schedule's drops."""
-    return re.sub(r"(\d+,\d+)(?:,\d+){6,}(,\d+)", r"\1,...\2", text)
+
+    def shorten(found: re.Match) -> str:
+        numbers = found[0].split(",")
+        return f"{numbers[0]},{numbers[1]},...,{numbers[-1]} ({len(numbers)} numbers)"
+
+    return re.sub(r"\d+(?:,\d+){9,}", shorten, text)
 
 
 def _make_mark(number: int) -> str:
