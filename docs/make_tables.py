@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cnn_jax import config, models, optim, registry, values
-from cnn_jax.cli.flags import FLAGS
+from cnn_jax.cli.flags import FLAGS, get_help
 from cnn_jax.data.datasets import DATASETS
 from cnn_jax.evaluation.protocols import PROTOCOLS
 from cnn_jax.overrides import iterate_fields
@@ -24,9 +24,7 @@ def flags_table() -> str:
     lines = ["| flag | default | what it does |", "|---|---|---|"]
     for flag in FLAGS.get_flags_for_module("cnn_jax.cli.flags"):
         default = "" if flag.default in (None, [], False, 0, "") else f"`{flag.default}`"
-        # After this, absl says of a flag that it may be repeated, as its own help text does.
-        meaning = flag.help.partition(";\n")[0]
-        lines.append(f"| `--{flag.name}` | {default} | {_cell(meaning)} |")
+        lines.append(f"| `--{flag.name}` | {default} | {_cell(get_help(flag))} |")
     return "\n".join(lines)
 
 
@@ -92,7 +90,7 @@ def _find_meaning(module: type, option: str) -> str:
     for attributes in _read_attributes(module):
         if found := re.search(rf"^  {option}: (.*(?:\n {{4}}.*)*)", attributes, re.MULTILINE):
             return found[1]
-    raise LookupError(f"{module.__name__}: no docstring says what {option} is")
+    raise LookupError(f"{module.__name__}: no docstring describes the field {option}")
 
 
 def _read_attributes(module: type) -> Iterator[str]:

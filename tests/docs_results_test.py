@@ -76,13 +76,13 @@ def test_the_report_and_its_claims_are_those_of_the_data(folder):
 
 @pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
 def test_a_claim_measured_on_other_data_says_so(folder):
-    told = json.loads((folder / "study.json").read_text())
-    if told["preset"] == "paper":
+    description = json.loads((folder / "study.json").read_text())
+    if description["preset"] == "paper":
         return  # The recipe's own data, also where the paper's are larger ones.
-    ours = told["data"].partition(",")[0]
+    data = description["data"].partition(",")[0]
     for claim in json.loads((folder / "claims.json").read_text())["claims"]:
-        if told["paper_data"] not in ("", ours) and claim["ours"] is not None:
-            assert f"data {ours}" in claim["setting"], claim["statement"]
+        if description["paper_data"] not in ("", data) and claim["ours"] is not None:
+            assert f"data {data}" in claim["setting"], claim["statement"]
 
 
 def test_the_page_of_all_claims_is_that_of_the_studies():

@@ -313,6 +313,10 @@ def format_help(program: str) -> str:
     lines = [f"usage: {program} --experiment=NAME [flags]", ""]
     for flag in own:
         lines.append(f"  --{flag.name}={flag.default!r}" if flag.default else f"  --{flag.name}")
-        words = flag.help.partition(";\n")[0]  # absl adds that a flag may be repeated.
-        lines.append(textwrap.indent(textwrap.fill(words, width - 6), " " * 6))
+        lines.append(textwrap.indent(textwrap.fill(get_help(flag), width - 6), " " * 6))
     return "\n".join(lines)
+
+
+def get_help(flag: flags.Flag) -> str:
+    """Returns a flag's help without absl's addition that the flag may be repeated."""
+    return flag.help.partition(";\n")[0]

@@ -125,8 +125,8 @@ def join_launches(folder: Path) -> Iterator[Callable[[], bool]]:
     path = folder / LAUNCHES
     with contextlib.ExitStack() as stack:
         with explain_os_errors(f"{path} cannot be locked", "choose another workdir"):
-            # On NFS a shared lock wants a file that is open for reading, an exclusive one a file
-            # that is open for writing.
+            # NFS grants a shared lock only on a file that is open for reading, and an exclusive
+            # lock only on a file that is open for writing. The mode "a+" is both.
             file = stack.enter_context(open(path, "a+"))
             fcntl.flock(file, fcntl.LOCK_SH)
         yield lambda: _leave(file)

@@ -1,4 +1,4 @@
-"""A flag that cannot be parsed ends in one line, which says what to type instead."""
+"""A mistaken flag ends the command with one line, which says what to type instead."""
 
 import pytest
 

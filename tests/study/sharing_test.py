@@ -125,7 +125,7 @@ def test_the_last_of_three_launches_knows_that_it_is_the_last(tmp_path):
 
 
 def lock_as_nfs(file, operation, lock=fcntl.flock):
-    """As NFS does: a shared lock wants a file open for reading, an exclusive one for writing."""
+    """Locks as NFS does: shared only on files open for reading, exclusive only for writing."""
     wanted = {fcntl.LOCK_SH: file.readable(), fcntl.LOCK_EX: file.writable()}
     if not wanted.get(operation & ~fcntl.LOCK_NB, True):
         raise OSError(errno.EBADF, "Bad file descriptor")
