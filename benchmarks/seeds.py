@@ -129,9 +129,9 @@ def prepare_steps(model: str, count: int, way: str) -> Callable[[int], tuple[flo
     mesh = meshes.batch_mesh(jax.devices()[:1])
     keys = [jax.random.key(seed) for seed in range(count)]
 
-    def step_one(key: jax.Array, state: Any, arrays: Any, batch: Any) -> Any:
+    def step_one(key: jax.Array, state: Any, inputs: Inputs, batch: Any) -> Any:
         parts = StepParts(created, tx, ours.PREPARED_LOADER, jax.random.wrap_key_data(key))
-        return train_step(parts, state, arrays, batch)
+        return train_step(parts, state, inputs.arrays, batch)
 
     shape = jax.ShapeDtypeStruct((1, *image), jnp.float32)
     states = jax.device_put(

@@ -15,7 +15,7 @@ from cnn_jax.data.base import as_arrays
 from cnn_jax.errors import UserError
 from cnn_jax.training.components import make_components, make_model
 from cnn_jax.training.multi_seed import Inputs
-from cnn_jax.training.program import compile_step, make_step, split_seed_keys
+from cnn_jax.training.program import compile_step, find_base, make_step, split_seed_keys
 from cnn_jax.training.state import init_state
 
 # Without these settings libtpu looks for a TPU and prints many warnings, and only one process at a
@@ -77,7 +77,8 @@ def lower_step(experiment: Experiment, devices: list[jax.Device]) -> LoweredStep
         # With pmap, the step is a plain function around the compiled one.
         compiled = jax.jit(compiled)
     plain = make_model(experiment, source.num_classes)
-    inputs = Inputs(arrays, tuple(map(jax.random.key_data, keys)))
+    base = find_base(experiment, source)
+    inputs = Inputs(arrays, tuple(map(jax.random.key_data, keys)), base)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, inputs, batch))
     return LoweredStep(compiled.lower(*shapes), summary.count_multiply_adds(plain, shape))
 

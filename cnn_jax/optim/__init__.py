@@ -6,6 +6,7 @@ from cnn_jax.optim.schedules import (
     current_rate,
     make_schedule,
     schedule_depends_on_steps,
+    takes_base,
 )
 from cnn_jax.optim.transformations import (
     count_evaluations,
@@ -23,4 +24,5 @@ __all__ = [
     "observe_error",
     "ran_out_of_patience",
     "schedule_depends_on_steps",
+    "takes_base",
 ]

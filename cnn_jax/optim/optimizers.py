@@ -194,7 +194,8 @@ def make_optimizer(
       steps_per_epoch: For a schedule that counts epochs.
 
     Returns:
-      A transformation whose `update` takes the step's training error, 0 to 1, as `error`.
+      A transformation whose `update` takes the step's training error, 0 to 1, as `error`, and may
+      take another base rate, [] float32, as `base`.
 
     Raises:
       UserError: If a name or an argument is wrong.
@@ -211,7 +212,7 @@ def make_optimizer(
     """
     rate = make_schedule(schedule, total_steps, steps_per_epoch)
     chain = registry.build("optimizer", optimizer, OPTIMIZERS, rate)
-    # The extra argument is the warm-up's; optax.chain hands it to whoever takes it.
+    # The extra arguments are the schedule's; optax.chain hands them to whoever takes them.
     return fence_updates(optax.with_extra_args_support(chain))
 
 

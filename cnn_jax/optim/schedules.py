@@ -3,18 +3,23 @@
 A schedule multiplies updates by minus the learning rate and remembers the rate in its state, where
 `current_rate` finds it. It takes the run's `Length`; its keyword-only parameters are the options of
 `schedule.*`. To add one, write a function and put it into `SCHEDULES`.
+
+The base rate is also an argument of the transformation's `update`: runs that differ only in it then
+share a compiled program (`takes_base`).
 """
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from cnn_jax import registry
-from cnn_jax.config import Choice
+from cnn_jax.config import Choice, change
 from cnn_jax.errors import UserError
 from cnn_jax.optim.transformations import (
     PlateauState,
@@ -29,6 +34,7 @@ Base = Annotated[Positive, "Learning rate at the start"]
 Factor = Annotated[float, Bound(above=0, most=1), "Factor by which each cut multiplies the rate"]
 Times = tuple[Annotated[int, Bound(1, MAX_INT32)], ...]
 Unit = Annotated[Literal["steps", "epochs"], "Unit of the schedule's times"]
+Rate = Callable[[Any, Any], Any]  # (updates done, base) -> the learning rate
 
 
 class Length(NamedTuple):
@@ -57,7 +63,7 @@ class Length(NamedTuple):
 
 def constant(length: Length, *, base: Base = 0.1) -> optax.GradientTransformation:
     """The same rate at every step."""
-    return scale_by_rate(optax.constant_schedule(base))
+    return scale_by_rate(_hold, base)
 
 
 def step(
@@ -88,13 +94,13 @@ def step(
     ends = [math.ceil(round(time * period, 6)) for time in boundaries]
     edges = jnp.asarray([min(end, MAX_INT32) for end in ends], jnp.int32)
 
-    def rate(count: jax.typing.ArrayLike) -> jax.Array:
+    def rate(count: Any, base: Any) -> jax.Array:
         count = jnp.asarray(count)
         if every and unit == "steps":
             return base * jnp.float32(factor) ** (count // every)
         return base * jnp.prod(jnp.where(count >= edges, jnp.float32(factor), 1))
 
-    scaled = scale_by_rate(rate)
+    scaled = scale_by_rate(rate, base)
     if warmup_until_error >= 1:
         return scaled
     return optax.chain(scaled, warm_up_until(warmup_until_error, warmup_base / base))
@@ -109,7 +115,7 @@ def exponential(
 ) -> optax.GradientTransformation:
     """The rate is base * exp(-rate * t)."""
     k = rate / length.count_steps(unit)
-    return scale_by_rate(lambda count: base * jnp.exp(-k * jnp.asarray(count, jnp.float32)))
+    return scale_by_rate(lambda t, base: base * jnp.exp(-k * jnp.asarray(t, jnp.float32)), base)
 
 
 def inverse_time(
@@ -121,7 +127,7 @@ def inverse_time(
 ) -> optax.GradientTransformation:
     """The rate is base / (1 + rate * t)."""
     k = rate / length.count_steps(unit)
-    return scale_by_rate(lambda count: base / (1 + k * jnp.asarray(count, jnp.float32)))
+    return scale_by_rate(lambda t, base: base / (1 + k * jnp.asarray(t, jnp.float32)), base)
 
 
 def plateau(
@@ -133,7 +139,7 @@ def plateau(
     max_cuts: Annotated[int, Bound(0, MAX_INT32), "Largest number of cuts; 0: no limit"] = 0,
 ) -> optax.GradientTransformation:
     """The rate is multiplied by `factor` whenever evaluations stop improving."""
-    held = scale_by_rate(optax.constant_schedule(base))
+    held = scale_by_rate(_hold, base)
     return optax.chain(held, reduce_on_plateau(factor, patience, max_cuts))
 
 
@@ -159,13 +165,17 @@ def cosine(
             f" train.steps={length.total_steps}"
         )
 
-    def rate(count: jax.typing.ArrayLike) -> jax.Array:
+    def rate(count: Any, base: Any) -> jax.Array:
         step = jnp.asarray(count, jnp.float32)
         share = (step - warmup_steps) / max(1, length.total_steps - 1 - warmup_steps)
         falling = final + (base - final) * (1 + jnp.cos(jnp.pi * jnp.clip(share, 0, 1))) / 2
         return jnp.where(step < warmup_steps, base * (step + 1) / max(1, warmup_steps), falling)
 
-    return scale_by_rate(rate)
+    return scale_by_rate(rate, base)
+
+
+def _hold(count: Any, base: Any) -> Any:
+    return base
 
 
 SCHEDULES = {
@@ -218,22 +228,64 @@ class RateState(NamedTuple):
     scale: jax.Array
 
 
-def scale_by_rate(rate: optax.Schedule) -> optax.GradientTransformation:
+def scale_by_rate(rate: Rate, base: float) -> optax.GradientTransformationExtraArgs:
     """Multiplies updates by minus the rate at their step, and remembers it.
 
     `optax.scale_by_schedule` does not remember.
+
+    Args:
+      rate: (updates done, base) -> the learning rate.
+      base: The base rate.
+
+    Returns:
+      A transformation whose `update` may take another base rate, [] float32, as `base`.
     """
+    own = base
 
     def init(params: optax.Params) -> RateState:
-        return RateState(jnp.zeros((), jnp.int32), jnp.asarray(rate(0), jnp.float32))
+        return RateState(jnp.zeros((), jnp.int32), jnp.asarray(rate(0, own), jnp.float32))
 
     def update(
-        updates: optax.Updates, state: Any, params: optax.Params | None = None
+        updates: optax.Updates,
+        state: Any,
+        params: optax.Params | None = None,
+        *,
+        base: jax.typing.ArrayLike | None = None,
+        **_: Any,
     ) -> tuple[optax.Updates, RateState]:
-        now = jnp.asarray(rate(state.count), jnp.float32)
+        now = jnp.asarray(rate(state.count, own if base is None else base), jnp.float32)
         return multiply(-now, updates), RateState(state.count + 1, now)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def takes_base(choice: Choice, total_steps: int, steps_per_epoch: float | None = None) -> bool:
+    """Returns whether the base rate is an argument of a schedule's program and not a part of it.
+
+    It is where the schedule uses the base rate only through `scale_by_rate`: the program is then
+    the same for all base rates. Two are traced and compared.
+
+    Args:
+      choice: The schedule with all its arguments.
+      total_steps: The run's steps.
+      steps_per_epoch: For a schedule that counts epochs.
+    """
+    own = choice.args.get("base")
+    if not isinstance(own, float | int):
+        return False
+    updates, scalar = {"w": jnp.zeros(())}, jnp.float32(1)
+
+    def trace(base: float) -> tuple[str, list[Any]]:
+        schedule = make_schedule(change(choice, base=base), total_steps, steps_per_epoch)
+        whole = optax.with_extra_args_support(schedule)
+
+        def update(state: Any, x: jax.Array) -> Any:
+            return whole.update(updates, state, updates, error=x, base=x)
+
+        closed = jax.make_jaxpr(update)(schedule.init(updates), scalar)
+        return str(closed), [np.asarray(constant).tolist() for constant in closed.consts]
+
+    return trace(own) == trace(own / 2)
 
 
 def current_rate(opt_state: Any) -> jax.Array:

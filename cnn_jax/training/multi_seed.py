@@ -10,21 +10,27 @@ import jax.numpy as jnp
 from cnn_jax.training.state import State
 
 Step = Callable[[Any, Any, Any], Any]
-KeyedStep = Callable[[jax.Array, State, Any, Any], State]  # (key, state, arrays, batch) -> state
 
 
 class Inputs(NamedTuple):
     """What a step gets besides its state and its batches, the same at every step.
 
-    The seeds' keys are an input and no part of the program, so that other seeds need no other one.
+    The seeds' keys and the base rate are inputs and no part of the program, so that runs which
+    differ only in them have the same one.
 
     Attributes:
       arrays: The loader's arrays, on the devices.
       keys: The seeds' random keys, as raw data (`jax.random.key_data`).
+      base: The schedule's base rate, [] float32; None: it is a part of the program.
     """
 
     arrays: Any
     keys: tuple[jax.Array, ...]
+    base: jax.Array | None = None
+
+
+# (key, state, inputs, batch) -> state; the keys of the inputs are those of all seeds.
+KeyedStep = Callable[[jax.Array, State, Inputs, Any], State]
 
 
 class Form(NamedTuple):
@@ -64,7 +70,7 @@ def alone(one: KeyedStep) -> Form:
 
     def step(state: State, inputs: Inputs, batch: Any) -> State:
         (key,) = inputs.keys
-        return one(key, state, inputs.arrays, batch)
+        return one(key, state, inputs, batch)
 
     return Form(operator.itemgetter(0), lambda state: [state], step)
 
@@ -74,7 +80,7 @@ def unrolled(one: KeyedStep) -> Form:
 
     def step(states: tuple[State, ...], inputs: Inputs, batches: tuple) -> tuple[State, ...]:
         triples = zip(inputs.keys, states, batches, strict=True)
-        return tuple(one(key, state, inputs.arrays, batch) for key, state, batch in triples)
+        return tuple(one(key, state, inputs, batch) for key, state, batch in triples)
 
     return Form(tuple, list, step)
 
@@ -91,6 +97,6 @@ def vmapped(one: KeyedStep) -> Form:
 
     def step(joint: State, inputs: Inputs, batches: tuple) -> State:
         mapped = jax.vmap(one, in_axes=(0, 0, None, 0))
-        return mapped(jnp.stack(inputs.keys), joint, inputs.arrays, stack(batches))
+        return mapped(jnp.stack(inputs.keys), joint, inputs, stack(batches))
 
     return Form(jax.jit(stack), jax.jit(split), step)

@@ -9,10 +9,11 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
 from cnn_jax import data, distributed, mesh
-from cnn_jax.config import Experiment
+from cnn_jax.config import Experiment, change
 from cnn_jax.cpu import settings
 from cnn_jax.errors import UserError
 from cnn_jax.evaluation.during_training import (
@@ -21,10 +22,13 @@ from cnn_jax.evaluation.during_training import (
     evaluate_single,
     make_evaluation_step,
 )
+from cnn_jax.optim import takes_base
 from cnn_jax.training import layer_statistics, multi_seed
 from cnn_jax.training.components import (
     Components,
     advise,
+    complete,
+    count_steps_per_epoch,
     explain_single_steps,
     make_components,
 )
@@ -108,8 +112,8 @@ class Reusable:
     """The functions of the run that was built last, for the next one if it is like it.
 
     A program is compiled when its function is first called. The seeds of a run have equal programs,
-    and the second finds the first one's here. It lives as long as a launch: what a user changes in
-    a model between two launches from Python takes effect.
+    and so have trials of several base rates: the second finds the first one's here. It lives as
+    long as a launch: what a user changes in a model between two launches from Python takes effect.
     """
 
     def __init__(self) -> None:
@@ -156,13 +160,15 @@ def build_program(
     states = mesh.put(states, mesh.replicated(over))
     size = _find_steps_per_call(experiment, over, shard)
     compile_all = functools.partial(_compile, experiment, parts, loaders[0], len(seeds), over, size)
+    base = find_base(experiment, parts.dataset)
     # All that programs are made of, besides the shapes of what they are called with.
     facts = (parts.dataset.num_classes, parts.dataset.streamed, loaders[0].images_per_epoch)
-    whole = (replace(experiment, seed=0), *facts, loaders[0].image_shape, len(seeds), over, size)
+    settings_of_all = _leave_out_inputs(experiment, base)
+    whole = (settings_of_all, *facts, loaders[0].image_shape, len(seeds), over, size)
     functions = (reusable or Reusable()).find(whole, compile_all)
     form = functions.form
-    inputs = multi_seed.Inputs(loaders[0].arrays, tuple(map(jax.random.key_data, step_keys)))
-    inputs = mesh.put(inputs, mesh.replicated(over))
+    keys = tuple(map(jax.random.key_data, step_keys))
+    inputs = mesh.put(multi_seed.Inputs(loaders[0].arrays, keys, base), mesh.replicated(over))
     of_seeds = dict(zip(seeds, loaders, strict=True))
     return TrainProgram(
         state=form.join(states),
@@ -179,6 +185,21 @@ def build_program(
         compiled_steps=functions.steps,
         measure_layers=_make_measurement(experiment, parts, of_seeds, inputs.arrays),
     )
+
+
+def find_base(experiment: Experiment, dataset: data.Dataset) -> jax.Array | None:
+    """Returns the base rate as an input of the step, or None if its program contains the rate."""
+    schedule = complete(experiment).schedule
+    steps_per_epoch = count_steps_per_epoch(experiment.data, dataset)
+    if not takes_base(schedule, experiment.train.steps, steps_per_epoch):
+        return None
+    return jnp.float32(schedule.args["base"])
+
+
+def _leave_out_inputs(experiment: Experiment, base: jax.Array | None) -> Experiment:
+    """Returns the experiment without what its program does not depend on: its names and inputs."""
+    schedule = experiment.schedule if base is None else change(experiment.schedule, base=1.0)
+    return replace(experiment, study="", name="", seed=0, deviations=(), schedule=schedule)
 
 
 def _compile(
@@ -233,9 +254,9 @@ def make_step(
         skip_not_finite=train.on_nan == "skip",
     )
 
-    def one(key: jax.Array, state: State, arrays: Any, batch: Any) -> State:
-        keyed = fixed._replace(key=jax.random.wrap_key_data(key))
-        return train_step(keyed, state, arrays, batch)
+    def one(key: jax.Array, state: State, inputs: multi_seed.Inputs, batch: Any) -> State:
+        own = fixed._replace(key=jax.random.wrap_key_data(key), base=inputs.base)
+        return train_step(own, state, inputs.arrays, batch)
 
     if seeds == 1:
         return multi_seed.alone(one)

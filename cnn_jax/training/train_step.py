@@ -35,6 +35,7 @@ class StepParts(NamedTuple):
         from a device's rows, with a share per device: the two forms' numbers differ.
       skip_not_finite: Skip updates whose loss or gradient is not finite: only `step` changes, and
         the step is not part of any mean.
+      base: The schedule's base rate, [] float32; None: that of the optimizer.
     """
 
     model: Model
@@ -45,6 +46,7 @@ class StepParts(NamedTuple):
     label_smoothing: float = 0.0
     mixup: float = 0.0
     skip_not_finite: bool = False
+    base: jax.Array | None = None
 
 
 def train_step(parts: StepParts, state: State, arrays: Any, item: Any) -> State:
@@ -73,7 +75,8 @@ def train_step(parts: StepParts, state: State, arrays: Any, item: Any) -> State:
 
     (loss, (error, stats)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
     gradients, stats, loss, error = average((gradients, stats, loss, error), parts.axis)
-    updates, opt = parts.optimizer.update(gradients, state.opt, state.params, error=error)
+    extra = {"error": error, "base": parts.base}
+    updates, opt = parts.optimizer.update(gradients, state.opt, state.params, **extra)
     params = optax.apply_updates(state.params, updates)
 
     sums = add_to_sums(state.sums, loss, error, batch, parts.axis)

@@ -51,7 +51,7 @@ def test_no_schedule_but_cosine_depends_on_the_number_of_steps(name):
 def test_a_schedule_that_does(monkeypatch):
     def linear(length, *, base: float = 0.1):
         rate = optax.linear_schedule(base, 0.0, length.total_steps)
-        return optim.schedules.scale_by_rate(lambda count: rate(jnp.asarray(count, jnp.float32)))
+        return optim.schedules.scale_by_rate(lambda t, _: rate(jnp.asarray(t, jnp.float32)), base)
 
     monkeypatch.setitem(optim.SCHEDULES, "linear", linear)
     assert optim.schedule_depends_on_steps(choose("linear"), 10, 20)
@@ -119,3 +119,50 @@ def test_what_does_not_go_together_is_refused():
         optim.make_schedule(choose("step", every=5, boundaries=(3,)), 100)
     with pytest.raises(UserError, match=r"unit=epochs: the steps per epoch are not known"):
         optim.make_schedule(choose("exponential", unit="epochs"), 100)
+
+
+@pytest.mark.parametrize("name", optim.SCHEDULES)
+def test_the_base_rate_of_an_update_takes_the_place_of_the_schedule_s(name):
+    options = {
+        "step": {"boundaries": (1,)},
+        "exponential": {"rate": 0.1},
+        "inverse_time": {"rate": 0.1},
+        "cosine": {"final": 0.01, "warmup_steps": 2},
+    }.get(name, {})
+    own, other = (
+        optax.with_extra_args_support(optim.make_schedule(choose(name, base=b, **options), 10))
+        for b in (0.3, 0.7)
+    )
+    state, expected = own.init(PARAMS), other.init(PARAMS)
+    for _ in range(5):
+        updates, state = own.update(GRADS, state, PARAMS, base=jnp.float32(0.7))
+        expected_updates, expected = other.update(GRADS, expected, PARAMS)
+        np.testing.assert_allclose(updates["kernel"], expected_updates["kernel"], rtol=1e-6)
+        rates = [float(optim.current_rate(after)) for after in (state, expected)]
+        assert rates[0] == pytest.approx(rates[1])
+
+
+@pytest.mark.parametrize("name", optim.SCHEDULES)
+def test_programs_of_our_schedules_take_their_base_rate(name):
+    options = {"step": {"boundaries": (5,), "warmup_until_error": 0.8}}.get(name, {})
+    assert optim.takes_base(choose(name, base=0.3, **options), 10)
+
+
+def put_into_a_constant(length, *, base: float = 0.1):
+    return optax.scale(-base)
+
+
+def put_into_a_table(length, *, base: float = 0.1):
+    table = jnp.linspace(-base, 0, 2_000)
+    return optax.scale_by_schedule(lambda t: table[t])
+
+
+def have_none(length):
+    return optax.scale(-0.1)
+
+
+@pytest.mark.parametrize("make", [put_into_a_constant, put_into_a_table, have_none])
+def test_a_program_that_contains_its_base_rate_is_found(make, monkeypatch):
+    monkeypatch.setitem(optim.SCHEDULES, "own", make)
+    args = {} if make is have_none else {"base": 0.1}
+    assert not optim.takes_base(choose("own", **args), 10)

@@ -1,11 +1,12 @@
-"""The compiled functions of a run serve its other seeds, and no other run."""
+"""The compiled functions of a run serve its other seeds and base rates, and no other run."""
 
 import dataclasses
 
 import pytest
 from helpers.small_run import RUN
 
-from cnn_jax.config import choose
+from cnn_jax.config import change, choose
+from cnn_jax.optim import schedules
 from cnn_jax.training import metrics_log, program, train
 
 
@@ -41,10 +42,10 @@ def test_the_second_seed_compiles_nothing_and_has_its_own_numbers(tmp_path, trac
 @pytest.mark.parametrize(
     "other",
     [
-        dataclasses.replace(RUN, schedule=choose("constant", base=0.02)),
+        dataclasses.replace(RUN, schedule=choose("exponential", base=0.1, rate=0.1)),
         dataclasses.replace(RUN, data=dataclasses.replace(RUN.data, batch_size=8)),
     ],
-    ids=["rate", "batch"],
+    ids=["schedule", "batch"],
 )
 def test_another_run_gets_its_own_functions(other):
     reusable = program.Reusable()
@@ -54,3 +55,28 @@ def test_another_run_gets_its_own_functions(other):
     )
     assert first.compiled_step is again.compiled_step
     assert changed.compiled_step is not first.compiled_step
+
+
+def test_another_base_rate_compiles_nothing_and_has_its_own_numbers(tmp_path, traced):
+    schedule = change(RUN.schedule, base=0.02)
+    other = dataclasses.replace(RUN, name="other", schedule=schedule, deviations=("a rate",))
+    reusable = program.Reusable()
+    for run in (RUN, other):
+        train.run_seeds(run, [0], tmp_path / "study", reusable=reusable)
+    assert len(traced) == 1
+    train.run_seeds(other, [0], tmp_path / "alone")
+    assert len(traced) == 2
+    first, second = (read_losses(tmp_path / "study" / name / "seed0") for name in ("net", "other"))
+    assert second == read_losses(tmp_path / "alone/other/seed0")
+    assert first[0] != second[0]
+
+
+def test_a_schedule_that_hides_its_base_rate_compiles_a_program_for_each(monkeypatch):
+    def hidden(length, *, base: float = 0.1):
+        return schedules.scale_by_rate(lambda t, _: base, base)
+
+    monkeypatch.setitem(schedules.SCHEDULES, "hidden", hidden)
+    runs = [dataclasses.replace(RUN, schedule=choose("hidden", base=b)) for b in (0.1, 0.02)]
+    reusable = program.Reusable()
+    first, second = (program.build_program(run, reusable=reusable) for run in runs)
+    assert first.compiled_step is not second.compiled_step and first.inputs.base is None

@@ -35,7 +35,7 @@ def jump(monkeypatch):
     """Returns a run whose rate makes the loss overflow at step 4, after a checkpoint."""
 
     def make(length, *, base: float = 0.01):
-        return schedules.scale_by_rate(lambda count: jnp.where(count < 4, base, 1e28))
+        return schedules.scale_by_rate(lambda t, base: jnp.where(t < 4, base, 1e28), base)
 
     monkeypatch.setitem(schedules.SCHEDULES, "jump", make)
     return choose("jump")
@@ -393,8 +393,9 @@ def test_more_steps_continue_an_unfinished_run(tmp_path, monkeypatch):
 
 def test_more_steps_are_a_deviation_where_the_schedule_depends_on_them(tmp_path, monkeypatch):
     def linear(length, *, base: float = 0.05):
+        total = length.total_steps
         return schedules.scale_by_rate(
-            lambda count: base * (1 - jnp.asarray(count, jnp.float32) / length.total_steps)
+            lambda t, base: base * (1 - jnp.asarray(t, jnp.float32) / total), base
         )
 
     monkeypatch.setitem(schedules.SCHEDULES, "linear", linear)
