@@ -134,7 +134,15 @@ def test_the_report_prints_grid_trials_and_choice(folder):
     assert (label, chosen) == ("TANH", "0.05") and third.startswith("diverged at step")
     assert float(second) < float(first)
     assert "32 that are held out" in table.footnote and "same 3 trials" in table.footnote
+    assert "At the edge" not in table.footnote
     assert "0.05" in (folder / "report.md").read_text()
+
+
+@pytest.mark.parametrize("values", [RATES[1:], RATES[:2]], ids=["first", "last"])
+def test_the_report_names_the_runs_that_chose_a_value_at_the_grid_s_edge(folder, values):
+    tuning = dataclasses.replace(make_study().tuning, values=values)
+    table = tuning_table(read(folder, make_study().rows, (), tuning))
+    assert table.footnote.endswith("a value outside of it may be better: TANH.")
 
 
 def test_a_second_launch_repeats_nothing_and_chooses_the_same(folder, monkeypatch):

@@ -6,7 +6,7 @@ from cnn_jax.config import Experiment
 from cnn_jax.errors import UserError, nearest
 from cnn_jax.tuning import Tuning
 
-SMALL_CNN_RATES = (0.01, 0.02, 0.05)
+SMALL_CNN_RATES = (0.02, 0.05, 0.1, 0.2)
 
 
 def check_preset(study: str, preset: str, presets: Iterable[str]) -> None:

@@ -20,7 +20,7 @@ def tuning_table(results: Results, title: str = "Tuning") -> Table | None:
     tuning = results.tuning
     if tuning is None:
         return None
-    rows = []
+    rows, edges = [], []
     for name in results.runs:
         if not fnmatch.fnmatch(name, tuning.runs):
             continue
@@ -36,6 +36,8 @@ def tuning_table(results: Results, title: str = "Tuning") -> Table | None:
                 line.append(f"{tuning.scale * score:.4g}")
         chosen = choose_value(scores)
         rows.append((*line, DASH if chosen is None else show(chosen)))
+        if len(tuning.values) > 1 and chosen in (tuning.values[0], tuning.values[-1]):
+            edges.append(line[0])
     values = [show(value) for value in tuning.values]
     seeds = f"{tuning.seeds} seed{'s' * (tuning.seeds > 1)}"
     seeds += f" and {tuning.steps:,} steps" if tuning.steps else ""
@@ -48,6 +50,11 @@ def tuning_table(results: Results, title: str = "Tuning") -> Table | None:
         f" held out. Each run has the same {len(values)} trials, and is then trained with the best"
         f" value on {images}. The test set was not used."
     )
+    if edges:
+        footnote += (
+            " At the edge of the grid, so that a value outside of it may be better:"
+            f" {', '.join(edges)}."
+        )
     return Table(title, ("run", *values, "chosen"), tuple(rows), footnote)
 
 
