@@ -40,7 +40,8 @@ test-all:
 COLAB := tests/testdata/colab/constraints.txt
 COLAB_PYTHON ?= python3.13
 COLAB_TESTS := tests/config_test.py tests/optim tests/data/augment_test.py tests/data/eval_views_test.py \
-	tests/training/checkpoint_test.py tests/training/train_step_test.py tests/training/train_test.py \
+	tests/training/checkpoint_test.py tests/training/checksum_file_test.py \
+	tests/training/saved_parameters_test.py tests/training/train_step_test.py tests/training/train_test.py \
 	tests/layers/batch_norm_test.py tests/layers/pooling_test.py tests/export tests/notebooks_test.py
 test-colab: export PYENV_VERSION := 3.13:3.12:3.11
 test-colab:

@@ -23,7 +23,8 @@ from cnn_jax import models
 from cnn_jax.config import Data, Experiment, choose
 from cnn_jax.cpu import settings
 from cnn_jax.training import environment
-from cnn_jax.training.program import build_program, choose_options
+from cnn_jax.training.compiled_functions import choose_options
+from cnn_jax.training.program import build_program
 
 # {model: ([H, W, C] of its images, number of classes, batch on CPU, test images on CPU)}
 MODELS = {

@@ -23,7 +23,7 @@ from cnn_jax.errors import UserError
 from cnn_jax.files import expand_path
 from cnn_jax.models import Model
 from cnn_jax.overrides import override
-from cnn_jax.training import checkpoint
+from cnn_jax.training import saved_parameters
 from cnn_jax.training.components import KINDS, make_model
 from cnn_jax.training.program import split_seed_keys
 
@@ -134,7 +134,7 @@ def load_run(folder: str | Path, data_dir: str = "") -> TrainedModel:
     """
     folder = Path(folder)
     experiment = read_run(folder, data_dir)
-    params, stats, step = checkpoint.load_parameters(folder)
+    params, stats, step = saved_parameters.load_parameters(folder)
     made = _describe_run(experiment, data.load_dataset(experiment.data))
     _check_parameters(str(folder), made.model, params, made.image_shape)
     return made._replace(

@@ -74,11 +74,9 @@ STACKS = (
 
 def _count() -> list[dict[str, Any]]:
     """Returns what each choice of kernels costs, counted from the layers themselves."""
-    from cnn_jax.cost import summary
+    from cnn_jax.cost.chain_costs import count_convolutions
 
-    return [
-        dataclasses.asdict(chain) | summary.count_convolutions(chain)._asdict() for chain in STACKS
-    ]
+    return [dataclasses.asdict(chain) | count_convolutions(chain)._asdict() for chain in STACKS]
 
 
 def _claim(chain: ConvChain) -> Claim:

@@ -9,7 +9,7 @@ import pytest
 from cnn_jax import models, pretrained, trained
 from cnn_jax.config import Data, Experiment, Train, choose
 from cnn_jax.errors import UserError
-from cnn_jax.training import checkpoint, train
+from cnn_jax.training import saved_parameters, train
 from cnn_jax.training.program import build_program
 from cnn_jax.visualize.page import build_page
 
@@ -46,7 +46,9 @@ def test_a_run_has_its_checkpoint_and_its_preprocessing(workdir):
     folder = workdir / "dense" / "seed3"
     assert (found.name, found.folder, found.step) == ("dense, seed 3, step 2", folder, 2)
     assert (found.weights, found.precision, found.choice) == (str(folder), "bfloat16", RUN.model)
-    jax.tree.map(np.testing.assert_array_equal, found.params, checkpoint.load_parameters(folder)[0])
+    jax.tree.map(
+        np.testing.assert_array_equal, found.params, saved_parameters.load_parameters(folder)[0]
+    )
     pixels = np.random.default_rng(0).integers(0, 256, (2, *found.image_shape), np.uint8)
     x = found.prepare(pixels)
     assert x.dtype == np.float32 and np.abs(x).max() < 1.5

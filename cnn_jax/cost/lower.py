@@ -10,12 +10,14 @@ import numpy as np
 
 from cnn_jax import data, mesh
 from cnn_jax.config import Experiment
-from cnn_jax.cost import chips, summary
+from cnn_jax.cost import chips
+from cnn_jax.cost.traced_counts import count_multiply_adds
 from cnn_jax.data.base import as_arrays
 from cnn_jax.errors import UserError
+from cnn_jax.training.compiled_functions import compile_step, find_base, make_step
 from cnn_jax.training.components import make_components, make_model
 from cnn_jax.training.multi_seed import Inputs
-from cnn_jax.training.program import compile_step, find_base, make_step, split_seed_keys
+from cnn_jax.training.program import split_seed_keys
 from cnn_jax.training.state import init_state
 
 # Without these settings libtpu looks for a TPU and prints many warnings, and only one process at a
@@ -72,7 +74,7 @@ def lower_step(experiment: Experiment, devices: list[jax.Device]) -> LoweredStep
     init = functools.partial(init_state, parts.model, parts.optimizer, images=image)
     state = jax.eval_shape(init, init_key)
     step = make_step(experiment, parts, loader, 1, over).step
-    compiled = compile_step(experiment, step, over, image.size)
+    compiled, _ = compile_step(experiment, step, over, image.size)
     if not hasattr(compiled, "lower"):
         # With pmap, the step is a plain function around the compiled one.
         compiled = jax.jit(compiled)
@@ -80,7 +82,7 @@ def lower_step(experiment: Experiment, devices: list[jax.Device]) -> LoweredStep
     base = find_base(experiment, source)
     inputs = Inputs(arrays, tuple(map(jax.random.key_data, keys)), base)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, inputs, batch))
-    return LoweredStep(compiled.lower(*shapes), summary.count_multiply_adds(plain, shape))
+    return LoweredStep(compiled.lower(*shapes), count_multiply_adds(plain, shape))
 
 
 def _make_dataset(experiment: Experiment) -> tuple[data.Dataset, bool]:

@@ -32,7 +32,7 @@ from cnn_jax.evaluation.scoring import (
     score_images,
 )
 from cnn_jax.files import write_whole
-from cnn_jax.training import checkpoint, run_folders
+from cnn_jax.training import checkpoint, run_folders, saved_parameters
 from cnn_jax.training.components import make_model
 from cnn_jax.values import convert
 
@@ -107,7 +107,7 @@ def evaluate_run(
     left = {name: choice for name, choice in choices.items() if name not in known}
     not_saved = ""
     if left:
-        params, stats, step = checkpoint.load_parameters(folder)
+        params, stats, step = saved_parameters.load_parameters(folder)
         source = data.load_dataset(config)
         classes = ("num_classes", "class_names")  # The test images may be others.
         run_folders.check_data(data.describe_dataset(source), folder, classes)

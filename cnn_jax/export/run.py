@@ -15,7 +15,7 @@ from cnn_jax.errors import UserError, explain_os_errors
 from cnn_jax.export.card import write_card
 from cnn_jax.export.program import make_program, save_program
 from cnn_jax.pretrained import Preprocessing
-from cnn_jax.training import checkpoint
+from cnn_jax.training import saved_parameters
 from cnn_jax.training.components import make_model
 
 # Format of `pretrained.save` -> its file.
@@ -53,7 +53,7 @@ def export_run(
     for format in formats:
         if format not in FILES:
             raise UserError(f"format={format!r}: choose {' | '.join(FILES)}")
-    params, stats, step = checkpoint.load_parameters(folder)
+    params, stats, step = saved_parameters.load_parameters(folder)
     source = data.load_dataset(experiment.data)
     model = make_model(experiment, source.num_classes)
     mean = jnp.asarray(data.make_loader(experiment.data, source).arrays["mean"])

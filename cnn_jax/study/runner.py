@@ -233,7 +233,7 @@ def _train_all(
     """
     from cnn_jax import distributed
     from cnn_jax.training import metrics_log, train
-    from cnn_jax.training.program import Reusable
+    from cnn_jax.training.compiled_functions import Reusable
 
     failed: dict[Experiment, UserError] = {}
     reusable = Reusable()

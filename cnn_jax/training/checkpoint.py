@@ -1,8 +1,7 @@
 """Checkpoints of a run with Orbax.
 
 They are saved in the background; the last two and the best are kept. The file digests.json beside
-them, {step: {array: checksum}}, is needed because Orbax restores a file with a flipped bit without
-an error.
+them holds their checksums (`checksum_file`).
 """
 
 import contextlib
@@ -11,23 +10,18 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from cnn_jax import distributed
 from cnn_jax.errors import UserError
-from cnn_jax.files import write_whole
-from cnn_jax.training import checksum, quiet_storage
+from cnn_jax.training import checksum_file, quiet_storage
 from cnn_jax.training.state import State
-
-CHECKSUMS = "digests.json"
 
 
 def manager(folder: Path, local: bool = False) -> ocp.CheckpointManager:
@@ -92,7 +86,7 @@ def wait(checkpoints: ocp.CheckpointManager) -> None:
     """
     with _translate_errors(checkpoints):
         checkpoints.wait_until_finished()
-        _finish_checksums(checkpoints)
+        checksum_file.finish_checksums(checkpoints)
 
 
 def _is_full(error: Exception) -> bool:
@@ -152,40 +146,14 @@ def save(checkpoints: ocp.CheckpointManager, state: State, error: float | None) 
     value = math.inf if error is None else min(error, sys.float_info.max)
     metrics = {"error": value, "step": step}
     with _translate_errors(checkpoints):
-        _finish_checksums(checkpoints)
+        checksum_file.finish_checksums(checkpoints)
         if distributed.is_primary():
             _check_writable(Path(checkpoints.directory))
         checkpoints.save(
             step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)), metrics=metrics
         )
-        kept = {str(k) for k in checkpoints.all_steps()}
         # Started only now, because it would delay the copy for which training waits.
-        sums, path = checksum.compute(state), _checksum_file(checkpoints)
-        _PENDING[checkpoints.directory] = _POOL.submit(_write_checksums, path, kept, step, sums)
-
-
-# Checksums are computed and written while training continues. A checkpoint without checksums
-# counts as damaged.
-_POOL = ThreadPoolExecutor(1)
-_PENDING: dict[Path, Future] = {}
-
-
-def _finish_checksums(checkpoints: ocp.CheckpointManager) -> None:
-    if writing := _PENDING.pop(checkpoints.directory, None):
-        writing.result()
-
-
-def _write_checksums(
-    path: Path, kept: set[str], step: int, sums: Callable[[], dict[str, int]]
-) -> None:
-    found = {str(step): sums()}  # All processes compute, and the first one writes.
-    if distributed.is_primary():
-        try:
-            known = _read_checksums(path)
-        except ValueError:  # Damaged: only checksums of later checkpoints will be written.
-            known = {}
-        there = {k: v for k, v in known.items() if k in kept}
-        write_whole(path, json.dumps(there | found) + "\n")
+        checksum_file.start_checksums(checkpoints, step, state)
 
 
 def was_evaluated(checkpoints: ocp.CheckpointManager, step: int) -> bool:
@@ -215,7 +183,7 @@ def restore(checkpoints: ocp.CheckpointManager, like: State) -> State | None:
             found: Any = checkpoints.restore(
                 step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
             )
-            _verify(checkpoints, step, found.state)
+            checksum_file.verify_checksums(checkpoints, step, found.state)
         except Exception as e:  # Orbax raises whatever its storage raises.
             why = str(e).strip().partition("\n")[0][:200] or type(e).__name__
         if not distributed.all_agree(not why):
@@ -235,54 +203,6 @@ def restore(checkpoints: ocp.CheckpointManager, like: State) -> State | None:
             " again"
         )
     return None
-
-
-def _verify(checkpoints: ocp.CheckpointManager, step: int, state: Any) -> None:
-    """Raises ValueError if an array differs from its checksum; without checksums all pass."""
-    path = _checksum_file(checkpoints)
-    if not path.exists():
-        return
-    try:
-        there = _read_checksums(path).get(str(step))
-    except ValueError as error:
-        print(f"{path} is damaged ({error}): checkpoint {step} is used unchecked", file=sys.stderr)
-        return
-    if there is None:
-        raise ValueError("the save was interrupted before its checksums were written")
-    now = checksum.compute(state)()
-    names = sorted(there.keys() | now.keys())
-    if wrong := [name for name in names if there.get(name) != now.get(name)]:
-        raise ValueError(f"{wrong[0]} is not what was saved: the file is damaged")
-
-
-def _checksum_file(checkpoints: ocp.CheckpointManager) -> Path:
-    return Path(checkpoints.directory).with_name(CHECKSUMS)
-
-
-def read_checksums(folder: Path, step: int) -> dict[str, int] | None:
-    """Returns the checksum of each array that a run has saved at a step; None: they are not known.
-
-    Args:
-      folder: The run's folder.
-      step: Of the checkpoint.
-    """
-    try:
-        return _read_checksums(folder / CHECKSUMS).get(str(step))
-    except ValueError:  # Damaged.
-        return None
-
-
-def _read_checksums(path: Path) -> dict[str, dict[str, int]]:
-    """Returns {step: {array: checksum}}; raises ValueError if the file is damaged."""
-    try:
-        there = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except (OSError, RecursionError) as error:
-        raise ValueError(str(error)) from None
-    if not isinstance(there, dict) or not all(isinstance(sums, dict) for sums in there.values()):
-        raise ValueError("it is no table of checksums")
-    return there
 
 
 def _set_aside_damaged(folder: Path) -> None:
@@ -317,93 +237,10 @@ def _has_metrics(step: Path) -> bool:
         return False
 
 
-def restore_all(checkpoints: ocp.CheckpointManager, step: int) -> dict[str, Any]:
-    """Returns a saved state as a tree of arrays on this process's first device.
-
-    They may have been saved on other devices.
-    """
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    metadata: Any = checkpoints.item_metadata(step)
-    like = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), metadata.state
-    )
-    arguments = ocp.args.Composite(state=ocp.args.StandardRestore(like))
-    found: Any = checkpoints.restore(step, args=arguments)
-    return found.state
-
-
 def list_steps(folder: Path) -> list[int]:
     """Returns the steps of the checkpoints in a run's folder, readable or not, in order."""
     saved = folder / "checkpoints"
     return sorted(ocp.utils.checkpoint_steps(saved)) if saved.exists() else []
-
-
-def load_parameters(folder: Path, step: int | None = None) -> tuple[Any, Any, int]:
-    """Returns (params, stats, step) of a checkpoint of a run, as NumPy arrays.
-
-    Args:
-      folder: The run's folder.
-      step: Of the checkpoint; None: the newest.
-
-    Raises:
-      UserError: If there is none, or it cannot be read.
-    """
-    step = latest_step(folder) if step is None else step
-    if not step:
-        raise UserError(
-            f"{folder} holds no checkpoint: train that run first, or name another folder"
-        )
-    try:
-        with manager(folder, local=True) as checkpoints:
-            saved = restore_all(checkpoints, step)
-            _verify(checkpoints, step, saved)
-        params, stats = jax.tree.map(np.asarray, (saved["params"], saved["stats"]))
-    except Exception as e:  # Orbax raises whatever its storage raises.
-        why = str(e).strip().partition("\n")[0][:200] or type(e).__name__
-        raise UserError(
-            f"checkpoint {step} in {folder} cannot be read ({why}): delete it and continue training"
-        ) from None
-    return params, stats, step
-
-
-def take_parameters(state: State, folder: Path, layers: Sequence[str]) -> State:
-    """Returns a new state with parameters of another run.
-
-    Args:
-      state: The state of step 0.
-      folder: The other run's folder; its newest checkpoint is read.
-      layers: The layers to take, such as conv1_1; empty: all, and batch norm's averages with them.
-
-    Raises:
-      UserError: If a layer is missing in either, or has another size.
-    """
-    params, stats, _ = load_parameters(folder)
-    for layer in layers or sorted(state.params.keys() | params.keys()):
-        ours, theirs = (
-            {k: v.shape for k, v in _leaves(tree.get(layer, {}))} for tree in (state.params, params)
-        )
-        if not ours or ours != theirs:
-            sizes = f"is {ours} here and {theirs} there"
-            what = sizes if ours and theirs else "is not in both models"
-            raise UserError(
-                f"train.start_from={folder.parent.name}: layer {layer} {what}; see"
-                " train.start_layers"
-            )
-    taken = {layer: params[layer] for layer in layers} if layers else params
-
-    def put(new: np.ndarray, old: jax.Array) -> jax.Array:
-        return jax.device_put(new, old.sharding)
-
-    new = {layer: jax.tree.map(put, tree, state.params[layer]) for layer, tree in taken.items()}
-    moved = state.stats if layers else jax.tree.map(put, stats, state.stats)
-    return state.replace(params=state.params | new, stats=moved)
-
-
-def _leaves(tree: Any) -> list[tuple[str, jax.Array]]:
-    return [
-        (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    ]
 
 
 def _error(metrics: dict[str, float]) -> float:

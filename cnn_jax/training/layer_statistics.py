@@ -5,6 +5,8 @@ it is measured on a batch of training images, with dropout and batch statistics 
 so is the gradient of the loss with respect to it. Nothing is updated.
 """
 
+import contextlib
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -13,12 +15,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax import models
+from cnn_jax import data, models
 from cnn_jax.config import Experiment, change
+from cnn_jax.errors import UserError
 from cnn_jax.evaluation.losses import loss_and_error
 from cnn_jax.layers.activations import Activation, PRelu
 from cnn_jax.models import Model
-from cnn_jax.training.components import make_model
+from cnn_jax.training.components import Components, make_model
+from cnn_jax.training.state import State
 from cnn_jax.values import MAX_INT32
 
 BINS = 30  # Of a histogram, from the least to the largest value.
@@ -56,6 +60,52 @@ def make_measured_model(experiment: Experiment, num_classes: int) -> Model:
     plain = {"scan_min_blocks": MAX_INT32, "remat": False}
     choice = change(choice, **{name: value for name, value in plain.items() if name in known})
     return make_model(experiment.__class__(model=choice), num_classes)
+
+
+def make_measurement(
+    experiment: Experiment, parts: Components, loaders: dict[int, data.Loader], arrays: Any
+) -> Callable[[State, int], list[dict[str, Any]]] | None:
+    """Returns what measures a seed's layers, on its first batch without augmentation.
+
+    Args:
+      experiment: The run.
+      parts: Of `make_components`.
+      loaders: {seed: its loader}.
+      arrays: The loaders' arrays, on the devices.
+
+    Returns:
+      (state of one seed, the seed) -> the layers of a line of layers.jsonl; None: the run measures
+      none.
+
+    Raises:
+      UserError: If the run measures layers, and several processes train it.
+    """
+    if not experiment.log.layer_statistics:
+        return None
+    if jax.process_count() > 1:
+        raise UserError("log.layer_statistics: measured by one process only, not by several")
+    model = make_measured_model(experiment, parts.dataset.num_classes)
+    loader, *_ = loaders.values()
+
+    def measure_batch(params: Any, stats: Any, arrays: Any, item: Any, key: jax.Array) -> Any:
+        batch = loader.fetch(arrays, item)
+        images = loader.preprocess(arrays, batch["image"])
+        return measure(model, params, stats, images, batch["label"], key)
+
+    compiled = jax.jit(measure_batch)
+    image = jax.ShapeDtypeStruct((experiment.data.batch_size, *loader.image_shape), "float32")
+
+    @functools.cache
+    def first_batch(seed: int) -> Any:
+        with contextlib.closing(loaders[seed].batches(0)) as batches:
+            return next(batches)
+
+    def measure_seed(state: State, seed: int) -> list[dict[str, Any]]:
+        key = jax.random.fold_in(jax.random.key(seed), int(state.step))
+        found = compiled(state.params, state.stats, arrays, first_batch(seed), key)
+        return to_json(found, list_layers(model, state.params, state.stats, image))
+
+    return measure_seed
 
 
 def measure(

@@ -1,7 +1,7 @@
 """The training loop: next batch, step, log, evaluate, save.
 
-Several seeds in one program, signals, divergence and timing live elsewhere: in `multi_seed`,
-`watchdog`, `divergence` and `IntervalTimer`.
+Several seeds in one program, signals and divergence are handled elsewhere: in `multi_seed`,
+`watchdog` and `divergence`.
 """
 
 import math
@@ -76,8 +76,9 @@ class Due(NamedTuple):
 def what_is_due(step: int, experiment: Experiment, until: int) -> Due:
     """Returns what follows a step; where layers are measured or something saved, a line is logged.
 
-    So a log interval holds training and nothing else. A step at which seeds are only to wait for
-    others is saved without a line, which a run without a pause does not have.
+    So a log interval holds training and nothing else. If a run pauses at `until` only so that other
+    seeds catch up, the state is saved but no line is logged. A run without a pause has no line
+    there either.
     """
     train = experiment.train
     evaluate = step % train.eval_every == 0 or step == train.steps
@@ -284,8 +285,8 @@ def measure_if_missed(program: TrainProgram, runs: list[SeedRun], due: Due, watc
 def evaluate_if_missed(program: TrainProgram, runs: list[SeedRun], due: Due, watch: Watch) -> None:
     """Evaluates runs that were stopped between a step and its evaluation.
 
-    A state that has seen its evaluation, whose line in the metrics was damaged, is measured again
-    for that line alone.
+    If a saved state was evaluated but the line of that evaluation was damaged, it is evaluated
+    again to rewrite the line. Nothing else changes.
     """
     for run in runs:
         step = int(run.state.step)

@@ -9,9 +9,9 @@ metrics.jsonl has a line an event, the same lines however often the run was cut 
   stop   step, best_step  the run ended before its last step (train.stop_after), and keeps the state
          of best_step
   end    step; with train.stop_after best_step, as of stop
-Each says wall_s, the seconds of all launches, of each up to its last line that stands. Errors are
-fractions, losses nats; train lines are means since the line before (null: all was skipped).
-starts.jsonl has a line a launch.
+Each line has `wall_s`, the seconds of all launches so far. A launch that was cut off counts up to
+its last line that was kept. Errors are fractions, losses nats; train lines are means since the line
+before (null: all was skipped). starts.jsonl has a line a launch.
 """
 
 import contextlib

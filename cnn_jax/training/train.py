@@ -27,11 +27,13 @@ from cnn_jax.training import (
     profile,
     run_folders,
     run_lock,
+    saved_parameters,
     watchdog,
 )
+from cnn_jax.training.compiled_functions import Reusable
 from cnn_jax.training.components import complete
 from cnn_jax.training.loop import SeedRun, run_loop
-from cnn_jax.training.program import Reusable, TrainProgram, build_program
+from cnn_jax.training.program import TrainProgram, build_program
 from cnn_jax.training.state import State
 
 
@@ -244,4 +246,4 @@ def _restore(
             f"{experiment.name}: starts from {start}, which is not finished in {other}: run that"
             " first"
         )
-    return checkpoint.take_parameters(new, other, experiment.train.start_layers)
+    return saved_parameters.take_parameters(new, other, experiment.train.start_layers)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from cnn_jax.files import write_whole
-from cnn_jax.training import checkpoint
+from cnn_jax.training import checkpoint, checksum_file
 
 VERSION = 3  # Of the files.
 
@@ -30,7 +30,7 @@ def identify_models(folders: Mapping[str, Path]) -> Models | None:
     """
     found = {}
     for name, folder in folders.items():
-        sums = checkpoint.read_checksums(folder, checkpoint.latest_step(folder))
+        sums = checksum_file.read_checksums(folder, checkpoint.latest_step(folder))
         if sums is None:
             return None
         digest = hashlib.sha256(json.dumps(sums, sort_keys=True).encode())

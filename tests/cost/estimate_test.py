@@ -8,7 +8,7 @@ import pytest
 
 from cnn_jax import models
 from cnn_jax.config import Data, Experiment, Train, choose
-from cnn_jax.cost import estimate, summary
+from cnn_jax.cost import estimate, traced_counts
 from experiments import STUDIES
 
 RUN = Experiment(
@@ -35,8 +35,10 @@ CROPS = replace(
 def test_a_run_s_estimate_by_hand():
     found = estimate.estimate_run(RUN, speed=1e9)
     model = models.create("resnet20", 10)
-    assert found.parameters == summary.count_parameters(model, (32, 32, 3))
-    assert found.multiply_adds == summary.count_multiply_adds(model, (32, 32, 3)) == 40_551_040
+    assert found.parameters == traced_counts.count_parameters(model, (32, 32, 3))
+    assert (
+        found.multiply_adds == traced_counts.count_multiply_adds(model, (32, 32, 3)) == 40_551_040
+    )
     assert found.seconds == pytest.approx(1_000 * 128 * 3 * 40_551_040 / 1e9)
     assert (found.steps, found.batch_size, found.evaluation_passes) == (1_000, 128, 0)
 

@@ -16,7 +16,7 @@ from cnn_jax.config import Data, Experiment, Train, choose
 from cnn_jax.errors import NotFiniteError, UserError
 from cnn_jax.evaluation import evaluate
 from cnn_jax.evaluation.evaluate import format_evaluation, read_evaluation
-from cnn_jax.training import checkpoint, train
+from cnn_jax.training import saved_parameters, train
 
 ROOT = Path(__file__).parents[2]
 RUN = Experiment(
@@ -83,7 +83,8 @@ def test_a_result_is_written_and_not_computed_again(finished, monkeypatch):
     assert np.sum(found.confusion) == 40 and len(found.error_by_class) == 10
     low, high = found.top1_interval
     assert low <= found.top1_error <= high and found.mirrored
-    monkeypatch.setattr(checkpoint, "load_parameters", None)  # Another evaluation would raise.
+    # Another evaluation would raise.
+    monkeypatch.setattr(saved_parameters, "load_parameters", None)
     assert evaluate.evaluate_run(folder, asked) == {"dense@36,40": found}
 
 
@@ -186,7 +187,7 @@ def test_every_protocol_preprocesses_images_as_training_does(resident):
     found = evaluate.evaluate_run(folder, [choose("dense"), choose("single")])
     assert found["single"].loss == pytest.approx(ended["loss"], rel=1e-5)
     assert found["single"].top1_error == ended["top1_error"]
-    params, stats, _ = checkpoint.load_parameters(folder)
+    params, stats, _ = saved_parameters.load_parameters(folder)
     model, source = models.create("resnet20", 10, width=0.5), data.load_dataset(RESIDENT.data)
     feed = data.make_loader(RESIDENT.data, source)
     images = feed.preprocess(feed.arrays, jnp.asarray(source.test.images))
@@ -198,9 +199,9 @@ def test_every_protocol_preprocesses_images_as_training_does(resident):
 
 
 def test_weights_that_give_nan_are_refused(finished, tmp_path, monkeypatch):
-    params, stats, step = checkpoint.load_parameters(finished[0] / "narrow/seed0")
+    params, stats, step = saved_parameters.load_parameters(finished[0] / "narrow/seed0")
     params["fc8"]["bias"] = params["fc8"]["bias"] * np.nan
-    monkeypatch.setattr(checkpoint, "load_parameters", lambda folder: (params, stats, step))
+    monkeypatch.setattr(saved_parameters, "load_parameters", lambda folder: (params, stats, step))
     with pytest.raises(NotFiniteError, match="40 of 40 images"):
         evaluate.evaluate_run(finished[0] / "narrow/seed0", [choose("single", scales=(36,))])
     assert not (finished[0] / "narrow/seed0/evaluations/single@36.json").exists()
@@ -214,7 +215,7 @@ def other():
 
 
 def test_weights_are_evaluated_as_a_run_is(finished, tmp_path):
-    params, stats, _ = checkpoint.load_parameters(finished[0] / "narrow/seed0")
+    params, stats, _ = saved_parameters.load_parameters(finished[0] / "narrow/seed0")
     recipe = pretrained.Preprocessing(crop=32, resize=36, mean=(0.0,) * 3, std=(1.0,) * 3)
     pretrained.save(
         tmp_path / "a.safetensors", "vgg_a", params, stats, 10, recipe, {"width": 1 / 32}

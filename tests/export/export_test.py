@@ -20,7 +20,7 @@ from cnn_jax.errors import UserError
 from cnn_jax.export import export_run, load_program, make_program, save_program
 from cnn_jax.export.__main__ import main
 from cnn_jax.export.card import write_card
-from cnn_jax.training import checkpoint, train
+from cnn_jax.training import saved_parameters, train
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,7 +47,7 @@ assert not [name for name in sys.modules if name.startswith("cnn_jax")]
 def test_the_program_gives_the_run_s_logits_at_two_batch_sizes(run, tmp_path):
     folder, files = run
     images = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), np.uint8)
-    params, stats, _ = checkpoint.load_parameters(folder)
+    params, stats, _ = saved_parameters.load_parameters(folder)
     mean = data.make_loader(RUN.data, data.load_dataset(RUN.data)).arrays["mean"]
     model = models.create(RUN.model.name, 10, **RUN.model.args)
     ours = model.apply(params, stats, preprocess.normalize(jnp.asarray(images), mean, 255))[0]
@@ -84,7 +84,7 @@ def test_a_batch_of_any_size_can_be_traced(name):
 
 def test_the_weights_load(run):
     folder, files = run
-    params, stats, _ = checkpoint.load_parameters(folder)
+    params, stats, _ = saved_parameters.load_parameters(folder)
     loaded = pretrained.load(RUN.model.name, files["native"])
     jax.tree.map(np.testing.assert_array_equal, (params, stats), (loaded.params, loaded.stats))
     mean = data.make_loader(RUN.data, data.load_dataset(RUN.data)).arrays["mean"]

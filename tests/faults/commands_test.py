@@ -23,7 +23,7 @@ from cnn_jax.errors import UserError
 from cnn_jax.evaluation.protocols import PROTOCOLS
 from cnn_jax.optim import OPTIMIZERS, SCHEDULES
 from cnn_jax.registry import option_types
-from cnn_jax.training import multi_seed, program, train
+from cnn_jax.training import compiled_functions, multi_seed, train
 from cnn_jax.training.components import make_components
 from cnn_jax.training.state import init_state
 from experiments import COSTS, STUDIES
@@ -208,7 +208,7 @@ def trace(experiment, seeds, workdir, profile_steps=0, reusable=None):
     state = jax.eval_shape(lambda key: init_state(parts.model, parts.optimizer, key, image), KEY)
     over = mesh.batch_mesh()
     if len(seeds) == 1 and parts.axis is None:
-        form = program.make_step(experiment, parts, loader, 1, over)
+        form = compiled_functions.make_step(experiment, parts, loader, 1, over)
         batch = next(iter(loader.batches(0)))
         inputs = multi_seed.Inputs(loader.arrays, (jax.random.key_data(KEY),))
         jax.eval_shape(form.step, form.join([state]), inputs, batch)

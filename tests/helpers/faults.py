@@ -29,7 +29,7 @@ sys.path.insert(0, str(CHILD.parents[2]))
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
-from cnn_jax.training import checkpoint, metrics_log  # noqa: E402
+from cnn_jax.training import checkpoint, metrics_log, saved_parameters  # noqa: E402
 from helpers.deadly_writes import MOMENTS  # noqa: E402
 
 TIMES = ("images_per_s", "data_time", "step_time", "wall_s")
@@ -113,7 +113,7 @@ def outcome(workdir: Path, seed: int = 0) -> tuple[list[bytes], list[dict]]:
     """The final state's bytes, and the metrics but for their times."""
     folder = workdir / f"net/seed{seed}"
     with checkpoint.manager(folder) as saved:
-        last = checkpoint.restore_all(saved, saved.latest_step())
+        last = saved_parameters.restore_all(saved, saved.latest_step())
     events = [
         {k: v for k, v in event.items() if k not in TIMES}
         for event in metrics_log.read_events(folder)

@@ -12,7 +12,7 @@ from helpers.abstract_models import (
 )
 
 from cnn_jax import models
-from cnn_jax.cost import summary
+from cnn_jax.cost.traced_counts import count_multiply_adds
 from cnn_jax.errors import UserError
 
 
@@ -32,7 +32,7 @@ def test_alexnet_layer_by_layer():
         105_415_200, 27 * 27 * 256 * 25 * 48, 13 * 13 * 384 * 9 * 256, 13 * 13 * 384 * 9 * 192,
         13 * 13 * 256 * 9 * 192, 9216 * 4096, 4096 * 4096, 4096 * 1000,
     ]  # fmt: skip
-    assert summary.count_multiply_adds(models.create("alexnet", 1000), (227, 227, 3)) == sum(adds)
+    assert count_multiply_adds(models.create("alexnet", 1000), (227, 227, 3)) == sum(adds)
 
 
 def test_half_of_alexnet_keeps_conv5_and_the_dense_layers():

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from cnn_jax import models
-from cnn_jax.cost import summary
+from cnn_jax.cost import traced_counts
 from cnn_jax.errors import UserError
 from cnn_jax.layers import conv, pooling
 from cnn_jax.models import googlenet, inception
@@ -32,12 +32,12 @@ def test_bn_inception_has_the_parameters_of_public_weights():
         )
         // 2
     )
-    assert summary.count_parameters(model, (224, 224, 3)) + biases == 11_295_240
+    assert traced_counts.count_parameters(model, (224, 224, 3)) + biases == 11_295_240
 
 
 def test_each_change_from_inception_v2_to_v3_adds_its_parameters():
     def count(**options):
-        return summary.count_parameters(
+        return traced_counts.count_parameters(
             models.create("inception_v2", 1000, **options), (299, 299, 3)
         )
 

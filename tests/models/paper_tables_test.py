@@ -6,7 +6,7 @@ from helpers import published_counts
 from helpers.abstract_models import SMALLEST_SIDES, draw_images, make_abstract
 
 from cnn_jax import models
-from cnn_jax.cost import summary
+from cnn_jax.cost.traced_counts import count_multiply_adds, count_parameters
 from cnn_jax.errors import UserError
 
 
@@ -22,7 +22,7 @@ def feature_shapes(name, side=0, **options):
 def test_models_have_the_papers_parameter_counts(count):
     image, classes = models.paper_input(count.net)
     model = models.create(count.net, classes, **count.options)
-    assert summary.count_parameters(model, image) == count.parameters
+    assert count_parameters(model, image) == count.parameters
 
 
 def test_models_state_the_published_parameter_counts():
@@ -36,7 +36,7 @@ def test_models_state_the_published_parameter_counts():
 def test_multiply_adds_are_the_papers(name):
     printed, share = published_counts.MULTIPLY_ADDS[name]
     image, classes = models.paper_input(name)
-    assert summary.count_multiply_adds(models.create(name, classes), image) == pytest.approx(
+    assert count_multiply_adds(models.create(name, classes), image) == pytest.approx(
         printed, rel=share
     )
 
@@ -44,9 +44,9 @@ def test_multiply_adds_are_the_papers(name):
 def test_multiply_adds_by_hand():
     # A "SAME" 5x5 to 28x28x6 from 1 channel, a 5x5 to 10x10x16 from 6, dense 400-120-84-10.
     by_hand = 28 * 28 * 6 * 25 + 10 * 10 * 16 * 25 * 6 + 400 * 120 + 120 * 84 + 84 * 10
-    assert summary.count_multiply_adds(models.create("lenet5_modern", 10), (28, 28, 1)) == by_hand
+    assert count_multiply_adds(models.create("lenet5_modern", 10), (28, 28, 1)) == by_hand
     assert (
-        summary.count_parameters(models.create("mlp", 10, hidden=(20,)), (8, 8, 1))
+        count_parameters(models.create("mlp", 10, hidden=(20,)), (8, 8, 1))
         == 64 * 20 + 20 + 20 * 10 + 10
     )
 

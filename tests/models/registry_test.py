@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cnn_jax import models, values
-from cnn_jax.cost import summary
+from cnn_jax.cost import summary, traced_counts
 from cnn_jax.errors import UserError
 from cnn_jax.layers.activations import ACTIVATION_NAMES
 from cnn_jax.models import alexnet, vgg
@@ -19,7 +19,7 @@ from cnn_jax.models.base import BaseModel
 @pytest.mark.parametrize("name", models.MODELS)
 def test_models_have_the_parameter_counts_that_their_files_state(name):
     spec = models.MODELS[name]
-    counted = summary.count_parameters(models.create(name), spec.input_shape)
+    counted = traced_counts.count_parameters(models.create(name), spec.input_shape)
     assert counted == spec.parameters
 
 

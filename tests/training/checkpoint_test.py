@@ -15,7 +15,7 @@ from helpers import faults_child
 
 from cnn_jax.config import change
 from cnn_jax.errors import UserError
-from cnn_jax.training import checkpoint
+from cnn_jax.training import checkpoint, saved_parameters
 from cnn_jax.training.program import build_program
 
 ROOT = Path(__file__).parents[2]
@@ -67,17 +67,17 @@ def test_a_run_continues_on_another_number_of_devices(eight_device_run, devices,
 def test_a_checkpoint_of_eight_devices_is_read_on_one(eight_device_run):
     folder, _ = eight_device_run
     code = (
-        "import sys, pathlib, jax; from cnn_jax.training import checkpoint; assert"
+        "import sys, pathlib, jax; from cnn_jax.training import saved_parameters; assert"
         " jax.device_count() == 1;"
     )
-    code += "params, _, step = checkpoint.load_parameters(pathlib.Path(sys.argv[1]));"
+    code += "params, _, step = saved_parameters.load_parameters(pathlib.Path(sys.argv[1]));"
     code += "print(step, float(sum(leaf.sum() for leaf in jax.tree.leaves(params))))"
     one = os.environ | {"XLA_FLAGS": ""}
     done = subprocess.run(
         [sys.executable, "-c", code, folder], capture_output=True, text=True, env=one, cwd=ROOT
     )
     assert done.returncode == 0, done.stderr
-    here, _, _ = checkpoint.load_parameters(folder)
+    here, _, _ = saved_parameters.load_parameters(folder)
     step, total = done.stdout.split()
     assert step == "3" and float(total) == float(sum(leaf.sum() for leaf in jax.tree.leaves(here)))
 

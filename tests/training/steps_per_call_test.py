@@ -9,7 +9,15 @@ from helpers.small_run import RUN, TIMES, cut_at
 
 from cnn_jax.config import Data, Train, choose
 from cnn_jax.errors import StoppedError, UserError
-from cnn_jax.training import checkpoint, loop, metrics_log, program, steps_per_call, train
+from cnn_jax.training import (
+    checkpoint,
+    loop,
+    metrics_log,
+    program,
+    saved_parameters,
+    steps_per_call,
+    train,
+)
 from cnn_jax.training.components import check
 from cnn_jax.training.program import build_program
 from cnn_jax.training.steps_per_call import choose_steps_per_call, count_steps
@@ -71,7 +79,7 @@ def events(workdir, seed=0):
 
 def last_state(workdir, seed=0):
     with checkpoint.open_checkpoints(workdir / f"net/seed{seed}") as saved:
-        state = checkpoint.restore_all(saved, saved.latest_step())
+        state = saved_parameters.restore_all(saved, saved.latest_step())
     return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
 
 

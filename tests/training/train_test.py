@@ -309,56 +309,6 @@ def test_an_unwritable_workdir_is_refused(tmp_path):
         train.run(RUN, tmp_path / "file")
 
 
-def test_a_run_starts_from_layers_of_another_run(whole, tmp_path, monkeypatch):
-    """Its initial parameters are theirs in the named layers, and its own in the others."""
-    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
-    theirs, own = final(tmp_path).params, train.build_program(RUN).state.params
-    started, real = [], checkpoint.take_parameters
-    monkeypatch.setattr(
-        checkpoint,
-        "take_parameters",
-        lambda *a: started.append(jax.device_get((s := real(*a)).params)) or s,
-    )
-    for name, layers in (("all", ()), ("one", ("Dense_0",))):
-        start = Train(steps=1, start_from="net", start_layers=layers)
-        train.run(dataclasses.replace(RUN, name=name, train=start), tmp_path)
-    jax.tree.map(np.testing.assert_array_equal, started[0], theirs)
-    jax.tree.map(np.testing.assert_array_equal, started[1], own | {"Dense_0": theirs["Dense_0"]})
-    assert not np.array_equal(own["Dense_1"]["kernel"], theirs["Dense_1"]["kernel"])
-
-
-@pytest.mark.parametrize(
-    "start, layers, said",
-    [("nowhere", (), "run that first"), ("net", ("dense7",), "layer dense7 is not in both models")],
-)
-def test_an_impossible_start_is_refused(start, layers, said, whole, tmp_path):
-    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
-    run = dataclasses.replace(
-        RUN, name="next", train=Train(steps=1, start_from=start, start_layers=layers)
-    )
-    with pytest.raises(UserError, match=said):
-        train.run(run, tmp_path)
-
-
-def test_a_flipped_bit_is_detected_and_the_previous_checkpoint_is_used(whole, tmp_path, capsys):
-    """In the largest file, which holds the parameters.
-
-    Orbax notices few bits, such as those of its index, and restores the others without an error.
-    """
-    said = []
-    for quarter in (1, 2, 3):
-        shutil.copytree(whole[0], tmp_path / str(quarter))
-        saved = tmp_path / str(quarter) / "net/seed0/checkpoints/12"
-        file = max((f for f in saved.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
-        content = bytearray(file.read_bytes())
-        content[len(content) * quarter // 4] ^= 1
-        file.write_bytes(content)
-        assert int(final(tmp_path / str(quarter)).step) == 10
-        said.append(capsys.readouterr().err)
-        assert "checkpoint 12" in said[-1]
-    assert any("is not what was saved: the file is damaged" in words for words in said)
-
-
 def longer(steps, run=RUN, **changes):
     return dataclasses.replace(run, train=dataclasses.replace(run.train, steps=steps), **changes)
 

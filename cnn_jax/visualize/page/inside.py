@@ -11,7 +11,7 @@ import numpy as np
 from cnn_jax import visualize
 from cnn_jax.errors import UserError
 from cnn_jax.report.elements import Part
-from cnn_jax.training import checkpoint
+from cnn_jax.training import checkpoint, saved_parameters
 from cnn_jax.visualize import plot
 from cnn_jax.visualize.draw import draw_tiles, stretch, to_bytes
 from cnn_jax.visualize.images import Images, load_gallery
@@ -128,7 +128,7 @@ def draw_evolution(context: Context) -> list[Part]:
     layers = spread_layers(context.spatial, 4)
     columns = [("random weights", context.control)]
     for step in checkpoint.list_steps(folder):
-        params, stats, _ = checkpoint.load_parameters(folder, step)
+        params, stats, _ = saved_parameters.load_parameters(folder, step)
         columns.append((f"step {step:,}", (params, stats)))
     tiles, titles = [], []
     one = context._replace(x=context.x[:1])

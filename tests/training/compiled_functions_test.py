@@ -7,19 +7,19 @@ from helpers.small_run import RUN
 
 from cnn_jax.config import change, choose
 from cnn_jax.optim import schedules
-from cnn_jax.training import metrics_log, program, train
+from cnn_jax.training import compiled_functions, metrics_log, program, train
 
 
 @pytest.fixture
 def traced(monkeypatch):
     """The steps that are traced, each once for a program that is compiled."""
-    steps, train_step = [], program.train_step
+    steps, train_step = [], compiled_functions.train_step
 
     def note(parts, *arguments):
         steps.append(parts)
         return train_step(parts, *arguments)
 
-    monkeypatch.setattr(program, "train_step", note)
+    monkeypatch.setattr(compiled_functions, "train_step", note)
     return steps
 
 
@@ -28,7 +28,7 @@ def read_losses(folder):
 
 
 def test_the_second_seed_compiles_nothing_and_has_its_own_numbers(tmp_path, traced):
-    reusable = program.Reusable()
+    reusable = compiled_functions.Reusable()
     for seed in (0, 1):
         train.run_seeds(RUN, [seed], tmp_path / "study", reusable=reusable)
     assert len(traced) == 1
@@ -48,7 +48,7 @@ def test_the_second_seed_compiles_nothing_and_has_its_own_numbers(tmp_path, trac
     ids=["schedule", "batch"],
 )
 def test_another_run_gets_its_own_functions(other):
-    reusable = program.Reusable()
+    reusable = compiled_functions.Reusable()
     first, again, changed = (
         program.build_program(run, reusable=reusable)
         for run in (RUN, dataclasses.replace(RUN, seed=1), other)
@@ -60,7 +60,7 @@ def test_another_run_gets_its_own_functions(other):
 def test_another_base_rate_compiles_nothing_and_has_its_own_numbers(tmp_path, traced):
     schedule = change(RUN.schedule, base=0.02)
     other = dataclasses.replace(RUN, name="other", schedule=schedule, deviations=("a rate",))
-    reusable = program.Reusable()
+    reusable = compiled_functions.Reusable()
     for run in (RUN, other):
         train.run_seeds(run, [0], tmp_path / "study", reusable=reusable)
     assert len(traced) == 1
@@ -77,6 +77,6 @@ def test_a_schedule_that_hides_its_base_rate_compiles_a_program_for_each(monkeyp
 
     monkeypatch.setitem(schedules.SCHEDULES, "hidden", hidden)
     runs = [dataclasses.replace(RUN, schedule=choose("hidden", base=b)) for b in (0.1, 0.02)]
-    reusable = program.Reusable()
+    reusable = compiled_functions.Reusable()
     first, second = (program.build_program(run, reusable=reusable) for run in runs)
     assert first.compiled_step is not second.compiled_step and first.inputs.base is None
