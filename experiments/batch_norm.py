@@ -220,7 +220,9 @@ def _measure_speed(results: "Results") -> Measured:
         if goal is None or not runs[NORMALIZED].finished:
             return None
         reached = [
-            s for s, line in runs[NORMALIZED].evaluations.items() if (line.error or 1) <= goal
+            step
+            for step, line in runs[NORMALIZED].evaluations.items()
+            if line.error is not None and line.error <= goal
         ]
         last = max(runs[PLAIN].evaluations)
         return min(reached, default=2 * last) / last

@@ -32,6 +32,7 @@ class StudyFile:
       paper_runs: {run: its setting in the paper}.
       commit: Commit of the code, for a study that trains nothing.
       measured: Measurements of a study that trains nothing.
+      tuning: What `cnn_jax.tuning.describe_tuning` returned; empty: nothing was tuned.
     """
 
     name: str
@@ -50,6 +51,7 @@ class StudyFile:
     paper_runs: dict[str, Setting]
     commit: str
     measured: tuple[dict[str, Any], ...]
+    tuning: dict[str, Any]
 
 
 @dataclass(frozen=True)

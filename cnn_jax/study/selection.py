@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_jax import user_file
-from cnn_jax.config import RUNTIME_FIELDS, Experiment, dataset, find_differences
+from cnn_jax.config import RUNTIME_FIELDS, Data, Experiment, dataset, find_differences
 from cnn_jax.errors import UserError, nearest
 from cnn_jax.files import expand_path
 from cnn_jax.study.definition import Study
@@ -27,7 +27,8 @@ HARMLESS_FIELDS = (
     "log.layer_statistics",
 )
 
-# {data set: augmentation that replaces a preset's}: for example, digits must not be mirrored.
+# {data set: augmentation that replaces a preset's, where it has any}: for example, digits must not
+# be mirrored.
 AUGMENTATION: dict[str, dict[str, Any]] = {
     "digits": {"pad_and_crop": 1, "flip": False},
     "mnist": {"pad_and_crop": 4, "flip": False},
@@ -98,9 +99,7 @@ def _configure_run(
     from cnn_jax.training.components import KINDS, complete
 
     if data:
-        suitable = AUGMENTATION.get(data, {})
-        changed = dataclasses.replace(run.data, dataset=dataset(data), **suitable)
-        run = dataclasses.replace(run, data=changed)
+        run = dataclasses.replace(run, data=_replace_dataset(run.data, paper.data, data))
     if data_dir:
         run = dataclasses.replace(run, data=dataclasses.replace(run.data, dir=data_dir))
     run = complete(override(run, changes, KINDS))
@@ -108,6 +107,23 @@ def _configure_run(
     of_values = find_differences(complete(paper), run, HARMLESS_FIELDS)
     deviations = dict.fromkeys((*of_model, *run.deviations, *of_values))
     return dataclasses.replace(run, deviations=tuple(deviations))
+
+
+def _replace_dataset(config: Data, paper: Data, name: str) -> Data:
+    """Returns the settings with another data set and the augmentation that suits it.
+
+    An augmentation that neither the run nor the paper's recipe has is not switched on. The data set
+    that a run has already keeps its options.
+    """
+    named = dataset(name)
+    if named.name == config.dataset.name and not named.args:
+        return config
+    suitable = {
+        field: value
+        for field, value in AUGMENTATION.get(name, {}).items()
+        if not value or getattr(config, field) or getattr(paper, field)
+    }
+    return dataclasses.replace(config, dataset=named, **suitable)
 
 
 def complete_study(study: Study) -> Study:
