@@ -173,6 +173,19 @@ def test_the_trials_are_kept_with_the_results(folder, tmp_path):
     assert (tmp_path / "tuning/runs.json").exists()
 
 
+def test_the_seeds_of_a_trial_are_trained_one_by_one_under_pmap(tmp_path):
+    study = make_study()
+    runs = {
+        name: dataclasses.replace(run, train=dataclasses.replace(run.train, parallel="pmap"))
+        for name, run in list(study.runs.items())[:1]
+    }
+    rows = tuple(row for row in study.rows if row.run in runs)
+    tuning = dataclasses.replace(study.tuning, values=RATES[1:2], seeds=2)
+    study = dataclasses.replace(study, runs=runs, rows=rows, tuning=tuning)
+    library.run(study, tmp_path, tell=str)
+    assert len(list(tmp_path.glob("tuning/*/seed*/metrics.jsonl"))) == 2
+
+
 def test_a_field_that_is_set_is_not_tuned():
     assert library.configure(make_study(), ["schedule.base=0.2"]).tuning is None
     assert library.configure(make_study(), ["train.steps=3"]).tuning is not None

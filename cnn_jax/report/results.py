@@ -73,12 +73,14 @@ class Logged:
       error: The error that the run's `error_name` names; None: not finite.
       loss: The loss, in nats; None: not finite.
       images: Number of evaluated images; None: the line is of training.
+      epoch: Passes over the training images so far; None: not logged.
     """
 
     step: int
     error: float | None
     loss: float | None
     images: int | None
+    epoch: float | None = None
 
 
 @dataclass(frozen=True)

@@ -78,8 +78,9 @@ def configure(
       data_dir: Where prepared TFDS folders lie.
 
     Raises:
-      UserError: If a field has a value that it cannot have.
+      UserError: If a field has a value that it cannot have, or the study's names do not agree.
     """
+    _check_names(study)
     changes = tuple(overrides)
     runs = {}
     for name, run in study.runs.items():
@@ -89,6 +90,22 @@ def configure(
     if tuning and any(change.partition("=")[0].strip() == tuning.field for change in changes):
         tuning = None
     return dataclasses.replace(study, runs=runs, tuning=tuning)
+
+
+def _check_names(study: Study) -> None:
+    """Raises UserError if a run's name is not its key, or a row is of no run of the study."""
+    for name, run in study.runs.items():
+        if run.name != name:
+            raise UserError(
+                f"study {study.name}: the run {name!r} has the name {run.name!r}, which its folder"
+                f" would have: set Experiment(name={name!r})"
+            )
+    for row in study.rows:
+        if study.runs and row.run not in study.runs:
+            raise UserError(
+                f"study {study.name}: the row {row.label!r} is of the run {row.run!r}, which the"
+                f" study has not; {nearest(row.run, study.runs)}"
+            )
 
 
 def _configure_run(
@@ -130,6 +147,7 @@ def complete_study(study: Study) -> Study:
     """Returns the study with its deviations listed, unless `configure` has done it."""
     from cnn_jax.training.components import complete
 
+    _check_names(study)
     if all(run == complete(run) and run.deviations for run in study.runs.values()):
         return study
     return configure(study)

@@ -126,6 +126,7 @@ def _make_logged(line: dict[str, Any], error_name: str) -> Logged:
         line.get(error_name),
         line.get("loss"),
         int(images) if images is not None else None,
+        line.get("epoch"),
     )
 
 

@@ -84,7 +84,8 @@ def _read_settings(path: Path, items: Any, again: str) -> dict[str, Setting]:
         settings = {name: Setting(**setting) for name, setting in items.items()}
         assert all(isinstance(s.model, str) and isinstance(s.data, str) for s in settings.values())
         assert all(is_count(s.steps) for s in settings.values())
-        assert all(is_list_of([*s.options, *s.options.values()], str) for s in settings.values())
+        texts = [(s.options, s.changes or {}) for s in settings.values()]
+        assert all(is_list_of([*t, *t.values()], str) for pair in texts for t in pair)
     except (AttributeError, TypeError, AssertionError):
         raise UserError(f"{path}: paper_runs is damaged; {again}") from None
     return settings
