@@ -125,10 +125,10 @@ def test_errors_of_held_out_images_are_named_so_and_not_in_the_hub_s_metadata(tm
     files = export_run(tmp_path / RUN.name / "seed0", tmp_path / "out")
     card = files["card"].read_text()
     assert "| during training, on held-out training images (32) |" in card
-    assert "| single@split=train |" in card and "| single@split=test |" in card
+    assert "| single@8,split=train |" in card and "| single@8,split=test |" in card
     (model,) = yaml.safe_load(card.split("---")[1])["model-index"]
     names = [metric["name"] for result in model["results"] for metric in result["metrics"]]
-    assert names == ["top-1, single@split=test"]
+    assert names == ["top-1, single@8,split=test"]
 
 
 def test_a_run_on_shuffled_pixels_is_not_exported(tmp_path):
