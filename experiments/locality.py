@@ -11,7 +11,7 @@ Commands  python launch.py --experiment=locality --seeds=3 --together           
 Recipe    Two layers of 5x5 kernels with stride 2 and ReLU, 8 and 16 maps, and a softmax; there is
           no pooling, as it would assume locality too. Differs: the paper has 320 training images
           and two or three layers of tanh units.
-Tuning    Each model has the learning rate, of three, with the least error on training images that
+Tuning    Each model has the learning rate, of a grid, with the least error on training images that
           were held out, a mean over three seeds.
 Measured  docs/results holds what came of it, with hardware and commit.
 """
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from cnn_jax.report import Page, Results
 
 COST = {
-    "laptop": "6 small models on scikit-learn's digits, 2 minutes on 2 CPU cores, 3 seeds together",
-    "paper": "6 small models for 5 epochs of MNIST, an hour on 2 CPU cores, 3 seeds together",
+    "laptop": "6 small models and 90 trials on scikit-learn's digits, 1.5 minutes on 2 CPU cores",
+    "paper": "6 small models and 72 trials on MNIST, 5 epochs, 20 minutes on 2 CPU cores",
     "smoke": "6 small models of two steps on digits, for tests",
 }
 

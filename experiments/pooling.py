@@ -6,7 +6,7 @@ Paper     Krizhevsky, Sutskever, Hinton 2012, Sec. 3.4: overlapping pooling, 3x3
           of that: Zhang 2019 (arXiv:1904.11486), classification consistency.
 Question  Five ways to reduce a feature map, in the same CNN: test error, and how often the answer
           stays the same when the test image moves by 1 to 8 pixels.
-Tuning    Each model has the learning rate, of three, with the least error on training images that
+Tuning    Each model has the learning rate, of a grid, with the least error on training images that
           were held out, a mean over three seeds.
 Commands  python launch.py --experiment=pooling --seeds=3 --together                     (digits)
           python launch.py --experiment=pooling --preset=mnist --seeds=3 --together      (MNIST)
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from cnn_jax.report import Page, Results
 
 COST = {
-    "laptop": "5 small CNNs on scikit-learn's enlarged digits, 4 minutes on 2 CPU cores, 3 seeds",
-    "mnist": "5 small CNNs for 5 epochs of MNIST, an hour on 2 CPU cores, 3 seeds together",
-    "paper": "5 small CNNs for 60 epochs of CIFAR-10: for an accelerator",
+    "laptop": "5 small CNNs and 75 trials on scikit-learn's enlarged digits, 2.5 minutes",
+    "mnist": "5 small CNNs and 60 trials on MNIST, 5 epochs, half an hour on 2 CPU cores",
+    "paper": "5 small CNNs for 60 epochs of CIFAR-10 and 60 trials: for an accelerator",
     "smoke": "5 small CNNs of two steps on digits, for tests",
 }
 
