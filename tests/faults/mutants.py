@@ -373,14 +373,16 @@ MUTANTS = {
         ("cnn_jax/data/decode.py", "if k <= max(1, shrink)", "if k <= max(1, 2 * shrink)"),
     ],
     "tests/report/claims_test.py": [
+        ("cnn_jax/report/claims.py", "values[seed] = 100 * sum", "values[seed] = sum"),
+    ],
+    "tests/report/verdicts_test.py": [
         (
-            "cnn_jax/report/claims.py",
+            "cnn_jax/report/verdicts.py",
             "interval[1] < low or interval[0] > high",
             "interval[0] < low or interval[1] > high",
         ),
-        ("cnn_jax/report/claims.py", "values[seed] = 100 * sum", "values[seed] = sum"),
         (
-            "cnn_jax/report/claims.py",
+            "cnn_jax/report/verdicts.py",
             "if not measured.same_weights and measured.over_seeds is None:",
             "if False:",
         ),
