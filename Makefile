@@ -76,15 +76,14 @@ docs: setup
 	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	JAX_PLATFORMS=cpu $(PY) docs/site/build.py
 
-# On CPU, 25 minutes on 2 cores; with PyTorch if $(VENV) has it. Prints the tables of benchmarks/README.md.
+# On CPU, 20 minutes on 2 cores; with PyTorch if $(VENV) has it. Prints the tables of benchmarks/README.md.
 BENCH := JAX_PLATFORMS=cpu $(PY) -m
 RESULTS := bench.jsonl
 STEP := $(BENCH) benchmarks.train_step --peers=flax,torch --json=$(RESULTS)
-STEPS := resnet20 resnet56 plain56 vgg_d alexnet googlenet inception_v3
+STEPS := resnet50 resnet20 resnet56 plain56 vgg_d alexnet googlenet inception_v3
 SMALL_STEPS := small_cnn lenet5 lenet5_modern mlp_500_150
 bench: setup
 	rm -f $(RESULTS)
-	$(BENCH) benchmarks.train_step --model=resnet50 --seconds=1 --blocks=3 --json=$(RESULTS)
 	for model in $(STEPS); do $(STEP) --model=$$model --seconds=1 --blocks=3 || exit; done
 	for model in $(SMALL_STEPS); do $(STEP) --model=$$model --seconds=0.5 --blocks=5 || exit; done
 	$(BENCH) benchmarks.epoch --json=$(RESULTS)
@@ -92,7 +91,7 @@ bench: setup
 	for protocol in ten_crop dense; do $(BENCH) benchmarks.views --protocol=$$protocol --seconds=1 --json=$(RESULTS) || exit; done
 	$(BENCH) benchmarks.batches --json=$(RESULTS)
 	$(BENCH) benchmarks.checkpoints --json=$(RESULTS)
-	$(BENCH) benchmarks.seeds --models=mlp,lenet5_modern --json=$(RESULTS)
+	$(BENCH) benchmarks.seeds --models=mlp,lenet5_modern --counts=1,4 --json=$(RESULTS)
 	$(BENCH) benchmarks.startup --repeats=3 --json=$(RESULTS)
 	$(BENCH) benchmarks.scaling --json=$(RESULTS)
 	@echo; $(PY) -m benchmarks.table $(RESULTS)

@@ -262,8 +262,8 @@ def scale_by_rate(rate: Rate, base: float) -> optax.GradientTransformationExtraA
 def takes_base(choice: Choice, total_steps: int, steps_per_epoch: float | None = None) -> bool:
     """Returns whether the base rate is an argument of a schedule's program and not a part of it.
 
-    It is where the schedule uses the base rate only through `scale_by_rate`: the program is then
-    the same for all base rates. Two are traced and compared.
+    This holds if the schedule uses the base rate only through `scale_by_rate`. All base rates then
+    share one program. The function traces the program for two base rates and compares them.
 
     Args:
       choice: The schedule with all its arguments.
