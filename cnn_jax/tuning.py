@@ -184,7 +184,7 @@ def apply_choices(
 
 
 def describe_tuning(tuning: Tuning | None) -> dict[str, Any]:
-    """Returns what study.json holds of it, for readers; the report has it from the study."""
+    """Returns what study.json holds of it; `restore_tuning` reads it."""
     if tuning is None:
         return {}
     return {
@@ -196,3 +196,19 @@ def describe_tuning(tuning: Tuning | None) -> dict[str, Any]:
         "steps": tuning.steps,
         "score": tuning.score_name,
     }
+
+
+def restore_tuning(tuning: Tuning, described: Mapping[str, Any]) -> Tuning:
+    """Returns the tuning with the grid and the budget of a finished study.
+
+    The code may have another grid by now.
+
+    Args:
+      tuning: The study's tuning by the code.
+      described: What `describe_tuning` returned when the study was launched; may be empty.
+    """
+    names = ("field", "runs", "seeds", "steps", "validation_images")
+    kept: dict[str, Any] = {name: described[name] for name in names if name in described}
+    if "values" in described:
+        kept["values"] = tuple(described["values"])
+    return dataclasses.replace(tuning, **kept)

@@ -46,7 +46,6 @@ LABELS = {
     "softsign": "softsign",
 }
 RATES = (0.01, 0.03, 0.1, 0.3, 1.0)
-IMAGES = {"cifar10": 50_000, "digits": 1_437, "fake": 96}  # To train with.
 STEPS_PER_EPOCH = 391  # Of CIFAR-10's 50,000 images, 128 at a time.
 
 
@@ -75,7 +74,7 @@ def _paper(name: str) -> Experiment:
         schedule=choose("constant", base=0.01),
         train=Train(
             steps=40 * STEPS_PER_EPOCH,
-            log_every=STEPS_PER_EPOCH // 4,
+            log_every=STEPS_PER_EPOCH // 17,  # 23, which divides an epoch: equal intervals.
             eval_every=STEPS_PER_EPOCH,
             save_every=STEPS_PER_EPOCH,
             on_nan="record",
@@ -183,14 +182,16 @@ def _make_claims() -> tuple[Claim, ...]:
 
 
 def count_epochs(run: "Run", step: int) -> float:
-    """Returns how many epochs a number of steps is."""
-    assert run.experiment is not None
-    return step * run.experiment.data.batch_size / IMAGES[run.experiment.data.name]
+    """Returns how many epochs a number of steps is, by the run's last line."""
+    last = run.train[max(run.train)]
+    assert last.epoch is not None
+    return step * last.epoch / last.step
 
 
 def find_goal(run: "Run") -> float | None:
     """Returns the epochs until the training error is 25%; twice the run's if it is never."""
-    if run.experiment is None or not (run.finished or run.diverged is not None):
+    ended = run.finished or run.diverged is not None
+    if run.experiment is None or not run.train or not ended:
         return None
     reached = [s for s, line in run.train.items() if line.error is not None and line.error <= GOAL]
     return count_epochs(run, min(reached, default=2 * run.experiment.train.steps))

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 COST = {
     "laptop": "13 small CNNs on scikit-learn's digits, 4 minutes on 2 CPU cores, 3 seeds together",
-    "caltech": "15 narrow models on Caltech-101: for an accelerator, or a night on 2 CPU cores",
-    "paper": "15 ResNet-20 of 64k steps on CIFAR-10: for an accelerator",
+    "caltech": "14 narrow models on Caltech-101: for an accelerator, or a night on 2 CPU cores",
+    "paper": "14 ResNet-20 of 64k steps on CIFAR-10: for an accelerator",
     "smoke": "13 small CNNs of two steps on digits, for tests",
 }
 

@@ -168,8 +168,8 @@ def _make_claims(preset: str) -> tuple[Claim, ...]:
             source="Ioffe, Szegedy 2015, Sec. 4.1 and Figure 1(a)",
         ),
         Claim(
-            "With batch norm the net is at the other's last error sooner: the share of the steps"
-            " that it takes",
+            "With batch norm the net reaches the other net's last error sooner (its steps as a"
+            " share of the other's)",
             _measure_speed,
             expected=(-math.inf, 1.0),
             source="Ioffe, Szegedy 2015, Sec. 4.1 and Figure 1(a)",
@@ -220,7 +220,9 @@ def _measure_speed(results: "Results") -> Measured:
         if goal is None or not runs[NORMALIZED].finished:
             return None
         reached = [
-            s for s, line in runs[NORMALIZED].evaluations.items() if (line.error or 1) <= goal
+            step
+            for step, line in runs[NORMALIZED].evaluations.items()
+            if line.error is not None and line.error <= goal
         ]
         last = max(runs[PLAIN].evaluations)
         return min(reached, default=2 * last) / last

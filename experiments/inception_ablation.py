@@ -85,7 +85,8 @@ STEPS_PER_EPOCH = 801  # Of 1,600 images.
 def _paper(name: str) -> Experiment:
     step = STEPS[name]
     steps = 100 * STEPS_PER_EPOCH
-    side = 224 if step.model.name in ("googlenet", "googlenet_bn", "bn_inception") else 299
+    earlier = step.model.name in ("googlenet", "googlenet_bn", "bn_inception")
+    side = 224 if earlier else 299
     resize = 256 if side == 224 else 342
     return Experiment(
         study="inception_ablation",
@@ -118,6 +119,7 @@ def _paper(name: str) -> Experiment:
         ),
         protocols=(choose("single", scales=(resize,)),),
         deviations=(
+            *(["trained by the recipe of Inception v3, not by its own paper's"] * earlier),
             "weight decay 0.00004 is that of TensorFlow's training script; the paper gives none",
             "one batch of 1,600 images in place of 50 asynchronous batches of 32",
             "no average of the weights is kept for evaluation",

@@ -6,7 +6,7 @@ Paper     Simonyan, Zisserman 2014 (arXiv:1409.1556), Sec. 2.3 and 4.1: a 5x5 in
 Question  Kernels of 1x1 to 11x11 in the same CNN. Then one 5x5 against two 3x3, which see as much,
           with the same channels and with as many parameters; one 7x7 against three 3x3, which then
           have as many parameters anyway.
-Tuning    Each model has the learning rate, of three, with the least error on training images that
+Tuning    Each model has the learning rate, of a grid, with the least error on training images that
           were held out, a mean over three seeds.
 Commands  python launch.py --experiment=kernel_size --seeds=3 --together                 (digits)
           python launch.py --experiment=kernel_size --preset=paper --seeds=3 --together  (MNIST)

@@ -11,7 +11,7 @@ Commands  python launch.py --experiment=locality --seeds=3 --together           
 Recipe    Two layers of 5x5 kernels with stride 2 and ReLU, 8 and 16 maps, and a softmax; there is
           no pooling, as it would assume locality too. Differs: the paper has 320 training images
           and two or three layers of tanh units.
-Tuning    Each model has the learning rate, of three, with the least error on training images that
+Tuning    Each model has the learning rate, of a grid, with the least error on training images that
           were held out, a mean over three seeds.
 Measured  docs/results holds what came of it, with hardware and commit.
 """

@@ -6,7 +6,7 @@ Paper     Krizhevsky, Sutskever, Hinton 2012, Sec. 3.4: overlapping pooling, 3x3
           of that: Zhang 2019 (arXiv:1904.11486), classification consistency.
 Question  Five ways to reduce a feature map, in the same CNN: test error, and how often the answer
           stays the same when the test image moves by 1 to 8 pixels.
-Tuning    Each model has the learning rate, of three, with the least error on training images that
+Tuning    Each model has the learning rate, of a grid, with the least error on training images that
           were held out, a mean over three seeds.
 Commands  python launch.py --experiment=pooling --seeds=3 --together                     (digits)
           python launch.py --experiment=pooling --preset=mnist --seeds=3 --together      (MNIST)

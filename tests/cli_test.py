@@ -276,6 +276,8 @@ def test_a_sweep_prints_a_table_of_its_grid(launch, tmp_path):
     assert done.returncode == 0, done.stderr
     made = {path.name for path in (tmp_path / "here").iterdir() if path.is_dir()}
     assert made == {"plain-20-base0.01", "plain-20-base0.1"}
+    command = json.loads((tmp_path / "here/study.json").read_text())["command"]
+    assert "--run=plain-20" in command  # The command repeats this grid and not that of all runs.
     table = done.stdout.partition("[2/2]")[2]
     assert "0.01" in table and "0.1" in table, done.stdout
 

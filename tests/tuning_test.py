@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import types
 
 import pytest
@@ -139,10 +140,21 @@ def test_the_report_prints_grid_trials_and_choice(folder):
 
 
 @pytest.mark.parametrize("values", [RATES[1:], RATES[:2]], ids=["first", "last"])
-def test_the_report_names_the_runs_that_chose_a_value_at_the_grid_s_edge(folder, values):
-    tuning = dataclasses.replace(make_study().tuning, values=values)
-    table = tuning_table(read(folder, make_study().rows, (), tuning))
+def test_the_report_names_the_runs_that_chose_a_value_at_the_grid_s_edge(folder, values, tmp_path):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "study.json"
+    words = json.loads(path.read_text())
+    words["tuning"]["values"] = values
+    path.write_text(json.dumps(words))
+    table = tuning_table(read(tmp_path, make_study().rows, (), make_study().tuning))
     assert table.footnote.endswith("a value outside of it may be better: TANH.")
+
+
+def test_the_report_has_the_grid_that_was_tried_though_the_code_s_is_another(folder):
+    other = dataclasses.replace(make_study().tuning, values=(0.5, 0.6), seeds=7, steps=3)
+    study = make_study()
+    tables = [tuning_table(read(folder, study.rows, (), t)) for t in (study.tuning, other)]
+    assert tables[0] == tables[1] and "0.05" in tables[0].columns
 
 
 def test_a_second_launch_repeats_nothing_and_chooses_the_same(folder, monkeypatch):
@@ -159,6 +171,19 @@ def test_the_trials_are_kept_with_the_results(folder, tmp_path):
     export.export(folder, tmp_path, make_study())
     assert (tmp_path / "report.md").read_text() == (folder / "report.md").read_text()
     assert (tmp_path / "tuning/runs.json").exists()
+
+
+def test_the_seeds_of_a_trial_are_trained_one_by_one_under_pmap(tmp_path):
+    study = make_study()
+    runs = {
+        name: dataclasses.replace(run, train=dataclasses.replace(run.train, parallel="pmap"))
+        for name, run in list(study.runs.items())[:1]
+    }
+    rows = tuple(row for row in study.rows if row.run in runs)
+    tuning = dataclasses.replace(study.tuning, values=RATES[1:2], seeds=2)
+    study = dataclasses.replace(study, runs=runs, rows=rows, tuning=tuning)
+    library.run(study, tmp_path, tell=str)
+    assert len(list(tmp_path.glob("tuning/*/seed*/metrics.jsonl"))) == 2
 
 
 def test_a_field_that_is_set_is_not_tuned():

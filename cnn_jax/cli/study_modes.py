@@ -100,10 +100,13 @@ def train(studies: Studies) -> None:
 
 
 def command() -> str:
-    """Returns the command that runs the whole study with these flags, without --run."""
+    """Returns the command that runs the whole study with these flags.
+
+    It is without --run, unless that is a part of a sweep.
+    """
     words = ["python", "launch.py"]
     names = ("experiment", "preset", "data", "data_dir", "set", "sweep", "seeds", "together")
-    for name in (*names, "workdir", "parallel"):
+    for name in (*names, *(["run"] if FLAGS.sweep else []), "workdir", "parallel"):
         if FLAGS[name].present:
             given: Any = FLAGS[name].value
             values = given if name in ("set", "sweep") else [given]

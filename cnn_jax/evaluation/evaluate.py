@@ -75,7 +75,11 @@ class NotSavedError(UserError):
 
 
 def evaluate_run(
-    folder: Path, asked: Iterable[Choice], average: Average = "softmax", data_dir: str = ""
+    folder: Path,
+    asked: Iterable[Choice],
+    average: Average = "softmax",
+    data_dir: str = "",
+    experiment: Experiment | None = None,
 ) -> dict[str, Evaluation]:
     """Evaluates the run in <workdir>/<run>/seed<k>.
 
@@ -86,6 +90,8 @@ def evaluate_run(
       asked: Protocols; one without scales takes the run's own evaluation size.
       average: What is averaged over views and scales: softmax or logits.
       data_dir: Where prepared TFDS folders lie, if not where they lay in training.
+      experiment: The run as it was launched last, with what may change between launches, such as
+        the size of a batch; None: as its folder has it.
 
     Returns:
       {protocol: what it measured}.
@@ -95,7 +101,7 @@ def evaluate_run(
       NotSavedError: If the results cannot be written; it holds them.
       UserError: If the run has no checkpoint, a protocol is wrong, or the data are not prepared.
     """
-    experiment = read_run(folder, data_dir)
+    experiment = experiment or read_run(folder, data_dir)
     choices = {name_protocol(choice): choice for choice in asked}
     check_protocols(dataclasses.replace(experiment, protocols=tuple(choices.values())))
     config, step = experiment.data, checkpoint.latest_step(folder)
@@ -264,6 +270,7 @@ def _evaluate(
 
     for name, protocol in protocols.items():
         each = [score(views, scale) for views in protocol.views for scale in protocol.scales]
+        each = _keep_shared(each)
         found = fuse_scores(each, scorer.average)
         changed = None
         if any(views.shift for views in protocol.views):
@@ -272,7 +279,7 @@ def _evaluate(
                 for views in protocol.views
                 for scale in protocol.scales
             ]
-            answers = fuse_scores(still, scorer.average).scores.argmax(1)
+            answers = fuse_scores(_keep_shared(still), scorer.average).scores.argmax(1)
             changed = float((answers != found.scores.argmax(1)).mean())
         yield (
             name,
@@ -286,6 +293,16 @@ def _evaluate(
                 changed_error=changed,
             ),
         )
+
+
+def _keep_shared(each: list[Scores]) -> list[Scores]:
+    """Returns the scores of those images that all of them have.
+
+    Where bad images are left out, one may be too large at one scale and fit at another.
+    """
+    shared = functools.reduce(np.intersect1d, [one.index for one in each])
+    kept = [np.isin(one.index, shared) for one in each]
+    return [Scores(*(a[rows] for a in one)) for one, rows in zip(each, kept, strict=True)]
 
 
 def _write(folder: Path, name: str, found: Evaluation) -> str:

@@ -16,6 +16,9 @@ from cnn_jax.pretrained import Preprocessing
 from cnn_jax.text import printable
 from cnn_jax.training import metrics_log
 
+HELD_OUT = ", on held-out training images"
+TRAINING_SPLIT = "split=train"  # In the name of a protocol.
+
 
 def write_card(
     path: Path,
@@ -40,7 +43,7 @@ def write_card(
     Raises:
       UserError: If it cannot be written.
     """
-    errors = _read_errors(folder, step)
+    errors = _read_errors(folder, step, experiment.data.validation_images)
     head = "\n".join(_list_metadata(experiment, errors))
     lines = _list_paragraphs(folder, experiment, step, source, recipe, errors, files)
     body = "\n".join(map(printable, lines))
@@ -48,16 +51,19 @@ def write_card(
         write_whole(path, f"---\n{head}\n---\n\n{body}")
 
 
-def _read_errors(folder: Path, step: int) -> dict[str, float]:
+def _read_errors(folder: Path, step: int, validation_images: int) -> dict[str, float]:
     """Returns {how it was measured: top-1 error} of this checkpoint."""
     errors = {}
+    where = f"{HELD_OUT} ({validation_images:,})" if validation_images else ""
     for event in metrics_log.read_events(folder):
         if event["event"] == "eval" and event["step"] == step and "top1_error" in event:
-            errors["during training"] = event["top1_error"]
+            errors[f"during training{where}"] = event["top1_error"]
     for path in sorted((folder / FOLDER).glob("*.json")):
         found: Evaluation | None = read_evaluation(path)
         if found and found.step == step:
-            errors[found.protocol] = found.top1_error
+            # A protocol without a split scores what the run was evaluated on in training.
+            kind = "" if "split=" in found.protocol else where
+            errors[f"{found.protocol}{kind}"] = found.top1_error
     return {name: error for name, error in errors.items() if error is not None}
 
 
@@ -73,6 +79,7 @@ def _list_metadata(experiment: Experiment, errors: Mapping[str, float]) -> list[
             ],
         }
         for protocol, error in errors.items()
+        if HELD_OUT not in protocol and TRAINING_SPLIT not in protocol  # Hubs expect test images.
     ]
     fields: dict[str, Any] = {
         "library_name": "cnn_jax",

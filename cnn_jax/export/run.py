@@ -45,14 +45,19 @@ def export_run(
       {what it is: the file}: program, card, and one for each format.
 
     Raises:
-      UserError: If the run has no checkpoint, its data are not at hand, a format cannot hold its
-        model, or the files cannot be written.
+      UserError: If the run has no checkpoint, its data are not at hand or have shuffled pixels, a
+        format cannot hold its model, or the files cannot be written.
     """
     folder, out = Path(folder), Path(out)
     experiment = read_run(folder)
     for format in formats:
         if format not in FILES:
             raise UserError(f"format={format!r}: choose {' | '.join(FILES)}")
+    if experiment.data.shuffle_pixels:
+        raise UserError(
+            f"{folder}: data.shuffle_pixels=true: the data set shuffles the pixels, which the"
+            " exported program would not do"
+        )
     params, stats, step = checkpoint.load_parameters(folder)
     source = data.load_dataset(experiment.data)
     model = make_model(experiment, source.num_classes)

@@ -12,7 +12,7 @@ from flax import traverse_util
 from cnn_jax.errors import UserError, nearest
 from cnn_jax.layers.initializers import xavier_normal
 
-_HEAD = re.compile(r"(^|/)(head|fc8)/kernel$")
+_HEAD = re.compile(r"(^|/)(head|fc8|fc10|output)/kernel$")
 # Of mlp and lenet5_modern, where the last one is the head.
 _NUMBERED = re.compile(r"Dense_(\d+)/kernel$")
 
@@ -30,7 +30,7 @@ def replace_head(name: str, params: Any, key: jax.Array, num_classes: int) -> An
       num_classes: Logits of the new layer.
 
     Raises:
-      UserError: For lenet5, whose last layer is not trained.
+      UserError: For lenet5, whose last layer is not trained, and for autoencoders.
 
     Example:
       >>> params = {"head": {"kernel": jnp.ones((512, 1000)), "bias": jnp.ones(1000)}}

@@ -126,8 +126,7 @@ def measure(results: "Results", contrast: Contrast) -> Measured:
     setting = describe_settings(results, names)
     ended = [run for own in runs.values() for run in own.values() if run.diverged is not None]
     if ended:
-        why = f"{ended[0].name} seed {ended[0].seed} {ended[0].state}"
-        return Measured(None, runs=names, setting=setting, why=why)
+        return Measured(None, runs=names, setting=setting, why=_name_end(ended[0]))
     shared = sorted(set.intersection(*(set(seeds) for seeds in runs.values())))
     values = {}
     for seed in shared:
@@ -157,16 +156,25 @@ def measure_seeds(
 ) -> Measured:
     """Returns the mean over seeds of a computed value, and its interval.
 
+    There is no value if a run has diverged and `compute` has none for its seed: a mean over the
+    other seeds would hide the divergence.
+
     Args:
       results: The study's results.
       names: Names of the runs from which it is computed.
-      compute: Maps the runs of one seed, by name, to the seed's value; None: not known yet.
+      compute: Maps the runs of one seed, by name, to the seed's value; None: not known.
     """
     runs = {name: {run.seed: run for run in results.runs.get(name, ())} for name in names}
     shared = sorted(set.intersection(*(set(seeds) for seeds in runs.values())))
-    found = [compute({name: seeds[seed] for name, seeds in runs.items()}) for seed in shared]
-    values = [value for value in found if value is not None]
     setting = describe_settings(results, names)
+    values = []
+    for seed in shared:
+        own = {name: seeds[seed] for name, seeds in runs.items()}
+        value = compute(own)
+        if value is not None:
+            values.append(value)
+        elif ended := [run for run in own.values() if run.diverged is not None]:
+            return Measured(None, runs=tuple(names), setting=setting, why=_name_end(ended[0]))
     return dataclasses.replace(measure_values(values), runs=tuple(names), setting=setting)
 
 
@@ -196,6 +204,10 @@ def find_error(run: "Run", wanted: Score) -> float | None:
         return run.final_training_error if wanted.source == "training" else run.final_error
     evaluation = run.protocols.get(wanted.source)
     return evaluation.errors.get(wanted.metric) if evaluation else None
+
+
+def _name_end(run: "Run") -> str:
+    return f"{run.name} seed {run.seed} {run.state}"
 
 
 def _explain_absence(runs: Mapping[str, Mapping[int, "Run"]], contrast: Contrast) -> str:

@@ -112,6 +112,7 @@ def _make_results(
         paper_runs={},
         commit="",
         measured=(),
+        tuning={},
     )
     renamed = {label: tuple(replace(run, name=label) for run in own) for label, own in runs.items()}
     return Results(out, study, renamed, problems)

@@ -32,6 +32,7 @@ class StudyFile:
       paper_runs: {run: its setting in the paper}.
       commit: Commit of the code, for a study that trains nothing.
       measured: Measurements of a study that trains nothing.
+      tuning: What `cnn_jax.tuning.describe_tuning` returned; empty: nothing was tuned.
     """
 
     name: str
@@ -50,6 +51,7 @@ class StudyFile:
     paper_runs: dict[str, Setting]
     commit: str
     measured: tuple[dict[str, Any], ...]
+    tuning: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -71,12 +73,14 @@ class Logged:
       error: The error that the run's `error_name` names; None: not finite.
       loss: The loss, in nats; None: not finite.
       images: Number of evaluated images; None: the line is of training.
+      epoch: Passes over the training images so far; None: not logged.
     """
 
     step: int
     error: float | None
     loss: float | None
     images: int | None
+    epoch: float | None = None
 
 
 @dataclass(frozen=True)

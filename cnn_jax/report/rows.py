@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass, field
 
-from cnn_jax.config import Experiment
+from cnn_jax.config import Data, Experiment
 from cnn_jax.values import show
 
 # Options of a model that change how it is computed, but not the result.
 _HOW_COMPUTED = ("remat", "scan_min_blocks")
+_CHANGES = ("validation_images", "shuffle_pixels", "long_tail")  # Of `cnn_jax.config.Data`.
 
 
 @dataclass(frozen=True)
@@ -41,19 +42,35 @@ class Setting:
       options: {option of the model: value as text}.
       data: Name of the data set.
       steps: Number of training steps.
+      changes: {what was done to the data set: value as text}; None: not recorded.
     """
 
     model: str
     options: dict[str, str]
     data: str
     steps: int
+    changes: dict[str, str] | None = None
 
 
 def describe_setting(experiment: Experiment) -> Setting:
     """Returns the setting of a run."""
     args = experiment.model.args
     options = {key: show(args[key]) for key in args if key not in _HOW_COMPUTED}
-    return Setting(experiment.model.name, options, experiment.data.name, experiment.train.steps)
+    return Setting(
+        experiment.model.name,
+        options,
+        experiment.data.name,
+        experiment.train.steps,
+        _describe_changes(experiment.data),
+    )
+
+
+def _describe_changes(config: Data) -> dict[str, str]:
+    """Returns what was done to a data set before training, by the option that does it."""
+    args = config.dataset.args
+    changes = {name: args[name] for name in args if name != "path"}
+    changes |= {name: getattr(config, name) for name in _CHANGES if getattr(config, name)}
+    return {name: show(value) for name, value in changes.items()}
 
 
 def find_other_settings(ours: Setting, paper: Setting) -> tuple[str, ...]:
@@ -73,6 +90,10 @@ def find_other_settings(ours: Setting, paper: Setting) -> tuple[str, ...]:
         words.append(", ".join(f"{n} {value}" for n, value in zip(other, values, strict=True)))
     if ours.data != paper.data:
         words.append(f"data {ours.data}")
+    elif None not in (ours.changes, paper.changes) and ours.changes != paper.changes:
+        theirs, own = paper.changes or {}, ours.changes or {}
+        other = [name for name in {**own, **theirs} if own.get(name) != theirs.get(name)]
+        words += [f"{name} {own.get(name, 'not set')}" for name in other]
     if ours.steps != paper.steps:
         words.append(f"{ours.steps:,} of {paper.steps:,} steps")
     return tuple(words)

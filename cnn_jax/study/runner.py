@@ -166,8 +166,9 @@ def _tune(
             for one in trials:
                 run_folders.erase_run(run_folders.run_folder(one, place))
         distributed.barrier("earlier trials are deleted")
-    starts = range(0, len(trials), tuning.seeds)
-    groups = [trials[start : start + tuning.seeds] for start in starts]
+    alone = any(one.train.parallel != "jit" or one.train.check_numerics for one in trials)
+    size = 1 if alone else tuning.seeds
+    groups = [trials[start : start + size] for start in range(0, len(trials), size)]
     failed = _train_all(enumerate(groups), place, len(trials), 0, tell)
     for error in failed.values():
         raise error

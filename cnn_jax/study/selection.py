@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_jax import user_file
-from cnn_jax.config import RUNTIME_FIELDS, Experiment, dataset, find_differences
+from cnn_jax.config import RUNTIME_FIELDS, Data, Experiment, dataset, find_differences
 from cnn_jax.errors import UserError, nearest
 from cnn_jax.files import expand_path
 from cnn_jax.study.definition import Study
@@ -27,7 +27,8 @@ HARMLESS_FIELDS = (
     "log.layer_statistics",
 )
 
-# {data set: augmentation that replaces a preset's}: for example, digits must not be mirrored.
+# {data set: augmentation that replaces a preset's, where it has any}: for example, digits must not
+# be mirrored.
 AUGMENTATION: dict[str, dict[str, Any]] = {
     "digits": {"pad_and_crop": 1, "flip": False},
     "mnist": {"pad_and_crop": 4, "flip": False},
@@ -77,8 +78,9 @@ def configure(
       data_dir: Where prepared TFDS folders lie.
 
     Raises:
-      UserError: If a field has a value that it cannot have.
+      UserError: If a field has a value that it cannot have, or the study's names do not agree.
     """
+    _check_names(study)
     changes = tuple(overrides)
     runs = {}
     for name, run in study.runs.items():
@@ -90,6 +92,22 @@ def configure(
     return dataclasses.replace(study, runs=runs, tuning=tuning)
 
 
+def _check_names(study: Study) -> None:
+    """Raises UserError if a run's name is not its key, or a row is of no run of the study."""
+    for name, run in study.runs.items():
+        if run.name != name:
+            raise UserError(
+                f"study {study.name}: the run {name!r} has the name {run.name!r}, which its folder"
+                f" would have: set Experiment(name={name!r})"
+            )
+    for row in study.rows:
+        if study.runs and row.run not in study.runs:
+            raise UserError(
+                f"study {study.name}: the row {row.label!r} is of the run {row.run!r}, which the"
+                f" study has not; {nearest(row.run, study.runs)}"
+            )
+
+
 def _configure_run(
     run: Experiment, paper: Experiment, changes: tuple[str, ...], data: str, data_dir: str
 ) -> Experiment:
@@ -98,9 +116,7 @@ def _configure_run(
     from cnn_jax.training.components import KINDS, complete
 
     if data:
-        suitable = AUGMENTATION.get(data, {})
-        changed = dataclasses.replace(run.data, dataset=dataset(data), **suitable)
-        run = dataclasses.replace(run, data=changed)
+        run = dataclasses.replace(run, data=_replace_dataset(run.data, paper.data, data))
     if data_dir:
         run = dataclasses.replace(run, data=dataclasses.replace(run.data, dir=data_dir))
     run = complete(override(run, changes, KINDS))
@@ -110,10 +126,28 @@ def _configure_run(
     return dataclasses.replace(run, deviations=tuple(deviations))
 
 
+def _replace_dataset(config: Data, paper: Data, name: str) -> Data:
+    """Returns the settings with another data set and the augmentation that suits it.
+
+    An augmentation that neither the run nor the paper's recipe has is not switched on. The data set
+    that a run has already keeps its options.
+    """
+    named = dataset(name)
+    if named.name == config.dataset.name and not named.args:
+        return config
+    suitable = {
+        field: value
+        for field, value in AUGMENTATION.get(name, {}).items()
+        if not value or getattr(config, field) or getattr(paper, field)
+    }
+    return dataclasses.replace(config, dataset=named, **suitable)
+
+
 def complete_study(study: Study) -> Study:
     """Returns the study with its deviations listed, unless `configure` has done it."""
     from cnn_jax.training.components import complete
 
+    _check_names(study)
     if all(run == complete(run) and run.deviations for run in study.runs.values()):
         return study
     return configure(study)

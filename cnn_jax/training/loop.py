@@ -6,7 +6,6 @@ Several seeds in one program, signals, divergence and timing live elsewhere: in 
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -106,8 +105,11 @@ def run_loop(
     """
     experiment = runs[0].experiment
     done = int(runs[0].state.step)
-    measure_if_missed(program, runs, what_is_due(done, experiment, until), watch)
-    evaluate_if_missed(program, runs, what_is_due(done, experiment, until), watch)
+    try:
+        measure_if_missed(program, runs, what_is_due(done, experiment, until), watch)
+        evaluate_if_missed(program, runs, what_is_due(done, experiment, until), watch)
+    except StopError as signal:
+        save_and_stop(runs, signal)
     for run in runs:
         stop_if_due(run, done)
     state = program.join([run.state for run in runs])
@@ -139,14 +141,20 @@ def run_loop(
                 chosen = choose_steps_per_call(step_seconds, step, until, ends_call)
         size = chosen or 1
         if any(due):
-            for run, own in zip(runs, program.split(state), strict=True):
-                run.state = own
-                finish_step(program, run, step, due, timer, watch)
+            take_states(program, runs, state)
+            for run in runs:
+                log_step(program, run, step, due, timer)
+            try:
+                for run in runs:
+                    finish_step(program, run, step, due, watch)
+            except StopError as signal:
+                save_and_stop(runs, signal)
             state = program.join([run.state for run in runs])
         if any(due) or compiles:  # A call that compiles does not count.
             timer.restart(step)
         if step < until and (signal := watch.stop_requested()):
-            save_and_stop(program.split(state), runs, signal)
+            take_states(program, runs, state)
+            save_and_stop(runs, signal)
     close(batches)
     return finish(runs, until, watch)
 
@@ -168,27 +176,38 @@ def next_batches(
         taken = [next(batches) for _ in range(count)]
         watch.enter(phase)
     except StopError as signal:
-        save_and_stop(program.split(state), runs, signal)
+        take_states(program, runs, state)
+        save_and_stop(runs, signal)
     timer.waited += time.perf_counter() - start
     return taken
 
 
-def finish_step(
-    program: TrainProgram,
-    run: SeedRun,
-    step: int,
-    due: Due,
-    timer: "IntervalTimer",
-    watch: Watch,
+def take_states(program: TrainProgram, runs: list[SeedRun], state: Any) -> None:
+    """Gives each seed its own state."""
+    for run, own in zip(runs, program.split(state), strict=True):
+        run.state = own
+
+
+def log_step(
+    program: TrainProgram, run: SeedRun, step: int, due: Due, timer: "IntervalTimer"
 ) -> None:
-    """Logs, evaluates and saves one seed after a step, as is due, and ends it if it is over."""
+    """Logs one seed after a step, if that is due, or ends it if its loss is not finite."""
     if run.ended:
         return
     if (bad := divergence.find_bad_step(run.state, run.experiment, step)) is not None:
         run.failure = divergence.end_run(bad, run.experiment, run.checkpoints, run.write)
-        return
-    if due.log:
+    elif due.log:
         run.state = log_interval(program, run, step, timer)
+
+
+def finish_step(program: TrainProgram, run: SeedRun, step: int, due: Due, watch: Watch) -> None:
+    """Measures, evaluates and saves one seed after a step, as is due, and ends it if it is over.
+
+    Raises:
+      StopError: If a signal asks to stop meanwhile. What is left is done when the run continues.
+    """
+    if run.ended:
+        return
     if due.measure:
         measure_layers(program, run, step, watch)
     if due.evaluate:
@@ -241,12 +260,9 @@ def log_interval(program: TrainProgram, run: SeedRun, step: int, timer: "Interva
 
 def evaluate_and_save(program: TrainProgram, run: SeedRun, step: int, watch: Watch) -> None:
     """Evaluates the single view, tells the optimizer the error, writes it and saves the state."""
-    try:
-        watch.enter("evaluate")
-        metrics = program.evaluate(run.state)
-        watch.enter("save")
-    except StopError as signal:
-        save_and_stop([run.state], [run], signal)
+    watch.enter("evaluate")
+    metrics = program.evaluate(run.state)
+    watch.enter("save")
     seen = log_evaluation(program, run, step, metrics)
     run.state = run.state.replace(opt=observe_error(run.state.opt, seen))
     checkpoint.save(run.checkpoints, run.state, seen)
@@ -268,6 +284,7 @@ def measure_layers(program: TrainProgram, run: SeedRun, step: int, watch: Watch)
     watch.enter("evaluate")
     assert program.measure_layers is not None  # It is due only in runs that measure.
     measured = program.measure_layers(run.state, run.experiment.seed)
+    watch.enter("save")
     if run.folder:
         layer_log.append_line(run.folder, step, measured)
 
@@ -294,7 +311,10 @@ def evaluate_if_missed(program: TrainProgram, runs: list[SeedRun], due: Due, wat
         if not checkpoint.was_evaluated(run.checkpoints, step):
             evaluate_and_save(program, run, step, watch)
         elif run.logged < step:
-            log_evaluation(program, run, step, program.evaluate(run.state))
+            watch.enter("evaluate")
+            metrics = program.evaluate(run.state)
+            watch.enter("save")
+            log_evaluation(program, run, step, metrics)
 
 
 def wait_and_draw(state: Any, runs: list[SeedRun], step: int, timer: "IntervalTimer") -> None:
@@ -305,17 +325,17 @@ def wait_and_draw(state: Any, runs: list[SeedRun], step: int, timer: "IntervalTi
     timer.drawn = time.perf_counter()
 
 
-def save_and_stop(states: Sequence[State], runs: list[SeedRun], signal: object) -> NoReturn:
-    """Saves what is not saved at this step, and raises StoppedError.
+def save_and_stop(runs: list[SeedRun], signal: object) -> NoReturn:
+    """Saves the runs that are not saved at this step, and raises StoppedError.
 
     Nothing is logged: the sums of the log interval are part of the state and go on when the run is
     continued.
     """
-    for state, run in zip(states, runs, strict=True):
-        step = int(state.step)
-        good = int(state.nan_step) < 0 or run.experiment.train.on_nan == "skip"
+    for run in runs:
+        step = int(run.state.step)
+        good = int(run.state.nan_step) < 0 or run.experiment.train.on_nan == "skip"
         if step and good and not run.ended and step not in run.checkpoints.all_steps():
-            checkpoint.save(run.checkpoints, state, None)
+            checkpoint.save(run.checkpoints, run.state, None)
         checkpoint.wait(run.checkpoints)
     raise StoppedError(
         f"stopped by {signal} at step {step}, which is saved; the same command continues from there"

@@ -112,7 +112,7 @@ def run_seeds(
     for seed, folder in folders.items():
         if seed not in failed:
             try:
-                evaluate_run(folder, experiment.protocols)
+                evaluate_run(folder, experiment.protocols, experiment=runs[seed])
             except NotFiniteError as error:
                 failed[seed] = UserError(f"{experiment.name} seed {seed}: {error}")
     record = experiment.train.on_nan == "record"

@@ -16,6 +16,7 @@ from cnn_jax.config import Data, Experiment, Train, choose
 from cnn_jax.errors import NotFiniteError, UserError
 from cnn_jax.evaluation import evaluate
 from cnn_jax.evaluation.evaluate import format_evaluation, read_evaluation
+from cnn_jax.evaluation.scoring import Scores, fuse_scores
 from cnn_jax.training import checkpoint, train
 
 ROOT = Path(__file__).parents[2]
@@ -195,6 +196,32 @@ def test_every_protocol_preprocesses_images_as_training_does(resident):
     assert found["dense"].mirrored and found["dense"].loss == pytest.approx(
         -np.log(own).mean(), rel=1e-5
     )
+
+
+def test_images_that_one_scale_leaves_out_are_left_out_of_the_average():
+    near, far = (
+        Scores(np.array(index), np.array(index) % 3, np.array(index)[:, None] * np.ones(3))
+        for index in ([0, 1, 2, 4], [0, 2, 3, 4])
+    )
+    found = fuse_scores(evaluate._keep_shared([near, far]), "logits")
+    assert found.index.tolist() == [0, 2, 4] and found.labels.tolist() == [0, 2, 1]
+    assert found.scores[:, 0].tolist() == [0, 2, 4]
+
+
+def test_a_run_is_evaluated_as_it_was_launched_last(resident, monkeypatch):
+    folder, _ = resident
+    batches, iterate = [], evaluate.eval_views.iterate_views
+
+    def note(config, images, scale, cut, batch):
+        batches.append(batch)
+        return iterate(config, images, scale, cut, batch)
+
+    monkeypatch.setattr(evaluate.eval_views, "iterate_views", note)
+    smaller = replace(RESIDENT, data=replace(RESIDENT.data, eval_batch_size=16))
+    for launched in (None, smaller):
+        (folder / "evaluations/single.json").unlink(missing_ok=True)
+        evaluate.evaluate_run(folder, [choose("single")], experiment=launched)
+    assert batches == [40, 16]
 
 
 def test_weights_that_give_nan_are_refused(finished, tmp_path, monkeypatch):

@@ -15,7 +15,12 @@ def make_run(seed, *stds):
         for kind, std in zip(kinds, stds, strict=True)
     ]
     return SimpleNamespace(
-        seed=seed, steps=300, finished=True, layers={0: (), 300: layers}, experiment=None
+        seed=seed,
+        steps=300,
+        finished=True,
+        diverged=None,
+        layers={0: (), 300: layers},
+        experiment=None,
     )
 
 

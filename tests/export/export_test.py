@@ -115,6 +115,29 @@ def test_the_card_has_the_hub_s_metadata_and_an_example_that_runs(run, tmp_path)
     assert done.returncode == 0, done.stderr
 
 
+def test_errors_of_held_out_images_are_named_so_and_not_in_the_hub_s_metadata(tmp_path):
+    held_out = dataclasses.replace(
+        RUN,
+        data=dataclasses.replace(RUN.data, validation_images=32),
+        protocols=(choose("single", split="train"), choose("single", split="test")),
+    )
+    train.run(held_out, tmp_path)
+    files = export_run(tmp_path / RUN.name / "seed0", tmp_path / "out")
+    card = files["card"].read_text()
+    assert "| during training, on held-out training images (32) |" in card
+    assert "| single@8,split=train |" in card and "| single@8,split=test |" in card
+    (model,) = yaml.safe_load(card.split("---")[1])["model-index"]
+    names = [metric["name"] for result in model["results"] for metric in result["metrics"]]
+    assert names == ["top-1, single@8,split=test"]
+
+
+def test_a_run_on_shuffled_pixels_is_not_exported(tmp_path):
+    shuffled = dataclasses.replace(RUN.data, shuffle_pixels=True)
+    train.run(dataclasses.replace(RUN, data=shuffled), tmp_path)
+    with pytest.raises(UserError, match=r"data.shuffle_pixels=true: .*exported program"):
+        export_run(tmp_path / RUN.name / "seed0", tmp_path / "out")
+
+
 def test_a_data_set_whose_path_is_not_utf_8_is_on_the_card(tmp_path):
     path = os.fsdecode(b"/photos/caf\xe9")
     changed = dataclasses.replace(RUN, data=Data(dataset=choose("folder", path=path)))

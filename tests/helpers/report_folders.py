@@ -9,6 +9,7 @@ from cnn_jax.report.reading.folder import read
 from cnn_jax.report.rows import Row
 
 COMMAND = "python launch.py --experiment=some_study --seeds=3"
+DIGITS = 1_437  # Training images of digits.
 
 
 @dataclass
@@ -77,8 +78,9 @@ def write_run(
     start |= {"hardware": "2 x cpu", "versions": {"jax": "0.12.0"}}
     (place / "starts.jsonl").write_text(json.dumps(start) + "\n")
     events = [
-        {"event": "train", "step": 50 * i, error_name: e, "loss": 1.0}
+        {"event": "train", "step": step, "epoch": epoch, error_name: e, "loss": 1.0}
         for i, e in enumerate(train, 1)
+        for step, epoch in [(50 * i, 50 * i * experiment.data.batch_size / DIGITS)]
     ]
     events += [
         {"event": "eval", "step": 100 * i, "images": 360, error_name: e}

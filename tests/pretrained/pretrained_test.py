@@ -735,7 +735,16 @@ HEADED = [
 ]
 
 
-@pytest.mark.parametrize("name, side, channels", [*HEADED, ("lenet5_modern", 28, 1)])
+OTHERS = [
+    ("lenet5_modern", 28, 1),
+    ("lenet1", 28, 1),
+    ("lenet4", 32, 1),
+    ("small_cnn", 28, 1),
+    ("cuda_convnet", 24, 3),
+]
+
+
+@pytest.mark.parametrize("name, side, channels", [*HEADED, *OTHERS])
 def test_a_new_head_replaces_only_what_depends_on_the_classes(name, side, channels):
     image = jnp.zeros((1, side, side, channels))
     five, three = (

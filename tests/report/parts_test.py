@@ -1,5 +1,6 @@
 """Parts of reports against figures by hand."""
 
+import dataclasses
 import re
 
 import pytest
@@ -14,6 +15,7 @@ from helpers.report_folders import (
     write_study,
 )
 
+from cnn_jax.config import choose
 from cnn_jax.errors import UserError
 from cnn_jax.report import elements, parts
 from cnn_jax.report.claims import BELOW_ZERO, Claim, Score, score
@@ -292,6 +294,22 @@ def test_columns_of_the_paper_are_left_out_where_it_prints_nothing(tmp_path):
     found = table_of(tmp_path, make_row("resnet-20"))["resnet-20"]
     assert found["top-1 error: ours (%)"] == "10.00"
     assert "top-1 error: paper (%)" not in found and "difference (points)" not in found
+
+
+def test_what_was_done_to_a_data_set_is_a_setting():
+    paper = describe_setting(make_experiment(data="cifar10"))
+    run = make_experiment(data="cifar10")
+
+    def find(data):
+        return find_other_settings(describe_setting(dataclasses.replace(run, data=data)), paper)
+
+    encoded = choose("cifar10", jpeg_quality=75)
+    assert find(dataclasses.replace(run.data, dataset=encoded)) == ("jpeg_quality 75",)
+    changed = dataclasses.replace(run.data, validation_images=5_000, shuffle_pixels=True)
+    assert find(changed) == ("validation_images 5000", "shuffle_pixels true")
+    # Older folders do not have it.
+    old = dataclasses.replace(paper, changes=None)
+    assert find_other_settings(describe_setting(dataclasses.replace(run, data=changed)), old) == ()
 
 
 def test_a_long_list_of_equal_values_is_short(tmp_path):

@@ -96,6 +96,36 @@ def test_other_data_get_suitable_augmentation():
     assert run.data.name == "digits" and run.data.pad_and_crop == 1 and not run.data.flip
 
 
+def augmentation_of(name, data):
+    runs = study.configure(STUDIES[name]("laptop"), data=data).runs
+    return {name: (run.data.pad_and_crop, run.data.flip) for name, run in runs.items()}
+
+
+def test_other_data_switch_on_no_augmentation_that_a_preset_leaves_off():
+    assert set(augmentation_of("kernel_size", "cifar10").values()) == {(0, False)}
+    assert set(augmentation_of("resnet_degradation", "cifar10").values()) == {(4, True)}
+    kinds = augmentation_of("augmentation", "mnist")
+    assert {name for name, (pad, _) in kinds.items() if pad} == {"crop", "all"}
+    assert not any(flip for _, flip in kinds.values())
+
+
+def test_the_preset_s_own_data_keep_their_options():
+    made = STUDIES["kernel_size"]("laptop")
+    assert made.runs["kernel-3"].data.dataset.args["side"] == 16
+    assert study.configure(made, data="digits").runs == study.configure(made).runs
+
+
+def test_a_run_whose_name_is_not_its_key_is_refused():
+    with pytest.raises(UserError, match=r"the run 'two' has the name 'net'.*name='two'"):
+        study.configure(dataclasses.replace(make_study(two=RUN), runs={"two": RUN}))
+
+
+def test_a_row_of_an_unknown_run_is_refused():
+    rows = (Row("nett", "Net", "", ""),)
+    with pytest.raises(UserError, match=r"the run 'nett', which the study has not.*nearest: net"):
+        study.configure(dataclasses.replace(make_study(net=RUN), rows=rows))
+
+
 def test_runs_are_selected_by_a_pattern_with_their_seeds():
     chosen = study.select(make_study(one=RUN, two=RUN), "t*", seeds=3)
     assert [(run.name, run.seed) for run in chosen] == [("two", 0), ("two", 1), ("two", 2)]

@@ -6,7 +6,7 @@ import types
 import jax.numpy as jnp
 import pytest
 
-from cnn_jax.config import Experiment, Train, choose
+from cnn_jax.config import Experiment, Log, Train, choose
 from cnn_jax.errors import StoppedError
 from cnn_jax.optim import make_optimizer
 from cnn_jax.training import checkpoint, loop
@@ -22,6 +22,7 @@ class Recorder:
 
     def __init__(self, monkeypatch, stop_after=0, stop_in=""):
         self.seen, self.saved, self.stop_after, self.stop_in = [], {}, stop_after, stop_in
+        self.experiment = Experiment(train=TRAIN)
         optimizer = make_optimizer(choose("sgd"), choose("constant"), total_steps=6)
         params = {"w": jnp.zeros(())}
         self.state = State(
@@ -78,9 +79,7 @@ class Recorder:
             return "SIGTERM" if steps == self.stop_after else ""
 
         bar = types.SimpleNamespace(n=0, update=lambda n: None, set_postfix_str=lambda text: None)
-        seed_run = loop.SeedRun(
-            Experiment(train=TRAIN), self.checkpoints, self.write, bar, self.state
-        )
+        seed_run = loop.SeedRun(self.experiment, self.checkpoints, self.write, bar, self.state)
         return loop.run_loop(self.program, [seed_run], until, Watch(enter, stop_requested))
 
 
@@ -136,3 +135,12 @@ def test_a_signal_while_it_waits_for_data_or_evaluates_saves_the_last_step(monke
     with pytest.raises(StoppedError, match="at step 3"):
         evaluating.run()
     assert evaluating.saved == {3: None}  # It is evaluated when the run continues.
+
+
+def test_a_signal_while_layers_are_measured_saves_the_step(monkeypatch):
+    measuring = Recorder(monkeypatch, stop_in="evaluate")
+    measuring.experiment = Experiment(train=TRAIN, log=Log(layer_statistics=(2,)))
+    measuring.program = measuring.program._replace(measure_layers=lambda state, seed: [])
+    with pytest.raises(StoppedError, match="at step 2, which is saved"):
+        measuring.run()
+    assert measuring.seen[-2:] == ["log train", "save"] and measuring.saved == {2: None}

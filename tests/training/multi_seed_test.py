@@ -291,6 +291,34 @@ def test_seeds_catch_up_with_one_that_a_signal_has_stopped_inside_a_log_interval
     assert starts(tmp_path, 0) == [0, 7] and starts(tmp_path, 1) == [0, 7]
 
 
+def test_a_signal_while_a_seed_is_evaluated_saves_all_seeds_at_this_step(
+    separate_runs, tmp_path, monkeypatch
+):
+    build, evaluated = train.build_program, []
+
+    def stopping(*args, **kwargs):
+        program = build(*args, **kwargs)
+
+        def evaluate(state):
+            evaluated.append(int(state.step))
+            if len(evaluated) == 2:  # That of seed 1.
+                signal.raise_signal(signal.SIGTERM)
+            return program.evaluate(state)
+
+        return program._replace(evaluate=evaluate)
+
+    monkeypatch.setattr(watchdog, "GRACE", 600.0)
+    monkeypatch.setattr(train, "build_program", stopping)
+    with pytest.raises(StoppedError, match=f"at step {RUN.train.eval_every}, which is saved"):
+        train.run_seeds(RUN, [0, 1, 2], tmp_path)
+    assert evaluated == [RUN.train.eval_every] * 2
+    monkeypatch.setattr(train, "build_program", build)
+    train.run_seeds(RUN, [0, 1, 2], tmp_path)
+    for seed in range(3):
+        same(events(tmp_path, seed), events(separate_runs, seed))
+        assert starts(tmp_path, seed) == [0, RUN.train.eval_every]
+
+
 # TensorStore prints it when a read fails.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_seed_with_an_unreadable_checkpoint_catches_up_from_the_previous_one(

@@ -53,7 +53,7 @@ def tuning_table(results: Results, title: str = "Tuning") -> Table | None:
     if edges:
         footnote += (
             " At the edge of the grid, so that a value outside of it may be better:"
-            f" {', '.join(edges)}."
+            f" {'; '.join(edges)}."
         )
     return Table(title, ("run", *values, "chosen"), tuple(rows), footnote)
 

@@ -18,7 +18,7 @@ from cnn_jax.report.reading.runs import make_run
 from cnn_jax.report.reading.study_file import read_study_file
 from cnn_jax.report.results import Results, Run, StudyFile
 from cnn_jax.report.rows import Row
-from cnn_jax.tuning import FOLDER, Tuning
+from cnn_jax.tuning import FOLDER, Tuning, restore_tuning
 
 
 def read(
@@ -33,7 +33,8 @@ def read(
       workdir: The folder.
       rows: The study's rows.
       claims: The study's claims.
-      tuning: How the study's runs were tuned; None: they were not.
+      tuning: How the study tunes its runs; None: it does not. The grid and the budget are those
+        of study.json.
 
     Raises:
       UserError: If study.json is missing or damaged.
@@ -44,6 +45,7 @@ def read(
     runs = {name: _read_seeds(workdir, study, name, kept, problems) for name in study.runs}
     compact = bool(kept) and not any((workdir / name).is_dir() for name in study.runs)
     trials = read_runs(workdir / FOLDER, problems) if tuning else {}
+    tuning = restore_tuning(tuning, study.tuning) if tuning and trials else None
     return Results(
         workdir,
         study,
@@ -52,7 +54,7 @@ def read(
         compact,
         tuple(rows),
         tuple(claims),
-        tuning if trials else None,
+        tuning,
         trials,
     )
 

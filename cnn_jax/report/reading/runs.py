@@ -69,7 +69,7 @@ def make_run(name: str, seed: int, files: RunFiles, problems: list[str]) -> Run:
         error_name=error_name,
         train=train,
         evaluations=evaluations,
-        protocols=_make_protocols(files, problems),
+        protocols=_make_protocols(files, steps if best_step is None else best_step, problems),
         reached=reached,
         state=state,
         layers=make_layers(files.layers, files.folder, problems),
@@ -126,6 +126,7 @@ def _make_logged(line: dict[str, Any], error_name: str) -> Logged:
         line.get(error_name),
         line.get("loss"),
         int(images) if images is not None else None,
+        line.get("epoch"),
     )
 
 
@@ -166,17 +167,26 @@ def _describe_best(
     return f"{ended}, best at step {best_step:,}"
 
 
-def _make_protocols(files: RunFiles, problems: list[str]) -> dict[str, Evaluation]:
+def _make_protocols(
+    files: RunFiles, last_step: int | None, problems: list[str]
+) -> dict[str, Evaluation]:
+    """Returns the evaluations by protocol, without those of an earlier state than the run's last.
+
+    A finished run that is continued to more steps still has the evaluations of its earlier end.
+    """
     made = {}
     for protocol, words in files.evaluations.items():
-        evaluation = _make_evaluation(words)
+        evaluation, why = _make_evaluation(words), "damaged"
         if evaluation:
-            made[protocol] = evaluation
-        else:
-            problems.append(
-                f"{files.folder}/evaluations/{protocol}.json: damaged and ignored; launch the study"
-                " again to repeat the evaluation"
-            )
+            step = words.get("step")
+            if step is None or step == last_step:
+                made[protocol] = evaluation
+                continue
+            why = f"of step {step}, which is not the run's last,"
+        problems.append(
+            f"{files.folder}/evaluations/{protocol}.json: {why} and ignored; launch the study again"
+            " to repeat the evaluation"
+        )
     return made
 
 

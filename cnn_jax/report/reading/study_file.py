@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_jax.errors import UserError, explain_os_error
-from cnn_jax.report.reading.json_values import is_count, is_list_of
+from cnn_jax.report.reading.json_values import is_count, is_list_of, is_number
 from cnn_jax.report.results import StudyFile
 from cnn_jax.report.rows import Setting
 
@@ -64,7 +64,19 @@ def read_study_file(workdir: Path) -> StudyFile:
         paper_runs=_read_settings(path, words.get("paper_runs", {}), again),
         commit=str(words.get("commit", "")),
         measured=tuple(measured),
+        tuning=_read_tuning(path, words.get("tuning", {}), again),
     )
+
+
+def _read_tuning(path: Path, words: Any, again: str) -> dict[str, Any]:
+    if not isinstance(words, dict):
+        raise UserError(f"{path}: tuning is not a JSON object; {again}")
+    values = words.get("values", [1])
+    fine = isinstance(values, list) and values and all(map(is_number, values))
+    fine = fine and all(is_count(words.get(k, 0)) for k in ("seeds", "steps", "validation_images"))
+    if not fine or not all(isinstance(words.get(key, ""), str) for key in ("field", "runs")):
+        raise UserError(f"{path}: tuning is damaged; {again}")
+    return words
 
 
 def _read_settings(path: Path, items: Any, again: str) -> dict[str, Setting]:
@@ -72,7 +84,8 @@ def _read_settings(path: Path, items: Any, again: str) -> dict[str, Setting]:
         settings = {name: Setting(**setting) for name, setting in items.items()}
         assert all(isinstance(s.model, str) and isinstance(s.data, str) for s in settings.values())
         assert all(is_count(s.steps) for s in settings.values())
-        assert all(is_list_of([*s.options, *s.options.values()], str) for s in settings.values())
+        texts = [(s.options, s.changes or {}) for s in settings.values()]
+        assert all(is_list_of([*t, *t.values()], str) for pair in texts for t in pair)
     except (AttributeError, TypeError, AssertionError):
         raise UserError(f"{path}: paper_runs is damaged; {again}") from None
     return settings

@@ -114,6 +114,20 @@ def test_a_damaged_evaluation_is_left_out_and_named(tmp_path, change):
     assert "dense@36.json: damaged" in results.problems[0]
 
 
+def test_an_evaluation_of_an_earlier_step_than_the_last_is_left_out_and_named(tmp_path):
+    write_study(tmp_path, "run")
+    place = write_run(tmp_path, "run", errors=(0.5,))
+    write_evaluation(place, "dense@36", "0100")
+    path = place / "evaluations" / "dense@36.json"
+    last = read_folder(tmp_path).runs["run"][0].steps
+    for step, problems in ((last, 0), (last - 1, 1)):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"step": step}))
+        results = read_folder(tmp_path)
+        assert len(results.problems) == problems
+        assert bool(results.runs["run"][0].protocols) == (problems == 0)
+    assert f"of step {last - 1}, which is not the run's last" in results.problems[0]
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -1,5 +1,6 @@
 """Statistics of layers in reports: read strictly, and drawn against depth and training."""
 
+import dataclasses
 import json
 
 import matplotlib
@@ -157,3 +158,14 @@ def test_a_figure_computed_for_each_seed_has_student_s_interval(folder):
     assert judge(results, claim).verdict == "undecided"
     assert measure_seeds(results, ("a",), lambda runs: None).value is None
     assert measure_values([1.0, 1.1, 1.2]).over_seeds[0] > 0.8
+
+
+def test_a_seed_that_diverged_is_not_left_out_of_a_mean(folder):
+    results = read_folder(folder)
+    lost = dataclasses.replace(results.runs["b"][1], diverged=7, state="diverged at step 7")
+    results = dataclasses.replace(results, runs=results.runs | {"b": (results.runs["b"][0], lost)})
+    known = {0: 1.0, 1: None}
+    measured = measure_seeds(results, ("a", "b"), lambda runs: known[runs["b"].seed])
+    assert measured.value is None and measured.why == "b seed 1 diverged at step 7"
+    # Where a divergence has a value of its own, it counts.
+    assert measure_seeds(results, ("a", "b"), lambda runs: 1.0).seeds == 2
