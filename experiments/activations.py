@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from cnn_jax.report import LineChart, Page, Results, Run, Table
 
 COST = {
-    "laptop": "7 small CNNs and 35 trials on scikit-learn's digits, 5 minutes on 2 CPU cores",
+    "laptop": "7 small CNNs and 35 trials on scikit-learn's digits, 1.5 minutes on 2 CPU cores",
     "paper": "7 CNNs of 40 epochs and 35 trials of 3 on CIFAR-10: for an accelerator",
     "smoke": "7 small CNNs and 14 trials of two steps on fake data, for tests",
 }

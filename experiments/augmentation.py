@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cnn_jax.report import Page, Results
 
 COST = {
-    "laptop": "13 small CNNs on scikit-learn's digits, 4 minutes on 2 CPU cores, 3 seeds together",
+    "laptop": "13 small CNNs on scikit-learn's digits, 1.5 minutes on 2 CPU cores, 3 seeds",
     "caltech": "14 narrow models on Caltech-101: for an accelerator, or a night on 2 CPU cores",
     "paper": "14 ResNet-20 of 64k steps on CIFAR-10: for an accelerator",
     "smoke": "13 small CNNs of two steps on digits, for tests",

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from cnn_jax.report.results import Layer
 
 COST = {
-    "laptop": "3 nets and 36 trials on scikit-learn's digits, 2 minutes on 2 CPU cores",
+    "laptop": "3 nets and 36 trials on scikit-learn's digits, a minute on 2 CPU cores",
     "paper": "3 nets of 50,000 steps and 36 trials of 10,000 on MNIST, 20 minutes on 2 CPU cores",
     "smoke": "3 nets and 6 trials of two steps on fake data, for tests",
 }

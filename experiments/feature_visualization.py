@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cnn_jax.report import Page, Results, Table
 
 COST = {
-    "laptop": "3 small models on scikit-learn's digits, a minute on 2 CPU cores",
+    "laptop": "3 small models on scikit-learn's digits, 2 minutes on 2 CPU cores",
     "paper": "LeNet on MNIST, ResNet-20 on CIFAR-10, VGG on Caltech-101: half an hour",
     "smoke": "3 models of two steps on fake data, for tests",
 }

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from cnn_jax.report import Page, Results, Run
 
 COST = {
-    "laptop": "8 nets and 18 trials on scikit-learn's digits, 4 minutes on 2 CPU cores",
+    "laptop": "8 nets and 18 trials on scikit-learn's digits, 2 minutes on 2 CPU cores",
     "paper": "8 nets and 18 trials on MNIST, 40 minutes on 2 CPU cores",
     "smoke": "8 nets and 12 trials of two steps on fake data, for tests",
 }

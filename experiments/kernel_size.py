@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from cnn_jax.report import Page, Results
 
 COST = {
-    "laptop": "7 small CNNs on scikit-learn's digits, 3 minutes on 2 CPU cores, 3 seeds together",
-    "paper": "9 small CNNs for 5 epochs of MNIST, over an hour on 2 CPU cores, 3 seeds together",
+    "laptop": "7 small CNNs and 105 trials on scikit-learn's digits, 3 minutes on 2 CPU cores",
+    "paper": "9 small CNNs and 108 trials on MNIST, 5 epochs, an hour on 2 CPU cores",
     "smoke": "7 small CNNs of two steps on digits, for tests",
 }
 

@@ -14,7 +14,7 @@ from cnn_jax.study import Study
 from . import vgg_scale_jitter
 
 COST = {
-    "laptop": "2 narrow models on scikit-learn's digits drawn large, 2 minutes on 2 CPU cores",
+    "laptop": "2 narrow models on scikit-learn's digits drawn large, a minute on 2 CPU cores",
     "paper": "2 models of 370k steps on ImageNet: for a pod",
     "smoke": "2 models of two steps on fake data, for tests",
 }

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cnn_jax.report import Page, Results
 
 COST = {
-    "laptop": "10 models on scikit-learn's digits drawn large, 5 minutes on 2 CPU cores, 3 seeds",
+    "laptop": "10 models on scikit-learn's digits drawn large, 2 minutes on 2 CPU cores",
     "paper": "10 models for 20 epochs of MNIST, 3 hours on 2 CPU cores, 3 seeds together",
     "smoke": "10 models of two steps on digits, for tests",
 }

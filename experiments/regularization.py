@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from cnn_jax.report.results import Layer
 
 COST = {
-    "laptop": "16 MLPs on 97 of scikit-learn's digits, 4 minutes on 2 CPU cores, 6 seeds together",
+    "laptop": "16 MLPs on 97 of scikit-learn's digits, 2 minutes on 2 CPU cores, 6 seeds",
     "paper": regularization_dropout.COST,
     "smoke": "6 MLPs of two steps on 97 digits, for tests",
 }

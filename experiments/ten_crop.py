@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cnn_jax.report import Page, Results
 
 COST = {
-    "laptop": "a narrow AlexNet on scikit-learn's digits drawn large, 2 minutes on 2 CPU cores",
+    "laptop": "a narrow AlexNet on scikit-learn's digits drawn large, half a minute",
     "paper": "AlexNet for 90 epochs of ImageNet: for an accelerator",
     "smoke": "two steps on fake data, for tests",
 }

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cnn_jax.report import Page, Results
 
 COST = {
-    "laptop": "12 narrow models on scikit-learn's digits drawn large, 3 minutes on 2 CPU cores",
+    "laptop": "12 narrow models on scikit-learn's digits drawn large, 5 minutes on 2 CPU cores",
     "paper": "12 models for 70 epochs of ImageNet: for an accelerator",
     "smoke": "12 models of two steps on fake data, for tests",
 }

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cnn_jax.report import Page, Results
 
 COST = {
-    "laptop": "3 small models on scikit-learn's digits drawn at 28x28, minutes on 2 CPU cores",
+    "laptop": "3 small models on scikit-learn's digits drawn at 28x28, 2 minutes on 2 CPU cores",
     "paper": "3 small models on MNIST, 20 epochs: about an hour on 2 CPU cores",
     "cifar10": "a deeper autoencoder, a small one and ResNet-20 on CIFAR-10: for an accelerator",
     "smoke": "3 models of two steps on fake data, for tests",

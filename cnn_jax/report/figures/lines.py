@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from cnn_jax.report.figures.style import make_grid, set_log_scale
+from cnn_jax.report.figures.style import NARROW, make_grid, set_log_scale
 
 MAX_MARKERS = 40  # lines with at most this many points have markers
 MAX_INSIDE = 4  # a legend of more lines stands below the axes, where it covers none
@@ -93,7 +93,8 @@ def _find_span(charts: Sequence[LineChart], own: LineChart) -> tuple[float, floa
     low = min((point[2] for point in points), default=0.0)
     high = max((point[3] for point in points), default=1.0)
     if own.log_y:
-        return low / 1.5, high * 1.5
+        factor = 1.5 if high > NARROW * low else 1.1
+        return low / factor, high * factor
     margin = 0.05 * (high - low) or 0.5
     return low - margin, high + margin
 

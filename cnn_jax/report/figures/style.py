@@ -16,7 +16,7 @@ try:
     from cycler import cycler
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 except ModuleNotFoundError:
     raise UserError(explain_missing("matplotlib")) from None
 
@@ -26,6 +26,7 @@ PALETTE = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8
 INK, GRID = "#24292f", "#8c959f"
 DASHES = (0, (3, 1.5))
 DOTS_PER_INCH = 200
+NARROW = 3  # Logarithmic axes whose ends differ by less than this factor have linear ticks.
 STYLE: Any = {  # Any, because the type of rc_context's argument lists every key.
     "font.size": 10,
     "text.color": INK,
@@ -154,5 +155,7 @@ def set_log_scale(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     low, high = axes.get_ylim()
-    if high < 100 * low:  # Powers of ten alone would be one tick or none.
+    if high < NARROW * low:
+        axes.yaxis.set_major_locator(MaxNLocator(6))
+    elif high < 100 * low:  # Powers of ten alone would be one tick or none.
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
