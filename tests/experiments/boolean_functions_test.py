@@ -2,6 +2,9 @@
 
 import types
 
+import numpy as np
+
+from cnn_jax.optim import perceptron
 from experiments import boolean_functions
 from experiments.boolean_functions import measure
 
@@ -19,3 +22,11 @@ def test_boolean_functions_find_what_is_so():
     values = [claim.check(results).value for claim in claims]
     assert values[0] == 0 and 0 < values[1] < 1 and values[2:5] == [0, 0, 0]
     assert values[5:] == [100, 1]
+
+
+def test_sampled_points_lie_on_two_sides_of_a_line():
+    rng = np.random.default_rng(1)
+    for _ in range(10):
+        points, sides = measure.sample_points(rng)
+        assert points.shape == (40, 2) and np.abs(points).max() <= 1
+        assert set(sides) == {-1, 1} and perceptron.is_separable(points, sides)

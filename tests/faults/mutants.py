@@ -133,7 +133,7 @@ MUTANTS = {
     "tests/optim/schedules_test.py": [
         ("cnn_jax/optim/schedules.py", "count >= edges", "count > edges"),
         ("cnn_jax/optim/schedules.py", "jnp.exp(-k *", "jnp.exp2(-k *"),
-        ("cnn_jax/optim/schedules.py", "count: base / (1 + k *", "count: base / (2 + k *"),
+        ("cnn_jax/optim/schedules.py", "base: base / (1 + k *", "base: base / (2 + k *"),
         ("cnn_jax/optim/schedules.py", "base * (step + 1) / max", "base * step / max"),
         (
             "cnn_jax/optim/schedules.py",
