@@ -125,7 +125,7 @@ def make_experiment(model: str, batch: int, steps: int, epochs: int) -> Experime
 
     It evaluates and saves after each epoch of `steps` steps.
     """
-    paper = resnet_degradation.cifar("paper").runs["resnet-20"]
+    paper = resnet_degradation.study("paper").runs["resnet-20"]
     return replace(
         paper,
         name=model,

@@ -54,8 +54,9 @@ class Tuning:
       runs: A pattern of the runs that are tuned; the others are as they stand.
       seeds: Each trial is trained with the seeds 0 to seeds - 1, and has their mean score.
       steps: How long a trial trains; 0: as long as the run.
-      score: Of a seed of a trial, a `cnn_jax.report.results.Run` with one evaluation, at its end;
-        the least is the best, and infinity that of one that failed.
+      score: Computes the score of a seed of a trial from a `cnn_jax.report.results.Run` with one
+        evaluation, at its end. The lowest score is the best. A trial that failed has an infinite
+        score.
       score_name: What the report calls the score.
       scale: The report shows the score times this.
     """
@@ -116,7 +117,7 @@ def set_value(
 
     Args:
       tuning: The grid.
-      run: The run; what its deviations say of the value that it had is dropped.
+      run: The run. Its deviations that mention the old value are removed.
       value: The value.
       paper: The paper's own recipe; None: there is none.
     """

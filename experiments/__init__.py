@@ -25,14 +25,15 @@ from . import (
     pooling,
     regularization,
     resnet_degradation,
+    resnet_degradation_imagenet,
     ten_crop,
     vgg_scale_jitter,
     zfnet_ablation,
 )
 
 STUDIES: dict[str, Callable[[str], Study]] = {
-    "resnet_degradation": resnet_degradation.cifar,
-    "resnet_degradation_imagenet": resnet_degradation.imagenet,
+    "resnet_degradation": resnet_degradation.study,
+    "resnet_degradation_imagenet": resnet_degradation_imagenet.study,
     "vgg_scale_jitter": vgg_scale_jitter.study,
     "lrn": lrn.study,
     "ten_crop": ten_crop.study,
@@ -59,8 +60,8 @@ STUDIES: dict[str, Callable[[str], Study]] = {
 
 # What a study costs: name -> preset -> words for --list.
 COSTS: dict[str, dict[str, str]] = {
-    "resnet_degradation": resnet_degradation.CIFAR_COST,
-    "resnet_degradation_imagenet": resnet_degradation.IMAGENET_COST,
+    "resnet_degradation": resnet_degradation.COST,
+    "resnet_degradation_imagenet": resnet_degradation_imagenet.COST,
     "vgg_scale_jitter": vgg_scale_jitter.COST,
     "lrn": lrn.COST,
     "ten_crop": ten_crop.COST,

@@ -18,14 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnn_jax.config import Data, Experiment, Train, choose
-from cnn_jax.report.claims import (
-    ABOVE_ZERO,
-    BELOW_ZERO,
-    Claim,
-    Measured,
-    compute_student_interval,
-    describe_settings,
-)
+from cnn_jax.report.claims import ABOVE_ZERO, BELOW_ZERO, Claim, Measured, describe_settings
+from cnn_jax.report.intervals import compute_student_interval
 from cnn_jax.study import Row, Study
 from cnn_jax.study.presets import check_preset
 

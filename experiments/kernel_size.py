@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 COST = {
     "laptop": "7 small CNNs and 105 trials on scikit-learn's digits, 3 minutes on 2 CPU cores",
-    "paper": "9 small CNNs and 108 trials on MNIST, 5 epochs, an hour on 2 CPU cores",
+    "paper": "9 small CNNs and 135 trials on MNIST, 5 epochs, an hour on 2 CPU cores",
     "smoke": "7 small CNNs of two steps on digits, for tests",
 }
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 COST = {
     "laptop": "6 small models and 90 trials on scikit-learn's digits, 1.5 minutes on 2 CPU cores",
-    "paper": "6 small models and 72 trials on MNIST, 5 epochs, 20 minutes on 2 CPU cores",
+    "paper": "6 small models and 90 trials on MNIST, 5 epochs, 20 minutes on 2 CPU cores",
     "smoke": "6 small models of two steps on digits, for tests",
 }
 

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 COST = {
     "laptop": "5 small CNNs and 75 trials on scikit-learn's enlarged digits, 2.5 minutes",
-    "mnist": "5 small CNNs and 60 trials on MNIST, 5 epochs, half an hour on 2 CPU cores",
-    "paper": "5 small CNNs for 60 epochs of CIFAR-10 and 60 trials: for an accelerator",
+    "mnist": "5 small CNNs and 75 trials on MNIST, 5 epochs, half an hour on 2 CPU cores",
+    "paper": "5 small CNNs for 60 epochs of CIFAR-10 and 75 trials: for an accelerator",
     "smoke": "5 small CNNs of two steps on digits, for tests",
 }
 

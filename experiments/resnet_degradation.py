@@ -1,8 +1,8 @@
 """Plain models degrade with depth, residual models do not.
 
 Paper     He, Zhang, Ren, Sun 2015, "Deep Residual Learning for Image Recognition"
-          (arXiv:1512.03385): Sec. 4.2, Table 6, Figures 6 and 7 (CIFAR-10); Sec. 4.1, Table 2 and
-          Figure 4 (ImageNet).
+          (arXiv:1512.03385): Sec. 4.2, Table 6, Figures 6 and 7. (The ImageNet models of Sec. 4.1
+          are the study resnet_degradation_imagenet.)
 Question  Does a deeper model of the same kind fit the training set worse? Plain models: yes, so it
           is not overfitting. The same layers with identity shortcuts: no.
 Commands  python launch.py --experiment=resnet_degradation                  (laptop: digits)
@@ -15,8 +15,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cnn_jax.config import Data, Experiment, Log, Train, change, choose, name_protocol
-from cnn_jax.errors import UserError
+from cnn_jax.config import Data, Experiment, Log, Train, change, choose
 from cnn_jax.report.claims import (
     ABOVE_ZERO,
     BELOW_ZERO,
@@ -35,13 +34,10 @@ if TYPE_CHECKING:
     from cnn_jax.report import Page, Results, Run
     from cnn_jax.report.results import Layer
 
-CIFAR_COST = {
+COST = {
     "laptop": "4 runs on scikit-learn's digits, minutes on 2 CPU cores",
     "paper": "11 runs of 64k steps on CIFAR-10 (ResNet-1202 among them): for an accelerator",
     "smoke": "11 runs of two steps on fake data, for tests",
-}
-IMAGENET_COST = {
-    "paper": "4 runs of 600k steps on ImageNet: for a pod",
 }
 
 # Table 6; the paper prints no figures for its plain models, it draws them (Figure 6, left).
@@ -52,7 +48,7 @@ PLAIN_DEPTHS, RESIDUAL_DEPTHS = (20, 32, 44, 56, 110), tuple(TABLE_6)
 LAPTOP_DEPTH = 32  # Deeper plain models do not converge in the minutes that a laptop has.
 
 
-def _cifar_paper(family: str, depth: int) -> Experiment:
+def _paper(family: str, depth: int) -> Experiment:
     """Returns the recipe of every model of Table 6 (Sec. 4.2)."""
     return Experiment(
         study="resnet_degradation",
@@ -115,14 +111,14 @@ def _smoke(paper: Experiment) -> Experiment:
     )
 
 
-def cifar(preset: str) -> Study:
+def study(preset: str) -> Study:
     """Returns plain-20 to plain-110 beside ResNet-20 to ResNet-1202, option A (Sec. 4.2)."""
     presets = {"paper": keep_run, "laptop": _laptop, "smoke": _smoke}
     check_preset("resnet_degradation", preset, presets)
     deepest = LAPTOP_DEPTH if preset == "laptop" else max(RESIDUAL_DEPTHS)
     depths = [("plain", d) for d in PLAIN_DEPTHS] + [("resnet", d) for d in RESIDUAL_DEPTHS]
     depths = [(family, d) for family, d in depths if d <= deepest]
-    runs = {f"{family}-{d}": presets[preset](_cifar_paper(family, d)) for family, d in depths}
+    runs = {f"{family}-{d}": presets[preset](_paper(family, d)) for family, d in depths}
     return Study(
         name="resnet_degradation",
         title="Degradation of plain models, and residual models without it",
@@ -130,15 +126,15 @@ def cifar(preset: str) -> Study:
         paper_data="cifar10",
         preset=preset,
         runs=runs,
-        rows=tuple(_cifar_row(family, d) for family, d in depths),
-        paper_runs={f"{family}-{d}": _cifar_paper(family, d) for family, d in depths},
+        rows=tuple(_row(family, d) for family, d in depths),
+        paper_runs={f"{family}-{d}": _paper(family, d) for family, d in depths},
         notes=("The paper's ResNet-110 is the mean of five runs, 6.61 ± 0.16; its best is 6.43.",),
-        claims=_cifar_claims(runs, min(56, deepest)),
+        claims=_claims(runs, min(56, deepest)),
         report=_report,
     )
 
 
-def _cifar_claims(runs: dict[str, Experiment], deep: int) -> tuple[Claim, ...]:
+def _claims(runs: dict[str, Experiment], deep: int) -> tuple[Claim, ...]:
     """Returns the paper's statements about 20 and more layers, and Table 6's figures.
 
     Args:
@@ -255,120 +251,10 @@ def _report(results: "Results") -> "Page":
     )
 
 
-def _cifar_row(family: str, depth: int) -> Row:
+def _row(family: str, depth: int) -> Row:
     if family == "plain":
         over = "over 60, " if depth == 110 else ""
         drawn = f"Figure 6, left: {over}no figure printed"
         return Row(f"plain-{depth}", f"plain-{depth}", "plain models", drawn)
     paper = {"top1_error": TABLE_6[depth]}
     return Row(f"resnet-{depth}", f"ResNet-{depth}", "residual models", "Table 6", paper)
-
-
-# Table 2: top-1 error, 10-crop testing, option A.
-TABLE_2 = {"plain-18": 27.94, "plain-34": 28.54, "resnet-18": 27.88, "resnet-34": 25.03}
-
-
-TEN_CROP = choose("ten_crop", scales=(256,))  # AlexNet's scale: Sec. 3.4 names none.
-
-
-def imagenet(preset: str) -> Study:
-    """Returns plain-18 and -34 beside ResNet-18 and -34 with option A on ImageNet (Sec. 4.1)."""
-    if preset != "paper":
-        raise UserError(f"preset={preset}: resnet_degradation_imagenet has only preset=paper")
-    return Study(
-        name="resnet_degradation_imagenet",
-        title="Degradation of plain models on ImageNet, and residual models without it",
-        paper="He, Zhang, Ren, Sun 2015 (arXiv:1512.03385), Sec. 4.1, Table 2 and Figure 4",
-        paper_data="imagenet2012",
-        preset=preset,
-        runs={name: _imagenet_paper(name) for name in TABLE_2},
-        rows=tuple(_imagenet_row(name, error) for name, error in TABLE_2.items()),
-        paper_runs={name: _imagenet_paper(name) for name in TABLE_2},
-        claims=_imagenet_claims(),
-        report=_imagenet_report,
-    )
-
-
-def _imagenet_row(name: str, error: float) -> Row:
-    return Row(
-        name,
-        name.replace("resnet", "ResNet"),
-        "plain models" if "plain" in name else "residual models",
-        "Table 2, 10 crops",
-        {"top1_error": error},
-        "Table 2",
-        name_protocol(TEN_CROP),
-    )
-
-
-def _imagenet_claims() -> tuple[Claim, ...]:
-    ten = name_protocol(TEN_CROP)
-    return (
-        Claim(
-            "Plain models degrade: the training error of plain-34 is above that of plain-18",
-            subtract(Score("plain-34", "training"), Score("plain-18", "training")),
-            expected=ABOVE_ZERO,
-            source="Sec. 4.1 and Figure 4, left",
-        ),
-        Claim(
-            "Plain models degrade: the error of plain-34 is above that of plain-18",
-            subtract(Score("plain-34", ten), Score("plain-18", ten)),
-            expected=ABOVE_ZERO,
-            paper=round(TABLE_2["plain-34"] - TABLE_2["plain-18"], 2),
-            source="Table 2",
-        ),
-        Claim(
-            "Residual models do not degrade: the error of ResNet-34 is below that of ResNet-18",
-            subtract(Score("resnet-34", ten), Score("resnet-18", ten)),
-            expected=BELOW_ZERO,
-            paper=round(TABLE_2["resnet-34"] - TABLE_2["resnet-18"], 2),
-            source="Table 2",
-        ),
-        Claim(
-            "At 34 layers shortcuts help: the error of ResNet-34 is below that of plain-34",
-            subtract(Score("resnet-34", ten), Score("plain-34", ten)),
-            expected=BELOW_ZERO,
-            paper=round(TABLE_2["resnet-34"] - TABLE_2["plain-34"], 2),
-            source="Table 2",
-        ),
-    )
-
-
-def _imagenet_report(results: "Results") -> "Page":
-    from cnn_jax import report
-
-    crops = "Training images as the models see them, a row for each scale S."
-    return report.page(
-        results,
-        *report.paper_tables(results, results.rows),
-        report.error_curves(results),
-        report.image_grid(results, "crops.png", crops, "Training images"),
-        report.notes(results),
-        report.settings(results),
-        report.claims_table(results, results.claims),
-    )
-
-
-def _imagenet_paper(name: str) -> Experiment:
-    """Returns the recipe of the ImageNet models (Sec. 3.4)."""
-    return Experiment(
-        study="resnet_degradation_imagenet",
-        name=name,
-        data=Data(
-            dataset=choose("imagenet2012"),
-            batch_size=256,
-            subtract_mean="pixel",
-            pad_and_crop=0,
-            train_resize=(256, 480),
-            image_size=224,
-            flip=True,
-            color_pca=True,
-        ),
-        # Option A, as Table 2 says. Statistics are of the whole batch: the paper does not say of
-        # how many images they are.
-        model=choose(name.replace("-", ""), shortcut=None if "plain" in name else "A"),
-        optimizer=choose("sgd", momentum=0.9, weight_decay=1e-4),
-        schedule=choose("plateau", base=0.1, factor=0.1),
-        train=Train(steps=600_000, log_every=100, eval_every=5_000, save_every=5_000),
-        protocols=(TEN_CROP,),
-    )

@@ -9,16 +9,8 @@ import numpy as np
 
 from cnn_jax import registry
 from cnn_jax.config import Choice, Data
-from cnn_jax.data import crops, folders, scan_report, tfds_sets
-from cnn_jax.data.base import (
-    ArrayDataset,
-    Arrays,
-    Dataset,
-    ImageDataset,
-    Subset,
-    as_arrays,
-    hold_out,
-)
+from cnn_jax.data import alter, crops, folders, scan_report, tfds_sets
+from cnn_jax.data.base import ArrayDataset, Arrays, Dataset, as_arrays, hold_out
 from cnn_jax.data.crops import Box
 from cnn_jax.data.resample import resample
 from cnn_jax.errors import UserError, nearest
@@ -26,7 +18,6 @@ from cnn_jax.optional_packages import find_folder, require
 from cnn_jax.values import Bound
 
 DIGITS_SIDE = 8
-JPEG_BLOCK = 8
 
 
 def load_digits(
@@ -101,34 +92,9 @@ def load_cifar10(
         return found
     parts = (as_arrays(part) for part in (found.train, found.test))
     train, test = (
-        part._replace(images=encode_as_jpeg(part.images, jpeg_quality)) for part in parts
+        part._replace(images=alter.encode_as_jpeg(part.images, jpeg_quality)) for part in parts
     )
     return found._replace(train=train, test=test)
-
-
-def encode_as_jpeg(images: np.ndarray, quality: int, margin: int = JPEG_BLOCK // 2) -> np.ndarray:
-    """Returns the images as they look after being encoded as JPEG and decoded.
-
-    JPEG computes in blocks of 8x8 pixels. An image that was encoded before, at the same quality and
-    with the same blocks, hardly changes, so here the blocks begin elsewhere.
-
-    Args:
-      images: [N, H, W, 3] uint8.
-      quality: 1 to 100.
-      margin: Pixels by which the first block begins above and to the left of the image; 0: at its
-        corner, as in a file.
-    """
-    cv2 = require("cv2")
-    options = [cv2.IMWRITE_JPEG_QUALITY, quality]
-    degraded = np.empty_like(images)
-    for i, image in enumerate(images):
-        padded = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="edge")
-        # The order of the colors matters: red and blue are not weighed alike.
-        encoded = cv2.imencode(".jpg", padded[..., ::-1], options)[1]
-        decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1]
-        height, width = image.shape[:2]
-        degraded[i] = decoded[margin : margin + height, margin : margin + width]
-    return degraded
 
 
 def load_folder(
@@ -256,47 +222,8 @@ def load_dataset(data: Data) -> Dataset:
         train, test = hold_out(dataset.train, held)
         dataset = dataset._replace(train=train, test=test)
     if data.long_tail > 1:
-        dataset = dataset._replace(train=_cut_tail(dataset, data.long_tail))
-    return _shuffle_pixels(dataset) if data.shuffle_pixels else dataset
-
-
-def _cut_tail(dataset: Dataset, ratio: float) -> Arrays | ImageDataset:
-    """Returns the first training images of each class, fewer from class to class.
-
-    The number falls exponentially from the first class's n to n / ratio of the last.
-    Source: Cui et al. 2019 (arXiv:1901.05555), "long-tailed CIFAR".
-    """
-    labels, last = dataset.train.labels, max(1, dataset.num_classes - 1)
-    most = int((labels == 0).sum())
-    kept = [
-        np.flatnonzero(labels == label)[: max(1, round(most * ratio ** (-label / last)))]
-        for label in range(dataset.num_classes)
-    ]
-    rows = np.sort(np.concatenate(kept))
-    if isinstance(dataset.train, Arrays):
-        return Arrays(dataset.train.images[rows], labels[rows])
-    return Subset(dataset.train, rows)
-
-
-PERMUTATION_SEED = 0  # Of data.shuffle_pixels: every run has the same permutation.
-
-
-def _shuffle_pixels(dataset: Dataset) -> Dataset:
-    """Returns the set with the pixels of every image in the same other order.
-
-    Channels stay together. What a fully connected layer can learn stays the same, and neighboring
-    pixels no longer have anything to do with one another.
-    """
-    if not isinstance(dataset.train, Arrays) or not isinstance(dataset.test, Arrays):
-        raise UserError("data.shuffle_pixels=true: is for data sets that are held in memory")
-    height, width = dataset.train.images.shape[1:3]
-    order = np.random.default_rng(PERMUTATION_SEED).permutation(height * width)
-
-    def shuffle(arrays: Arrays) -> Arrays:
-        flat = arrays.images.reshape(arrays.count, height * width, -1)
-        return arrays._replace(images=flat[:, order].reshape(arrays.images.shape))
-
-    return dataset._replace(train=shuffle(dataset.train), test=shuffle(dataset.test))
+        dataset = dataset._replace(train=alter.cut_tail(dataset, data.long_tail))
+    return alter.shuffle_pixels(dataset) if data.shuffle_pixels else dataset
 
 
 def load_test_images(data: Data, num_classes: int) -> Dataset:

@@ -18,7 +18,7 @@ from cnn_jax.errors import UserError
 
 COLOR_CHANGES = ("brightness", "contrast", "saturation", "hue")
 AFFINE_CHANGES = ("shift in pixels", "scale", "squeeze", "shear")
-# Each augmentation has a key of its own, so that another one leaves what they draw as it was.
+# Each augmentation has its own key, so switching one on does not change what the others draw.
 KEYS = ("pad", "flip", "jitter", "pca", "shift", "rotate", "vertical_flip", "noise", "affine")
 
 
@@ -44,8 +44,7 @@ def preprocess(
 
     Color jitter comes before the mean is subtracted, as it needs pixels from 0 to 1. What moves
     pixels comes after it, so that the zeros that it fills in have the mean's color. The scale
-    matters to models without batch norm alone: after batch norm a convolution gives the same for
-    any scale.
+    matters only to models without batch norm.
 
     Args:
       data: Which augmentations there are.

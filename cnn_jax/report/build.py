@@ -12,13 +12,14 @@ from cnn_jax import user_file
 from cnn_jax.errors import UserError, explain_os_error
 from cnn_jax.files import write_whole
 from cnn_jax.report import parts, render, sweep
-from cnn_jax.report.claims import RULE, Claim, Verdict
+from cnn_jax.report.claims import Claim
 from cnn_jax.report.elements import Claims, Figure, Page, Report
 from cnn_jax.report.reading.folder import read
 from cnn_jax.report.reading.study_file import read_study_file
 from cnn_jax.report.render_text import render_text
 from cnn_jax.report.results import Results, StudyFile
 from cnn_jax.report.rows import Row
+from cnn_jax.report.verdicts import RULE, Verdict
 from cnn_jax.tuning import Tuning
 
 # The module of the registered studies: installed, or in a checkout.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from cnn_jax.report.claims import Verdict
+from cnn_jax.report.verdicts import Verdict
 
 
 @dataclass(frozen=True)

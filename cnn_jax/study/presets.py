@@ -6,8 +6,7 @@ from cnn_jax.config import Experiment
 from cnn_jax.errors import UserError, nearest
 from cnn_jax.tuning import Tuning
 
-SMALL_CNN_RATES = (0.02, 0.05, 0.1, 0.2)
-LAPTOP_RATES = (*SMALL_CNN_RATES, 0.4)  # Short runs gain from larger rates.
+SMALL_CNN_RATES = (0.02, 0.05, 0.1, 0.2, 0.4)
 
 
 def check_preset(study: str, preset: str, presets: Iterable[str]) -> None:
@@ -40,5 +39,5 @@ def tune_small_cnn(preset: str) -> Tuning:
     if preset == "smoke":
         return Tuning(SMALL_CNN_RATES[:2], validation_images=32)
     if preset == "laptop":
-        return Tuning(LAPTOP_RATES, validation_images=360, seeds=3, steps=300)
+        return Tuning(SMALL_CNN_RATES, validation_images=360, seeds=3, steps=300)
     return Tuning(SMALL_CNN_RATES, validation_images=5_000, seeds=3, steps=469)

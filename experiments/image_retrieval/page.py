@@ -7,8 +7,9 @@ from typing import Any
 from cnn_jax import report
 from cnn_jax.evaluation.retrieval.measures import DEFINITIONS
 from cnn_jax.report import Page, Results, Table, figures
-from cnn_jax.report.claims import Measured, compute_student_interval, describe_settings
+from cnn_jax.report.claims import Measured, describe_settings
 from cnn_jax.report.elements import Figure
+from cnn_jax.report.intervals import compute_student_interval
 
 from .measure import CODES, SIZES
 from .pictures import DENOISING, GALLERY, PLANE

@@ -3,9 +3,9 @@
 import pytest
 
 from cnn_jax.report import build
-from cnn_jax.report.claims import judge
 from cnn_jax.report.elements import Table
 from cnn_jax.report.reading.folder import read
+from cnn_jax.report.verdicts import judge
 from cnn_jax.study import configure, write_study
 from experiments.feature_visualization import OCCLUSION, study
 

@@ -12,8 +12,8 @@ from cnn_jax import trained
 from cnn_jax.config_file import to_json
 from cnn_jax.evaluation.retrieval.images import Images
 from cnn_jax.report import build
-from cnn_jax.report.claims import judge
 from cnn_jax.report.reading.folder import read
+from cnn_jax.report.verdicts import judge
 from cnn_jax.study import configure, write_study
 from cnn_jax.training import run_folders
 from experiments.image_retrieval import keep, measure, page, pictures, study

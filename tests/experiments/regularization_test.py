@@ -7,7 +7,7 @@ import pytest
 from helpers.report_folders import read_folder, write_study
 
 from cnn_jax.config_file import to_json
-from cnn_jax.report.claims import judge
+from cnn_jax.report.verdicts import judge
 from cnn_jax.study import configure
 from experiments import regularization
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cnn_jax.report import claims
+from cnn_jax.report import intervals
 from experiments import resnet_degradation
 
 
@@ -37,7 +37,7 @@ def test_responses_are_those_after_batch_norm_at_the_last_step():
         plain_20=[make_run(0, 0.0, 1.0, 1.2), make_run(1, 0.0, 1.2, 1.4)],
     )
     assert found.value == pytest.approx((0.3 - 1.1 + 0.4 - 1.3) / 2) and found.seeds == 2
-    assert found.over_seeds == pytest.approx(claims.compute_student_interval([-0.8, -0.9]))
+    assert found.over_seeds == pytest.approx(intervals.compute_student_interval([-0.8, -0.9]))
 
 
 def test_without_measured_layers_the_claim_says_so():

@@ -1,13 +1,12 @@
 """What the studies of training measure, on runs that are written by hand."""
 
 import json
-import types
 
 import pytest
 from helpers.report_folders import read_folder, write_run, write_study
 
 from cnn_jax.report.reading.folder import read
-from experiments import activations, batch_norm, boolean_functions, initialization
+from experiments import activations, batch_norm, initialization
 from experiments.batch_norm import NORMALIZED, PLAIN
 
 
@@ -113,18 +112,3 @@ def test_depth_ratios(tmp_path):
     assert ratio(standard, "values", from_first=True)(results).value == pytest.approx(0.1)
     assert ratio(standard, "gradients")(results).value == pytest.approx(10)
     assert initialization._compare_ratios(results).value == pytest.approx(5)
-
-
-def test_boolean_functions_find_what_is_so():
-    rows = boolean_functions._measure(3, 3)
-    kinds = [row["kind"] for row in rows]
-    assert kinds == ["gate"] * 6 + ["points"] * 3 + ["mlp"] * 3 + ["formula"] * 7 + ["circles"]
-    gates = {row["gate"]: row for row in rows if row["kind"] == "gate"}
-    assert not gates["XOR"]["separable"] and gates["XOR"]["learned"] == 0
-    assert all(gates[name]["learned"] == 3 for name in gates if name != "XOR")
-    study = types.SimpleNamespace(measured=tuple(rows))
-    results = types.SimpleNamespace(study=study)
-    claims = boolean_functions.study("smoke").claims
-    values = [claim.check(results).value for claim in claims]
-    assert values[0] == 0 and 0 < values[1] < 1 and values[2:5] == [0, 0, 0]
-    assert values[5:] == [100, 1]

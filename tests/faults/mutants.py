@@ -133,7 +133,7 @@ MUTANTS = {
     "tests/optim/schedules_test.py": [
         ("cnn_jax/optim/schedules.py", "count >= edges", "count > edges"),
         ("cnn_jax/optim/schedules.py", "jnp.exp(-k *", "jnp.exp2(-k *"),
-        ("cnn_jax/optim/schedules.py", "count: base / (1 + k *", "count: base / (2 + k *"),
+        ("cnn_jax/optim/schedules.py", "base: base / (1 + k *", "base: base / (2 + k *"),
         ("cnn_jax/optim/schedules.py", "base * (step + 1) / max", "base * step / max"),
         (
             "cnn_jax/optim/schedules.py",
@@ -373,14 +373,16 @@ MUTANTS = {
         ("cnn_jax/data/decode.py", "if k <= max(1, shrink)", "if k <= max(1, 2 * shrink)"),
     ],
     "tests/report/claims_test.py": [
+        ("cnn_jax/report/claims.py", "values[seed] = 100 * sum", "values[seed] = sum"),
+    ],
+    "tests/report/verdicts_test.py": [
         (
-            "cnn_jax/report/claims.py",
+            "cnn_jax/report/verdicts.py",
             "interval[1] < low or interval[0] > high",
             "interval[0] < low or interval[1] > high",
         ),
-        ("cnn_jax/report/claims.py", "values[seed] = 100 * sum", "values[seed] = sum"),
         (
-            "cnn_jax/report/claims.py",
+            "cnn_jax/report/verdicts.py",
             "if not measured.same_weights and measured.over_seeds is None:",
             "if False:",
         ),

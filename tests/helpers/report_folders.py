@@ -106,6 +106,26 @@ def write_evaluation(place, protocol, wrong, top5=0.01, interval=(0.1, 0.3)):
     (place / "evaluations" / f"{protocol}.json").write_text(json.dumps(words))
 
 
+def write_answers(folder, answers, seeds=1):
+    """Writes a study's evaluations. answers: {(run, protocol): wrong of each seed}."""
+    write_study(folder, *dict.fromkeys(run for run, _ in answers), seeds=seeds)
+    for (run, protocol), each in answers.items():
+        for seed, wrong in enumerate(each):
+            place = folder / run / f"seed{seed}"
+            if not place.exists():
+                write_run(folder, run, seed, errors=(0.2,))
+            write_evaluation(place, protocol, wrong)
+
+
+def write_training(folder, errors, **fields):
+    """Writes a study's training. errors: {run: final training error of each seed}."""
+    seeds = max(map(len, errors.values()))
+    write_study(folder, *errors, seeds=seeds, **fields)
+    for run, each in errors.items():
+        for seed, error in enumerate(each):
+            write_run(folder, run, seed, errors=(0.5,), train=(0.9, error))
+
+
 def read_folder(folder, *rows, claims=()):
     return read(folder, rows, claims)
 

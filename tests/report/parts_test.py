@@ -18,10 +18,11 @@ from helpers.report_folders import (
 from cnn_jax.config import choose
 from cnn_jax.errors import UserError
 from cnn_jax.report import elements, parts
-from cnn_jax.report.claims import BELOW_ZERO, Claim, Score, judge, score
+from cnn_jax.report.claims import BELOW_ZERO, Claim, Score, score
 from cnn_jax.report.parts import curves, evaluations, footnotes
 from cnn_jax.report.parts.words import describe_range, show_quantity
 from cnn_jax.report.rows import describe_setting, find_other_settings
+from cnn_jax.report.verdicts import judge
 
 PAPER = {"top1_error": 8.75}
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from cnn_jax.report.claims import RULE, Claim, Verdict, judge
+from cnn_jax.report.claims import Claim
 from cnn_jax.report.elements import Cell, Claims
 from cnn_jax.report.parts.words import (
     DASH,
@@ -12,6 +12,7 @@ from cnn_jax.report.parts.words import (
     show_range,
 )
 from cnn_jax.report.results import Results
+from cnn_jax.report.verdicts import RULE, Verdict, judge
 
 
 def claims_table(results: Results, claims: Sequence[Claim]) -> Claims | None:

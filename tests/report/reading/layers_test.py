@@ -9,7 +9,8 @@ import pytest
 from helpers.report_folders import read_folder, write_run, write_study
 
 from cnn_jax.report import export, figures, parts
-from cnn_jax.report.claims import ABOVE_ZERO, Claim, judge, measure_seeds, measure_values
+from cnn_jax.report.claims import ABOVE_ZERO, Claim, measure_seeds, measure_values
+from cnn_jax.report.verdicts import judge
 
 
 def make_layer(name, kind="Dense", std=1.0, **more):
