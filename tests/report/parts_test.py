@@ -288,6 +288,17 @@ def test_bars_show_the_papers_figure_and_ours_with_its_spread(tmp_path):
     assert {"8.75", "10.00 ± 2.65", " not finished"} <= {word.rstrip() for word in words}
 
 
+def test_bars_and_table_round_alike(tmp_path):
+    write_study(tmp_path, "run", seeds=6)
+    errors = (0.0523, 0.0342, 0.0319, 0.0377, 0.0333, 0.0395)  # Their mean is near 0.03815.
+    for seed, error in enumerate(errors):
+        write_run(tmp_path, "run", seed, (0.9, 0.5, error))
+    rows = (make_row("run"),)
+    (svg,) = parts.error_bars(read_folder(tmp_path, *rows), rows).svgs()
+    in_table = table_of(tmp_path, *rows)["run"]["top-1 error: ours (%)"]
+    assert f">{in_table}</text>" in svg
+
+
 def test_columns_of_the_paper_are_left_out_where_it_prints_nothing(tmp_path):
     write_study(tmp_path, "resnet-20", paper_data="")
     write_run(tmp_path, "resnet-20", 0, (0.9, 0.5, 0.1))

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure as Drawing
 from cnn_jax.report import figures
 from cnn_jax.report.elements import Figure
 from cnn_jax.report.parts.charts import figure
+from cnn_jax.report.parts.words import show_mean
 from cnn_jax.report.results import Results
 from cnn_jax.report.rows import Row
 from cnn_jax.text import printable
@@ -45,9 +46,11 @@ def error_bars(
         axes = drawn.subplots()
         groups = list(dict.fromkeys(row.group for row in rows))
         colors = dict(zip(groups, figures.spread_colors(len(groups)), strict=True))
-        longest = max([*(e for own in ours.values() for e in own), *_find_printed(rows), 0.01])
+        own_errors = (100 * share for own in ours.values() for share in own)
+        longest = max([*own_errors, *_find_printed(rows), 0.01])
         for place, row in enumerate(rows):
-            printed, errors = row.paper.get("top1_error"), ours[row.run]
+            printed, shares = row.paper.get("top1_error"), ours[row.run]
+            errors = [100 * share for share in shares]
             if printed is not None:
                 axes.barh(place - _HEIGHT / 2, printed, _HEIGHT, color=figures.PALETTE[6])
                 words = f"{printed:g}"
@@ -57,9 +60,7 @@ def error_bars(
                 mean = statistics.mean(errors)
                 axes.barh(own, mean, _HEIGHT, color=colors[row.group])
                 axes.plot(errors, [own] * len(errors), "o", ms=3.5, color=figures.INK, mfc="none")
-                words = f"{mean:.2f}" + (
-                    f" ± {statistics.stdev(errors):.2f}" if len(errors) > 1 else ""
-                )
+                words = show_mean("top1_error", shares)  # As in the table.
                 # At the end of the bar, unless a seed's point would be in the words.
                 end = mean
                 for error in sorted(errors):
@@ -79,10 +80,8 @@ def error_bars(
 
 
 def _find_errors(results: Results, run: str) -> list[float]:
-    """Returns the final error in % of each finished seed."""
-    return [
-        100 * error for one in results.runs.get(run, ()) if (error := one.final_error) is not None
-    ]
+    """Returns the final error, 0 to 1, of each finished seed."""
+    return [error for one in results.runs.get(run, ()) if (error := one.final_error) is not None]
 
 
 def _find_printed(rows: Sequence[Row]) -> list[float]:
