@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cnn_jax.report import Page, Results
 
 COST = {
-    "laptop": "8 narrow models, 16 trials on scikit-learn's digits drawn large, 10 minutes",
+    "laptop": "8 narrow models, 16 trials on scikit-learn's digits drawn large, 17 minutes",
     "paper": "8 models for 100 epochs of ImageNet: for a pod",
     "smoke": "8 models of two steps on fake data, for tests",
 }
