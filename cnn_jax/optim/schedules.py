@@ -97,7 +97,7 @@ def step(
     def rate(count: Any, base: Any) -> jax.Array:
         count = jnp.asarray(count)
         if every and unit == "steps":
-            return base * jnp.float32(factor) ** (count // every)
+            return base * jnp.float32(factor) ** (count // every).astype(jnp.float32)
         return base * jnp.prod(jnp.where(count >= edges, jnp.float32(factor), 1))
 
     scaled = scale_by_rate(rate, base)

@@ -166,3 +166,7 @@ def test_a_program_that_contains_its_base_rate_is_found(make, monkeypatch):
     monkeypatch.setitem(optim.SCHEDULES, "own", make)
     args = {} if make is have_none else {"base": 0.1}
     assert not optim.takes_base(choose("own", **args), 10)
+
+
+def test_the_program_of_cuts_every_so_many_steps_takes_the_base_rate():
+    assert optim.takes_base(choose("step", base=0.3, every=2), 10)
