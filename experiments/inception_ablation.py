@@ -119,7 +119,11 @@ def _paper(name: str) -> Experiment:
         ),
         protocols=(choose("single", scales=(resize,)),),
         deviations=(
-            *(["trained by the recipe of Inception v3, not by its own paper's"] * earlier),
+            *(
+                ("trained by the recipe of Inception v3, not by its own paper's",)
+                if earlier
+                else ()
+            ),
             "weight decay 0.00004 is that of TensorFlow's training script; the paper gives none",
             "one batch of 1,600 images in place of 50 asynchronous batches of 32",
             "no average of the weights is kept for evaluation",

@@ -20,7 +20,12 @@ from typing import TYPE_CHECKING
 from cnn_jax.config import Choice, Data, Experiment, Train, change, choose
 from cnn_jax.report.claims import ABOVE_ZERO, Claim, Score, subtract
 from cnn_jax.study import Row, Study
-from cnn_jax.study.presets import check_preset, keep_run, tune_small_cnn
+from cnn_jax.study.presets import (
+    LAPTOP_WARMUP_STEPS,
+    check_preset,
+    keep_run,
+    tune_small_cnn,
+)
 
 if TYPE_CHECKING:
     from cnn_jax.report import Page, Results
@@ -79,16 +84,12 @@ def _paper(name: str) -> Experiment:
 
 
 def _laptop(run: Experiment) -> Experiment:
-    """Returns the same model on digits enlarged to 16 pixels, for 27 epochs of 22 steps.
-
-    The rate rises in the first 30 steps. Without that, seeds end at chance at the rates that the
-    trials choose.
-    """
+    """Returns the same model on digits enlarged to 16 pixels, for 27 epochs of 22 steps."""
     digits = choose("digits", side=16)
     return replace(
         run,
         data=replace(run.data, dataset=digits, batch_size=64, eval_batch_size=360),
-        schedule=change(run.schedule, warmup_steps=30),
+        schedule=change(run.schedule, warmup_steps=LAPTOP_WARMUP_STEPS),
         train=Train(steps=600, log_every=60, eval_every=120, save_every=300),
     )
 

@@ -21,7 +21,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from cnn_jax.config import Choice, Data, Experiment, Train, change, choose, name_protocol
 from cnn_jax.report.claims import ABOVE_ZERO, BELOW_ZERO, Claim, Score, subtract
 from cnn_jax.study import Row, Study
-from cnn_jax.study.presets import check_preset, keep_run, tune_small_cnn
+from cnn_jax.study.presets import (
+    LAPTOP_WARMUP_STEPS,
+    check_preset,
+    keep_run,
+    tune_small_cnn,
+)
 
 if TYPE_CHECKING:
     from cnn_jax.report import Page, Results
@@ -88,11 +93,7 @@ def _mnist(run: Experiment) -> Experiment:
 
 
 def _laptop(run: Experiment) -> Experiment:
-    """Returns 3x3 kernels on digits of 16 pixels in images of 24, for 27 epochs of 22 steps.
-
-    The rate rises in the first 30 steps. Without that, seeds end at chance at the rates that the
-    trials choose.
-    """
+    """Returns 3x3 kernels on digits of 16 pixels in images of 24, for 27 epochs of 22 steps."""
     run = _mnist(run)
     return replace(
         run,
@@ -103,7 +104,7 @@ def _laptop(run: Experiment) -> Experiment:
             eval_batch_size=360,
         ),
         model=change(run.model, kernel=3),
-        schedule=change(run.schedule, warmup_steps=30),
+        schedule=change(run.schedule, warmup_steps=LAPTOP_WARMUP_STEPS),
         train=Train(steps=600, log_every=60, eval_every=120, save_every=300),
     )
 

@@ -100,9 +100,9 @@ def train(studies: Studies) -> None:
 
 
 def command() -> str:
-    """Returns the command that runs the whole study with these flags.
+    """Returns the command of this launch, for all runs of the study.
 
-    It is without --run, unless that is a part of a sweep.
+    Hence --run is left out, except in a sweep, where it selects the runs that the sweep varies.
     """
     words = ["python", "launch.py"]
     names = ("experiment", "preset", "data", "data_dir", "set", "sweep", "seeds", "together")

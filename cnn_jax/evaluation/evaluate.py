@@ -300,6 +300,8 @@ def _keep_shared(each: list[Scores]) -> list[Scores]:
 
     Where bad images are left out, one may be too large at one scale and fit at another.
     """
+    if all(np.array_equal(one.index, each[0].index) for one in each):
+        return each  # The usual case; the scores are large.
     shared = functools.reduce(np.intersect1d, [one.index for one in each])
     kept = [np.isin(one.index, shared) for one in each]
     return [Scores(*(a[rows] for a in one)) for one, rows in zip(each, kept, strict=True)]

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cnn_jax import models
 from cnn_jax.config import Experiment
@@ -16,8 +16,17 @@ from cnn_jax.pretrained import Preprocessing
 from cnn_jax.text import printable
 from cnn_jax.training import metrics_log
 
-HELD_OUT = ", on held-out training images"
-TRAINING_SPLIT = "split=train"  # In the name of a protocol.
+
+class Measured(NamedTuple):
+    """A top-1 error of the checkpoint.
+
+    Attributes:
+      error: The error, 0 to 1.
+      on_test: Whether it is of test images, as hubs expect.
+    """
+
+    error: float
+    on_test: bool
 
 
 def write_card(
@@ -51,23 +60,28 @@ def write_card(
         write_whole(path, f"---\n{head}\n---\n\n{body}")
 
 
-def _read_errors(folder: Path, step: int, validation_images: int) -> dict[str, float]:
-    """Returns {how it was measured: top-1 error} of this checkpoint."""
+def _read_errors(folder: Path, step: int, held_out: int) -> dict[str, Measured]:
+    """Returns {how it was measured: the error} of this checkpoint.
+
+    A run evaluates its held-out training images, if it has any. So does a protocol without a split.
+    """
     errors = {}
-    where = f"{HELD_OUT} ({validation_images:,})" if validation_images else ""
+    where = f", on held-out training images ({held_out:,})" if held_out else ""
     for event in metrics_log.read_events(folder):
         if event["event"] == "eval" and event["step"] == step and "top1_error" in event:
-            errors[f"during training{where}"] = event["top1_error"]
+            errors[f"during training{where}"] = Measured(event["top1_error"], not held_out)
     for path in sorted((folder / FOLDER).glob("*.json")):
         found: Evaluation | None = read_evaluation(path)
         if found and found.step == step:
-            # A protocol without a split scores what the run was evaluated on in training.
-            kind = "" if "split=" in found.protocol else where
-            errors[f"{found.protocol}{kind}"] = found.top1_error
-    return {name: error for name, error in errors.items() if error is not None}
+            if "split=" in found.protocol:
+                on_test = "split=test" in found.protocol
+                errors[found.protocol] = Measured(found.top1_error, on_test)
+            else:
+                errors[f"{found.protocol}{where}"] = Measured(found.top1_error, not held_out)
+    return {name: found for name, found in errors.items() if found.error is not None}
 
 
-def _list_metadata(experiment: Experiment, errors: Mapping[str, float]) -> list[str]:
+def _list_metadata(experiment: Experiment, errors: Mapping[str, Measured]) -> list[str]:
     """Returns the lines of the hub's metadata: YAML, whose values are written as JSON."""
     data = printable(experiment.data.name)
     results = [
@@ -75,11 +89,15 @@ def _list_metadata(experiment: Experiment, errors: Mapping[str, float]) -> list[
             "task": {"type": "image-classification"},
             "dataset": {"name": data, "type": data},
             "metrics": [
-                {"type": "accuracy", "value": round(1 - error, 6), "name": f"top-1, {protocol}"}
+                {
+                    "type": "accuracy",
+                    "value": round(1 - found.error, 6),
+                    "name": f"top-1, {protocol}",
+                }
             ],
         }
-        for protocol, error in errors.items()
-        if HELD_OUT not in protocol and TRAINING_SPLIT not in protocol  # Hubs expect test images.
+        for protocol, found in errors.items()
+        if found.on_test
     ]
     fields: dict[str, Any] = {
         "library_name": "cnn_jax",
@@ -99,7 +117,7 @@ def _list_paragraphs(
     step: int,
     source: Dataset,
     recipe: Preprocessing,
-    errors: Mapping[str, float],
+    errors: Mapping[str, Measured],
     files: Mapping[str, Path],
 ) -> list[str]:
     name, options = experiment.model.name, experiment.model.args
@@ -116,7 +134,7 @@ def _list_paragraphs(
     lines += ["", "## Results", ""]
     if errors:
         lines += ["| evaluation | top-1 error |", "|---|---|"]
-        lines += [f"| {protocol} | {error:.2%} |" for protocol, error in errors.items()]
+        lines += [f"| {protocol} | {found.error:.2%} |" for protocol, found in errors.items()]
     else:
         lines.append("This checkpoint was not evaluated.")
     deviations = experiment.deviations or models.deviations(name, **options)

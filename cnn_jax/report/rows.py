@@ -90,8 +90,8 @@ def find_other_settings(ours: Setting, paper: Setting) -> tuple[str, ...]:
         words.append(", ".join(f"{n} {value}" for n, value in zip(other, values, strict=True)))
     if ours.data != paper.data:
         words.append(f"data {ours.data}")
-    elif None not in (ours.changes, paper.changes) and ours.changes != paper.changes:
-        theirs, own = paper.changes or {}, ours.changes or {}
+    elif ours.changes is not None and paper.changes is not None:
+        own, theirs = ours.changes, paper.changes
         other = [name for name in {**own, **theirs} if own.get(name) != theirs.get(name)]
         words += [f"{name} {own.get(name, 'not set')}" for name in other]
     if ours.steps != paper.steps:

@@ -155,6 +155,7 @@ def _tune(
     from cnn_jax import distributed
     from cnn_jax.report.reading.folder import read_runs
     from cnn_jax.training import run_folders
+    from cnn_jax.training.components import is_plain_jit
 
     tuning = study.tuning
     assert tuning is not None
@@ -166,8 +167,7 @@ def _tune(
             for one in trials:
                 run_folders.erase_run(run_folders.run_folder(one, place))
         distributed.barrier("earlier trials are deleted")
-    alone = any(one.train.parallel != "jit" or one.train.check_numerics for one in trials)
-    size = 1 if alone else tuning.seeds
+    size = tuning.seeds if all(map(is_plain_jit, trials)) else 1
     groups = [trials[start : start + size] for start in range(0, len(trials), size)]
     failed = _train_all(enumerate(groups), place, len(trials), 0, tell)
     for error in failed.values():

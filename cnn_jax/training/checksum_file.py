@@ -1,7 +1,7 @@
 """The checksums of a run's checkpoints, in the file digests.json beside them.
 
 The file holds {step: {array: checksum}}. It is needed because Orbax restores a file with a flipped
-bit without an error. `checksum` says what a checksum is.
+bit without an error. The module `checksum` computes them.
 """
 
 import json
@@ -122,5 +122,5 @@ def _read_checksums(path: Path) -> dict[str, dict[str, int]]:
     except (OSError, RecursionError) as error:
         raise ValueError(str(error)) from None
     if not isinstance(there, dict) or not all(isinstance(sums, dict) for sums in there.values()):
-        raise ValueError("it is no table of checksums")
+        raise ValueError("it does not hold a table of checksums")
     return there

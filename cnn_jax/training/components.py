@@ -194,9 +194,14 @@ def check(experiment: Experiment, devices: int = 1, seeds: int = 1) -> None:
         )
 
 
+def is_plain_jit(experiment: Experiment) -> bool:
+    """Returns whether a program can hold several steps or seeds: jit without checks of numerics."""
+    return experiment.train.parallel == "jit" and not experiment.train.check_numerics
+
+
 def explain_single_steps(experiment: Experiment) -> str:
     """Returns why a run can make only one step per call; empty: it can make several."""
-    if experiment.train.parallel != "jit" or experiment.train.check_numerics:
+    if not is_plain_jit(experiment):
         return "takes train.parallel=jit, without train.check_numerics"
     if data.is_streamed(experiment.data):
         return "for data sets in memory; these images are decoded for each batch"

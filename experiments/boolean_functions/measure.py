@@ -34,7 +34,7 @@ RINGS = (1.0, 2.0)  # Radii of the two circles.
 
 
 def measure_all(orders: int, seeds: int) -> list[dict[str, Any]]:
-    """Returns what the study measures, a row for each thing; `kind` says what a row is about.
+    """Measures everything that the study reports.
 
     Args:
       orders: Orders of each gate's examples, and sets of points.

@@ -1,4 +1,4 @@
-"""A mistaken flag ends the command with one line, which says what to type instead."""
+"""A mistaken flag ends the command with one line that says what to type instead."""
 
 import pytest
 

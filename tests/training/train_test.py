@@ -336,6 +336,20 @@ def test_a_finished_run_continued_by_more_steps_equals_a_run_of_that_length(tmp_
     assert train.run(longer(18, STEADY), tmp_path / "cut") == found
 
 
+def test_a_continued_run_is_evaluated_with_the_settings_of_this_launch(tmp_path, monkeypatch):
+    cut_at(9, STEADY, tmp_path, monkeypatch)
+    sizes = []
+    monkeypatch.setattr(
+        train,
+        "evaluate_run",
+        lambda folder, asked, experiment: sizes.append(experiment.data.eval_batch_size),
+    )
+    smaller = dataclasses.replace(STEADY.data, eval_batch_size=8)
+    assert smaller != STEADY.data
+    train.run(dataclasses.replace(STEADY, data=smaller), tmp_path)
+    assert sizes == [8]
+
+
 def test_more_steps_continue_an_unfinished_run(tmp_path, monkeypatch):
     cut_at(9, STEADY, tmp_path, monkeypatch)
     assert train.run(longer(18, STEADY), tmp_path)["step"] == 18

@@ -176,13 +176,14 @@ def _make_protocols(
     """
     made = {}
     for protocol, words in files.evaluations.items():
-        evaluation, why = _make_evaluation(words), "damaged"
-        if evaluation:
-            step = words.get("step")
-            if step is None or step == last_step:
-                made[protocol] = evaluation
-                continue
-            why = f"of step {step}, which is not the run's last,"
+        evaluation = _make_evaluation(words)
+        if evaluation is None:
+            why = "damaged"
+        elif words.get("step") in (None, last_step):
+            made[protocol] = evaluation
+            continue
+        else:
+            why = f"of step {words['step']}, which is not the run's last,"
         problems.append(
             f"{files.folder}/evaluations/{protocol}.json: {why} and ignored; launch the study again"
             " to repeat the evaluation"
