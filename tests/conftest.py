@@ -21,3 +21,15 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 def _a_cache_of_our_own(tmp_path_factory):
     """Replaces the user's cache folder by one of the tests."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def shared_programs():
+    """Runs of a module take their compiled programs from one another."""
+    from helpers import shared_programs as shared
+
+    from cnn_jax.training import train
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "build_program", shared.build_program)
+        yield

@@ -3,13 +3,15 @@
 import json
 
 import pytest
-from helpers import budget, deadly_writes, shared_programs, study_folders
+from helpers import budget, deadly_writes, study_folders
 from helpers.deadly_writes import MOMENTS, Writes
 from helpers.small_run import TIMES
 
 from cnn_jax import files, study
 from cnn_jax.study import runner
-from cnn_jax.training import metrics_log, train
+from cnn_jax.training import metrics_log
+
+pytestmark = pytest.mark.usefixtures("shared_programs")
 
 EVERY = budget.choose(9, 1)  # Every k-th write is tried.
 
@@ -25,13 +27,6 @@ def kill():
 def end_at(number, moment):
     """The run ends in its write of this number."""
     return Writes(lambda count, place: count == number, moment, kill)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _shared_programs():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "build_program", shared_programs.build_program)
-        yield
 
 
 def launch(folder, writes):

@@ -5,18 +5,13 @@ import json
 import shutil
 
 import pytest
-from helpers import shared_programs, study_folders
+from helpers import study_folders
 from helpers.small_run import TIMES
 
 from cnn_jax.errors import UserError
 from cnn_jax.training import metrics_log, run_lock, train
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _shared_programs():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "build_program", shared_programs.build_program)
-        yield
+pytestmark = pytest.mark.usefixtures("shared_programs")
 
 
 @pytest.fixture(scope="module")

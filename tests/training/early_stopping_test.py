@@ -6,7 +6,6 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from helpers import shared_programs
 from helpers.report_folders import write_study
 from helpers.small_run import RUN, TIMES, cut_at
 
@@ -18,6 +17,8 @@ from cnn_jax.report.parts import missing, run_states
 from cnn_jax.report.reading.folder import read
 from cnn_jax.training import checkpoint, metrics_log, program, train
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 PATIENCE = 2
 # Evaluated every second step, on so few images that the error stops falling soon.
 STOPPING = dataclasses.replace(
@@ -27,13 +28,6 @@ STOPPING = dataclasses.replace(
     train=dataclasses.replace(RUN.train, steps=30, eval_every=2, stop_after=PATIENCE),
     protocols=(choose("single"), choose("single", split="test"), choose("single", split="train")),
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _shared_programs():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "build_program", shared_programs.build_program)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import shared_programs, small_models
+from helpers import small_models
 from helpers.small_run import RUN, cut_at
 
 from cnn_jax import models
 from cnn_jax.config import Experiment, Log, choose
 from cnn_jax.training import layer_log, layer_statistics, run_folders, train
+
+pytestmark = pytest.mark.usefixtures("shared_programs")
 
 IMAGES = np.random.default_rng(0).normal(size=(6, 2, 2, 1)).astype(np.float32)
 LABELS = np.array([0, 1, 2, 0, 1, 2], np.int32)
@@ -121,13 +123,6 @@ def test_every_layer_of_convolutional_models_is_found(name, side, channels, coun
 
 
 MEASURED = dataclasses.replace(RUN, log=Log(layer_statistics=(0, 3, 6, 7, 12)))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _shared_programs():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "build_program", shared_programs.build_program)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import signal
 import jax
 import numpy as np
 import pytest
-from helpers import shared_programs, small_models
+from helpers import small_models
 from helpers.small_run import RUN, TIMES, CutError
 
 from cnn_jax import data, models
@@ -16,6 +16,8 @@ from cnn_jax.config import Data, Experiment, Train, choose
 from cnn_jax.errors import StoppedError, UserError
 from cnn_jax.training import metrics_log, multi_seed, train, watchdog
 from cnn_jax.training.program import build_program
+
+pytestmark = pytest.mark.usefixtures("shared_programs")
 
 SEEDS = (0, 1)
 
@@ -29,13 +31,6 @@ def stacked(one, platform, params):
 
 
 FORMS = {"unrolled": unrolled, "stacked": stacked}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _shared_programs():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "build_program", shared_programs.build_program)
-        yield
 
 
 def use(form, monkeypatch):

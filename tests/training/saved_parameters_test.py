@@ -6,19 +6,13 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from helpers import shared_programs
 from helpers.small_run import RUN
 
 from cnn_jax.config import Train
 from cnn_jax.errors import UserError
 from cnn_jax.training import checkpoint, saved_parameters, train
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _shared_programs():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "build_program", shared_programs.build_program)
-        yield
+pytestmark = pytest.mark.usefixtures("shared_programs")
 
 
 @pytest.fixture(scope="module")

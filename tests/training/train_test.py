@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import shared_programs, small_models
+from helpers import small_models
 from helpers.small_run import RUN, TIMES, cut_at
 from tensorboardX.proto import event_pb2
 
@@ -20,14 +20,9 @@ from cnn_jax.optim import schedules
 from cnn_jax.training import checkpoint, divergence, metrics_log, program, train
 from cnn_jax.training.components import complete
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 SINGLE = choose("single")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _shared_programs():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "build_program", shared_programs.build_program)
-        yield
 
 
 @pytest.fixture
