@@ -1,7 +1,7 @@
 """The training loop: next batch, step, log, evaluate, save.
 
-Several seeds in one program, signals and divergence are handled elsewhere: in `multi_seed`,
-`watchdog` and `divergence`.
+`multi_seed` joins several seeds in one program, `divergence` finds losses that are not finite, and
+`watchdog` notices signals; `save_and_stop` is what follows a signal.
 """
 
 import math
@@ -329,7 +329,8 @@ def wait_and_draw(state: Any, runs: list[SeedRun], step: int, timer: "IntervalTi
 def save_and_stop(runs: list[SeedRun], signal: object) -> NoReturn:
     """Saves the runs that are not saved at this step, and raises StoppedError.
 
-    Nothing is logged: the sums of the log interval are part of the state and go on when the run is
+    Where evaluations at this step are missing, `evaluate_if_missed` makes them when the run is
+    continued. Nothing is logged: the sums of the log interval are part of the state and go on when the run is
     continued.
     """
     for run in runs:
