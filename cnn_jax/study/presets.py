@@ -7,8 +7,8 @@ from cnn_jax.errors import UserError, nearest
 from cnn_jax.tuning import Tuning
 
 SMALL_CNN_RATES = (0.02, 0.05, 0.1, 0.2, 0.4)
-# Of the 600 steps of kernel_size and pooling on digits. Without a warm-up, seeds end at chance at the
-# rates that the trials choose.
+# Of the 600 steps of kernel_size and pooling on digits. Without a warm-up, seeds end at chance at
+# the rates that the trials choose.
 LAPTOP_WARMUP_STEPS = 30
 
 

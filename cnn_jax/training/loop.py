@@ -330,8 +330,7 @@ def save_and_stop(runs: list[SeedRun], signal: object) -> NoReturn:
     """Saves the runs that are not saved at this step, and raises StoppedError.
 
     Where evaluations at this step are missing, `evaluate_if_missed` makes them when the run is
-    continued. Nothing is logged: the sums of the log interval are part of the state and go on when the run is
-    continued.
+    continued. Nothing is logged: the sums of the log interval are part of the state and go on then.
     """
     for run in runs:
         step = int(run.state.step)
