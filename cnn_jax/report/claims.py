@@ -124,7 +124,7 @@ def measure(results: "Results", contrast: Contrast) -> Measured:
     if absent:
         return Measured(None, why=f"this study has no run {absent[0]}", runs=names)
     setting = describe_settings(results, names)
-    ended = [run for own in runs.values() for run in own.values() if run.diverged is not None]
+    ended = [run for own in runs.values() for run in own.values() if run.failed_at is not None]
     if ended:
         return Measured(None, runs=names, setting=setting, why=_name_end(ended[0]))
     shared = sorted(set.intersection(*(set(seeds) for seeds in runs.values())))
@@ -173,7 +173,7 @@ def measure_seeds(
         value = compute(own)
         if value is not None:
             values.append(value)
-        elif ended := [run for run in own.values() if run.diverged is not None]:
+        elif ended := [run for run in own.values() if run.failed_at is not None]:
             return Measured(None, runs=tuple(names), setting=setting, why=_name_end(ended[0]))
     return dataclasses.replace(measure_values(values), runs=tuple(names), setting=setting)
 

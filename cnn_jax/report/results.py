@@ -166,6 +166,8 @@ class Run:
         by NaN at step k, not started, damaged or unreadable.
       best_step: The step whose state a run with train.stop_after keeps; None: the last step.
       diverged: The step at which the loss was not finite, if the run records that; None: no step.
+      failed_at: The step at which a loss that was not finite has ended the run, whether it records
+        that or fails; None: no step.
       layers: {step: statistics of the layers, in the order of the forward pass}.
     """
 
@@ -183,6 +185,7 @@ class Run:
     state: str
     best_step: int | None = None
     diverged: int | None = None
+    failed_at: int | None = None
     layers: dict[int, tuple[Layer, ...]] = field(default_factory=dict)
 
     @property

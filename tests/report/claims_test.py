@@ -2,11 +2,18 @@
 
 import numpy as np
 import pytest
-from helpers.report_folders import read_folder, write_answers, write_training
+from helpers.report_folders import (
+    read_folder,
+    write_answers,
+    write_run,
+    write_study,
+    write_training,
+)
 from scipy import stats
 
 from cnn_jax.report import claims
 from cnn_jax.report.claims import Contrast, Score
+from cnn_jax.report.parts.tables import show_final
 
 SAME = claims.subtract(Score("d", "three"), Score("d", "one"))
 TRAINING = claims.subtract(Score("deep", "training"), Score("shallow", "training"))
@@ -51,3 +58,24 @@ def test_a_difference_uses_only_seeds_that_have_all_its_runs(tmp_path):
     contrast = Contrast(((1, Score("deep", "training")), (-2, Score("shallow", "training"))))
     ours = measure(tmp_path, contrast)
     assert (ours.value, ours.seeds) == (pytest.approx(10), 1)
+
+
+@pytest.mark.parametrize("on_nan", ["stop", "record"])
+def test_no_mean_is_of_the_seeds_that_did_not_diverge(on_nan, tmp_path):
+    write_study(tmp_path, "deep", "shallow", seeds=2)
+    for name, seed, last in (
+        ("deep", 0, "end"),
+        ("deep", 1, "end"),
+        ("shallow", 0, "end"),
+        ("shallow", 1, "nan"),
+    ):
+        fields = {"last": last, "train_fields": {"on_nan": on_nan}}
+        write_run(tmp_path, name, seed, errors=(0.5,), train=(0.9, 0.3), **fields)
+    results = read_folder(tmp_path)
+    state = "diverged" if on_nan == "record" else "stopped by NaN"
+    ours = claims.measure(results, TRAINING)
+    assert (ours.value, ours.why) == (None, f"shallow seed 1 {state} at step 250")
+    ours = claims.measure_seeds(results, ["shallow"], lambda own: own["shallow"].final_error)
+    assert (ours.value, ours.why) == (None, f"shallow seed 1 {state} at step 250")
+    shown = show_final(results.runs["shallow"], "top1_error")
+    assert f"{shown.text} {shown.remark}" == "50.00 (1 of 2 diverged)"

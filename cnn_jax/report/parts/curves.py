@@ -114,7 +114,7 @@ def find_stalled(runs: Sequence[Run]) -> list[Run]:
 
 def _count_failures(runs: Sequence[Run], stalled: int) -> str:
     """Returns words for a model of which some seeds failed, so that a mean is of the others."""
-    diverged = sum(run.diverged is not None for run in runs)
+    diverged = sum(run.failed_at is not None for run in runs)
     words = [f"{diverged} of {len(runs)} diverged"] if 0 < diverged < len(runs) else []
     if not stalled:
         return f" ({words[0]})" if words else ""

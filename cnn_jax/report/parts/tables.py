@@ -219,10 +219,11 @@ def show_final(runs: Sequence[Run], metric: str) -> Cell | str:
       metric: Name of the error.
     """
     own = [run for run in runs if run.error_name == metric]
-    diverged = [run.diverged for run in own if run.diverged is not None]
+    failed = sum(run.failed_at is not None for run in own)
     if finals := [run.final_error for run in own if run.final_error is not None]:
         mean = show_mean(metric, finals)
-        return Cell(mean, f"({len(diverged)} of {len(own)} diverged)") if diverged else mean
+        return Cell(mean, f"({failed} of {len(own)} diverged)") if failed else mean
+    diverged = [run.diverged for run in own if run.diverged is not None]
     if diverged and len(diverged) == len(own):
         return f"diverged at step {show_span(diverged)}"
     return _show_furthest(own, metric, "evaluations")

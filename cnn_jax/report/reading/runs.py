@@ -48,6 +48,9 @@ def make_run(name: str, seed: int, files: RunFiles, problems: list[str]) -> Run:
     diverged = None
     if experiment and experiment.train.on_nan == "record":
         diverged = next((line.step for event, line in events if event == "nan"), None)
+    failed_at = diverged
+    if events and events[-1][0] == "nan":
+        failed_at = events[-1][1].step
     reached = max((line.step for _, line in events), default=0)
     if files.config and not experiment:
         state = "unreadable: its config.json is damaged or of another version"
@@ -75,6 +78,7 @@ def make_run(name: str, seed: int, files: RunFiles, problems: list[str]) -> Run:
         layers=make_layers(files.layers, files.folder, problems),
         best_step=best_step,
         diverged=diverged,
+        failed_at=failed_at,
     )
 
 
