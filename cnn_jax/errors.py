@@ -9,6 +9,9 @@ from collections.abc import Collection, Iterable, Iterator
 STOPPED = 75  # Exit code of a run that was stopped and can be continued: EX_TEMPFAIL of sysexits.h.
 
 
+OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # What XLA calls it.
+
+
 class UserError(ValueError):
     """A user's mistake. Its text is one line that names the thing and the remedy.
 
@@ -70,6 +73,30 @@ def explain_os_errors(what: str, remedy: str = "", then: str = "") -> Iterator[N
         yield
     except OSError as error:
         raise explain_os_error(what, error, remedy, then) from None
+
+
+@contextlib.contextmanager
+def explain_out_of_memory(what: str, remedy: str) -> Iterator[None]:
+    """Raises a UserError if a device runs out of memory in the block.
+
+    Args:
+      what: The run or the file that is worked on.
+      remedy: Such as 'lower data.batch_size'.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # JaxRuntimeError, without an import of JAX.
+        if not is_out_of_memory(error):
+            raise
+        why = str(error).strip().partition("\n")[0].removeprefix(f"{OUT_OF_MEMORY}: ")[:200]
+        raise UserError(
+            f"{what}: a device has not enough memory ({why.rstrip('.')}): {remedy}"
+        ) from None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Returns whether an error says that a device, or this computer, has no memory left."""
+    return isinstance(error, MemoryError) or OUT_OF_MEMORY in str(error)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -4,6 +4,8 @@ import errno
 import os
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from cnn_jax import files
@@ -12,6 +14,7 @@ from cnn_jax.errors import (
     describe_os_error,
     explain_os_error,
     explain_os_errors,
+    explain_out_of_memory,
     join_messages,
 )
 from cnn_jax.files import write_whole
@@ -98,3 +101,11 @@ def test_a_thousand_messages_are_one_short_line():
     assert words.startswith("seed 0 failed; seed 1 failed; ") and len(words) < 200
     assert words.endswith("; and 995 more")
     assert join_messages(different[:5]).endswith("seed 4 failed")
+
+
+def test_a_device_without_memory_gives_one_line():
+    words = r"^net: a device has not enough memory \(Out of memory .*[^.]\): lower the batch$"
+    with pytest.raises(UserError, match=words), explain_out_of_memory("net", "lower the batch"):
+        jax.block_until_ready(jnp.ones(2**45))
+    with pytest.raises(RuntimeError, match="other"), explain_out_of_memory("net", ""):
+        raise RuntimeError("other")

@@ -5,9 +5,11 @@ them holds their checksums (`checksum_file`).
 """
 
 import contextlib
+import errno
 import json
 import math
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -19,9 +21,23 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from cnn_jax import distributed
-from cnn_jax.errors import UserError
-from cnn_jax.training import checksum_file, quiet_storage
+from cnn_jax.errors import UserError, explain_os_error, is_out_of_memory
+from cnn_jax.training import checksum, checksum_file, quiet_storage
 from cnn_jax.training.state import State
+
+DAMAGED = "damaged_checkpoints"  # Where those that cannot be read are moved to.
+# Errors that do not mean that a file is damaged.
+_SYSTEM_ERRORS = (
+    errno.EACCES,
+    errno.EAGAIN,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.ENOTCONN,
+    errno.EPERM,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+)
 
 
 def manager(folder: Path, local: bool = False) -> ocp.CheckpointManager:
@@ -166,17 +182,20 @@ def was_evaluated(checkpoints: ocp.CheckpointManager, step: int) -> bool:
 def restore(checkpoints: ocp.CheckpointManager, like: State) -> State | None:
     """Returns the newest readable state, or None if nothing was saved.
 
-    Damaged checkpoints are named and deleted.
+    Damaged checkpoints are named and moved to damaged_checkpoints.
 
     Args:
       checkpoints: Of `open_checkpoints`.
       like: A state with the shapes, dtypes and shardings of the result.
 
     Raises:
-      UserError: If all checkpoints are damaged.
+      UserError: If all checkpoints are damaged, are of another version of the code, or cannot be
+        read for a reason that is no damage, such as a lack of memory.
     """
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     steps, broken = sorted(checkpoints.all_steps(), reverse=True), []
+    folder = Path(checkpoints.directory).parent
+    _check_arrays(folder, steps, like)
     for step in steps:
         why = ""
         try:
@@ -185,7 +204,9 @@ def restore(checkpoints: ocp.CheckpointManager, like: State) -> State | None:
             )
             checksum_file.verify_checksums(checkpoints, step, found.state)
         except Exception as e:  # Orbax raises whatever its storage raises.
-            why = str(e).strip().partition("\n")[0][:200] or type(e).__name__
+            if cause := explain_system_error(f"checkpoint {step} in {folder} cannot be read", e):
+                raise cause from None
+            why = describe_error(e)
         if not distributed.all_agree(not why):
             broken.append(step)
             why = why or "by another process"
@@ -194,8 +215,11 @@ def restore(checkpoints: ocp.CheckpointManager, like: State) -> State | None:
                 file=sys.stderr,
             )
             continue
-        for old in broken:
-            checkpoints.delete(old)  # Otherwise it could not be written again.
+        if broken:  # Otherwise they could not be written again.
+            if distributed.is_primary():
+                _move_aside(folder, broken)
+            distributed.barrier("unreadable checkpoints are set aside")
+            checkpoints.reload()
         return found.state
     if broken:
         raise UserError(
@@ -203,6 +227,45 @@ def restore(checkpoints: ocp.CheckpointManager, like: State) -> State | None:
             " again"
         )
     return None
+
+
+def _check_arrays(folder: Path, steps: list[int], like: State) -> None:
+    """Raises UserError if all checkpoints whose arrays are known hold others than a state."""
+    ours = set(checksum.name_arrays(like))
+    known = [sums for step in steps if (sums := checksum_file.read_checksums(folder, step))]
+    if not known or any(sums.keys() == ours for sums in known):
+        return
+    name = min(known[0].keys() ^ ours)
+    where = "not in this code's state" if name in known[0] else "not in them"
+    raise UserError(
+        f"the checkpoints in {folder} are of another version of the code ({name} is {where}):"
+        " continue with the version that starts.jsonl names, or start anew with --overwrite; if"
+        f" only {checksum_file.CHECKSUMS} is damaged, delete that file"
+    )
+
+
+def describe_error(error: Exception) -> str:
+    """Returns the first line of what Orbax or its storage has raised."""
+    return str(error).strip().partition("\n")[0][:200] or type(error).__name__
+
+
+def explain_system_error(what: str, error: Exception) -> UserError | None:
+    """Explains an error that says nothing about the files themselves; None: they are damaged.
+
+    Args:
+      what: Such as 'checkpoint 3 in runs/a cannot be read'.
+      error: What Orbax or its storage has raised.
+    """
+    if is_out_of_memory(error):
+        remedy = "end other programs on this machine"
+        return UserError(f"{what} ({describe_error(error)}): {remedy}; the same command continues")
+    named = re.search(r"\bOS error (\d+)\b", str(error))  # TensorStore's words.
+    number = error.errno if isinstance(error, OSError) else int(named[1]) if named else None
+    if number not in _SYSTEM_ERRORS:
+        return None
+    assert number is not None
+    plain = OSError(number, os.strerror(number))
+    return explain_os_error(what, plain, then="the same command continues")
 
 
 def _set_aside_damaged(folder: Path) -> None:
@@ -219,14 +282,18 @@ def _set_aside_damaged(folder: Path) -> None:
     names = ", ".join(map(str, sorted(damaged)))
     if len(damaged) == len(steps):
         raise UserError(f"no checkpoint in {saved} can be read: delete that folder to start again")
-    aside = folder / "damaged_checkpoints"
+    print(f"checkpoint {names} in {saved} cannot be read (metrics)", file=sys.stderr)
+    _move_aside(folder, damaged)
+
+
+def _move_aside(folder: Path, steps: list[int]) -> None:
+    """Moves checkpoints to where Orbax does not find them."""
+    aside = folder / DAMAGED
     aside.mkdir(exist_ok=True)
-    for step in damaged:
+    for step in steps:
         shutil.rmtree(aside / str(step), ignore_errors=True)
-        os.replace(saved / str(step), aside / str(step))
-    print(
-        f"checkpoint {names} in {saved} cannot be read (metrics); moved to {aside}", file=sys.stderr
-    )
+        os.replace(folder / "checkpoints" / str(step), aside / str(step))
+    print(f"checkpoint {', '.join(map(str, sorted(steps)))} is moved to {aside}", file=sys.stderr)
 
 
 def _has_metrics(step: Path) -> bool:

@@ -23,10 +23,14 @@ def compute(tree: Any) -> Callable[[], dict[str, int]]:
     Returns:
       A function that waits and returns {path: checksum}.
     """
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
-    sums = _sum_leaves([leaf for _, leaf in leaves])
+    names, sums = name_arrays(tree), _sum_leaves(jax.tree.leaves(tree))
     return lambda: dict(zip(names, map(int, jax.device_get(sums)), strict=True))
+
+
+def name_arrays(tree: Any) -> list[str]:
+    """Returns the path of each array of a tree, in the order of its leaves."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
 
 
 @jax.jit

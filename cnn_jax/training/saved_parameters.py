@@ -49,10 +49,11 @@ def load_parameters(folder: Path, step: int | None = None) -> tuple[Any, Any, in
             checksum_file.verify_checksums(checkpoints, step, saved)
         params, stats = jax.tree.map(np.asarray, (saved["params"], saved["stats"]))
     except Exception as e:  # Orbax raises whatever its storage raises.
-        why = str(e).strip().partition("\n")[0][:200] or type(e).__name__
-        raise UserError(
-            f"checkpoint {step} in {folder} cannot be read ({why}): delete it and continue training"
-        ) from None
+        what = f"checkpoint {step} in {folder} cannot be read"
+        if cause := checkpoint.explain_system_error(what, e):
+            raise cause from None
+        why = checkpoint.describe_error(e)
+        raise UserError(f"{what} ({why}): delete it and continue training") from None
     return params, stats, step
 
 

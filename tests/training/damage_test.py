@@ -4,12 +4,14 @@ import errno
 import json
 import shutil
 
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
 import pytest
 from helpers import study_folders
 from helpers.small_run import TIMES
 
 from cnn_jax.errors import UserError
-from cnn_jax.training import metrics_log, run_lock, train
+from cnn_jax.training import checkpoint, metrics_log, run_lock, saved_parameters, train
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 
@@ -117,3 +119,49 @@ def test_a_lock_file_that_cannot_be_opened_gives_one_line(tmp_path):
     (tmp_path / "lock").mkdir()
     with pytest.raises(UserError, match="cannot write to"), run_lock.hold(tmp_path):
         pass
+
+
+def fail_to_restore(error):
+    def restore(*args, **kwargs):
+        raise error
+
+    return restore
+
+
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (OSError(errno.EMFILE, "x"), r"\(Too many open files\): allow more open files"),
+        (ValueError("INTERNAL: a: [OS error 24: EMFILE Too many open files]"), "more open files"),
+        (OSError(errno.ESTALE, "x"), r"\(Stale file handle\)"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 5 bytes"), "end other"),
+        (MemoryError(), r"\(MemoryError\): end other programs"),
+    ],
+)
+def test_an_error_of_the_system_is_no_damage(error, words, folders, tmp_path, monkeypatch):
+    shutil.copytree(folders["unfinished"], tmp_path, dirs_exist_ok=True)
+    before = checkpoint.list_steps(tmp_path / "net/seed0")
+    run = study_folders.make_study("laptop").runs["net"]
+    with monkeypatch.context() as patch:
+        patch.setattr(ocp.CheckpointManager, "restore", fail_to_restore(error))
+        with pytest.raises(UserError, match=f"checkpoint 8 in .* cannot be read.*{words}"):
+            train.run(run, tmp_path)
+        with pytest.raises(UserError, match=f"checkpoint 8 in .* cannot be read.*{words}"):
+            saved_parameters.load_parameters(tmp_path / "net/seed0")
+    assert checkpoint.list_steps(tmp_path / "net/seed0") == before
+    train.run(run, tmp_path)
+    assert events(tmp_path / "net/seed0") == events(folders["finished"] / "net/seed0")
+
+
+def test_checkpoints_of_a_version_with_another_state_are_not_damaged(folders, tmp_path):
+    shutil.copytree(folders["unfinished"], tmp_path, dirs_exist_ok=True)
+    folder = tmp_path / "net/seed0"
+    before = checkpoint.list_steps(folder)
+    state = train.build_program(study_folders.make_study("laptop").runs["net"]).state
+    other = state.replace(params=state.params | {"added": jnp.zeros(3)})
+    with (
+        checkpoint.open_checkpoints(folder) as saved,
+        pytest.raises(UserError, match=r"another version of the code \(\S*added is not in them\)"),
+    ):
+        checkpoint.restore(saved, other)
+    assert checkpoint.list_steps(folder) == before
