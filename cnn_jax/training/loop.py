@@ -157,7 +157,13 @@ def run_loop(
             take_states(program, runs, state)
             save_and_stop(runs, signal)
     close(batches)
-    return finish(runs, until, watch)
+    failed = finish(runs, until, watch)
+    if signal := watch.stop_requested():  # It came in the last step, or while that was saved.
+        raise StoppedError(
+            f"stopped by {signal} after step {step}, where this run ends or pauses and is saved;"
+            " the same command continues from there"
+        )
+    return failed
 
 
 def next_batches(

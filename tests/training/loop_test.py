@@ -126,6 +126,14 @@ def test_a_signal_after_a_step_saves_it_and_logs_nothing(monkeypatch):
     assert recorder.seen[-2:] == ["step 5", "save"]
 
 
+@pytest.mark.parametrize("until, last", [(6, "log end"), (5, "save")])
+def test_a_signal_in_the_last_step_stops_the_launch_too(until, last, monkeypatch):
+    recorder = Recorder(monkeypatch, stop_after=until)
+    with pytest.raises(StoppedError, match=f"stopped by SIGTERM after step {until}, where"):
+        recorder.run(until)
+    assert recorder.seen[-1] == last and until in recorder.saved
+
+
 def test_a_signal_while_it_waits_for_data_or_evaluates_saves_the_last_step(monkeypatch):
     waiting = Recorder(monkeypatch, stop_in="data")
     with pytest.raises(StoppedError, match="at step 0"):
