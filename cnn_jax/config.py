@@ -241,7 +241,8 @@ class Experiment:
     deviations: tuple[str, ...] = ()
 
 
-# Fields that may change when a run is continued, because they do not change its results.
+# Fields that may change when a run is continued, because they do not change its results, apart from
+# rounding; under pmap dropout and mixup draw other numbers (`train_step.split_keys`).
 RUNTIME_FIELDS = (
     "data.dir",
     "data.eval_batch_size",

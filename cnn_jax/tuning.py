@@ -144,9 +144,17 @@ def find_scores(
     """
     scores: dict[float, float | None] = {}
     for value in tuning.values:
-        own = trials.get(name_trial(tuning, run, value), ())
+        own = find_seeds_of_trial(tuning, run, value, trials)
         scores[value] = sum(map(tuning.score, own)) / len(own) if own else None
     return scores
+
+
+def find_seeds_of_trial(
+    tuning: Tuning, run: str, value: float, trials: Mapping[str, tuple[Any, ...]]
+) -> list[Any]:
+    """Returns the seeds of a trial, without those that an earlier launch has tried besides."""
+    own = trials.get(name_trial(tuning, run, value), ())
+    return [trial for trial in own if trial.seed < tuning.seeds]
 
 
 def choose_value(scores: Mapping[float, float | None]) -> float | None:

@@ -1,7 +1,10 @@
 """Python files of users, such as a study of their own: loaded by path, errors named by line."""
 
+import contextlib
 import importlib.util
+import os
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +38,36 @@ def call(path: Path, function: str, *args: Any) -> Any:
     except UserError:
         raise
     except Exception as error:  # The user's own code.
-        frames = traceback.extract_tb(error.__traceback__)
-        own = [frame.lineno for frame in frames if frame.filename == str(path)]
-        line = own[-1] if own else getattr(error, "lineno", None)
-        where = f"{path}, line {line}" if line else str(path)
-        raise UserError(f"{where}: {type(error).__name__}: {error}") from None
+        line = _find_line(error, path) or getattr(error, "lineno", None)
+        raise _explain(error, path, line) from None
+
+
+@contextlib.contextmanager
+def explain_errors(file: str) -> Iterator[None]:
+    """Raises a UserError, which names the line, for an error in functions of a user's file.
+
+    Args:
+      file: The file of a study whose functions the block calls; empty: it has none.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        line = _find_line(error, Path(file)) if file else None
+        if line is None:
+            raise  # It is not the user's.
+        raise _explain(error, Path(file), line) from None
+
+
+def _find_line(error: Exception, path: Path) -> int | None:
+    """Returns the last line of a file that an error came through; None: it did not."""
+    whole = os.path.realpath(path)
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame.lineno for frame in frames if os.path.realpath(frame.filename) == whole]
+    return own[-1] if own else None
+
+
+def _explain(error: Exception, path: Path, line: int | None) -> UserError:
+    where = f"{path}, line {line}" if line else str(path)
+    return UserError(f"{where}: {type(error).__name__}: {error}")

@@ -209,8 +209,8 @@ def test_profiling_wants_one_rate(tmp_path):
 
 
 class FakeRun:
-    def __init__(self, error, train=()):
-        self.final_error = error
+    def __init__(self, error, train=(), seed=0):
+        self.final_error, self.seed = error, seed
         self.finished = error is not None
         self.train = {step: types.SimpleNamespace(error=e) for step, e in enumerate(train)}
 
@@ -233,6 +233,12 @@ def test_the_first_of_equal_scores_is_chosen_and_seeds_are_averaged():
     assert choose_value(find_scores(tuning, "b", trials)) is None
     worst = {"a-base1.0": (FakeRun(None),), "a-base2.0": (FakeRun(None),)}
     assert choose_value(find_scores(tuning, "a", worst)) == 1.0
+
+
+def test_seeds_that_an_earlier_launch_has_tried_besides_do_not_count():
+    tuning = Tuning(values=(1.0,), validation_images=1, seeds=1)
+    trials = {"a-base1.0": (FakeRun(0.5), FakeRun(0.1, seed=1))}
+    assert find_scores(tuning, "a", trials) == {1.0: 0.5}
 
 
 def test_tuning_has_no_figures_where_nothing_was_tuned(folder):

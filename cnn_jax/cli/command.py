@@ -12,7 +12,13 @@ from cnn_jax import distributed
 from cnn_jax.cli import model_modes, study_modes
 from cnn_jax.cli.flags import FLAGS, find_mode, format_help, name_flag, parse
 from cnn_jax.cli.study_modes import Costs, Studies
-from cnn_jax.errors import STOPPED, StoppedError, UserError, explain_os_error
+from cnn_jax.errors import (
+    STOPPED,
+    StoppedError,
+    UserError,
+    explain_os_error,
+    explain_out_of_memory,
+)
 from cnn_jax.files import expand_path, find_cache_folder
 from cnn_jax.text import printable
 
@@ -46,7 +52,10 @@ def execute(argv: Sequence[str], studies: Studies | None = None, costs: Costs | 
         if FLAGS["help"].value or FLAGS["helpfull"].value:
             print(format_help(program))
             return 0
-        run_mode(studies, costs)
+        with explain_out_of_memory(
+            "stopped", "lower data.batch_size or data.eval_batch_size, or ask for less at once"
+        ):
+            run_mode(studies, costs)
     except UserError as error:
         print(f"{program}: {printable(name_flag(str(error)))}", file=sys.stderr)
         return leave(2)

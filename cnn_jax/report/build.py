@@ -70,8 +70,9 @@ def build(
     study_file = read_study_file(folder)
     if study is None:
         study = find_study(folder, study_file)
-    results = read(folder, study.rows, study.claims, study.tuning)
-    return write_page(compose(results, study), folder, "report", html, results.study)
+    with user_file.explain_errors(study_file.file):
+        results = read(folder, study.rows, study.claims, study.tuning)
+        return write_page(compose(results, study), folder, "report", html, results.study)
 
 
 def compose(results: Results, study: ReportedStudy) -> Page:

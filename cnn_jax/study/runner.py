@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cnn_jax import user_file
 from cnn_jax.config import Experiment
 from cnn_jax.errors import UserError, join_messages
 from cnn_jax.files import PART_AGE_S, expand_path, find_seeds, remove_parts
@@ -73,14 +74,16 @@ def run(
     from cnn_jax import distributed
     from cnn_jax.cpu import settings
     from cnn_jax.study import sharing
-    from cnn_jax.training import run_folders
+    from cnn_jax.training import run_folders, run_lock
 
     find_folder("matplotlib")  # Missing, it is reported now and not after the runs.
     settings.configure_once()  # Before the checks, which start JAX's backend.
     folder = expand_path("workdir", workdir)
     study = complete_study(study)
     if study.measure:
-        write_study(study, folder, seeds, command, study.measure())
+        with user_file.explain_errors(study.file):
+            measured = study.measure()
+        write_study(study, folder, seeds, command, measured)
         return _build_report(folder, study)
     if study.tuning:
         if share or profile_steps:
@@ -99,8 +102,11 @@ def run(
     if primary:
         # What was measured of runs that are trained anew, or further, is no longer true.
         outdated = overwrite or any(run_folders.is_longer(one, folder) for one in runs)
-        for one in runs if overwrite else ():
-            run_folders.erase_run(run_folders.run_folder(one, folder))
+        if overwrite:
+            run_folders.erase_runs(_find_folders(runs, folder))
+        elif not share:
+            for one in runs:
+                run_lock.check_free(run_folders.run_folder(one, folder))
         remove_parts(folder, PART_AGE_S)
         write_study(study, folder, seeds, command, [] if outdated and study.measure_runs else None)
         write_crops(study, folder, anew=overwrite)
@@ -120,7 +126,8 @@ def run(
         if failed and len(failed) == len(runs) and not any(folder.glob("*/seed*/metrics.jsonl")):
             raise UserError(join_messages(map(str, failed.values())))
         if builds_report and study.measure_runs:
-            measured = study.measure_runs(folder, _list_seeds(study, folder, seeds), tell)
+            with user_file.explain_errors(study.file):
+                measured = study.measure_runs(folder, _list_seeds(study, folder, seeds), tell)
             write_study(study, folder, seeds, command, measured)
         report = _build_report(folder, study) if builds_report else None
     if share and not report:
@@ -131,12 +138,38 @@ def run(
 
 
 def _list_seeds(study: Study, folder: Path, seeds: int) -> list[Experiment]:
-    """Returns every run with the seeds 0 to seeds - 1, and with those of earlier launches."""
-    return [
+    """Returns every run with the seeds 0 to seeds - 1, and with those of earlier launches.
+
+    Seeds of earlier launches that have another configuration are left out.
+    """
+    from cnn_jax.training import run_folders
+
+    every = [
         dataclasses.replace(run, seed=seed)
         for name, run in study.runs.items()
         for seed in sorted({*range(seeds), *find_seeds(folder / name)})
     ]
+    return [
+        one
+        for one in every
+        if one.seed < seeds or run_folders.is_same(one, run_folders.run_folder(one, folder))
+    ]
+
+
+def _find_folders(runs: Iterable[Experiment], folder: Path) -> list[Path]:
+    """Returns the folders of runs, and of the seeds of these runs that the folder holds besides."""
+    from cnn_jax.training import run_folders
+
+    return [run_folders.run_folder(one, folder) for one in _add_seeds(runs, folder)]
+
+
+def _add_seeds(runs: Iterable[Experiment], folder: Path) -> list[Experiment]:
+    """Returns the runs, and after them these with the other seeds that the folder holds."""
+    every = {(one.name, one.seed): one for one in runs}
+    for one in list(every.values()):
+        for seed in sorted(find_seeds(folder / one.name)):
+            every.setdefault((one.name, seed), dataclasses.replace(one, seed=seed))
+    return list(every.values())
 
 
 def _build_report(folder: Path, study: Study) -> "Report":
@@ -164,8 +197,7 @@ def _tune(
     check_before_writing(study, trials, place, False, 1, overwrite=overwrite)
     if overwrite:
         if distributed.is_primary():
-            for one in trials:
-                run_folders.erase_run(run_folders.run_folder(one, place))
+            run_folders.erase_runs(_find_folders(trials, place))
         distributed.barrier("earlier trials are deleted")
     size = tuning.seeds if all(map(is_plain_jit, trials)) else 1
     groups = [trials[start : start + size] for start in range(0, len(trials), size)]
@@ -173,7 +205,8 @@ def _tune(
     for error in failed.values():
         raise error
     chosen = {one.name: study.runs[one.name] for one in select(study, only)}
-    chosen = apply_choices(tuning, chosen, read_runs(place, []), study.paper_runs)
+    with user_file.explain_errors(study.file):
+        chosen = apply_choices(tuning, chosen, read_runs(place, []), study.paper_runs)
     return dataclasses.replace(study, runs=study.runs | chosen)
 
 
@@ -193,10 +226,13 @@ def check_before_writing(
     if together and seeds == 1:
         raise UserError("together: trains several seeds at once: ask for more than one")
     check_study(study, folder)
+    _check_starts(runs)
+    if not overwrite:
+        # Seeds of earlier launches with other settings would be averaged with these.
+        for one in _add_seeds(runs, folder):
+            run_folders.check_folder(one, run_folders.run_folder(one, folder))
     for one in runs:
         own = run_folders.run_folder(one, folder)
-        if not overwrite:
-            run_folders.check_folder(one, own)
         if profile_steps >= one.train.steps:
             left = one.train.steps - 1
             raise UserError(
@@ -211,6 +247,21 @@ def check_before_writing(
                     f"{one.name}: starts from {start}, which is not finished in {other}: run that"
                     " first"
                 )
+
+
+def _check_starts(runs: Iterable[Experiment]) -> None:
+    """Raises UserError if runs start from one another in a circle: none of them could be first."""
+    starts = {one.name: one.train.start_from for one in runs}
+    for name in starts:
+        path = [name]
+        while (start := starts.get(path[-1])) and start not in path:
+            path.append(start)
+        if start == name:
+            circle = " -> ".join([*path, start])
+            raise UserError(
+                f"train.start_from: {circle} is a circle, in which no run can be the first: let one"
+                " of them start anew"
+            )
 
 
 def _train_all(
@@ -246,6 +297,9 @@ def _train_all(
         except UserError as error:
             if distributed.is_distributed():
                 raise  # It may be this process's alone, and the others wait for it in this run.
+            # Their frames would keep the run's arrays on the device while the others are trained.
+            error.__context__ = None
+            error.__traceback__ = None
             ends = dict.fromkeys(seeds, error)
         took = f"{time.perf_counter() - began:.0f} s" + (f", {size} together" if size > 1 else "")
         first = turn * size + 1

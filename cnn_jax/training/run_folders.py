@@ -3,8 +3,9 @@
 import contextlib
 import dataclasses
 import json
+import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,22 @@ from cnn_jax.training.components import complete
 
 # What may not change of data.json while a run is trained.
 DATA_FIELDS = ("train_images", "test_images", "num_classes", "class_names", "checksum")
+ERASED_CHECKPOINTS = "erased_checkpoints"  # While they are deleted.
+# In the order in which `erase_runs` deletes them. As long as anything is left, config.json says
+# whose it is: no other configuration takes over what a deletion that was cut off has left.
 RUN_FILES = (
-    "config.json",
-    "data.json",
-    "starts.jsonl",
     "metrics.jsonl",
+    "digests.json",
+    "starts.jsonl",
+    "data.json",
     "metrics.damaged.jsonl",
     "layers.jsonl",
-    "digests.json",
-    "checkpoints",
+    ERASED_CHECKPOINTS,
     "damaged_checkpoints",
     "evaluations",
     "tensorboard",
     "profile",
+    "config.json",
 )
 
 
@@ -79,14 +83,27 @@ def is_continued(old: Experiment, new: Experiment) -> bool:
     return more and not find_differences(longer, new, RUNTIME_FIELDS)
 
 
+def is_same(experiment: Experiment, folder: Path) -> bool:
+    """Returns whether the folder holds the experiment, with as many steps."""
+    with contextlib.suppress(UserError):  # Its config.json is damaged.
+        there = read_config_there(folder)
+        return there is not None and not find_differences(there, experiment, RUNTIME_FIELDS)
+    return False
+
+
 def is_longer(experiment: Experiment, workdir: Path) -> bool:
     """Returns whether a run of the workdir is an experiment with fewer steps."""
     there = read_config_there(run_folder(experiment, workdir))
     return there is not None and is_continued(there, experiment)
 
 
-def write_config(experiment: Experiment, folder: Path) -> None:
+def write_config(experiment: Experiment, folder: Path, done: int = 0) -> None:
     """Writes config.json, which makes the folder this run's.
+
+    Args:
+      experiment: The run.
+      folder: Its folder.
+      done: The step from which it continues; 0: it starts.
 
     Raises:
       UserError: If it cannot be written.
@@ -97,7 +114,8 @@ def write_config(experiment: Experiment, folder: Path) -> None:
         if there is None:
             write_whole(folder / "config.json", to_json(experiment))
         elif is_continued(there, experiment):
-            write_whole(folder / "config.json", to_json(_with_deviation(there, experiment)))
+            new = _with_deviation(there, experiment, done)
+            write_whole(folder / "config.json", to_json(new))
 
 
 def check_data(
@@ -143,32 +161,61 @@ def write_data(description: dict[str, Any], folder: Path) -> None:
         write_whole(folder / "data.json", json.dumps(description, indent=2) + "\n")
 
 
-def _with_deviation(old: Experiment, new: Experiment) -> Experiment:
-    """Returns the longer run with what a run of so many steps from the start would do otherwise."""
+def _with_deviation(old: Experiment, new: Experiment, done: int) -> Experiment:
+    """Returns the longer run with what a run of so many steps from the start would do otherwise.
+
+    Args:
+      old: The run so far.
+      new: The same with more steps.
+      done: The steps that have been trained, of which the state is saved.
+    """
+    if not done:
+        return new
     before, after = old.train.steps, new.train.steps
     words = []
     if schedule_depends_on_steps(new.schedule, before, after):
-        words.append(
-            f"its learning rates to step {before:,} are those of a run of {before:,} steps"
-        )
-    if new.schedule.name == "plateau" and before % new.train.eval_every:
-        words.append(f"its plateau schedule has also seen an evaluation at step {before:,}")
-    said = tuple(f"Continued from {before:,} to {after:,} steps: {each}" for each in words)
+        words.append(f"its learning rates to step {done:,} are those of a run of {before:,} steps")
+    if done == before and before % new.train.eval_every:  # Evaluated because it was the last.
+        if new.schedule.name == "plateau":
+            words.append(f"its plateau schedule has also seen an evaluation at step {before:,}")
+        if new.train.stop_after:
+            words.append(f"its early stopping has also seen an evaluation at step {before:,}")
+    said = tuple(f"Continued from {done:,} to {after:,} steps: {each}" for each in words)
     kept = tuple(each for each in old.deviations if each.startswith("Continued from "))
     return dataclasses.replace(
         new, deviations=tuple(dict.fromkeys((*new.deviations, *kept, *said)))
     )
 
 
-def erase_run(folder: Path) -> None:
-    """Deletes a run's own files in its folder, and nothing else.
+def erase_runs(folders: Iterable[Path]) -> None:
+    """Deletes the runs' own files in their folders, and nothing else.
+
+    Nothing is deleted unless all of the folders can be locked.
+
+    Args:
+      folders: Of the runs; they need not exist.
 
     Raises:
-      UserError: If another process uses the folder, or a file cannot be deleted.
+      UserError: If another process uses one of the folders, or a file cannot be deleted.
     """
-    if not folder.exists():
-        return
-    with explain_os_errors(f"cannot delete the run in {folder}"), run_lock.hold(folder):
-        for name in RUN_FILES:
-            path = folder / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    there = [folder for folder in folders if folder.exists()]
+    with contextlib.ExitStack() as stack:
+        for folder in there:
+            stack.enter_context(run_lock.hold(folder))
+        for folder in there:
+            with explain_os_errors(f"cannot delete the run in {folder}"):
+                _erase(folder)
+
+
+def _erase(folder: Path) -> None:
+    saved, erased = folder / "checkpoints", folder / ERASED_CHECKPOINTS
+    _delete(erased)  # Of a deletion that was cut off.
+    # Deleting them takes long. Renamed first, all of them are gone at once.
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(saved, erased)
+    for name in RUN_FILES:
+        _delete(folder / name)
+
+
+def _delete(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

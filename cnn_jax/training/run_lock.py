@@ -66,6 +66,19 @@ def hold(folder: Path, name: str = "lock") -> Iterator[None]:
         yield
 
 
+def check_free(folder: Path) -> None:
+    """Checks that no other process holds a folder's lock; creates and changes no file.
+
+    Raises:
+      HeldError: If another process holds it.
+    """
+    with contextlib.suppress(OSError), open(folder / "lock", errors="replace") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise HeldError(folder, _holder(file.read())) from None
+
+
 def _open(path: Path) -> IO[str]:
     """Opens the lock file; one of another user may allow only reading."""
     try:

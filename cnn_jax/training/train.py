@@ -13,10 +13,15 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from cnn_jax import __version__, data, distributed
+from cnn_jax import __version__, data, distributed, models
 from cnn_jax.config import Experiment, flatten
 from cnn_jax.cpu import settings
-from cnn_jax.errors import NotFiniteError, UserError, explain_os_errors
+from cnn_jax.errors import (
+    NotFiniteError,
+    UserError,
+    explain_os_errors,
+    explain_out_of_memory,
+)
 from cnn_jax.evaluation.evaluate import evaluate_run
 from cnn_jax.files import expand_path, remove_parts
 from cnn_jax.training import (
@@ -107,14 +112,20 @@ def run_seeds(
         until = min(later, default=experiment.train.steps)
         behind = {runs[s]: folders[s] for s, step in last_steps.items() if step == least}
         what = f"cannot write to {next(iter(behind.values()))}"
-        with explain_os_errors(what, then="the same command continues"):
+        with (
+            explain_os_errors(what, then="the same command continues"),
+            explain_out_of_memory(experiment.name, _suggest_less_memory(experiment)),
+        ):
             failed |= _train(behind, until, profile_steps, reusable)
         # Otherwise a process might read files before the first one has written them.
         distributed.barrier("the end of a run")
     for seed, folder in folders.items():
         if seed not in failed:
             try:
-                evaluate_run(folder, experiment.protocols, experiment=runs[seed])
+                with explain_out_of_memory(
+                    f"the evaluation of {folder}", "lower data.eval_batch_size"
+                ):
+                    evaluate_run(folder, experiment.protocols, experiment=runs[seed])
             except NotFiniteError as error:
                 failed[seed] = UserError(f"{experiment.name} seed {seed}: {error}")
     record = experiment.train.on_nan == "record"
@@ -127,6 +138,16 @@ def run_seeds(
         assert result is not None  # it has ended
         ends[seed] = result
     return {seed: ends[seed] for seed in folders}
+
+
+def _suggest_less_memory(experiment: Experiment) -> str:
+    """Returns the remedy for a run for which a device has not enough memory."""
+    remat = "remat" in models.list_options(experiment.model.name)
+    return (
+        "lower data.batch_size"
+        + (", set model.remat=true" if remat else "")
+        + " or, if it was evaluating, lower data.eval_batch_size; --plan computes what a step needs"
+    )
 
 
 def describe_run(experiment: Experiment, seeds: Sequence[int]) -> dict[str, str]:
@@ -179,9 +200,11 @@ def _train(
             if checkpoint.latest_step(folder):
                 run_folders.check_data(program.description, folder)
         for run, folder in runs.items() if distributed.is_primary() else ():
-            run_folders.write_config(run, folder)
+            with explain_os_errors(f"cannot write to {folder}", "choose another workdir"):
+                folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(run_lock.hold(folder))  # Before anything of another launch changes.
+            run_folders.write_config(run, folder, checkpoint.latest_step(folder))
             run_folders.write_data(program.description, folder)
-            stack.enter_context(run_lock.hold(folder))
             remove_parts(folder)
         saved = [
             stack.enter_context(checkpoint.open_checkpoints(folder)) for folder in runs.values()

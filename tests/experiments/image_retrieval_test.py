@@ -194,7 +194,7 @@ def test_other_models_after_as_many_steps_are_measured_and_drawn_anew(finished):
     workdir, look = finished
     before = look()[1]
     folder = workdir / "classifier/seed0"
-    run_folders.erase_run(folder)
+    run_folders.erase_runs([folder])
     write_finished(folder, STUDY.runs["classifier"], checksum=8)
     calls, rows = look()
     assert calls == ["measured 0", "drawn 0"] and rows[0] != before[0]
@@ -206,7 +206,7 @@ def test_models_of_more_steps_or_other_test_images_are_measured_and_drawn_anew(f
     workdir, look = finished
     look()
     folder = workdir / "autoencoder/seed0"
-    run_folders.erase_run(folder)
+    run_folders.erase_runs([folder])
     write_finished(folder, STUDY.runs["autoencoder"], steps=4)
     assert look()[0] == ["measured 0", "drawn 0"]
     (folder / "data.json").write_text('{"checksum": "1"}')

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
 import pytest
 from helpers import shared_programs
 from helpers.small_run import RUN
@@ -15,8 +16,9 @@ from cnn_jax import study
 from cnn_jax.config import Train, choose
 from cnn_jax.config_file import read_config
 from cnn_jax.errors import StoppedError, UserError
+from cnn_jax.report.reading.folder import read
 from cnn_jax.study import Row, Study
-from cnn_jax.training import metrics_log, run_folders, train
+from cnn_jax.training import metrics_log, run_folders, run_lock, train
 from experiments import STUDIES
 
 ROOT = Path(__file__).parents[2]
@@ -244,3 +246,113 @@ def test_what_was_measured_of_runs_that_change_is_not_kept(overwrite, tmp_path, 
     assert read_measured(tmp_path) == []
     study.run(mine, tmp_path, tell=str)
     assert read_measured(tmp_path) == [(0, steps)]
+
+
+def read_seeds(workdir):
+    results = read(workdir)
+    return [run.seed for run in results.runs["net"]], results.problems
+
+
+OTHER = dataclasses.replace(RUN, schedule=choose("constant", base=0.01))
+
+
+def test_seeds_of_earlier_launches_are_erased_too(tmp_path):
+    study.run(make_study(net=RUN), tmp_path, seeds=2, tell=str)
+    study.run(make_study(net=OTHER), tmp_path, overwrite=True, tell=str)
+    assert not (tmp_path / "net/seed1/config.json").exists()
+    assert read_seeds(tmp_path) == ([0], ())
+
+
+def test_seeds_of_earlier_launches_with_other_settings_are_refused(tmp_path):
+    train.run(dataclasses.replace(RUN, seed=1), tmp_path)
+    with pytest.raises(UserError, match=r"net/seed1 holds another configuration .*--overwrite"):
+        study.run(make_study(net=OTHER), tmp_path, tell=str)
+    assert not (tmp_path / "study.json").exists()
+
+
+def test_seeds_that_have_fewer_steps_than_the_last_launch_are_in_no_mean(tmp_path):
+    mine = dataclasses.replace(make_study(net=RUN), measure_runs=measure_finished)
+    study.run(mine, tmp_path, seeds=2, tell=str)
+    longer = dataclasses.replace(RUN, train=dataclasses.replace(RUN.train, steps=18))
+    mine = dataclasses.replace(make_study(net=longer), measure_runs=measure_finished)
+    study.run(mine, tmp_path, tell=str)
+    seeds, (problem,) = read_seeds(tmp_path)
+    assert seeds == [0] and read_measured(tmp_path) == [(0, 18)]
+    assert problem.startswith("net/seed1: left out") and "train.steps: 12 -> 18" in problem
+    study.run(mine, tmp_path, seeds=2, tell=str)
+    assert read_seeds(tmp_path) == ([0, 1], ())
+
+
+def read_files(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_nothing_changes_if_another_launch_trains_one_of_the_runs(overwrite, tmp_path):
+    mine = make_study(a=RUN, net=RUN)
+    study.run(mine, tmp_path, command="first", tell=str)
+    with run_lock.hold(tmp_path / "net/seed0"):
+        before = read_files(tmp_path)
+        with pytest.raises(run_lock.HeldError, match="net/seed0 is in use by process"):
+            study.run(mine, tmp_path, command="second", overwrite=overwrite, tell=str)
+        after = read_files(tmp_path)
+    for files in (before, after):
+        files.pop(tmp_path / "a/seed0/lock")
+    assert after == before
+
+
+def test_runs_that_start_from_one_another_are_refused(tmp_path):
+    def start(name):
+        return dataclasses.replace(RUN, train=dataclasses.replace(RUN.train, start_from=name))
+
+    with pytest.raises(UserError, match=r"start_from: b -> c -> b is a circle"):
+        study.run(make_study(a=start("b"), b=start("c"), c=start("b")), tmp_path / "here")
+    with pytest.raises(UserError, match=r"start_from: a -> a is a circle"):
+        study.run(make_study(a=start("a")), tmp_path / "here", share=True)
+    assert not (tmp_path / "here").exists()
+
+
+def test_a_run_for_which_a_device_has_no_memory_does_not_stop_the_others(tmp_path, monkeypatch):
+    build = train.build_program
+
+    def build_large(config, **more):
+        program = build(config, **more)
+        if config.name == "net":
+            return program
+
+        def step(state, arrays, batch):
+            return state.replace(step=state.step + jnp.ones(2**45).sum().astype(int))
+
+        return program._replace(compiled_step=step, steps_per_call=1)
+
+    monkeypatch.setattr(train, "build_program", build_large)
+    words = r"large: a device has not enough memory \(.*\): lower data.batch_size or, if it was"
+    with pytest.raises(study.RunsFailedError, match=words):
+        study.run(make_study(large=RUN, net=RUN), tmp_path, tell=str)
+    assert metrics_log.read_result(tmp_path / "net/seed0")
+
+
+USERS = """
+from cnn_jax.report.claims import Claim
+from cnn_jax.study import Study
+from cnn_jax.report import parts
+
+def compose(results):
+    CODE_1
+    return parts.standard(results)
+
+def measure():
+    CODE_2
+    return [{"a": 1}]
+
+def study(preset):
+    return Study("s", "A study", "-", "", preset, {}, report=compose, measure=measure)
+"""
+
+
+@pytest.mark.parametrize("place, line", [("CODE_1", 7), ("CODE_2", 11)])
+def test_a_mistake_in_a_users_function_gives_one_line(place, line, tmp_path):
+    (tmp_path / "mine.py").write_text(USERS.replace(place, "1 / 0").replace("CODE", "# CODE"))
+    mine = study.load(str(tmp_path / "mine.py"), "laptop", STUDIES)
+    with pytest.raises(UserError, match=rf"mine.py, line {line}: ZeroDivisionError: division"):
+        study.run(mine, tmp_path / "here", tell=str)

@@ -180,7 +180,7 @@ def test_seeds_together_have_lines_of_their_own(tmp_path):
         close(ours["grad_std"], single["grad_std"])
 
 
-def test_erase_run_takes_the_file_too(whole):
+def test_erase_runs_takes_the_file_too(whole):
     assert layer_log.FILE in run_folders.RUN_FILES
 
 

@@ -17,7 +17,15 @@ from cnn_jax.config import Data, Train, change, choose
 from cnn_jax.config_file import from_json, read_config
 from cnn_jax.errors import UserError
 from cnn_jax.optim import schedules
-from cnn_jax.training import checkpoint, divergence, metrics_log, program, train
+from cnn_jax.training import (
+    checkpoint,
+    divergence,
+    metrics_log,
+    program,
+    run_folders,
+    run_lock,
+    train,
+)
 from cnn_jax.training.components import complete
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
@@ -182,6 +190,7 @@ def test_an_unreadable_checkpoint_is_named_and_the_previous_one_is_used(whole, t
     )  # The line of its end was incomplete.
     train.run(RUN, tmp_path)
     assert "checkpoint 12 in" in capsys.readouterr().err
+    assert (folder / "damaged_checkpoints/12/state").is_dir()
     for a, b in zip(jax.tree.leaves(final(tmp_path)), jax.tree.leaves(final(workdir)), strict=True):
         assert a.tobytes() == b.tobytes()
 
@@ -392,3 +401,39 @@ def test_a_finished_run_is_evaluated_by_its_protocols(tmp_path):
     (tmp_path / "net/seed0/evaluations/ten_crop.json").unlink()
     assert train.run(run, tmp_path) == found  # Only missing evaluations are computed.
     assert (tmp_path / "net/seed0/evaluations/ten_crop.json").exists()
+
+
+def test_a_launch_that_is_refused_changes_nothing(whole):
+    folder = whole[0] / "net/seed0"
+    before = {path: path.read_bytes() for path in folder.glob("*.json*")}
+    with run_lock.hold(folder), pytest.raises(run_lock.HeldError):
+        train.run(longer(18), whole[0])
+    assert {path: path.read_bytes() for path in folder.glob("*.json*")} == before
+
+
+def read_deviations(workdir):
+    return read_config(workdir / "net/seed0/config.json").deviations
+
+
+def test_steps_that_were_not_trained_are_no_deviation(tmp_path, monkeypatch):
+    """The schedule needs no number of steps, but its run was to have an evaluation at step 10."""
+    cut_at(9, longer(10), tmp_path / "late", monkeypatch)
+    train.run(longer(18), tmp_path / "late")
+    assert not read_deviations(tmp_path / "late")
+    run = dataclasses.replace(STEADY, schedule=choose("cosine", base=0.05))
+    for cut in (0, 9):
+        cut_at(cut, run, tmp_path / str(cut), monkeypatch)
+        train.run(longer(18, run), tmp_path / str(cut))
+    assert not read_deviations(tmp_path / "0")
+    (words,) = read_deviations(tmp_path / "9")
+    rates = "its learning rates to step 8 are those of a run of 12 steps"
+    assert words == f"Continued from 8 to 18 steps: {rates}"
+
+
+def test_with_early_stopping_an_evaluation_that_a_longer_run_lacks_is_a_deviation():
+    patient = dataclasses.replace(STEADY.train, stop_after=3)
+    run = longer(10, dataclasses.replace(STEADY, train=patient))
+    found = run_folders._with_deviation(run, longer(18, run), 10).deviations
+    (words,) = found
+    assert words.endswith("its early stopping has also seen an evaluation at step 10")
+    assert not run_folders._with_deviation(run, longer(18, run), 6).deviations

@@ -52,3 +52,15 @@ def test_a_folder_has_one_holder(tmp_path):
         pass
     with run_lock.hold(tmp_path):  # A file of the last holder does not matter.
         pass
+
+
+def test_whether_a_folder_has_a_holder_is_found_without_a_trace(tmp_path):
+    run_lock.check_free(tmp_path / "nowhere")
+    run_lock.check_free(tmp_path)
+    assert not list(tmp_path.iterdir())
+    with run_lock.hold(tmp_path):
+        before = (tmp_path / "lock").read_bytes()
+        with pytest.raises(run_lock.HeldError, match=f"in use by process {os.getpid()} on"):
+            run_lock.check_free(tmp_path)
+        assert (tmp_path / "lock").read_bytes() == before
+    run_lock.check_free(tmp_path)

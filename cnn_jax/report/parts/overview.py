@@ -52,10 +52,10 @@ def missing(results: Results) -> Missing | None:
 
 
 def problems(results: Results) -> Missing | None:
-    """Lists the damaged files; None if there are none."""
+    """Lists files that are damaged and seeds that are left out; None if there are none."""
     if not results.problems:
         return None
-    return Missing("Damaged files", results.problems, "")
+    return Missing("Damaged or left out", results.problems, "")
 
 
 def settings(results: Results) -> Settings | None:

@@ -6,7 +6,7 @@ import math
 from cnn_jax.report.elements import Table
 from cnn_jax.report.parts.words import DASH
 from cnn_jax.report.results import Results
-from cnn_jax.tuning import choose_value, find_scores, name_trial
+from cnn_jax.tuning import choose_value, find_scores, find_seeds_of_trial
 from cnn_jax.values import show
 
 
@@ -31,7 +31,8 @@ def tuning_table(results: Results, title: str = "Tuning") -> Table | None:
             if score is None:
                 line.append(DASH)
             elif math.isinf(score):
-                line.append(_describe_failure(results, name_trial(tuning, name, value)))
+                own = find_seeds_of_trial(tuning, name, value, results.trials)
+                line.append(next((run.state for run in own if not run.finished), "not reached"))
             else:
                 line.append(f"{tuning.scale * score:.4g}")
         chosen = choose_value(scores)
@@ -56,11 +57,3 @@ def tuning_table(results: Results, title: str = "Tuning") -> Table | None:
             f" {'; '.join(edges)}."
         )
     return Table(title, ("run", *values, "chosen"), tuple(rows), footnote)
-
-
-def _describe_failure(results: Results, trial: str) -> str:
-    """Returns the state of a trial that has no score, such as 'diverged at step 120'."""
-    states = [run.state for run in results.trials.get(trial, ()) if not run.finished]
-    if not states:
-        return "not reached"
-    return states[0]

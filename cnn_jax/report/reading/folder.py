@@ -8,9 +8,12 @@ Only a damaged study.json is an error. Damaged parts of a run's files are ignore
 names them and the remedy.
 """
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from cnn_jax.config import RUNTIME_FIELDS, Experiment, find_differences
+from cnn_jax.errors import UserError
 from cnn_jax.files import find_files, find_seeds
 from cnn_jax.report.claims import Claim
 from cnn_jax.report.reading.run_files import RunFiles, read_compact, read_run_files
@@ -92,6 +95,7 @@ def _read_seeds(
     kept: Mapping[tuple[str, int], RunFiles],
     problems: list[str],
 ) -> tuple[Run, ...]:
+    """Reads the seeds of a run: those of the last launch, and others that earlier ones trained."""
     there = find_seeds(workdir / name)
     every = there | {seed for run, seed in kept if run == name} | set(range(study.seeds))
     runs = []
@@ -101,5 +105,52 @@ def _read_seeds(
             files = read_run_files(workdir, folder, problems)
         else:
             files = kept[name, seed]
-        runs.append(make_run(name, seed, files, problems))
-    return tuple(runs)
+        run = make_run(name, seed, files, problems)
+        if seed < study.seeds or run.state != "not started":
+            runs.append(run)
+    return tuple(_leave_out_others(runs, problems))
+
+
+def _leave_out_others(runs: list[Run], problems: list[str]) -> list[Run]:
+    """Returns the seeds that have the configuration of the seed that was started last.
+
+    The others are of earlier launches with other settings, and in no mean with these.
+
+    Args:
+      runs: The seeds of a run.
+      problems: A message is appended for each seed that is left out.
+    """
+    known = [run for run in runs if run.experiment]
+    newest = max(known, key=lambda run: max((s.time for s in run.starts), default=""), default=None)
+    if newest is None:
+        return runs
+    kept = []
+    for run in runs:
+        if changed := _find_changes(run, newest):
+            problems.append(
+                f"{run.folder}: left out, because seed {newest.seed}, which was started last, has"
+                f" another configuration ({'; '.join(changed)}); a launch with"
+                f" --seeds={run.seed + 1} trains it with that too, or says why not"
+            )
+        else:
+            kept.append(run)
+    return kept
+
+
+def _find_changes(old: Run, new: Run) -> list[str]:
+    """Returns the settings, apart from the seed, in which two seeds of a run differ."""
+    ignored = (*RUNTIME_FIELDS, "seed")
+    if not old.experiment or not new.experiment:
+        return []
+    if not find_differences(old.experiment, new.experiment, ignored):
+        return []
+    # One may have been written before an option was added, whose default it has.
+    return find_differences(_complete(old.experiment), _complete(new.experiment), ignored)
+
+
+def _complete(experiment: Experiment) -> Experiment:
+    from cnn_jax.training.components import complete  # It imports JAX.
+
+    with contextlib.suppress(UserError):  # It has another version.
+        return complete(experiment)
+    return experiment

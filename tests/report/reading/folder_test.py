@@ -13,6 +13,7 @@ from helpers.report_folders import (
     write_study,
 )
 
+from cnn_jax.config import choose
 from cnn_jax.errors import UserError
 from cnn_jax.report import build, parts
 from cnn_jax.report.reading.study_file import read_study_file
@@ -198,3 +199,38 @@ def test_random_damage_gives_a_report_or_one_line(tmp_path):
             parts.paper_table(results, rows)
             parts.notes(results)
         path.write_bytes(whole)
+
+
+def start_at(place, time):
+    """Moves the start of a run, which `write_run` has written."""
+    path = place / "starts.jsonl"
+    path.write_text(path.read_text().replace("2026-11-22T15:00:00", time))
+
+
+def test_seeds_with_another_configuration_than_the_newest_are_left_out_and_named(tmp_path):
+    write_study(tmp_path, "run", seeds=3)
+    for seed, rate in enumerate((0.1, 0.5, 0.5)):
+        schedule = choose("constant", base=rate)
+        place = write_run(tmp_path, "run", seed, errors=(0.5, 0.4, 0.3), schedule=schedule)
+        start_at(place, f"2026-11-22T15:00:0{seed}")
+    results = read_folder(tmp_path)
+    assert [run.seed for run in results.runs["run"]] == [1, 2]
+    (problem,) = results.problems
+    assert problem.startswith("run/seed0: left out") and "schedule.base: 0.1 -> 0.5" in problem
+    assert "left out" in parts.problems(results).lines[0]
+
+
+def test_seeds_of_versions_with_and_without_an_option_are_of_one_run(tmp_path):
+    write_study(tmp_path, "run", seeds=2)
+    for seed in range(2):
+        options = {"l1": 0.0} if seed else {}
+        write_run(tmp_path, "run", seed, errors=(0.5,), optimizer=choose("sgd", **options))
+    results = read_folder(tmp_path)
+    assert [run.seed for run in results.runs["run"]] == [0, 1] and not results.problems
+
+
+def test_a_seed_of_an_earlier_launch_that_has_been_erased_is_not_missing(tmp_path):
+    write_study(tmp_path, "run", seeds=2)
+    write_run(tmp_path, "run", errors=(0.5,))
+    (tmp_path / "run/seed2").mkdir()
+    assert [run.seed for run in read_folder(tmp_path).runs["run"]] == [0, 1]
