@@ -12,6 +12,7 @@ from cnn_jax import data as datasets
 from cnn_jax.config import Data
 from cnn_jax.data import eval_views
 from cnn_jax.data.folder_scan import IMAGE_SUFFIXES
+from cnn_jax.data.image_files import list_images
 from cnn_jax.errors import UserError
 from cnn_jax.evaluation.protocols import CENTER
 from cnn_jax.evaluation.scoring import cut_views
@@ -91,7 +92,7 @@ def match_channels(images: np.ndarray, channels: int) -> np.ndarray:
 
 
 def open_images(what: str, path: str) -> datasets.FolderDataset:
-    """Returns the images of a file, or of a folder and all folders in it, in the order of names.
+    """Returns the images of a file, or of a folder and all folders in it: see `list_images`.
 
     A label is the number of the folder in which an image lies.
 
@@ -100,23 +101,17 @@ def open_images(what: str, path: str) -> datasets.FolderDataset:
       path: The file or folder.
 
     Raises:
-      UserError: If there is no such path, or no image in it.
+      UserError: If there is no such path or no image in it, or a folder cannot be read.
     """
     place = Path(path)
     if place.is_file():
         return datasets.FolderDataset(str(place.parent), [place.name], [0])
     if not place.is_dir():
         raise UserError(f"{what}={path}: there is no such file or folder")
-    names = [
-        os.path.relpath(os.path.join(folder, name), place)
-        for folder, _, files in os.walk(place)
-        for name in files
-        if name.casefold().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
-    ]
+    names = list_images(what, path)
     if not names:
         suffixes = ", ".join(IMAGE_SUFFIXES[:6])
         raise UserError(f"{what}={path}: holds no images ({suffixes} and the like)")
-    names.sort()
     folders = sorted({os.path.dirname(name) for name in names})
     number = {name: i for i, name in enumerate(folders)}
     return datasets.FolderDataset(str(place), names, [number[os.path.dirname(n)] for n in names])
