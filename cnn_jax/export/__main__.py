@@ -10,11 +10,12 @@ import sys
 from cnn_jax.errors import UserError
 from cnn_jax.files import expand_path
 from cnn_jax.pretrained.weights import FORMATS
-from cnn_jax.text import printable
+from cnn_jax.text import printable, replace_unprintable
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command and returns its exit code."""
+    replace_unprintable()
     parser = argparse.ArgumentParser(
         prog="python -m cnn_jax.export", description=__doc__, allow_abbrev=False
     )
