@@ -289,7 +289,8 @@ def _read(folder: Path, wanted: Description) -> Index:
         words = json.loads((folder / INDEX).read_bytes())
         version, sums = words["version"], words.pop("files")
         if version == VERSION:
-            lists = {name: tuple(words[name]) for name in ("images", "normalization")}
+            normalization = tuple(float(value) for value in words["normalization"])
+            lists = {"images": tuple(words["images"]), "normalization": normalization}
             found = Description(**words | lists)
             contents = {name: (folder / name).read_bytes() for name in sums}
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
@@ -319,8 +320,9 @@ def _check_same(folder: Path, found: Description, wanted: Description) -> None:
         changed = found.gallery == wanted.gallery
         why = "has changed since" if changed else f"is not {found.gallery}, of which its codes are"
         raise UserError(f"index={folder}: the gallery {wanted.gallery} {why}: {REMEDY}")
+    each = (found.normalization, wanted.normalization)
     # Accelerators round differently.
-    if not np.allclose(found.normalization, wanted.normalization, rtol=1e-4, atol=1e-4):
+    if len(each[0]) != len(each[1]) or not np.allclose(*each, rtol=1e-4, atol=1e-4):
         raise UserError(f"index={folder}: its images were normalized in another way: {REMEDY}")
     for what in ("options", "precision", "layer", "pooling", "images", "code_size"):
         ours, theirs = getattr(wanted, what), getattr(found, what)
