@@ -12,7 +12,6 @@ from cnn_jax.evaluation.retrieval import codes, images, measures
 from cnn_jax.evaluation.retrieval.index import (
     Index,
     compress,
-    encode_dataset,
     open_gallery,
     open_index,
     shorten_name,
@@ -90,7 +89,7 @@ def find_images(
     if len(searched) < 2:
         raise UserError(f"gallery={gallery}: holds one image, so there is nothing to search")
     found = open_index(index, model, chosen, searched, gallery, code_size)
-    encoded = encode_dataset(model, chosen, asked)
+    encoded = images.encode_dataset(model, chosen, asked)
     asked_codes, rows = compress(found, encoded.codes), encoded.rows
     own = _find_own_rows(searched, asked, found, rows)
     k = min(K, len(found.codes) - bool((own >= 0).any()))

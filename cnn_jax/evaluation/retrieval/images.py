@@ -15,6 +15,7 @@ from cnn_jax.data.folder_scan import IMAGE_SUFFIXES
 from cnn_jax.data.image_files import list_images
 from cnn_jax.errors import UserError
 from cnn_jax.evaluation.protocols import CENTER
+from cnn_jax.evaluation.retrieval import codes
 from cnn_jax.evaluation.scoring import cut_views
 from cnn_jax.trained import TrainedModel
 
@@ -32,6 +33,20 @@ class Images(NamedTuple):
     """
 
     images: np.ndarray
+    labels: np.ndarray
+    rows: np.ndarray
+
+
+class EncodedImages(NamedTuple):
+    """Codes of images.
+
+    Attributes:
+      codes: [N, D] float32.
+      labels: [N] int32.
+      rows: [N], the images' numbers in their data set, of which some may not be decodable.
+    """
+
+    codes: np.ndarray
     labels: np.ndarray
     rows: np.ndarray
 
@@ -80,6 +95,28 @@ def iterate_model_images(model: TrainedModel, images: datasets.ImageDataset) -> 
     height, _, channels = model.image_shape
     for part in iterate_images(model.data, images, model.resize, height):
         yield part._replace(images=match_channels(part.images, channels))
+
+
+def encode_dataset(
+    model: TrainedModel, layer: codes.Layer, images: datasets.ImageDataset
+) -> EncodedImages:
+    """Returns the codes of all images that can be decoded. A batch is in memory at a time.
+
+    Raises:
+      UserError: As `iterate_images` does.
+    """
+    labels: list[np.ndarray] = []
+    rows: list[np.ndarray] = []
+
+    def iterate_batches() -> Iterator[np.ndarray]:
+        for part in iterate_model_images(model, images):
+            labels.append(part.labels)
+            rows.append(part.rows)
+            yield part.images
+
+    encode = codes.make_trained_encoder(model, layer)
+    found = codes.encode_batches(encode, iterate_batches())
+    return EncodedImages(found, np.concatenate(labels), np.concatenate(rows))
 
 
 def match_channels(images: np.ndarray, channels: int) -> np.ndarray:

@@ -10,10 +10,9 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -84,40 +83,6 @@ class Index:
     labels: np.ndarray
     pca: Pca | None
     was_read: bool
-
-
-class Encoded(NamedTuple):
-    """Codes of images.
-
-    Attributes:
-      codes: [N, D] float32.
-      labels: [N] int32.
-      rows: [N], the images' numbers in their data set, of which some may not be decodable.
-    """
-
-    codes: np.ndarray
-    labels: np.ndarray
-    rows: np.ndarray
-
-
-def encode_dataset(model: TrainedModel, layer: Layer, given: datasets.ImageDataset) -> Encoded:
-    """Returns the codes of all images that can be decoded. A batch is in memory at a time.
-
-    Raises:
-      UserError: As `images.iterate_images` does.
-    """
-    labels: list[np.ndarray] = []
-    rows: list[np.ndarray] = []
-
-    def iterate_batches() -> Iterator[np.ndarray]:
-        for part in images.iterate_model_images(model, given):
-            labels.append(part.labels)
-            rows.append(part.rows)
-            yield part.images
-
-    encode = codes.make_trained_encoder(model, layer)
-    found = codes.encode_batches(encode, iterate_batches())
-    return Encoded(found, np.concatenate(labels), np.concatenate(rows))
 
 
 def open_gallery(
@@ -225,7 +190,7 @@ def open_index(
     check_writable(folder, f"index={folder}: cannot be written", "choose another folder")
     if code_size:
         codes.check_size(code_size, len(gallery), codes.count_numbers(model, layer))
-    found, labels, rows = encode_dataset(model, layer, gallery)
+    found, labels, rows = images.encode_dataset(model, layer, gallery)
     pca = None
     if code_size:
         found = codes.normalize_length(found)
