@@ -245,6 +245,7 @@ class Experiment:
 # rounding; under pmap dropout and mixup draw other numbers (`train_step.split_keys`).
 RUNTIME_FIELDS = (
     "data.dir",
+    "data.dataset.path",  # A run's data.json says whether the images are the same.
     "data.eval_batch_size",
     "data.workers",
     "train.parallel",
