@@ -257,8 +257,7 @@ RUNTIME_FIELDS = (
 def name_protocol(choice: Choice) -> str:
     """Returns the short name of an evaluation protocol, such as dense@256,384.
 
-    As on the command line, scales have no name, and other arguments have one:
-    dense@256,stride=2.
+    As on the command line, scales have no name, and other arguments have one: shift@pixels=2.
     """
     words = []
     for key, value in sorted(choice.items, key=lambda item: item[0] != "scales"):

@@ -61,7 +61,7 @@ def find_files(place: Path, name: str) -> list[Path]:
 
 
 def find_seeds(run: Path) -> set[int]:
-    """Returns the seeds of which a run's folder holds a folder, seed<k>."""
+    """Returns the seeds k for which a run's folder has a folder seed<k>."""
     numbers = {path.name.removeprefix("seed") for path in run.glob("seed*")}
     return {int(number) for number in numbers if number.isdecimal() and number.isascii()}
 

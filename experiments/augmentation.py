@@ -9,7 +9,7 @@ Question  The same model with each kind alone, and with all that suit the data. 
 Commands  python launch.py --experiment=augmentation --seeds=3 --together             (digits)
           python launch.py --experiment=augmentation --preset=caltech                 (Caltech-101)
           python launch.py --experiment=augmentation --preset=paper                   (CIFAR-10)
-Measured  docs/results holds what came of it, with hardware and commit.
+Results   docs/results/augmentation_digits, with hardware and commit.
 """
 
 from dataclasses import replace

@@ -8,7 +8,8 @@ Question  Which maps change when the trained weights are replaced by random ones
 Commands  python launch.py --experiment=feature_visualization                  (laptop: digits)
           python launch.py --experiment=feature_visualization --preset=paper   (MNIST, CIFAR-10,
           Caltech-101)
-Measured  docs/results holds what came of it, with hardware and commit.
+Results   docs/results/feature_visualization_digits and
+          feature_visualization_paper, with hardware and commit.
 """
 
 import statistics

@@ -7,7 +7,7 @@ Question  How does the training loss tell that a rate is wrong? And what does a 
           falls, from the same start and with the same number of steps?
 Commands  python launch.py --experiment=learning_rate --seeds=3 --together                 (digits)
           python launch.py --experiment=learning_rate --preset=paper --seeds=3 --together  (MNIST)
-Measured  docs/results holds what came of it, with hardware and commit.
+Results   docs/results/learning_rate_digits, with hardware and commit.
 
 Plain SGD, so that nothing but the rate says how far a step goes. Training images are moved and
 turned, so that the loss does not fall to 0 and a batch's gradient stays noisy.

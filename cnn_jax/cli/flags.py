@@ -155,8 +155,7 @@ flags.DEFINE_string(
 flags.DEFINE_integer(
     "profile",
     0,
-    "Trace so many steps of each run for TensorBoard and XProf, and print the costliest"
-    " operations.",
+    "Trace N steps of each run for TensorBoard and XProf, and print the costliest operations.",
     0,
     10_000,
 )
@@ -177,7 +176,7 @@ flags.DEFINE_enum("format", "table", ["table", "json"], "How --summary and --pla
 flags.DEFINE_bool(
     "plan",
     False,
-    "Compile each run's step, train nothing, and print what it needs and takes at least.",
+    "Compile each run's step, train nothing, and print its memory and a lower bound of its time.",
 )
 flags.DEFINE_string(
     "topology", None, "--plan for a TPU slice that is not here, such as v5e:4x4; needs libtpu."
@@ -218,7 +217,7 @@ flags.DEFINE_enum(
     "score",
     "logit",
     ["logit", "log_probability", "probability"],
-    "--visualize: what of the class is differentiated.",
+    "--visualize: the class score whose gradient is taken.",
 )
 flags.DEFINE_string(
     "retrieve",
@@ -239,7 +238,7 @@ flags.DEFINE_string(
 flags.DEFINE_integer(
     "code_size",
     0,
-    "--retrieve by codes that whitened PCA compresses to so many numbers; 0: all of the layer's.",
+    "--retrieve: size of the codes after whitened PCA; 0: no PCA.",
     0,
     2**20,
 )

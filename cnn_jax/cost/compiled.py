@@ -1,4 +1,4 @@
-"""What a compiler says of a program, and a cache of it for devices that are not attached.
+"""The compiler's report on a program, and its cache for devices that are not attached.
 
 The compiler of TPUs takes minutes for a large model. JAX's compilation cache does not help where no
 TPU is attached: a program that it reads is loaded onto a device.

@@ -206,7 +206,7 @@ def check_held_out(data: Data, train_images: int) -> None:
 def load_dataset(data: Data) -> Dataset:
     """Returns the data set as a run sees it.
 
-    With data.validation_images, so many training images are taken for the test set: see
+    data.validation_images training images replace the test set, unless it is 0: see
     `base.hold_out`.
 
     Raises:

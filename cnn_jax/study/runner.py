@@ -75,7 +75,7 @@ def run(
     from cnn_jax.study import sharing
     from cnn_jax.training import run_folders
 
-    find_folder("matplotlib")  # Missing, it is reported now and not after the runs.
+    find_folder("matplotlib")  # Report a missing Matplotlib before training.
     settings.configure_once()  # Before the checks, which start JAX's backend.
     folder = expand_path("workdir", workdir)
     study = complete_study(study)
@@ -97,7 +97,7 @@ def run(
     check_before_writing(study, runs, folder, together, seeds, profile_steps, overwrite)
     primary = distributed.is_primary()
     if primary:
-        # What was measured of runs that are trained anew, or further, is no longer true.
+        # Measurements of runs that are retrained or continued are outdated.
         outdated = overwrite or any(run_folders.is_longer(one, folder) for one in runs)
         for one in runs if overwrite else ():
             run_folders.erase_run(run_folders.run_folder(one, folder))

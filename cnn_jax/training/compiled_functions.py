@@ -48,7 +48,7 @@ class Functions(NamedTuple):
 
 
 class Reusable:
-    """The functions of the run that was built last, for the next one if it is like it.
+    """Caches the compiled functions of the last run, for a following run with the same program.
 
     A program is compiled when its function is first called. The seeds of a run have equal programs,
     and so have trials of several base rates: the second finds the first one's here. It lives as

@@ -30,8 +30,9 @@ UNITS = 8  # The first units of a layer, each of whose percentiles are kept.
 PERCENTILES = (15, 50, 85)  # As in Ioffe, Szegedy 2015 (arXiv:1502.03167), Figure 1.
 # A value is saturated where the activation function's slope is below this share of its slope at 0.
 SATURATED = 0.05
-ZERO = 1e-3  # A weight that is smaller counts as 0: an L1 penalty's steps swing around it.
-NEAR_ZERO = 1e-3  # Where the slope is taken that saturation is measured by: ReLU has none at 0.
+# Weights with a smaller absolute value count as 0: steps under an L1 penalty oscillate around it.
+ZERO = 1e-3
+NEAR_ZERO = 1e-3  # Input at which the reference slope is taken; ReLU has no slope at 0.
 DIGITS = 5  # Significant digits that are kept of a number.
 
 

@@ -96,7 +96,7 @@ def run_loop(
       program: The compiled step, the evaluation and the batches.
       runs: The seeds, all at the same step.
       until: The last step.
-      watch: Told of each phase; says when to stop.
+      watch: Records each phase and reports requests to stop.
 
     Returns:
       {seed: why it ended before the others}.
@@ -170,7 +170,7 @@ def next_batches(
     watch: Watch,
     phase: str,
 ) -> list[Any]:
-    """Returns so many batches, and counts the time that the step waits for them."""
+    """Returns the next `count` batches and measures the wait for them."""
     start = time.perf_counter()
     try:
         watch.enter("data")
@@ -220,7 +220,7 @@ def finish_step(program: TrainProgram, run: SeedRun, step: int, due: Due, watch:
 
 
 def stop_if_due(run: SeedRun, step: int) -> None:
-    """Ends a run whose error has not fallen for so many evaluations (train.stop_after)."""
+    """Ends a run whose error has not fallen for train.stop_after evaluations."""
     if ran_out_of_patience(run.state.opt):
         early_stopping.end_run("stop", step, run.checkpoints, run.write)
         run.stopped = True

@@ -108,11 +108,18 @@ def last_evaluation(folder: Path) -> int:
 def open_log(
     experiment: Experiment, folder: Path, step: int, evaluated: bool = True
 ) -> Iterator[tuple[Write, tqdm.tqdm]]:
-    """Opens the log of a run that starts at `step`; returns (write, bar).
+    """Opens the log of a run. Lines of later steps, from before an interruption, are dropped.
 
-    Lines of later steps, from before an interruption, are dropped. evaluated: whether the state
-    includes the evaluation at this step; otherwise its line is dropped too. write(event, **fields)
-    appends a line to metrics.jsonl, at once on disk, and its numbers to TensorBoard.
+    Args:
+      experiment: The run.
+      folder: Its folder.
+      step: The step at which it starts or continues.
+      evaluated: Whether the state includes the evaluation at this step; if not, its line is dropped
+        too.
+
+    Yields:
+      (write, bar). write(event, **fields) appends a line to metrics.jsonl, at once on disk, and its
+      numbers to TensorBoard; bar is the progress bar.
 
     Raises:
       OSError: If a file cannot be written.

@@ -20,7 +20,7 @@ class Inputs(NamedTuple):
 
     Attributes:
       arrays: The loader's arrays, on the devices.
-      keys: The seeds' random keys, as raw data (`jax.random.key_data`).
+      keys: The seeds' random keys as raw data (`jax.random.key_data`), each [2] uint32.
       base: The schedule's base rate, [] float32; None: it is a part of the program.
     """
 

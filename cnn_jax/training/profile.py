@@ -12,7 +12,7 @@ from cnn_jax.cost import hlo
 from cnn_jax.errors import UserError
 from cnn_jax.terminal_tables import format_table
 
-SETTLED_STEPS = 10  # Steps before the first that is traced, if the run has so many.
+SETTLED_STEPS = 10  # Steps before the first that is traced, if the run is long enough.
 MAX_ROWS = 10  # Operations in the table.
 
 Step = Callable[[Any, Any, Any], Any]
@@ -28,7 +28,7 @@ def trace_steps(step: Step, folder: Path, steps: int, left: int) -> Step:
       left: How many calls there will be.
 
     Raises:
-      UserError: If there are not so many calls after the first, which compiles.
+      UserError: If fewer than `steps` calls remain after the first, which compiles.
     """
     if steps >= left:
         raise UserError(

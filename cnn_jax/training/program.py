@@ -30,7 +30,7 @@ Batches = Callable[[int], Iterator[Any]]
 
 
 class TrainProgram(NamedTuple):
-    """A run put together.
+    """The compiled functions, initial state and batches of a run.
 
     Attributes:
       state: Before the first step; of several seeds what `join` makes.

@@ -144,7 +144,7 @@ def write_data(description: dict[str, Any], folder: Path) -> None:
 
 
 def _with_deviation(old: Experiment, new: Experiment) -> Experiment:
-    """Returns the longer run with what a run of so many steps from the start would do otherwise."""
+    """Returns the longer run, with how it differs from an uninterrupted run of its length."""
     before, after = old.train.steps, new.train.steps
     words = []
     if schedule_depends_on_steps(new.schedule, before, after):

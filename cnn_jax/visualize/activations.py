@@ -90,7 +90,7 @@ def find_top_images(
     layer: str,
     count: int = 9,
 ) -> TopImages:
-    """Finds the images of a data set whose strongest unit in each channel is the strongest.
+    """Finds, for each channel, the images with the largest activation.
 
     Each image counts once for a channel, however many of its units are strong. Source: Zeiler,
     Fergus 2013 (arXiv:1311.2901), Sec. 4 and Figure 2, which shows the top nine.

@@ -151,7 +151,7 @@ def _cut(model: TrainedModel, encoded: Encoded, name: str) -> np.ndarray:
     """Returns the middle of an image as the model sees it, [1, H, W, C] uint8."""
     side, _, channels = model.image_shape
     if isinstance(encoded, np.ndarray) and encoded.shape[-1] != channels:
-        kinds = {1: "grey", 3: "color"}
+        kinds = {1: "gray", 3: "color"}
         raise UserError(
             f"{name}: a {kinds.get(encoded.shape[-1], 'strange')} image, and the model takes"
             f" {kinds.get(channels, 'other')} ones"

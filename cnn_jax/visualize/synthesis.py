@@ -16,7 +16,7 @@ FIRST, SECOND = 0.9, 0.999  # Adam's decays.
 
 
 class Synthesis(NamedTuple):
-    """Images and what was made large or small by them.
+    """Synthesized images and the final value of their objective.
 
     Attributes:
       images: As the model takes them, [B, H, W, C].

@@ -8,7 +8,7 @@ Question  Does the perceptron rule learn AND, OR and NOT, and how many updates d
           ever learn XOR? Do two layers represent it, and learn it? Is there a two-layer net for any
           formula? Which change of inputs makes two circles separable?
 Command   python launch.py --experiment=boolean_functions
-Measured  docs/results/boolean_functions.
+Results   docs/results/boolean_functions.
 """
 
 import functools

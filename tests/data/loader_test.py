@@ -108,7 +108,7 @@ def test_the_training_mean_is_subtracted(kind, axes):
         ({"dataset": choose("caltech101")}, "full-size images: set data.train_resize"),
         ({"dataset": choose("imagenet2012")}, "full-size images: set data.train_resize"),
         ({"color_jitter": (0.1, 0.1)}, "must be 4 numbers: brightness, contrast"),
-        ({"dataset": choose("digits"), "color_pca": True}, "digits is grey"),
+        ({"dataset": choose("digits"), "color_pca": True}, "digits is gray"),
     ],
 )
 def test_invalid_settings_are_refused(change, words):

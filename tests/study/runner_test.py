@@ -122,7 +122,7 @@ def test_a_run_whose_name_is_not_its_key_is_refused():
 
 def test_a_row_of_an_unknown_run_is_refused():
     rows = (Row("nett", "Net", "", ""),)
-    with pytest.raises(UserError, match=r"the run 'nett', which the study has not.*nearest: net"):
+    with pytest.raises(UserError, match=r"the run 'nett', which is not in the study.*nearest: net"):
         study.configure(dataclasses.replace(make_study(net=RUN), rows=rows))
 
 

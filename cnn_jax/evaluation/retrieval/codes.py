@@ -196,7 +196,7 @@ def fit_pca(codes: np.ndarray, size: int, whiten: bool = False) -> Pca:
       whiten: Whether each component is divided by its standard deviation.
 
     Raises:
-      UserError: If the codes do not have so many components.
+      UserError: If size exceeds the number of components.
     """
     count, numbers = codes.shape
     most = min(count - 1, numbers)

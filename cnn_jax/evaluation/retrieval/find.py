@@ -1,4 +1,4 @@
-"""Finds a user's images in a gallery: the queries, their neighbors, and what is right of them."""
+"""Finds images like a user's in a gallery: neighbors, and which are of the query's class."""
 
 import os
 from dataclasses import dataclass
@@ -34,8 +34,8 @@ class Found:
       names: Of the queries.
       neighbors: [Q, k], rows of the index, the nearest first.
       distances: [Q, k], 1 minus the cosine.
-      is_right: [Q, k], whether a neighbor is of the query's class; None for queries of which the
-        gallery holds no other image of their class, or has no classes.
+      is_right: [Q, k], whether a neighbor is of the query's class. None if the gallery has no
+        classes or no other image of the query's class.
       means: Over the queries with relevant images; None: there are none.
     """
 

@@ -1,8 +1,8 @@
 """An index: a gallery's codes in a folder, so that they are computed once.
 
 The folder holds codes.npy ([N, D] float32), names.json (what each row is), pca.npz if the codes are
-compressed, and index.json: of which weights, layer and gallery the codes are, with checksums. An
-index of anything else is refused.
+compressed, and index.json, which records the weights, layer and gallery of the codes, with
+checksums. An index of anything else is refused.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ REMEDY = "choose another index folder, or delete this one"
 
 @dataclass(frozen=True)
 class Description:
-    """Of what the codes of an index are, as index.json holds it.
+    """What the codes of an index were computed from: the content of index.json.
 
     Attributes:
       version: Of the index's form.
@@ -226,7 +226,7 @@ def _hash(content: bytes) -> str:
 
 
 def _read(folder: Path, wanted: Description) -> Index:
-    damaged = UserError(f"index={folder}: is damaged: delete the folder, and it is made anew")
+    damaged = UserError(f"index={folder}: is damaged: delete the folder to rebuild it")
     try:
         words = json.loads((folder / INDEX).read_bytes())
         sums = words.pop("files")
@@ -258,7 +258,8 @@ def _check_same(folder: Path, found: Description, wanted: Description) -> None:
         )
     if found.fingerprint != wanted.fingerprint:
         changed = found.gallery == wanted.gallery
-        why = "has changed since" if changed else f"is not {found.gallery}, of which its codes are"
+        other = f"is not {found.gallery}, which the index was built from"
+        why = "has changed since" if changed else other
         raise UserError(f"index={folder}: the gallery {wanted.gallery} {why}: {REMEDY}")
     for what in ("layer", "pooling", "images", "code_size"):
         ours, theirs = getattr(wanted, what), getattr(found, what)

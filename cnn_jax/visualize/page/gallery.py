@@ -19,7 +19,7 @@ from cnn_jax.visualize.page.maps import CHANCE, METHODS, Measured, measure, meas
 
 
 class Gallery(NamedTuple):
-    """A run that was looked into.
+    """A visualized run.
 
     Attributes:
       context: The run and its images.

@@ -230,11 +230,11 @@ def make_table(found: dict[str, Measured], chance: Curves | None) -> Table:
     if chance:
         rows.append((CHANCE, DASH, DASH, *_show_areas(chance)))
     footnote = (
-        "Rank correlation is Spearman's, of the sizes of the values of each image's map with the"
-        " trained and with random weights: the mean, and the least and largest over images, those"
-        " left out of which one map has the same value everywhere. From"
-        f" {INDEPENDENT} on, a bound of ours, a map hardly depends on the weights: it shows the"
-        " image, not what the model has learned (Adebayo et al. 2018). The areas lie under the"
+        "Spearman's rank correlation between the absolute values of each image's map with trained"
+        " and with random weights: the mean [minimum; maximum] over images. Images whose map is"
+        f" constant are left out. At a mean of {INDEPENDENT} or more (our threshold) the map hardly"
+        " depends on the weights: it shows the image, not what the model has learned (Adebayo et"
+        " al. 2018). The areas lie under the"
         " probability of the explained class while pixels are replaced by zeros, or appear on"
         " zeros, in the order of the map (Petsiuk et al. 2018)."
     )
