@@ -10,8 +10,8 @@ Recipe    100 epochs, RMSProp with decay 0.9 and epsilon 1.0, or momentum 0.9 be
           no average of the weights is kept; every line is trained by this recipe, also those of
           earlier papers.
 Tuning    On digits each line's learning rate has the lower validation error of two: GoogLeNet,
-          which has no batch norm, stays at chance with a rate that suits the others. On ImageNet the rate
-          is the paper's.
+          which has no batch norm, stays at chance with a rate that suits the others. On ImageNet
+          the rate is the paper's.
 Results   docs/results/inception_ablation_digits, with hardware and commit. The paper's preset
           needs a pod.
 """

@@ -255,8 +255,8 @@ def _write_report(
     yield from found
     if not test:
         yield (
-            f"no test images: every {TEST_EVERY}th image of a class is a test image, and no"
-            f" class has {TEST_EVERY}; give them in val/ beside train/, or take training images with"
+            f"no test images: every {TEST_EVERY}th image of a class is a test image, and no class"
+            f" has {TEST_EVERY}; give them in val/ beside train/, or take training images with"
             " data.validation_images"
         )
     for split, part in good.items():
