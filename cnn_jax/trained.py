@@ -1,7 +1,7 @@
 """Trained models: of a finished run, with public weights, or untrained for comparison.
 
-`load` takes what --visualize and --retrieve take. What comes back has all that is needed to look
-into a model or to compute its codes: parameters, and how images become what the model takes.
+`load` takes what --visualize and --retrieve take. The result has everything that is needed to
+visualize a model or to compute its codes: its parameters, and how its images are prepared.
 """
 
 import functools

@@ -1,8 +1,8 @@
 """Tuning: a value of each run is chosen on a validation split, with the same budget for each.
 
-A study whose runs have to be tuned before they can be compared says so with a `Tuning`. For each of
-its runs every value of the grid is tried, in <workdir>/tuning, on training images of which some are
-held out. The best value is the run's; the test set is never looked at.
+A `Tuning` says how a study tunes its runs before it compares them. Each run is tried with every
+value of the grid, in <workdir>/tuning, while some training images are held out for validation. The
+run then takes the best value. The test set is never used.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Says what was found in a folder of images: lines for people, and a value for JSON."""
+"""Reports what was found in a folder of images: as lines of text, and as a value for JSON."""
 
 import os
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Model cards: Markdown for readers, with the metadata that model hubs read above it."""
+"""Model cards: Markdown for readers, below the metadata that model hubs read."""
 
 import dataclasses
 import json

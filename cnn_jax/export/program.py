@@ -1,4 +1,4 @@
-"""StableHLO programs: a model with its weights that any JAX, and more, can run without our code."""
+"""StableHLO programs: a model with its weights, which JAX runs without this library."""
 
 import os
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""A file of weights, whoever wrote it: what it is, by its first bytes, and its tensors by name."""
+"""Files of weights of any publisher: their format, by their first bytes, and their tensors."""
 
 import json
 import zipfile

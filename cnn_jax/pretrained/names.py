@@ -1,4 +1,4 @@
-"""Which tensor of a public file is which of ours: rules for each publisher and family of models.
+"""Maps our tensors to those of public files, by rules for each publisher and family of models.
 
 A module's path ("stage1_block2/conv1") becomes the publisher's name by its family's rules: regular
 expressions and their replacements, applied in order.

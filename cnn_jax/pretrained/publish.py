@@ -1,4 +1,4 @@
-"""A model's weights as the tensors of torchvision, timm or Keras: loading, the other way round."""
+"""Converts a model's weights to the tensors of torchvision, timm or Keras: loading, reversed."""
 
 import dataclasses
 from collections.abc import Mapping

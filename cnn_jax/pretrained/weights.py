@@ -1,4 +1,4 @@
-"""Loads a model's weights from a file, whoever wrote it, and writes files of our own."""
+"""Loads a model's weights from a file of any publisher, and saves them."""
 
 import dataclasses
 import json

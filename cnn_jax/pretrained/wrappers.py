@@ -1,4 +1,4 @@
-"""Names that a wrapper around a PyTorch model has put before the names of its tensors."""
+"""Prefixes that a wrapper around a PyTorch model adds to the names of its tensors."""
 
 from collections.abc import Mapping
 

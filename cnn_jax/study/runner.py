@@ -1,4 +1,4 @@
-"""Trains a study's runs one by one, tunes what is to be tuned, and builds the report."""
+"""Tunes and trains a study's runs one by one, and builds the report."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""Which study, and which of its runs: found by name or path, changed, selected."""
+"""Finds a study by name or path, changes its configuration, and selects its runs."""
 
 import dataclasses
 import fnmatch

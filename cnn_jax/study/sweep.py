@@ -1,4 +1,4 @@
-"""Grids: a study's runs with each combination of other values."""
+"""Sweeps: a study's runs with each combination of given values."""
 
 import dataclasses
 import itertools

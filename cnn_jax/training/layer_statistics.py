@@ -1,8 +1,8 @@
 """Statistics of every layer's values and of their gradients, for every model.
 
-A layer is a module that has parameters of its own or is an activation function. What comes out of
-it is measured on a batch of training images, with dropout and batch statistics as in training, and
-so is the gradient of the loss with respect to it. Nothing is updated.
+A layer is a module that has parameters of its own or is an activation function. Its outputs, and
+the gradient of the loss with respect to them, are measured on a batch of training images, with
+dropout and batch statistics as in training. Nothing is updated.
 """
 
 import contextlib

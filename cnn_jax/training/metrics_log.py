@@ -1,6 +1,6 @@
-"""The log of a run: metrics.jsonl, starts.jsonl, TensorBoard's files, and a bar.
+"""The log of a run: metrics.jsonl, starts.jsonl, TensorBoard's files, and a progress bar.
 
-metrics.jsonl has a line an event, the same lines however often the run was cut off and continued:
+metrics.jsonl has one line per event. Its lines do not depend on interruptions of the run:
   train  step, epoch, loss, error, lr, images_per_s, data_time, step_time (seconds a step);
          bad_images, those that could not be decoded since the line before, where there are any;
          skipped, updates that were left out as not finite (train.on_nan=skip), where there are any
@@ -11,7 +11,7 @@ metrics.jsonl has a line an event, the same lines however often the run was cut 
   end    step; with train.stop_after best_step, as of stop
 Each line has `wall_s`, the seconds of all launches so far. A launch that was cut off counts up to
 its last line that was kept. Errors are fractions, losses nats; train lines are means since the line
-before (null: all was skipped). starts.jsonl has a line a launch.
+before (null: all was skipped). starts.jsonl has one line per launch.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""The folder of a run: whose it is, config.json and data.json, and how it is emptied."""
+"""The folder of a run: to which run it belongs, config.json and data.json, and its deletion."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""What lies in a model as it is: its first filters, and the images that excite a channel most."""
+"""A model's first filters, and the images that activate each of its channels most."""
 
 import functools
 from collections.abc import Iterable

@@ -1,7 +1,8 @@
 """Maps made of gradients with respect to the images: which pixels a class's score depends on.
 
 All functions are pure: they take the model, its parameters and its statistics, and a batch of
-images as the model takes them, and return arrays. `score` says what is differentiated.
+images as the model takes them, and return arrays. `score` names the class score whose gradient is
+taken.
 """
 
 import functools

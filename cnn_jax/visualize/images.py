@@ -1,4 +1,4 @@
-"""The images that are looked at: N of a data set, or the files of a folder."""
+"""Images to visualize: N of a data set, or the files of a folder."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""ZFNet's occlusion maps: what the model says while a gray square covers a part of the image.
+"""ZFNet's occlusion maps: a model's outputs while a gray square covers a part of the image.
 
 Source: Zeiler, Fergus 2013 (arXiv:1311.2901), Sec. 4.2 and Figure 7.
 """

@@ -1,4 +1,4 @@
-"""What is differentiated: one number for each image, of the outputs of a model."""
+"""Scores to differentiate: one number for each image, from a model's outputs."""
 
 from typing import Any, Literal
 

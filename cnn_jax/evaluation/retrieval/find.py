@@ -1,4 +1,4 @@
-"""Finds images like a user's in a gallery: neighbors, and which are of the query's class."""
+"""Finds the neighbors of a user's images in a gallery, and which are of the query's class."""
 
 import os
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Images as a model takes them, center crops: of a data set, a folder or a file."""
+"""Images as a model takes them: center crops of a data set, a folder or a file."""
 
 import functools
 import os

@@ -1,4 +1,4 @@
-"""What the model says of changed images: ZFNet's Figure 5 (invariance) and Figure 7 (occlusion)."""
+"""Outputs for changed images: ZFNet's Figure 5 (invariance) and Figure 7 (occlusion)."""
 
 import numpy as np
 

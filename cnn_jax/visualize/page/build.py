@@ -1,4 +1,4 @@
-"""Builds the page: runs the methods that are asked for, one by one, and writes what they draw."""
+"""Builds the page: runs the requested methods one by one and writes their figures."""
 
 import sys
 import time

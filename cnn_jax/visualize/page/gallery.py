@@ -1,4 +1,4 @@
-"""All maps of a run in one figure, and what was measured of them as numbers: for studies."""
+"""For studies: all maps of a run in one figure, and their measurements as numbers."""
 
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""What lies in the model: filters, feature maps, top images, the deconvnet, and their evolution."""
+"""Inside the model: filters, feature maps, top images, the deconvnet, and their evolution."""
 
 import functools
 from collections.abc import Iterator
