@@ -84,7 +84,7 @@ class Data:
     eval_resize: Annotated[
         int,
         Bound(0, 2**14),
-        "Shorter side of resized test images, in pixels; 0: the middle of train_resize",
+        "Shorter side of resized test images, in pixels; 0: the mean of train_resize",
     ] = 0
     train_crop: Annotated[
         Literal["random", "inception"],

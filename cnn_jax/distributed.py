@@ -148,7 +148,7 @@ def is_primary() -> bool:
 
 
 def barrier(where: str) -> None:
-    """Waits until all processes are there."""
+    """Waits until all processes have called it."""
     if is_distributed():
         from jax.experimental import multihost_utils
 
@@ -200,7 +200,7 @@ def check_agreement(fields: Mapping[str, str]) -> None:
 
 
 def exit_if_distributed(code: int) -> None:
-    """Ends this process at once if it is one of several, which else would wait for one another."""
+    """Ends this process at once if it is one of several, because they would wait for each other."""
     jax = sys.modules.get("jax")
     if jax and jax.distributed.is_initialized():
         sys.stdout.flush()

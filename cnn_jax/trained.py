@@ -107,7 +107,7 @@ def load(
 
 
 def find_run(place: Path, what: str = "target") -> Path:
-    """Returns the folder of the one run that lies in a folder.
+    """Returns the folder of the only run in a folder.
 
     Raises:
       UserError: If there is none, or there are several.

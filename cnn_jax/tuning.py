@@ -21,7 +21,7 @@ Score = Callable[[Any], float]
 
 
 class Trial(Protocol):
-    """What `final_error` needs of a seed of a trial; `cnn_jax.report.results.Run` has it."""
+    """Attributes of a trial that `final_error` reads; `cnn_jax.report.results.Run` has them."""
 
     @property
     def final_error(self) -> float | None:
@@ -184,7 +184,7 @@ def apply_choices(
 
 
 def describe_tuning(tuning: Tuning | None) -> dict[str, Any]:
-    """Returns what study.json holds of it; `restore_tuning` reads it."""
+    """Returns the tuning as study.json holds it; `restore_tuning` reads it."""
     if tuning is None:
         return {}
     return {

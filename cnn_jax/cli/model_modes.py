@@ -110,7 +110,7 @@ def evaluate(target: str) -> None:
 
 
 def visualize(target: str) -> None:
-    """Looks into a trained model, writes the page, and prints its tables and its place."""
+    """Visualizes a trained model: writes the page, and prints its tables and path."""
     from cnn_jax.visualize.page import build_page
 
     names = ("visualize", "images", "data_dir", "methods", "layer", "score", "workdir")
@@ -133,7 +133,7 @@ def visualize(target: str) -> None:
 
 
 def retrieve(target: str) -> None:
-    """Finds a user's images in a gallery, and prints where the page of them lies."""
+    """Finds the neighbors of a user's images in a gallery, and prints the path of their page."""
     import dataclasses
 
     from cnn_jax import trained

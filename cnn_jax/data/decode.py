@@ -152,7 +152,7 @@ def decode_windows(
 
 
 def find_center(size: Size, side: int) -> list[tuple[int, int]]:
-    """Returns the upper left corner of the window in the middle, as a list of one."""
+    """Returns the upper left corner of the center window, as a list of one item."""
     return [((size[0] - side) // 2, (size[1] - side) // 2)]
 
 

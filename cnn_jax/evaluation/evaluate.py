@@ -42,7 +42,7 @@ FOLDER = "evaluations"
 
 @dataclass(frozen=True)
 class Evaluation(Measures):
-    """What an evaluation protocol measured, as evaluations/<protocol>.json holds it.
+    """The result of an evaluation protocol: the content of evaluations/<protocol>.json.
 
     Attributes:
       protocol: Its name with its scales, such as dense@256,384.
@@ -250,7 +250,7 @@ def _evaluate(
     eval_size: int,
     step: int | None,
 ) -> Iterator[tuple[str, Evaluation]]:
-    """Yields (name, what it measured) of each protocol.
+    """Yields (name, result) of each protocol.
 
     Kinds of views and scales that several protocols share are scored once.
     """

@@ -33,7 +33,7 @@ class Weights(NamedTuple):
 
 
 def open_weights(path: Path) -> Weights:
-    """Returns what is in a file, its tensors still to be read.
+    """Returns the content of a file. The tensors are read when they are needed.
 
     Raises:
       UserError: If it is no file of weights, damaged, or larger than weights are.

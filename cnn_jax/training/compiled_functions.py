@@ -84,7 +84,7 @@ def find_base(experiment: Experiment, dataset: data.Dataset) -> jax.Array | None
 
 
 def leave_out_inputs(experiment: Experiment, base: jax.Array | None) -> Experiment:
-    """Returns the experiment without what its program does not depend on: its names and inputs.
+    """Returns the experiment without its names and inputs, on which its program does not depend.
 
     Args:
       experiment: The run.

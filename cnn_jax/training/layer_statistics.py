@@ -66,7 +66,7 @@ def make_measured_model(experiment: Experiment, num_classes: int) -> Model:
 def make_measurement(
     experiment: Experiment, parts: Components, loaders: dict[int, data.Loader], arrays: Any
 ) -> Callable[[State, int], list[dict[str, Any]]] | None:
-    """Returns what measures a seed's layers, on its first batch without augmentation.
+    """Returns a function that measures a seed's layers, on its first batch without augmentation.
 
     Args:
       experiment: The run.
@@ -247,7 +247,7 @@ def _spread(x: jax.Array) -> dict[str, jax.Array]:
 
 
 def to_json(measured: Mapping[str, Mapping[str, Any]], kinds: list[tuple[str, str]]) -> list[dict]:
-    """Returns what `measure` found as a line of layers.jsonl holds it, in the layers' order.
+    """Returns the result of `measure` as a line of layers.jsonl, in the layers' order.
 
     Numbers have DIGITS significant digits; one that is not finite is None.
     """

@@ -13,7 +13,7 @@ Step = Callable[[Any, Any, Any], Any]
 
 
 class Inputs(NamedTuple):
-    """What a step gets besides its state and its batches, the same at every step.
+    """Inputs of a step that are the same at every step: all except the state and the batch.
 
     The seeds' keys and the base rate are inputs and no part of the program, so that runs which
     differ only in them have the same one.

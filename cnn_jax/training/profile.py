@@ -19,7 +19,7 @@ Step = Callable[[Any, Any, Any], Any]
 
 
 def trace_steps(step: Step, folder: Path, steps: int, left: int) -> Step:
-    """Returns the step, which traces some of its calls and then prints what they cost.
+    """Returns the step, wrapped to trace some of its calls and to print their costs.
 
     Args:
       step: (state, arrays, batch) -> state, compiled.

@@ -82,7 +82,7 @@ def build_program(
     seeds: Sequence[int] = (),
     reusable: Reusable | None = None,
 ) -> TrainProgram:
-    """Puts a run together.
+    """Builds the program of a run.
 
     Args:
       experiment: The run.

@@ -32,7 +32,7 @@ def randomize(model: Model, key: jax.Array, image_shape: tuple[int, ...]) -> tup
 
 
 def correlate_ranks(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Returns Spearman's rank correlation of the sizes of two maps of each image.
+    """Returns Spearman's rank correlation of the absolute values of two maps of each image.
 
     Args:
       first: Maps [B, H, W]; their signs are left out.

@@ -22,7 +22,7 @@ DEFAULT_IMAGES, MAX_IMAGES = 8, 64
 
 
 class Images(NamedTuple):
-    """Images and what is known of them.
+    """Images with their labels and names.
 
     Attributes:
       pixels: As the user knows them, [N, H, W, C] uint8.
@@ -148,7 +148,7 @@ def _load_folder(model: TrainedModel, folder: Path, count: int) -> Images:
 
 
 def _cut(model: TrainedModel, encoded: Encoded, name: str) -> np.ndarray:
-    """Returns the middle of an image as the model sees it, [1, H, W, C] uint8."""
+    """Returns the center crop of an image that the model sees, [1, H, W, C] uint8."""
     side, _, channels = model.image_shape
     if isinstance(encoded, np.ndarray) and encoded.shape[-1] != channels:
         kinds = {1: "gray", 3: "color"}

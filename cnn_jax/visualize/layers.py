@@ -41,12 +41,12 @@ def list_layers(model: Model, params: Any, stats: Any, image_shape: Shape) -> di
 
 
 def find_spatial_layers(layers: dict[str, Shape]) -> list[str]:
-    """Returns the layers whose maps have more than one place."""
+    """Returns the layers whose maps have more than one position."""
     return [name for name, s in layers.items() if len(s) == 3 and s[0] * s[1] > 1]
 
 
 def choose_layer(name: str, layers: dict[str, Shape], layer: str | None = None) -> str:
-    """Returns the layer that is asked for, or the last one with a spatial map.
+    """Returns the requested layer, or the last one with a spatial map.
 
     Args:
       name: Of the model, for messages.

@@ -16,7 +16,7 @@ BATCH = 64  # Covered images that are evaluated at once.
 
 
 class Occlusion(NamedTuple):
-    """What was measured with the square at each place, [B, rows, columns] each.
+    """Measurements with the square at each position, [B, rows, columns] each.
 
     Attributes:
       activity: The sum of the layer's map that is strongest in the whole image (Figure 7b).

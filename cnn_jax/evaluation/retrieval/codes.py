@@ -112,7 +112,7 @@ def make_encoder(
     layer: Layer,
     prepare: Callable[[jax.Array], jax.Array],
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns what turns images into codes, compiled over the devices of this process.
+    """Returns a function from images to codes, compiled over the devices of this process.
 
     Args:
       model: The model.
@@ -143,7 +143,7 @@ def make_encoder(
 
 
 def make_trained_encoder(trained: TrainedModel, layer: Layer) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns what turns images [B, H, W, C], 0 to 255, into codes; see `make_encoder`.
+    """Returns a function from images [B, H, W, C], 0 to 255, to codes; see `make_encoder`.
 
     Matrix products have the precision of the model's training.
     """

@@ -24,7 +24,7 @@ K = 10
 
 @dataclass(frozen=True)
 class Found:
-    """What queries found in a gallery.
+    """The neighbors that queries found in a gallery.
 
     Attributes:
       gallery: The gallery's images.

@@ -104,7 +104,7 @@ def compute_checksum(model: TrainedModel) -> str:
 
 
 def compute_fingerprint(gallery: datasets.ImageDataset) -> str:
-    """Returns a checksum of what a gallery holds, 16 hexadecimal digits.
+    """Returns a checksum of a gallery's content, 16 hexadecimal digits.
 
     Of files their names, sizes and times of change are taken, and not their bytes.
     """
@@ -130,7 +130,7 @@ def open_index(
     gallery_name: str,
     code_size: int = 0,
 ) -> Index:
-    """Returns the index that lies in a folder, or computes it and writes it there.
+    """Returns the index in a folder, or computes it and writes it there.
 
     Args:
       folder: The index folder, which is made.
@@ -187,7 +187,7 @@ def shorten_name(gallery: datasets.ImageDataset, row: int) -> str:
 
 
 def compress(index: Index, found: np.ndarray) -> np.ndarray:
-    """Returns codes of queries [Q, D'] as those of the index are."""
+    """Returns codes of queries [Q, D'], compressed as those of the index."""
     if index.pca is None:
         return found
     return codes.project(index.pca, codes.normalize_length(found))

@@ -28,7 +28,7 @@ DEFINITIONS: dict[str, str] = {
 
 
 class QueryMeasures(NamedTuple):
-    """What is measured of each query, [Q] each; NaN where no image of the gallery is relevant.
+    """Measures of each query, [Q] each; NaN where no image of the gallery is relevant.
 
     Attributes:
       precision_at_1: 0 or 1.

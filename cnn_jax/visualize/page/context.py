@@ -76,7 +76,7 @@ class Context(NamedTuple):
 
     @property
     def last(self) -> str:
-        """The layer that was asked for, or the last one with a spatial map.
+        """The requested layer, or the last one with a spatial map.
 
         Raises:
           UserError: If it has none.
@@ -137,7 +137,7 @@ def make_context(
 
 
 def name_images(context: Context) -> list[str]:
-    """Returns the title of each image: its class, and what the model says."""
+    """Returns the title of each image: its class, and the model's prediction."""
     titles = []
     for number, label in enumerate(context.images.labels):
         if context.probabilities is None:

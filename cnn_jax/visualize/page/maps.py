@@ -112,7 +112,7 @@ METHODS = {
 
 
 class Measured(NamedTuple):
-    """A method's maps and what was measured of them.
+    """A method's maps and their measurements.
 
     Attributes:
       trained: [B, H, W].
@@ -171,7 +171,7 @@ def draw_part(context: Context, name: str, measured: Measured) -> Part:
 
 
 def show_correlation(values: np.ndarray) -> str:
-    """Returns 'mean [least; largest]' over images."""
+    """Returns 'mean [minimum; maximum]' over images."""
     known = values[np.isfinite(values)]
     if not known.size:
         return "none: the maps have one value everywhere"
@@ -193,7 +193,7 @@ def measure_chance(context: Context) -> Curves | None:
 
 
 def make_summary(context: Context, found: dict[str, Measured]) -> list[Part]:
-    """Returns what compares the maps: the table, and the curves if the model has classes."""
+    """Returns the comparison of the maps: the table, and the curves if the model has classes."""
     chance = measure_chance(context)
     curves = {METHODS[name].title: each.curves for name, each in found.items()}
     drawn = {name: each for name, each in (curves | {CHANCE: chance}).items() if each is not None}
