@@ -1,7 +1,7 @@
 """How large should a kernel be, and are two small kernels better than a large one?
 
 Paper     Simonyan, Zisserman 2014 (arXiv:1409.1556), Sec. 2.3 and 4.1: a 5x5 in place of each pair
-          of 3x3 in net B errs by 7 points more, on ImageNet. The lectures' experiment: kernels of
+          of 3x3 in model B errs by 7 points more, on ImageNet. The lectures' experiment: kernels of
           several sizes in a small CNN on MNIST.
 Question  Kernels of 1x1 to 11x11 in the same CNN. Then one 5x5 against two 3x3, which see as much,
           with the same channels and with as many parameters; one 7x7 against three 3x3, which then

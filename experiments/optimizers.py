@@ -3,15 +3,15 @@
 Paper     The lectures on optimization; Kingma, Ba 2015 (arXiv:1412.6980), Sec. 6.2 and Figure 2:
           a model of two hidden layers of 1,000 ReLU units on MNIST in batches of 128, where Adam
           lowers the training cost fastest.
-Question  How does the training loss fall against updates, and against the examples that were
-          looked at? One update of gradient descent looks at all of them.
+Question  How does the training loss fall against updates, and against processed examples? One
+          update of gradient descent processes all of them.
 Commands  python launch.py --experiment=optimizers --seeds=3 --together                 (digits)
           python launch.py --experiment=optimizers --preset=paper --seeds=3 --together  (MNIST)
 Results   docs/results/optimizers_digits, with hardware and commit.
 
-Each optimizer has the same grid of rates; the rate with the lowest training loss at the end is its
-own, as the question is how fast the training loss falls. Nothing is augmented and there is no
-penalty, so that the loss which is logged is the one that is lowered.
+Each optimizer is tried at the same grid of rates and takes the one with the lowest final training
+loss, because the question is how fast the training loss falls. There is no augmentation and no
+penalty, so that the logged loss is the one that is lowered.
 """
 
 import math

@@ -10,9 +10,9 @@ Commands  python launch.py --experiment=regularization --seeds=6 --together     
 Results   docs/results/regularization_digits and
           regularization_dropout_mnist, with hardware and commit.
 
-Each regularizer has a grid of three strengths. That with the lowest validation error is its own;
-the test set is looked at after the choice. All runs of a seed have the same training images, first
-weights and batches. The paper preset is another set of runs: `regularization_dropout` has it.
+Each regularizer takes the strength with the lowest validation error of three; the test set is not
+used for the choice. All runs of a seed have the same training images, initial weights and batches.
+The paper preset is another set of runs, in `regularization_dropout`.
 """
 
 import statistics

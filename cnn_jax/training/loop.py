@@ -59,7 +59,7 @@ class SeedRun:
 
     @property
     def ended(self) -> bool:
-        """Whether it has ended. Steps that are computed with the other seeds' have no effect then."""
+        """Whether it has ended. Steps that are computed for other seeds then do not change it."""
         return self.stopped or self.failure is not None
 
 

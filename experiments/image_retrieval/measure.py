@@ -1,6 +1,6 @@
 """What image_retrieval measures of its finished runs: each code's retrieval, and denoising.
 
-The rows of a seed are kept, and measured anew only of other models (`keep`).
+The rows of a seed are kept, and measured again only if its models are others (`keep`).
 """
 
 import dataclasses
