@@ -43,13 +43,13 @@ class TrainedModel(NamedTuple):
       image_shape: (H, W, C) of what the model takes: the center crop of a scaled image.
       resize: The shorter side to which an image file is scaled before, in pixels.
       prepare: Pixels [B, H, W, C] from 0 to 255 -> what the model takes, float32.
-      restore: The other way: what the model takes -> pixels from 0 to 255, float32.
+      restore: The inverse of `prepare`: what the model takes -> pixels from 0 to 255, float32.
       data: How images are decoded; of a run, also its data set.
       num_classes: Classes of the data; 0 for an untrained model that has none.
       class_names: Their names; empty if they have only numbers.
-      folder: The run's; None: it is no run.
-      step: Of the run's checkpoint; None: it is no run.
-      precision: Of matrix products, for `jax.default_matmul_precision`.
+      folder: The run's folder; None: it is no run.
+      step: Step of the run's checkpoint; None: it is no run.
+      precision: Precision of matrix products, for `jax.default_matmul_precision`.
     """
 
     name: str
@@ -78,7 +78,7 @@ def load(
     Args:
       target: A run's folder or a folder with one run, whose newest checkpoint is loaded; or
         MODEL:WEIGHTS with a file or an address; or MODEL:untrained.
-      what: What messages call the target.
+      what: Name of the target in messages.
       settings: field=value, as --set takes them: options of an untrained model, and how images are
         decoded. A run has its own, except data.on_bad_image.
       data_dir: Where prepared TFDS folders lie, if not where they lay in training.

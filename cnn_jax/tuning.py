@@ -51,14 +51,14 @@ class Tuning:
       values: The grid. Of values with equal scores the first is chosen.
       validation_images: Training images that a trial holds out, and is evaluated on.
       field: Which field takes the values.
-      runs: A pattern of the runs that are tuned; the others are as they stand.
+      runs: A pattern of the runs that are tuned; the others stay as they are.
       seeds: Each trial is trained with the seeds 0 to seeds - 1, and has their mean score.
-      steps: How long a trial trains; 0: as long as the run.
+      steps: Number of steps of a trial; 0: as many as the run has.
       score: Computes the score of a seed of a trial from a `cnn_jax.report.results.Run` with one
         evaluation, at its end. The lowest score is the best. A trial that failed has an infinite
         score.
-      score_name: What the report calls the score.
-      scale: The report shows the score times this.
+      score_name: Name of the score in the report.
+      scale: Factor by which the report multiplies the score.
     """
 
     values: tuple[float, ...]

@@ -33,7 +33,7 @@ class Estimate(NamedTuple):
       model: Its model.
       parameters: Trained numbers.
       image: (H, W, C) of the model's images.
-      multiply_adds: Of one image's forward pass.
+      multiply_adds: Multiply-adds of one image's forward pass.
       steps: Training steps.
       batch_size: Images of a step.
       seconds: Estimated training time on this machine, in seconds.

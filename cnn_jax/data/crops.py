@@ -45,7 +45,7 @@ def draw_scale_jitter(rng: np.random.Generator, size: Size, lo: int, hi: int, cr
 
     Args:
       rng: Draws the scale first, then the position.
-      size: Of the original.
+      size: Size of the original.
       lo: The least shorter side; it is uniform in lo, lo + 1, ... hi.
       hi: The largest.
       crop: Side of the window, at most lo.

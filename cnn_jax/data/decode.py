@@ -137,7 +137,7 @@ def decode_windows(
       encoded: A file's bytes, or uint8 [H, W, C].
       shorter_side: To which the image is scaled, in pixels.
       corners: Gives the upper left corner of each window from the scaled image's size.
-      side: Of a window, in pixels.
+      side: Side of a window, in pixels.
       channels: As of `decode_resized`.
 
     Returns:

@@ -96,7 +96,7 @@ def inspect(settings: Data, out: Path, count: int = 48, seed: int = 0) -> str:
       settings: The data, and how a run would prepare them.
       out: A folder; it is made.
       count: Images on the sheet.
-      seed: Of the run that the sheet shows.
+      seed: Seed of the run that the sheet shows.
 
     Returns:
       The report.

@@ -56,7 +56,7 @@ def make_loader(
 
     Args:
       data: Batch sizes, crops and augmentation.
-      dataset: Of `load_dataset`.
+      dataset: The result of `load_dataset`.
       seed: Shuffles the training images, which come without end; None: each test image once, in
         order.
       shard: (i, n): the i-th of n equal parts of each batch, that of one process among several.

@@ -49,7 +49,7 @@ class Evaluation(Measures):
       average: What was averaged over views and scales: softmax or logits.
       mirrored: Whether mirror images were scored too.
       left_out: Test images that could not be read.
-      step: Of the checkpoint; None: public weights.
+      step: Step of the checkpoint; None: public weights.
       changed_error: Share of images whose answer is another one than without the protocol's shift;
         None: it has none.
     """

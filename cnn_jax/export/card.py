@@ -41,10 +41,10 @@ def write_card(
     """Writes the card of a run's weights.
 
     Args:
-      path: Of the card: README.md, where hubs look for it.
+      path: Path of the card: README.md, where hubs look for it.
       folder: The run's.
       experiment: The run's.
-      step: Of the checkpoint.
+      step: Step of the checkpoint.
       source: The data set.
       recipe: How images are prepared for the weights.
       files: What lies beside the card, by what it is.

@@ -39,7 +39,7 @@ def export_run(
       folder: The run's, <workdir>/<run>/seed<k>. Its data set must be at hand, because the mean
         image is measured from it.
       out: Where the files are written.
-      formats: Of `pretrained.save`.
+      formats: Formats of `pretrained.save`.
 
     Returns:
       {what it is: the file}: program, card, and one for each format.

@@ -28,9 +28,10 @@ class Plan(NamedTuple):
 
     Attributes:
       rules: From the path of a module of ours to the name of theirs.
-      preprocessing: Of the images that it was trained with.
-      options: Of models.create, for a model that computes what theirs does.
-      flattened_channels: Of the feature map that torch flattens before a dense layer.
+      preprocessing: Preprocessing of the images that it was trained with.
+      options: Options of models.create, for a model that computes what theirs does.
+      flattened_channels: Number of channels of the feature map that torch flattens before a dense
+        layer.
       without_scale: Whether their batch norm has no scale (ours is then 1).
     """
 
@@ -64,7 +65,7 @@ def find_name(publisher: str, plan: Plan, path: str) -> str:
 
     Args:
       publisher: torch or keras.
-      plan: Of `make_plan`.
+      plan: The result of `make_plan`.
       path: Ours, such as "stage1_block2/conv1/kernel".
     """
     module, _, leaf = path.rpartition("/")

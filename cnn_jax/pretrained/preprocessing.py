@@ -19,8 +19,9 @@ class Preprocessing:
 
     Attributes:
       crop: Side in pixels of the square that the model sees.
-      mean: Of each channel, in the order in which the model takes them, on the scale of `maximum`.
-      std: Of each channel: (x - mean) / std.
+      mean: Mean of each channel, in the order in which the model takes them, on the scale of
+        `maximum`.
+      std: Standard deviation of each channel: (x - mean) / std.
       resize: The shorter side before the crop in pixels; 0: images stay as they are.
       interpolation: bilinear or bicubic, antialiased as Pillow does it.
       maximum: What 255 becomes before the mean is subtracted.

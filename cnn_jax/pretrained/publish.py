@@ -32,7 +32,7 @@ def to_tensors(
       name: The model.
       arrays: Its parameters and statistics by path, as `match.flatten` gives them.
       num_classes: Logits.
-      options: Of the model.
+      options: Options of the model.
 
     Raises:
       UserError: If the library has no such model, or its model computes something else.

@@ -33,14 +33,14 @@ Stats: TypeAlias = Any
 
 
 class Pretrained(NamedTuple):
-    """Weights and what belongs to them, of models.create(name, num_classes, **options).
+    """Weights of models.create(name, num_classes, **options), with options and preprocessing.
 
     Attributes:
       params: The model's parameters, float32.
       stats: Batch norm's running averages, float32.
-      preprocessing: Of its images: preprocessing.apply(images [B, H, W, 3] uint8).
-      options: Of models.create, beside num_classes.
-      num_classes: Logits.
+      preprocessing: Preprocessing of its images: preprocessing.apply(images [B, H, W, 3] uint8).
+      options: Options of models.create, beside num_classes.
+      num_classes: Number of logits.
     """
 
     params: Params
@@ -53,8 +53,8 @@ class Pretrained(NamedTuple):
 def load(name: str, path_or_url: str | os.PathLike[str]) -> Pretrained:
     """Loads weights from a file of torchvision, timm or Keras, or of `save`.
 
-    A prefix that wrappers such as DataParallel have put before every tensor's name is taken off,
-    and reported on stderr.
+    A prefix that wrappers such as DataParallel have added to every tensor's name is removed and
+    reported on stderr.
 
     Args:
       name: A name of `models.MODELS`.
@@ -62,8 +62,8 @@ def load(name: str, path_or_url: str | os.PathLike[str]) -> Pretrained:
         URL is downloaded once.
 
     Raises:
-      UserError: If the file cannot be had or read, or its tensors are not exactly the model's,
-        each of its shape.
+      UserError: If the file cannot be downloaded or read, or its tensors or their shapes are not
+        exactly the model's.
     """
     models.find_spec(name)
     path = download.fetch(path_or_url)
@@ -172,9 +172,9 @@ def save(
       name: The model.
       params: Parameters of models.create(name, num_classes, **options), float32.
       stats: Its statistics, float32.
-      num_classes: Logits.
-      preprocessing: Of its images.
-      options: Of the model.
+      num_classes: Number of logits.
+      preprocessing: Preprocessing of its images.
+      options: Options of the model.
       format: native | torchvision | timm | keras.
 
     Raises:

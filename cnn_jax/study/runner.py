@@ -24,7 +24,7 @@ class RunsFailedError(UserError):
     """Some runs of a study have failed.
 
     Attributes:
-      report: What was built of the others.
+      report: The report of the others.
     """
 
     def __init__(self, words: str, report: "Report | None") -> None:
@@ -51,13 +51,13 @@ def run(
     others.
 
     Args:
-      study: The study, `configure`d if anything of it is to change.
+      study: The study; `configure` changes its settings.
       workdir: Where the runs and the report are written.
       seeds: Each run is trained with the seeds 0 to seeds - 1.
       only: Only runs whose name matches this pattern.
       together: Train the seeds of a run at once, in one program.
       profile_steps: Number of steps of each run to trace.
-      overwrite: Delete what the folder holds of these runs, and start them anew.
+      overwrite: Delete these runs from the folder and start them again.
       share: Share the runs with other launches of the same command (`cnn_jax.study.sharing`).
       command: The command that runs the whole study; the report shows it.
       tell: Takes a line for each finished run.

@@ -70,7 +70,7 @@ def make_measurement(
 
     Args:
       experiment: The run.
-      parts: Of `make_components`.
+      parts: The result of `make_components`.
       loaders: {seed: its loader}.
       arrays: The loaders' arrays, on the devices.
 
@@ -115,12 +115,12 @@ def measure(
     """Measures every layer; compile it with `jax.jit`.
 
     Args:
-      model: Of `make_measured_model`.
+      model: The result of `make_measured_model`.
       params: Its parameters.
       stats: Batch norm's running averages, which do not change.
       images: [B, H, W, C] float32, preprocessed.
       labels: [B] int32.
-      key: Of dropout.
+      key: Random key of dropout.
 
     Returns:
       {layer: {mean, std, low, high, counts [BINS], units [UNITS or fewer, 3], grad_mean, grad_std,
@@ -153,7 +153,7 @@ def list_layers(
     """Returns (name, kind) of every layer that is measured, in the order of the forward pass.
 
     Args:
-      model: Of `make_measured_model`.
+      model: The result of `make_measured_model`.
       params: Its parameters, or their shapes.
       stats: Batch norm's running averages, or their shapes.
       images: [B, H, W, C]; only the shape and dtype count.

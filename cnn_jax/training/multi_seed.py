@@ -38,7 +38,7 @@ class Form(NamedTuple):
 
     Attributes:
       join: The seeds' states -> the joint state.
-      split: Undoes join.
+      split: The inverse of join.
       step: (joint state, `Inputs`, the seeds' batches) -> joint state.
     """
 

@@ -86,8 +86,8 @@ def format_costs(costs: Mapping[str, float], layers: Mapping[str, hlo.Origin]) -
     """Returns the costliest operations as a table: milliseconds a step, share, name and layer.
 
     Args:
-      costs: Of `read_costs`.
-      layers: Of `hlo.find_layers`; operations that only run others are left out.
+      costs: The result of `read_costs`.
+      layers: The result of `hlo.find_layers`; operations that only run others are left out.
     """
     unknown = hlo.Origin("", "")
     origins = {name: layers.get(name.partition("__onednn$")[0], unknown) for name in costs}

@@ -106,7 +106,7 @@ def check_data(
     """Checks that the data set of a run is the one that it was trained on.
 
     Args:
-      description: Of `cnn_jax.data.describe_dataset`.
+      description: The result of `cnn_jax.data.describe_dataset`.
       folder: The run's folder. A description in it that is missing or damaged is not compared.
       fields: What is compared.
 
@@ -133,7 +133,7 @@ def write_data(description: dict[str, Any], folder: Path) -> None:
     """Writes data.json, the description of the data set.
 
     Args:
-      description: Of `cnn_jax.data.describe_dataset`.
+      description: The result of `cnn_jax.data.describe_dataset`.
       folder: The run's folder.
 
     Raises:

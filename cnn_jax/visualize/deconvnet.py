@@ -32,7 +32,7 @@ def deconvolve(
       stats: Its statistics.
       images: [B, H, W, C]; they set the switches.
       layer: A layer of `list_layers`.
-      signals: Of the layer's shape: its activations, or those of `keep_strongest`.
+      signals: Array of the layer's shape: its activations, or those of `keep_strongest`.
 
     Returns:
       [B, H, W, C].

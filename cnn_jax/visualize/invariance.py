@@ -55,7 +55,7 @@ class Invariance(NamedTuple):
       values: How far the images were changed, [n].
       distances: {layer: Euclidean distance of the features from those of the unchanged image,
         [B, n]}.
-      probability: Of the given class, [B, n].
+      probability: Probability of the given class, [B, n].
     """
 
     name: str

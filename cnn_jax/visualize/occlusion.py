@@ -20,12 +20,12 @@ class Occlusion(NamedTuple):
 
     Attributes:
       activity: The sum of the layer's map that is strongest in the whole image (Figure 7b).
-      probability: Of the given class (Figure 7d).
+      probability: Probability of the given class (Figure 7d).
       likeliest: The likeliest class, int (Figure 7e).
       channels: Which map it is for each image, [B].
       tops: Upper edges of the square in pixels, [rows].
       lefts: Left edges, [columns].
-      side: Of the square, in pixels.
+      side: Side of the square, in pixels.
     """
 
     activity: np.ndarray
@@ -57,7 +57,7 @@ def occlude(
       images: [B, H, W, C].
       labels: The class of each, [B] int.
       layer: A layer with a spatial map: the paper's is layer 5.
-      side: Of the square in pixels; None: a quarter of the image's shorter side.
+      side: Side of the square in pixels; None: a quarter of the image's shorter side.
       stride: Pixels from one place to the next; None: half the square's side.
       gray: The color of the square; broadcasts to the images.
     """

@@ -26,7 +26,8 @@ class Layer(NamedTuple):
 
     Attributes:
       name: As `Model.features` calls it.
-      pooling: Of feature maps: flat (every value), or the average or maximum of each channel.
+      pooling: Pooling of feature maps: flat (every value), or the average or maximum of each
+        channel.
     """
 
     name: str
@@ -62,7 +63,7 @@ def choose_layer(
       params: Its parameters.
       stats: Batch norm's running averages.
       image_shape: (H, W, C) of what the model takes.
-      name: Of the layer; empty: an autoencoder's code, or else the last one before the logits.
+      name: Name of the layer; empty: an autoencoder's code, or else the last one before the logits.
       pooling: None: maps are averaged, except an autoencoder's code, which is kept whole.
 
     Raises:
@@ -118,7 +119,7 @@ def make_encoder(
       model: The model.
       params: Its parameters.
       stats: Batch norm's running averages.
-      layer: Of `choose_layer`.
+      layer: The result of `choose_layer`.
       prepare: Images [B, H, W, C] as they come -> what the model takes.
 
     Returns:

@@ -31,7 +31,7 @@ class Found:
       queries: The queries' images.
       index: The gallery's codes.
       rows: [Q], the numbers of the queries' images, of which some may not be decodable.
-      names: Of the queries.
+      names: Names of the queries.
       neighbors: [Q, k], rows of the index, the nearest first.
       distances: [Q, k], 1 minus the cosine.
       is_right: [Q, k], whether a neighbor is of the query's class. None if the gallery has no

@@ -35,15 +35,16 @@ class Description:
     """What the codes of an index were computed from: the content of index.json.
 
     Attributes:
-      version: Of the index's form.
+      version: Version of the index's format.
       weights: Checksum of the model's parameters and statistics.
       model: The model in words.
       layer: Whose activations the codes are.
       pooling: How its maps are pooled.
       images: Shorter side to which images are scaled, and the side that is cut out, in pixels.
-      code_size: Of codes that whitened PCA compresses; 0: they are not.
+      code_size: Size of the codes after whitened PCA; 0: no PCA.
       gallery: The folder or data set.
-      fingerprint: Of the names, sizes and times of the gallery's files, or of a data set's images.
+      fingerprint: Checksum of the names, sizes and times of the gallery's files, or of a data set's
+        images.
     """
 
     version: int
@@ -63,7 +64,7 @@ class Index:
 
     Attributes:
       codes: [N, D] float32.
-      names: Of each row: a file below the gallery's folder, or an image's name in a data set.
+      names: Name of each row: a file below the gallery's folder, or an image's name in a data set.
       rows: [N], the numbers of the images in the gallery, of which some may not be decodable.
       labels: [N], the class or folder of each.
       pca: By which codes are compressed; None: they are not.
@@ -135,7 +136,7 @@ def open_index(
     Args:
       folder: The index folder, which is made.
       model: Whose codes are searched.
-      layer: Of `codes.find_layer`.
+      layer: The result of `codes.find_layer`.
       gallery: What is searched.
       gallery_name: What messages call it.
       code_size: Numbers to which whitened PCA compresses the codes; 0: all that the layer has.

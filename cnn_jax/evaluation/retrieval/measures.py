@@ -144,7 +144,7 @@ def summarize(measures: QueryMeasures, labels: np.ndarray, num_classes: int) -> 
     """Returns the means over queries.
 
     Args:
-      measures: Of each query.
+      measures: Measures of each query.
       labels: [Q] int, the queries'.
       num_classes: How many classes there are.
 

@@ -41,8 +41,8 @@ class Chunk(NamedTuple):
     """What a chunk of queries finds.
 
     Attributes:
-      rows: Of the queries.
-      neighbors: Of each of them.
+      rows: Rows of the queries.
+      neighbors: Neighbors of each of them.
       scores: [rows, N] float32, the larger the nearer; -inf: the query itself. None: not asked for.
     """
 

@@ -28,10 +28,10 @@ class Context(NamedTuple):
       x: As the model takes them, [B, H, W, C].
       labels: The class that is explained of each image, [B] int32: its own where it is known, else
         the likeliest.
-      probabilities: Of all classes, [B, classes]; None: the model has no classes.
-      layers: Of `list_layers`.
+      probabilities: Probabilities of all classes, [B, classes]; None: the model has no classes.
+      layers: The result of `list_layers`.
       layer: The layer that was asked for; None: none was.
-      score: What is differentiated.
+      score: The class score whose gradient is taken.
       key: Draws what is random.
       control: Parameters and statistics with random weights.
       source: Where the images are from.

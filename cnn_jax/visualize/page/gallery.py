@@ -36,7 +36,7 @@ def make_gallery(folder: Path, images: str = "", seed: int = 0) -> Gallery:
     Args:
       folder: The run's folder.
       images: As --images says them; empty: eight of the run's own test images.
-      seed: Of what is random.
+      seed: Seed of all random numbers.
 
     Raises:
       UserError: If the run or the images cannot be read.

@@ -215,8 +215,8 @@ def make_table(found: dict[str, Measured], chance: Curves | None) -> Table:
     """Returns the table of rank correlations and areas.
 
     Args:
-      found: What was measured of each map.
-      chance: Of pixels in random order.
+      found: Measurements of each map, by name.
+      chance: Curves of pixels in random order; None: the model has no classes.
     """
     rows: list[Sequence[str]] = [
         (
