@@ -8,9 +8,9 @@ from pathlib import Path
 
 from cnn_jax.errors import UserError
 
-MAX_NAME_BYTES = 255  # Of a file or folder, on the usual file systems.
+MAX_NAME_BYTES = 255  # Of the name of a file or folder, on the usual file systems.
 PART_AGE_S = 3600  # No file takes so long to write.
-MAX_DEPTH = 5  # Of a run's files below runs/: STUDY/PRESET/trials/RUN/SEED.
+MAX_DEPTH = 5  # Levels of a run's files below runs/: STUDY/PRESET/trials/RUN/SEED.
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

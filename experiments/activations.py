@@ -46,7 +46,7 @@ LABELS = {
     "softsign": "softsign",
 }
 RATES = (0.01, 0.03, 0.1, 0.3, 1.0)
-STEPS_PER_EPOCH = 391  # Of CIFAR-10's 50,000 images, 128 at a time.
+STEPS_PER_EPOCH = 391  # CIFAR-10's 50,000 images in batches of 128.
 
 
 def _paper(name: str) -> Experiment:

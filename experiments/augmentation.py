@@ -45,7 +45,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "noise": ("Gaussian noise", {"gaussian_noise": 0.05}),
     "mixup": ("mixup", {"mixup": 0.2}),
 }
-COLOR_KINDS = ("pca",)  # Of color images alone.
+COLOR_KINDS = ("pca",)  # Kinds for color images alone.
 ALL = ("crop", "flip", "affine", "jitter", "pca", "noise")  # Crops are shifts, maps scale.
 TAIL = 50.0  # Times by which the first class is larger than the last, in the long-tailed runs.
 # On 8x8 digits.

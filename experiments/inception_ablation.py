@@ -79,7 +79,7 @@ STEPS = {
         (21.2, 5.6),
     ),
 }
-STEPS_PER_EPOCH = 801  # Of 1,600 images.
+STEPS_PER_EPOCH = 801  # With batches of 1,600 images.
 
 
 def _paper(name: str) -> Experiment:

@@ -38,7 +38,7 @@ COST = {
 
 SIDES = (1, 3, 5, 7, 9, 11)
 SMALL_SIDES = (1, 3, 5, 7)  # On small images, whose feature maps have 16 and 8 pixels.
-CHANNELS = (8, 16)  # Of the two stages, with max pooling after each.
+CHANNELS = (8, 16)  # Channels of the two stages, each followed by max pooling.
 VGG = "VGG, Sec. 4.1, net B on ImageNet"
 
 

@@ -101,7 +101,7 @@ def _unregularized(name: str) -> Experiment:
         name=name,
         data=Data(
             dataset=choose("digits"),
-            validation_images=1_340,  # Of 1,437: 97 are left to train on.
+            validation_images=1_340,  # 1,437 images less these leave 97 to train on.
             batch_size=32,
             eval_batch_size=670,
             subtract_mean="pixel",

@@ -187,7 +187,7 @@ def _measure_step(
     platform: str,
     counted_flops: int,
 ) -> StepCost:
-    text, flops = report.text, report.flops  # Of one device.
+    text, flops = report.text, report.flops  # These are of one device.
     # The compiler counts a loop's body once, and the work of a library (oneDNN) not at all.
     partly = flops * count < counted_flops and (hlo.has_loop(text) or platform != "tpu")
     worked = counted_flops / count if partly else flops

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLUMNS = 8  # Of the sheet.
+COLUMNS = 8  # Columns of the sheet.
 MAX_IMAGES = 400  # On the sheet.
 MAX_SIDE = 256  # To which images are scaled before their pixels are measured.
 MAX_NAMED_CLASSES = 30  # Under the bars.

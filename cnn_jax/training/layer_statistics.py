@@ -25,7 +25,7 @@ from cnn_jax.training.components import Components, make_model
 from cnn_jax.training.state import State
 from cnn_jax.values import MAX_INT32
 
-BINS = 30  # Of a histogram, from the least to the largest value.
+BINS = 30  # Bins of a histogram, from the smallest to the largest value.
 UNITS = 8  # The first units of a layer, each of whose percentiles are kept.
 PERCENTILES = (15, 50, 85)  # As in Ioffe, Szegedy 2015 (arXiv:1502.03167), Figure 1.
 # A value is saturated where the activation function's slope is below this share of its slope at 0.

@@ -34,7 +34,7 @@ from cnn_jax.training import tensorboard
 from cnn_jax.training.environment import describe_environment
 
 Write = Callable[..., None]
-EVENTS = ("train", "eval", "nan", "stop", "end")  # Of metrics.jsonl.
+EVENTS = ("train", "eval", "nan", "stop", "end")  # The events of metrics.jsonl.
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:

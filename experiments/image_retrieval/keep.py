@@ -17,7 +17,7 @@ import numpy as np
 from cnn_jax.files import write_whole
 from cnn_jax.training import checkpoint, checksum_file
 
-VERSION = 3  # Of the files.
+VERSION = 3  # Version of the files.
 
 Models = Mapping[str, str]  # {run: fingerprint of its model}
 Measured = tuple[list[dict[str, Any]], dict[str, np.ndarray]]

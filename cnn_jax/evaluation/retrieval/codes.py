@@ -208,7 +208,7 @@ def fit_pca(codes: np.ndarray, size: int, whiten: bool = False) -> Pca:
         )
     mean = codes.mean(0, dtype=np.float64)
     centered = codes - mean
-    # Of the two matrices with the same eigenvalues the smaller one.
+    # Use the smaller one of the two matrices with the same eigenvalues.
     if numbers <= count:
         values, vectors = np.linalg.eigh(centered.T @ centered / (count - 1))
         components = vectors[:, ::-1][:, :size].T

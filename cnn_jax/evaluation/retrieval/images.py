@@ -18,7 +18,7 @@ from cnn_jax.evaluation.scoring import cut_views
 from cnn_jax.trained import TrainedModel
 
 BATCH_PIXELS = 2**22  # About: of the images of a batch.
-LUMINANCE = (0.299, 0.587, 0.114)  # Of red, green and blue: ITU-R BT.601.
+LUMINANCE = (0.299, 0.587, 0.114)  # Weights of red, green and blue: ITU-R BT.601.
 
 
 class Images(NamedTuple):
