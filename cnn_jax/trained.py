@@ -117,7 +117,7 @@ def find_run(place: Path, what: str = "target") -> Path:
         raise UserError(f"{what}={place}: no run found; give a run's folder, or MODEL:WEIGHTS")
     if len(found) > 1:
         names = ", ".join(str(folder.relative_to(place)) for folder in found[:4])
-        raise UserError(f"{what}={place}: {len(found)} runs lie there; give one, such as {names}")
+        raise UserError(f"{what}={place}: {len(found)} runs found; give one, such as {names}")
     return found[0]
 
 

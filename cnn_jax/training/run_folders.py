@@ -51,7 +51,7 @@ def check_folder(experiment: Experiment, folder: Path) -> None:
     if changed := find_differences(there, experiment, RUNTIME_FIELDS):
         raise UserError(
             f"{folder} holds another configuration ({'; '.join(changed)}): choose another workdir,"
-            " repeat the flags it was made with, or start anew with --overwrite"
+            " repeat the flags it was made with, or start again with --overwrite"
         )
 
 
@@ -124,7 +124,7 @@ def check_data(
             before, now = (printable(str(each[name]))[:100] for each in (there, description))
             raise UserError(
                 f"the data set is another one than {folder} was trained on ({name}: {before} then,"
-                f" {now} now): restore it, or start anew with --overwrite or another workdir; if"
+                f" {now} now): restore it, or start again with --overwrite or another workdir; if"
                 f" only {folder / 'data.json'} is damaged, delete that file"
             )
 

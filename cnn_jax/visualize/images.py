@@ -127,7 +127,7 @@ def _load_folder(model: TrainedModel, folder: Path, count: int) -> Images:
         path for path in folder.rglob("*") if path.name.casefold().endswith(IMAGE_SUFFIXES)
     )
     if not every:
-        raise UserError(f"images={folder}: no image files lie there ({', '.join(IMAGE_SUFFIXES)})")
+        raise UserError(f"images={folder}: no image files found ({', '.join(IMAGE_SUFFIXES)})")
     chosen = [every[i] for i in spread(len(every), count)]
     pixels = []
     for path in chosen:
