@@ -99,7 +99,8 @@ def check_sizes(data: Data) -> None:
         )
     if sides[0] < crop:
         raise UserError(
-            f"data.image_size={crop} is larger than data.train_resize={sides[0]}, from which it is cut"
+            f"data.image_size={crop} is larger than data.train_resize={sides[0]}, from which it is"
+            " cut"
         )
     if (q := eval_side(data)) < crop:
         raise UserError(
