@@ -3,7 +3,6 @@
 The kernels compute the same values up to rounding. Shapes: x [N, H, W, C], kernel [h, w, C, O].
 """
 
-import functools
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -23,7 +22,8 @@ _NHWC = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
 # A convolution of at most this many groups is split into one convolution per group, because XLA's
 # gradients of grouped convolutions take 10 times as long.
 MAX_GROUPS = 4
-# The kernel gradient is computed in chunks of this many images, which fit into a core's cache.
+# The kernel gradient of two or more times as many images is computed in chunks of this many, which
+# fit into a core's cache.
 IMAGES_PER_CHUNK = 16
 
 
@@ -196,28 +196,28 @@ def _correlate(
         )
     ]
     padding = ((pads[0][0], ends[0]), (pads[1][0] * channels, ends[1] * channels))
-    parts = [
-        (
-            x[few].transpose(1, 2, 3, 0).reshape(1, height, width * channels, -1),
-            dy[few].transpose(1, 2, 0, 3),
-        )
-        for few in switch.split_into_chunks(len(x), IMAGES_PER_CHUNK)
-    ]
-    parts = lax.optimization_barrier(parts)
-    dilation = (strides[0], strides[1] * channels)
-    gradients = [
-        lax.conv_general_dilated(
-            images,
-            slid,
+
+    def correlate(x: jax.Array, dy: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(
+            x.transpose(1, 2, 3, 0).reshape(1, height, width * channels, -1),
+            dy.transpose(1, 2, 0, 3),
             (1, 1),
             padding,
-            rhs_dilation=dilation,
+            rhs_dilation=(strides[0], strides[1] * channels),
             dimension_numbers=_NHWC,
             precision=precision,
         )
-        for images, slid in parts
-    ]
-    return functools.reduce(jnp.add, gradients)
+
+    size = IMAGES_PER_CHUNK if switch.chunks_enabled() else len(x)
+    count = len(x) // size
+    if count < 2:
+        return correlate(x, dy)
+    # In a loop, the compiler translates the code of a chunk once.
+    whole = count * size
+    chunks = [part[:whole].reshape(count, size, *part.shape[1:]) for part in (x, dy)]
+    zeros = jnp.zeros((1, h, w * channels, dy.shape[3]), x.dtype)
+    total, _ = lax.scan(lambda sum_, chunk: (sum_ + correlate(*chunk), None), zeros, chunks)
+    return total if whole == len(x) else total + correlate(x[whole:], dy[whole:])
 
 
 def _columns(x: jax.Array, kernel_shape: tuple[int, ...], strides: Pair, pads: Pads) -> jax.Array:

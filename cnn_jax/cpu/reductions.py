@@ -21,9 +21,8 @@ def sum_per_channel(*arrays: jax.Array) -> list[jax.Array]:
       The sums, each [groups, C].
     """
     rows = arrays[0].shape[1]
-    chunks = 1
-    if switch.kernels_enabled(arrays[0]):
-        chunks = len(switch.split_into_chunks(rows, rows // math.gcd(CHUNKS, rows)))
+    enabled = switch.kernels_enabled(arrays[0]) and switch.chunks_enabled()
+    chunks = math.gcd(CHUNKS, rows) if enabled else 1
     # On a CPU, XLA's reductions read their input from memory, so a product must be written there
     # first. Chunks are added elementwise, in the same loop that computes them, so that only an
     # eighth is written.

@@ -74,15 +74,9 @@ def rewrites_enabled() -> bool:
     return read_choice() != "xla"
 
 
-def split_into_chunks(count: int, size: int) -> list[slice]:
-    """Splits `count` images or rows into chunks of at most `size` each.
+def chunks_enabled() -> bool:
+    """Whether sums over a batch are computed in chunks: with one device.
 
-    With several devices there is one chunk, because slices of a batch that is spread over devices
-    would be moved between them.
-
-    Args:
-      count: Number of images or rows.
-      size: Largest number in a chunk.
+    With several devices, slices of a batch that is spread over them would be moved between them.
     """
-    size = size if jax.device_count() == 1 else count
-    return [slice(first, first + size) for first in range(0, count, size)]
+    return jax.device_count() == 1

@@ -105,11 +105,12 @@ def test_value_and_gradients_are_those_of_xla(case):
 
 
 @pytest.mark.parametrize("name", ["3x3", "3x3_strided_odd", "7x7_strided"])
-def test_kernel_gradients_of_many_images_are_summed_in_chunks(name, monkeypatch):
-    """The last chunk is smaller than the others."""
+@pytest.mark.parametrize("extra", [0, 3])
+def test_kernel_gradients_of_many_images_are_summed_in_chunks(name, extra, monkeypatch):
+    """With extra images the last chunk is smaller than the others."""
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     *shape, stride, padding = CASES[name]
-    x, kernel = operands(*shape, batch=IMAGES_PER_CHUNK + 3)
+    x, kernel = operands(*shape, batch=2 * IMAGES_PER_CHUNK + extra)
     got = value_and_gradients(conv_general_dilated, x, kernel, stride, padding)
     assert_close(
         got, value_and_gradients(lax.conv_general_dilated, x, kernel, stride, padding), 2e-6
