@@ -95,7 +95,7 @@ def test_the_training_mean_is_subtracted(kind, axes):
     [
         ({"dataset": choose("cifar")}, "nearest: cifar10"),
         ({"dataset": choose("folder"), "train_resize": (9,), "image_size": 9}, "folder:PATH"),
-        ({"image_size": 224}, "must be one side S"),
+        ({"image_size": 224}, "must be one side, or the smallest"),
         (
             {"image_size": 32, "train_resize": (24,)},
             "data.image_size=32 is larger than data.train_resize=24",
