@@ -244,6 +244,7 @@ class Experiment:
 # Fields that may change when a run is continued, because they do not change its results.
 RUNTIME_FIELDS = (
     "data.dir",
+    "data.dataset.path",  # A run's data.json says whether the images are the same.
     "data.eval_batch_size",
     "data.workers",
     "train.parallel",

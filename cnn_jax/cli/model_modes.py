@@ -7,7 +7,7 @@ import sys
 from cnn_jax.cli.flags import FLAGS
 from cnn_jax.config import Choice, Data, Experiment, choose, dataset
 from cnn_jax.errors import UserError, join_messages
-from cnn_jax.files import expand_path, find_files
+from cnn_jax.files import check_writable, expand_path, find_files
 
 
 def summarize(name: str) -> None:
@@ -146,6 +146,7 @@ def retrieve(target: str) -> None:
             raise UserError(f"--retrieve={target}: give --{flag} too")
     model = trained.load(target, "--retrieve", FLAGS.set, FLAGS.data_dir or "")
     out = expand_path("--workdir", FLAGS.workdir or "runs/retrieve")
+    check_writable(out, f"cannot write to {out}", "choose another --workdir")
     index = expand_path("--index", FLAGS.index) if FLAGS.index else out / "index"
     gallery, query = (str(expand_path(f"--{f}", str(FLAGS[f].value))) for f in ("gallery", "query"))
     # Data are decoded by threads where the run had processes of its own.

@@ -48,10 +48,10 @@ def load_study(studies: Studies) -> Study:
             if FLAGS[flag].present:
                 raise UserError(f"--{flag}: {found.name} trains nothing, and takes no such flag")
         return found
-    if FLAGS.sweep:
-        configured = library.configure(found, changes, FLAGS.data or "", FLAGS.data_dir or "")
-        return library.configure(sweep.make_grid(configured, FLAGS.sweep, FLAGS.run))
-    return library.configure(found, changes, FLAGS.data or "", FLAGS.data_dir or "")
+    configured = library.configure(found, changes, FLAGS.data or "", FLAGS.data_dir or "")
+    if not FLAGS.sweep:
+        return configured
+    return sweep.configure_grid(found, configured, FLAGS.sweep, FLAGS.run)
 
 
 def workdir(study: Study | None) -> Path:

@@ -80,7 +80,7 @@ def lower_step(experiment: Experiment, devices: list[jax.Device]) -> LoweredStep
         compiled = jax.jit(compiled)
     plain = make_model(experiment, source.num_classes)
     base = find_base(experiment, source)
-    inputs = Inputs(arrays, tuple(map(jax.random.key_data, keys)), base)
+    inputs = Inputs(arrays, tuple(map(jax.random.key_data, keys)), base and base.rate)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, inputs, batch))
     return LoweredStep(compiled.lower(*shapes), count_multiply_adds(plain, shape))
 

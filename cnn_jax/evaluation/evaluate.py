@@ -126,8 +126,11 @@ def evaluate_run(
             by_split = _group_by_split(left)
             images = {split: _find_images(config, source, split) for split in by_split}
             count = sum(map(len, images.values()))
+            values = min(count, config.eval_batch_size) * crop**2 * loader.image_shape[-1]
             scorer = make_scorer(
-                model, params, stats, prepare, crop, _local_mesh(), average, config.flip, count
+                *(model, params, stats, prepare, crop, _local_mesh(), average, config.flip),
+                count=count,
+                values=values,
             )
             for split, own in by_split.items():
                 for name, found in _evaluate(scorer, config, images[split], own, eval_size, step):
@@ -177,6 +180,7 @@ def evaluate_weights(
         scorer = make_scorer(
             *(model, loaded.params, loaded.stats, prepare, recipe.crop, over, average),
             count=len(images),
+            values=min(len(images), config.eval_batch_size) * recipe.crop**2 * len(recipe.mean),
         )
         asked = {name_protocol(protocol): protocol}
         ((_, found),) = _evaluate(scorer, config, images, asked, side, None)

@@ -6,7 +6,7 @@ from cnn_jax.optim.schedules import (
     current_rate,
     make_schedule,
     schedule_depends_on_steps,
-    takes_base,
+    trace_shared_program,
 )
 from cnn_jax.optim.transformations import (
     count_evaluations,
@@ -24,5 +24,5 @@ __all__ = [
     "observe_error",
     "ran_out_of_patience",
     "schedule_depends_on_steps",
-    "takes_base",
+    "trace_shared_program",
 ]

@@ -5,9 +5,10 @@ A schedule multiplies updates by minus the learning rate and remembers the rate 
 `schedule.*`. To add one, write a function and put it into `SCHEDULES`.
 
 The base rate is also an argument of the transformation's `update`: runs that differ only in it then
-share a compiled program (`takes_base`).
+share a compiled program (`trace_shared_program`).
 """
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable
@@ -259,23 +260,29 @@ def scale_by_rate(rate: Rate, base: float) -> optax.GradientTransformationExtraA
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def takes_base(choice: Choice, total_steps: int, steps_per_epoch: float | None = None) -> bool:
-    """Returns whether the base rate is an argument of a schedule's program and not a part of it.
+def trace_shared_program(
+    choice: Choice, total_steps: int, steps_per_epoch: float | None = None
+) -> str | None:
+    """Traces a schedule's program if the base rate is an argument of it and not a part of it.
 
-    This holds if the schedule uses the base rate only through `scale_by_rate`. All base rates then
-    share one program. The function traces the program for two base rates and compares them.
+    This holds if the schedule uses the base rate only through `scale_by_rate`. All base rates with
+    the same program then share a compiled step. The function traces the program for two base rates
+    and compares them.
 
     Args:
       choice: The schedule with all its arguments.
       total_steps: The run's steps.
       steps_per_epoch: For a schedule that counts epochs.
+
+    Returns:
+      The program as text; None if it contains the base rate, or if that cannot be told.
     """
     own = choice.args.get("base")
     if not isinstance(own, float | int):
-        return False
+        return None
     updates, scalar = {"w": jnp.zeros(())}, jnp.float32(1)
 
-    def trace(base: float) -> tuple[str, list[Any]]:
+    def trace(base: float) -> str:
         schedule = make_schedule(change(choice, base=base), total_steps, steps_per_epoch)
         whole = optax.with_extra_args_support(schedule)
 
@@ -283,16 +290,25 @@ def takes_base(choice: Choice, total_steps: int, steps_per_epoch: float | None =
             return whole.update(updates, state, updates, error=x, base=x)
 
         closed = jax.make_jaxpr(update)(schedule.init(updates), scalar)
-        return str(closed), [np.asarray(constant).tolist() for constant in closed.consts]
+        return f"{closed} {[np.asarray(constant).tolist() for constant in closed.consts]}"
 
-    return trace(own) == trace(own / 2)
+    program = trace(own)
+    with contextlib.suppress(UserError):  # A schedule of the user may refuse the other rate.
+        return program if trace(own / 2) == program else None
+    return None
 
 
 def current_rate(opt_state: Any) -> jax.Array:
-    """Returns the last update's learning rate, [] float32, with warm-up's and plateau's scales."""
+    """Returns the last update's learning rate, [] float32, with warm-up's and plateau's scales.
+
+    Raises:
+      UserError: If a schedule of the user keeps no rate in its state.
+    """
     kinds = (RateState, WarmUpState, PlateauState)
     states = jax.tree.leaves(opt_state, is_leaf=lambda state: isinstance(state, kinds))
     scales = [state.scale for state in states if isinstance(state, kinds)]
+    if not scales:
+        raise UserError("the schedule's state has no learning rate: build it with scale_by_rate")
     return functools.reduce(jnp.multiply, scales)
 
 

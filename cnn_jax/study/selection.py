@@ -22,7 +22,6 @@ HARMLESS_FIELDS = (
     "model.scan_min_blocks",
     "model.remat",
     "train.log_every",
-    "train.eval_every",
     "train.save_every",
     "log.layer_statistics",
 )
@@ -121,9 +120,15 @@ def _configure_run(
         run = dataclasses.replace(run, data=dataclasses.replace(run.data, dir=data_dir))
     run = complete(override(run, changes, KINDS))
     of_model = models.deviations(run.model.name, **run.model.args)
-    of_values = find_differences(complete(paper), run, HARMLESS_FIELDS)
+    of_values = find_differences(complete(paper), run, _list_harmless_fields(run))
     deviations = dict.fromkeys((*of_model, *run.deviations, *of_values))
     return dataclasses.replace(run, deviations=tuple(deviations))
+
+
+def _list_harmless_fields(run: Experiment) -> tuple[str, ...]:
+    """Returns the fields that change none of a run's numbers."""
+    evaluations_count = run.schedule.name == "plateau" or run.train.stop_after > 0
+    return HARMLESS_FIELDS if evaluations_count else (*HARMLESS_FIELDS, "train.eval_every")
 
 
 def _replace_dataset(config: Data, paper: Data, name: str) -> Data:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from cnn_jax.config import Experiment
 from cnn_jax.errors import UserError
-from cnn_jax.study import Row, Study
+from cnn_jax.study import Row, Study, configure
 
 MAX_RUNS = 1_000
 
@@ -82,3 +82,26 @@ def make_grid(study: Study, sweeps: Iterable[str], only: str = "*") -> Study:
         measure_runs=None,  # It looks for the runs by the names that the study gave them.
         swept=tuple(axes),
     )
+
+
+def configure_grid(
+    found: Study, configured: Study, sweeps: Iterable[str], only: str = "*"
+) -> Study:
+    """Returns the grid of a study that `configure` has changed, with its own deviations listed.
+
+    Args:
+      found: The study without the changes.
+      configured: The study with the changes. The deviations that they brought are not those of the
+        grid's runs, which have the swept values instead.
+      sweeps: As in `make_grid`.
+      only: As in `make_grid`.
+
+    Raises:
+      UserError: As `make_grid` does.
+    """
+    runs = {
+        name: dataclasses.replace(run, deviations=found.runs[name].deviations)
+        for name, run in configured.runs.items()
+    }
+    stated = dataclasses.replace(configured, runs=runs, paper_runs=found.runs | found.paper_runs)
+    return configure(make_grid(stated, sweeps, only))

@@ -47,13 +47,24 @@ def describe_study(study: Study, seeds: int, command: str) -> dict[str, Any]:
 
 
 def check_study(study: Study, folder: Path) -> None:
-    """Raises UserError if the folder holds another study, preset or data set."""
+    """Raises UserError if the folder holds another study, preset or data set.
+
+    The path of a data set may differ: a folder may move, and each machine may have its own.
+    """
     there, words = _read_file(folder), describe_study(study, 1, "")
-    if any(there.get(key, words[key]) != words[key] for key in ("name", "preset", "data")):
+    own = {"data": words["data"], **there}
+    same_data = _leave_out_path(str(own["data"])) == _leave_out_path(words["data"])
+    if not same_data or any(there.get(key, words[key]) != words[key] for key in ("name", "preset")):
         raise UserError(
             f"{folder} holds {there.get('name')}, preset {there.get('preset')}, with the data"
             f" {there.get('data')}: choose another workdir"
         )
+
+
+def _leave_out_path(data: str) -> str:
+    """Returns 'folder' of 'folder:PATH', with what is held out."""
+    place, comma, held_out = data.rpartition(", ") if data.endswith("held out") else (data, "", "")
+    return place.partition(":")[0] + comma + held_out
 
 
 def _read_file(folder: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from cnn_jax.evaluation.during_training import (
     compile_evaluation,
     make_evaluation_step,
 )
-from cnn_jax.optim import takes_base
+from cnn_jax.optim import trace_shared_program
 from cnn_jax.training import multi_seed
 from cnn_jax.training.components import Components, complete, count_steps_per_epoch
 from cnn_jax.training.state import State
@@ -66,24 +66,32 @@ class Reusable:
         return self._last[1]
 
 
-def find_base(experiment: Experiment, dataset: data.Dataset) -> jax.Array | None:
+class Base(NamedTuple):
+    """A base rate that is an input of the step.
+
+    Attributes:
+      rate: The rate, [] float32.
+      schedule: The schedule's program as text, which other rates may not have.
+    """
+
+    rate: jax.Array
+    schedule: str
+
+
+def find_base(experiment: Experiment, dataset: data.Dataset) -> Base | None:
     """Returns the base rate as an input of the step, or None if its program contains the rate.
 
     Args:
       experiment: The run.
       dataset: Its data set, whose size is the length of an epoch.
-
-    Returns:
-      A scalar, [] float32, or None.
     """
     schedule = complete(experiment).schedule
     steps_per_epoch = count_steps_per_epoch(experiment.data, dataset)
-    if not takes_base(schedule, experiment.train.steps, steps_per_epoch):
-        return None
-    return jnp.float32(schedule.args["base"])
+    program = trace_shared_program(schedule, experiment.train.steps, steps_per_epoch)
+    return Base(jnp.float32(schedule.args["base"]), program) if program else None
 
 
-def leave_out_inputs(experiment: Experiment, base: jax.Array | None) -> Experiment:
+def leave_out_inputs(experiment: Experiment, base: Base | None) -> Experiment:
     """Returns the experiment without its names and inputs, on which its program does not depend.
 
     Args:

@@ -114,11 +114,21 @@ def build_program(
     # All that programs are made of, besides the shapes of what they are called with.
     facts = (parts.dataset.num_classes, parts.dataset.streamed, loaders[0].images_per_epoch)
     settings_of_all = leave_out_inputs(experiment, base)
-    whole = (settings_of_all, *facts, loaders[0].image_shape, len(seeds), over, size)
+    whole = (
+        settings_of_all,
+        base and base.schedule,
+        *facts,
+        loaders[0].image_shape,
+        len(seeds),
+        over,
+        size,
+    )
     functions = (reusable or Reusable()).find(whole, compile_all)
     form = functions.form
     keys = tuple(map(jax.random.key_data, step_keys))
-    inputs = mesh.put(multi_seed.Inputs(loaders[0].arrays, keys, base), mesh.replicated(over))
+    inputs = mesh.put(
+        multi_seed.Inputs(loaders[0].arrays, keys, base and base.rate), mesh.replicated(over)
+    )
     of_seeds = dict(zip(seeds, loaders, strict=True))
     return TrainProgram(
         state=form.join(states),

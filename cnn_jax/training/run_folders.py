@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cnn_jax import data, distributed
 from cnn_jax.config import RUNTIME_FIELDS, Experiment, find_differences
 from cnn_jax.config_file import read_config, to_json
 from cnn_jax.errors import UserError, explain_os_errors
@@ -127,6 +128,26 @@ def check_data(
                 f" {now} now): restore it, or start again with --overwrite or another workdir; if"
                 f" only {folder / 'data.json'} is damaged, delete that file"
             )
+
+
+def follow_moved_data(experiment: Experiment, folder: Path) -> None:
+    """Checks a data set that lies in another place than config.json says, and writes the new place.
+
+    Args:
+      experiment: A run that `check_folder` has accepted.
+      folder: The run's folder.
+
+    Raises:
+      UserError: If the data set is another one than the run was trained on, or cannot be read.
+    """
+    there = read_config_there(folder)
+    if there is None or there.data.dataset == experiment.data.dataset:
+        return
+    check_data(data.describe_dataset(data.load_dataset(experiment.data)), folder)
+    if distributed.is_primary():
+        moved = dataclasses.replace(there.data, dataset=experiment.data.dataset)
+        with explain_os_errors(f"cannot write to {folder}", "choose another workdir"):
+            write_whole(folder / "config.json", to_json(dataclasses.replace(there, data=moved)))
 
 
 def write_data(description: dict[str, Any], folder: Path) -> None:

@@ -97,6 +97,7 @@ def run_seeds(
     failed: dict[int, UserError] = {}
     for seed, folder in folders.items():
         run_folders.check_folder(runs[seed], folder)
+        run_folders.follow_moved_data(runs[seed], folder)
         events = metrics_log.read_events(folder)
         if error := divergence.find_earlier_end(runs[seed], events, folder):
             failed[seed] = error

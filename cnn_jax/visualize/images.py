@@ -13,6 +13,7 @@ from cnn_jax.data.base import ArrayDataset, Arrays, Encoded, ImageDataset
 from cnn_jax.data.decode import decode_windows, find_center
 from cnn_jax.data.folder_scan import IMAGE_SUFFIXES
 from cnn_jax.data.headers import BadImage
+from cnn_jax.data.image_files import list_images
 from cnn_jax.errors import UserError
 from cnn_jax.files import expand_path
 from cnn_jax.text import printable
@@ -123,9 +124,7 @@ def _name_set(test: ImageDataset) -> str:
 
 def _load_folder(model: TrainedModel, folder: Path, count: int) -> Images:
     """Loads image files below a folder; the name of their own folder may be their class."""
-    every = sorted(
-        path for path in folder.rglob("*") if path.name.casefold().endswith(IMAGE_SUFFIXES)
-    )
+    every = [folder / name for name in list_images("images", folder)]
     if not every:
         raise UserError(f"images={folder}: no image files found ({', '.join(IMAGE_SUFFIXES)})")
     chosen = [every[i] for i in spread(len(every), count)]

@@ -89,6 +89,16 @@ def test_a_result_is_written_and_not_computed_again(finished, monkeypatch):
     assert evaluate.evaluate_run(folder, asked) == {"dense@36,40": found}
 
 
+def test_the_scorer_is_told_the_size_of_a_batch(finished, monkeypatch):
+    def stop(*given, count, values):
+        assert (count, values) == (40, 40 * 32**2 * 3)
+        raise InterruptedError
+
+    monkeypatch.setattr(evaluate, "make_scorer", stop)
+    with pytest.raises(InterruptedError):
+        evaluate.evaluate_run(finished[0] / "narrow/seed0", [choose("single", scales=(37,))])
+
+
 def test_a_damaged_result_is_computed_again(finished):
     path = finished[0] / "narrow/seed0/evaluations/single.json"
     evaluate.evaluate_run(finished[0] / "narrow/seed0", [choose("single")])

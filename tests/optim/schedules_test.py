@@ -1,5 +1,7 @@
 """Schedules against their formulas."""
 
+from typing import Annotated
+
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -8,6 +10,8 @@ import pytest
 from cnn_jax import optim
 from cnn_jax.config import choose
 from cnn_jax.errors import UserError
+from cnn_jax.optim.schedules import scale_by_rate
+from cnn_jax.values import Bound
 
 PARAMS = {"kernel": jnp.array([[1.0, -2.0]]), "bias": jnp.array([0.5])}
 GRADS = {"kernel": jnp.array([[0.3, 0.1]]), "bias": jnp.array([-0.2])}
@@ -145,7 +149,7 @@ def test_the_base_rate_of_an_update_takes_the_place_of_the_schedule_s(name):
 @pytest.mark.parametrize("name", optim.SCHEDULES)
 def test_programs_of_our_schedules_take_their_base_rate(name):
     options = {"step": {"boundaries": (5,), "warmup_until_error": 0.8}}.get(name, {})
-    assert optim.takes_base(choose(name, base=0.3, **options), 10)
+    assert optim.trace_shared_program(choose(name, base=0.3, **options), 10)
 
 
 def put_into_a_constant(length, *, base: float = 0.1):
@@ -165,8 +169,35 @@ def have_none(length):
 def test_a_program_that_contains_its_base_rate_is_found(make, monkeypatch):
     monkeypatch.setitem(optim.SCHEDULES, "own", make)
     args = {} if make is have_none else {"base": 0.1}
-    assert not optim.takes_base(choose("own", **args), 10)
+    assert optim.trace_shared_program(choose("own", **args), 10) is None
 
 
 def test_the_program_of_cuts_every_so_many_steps_takes_the_base_rate():
-    assert optim.takes_base(choose("step", base=0.3, every=2), 10)
+    assert optim.trace_shared_program(choose("step", base=0.3, every=2), 10)
+
+
+def refuse_small_rates(length, *, base: Annotated[float, Bound(0.1, 1.0)] = 0.1):
+    return scale_by_rate(lambda count, base: base, base)
+
+
+def test_a_schedule_that_refuses_another_rate_shares_no_program(monkeypatch):
+    monkeypatch.setitem(optim.SCHEDULES, "own", refuse_small_rates)
+    assert optim.trace_shared_program(choose("own", base=0.1), 10) is None
+    assert optim.trace_shared_program(choose("own", base=0.8), 10)
+
+
+def branch_on_the_rate(length, *, base: float = 0.1):
+    steps = 10 if base > 0.1 else 1
+    return scale_by_rate(lambda count, base: base * jnp.minimum(1, count / steps), base)
+
+
+def test_rates_with_other_programs_do_not_share_one(monkeypatch):
+    monkeypatch.setitem(optim.SCHEDULES, "own", branch_on_the_rate)
+    large, small = (optim.trace_shared_program(choose("own", base=b), 10) for b in (0.8, 0.05))
+    assert large and small and large != small
+
+
+def test_a_schedule_without_a_rate_in_its_state_is_named():
+    state = optax.scale(-0.1).init(PARAMS)
+    with pytest.raises(UserError, match="no learning rate: build it with scale_by_rate"):
+        optim.current_rate(state)

@@ -91,6 +91,13 @@ def test_deviations_come_from_values_model_and_run():
     assert not [words for words in found if "log_every" in words]
 
 
+@pytest.mark.parametrize("schedule, count", [("plateau", 1), ("constant", 0)])
+def test_how_often_a_run_is_evaluated_is_a_deviation_where_it_changes_the_rate(schedule, count):
+    mine = make_study(net=dataclasses.replace(RUN, schedule=choose(schedule, base=0.05)))
+    found = study.configure(mine, ["train.eval_every=4"]).runs["net"].deviations
+    assert found == ("train.eval_every: 6 -> 4",) * count
+
+
 def test_other_data_get_suitable_augmentation():
     run = study.configure(make_study(net=RUN), data="digits").runs["net"]
     assert run.data.name == "digits" and run.data.pad_and_crop == 1 and not run.data.flip

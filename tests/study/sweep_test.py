@@ -62,6 +62,19 @@ def test_deviations_of_a_grid_are_from_the_run_it_varies():
     assert not [words for words in grid.runs["one-base0.05"].deviations if "schedule" in words]
 
 
+def test_a_value_that_a_sweep_replaces_is_no_deviation():
+    found = make_study()
+    changes = ["schedule.base=0.3", "train.steps=6"]
+    grid = sweep.configure_grid(
+        found, configure(found, changes), ["schedule.base=0.05,0.1"], only="one"
+    )
+    assert grid.runs["one-base0.05"].deviations == ("train.steps: 12 -> 6",)
+    assert set(grid.runs["one-base0.1"].deviations) == {
+        "schedule.base: 0.05 -> 0.1",
+        "train.steps: 12 -> 6",
+    }
+
+
 @pytest.mark.parametrize(
     "sweeps, words",
     [

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import pytest
 from helpers.small_run import RUN
 
@@ -55,6 +56,24 @@ def test_another_run_gets_its_own_functions(other):
     )
     assert first.compiled_step is again.compiled_step
     assert changed.compiled_step is not first.compiled_step
+
+
+def branch_on_the_rate(length, *, base: float = 0.1):
+    steps = 10 if base > 0.1 else 1
+    return schedules.scale_by_rate(lambda count, base: base * jnp.minimum(1, count / steps), base)
+
+
+def test_a_base_rate_with_another_program_gets_its_own_functions(monkeypatch):
+    monkeypatch.setitem(schedules.SCHEDULES, "own", branch_on_the_rate)
+    reusable = compiled_functions.Reusable()
+    large, also_large, small = (
+        program.build_program(
+            dataclasses.replace(RUN, schedule=choose("own", base=base)), reusable=reusable
+        )
+        for base in (0.8, 0.4, 0.05)
+    )
+    assert large.compiled_step is also_large.compiled_step
+    assert small.compiled_step is not large.compiled_step
 
 
 def test_another_base_rate_compiles_nothing_and_has_its_own_numbers(tmp_path, traced):

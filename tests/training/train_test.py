@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import small_models
+from helpers.faults import make_images
 from helpers.small_run import RUN, TIMES, cut_at
 from tensorboardX.proto import event_pb2
 
@@ -392,3 +393,24 @@ def test_a_finished_run_is_evaluated_by_its_protocols(tmp_path):
     (tmp_path / "net/seed0/evaluations/ten_crop.json").unlink()
     assert train.run(run, tmp_path) == found  # Only missing evaluations are computed.
     assert (tmp_path / "net/seed0/evaluations/ten_crop.json").exists()
+
+
+def test_a_data_set_that_has_moved_is_followed_and_another_one_is_refused(tmp_path):
+    def train_on(place):
+        dataset = choose("folder", path=str(tmp_path / place))
+        sizes = {"train_resize": (8,), "eval_resize": 8, "image_size": 8}
+        config = Data(dataset=dataset, batch_size=8, eval_batch_size=8, **sizes)
+        run = dataclasses.replace(RUN, data=config, train=Train(steps=2, eval_every=2))
+        return train.run(run, tmp_path / "runs")
+
+    make_images(tmp_path / "first")
+    result = train_on("first")
+    (tmp_path / "first").rename(tmp_path / "second")
+    assert train_on("second") == result
+    config = read_config(tmp_path / "runs/net/seed0/config.json")
+    assert config.data.dataset.args["path"] == str(tmp_path / "second")
+
+    shutil.copytree(tmp_path / "second", tmp_path / "third")
+    (tmp_path / "third/train/a/0.png").unlink()
+    with pytest.raises(UserError, match=r"the data set is another one than .* was trained on"):
+        train_on("third")

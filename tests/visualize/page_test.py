@@ -208,6 +208,13 @@ def test_mistakes_are_one_line(workdir, weights, photographs, tmp_path):
     assert not (tmp_path / "page").exists()
 
 
+def test_a_folder_that_cannot_be_written_is_said_before_the_work(workdir, tmp_path, monkeypatch):
+    monkeypatch.setattr("cnn_jax.visualize.page.build.load_images", None)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write to .*file/page \(.*Not a directory\)"):
+        build_page(str(workdir / "net"), "fake:2", folder=tmp_path / "file/page")
+
+
 def test_parameters_of_another_model_are_refused(workdir, tmp_path):
     """A config that was edited after training: the shapes do not fit."""
     folder = tmp_path / "net" / "seed0"
