@@ -387,7 +387,7 @@ MUTANTS = {
             "if False:",
         ),
     ],
-    "tests/pretrained/pretrained_test.py -k 'resizing or channel_order or hostile_pickle_is_refused'": [
+    "tests/pretrained -k 'resizing or channel_order or hostile_pickle_is_refused'": [
         (
             "cnn_jax/pretrained/preprocessing.py",
             'x[..., ::-1] if self.channels == "BGR"',
