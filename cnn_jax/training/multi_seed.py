@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.training.state import State, Step
+from cnn_jax.training.state import State
+
+Step = Callable[[Any, Any, Any], Any]
 
 
 class Inputs(NamedTuple):

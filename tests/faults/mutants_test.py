@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from faults.mutant_list import MUTANTS
+from faults.mutants import MUTANTS
 
 ROOT = Path(__file__).parents[2]
 
