@@ -1,12 +1,13 @@
 """Files that are either complete or not there."""
 
 import contextlib
+import errno
 import os
 import secrets
 import time
 from pathlib import Path
 
-from cnn_jax.errors import UserError
+from cnn_jax.errors import UserError, explain_os_error
 
 MAX_NAME_BYTES = 255  # Of a file or folder, on the usual file systems.
 PART_AGE_S = 3600  # No file takes so long to write.
@@ -35,6 +36,28 @@ def write_whole(path: Path, content: str | bytes) -> None:
             part.unlink()
         error.filename, error.filename2 = str(path), None  # Users know nothing of the part.
         raise
+
+
+def check_writable(folder: Path, what: str, remedy: str) -> None:
+    """Checks before long work that its results can be written to a folder, which is not made.
+
+    Args:
+      folder: The folder; it need not exist.
+      what: Begins the message, such as 'cannot write to FOLDER'.
+      remedy: Such as 'choose another workdir'.
+
+    Raises:
+      UserError: If the folder, or the one in which it would be made, is no folder or is read-only.
+    """
+    folder = folder.absolute()
+    place = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not place.is_dir():
+        code = errno.ENOTDIR
+    elif not os.access(place, os.W_OK | os.X_OK):
+        code = errno.EACCES
+    else:
+        return
+    raise explain_os_error(what, OSError(code, os.strerror(code), str(place)), remedy)
 
 
 def remove_parts(folder: Path, min_age_s: float = 0.0) -> None:

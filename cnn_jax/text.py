@@ -1,6 +1,8 @@
 """Text from outside - file names, class names, values, messages - made safe to show."""
 
+import io
 import re
+import sys
 import unicodedata
 
 _HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
@@ -22,6 +24,13 @@ def markdown(text: object) -> str:
     """Returns text as one line of Markdown that shows it literally, also in a table's cell."""
     escaped = re.sub(r"([\\`*\[\]|])", r"\\\1", printable(text))
     return escaped.replace("&", "&amp;").replace("<", "&lt;")
+
+
+def replace_unprintable() -> None:
+    """Makes stdout and stderr print ? instead of failing for characters they cannot encode."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _escape(character: str) -> str:

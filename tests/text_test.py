@@ -1,7 +1,13 @@
 """Text from files, printed safely on terminals and in Markdown."""
 
+import io
+import sys
+
 import pytest
 
+from cnn_jax.data import inspect
+from cnn_jax.data.prepare import __main__ as prepare
+from cnn_jax.export import __main__ as export
 from cnn_jax.text import markdown, printable
 
 
@@ -29,3 +35,15 @@ def test_markdown_is_escaped():
     assert markdown("a|b\n<script>&amp; *x* `y` [z](w)\\") == (
         r"a\|b\\n&lt;script>&amp;amp; \*x\* \`y\` \[z\](w)" + "\\\\"
     )
+
+
+@pytest.mark.parametrize("command", [inspect, prepare, export], ids=lambda module: module.__name__)
+def test_commands_print_on_terminals_that_lack_a_character(command, monkeypatch):
+    """As with PYTHONIOENCODING=ascii."""
+    stream = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    with pytest.raises(SystemExit):
+        command.main(["--help"])
+    print("caf\xe9")
+    stream.flush()
+    assert stream.buffer.getvalue().endswith(b"caf?\n")

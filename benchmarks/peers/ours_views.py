@@ -36,7 +36,8 @@ def make_peer(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
     params, stats = nest(weights, "params"), nest(weights, "stats")
     mesh = meshes.batch_mesh(jax.devices()[:1])  # PyTorch uses one device too.
     many = settings.MIN_ONEDNN_PIXELS  # Compiled as for many images.
-    scorer = make_scorer(model, params, stats, prepare, CROP, mesh, count=many)
+    values = spec.batch * CROP**2 * 3
+    scorer = make_scorer(model, params, stats, prepare, CROP, mesh, count=many, values=values)
     arrays = data.Arrays(make_photographs(weights["images"]), weights["labels"])
     images = data.ArrayDataset("photographs", arrays)
     (views,) = make_protocol(choose(spec.protocol), CROP, SCALE).views

@@ -1,6 +1,5 @@
 """Runs a command: reads its flags, calls the function of its mode, and returns the exit code."""
 
-import io
 import os
 import sys
 import traceback
@@ -10,11 +9,11 @@ from typing import NoReturn
 
 from cnn_jax import distributed
 from cnn_jax.cli import model_modes, study_modes
-from cnn_jax.cli.flags import FLAGS, find_mode, format_help, is_training, name_flag, parse
+from cnn_jax.cli.flags import FLAGS, find_mode, format_help, name_flag, parse
 from cnn_jax.cli.study_modes import Costs, Studies
 from cnn_jax.errors import STOPPED, StoppedError, UserError, explain_os_error
 from cnn_jax.files import expand_path, find_cache_folder
-from cnn_jax.text import printable
+from cnn_jax.text import printable, replace_unprintable
 
 
 def main(studies: Studies | None = None, costs: Costs | None = None) -> NoReturn:
@@ -60,8 +59,8 @@ def execute(argv: Sequence[str], studies: Studies | None = None, costs: Costs | 
         print(f"{program}: {printable(explain_os_error('stopped', error))}", file=sys.stderr)
         return leave(2)
     except KeyboardInterrupt:
-        then = "; the same command continues from the last checkpoint" if is_training() else ""
-        print(f"\n{program}: stopped{then}", file=sys.stderr)
+        words = "stopped; the same command continues from the last checkpoint"
+        print(f"\n{program}: {words}", file=sys.stderr)
         return leave(130)
     except Exception:
         traceback.print_exc()
@@ -138,10 +137,3 @@ def prepare_jax(compile_cache: str | None) -> None:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(expand_path("--compile_cache", kept))
         # The dozens of small programs that draw the initial parameters take 20 ms each to compile.
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.01")
-
-
-def replace_unprintable() -> None:
-    """Makes stdout and stderr print ? instead of failing for characters they cannot encode."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")

@@ -10,11 +10,12 @@ import sys
 from cnn_jax.errors import UserError
 from cnn_jax.files import expand_path
 from cnn_jax.pretrained.weights import FORMATS
-from cnn_jax.text import printable
+from cnn_jax.text import printable, replace_unprintable
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command and returns its exit code."""
+    replace_unprintable()
     parser = argparse.ArgumentParser(
         prog="python -m cnn_jax.export", description=__doc__, allow_abbrev=False
     )
@@ -22,13 +23,15 @@ def main(arguments: list[str] | None = None) -> int:
     add("run", metavar="RUN", help="a run's folder, such as runs/mine/resnet-20/seed0")
     add("--out", required=True, metavar="DIR", help="where the files are written")
     words = "of the weights: " + " | ".join(FORMATS) + "; may be given several times"
+    add("--data_dir", default="", metavar="DIR", help="where the run's prepared TFDS set lies now")
     add("--format", action="append", default=[], help=words)
     given = parser.parse_args(arguments)
     from cnn_jax.export.run import export_run
 
     try:
         folder, out = expand_path("RUN", given.run), expand_path("--out", given.out)
-        for kind, path in export_run(folder, out, given.format or ("native",)).items():
+        formats = given.format or ("native",)
+        for kind, path in export_run(folder, out, formats, given.data_dir).items():
             print(f"{kind}: {printable(path)}")
     except UserError as error:
         print(f"error: {printable(error)}", file=sys.stderr)

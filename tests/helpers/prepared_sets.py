@@ -23,13 +23,18 @@ def encoded(name: str) -> bytes:
 
 
 class Photographs(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """The committed JPEG files in three classes: six training and three test images."""
+    """The committed JPEG files in three classes: six training and three test images.
+
+    The splits in `unlabeled` have the label -1, as sets whose test labels were not published.
+    """
 
     VERSION = tfds.core.Version("1.0.0")
     url_infos = None  # Nothing is downloaded.
 
-    def __init__(self, name: str, tested: tuple[str, ...], data_dir: str) -> None:
-        self.name, self._tested = name, tested
+    def __init__(
+        self, name: str, tested: tuple[str, ...], data_dir: str, unlabeled: tuple[str, ...] = ()
+    ) -> None:
+        self.name, self._tested, self._unlabeled = name, tested, unlabeled
         super().__init__(data_dir=data_dir, file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -44,14 +49,13 @@ class Photographs(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
-        return {
-            split: self._generate_examples(split == "train") for split in ("train", *self._tested)
-        }
+        return {split: self._generate_examples(split) for split in ("train", *self._tested)}
 
-    def _generate_examples(self, train: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
         for label, (trained, tested) in CLASSES.items():
-            for name in trained if train else (tested,):
-                yield name, {"image": encoded(name), "label": label}
+            for name in trained if split == "train" else (tested,):
+                given = -1 if split in self._unlabeled else label
+                yield name, {"image": encoded(name), "label": given}
 
 
 def prepare(builder: tfds.core.DatasetBuilder, data_dir: Path) -> None:
