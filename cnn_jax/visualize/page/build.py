@@ -10,6 +10,7 @@ import tqdm
 
 from cnn_jax import trained
 from cnn_jax.errors import UserError, nearest
+from cnn_jax.files import check_writable
 from cnn_jax.report.build import write_page
 from cnn_jax.report.elements import Facts, Notes, Page, Part, Report
 from cnn_jax.training.environment import describe_environment
@@ -86,6 +87,8 @@ def build_page(
     """
     chosen, began = choose_methods(methods), time.perf_counter()
     subject = trained.load(target, "visualize", settings, data_dir)
+    folder = folder or Path("runs") / "visualize" / _name_folder(subject.name)
+    check_writable(folder, f"cannot write to {folder}", "choose another workdir")
     with jax.default_matmul_precision(subject.precision):
         source = Source(images, data_dir)
         context = make_context(subject, load_images(subject, source), layer, score, seed, source)
@@ -109,7 +112,6 @@ def build_page(
     )
     notes = Notes("Left out", tuple(left_out.items())) if left_out else None
     page = Page(f"Inside {subject.name}", (head, *parts, notes))
-    folder = folder or Path("runs") / "visualize" / _name_folder(subject.name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
