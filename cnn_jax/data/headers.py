@@ -134,7 +134,7 @@ def _read_other_header(encoded: bytes) -> Header:
     try:
         with Image.open(io.BytesIO(encoded)) as image:
             width, height = image.size
-            if _exif(image).get(ORIENTATION) in TURNED:
+            if _find_orientation(image) in TURNED:
                 width, height = height, width
             kind = image.format or ""
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -151,15 +151,19 @@ def _read_orientation(encoded: bytes) -> int:
     """Returns EXIF's orientation; 1: as it is; 0: it cannot be read."""
     try:
         with Image.open(io.BytesIO(encoded)) as image:
-            return _exif(image).get(ORIENTATION, 1)
+            return _find_orientation(image)
     except Exception:  # As above.
         return 0
 
 
-def _exif(image: Image.Image) -> Image.Exif:
+def _find_orientation(image: Image.Image) -> int:
+    """Returns EXIF's orientation; 1, as it is, if EXIF is damaged, as decoders take it."""
     exif = Image.Exif()  # Pillow's getexif takes XMP's orientation too, which decoders do not.
-    exif.load(image.info.get("exif", b""))
-    return exif
+    try:
+        exif.load(image.info.get("exif", b""))
+        return exif.get(ORIENTATION, 1)
+    except Exception:  # Pillow raises many kinds here too.
+        return 1
 
 
 def _is_complete_jpeg(encoded: bytes, at: int) -> bool:

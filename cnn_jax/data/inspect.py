@@ -30,7 +30,7 @@ from cnn_jax.errors import UserError, describe_os_error, explain_os_errors
 from cnn_jax.files import write_whole
 from cnn_jax.optional_packages import require
 from cnn_jax.overrides import Kind, check_fields, override
-from cnn_jax.text import printable
+from cnn_jax.text import printable, replace_unprintable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,6 +46,7 @@ Row = dict[str, Any]  # The result of `_look`.
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command and returns its exit code."""
+    replace_unprintable()
     parser = argparse.ArgumentParser(
         prog="python -m cnn_jax.data.inspect", description=__doc__, allow_abbrev=False
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cnn_jax.data.base import Arrays, Dataset, ImageDataset
+from cnn_jax.data.headers import BadImage
 from cnn_jax.errors import UserError
 from cnn_jax.optional_packages import require
 
@@ -34,15 +35,31 @@ class TfdsDataset(ImageDataset):
         return f"{self.folder}: {self.split} image {i}"
 
     def __getitem__(self, i: int) -> tuple[bytes, int]:
-        """Returns the encoded image that TFDS was given, and its label."""
-        rows, image, label = _open_split(self.folder, self.split)
-        row = rows[i]
-        return row[image], int(row[label])
+        """Returns the encoded image that TFDS was given, and its label.
+
+        Raises:
+          BadImage: If the record is damaged.
+        """
+        try:
+            return _read_row(self.folder, self.split, i)
+        except UserError:  # A package is missing.
+            raise
+        except Exception as error:  # TFDS and array_record raise many kinds.
+            raise BadImage(f"its record cannot be read ({_first_line(error)})") from None
 
     @functools.cached_property
     def labels(self) -> np.ndarray:
         """[N] int32. TFDS keeps labels with the images: this reads the whole split once."""
-        return np.array([self[i][1] for i in range(len(self))], np.int32)
+        labels = np.empty(len(self), np.int32)
+        for i in range(len(self)):
+            try:
+                labels[i] = self[i][1]
+            except BadImage as error:
+                raise UserError(
+                    f"{self.name(i)}: {error}, which holds the image's label too: all labels are"
+                    " needed here; prepare the set again"
+                ) from None
+        return labels
 
 
 def open_builder(name: str, data_dir: str) -> "ReadOnlyBuilder":
@@ -97,9 +114,9 @@ def load_arrays(name: str, data_dir: str) -> Dataset:
 def load_images(name: str, data_dir: str = "") -> Dataset:
     """Opens any prepared set of labeled images, still encoded, by its labels' own numbers.
 
-    Tested on is the test split, or else the validation split; of imagenet2012, whose test images
-    have no labels, the validation split. A folder numbers classes by their sorted names: the same
-    numbers where TFDS's names are sorted, as those of caltech101 and imagenet2012 are.
+    Tested on is the test split, or else, or if its images have no labels, the validation split; of
+    imagenet2012 always that. A folder numbers classes by their sorted names: the same numbers where
+    TFDS's names are sorted, as those of caltech101 and imagenet2012 are.
 
     Raises:
       UserError: If the set is not prepared, is damaged, or is of another form.
@@ -107,30 +124,43 @@ def load_images(name: str, data_dir: str = "") -> Dataset:
     builder = open_builder(name, data_dir)
     sizes = {split: info.num_examples for split, info in builder.info.splits.items()}
     preferred = ("validation", "test") if name == "imagenet2012" else ("test", "validation")
-    tested = next((split for split in preferred if split in sizes), None)
     folder = str(builder.data_dir)
     _, label = builder.info.supervised_keys or ("image", "label")
     feature = dict(builder.info.features).get(label)
-    if (
-        "train" not in sizes
-        or tested is None
-        or feature is None
-        or not hasattr(feature, "num_classes")
-    ):
+    splits = [split for split in preferred if split in sizes]
+    if "train" not in sizes or not splits or feature is None or not hasattr(feature, "num_classes"):
         raise UserError(
             f"data set {name} in {folder} must have labeled images in splits to train and to test"
             " on"
         )
-    train, test = (TfdsDataset(folder, split, sizes[split]) for split in ("train", tested))
-    for part in (train, test):
+    tested, unlabeled = "", list[str]()
+    for split in ("train", *splits):
         try:
-            part[len(part) - 1]
+            _, number = _read_row(folder, split, sizes[split] - 1)
         except Exception as e:  # TFDS and array_record raise many kinds.
             raise UserError(
                 f"data set {name} in {folder} cannot be read ({_first_line(e)}): it must be whole,"
                 " and in array_record form (tfds build --file_format=array_record)"
             ) from None
+        if number < 0:  # Labels that were not published are -1.
+            unlabeled.append(split)
+        elif split != "train":
+            tested = split
+            break
+    if not tested or "train" in unlabeled:
+        raise UserError(
+            f"data set {name} in {folder}: its images of {' and '.join(unlabeled)} have no labels:"
+            " choose a data set with labels to train and to test on"
+        )
+    train, test = (TfdsDataset(folder, split, sizes[split]) for split in ("train", tested))
     return Dataset(train, test, feature.num_classes, tuple(feature.names))
+
+
+def _read_row(folder: str, split: str, i: int) -> tuple[bytes, int]:
+    """Returns the encoded image and the label of a row."""
+    rows, image, label = _open_split(folder, split)
+    row = rows[i]
+    return row[image], int(row[label])
 
 
 @functools.lru_cache(maxsize=8)

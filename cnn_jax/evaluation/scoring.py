@@ -79,6 +79,7 @@ def make_scorer(
     average: Average = "softmax",
     mirror: bool = True,
     count: int = 0,
+    values: int = 0,
 ) -> Scorer:
     """Returns a scorer of views.
 
@@ -96,6 +97,8 @@ def make_scorer(
         mirrored image is another thing, such as a digit.
       count: How many images will be scored, if known. For many, a CPU takes faster convolutions
         that are compiled anew in each process.
+      values: How many values a batch of crops has, B * crop * crop * C, if known. For large ones,
+        freed memory stays with a process on a CPU: see `settings.keep_memory`.
     """
 
     def squash(logits: jax.Array) -> jax.Array:
@@ -140,7 +143,7 @@ def make_scorer(
     by_layer = NamedSharding(mesh, PartitionSpec(None, meshes.BATCH))
     options = None
     if mesh.devices.flat[0].platform == "cpu":
-        settings.keep_memory(count * crop**2)
+        settings.keep_memory(values)
         options = settings.choose_evaluation_options(count * crop**2)
     jit = functools.partial(jax.jit, out_shardings=whole, compiler_options=options)
     shardings = (whole, whole, split, whole)

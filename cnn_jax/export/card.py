@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,12 +17,14 @@ from cnn_jax.pretrained import Preprocessing
 from cnn_jax.text import printable
 from cnn_jax.training import metrics_log
 
+TOP1 = "top1_error"  # The error of a model that tells classes.
+
 
 class Measured(NamedTuple):
-    """A top-1 error of the checkpoint.
+    """An error of the checkpoint.
 
     Attributes:
-      error: The error, 0 to 1.
+      error: The error; top-1, 0 to 1.
       on_test: Whether it is of test images, as hubs expect.
     """
 
@@ -52,41 +55,46 @@ def write_card(
     Raises:
       UserError: If it cannot be written.
     """
-    errors = _read_errors(folder, step, experiment.data.validation_images)
-    head = "\n".join(_list_metadata(experiment, errors))
-    lines = _list_paragraphs(folder, experiment, step, source, recipe, errors, files)
+    options: dict[str, Any] = experiment.model.args
+    error_name = models.create(experiment.model.name, source.num_classes, **options).error_name
+    errors = _read_errors(folder, step, experiment.data.validation_images, error_name)
+    head = "\n".join(_list_metadata(experiment, errors, error_name))
+    lines = _list_paragraphs(folder, experiment, step, source, recipe, errors, error_name, files)
     body = "\n".join(map(printable, lines))
     with explain_os_errors(f"cannot write {path}"):
         write_whole(path, f"---\n{head}\n---\n\n{body}")
 
 
-def _read_errors(folder: Path, step: int, held_out: int) -> dict[str, Measured]:
-    """Returns {how it was measured: the error} of this checkpoint.
+def _read_errors(folder: Path, step: int, held_out: int, error_name: str) -> dict[str, Measured]:
+    """Returns {how it was measured: the error of this name} of this checkpoint.
 
     A run evaluates its held-out training images, if it has any. So does a protocol without a split.
     """
     errors = {}
     where = f", on held-out training images ({held_out:,})" if held_out else ""
     for event in metrics_log.read_events(folder):
-        if event["event"] == "eval" and event["step"] == step and "top1_error" in event:
-            errors[f"during training{where}"] = Measured(event["top1_error"], not held_out)
+        if event["event"] == "eval" and event["step"] == step and error_name in event:
+            errors[f"during training{where}"] = Measured(event[error_name], not held_out)
     for path in sorted((folder / FOLDER).glob("*.json")):
         found: Evaluation | None = read_evaluation(path)
         if found and found.step == step:
-            name, on_test = f"{found.protocol}{where}", not held_out
             if "split=" in found.protocol:
-                name, on_test = found.protocol, "split=test" in found.protocol
-            name += "" if found.average == "softmax" else f", {found.average} averaged"
-            errors[name] = Measured(found.top1_error, on_test)
+                on_test = "split=test" in found.protocol
+                errors[found.protocol] = Measured(found.top1_error, on_test)
+            else:
+                errors[f"{found.protocol}{where}"] = Measured(found.top1_error, not held_out)
     return {name: found for name, found in errors.items() if found.error is not None}
 
 
-def _list_metadata(experiment: Experiment, errors: Mapping[str, Measured]) -> list[str]:
+def _list_metadata(
+    experiment: Experiment, errors: Mapping[str, Measured], error_name: str
+) -> list[str]:
     """Returns the lines of the hub's metadata: YAML, whose values are written as JSON."""
-    data = printable(experiment.data.name)
+    data = experiment.data.dataset.name  # Without a folder's path, which is private.
+    task = "image-classification" if error_name == TOP1 else "image-to-image"
     results = [
         {
-            "task": {"type": "image-classification"},
+            "task": {"type": task},
             "dataset": {"name": data, "type": data},
             "metrics": [
                 {
@@ -97,12 +105,12 @@ def _list_metadata(experiment: Experiment, errors: Mapping[str, Measured]) -> li
             ],
         }
         for protocol, found in errors.items()
-        if found.on_test
+        if found.on_test and error_name == TOP1
     ]
     fields: dict[str, Any] = {
         "library_name": "cnn_jax",
-        "pipeline_tag": "image-classification",
-        "tags": ["jax", "flax", "image-classification", experiment.model.name],
+        "pipeline_tag": task,
+        "tags": ["jax", "flax", task, experiment.model.name],
         "datasets": [data],
     }
     if results:
@@ -118,23 +126,27 @@ def _list_paragraphs(
     source: Dataset,
     recipe: Preprocessing,
     errors: Mapping[str, Measured],
+    error_name: str,
     files: Mapping[str, Path],
 ) -> list[str]:
     name, options = experiment.model.name, experiment.model.args
     start = _read_last_start(folder)
     steps = f"{step:,} of {experiment.train.steps:,} steps"
     lines = [f"# {experiment.name}", ""]
+    classes = f" with {source.num_classes} classes" if error_name == TOP1 else ""
     lines.append(
-        f"`{name}` of [cnn_jax](https://github.com/cnn-jax/cnn_jax) with {source.num_classes}"
-        f" classes, trained on {experiment.data.name}: {steps}, batches of"
-        f" {experiment.data.batch_size}, seed {experiment.seed}."
+        f"`{name}` of [cnn_jax](https://github.com/cnn-jax/cnn_jax){classes}, trained on"
+        f" {_name_data(experiment)}: {steps}, batches of {experiment.data.batch_size}, seed"
+        f" {experiment.seed}."
     )
     if start:
         lines[-1] += f" Hardware: {start['hardware']}. Commit {start['commit']}, {start['time']}."
     lines += ["", "## Results", ""]
     if errors:
-        lines += ["| evaluation | top-1 error |", "|---|---|"]
-        lines += [f"| {protocol} | {found.error:.2%} |" for protocol, found in errors.items()]
+        title = "top-1 error" if error_name == TOP1 else error_name.replace("_", " ")
+        lines += [f"| evaluation | {title} |", "|---|---|"]
+        form = ".2%" if error_name == TOP1 else ".4g"
+        lines += [f"| {protocol} | {found.error:{form}} |" for protocol, found in errors.items()]
     else:
         lines.append("This checkpoint was not evaluated.")
     deviations = experiment.deviations or models.deviations(name, **options)
@@ -142,10 +154,11 @@ def _list_paragraphs(
         lines += ["", "## Where it differs from the paper", ""]
         lines += [f"- {words}" for words in deviations]
     lines += ["", "## Use", "", "```python"]
+    outputs = "logits" if error_name == TOP1 else "outputs"
     if "program" in files:
-        lines += _show_program(files["program"].name, recipe)
+        lines += _show_program(files["program"].name, recipe, outputs)
     if "native" in files:
-        lines += _show_weights(files["native"].name, name)
+        lines += _show_weights(files["native"].name, name, outputs)
     lines += ["```", "", "## Images", ""]
     fields = dataclasses.asdict(recipe)
     lines += [f"- {field}: {value}" for field, value in fields.items()]
@@ -159,25 +172,34 @@ def _list_paragraphs(
     return lines
 
 
-def _show_program(file: str, recipe: Preprocessing) -> list[str]:
+def _name_data(experiment: Experiment) -> str:
+    """Returns the data set's name; of a folder the last part of its path alone."""
+    path = experiment.data.dataset.args.get("path")
+    if path is None:
+        return experiment.data.name
+    return f"the folder {os.path.basename(os.path.abspath(str(path)))} of images"
+
+
+def _show_program(file: str, recipe: Preprocessing, outputs: str) -> list[str]:
     return [
         "import jax.export",
         "import numpy as np",
         "",
         f'program = jax.export.deserialize(bytearray(open("{file}", "rb").read()))',
         f"images = np.zeros((8, {recipe.crop}, {recipe.crop}, {len(recipe.mean)}), np.uint8)",
-        "logits = program.call(images)  # a batch of any size",
+        f"{outputs} = program.call(images)  # a batch of any size",
     ]
 
 
-def _show_weights(file: str, name: str) -> list[str]:
+def _show_weights(file: str, name: str, outputs: str) -> list[str]:
     return [
         "",
         "from cnn_jax import models, pretrained",
         "",
         f'loaded = pretrained.load("{name}", "{file}")',
         f'model = models.create("{name}", loaded.num_classes, **loaded.options)',
-        "logits, _ = model.apply(loaded.params, loaded.stats, loaded.preprocessing.apply(images))",
+        "images = loaded.preprocessing.apply(images)",
+        f"{outputs}, _ = model.apply(loaded.params, loaded.stats, images)",
     ]
 
 

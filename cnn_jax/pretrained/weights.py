@@ -200,6 +200,38 @@ def save(
       pretrained.save("mine.h5", "vgg_d", params, stats, 10, recipe, format="keras")
       # In Keras: model.load_weights("mine.h5", by_name=True)
     """
+    ending = Path(path).suffix
+    content = serialize(name, params, stats, num_classes, preprocessing, options, format, ending)
+    with explain_os_errors(f"cannot write {path}"):
+        write_whole(Path(path), content)
+
+
+def serialize(
+    name: str,
+    params: Params,
+    stats: Stats,
+    num_classes: int,
+    preprocessing: Preprocessing,
+    options: Mapping[str, Any] | None = None,
+    format: str = "native",
+    ending: str = ".safetensors",
+) -> bytes:
+    """Returns the content of the file that `save` writes, whose arguments these are.
+
+    Args:
+      name: The model.
+      params: Its parameters.
+      stats: Its statistics.
+      num_classes: Logits.
+      preprocessing: Of its images.
+      options: Of the model.
+      format: native | torchvision | timm | keras.
+      ending: Of the file's name.
+
+    Raises:
+      UserError: If the parameters are not the model's, or the library has no model that computes
+        the same.
+    """
     if format not in FORMATS:
         raise UserError(f"format={format!r}: choose {' | '.join(FORMATS)}")
     options = dict(options or {})
@@ -213,13 +245,9 @@ def save(
                 f"{leaf}: {given}, but {name} with {num_classes} classes and options {options} has"
                 f" {needed}"
             )
-    content = (
-        _to_native(name, arrays, num_classes, preprocessing, options)
-        if format == "native"
-        else _to_format(format, Path(path).suffix, name, arrays, num_classes, options)
-    )
-    with explain_os_errors(f"cannot write {path}"):
-        write_whole(Path(path), content)
+    if format == "native":
+        return _to_native(name, arrays, num_classes, preprocessing, options)
+    return _to_format(format, ending, name, arrays, num_classes, options)
 
 
 def _to_native(

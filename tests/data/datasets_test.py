@@ -1,6 +1,8 @@
 """Data sets by name: validation images, small sets read as full-size ones, prepared TFDS sets."""
 
 import pickle
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from helpers import prepared_sets
 
 from cnn_jax import data
 from cnn_jax.config import Data, choose
-from cnn_jax.data import alter, datasets, folders, tfds_sets
+from cnn_jax.data import alter, datasets, folders, headers, streaming, tfds_sets
 from cnn_jax.errors import UserError
 
 
@@ -113,6 +115,55 @@ def test_imagenet_is_evaluated_on_validation_and_others_on_test(name, tested, tm
     source = tfds_sets.load_images(name, str(tmp_path))
     assert (len(source.train), len(source.test)) == (6, 3)
     assert f"{tested} image 1" in source.test.name(1)
+
+
+@pytest.mark.parametrize(
+    "unlabeled, words",
+    [
+        (("test",), ""),
+        (("test", "validation"), "its images of test and validation have no labels"),
+        (("train",), "its images of train have no labels"),
+    ],
+)
+def test_images_without_labels_are_not_tested_on(unlabeled, words, tmp_path):
+    made = prepared_sets.Photographs("places", ("validation", "test"), str(tmp_path), unlabeled)
+    prepared_sets.prepare(made, tmp_path)
+    if words:
+        with pytest.raises(UserError, match=words):
+            tfds_sets.load_images("places", str(tmp_path))
+    else:
+        source = tfds_sets.load_images("places", str(tmp_path))
+        assert "validation image 0" in source.test.name(0)
+        assert sorted(source.test.labels) == [0, 1, 2]
+
+
+@pytest.fixture
+def damaged(photographs, tmp_path):
+    """Returns a copy of the set, of which a training record is damaged, and the record's number."""
+    name = Path(photographs.train.folder).relative_to(Path(photographs.train.folder).parents[1])
+    shutil.copytree(photographs.train.folder, tmp_path / name)
+    (file,) = (tmp_path / name).glob("*train*array_record*")
+    content = bytearray(file.read_bytes())
+    before = [len(photographs.train.read(i)) for i in range(3)]
+    content[before[0] + before[1] + before[2] // 2] ^= 255  # Records lie there in their order.
+    file.write_bytes(content)
+    return tfds_sets.load_images("photographs", str(tmp_path)), 2
+
+
+def test_a_damaged_record_is_a_bad_image(damaged, photographs, capsys):
+    source, row = damaged
+    with pytest.raises(headers.BadImage, match="its record cannot be read"):
+        source.train[row]
+    others = [i for i in range(6) if i != row]
+    assert [source.train[i] for i in others] == [photographs.train[i] for i in others]
+    config = Data(on_bad_image="skip")
+    found = streaming.decode_or_next(config, source.train, row, lambda encoded: np.zeros(1))
+    assert (found.index, found.replaced) == (row + 1, True)
+    assert f"train image {row}: its record cannot be read" in capsys.readouterr().err
+    with pytest.raises(UserError, match=f"train image {row}: its record .*on_bad_image=skip"):
+        streaming.decode_or_next(Data(), source.train, row, lambda encoded: np.zeros(1))
+    with pytest.raises(UserError, match=f"train image {row}: its record .*all labels are needed"):
+        source.train.labels  # noqa: B018
 
 
 @pytest.mark.parametrize("file", ["as installed", "elsewhere"])

@@ -62,6 +62,15 @@ def test_a_jpeg_truncated_after_its_thumbnail_is_recognized():
         decode_image(cut)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_damaged_exif_does_not_make_a_bad_image(kind):
+    block = b"Exif\0\0no TIFF header"
+    file, plain = (encoded(NOISE, kind, **options) for options in ({"exif": block}, {}))
+    assert block[6:] in file
+    assert headers.read_size(file) == (48, 64)
+    np.testing.assert_array_equal(decode_image(file), decode_image(plain))
+
+
 def test_the_end_of_a_png_is_found_from_its_chunks():
     np.testing.assert_array_equal(decode_image(PNG + b"more" * len(PNG)), decode_image(PNG))
     with pytest.raises(headers.BadImage, match="is cut short"):

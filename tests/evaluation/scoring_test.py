@@ -213,6 +213,14 @@ def test_many_images_take_the_options_of_long_evaluations(monkeypatch):
     assert asked == [10**6 * CROP**2]
 
 
+def test_a_large_batch_keeps_its_memory_not_many_small_ones(monkeypatch):
+    kept = []
+    monkeypatch.setattr(settings, "keep_memory", kept.append)
+    devices = mesh.batch_mesh(jax.devices()[:1])
+    make_scorer(*make_model(), prepare, CROP, devices, count=10**6, values=4 * CROP**2)
+    assert kept == [4 * CROP**2]
+
+
 @pytest.mark.parametrize("kind", ["ten_crop", "dense"])
 def test_the_options_of_long_evaluations_change_no_scores(kind):
     net, sizes = make_model(), get_sizes(kind, 3)

@@ -1,6 +1,7 @@
 """Exported runs: the program at several batch sizes, the weights, the card, what is refused."""
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -17,7 +18,6 @@ from cnn_jax import data, models, pretrained
 from cnn_jax.config import Data, choose
 from cnn_jax.data import preprocess
 from cnn_jax.errors import UserError
-from cnn_jax.evaluation.evaluate import evaluate_run
 from cnn_jax.export import export_run, load_program, make_program, save_program
 from cnn_jax.export.__main__ import main
 from cnn_jax.export.card import write_card
@@ -116,14 +116,6 @@ def test_the_card_has_the_hub_s_metadata_and_an_example_that_runs(run, tmp_path)
     assert done.returncode == 0, done.stderr
 
 
-def test_the_card_names_an_average_of_logits(run, tmp_path):
-    folder, _ = run
-    for average in ("softmax", "logits"):
-        evaluate_run(folder, [choose("ten_crop")], average)
-    card = export_run(folder, tmp_path)["card"].read_text()
-    assert "| ten_crop@8 |" in card and "| ten_crop@8, logits averaged |" in card
-
-
 def test_errors_of_held_out_images_are_named_so_and_not_in_the_hub_s_metadata(tmp_path):
     held_out = dataclasses.replace(
         RUN,
@@ -154,8 +146,23 @@ def test_a_data_set_whose_path_is_not_utf_8_is_on_the_card(tmp_path):
     source = data.load_dataset(RUN.data)
     write_card(tmp_path / "README.md", tmp_path, changed, 12, source, recipe, {})
     _, head, body = (tmp_path / "README.md").read_text().split("---\n", 2)
-    assert yaml.safe_load(head)["datasets"] == ["folder:/photos/caf\\xe9"]
-    assert "trained on folder:/photos/caf\\xe9: 12" in body
+    assert yaml.safe_load(head)["datasets"] == ["folder"]
+    assert "trained on the folder caf\\xe9 of images: 12" in body and "/photos" not in head + body
+
+
+def test_a_model_that_tells_no_classes_is_no_classifier(tmp_path):
+    changed = dataclasses.replace(RUN, model=choose("autoencoder"))
+    event = {"event": "eval", "step": 12, "loss": 0.5, "reconstruction_error": 0.1234}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(event) + "\n")
+    recipe = pretrained.Preprocessing(crop=8, mean=(0.5,) * 3, std=(1.0,) * 3)
+    files = {"program": tmp_path / "p", "native": tmp_path / "n"}
+    source = data.load_dataset(RUN.data)
+    write_card(tmp_path / "README.md", tmp_path, changed, 12, source, recipe, files)
+    _, head, body = (tmp_path / "README.md").read_text().split("---\n", 2)
+    metadata = yaml.safe_load(head)
+    assert metadata["pipeline_tag"] == "image-to-image" and "model-index" not in metadata
+    assert "classif" not in head and "classes, trained" not in body and "logits" not in body
+    assert "| evaluation | reconstruction error |\n|---|---|\n| during training | 0.1234 |" in body
 
 
 def test_the_command(run, tmp_path, capsys):
@@ -167,8 +174,23 @@ def test_the_command(run, tmp_path, capsys):
     assert "holds no config.json" in capsys.readouterr().err
     assert main([str(folder), f"--out={tmp_path}", "--format=torchvision"]) == 2
     assert "format=torchvision: has no mlp" in capsys.readouterr().err
+    assert main([str(folder), f"--out={tmp_path / 'x'}", "--format=native", "--format=keras"]) == 2
+    assert "format=keras: has no mlp" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()  # Nor the file of the first format.
     assert main([str(folder), f"--out={tmp_path}", "--format=onnx"]) == 2
     assert "format='onnx': choose native" in capsys.readouterr().err
+
+
+def test_the_data_are_read_where_they_are_said_to_lie(run, tmp_path, monkeypatch):
+    asked = []
+
+    def load(config, load=data.load_dataset):
+        asked.append(config.dir)
+        return load(config)
+
+    monkeypatch.setattr(data, "load_dataset", load)
+    assert main([str(run[0]), f"--out={tmp_path}", "--data_dir=elsewhere"]) == 0
+    assert asked == ["elsewhere"]
 
 
 def test_files_that_are_no_programs(run, tmp_path):

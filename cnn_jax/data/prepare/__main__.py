@@ -11,10 +11,12 @@ import sys
 from cnn_jax.data.prepare import resize
 from cnn_jax.errors import UserError, nearest
 from cnn_jax.optional_packages import require
+from cnn_jax.text import replace_unprintable
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Prepares the data set, prints the next command, and returns the exit code."""
+    replace_unprintable()
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["resize"]:
         return resize.main(arguments[1:])

@@ -13,11 +13,11 @@ import shlex
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tqdm import tqdm
 
-from cnn_jax.data import decode, folders, headers, scan_report, tfds_sets
+from cnn_jax.data import datasets, decode, folders, headers, scan_report, tfds_sets
 from cnn_jax.data.base import Dataset, ImageDataset, as_streamed
 from cnn_jax.errors import UserError, describe_os_error, explain_os_error
 from cnn_jax.files import write_whole
@@ -30,7 +30,8 @@ else:
     cv2 = lazy_import("cv2")
 
 IMAGES_AT_ONCE = 1024  # number of images that are submitted to the threads at once, to save memory
-RECORD = "resize.json"  # file in the output folder with the arguments of the command
+RECORD = "resize.json"  # file in the output folder with the command's arguments and its images
+SOURCE = "source"  # its field with the number and the checksum of the images
 MAX_SIDE = 2**14
 
 
@@ -46,8 +47,8 @@ def resize(dataset: Dataset, out: Path, shorter_side: int, quality: int = 95) ->
     """Writes resized images as JPEG to OUT/train/CLASS/NAME and OUT/val/CLASS/NAME.
 
     Splits and file names are the data set's, even names that do not end in .jpg; images of TFDS are
-    named by their index. Small images are copied unchanged. Existing files are kept. Files are
-    written atomically.
+    named by their index. Small images are copied unchanged. Existing files are kept unless their
+    image has changed since they were written. Files are written atomically.
 
     Args:
       dataset: A data set of full-size images.
@@ -101,19 +102,36 @@ def _name_file(images: ImageDataset, i: int) -> str:
 
 
 def _write_one(shorter_side: int, quality: int, job: Job) -> str:
-    """Writes an image unless its file exists; returns why it cannot be decoded, or ""."""
-    if job.path.exists():
+    """Writes an image unless its file is up to date; returns why it cannot be decoded, or ""."""
+    if _is_up_to_date(job):
         return ""
     try:
         encoded = job.images.read(job.number)
         assert isinstance(encoded, bytes)  # full-size images are files
         encoded = _encode_smaller(encoded, shorter_side, quality)
     except headers.BadImage as error:
+        job.path.unlink(missing_ok=True)  # Of the image before it was damaged.
         return str(error)
     except OSError as error:  # It cannot be read, such as a broken link.
         return describe_os_error(error, job.images.name(job.number))
     write_whole(job.path, encoded)
     return ""
+
+
+def _is_up_to_date(job: Job) -> bool:
+    """Returns whether the image was written, and after the last change of its own file."""
+    if not job.path.exists():
+        return False
+    if not isinstance(job.images, folders.FolderDataset):
+        return True
+    name = job.images.name(job.number)
+    # A file that takes the place of another may keep an old time of modification, and a link may
+    # be led to an old file: the times of these changes tell.
+    try:
+        times = [max(s.st_mtime_ns, s.st_ctime_ns) for s in (os.stat(name), os.lstat(name))]
+    except OSError:  # The image is out of reach, but what was written of it is not.
+        return True
+    return max(times) <= job.path.stat().st_mtime_ns
 
 
 def _encode_smaller(encoded: bytes, shorter_side: int, quality: int) -> bytes:
@@ -141,7 +159,7 @@ def main(arguments: list[str]) -> int:
         else:
             dataset = tfds_sets.load_images(given.data, given.data_dir)
         how = {"data": given.data, "shorter_side": given.shorter_side, "quality": given.quality}
-        _record_arguments(given.out, how)
+        _write_record(given.out, how, dataset)
         bad = resize(dataset, given.out, given.shorter_side, given.quality)
     except UserError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
@@ -186,23 +204,43 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     return given
 
 
-def _record_arguments(out: Path, how: dict[str, object]) -> None:
-    """Writes RECORD; raises UserError if the folder has files of other arguments."""
+def _write_record(out: Path, how: dict[str, object], dataset: Dataset) -> None:
+    """Writes RECORD; raises UserError if the folder has files of other arguments or images."""
+    described = datasets.describe_dataset(dataset)
+    source = {name: described[name] for name in ("train_images", "test_images", "checksum")}
     record = out / RECORD
-    if record.exists() and (before := _read_record(record)) != how:
-        raise UserError(
-            f"{out} was written with {before}, not {how}: remove it or choose another --out"
-        )
-    if not record.exists() and out.exists() and any(out.iterdir()):
+    if record.exists():
+        before = _read_record(record)
+        known = before.pop(SOURCE, None)
+        remedy = "remove it or choose another --out"
+        if before != how:
+            raise UserError(f"{out} was written with {before}, not {how}: {remedy}")
+        if known != source:
+            change = _describe_change(known, source)
+            raise UserError(f"{out} holds other images than {how['data']}: {change}: {remedy}")
+    elif out.exists() and any(out.iterdir()):
         raise UserError(f"{out} contains other files: choose another --out")
     out.mkdir(parents=True, exist_ok=True)
-    write_whole(record, json.dumps(how))
+    write_whole(record, json.dumps(how | {SOURCE: source}))
 
 
-def _read_record(record: Path) -> object:
+def _describe_change(before: Any, now: dict[str, Any]) -> str:
+    """Returns what has changed between two records of a data set's images."""
+    if not isinstance(before, dict):
+        return "it was written by an earlier version, which did not record them"
+    counts = [
+        tuple(each.get(f"{part}_images") for part in ("train", "test")) for each in (before, now)
+    ]
+    if counts[0] == counts[1]:
+        return "as many, but of other names or classes"
+    old, new = (f"{train} training and {test} test images" for train, test in counts)
+    return f"there were {old}, and now there are {new}, which may be split in another way"
+
+
+def _read_record(record: Path) -> dict[str, Any]:
     try:
-        return json.loads(record.read_text(encoding="utf-8"))
-    except ValueError:
+        return dict(json.loads(record.read_text(encoding="utf-8")))
+    except (TypeError, ValueError):
         raise UserError(
             f"{record} is damaged: remove {record.parent}, or choose another --out"
         ) from None

@@ -97,6 +97,17 @@ def list_layers(
     return tuple(names)
 
 
+def count_numbers(trained: TrainedModel, layer: Layer) -> int:
+    """Returns the length of the codes of a layer, without computing any."""
+    images = jax.ShapeDtypeStruct((1, *trained.image_shape), jnp.float32)
+
+    def run(params: Any, stats: Any, images: jax.Array) -> jax.Array:
+        features = trained.model.features(params, stats, images)
+        return pool(features[layer.name], layer.pooling)
+
+    return jax.eval_shape(run, trained.params, trained.stats, images).shape[1]
+
+
 def pool(x: jax.Array, pooling: Pooling) -> jax.Array:
     """Returns activations [B, ...] as codes [B, D] float32."""
     x = x.astype(jnp.float32)
@@ -187,6 +198,16 @@ def normalize_length(codes: np.ndarray) -> np.ndarray:
     return codes / np.where(lengths > 0, lengths, 1)
 
 
+def check_size(size: int, count: int, numbers: int) -> None:
+    """Raises UserError if `count` codes of so many numbers do not have `size` components."""
+    most = min(count - 1, numbers)
+    if not 1 <= size <= most:
+        raise UserError(
+            f"code_size={size}: {count:,} codes of {numbers:,} numbers have at most {most:,}"
+            f" principal components: choose 1 to {most:,}"
+        )
+
+
 def fit_pca(codes: np.ndarray, size: int, whiten: bool = False) -> Pca:
     """Returns the projection of codes onto their principal components.
 
@@ -199,12 +220,7 @@ def fit_pca(codes: np.ndarray, size: int, whiten: bool = False) -> Pca:
       UserError: If the codes do not have so many components.
     """
     count, numbers = codes.shape
-    most = min(count - 1, numbers)
-    if not 1 <= size <= most:
-        raise UserError(
-            f"code_size={size}: {count:,} codes of {numbers:,} numbers have at most {most:,}"
-            f" principal components: choose 1 to {most:,}"
-        )
+    check_size(size, count, numbers)
     mean = codes.mean(0, dtype=np.float64)
     centered = codes - mean
     # Of the two matrices with the same eigenvalues the smaller one.

@@ -66,7 +66,8 @@ def find_images(
 
     Args:
       model: Whose codes are compared.
-      gallery: A folder of images, or the name of a data set, whose training images are searched.
+      gallery: A folder of images, or the name of a data set, whose training images are searched. Of
+        the model's own data set they are as the model was trained on them.
       query: An image file, or a folder of them. One that is in the gallery does not find itself.
       index: The folder of the gallery's codes, which is read if it is there.
       layer: Whose activations are the codes; empty: the one that suits the model.
@@ -74,21 +75,30 @@ def find_images(
       data_dir: Where prepared TFDS sets lie.
 
     Raises:
-      UserError: If a path or layer does not exist, an image cannot be decoded, or the index is of
-        something else.
+      UserError: If a path or layer does not exist, an image cannot be decoded, the index is of
+        something else, or the model was trained on shuffled pixels.
     """
+    if model.data.shuffle_pixels:
+        raise UserError(
+            f"{model.name}: data.shuffle_pixels=true: the model takes images whose pixels are"
+            " shuffled, and those of files are not"
+        )
     chosen = codes.find_layer(model, layer)
-    searched = open_gallery("gallery", gallery, data_dir)
+    searched = open_gallery("gallery", gallery, data_dir, model.data)
     asked = images.open_images("query", query)
     if len(searched) < 2:
         raise UserError(f"gallery={gallery}: holds one image, so there is nothing to search")
     found = open_index(index, model, chosen, searched, gallery, code_size)
-    encode = codes.make_trained_encoder(model, chosen)
-    parts = list(images.iterate_model_images(model, asked))
-    asked_codes = compress(found, codes.encode_batches(encode, (part.images for part in parts)))
-    rows = np.concatenate([part.rows for part in parts])
+    encoded = images.encode_dataset(model, chosen, asked)
+    asked_codes, rows = compress(found, encoded.codes), encoded.rows
     own = _find_own_rows(searched, asked, found, rows)
     k = min(K, len(found.codes) - bool((own >= 0).any()))
+    if not k:
+        raise UserError(
+            f"gallery={gallery}: its only image that can be decoded is the query"
+            f" {found.names[0]} itself, so there is nothing to find: repair the others, which were"
+            " left out"
+        )
     nearest = search(found.codes, asked_codes, k, "cosine", own)
     classes, wanted = _find_classes(searched, asked, found, rows)
     is_right: list[tuple[bool, ...] | None] = []

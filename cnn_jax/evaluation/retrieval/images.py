@@ -11,10 +11,11 @@ import numpy as np
 from cnn_jax import data as datasets
 from cnn_jax.config import Data
 from cnn_jax.data import eval_views
-from cnn_jax.data.decode import Interpolation
 from cnn_jax.data.folder_scan import IMAGE_SUFFIXES
+from cnn_jax.data.image_files import list_images
 from cnn_jax.errors import UserError
 from cnn_jax.evaluation.protocols import CENTER
+from cnn_jax.evaluation.retrieval import codes
 from cnn_jax.evaluation.scoring import cut_views
 from cnn_jax.trained import TrainedModel
 
@@ -36,12 +37,22 @@ class Images(NamedTuple):
     rows: np.ndarray
 
 
+class EncodedImages(NamedTuple):
+    """Codes of images.
+
+    Attributes:
+      codes: [N, D] float32.
+      labels: [N] int32.
+      rows: [N], the images' numbers in their data set, of which some may not be decodable.
+    """
+
+    codes: np.ndarray
+    labels: np.ndarray
+    rows: np.ndarray
+
+
 def iterate_images(
-    config: Data,
-    images: datasets.ImageDataset,
-    resize: int,
-    crop: int,
-    interpolation: Interpolation = "bilinear",
+    config: Data, images: datasets.ImageDataset, resize: int, crop: int
 ) -> Iterator[Images]:
     """Yields batches of at least one image, the middle of each, scaled to a shorter side before.
 
@@ -52,14 +63,13 @@ def iterate_images(
       images: The images.
       resize: The shorter side, in pixels.
       crop: Side of the square in the middle, in pixels.
-      interpolation: By which images are scaled.
 
     Raises:
       UserError: If an image cannot be decoded, or with on_bad_image=skip none can.
     """
     batch = max(1, min(512, BATCH_PIXELS // resize**2))
     cut = functools.partial(cut_views, CENTER, crop)
-    for found in eval_views.iterate_views(config, images, resize, cut, batch, interpolation):
+    for found in eval_views.iterate_views(config, images, resize, cut, batch):
         valid = found["valid"]
         if not valid.any():  # None of the batch's images can be decoded.
             continue
@@ -82,9 +92,31 @@ def iterate_model_images(model: TrainedModel, images: datasets.ImageDataset) -> 
     Color images become grey for a model of grey ones, and grey images get three equal channels for
     a model of color ones.
     """
-    side, _, channels = model.image_shape
-    for part in iterate_images(model.data, images, model.resize, side, model.interpolation):
+    height, _, channels = model.image_shape
+    for part in iterate_images(model.data, images, model.resize, height):
         yield part._replace(images=match_channels(part.images, channels))
+
+
+def encode_dataset(
+    model: TrainedModel, layer: codes.Layer, images: datasets.ImageDataset
+) -> EncodedImages:
+    """Returns the codes of all images that can be decoded. A batch is in memory at a time.
+
+    Raises:
+      UserError: As `iterate_images` does.
+    """
+    labels: list[np.ndarray] = []
+    rows: list[np.ndarray] = []
+
+    def iterate_batches() -> Iterator[np.ndarray]:
+        for part in iterate_model_images(model, images):
+            labels.append(part.labels)
+            rows.append(part.rows)
+            yield part.images
+
+    encode = codes.make_trained_encoder(model, layer)
+    found = codes.encode_batches(encode, iterate_batches())
+    return EncodedImages(found, np.concatenate(labels), np.concatenate(rows))
 
 
 def match_channels(images: np.ndarray, channels: int) -> np.ndarray:
@@ -97,7 +129,7 @@ def match_channels(images: np.ndarray, channels: int) -> np.ndarray:
 
 
 def open_images(what: str, path: str) -> datasets.FolderDataset:
-    """Returns the images of a file, or of a folder and all folders in it, in the order of names.
+    """Returns the images of a file, or of a folder and all folders in it: see `list_images`.
 
     A label is the number of the folder in which an image lies.
 
@@ -106,23 +138,17 @@ def open_images(what: str, path: str) -> datasets.FolderDataset:
       path: The file or folder.
 
     Raises:
-      UserError: If there is no such path, or no image in it.
+      UserError: If there is no such path or no image in it, or a folder cannot be read.
     """
     place = Path(path)
     if place.is_file():
         return datasets.FolderDataset(str(place.parent), [place.name], [0])
     if not place.is_dir():
         raise UserError(f"{what}={path}: there is no such file or folder")
-    names = [
-        os.path.relpath(os.path.join(folder, name), place)
-        for folder, _, files in os.walk(place)
-        for name in files
-        if name.casefold().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
-    ]
+    names = list_images(what, path)
     if not names:
         suffixes = ", ".join(IMAGE_SUFFIXES[:6])
         raise UserError(f"{what}={path}: holds no images ({suffixes} and the like)")
-    names.sort()
     folders = sorted({os.path.dirname(name) for name in names})
     number = {name: i for i, name in enumerate(folders)}
     return datasets.FolderDataset(str(place), names, [number[os.path.dirname(n)] for n in names])

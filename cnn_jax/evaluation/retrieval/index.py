@@ -1,7 +1,7 @@
 """An index: a gallery's codes in a folder, so that they are computed once.
 
 The folder holds codes.npy ([N, D] float32), names.json (what each row is), pca.npz if the codes are
-compressed, and index.json: of which weights, layer and gallery the codes are, with checksums. An
+compressed, and index.json: of which model, layer and gallery the codes are, with checksums. An
 index of anything else is refused.
 """
 
@@ -22,10 +22,10 @@ from cnn_jax.config import Data, choose
 from cnn_jax.errors import UserError
 from cnn_jax.evaluation.retrieval import codes, images
 from cnn_jax.evaluation.retrieval.codes import Layer, Pca
-from cnn_jax.files import write_whole
+from cnn_jax.files import check_writable, write_whole
 from cnn_jax.trained import TrainedModel
 
-VERSION = 1
+VERSION = 2  # Of the form; 1 did not record the model's options, its precision, its normalization.
 INDEX, CODES, NAMES, PCA = "index.json", "codes.npy", "names.json", "pca.npz"
 REMEDY = "choose another index folder, or delete this one"
 
@@ -38,6 +38,10 @@ class Description:
       version: Of the index's form.
       weights: Checksum of the model's parameters and statistics.
       model: The model in words.
+      options: Its name and its options, which may change no parameters: an activation, for one.
+      precision: Of matrix products.
+      normalization: What a black image and then a white one become before they enter the model: the
+        mean of each channel over the image, and then the standard deviation.
       layer: Whose activations the codes are.
       pooling: How its maps are pooled.
       images: Shorter side to which images are scaled, and the side that is cut out, in pixels.
@@ -49,6 +53,9 @@ class Description:
     version: int
     weights: str
     model: str
+    options: str
+    precision: str
+    normalization: tuple[float, ...]
     layer: str
     pooling: str
     images: tuple[int, int]
@@ -78,34 +85,43 @@ class Index:
     was_read: bool
 
 
-def open_gallery(what: str, place: str, data_dir: str = "") -> datasets.ImageDataset:
+def open_gallery(
+    what: str, place: str, data_dir: str = "", own: Data | None = None
+) -> datasets.ImageDataset:
     """Returns the images of a folder, or the training images of a data set that is not streamed.
 
     Args:
       what: What messages call it.
       place: The folder's path, or the data set's name.
       data_dir: Where prepared TFDS sets lie.
+      own: What the model was trained on. A data set of the same name has its options.
     """
     if os.path.exists(place) or place not in datasets.DATASETS:
         return images.open_images(what, place)
-    dataset = datasets.load_dataset(Data(dataset=choose(place), dir=data_dir))
+    config = Data(dataset=choose(place), dir=data_dir)
+    if own is not None and own.dataset.name == place != "folder":
+        config = dataclasses.replace(config, dataset=own.dataset, dir=data_dir or own.dir)
+    dataset = datasets.load_dataset(config)
     assert isinstance(dataset.train, datasets.Arrays)  # All sets of DATASETS but folders are.
     return datasets.ArrayDataset(f"{place} train", dataset.train)
 
 
 def compute_checksum(model: TrainedModel) -> str:
-    """Returns a checksum of a model's parameters and statistics, 16 hexadecimal digits.
-
-    It also depends on how the model's images are scaled, if that is not bilinear.
-    """
+    """Returns a checksum of a model's parameters and statistics, 16 hexadecimal digits."""
     digest = hashlib.sha256()
-    if model.interpolation != "bilinear":
-        digest.update(model.interpolation.encode())
     tree = {"params": model.params, "stats": model.stats}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         digest.update(jax.tree_util.keystr(path).encode())
         digest.update(np.ascontiguousarray(leaf).tobytes())
     return digest.hexdigest()[:16]
+
+
+def describe_normalization(model: TrainedModel) -> tuple[float, ...]:
+    """Returns the `Description.normalization` of a model."""
+    black = np.zeros((1, *model.image_shape), np.uint8)
+    found = np.asarray(model.prepare(np.concatenate([black, 255 - black])), np.float64)
+    each = np.stack([found.mean((1, 2)), found.std((1, 2))], 1)
+    return tuple(round(float(value), 6) for value in each.ravel())
 
 
 def compute_fingerprint(gallery: datasets.ImageDataset) -> str:
@@ -147,12 +163,16 @@ def open_index(
 
     Raises:
       UserError: If the folder holds an index of something else or a damaged one, an image cannot be
-        decoded (as model.data.on_bad_image says), or the folder cannot be written to.
+        decoded (as model.data.on_bad_image says), there are not so many numbers, or the folder
+        cannot be written to.
     """
     wanted = Description(
         version=VERSION,
         weights=compute_checksum(model),
         model=f"{model.name} ({model.weights})",
+        options=str(model.choice),
+        precision=model.precision,
+        normalization=describe_normalization(model),
         layer=layer.name,
         pooling=layer.pooling,
         images=(model.resize, model.image_shape[0]),
@@ -167,12 +187,10 @@ def open_index(
             f"index={folder}: the folder holds other files and no {INDEX}: choose another, or an"
             " empty one"
         )
-    encode = codes.make_trained_encoder(model, layer)
-    parts = [
-        (encode(part.images), part.labels, part.rows)
-        for part in images.iterate_model_images(model, gallery)
-    ]
-    found, labels, rows = (np.concatenate(part) for part in zip(*parts, strict=True))
+    check_writable(folder, f"index={folder}: cannot be written", "choose another folder")
+    if code_size:
+        codes.check_size(code_size, len(gallery), codes.count_numbers(model, layer))
+    found, labels, rows = images.encode_dataset(model, layer, gallery)
     pca = None
     if code_size:
         found = codes.normalize_length(found)
@@ -234,12 +252,16 @@ def _read(folder: Path, wanted: Description) -> Index:
     damaged = UserError(f"index={folder}: is damaged: delete the folder, and it is made anew")
     try:
         words = json.loads((folder / INDEX).read_bytes())
-        sums = words.pop("files")
-        found = Description(**words | {"images": tuple(words["images"])})
-        if found.version == VERSION:
+        version, sums = words["version"], words.pop("files")
+        if version == VERSION:
+            normalization = tuple(float(value) for value in words["normalization"])
+            lists = {"images": tuple(words["images"]), "normalization": normalization}
+            found = Description(**words | lists)
             contents = {name: (folder / name).read_bytes() for name in sums}
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
         raise damaged from None
+    if version != VERSION:
+        raise UserError(f"index={folder}: was written by another version of cnn_jax: {REMEDY}")
     _check_same(folder, found, wanted)
     if any(_hash(contents[name]) != value for name, value in sums.items()):
         raise damaged
@@ -254,8 +276,6 @@ def _read(folder: Path, wanted: Description) -> Index:
 
 def _check_same(folder: Path, found: Description, wanted: Description) -> None:
     """Raises UserError if an index is not of what is wanted."""
-    if found.version != VERSION:
-        raise UserError(f"index={folder}: was written by another version of cnn_jax: {REMEDY}")
     if found.weights != wanted.weights:
         raise UserError(
             f"index={folder}: its codes are of other weights ({found.model}, and not"
@@ -265,7 +285,11 @@ def _check_same(folder: Path, found: Description, wanted: Description) -> None:
         changed = found.gallery == wanted.gallery
         why = "has changed since" if changed else f"is not {found.gallery}, of which its codes are"
         raise UserError(f"index={folder}: the gallery {wanted.gallery} {why}: {REMEDY}")
-    for what in ("layer", "pooling", "images", "code_size"):
+    each = (found.normalization, wanted.normalization)
+    # Accelerators round differently.
+    if len(each[0]) != len(each[1]) or not np.allclose(*each, rtol=1e-4, atol=1e-4):
+        raise UserError(f"index={folder}: its images were normalized in another way: {REMEDY}")
+    for what in ("options", "precision", "layer", "pooling", "images", "code_size"):
         ours, theirs = getattr(wanted, what), getattr(found, what)
         if ours != theirs:
             raise UserError(

@@ -1,6 +1,9 @@
-"""A set re-encoded once: sizes, names, splits; existing files are kept, damaged ones reported."""
+"""A set re-encoded once: sizes, names, splits; what is kept, made anew, reported and refused."""
 
+import json
 import os
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -72,6 +75,61 @@ def test_existing_files_are_kept_and_missing_ones_are_made(folder):
     assert command(folder) == 0
     assert kept.read_bytes() == b"marked" and lost.read_bytes() == whole
     assert not list(folder.glob("out/**/.*"))
+
+
+def list_files(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.JPEG")}
+
+
+def test_a_folder_that_has_grown_is_refused(folder, capsys):
+    """A file more moves others between training and testing: they would be in both."""
+    assert command(folder) == 0
+    before = list_files(folder / "out")
+    shutil.copy(folder / "set/cat/0.JPEG", folder / "set/cat/00.JPEG")
+    capsys.readouterr()
+    assert command(folder) == 2
+    said = capsys.readouterr().err
+    assert "there were 10 training and 2 test images, and now there are 11 training and 2" in said
+    assert said.count("\n") == 1 and "remove it or choose another --out" in said
+    (folder / "set/cat/5.JPEG").unlink()  # Again as many as there were.
+    assert command(folder) == 2
+    assert "as many, but of other names or classes" in capsys.readouterr().err
+    assert list_files(folder / "out") == before
+    (folder / "set/cat/00.JPEG").rename(folder / "set/cat/5.JPEG")
+    assert command(folder) == 0
+
+
+def test_a_folder_of_an_earlier_version_is_refused(folder, capsys):
+    assert command(folder) == 0
+    record = folder / "out/resize.json"
+    content = json.loads(record.read_text())
+    del content["source"]
+    record.write_text(json.dumps(content))
+    assert command(folder) == 2
+    assert "written by an earlier version, which did not record them" in capsys.readouterr().err
+
+
+def test_an_image_that_was_replaced_is_written_again(folder, capsys):
+    """Also by one with an old time of modification, as a copy has that keeps it."""
+    assert command(folder) == 0
+    small = Image.new("RGB", (9, 9), (200, 30, 30))
+    (folder / "set/cat/0.JPEG").unlink()
+    small.save(folder / "set/cat/0.JPEG", "PNG")
+    os.utime(folder / "set/cat/0.JPEG", (1, 1))
+    repaired, damaged = folder / "set/dog/2.JPEG", folder / "set/dog/3.JPEG"
+    small.save(repaired, "PNG")
+    damaged.write_bytes(b"no image")
+    before = list_files(folder / "out")
+    capsys.readouterr()
+    assert command(folder) == 0
+    assert "dog/3.JPEG: is no image" in (said := capsys.readouterr().err) and "2.JPEG" not in said
+    after = list_files(folder / "out")
+    for name in ("train/cat/0.JPEG", "train/dog/2.JPEG"):
+        assert after.pop(Path(name)) == repaired.read_bytes()
+        before.pop(Path(name), None)
+    assert Path("train/dog/3.JPEG") in before and Path("train/dog/3.JPEG") not in after
+    del before[Path("train/dog/3.JPEG")]
+    assert after == before
 
 
 def test_another_size_or_another_folders_files_are_not_mixed(folder, capsys):

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import shutil
+import weakref
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image
 from cnn_jax import cli, data, trained
 from cnn_jax.config import Data, Experiment, choose
 from cnn_jax.errors import UserError
-from cnn_jax.evaluation.retrieval import find, images, index
+from cnn_jax.evaluation.retrieval import codes, find, images, index
 from cnn_jax.report import retrieval
 
 
@@ -110,6 +111,48 @@ def test_an_index_of_something_else_is_refused_in_one_line(model, gallery, tmp_p
         look_up(model, gallery, gallery, folder)
 
 
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ("activation", r"codes are of options mlp\(hidden=16\), not mlp\(activation=tanh, hidden"),
+        ("precision", "codes are of precision highest, not tensorfloat32"),
+        ("scale", "images were normalized in another way"),
+        ("mean image", "images were normalized in another way"),
+    ],
+)
+def test_an_index_of_a_model_that_computes_something_else_is_refused(
+    model, gallery, tmp_path, change, words
+):
+    """The parameters are the same bits."""
+    look_up(model, gallery, gallery, tmp_path / "index")
+    image = np.zeros((1, 8, 8, 3), np.float32)
+    image[:, :4] += 1
+    image[:, 4:] -= 1  # Its mean is zero.
+    options = {"hidden": (16,), "activation": "tanh"}
+    made = trained.load_weights(Experiment(model=choose("mlp", **options)), "untrained")
+    changed = {
+        "activation": {"choice": made.choice, "model": made.model},
+        "precision": {"precision": "tensorfloat32"},
+        "scale": {"prepare": lambda x: 2 * model.prepare(x)},
+        "mean image": {"prepare": lambda x: model.prepare(x) - image},
+    }
+    other = model._replace(**changed[change])
+    assert index.compute_checksum(other) == index.compute_checksum(model)
+    with pytest.raises(UserError, match=words):
+        look_up(other, gallery, gallery, tmp_path / "index")
+
+
+def test_an_index_of_an_earlier_form_is_refused_with_the_remedy(model, gallery, tmp_path):
+    folder = tmp_path / "index"
+    look_up(model, gallery, gallery, folder)
+    words = json.loads((folder / "index.json").read_bytes()) | {"version": 1}
+    for name in ("options", "precision", "normalization"):
+        del words[name]
+    (folder / "index.json").write_text(json.dumps(words))
+    with pytest.raises(UserError, match="by another version of cnn_jax: choose another index"):
+        look_up(model, gallery, gallery, folder)
+
+
 def test_weights_that_are_the_same_bits_are_the_same_weights(model, gallery, tmp_path):
     look_up(model, gallery, gallery, tmp_path / "index")
     assert look_up(other_weights(model), gallery, gallery, tmp_path / "index").index.was_read
@@ -160,6 +203,68 @@ def test_a_batch_of_damaged_images_alone_is_left_out(model, gallery, tmp_path, m
     found = look_up(skipping, gallery, gallery, tmp_path / "index")
     assert found.names == ("blue/0.png", "blue/1.png", "red/0.png", "red/1.png")
     assert found.index.rows.tolist() == [0, 1, 2, 3] and found.neighbors.shape == (4, 3)
+
+
+@pytest.fixture
+def no_work(monkeypatch):
+    """Nothing may be encoded."""
+    monkeypatch.setattr(codes, "make_trained_encoder", None)
+
+
+def test_what_cannot_be_done_is_said_before_the_work(model, gallery, tmp_path, no_work):
+    words = "code_size=5: 5 codes of 16 numbers have at most 4 principal components"
+    with pytest.raises(UserError, match=words):
+        look_up(model, gallery, gallery, tmp_path / "index", code_size=5)
+    (tmp_path / "file").write_text("")
+    words = r"index=.*file/index: cannot be written \(Not a directory\): choose another folder"
+    with pytest.raises(UserError, match=words):
+        look_up(model, gallery, gallery, tmp_path / "file/index")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "gallery"]
+
+
+def test_the_length_of_codes_is_known_before(model, gallery, tmp_path):
+    numbers = look_up(model, gallery, gallery, tmp_path / "index").index.codes.shape[1]
+    assert codes.count_numbers(model, codes.find_layer(model)) == numbers == 16
+
+
+def test_queries_are_encoded_batch_by_batch(model, gallery, tmp_path, monkeypatch):
+    """Of five batches of one image at most the last two are in memory at a time."""
+    look_up(model, gallery, gallery, tmp_path / "index")
+    alive, most = [], []
+
+    def iterate(*given, iterate=images.iterate_model_images):
+        for part in iterate(*given):
+            alive.append(weakref.ref(part.images))
+            yield part
+            most.append(sum(pixels() is not None for pixels in alive))
+
+    monkeypatch.setattr(images, "iterate_model_images", iterate)
+    monkeypatch.setattr(images, "BATCH_PIXELS", model.resize**2)
+    assert look_up(model, gallery, gallery, tmp_path / "index").index.was_read
+    assert len(most) == 5 and max(most) <= 2
+
+
+def test_a_gallery_without_another_image_is_said_to_be(model, gallery, tmp_path):
+    for path in gallery.glob("*/*.png"):
+        if path.name != "0.png" or path.parent.name != "red":
+            path.write_bytes(b"no image")
+    skipping = model._replace(data=dataclasses.replace(model.data, on_bad_image="skip"))
+    words = "its only image that can be decoded is the query red/0.png itself"
+    with pytest.raises(UserError, match=words):
+        look_up(skipping, gallery, gallery / "red/0.png", tmp_path / "index")
+
+
+def test_the_model_s_own_data_set_has_its_options():
+    own = Data(dataset=choose("digits", side=20, margin=4))
+    found = index.open_gallery("gallery", "digits", own=own)
+    assert found[0][0].shape == (28, 28, 1)
+    assert index.open_gallery("gallery", "fake", own=own)[0][0].shape == (8, 8, 3)
+
+
+def test_a_model_of_shuffled_pixels_finds_no_files(model, gallery, tmp_path):
+    shuffled = model._replace(data=dataclasses.replace(model.data, shuffle_pixels=True))
+    with pytest.raises(UserError, match=r"data\.shuffle_pixels=true: .* those of files are not"):
+        look_up(shuffled, gallery, gallery, tmp_path / "index")
 
 
 def test_a_data_set_can_be_the_gallery(model, tmp_path):
@@ -232,3 +337,8 @@ def test_the_command_makes_the_page_and_refuses_in_one_line(tmp_path, capsys, mo
     assert error.startswith("launch.py: --layer=dense9: the model has no such layer; nearest: ")
     assert cli.execute([*command, *asked, "--layer=conv1"], {}, {}) == 2
     assert "its codes are of layer dense2, not conv1" in capsys.readouterr().err
+    below = f"--workdir={tmp_path / 'gallery/a.png/out'}"
+    monkeypatch.setattr(find, "open_index", None)  # Nothing may be encoded.
+    assert cli.execute([command[0], command[1], below, *asked], {}, {}) == 2
+    assert "a.png/out (" in (error := capsys.readouterr().err)
+    assert error.endswith("Not a directory): choose another --workdir\n")
