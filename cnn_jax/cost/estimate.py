@@ -33,13 +33,13 @@ class Estimate(NamedTuple):
       model: Its model.
       parameters: Trained numbers.
       image: (H, W, C) of the model's images.
-      multiply_adds: Of one image's forward pass.
+      multiply_adds: Multiply-adds of one image's forward pass.
       steps: Training steps.
       batch_size: Images of a step.
-      seconds: Estimated training time on this machine.
+      seconds: Estimated training time on this machine, in seconds.
       protocols: The evaluation protocols of the finished run.
       evaluation_passes: Their cost per image, in forward passes of a crop.
-      evaluation_seconds: Estimated time here for 1,000 images.
+      evaluation_seconds: Estimated time here for 1,000 images, in seconds.
       speed: Multiply-adds per second in training that the estimates assume.
     """
 
@@ -127,25 +127,6 @@ def estimate_speed() -> float:
     # A CPU's devices share its cores.
     devices = 1 if jax.default_backend() == "cpu" else jax.device_count()
     return TRAINING_SHARE * devices * side**3 / min(times)
-
-
-def format_estimate(estimate: Estimate) -> str:
-    """Returns what a run costs, with a line per figure."""
-    lines = [
-        f"{estimate.name} seed {estimate.seed} ({estimate.model})",
-        f"parameters: {estimate.parameters:,}",
-        f"multiply-adds: {estimate.multiply_adds:,} per image of"
-        f" {'x'.join(map(str, estimate.image))}",
-        f"steps: {estimate.steps:,} of {estimate.batch_size:,} images",
-        f"estimated time: {format_duration(estimate.seconds)} on {_describe_devices()}",
-    ]
-    if estimate.protocols:
-        lines.append(
-            f"evaluation by {' '.join(estimate.protocols)}: {estimate.evaluation_passes:,.0f}"
-            f" forward passes per image, {format_duration(estimate.evaluation_seconds)} for"
-            f" {EVALUATION_IMAGES:,} images"
-        )
-    return "\n  ".join(lines)
 
 
 def format_study(runs: Sequence[Experiment], width: int = 0) -> str:

@@ -27,7 +27,7 @@ def random_crop(keys: jax.Array, images: jax.Array, height: int, width: int) -> 
     Args:
       keys: [B].
       images: [B, H, W, C].
-      height: Of the window, in pixels.
+      height: Height of the window, in pixels.
       width: Likewise.
 
     Returns:
@@ -41,15 +41,6 @@ def random_crop(keys: jax.Array, images: jax.Array, height: int, width: int) -> 
         return jax.lax.dynamic_slice(image, (corner[0], corner[1], 0), size)
 
     return jax.vmap(cut)(images, corners)
-
-
-def center_crop(images: jax.Array, height: int, width: int) -> jax.Array:
-    """Cuts the center window [B, height, width, C] out of each image.
-
-    If the margins are odd, the window is half a pixel closer to the top or the left.
-    """
-    top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
-    return images[:, top : top + height, left : left + width]
 
 
 def pad_and_crop(keys: jax.Array, images: jax.Array, pad: int) -> jax.Array:
@@ -274,7 +265,7 @@ def mixup(
       key: The step's, for the whole batch.
       images: [B, H, W, C].
       labels: [B].
-      alpha: Of the Beta distribution.
+      alpha: Alpha of the Beta distribution.
 
     Returns:
       share * images + (1 - share) * partners [B, H, W, C]; the partners' labels [B]; and the share

@@ -1,6 +1,5 @@
 """The training step: a pure function, and its compiled forms."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,10 +14,8 @@ from cnn_jax.data import Loader, augment
 from cnn_jax.errors import UserError
 from cnn_jax.evaluation.losses import loss_and_error
 from cnn_jax.models import Model
-from cnn_jax.training.state import State
+from cnn_jax.training.state import State, Step
 from cnn_jax.training.steps_per_call import repeat_step
-
-Step = Callable[[State, Any, Any], State]
 
 
 class StepParts(NamedTuple):
@@ -176,6 +173,10 @@ def compile_train(
       parallel: jit (which consumes the state that it is given) or pmap.
       mesh: The devices.
       options: XLA's compiler options, of jit alone.
+
+    Returns:
+      step(state, arrays, item) -> state, compiled when it is first called. `item` is a batch whose
+      rows are divided between the devices.
     """
     if parallel == "jit":
         whole, split = meshes.replicated(mesh), meshes.sharded(mesh)
