@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import json
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,15 +100,14 @@ def write_config(experiment: Experiment, folder: Path) -> None:
             write_whole(folder / "config.json", to_json(_with_deviation(there, experiment)))
 
 
-def check_data(
-    description: dict[str, Any], folder: Path, fields: Sequence[str] = DATA_FIELDS
-) -> None:
+def check_data(description: dict[str, Any], folder: Path, finished: bool = False) -> None:
     """Checks that the data set of a run is the one that it was trained on.
 
     Args:
       description: Of `cnn_jax.data.describe_dataset`.
       folder: The run's folder. A description in it that is missing or damaged is not compared.
-      fields: What is compared.
+      finished: Whether the run is not trained any further. Its test images may then be others,
+        unless they are taken from the training images by counting: added files shift that split.
 
     Raises:
       UserError: If the data set has changed.
@@ -120,14 +118,25 @@ def check_data(
         return
     if not isinstance(there, dict):
         return
+    fields = DATA_FIELDS
+    if finished and not (description["folder"] or {}).get("test_every"):
+        fields = tuple(name for name in fields if name != "test_images")
+        there, description = _keep_training_part(there), _keep_training_part(description)
     for name in fields:
         if name in there and there[name] != description[name]:
             before, now = (printable(str(each[name]))[:100] for each in (there, description))
             raise UserError(
                 f"the data set is another one than {folder} was trained on ({name}: {before} then,"
-                f" {now} now): restore it, or start anew with --overwrite or another workdir; if"
+                f" {now} now): restore it, or train anew with --overwrite or another workdir; if"
                 f" only {folder / 'data.json'} is damaged, delete that file"
             )
+
+
+def _keep_training_part(description: dict[str, Any]) -> dict[str, Any]:
+    """Returns a description whose checksum is that of the training images alone."""
+    if "checksum" not in description:
+        return description
+    return description | {"checksum": str(description["checksum"])[:8]}
 
 
 def follow_moved_data(experiment: Experiment, folder: Path) -> None:
