@@ -77,7 +77,7 @@ docs: setup
 	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	JAX_PLATFORMS=cpu $(PY) docs/site/build.py
 
-# On CPU, 20 minutes on 2 cores; with PyTorch if $(VENV) has it. Prints the tables of benchmarks/README.md.
+# On CPU, about 20 minutes on 2 cores; with PyTorch if $(VENV) has it. Prints the tables of benchmarks/README.md.
 BENCH := JAX_PLATFORMS=cpu $(PY) -m
 RESULTS := bench.jsonl
 STEP := $(BENCH) benchmarks.train_step --peers=flax,torch --json=$(RESULTS)
@@ -90,11 +90,8 @@ bench: setup
 	$(BENCH) benchmarks.epoch --json=$(RESULTS)
 	$(BENCH) benchmarks.evaluate --json=$(RESULTS)
 	for protocol in ten_crop dense; do $(BENCH) benchmarks.views --protocol=$$protocol --seconds=1 --json=$(RESULTS) || exit; done
-	$(BENCH) benchmarks.batches --json=$(RESULTS)
-	$(BENCH) benchmarks.checkpoints --json=$(RESULTS)
 	$(BENCH) benchmarks.seeds --models=mlp,lenet5_modern --counts=1,4 --json=$(RESULTS)
-	$(BENCH) benchmarks.startup --repeats=3 --json=$(RESULTS)
-	$(BENCH) benchmarks.scaling --json=$(RESULTS)
+	$(BENCH) benchmarks.startup --repeats=2 --json=$(RESULTS)
 	@echo; $(PY) -m benchmarks.table $(RESULTS)
 
 clean:

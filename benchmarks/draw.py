@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.peers import WORKLOADS, Spec
 from cnn_jax import models
-from cnn_jax.models import lenet
+from cnn_jax.layers import rbf
 from cnn_jax.training import environment
 
 # Batch norm's shifts in plain models, so that most units are active: 56 layers without shortcuts,
@@ -45,7 +45,7 @@ def draw_arrays(spec: Spec) -> dict[str, np.ndarray]:
             noise += np.float32(PLAIN_SHIFT)
         drawn["/".join(keys)] = noise
     if workload.model == "lenet5":
-        drawn["codes"] = lenet.draw_bitmaps()[: spec.classes]
+        drawn["codes"] = rbf.draw_bitmaps()[: spec.classes]
     images = rng.standard_normal((spec.batch, *spec.image), np.float32)
     return drawn | {
         "images": images,

@@ -129,25 +129,6 @@ def estimate_speed() -> float:
     return TRAINING_SHARE * devices * side**3 / min(times)
 
 
-def format_estimate(estimate: Estimate) -> str:
-    """Returns what a run costs, with a line per figure."""
-    lines = [
-        f"{estimate.name} seed {estimate.seed} ({estimate.model})",
-        f"parameters: {estimate.parameters:,}",
-        f"multiply-adds: {estimate.multiply_adds:,} per image of"
-        f" {'x'.join(map(str, estimate.image))}",
-        f"steps: {estimate.steps:,} of {estimate.batch_size:,} images",
-        f"estimated time: {format_duration(estimate.seconds)} on {_describe_devices()}",
-    ]
-    if estimate.protocols:
-        lines.append(
-            f"evaluation by {' '.join(estimate.protocols)}: {estimate.evaluation_passes:,.0f}"
-            f" forward passes per image, {format_duration(estimate.evaluation_seconds)} for"
-            f" {EVALUATION_IMAGES:,} images"
-        )
-    return "\n  ".join(lines)
-
-
 def format_study(runs: Sequence[Experiment], width: int = 0) -> str:
     """Returns a table of what runs cost, with a line per run, and how it is estimated.
 

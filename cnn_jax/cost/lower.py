@@ -3,7 +3,7 @@
 import functools
 import importlib.util
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -74,7 +74,7 @@ def lower_step(experiment: Experiment, devices: list[jax.Device]) -> LoweredStep
     init = functools.partial(init_state, parts.model, parts.optimizer, images=image)
     state = jax.eval_shape(init, init_key)
     step = make_step(experiment, parts, loader, 1, over).step
-    compiled, _ = compile_step(experiment, step, over, image.size)
+    compiled: Any = compile_step(experiment, step, over, image.size)[0]
     if not hasattr(compiled, "lower"):
         # With pmap, the step is a plain function around the compiled one.
         compiled = jax.jit(compiled)

@@ -43,15 +43,6 @@ def random_crop(keys: jax.Array, images: jax.Array, height: int, width: int) -> 
     return jax.vmap(cut)(images, corners)
 
 
-def center_crop(images: jax.Array, height: int, width: int) -> jax.Array:
-    """Cuts the center window [B, height, width, C] out of each image.
-
-    If the margins are odd, the window is half a pixel closer to the top or the left.
-    """
-    top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
-    return images[:, top : top + height, left : left + width]
-
-
 def pad_and_crop(keys: jax.Array, images: jax.Array, pad: int) -> jax.Array:
     """Pads each side with zeros and crops back at a uniform position (He et al. 2015, Sec. 4.2)."""
     padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))

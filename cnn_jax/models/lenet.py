@@ -14,13 +14,13 @@ from typing import Annotated, Any, ClassVar, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from cnn_jax.errors import UserError
 from cnn_jax.layers.activations import Activation, relu, scaled_tanh
 from cnn_jax.layers.conv import Conv, TableConv
 from cnn_jax.layers.dense import Dense
 from cnn_jax.layers.pooling import MaxPool, Subsampling
+from cnn_jax.layers.rbf import Rbf, compute_map_loss, draw_bitmaps
 from cnn_jax.models.base import BaseModel
 from cnn_jax.models.spec import Deviation, ModelSpec
 from cnn_jax.values import Bound
@@ -47,35 +47,6 @@ LENET4_TABLE = (
     *(tuple(sorted((i + step) % 8 for step in (0, 2, 5))) for i in range(8)),
 )
 
-# As in Fig. 3, digits of 7x12 pixels. Differs: the drawings are ours, not the paper's.
-_DRAWN = """
-..###.. ...#... .#####. .#####. ....##. ####### ..####. ####### .#####. .#####.
-.#...#. ..##... #.....# #.....# ...#.#. #...... .#..... ......# #.....# #.....#
-#.....# .#.#... ......# ......# ..#..#. #...... #...... ......# #.....# #.....#
-#.....# ...#... ......# ......# .#...#. #...... #...... .....#. #.....# #.....#
-#.....# ...#... .....#. .....#. .#...#. #.####. #.####. .....#. .#...#. #.....#
-#.....# ...#... ....#.. ..###.. #....#. ##....# ##....# ....#.. ..###.. #....##
-#.....# ...#... ...#... .....#. ####### ......# #.....# ....#.. .#...#. .####.#
-#.....# ...#... ..#.... ......# .....#. ......# #.....# ...#... #.....# ......#
-#.....# ...#... .#..... ......# .....#. ......# #.....# ...#... #.....# ......#
-#.....# ...#... #...... ......# .....#. ......# #.....# ..#.... #.....# ......#
-.#...#. ...#... #...... #.....# .....#. #.....# #.....# ..#.... #.....# .....#.
-..###.. .#####. ####### .#####. .....#. .#####. .#####. ..#.... .#####. .####..
-"""
-
-
-def draw_bitmaps() -> np.ndarray:
-    """Returns the codes with which LeNet-5's output units compare F6.
-
-    Returns:
-      Array [10, 84] float32 of +1 (ink) and -1: for each digit 12 rows of 7 pixels.
-    """
-    rows = [line.split() for line in _DRAWN.split("\n") if line]
-    digits = ["".join(row[digit] for row in rows) for digit in range(10)]
-    return np.array(
-        [[1.0 if pixel == "#" else -1.0 for pixel in digit] for digit in digits], np.float32
-    )
-
 
 def scale_pixels(images: jax.Array) -> jax.Array:
     """Maps pixels from 0 (background) to 1 (ink) to the paper's -0.1 to 1.175 (Sec. II-B).
@@ -94,41 +65,6 @@ def uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) ->
       dtype: Dtype of the kernel.
     """
     return jax.random.uniform(key, shape, dtype, -1.0, 1.0) * (2.4 / math.prod(shape[:-1]))
-
-
-def compute_map_loss(distances: jax.Array, labels: jax.Array, j: float) -> jax.Array:
-    """Computes the maximum a posteriori criterion: y_label + log(exp(-j) + sum of exp(-y)) (eq. 9).
-
-    Args:
-      distances: Squared distances y, [B, classes].
-      labels: Labels [B] int.
-      j: Squared distance of a rubbish class, more than 0. It stops the growth of distances that
-        are already large. Without it (j = inf) this is the softmax cross-entropy of the logits -y.
-
-    Returns:
-      The loss, [B].
-    """
-    labeled = jnp.take_along_axis(distances, labels[:, None], axis=1)[:, 0]
-    rubbish = jnp.full((len(distances), 1), j, distances.dtype)
-    return labeled + jax.nn.logsumexp(-jnp.concatenate([distances, rubbish], axis=1), axis=1)
-
-
-class Rbf(nn.Module):
-    """Euclidean radial basis functions: minus the squared distance of the input to each code.
-
-    It has no trained parameters. Source: Sec. II-B, the output layer.
-
-    Attributes:
-      codes: Fixed codes [classes, units].
-    """
-
-    codes: tuple[tuple[float, ...], ...]
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps [B, units] to [B, classes] float32."""
-        codes = jnp.asarray(self.codes, jnp.float32)
-        return -jnp.square(x.astype(jnp.float32)[:, None] - codes[None]).sum(-1)
 
 
 class Lenet5(BaseModel):

@@ -4,16 +4,16 @@ import collections
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from cnn_jax.errors import UserError, describe_os_error
 from cnn_jax.files import find_files
 from cnn_jax.report.build import write_page
 from cnn_jax.report.elements import Cell, Claims, Missing, Page, Prose, Report
 from cnn_jax.report.parts import DASH, describe_range, explain_verdict, show_quantity, show_range
-from cnn_jax.report.verdicts import RULE
+from cnn_jax.report.verdicts import RULE, VerdictName
 
-VERDICTS = ("agrees", "disagrees", "undecided", "not comparable")
+VERDICTS = get_args(VerdictName)
 COLUMNS = ("claim", "verdict", "paper", "ours", "over images", "over seeds", "agrees if")
 
 

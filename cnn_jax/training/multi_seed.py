@@ -7,9 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.training.state import State
-
-Step = Callable[[Any, Any, Any], Any]
+from cnn_jax.training.state import State, Step
 
 
 class Inputs(NamedTuple):

@@ -2,7 +2,7 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,10 @@ import jax
 from cnn_jax.cost import hlo
 from cnn_jax.errors import UserError
 from cnn_jax.terminal_tables import format_table
+from cnn_jax.training.state import Step
 
 SETTLED_STEPS = 10  # Steps before the first that is traced, if the run has so many.
 MAX_ROWS = 10  # Operations in the table.
-
-Step = Callable[[Any, Any, Any], Any]
 
 
 def trace_steps(step: Step, folder: Path, steps: int, left: int) -> Step:

@@ -22,9 +22,8 @@ from cnn_jax.training.compiled_functions import (
     round_batch,
 )
 from cnn_jax.training.components import Components, advise, explain_single_steps, make_components
-from cnn_jax.training.state import State, init_state
+from cnn_jax.training.state import State, Step, init_state
 from cnn_jax.training.steps_per_call import SINGLE_STEP_PLATFORMS, stack_batches
-from cnn_jax.training.train_step import Step
 
 Batches = Callable[[int], Iterator[Any]]
 

@@ -1,5 +1,6 @@
 """The state of a run: everything that a training step changes."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -8,6 +9,9 @@ import jax.numpy as jnp
 import optax
 
 from cnn_jax.models import Model
+
+# (state, inputs, batch) -> the state after the update
+Step = Callable[[Any, Any, Any], Any]
 
 
 class State(flax.struct.PyTreeNode):

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-Step = Callable[[Any, Any, Any], Any]
+from cnn_jax.training.state import Step
 
 SINGLE_STEP_PLATFORMS = ("cpu",)  # Here one step per call is the fastest.
 MIN_MEASURED_STEPS = 10

@@ -1,6 +1,5 @@
 """The training step: a pure function, and its compiled forms."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,10 +14,8 @@ from cnn_jax.data import Loader, augment
 from cnn_jax.errors import UserError
 from cnn_jax.evaluation.losses import loss_and_error
 from cnn_jax.models import Model
-from cnn_jax.training.state import State
+from cnn_jax.training.state import State, Step
 from cnn_jax.training.steps_per_call import repeat_step
-
-Step = Callable[[State, Any, Any], State]
 
 
 class StepParts(NamedTuple):

@@ -45,9 +45,9 @@ def test_a_run_s_estimate_by_hand():
 
 def test_a_paper_s_run_by_hand():
     run = STUDIES["resnet_degradation"]("paper").runs["resnet-110"]
-    text = estimate.format_estimate(estimate.estimate_run(run, speed=1e9))
-    assert "parameters: 1,727,962" in text and "steps: 64,000 of 128 images" in text
-    assert "72 days" in text  # 64,000 x 128 x 3 x 252,887,680 at 1e9 a second
+    found = estimate.estimate_run(run, speed=1e9)
+    assert (found.parameters, found.steps, found.batch_size) == (1_727_962, 64_000, 128)
+    assert found.seconds == pytest.approx(64_000 * 128 * 3 * 252_887_680 / 1e9)
 
 
 def test_evaluation_is_counted_in_forward_passes():
@@ -56,8 +56,7 @@ def test_evaluation_is_counted_in_forward_passes():
     assert found.evaluation_passes == pytest.approx(1 + 10 + dense)
     expected = 1_000 * found.evaluation_passes * found.multiply_adds / 1e12
     assert found.evaluation_seconds == pytest.approx(expected)
-    text = estimate.format_estimate(found)
-    assert "evaluation by single ten_crop@256 dense@448: 22 forward passes per image" in text
+    assert found.protocols == ("single", "ten_crop@256", "dense@448")
 
 
 def test_evaluation_costs_its_views():

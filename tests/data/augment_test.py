@@ -90,15 +90,6 @@ def test_random_crop_cuts_each_window_equally_often():
     )
 
 
-def test_center_crop_by_hand():
-    images = jnp.arange(30, dtype=jnp.float32).reshape(1, 5, 6, 1)
-    assert augment.center_crop(images, 3, 2)[0, :, :, 0].tolist() == [[8, 9], [14, 15], [20, 21]]
-    assert augment.center_crop(images, 2, 5)[0, :, :, 0].tolist() == [
-        [6, 7, 8, 9, 10],
-        [12, 13, 14, 15, 16],
-    ]
-
-
 @pytest.mark.parametrize("operation", [augment.shift, augment.pad_and_crop])
 def test_shift_moves_a_point_to_each_position_equally_often_and_fills_with_zeros(operation):
     found = np.asarray(operation(KEYS, repeated(jnp.zeros((9, 9, 1)).at[4, 4].set(1.0)), 2))

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from faults.mutants import MUTANTS
+from faults.mutant_list import MUTANTS
 
 ROOT = Path(__file__).parents[2]
 

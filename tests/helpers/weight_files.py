@@ -1,8 +1,11 @@
-"""Small files of weights of every kind that is read, and how all of their tensors are read."""
+"""Small files of weights of every kind that is read, their tensors, and weights of our models."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cnn_jax import models
 from cnn_jax.pretrained import Preprocessing, files, match
 from helpers.torch_pickles import A, tensor, write_stream, write_zip
 
@@ -47,3 +50,37 @@ WRITERS = {
     "keras": write_keras,
     "ours": write_ours,
 }
+
+
+TIMM = {
+    "input_size": [3, 160, 160],
+    "crop_pct": 0.95,
+    "interpolation": "bicubic",
+    "mean": [0.5] * 3,
+    "std": [1] * 3,
+}
+
+
+def read_arrays(path):
+    return {
+        name: np.asarray(tensor.read()) for name, tensor in files.open_weights(path).tensors.items()
+    }
+
+
+def write_safetensors(path, arrays):
+    from safetensors.numpy import save_file
+
+    save_file(arrays, path)
+    return path
+
+
+def drop_tensor(arrays, name):
+    return {k: v for k, v in arrays.items() if k != name}
+
+
+def make_weights(name, options, classes=4):
+    model, draw = models.create(name, classes, **options), np.random.default_rng(0)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(draw.standard_normal(leaf.shape, np.float32)), shapes
+    )

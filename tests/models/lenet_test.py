@@ -3,12 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from helpers.abstract_models import count_layer_parameters, make_abstract
 
 from cnn_jax import models
 from cnn_jax.errors import UserError
+from cnn_jax.layers import rbf
 from cnn_jax.layers.conv import TableConv
 from cnn_jax.models import lenet
 
@@ -123,37 +123,6 @@ def test_each_map_of_c3_is_initialized_by_its_own_fan_in():
         assert 0.95 * 2.4 / (25 * inputs) < part.max() <= 2.4 / (25 * inputs)
 
 
-def test_map_loss_by_hand():
-    distances, labels = jnp.array([[1.0, 3.0, 2.0], [40.0, 1.0, 0.5]]), jnp.array([0, 0])
-    by_hand = [
-        1 + np.log(np.exp(-4) + np.exp(-1) + np.exp(-3) + np.exp(-2)),
-        40 + np.log(np.exp(-4) + np.exp(-40) + np.exp(-1) + np.exp(-0.5)),
-    ]
-    np.testing.assert_allclose(lenet.compute_map_loss(distances, labels, 4.0), by_hand, rtol=1e-6)
-    softmax = optax.softmax_cross_entropy_with_integer_labels(-distances, labels)
-    np.testing.assert_allclose(
-        lenet.compute_map_loss(distances, labels, jnp.inf), softmax, rtol=1e-6
-    )
-    # The rubbish class limits the gradient of distant classes.
-    push = jax.grad(lambda d: lenet.compute_map_loss(d, jnp.array([0]), 4.0)[0])(
-        jnp.array([[1.0, 30.0]])
-    )
-    assert push[0, 0] > 0.04 and abs(push[0, 1]) < 1e-11
-
-
-def test_bitmaps_are_ten_different_drawings():
-    codes = lenet.draw_bitmaps()
-    assert (
-        codes.shape == (10, 84)
-        and codes.dtype == np.float32
-        and set(np.unique(codes)) == {-1.0, 1.0}
-    )
-    apart = ((codes[:, None] - codes[None]) ** 2).sum(-1) / 4  # Pixels that differ.
-    assert apart[~np.eye(10, dtype=bool)].min() >= 6
-    one = codes[1].reshape(12, 7)
-    assert (one[1:, 3] == 1).all() and one[5].sum() == 1 - 6  # The stem of the 1.
-
-
 def test_pixels_are_mapped_as_the_paper_s():
     np.testing.assert_allclose(lenet.scale_pixels(jnp.array([0.0, 1.0])), [-0.1, 1.175], rtol=1e-6)
 
@@ -167,7 +136,7 @@ def test_lenet5_pads_and_centers_digits_and_measures_distances():
     np.testing.assert_allclose(logits, padded, rtol=1e-6)
     f6 = np.asarray(model.features(params, stats, small)["f6"])
     np.testing.assert_allclose(
-        logits, -((f6[:, None] - lenet.draw_bitmaps()) ** 2).sum(-1), rtol=1e-5
+        logits, -((f6[:, None] - rbf.draw_bitmaps()) ** 2).sum(-1), rtol=1e-5
     )
 
 
@@ -179,7 +148,7 @@ def test_lenet5_learns():
     @jax.jit
     def step(params):
         def loss(params):
-            return lenet.compute_map_loss(
+            return rbf.compute_map_loss(
                 -model.apply(params, stats, images, train=True)[0], labels, 100.0
             ).mean()
 
@@ -198,5 +167,5 @@ def test_lenet5_is_scored_by_the_map_criterion():
     for given, j in ((None, jnp.inf), (4.0, 4.0)):
         options = {} if given is None else {"rubbish": given}
         loss, error = models.create("lenet5", 2, **options).score(logits, None, labels)
-        np.testing.assert_allclose(loss, lenet.compute_map_loss(-logits, labels, j), rtol=1e-6)
+        np.testing.assert_allclose(loss, rbf.compute_map_loss(-logits, labels, j), rtol=1e-6)
         assert error.tolist() == [False, True]

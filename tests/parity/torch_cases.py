@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from cnn_jax import models
-from cnn_jax.models.lenet import draw_bitmaps
+from cnn_jax.layers.rbf import draw_bitmaps
 from parity.torch_tensors import to_torch
 
 CLASSES = 10
