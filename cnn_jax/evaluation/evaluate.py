@@ -42,14 +42,14 @@ FOLDER = "evaluations"
 
 @dataclass(frozen=True)
 class Evaluation(Measures):
-    """What an evaluation protocol measured, as evaluations/<protocol>.json holds it.
+    """The result of an evaluation protocol: the content of evaluations/<protocol>.json.
 
     Attributes:
       protocol: Its name with its scales, such as dense@256,384.
       average: What was averaged over views and scales: softmax or logits.
       mirrored: Whether mirror images were scored too.
       left_out: Test images that could not be read.
-      step: Of the checkpoint; None: public weights.
+      step: Step of the checkpoint; None: public weights.
       changed_error: Share of images whose answer is another one than without the protocol's shift;
         None: it has none.
     """
@@ -254,7 +254,7 @@ def _evaluate(
     eval_size: int,
     step: int | None,
 ) -> Iterator[tuple[str, Evaluation]]:
-    """Yields (name, what it measured) of each protocol.
+    """Yields (name, result) of each protocol.
 
     Kinds of views and scales that several protocols share are scored once.
     """

@@ -1,4 +1,4 @@
-"""The images that are looked at: N of a data set, or the files of a folder."""
+"""Images to visualize: N of a data set, or the files of a folder."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,7 +23,7 @@ DEFAULT_IMAGES, MAX_IMAGES = 8, 64
 
 
 class Images(NamedTuple):
-    """Images and what is known of them.
+    """Images with their labels and names.
 
     Attributes:
       pixels: As the user knows them, [N, H, W, C] uint8.
@@ -126,7 +126,7 @@ def _load_folder(model: TrainedModel, folder: Path, count: int) -> Images:
     """Loads image files below a folder; the name of their own folder may be their class."""
     every = [folder / name for name in list_images("images", folder)]
     if not every:
-        raise UserError(f"images={folder}: no image files lie there ({', '.join(IMAGE_SUFFIXES)})")
+        raise UserError(f"images={folder}: no image files found ({', '.join(IMAGE_SUFFIXES)})")
     chosen = [every[i] for i in spread(len(every), count)]
     pixels = []
     for path in chosen:
@@ -147,10 +147,10 @@ def _load_folder(model: TrainedModel, folder: Path, count: int) -> Images:
 
 
 def _cut(model: TrainedModel, encoded: Encoded, name: str) -> np.ndarray:
-    """Returns the middle of an image as the model sees it, [1, H, W, C] uint8."""
+    """Returns the center crop of an image that the model sees, [1, H, W, C] uint8."""
     side, _, channels = model.image_shape
     if isinstance(encoded, np.ndarray) and encoded.shape[-1] != channels:
-        kinds = {1: "grey", 3: "color"}
+        kinds = {1: "gray", 3: "color"}
         raise UserError(
             f"{name}: a {kinds.get(encoded.shape[-1], 'strange')} image, and the model takes"
             f" {kinds.get(channels, 'other')} ones"

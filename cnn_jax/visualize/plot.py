@@ -30,7 +30,7 @@ def plot_maps(pixels: np.ndarray, maps: Mapping[str, Any], titles: Sequence[str]
     Args:
       pixels: The images as the user knows them, [B, H, W, C] uint8.
       maps: {label of the row: [B, h, w], or [B, h, w, C], which is summed over channels}.
-      titles: Of the images.
+      titles: Titles of the images.
     """
     rows = []
     for label, values in maps.items():
@@ -80,8 +80,8 @@ def plot_top_images(
     """Draws the patches that excite channels most, a row for each channel, strongest first.
 
     Args:
-      top: Of `find_top_images`.
-      fields: Of `find_receptive_fields`, of the same layer.
+      top: The result of `find_top_images`.
+      fields: The result of `find_receptive_fields`, of the same layer.
       pixels: The images that were searched, [N, H, W, C] uint8.
       channels: Which; empty: those whose strongest unit is the strongest, at most TOP_CHANNELS.
     """
@@ -103,7 +103,7 @@ def plot_projections(
     Args:
       pixels: [B, H, W, C] uint8.
       projections: {layer: [B, H, W, C]} of `deconvolve`; each has its own contrast.
-      titles: Of the images.
+      titles: Titles of the images.
     """
     tiles = list(pixels)
     for values in projections.values():
@@ -131,9 +131,9 @@ def plot_occlusion(
 
     Args:
       pixels: [B, H, W, C] uint8.
-      occlusion: What was measured.
-      classes: How many the model has.
-      titles: Of the images.
+      occlusion: The result of `occlude`.
+      classes: Number of the model's classes.
+      titles: Titles of the images.
     """
     rows = [
         MapRow("activity of\nthe map", occlusion.activity),
@@ -148,7 +148,7 @@ def plot_invariance(changes: Sequence[Invariance], labels: Sequence[str] = ()) -
 
     Args:
       changes: Shift, scale and rotation.
-      labels: Of the images.
+      labels: Labels of the images.
     """
     layers = list(changes[0].distances)
     count = len(changes[0].probability)

@@ -197,14 +197,14 @@ def test_mistakes_are_one_line(workdir, weights, photographs, tmp_path):
     (damaged / "a.png").write_bytes((photographs / "0.png").read_bytes()[:200])
     (tmp_path / "empty").mkdir()
     for target, images, layer, words in (
-        (str(workdir), "", None, "2 runs lie there; give one, such as dense/seed0, net/seed0"),
-        (str(tmp_path), "", None, "no run lies there; give a run's folder, or MODEL:WEIGHTS"),
+        (str(workdir), "", None, "2 runs found; give one, such as dense/seed0, net/seed0"),
+        (str(tmp_path), "", None, "no run found; give a run's folder, or MODEL:WEIGHTS"),
         (net, "fake:3", "stage9", "layer=stage9: two_blocks has no such layer; nearest: stage"),
         (net, "fake:3", "pool", "layer=pool: it has no spatial map in two_blocks; those with one"),
         (net, "fake:99", None, "images=fake:99: must be 1 to 64 images"),
         (net, "fakes:3", None, r"data set fakes is not prepared .*nearest: fake"),
-        (net, "digits:3", None, "digits test image 0: a grey image, and the model takes color"),
-        (net, str(tmp_path / "empty"), None, "no image files lie there"),
+        (net, "digits:3", None, "digits test image 0: a gray image, and the model takes color"),
+        (net, str(tmp_path / "empty"), None, "no image files found"),
         (net, str(damaged), None, r"damaged/a.png: "),
         (public, "", None, "has no data of its own: give FOLDER or DATASET:N"),
         (f"vgg_a:{weights}", str(photographs), None, "is of 'lenet5_modern', not of vgg_a"),
