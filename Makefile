@@ -62,7 +62,7 @@ test-faults: setup
 mutants: setup
 	$(PY) tests/faults/mutants.py
 
-# Every net's step for TPUs that are not here, about half an hour on 2 cores.
+# Every model's step for TPUs that are not here, about half an hour on 2 cores.
 tpu-check: setup
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt 'jax[tpu]'
 	$(PY) -m pytest -m tpu tests/cost/tpu_check_test.py

@@ -25,8 +25,8 @@ def draw_arrays(spec: Spec) -> dict[str, np.ndarray]:
     """Draws every array at random, so that no two weights are equal.
 
     Returns:
-        {params/<layer>/<name>, stats/<layer>/<name>, images [B, H, W, C] float32,
-        labels [B] int32}; of LeNet-5 also its output's codes [classes, units] float32.
+      {params/<layer>/<name>, stats/<layer>/<name>, images [B, H, W, C] float32,
+      labels [B] int32}; of LeNet-5 also its output's codes [classes, units] float32.
     """
     workload = WORKLOADS[spec.model]
     model = models.create(workload.model, spec.classes, **workload.options)

@@ -77,8 +77,8 @@ def measure_epochs(model: str, images: int, batch: int, blocks: int) -> dict[str
     """Trains a model for `blocks` + 1 epochs and times all but the first, which compiles.
 
     Returns:
-        The line of JSON: images/s of epochs and of the bare step, seconds of an evaluation and of a
-        checkpoint.
+      The line of JSON: images/s of epochs and of the bare step, seconds of an evaluation and of a
+      checkpoint.
     """
     steps = -(-images // batch)
     seconds: dict[str, list[float]] = {
@@ -158,9 +158,9 @@ def instrument_build(build: Callable, steps: int, seconds: dict[str, list[float]
     two the program runs an epoch of the bare step and times it.
 
     Args:
-        build: The function to wrap.
-        steps: Steps per epoch.
-        seconds: Lists to which the program appends: "epoch", "bare" and "evaluation".
+      build: The function to wrap.
+      steps: Steps per epoch.
+      seconds: Lists to which the program appends: "epoch", "bare" and "evaluation".
     """
 
     def build_instrumented(*arguments: Any, **options: Any) -> TrainProgram:
@@ -193,9 +193,9 @@ def instrument_save(save: Callable, seconds: dict[str, list[float]]) -> Callable
     """Wraps `checkpoint.save` so that it times itself and waits until the files are written.
 
     Args:
-        save: The function to wrap.
-        seconds: Lists to which it appends: "saving", how long a save blocks the run, and "saved",
-            how long until the files are written.
+      save: The function to wrap.
+      seconds: Lists to which it appends: "saving", how long a save blocks the run, and "saved",
+        how long until the files are written.
     """
 
     def save_and_wait(checkpoints: Any, *rest: Any) -> None:

@@ -56,7 +56,7 @@ def measure_evaluation(model: str) -> dict[str, Any]:
     """Times a model's evaluation and its bare forward pass.
 
     Returns:
-        The line of JSON: images/s of both, their ratio, and the seconds of the evaluation.
+      The line of JSON: images/s of both, their ratio, and the seconds of the evaluation.
     """
     image, classes, batch, images = MODELS[model]
     if jax.default_backend() != "cpu":
@@ -117,11 +117,11 @@ def make_bare_pass(
     """Returns time_passes(passes) -> images/s of forward passes, whose logits stay on the device.
 
     Args:
-        config: Names the model and its options.
-        state: The trained state, whose parameters and running averages are used.
-        image: [H, W, C] of an image.
-        classes: Number of classes.
-        batch: Images per forward pass.
+      config: Names the model and its options.
+      state: The trained state, whose parameters and running averages are used.
+      image: [H, W, C] of an image.
+      classes: Number of classes.
+      batch: Images per forward pass.
     """
     model = models.create(config.model.name, classes, **config.model.args)
     mesh = meshes.batch_mesh(jax.devices()[:1])

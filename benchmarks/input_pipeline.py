@@ -153,7 +153,7 @@ def make_tensorflow_decoder(antialias: bool) -> Decoder:
     """Returns tf.io.decode_and_crop_jpeg with a bilinear resize, compiled into a graph.
 
     Args:
-        antialias: Whether the resize antialiases. TensorFlow's default is False.
+      antialias: Whether the resize antialiases. TensorFlow's default is False.
     """
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     import tensorflow as tf
@@ -189,11 +189,11 @@ def measure_decoders(work: dict[str, tuple[Decoder, list]], threads: int) -> dic
     """Times the decoders in blocks that take turns.
 
     Args:
-        work: {name: (decoder, pairs of encoded image and Box)}
-        threads: Threads that decode.
+      work: {name: (decoder, pairs of encoded image and Box)}
+      threads: Threads that decode.
 
     Returns:
-        {name: {"images_per_s": min, median and max, "ratio": median ratio to Pillow's}}
+      {name: {"images_per_s": min, median and max, "ratio": median ratio to Pillow's}}
     """
     speeds: dict[str, list[float]] = {name: [] for name in work}
     with ThreadPoolExecutor(threads) as pool:

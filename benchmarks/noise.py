@@ -11,10 +11,10 @@ def make_noise_dataset(
     """Returns a data set in memory.
 
     Args:
-        image: [height, width, channels] of every image.
-        num_classes: Labels are drawn from 0 to num_classes - 1.
-        train_images: Number of training images.
-        test_images: Number of test images.
+      image: [height, width, channels] of every image.
+      num_classes: Labels are drawn from 0 to num_classes - 1.
+      train_images: Number of training images.
+      test_images: Number of test images.
     """
     rng = np.random.default_rng(0)
 

@@ -121,8 +121,8 @@ def find_our_kind(operation: str, path: str) -> str:
     """Returns the kind of one of our operations.
 
     Args:
-        operation: Its name in the program, such as fusion.3.
-        path: Of its layer, such as jvp(model)/conv1/dot_general.
+      operation: Its name in the program, such as fusion.3.
+      path: Of its layer, such as jvp(model)/conv1/dot_general.
     """
     *layers, _ = path.split("/")
     if "convolution" in operation:

@@ -60,13 +60,13 @@ def measure_step(model: str, parallel: str, devices: int) -> dict[str, Any]:
     """Compiles a step and counts its collectives.
 
     Args:
-        model: A key of MODELS.
-        parallel: "jit" or "pmap".
-        devices: Number of virtual devices.
+      model: A key of MODELS.
+      parallel: "jit" or "pmap".
+      devices: Number of virtual devices.
 
     Returns:
-        A row of the result. For the largest number of devices it also holds
-        `later_compilations`, the number of programs that steps 2 to 4 compile.
+      A row of the result. For the largest number of devices it also holds
+      `later_compilations`, the number of programs that steps 2 to 4 compile.
     """
     import jax
     import numpy as np
@@ -141,8 +141,8 @@ def summarize_steps(rows: list[dict[str, Any]]) -> list[str]:
     """Compares the rows of each model and kind of parallelism.
 
     Returns:
-        A sentence for each: which collectives depend on the number of devices, and how many
-        programs are compiled after the first step.
+      A sentence for each: which collectives depend on the number of devices, and how many
+      programs are compiled after the first step.
     """
     lines = []
     for model, parallel in dict.fromkeys((row["model"], row["parallel"]) for row in rows):

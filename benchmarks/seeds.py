@@ -75,12 +75,12 @@ def measure_ways(model: str, count: int, ways: list[str]) -> list[dict[str, Any]
     """Times a step of `count` seeds each way, in blocks that take turns.
 
     Args:
-        model: A key of MODELS.
-        count: Number of seeds.
-        ways: Which of WAYS to time. Ratios are to the first of them, and to a step of one seed.
+      model: A key of MODELS.
+      count: Number of seeds.
+      ways: Which of WAYS to time. Ratios are to the first of them, and to a step of one seed.
 
     Returns:
-        A row of the result for each way.
+      A row of the result for each way.
     """
     runs = {way: prepare_steps(model, count, way) for way in ways}
     if count > 1:
@@ -119,9 +119,9 @@ def prepare_steps(model: str, count: int, way: str) -> Callable[[int], tuple[flo
     """Returns run(steps) -> (seconds, each seed's sum of losses), on one device with the batches.
 
     Args:
-        model: A key of MODELS.
-        count: Number of seeds.
-        way: One of WAYS.
+      model: A key of MODELS.
+      count: Number of seeds.
+      way: One of WAYS.
     """
     image, classes = models.paper_input(model)
     created = models.create(model, classes)

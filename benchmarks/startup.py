@@ -89,10 +89,10 @@ def time_to_first_step(
     That line is written after the first step.
 
     Args:
-        workdir: The study's folder.
-        cache: The folder of the compile cache.
-        recipe: Further flags of the launch.
-        to_the_end: Whether to let the study finish. Otherwise it is killed after its first line.
+      workdir: The study's folder.
+      cache: The folder of the compile cache.
+      recipe: Further flags of the launch.
+      to_the_end: Whether to let the study finish. Otherwise it is killed after its first line.
     """
     command = [
         sys.executable,

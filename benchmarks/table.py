@@ -21,14 +21,14 @@ class StepGoal(NamedTuple):
     """The goals of a training step.
 
     Attributes:
-        model: A key of `benchmarks.peers.WORKLOADS`.
-        batch: Images per step.
-        side: Of the images, in pixels.
-        precision: Of activations.
-        hardware: As `name_hardware` returns it.
-        ratios: The least ours/peer ratios of images/s.
-        images_per_s: The least images/s of ours; 0: any.
-        memory_of: The peer whose peak memory ours may not exceed; empty: none.
+      model: A key of `benchmarks.peers.WORKLOADS`.
+      batch: Images per step.
+      side: Of the images, in pixels.
+      precision: Of activations.
+      hardware: As `name_hardware` returns it.
+      ratios: The least ours/peer ratios of images/s.
+      images_per_s: The least images/s of ours; 0: any.
+      memory_of: The peer whose peak memory ours may not exceed; empty: none.
     """
 
     model: str

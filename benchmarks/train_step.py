@@ -110,13 +110,13 @@ def compare(
     """Times peers, which take turns. Exits if ours fails.
 
     Args:
-        spec: What all compute; its weights are drawn.
-        modules: {peer: its module in `benchmarks.peers`}, ours first.
-        seconds: Length of a block.
-        blocks: Of each peer.
+      spec: What all compute; its weights are drawn.
+      modules: {peer: its module in `benchmarks.peers`}, ours first.
+      seconds: Length of a block.
+      blocks: Of each peer.
 
     Returns:
-        {peer: its measurements}, {peer that is left out: why}.
+      {peer: its measurements}, {peer that is left out: why}.
     """
     left_out: dict[str, str] = {}
     workers: dict[str, Worker] = {}
@@ -156,11 +156,11 @@ class Worker:
     Every method raises WorkerError if the process has died.
 
     Attributes:
-        losses: Losses of the first three steps.
-        first_s: Seconds of the first step, which traces and compiles.
-        step_s: Seconds per step in the last measurement.
-        blocks: Seconds per step in each timed block.
-        peak_mib: Peak memory in MiB.
+      losses: Losses of the first three steps.
+      first_s: Seconds of the first step, which traces and compiles.
+      step_s: Seconds per step in the last measurement.
+      blocks: Seconds per step in each timed block.
+      peak_mib: Peak memory in MiB.
     """
 
     def __init__(self, spec: Spec) -> None:
@@ -197,7 +197,7 @@ class Worker:
         An untimed step comes first, unless one step alone fills the block.
 
         Returns:
-            Seconds per step.
+          Seconds per step.
         """
         steps, untimed = max(1, round(seconds / self.step_s)), int(self.step_s < seconds)
         answer = self._ask(f"{untimed} {steps}")
@@ -232,7 +232,7 @@ def draw_inputs(spec: Spec) -> dict[str, Any]:
     """Writes the weights and the batch with `benchmarks.draw`, in a process of its own.
 
     Returns:
-        The time, hardware, versions and commit, and JAX's platform.
+      The time, hardware, versions and commit, and JAX's platform.
     """
     command = [sys.executable, "-m", "benchmarks.draw", json.dumps(spec._asdict())]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -268,12 +268,12 @@ def check_losses(theirs: list[float], ours: list[float], tolerance: float) -> No
     """Compares a peer's losses with ours: others would mean that it does other work.
 
     Args:
-        theirs: The peer's losses before any update, after one, and after two.
-        ours: The same of our step.
-        tolerance: Largest relative difference of the first loss.
+      theirs: The peer's losses before any update, after one, and after two.
+      ours: The same of our step.
+      tolerance: Largest relative difference of the first loss.
 
     Raises:
-        WorkerError: If the losses differ by more than the tolerances.
+      WorkerError: If the losses differ by more than the tolerances.
     """
     their_change, our_change = theirs[2] - theirs[0], ours[2] - ours[0]
     allowed = tolerance * abs(ours[0])

@@ -84,7 +84,7 @@ class Data:
     eval_resize: Annotated[
         int,
         Bound(0, 2**14),
-        "Shorter side of resized test images, in pixels; 0: the middle of train_resize",
+        "Shorter side of resized test images, in pixels; 0: the mean of train_resize",
     ] = 0
     train_crop: Annotated[
         Literal["random", "inception"],
@@ -258,8 +258,7 @@ RUNTIME_FIELDS = (
 def name_protocol(choice: Choice) -> str:
     """Returns the short name of an evaluation protocol, such as dense@256,384.
 
-    As on the command line, scales have no name, and other arguments have one:
-    dense@256,stride=2.
+    As on the command line, scales have no name, and other arguments have one: shift@pixels=2.
     """
     words = []
     for key, value in sorted(choice.items, key=lambda item: item[0] != "scales"):

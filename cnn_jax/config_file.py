@@ -10,10 +10,10 @@ from cnn_jax.config import Choice, Experiment, choose
 from cnn_jax.errors import UserError, explain_os_errors, nearest
 from cnn_jax.values import convert
 
-VERSION = 2  # Of the format; 1 had optim.* and fixed fields for a model's options, and no version.
+VERSION = 2  # Version of the format.
 
-# Fields, such as log or train.steps, that a file may lack because they are newer than this version;
-# such a file has their defaults.
+# Fields that a config.json of this version may lack, because they were added after it. They take
+# their defaults.
 NEWER_FIELDS = (
     "data.affine",
     "data.long_tail",

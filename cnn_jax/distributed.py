@@ -13,10 +13,9 @@ from collections.abc import Callable, Mapping
 
 from cnn_jax.errors import STOPPED, UserError
 
-HEARTBEAT = (
-    30  # seconds without a sign of life, after which a process is held for dead, and the others end
-)
-CONNECT = 300  # seconds in which all are to be there
+# Seconds. A process without a heartbeat for this long counts as dead, and the others end.
+HEARTBEAT = 30
+CONNECT = 300  # Seconds. All processes must connect within this time.
 # What launchers set for each process they start, which JAX reads too: Slurm's srun, Open MPI, TPU
 # slices in Kubernetes.
 COUNTS: dict[str, Callable[[str], int]] = {
@@ -36,10 +35,16 @@ def was_launched() -> bool:
 
 
 def initialize(coordinator: str | None, process_id: int | None, num_processes: int | None) -> None:
-    """Joins the other processes, if there are any, before JAX looks for devices; raises UserError.
+    """Joins the other processes, if there are any. Call it before JAX looks for devices.
 
-    coordinator: host:port of process 0, or 'auto': JAX asks its launcher or its TPU slice. Without
-    a coordinator, JAX asks the launcher if one started several processes.
+    Args:
+      coordinator: host:port of process 0. 'auto': JAX asks its launcher or its TPU slice. None: JAX
+        asks the launcher if one started several processes.
+      process_id: Number of this process, from 0; None: the launcher or the slice knows it.
+      num_processes: Number of processes; None: the launcher or the slice knows it.
+
+    Raises:
+      UserError: If the arguments do not go together, or one of them is invalid.
     """
     given = (coordinator, num_processes, process_id)  # in the order of JAX
     alone = (None, None, None)
@@ -98,7 +103,7 @@ def _guarded() -> Callable[[], object]:
         signals.append(number)
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # nohup has it ignore SIGHUP.
+        if signal.getsignal(number) != signal.SIG_IGN:  # Under nohup SIGHUP is ignored.
             signal.signal(number, passed)
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
@@ -143,7 +148,7 @@ def is_primary() -> bool:
 
 
 def barrier(where: str) -> None:
-    """Waits until all processes are there."""
+    """Waits until all processes have called it."""
     if is_distributed():
         from jax.experimental import multihost_utils
 
@@ -195,7 +200,7 @@ def check_agreement(fields: Mapping[str, str]) -> None:
 
 
 def exit_if_distributed(code: int) -> None:
-    """Ends this process at once if it is one of several, which else would wait for one another."""
+    """Ends this process at once if it is one of several, because they would wait for each other."""
     jax = sys.modules.get("jax")
     if jax and jax.distributed.is_initialized():
         sys.stdout.flush()

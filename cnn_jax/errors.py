@@ -24,7 +24,7 @@ class StoppedError(Exception):
     """A run was stopped by a signal and has been saved. The command line exits with STOPPED."""
 
 
-# What helps whatever was being done; elsewhere the caller knows.
+# Remedies that do not depend on the operation.
 _REMEDIES = {
     errno.ENOSPC: "make room",
     errno.EDQUOT: "make room",

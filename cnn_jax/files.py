@@ -9,9 +9,9 @@ from pathlib import Path
 
 from cnn_jax.errors import UserError, explain_os_error
 
-MAX_NAME_BYTES = 255  # Of a file or folder, on the usual file systems.
+MAX_NAME_BYTES = 255  # Of the name of a file or folder, on the usual file systems.
 PART_AGE_S = 3600  # No file takes so long to write.
-MAX_DEPTH = 5  # Of a run's files below runs/: STUDY/PRESET/trials/RUN/SEED.
+MAX_DEPTH = 5  # Levels of a run's files below runs/: STUDY/PRESET/trials/RUN/SEED.
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -84,7 +84,7 @@ def find_files(place: Path, name: str) -> list[Path]:
 
 
 def find_seeds(run: Path) -> set[int]:
-    """Returns the seeds of which a run's folder holds a folder, seed<k>."""
+    """Returns the seeds k for which a run's folder has a folder seed<k>."""
     numbers = {path.name.removeprefix("seed") for path in run.glob("seed*")}
     return {int(number) for number in numbers if number.isdecimal() and number.isascii()}
 

@@ -1,4 +1,4 @@
-"""What notebooks check before they begin: that JAX sees the accelerator that the runtime has."""
+"""Checks for notebooks that JAX sees the accelerator of the runtime."""
 
 import importlib.util
 import os

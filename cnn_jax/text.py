@@ -15,7 +15,7 @@ def printable(text: object) -> str:
     not UTF-8 are written as \x1b, \u202e and the like, so that names stay distinct.
 
     Args:
-      text: Of any type; its `str` is shown.
+      text: A value of any type; its `str` is shown.
     """
     return "".join(_escape(c) if unicodedata.category(c) in _HIDDEN else c for c in str(text))
 

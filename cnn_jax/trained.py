@@ -1,7 +1,7 @@
 """Trained models: of a finished run, with public weights, or untrained for comparison.
 
-`load` takes what --visualize and --retrieve take. What comes back has all that is needed to look
-into a model or to compute its codes: parameters, and how images become what the model takes.
+`load` takes what --visualize and --retrieve take. The result has everything that is needed to
+visualize a model or to compute its codes: its parameters, and how its images are prepared.
 """
 
 import functools
@@ -41,17 +41,17 @@ class TrainedModel(NamedTuple):
       model: The model as pure functions.
       params: Its parameters.
       stats: Batch norm's running averages.
-      image_shape: (H, W, C) of what the model takes: the middle of a scaled image.
+      image_shape: (H, W, C) of what the model takes: the center crop of a scaled image.
       resize: The shorter side to which an image file is scaled before, in pixels.
       prepare: Pixels [B, H, W, C] from 0 to 255 -> what the model takes, float32.
-      restore: The other way: what the model takes -> pixels from 0 to 255, float32.
+      restore: The inverse of `prepare`: what the model takes -> pixels from 0 to 255, float32.
       data: How images are decoded; of a run, also its data set.
       interpolation: By which images are scaled.
       num_classes: Classes of the data; 0 for an untrained model that has none.
       class_names: Their names; empty if they have only numbers.
-      folder: The run's; None: it is no run.
-      step: Of the run's checkpoint; None: it is no run.
-      precision: Of matrix products, for `jax.default_matmul_precision`.
+      folder: The run's folder; None: it is no run.
+      step: Step of the run's checkpoint; None: it is no run.
+      precision: Precision of matrix products, for `jax.default_matmul_precision`.
     """
 
     name: str
@@ -79,9 +79,9 @@ def load(
     """Loads a trained model.
 
     Args:
-      target: A run's folder, or a folder in which one run lies, of which the newest checkpoint is
-        loaded; or MODEL:WEIGHTS with a file or an address; or MODEL:untrained.
-      what: What messages call the target.
+      target: A run's folder or a folder with one run, whose newest checkpoint is loaded; or
+        MODEL:WEIGHTS with a file or an address; or MODEL:untrained.
+      what: Name of the target in messages.
       settings: field=value, as --set takes them: data.on_bad_image, and of an untrained model its
         options. A run and public weights have their own.
       data_dir: Where prepared TFDS folders lie, if not where they lay in training.
@@ -129,17 +129,17 @@ def check_settings(settings: Sequence[str], taken: Sequence[str], owner: str) ->
 
 
 def find_run(place: Path, what: str = "target") -> Path:
-    """Returns the folder of the one run that lies in a folder.
+    """Returns the folder of the only run in a folder.
 
     Raises:
       UserError: If there is none, or there are several.
     """
     found = sorted(path.parent for path in place.glob("**/config.json"))
     if not found:
-        raise UserError(f"{what}={place}: no run lies there; give a run's folder, or MODEL:WEIGHTS")
+        raise UserError(f"{what}={place}: no run found; give a run's folder, or MODEL:WEIGHTS")
     if len(found) > 1:
         names = ", ".join(str(folder.relative_to(place)) for folder in found[:4])
-        raise UserError(f"{what}={place}: {len(found)} runs lie there; give one, such as {names}")
+        raise UserError(f"{what}={place}: {len(found)} runs found; give one, such as {names}")
     return found[0]
 
 
@@ -202,7 +202,7 @@ def load_weights(experiment: Experiment, weights: str) -> TrainedModel:
     if weights == UNTRAINED:
         return _initialize(experiment)
     loaded = pretrained.load(name, weights)
-    recipe = loaded.preprocessing
+    preprocessing = loaded.preprocessing
     return TrainedModel(
         name=f"{name} with {os.path.basename(weights)}",
         weights=weights,
@@ -210,12 +210,12 @@ def load_weights(experiment: Experiment, weights: str) -> TrainedModel:
         model=models.create(name, loaded.num_classes, **loaded.options),
         params=loaded.params,
         stats=loaded.stats,
-        image_shape=(recipe.crop, recipe.crop, len(recipe.mean)),
-        resize=max(recipe.resize, recipe.crop),
-        prepare=recipe.normalize,
-        restore=recipe.undo,
+        image_shape=(preprocessing.crop, preprocessing.crop, len(preprocessing.mean)),
+        resize=max(preprocessing.resize, preprocessing.crop),
+        prepare=preprocessing.normalize,
+        restore=preprocessing.undo,
         data=experiment.data,
-        interpolation=recipe.interpolation,
+        interpolation=preprocessing.interpolation,
         num_classes=loaded.num_classes,
     )
 

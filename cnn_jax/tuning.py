@@ -1,8 +1,8 @@
 """Tuning: a value of each run is chosen on a validation split, with the same budget for each.
 
-A study whose runs have to be tuned before they can be compared says so with a `Tuning`. For each of
-its runs every value of the grid is tried, in <workdir>/tuning, on training images of which some are
-held out. The best value is the run's; the test set is never looked at.
+A `Tuning` says how a study tunes its runs before it compares them. Each run is tried with every
+value of the grid, in <workdir>/tuning, while some training images are held out for validation. The
+run then takes the best value. The test set is never used.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ Score = Callable[[Any], float]
 
 
 class Trial(Protocol):
-    """What `final_error` needs of a seed of a trial; `cnn_jax.report.results.Run` has it."""
+    """Attributes of a trial that `final_error` reads; `cnn_jax.report.results.Run` has them."""
 
     @property
     def final_error(self) -> float | None:
@@ -51,14 +51,14 @@ class Tuning:
       values: The grid. Of values with equal scores the first is chosen.
       validation_images: Training images that a trial holds out, and is evaluated on.
       field: Which field takes the values.
-      runs: A pattern of the runs that are tuned; the others are as they stand.
+      runs: A pattern of the runs that are tuned; the others stay as they are.
       seeds: Each trial is trained with the seeds 0 to seeds - 1, and has their mean score.
-      steps: How long a trial trains; 0: as long as the run.
+      steps: Number of steps of a trial; 0: as many as the run has.
       score: Computes the score of a seed of a trial from a `cnn_jax.report.results.Run` with one
         evaluation, at its end. The lowest score is the best. A trial that failed has an infinite
         score.
-      score_name: What the report calls the score.
-      scale: The report shows the score times this.
+      score_name: Name of the score in the report.
+      scale: Factor by which the report multiplies the score.
     """
 
     values: tuple[float, ...]
@@ -184,7 +184,7 @@ def apply_choices(
 
 
 def describe_tuning(tuning: Tuning | None) -> dict[str, Any]:
-    """Returns what study.json holds of it; `restore_tuning` reads it."""
+    """Returns the tuning as study.json holds it; `restore_tuning` reads it."""
     if tuning is None:
         return {}
     return {

@@ -94,7 +94,7 @@ def convert(path: str, value: Any, wanted: Any) -> Any:
 
 
 def describe(wanted: Any) -> str:
-    """Returns the type in a user's words, such as 'a number' or 'integers with commas between'."""
+    """Returns the type in a user's words, such as 'a number' or 'comma-separated integers'."""
     bare = _bare(wanted)
     options = typing.get_args(bare)
     if _is_optional(bare):
@@ -102,14 +102,14 @@ def describe(wanted: Any) -> str:
     if typing.get_origin(bare) is tuple:
         several = {"an integer": "integers", "a number": "numbers", "text": "names"}
         one = describe(options[0])
-        return f"{several.get(one, one)} with commas between"
+        return f"comma-separated {several[one]}" if one in several else f"{one}, comma-separated"
     if typing.get_origin(bare) is Literal:
         return " or ".join(str(option) or "empty" for option in options)
     return {int: "an integer", float: "a number", bool: "true or false", str: "text"}[bare]
 
 
 def describe_bounds(wanted: Any) -> str:
-    """Returns the bounds in words, such as 'at least 1, below 3', or an empty text."""
+    """Returns the bounds in words, such as 'at least 1, less than 3', or an empty text."""
     inner = _bare(wanted)
     while _is_optional(inner) or typing.get_origin(inner) is tuple:
         wanted = typing.get_args(inner)[0]

@@ -7,7 +7,7 @@ Question  How many epochs does each activation function take to 25% training err
           of its own? Do sigmoid and tanh saturate meanwhile, do units of ReLU die?
 Commands  python launch.py --experiment=activations --seeds=3 --together                 (digits)
           python launch.py --experiment=activations --preset=paper --seeds=3 --together  (CIFAR-10)
-Measured  docs/results holds what came of it, with hardware and commit.
+Results   docs/results/activations_digits, with hardware and commit.
 
 The paper does not describe its CNN. Ours has three 5x5 convolutions of 32, 32 and 64 channels, each
 with overlapping max pooling (3x3, stride 2), and a dense layer, as in cuda-convnet's nets for
@@ -46,7 +46,7 @@ LABELS = {
     "softsign": "softsign",
 }
 RATES = (0.01, 0.03, 0.1, 0.3, 1.0)
-STEPS_PER_EPOCH = 391  # Of CIFAR-10's 50,000 images, 128 at a time.
+STEPS_PER_EPOCH = 391  # CIFAR-10's 50,000 images in batches of 128.
 
 
 def _paper(name: str) -> Experiment:

@@ -6,8 +6,8 @@ Paper     Krizhevsky, Sutskever, Hinton 2012, Sec. 3.2: the model on two GPUs er
           have about as many parameters.
 Commands  python launch.py --experiment=alexnet_towers --seeds=3                     (digits)
           python launch.py --experiment=alexnet_towers --preset=paper                (ImageNet)
-Measured  docs/results holds what came of it on digits, with hardware and commit. The paper's
-          preset needs an accelerator.
+Results   docs/results/alexnet_towers_digits, with hardware and commit. The paper's preset
+          needs an accelerator.
 """
 
 from dataclasses import replace

@@ -9,7 +9,7 @@ Question  The same model with each kind alone, and with all that suit the data. 
 Commands  python launch.py --experiment=augmentation --seeds=3 --together             (digits)
           python launch.py --experiment=augmentation --preset=caltech                 (Caltech-101)
           python launch.py --experiment=augmentation --preset=paper                   (CIFAR-10)
-Measured  docs/results holds what came of it, with hardware and commit.
+Results   docs/results/augmentation_digits, with hardware and commit.
 """
 
 from dataclasses import replace
@@ -45,7 +45,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "noise": ("Gaussian noise", {"gaussian_noise": 0.05}),
     "mixup": ("mixup", {"mixup": 0.2}),
 }
-COLOR_KINDS = ("pca",)  # Of color images alone.
+COLOR_KINDS = ("pca",)  # Kinds for color images alone.
 ALL = ("crop", "flip", "affine", "jitter", "pca", "noise")  # Crops are shifts, maps scale.
 TAIL = 50.0  # Times by which the first class is larger than the last, in the long-tailed runs.
 # On 8x8 digits.

@@ -1,18 +1,18 @@
-"""Does batch normalization train a sigmoid net sooner and better, and is it the higher rates?
+"""Does batch norm train a sigmoid model sooner, and does the gain come from higher rates?
 
 Paper     Ioffe, Szegedy 2015 (arXiv:1502.03167), Sec. 4.1 and Figure 1: MNIST, three hidden layers
           of 100 sigmoid units, small Gaussian weights, batches of 60, 50,000 steps.
           Bjorck, Gomes, Selman, Weinberger 2018 (arXiv:1806.02375), Sec. 2: ResNet-110 on CIFAR-10.
 Question  With batch norm, is the test accuracy higher, and reached sooner? Do the inputs of a
           typical sigmoid of the last hidden layer stay where they are? Bjorck: is there a gain at
-          the small rate with which both nets train, or only at the larger ones?
+          the small rate with which both models train, or only at the larger ones?
 Commands  python launch.py --experiment=batch_norm --seeds=3 --together                 (digits)
           python launch.py --experiment=batch_norm --preset=paper --seeds=3 --together  (MNIST)
-Measured  docs/results holds what came of it, with hardware and commit.
+Results   docs/results/batch_norm_digits and batch_norm_mnist, with hardware and commit.
 
-The paper names neither the learning rate nor the weights' standard deviation. Each net has the same
-grid of rates, tried on held-out training images with three seeds; the trials are also Bjorck's
-comparison of rates, here with Ioffe and Szegedy's net in place of ResNet-110.
+The paper names neither the learning rate nor the weights' standard deviation. Each model has the
+same grid of rates, tried on held-out training images with three seeds. The trials are also Bjorck's
+comparison of rates, with Ioffe and Szegedy's model in place of ResNet-110.
 """
 
 import itertools
@@ -45,9 +45,9 @@ if TYPE_CHECKING:
     from cnn_jax.report.results import Layer
 
 COST = {
-    "laptop": "3 nets and 36 trials on scikit-learn's digits, a minute on 2 CPU cores",
-    "paper": "3 nets of 50,000 steps and 36 trials of 10,000 on MNIST, 20 minutes on 2 CPU cores",
-    "smoke": "3 nets and 6 trials of two steps on fake data, for tests",
+    "laptop": "3 models and 36 trials on scikit-learn's digits, a minute on 2 CPU cores",
+    "paper": "3 models of 50,000 steps and 36 trials of 10,000 on MNIST, 20 minutes on 2 CPU cores",
+    "smoke": "3 models and 6 trials of two steps on fake data, for tests",
 }
 PLAIN, NORMALIZED, LARGE = "without", "with", "without-large"
 LABELS = {PLAIN: "without batch norm", NORMALIZED: "with batch norm"}
@@ -126,7 +126,7 @@ TUNING = {
 
 
 def study(preset: str) -> Study:
-    """Returns the net of Sec. 4.1 with and without batch norm."""
+    """Returns the model of Sec. 4.1 with and without batch norm."""
     check_preset("batch_norm", preset, PRESETS)
     return Study(
         name="batch_norm",
@@ -152,9 +152,9 @@ def study(preset: str) -> Study:
         notes=(
             "A typical sigmoid is the first unit of the last hidden layer; the percentiles are"
             " those of its inputs over the first batch of training images.",
-            "The third net has initial weights of standard deviation 1 in place of 0.1, and is"
-            " ours: it shows how much of the gain comes of leaving the plateau on which small"
-            " weights hold a net of sigmoids.",
+            "The third model has initial weights of standard deviation 1 in place of 0.1, and is"
+            " ours: it shows how much of the gain comes from leaving the plateau on which small"
+            " weights hold a model of sigmoids.",
         ),
     )
 

@@ -8,7 +8,7 @@ Paper     Szegedy et al. 2014 (arXiv:1409.4842), Sec. 3 (1x1 before 5x5); Simony
 Question  Which convolutions see as many pixels as one large kernel, for fewer weights and
           multiply-adds?
 Command   python launch.py --experiment=conv_arithmetic
-Measured  docs/results/conv_arithmetic, counted from the layers themselves.
+Results   docs/results/conv_arithmetic, counted from the layers themselves.
 """
 
 import dataclasses

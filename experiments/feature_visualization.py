@@ -3,12 +3,13 @@
 Paper     Zeiler, Fergus 2013 (arXiv:1311.2901): Figure 5 (invariance) and Figure 7 (occlusion);
           Adebayo et al. 2018 (arXiv:1810.03292): maps of models with random weights.
 Question  Which maps change when the trained weights are replaced by random ones? Do the pixels that
-          they mark carry the class's probability? What do features keep of a shifted, scaled or
-          rotated image, and where may an image be covered?
+          they mark carry the class's probability? How much do features change when an image is
+          shifted, scaled or rotated, and which parts of an image may be covered?
 Commands  python launch.py --experiment=feature_visualization                  (laptop: digits)
           python launch.py --experiment=feature_visualization --preset=paper   (MNIST, CIFAR-10,
           Caltech-101)
-Measured  docs/results holds what came of it, with hardware and commit.
+Results   docs/results/feature_visualization_digits and
+          feature_visualization_paper, with hardware and commit.
 """
 
 import statistics

@@ -9,11 +9,11 @@ Recipe    100 epochs, RMSProp with decay 0.9 and epsilon 1.0, or momentum 0.9 be
           (Sec. 8). Differs: one batch of 1,600 images in place of 50 asynchronous batches of 32;
           no average of the weights is kept; every line is trained by this recipe, also those of
           earlier papers.
-Tuning    On digits each line has the learning rate, of two, with the least error on training images
-          that were held out: GoogLeNet, which has no batch normalization, stays at chance with a
-          rate that suits the others. On ImageNet the rate is the paper's.
-Measured  docs/results holds what came of it on digits, with hardware and commit. The paper's
-          preset needs a pod.
+Tuning    On digits each line's learning rate has the lower validation error of two: GoogLeNet,
+          which has no batch norm, stays at chance with a rate that suits the others. On ImageNet
+          the rate is the paper's.
+Results   docs/results/inception_ablation_digits, with hardware and commit. The paper's preset
+          needs a pod.
 """
 
 import itertools
@@ -79,7 +79,7 @@ STEPS = {
         (21.2, 5.6),
     ),
 }
-STEPS_PER_EPOCH = 801  # Of 1,600 images.
+STEPS_PER_EPOCH = 801  # With batches of 1,600 images.
 
 
 def _paper(name: str) -> Experiment:

@@ -3,16 +3,16 @@
 Paper     Glorot, Bengio 2010, "Understanding the difficulty of training deep feedforward neural
           networks", Sec. 4.2, Figures 6 and 7; He, Zhang, Ren, Sun 2015 (arXiv:1502.01852),
           Sec. 2.2, Figures 2 and 3.
-Question  Do the standard initial weights make gradients vanish towards the input of a tanh net, and
-          Glorot's keep them? Of ReLU nets, do Xavier's weights, which suit tanh, train 22 layers
-          and stall with 30, where He's train both? What do weights of a fixed size do?
+Question  Do the standard initial weights make gradients vanish towards the input of a tanh model,
+          and do Glorot's keep them? Of ReLU models, do Xavier's weights, which suit tanh, train 22
+          layers and stall with 30, where He's train both? What do weights of a fixed size do?
 Commands  python launch.py --experiment=initialization --seeds=3 --together                 (digits)
           python launch.py --experiment=initialization --preset=paper --seeds=3 --together  (MNIST)
-Measured  docs/results holds what came of it, with hardware and commit.
+Results   docs/results/initialization_digits and initialization_mnist, with hardware and commit.
 
 Glorot and Bengio draw their histograms for small images of shapes, He et al. train convolutional
-nets on ImageNet. Here both are fully connected nets on digits: what the papers derive for a layer
-depends on its fan-in alone.
+models on ImageNet. Here both are fully connected models on digits: what the papers derive for a
+layer depends on its fan-in alone.
 """
 
 import math
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from cnn_jax.report import Page, Results, Run
 
 COST = {
-    "laptop": "8 nets and 18 trials on scikit-learn's digits, 2 minutes on 2 CPU cores",
-    "paper": "8 nets and 18 trials on MNIST, 40 minutes on 2 CPU cores",
-    "smoke": "8 nets and 12 trials of two steps on fake data, for tests",
+    "laptop": "8 models and 18 trials on scikit-learn's digits, 2 minutes on 2 CPU cores",
+    "paper": "8 models and 18 trials on MNIST, 40 minutes on 2 CPU cores",
+    "smoke": "8 models and 12 trials of two steps on fake data, for tests",
 }
 TANH_LAYERS = 5  # Glorot and Bengio: five hidden layers of 1,000 units.
 STANDARD, NORMALIZED = "tanh-standard", "tanh-normalized"
@@ -61,13 +61,14 @@ RELU = {
 LABELS = {name: label for name, (_, label) in TANH.items()} | {
     name: label for name, (_, _, label) in RELU.items()
 }
-CHANCE = 80.0  # A net of ten classes whose training error is above this has learned nothing.
+# Training error in %; a model of ten classes above it counts as stalled.
+MIN_STALLED_ERROR = 80.0
 NOTE_HE = "Differs: a fully connected net on digits; the paper's is convolutional, on ImageNet"
 NOTE_GLOROT = "Differs: the paper's histograms are of nets on small images of shapes"
 
 
 def _paper(name: str) -> Experiment:
-    """Returns a net of the papers' depths; the rates of ReLU nets are chosen by trials."""
+    """Returns a model of the papers' depths; the rates of ReLU models are chosen by trials."""
     if name in TANH:
         hidden, kind, units = (1_000,) * TANH_LAYERS, "tanh", TANH[name][0]
     else:
@@ -134,7 +135,7 @@ TUNING = {
 
 
 def study(preset: str) -> Study:
-    """Returns Glorot's tanh nets and He's ReLU nets with several initializers each."""
+    """Returns Glorot's tanh models and He's ReLU models with several initializers each."""
     check_preset("initialization", preset, PRESETS)
     runs = {name: PRESETS[preset](_paper(name)) for name in LABELS}
     return Study(
@@ -227,9 +228,10 @@ def _make_claims() -> tuple[Claim, ...]:
             source=f"{he} 3",
         ),
         Claim(
-            f"30 layers stall with Xavier's weights: the training error stays above {CHANCE:g}%",
+            "30 layers stall with Xavier's weights: the training error stays above"
+            f" {MIN_STALLED_ERROR:g}%",
             score(Score("30-xavier", "training")),
-            expected=(CHANCE, math.inf),
+            expected=(MIN_STALLED_ERROR, math.inf),
             source=f"{he} 3",
         ),
         Claim(

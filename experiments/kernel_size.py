@@ -1,16 +1,16 @@
 """How large should a kernel be, and are two small kernels better than a large one?
 
 Paper     Simonyan, Zisserman 2014 (arXiv:1409.1556), Sec. 2.3 and 4.1: a 5x5 in place of each pair
-          of 3x3 in net B errs by 7 points more, on ImageNet. The lectures' experiment: kernels of
+          of 3x3 in model B errs by 7 points more, on ImageNet. The lectures' experiment: kernels of
           several sizes in a small CNN on MNIST.
 Question  Kernels of 1x1 to 11x11 in the same CNN. Then one 5x5 against two 3x3, which see as much,
           with the same channels and with as many parameters; one 7x7 against three 3x3, which then
           have as many parameters anyway.
-Tuning    Each model has the learning rate, of a grid, with the least error on training images that
-          were held out, a mean over three seeds.
+Tuning    Each model's learning rate has the lowest validation error of a grid, averaged over three
+          seeds.
 Commands  python launch.py --experiment=kernel_size --seeds=3 --together                 (digits)
           python launch.py --experiment=kernel_size --preset=paper --seeds=3 --together  (MNIST)
-Measured  docs/results holds what came of it, with hardware and commit.
+Results   docs/results/kernel_size_digits and kernel_size_mnist, with hardware and commit.
 """
 
 import math
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 COST = {
     "laptop": "7 small CNNs and 105 trials on scikit-learn's digits, 3 minutes on 2 CPU cores",
-    "paper": "9 small CNNs and 135 trials on MNIST, 5 epochs, an hour on 2 CPU cores",
+    "paper": "9 small CNNs and 135 trials on MNIST, 5 epochs, 1.5 to 2 hours on 2 CPU cores",
     "smoke": "7 small CNNs of two steps on digits, for tests",
 }
 
 SIDES = (1, 3, 5, 7, 9, 11)
 SMALL_SIDES = (1, 3, 5, 7)  # On small images, whose feature maps have 16 and 8 pixels.
-CHANNELS = (8, 16)  # Of the two stages, with max pooling after each.
+CHANNELS = (8, 16)  # Channels of the two stages, each followed by max pooling.
 VGG = "VGG, Sec. 4.1, net B on ImageNet"
 
 

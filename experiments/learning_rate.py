@@ -3,14 +3,14 @@
 Paper     None: the lectures' figure of the loss at four learning rates, and their three decays:
           cut by a factor every T steps, lr0 exp(-k t), and lr0 / (1 + k t). The cosine is that of
           Loshchilov, Hutter 2017 (arXiv:1608.03983), eq. 5, without restarts.
-Question  How does the training loss tell that a rate is wrong? And what does a rate gain that
-          falls, from the same start and with the same number of steps?
+Question  How does the training loss show that a rate is wrong? What does a falling rate gain, from
+          the same start and with the same number of steps?
 Commands  python launch.py --experiment=learning_rate --seeds=3 --together                 (digits)
           python launch.py --experiment=learning_rate --preset=paper --seeds=3 --together  (MNIST)
-Measured  docs/results holds what came of it, with hardware and commit.
+Results   docs/results/learning_rate_digits, with hardware and commit.
 
-Plain SGD, so that nothing but the rate says how far a step goes. Training images are moved and
-turned, so that the loss does not fall to 0 and a batch's gradient stays noisy.
+Plain SGD, so that only the rate decides the length of a step. Training images are shifted and
+rotated, so that the loss does not fall to 0 and a batch's gradient stays noisy.
 """
 
 import dataclasses

@@ -4,7 +4,7 @@ Paper     Simonyan, Zisserman 2014 (arXiv:1409.1556): Sec. 4.1, Table 3: A-LRN i
 Question  Krizhevsky et al. 2012 gained 1.4 points with LRN in their model. Does it gain in a
           deeper one?
 Command   python launch.py --experiment=lrn
-Measured  docs/results holds what came of it, with hardware and commit.
+Results   docs/results/lrn_digits, with hardware and commit.
 """
 
 from dataclasses import replace

@@ -9,7 +9,7 @@ Commands  python launch.py --experiment=mnist_methods --seeds=3 --together    (l
 Recipe    20 passes over the data, as LeNet-5's training had. Differs: SGD with momentum on batches
           of 64 in place of a diagonal Levenberg-Marquardt method on single patterns, and softmax
           cross-entropy in place of squared errors; rates of each family of models are in RATES.
-Measured  docs/results holds what came of it, with hardware and commit.
+Results   docs/results/mnist_methods_digits and mnist_methods_mnist, with hardware and commit.
 """
 
 from dataclasses import replace

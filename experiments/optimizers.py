@@ -1,17 +1,17 @@
-"""Full-batch gradient descent, SGD, momentum, Nesterov's, RMSProp and Adam: who is fast, and how.
+"""Gradient descent, SGD, momentum, RMSProp and Adam: which lowers the training loss fastest?
 
 Paper     The lectures on optimization; Kingma, Ba 2015 (arXiv:1412.6980), Sec. 6.2 and Figure 2:
-          a net of two hidden layers of 1,000 ReLU units on MNIST in batches of 128, where Adam
+          a model of two hidden layers of 1,000 ReLU units on MNIST in batches of 128, where Adam
           lowers the training cost fastest.
-Question  How does the training loss fall against updates, and against the examples that were
-          looked at? One update of gradient descent looks at all of them.
+Question  How does the training loss fall against updates, and against processed examples? One
+          update of gradient descent processes all of them.
 Commands  python launch.py --experiment=optimizers --seeds=3 --together                 (digits)
           python launch.py --experiment=optimizers --preset=paper --seeds=3 --together  (MNIST)
-Measured  docs/results holds what came of it, with hardware and commit.
+Results   docs/results/optimizers_digits, with hardware and commit.
 
-Each optimizer has the same grid of rates; the rate with the lowest training loss at the end is its
-own, as the question is how fast the training loss falls. Nothing is augmented and there is no
-penalty, so that the loss which is logged is the one that is lowered.
+Each optimizer is tried at the same grid of rates and takes the one with the lowest final training
+loss, because the question is how fast the training loss falls. There is no augmentation and no
+penalty, so that the logged loss is the one that is lowered.
 """
 
 import math
@@ -60,7 +60,7 @@ LECTURES = "the lectures"
 
 
 def _paper(name: str) -> Experiment:
-    """Returns Kingma and Ba's net. Differs: no L2 penalty, and 20 epochs."""
+    """Returns Kingma and Ba's model. Differs: no L2 penalty, and 20 epochs."""
     whole = name == WHOLE
     return Experiment(
         study="optimizers",
@@ -88,7 +88,7 @@ def _paper(name: str) -> Experiment:
 
 
 def _laptop(run: Experiment) -> Experiment:
-    """Returns a smaller net on 1,200 digits, in batches of 30 for 10 epochs, or in one batch.
+    """Returns a smaller model on 1,200 digits, in batches of 30 for 10 epochs, or in one batch.
 
     Longer runs end at losses of 0, which cannot be compared.
     """

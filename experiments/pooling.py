@@ -6,13 +6,13 @@ Paper     Krizhevsky, Sutskever, Hinton 2012, Sec. 3.4: overlapping pooling, 3x3
           of that: Zhang 2019 (arXiv:1904.11486), classification consistency.
 Question  Five ways to reduce a feature map, in the same CNN: test error, and how often the answer
           stays the same when the test image moves by 1 to 8 pixels.
-Tuning    Each model has the learning rate, of a grid, with the least error on training images that
-          were held out, a mean over three seeds.
+Tuning    Each model's learning rate has the lowest validation error of a grid, averaged over three
+          seeds.
 Commands  python launch.py --experiment=pooling --seeds=3 --together                     (digits)
           python launch.py --experiment=pooling --preset=mnist --seeds=3 --together      (MNIST)
           python launch.py --experiment=pooling --preset=paper --seeds=3 --together      (CIFAR-10)
 Recipe    Differs: a small CNN in place of AlexNet, on smaller images.
-Measured  docs/results holds what came of it, with hardware and commit.
+Results   docs/results/pooling_digits, with hardware and commit.
 """
 
 from dataclasses import replace

@@ -7,11 +7,12 @@ Question  Each regularizer at its best strength against none: is the test error 
           gap between training and test loss smaller? Which weights does an L1 penalty leave at 0?
 Commands  python launch.py --experiment=regularization --seeds=6 --together                 (digits)
           python launch.py --experiment=regularization --preset=paper --seeds=3 --together  (MNIST)
-Measured  docs/results holds what came of it, with hardware and commit.
+Results   docs/results/regularization_digits and
+          regularization_dropout_mnist, with hardware and commit.
 
-Each regularizer has a grid of three strengths. That with the lowest validation error is its own;
-the test set is looked at after the choice. All runs of a seed have the same training images, first
-weights and batches. The paper preset is another set of runs: `regularization_dropout` has it.
+Each regularizer takes the strength with the lowest validation error of three; the test set is not
+used for the choice. All runs of a seed have the same training images, initial weights and batches.
+The paper preset is another set of runs, in `regularization_dropout`.
 """
 
 import statistics
@@ -100,7 +101,7 @@ def _unregularized(name: str) -> Experiment:
         name=name,
         data=Data(
             dataset=choose("digits"),
-            validation_images=1_340,  # Of 1,437: 97 are left to train on.
+            validation_images=1_340,  # 1,437 images less these leave 97 to train on.
             batch_size=32,
             eval_batch_size=670,
             subtract_mean="pixel",
@@ -119,7 +120,7 @@ def _unregularized(name: str) -> Experiment:
 def _make_runs(
     change_run: Callable[[Experiment], Experiment], strengths: int = 3
 ) -> dict[str, Experiment]:
-    """Returns the runs, with so many of each family's strengths."""
+    """Returns the runs with the first `strengths` strengths of each family."""
     runs = {NONE: change_run(_unregularized(NONE))}
     for name, family in FAMILIES.items():
         for strength in family.strengths[:strengths]:

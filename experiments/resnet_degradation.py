@@ -7,7 +7,8 @@ Question  Does a deeper model of the same kind fit the training set worse? Plain
           is not overfitting. The same layers with identity shortcuts: no.
 Commands  python launch.py --experiment=resnet_degradation                  (laptop: digits)
           python launch.py --experiment=resnet_degradation --preset=paper   (the recipe: CIFAR-10)
-Measured  docs/results holds what came of it, with hardware and commit.
+Results   docs/results/resnet_degradation_digits, resnet_degradation_cifar10 and
+          resnet_degradation_cifar10_jpeg, with hardware and commit.
 """
 
 import functools

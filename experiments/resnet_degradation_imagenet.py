@@ -5,7 +5,7 @@ Paper     He, Zhang, Ren, Sun 2015, "Deep Residual Learning for Image Recognitio
 Question  Does a plain model of 34 layers err more than one of 18, in training and in testing? Does
           a residual model of 34 layers err less than one of 18, and less than the plain one?
 Command   python launch.py --experiment=resnet_degradation_imagenet --preset=paper
-Measured  Nothing yet: the runs need a pod.
+Results   None yet: the runs need a pod.
 """
 
 from typing import TYPE_CHECKING

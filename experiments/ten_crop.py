@@ -5,7 +5,7 @@ Paper     Krizhevsky, Sutskever, Hinton 2012, "ImageNet Classification with Deep
           softmax averaged) and Table 2.
 Question  One crop of the center against ten, the same model.
 Command   python launch.py --experiment=ten_crop
-Measured  docs/results holds what came of it, with hardware and commit.
+Results   docs/results/ten_crop_digits, with hardware and commit.
 """
 
 from dataclasses import replace

@@ -8,7 +8,8 @@ Question  Models A to E, trained with the image's shorter side S fixed at 256, a
 Commands  python launch.py --experiment=vgg_scale_jitter                     (laptop: digits)
           python launch.py --experiment=vgg_scale_jitter --preset=caltech    (Caltech-101)
           python launch.py --experiment=vgg_scale_jitter --preset=paper      (ImageNet)
-Measured  docs/results holds what came of it, with hardware and commit.
+Results   docs/results/vgg_scale_jitter_digits and
+          vgg_scale_jitter_caltech101, with hardware and commit.
 """
 
 import math

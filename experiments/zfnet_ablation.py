@@ -4,8 +4,8 @@ Paper     Zeiler, Fergus 2013 (arXiv:1311.2901), Sec. 5.1 and Table 3: AlexNet w
           layers, and both models with other widths; training and validation error on ImageNet.
 Commands  python launch.py --experiment=zfnet_ablation --seeds=3                     (digits)
           python launch.py --experiment=zfnet_ablation --preset=paper                (ImageNet)
-Measured  docs/results holds what came of it on digits, with hardware and commit. The paper's
-          preset needs an accelerator.
+Results   docs/results/zfnet_ablation_digits, with hardware and commit. The paper's preset
+          needs an accelerator.
 """
 
 from dataclasses import replace

@@ -82,7 +82,7 @@ def test_an_untrained_model_takes_settings():
 def test_mistakes_are_one_line(workdir, weights, tmp_path):
     run = str(workdir / "dense")
     for target, settings, words in (
-        (str(tmp_path), (), f"retrieve={tmp_path}: no run lies there; give a run's folder, or MOD"),
+        (str(tmp_path), (), f"retrieve={tmp_path}: no run found; give a run's folder, or MOD"),
         ("vgg:untrained", (), "nearest: vgg"),
         (f"vgg_a:{weights}", (), "is of 'lenet5_modern', not of vgg_a"),
         (run, ("data.batch_size=9",), "of a run only data.on_bad_image can be set here"),

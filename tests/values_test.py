@@ -61,7 +61,7 @@ def test_text_without_a_value_raises_value_error(text, wanted):
         ("C", Literal["A", "B"], "choose A or B"),
         (["A"], Literal["A", "B"], "choose A or B"),
         ({}, Literal["A", "B"], "choose A or B"),
-        (5, Steps, "must be integers with commas between"),
+        (5, Steps, "must be comma-separated integers"),
         ([0, 5], Steps, "=0: must be at least 1"),
         ([5, 101], Steps, "=101: must be at most 100"),
         (1.0, Annotated[float, Bound(0, below=1)], "must be less than 1"),
@@ -85,7 +85,7 @@ def test_bounds_are_inclusive_or_exclusive_as_stated():
 
 def test_types_are_described_in_plain_words():
     assert values.describe(int | None) == "an integer or none"
-    assert values.describe(Steps) == "integers with commas between"
+    assert values.describe(Steps) == "comma-separated integers"
     assert values.describe_bounds(Steps) == "at least 1, at most 100"
     assert values.describe_bounds(values.Fraction) == "at least 0, at most 1"
     assert values.describe_meaning(Annotated[int, Bound(1), "Steps"]) == "Steps"

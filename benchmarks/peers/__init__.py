@@ -24,12 +24,12 @@ class Workload(NamedTuple):
     """A model and the batch that it is trained on.
 
     Attributes:
-        model: The model's name in `cnn_jax.models`.
-        image: [H, W, C] of its images.
-        classes: Number of classes.
-        batch: Images per step.
-        peers: The peers that have the model.
-        options: Options of the model beside dropout, which is 0.
+      model: The model's name in `cnn_jax.models`.
+      image: [H, W, C] of its images.
+      classes: Number of classes.
+      batch: Images per step.
+      peers: The peers that have the model.
+      options: Options of the model beside dropout, which is 0.
     """
 
     model: str

@@ -44,11 +44,11 @@ class Branches(nn.Module):
     """Branches of units over one input, and a pooling with a 1x1 unit, concatenated.
 
     Attributes:
-        branches: The kernels of each; several in place of the last are a fork.
-        pool: AVERAGE or MAXIMUM, 3x3.
-        projection: Channels of the 1x1 unit after the pooling; 0: there is none.
-        unit: Settings of every unit.
-        halve: Whether the last unit of each branch and the pooling have stride 2 and no padding.
+      branches: The kernels of each; several in place of the last are a fork.
+      pool: AVERAGE or MAXIMUM, 3x3.
+      projection: Channels of the 1x1 unit after the pooling; 0: there is none.
+      unit: Settings of every unit.
+      halve: Whether the last unit of each branch and the pooling have stride 2 and no padding.
     """
 
     branches: Sequence[Sequence[Any]]

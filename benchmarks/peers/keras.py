@@ -145,7 +145,7 @@ def load_weights(model: keras.Model, weights: Mapping[str, np.ndarray]) -> None:
     """Copies our weights into the layers of the same names.
 
     Raises:
-        ValueError: If some weights have no layer, or a layer gets no weights.
+      ValueError: If some weights have no layer, or a layer gets no weights.
     """
     given: dict[str, dict[str, np.ndarray]] = {}
     for path in [path for path in weights if path.startswith(("params/", "stats/"))]:

@@ -60,8 +60,8 @@ def make_peer(spec: Spec, weights: Weights) -> Peer:
     """Returns the model with its step.
 
     Args:
-        spec: Its variant is the layout of images and convolutions: contiguous or channels_last.
-        weights: The arrays of `benchmarks.draw`.
+      spec: Its variant is the layout of images and convolutions: contiguous or channels_last.
+      weights: The arrays of `benchmarks.draw`.
     """
     device = choose_device(spec)
     gpu = device.type == "cuda"
@@ -109,7 +109,7 @@ def choose_device(spec: Spec) -> torch.device:
     """Returns the device, on which products are as precise as in JAX.
 
     Raises:
-        RuntimeError: If JAX has a GPU and this PyTorch finds none.
+      RuntimeError: If JAX has a GPU and this PyTorch finds none.
     """
     gpu = spec.platform == "gpu"
     if gpu and not torch.cuda.is_available():
@@ -125,7 +125,7 @@ def load_weights(model: nn.Module, weights: Weights) -> None:
     """Copies our weights into the modules of the same names.
 
     Raises:
-        ValueError: If some weights have no module, or a module gets no weights.
+      ValueError: If some weights have no module, or a module gets no weights.
     """
     ours = {}
     for path, array in weights.items():

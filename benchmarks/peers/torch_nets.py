@@ -86,7 +86,7 @@ def lenet5(codes: np.ndarray) -> nn.Module:
     """Returns LeNet-5 on 28x28 pixels (LeCun et al. 1998, Sec. II-B).
 
     Args:
-        codes: Of the output units, [classes, 84].
+      codes: Of the output units, [classes, 84].
     """
     layers = {
         "retina": Retina(),

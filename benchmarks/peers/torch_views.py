@@ -22,8 +22,8 @@ def make_peer(spec: Spec, weights: Weights) -> Peer:
     """Returns an evaluation of all photographs by the protocol of `spec`, as one step.
 
     Args:
-        spec: Its variant is the layout of images and convolutions: contiguous or channels_last.
-        weights: The arrays of `benchmarks.draw`.
+      spec: Its variant is the layout of images and convolutions: contiguous or channels_last.
+      weights: The arrays of `benchmarks.draw`.
     """
     device = choose_device(spec)
     layout = torch.channels_last if spec.variant == "channels_last" else torch.contiguous_format

@@ -123,8 +123,8 @@ flags.DEFINE_string(
 flags.DEFINE_bool(
     "overwrite",
     False,
-    "Delete what the workdir holds of these runs, and start them anew. Without it they continue,"
-    " also with more steps than before.",
+    "Delete these runs from the workdir and start them again. Without it they continue, also with"
+    " more steps than before.",
 )
 flags.DEFINE_bool(
     "share",
@@ -141,12 +141,13 @@ flags.DEFINE_enum(
 flags.DEFINE_string(
     "coordinator",
     None,
-    "Of several processes that train together: host:port of process 0, or auto, as the launcher or"
-    " the TPU slice says; auto is the default where srun, mpirun or Kubernetes' TPU slices started"
-    " them.",
+    "For several processes that train together: host:port of process 0, or auto, which asks the"
+    " launcher or the TPU slice. Default: auto under srun, mpirun and Kubernetes' TPU slices.",
 )
-flags.DEFINE_integer("process_id", None, "Which of several processes this is, from 0.", 0)
-flags.DEFINE_integer("num_processes", None, "How many processes train together; 1: only this.", 1)
+flags.DEFINE_integer("process_id", None, "Number of this process among several, from 0.", 0)
+flags.DEFINE_integer(
+    "num_processes", None, "Number of processes that train together; 1: only this one.", 1
+)
 flags.DEFINE_string(
     "compile_cache",
     None,
@@ -156,8 +157,7 @@ flags.DEFINE_string(
 flags.DEFINE_integer(
     "profile",
     0,
-    "Trace so many steps of each run for TensorBoard and XProf, and print the costliest"
-    " operations.",
+    "Trace N steps of each run for TensorBoard and XProf, and print the costliest operations.",
     0,
     10_000,
 )
@@ -178,7 +178,7 @@ flags.DEFINE_enum("format", "table", ["table", "json"], "How --summary and --pla
 flags.DEFINE_bool(
     "plan",
     False,
-    "Compile each run's step, train nothing, and print what it needs and takes at least.",
+    "Compile each run's step, train nothing, and print its memory and a lower bound of its time.",
 )
 flags.DEFINE_string(
     "topology", None, "--plan for a TPU slice that is not here, such as v5e:4x4; needs libtpu."
@@ -186,7 +186,7 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "evaluate",
     None,
-    "Evaluate what is trained: a study's or run's folder, or MODEL:WEIGHTS for public weights (a"
+    "Evaluate trained models: a study's or run's folder, or MODEL:WEIGHTS for public weights (a"
     " file or an address) with --data.",
 )
 flags.DEFINE_string(
@@ -221,12 +221,12 @@ flags.DEFINE_enum(
     "score",
     "logit",
     ["logit", "log_probability", "probability"],
-    "--visualize: what of the class is differentiated.",
+    "--visualize: the class score whose gradient is taken.",
 )
 flags.DEFINE_string(
     "retrieve",
     None,
-    "Find the images of --gallery that are nearest to --query, by what is trained: a run's folder,"
+    "Find the images of --gallery that are nearest to --query for a model: a run's folder,"
     " MODEL:WEIGHTS for public weights, or MODEL:untrained. Writes a page to --workdir.",
 )
 flags.DEFINE_string(
@@ -242,7 +242,7 @@ flags.DEFINE_string(
 flags.DEFINE_integer(
     "code_size",
     0,
-    "--retrieve by codes that whitened PCA compresses to so many numbers; 0: all of the layer's.",
+    "--retrieve: size of the codes after whitened PCA; 0: no PCA.",
     0,
     2**20,
 )

@@ -53,7 +53,7 @@ def read_protocol() -> Choice:
         scales = tuple(int(scale) for scale in FLAGS.scales)
     except ValueError:
         raise UserError(
-            f"--scales={','.join(FLAGS.scales)}: must be integers with commas between"
+            f"--scales={','.join(FLAGS.scales)}: must be comma-separated integers"
         ) from None
     return choose(FLAGS.views, scales=scales or None)
 
@@ -105,9 +105,7 @@ def _evaluate_runs(target: str, protocol: Choice) -> None:
     folders = [folder for folder in folders if fnmatch.fnmatch(folder.parent.name, FLAGS.run)]
     if not folders:
         named = f" whose name matches {FLAGS.run}" if FLAGS["run"].present else ""
-        raise UserError(
-            f"--evaluate={target}: no run{named} lies there; give a study's or run's folder"
-        )
+        raise UserError(f"--evaluate={target}: no run found{named}; give a study's or run's folder")
     failed = []
     for folder in folders:
         name = f"{folder.parent.name} {folder.name}:"
@@ -128,7 +126,7 @@ def _evaluate_runs(target: str, protocol: Choice) -> None:
 
 
 def visualize(target: str) -> None:
-    """Looks into a trained model, writes the page, and prints its tables and its place."""
+    """Visualizes a trained model: writes the page, and prints its tables and path."""
     from cnn_jax.visualize.page import build_page
 
     names = ("visualize", "images", "data_dir", "methods", "layer", "score", "workdir")
@@ -151,7 +149,7 @@ def visualize(target: str) -> None:
 
 
 def retrieve(target: str) -> None:
-    """Finds a user's images in a gallery, and prints where the page of them lies."""
+    """Finds the neighbors of a user's images in a gallery, and prints the path of their page."""
     import dataclasses
 
     from cnn_jax import trained

@@ -35,7 +35,7 @@ class ChainCost(NamedTuple):
 
     Attributes:
       weights: Trained numbers.
-      multiply_adds: Of a forward pass.
+      multiply_adds: Multiply-adds of a forward pass.
       receptive_field: [height, width] in pixels on which one output depends.
     """
 

@@ -13,7 +13,7 @@ class ConvChain:
       side: Height and width of all feature maps.
       inputs: Input channels.
       kernels: Height, width and output channels of each convolution.
-      dilation: Of all kernels.
+      dilation: Dilation of all kernels.
       source: The source of the printed figures.
       paper: The printed figures: weights.
     """

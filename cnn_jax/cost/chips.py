@@ -12,7 +12,7 @@ class Chip(NamedTuple):
     Attributes:
       name: In words.
       memory: Bytes.
-      bandwidth: Of that memory, in bytes per second.
+      bandwidth: Bandwidth of that memory, in bytes per second.
       flops: FLOP/s in matrix products of bfloat16 on a TPU, of the run's own type elsewhere.
       interconnect: Bytes per second to and from all other chips together; None: unknown.
     """

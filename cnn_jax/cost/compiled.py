@@ -1,4 +1,4 @@
-"""What a compiler says of a program, and a cache of it for devices that are not attached.
+"""The compiler's report on a program, and its cache for devices that are not attached.
 
 The compiler of TPUs takes minutes for a large model. JAX's compilation cache does not help where no
 TPU is attached: a program that it reads is loaded onto a device.
@@ -24,7 +24,7 @@ VARIABLES = ("LIBTPU_INIT_ARGS", "XLA_FLAGS")
 
 
 class CompilerReport(NamedTuple):
-    """What a compiler says of a program on one device.
+    """A compiler's report on a program, for one device.
 
     Attributes:
       text: The compiled program's HLO text.
@@ -42,7 +42,7 @@ class CompilerReport(NamedTuple):
 def compile_for_report(
     lowered: jax.stages.Lowered, topology: str | None = None, folder: Path | None = None
 ) -> CompilerReport:
-    """Compiles a program, or reads what the compiler said of it before.
+    """Compiles a program, or reads the compiler's earlier report on it.
 
     Args:
       lowered: The program.

@@ -33,13 +33,13 @@ class Estimate(NamedTuple):
       model: Its model.
       parameters: Trained numbers.
       image: (H, W, C) of the model's images.
-      multiply_adds: Of one image's forward pass.
+      multiply_adds: Multiply-adds of one image's forward pass.
       steps: Training steps.
       batch_size: Images of a step.
-      seconds: Estimated training time on this machine.
+      seconds: Estimated training time on this machine, in seconds.
       protocols: The evaluation protocols of the finished run.
       evaluation_passes: Their cost per image, in forward passes of a crop.
-      evaluation_seconds: Estimated time here for 1,000 images.
+      evaluation_seconds: Estimated time here for 1,000 images, in seconds.
       speed: Multiply-adds per second in training that the estimates assume.
     """
 

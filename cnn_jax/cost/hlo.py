@@ -45,8 +45,8 @@ class Instruction(NamedTuple):
     """A line of HLO text.
 
     Attributes:
-      name: Of its result.
-      shape: Of its result, as printed.
+      name: Name of its result.
+      shape: Shape of its result, as printed.
       opcode: What it does.
       operands: Names.
       attributes: All that follows the operands, as printed.

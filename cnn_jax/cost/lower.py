@@ -37,7 +37,7 @@ class LoweredStep(NamedTuple):
 
     Attributes:
       lowered: `compile` turns it into the program that the run executes.
-      multiply_adds: Of one image's forward pass.
+      multiply_adds: Multiply-adds of one image's forward pass.
     """
 
     lowered: jax.stages.Lowered

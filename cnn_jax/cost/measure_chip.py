@@ -34,7 +34,7 @@ def measure_chip(dtype: Any) -> chips.Chip:
     The devices of a CPU share its memory and cores.
 
     Args:
-      dtype: Of the products.
+      dtype: Data type of the products.
     """
     device = jax.devices()[0]
     sharing = jax.local_device_count() if device.platform == "cpu" else 1

@@ -45,13 +45,13 @@ class StepCost:
       passes: bfloat16 products per float32 product.
       compiler_bytes: Bytes moved, counted by the compiler.
       memory_traffic: Bytes moved between a chip and its memory.
-      collectives: By kind.
+      collectives: Collectives by kind.
       sent: Bytes that a chip sends to others.
       seconds: Lower bounds of a step by arithmetic, memory and interconnect.
       bound: The largest of them.
       step_s: Its seconds.
-      run_hours: Of the whole run.
-      chip_hours: Of the whole run over all chips.
+      run_hours: Hours of the whole run.
+      chip_hours: Chip-hours of the whole run over all chips.
     """
 
     memory_parts: dict[str, int]
@@ -76,12 +76,12 @@ class Plan:
     Attributes:
       run: The run's name.
       model: Its model.
-      dtype: Of the model's activations.
+      dtype: Data type of the model's activations.
       batch: Images per step.
       parallel: jit or pmap.
       devices: In words, or the slice's name.
       chips: Number of chips.
-      steps: Of the run.
+      steps: Number of steps of the run.
       counted_flops: FLOPs of a step over all chips: 3 x 2 x multiply-adds x images.
       chip: Its limits.
       fits: Whether the step fits into a chip's memory.
@@ -187,7 +187,7 @@ def _measure_step(
     platform: str,
     counted_flops: int,
 ) -> StepCost:
-    text, flops = report.text, report.flops  # Of one device.
+    text, flops = report.text, report.flops  # These are of one device.
     # The compiler counts a loop's body once, and the work of a library (oneDNN) not at all.
     partly = flops * count < counted_flops and (hlo.has_loop(text) or platform != "tpu")
     worked = counted_flops / count if partly else flops

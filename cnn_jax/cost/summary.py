@@ -37,8 +37,8 @@ class LayerCost(NamedTuple):
       output: Its output's shape, [H, W, C] or [units].
       kernel: Height x width / stride of its window; empty where it has none.
       parameters: Trained numbers.
-      multiply_adds: Of its convolution or matrix product; 0 for all others.
-      activation_bytes: Of its output in float32. A ReLU takes no memory of its own.
+      multiply_adds: Multiply-adds of its convolution or matrix product; 0 for all others.
+      activation_bytes: Bytes of its output in float32. A ReLU takes no memory of its own.
     """
 
     name: str
@@ -58,8 +58,8 @@ class ModelCost(NamedTuple):
       image: (H, W, C) of its images.
       num_classes: Logits.
       parameters: Trained numbers.
-      multiply_adds: Of one image's forward pass.
-      activation_bytes: Of one image's activations in float32.
+      multiply_adds: Multiply-adds of one image's forward pass.
+      activation_bytes: Bytes of one image's activations in float32.
     """
 
     name: str
@@ -82,7 +82,7 @@ class Counts(NamedTuple):
 
     Attributes:
       parameters: Trained numbers, auxiliary heads included.
-      multiply_adds: Of one image's forward pass in evaluation.
+      multiply_adds: Multiply-adds of one image's forward pass in evaluation.
     """
 
     parameters: int
@@ -296,8 +296,8 @@ def format_summary(summary: Summary, deviations: Sequence[str] = (), width: int 
     """Returns a model's layers, its total, and how it differs from its paper.
 
     Args:
-      summary: Of `summarize_model`.
-      deviations: Of `models.deviations`.
+      summary: The result of `summarize_model`.
+      deviations: The result of `models.deviations`.
       width: As in `format_table`.
     """
     parts = [format_costs(summary.layers, width), format_costs([summary.total], width)]

@@ -22,13 +22,13 @@ Turned off by the switch:
   im2col and a matrix product (1,104 -> 13 ms for one layer), input gradients of strided kernels as
   shifted products, kernel gradients as convolutions over images, and barriers around both
   gradients. ResNet-20: 360 -> 246 ms, together with `configure` and oneDNN below.
-- max_pooling.py, max pooling: the backward pass finds the maximum of each window once.
-  VGG-16: -65 ms of 690; ResNet-50: -40 ms of 1,795.
+- max_pooling.py, max pooling: the backward pass finds the maximum of each window once. With the
+  bias gradients in chunks and the barriers of `fence_updates`: VGG-16 690 -> 518 ms, ResNet-50
+  2,002 -> 1,795 ms. The barrier after the gradient: ResNet-50 1,795 -> 1,725 ms.
 - reductions.py, sums per channel in chunks, for batch norm and for the gradients of biases.
-  ResNet-20, together with batch norm's gradient in closed form: within noise; VGG-16, biases: -45
-  ms of 690.
+  ResNet-20, together with batch norm's gradient in closed form: within noise.
 - barriers.py `fence_updates`, barriers between the matrix products that compute large gradients
-  and the optimizer's arithmetic. VGG-16: -30 ms of 690.
+  and the optimizer's arithmetic.
 - barriers.py `combine_linearly`, everywhere: batch norm's factors are not computed again for each
   element. Not measured alone.
 - rewrites.py `draw_normal`, everywhere: initial weights drawn as flat arrays of few sizes, which

@@ -7,7 +7,7 @@ from cnn_jax.errors import UserError
 from cnn_jax.optional_packages import require
 
 JPEG_BLOCK = 8
-PERMUTATION_SEED = 0  # Of data.shuffle_pixels: every run has the same permutation.
+PERMUTATION_SEED = 0  # Seed of data.shuffle_pixels: every run has the same permutation.
 
 
 def encode_as_jpeg(images: np.ndarray, quality: int, margin: int = JPEG_BLOCK // 2) -> np.ndarray:

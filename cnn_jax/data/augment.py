@@ -27,7 +27,7 @@ def random_crop(keys: jax.Array, images: jax.Array, height: int, width: int) -> 
     Args:
       keys: [B].
       images: [B, H, W, C].
-      height: Of the window, in pixels.
+      height: Height of the window, in pixels.
       width: Likewise.
 
     Returns:
@@ -265,7 +265,7 @@ def mixup(
       key: The step's, for the whole batch.
       images: [B, H, W, C].
       labels: [B].
-      alpha: Of the Beta distribution.
+      alpha: Alpha of the Beta distribution.
 
     Returns:
       share * images + (1 - share) * partners [B, H, W, C]; the partners' labels [B]; and the share

@@ -45,7 +45,7 @@ def draw_scale_jitter(rng: np.random.Generator, size: Size, lo: int, hi: int, cr
 
     Args:
       rng: Draws the scale first, then the position.
-      size: Of the original.
+      size: Size of the original.
       lo: The least shorter side; it is uniform in lo, lo + 1, ... hi.
       hi: The largest.
       crop: Side of the window, at most lo.
@@ -95,16 +95,16 @@ def check_sizes(data: Data) -> None:
         )
     if not 1 <= len(sides) <= 2 or sides[0] > sides[-1]:
         raise UserError(
-            f"data.train_resize={list(sides)}: must be one side S, or the least and the largest"
+            f"data.train_resize={list(sides)}: must be one side, or the smallest and largest"
         )
     if sides[0] < crop:
         raise UserError(
-            f"data.image_size={crop} is larger than data.train_resize={sides[0]}, out of which it"
-            " is cut"
+            f"data.image_size={crop} is larger than data.train_resize={sides[0]}, from which it is"
+            " cut"
         )
     if (q := eval_side(data)) < crop:
         raise UserError(
-            f"data.eval_resize={q} is smaller than data.image_size={crop}, which is cut out of it"
+            f"data.eval_resize={q} is smaller than data.image_size={crop}, which is cut from it"
         )
 
 

@@ -25,7 +25,7 @@ def load_digits(
     *,
     side: Annotated[int, Bound(1, 512), "Pixels to which each digit is enlarged"] = DIGITS_SIDE,
     margin: Annotated[int, Bound(0, 512), "Pixels of background around it"] = 0,
-    scatter: Annotated[bool, "Put each digit at a random place instead of the middle"] = False,
+    scatter: Annotated[bool, "Put each digit at a random position instead of the center"] = False,
 ) -> Dataset:
     """Returns scikit-learn's 1,797 handwritten digits, 8x8: 1,437 to train, the last 360 to test.
 
@@ -206,7 +206,7 @@ def check_held_out(data: Data, train_images: int) -> None:
 def load_dataset(data: Data) -> Dataset:
     """Returns the data set as a run sees it.
 
-    With data.validation_images, so many training images are taken for the test set: see
+    data.validation_images training images replace the test set, unless it is 0: see
     `base.hold_out`.
 
     Raises:

@@ -75,7 +75,7 @@ def decode_crop(
       encoded: A file's bytes, or uint8 [H, W, C].
       box: Gives the part, in pixels of the image as shown, from the image's height and width.
       shape: (h, w) of the result.
-      channels: 3: RGB; 1: grey; an array keeps its own.
+      channels: 3: RGB; 1: gray; an array keeps its own.
 
     Returns:
       uint8 [h, w, channels].
@@ -104,7 +104,7 @@ def decode_resized(
     Args:
       encoded: A file's bytes, or uint8 [H, W, C].
       shorter_side: In pixels.
-      channels: 3: RGB; 1: grey; an array keeps its own.
+      channels: 3: RGB; 1: gray; an array keeps its own.
       max_pixels: The largest number of pixels of the result; None: `headers.MAX_PIXELS`.
       interpolation: bilinear or bicubic, antialiased.
 
@@ -151,7 +151,7 @@ def decode_windows(
       encoded: A file's bytes, or uint8 [H, W, C].
       shorter_side: To which the image is scaled, in pixels.
       corners: Gives the upper left corner of each window from the scaled image's size.
-      side: Of a window, in pixels.
+      side: Side of a window, in pixels.
       channels: As of `decode_resized`.
       interpolation: As of `decode_resized`.
 
@@ -167,7 +167,7 @@ def decode_windows(
 
 
 def find_center(size: Size, side: int) -> list[tuple[int, int]]:
-    """Returns the upper left corner of the window in the middle, as a list of one."""
+    """Returns the upper left corner of the center window, as a list of one item."""
     return [((size[0] - side) // 2, (size[1] - side) // 2)]
 
 
@@ -185,7 +185,7 @@ def _decode(
       bottom: Rows below this one are not needed.
 
     Returns:
-      ([H, W, 3], or [H, W] if grey, as shown; k).
+      ([H, W, 3], or [H, W] if gray, as shown; k).
     """
     check_complete(encoded, header)
     divisor = 1

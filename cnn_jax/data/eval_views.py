@@ -20,8 +20,8 @@ from cnn_jax.data.streaming import decode_or_next
 from cnn_jax.data.workers import prefetch_decoded
 
 BUCKET = 64  # Heights and widths are padded to multiples of this many pixels.
-MAX_PIXELS_PER_BATCH = 2**22  # Of whole images.
-MAX_WAITING_PIXELS = 4 * MAX_PIXELS_PER_BATCH  # Of whole images, for others of their size.
+MAX_PIXELS_PER_BATCH = 2**22  # Of whole images in a batch.
+MAX_WAITING_PIXELS = 4 * MAX_PIXELS_PER_BATCH  # Of whole images that wait for others.
 MAX_ASPECT = 8  # Longer images may have no more pixels than a batch.
 
 

@@ -25,7 +25,7 @@ MIN_IMAGES = 50_000  # Smaller folders are listed in under a second.
 # the file system's clock, without a new time.
 SETTLED_NS = 2 * 10**9
 SPLITS = ("train", "test")
-LISTS = ("classes", "empty_classes", "unused", "nested", "broken_links")  # Of a FolderScan.
+LISTS = ("classes", "empty_classes", "unused", "nested", "broken_links")  # Lists of a FolderScan.
 
 
 def scan_with_index(path: str, test_only: bool = False, num_classes: int = 0) -> FolderScan:

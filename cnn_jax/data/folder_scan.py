@@ -79,7 +79,7 @@ def scan_folder(
     Args:
       path: The folder.
       test_only: Return all images of the test split, or of PATH's class folders, as test images.
-      num_classes: Of the model that is tested; 0: unknown.
+      num_classes: Number of classes of the model that is tested; 0: unknown.
       listed: Takes the folders and files of labels on which the result depends.
 
     Raises:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 else:
     simplejpeg = lazy_import("simplejpeg")
 
-MAX_PIXELS = 178_956_970  # Of an image that is decoded: Pillow's bound, 512 MiB as RGB.
+MAX_PIXELS = 178_956_970  # Largest image that is decoded: Pillow's bound, 512 MiB as RGB.
 ORIENTATION = 0x0112  # EXIF's tag.
 TURNED = (5, 6, 7, 8)  # Its values by which height and width change places.
 # What else OpenCV reads, by Pillow's names.
@@ -27,7 +27,7 @@ JPEG_START, JPEG_END, PNG_START = b"\xff\xd8", b"\xff\xd9", b"\x89PNG\r\n\x1a\n"
 FRAMES = (0xC0, 0xC1, 0xC2)  # Baseline, extended, progressive.
 SCAN, END = 0xDA, 0xD9
 BARE = (0x01, *range(0xD0, 0xD9))
-DECODER_ERRORS = (ValueError, LookupError, RuntimeError, MemoryError)  # Of simplejpeg.
+DECODER_ERRORS = (ValueError, LookupError, RuntimeError, MemoryError)  # Errors of simplejpeg.
 # In a scan, a marker is 0xFF followed by neither a zero, which encodes 0xFF itself, nor a restart.
 NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 

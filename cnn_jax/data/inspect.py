@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLUMNS = 8  # Of the sheet.
+COLUMNS = 8  # Columns of the sheet.
 MAX_IMAGES = 400  # On the sheet.
 MAX_SIDE = 256  # To which images are scaled before their pixels are measured.
 MAX_NAMED_CLASSES = 30  # Under the bars.
@@ -97,7 +97,7 @@ def inspect(settings: Data, out: Path, count: int = 48, seed: int = 0) -> str:
       settings: The data, and how a run would prepare them.
       out: A folder; it is made.
       count: Images on the sheet.
-      seed: Of the run that the sheet shows.
+      seed: Seed of the run that the sheet shows.
 
     Returns:
       The report.
@@ -256,8 +256,9 @@ def _write_report(
     yield from found
     if not test:
         yield (
-            f"no test images: no class has {TEST_EVERY}, of which one is taken; give them in val/"
-            " beside train/, or take training images with data.validation_images"
+            f"no test images: every {TEST_EVERY}th image of a class is a test image, and no class"
+            f" has {TEST_EVERY}; give them in val/ beside train/, or take training images with"
+            " data.validation_images"
         )
     for split, part in good.items():
         if part:

@@ -56,7 +56,7 @@ def make_loader(
 
     Args:
       data: Batch sizes, crops and augmentation.
-      dataset: Of `load_dataset`.
+      dataset: The result of `load_dataset`.
       seed: Shuffles the training images, which come without end; None: each test image once, in
         order.
       shard: (i, n): the i-th of n equal parts of each batch, that of one process among several.
@@ -106,9 +106,9 @@ def _make_streamed(
     part = as_streamed(dataset.test) if seed is None else train
     if not len(part):
         raise UserError(
-            f"data set {data.name} has no test images: no class has the {TEST_EVERY} of which one"
-            " is taken; give them in val/ beside train/, or take training images with --set"
-            " data.validation_images=N"
+            f"data set {data.name} has no test images: every {TEST_EVERY}th image of a class is a"
+            f" test image, and no class has {TEST_EVERY}; give them in val/ beside train/, or take"
+            " training images with --set data.validation_images=N"
         )
     numbered = streaming.StreamedBatches(data, part, seed, shard)
     colors = measure.measure_streamed_colors(data, train)

@@ -24,7 +24,7 @@ class PixelSums(NamedTuple):
     Attributes:
       count: Images.
       sums: [crop, crop, C] int64, of their pixels 0 to 255.
-      moments: Of their colors; None: not asked for.
+      moments: Moments of their colors; None: not asked for.
     """
 
     count: int  # type: ignore[assignment] # hides tuple.count, which nobody calls

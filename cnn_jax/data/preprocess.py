@@ -125,7 +125,7 @@ def check_augmentation(data: Data, shape: tuple[int, ...]) -> None:
         )
     if shape[-1] != 3 and (data.color_pca or any(data.color_jitter[2:])):
         raise UserError(
-            f"data set {data.name} is grey: data.color_pca, and saturation and hue in"
+            f"data set {data.name} is gray: data.color_pca, and saturation and hue in"
             " data.color_jitter, need color images; set data.color_pca=false and those two to 0"
         )
 

@@ -1,4 +1,4 @@
-"""Says what was found in a folder of images: lines for people, and a value for JSON."""
+"""Reports what was found in a folder of images: as lines of text, and as a value for JSON."""
 
 import os
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from cnn_jax.text import printable
 
 
 def summarize_scan(scan: FolderScan) -> list[str]:
-    """Returns one line of what is used, and, if anything is unusual, one of what to look at."""
+    """Returns a line on what is used and, if anything is unusual, a line on what to check."""
     found, *remarks = describe_remarks(scan)
     lines = [found]
     if remarks:
@@ -20,7 +20,7 @@ def summarize_scan(scan: FolderScan) -> list[str]:
 
 
 def describe_remarks(scan: FolderScan) -> list[str]:
-    """Returns a line of what is used, and then a line for each thing that is unusual."""
+    """Returns a line on what is used, and then a line for each thing that is unusual."""
     parts = [f"{_spell_split(scan.root, scan.train)} to train on"] if scan.train else []
     parts.append(f"{_spell_split(scan.root, scan.test)} to test on")
     if scan.test_every:

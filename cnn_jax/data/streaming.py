@@ -22,7 +22,7 @@ from cnn_jax.errors import UserError, describe_os_error
 
 
 class Decoded(NamedTuple):
-    """An image that was decoded.
+    """A decoded image.
 
     Attributes:
       image: uint8 [h, w, C].

@@ -1,4 +1,4 @@
-"""Decoding ahead of the step that needs it, in Grain's threads or worker processes."""
+"""Decodes images ahead of the step that needs them, in Grain's threads or worker processes."""
 
 import atexit
 import errno

@@ -1,1 +1,1 @@
-"""Evaluation: the papers' protocols, their scores, and what is measured of them."""
+"""Evaluation: the papers' protocols, their scores, and metrics of the scores."""

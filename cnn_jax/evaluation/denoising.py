@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-TV_STEPS = 100  # Of the dual iteration.
+TV_STEPS = 100  # Steps of the dual iteration.
 
 
 class Quality(NamedTuple):

@@ -76,7 +76,7 @@ def compute_valid_sizes(
       params: Its parameters.
       stats: Its statistics.
       sizes: [B, 2] int, height and width of each image.
-      channels: Of the images.
+      channels: Number of channels of the images.
       smallest: The smallest side of all images. Given the same in many calls, all of them trace
         the same few sizes.
 

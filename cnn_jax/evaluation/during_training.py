@@ -34,7 +34,7 @@ def compile_evaluation(
     """Returns the evaluation step compiled over the mesh's devices.
 
     Args:
-      step: Of `make_evaluation_step`.
+      step: The result of `make_evaluation_step`.
       mesh: The devices.
       options: XLA's compiler options.
     """
@@ -53,11 +53,11 @@ def evaluate_single(
     """Returns the means over all images of the loader, each counted once.
 
     Args:
-      step: Of `make_evaluation_step`, compiled.
+      step: The result of `make_evaluation_step`, compiled.
       model: The model, which names its error.
       params: The model's parameters.
       stats: Batch norm's running averages.
-      loader: Of the test images.
+      loader: Batches of the test images.
       arrays: The loader's arrays, on the devices.
 
     Returns:

@@ -52,14 +52,14 @@ WEIGHTS_TAKE = (
 
 @dataclass(frozen=True)
 class Evaluation(Measures):
-    """What an evaluation protocol measured, as evaluations/<protocol>.json holds it.
+    """The result of an evaluation protocol: the content of evaluations/<protocol>.json.
 
     Attributes:
       protocol: Its name with its scales, such as dense@256,384.
       average: What was averaged over views and scales: softmax or logits.
       mirrored: Whether mirror images were scored too.
       left_out: Test images that could not be read.
-      step: Of the checkpoint; None: public weights.
+      step: Step of the checkpoint; None: public weights.
       changed_error: Share of images whose answer is another one than without the protocol's shift;
         None: it has none.
     """
@@ -299,7 +299,7 @@ def _evaluate(
     step: int | None,
     interpolation: Interpolation = "bilinear",
 ) -> Iterator[tuple[str, Evaluation]]:
-    """Yields (name, what it measured) of each protocol.
+    """Yields (name, result) of each protocol.
 
     Kinds of views and scales that several protocols share are scored once.
     """

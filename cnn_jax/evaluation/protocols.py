@@ -70,7 +70,7 @@ class Protocol(NamedTuple):
 
 
 def offset_center(size: Size, crop: int) -> Offsets:
-    """Returns the offset of the crop in the middle.
+    """Returns the offset of the center crop.
 
     Example:
       >>> offset_center((256, 341), 224)
@@ -80,7 +80,7 @@ def offset_center(size: Size, crop: int) -> Offsets:
 
 
 def offset_corners(size: Size, crop: int) -> Offsets:
-    """Returns the offsets of the crops in the four corners, and in the middle."""
+    """Returns the offsets of the crops in the four corners, and of the center crop."""
     down, across = size[0] - crop, size[1] - crop
     return [(0, 0), (0, across), (down, 0), (down, across), *offset_center(size, crop)]
 
@@ -104,7 +104,7 @@ def offset_grid(size: Size, crop: int) -> Offsets:
 
 
 def offset_squares(size: Size) -> Offsets:
-    """Returns the offsets of the squares at either end of an image, and in its middle."""
+    """Returns the offsets of the squares at either end of an image, and in its center."""
     side = min(size)
     return [
         (0, 0),
@@ -114,7 +114,7 @@ def offset_squares(size: Size) -> Offsets:
 
 
 def offset_square_corners(size: Size, crop: int) -> Offsets:
-    """Returns the offsets of the crops in the corners and the middle of each of the squares."""
+    """Returns the offsets of the crops in the corners and the center of each of the squares."""
     side = min(size)
     corners = offset_corners((side, side), crop)
     return [(y + v, x + u) for y, x in offset_squares(size) for v, u in corners]
@@ -129,7 +129,7 @@ DENSE = Views(dense=True)
 
 
 def single(*, scales: Scales = (), split: Split = "") -> Protocol:
-    """The crop in the middle."""
+    """The center crop."""
     return Protocol((CENTER,), scales, split)
 
 
@@ -140,7 +140,7 @@ def ten_crop(
     ] = False,
     scales: Scales = (),
 ) -> Protocol:
-    """The four corners and the middle, and their mirror images.
+    """The four corners and the center, and their mirror images.
 
     Krizhevsky et al. 2012, Sec. 4.1. They (Sec. 2) and Zeiler, Fergus 2013 (arXiv:1311.2901), Sec.
     3, cut the central square out of the scaled image first: `central_square`.
@@ -157,7 +157,7 @@ def grid(*, scales: Scales = ()) -> Protocol:
 
 
 def googlenet144(*, scales: Scales = ()) -> Protocol:
-    """Three squares, each as its corners, middle and whole, mirrored too: 36 views a scale.
+    """Three squares, each as its corners, center and whole, mirrored too: 36 views a scale.
 
     144 over the four scales 256, 288, 320 and 352: Szegedy et al. 2014 (arXiv:1409.4842), Sec. 7.
     """

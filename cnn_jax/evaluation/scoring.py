@@ -197,7 +197,7 @@ def score_images(scorer: Scorer, views: Views, batches: Iterable[Batch]) -> Scor
     Args:
       scorer: The model.
       views: The kind of views.
-      batches: Of a size divisible by the number of devices. Each image occurs once.
+      batches: Batches of a size divisible by the number of devices. Each image occurs once.
     """
     index, labels, scores = [], [], []
     for batch in batches:

@@ -1,4 +1,4 @@
-"""Model cards: Markdown for readers, with the metadata that model hubs read above it."""
+"""Model cards: Markdown for readers, below the metadata that model hubs read."""
 
 import dataclasses
 import json
@@ -44,10 +44,10 @@ def write_card(
     """Writes the card of a run's weights.
 
     Args:
-      path: Of the card: README.md, where hubs look for it.
+      path: Path of the card: README.md, where hubs look for it.
       folder: The run's.
       experiment: The run's.
-      step: Of the checkpoint.
+      step: Step of the checkpoint.
       source: The data set.
       recipe: How images are prepared for the weights.
       files: What lies beside the card, by what it is.

@@ -1,4 +1,4 @@
-"""StableHLO programs: a model with its weights that any JAX, and more, can run without our code."""
+"""StableHLO programs: a model with its weights, which JAX runs without this library."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -31,7 +31,7 @@ def make_program(
       forward: images [B, H, W, C] -> logits [B, classes]. The arrays that it closes over, such as
         parameters, become part of the program.
       image_shape: (H, W, C).
-      dtype: Of the images.
+      dtype: Data type of the images.
       platforms: On which the program can run.
 
     Returns:

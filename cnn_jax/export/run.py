@@ -45,7 +45,7 @@ def export_run(
       folder: The run's, <workdir>/<run>/seed<k>. Its data set must be at hand, because the mean
         image is measured from it.
       out: Where the files are written.
-      formats: Of `pretrained.save`.
+      formats: Formats of `pretrained.save`.
       data_dir: Where prepared TFDS folders lie, if not where they lay in training.
 
     Returns:

@@ -228,7 +228,7 @@ def _penalize(weight_decay: float, l1: float, decay_biases: bool) -> optax.Gradi
 
     mask = None if decay_biases else is_kernel
     decay = optax.add_decayed_weights(weight_decay, mask)
-    if not l1:  # The state stays as checkpoints have had it.
+    if not l1:  # Without L1 the state has one element less; checkpoints depend on it.
         return decay
 
     def add_signs(updates: optax.Updates, params: optax.Params | None) -> optax.Updates:

@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Learned(NamedTuple):
-    """What the perceptron rule did.
+    """The result of the perceptron rule.
 
     Attributes:
       weights: Those before the first update and after each, [updates + 1, D + 1]; the last input

@@ -313,7 +313,7 @@ def current_rate(opt_state: Any) -> jax.Array:
 
 
 def schedule_depends_on_steps(choice: Choice, before: int, after: int) -> bool:
-    """Returns whether a run's first rates would be others if it had another number of steps.
+    """Returns whether a run's first rates depend on its number of steps.
 
     Args:
       choice: The schedule.

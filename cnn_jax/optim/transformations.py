@@ -28,13 +28,13 @@ def warm_up_until(
     """Multiplies updates by `scale` until the training error is low enough, then by 1 for good.
 
     He et al. 2015, Sec. 4.2: ResNet-110 starts at a rate of 0.01 until the training error is below
-    80% (about 400 iterations) and continues at 0.1. A batch's error is noisy, so a running mean
+    80% (about 400 steps) and continues at 0.1. A batch's error is noisy, so a running mean
     over about 1 / (1 - memory) steps decides; it starts at 1.
 
     Args:
       error_below: The training error, 0 to 1, that ends the warm-up.
-      scale: The factor before.
-      memory: Of the running mean.
+      scale: Factor of the updates during the warm-up.
+      memory: Factor of the previous value in the running mean.
 
     Returns:
       A transformation whose `update` takes the step's training error as `error`.

@@ -110,7 +110,7 @@ def _download(url: str, path: Path) -> None:
 
 
 def _copy(answer: http.client.HTTPResponse, file: IO[bytes], name: str) -> str:
-    """Writes what arrives, showing progress; returns its SHA-256 in hexadecimal."""
+    """Writes the received bytes, showing progress; returns their SHA-256 in hexadecimal."""
     size = int(answer.headers.get("Content-Length") or 0)
     digest = hashlib.sha256()
     with tqdm(total=size or None, unit="B", unit_scale=True, desc=name, leave=False) as bar:

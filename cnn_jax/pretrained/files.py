@@ -1,4 +1,4 @@
-"""A file of weights, whoever wrote it: what it is, by its first bytes, and its tensors by name."""
+"""Files of weights of any publisher: their format, by their first bytes, and their tensors."""
 
 import json
 import zipfile
@@ -33,7 +33,7 @@ class Weights(NamedTuple):
 
 
 def open_weights(path: Path) -> Weights:
-    """Returns what is in a file, its tensors still to be read.
+    """Returns the content of a file. The tensors are read when they are needed.
 
     Raises:
       UserError: If it is no file of weights, damaged, or larger than weights are.

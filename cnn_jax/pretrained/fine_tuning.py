@@ -26,7 +26,7 @@ def replace_head(name: str, params: Any, key: jax.Array, num_classes: int) -> An
     Args:
       name: The model.
       params: Its parameters.
-      key: Of the new weights.
+      key: Random key of the new weights.
       num_classes: Logits of the new layer.
 
     Raises:

@@ -48,7 +48,7 @@ def list_shapes(
     Args:
       name: The model.
       num_classes: Logits.
-      options: Of the model.
+      options: Options of the model.
       images: Tells the size of its images.
 
     Raises:
@@ -173,7 +173,7 @@ def count_flattened_channels(plan: Plan, path: str) -> int:
     """Returns the channels of the map that torch flattens before this kernel; 0: before no other.
 
     Args:
-      plan: Of the file.
-      path: Of our parameter.
+      plan: Plan of the file.
+      path: Path of our parameter.
     """
     return plan.flattened_channels if re.search(r"/(fc6|aux../dense)/kernel$", path) else 0

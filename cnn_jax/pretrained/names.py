@@ -1,4 +1,4 @@
-"""Which tensor of a public file is which of ours: rules for each publisher and family of models.
+"""Maps our tensors to those of public files, by rules for each publisher and family of models.
 
 A module's path ("stage1_block2/conv1") becomes the publisher's name by its family's rules: regular
 expressions and their replacements, applied in order.
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from cnn_jax.errors import UserError, nearest
 from cnn_jax.models import inception, vgg
-from cnn_jax.pretrained import preprocessing as recipes
+from cnn_jax.pretrained import preprocessing
 from cnn_jax.pretrained.preprocessing import Preprocessing
 from cnn_jax.pretrained.tensor import Tensor
 
@@ -28,9 +28,10 @@ class Plan(NamedTuple):
 
     Attributes:
       rules: From the path of a module of ours to the name of theirs.
-      preprocessing: Of the images that it was trained with.
-      options: Of models.create, for a model that computes what theirs does.
-      flattened_channels: Of the feature map that torch flattens before a dense layer.
+      preprocessing: Preprocessing of the images that it was trained with.
+      options: Options of models.create, for a model that computes what theirs does.
+      flattened_channels: Number of channels of the feature map that torch flattens before a dense
+        layer.
       without_scale: Whether their batch norm has no scale (ours is then 1).
     """
 
@@ -64,7 +65,7 @@ def find_name(publisher: str, plan: Plan, path: str) -> str:
 
     Args:
       publisher: torch or keras.
-      plan: Of `make_plan`.
+      plan: The result of `make_plan`.
       path: Ours, such as "stage1_block2/conv1/kernel".
     """
     module, _, leaf = path.rpartition("/")
@@ -99,7 +100,7 @@ def _torch_alexnet(_: str, tensors: Tensors) -> Plan:
     numbers = {"conv1": 0, "conv2": 3, "conv3": 6, "conv4": 8, "conv5": 10}
     rules = [(f"^{ours}$", f"features.{number}") for ours, number in numbers.items()]
     dense = [("^fc6$", "classifier.1"), ("^fc7$", "classifier.4"), ("^fc8$", "classifier.6")]
-    return Plan((*rules, *dense), recipes.TORCHVISION, {}, flattened_channels=256)
+    return Plan((*rules, *dense), preprocessing.TORCHVISION, {}, flattened_channels=256)
 
 
 def _torch_vgg(name: str, tensors: Tensors) -> Plan:
@@ -119,16 +120,20 @@ def _torch_vgg(name: str, tensors: Tensors) -> Plan:
         dense = ("classifier.0", "classifier.3", "classifier.6")
     rules += [(f"^fc{number}$", layer) for number, layer in enumerate(dense, start=6)]
     first = tensors.get(dense[0] + ".weight")
-    recipe = _resize_vgg_recipe(recipes.TORCHVISION, math.prod(first.shape[1:]) if first else 0)
-    return Plan(tuple(rules), recipe, {"norm": "bn"} if norm else {}, flattened_channels=512)
+    inputs = math.prod(first.shape[1:]) if first else 0
+    resized = _resize_vgg_recipe(preprocessing.TORCHVISION, inputs)
+    return Plan(tuple(rules), resized, {"norm": "bn"} if norm else {}, flattened_channels=512)
 
 
-def _resize_vgg_recipe(recipe: Preprocessing, inputs: int) -> Preprocessing:
-    """Returns the recipe for images from which fc6 has so many inputs, 512 per 32x32 pixels."""
+def _resize_vgg_recipe(given: Preprocessing, inputs: int) -> Preprocessing:
+    """Returns the preprocessing for the image size implied by fc6's number of inputs.
+
+    They are 512 for each 32x32 pixels.
+    """
     side = 32 * math.isqrt(inputs // 512)
-    if inputs != (side // 32) ** 2 * 512 or not 0 < side <= 10_000 or side == recipe.crop:
-        return recipe
-    return dataclasses.replace(recipe, crop=side, resize=side * recipe.resize // recipe.crop)
+    if inputs != (side // 32) ** 2 * 512 or not 0 < side <= 10_000 or side == given.crop:
+        return given
+    return dataclasses.replace(given, crop=side, resize=side * given.resize // given.crop)
 
 
 def _torch_googlenet(_: str, tensors: Tensors) -> Plan:
@@ -146,7 +151,9 @@ def _torch_googlenet(_: str, tensors: Tensors) -> Plan:
         (r"/norm$", ".bn"),
     )
     heads = any(key.startswith("aux") for key in tensors)
-    return Plan(rules, recipes.TORCHVISION_GOOGLENET, {"aux_heads": heads}, flattened_channels=128)
+    return Plan(
+        rules, preprocessing.TORCHVISION_GOOGLENET, {"aux_heads": heads}, flattened_channels=128
+    )
 
 
 _STEM = {
@@ -186,7 +193,9 @@ def _torch_inception(_: str, tensors: Tensors) -> Plan:
         (r"/norm$", ".bn"),
     )
     heads = any(key.startswith("AuxLogits.") for key in tensors)
-    return Plan(rules, recipes.TORCHVISION_INCEPTION, {"aux_heads": heads, "count_padding": True})
+    return Plan(
+        rules, preprocessing.TORCHVISION_INCEPTION, {"aux_heads": heads, "count_padding": True}
+    )
 
 
 _GRIDS = {"35": "5", "17": "6", "8": "7"}
@@ -202,7 +211,9 @@ def _torch_resnet(name: str, _: Tensors) -> Plan:
         (r"projection_norm$", "downsample.1"),
         (r"^head$", "fc"),
     )
-    return Plan(rules, recipes.TORCHVISION, {"stride_in": "3x3"} if name in BOTTLENECKS else {})
+    return Plan(
+        rules, preprocessing.TORCHVISION, {"stride_in": "3x3"} if name in BOTTLENECKS else {}
+    )
 
 
 def _keras_vgg(_: str, tensors: Tensors) -> Plan:
@@ -215,7 +226,7 @@ def _keras_vgg(_: str, tensors: Tensors) -> Plan:
     first = tensors.get("fc1/kernel")
     return Plan(
         rules,
-        _resize_vgg_recipe(recipes.KERAS_CAFFE, math.prod(first.shape[:-1]) if first else 0),
+        _resize_vgg_recipe(preprocessing.KERAS_CAFFE, math.prod(first.shape[:-1]) if first else 0),
         {},
     )
 
@@ -232,7 +243,9 @@ def _keras_resnet(_: str, tensors: Tensors) -> Plan:
         (r"^head$", "probs" if "probs/kernel" in tensors else "predictions"),  # probs: Keras 2.3.
     )
     return Plan(
-        rules, recipes.KERAS_CAFFE, {"stride_in": "1x1", "conv_bias": True, "bn_epsilon": 1.001e-5}
+        rules,
+        preprocessing.KERAS_CAFFE,
+        {"stride_in": "1x1", "conv_bias": True, "bn_epsilon": 1.001e-5},
     )
 
 
@@ -254,7 +267,9 @@ def _keras_inception(_: str, tensors: Tensors) -> Plan:
         ]
         for number, unit in enumerate(order, start=min(numbers, default=0)):
             rules.append((f"^{unit}/{ours}$", f"{kind}_{number}" if number else kind))
-    return Plan(tuple(rules), recipes.KERAS_TENSORFLOW, {"aux_heads": False}, without_scale=True)
+    return Plan(
+        tuple(rules), preprocessing.KERAS_TENSORFLOW, {"aux_heads": False}, without_scale=True
+    )
 
 
 def _list_units(branch: str, steps: tuple) -> list[str]:

@@ -1,4 +1,4 @@
-"""How images are prepared for a model with public weights: a value, and the publishers' recipes."""
+"""How images are prepared for a model with public weights: a type, and the publishers' values."""
 
 import dataclasses
 import numbers
@@ -16,12 +16,13 @@ METHODS = {"bilinear": "linear", "bicubic": "cubic"}  # Pillow's names: JAX's.
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """From bytes to what the model takes: resize, crop the middle, normalize.
+    """From bytes to what the model takes: resize, center crop, normalize.
 
     Attributes:
       crop: Side in pixels of the square that the model sees.
-      mean: Of each channel, in the order in which the model takes them, on the scale of `maximum`.
-      std: Of each channel: (x - mean) / std.
+      mean: Mean of each channel, in the order in which the model takes them, on the scale of
+        `maximum`.
+      std: Standard deviation of each channel: (x - mean) / std.
       resize: The shorter side before the crop in pixels; 0: images stay as they are.
       interpolation: bilinear or bicubic, antialiased as Pillow does it.
       maximum: What 255 becomes before the mean is subtracted.
@@ -141,7 +142,7 @@ V2_HASHES = ("11ad3fa6", "cd907fc2", "f82ba261")
 
 
 def from_timm(config: dict[str, Any]) -> Preprocessing:
-    """Returns the recipe of the config.json that timm publishes beside its weights.
+    """Returns the preprocessing of the config.json that timm publishes beside its weights.
 
     Raises:
       UserError: If it holds none.
@@ -158,5 +159,5 @@ def from_timm(config: dict[str, Any]) -> Preprocessing:
         )
     except (AttributeError, KeyError, IndexError, TypeError, ArithmeticError) as error:
         raise UserError(
-            "has no recipe of timm's (input_size, crop_pct, mean, std, interpolation)"
+            "has no preprocessing of timm's (input_size, crop_pct, mean, std, interpolation)"
         ) from error

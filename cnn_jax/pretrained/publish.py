@@ -1,4 +1,4 @@
-"""A model's weights as the tensors of torchvision, timm or Keras: loading, the other way round."""
+"""Converts a model's weights to the tensors of torchvision, timm or Keras: loading, reversed."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ def to_tensors(
       name: The model.
       arrays: Its parameters and statistics by path, as `match.flatten` gives them.
       num_classes: Logits.
-      options: Of the model.
+      options: Options of the model.
 
     Raises:
       UserError: If the library has no such model, or its model computes something else.

@@ -1,4 +1,4 @@
-"""PyTorch state dicts (.pth, .pt, .bin): zip files, and the stream of before torch 1.6."""
+"""PyTorch state dicts (.pth, .pt, .bin): zip files, and the format from before torch 1.6."""
 
 import math
 import mmap

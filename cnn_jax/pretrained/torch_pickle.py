@@ -49,8 +49,8 @@ class Storage(NamedTuple):
 
     Attributes:
       key: Its name in the file.
-      dtype: Of its numbers.
-      size: Of the whole, in numbers.
+      dtype: Data type of its numbers.
+      size: Size of the whole, in numbers.
       start: The first that is meant.
       count: How many are meant.
     """

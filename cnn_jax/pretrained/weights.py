@@ -1,4 +1,4 @@
-"""Loads a model's weights from a file, whoever wrote it, and writes files of our own."""
+"""Loads a model's weights from a file of any publisher, and saves them."""
 
 import dataclasses
 import json
@@ -33,14 +33,14 @@ Stats: TypeAlias = Any
 
 
 class Pretrained(NamedTuple):
-    """Weights and what belongs to them, of models.create(name, num_classes, **options).
+    """Weights of models.create(name, num_classes, **options), with options and preprocessing.
 
     Attributes:
       params: The model's parameters, float32.
       stats: Batch norm's running averages, float32.
-      preprocessing: Of its images: preprocessing.apply(images [B, H, W, 3] uint8).
-      options: Of models.create, beside num_classes.
-      num_classes: Logits.
+      preprocessing: Preprocessing of its images: preprocessing.apply(images [B, H, W, 3] uint8).
+      options: Options of models.create, beside num_classes.
+      num_classes: Number of logits.
     """
 
     params: Params
@@ -53,8 +53,8 @@ class Pretrained(NamedTuple):
 def load(name: str, path_or_url: str | os.PathLike[str]) -> Pretrained:
     """Loads weights from a file of torchvision, timm or Keras, or of `save`.
 
-    A prefix that wrappers such as DataParallel have put before every tensor's name is taken off,
-    and reported on stderr.
+    A prefix that wrappers such as DataParallel have added to every tensor's name is removed and
+    reported on stderr.
 
     Args:
       name: A name of `models.MODELS`.
@@ -62,8 +62,8 @@ def load(name: str, path_or_url: str | os.PathLike[str]) -> Pretrained:
         URL is downloaded once.
 
     Raises:
-      UserError: If the file cannot be had or read, or its tensors are not exactly the model's,
-        each of its shape.
+      UserError: If the file cannot be downloaded or read, or its tensors or their shapes are not
+        exactly the model's.
     """
     models.find_spec(name)
     path = download.fetch(path_or_url)
@@ -85,7 +85,7 @@ def _load_public(
         line = f"{path_or_url}: every name begins with {prefix!r}, which is left out"
         print(printable(line), file=sys.stderr)
     plan = names.make_plan(publisher, name, tensors)
-    recipe = _find_recipe(plan.preprocessing, publisher, path_or_url)
+    preprocessing = _find_recipe(plan.preprocessing, publisher, path_or_url)
     last = "fc8/kernel" if name.startswith(("alexnet", "vgg")) else "head/kernel"
     head = names.find_name(publisher, plan, last)
     if head not in tensors:
@@ -98,7 +98,7 @@ def _load_public(
         raise UserError(f"tensor {head!r} has shape {shape}; in {name} it is of inputs and classes")
     num_classes = shape[0 if publisher == files.TORCH else 1]
     sources = {}
-    for path, shape in match.list_shapes(name, num_classes, plan.options, recipe).items():
+    for path, shape in match.list_shapes(name, num_classes, plan.options, preprocessing).items():
         tensor = names.find_name(publisher, plan, path.partition("/")[2])
         if plan.without_scale and path.endswith("/scale"):
             sources[path] = TensorSource(None, shape)
@@ -109,20 +109,20 @@ def _load_public(
         else:
             sources[path] = TensorSource(tensor, shape)
     params, stats = match.fill(name, sources, tensors, names.UNUSED[publisher])
-    return Pretrained(params, stats, recipe, plan.options, num_classes)
+    return Pretrained(params, stats, preprocessing, plan.options, num_classes)
 
 
 def _find_recipe(
-    recipe: Preprocessing, publisher: str, path_or_url: str | os.PathLike[str]
+    default: Preprocessing, publisher: str, path_or_url: str | os.PathLike[str]
 ) -> Preprocessing:
-    """Returns the publisher's recipe, or what the file's name or timm's config.json says."""
+    """Returns the publisher's preprocessing, or what the file's name or timm's config.json says."""
     if publisher != files.TORCH:
-        return recipe
+        return default
     if any(f"-{name}." in os.fspath(path_or_url) for name in preprocessing.V2_HASHES):
         return preprocessing.TORCHVISION_V2
     config = download.fetch_sibling(path_or_url, "config.json")
     if config is None:
-        return recipe
+        return default
     try:
         return preprocessing.from_timm(json.loads(config.read_text()))
     except (ValueError, RecursionError) as error:  # UserErrors are ValueErrors.
@@ -132,19 +132,19 @@ def _find_recipe(
 def _load_ours(name: str, weights: files.Weights) -> Pretrained:
     fields = ("name", "num_classes", "preprocessing", "options")
     try:
-        model, num_classes, recipe, options = (weights.metadata[field] for field in fields)
+        model, num_classes, given, options = (weights.metadata[field] for field in fields)
         if model != name:
             raise UserError(f"is of {model!r:.80}, not of {name}")
-        recipe = Preprocessing(**_make_tuples(recipe))
+        preprocessing = Preprocessing(**_make_tuples(given))
         options = _make_tuples(options)
-        shapes = match.list_shapes(name, num_classes, options, recipe)
+        shapes = match.list_shapes(name, num_classes, options, preprocessing)
     except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise UserError(
             f"does not describe its model as cnn_jax.pretrained.save does: {error}"
         ) from error
     sources = {path: TensorSource(path, shape) for path, shape in shapes.items()}
     params, stats = match.fill(name, sources, weights.tensors, unused=r"(?!)")
-    return Pretrained(params, stats, recipe, options, num_classes)
+    return Pretrained(params, stats, preprocessing, options, num_classes)
 
 
 def _make_tuples(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,9 +172,9 @@ def save(
       name: The model.
       params: Parameters of models.create(name, num_classes, **options), float32.
       stats: Its statistics, float32.
-      num_classes: Logits.
-      preprocessing: Of its images.
-      options: Of the model.
+      num_classes: Number of logits.
+      preprocessing: Preprocessing of its images.
+      options: Options of the model.
       format: native | torchvision | timm | keras.
 
     Raises:
@@ -186,18 +186,19 @@ def save(
       >>> from cnn_jax import models, pretrained
       >>> model = models.create("perceptron", 10)
       >>> params, stats = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
-      >>> recipe = pretrained.Preprocessing(crop=8, mean=(0.5,), std=(0.5,))
+      >>> preprocessing = pretrained.Preprocessing(crop=8, mean=(0.5,), std=(0.5,))
       >>> with tempfile.TemporaryDirectory() as folder:
-      ...     pretrained.save(f"{folder}/w.safetensors", "perceptron", params, stats, 10, recipe)
-      ...     loaded = pretrained.load("perceptron", f"{folder}/w.safetensors")
+      ...     path = f"{folder}/w.safetensors"
+      ...     pretrained.save(path, "perceptron", params, stats, 10, preprocessing)
+      ...     loaded = pretrained.load("perceptron", path)
       >>> loaded.num_classes, loaded.preprocessing.crop
       (10, 8)
 
     For other libraries::
 
-      pretrained.save("mine.pth", "resnet18", params, stats, 10, recipe, format="torchvision")
+      pretrained.save("a.pth", "resnet18", params, stats, 10, preprocessing, format="torchvision")
       # In PyTorch: torchvision.models.resnet18(num_classes=10).load_state_dict(torch.load(...))
-      pretrained.save("mine.h5", "vgg_d", params, stats, 10, recipe, format="keras")
+      pretrained.save("a.h5", "vgg_d", params, stats, 10, preprocessing, format="keras")
       # In Keras: model.load_weights("mine.h5", by_name=True)
     """
     ending = Path(path).suffix

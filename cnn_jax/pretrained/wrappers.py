@@ -1,4 +1,4 @@
-"""Names that a wrapper around a PyTorch model has put before the names of its tensors."""
+"""Prefixes that a wrapper around a PyTorch model adds to the names of its tensors."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ COUNTER = "n_averaged"  # AveragedModel counts its updates beside the tensors.
 
 
 def strip_prefix(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    """Takes off what wrappers have put before every tensor's name, in whatever order.
+    """Removes the prefixes that wrappers add to every tensor's name, in any order.
 
     Args:
       tensors: By name.

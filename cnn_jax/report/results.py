@@ -30,8 +30,8 @@ class StudyFile:
       swept: Fields that a sweep varied.
       swept_from: {run of a sweep: the study's run that it varies}.
       paper_runs: {run: its setting in the paper}.
-      commit: Commit of the code, for a study that trains nothing.
-      measured: Measurements of a study that trains nothing.
+      commit: Commit that made `measured`.
+      measured: Rows of `Study.measure` or `Study.measure_runs`.
       tuning: What `cnn_jax.tuning.describe_tuning` returned; empty: nothing was tuned.
     """
 
@@ -56,7 +56,14 @@ class StudyFile:
 
 @dataclass(frozen=True)
 class Start:
-    """A line of starts.jsonl: a launch of a run."""
+    """A line of starts.jsonl: a launch of a run.
+
+    Attributes:
+      time: When it began, in UTC, in ISO format; empty: not recorded.
+      commit: Commit of the code, with "+changes" if files had been edited, or "unknown".
+      hardware: The devices and their number in words; empty: not recorded.
+      versions: {package: version}.
+    """
 
     time: str
     commit: str

@@ -7,7 +7,7 @@ from cnn_jax.values import show
 
 # Options of a model that change how it is computed, but not the result.
 _HOW_COMPUTED = ("remat", "scan_min_blocks")
-_CHANGES = ("validation_images", "shuffle_pixels", "long_tail")  # Of `cnn_jax.config.Data`.
+_CHANGES = ("validation_images", "shuffle_pixels", "long_tail")  # Fields of `Data`.
 
 
 @dataclass(frozen=True)

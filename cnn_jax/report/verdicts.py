@@ -1,4 +1,4 @@
-"""Verdicts: whether what was measured for a claim agrees with it, by `RULE`."""
+"""Verdicts: whether the value measured for a claim agrees with it, by `RULE`."""
 
 import math
 from collections.abc import Sequence

@@ -19,27 +19,26 @@ MeasureRuns = Callable[[Path, list[Experiment], Callable[[str], None]], list[dic
 
 @dataclass(frozen=True)
 class Study:
-    """A paper's comparison: its runs, its table, and what a reader must know.
+    """A paper's comparison: its runs, its table, its claims and its notes.
 
     Attributes:
       name: Its name on the command line.
-      title: Of its report.
+      title: Title of its report.
       paper: Authors, year, section.
-      paper_data: The data set of the paper's figures; a difference from other data means nothing.
-      preset: Which size of the study this is, such as laptop or paper.
+      paper_data: The data set of the paper's figures. Results on other data are not compared.
+      preset: Size of the study, such as laptop or paper.
       runs: The experiments by name, in the order of training.
       rows: The lines of the table.
-      notes: For the report.
+      notes: Notes for the reader of the report.
       claims: The paper's statements, and how to check them.
       report: Composes the report's page from the results, with the parts of `cnn_jax.report`; None:
         tables of the rows, a figure, notes and claims.
       paper_runs: The paper's own recipe of each run, which deviations are measured against.
-      measure: Counts what the study compares, where nothing is trained: () -> a list of rows.
-      tuning: How a field of the runs is chosen before they are trained; None: they are as they
-        stand.
-      measure_runs: Measures what is trained, where the evaluation protocols do not: (workdir, every
+      measure: For a study that trains nothing: () -> a list of rows with its measurements.
+      tuning: How a field of the runs is chosen before they are trained; None: it is not tuned.
+      measure_runs: Measurements of trained runs beyond the evaluation protocols: (workdir, every
         seed of every run, also those of earlier launches, a function that takes lines) -> a list
-        of rows, which study.json keeps. A seed may not be finished.
+        of rows, which study.json keeps. A seed may be unfinished.
       swept: The fields that a sweep varies.
       contact_sheet: Whether sheet.png shows training images of each run as its model sees them.
       file: The Python file of a user's study; `load` sets it.

@@ -1,4 +1,4 @@
-"""Trains a study's runs one by one, tunes what is to be tuned, and builds the report."""
+"""Tunes and trains a study's runs one by one, and builds the report."""
 
 import contextlib
 import dataclasses
@@ -24,7 +24,7 @@ class RunsFailedError(UserError):
     """Some runs of a study have failed.
 
     Attributes:
-      report: What was built of the others.
+      report: The report of the others.
     """
 
     def __init__(self, words: str, report: "Report | None") -> None:
@@ -51,13 +51,13 @@ def run(
     others.
 
     Args:
-      study: The study, `configure`d if anything of it is to change.
+      study: The study; `configure` changes its settings.
       workdir: Where the runs and the report are written.
       seeds: Each run is trained with the seeds 0 to seeds - 1.
       only: Only runs whose name matches this pattern.
       together: Train the seeds of a run at once, in one program.
       profile_steps: Number of steps of each run to trace.
-      overwrite: Delete what the folder holds of these runs, and start them anew.
+      overwrite: Delete these runs from the folder and start them again.
       share: Share the runs with other launches of the same command (`cnn_jax.study.sharing`).
       command: The command that runs the whole study; the report shows it.
       tell: Takes a line for each finished run.
@@ -75,7 +75,7 @@ def run(
     from cnn_jax.study import sharing
     from cnn_jax.training import run_folders
 
-    find_folder("matplotlib")  # Missing, it is reported now and not after the runs.
+    find_folder("matplotlib")  # Report a missing Matplotlib before training.
     settings.configure_once()  # Before the checks, which start JAX's backend.
     folder = expand_path("workdir", workdir)
     study = complete_study(study)
@@ -97,7 +97,7 @@ def run(
     check_before_writing(study, runs, folder, together, seeds, profile_steps, overwrite)
     primary = distributed.is_primary()
     if primary:
-        # What was measured of runs that are trained anew, or further, is no longer true.
+        # Measurements of runs that are retrained or continued are outdated.
         outdated = overwrite or any(run_folders.is_longer(one, folder) for one in runs)
         for one in runs if overwrite else ():
             run_folders.erase_run(run_folders.run_folder(one, folder))

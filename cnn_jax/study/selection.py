@@ -1,4 +1,4 @@
-"""Which study, and which of its runs: found by name or path, changed, selected."""
+"""Finds a study by name or path, changes its configuration, and selects its runs."""
 
 import dataclasses
 import fnmatch
@@ -102,8 +102,8 @@ def _check_names(study: Study) -> None:
     for row in study.rows:
         if study.runs and row.run not in study.runs:
             raise UserError(
-                f"study {study.name}: the row {row.label!r} is of the run {row.run!r}, which the"
-                f" study has not; {nearest(row.run, study.runs)}"
+                f"study {study.name}: the row {row.label!r} is of the run {row.run!r}, which is not"
+                f" in the study; {nearest(row.run, study.runs)}"
             )
 
 
@@ -165,7 +165,7 @@ def select(study: Study, only: str = "*", seeds: int = 1) -> list[Experiment]:
       UserError: If no run matches, or the study trains nothing.
     """
     if not study.runs:
-        raise UserError(f"{study.name} trains nothing, and takes seconds")
+        raise UserError(f"{study.name} trains nothing: it has no runs to select")
     names = fnmatch.filter(study.runs, only)
     if not names:
         raise UserError(f"run={only}: no such run in {study.name}; {nearest(only, study.runs)}")

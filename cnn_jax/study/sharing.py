@@ -2,8 +2,9 @@
 
 Each launch takes the next run that no other launch holds and that does not wait for another run. A
 claim is a lock on a file in the run's folder. The system itself releases the lock when its holder
-dies, so that another launch takes the run over and continues it from its last checkpoint. Between
-machines this needs a file system that passes locks on, such as NFS 4 or Lustre mounted with flock.
+dies, so that another launch takes the run over and continues it from its last checkpoint. With
+launches on several machines the file system must support locks between them, such as NFS 4 or
+Lustre mounted with flock.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Grids: a study's runs with each combination of other values."""
+"""Sweeps: a study's runs with each combination of given values."""
 
 import dataclasses
 import itertools
@@ -24,7 +24,7 @@ def parse(text: str) -> tuple[str, tuple[str, ...]]:
     if not equals or not field or not parts:
         raise UserError(f"sweep={text}: write it as field=value,value, such as schedule.base=0.1,1")
     if len(set(parts)) < len(parts):
-        raise UserError(f"sweep={text}: a value stands there twice")
+        raise UserError(f"sweep={text}: a value is given twice")
     return field.strip(), tuple(parts)
 
 
@@ -49,7 +49,7 @@ def make_grid(study: Study, sweeps: Iterable[str], only: str = "*") -> Study:
     pairs = [parse(text) for text in sweeps]
     axes = dict(pairs)
     if len(axes) < len(pairs):
-        raise UserError("sweep: a field stands there twice; give all its values at once")
+        raise UserError("sweep: a field is given twice; give all its values at once")
     combinations = list(itertools.product(*axes.values()))
     chosen = select(study, only)
     if (count := len(combinations) * len(chosen)) > MAX_RUNS:

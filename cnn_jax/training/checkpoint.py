@@ -130,7 +130,7 @@ def save(checkpoints: ocp.CheckpointManager, state: State, error: float | None) 
     """Starts to save a state.
 
     Args:
-      checkpoints: Of `open_checkpoints`.
+      checkpoints: The manager from `open_checkpoints`.
       state: The state.
       error: Its evaluation's error (0 to 1); None: it was not evaluated.
 
@@ -169,7 +169,7 @@ def restore(checkpoints: ocp.CheckpointManager, like: State) -> State | None:
     Damaged checkpoints are named and deleted.
 
     Args:
-      checkpoints: Of `open_checkpoints`.
+      checkpoints: The manager from `open_checkpoints`.
       like: A state with the shapes, dtypes and shardings of the result.
 
     Raises:

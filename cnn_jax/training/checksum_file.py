@@ -32,8 +32,8 @@ def start_checksums(checkpoints: ocp.CheckpointManager, step: int, state: State)
     Checksums of checkpoints that are no longer kept are dropped.
 
     Args:
-      checkpoints: Of `open_checkpoints`.
-      step: Of the checkpoint, whose save has started.
+      checkpoints: The manager from `open_checkpoints`.
+      step: Step of the checkpoint, whose save has started.
       state: What is saved; it may be donated meanwhile.
     """
     kept = {str(k) for k in checkpoints.all_steps()}
@@ -45,7 +45,7 @@ def finish_checksums(checkpoints: ocp.CheckpointManager) -> None:
     """Waits until the checksums of the last save are written.
 
     Args:
-      checkpoints: Of `open_checkpoints`.
+      checkpoints: The manager from `open_checkpoints`.
 
     Raises:
       OSError: If they could not be written.
@@ -73,8 +73,8 @@ def verify_checksums(checkpoints: ocp.CheckpointManager, step: int, state: Any) 
     If their file is missing or damaged, the checkpoint passes unchecked.
 
     Args:
-      checkpoints: Of `manager`.
-      step: Of the checkpoint.
+      checkpoints: The manager from `manager`.
+      step: Step of the checkpoint.
       state: The state that was read.
 
     Raises:
@@ -105,7 +105,7 @@ def read_checksums(folder: Path, step: int) -> dict[str, int] | None:
 
     Args:
       folder: The run's folder.
-      step: Of the checkpoint.
+      step: Step of the checkpoint.
     """
     try:
         return _read_checksums(folder / CHECKSUMS).get(str(step))

@@ -35,10 +35,10 @@ class Functions(NamedTuple):
     """The compiled functions of a run, which are those of its other seeds too.
 
     Attributes:
-      form: How the seeds' states join.
-      step: Of `compile_step`.
-      steps: Several steps in one call, of `compile_step`; None: a call makes a single step.
-      evaluation: Of `compile_evaluation`.
+      form: How the seeds' states are joined.
+      step: The result of `compile_step`.
+      steps: Several steps in one call, from `compile_step`; None: a call makes a single step.
+      evaluation: The result of `compile_evaluation`.
     """
 
     form: multi_seed.Form
@@ -48,7 +48,7 @@ class Functions(NamedTuple):
 
 
 class Reusable:
-    """The functions of the run that was built last, for the next one if it is like it.
+    """Caches the compiled functions of the last run, for a following run with the same program.
 
     A program is compiled when its function is first called. The seeds of a run have equal programs,
     and so have trials of several base rates: the second finds the first one's here. It lives as
@@ -92,11 +92,11 @@ def find_base(experiment: Experiment, dataset: data.Dataset) -> Base | None:
 
 
 def leave_out_inputs(experiment: Experiment, base: Base | None) -> Experiment:
-    """Returns the experiment without what its program does not depend on: its names and inputs.
+    """Returns the experiment without its names and inputs, on which its program does not depend.
 
     Args:
       experiment: The run.
-      base: Of `find_base`.
+      base: The result of `find_base`.
 
     Returns:
       An experiment, which is the same for all runs that share their program.
@@ -117,8 +117,8 @@ def compile_functions(
 
     Args:
       experiment: The run.
-      parts: Of `make_components`.
-      loader: Of one seed; the others' have the same functions.
+      parts: The result of `make_components`.
+      loader: Batches of one seed; the others' have the same functions.
       seeds: Their number.
       over: The devices.
       steps_per_call: The most steps that one call makes; 0: the loop chooses it.
@@ -176,7 +176,7 @@ def compile_step(
 
     Args:
       experiment: The run.
-      step: Of `make_step`.
+      step: The result of `make_step`.
       over: The devices.
       image_values: Values of one image, H * W * C.
       steps_per_call: As in `compile_functions`.
@@ -198,7 +198,7 @@ def choose_options(steps: int, values: int, over: Mesh) -> dict[str, bool] | Non
     """Returns XLA's compiler options of a run's training step, or of its evaluation.
 
     Args:
-      steps: Of the run.
+      steps: Number of steps of the run.
       values: Values of a batch, B * H * W * C.
       over: The devices.
     """

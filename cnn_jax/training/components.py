@@ -161,8 +161,8 @@ def check(experiment: Experiment, devices: int = 1, seeds: int = 1) -> None:
     make_optimizer(experiment.optimizer, experiment.schedule, train.steps, steps_per_epoch=1.0)
     if train.stop_after and not experiment.data.validation_images:
         raise UserError(
-            f"train.stop_after={train.stop_after}: stops by the error of validation images, so that"
-            " the test set is not chosen by: set data.validation_images too"
+            f"train.stop_after={train.stop_after}: stops by the error of validation images, because"
+            " the test set must not decide it: set data.validation_images too"
         )
     if train.steps_per_call > 1 and (why := explain_single_steps(experiment)):
         raise UserError(f"train.steps_per_call={train.steps_per_call}: {why}")

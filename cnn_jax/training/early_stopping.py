@@ -12,7 +12,7 @@ from cnn_jax.training import checkpoint, metrics_log
 def end_run(
     event: str, step: int, checkpoints: ocp.CheckpointManager, write: metrics_log.Write
 ) -> None:
-    """Keeps the best state alone, as the run's newest checkpoint, and says so in its metrics.
+    """Keeps the best state alone, as the run's newest checkpoint, and records this in its metrics.
 
     Of several evaluations with the same lowest error the first one's state is kept. Checkpoints are
     deleted before the line is written: a run that is cut off in between repeats the steps since its

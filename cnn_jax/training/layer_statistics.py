@@ -1,8 +1,8 @@
 """Statistics of every layer's values and of their gradients, for every model.
 
-A layer is a module that has parameters of its own or is an activation function. What comes out of
-it is measured on a batch of training images, with dropout and batch statistics as in training, and
-so is the gradient of the loss with respect to it. Nothing is updated.
+A layer is a module that has parameters of its own or is an activation function. Its outputs, and
+the gradient of the loss with respect to them, are measured on a batch of training images, with
+dropout and batch statistics as in training. Nothing is updated.
 """
 
 import contextlib
@@ -25,13 +25,14 @@ from cnn_jax.training.components import Components, make_model
 from cnn_jax.training.state import State
 from cnn_jax.values import MAX_INT32
 
-BINS = 30  # Of a histogram, from the least to the largest value.
+BINS = 30  # Bins of a histogram, from the smallest to the largest value.
 UNITS = 8  # The first units of a layer, each of whose percentiles are kept.
 PERCENTILES = (15, 50, 85)  # As in Ioffe, Szegedy 2015 (arXiv:1502.03167), Figure 1.
 # A value is saturated where the activation function's slope is below this share of its slope at 0.
 SATURATED = 0.05
-ZERO = 1e-3  # A weight that is smaller counts as 0: an L1 penalty's steps swing around it.
-NEAR_ZERO = 1e-3  # Where the slope is taken that saturation is measured by: ReLU has none at 0.
+# Weights with a smaller absolute value count as 0: steps under an L1 penalty oscillate around it.
+ZERO = 1e-3
+NEAR_ZERO = 1e-3  # Input at which the reference slope is taken; ReLU has no slope at 0.
 DIGITS = 5  # Significant digits that are kept of a number.
 
 
@@ -65,11 +66,11 @@ def make_measured_model(experiment: Experiment, num_classes: int) -> Model:
 def make_measurement(
     experiment: Experiment, parts: Components, loaders: dict[int, data.Loader], arrays: Any
 ) -> Callable[[State, int], list[dict[str, Any]]] | None:
-    """Returns what measures a seed's layers, on its first batch without augmentation.
+    """Returns a function that measures a seed's layers, on its first batch without augmentation.
 
     Args:
       experiment: The run.
-      parts: Of `make_components`.
+      parts: The result of `make_components`.
       loaders: {seed: its loader}.
       arrays: The loaders' arrays, on the devices.
 
@@ -114,12 +115,12 @@ def measure(
     """Measures every layer; compile it with `jax.jit`.
 
     Args:
-      model: Of `make_measured_model`.
+      model: The result of `make_measured_model`.
       params: Its parameters.
       stats: Batch norm's running averages, which do not change.
       images: [B, H, W, C] float32, preprocessed.
       labels: [B] int32.
-      key: Of dropout.
+      key: Random key of dropout.
 
     Returns:
       {layer: {mean, std, low, high, counts [BINS], units [UNITS or fewer, 3], grad_mean, grad_std,
@@ -152,7 +153,7 @@ def list_layers(
     """Returns (name, kind) of every layer that is measured, in the order of the forward pass.
 
     Args:
-      model: Of `make_measured_model`.
+      model: The result of `make_measured_model`.
       params: Its parameters, or their shapes.
       stats: Batch norm's running averages, or their shapes.
       images: [B, H, W, C]; only the shape and dtype count.
@@ -246,7 +247,7 @@ def _spread(x: jax.Array) -> dict[str, jax.Array]:
 
 
 def to_json(measured: Mapping[str, Mapping[str, Any]], kinds: list[tuple[str, str]]) -> list[dict]:
-    """Returns what `measure` found as a line of layers.jsonl holds it, in the layers' order.
+    """Returns the result of `measure` as a line of layers.jsonl, in the layers' order.
 
     Numbers have DIGITS significant digits; one that is not finite is None.
     """

@@ -33,7 +33,7 @@ REDRAW_SECONDS = 0.5  # Between two waits for the device, so that the progress b
 
 @dataclass
 class SeedRun:
-    """One seed of a run: its state and where what happens to it is written.
+    """One seed of a run: its state, its checkpoints and its log.
 
     Attributes:
       experiment: With the seed.
@@ -59,12 +59,12 @@ class SeedRun:
 
     @property
     def ended(self) -> bool:
-        """Whether it has ended; it is then computed along with the others to no effect."""
+        """Whether it has ended. Steps that are computed for other seeds then do not change it."""
         return self.stopped or self.failure is not None
 
 
 class Due(NamedTuple):
-    """What follows a step."""
+    """What is due after a step."""
 
     log: bool
     evaluate: bool
@@ -73,7 +73,7 @@ class Due(NamedTuple):
 
 
 def what_is_due(step: int, experiment: Experiment, until: int) -> Due:
-    """Returns what follows a step; where layers are measured or something saved, a line is logged.
+    """Returns what is due after a step. A step that measures layers or saves also logs a line.
 
     So a log interval holds training and nothing else. If a run pauses at `until` only so that other
     seeds catch up, the state is saved but no line is logged. A run without a pause has no line
@@ -96,7 +96,7 @@ def run_loop(
       program: The compiled step, the evaluation and the batches.
       runs: The seeds, all at the same step.
       until: The last step.
-      watch: Told of each phase; says when to stop.
+      watch: Records each phase and reports requests to stop.
 
     Returns:
       {seed: why it ended before the others}.
@@ -170,7 +170,7 @@ def next_batches(
     watch: Watch,
     phase: str,
 ) -> list[Any]:
-    """Returns so many batches, and counts the time that the step waits for them."""
+    """Returns the next `count` batches and measures the wait for them."""
     start = time.perf_counter()
     try:
         watch.enter("data")
@@ -202,7 +202,7 @@ def log_step(
 
 
 def finish_step(program: TrainProgram, run: SeedRun, step: int, due: Due, watch: Watch) -> None:
-    """Measures, evaluates and saves one seed after a step, as is due, and ends it if it is over.
+    """Measures, evaluates, saves or stops one seed after a step, if that is due.
 
     Raises:
       StopError: If a signal asks to stop meanwhile. What is left is done when the run continues.
@@ -220,7 +220,7 @@ def finish_step(program: TrainProgram, run: SeedRun, step: int, due: Due, watch:
 
 
 def stop_if_due(run: SeedRun, step: int) -> None:
-    """Ends a run whose error has not fallen for so many evaluations (train.stop_after)."""
+    """Ends a run whose error has not fallen for train.stop_after evaluations."""
     if ran_out_of_patience(run.state.opt):
         early_stopping.end_run("stop", step, run.checkpoints, run.write)
         run.stopped = True
@@ -260,7 +260,7 @@ def log_interval(program: TrainProgram, run: SeedRun, step: int, timer: "Interva
 
 
 def evaluate_and_save(program: TrainProgram, run: SeedRun, step: int, watch: Watch) -> None:
-    """Evaluates the single view, tells the optimizer the error, writes it and saves the state."""
+    """Evaluates the single view, passes the error to the optimizer, logs it and saves the state."""
     watch.enter("evaluate")
     metrics = program.evaluate(run.state)
     watch.enter("save")
@@ -291,7 +291,7 @@ def measure_layers(program: TrainProgram, run: SeedRun, step: int, watch: Watch)
 
 
 def measure_if_missed(program: TrainProgram, runs: list[SeedRun], due: Due, watch: Watch) -> None:
-    """Measures the layers of runs before their first step, or if the line of theirs is lost."""
+    """Measures the layers of runs before their first step, or if the line with them was lost."""
     for run in runs:
         step = int(run.state.step)
         there = layer_log.open_lines(run.folder, step) if run.folder else set()

@@ -1,6 +1,6 @@
-"""The log of a run: metrics.jsonl, starts.jsonl, TensorBoard's files, and a bar.
+"""The log of a run: metrics.jsonl, starts.jsonl, TensorBoard's files, and a progress bar.
 
-metrics.jsonl has a line an event, the same lines however often the run was cut off and continued:
+metrics.jsonl has one line per event. Its lines do not depend on interruptions of the run:
   train  step, epoch, loss, error, lr, images_per_s, data_time, step_time (seconds a step);
          bad_images, those that could not be decoded since the line before, where there are any;
          skipped, updates that were left out as not finite (train.on_nan=skip), where there are any
@@ -11,7 +11,7 @@ metrics.jsonl has a line an event, the same lines however often the run was cut 
   end    step; with train.stop_after best_step, as of stop
 Each line has `wall_s`, the seconds of all launches so far. A launch that was cut off counts up to
 its last line that was kept. Errors are fractions, losses nats; train lines are means since the line
-before (null: all was skipped). starts.jsonl has a line a launch.
+before (null: all was skipped). starts.jsonl has one line per launch.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ from cnn_jax.training import tensorboard
 from cnn_jax.training.environment import describe_environment
 
 Write = Callable[..., None]
-EVENTS = ("train", "eval", "nan", "stop", "end")  # Of metrics.jsonl.
+EVENTS = ("train", "eval", "nan", "stop", "end")  # The events of metrics.jsonl.
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
@@ -108,11 +108,18 @@ def last_evaluation(folder: Path) -> int:
 def open_log(
     experiment: Experiment, folder: Path, step: int, evaluated: bool = True
 ) -> Iterator[tuple[Write, tqdm.tqdm]]:
-    """Opens the log of a run that starts at `step`; returns (write, bar).
+    """Opens the log of a run. Lines of later steps, from before an interruption, are dropped.
 
-    Lines of later steps, from before an interruption, are dropped. evaluated: whether the state
-    includes the evaluation at this step; otherwise its line is dropped too. write(event, **fields)
-    appends a line to metrics.jsonl, at once on disk, and its numbers to TensorBoard.
+    Args:
+      experiment: The run.
+      folder: Its folder.
+      step: The step at which it starts or continues.
+      evaluated: Whether the state includes the evaluation at this step; if not, its line is dropped
+        too.
+
+    Yields:
+      (write, bar). write(event, **fields) appends a line to metrics.jsonl, at once on disk, and its
+      numbers to TensorBoard; bar is the progress bar.
 
     Raises:
       OSError: If a file cannot be written.

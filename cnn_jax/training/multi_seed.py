@@ -11,14 +11,14 @@ from cnn_jax.training.state import State, Step
 
 
 class Inputs(NamedTuple):
-    """What a step gets besides its state and its batches, the same at every step.
+    """Inputs of a step that are the same at every step: all except the state and the batch.
 
     The seeds' keys and the base rate are inputs and no part of the program, so that runs which
     differ only in them have the same one.
 
     Attributes:
       arrays: The loader's arrays, on the devices.
-      keys: The seeds' random keys, as raw data (`jax.random.key_data`).
+      keys: The seeds' random keys as raw data (`jax.random.key_data`), each [2] uint32.
       base: The schedule's base rate, [] float32; None: it is a part of the program.
     """
 
@@ -36,7 +36,7 @@ class Form(NamedTuple):
 
     Attributes:
       join: The seeds' states -> the joint state.
-      split: Undoes join.
+      split: The inverse of join.
       step: (joint state, `Inputs`, the seeds' batches) -> joint state.
     """
 

@@ -13,12 +13,12 @@ from cnn_jax.errors import UserError
 from cnn_jax.terminal_tables import format_table
 from cnn_jax.training.state import Step
 
-SETTLED_STEPS = 10  # Steps before the first that is traced, if the run has so many.
+SETTLED_STEPS = 10  # Steps before the first that is traced, if the run is long enough.
 MAX_ROWS = 10  # Operations in the table.
 
 
 def trace_steps(step: Step, folder: Path, steps: int, left: int) -> Step:
-    """Returns the step, which traces some of its calls and then prints what they cost.
+    """Returns the step, wrapped to trace some of its calls and to print their costs.
 
     Args:
       step: (state, arrays, batch) -> state, compiled.
@@ -27,7 +27,7 @@ def trace_steps(step: Step, folder: Path, steps: int, left: int) -> Step:
       left: How many calls there will be.
 
     Raises:
-      UserError: If there are not so many calls after the first, which compiles.
+      UserError: If fewer than `steps` calls remain after the first, which compiles.
     """
     if steps >= left:
         raise UserError(
@@ -85,8 +85,8 @@ def format_costs(costs: Mapping[str, float], layers: Mapping[str, hlo.Origin]) -
     """Returns the costliest operations as a table: milliseconds a step, share, name and layer.
 
     Args:
-      costs: Of `read_costs`.
-      layers: Of `hlo.find_layers`; operations that only run others are left out.
+      costs: The result of `read_costs`.
+      layers: The result of `hlo.find_layers`; operations that only run others are left out.
     """
     unknown = hlo.Origin("", "")
     origins = {name: layers.get(name.partition("__onednn$")[0], unknown) for name in costs}

@@ -29,19 +29,19 @@ Batches = Callable[[int], Iterator[Any]]
 
 
 class TrainProgram(NamedTuple):
-    """A run put together.
+    """The compiled functions, initial state and batches of a run.
 
     Attributes:
-      state: Before the first step; of several seeds what `join` makes.
+      state: The state before the first step; for several seeds the result of `join`.
       compiled_step: (state, inputs, batch) -> state.
       inputs: The loader's arrays and the seeds' keys, on the devices.
-      batches: batches(k) yields those of step k and later.
+      batches: batches(k) yields the batches of step k and later.
       evaluate: (state of one seed) -> metrics of the single view.
       error_name: What the model calls its error, such as top1_error.
       images_per_epoch: Training images.
-      join: The seeds' states -> state; that of one seed is its own.
-      split: Undoes join.
-      description: What the run's data.json says of its data set.
+      join: The seeds' states -> state; the state of one seed stays as it is.
+      split: The inverse of join.
+      description: Description of the data set, for the run's data.json.
       steps_per_call: The most steps that one call makes; 0: the loop chooses it.
       compiled_steps: (state, inputs, stacked batches) -> state after several updates.
       measure_layers: (state of one seed, the seed) -> the layers of a line of layers.jsonl; None:
@@ -81,7 +81,7 @@ def build_program(
     seeds: Sequence[int] = (),
     reusable: Reusable | None = None,
 ) -> TrainProgram:
-    """Puts a run together.
+    """Builds the program of a run.
 
     Args:
       experiment: The run.

@@ -1,4 +1,4 @@
-"""Keeps quiet what Orbax and TensorStore print about a save that fails, which they raise as well.
+"""Suppresses what Orbax and TensorStore print about a failed save, whose error they also raise.
 
 A full disk otherwise gives hundreds of lines: each of Orbax's threads logs its own error, and
 TensorStore's callbacks find their event loop closed.

@@ -1,4 +1,4 @@
-"""The folder of a run: whose it is, config.json and data.json, and how it is emptied."""
+"""The folder of a run: to which run it belongs, config.json and data.json, and its deletion."""
 
 import contextlib
 import dataclasses
@@ -51,7 +51,7 @@ def check_folder(experiment: Experiment, folder: Path) -> None:
     if changed := find_differences(there, experiment, RUNTIME_FIELDS):
         raise UserError(
             f"{folder} holds another configuration ({'; '.join(changed)}): choose another workdir,"
-            " repeat the flags it was made with, or start anew with --overwrite"
+            " repeat the flags it was made with, or start again with --overwrite"
         )
 
 
@@ -104,7 +104,7 @@ def check_data(description: dict[str, Any], folder: Path, finished: bool = False
     """Checks that the data set of a run is the one that it was trained on.
 
     Args:
-      description: Of `cnn_jax.data.describe_dataset`.
+      description: The result of `cnn_jax.data.describe_dataset`.
       folder: The run's folder. A description in it that is missing or damaged is not compared.
       finished: Whether the run is not trained any further. Its test images may then be others,
         unless they are taken from the training images by counting: added files shift that split.
@@ -127,7 +127,7 @@ def check_data(description: dict[str, Any], folder: Path, finished: bool = False
             before, now = (printable(str(each[name]))[:100] for each in (there, description))
             raise UserError(
                 f"the data set is another one than {folder} was trained on ({name}: {before} then,"
-                f" {now} now): restore it, or train anew with --overwrite or another workdir; if"
+                f" {now} now): restore it, or start again with --overwrite or another workdir; if"
                 f" only {folder / 'data.json'} is damaged, delete that file"
             )
 
@@ -163,7 +163,7 @@ def write_data(description: dict[str, Any], folder: Path) -> None:
     """Writes data.json, the description of the data set.
 
     Args:
-      description: Of `cnn_jax.data.describe_dataset`.
+      description: The result of `cnn_jax.data.describe_dataset`.
       folder: The run's folder.
 
     Raises:
@@ -174,7 +174,7 @@ def write_data(description: dict[str, Any], folder: Path) -> None:
 
 
 def _with_deviation(old: Experiment, new: Experiment) -> Experiment:
-    """Returns the longer run with what a run of so many steps from the start would do otherwise."""
+    """Returns the longer run, with how it differs from an uninterrupted run of its length."""
     before, after = old.train.steps, new.train.steps
     words = []
     if schedule_depends_on_steps(new.schedule, before, after):

@@ -33,7 +33,7 @@ def load_parameters(folder: Path, step: int | None = None) -> tuple[Any, Any, in
 
     Args:
       folder: The run's folder.
-      step: Of the checkpoint; None: the newest.
+      step: Step of the checkpoint; None: the newest.
 
     Raises:
       UserError: If there is none, or it cannot be read.

@@ -3,7 +3,7 @@
 Each call costs the host some tenths of a millisecond. On a GPU or a TPU the step of a small model
 takes no longer than that, and the device waits for the host. One call of several steps leaves it
 busy. XLA's CPU compiler runs convolutions in a loop many times slower than outside of one, and a
-call costs little there: a run on CPU is best left at one step per call.
+call costs little there, so a run on a CPU should keep one step per call.
 
 `train.steps_per_call=0` makes this choice: one step per call on a CPU, and elsewhere as many as
 `choose_steps_per_call` returns for the time of the run's first steps.

@@ -1,6 +1,6 @@
 """TensorBoard's file of a launch, written at once: an error of the disk is raised where it occurs.
 
-The SummaryWriter of tensorboardX writes in a thread, whose errors are printed and reach nobody.
+The SummaryWriter of tensorboardX writes in a thread, whose errors are only printed.
 """
 
 import contextlib

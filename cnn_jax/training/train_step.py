@@ -173,6 +173,10 @@ def compile_train(
       parallel: jit (which consumes the state that it is given) or pmap.
       mesh: The devices.
       options: XLA's compiler options, of jit alone.
+
+    Returns:
+      step(state, arrays, item) -> state, compiled when it is first called. `item` is a batch whose
+      rows are divided between the devices.
     """
     if parallel == "jit":
         whole, split = meshes.replicated(mesh), meshes.sharded(mesh)

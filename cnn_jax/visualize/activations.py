@@ -1,4 +1,4 @@
-"""What lies in a model as it is: its first filters, and the images that excite a channel most."""
+"""A model's first filters, and the images that activate each of its channels most."""
 
 import functools
 from collections.abc import Iterable
@@ -90,7 +90,7 @@ def find_top_images(
     layer: str,
     count: int = 9,
 ) -> TopImages:
-    """Finds the images of a data set whose strongest unit in each channel is the strongest.
+    """Finds, for each channel, the images with the largest activation.
 
     Each image counts once for a channel, however many of its units are strong. Source: Zeiler,
     Fergus 2013 (arXiv:1311.2901), Sec. 4 and Figure 2, which shows the top nine.

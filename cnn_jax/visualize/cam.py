@@ -1,4 +1,4 @@
-"""Grad-CAM: which places of a layer's maps speak for a class, and guided Grad-CAM.
+"""Grad-CAM: which positions of a layer's maps raise a class's score, and guided Grad-CAM.
 
 Source: Selvaraju, Cogswell, Das, Vedantam, Parikh, Batra 2017 (arXiv:1610.02391).
 """

@@ -32,7 +32,7 @@ def randomize(model: Model, key: jax.Array, image_shape: tuple[int, ...]) -> tup
 
 
 def correlate_ranks(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Returns Spearman's rank correlation of the sizes of two maps of each image.
+    """Returns Spearman's rank correlation of the absolute values of two maps of each image.
 
     Args:
       first: Maps [B, H, W]; their signs are left out.
@@ -66,7 +66,7 @@ class Curves(NamedTuple):
     """The class's probability while pixels are deleted, or inserted, in a map's order.
 
     Attributes:
-      shares: Of the pixels that are deleted or inserted, [steps + 1], from 0 to 1.
+      shares: Shares of the pixels that are deleted or inserted, [steps + 1], from 0 to 1.
       deletion: Probabilities [B, steps + 1]. A good map makes it fall early.
       insertion: Probabilities [B, steps + 1]. A good map makes it rise early.
       deletion_area: The area under each, [B], from 0 to 1.

@@ -1,4 +1,4 @@
-"""ZFNet's deconvolutional network: what of an image excites a unit, projected back to pixels.
+"""ZFNet's deconvolutional network: the activation of a unit, projected back to pixels.
 
 Source: Zeiler, Fergus 2013 (arXiv:1311.2901), Sec. 2.1. Layer by layer, from the top: unpool with
 the switches of the forward pass, ReLU, then the transposed filters. That is the backward pass of
@@ -32,7 +32,7 @@ def deconvolve(
       stats: Its statistics.
       images: [B, H, W, C]; they set the switches.
       layer: A layer of `list_layers`.
-      signals: Of the layer's shape: its activations, or those of `keep_strongest`.
+      signals: Array of the layer's shape: its activations, or those of `keep_strongest`.
 
     Returns:
       [B, H, W, C].

@@ -39,7 +39,7 @@ def draw_maps(
 
     Args:
       pixels: [B, H, W, C] uint8.
-      titles: Of the images.
+      titles: Titles of the images.
       rows: The maps.
       overlay: Whether the image can be seen through its maps.
     """

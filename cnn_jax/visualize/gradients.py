@@ -1,7 +1,8 @@
 """Maps made of gradients with respect to the images: which pixels a class's score depends on.
 
 All functions are pure: they take the model, its parameters and its statistics, and a batch of
-images as the model takes them, and return arrays. `score` says what is differentiated.
+images as the model takes them, and return arrays. `score` names the class score whose gradient is
+taken.
 """
 
 import functools
@@ -20,8 +21,8 @@ class Gradients(NamedTuple):
     """Scores and their gradients.
 
     Attributes:
-      scores: Of each image's class, [B].
-      gradients: Of each score with respect to its image, [B, H, W, C].
+      scores: Score of each image's class, [B].
+      gradients: Gradient of each score with respect to its image, [B, H, W, C].
     """
 
     scores: jax.Array
@@ -158,7 +159,7 @@ def compute_smooth_grad(
       stats: Its statistics.
       images: [B, H, W, C].
       labels: [B] int.
-      key: Of the noise; the same key gives the same map.
+      key: Random key of the noise; the same key gives the same map.
       samples: Noisy copies of each image.
       noise: Standard deviation, as a share of the image's largest minus its smallest value.
       score: As in `compute_gradients`.
@@ -180,7 +181,7 @@ class Attributions(NamedTuple):
     """Integrated gradients.
 
     Attributes:
-      attributions: Of each value, [B, H, W, C]; they add up to the score's difference.
+      attributions: Attribution of each value, [B, H, W, C]; they add up to the score's difference.
       difference: The score of the image minus that of the baseline, [B].
       gap: The sum of the attributions minus the difference, [B]: the error of the integration.
     """

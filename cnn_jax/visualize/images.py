@@ -1,4 +1,4 @@
-"""The images that are looked at: N of a data set, or the files of a folder."""
+"""Images to visualize: N of a data set, or the files of a folder."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ IMAGENET_CLASSES = 1000
 
 
 class Images(NamedTuple):
-    """Images and what is known of them.
+    """Images with their labels and names.
 
     Attributes:
       pixels: As the user knows them, [N, H, W, C] uint8.
@@ -141,7 +141,7 @@ def _load_folder(model: TrainedModel, folder: Path, count: int) -> Images:
     """Loads image files below a folder; the name of their own folder may be their class."""
     every = [folder / name for name in list_images("images", folder)]
     if not every:
-        raise UserError(f"images={folder}: no image files lie there ({', '.join(IMAGE_SUFFIXES)})")
+        raise UserError(f"images={folder}: no image files found ({', '.join(IMAGE_SUFFIXES)})")
     pixels, rows = _cut_all(
         model, spread(len(every), count), lambda i: every[i].read_bytes(), lambda i: str(every[i])
     )
@@ -183,10 +183,10 @@ def _cut_all(
 
 
 def _cut(model: TrainedModel, encoded: Encoded, name: str) -> np.ndarray:
-    """Returns the middle of an image as the model sees it, [1, H, W, C] uint8; raises BadImage."""
+    """Returns the center crop of an image, [1, H, W, C] uint8; raises BadImage."""
     side, _, channels = model.image_shape
     if isinstance(encoded, np.ndarray) and encoded.shape[-1] != channels:
-        kinds = {1: "grey", 3: "color"}
+        kinds = {1: "gray", 3: "color"}
         raise UserError(
             f"{name}: a {kinds.get(encoded.shape[-1], 'strange')} image, and the model takes"
             f" {kinds.get(channels, 'other')} ones"

@@ -21,7 +21,7 @@ MAX_SHIFT, MAX_SCALE = 60 / 224, 1.8
 def transform(
     images: jax.Array, shift: jax.Array, scale: jax.Array, degrees: jax.Array
 ) -> jax.Array:
-    """Shifts, scales and rotates images about their middle, bilinearly; zeros come in from outside.
+    """Shifts, scales and rotates images about their center, bilinearly; zeros come in from outside.
 
     Args:
       images: [B, H, W, C].
@@ -55,7 +55,7 @@ class Invariance(NamedTuple):
       values: How far the images were changed, [n].
       distances: {layer: Euclidean distance of the features from those of the unchanged image,
         [B, n]}.
-      probability: Of the given class, [B, n].
+      probability: Probability of the given class, [B, n].
     """
 
     name: str

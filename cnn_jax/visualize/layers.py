@@ -41,16 +41,16 @@ def list_layers(model: Model, params: Any, stats: Any, image_shape: Shape) -> di
 
 
 def find_spatial_layers(layers: dict[str, Shape]) -> list[str]:
-    """Returns the layers whose maps have more than one place."""
+    """Returns the layers whose maps have more than one position."""
     return [name for name, s in layers.items() if len(s) == 3 and s[0] * s[1] > 1]
 
 
 def choose_layer(name: str, layers: dict[str, Shape], layer: str | None = None) -> str:
-    """Returns the layer that is asked for, or the last one with a spatial map.
+    """Returns the requested layer, or the last one with a spatial map.
 
     Args:
-      name: Of the model, for messages.
-      layers: Of `list_layers`.
+      name: Name of the model, for messages.
+      layers: The result of `list_layers`.
       layer: The layer that is asked for, if one is.
 
     Raises:
@@ -76,7 +76,7 @@ def shift_layer(layer: str, offset: jax.Array) -> AbstractContextManager:
 
     Args:
       layer: Its name.
-      offset: Of the activations' shape.
+      offset: Array of the activations' shape.
     """
 
     def intercept(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:

@@ -1,4 +1,4 @@
-"""ZFNet's occlusion maps: what the model says while a gray square covers a part of the image.
+"""ZFNet's occlusion maps: a model's outputs while a gray square covers a part of the image.
 
 Source: Zeiler, Fergus 2013 (arXiv:1311.2901), Sec. 4.2 and Figure 7.
 """
@@ -16,16 +16,16 @@ BATCH = 64  # Covered images that are evaluated at once.
 
 
 class Occlusion(NamedTuple):
-    """What was measured with the square at each place, [B, rows, columns] each.
+    """Measurements with the square at each position, [B, rows, columns] each.
 
     Attributes:
       activity: The sum of the layer's map that is strongest in the whole image (Figure 7b).
-      probability: Of the given class (Figure 7d).
+      probability: Probability of the given class (Figure 7d).
       likeliest: The likeliest class, int (Figure 7e).
       channels: Which map it is for each image, [B].
       tops: Upper edges of the square in pixels, [rows].
       lefts: Left edges, [columns].
-      side: Of the square, in pixels.
+      side: Side of the square, in pixels.
     """
 
     activity: np.ndarray
@@ -57,7 +57,7 @@ def occlude(
       images: [B, H, W, C].
       labels: The class of each, [B] int.
       layer: A layer with a spatial map: the paper's is layer 5.
-      side: Of the square in pixels; None: a quarter of the image's shorter side.
+      side: Side of the square in pixels; None: a quarter of the image's shorter side.
       stride: Pixels from one place to the next; None: half the square's side.
       gray: The color of the square; broadcasts to the images.
     """

@@ -31,7 +31,7 @@ def plot_maps(pixels: np.ndarray, maps: Mapping[str, Any], titles: Sequence[str]
     Args:
       pixels: The images as the user knows them, [B, H, W, C] uint8.
       maps: {label of the row: [B, h, w], or [B, h, w, C], which is summed over channels}.
-      titles: Of the images.
+      titles: Titles of the images.
     """
     rows = []
     for label, values in maps.items():
@@ -81,8 +81,8 @@ def plot_top_images(
     """Draws the patches that excite channels most, a row for each channel, strongest first.
 
     Args:
-      top: Of `find_top_images`.
-      fields: Of `find_receptive_fields`, of the same layer.
+      top: The result of `find_top_images`.
+      fields: The result of `find_receptive_fields`, of the same layer.
       pixels: The images that were searched, [N, H, W, C] uint8.
       channels: Which; empty: those whose strongest unit is the strongest, at most TOP_CHANNELS.
     """
@@ -104,7 +104,7 @@ def plot_projections(
     Args:
       pixels: [B, H, W, C] uint8.
       projections: {layer: [B, H, W, C]} of `deconvolve`; each has its own contrast.
-      titles: Of the images.
+      titles: Titles of the images.
     """
     tiles = list(pixels)
     for values in projections.values():
@@ -135,10 +135,10 @@ def plot_occlusion(
 
     Args:
       pixels: [B, H, W, C] uint8.
-      occlusion: What was measured.
-      titles: Of the images.
-      class_names: Of the model's classes; empty: their numbers. Only classes that are somewhere the
-        likeliest have a color, or of more than MAX_CLASSES the most frequent ones.
+      occlusion: The result of `occlude`.
+      titles: Titles of the images.
+      class_names: Names of the model's classes; empty: their numbers. Only classes that are
+        somewhere the likeliest have a color, or of more than MAX_CLASSES the most frequent ones.
     """
     numbers, likeliest = renumber_classes(occlusion.likeliest, MAX_CLASSES)
     names = [class_names[number] if class_names else str(number) for number in numbers]
@@ -178,7 +178,7 @@ def plot_invariance(changes: Sequence[Invariance], labels: Sequence[str] = ()) -
 
     Args:
       changes: Shift, scale and rotation.
-      labels: Of the images.
+      labels: Labels of the images.
     """
     layers = list(changes[0].distances)
     count = len(changes[0].probability)

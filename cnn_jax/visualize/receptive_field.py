@@ -1,4 +1,4 @@
-"""Which pixels a unit of a layer can see, for any model: found by trying, not by formula."""
+"""Which pixels a unit of a layer can see, for any model: found by experiment, not by formula."""
 
 from typing import Any, NamedTuple
 

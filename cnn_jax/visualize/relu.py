@@ -34,7 +34,7 @@ def relu(rule: Rule, x: jax.Array) -> jax.Array:
 
     Args:
       rule: One of RULES.
-      x: Of any shape.
+      x: Array of any shape.
     """
     return jnp.maximum(x, jnp.zeros((), x.dtype))
 
@@ -61,7 +61,7 @@ def apply_relu_rule(function: Callable[..., Any], rule: Rule) -> Callable[..., A
     Its values are the same. It must be differentiated in reverse mode.
 
     Args:
-      function: Of arrays, or trees of them; traceable by JAX.
+      function: A function of arrays, or trees of them, that JAX can trace.
       rule: One of RULES.
 
     Raises:
@@ -90,7 +90,7 @@ def count_relus(function: Callable[..., Any], *args: Any) -> int:
     """Returns how many ReLUs a function computes; one inside a scan counts once.
 
     Args:
-      function: Of arrays, or trees of them.
+      function: A function of arrays, or trees of them.
       *args: Its arguments, or their shapes (`jax.ShapeDtypeStruct`).
     """
     return _count(jax.make_jaxpr(function)(*args).jaxpr)

@@ -1,4 +1,4 @@
-"""What is differentiated: one number for each image, of the outputs of a model."""
+"""Scores to differentiate: one number for each image, from a model's outputs."""
 
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ def score_outputs(
 
     Args:
       model: The model.
-      outputs: Of the model: logits [B, classes], or rebuilt images [B, H, W, C].
+      outputs: Outputs of the model: logits [B, classes], or rebuilt images [B, H, W, C].
       images: What the model was given, [B, H, W, C].
       labels: [B] int, the class that each image is scored for.
       score: logit: the class's output | log_probability and probability: after the softmax.

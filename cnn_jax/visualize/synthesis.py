@@ -16,7 +16,7 @@ FIRST, SECOND = 0.9, 0.999  # Adam's decays.
 
 
 class Synthesis(NamedTuple):
-    """Images and what was made large or small by them.
+    """Synthesized images and the final value of their objective.
 
     Attributes:
       images: As the model takes them, [B, H, W, C].
@@ -92,7 +92,7 @@ def maximize_class(
       labels: [B] int.
       image_shape: (H, W, C).
       key: Draws the first image and the jitter.
-      steps: Of Adam.
+      steps: Number of steps of Adam.
       rate: Adam's.
       jitter: The image is shifted by up to so many pixels in each step.
       blur_every: Steps from one blur to the next; 0: none.
@@ -141,7 +141,7 @@ def dream(
       images: [B, H, W, C].
       layer: A layer of `list_layers`.
       key: Draws the jitter.
-      steps: Of Adam.
+      steps: Number of steps of Adam.
       rate: Adam's, in units of the images.
       jitter: As in `maximize_class`.
     """
@@ -182,7 +182,7 @@ def invert(
       images: [B, H, W, C], of which only the codes are used.
       layer: A layer of `list_layers`.
       key: Draws the first images.
-      steps: Of Adam.
+      steps: Number of steps of Adam.
       rate: Adam's.
       variation: Weight of the total variation.
     """

@@ -5,10 +5,10 @@ Nothing here takes more than seconds.
 Paper     Rosenblatt 1958 (the perceptron and its rule); Novikoff 1962 (at most (R / margin)^2
           mistakes); Minsky, Papert 1969 (XOR is beyond a perceptron, two layers represent it).
 Question  Does the perceptron rule learn AND, OR and NOT, and how many updates does it take? Does it
-          ever learn XOR? Do two layers represent it, and learn it? Is there a two-layer net for any
-          formula? Which change of inputs makes two circles separable?
+          ever learn XOR? Do two layers represent it, and learn it? Is there a two-layer model for
+          any formula? Which change of inputs makes two circles separable?
 Command   python launch.py --experiment=boolean_functions
-Measured  docs/results/boolean_functions.
+Results   docs/results/boolean_functions.
 """
 
 import functools

@@ -1,7 +1,8 @@
 """What image_retrieval keeps in <workdir>/measured, so that it is measured and drawn once.
 
-Rows and pictures count only with the models that they are of: the same configuration and data, and
-a checkpoint of the same numbers. A run that was started anew has other ones after as many steps.
+Rows and pictures are used again only for the models that they were made from: the same
+configuration and data, and a checkpoint with the same numbers. A run that was started again has
+other numbers after as many steps.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ import numpy as np
 from cnn_jax.files import write_whole
 from cnn_jax.training import checkpoint, checksum_file
 
-VERSION = 3  # Of the files.
+VERSION = 3  # Version of the files.
 
 Models = Mapping[str, str]  # {run: fingerprint of its model}
 Measured = tuple[list[dict[str, Any]], dict[str, np.ndarray]]

@@ -1,6 +1,6 @@
 """What image_retrieval measures of its finished runs: each code's retrieval, and denoising.
 
-The rows of a seed are kept, and measured anew only of other models (`keep`).
+The rows of a seed are kept, and measured again only if its models are others (`keep`).
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ PIXELS = "pixels"
 PCA_PIXELS = "pixels, PCA"
 # From what is trained to what is not; the order of tables.
 CODES = (CLASSIFIER, AUTOENCODER, SMALL, UNTRAINED, PCA_PIXELS, PIXELS)
-SIZES = (2, 4, 8, 16, 32, 64, 128)  # Of codes that PCA compresses.
+SIZES = (2, 4, 8, 16, 32, 64, 128)  # Sizes of codes that PCA compresses.
 MAX_SIZE_QUERIES = 2_000  # Of the test images, for each size: the measure is a mean over them.
 DENOISED, CHOSEN_ON = 1_000, 200  # Test images that are restored; training images to choose on.
 MEDIANS, WEIGHTS = (3, 5), (0.1, 0.2, 0.3, 0.5, 0.8)

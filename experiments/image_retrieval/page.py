@@ -1,4 +1,4 @@
-"""The report of image_retrieval, and how its claims are checked against what was measured."""
+"""The report of image_retrieval, and how its claims are checked against the measurements."""
 
 import statistics
 from collections.abc import Callable, Sequence

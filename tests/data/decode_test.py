@@ -18,7 +18,7 @@ WHOLE = sorted(
 )
 WAVES = np.stack(np.broadcast_arrays(*np.sin(np.mgrid[0:60, 0:80] / 9), 0.3), -1)
 RGB = np.uint8(127 + 100 * WAVES)
-GREY = RGB[..., :1].repeat(3, -1)
+GRAY = RGB[..., :1].repeat(3, -1)
 
 
 def encoded(image, format="PNG", **options):
@@ -90,14 +90,14 @@ def test_decoded_images_have_their_shape(path, side):
     [
         (encoded(Image.fromarray(RGB)), RGB, 0),
         (encoded(Image.fromarray(RGB), "JPEG", quality=95), RGB, 1.05),
-        (encoded(Image.fromarray(RGB[..., 0])), GREY, 0),
-        (encoded(Image.fromarray(RGB[..., 0]), "JPEG", quality=95), GREY, 0.2),
+        (encoded(Image.fromarray(RGB[..., 0])), GRAY, 0),
+        (encoded(Image.fromarray(RGB[..., 0]), "JPEG", quality=95), GRAY, 0.2),
         (encoded(Image.fromarray(RGB).convert("CMYK"), "JPEG", quality=95), RGB, 1.1),
         (encoded(Image.fromarray(RGB).quantize(256)), RGB, 2.2),
         (encoded(Image.fromarray(np.dstack([RGB, RGB[..., 0]]), "RGBA")), RGB, 0),
         (cv2.imencode(".png", RGB[..., ::-1].astype(np.uint16) * 257)[1].tobytes(), RGB, 0),
     ],
-    ids=["png", "jpeg", "grey", "grey jpeg", "cmyk", "palette", "alpha", "16 bits"],
+    ids=["png", "jpeg", "gray", "gray jpeg", "cmyk", "palette", "alpha", "16 bits"],
 )
 def test_every_kind_decodes_to_the_same_pixels(file, expected, bound):
     """RGB and gray: within 1 of Pillow's conversion of the expected pixels, besides the bound."""
@@ -105,10 +105,10 @@ def test_every_kind_decodes_to_the_same_pixels(file, expected, bound):
     found = decode.decode_crop(file, lambda _: box, (60, 80))
     assert np.abs(found.astype(int) - expected).mean() <= bound
     assert np.abs(measure_displacement(found, expected)).max() < 0.05
-    grey = decode.decode_crop(file, lambda _: box, (60, 80), channels=1)
-    assert grey.shape == (60, 80, 1)
+    gray = decode.decode_crop(file, lambda _: box, (60, 80), channels=1)
+    assert gray.shape == (60, 80, 1)
     assert (
-        np.abs(grey[..., 0] - np.float32(Image.fromarray(expected).convert("L"))).mean()
+        np.abs(gray[..., 0] - np.float32(Image.fromarray(expected).convert("L"))).mean()
         <= min(bound, 1) + 1
     )
 

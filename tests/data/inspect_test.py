@@ -120,7 +120,7 @@ def test_jpegs_of_every_kind_are_counted(tmp_path):
     )
     report = (out / "report.txt").read_text()
     assert "8 training and 0 test images, 3 classes\n" in report
-    assert "\nno test images: no class has 5" in report
+    assert "of a class is a test image, and no class has 5; give" in report
     assert "cannot be read: 0\n" in report and "may be damaged inside: 0\n" in report
     # 101x877 is the smallest height and the largest width; four others are 240x320 and three, one
     # of them rotated, 320x240.

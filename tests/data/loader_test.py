@@ -95,7 +95,7 @@ def test_the_training_mean_is_subtracted(kind, axes):
     [
         ({"dataset": choose("cifar")}, "nearest: cifar10"),
         ({"dataset": choose("folder"), "train_resize": (9,), "image_size": 9}, "folder:PATH"),
-        ({"image_size": 224}, "must be one side S"),
+        ({"image_size": 224}, "must be one side, or the smallest"),
         (
             {"image_size": 32, "train_resize": (24,)},
             "data.image_size=32 is larger than data.train_resize=24",
@@ -108,7 +108,7 @@ def test_the_training_mean_is_subtracted(kind, axes):
         ({"dataset": choose("caltech101")}, "full-size images: set data.train_resize"),
         ({"dataset": choose("imagenet2012")}, "full-size images: set data.train_resize"),
         ({"color_jitter": (0.1, 0.1)}, "must be 4 numbers: brightness, contrast"),
-        ({"dataset": choose("digits"), "color_pca": True}, "digits is grey"),
+        ({"dataset": choose("digits"), "color_pca": True}, "digits is gray"),
     ],
 )
 def test_invalid_settings_are_refused(change, words):

@@ -327,4 +327,4 @@ def test_the_command_evaluates_every_run_of_a_folder(finished):
     nowhere = subprocess.run(
         [*command[:2], "--evaluate=/nowhere"], cwd=ROOT, capture_output=True, text=True
     )
-    assert nowhere.returncode == 2 and "no run lies there" in nowhere.stderr
+    assert nowhere.returncode == 2 and "no run found" in nowhere.stderr

@@ -58,7 +58,7 @@ def test_views_are_at_the_papers_positions():
         ),
         (choose("grid", scale=(64,)), "protocols.scale: grid has no such option; nearest: scales"),
         (choose("grid", scales=("x",)), "protocols.scales=x: must be an integer"),
-        (choose("grid", scales=64), "protocols.scales=64: must be integers with commas between"),
+        (choose("grid", scales=64), "protocols.scales=64: must be comma-separated integers"),
         (choose("grid", scales=(10**9,)), "protocols.scales=1000000000: must be at most 16384"),
     ],
 )

@@ -383,7 +383,7 @@ REPORTS = (
     ),
     Report(
         "boundaries=(1,2",
-        "integers with commas between",
+        "comma-separated integers",
         command(*SMOKE, "--set=schedule=step", "--set=schedule.boundaries=(1,2"),
     ),
     Report(

@@ -25,7 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--compare", action="store_true", help="write nothing, print what differs")
     every = ",".join(golden.GROUPS)
-    parser.add_argument("--only", default=every, help=f"groups, with commas between: {every}")
+    parser.add_argument("--only", default=every, help=f"comma-separated groups: {every}")
     flags = parser.parse_args()
     golden.STORED.mkdir(parents=True, exist_ok=True)
     everything = []

@@ -129,7 +129,7 @@ def test_a_run_whose_name_is_not_its_key_is_refused():
 
 def test_a_row_of_an_unknown_run_is_refused():
     rows = (Row("nett", "Net", "", ""),)
-    with pytest.raises(UserError, match=r"the run 'nett', which the study has not.*nearest: net"):
+    with pytest.raises(UserError, match=r"the run 'nett', which is not in the study.*nearest: net"):
         study.configure(dataclasses.replace(make_study(net=RUN), rows=rows))
 
 
@@ -188,7 +188,7 @@ def test_overwriting_restarts_the_runs_and_keeps_other_files(tmp_path):
     (tmp_path / "net/seed0/notes.txt").write_text("mine")
     own = dataclasses.replace(RUN.data, pad_and_crop=4)
     changed = dataclasses.replace(RUN, data=own, optimizer=choose("sgd", momentum=0.5))
-    with pytest.raises(UserError, match="start anew with --overwrite"):
+    with pytest.raises(UserError, match="start again with --overwrite"):
         study.run(make_study(net=changed), tmp_path)
     again = dataclasses.replace(make_study(net=changed, other=RUN), contact_sheet=True)
     study.run(again, tmp_path, only="net", overwrite=True, tell=print)

@@ -28,7 +28,7 @@ def test_a_sweep_is_a_field_and_values():
         ("schedule.base", "write it as field=value,value"),
         ("schedule.base=", "write it as field=value,value"),
         ("=1", "write it as field=value,value"),
-        ("schedule.base=1,2,1", "a value stands there twice"),
+        ("schedule.base=1,2,1", "a value is given twice"),
     ],
 )
 def test_an_invalid_sweep_is_refused(text, words):

@@ -133,6 +133,14 @@ def test_public_weights_on_files(weights, photographs, tmp_path):
     assert "Layer conv2" in text and "3 of 3 files of " in text and "the likeliest" in text
 
 
+def test_images_of_linked_folders_are_looked_at_and_hidden_ones_are_not(photographs, tmp_path):
+    (tmp_path / "linked").symlink_to(photographs)
+    (tmp_path / ".thumbnails").mkdir()
+    (tmp_path / ".thumbnails/0.png").write_bytes(b"")
+    found = load_images(trained.load("mlp:untrained"), Source(str(tmp_path)))
+    assert found.names == ("linked/0.png", "linked/1.png", "linked/2.png")
+
+
 @pytest.mark.parametrize("kind", ["run", "weights"])
 def test_the_square_of_occlusion_is_gray(
     workdir, weights, photographs, tmp_path, monkeypatch, kind
@@ -190,14 +198,14 @@ def test_mistakes_are_one_line(workdir, weights, photographs, tmp_path):
     (damaged / "a.png").write_bytes((photographs / "0.png").read_bytes()[:200])
     (tmp_path / "empty").mkdir()
     for target, images, layer, words in (
-        (str(workdir), "", None, "2 runs lie there; give one, such as dense/seed0, net/seed0"),
-        (str(tmp_path), "", None, "no run lies there; give a run's folder, or MODEL:WEIGHTS"),
+        (str(workdir), "", None, "2 runs found; give one, such as dense/seed0, net/seed0"),
+        (str(tmp_path), "", None, "no run found; give a run's folder, or MODEL:WEIGHTS"),
         (net, "fake:3", "stage9", "layer=stage9: two_blocks has no such layer; nearest: stage"),
         (net, "fake:3", "pool", "layer=pool: it has no spatial map in two_blocks; those with one"),
         (net, "fake:99", None, "images=fake:99: must be 1 to 64 images"),
         (net, "fakes:3", None, r"data set fakes is not prepared .*nearest: fake"),
-        (net, "digits:3", None, "digits test image 0: a grey image, and the model takes color"),
-        (net, str(tmp_path / "empty"), None, "no image files lie there"),
+        (net, "digits:3", None, "digits test image 0: a gray image, and the model takes color"),
+        (net, str(tmp_path / "empty"), None, "no image files found"),
         (net, str(damaged), None, r"damaged/a.png: "),
         (public, "", None, "has no data of its own: give FOLDER or DATASET:N"),
         (f"vgg_a:{weights}", str(photographs), None, "is of 'lenet5_modern', not of vgg_a"),

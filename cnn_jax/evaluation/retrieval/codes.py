@@ -26,7 +26,8 @@ class Layer(NamedTuple):
 
     Attributes:
       name: As `Model.features` calls it.
-      pooling: Of feature maps: flat (every value), or the average or maximum of each channel.
+      pooling: Pooling of feature maps: flat (every value), or the average or maximum of each
+        channel.
     """
 
     name: str
@@ -62,7 +63,7 @@ def choose_layer(
       params: Its parameters.
       stats: Batch norm's running averages.
       image_shape: (H, W, C) of what the model takes.
-      name: Of the layer; empty: an autoencoder's code, or else the last one before the logits.
+      name: Name of the layer; empty: an autoencoder's code, or else the last one before the logits.
       pooling: None: maps are averaged, except an autoencoder's code, which is kept whole.
 
     Raises:
@@ -123,13 +124,13 @@ def make_encoder(
     layer: Layer,
     prepare: Callable[[jax.Array], jax.Array],
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns what turns images into codes, compiled over the devices of this process.
+    """Returns a function from images to codes, compiled over the devices of this process.
 
     Args:
       model: The model.
       params: Its parameters.
       stats: Batch norm's running averages.
-      layer: Of `choose_layer`.
+      layer: The result of `choose_layer`.
       prepare: Images [B, H, W, C] as they come -> what the model takes.
 
     Returns:
@@ -154,7 +155,7 @@ def make_encoder(
 
 
 def make_trained_encoder(trained: TrainedModel, layer: Layer) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns what turns images [B, H, W, C], 0 to 255, into codes; see `make_encoder`.
+    """Returns a function from images [B, H, W, C], 0 to 255, to codes; see `make_encoder`.
 
     Matrix products have the precision of the model's training.
     """
@@ -217,13 +218,13 @@ def fit_pca(codes: np.ndarray, size: int, whiten: bool = False) -> Pca:
       whiten: Whether each component is divided by its standard deviation.
 
     Raises:
-      UserError: If the codes do not have so many components.
+      UserError: If size exceeds the number of components.
     """
     count, numbers = codes.shape
     check_size(size, count, numbers)
     mean = codes.mean(0, dtype=np.float64)
     centered = codes - mean
-    # Of the two matrices with the same eigenvalues the smaller one.
+    # Use the smaller one of the two matrices with the same eigenvalues.
     if numbers <= count:
         values, vectors = np.linalg.eigh(centered.T @ centered / (count - 1))
         components = vectors[:, ::-1][:, :size].T

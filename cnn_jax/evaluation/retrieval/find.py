@@ -1,4 +1,4 @@
-"""Finds a user's images in a gallery: the queries, their neighbors, and what is right of them."""
+"""Finds the neighbors of a user's images in a gallery, and which are of the query's class."""
 
 import os
 from dataclasses import dataclass
@@ -24,18 +24,18 @@ K = 10
 
 @dataclass(frozen=True)
 class Found:
-    """What queries found in a gallery.
+    """The neighbors that queries found in a gallery.
 
     Attributes:
       gallery: The gallery's images.
       queries: The queries' images.
       index: The gallery's codes.
       rows: [Q], the numbers of the queries' images, of which some may not be decodable.
-      names: Of the queries.
+      names: Names of the queries.
       neighbors: [Q, k], rows of the index, the nearest first.
       distances: [Q, k], 1 minus the cosine.
-      is_right: [Q, k], whether a neighbor is of the query's class; None for queries of which the
-        gallery holds no other image of their class, or has no classes.
+      is_right: [Q, k], whether a neighbor is of the query's class. None if the gallery has no
+        classes or no other image of the query's class.
       means: Over the queries with relevant images; None: there are none.
     """
 

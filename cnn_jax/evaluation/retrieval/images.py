@@ -1,4 +1,4 @@
-"""Images as a model takes them, cut out of the middle: of a data set, a folder or a file."""
+"""Images as a model takes them: center crops of a data set, a folder or a file."""
 
 import functools
 import os
@@ -21,7 +21,7 @@ from cnn_jax.evaluation.scoring import cut_views
 from cnn_jax.trained import TrainedModel
 
 BATCH_PIXELS = 2**22  # About: of the images of a batch.
-LUMINANCE = (0.299, 0.587, 0.114)  # Of red, green and blue: ITU-R BT.601.
+LUMINANCE = (0.299, 0.587, 0.114)  # Weights of red, green and blue: ITU-R BT.601.
 
 
 class Images(NamedTuple):
@@ -59,7 +59,7 @@ def iterate_images(
     crop: int,
     interpolation: Interpolation = "bilinear",
 ) -> Iterator[Images]:
-    """Yields batches of at least one image, the middle of each, scaled to a shorter side before.
+    """Yields batches of at least one image: the center crop of each, after it is scaled.
 
     Images that cannot be decoded stop it, or are named and left out, as config.on_bad_image says.
 
@@ -67,7 +67,7 @@ def iterate_images(
       config: How images are decoded.
       images: The images.
       resize: The shorter side, in pixels.
-      crop: Side of the square in the middle, in pixels.
+      crop: Side of the center crop, in pixels.
       interpolation: By which images are scaled.
 
     Raises:
@@ -95,7 +95,7 @@ def read_images(
 def iterate_model_images(model: TrainedModel, images: datasets.ImageDataset) -> Iterator[Images]:
     """Yields batches of images as a model takes them, [B, H, W, C] uint8.
 
-    Color images become grey for a model of grey ones, and grey images get three equal channels for
+    Color images become gray for a model of gray ones, and gray images get three equal channels for
     a model of color ones.
     """
     side, _, channels = model.image_shape

@@ -1,8 +1,8 @@
 """An index: a gallery's codes in a folder, so that they are computed once.
 
 The folder holds codes.npy ([N, D] float32), names.json (what each row is), pca.npz if the codes are
-compressed, and index.json: of which model, layer and gallery the codes are, with checksums. An
-index of anything else is refused.
+compressed, and index.json, which records the model, layer and gallery of the codes, with checksums.
+An index of anything else is refused.
 """
 
 import dataclasses
@@ -32,22 +32,23 @@ REMEDY = "choose another index folder, or delete this one"
 
 @dataclass(frozen=True)
 class Description:
-    """Of what the codes of an index are, as index.json holds it.
+    """What the codes of an index were computed from: the content of index.json.
 
     Attributes:
-      version: Of the index's form.
+      version: Version of the index's format.
       weights: Checksum of the model's parameters and statistics.
       model: The model in words.
       options: Its name and its options, which may change no parameters: an activation, for one.
-      precision: Of matrix products.
+      precision: Precision of matrix products.
       normalization: What a black image and then a white one become before they enter the model: the
         mean of each channel over the image, and then the standard deviation.
       layer: Whose activations the codes are.
       pooling: How its maps are pooled.
       images: Shorter side to which images are scaled, and the side that is cut out, in pixels.
-      code_size: Of codes that whitened PCA compresses; 0: they are not.
+      code_size: Size of the codes after whitened PCA; 0: no PCA.
       gallery: The folder or data set.
-      fingerprint: Of the names, sizes and times of the gallery's files, or of a data set's images.
+      fingerprint: Checksum of the names, sizes and times of the gallery's files, or of a data set's
+        images.
     """
 
     version: int
@@ -70,7 +71,7 @@ class Index:
 
     Attributes:
       codes: [N, D] float32.
-      names: Of each row: a file below the gallery's folder, or an image's name in a data set.
+      names: Name of each row: a file below the gallery's folder, or an image's name in a data set.
       rows: [N], the numbers of the images in the gallery, of which some may not be decodable.
       labels: [N], the class or folder of each.
       pca: By which codes are compressed; None: they are not.
@@ -130,7 +131,7 @@ def describe_normalization(model: TrainedModel) -> tuple[float, ...]:
 
 
 def compute_fingerprint(gallery: datasets.ImageDataset) -> str:
-    """Returns a checksum of what a gallery holds, 16 hexadecimal digits.
+    """Returns a checksum of a gallery's content, 16 hexadecimal digits.
 
     Of files their names, sizes and times of change are taken, and not their bytes.
     """
@@ -156,12 +157,12 @@ def open_index(
     gallery_name: str,
     code_size: int = 0,
 ) -> Index:
-    """Returns the index that lies in a folder, or computes it and writes it there.
+    """Returns the index in a folder, or computes it and writes it there.
 
     Args:
       folder: The index folder, which is made.
       model: Whose codes are searched.
-      layer: Of `codes.find_layer`.
+      layer: The result of `codes.find_layer`.
       gallery: What is searched.
       gallery_name: What messages call it.
       code_size: Numbers to which whitened PCA compresses the codes; 0: all that the layer has.
@@ -215,7 +216,7 @@ def shorten_name(gallery: datasets.ImageDataset, row: int) -> str:
 
 
 def compress(index: Index, found: np.ndarray) -> np.ndarray:
-    """Returns codes of queries [Q, D'] as those of the index are."""
+    """Returns codes of queries [Q, D'], compressed as those of the index."""
     if index.pca is None:
         return found
     return codes.project(index.pca, codes.normalize_length(found))
@@ -254,7 +255,7 @@ def _hash(content: bytes) -> str:
 
 
 def _read(folder: Path, wanted: Description) -> Index:
-    damaged = UserError(f"index={folder}: is damaged: delete the folder, and it is made anew")
+    damaged = UserError(f"index={folder}: is damaged: delete the folder to rebuild it")
     try:
         words = json.loads((folder / INDEX).read_bytes())
         version, sums = words["version"], words.pop("files")
@@ -288,7 +289,8 @@ def _check_same(folder: Path, found: Description, wanted: Description) -> None:
         )
     if found.fingerprint != wanted.fingerprint:
         changed = found.gallery == wanted.gallery
-        why = "has changed since" if changed else f"is not {found.gallery}, of which its codes are"
+        other = f"is not {found.gallery}, which the index was built from"
+        why = "has changed since" if changed else other
         raise UserError(f"index={folder}: the gallery {wanted.gallery} {why}: {REMEDY}")
     each = (found.normalization, wanted.normalization)
     # Accelerators round differently.

@@ -28,7 +28,7 @@ DEFINITIONS: dict[str, str] = {
 
 
 class QueryMeasures(NamedTuple):
-    """What is measured of each query, [Q] each; NaN where no image of the gallery is relevant.
+    """Measures of each query, [Q] each; NaN where no image of the gallery is relevant.
 
     Attributes:
       precision_at_1: 0 or 1.
@@ -144,7 +144,7 @@ def summarize(measures: QueryMeasures, labels: np.ndarray, num_classes: int) -> 
     """Returns the means over queries.
 
     Args:
-      measures: Of each query.
+      measures: Measures of each query.
       labels: [Q] int, the queries'.
       num_classes: How many classes there are.
 

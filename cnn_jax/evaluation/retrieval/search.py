@@ -20,7 +20,7 @@ from cnn_jax.evaluation.retrieval.codes import normalize_length
 
 Distance = Literal["cosine", "euclidean"]
 DISTANCES: tuple[Distance, ...] = ("cosine", "euclidean")
-MAX_SCORES = 2**26  # Of a chunk of queries and the whole gallery: 256 MiB.
+MAX_SCORES = 2**26  # Of a chunk of queries with the whole gallery: 256 MiB.
 MAX_QUERIES = 1_024  # In a chunk.
 
 
@@ -41,8 +41,8 @@ class Chunk(NamedTuple):
     """What a chunk of queries finds.
 
     Attributes:
-      rows: Of the queries.
-      neighbors: Of each of them.
+      rows: Rows of the queries.
+      neighbors: Neighbors of each of them.
       scores: [rows, N] float32, the larger the nearer; -inf: the query itself. None: not asked for.
     """
 

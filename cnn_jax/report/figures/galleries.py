@@ -86,10 +86,10 @@ def _draw_cell(axes: Axes, image: np.ndarray, label: str, color: str, width: flo
 
 
 def _show(axes: Axes, image: np.ndarray) -> None:
-    grey = image.shape[-1] == 1
+    gray = image.shape[-1] == 1
     axes.imshow(
-        image[..., 0] if grey else image,
-        cmap="gray" if grey else None,
+        image[..., 0] if gray else image,
+        cmap="gray" if gray else None,
         vmin=0,
         vmax=255,
         interpolation="nearest",

@@ -106,7 +106,7 @@ def make_grid(
       count: Number of panels.
       panel: Width and height of a panel in inches.
       margin: Height in inches of what stands above and below the panels.
-      layout: Of matplotlib's Figure.
+      layout: Layout of matplotlib's Figure.
 
     Returns:
       The figure, and the axes of the panels.

@@ -1,13 +1,17 @@
-"""Parts of a report, from which a study composes its page. Each function makes one part.
+"""Parts of a report, and helpers to format them.
+
+A study composes its page from parts:
 
 def report(results):
-    from cnn_jax.report import parts
-    return parts.page(
+    from cnn_jax import report
+
+    return report.page(
         results,
-        parts.paper_table(results, results.rows),
-        parts.error_curves(results, results.rows),
-        parts.notes(results),
-        parts.claims_table(results, results.claims),
+        *report.paper_tables(results, results.rows),
+        report.error_curves(results),
+        report.notes(results),
+        report.settings(results),
+        report.claims_table(results, results.claims),
     )
 """
 

@@ -13,7 +13,16 @@ COMPACT_VERSION = 1
 
 @dataclass
 class RunFiles:
-    """The unchecked content of the files of one seed."""
+    """The unchecked content of the files of one seed.
+
+    Attributes:
+      folder: The seed's folder, relative to the study's.
+      config: Text of config.json; empty: it cannot be read.
+      starts: Lines of starts.jsonl; None for a damaged one.
+      metrics: Lines of metrics.jsonl; None for a damaged one.
+      evaluations: {protocol: content of evaluations/<protocol>.json, None if it is damaged}.
+      layers: Lines of layers.jsonl; None for a damaged one.
+    """
 
     folder: str
     config: str = ""

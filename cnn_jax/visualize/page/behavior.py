@@ -1,4 +1,4 @@
-"""What the model says of changed images: ZFNet's Figure 5 (invariance) and Figure 7 (occlusion)."""
+"""Outputs for changed images: ZFNet's Figure 5 (invariance) and Figure 7 (occlusion)."""
 
 import numpy as np
 
@@ -35,7 +35,7 @@ def draw_invariance(context: Context) -> list[Part]:
 
 
 def draw_occlusion(context: Context) -> list[Part]:
-    """Draws what the model says while a gray square covers a part of the image."""
+    """Draws the model's outputs while a gray square covers a part of the image."""
     context.require_classes()
     gray = context.subject.prepare(np.full_like(context.images.pixels[:1], GRAY))[0]
     found = visualize.occlude(*context.given, context.x, context.labels, context.last, gray=gray)

@@ -1,4 +1,4 @@
-"""Builds the page: runs the methods that are asked for, one by one, and writes what they draw."""
+"""Builds the page: runs the requested methods one by one and writes their figures."""
 
 import sys
 import time
@@ -73,11 +73,11 @@ def build_page(
       target: A run's folder, MODEL:WEIGHTS or MODEL:untrained.
       images: FOLDER or DATASET:N; empty: eight of the run's own test images.
       data_dir: Where prepared TFDS folders lie, of a run or for DATASET:N.
-      methods: Of METHODS, or all.
+      methods: Names of METHODS, or all.
       folder: Where the page is written; None: runs/visualize/NAME.
       layer: For Grad-CAM, occlusion, top images and dreams; None: they choose.
-      score: What is differentiated: logit | log_probability | probability.
-      seed: Of what is random: the same seed gives the same page.
+      score: The class score whose gradient is taken: logit | log_probability | probability.
+      seed: Seed of all random numbers: the same seed gives the same page.
       settings: As `trained.load` takes them.
       command: The command that makes the page; the page shows it.
 

@@ -28,10 +28,10 @@ class Context(NamedTuple):
       x: As the model takes them, [B, H, W, C].
       labels: The class that is explained of each image, [B] int32: its own where it is known, else
         the likeliest.
-      probabilities: Of all classes, [B, classes]; None: the model has no classes.
-      layers: Of `list_layers`.
+      probabilities: Probabilities of all classes, [B, classes]; None: the model has no classes.
+      layers: The result of `list_layers`.
       layer: The layer that was asked for; None: none was.
-      score: What is differentiated.
+      score: The class score whose gradient is taken.
       key: Draws what is random.
       control: Parameters and statistics with random weights.
       source: Where the images are from.
@@ -76,7 +76,7 @@ class Context(NamedTuple):
 
     @property
     def last(self) -> str:
-        """The layer that was asked for, or the last one with a spatial map.
+        """The requested layer, or the last one with a spatial map.
 
         Raises:
           UserError: If it has none.
@@ -137,7 +137,7 @@ def make_context(
 
 
 def name_images(context: Context) -> list[str]:
-    """Returns the title of each image: its class, and what the model says."""
+    """Returns the title of each image: its class, and the model's prediction."""
     titles = []
     for number, label in enumerate(context.images.labels):
         if context.probabilities is None:

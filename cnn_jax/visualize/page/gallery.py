@@ -1,4 +1,4 @@
-"""All maps of a run in one figure, and what was measured of them as numbers: for studies."""
+"""For studies: all maps of a run in one figure, and their measurements as numbers."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from cnn_jax.visualize.page.maps import CHANCE, METHODS, Measured, measure, meas
 
 
 class Gallery(NamedTuple):
-    """A run that was looked into.
+    """A visualized run.
 
     Attributes:
       context: The run and its images.
@@ -36,7 +36,7 @@ def make_gallery(folder: Path, images: str = "", seed: int = 0) -> Gallery:
     Args:
       folder: The run's folder.
       images: As --images says them; empty: eight of the run's own test images.
-      seed: Of what is random.
+      seed: Seed of all random numbers.
 
     Raises:
       UserError: If the run or the images cannot be read.

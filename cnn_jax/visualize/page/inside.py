@@ -1,4 +1,4 @@
-"""What lies in the model: filters, feature maps, top images, the deconvnet, and their evolution."""
+"""Inside the model: filters, feature maps, top images, the deconvnet, and their evolution."""
 
 import functools
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ MAX_GALLERY, BATCH = 1024, 64
 
 
 def spread_layers(layers: list[str], most: int = MAX_LAYERS) -> list[str]:
-    """Returns at most so many layers, from the first to the last."""
+    """Returns at most `most` layers, spread evenly from the first to the last."""
     if len(layers) <= most:
         return layers
     return [layers[round(i * (len(layers) - 1) / (most - 1))] for i in range(most)]
@@ -152,5 +152,5 @@ def draw_evolution(context: Context) -> list[Part]:
 
 
 def to_pixels(context: Context, x: jax.Array) -> np.ndarray:
-    """Returns what the model takes as the user knows it, uint8."""
+    """Converts the model's input to pixels from 0 to 255, uint8."""
     return to_bytes(np.asarray(context.subject.restore(jnp.asarray(x))))

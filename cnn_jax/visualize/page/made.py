@@ -54,7 +54,7 @@ def draw_dreams(context: Context) -> list[Part]:
 
 
 def draw_inversions(context: Context) -> list[Part]:
-    """Draws what images with the same codes look like."""
+    """Draws images that have the same codes as the given ones."""
     layers = spread_layers(list(context.layers), 4)
     x = context.x[:MAX_IMAGES]
     rows, titles = {"image": context.images.pixels[:MAX_IMAGES]}, [""] * len(x)

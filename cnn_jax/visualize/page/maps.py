@@ -112,7 +112,7 @@ METHODS = {
 
 
 class Measured(NamedTuple):
-    """A method's maps and what was measured of them.
+    """A method's maps and their measurements.
 
     Attributes:
       trained: [B, H, W].
@@ -171,7 +171,7 @@ def draw_part(context: Context, name: str, measured: Measured) -> Part:
 
 
 def show_correlation(values: np.ndarray) -> str:
-    """Returns 'mean [least; largest]' over images."""
+    """Returns 'mean [minimum; maximum]' over images."""
     known = values[np.isfinite(values)]
     if not known.size:
         return "none: the maps have one value everywhere"
@@ -193,7 +193,7 @@ def measure_chance(context: Context) -> Curves | None:
 
 
 def make_summary(context: Context, found: dict[str, Measured]) -> list[Part]:
-    """Returns what compares the maps: the table, and the curves if the model has classes."""
+    """Returns the comparison of the maps: the table, and the curves if the model has classes."""
     chance = measure_chance(context)
     curves = {METHODS[name].title: each.curves for name, each in found.items()}
     drawn = {name: each for name, each in (curves | {CHANCE: chance}).items() if each is not None}
@@ -215,8 +215,8 @@ def make_table(found: dict[str, Measured], chance: Curves | None) -> Table:
     """Returns the table of rank correlations and areas.
 
     Args:
-      found: What was measured of each map.
-      chance: Of pixels in random order.
+      found: Measurements of each map, by name.
+      chance: Curves of pixels in random order; None: the model has no classes.
     """
     rows: list[Sequence[str]] = [
         (
@@ -230,11 +230,11 @@ def make_table(found: dict[str, Measured], chance: Curves | None) -> Table:
     if chance:
         rows.append((CHANCE, DASH, DASH, *_show_areas(chance)))
     footnote = (
-        "Rank correlation is Spearman's, of the sizes of the values of each image's map with the"
-        " trained and with random weights: the mean, and the least and largest over images, those"
-        " left out of which one map has the same value everywhere. From"
-        f" {INDEPENDENT} on, a bound of ours, a map hardly depends on the weights: it shows the"
-        " image, not what the model has learned (Adebayo et al. 2018). The areas lie under the"
+        "Spearman's rank correlation between the absolute values of each image's map with trained"
+        " and with random weights: the mean [minimum; maximum] over images. Images whose map is"
+        f" constant are left out. At a mean of {INDEPENDENT} or more (our threshold) the map hardly"
+        " depends on the weights: it shows the image, not what the model has learned (Adebayo et"
+        " al. 2018). The areas lie under the"
         " probability of the explained class while pixels are replaced by zeros, or appear on"
         " zeros, in the order of the map (Petsiuk et al. 2018)."
     )

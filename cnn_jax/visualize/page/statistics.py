@@ -1,4 +1,4 @@
-"""Histograms of each layer's values and gradients: what the run has logged, or measured here."""
+"""Histograms of each layer's values and gradients: from the run's log, or measured here."""
 
 import functools
 

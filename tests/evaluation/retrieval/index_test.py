@@ -98,7 +98,7 @@ def test_an_index_of_something_else_is_refused_in_one_line(model, gallery, tmp_p
     elsewhere = shutil.copytree(gallery, tmp_path / "elsewhere")
     cases = [
         ((other, gallery), {}, "its codes are of other weights .*another"),
-        ((model, elsewhere), {}, "elsewhere is not .*gallery, of which its codes are"),
+        ((model, elsewhere), {}, "elsewhere is not .*gallery, which the index was built"),
         ((model, gallery), {"code_size": 2}, "its codes are of code_size 0, not 2"),
         ((model, gallery), {"layer": "logits"}, "layer=logits: the model has no such layer"),
     ]
@@ -173,7 +173,7 @@ def test_a_damaged_index_is_said_to_be(model, gallery, tmp_path, name):
     content[len(content) // 2] ^= 1
     damaged = bytes(content) if name != "index.json" else content[:-30]
     (folder / name).write_bytes(damaged)
-    with pytest.raises(UserError, match="is damaged: delete the folder, and it is made anew"):
+    with pytest.raises(UserError, match="is damaged: delete the folder to rebuild it"):
         look_up(model, gallery, gallery, folder)
 
 
@@ -276,12 +276,21 @@ def test_a_data_set_can_be_the_gallery(model, tmp_path):
     assert fake.train.labels[found.neighbors[0, 0]] == fake.test.labels[4]
 
 
+def test_a_linked_folder_is_searched_and_a_hidden_one_is_not(model, gallery, tmp_path):
+    write_image(tmp_path / "elsewhere/0.png", (30, 200, 30))
+    (gallery / "green").symlink_to(tmp_path / "elsewhere")
+    write_image(gallery / ".thumbnails/0.png", (30, 200, 30))
+    found = look_up(model, gallery, gallery / "green", tmp_path / "index")
+    assert found.names == ("0.png",) and found.index.names[2] == "green/0.png"
+    assert len(found.index.names) == 6 and 2 not in found.neighbors
+
+
 def test_grey_and_color_meet():
     color = np.zeros((1, 1, 3, 3), np.uint8)
     color[0, 0] = np.eye(3) * 255
     assert images.match_channels(color, 1)[0, 0, :, 0].tolist() == [76, 150, 29]
-    grey = np.full((1, 2, 2, 1), 7, np.uint8)
-    assert images.match_channels(grey, 3).tolist() == np.full((1, 2, 2, 3), 7).tolist()
+    gray = np.full((1, 2, 2, 1), 7, np.uint8)
+    assert images.match_channels(gray, 3).tolist() == np.full((1, 2, 2, 3), 7).tolist()
 
 
 @pytest.mark.parametrize(
