@@ -132,6 +132,14 @@ def test_public_weights_on_files(weights, photographs, tmp_path):
     assert "Layer conv2" in text and "3 of 3 files of " in text and "the likeliest" in text
 
 
+def test_images_of_linked_folders_are_looked_at_and_hidden_ones_are_not(photographs, tmp_path):
+    (tmp_path / "linked").symlink_to(photographs)
+    (tmp_path / ".thumbnails").mkdir()
+    (tmp_path / ".thumbnails/0.png").write_bytes(b"")
+    found = load_images(trained.load("mlp:untrained"), Source(str(tmp_path)))
+    assert found.names == ("linked/0.png", "linked/1.png", "linked/2.png")
+
+
 @pytest.mark.parametrize("kind", ["run", "weights"])
 def test_the_square_of_occlusion_is_gray(
     workdir, weights, photographs, tmp_path, monkeypatch, kind
