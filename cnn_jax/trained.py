@@ -18,12 +18,13 @@ from cnn_jax import data, models, pretrained
 from cnn_jax.config import Choice, Data, Experiment, choose
 from cnn_jax.config_file import read_run
 from cnn_jax.data import crops
+from cnn_jax.data.decode import Interpolation
 from cnn_jax.data.preprocess import normalize
 from cnn_jax.errors import UserError
 from cnn_jax.files import expand_path
 from cnn_jax.models import Model
 from cnn_jax.overrides import override
-from cnn_jax.training import saved_parameters
+from cnn_jax.training import run_folders, saved_parameters
 from cnn_jax.training.components import KINDS, make_model
 from cnn_jax.training.program import split_seed_keys
 
@@ -45,6 +46,7 @@ class TrainedModel(NamedTuple):
       prepare: Pixels [B, H, W, C] from 0 to 255 -> what the model takes, float32.
       restore: The inverse of `prepare`: what the model takes -> pixels from 0 to 255, float32.
       data: How images are decoded; of a run, also its data set.
+      interpolation: By which images are scaled.
       num_classes: Classes of the data; 0 for an untrained model that has none.
       class_names: Their names; empty if they have only numbers.
       folder: The run's folder; None: it is no run.
@@ -63,6 +65,7 @@ class TrainedModel(NamedTuple):
     prepare: Callable[[Any], jax.Array]
     restore: Callable[[jax.Array], jax.Array]
     data: Data
+    interpolation: Interpolation = "bilinear"
     num_classes: int = 0
     class_names: tuple[str, ...] = ()
     folder: Path | None = None
@@ -79,12 +82,12 @@ def load(
       target: A run's folder or a folder with one run, whose newest checkpoint is loaded; or
         MODEL:WEIGHTS with a file or an address; or MODEL:untrained.
       what: Name of the target in messages.
-      settings: field=value, as --set takes them: options of an untrained model, and how images are
-        decoded. A run has its own, except data.on_bad_image.
+      settings: field=value, as --set takes them: data.on_bad_image, and of an untrained model its
+        options. A run and public weights have their own.
       data_dir: Where prepared TFDS folders lie, if not where they lay in training.
 
     Raises:
-      UserError: If there is no such model, or it cannot be read.
+      UserError: If there is no such model, it cannot be read, or it does not take a setting.
 
     Example:
       >>> loaded = load("lenet5_modern:untrained")
@@ -96,14 +99,33 @@ def load(
     """
     if ":" in target and not os.path.exists(os.path.expanduser(target)):
         name, _, weights = target.partition(":")
-        if "://" not in weights and weights != UNTRAINED:
-            weights = str(expand_path(what, weights))
+        if weights == UNTRAINED:
+            check_settings(settings, ("data.on_bad_image", "model."), "an untrained model")
+        else:
+            check_settings(settings, ("data.on_bad_image",), "public weights")
+            weights = weights if "://" in weights else str(expand_path(what, weights))
         return load_weights(override(Experiment(model=choose(name)), settings, KINDS), weights)
+    check_settings(settings, ("data.on_bad_image",), "a run")
     loaded = load_run(find_run(expand_path(what, target), what), data_dir)
-    for setting in settings:
-        if not setting.startswith("data.on_bad_image="):
-            raise UserError(f"--set {setting}: of a run only data.on_bad_image can be set here")
     return loaded._replace(data=override(Experiment(data=loaded.data), settings, KINDS).data)
+
+
+def check_settings(settings: Sequence[str], taken: Sequence[str], owner: str) -> None:
+    """Checks that settings are among those that are read.
+
+    Args:
+      settings: field=value, as --set takes them.
+      taken: The fields that may be set; one that ends with a dot stands for all below it.
+      owner: Whose settings they are, such as 'a run'.
+
+    Raises:
+      UserError: If one is not.
+    """
+    for setting in settings:
+        field = setting.partition("=")[0].strip()
+        if not any(field == name or (name[-1] == "." and field.startswith(name)) for name in taken):
+            names = " and ".join(f"{name}*" if name[-1] == "." else name for name in taken)
+            raise UserError(f"--set {setting}: of {owner} only {names} can be set here")
 
 
 def find_run(place: Path, what: str = "target") -> Path:
@@ -130,12 +152,14 @@ def load_run(folder: str | Path, data_dir: str = "") -> TrainedModel:
 
     Raises:
       UserError: If the folder is not a run folder, or its checkpoint cannot be read, or its data,
-        of which the mean is subtracted, are not there.
+        of which the mean is subtracted, are not there or have changed.
     """
     folder = Path(folder)
     experiment = read_run(folder, data_dir)
     params, stats, step = saved_parameters.load_parameters(folder)
-    made = _describe_run(experiment, data.load_dataset(experiment.data))
+    dataset = data.load_dataset(experiment.data)
+    run_folders.check_data(data.describe_dataset(dataset), folder, finished=True)
+    made = _describe_run(experiment, dataset)
     _check_parameters(str(folder), made.model, params, made.image_shape)
     return made._replace(
         name=f"{experiment.name}, seed {experiment.seed}, step {step:,}",
@@ -191,6 +215,7 @@ def load_weights(experiment: Experiment, weights: str) -> TrainedModel:
         prepare=preprocessing.normalize,
         restore=preprocessing.undo,
         data=experiment.data,
+        interpolation=preprocessing.interpolation,
         num_classes=loaded.num_classes,
     )
 

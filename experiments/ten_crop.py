@@ -28,8 +28,9 @@ COST = {
 TABLE_2 = {"top1_error": 40.7, "top5_error": 18.2}  # One CNN, ten crops.
 
 
-def _protocols(scale: int) -> tuple[Choice, ...]:
-    return choose("single", scales=(scale,)), choose("ten_crop", scales=(scale,))
+def _protocols(scale: int, central_square: bool | None = None) -> tuple[Choice, ...]:
+    views = choose("ten_crop", scales=(scale,), central_square=central_square)
+    return choose("single", scales=(scale,)), views
 
 
 def _paper() -> Experiment:
@@ -53,7 +54,7 @@ def _paper() -> Experiment:
         schedule=choose("plateau", base=0.01, factor=0.1, max_cuts=3),
         # 90 epochs of 10,010 steps.
         train=Train(steps=900_000, log_every=100, eval_every=10_000, save_every=10_000),
-        protocols=_protocols(256),
+        protocols=_protocols(256, central_square=True),  # Sec. 2.
         deviations=(
             "training crops come from anywhere in the image, not from its central 256x256 alone",
         ),
@@ -78,7 +79,7 @@ def _laptop(run: Experiment) -> Experiment:
         ),
         model=change(run.model, width=0.125, initializer="he"),
         train=replace(run.train, steps=400, log_every=50, eval_every=50, save_every=200),
-        protocols=_protocols(76),
+        protocols=_protocols(76),  # Digits are square.
     )
 
 

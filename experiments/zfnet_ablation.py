@@ -105,7 +105,8 @@ def _paper(name: str) -> Experiment:
         schedule=choose("plateau", base=0.01, factor=0.1, max_cuts=3),
         # 70 epochs of 10,010 steps.
         train=Train(steps=700_700, log_every=100, eval_every=10_010, save_every=10_010),
-        protocols=(choose("ten_crop", scales=(256,)),),
+        # The central 256x256 as in AlexNet (Sec. 3).
+        protocols=(choose("ten_crop", scales=(256,), central_square=True),),
         deviations=("weight decay 0.0005 is AlexNet's; the paper does not say",),
     )
 

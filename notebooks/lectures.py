@@ -439,7 +439,7 @@ draw(plot.plot_maps(pixels, maps, [f"a {label}" for label in labels]))
 
 # %%
 occlusion = visualize.occlude(*given, "stage1", side=2, stride=1)
-draw(plot.plot_occlusion(pixels, occlusion, 10, [f"a {label}" for label in labels]))
+draw(plot.plot_occlusion(pixels, occlusion, [f"a {label}" for label in labels]))
 classes = jnp.arange(10)
 found = visualize.maximize_class(*weights, classes, loaded.image_shape, jax.random.key(0))
 draw(plot.plot_images({"": loaded.restore(found.images)}, [f"a {label}" for label in classes]))

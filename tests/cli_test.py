@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 from pathlib import Path
 
 import jax
@@ -11,6 +12,7 @@ import pytest
 from cnn_jax import cli, data, mesh, models
 from cnn_jax.cli import command
 from cnn_jax.config_file import from_json
+from cnn_jax.cost import plan as cost_plan
 from cnn_jax.files import find_cache_folder
 from experiments import COSTS, STUDIES
 
@@ -126,6 +128,15 @@ MISTAKES = [
     (("--summary=mlp", "--seeds=3"), "--seeds: --summary takes no such flag; leave it out"),
     (("--evaluate=runs", "--data=mnist"), "--data: a run is evaluated as it was trained"),
     (("--evaluate=runs", "--set=train.steps=9"), "--set: a run is evaluated as it was trained"),
+    (("--evaluate=mlp:w.pth", "--data=digits", "--set=data.flip=false"), "of public weights only"),
+    (("--evaluate=mlp:w.pth", "--data=digits", "--run=x"), "--run=x: selects runs"),
+    (("--evaluate=nowhere", "--views=grit"), "nearest: grid"),
+    (("--visualize=mlp:untrained", "--set=data.image_size=32"), "of an untrained model only"),
+    (("--retrieve=mlp:w.pth", "--gallery=x", "--query=y", "--set=model.hidden=9"), "of public"),
+    (("--report", "--workdir=empty", "--run=x"), "--run: --report shows every run"),
+    (("--report", "--workdir=empty", "--overwrite"), "--overwrite: --report takes no such flag"),
+    ((*SMOKE, "--dry_run", "--share"), "--share: --dry_run takes no such flag"),
+    ((*SMOKE, "--plan", "--seeds=2"), "--seeds: --plan takes no such flag"),
 ]
 
 
@@ -280,6 +291,56 @@ def test_a_sweep_prints_a_table_of_its_grid(launch, tmp_path):
     assert "--run=plain-20" in command  # The command repeats this grid and not that of all runs.
     table = done.stdout.partition("[2/2]")[2]
     assert "0.01" in table and "0.1" in table, done.stdout
+
+
+def test_an_evaluation_goes_on_after_a_run_that_cannot_be_evaluated(launch, tmp_path):
+    held_out = "--set=data.validation_images=16"
+    done = launch(*SMOKE, held_out, "--run=plain-20", "--workdir=here", "--seeds=2")
+    assert done.returncode == 0, done.stderr
+    shutil.rmtree(tmp_path / "here/plain-20/seed0/checkpoints")
+    done = launch("--evaluate=here")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert "plain-20 seed0: " in done.stderr and "seed0" not in done.stdout
+    assert "plain-20 seed1: single" in done.stdout
+    assert "(16 held-out training images)" in done.stdout
+
+
+def test_every_run_of_a_sweep_is_planned(launch, monkeypatch):
+    planned = []
+
+    class Plan:
+        def to_json(self):
+            return {}
+
+    def plan_run(run, topology):
+        planned.append(run.name)
+        return Plan()
+
+    monkeypatch.setattr(cost_plan, "plan_run", plan_run)
+    sweep = ("--run=plain-20", "--sweep=schedule.base=0.01,0.1")
+    done = launch(*SMOKE, *sweep, "--plan", "--format=json")
+    assert done.returncode == 0, done.stderr
+    assert planned == ["plain-20-base0.01", "plain-20-base0.1"]
+
+
+@pytest.mark.parametrize(
+    "module, mode, words, continues",
+    [
+        (command.study_modes, "train", SMOKE, True),
+        (command.model_modes, "evaluate", ("--evaluate=runs",), False),
+        (command.model_modes, "retrieve", ("--retrieve=mlp:untrained",), False),
+    ],
+)
+def test_ctrl_c_promises_to_continue_only_a_training(
+    module, mode, words, continues, launch, monkeypatch
+):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, mode, interrupt)
+    done = launch(*words)
+    assert done.returncode == 130 and "stopped" in done.stderr
+    assert ("continues from the last checkpoint" in done.stderr) == continues
 
 
 def test_help_exits_with_0(launch):

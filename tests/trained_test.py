@@ -21,7 +21,7 @@ RUN = Experiment(
     model=choose("mlp", hidden=(8,)),
     train=Train(steps=2, log_every=1, eval_every=2, save_every=2, precision="bfloat16"),
 )
-RECIPE = pretrained.Preprocessing(16, (0.5,) * 3, (0.25,) * 3, 20)
+RECIPE = pretrained.Preprocessing(16, (0.5,) * 3, (0.25,) * 3, 20, "bicubic")
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_weights_have_their_own_recipe_and_options(weights):
     found = trained.load(f"lenet5_modern:{weights}")
     assert found.name == "lenet5_modern with lenet.safetensors" and found.folder is None
     assert (found.image_shape, found.resize, found.num_classes) == ((16, 16, 3), 20, 3)
-    assert found.choice.args["width"] == 0.5
+    assert found.choice.args["width"] == 0.5 and found.interpolation == "bicubic"
     white = np.full((1, 16, 16, 3), 255, np.uint8)
     np.testing.assert_allclose(found.prepare(white), (1 - 0.5) / 0.25, rtol=1e-6)
     np.testing.assert_allclose(found.restore(found.prepare(white)), white, rtol=1e-6)
@@ -86,6 +86,8 @@ def test_mistakes_are_one_line(workdir, weights, tmp_path):
         ("vgg:untrained", (), "nearest: vgg"),
         (f"vgg_a:{weights}", (), "is of 'lenet5_modern', not of vgg_a"),
         (run, ("data.batch_size=9",), "of a run only data.on_bad_image can be set here"),
+        (f"lenet5_modern:{weights}", ("model.width=2",), "of public weights only data.on_bad_im"),
+        ("mlp:untrained", ("data.image_size=9",), "of an untrained model only .* and model.\\*"),
     ):
         with pytest.raises(UserError, match=words) as error:
             trained.load(target, "retrieve", settings)

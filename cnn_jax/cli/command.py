@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from cnn_jax import distributed
 from cnn_jax.cli import model_modes, study_modes
-from cnn_jax.cli.flags import FLAGS, find_mode, format_help, name_flag, parse
+from cnn_jax.cli.flags import FLAGS, find_mode, format_help, is_training, name_flag, parse
 from cnn_jax.cli.study_modes import Costs, Studies
 from cnn_jax.errors import (
     STOPPED,
@@ -68,8 +68,8 @@ def execute(argv: Sequence[str], studies: Studies | None = None, costs: Costs | 
         print(f"{program}: {printable(explain_os_error('stopped', error))}", file=sys.stderr)
         return leave(2)
     except KeyboardInterrupt:
-        words = "stopped; the same command continues from the last checkpoint"
-        print(f"\n{program}: {words}", file=sys.stderr)
+        then = "; the same command continues from the last checkpoint" if is_training() else ""
+        print(f"\n{program}: stopped{then}", file=sys.stderr)
         return leave(130)
     except Exception:
         traceback.print_exc()

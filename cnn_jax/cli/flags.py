@@ -48,6 +48,7 @@ MODES = (
     "plan",
 )
 _OF_STUDIES = ("train", "report", "dry_run", "plan")
+_OF_RUNS = ("train", "dry_run", "plan")
 # {flag: the modes that read it}; a flag that is not here may be given with any mode.
 _READ_BY = {
     "experiment": _OF_STUDIES,
@@ -57,13 +58,13 @@ _READ_BY = {
     "data_dir": (*_OF_STUDIES, "evaluate", "visualize", "retrieve"),
     "set": (*_OF_STUDIES, "summary", "evaluate", "visualize", "retrieve"),
     "sweep": _OF_STUDIES,
-    "seeds": _OF_STUDIES,
-    "together": _OF_STUDIES,
+    "seeds": ("train", "dry_run"),
+    "together": ("train",),
     "workdir": (*_OF_STUDIES, "visualize", "retrieve", "compare"),
-    "overwrite": _OF_STUDIES,
-    "share": _OF_STUDIES,
-    "parallel": _OF_STUDIES,
-    "profile": _OF_STUDIES,
+    "overwrite": ("train",),
+    "share": ("train",),
+    "parallel": _OF_RUNS,
+    "profile": ("train",),
     "image_size": ("summary",),
     "format": ("summary", "plan"),
     "topology": ("plan",),
@@ -189,7 +190,9 @@ flags.DEFINE_string(
     " file or an address) with --data.",
 )
 flags.DEFINE_string(
-    "views", "single", "--evaluate by: single, ten_crop, grid, googlenet144, dense or dense+grid."
+    "views",
+    "single",
+    "--evaluate by: single, ten_crop, grid, googlenet144, dense, dense+grid or shift.",
 )
 flags.DEFINE_list("scales", [], "--evaluate at these shorter sides, averaged. Default: the run's.")
 flags.DEFINE_enum(
@@ -270,6 +273,11 @@ def find_mode() -> str:
                 raise UserError(f"--{name}: --{mode} takes no such flag; leave it out")
             raise UserError(f"--{name}: only with {' or '.join(f'--{one}' for one in readers)}")
     return mode
+
+
+def is_training() -> bool:
+    """Returns whether the flags are read and name no mode: the command trains."""
+    return FLAGS.is_parsed() and not any(FLAGS[name].value for name in MODES)
 
 
 def name_flag(message: str) -> str:

@@ -60,27 +60,43 @@ def read_protocol() -> Choice:
 
 def evaluate(target: str) -> None:
     """Evaluates finished runs below a folder, or public weights, and prints the results."""
-    import fnmatch
+    from cnn_jax.evaluation.protocols import make_protocol
 
-    from cnn_jax.errors import NotFiniteError
+    protocol = read_protocol()
+    make_protocol(protocol, crop=1, default_scale=1)  # A mistake in it is not each run's own.
+    if ":" in target and not os.path.exists(os.path.expanduser(target)):
+        _evaluate_weights(target, protocol)
+    else:
+        _evaluate_runs(target, protocol)
+
+
+def _evaluate_weights(target: str, protocol: Choice) -> None:
+    from cnn_jax import trained
     from cnn_jax.evaluation import evaluate as library
     from cnn_jax.overrides import override
     from cnn_jax.training.components import KINDS
 
-    protocol = read_protocol()
-    if ":" in target and not os.path.exists(os.path.expanduser(target)):
-        model, _, weights = target.partition(":")
-        if "://" not in weights:
-            weights = str(expand_path("--evaluate", weights))
-        if not FLAGS.data:
-            raise UserError(
-                f"--evaluate={target}: give the images with --data, such as folder:PATH"
-            )
-        data = Data(dataset=dataset(FLAGS.data), dir=FLAGS.data_dir or "")
-        chosen = override(Experiment(data=data, model=choose(model)), FLAGS.set, KINDS)
-        evaluation = library.evaluate_weights(chosen, weights, protocol, FLAGS.average)
-        print(library.format_evaluation(f"{model}:", evaluation))
-        return
+    model, _, weights = target.partition(":")
+    if "://" not in weights:
+        weights = str(expand_path("--evaluate", weights))
+    if FLAGS["run"].present:
+        raise UserError(f"--run={FLAGS.run}: selects runs, and {target} names public weights")
+    if not FLAGS.data:
+        raise UserError(f"--evaluate={target}: give the images with --data, such as folder:PATH")
+    trained.check_settings(FLAGS.set, library.WEIGHTS_TAKE, "public weights")
+    data = Data(dataset=dataset(FLAGS.data), dir=FLAGS.data_dir or "")
+    chosen = override(Experiment(data=data, model=choose(model)), FLAGS.set, KINDS)
+    evaluation = library.evaluate_weights(chosen, weights, protocol, FLAGS.average)
+    print(library.format_evaluation(f"{model}:", evaluation))
+
+
+def _evaluate_runs(target: str, protocol: Choice) -> None:
+    """Evaluates every run that can be, and raises UserError at the end if some cannot."""
+    import fnmatch
+
+    from cnn_jax.config_file import read_run
+    from cnn_jax.evaluation import evaluate as library
+
     for flag in ("data", "set"):
         if FLAGS[flag].present:
             raise UserError(f"--{flag}: a run is evaluated as it was trained, on its own data")
@@ -94,17 +110,17 @@ def evaluate(target: str) -> None:
     for folder in folders:
         name = f"{folder.parent.name} {folder.name}:"
         try:
-            evaluations = library.evaluate_run(
-                folder, [protocol], FLAGS.average, FLAGS.data_dir or ""
-            )
-        except NotFiniteError as error:  # The other runs can still be evaluated.
-            failed.append(f"{name} {error}")
-            continue
+            run = read_run(folder, FLAGS.data_dir or "")
+            evaluations = library.evaluate_run(folder, [protocol], FLAGS.average, experiment=run)
         except library.NotSavedError as error:
             print(f"{name} {error}", file=sys.stderr)
             evaluations = error.results
+        except UserError as error:  # The other runs can perhaps still be evaluated.
+            failed.append(f"{name} {error}")
+            continue
         for evaluation in evaluations.values():
-            print(library.format_evaluation(name, evaluation), flush=True)
+            held_out = run.data.validation_images > 0
+            print(library.format_evaluation(name, evaluation, held_out), flush=True)
     if failed:
         raise UserError(join_messages(failed))
 

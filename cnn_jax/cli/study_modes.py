@@ -118,6 +118,8 @@ def report(studies: Studies) -> None:
     """Builds the report of what the workdir holds, and prints its table and path."""
     from cnn_jax.report.build import build
 
+    if FLAGS["run"].present and not FLAGS.sweep:
+        raise UserError("--run: --report shows every run of the folder; leave it out")
     study = load_study(studies) if FLAGS.experiment else None
     print(f"\n{build(workdir(study)).describe()}")
 
@@ -166,7 +168,7 @@ def plan(study: Study) -> None:
     from cnn_jax.study import select
 
     plans = []
-    for run in select(study, FLAGS.run):
+    for run in select(study, "*" if FLAGS.sweep else FLAGS.run):
         plans.append(plan_run(run, FLAGS.topology))
         if FLAGS.format == "table":
             print(format_plan(plans[-1]), flush=True, end="\n\n")

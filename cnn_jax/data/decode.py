@@ -3,9 +3,10 @@
 Gray, CMYK, 16-bit and palette images become 8-bit RGB, or gray on request. Transparency is dropped,
 and EXIF's rotation is applied.
 
-There are two ways. Evaluation decodes the whole image and scales it with Pillow (bilinear,
-antialiased): `decode_resized`, from which `decode_windows` cuts. The pixels are those of Pillow's
-own decoding and scaling, except for CMYK, which OpenCV converts to RGB with another rounding.
+There are two ways. Evaluation decodes the whole image and scales it with Pillow (antialiased;
+bilinear, or bicubic where public weights want that): `decode_resized`, from which `decode_windows`
+cuts. The pixels are those of Pillow's own decoding and scaling, except for CMYK, which OpenCV
+converts to RGB with another rounding.
 
 Training decodes only what it keeps: `decode_crop`. It does not decode the rows of a JPEG below the
 box, and decodes the others at a half, a quarter or an eighth of their size if that is still as
@@ -18,7 +19,7 @@ detail; 64 x 64 crops at S = 74, where JPEG's own scaling does most of the work,
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -43,6 +44,7 @@ else:
     cv2 = lazy_import("cv2")
     simplejpeg = lazy_import("simplejpeg")
 
+Interpolation = Literal["bilinear", "bicubic"]  # Pillow's, antialiased.
 # OpenCV's name for decoding at 1/k of the size to so many channels.
 REDUCED = {
     (1, 3): "IMREAD_COLOR",
@@ -91,7 +93,11 @@ def decode_crop(
 
 
 def decode_resized(
-    encoded: Encoded, shorter_side: int, channels: int = 3, max_pixels: int | None = None
+    encoded: Encoded,
+    shorter_side: int,
+    channels: int = 3,
+    max_pixels: int | None = None,
+    interpolation: Interpolation = "bilinear",
 ) -> np.ndarray:
     """Decodes a whole image and scales it to a shorter side.
 
@@ -100,6 +106,7 @@ def decode_resized(
       shorter_side: In pixels.
       channels: 3: RGB; 1: gray; an array keeps its own.
       max_pixels: The largest number of pixels of the result; None: `headers.MAX_PIXELS`.
+      interpolation: bilinear or bicubic, antialiased.
 
     Returns:
       uint8 [h, w, channels].
@@ -109,11 +116,17 @@ def decode_resized(
     """
     if isinstance(encoded, np.ndarray):
         size: Size = encoded.shape[:2]
-        return resample(encoded, Box(0, 0, *size), _scaled_shape(size, shorter_side, max_pixels))
-    header = read_header(encoded)
-    shape = _scaled_shape(header.size, shorter_side, max_pixels)
-    image, _ = _decode(encoded, header, 1, channels)
-    resized = Image.fromarray(image).resize(shape[::-1], Image.Resampling.BILINEAR)
+        shape = _scaled_shape(size, shorter_side, max_pixels)
+        if interpolation == "bilinear":
+            return resample(encoded, Box(0, 0, *size), shape)
+        channels = encoded.shape[-1]
+        image = encoded[..., 0] if channels == 1 else encoded
+    else:
+        header = read_header(encoded)
+        shape = _scaled_shape(header.size, shorter_side, max_pixels)
+        image, _ = _decode(encoded, header, 1, channels)
+    filter = Image.Resampling[interpolation.upper()]
+    resized = Image.fromarray(image).resize(shape[::-1], filter)
     return np.array(resized).reshape(*shape, channels)
 
 
@@ -130,6 +143,7 @@ def decode_windows(
     corners: Callable[[Size], Sequence[tuple[int, int]]],
     side: int,
     channels: int = 3,
+    interpolation: Interpolation = "bilinear",
 ) -> np.ndarray:
     """Cuts squares out of what `decode_resized` gives, as evaluation does.
 
@@ -139,6 +153,7 @@ def decode_windows(
       corners: Gives the upper left corner of each window from the scaled image's size.
       side: Side of a window, in pixels.
       channels: As of `decode_resized`.
+      interpolation: As of `decode_resized`.
 
     Returns:
       uint8 [windows, side, side, channels].
@@ -146,7 +161,7 @@ def decode_windows(
     Raises:
       BadImage: If the bytes cannot be decoded, or the scaled image is too large.
     """
-    image = decode_resized(encoded, shorter_side, channels)
+    image = decode_resized(encoded, shorter_side, channels, interpolation=interpolation)
     places = corners(image.shape[:2])
     return np.stack([image[top : top + side, left : left + side] for top, left in places])
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from cnn_jax.config import Data
 from cnn_jax.data.base import Encoded, ImageDataset
-from cnn_jax.data.decode import decode_resized
+from cnn_jax.data.decode import Interpolation, decode_resized
 from cnn_jax.data.streaming import decode_or_next
 from cnn_jax.data.workers import prefetch_decoded
 
@@ -31,6 +31,7 @@ def iterate_views(
     side: int,
     cut: Callable[[np.ndarray], dict[str, np.ndarray]],
     batch: int,
+    interpolation: Interpolation = "bilinear",
 ) -> Iterator[dict[str, np.ndarray]]:
     """Scales each image to a shorter side, cuts its views, and yields them in batches.
 
@@ -41,13 +42,14 @@ def iterate_views(
       cut: Gives arrays of views [V, h, w, C] by name from uint8 [H, W, C]; their shapes must not
         depend on the image's. With workers it is pickled.
       batch: Images in a batch.
+      interpolation: By which images are scaled.
 
     Yields:
       {each name of `cut`: uint8 [B, V, h, w, C]; label, index: int32 [B]; valid, bad: bool [B]}.
       The last batch is filled up with rows that are not valid, of index -1, and so are images that
       cannot be decoded.
     """
-    read = functools.partial(_read_row, data, images, side, cut, None)
+    read = functools.partial(_read_row, data, images, side, cut, None, interpolation)
     rows = prefetch_decoded(read, range(len(images)), data.workers)
     while taken := list(itertools.islice(rows, batch)):
         names = taken[0].keys() - {"label", "index", "bad"}
@@ -57,7 +59,12 @@ def iterate_views(
 
 
 def iterate_resized(
-    data: Data, images: ImageDataset, side: int, batch: int, multiple: int = 1
+    data: Data,
+    images: ImageDataset,
+    side: int,
+    batch: int,
+    multiple: int = 1,
+    interpolation: Interpolation = "bilinear",
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yields each image once, scaled to a shorter side, in batches of similar size.
 
@@ -67,6 +74,7 @@ def iterate_resized(
       side: The shorter side, in pixels.
       batch: Images in a batch; fewer where they would have more than MAX_PIXELS_PER_BATCH.
       multiple: The size of a batch is a multiple of this, the number of devices.
+      interpolation: By which images are scaled.
 
     Yields:
       {image: uint8 [B, H, W, C], each image in the upper left corner, zeros elsewhere; size: int32
@@ -84,7 +92,7 @@ def iterate_resized(
         return shape[0] * shape[1] * len(buckets[shape])
 
     limit = max(MAX_PIXELS_PER_BATCH, MAX_ASPECT * side**2)
-    read = functools.partial(_read_row, data, images, side, _keep_whole, limit)
+    read = functools.partial(_read_row, data, images, side, _keep_whole, limit, interpolation)
     for row in prefetch_decoded(read, range(len(images)), data.workers):
         height, width = (-(-n // BUCKET) * BUCKET for n in row["image"].shape[:2])
         rows = buckets[height, width]
@@ -114,10 +122,11 @@ def _read_row(
     side: int,
     cut: Callable[[np.ndarray], dict[str, np.ndarray]],
     max_pixels: int | None,
+    interpolation: Interpolation,
     index: int,
 ) -> dict[str, Any]:
     def decode(encoded: Encoded) -> np.ndarray:
-        return decode_resized(encoded, side, max_pixels=max_pixels)
+        return decode_resized(encoded, side, max_pixels=max_pixels, interpolation=interpolation)
 
     found = decode_or_next(data, images, index, decode)
     labels = {

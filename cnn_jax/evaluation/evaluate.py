@@ -1,6 +1,7 @@
 """Evaluates a finished run, or public weights, by the protocols of `protocols.py`.
 
-A run's results are kept beside it, in evaluations/<protocol>.json.
+A run's results are kept beside it, in evaluations/<protocol>.json. Those of averaged logits, which
+reports do not read, have other names (`find_file`).
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ from cnn_jax import data, distributed, mesh, models, pretrained
 from cnn_jax.config import Choice, Data, Experiment, change, name_protocol
 from cnn_jax.config_file import read_run
 from cnn_jax.data import crops, eval_views, preprocess
+from cnn_jax.data.decode import Interpolation
 from cnn_jax.errors import UserError, explain_os_error
 from cnn_jax.evaluation.metrics import Measures, measure_scores
 from cnn_jax.evaluation.protocols import Views, check_protocols, make_protocol
@@ -38,6 +40,14 @@ from cnn_jax.values import convert
 
 PIXELS_PER_BATCH = 2**22  # About: of the images of a batch.
 FOLDER = "evaluations"
+# What an evaluation of public weights reads of an experiment's fields; the weights fix the rest.
+WEIGHTS_TAKE = (
+    "data.dataset.",
+    "data.eval_batch_size",
+    "data.on_bad_image",
+    "data.workers",
+    "train.precision",
+)
 
 
 @dataclass(frozen=True)
@@ -107,7 +117,7 @@ def evaluate_run(
     config, step = experiment.data, checkpoint.latest_step(folder)
     known: dict[str, Evaluation] = {}
     for name in choices:
-        found = read_evaluation(folder / FOLDER / f"{name}.json")
+        found = read_evaluation(find_file(folder, name, average))
         if found and (found.step, found.average) == (step, average):
             known[name] = found
     left = {name: choice for name, choice in choices.items() if name not in known}
@@ -115,8 +125,7 @@ def evaluate_run(
     if left:
         params, stats, step = saved_parameters.load_parameters(folder)
         source = data.load_dataset(config)
-        classes = ("num_classes", "class_names")  # The test images may be others.
-        run_folders.check_data(data.describe_dataset(source), folder, classes)
+        run_folders.check_data(data.describe_dataset(source), folder, finished=True)
         loader = data.make_loader(config, source)
         model = make_model(experiment, source.num_classes)
         crop = config.image_size or loader.image_shape[0]
@@ -136,7 +145,8 @@ def evaluate_run(
                 for name, found in _evaluate(scorer, config, images[split], own, eval_size, step):
                     known[name] = found
                     if distributed.is_primary():
-                        not_saved = _write(folder, name, found) or not_saved
+                        path = find_file(folder, name, average)
+                        not_saved = _write(path, found) or not_saved
     results = {name: known[name] for name in choices}
     if not_saved:
         raise NotSavedError(not_saved, results)
@@ -148,21 +158,27 @@ def evaluate_weights(
 ) -> Evaluation:
     """Evaluates public weights on the test images of experiment.data.
 
+    Images are scaled and normalized by the publisher's recipe. Differs: the longer side is rounded
+    to the nearest pixel, where torchvision and timm round it down, and the corner of the middle
+    crop down, where they round halves to even; crops may lie one pixel beside theirs.
+
     Args:
-      experiment: Names the model and the data.
+      experiment: Names the model and the data, and how their images are decoded.
       weights: A file or an address.
       protocol: One without scales takes the publisher's own evaluation size.
       average: What is averaged over views and scales: softmax or logits.
 
     Raises:
       NotFiniteError: If the model's scores are not finite.
-      UserError: If the weights cannot be had, or the images have other classes than theirs.
+      UserError: If the weights cannot be had, the protocol is wrong, or the images have other
+        classes than theirs.
     """
     loaded = pretrained.load(experiment.model.name, weights)
     recipe = loaded.preprocessing
     model = models.create(experiment.model.name, loaded.num_classes, **loaded.options)
     side = max(recipe.resize, recipe.crop)
     config = dataclasses.replace(experiment.data, image_size=recipe.crop, train_resize=(side,))
+    check_protocols(dataclasses.replace(experiment, data=config, protocols=(protocol,)))
     source = data.load_test_images(config, loaded.num_classes)
     for line in data.summarize_dataset(source):
         print(line, file=sys.stderr)
@@ -183,22 +199,50 @@ def evaluate_weights(
             values=min(len(images), config.eval_batch_size) * recipe.crop**2 * len(recipe.mean),
         )
         asked = {name_protocol(protocol): protocol}
-        ((_, found),) = _evaluate(scorer, config, images, asked, side, None)
+        ((_, found),) = _evaluate(scorer, config, images, asked, side, None, recipe.interpolation)
     return found
 
 
-def format_evaluation(name: str, found: Evaluation) -> str:
-    """Returns the results in one line, which begins with the name of the run or the weights."""
+def format_evaluation(name: str, found: Evaluation, held_out: bool = False) -> str:
+    """Returns the results in one line.
+
+    Args:
+      name: Of the run or the weights, with which the line begins.
+      found: The results.
+      held_out: Whether the run holds out training images (data.validation_images), on which it is
+        evaluated unless the protocol names a split.
+    """
     errors = [_format_error("top-1", found.top1_error, found.top1_interval)]
     if found.top5_error is not None and found.top5_interval is not None:
         errors.append(_format_error("top-5", found.top5_error, found.top5_interval))
-    words = f"{', '.join(errors)}, loss {found.loss:.3f} ({found.images} images)"
-    return f"{name} {found.protocol}: {words}"
+    if found.changed_error is not None:
+        errors.append(f"changed answers {found.changed_error:.2%}")
+    images = "held-out training images" if held_out and "split=" not in found.protocol else "images"
+    words = f"{', '.join(errors)}, loss {found.loss:.3f} ({found.images} {images})"
+    average = "" if found.average == "softmax" else f", {found.average} averaged"
+    return f"{name} {found.protocol}{average}: {words}"
 
 
 def _format_error(name: str, error: float, interval: tuple[float, ...]) -> str:
     low, high = interval
     return f"{name} error {error:.2%} [{low:.1%}; {high:.1%}]"
+
+
+def find_file(folder: Path, protocol: str, average: Average) -> Path:
+    """Returns the file of an evaluation.
+
+    Args:
+      folder: The run's folder.
+      protocol: Its name with its options.
+      average: What is averaged. Only softmax, which studies take, is not named.
+
+    Example:
+      >>> find_file(Path("net/seed0"), "dense@256", "logits").name
+      'dense@256,average=logits.json'
+    """
+    if average != "softmax":
+        protocol += f"{',' if '@' in protocol else '@'}average={average}"
+    return folder / FOLDER / f"{protocol}.json"
 
 
 def read_evaluation(path: Path) -> Evaluation | None:
@@ -253,6 +297,7 @@ def _evaluate(
     asked: dict[str, Choice],
     eval_size: int,
     step: int | None,
+    interpolation: Interpolation = "bilinear",
 ) -> Iterator[tuple[str, Evaluation]]:
     """Yields (name, result) of each protocol.
 
@@ -266,10 +311,12 @@ def _evaluate(
         wanted = max(1, min(config.eval_batch_size, PIXELS_PER_BATCH // scale**2))
         batch = -(-wanted // devices) * devices
         if views.dense:
-            batches = eval_views.iterate_resized(config, images, scale, batch, devices)
+            batches = eval_views.iterate_resized(
+                config, images, scale, batch, devices, interpolation
+            )
         else:
             cut = functools.partial(cut_views, views, scorer.crop)
-            batches = eval_views.iterate_views(config, images, scale, cut, batch)
+            batches = eval_views.iterate_views(config, images, scale, cut, batch, interpolation)
         return score_images(scorer, views, batches)
 
     for name, protocol in protocols.items():
@@ -311,9 +358,8 @@ def _keep_shared(each: list[Scores]) -> list[Scores]:
     return [Scores(*(a[rows] for a in one)) for one, rows in zip(each, kept, strict=True)]
 
 
-def _write(folder: Path, name: str, found: Evaluation) -> str:
+def _write(path: Path, found: Evaluation) -> str:
     """Writes a result beside its run; returns why it could not, or nothing."""
-    path = folder / FOLDER / f"{name}.json"
     try:
         path.parent.mkdir(exist_ok=True)
         write_whole(path, json.dumps(dataclasses.asdict(found)) + "\n")

@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Callable
 from typing import Annotated, Literal, NamedTuple
 
-from cnn_jax import data, registry
+from cnn_jax import data, models, registry
 from cnn_jax.config import Choice, Experiment, name_protocol
 from cnn_jax.errors import UserError, nearest
 from cnn_jax.values import Bound
@@ -85,6 +85,18 @@ def offset_corners(size: Size, crop: int) -> Offsets:
     return [(0, 0), (0, across), (down, 0), (down, across), *offset_center(size, crop)]
 
 
+def offset_central_corners(size: Size, crop: int) -> Offsets:
+    """Returns the offsets of the crops in the corners and the middle of the central square.
+
+    Example:
+      >>> offset_central_corners((256, 341), 227)[:2]
+      [(0, 42), (0, 71)]
+    """
+    side = min(size)
+    top, left = (size[0] - side) // 2, (size[1] - side) // 2
+    return [(top + y, left + x) for y, x in offset_corners((side, side), crop)]
+
+
 def offset_grid(size: Size, crop: int) -> Offsets:
     """Returns the offsets of 5x5 crops, evenly spread from edge to edge."""
     down, across = ([round(i * (side - crop) / 4) for i in range(5)] for side in size)
@@ -110,6 +122,7 @@ def offset_square_corners(size: Size, crop: int) -> Offsets:
 
 CENTER = Views(offset_center, mirror=False)
 CORNERS = Views(offset_corners)
+CENTRAL_CORNERS = Views(offset_central_corners)
 GRID = Views(offset_grid)
 SQUARES = Views(offset_square_corners, offset_squares)
 DENSE = Views(dense=True)
@@ -120,12 +133,19 @@ def single(*, scales: Scales = (), split: Split = "") -> Protocol:
     return Protocol((CENTER,), scales, split)
 
 
-def ten_crop(*, scales: Scales = ()) -> Protocol:
+def ten_crop(
+    *,
+    central_square: Annotated[
+        bool, "Of the image's central square, as AlexNet and ZFNet; else of the whole image"
+    ] = False,
+    scales: Scales = (),
+) -> Protocol:
     """The four corners and the center, and their mirror images.
 
-    Krizhevsky et al. 2012, Sec. 4.1.
+    Krizhevsky et al. 2012, Sec. 4.1. They (Sec. 2) and Zeiler, Fergus 2013 (arXiv:1311.2901), Sec.
+    3, cut the central square out of the scaled image first: `central_square`.
     """
-    return Protocol((CORNERS,), scales)
+    return Protocol((CENTRAL_CORNERS if central_square else CORNERS,), scales)
 
 
 def grid(*, scales: Scales = ()) -> Protocol:
@@ -216,8 +236,15 @@ def check_protocols(experiment: Experiment) -> None:
     """Checks the evaluation protocols of a run without its data.
 
     Raises:
-      UserError: If there is no such protocol or option, or a scale is smaller than the crop.
+      UserError: If there is no such protocol or option, a scale is smaller than the crop, or the
+        model has no classes.
     """
+    spec = models.MODELS.get(experiment.model.name)
+    if experiment.protocols and spec and spec.module.error_name != "top1_error":
+        raise UserError(
+            f"protocols={name_protocol(experiment.protocols[0])}: measures errors of classes, and"
+            f" {experiment.model.name} has none; training measures its {spec.module.error_name}"
+        )
     crop = experiment.data.image_size
     if not crop and experiment.data.name in data.DATASET_INFO:
         crop = data.image_shape(experiment.data)[0][0]

@@ -78,11 +78,11 @@ def _read_errors(folder: Path, step: int, held_out: int, error_name: str) -> dic
     for path in sorted((folder / FOLDER).glob("*.json")):
         found: Evaluation | None = read_evaluation(path)
         if found and found.step == step:
+            name, on_test = f"{found.protocol}{where}", not held_out
             if "split=" in found.protocol:
-                on_test = "split=test" in found.protocol
-                errors[found.protocol] = Measured(found.top1_error, on_test)
-            else:
-                errors[f"{found.protocol}{where}"] = Measured(found.top1_error, not held_out)
+                name, on_test = found.protocol, "split=test" in found.protocol
+            name += "" if found.average == "softmax" else f", {found.average} averaged"
+            errors[name] = Measured(found.top1_error, on_test)
     return {name: found for name, found in errors.items() if found.error is not None}
 
 

@@ -16,7 +16,7 @@ from cnn_jax.export.card import write_card
 from cnn_jax.export.program import make_program, save_program
 from cnn_jax.files import check_writable, write_whole
 from cnn_jax.pretrained import Preprocessing, weights
-from cnn_jax.training import saved_parameters
+from cnn_jax.training import run_folders, saved_parameters
 from cnn_jax.training.components import make_model
 
 # Format of `pretrained.save` -> its file.
@@ -52,8 +52,8 @@ def export_run(
       {what it is: the file}: program, card, and one for each format.
 
     Raises:
-      UserError: If the run has no checkpoint, its data are not at hand or have shuffled pixels, a
-        format cannot hold its model, or the files cannot be written.
+      UserError: If the run has no checkpoint, its data are not at hand, have changed or have
+        shuffled pixels, a format cannot hold its model, or the files cannot be written.
     """
     folder, out = Path(folder), Path(out)
     experiment = read_run(folder, data_dir)
@@ -68,6 +68,7 @@ def export_run(
     check_writable(out, f"cannot write to {out}", "choose another folder")
     params, stats, step = saved_parameters.load_parameters(folder)
     source = data.load_dataset(experiment.data)
+    run_folders.check_data(data.describe_dataset(source), folder, finished=True)
     model = make_model(experiment, source.num_classes)
     mean = jnp.asarray(data.make_loader(experiment.data, source).arrays["mean"])
     recipe = make_preprocessing(experiment, np.asarray(mean))

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from cnn_jax.data import preprocess
+from cnn_jax.data.decode import Interpolation
 from cnn_jax.errors import UserError
 
 METHODS = {"bilinear": "linear", "bicubic": "cubic"}  # Pillow's names: JAX's.
@@ -32,7 +33,7 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     resize: int = 0
-    interpolation: str = "bilinear"
+    interpolation: Interpolation = "bilinear"
     maximum: float = 1.0
     channels: str = "RGB"
 

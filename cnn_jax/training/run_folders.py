@@ -5,7 +5,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -119,15 +119,14 @@ def write_config(experiment: Experiment, folder: Path, done: int = 0) -> None:
             write_whole(folder / "config.json", to_json(new))
 
 
-def check_data(
-    description: dict[str, Any], folder: Path, fields: Sequence[str] = DATA_FIELDS
-) -> None:
+def check_data(description: dict[str, Any], folder: Path, finished: bool = False) -> None:
     """Checks that the data set of a run is the one that it was trained on.
 
     Args:
       description: The result of `cnn_jax.data.describe_dataset`.
       folder: The run's folder. A description in it that is missing or damaged is not compared.
-      fields: What is compared.
+      finished: Whether the run is not trained any further. Its test images may then be others,
+        unless they are taken from the training images by counting: added files shift that split.
 
     Raises:
       UserError: If the data set has changed.
@@ -138,6 +137,10 @@ def check_data(
         return
     if not isinstance(there, dict):
         return
+    fields = DATA_FIELDS
+    if finished and not (description["folder"] or {}).get("test_every"):
+        fields = tuple(name for name in fields if name != "test_images")
+        there, description = _keep_training_part(there), _keep_training_part(description)
     for name in fields:
         if name in there and there[name] != description[name]:
             before, now = (printable(str(each[name]))[:100] for each in (there, description))
@@ -146,6 +149,13 @@ def check_data(
                 f" {now} now): restore it, or start again with --overwrite or another workdir; if"
                 f" only {folder / 'data.json'} is damaged, delete that file"
             )
+
+
+def _keep_training_part(description: dict[str, Any]) -> dict[str, Any]:
+    """Returns a description whose checksum is that of the training images alone."""
+    if "checksum" not in description:
+        return description
+    return description | {"checksum": str(description["checksum"])[:8]}
 
 
 def follow_moved_data(experiment: Experiment, folder: Path) -> None:

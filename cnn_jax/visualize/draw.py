@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 
 CELL = 1.35  # Inches of an image's side.
@@ -18,13 +20,14 @@ class MapRow(NamedTuple):
       label: On its left.
       maps: [B, h, w].
       signed: Whether zero is the middle of the scale.
-      classes: Values are numbers of so many classes, each with a color; 0: they are quantities.
+      classes: Names of classes, each with a color, of which values are the numbers; empty: values
+        are quantities.
     """
 
     label: str
     maps: np.ndarray
     signed: bool = False
-    classes: int = 0
+    classes: tuple[str, ...] = ()
 
 
 def draw_maps(
@@ -73,7 +76,9 @@ def draw_maps(
         line[0].set_ylabel(row.label, fontsize=8)
         if shown is not None:
             scale = figure.add_subplot(cells[number, count])
-            figure.colorbar(shown, cax=scale)
+            bar = figure.colorbar(shown, cax=scale)
+            if row.classes:
+                bar.set_ticks(list(range(len(row.classes))), labels=list(row.classes))
             scale.tick_params(labelsize=6)
     return figure
 
@@ -126,16 +131,16 @@ def clear(axes: Axes) -> None:
         spine.set_visible(False)
 
 
-def _choose_colors(row: MapRow) -> str:
+def _choose_colors(row: MapRow) -> str | Colormap:
     if row.classes:
-        return CATEGORIES
+        return colormaps[CATEGORIES].resampled(len(row.classes))
     return DIVERGING if row.signed else SEQUENTIAL
 
 
 def find_scale(row: MapRow) -> tuple[float, float]:
     """Returns the ends of a row's color scale: the 99.5th percentile of all its maps."""
     if row.classes:
-        return -0.5, row.classes - 0.5
+        return -0.5, len(row.classes) - 0.5
     sizes = np.abs(row.maps[np.isfinite(row.maps)])
     high = float(np.percentile(sizes, 99.5)) if sizes.size else 1.0
     high = high or float(sizes.max(initial=0.0)) or 1.0

@@ -1,6 +1,7 @@
 """Images to visualize: N of a data set, or the files of a folder."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -14,12 +15,13 @@ from cnn_jax.data.decode import decode_windows, find_center
 from cnn_jax.data.folder_scan import IMAGE_SUFFIXES
 from cnn_jax.data.headers import BadImage
 from cnn_jax.data.image_files import list_images
-from cnn_jax.errors import UserError
+from cnn_jax.errors import UserError, describe_os_error
 from cnn_jax.files import expand_path
 from cnn_jax.text import printable
 from cnn_jax.trained import TrainedModel
 
 DEFAULT_IMAGES, MAX_IMAGES = 8, 64
+IMAGENET_CLASSES = 1000
 
 
 class Images(NamedTuple):
@@ -54,6 +56,8 @@ class Source(NamedTuple):
 def load_images(model: TrainedModel, source: Source) -> Images:
     """Loads images for a model.
 
+    Images that cannot be decoded are left out if model.data.on_bad_image is skip.
+
     Args:
       model: The model that will see them.
       source: Where they are from.
@@ -65,8 +69,7 @@ def load_images(model: TrainedModel, source: Source) -> Images:
     if name and expand_path("images", name).is_dir():
         return _load_folder(model, expand_path("images", name), count)
     test, known = _open_test_images(model, name, source.data_dir)
-    rows = spread(len(test), count)
-    pixels = np.concatenate([_cut(model, test.read(i), test.name(i)) for i in rows])
+    pixels, rows = _cut_all(model, spread(len(test), count), test.read, test.name)
     labels = test.labels[rows] if known else np.full(len(rows), -1)
     names = tuple(map(test.name, rows))
     return Images(pixels, labels, names, f"{len(rows)} of {len(test):,} {_name_set(test)} images")
@@ -78,8 +81,7 @@ def load_gallery(model: TrainedModel, source: Source, most: int) -> Images:
     if name and expand_path("images", name).is_dir():
         return _load_folder(model, expand_path("images", name), most)
     test, _ = _open_test_images(model, name, source.data_dir)
-    rows = spread(len(test), most)
-    pixels = np.concatenate([_cut(model, test.read(i), test.name(i)) for i in rows])
+    pixels, rows = _cut_all(model, spread(len(test), most), test.read, test.name)
     return Images(pixels, test.labels[rows], tuple(map(test.name, rows)), _name_set(test))
 
 
@@ -103,19 +105,32 @@ def _open_test_images(model: TrainedModel, name: str, data_dir: str) -> tuple[Im
     """Returns test images, and whether their labels are classes of the model."""
     if not name and model.folder is None:
         raise UserError(f"images: {model.name} has no data of its own: give FOLDER or DATASET:N")
+    own = model.folder is not None and name in ("", model.data.name)
+    crop = model.image_shape[0]
+    config = model.data
     if name:
-        crop = model.image_shape[0]
         config = Data(dataset=dataset(name), dir=data_dir)
         if data.is_streamed(config):
             config = replace(config, image_size=crop, train_resize=(crop,))
-    else:
-        config = model.data
-    source = data.load_dataset(config)
+    # Of a folder, --evaluate of public weights takes all images. A run's own has its split.
+    source = data.load_dataset(config) if own else data.load_test_images(config, model.num_classes)
     label = f"{config.name} test"
     test = ArrayDataset(label, source.test) if isinstance(source.test, Arrays) else source.test
     if not len(test):
         raise UserError(f"images={name}: the data set has no test images")
-    return test, source.num_classes == model.num_classes
+    return test, own or _share_classes(model, source)
+
+
+def _share_classes(model: TrainedModel, source: data.Dataset) -> bool:
+    """Returns whether the classes of a data set other than a run's own are those of the model.
+
+    As many classes are not the same classes. Weights do not name theirs; a thousand are ImageNet's.
+    """
+    if source.num_classes != model.num_classes:
+        return False
+    if model.class_names and source.class_names:
+        return model.class_names == source.class_names
+    return model.folder is None and model.num_classes == IMAGENET_CLASSES
 
 
 def _name_set(test: ImageDataset) -> str:
@@ -127,27 +142,48 @@ def _load_folder(model: TrainedModel, folder: Path, count: int) -> Images:
     every = [folder / name for name in list_images("images", folder)]
     if not every:
         raise UserError(f"images={folder}: no image files found ({', '.join(IMAGE_SUFFIXES)})")
-    chosen = [every[i] for i in spread(len(every), count)]
-    pixels = []
-    for path in chosen:
-        try:
-            encoded = path.read_bytes()
-        except OSError as error:
-            raise UserError(f"{printable(path)} cannot be read: {error.strerror}") from None
-        pixels.append(_cut(model, encoded, str(path)))
+    pixels, rows = _cut_all(
+        model, spread(len(every), count), lambda i: every[i].read_bytes(), lambda i: str(every[i])
+    )
+    chosen = [every[i] for i in rows]
     names = list(model.class_names)
     labels = [names.index(p.parent.name) if p.parent.name in names else -1 for p in chosen]
     shown = tuple(str(path.relative_to(folder)) for path in chosen)
     return Images(
-        np.concatenate(pixels),
+        pixels,
         np.array(labels),
         shown,
         f"{len(chosen)} of {len(every):,} files of {folder}",
     )
 
 
+def _cut_all(
+    model: TrainedModel,
+    rows: Sequence[int],
+    read: Callable[[int], Encoded],
+    name: Callable[[int], str],
+) -> tuple[np.ndarray, list[int]]:
+    """Returns the middle of each image, [N, H, W, C] uint8, and the rows that are not left out."""
+    pixels, kept = [], []
+    for row in rows:
+        try:
+            pixels.append(_cut(model, read(row), name(row)))
+            kept.append(row)
+        except (BadImage, OSError) as error:
+            why = describe_os_error(error, name(row)) if isinstance(error, OSError) else error
+            why = printable(f"{name(row)}: {why}")
+            if model.data.on_bad_image != "skip":
+                remedy = "take it out, or leave it out with --set data.on_bad_image=skip"
+                raise UserError(f"{why}; {remedy}") from None
+            print(f"left out: {why}", file=sys.stderr, flush=True)
+    if not kept:
+        first = printable(name(rows[0]))
+        raise UserError(f"none of the {len(rows)} images can be decoded, such as {first}")
+    return np.concatenate(pixels), kept
+
+
 def _cut(model: TrainedModel, encoded: Encoded, name: str) -> np.ndarray:
-    """Returns the center crop of an image that the model sees, [1, H, W, C] uint8."""
+    """Returns the center crop of an image, [1, H, W, C] uint8; raises BadImage."""
     side, _, channels = model.image_shape
     if isinstance(encoded, np.ndarray) and encoded.shape[-1] != channels:
         kinds = {1: "gray", 3: "color"}
@@ -161,7 +197,4 @@ def _cut(model: TrainedModel, encoded: Encoded, name: str) -> np.ndarray:
     def find_middle(size: tuple[int, int]) -> Sequence[tuple[int, int]]:
         return find_center(size, side)
 
-    try:
-        return decode_windows(encoded, model.resize, find_middle, side, channels)
-    except BadImage as error:
-        raise UserError(f"{printable(name)}: {error}; take it out, or repair it") from None
+    return decode_windows(encoded, model.resize, find_middle, side, channels, model.interpolation)

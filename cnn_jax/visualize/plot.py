@@ -20,6 +20,7 @@ from cnn_jax.visualize.occlusion import Occlusion
 from cnn_jax.visualize.receptive_field import ReceptiveFields
 
 MAX_FILTERS, MAX_CHANNELS, TOP_CHANNELS = 64, 8, 6
+MAX_CLASSES = 11  # With names beside a row of maps; and the others.
 
 
 def plot_maps(pixels: np.ndarray, maps: Mapping[str, Any], titles: Sequence[str] = ()) -> Figure:
@@ -125,22 +126,51 @@ def plot_images(rows: Mapping[str, Any], titles: Sequence[str] = ()) -> Figure:
 
 
 def plot_occlusion(
-    pixels: np.ndarray, occlusion: Occlusion, classes: int, titles: Sequence[str] = ()
+    pixels: np.ndarray,
+    occlusion: Occlusion,
+    titles: Sequence[str] = (),
+    class_names: Sequence[str] = (),
 ) -> Figure:
     """Draws what `occlude` measured: ZFNet's Figure 7 (b), (d) and (e).
 
     Args:
       pixels: [B, H, W, C] uint8.
       occlusion: The result of `occlude`.
-      classes: Number of the model's classes.
       titles: Titles of the images.
+      class_names: Names of the model's classes; empty: their numbers. Only classes that are
+        somewhere the likeliest have a color, or of more than MAX_CLASSES the most frequent ones.
     """
+    numbers, likeliest = renumber_classes(occlusion.likeliest, MAX_CLASSES)
+    names = [class_names[number] if class_names else str(number) for number in numbers]
+    if likeliest.max() == len(names):
+        names.append("others")
     rows = [
         MapRow("activity of\nthe map", occlusion.activity),
         MapRow("probability", occlusion.probability),
-        MapRow("likeliest\nclass", occlusion.likeliest, classes=classes),
+        MapRow("likeliest\nclass", likeliest, classes=tuple(names)),
     ]
     return draw_maps(pixels, titles or [""] * len(pixels), rows, overlay=False)
+
+
+def renumber_classes(maps: np.ndarray, most: int) -> tuple[list[int], np.ndarray]:
+    """Numbers the classes that occur in maps anew, from 0, in their order.
+
+    Args:
+      maps: Classes, int.
+      most: Of how many at most; the rarest others have one number together.
+
+    Returns:
+      (the classes that have a number of their own, the maps with the new numbers).
+
+    Example:
+      >>> renumber_classes(np.array([[7, 7, 300], [7, 300, 5]]), most=2)
+      ([7, 300], array([[0, 0, 1],
+             [0, 1, 2]]))
+    """
+    classes, counts = np.unique(maps, return_counts=True)
+    kept = np.sort(classes[np.argsort(-counts, kind="stable")[:most]])
+    place = np.searchsorted(kept, maps).clip(max=len(kept) - 1)
+    return kept.tolist(), np.where(kept[place] == maps, place, len(kept))
 
 
 def plot_invariance(changes: Sequence[Invariance], labels: Sequence[str] = ()) -> Figure:

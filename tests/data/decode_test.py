@@ -235,3 +235,18 @@ def test_small_scales_are_resized_from_the_full_image(path):
     expected = image.resize(found.shape[1::-1], Image.Resampling.BILINEAR)
     if path.stem != "cmyk":
         assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("side", [20, 50])  # Smaller and larger.
+def test_images_are_scaled_as_pillow_scales_them(interpolation, side):
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    size = (round(side * 40 / 30), side)
+    method = Image.Resampling[interpolation.upper()]
+    expected = np.array(Image.fromarray(pixels).resize(size, method))
+    options = {"interpolation": interpolation}
+    found = decode.decode_resized(encoded(Image.fromarray(pixels)), side, **options)
+    np.testing.assert_array_equal(found, expected)
+    difference = np.abs(decode.decode_resized(pixels, side, **options).astype(int) - expected)
+    # Bilinear, arrays are not rounded between the axes as Pillow does.
+    assert difference.max() <= (1 if interpolation == "bilinear" else 0)

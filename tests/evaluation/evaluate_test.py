@@ -62,6 +62,9 @@ def test_shifts_are_measured_against_the_answers_without_them(finished):
     (column,) = np.flatnonzero(np.sum(gone.confusion, axis=0))
     still = np.sum(single.confusion, axis=0)[column] / 40
     assert gone.changed_error == pytest.approx(1 - still)
+    line = format_evaluation("narrow seed0:", gone)
+    assert f"changed answers {gone.changed_error:.2%}" in line
+    assert "changed" not in format_evaluation("narrow seed0:", single)
 
 
 def test_a_result_is_written_and_not_computed_again(finished, monkeypatch):
@@ -87,6 +90,24 @@ def test_a_result_is_written_and_not_computed_again(finished, monkeypatch):
     # Another evaluation would raise.
     monkeypatch.setattr(saved_parameters, "load_parameters", None)
     assert evaluate.evaluate_run(folder, asked) == {"dense@36,40": found}
+
+
+def test_an_average_of_logits_has_a_file_of_its_own(finished):
+    folder, asked = finished[0] / "narrow/seed0", [choose("ten_crop", scales=(37,))]
+    ((name, softmax),) = evaluate.evaluate_run(folder, asked).items()
+    ((_, logits),) = evaluate.evaluate_run(folder, asked, "logits").items()
+    assert (softmax.average, logits.average) == ("softmax", "logits")
+    assert softmax.loss != logits.loss
+    assert read_evaluation(folder / f"evaluations/{name}.json") == softmax
+    assert read_evaluation(folder / f"evaluations/{name},average=logits.json") == logits
+    assert "ten_crop@37, logits averaged: top-1" in format_evaluation("narrow seed0:", logits)
+
+
+def test_held_out_images_are_named_so(finished):
+    (found,) = evaluate.evaluate_run(finished[0] / "narrow/seed0", [choose("single")]).values()
+    assert format_evaluation("", found, held_out=True).endswith("(40 held-out training images)")
+    named = replace(found, protocol="single@36,split=test")
+    assert format_evaluation("", named, held_out=True).endswith("(40 images)")
 
 
 def test_the_scorer_is_told_the_size_of_a_batch(finished, monkeypatch):
@@ -223,9 +244,9 @@ def test_a_run_is_evaluated_as_it_was_launched_last(resident, monkeypatch):
     folder, _ = resident
     batches, iterate = [], evaluate.eval_views.iterate_views
 
-    def note(config, images, scale, cut, batch):
+    def note(config, images, scale, cut, batch, *rest):
         batches.append(batch)
-        return iterate(config, images, scale, cut, batch)
+        return iterate(config, images, scale, cut, batch, *rest)
 
     monkeypatch.setattr(evaluate.eval_views, "iterate_views", note)
     smaller = replace(RESIDENT, data=replace(RESIDENT.data, eval_batch_size=16))
@@ -263,6 +284,26 @@ def test_weights_are_evaluated_as_a_run_is(finished, tmp_path):
     pretrained.save(tmp_path / "b.safetensors", "vgg_a", *other(), 7, recipe, {"width": 1 / 32})
     with pytest.raises(UserError, match="has 10 classes, the weights 7"):
         evaluate.evaluate_weights(given, str(tmp_path / "b.safetensors"), choose("single"))
+
+
+def test_images_are_scaled_as_the_weights_recipe_says(tmp_path):
+    """Scored are the images that the recipe itself prepares."""
+    model = models.create("mlp", 10, hidden=(8,))
+    params, stats = model.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    images, labels = data.load_dataset(Data(dataset=choose("fake"))).test
+    given = Experiment(model=choose("mlp"), data=Data(dataset=choose("fake")))
+    found, expected = {}, {}
+    for method in ("bilinear", "bicubic"):
+        recipe = pretrained.Preprocessing(
+            16, (0.0,) * 3, (0.1,) * 3, resize=18, interpolation=method
+        )
+        path = tmp_path / f"{method}.safetensors"
+        pretrained.save(path, "mlp", params, stats, 10, recipe, {"hidden": (8,)})
+        found[method] = evaluate.evaluate_weights(given, str(path), choose("single")).loss
+        scores = jax.nn.log_softmax(model.apply(params, stats, recipe.apply(images))[0])
+        expected[method] = -float(np.mean(np.asarray(scores)[np.arange(40), labels]))
+    tolerance = abs(expected["bicubic"] - expected["bilinear"]) / 10
+    assert tolerance > 0 and found == pytest.approx(expected, abs=tolerance)
 
 
 def test_a_folder_without_runs_is_refused(tmp_path):

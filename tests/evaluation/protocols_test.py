@@ -18,6 +18,15 @@ from cnn_jax.evaluation.protocols import (
 def test_views_are_at_the_papers_positions():
     assert protocols.offset_center((40, 47), 32) == [(4, 7)]
     assert protocols.offset_corners((40, 48), 32) == [(0, 0), (0, 16), (8, 0), (8, 16), (4, 8)]
+    assert protocols.offset_central_corners((256, 341), 227) == [
+        (0, 42),
+        (0, 71),
+        (29, 42),
+        (29, 71),
+        (14, 56),
+    ]
+    central = make_protocol(choose("ten_crop", central_square=True), 227, 256).views
+    assert central == (protocols.CENTRAL_CORNERS,)
     places = protocols.offset_grid((40, 48), 32)
     assert (
         len(places) == 25
@@ -59,6 +68,13 @@ def test_a_wrong_protocol_is_refused_before_a_run(choice, said):
     )
     with pytest.raises(UserError, match=said):
         check_protocols(run)
+
+
+def test_protocols_of_a_model_without_classes_are_refused_before_a_run():
+    run = Experiment(data=Data(dataset=choose("digits")), model=choose("autoencoder"))
+    check_protocols(run)
+    with pytest.raises(UserError, match=r"protocols=single: .* autoencoder has none"):
+        check_protocols(replace(run, protocols=(choose("single"),)))
 
 
 def test_the_crop_of_a_data_set_of_small_images_is_the_whole_image():

@@ -92,6 +92,9 @@ def test_vgg_s_tables_are_the_paper_s():
 def test_alexnet_s_row_is_the_paper_s():
     ten = STUDIES["ten_crop"]("paper").rows[1]
     assert ten.paper == {"top1_error": 40.7, "top5_error": 18.2}
+    for name in ("ten_crop", "alexnet_towers", "zfnet_ablation"):
+        for run in STUDIES[name]("paper").runs.values():
+            assert run.protocols[-1].args == {"scales": (256,), "central_square": True}
 
 
 def test_counts_are_the_papers():

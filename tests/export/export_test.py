@@ -18,6 +18,7 @@ from cnn_jax import data, models, pretrained
 from cnn_jax.config import Data, choose
 from cnn_jax.data import preprocess
 from cnn_jax.errors import UserError
+from cnn_jax.evaluation.evaluate import evaluate_run
 from cnn_jax.export import export_run, load_program, make_program, save_program
 from cnn_jax.export.__main__ import main
 from cnn_jax.export.card import write_card
@@ -114,6 +115,14 @@ def test_the_card_has_the_hub_s_metadata_and_an_example_that_runs(run, tmp_path)
         text=True,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_card_names_an_average_of_logits(run, tmp_path):
+    folder, _ = run
+    for average in ("softmax", "logits"):
+        evaluate_run(folder, [choose("ten_crop")], average)
+    card = export_run(folder, tmp_path)["card"].read_text()
+    assert "| ten_crop@8 |" in card and "| ten_crop@8, logits averaged |" in card
 
 
 def test_errors_of_held_out_images_are_named_so_and_not_in_the_hub_s_metadata(tmp_path):

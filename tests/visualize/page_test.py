@@ -20,6 +20,7 @@ from cnn_jax.errors import UserError
 from cnn_jax.training import train
 from cnn_jax.visualize.draw import draw_maps
 from cnn_jax.visualize.images import Source, load_images
+from cnn_jax.visualize.images import load_gallery as gallery_of
 from cnn_jax.visualize.page import METHODS, build_page, choose_methods, gallery
 from cnn_jax.visualize.page.context import make_context, name_images
 
@@ -97,7 +98,7 @@ def test_class_names_that_are_not_utf_8_are_drawn():
     subject = trained.load("mlp:untrained")
     subject = subject._replace(class_names=(os.fsdecode(b"caf\xe9"),) * subject.num_classes)
     source = Source("digits:2")
-    images = load_images(subject, source)
+    images = load_images(subject, source)._replace(labels=np.array([0, 0]))
     titles = name_images(make_context(subject, images, None, "logit", 0, source))
     assert titles[0].startswith("is caf\\xe9\nsays caf\\xe9 ")
     draw_maps(images.pixels, titles, []).canvas.draw()
@@ -130,6 +131,14 @@ def test_public_weights_on_files(weights, photographs, tmp_path):
     )
     text = built.markdown.read_text()
     assert "Layer conv2" in text and "3 of 3 files of " in text and "the likeliest" in text
+
+
+def test_images_of_linked_folders_are_looked_at_and_hidden_ones_are_not(photographs, tmp_path):
+    (tmp_path / "linked").symlink_to(photographs)
+    (tmp_path / ".thumbnails").mkdir()
+    (tmp_path / ".thumbnails/0.png").write_bytes(b"")
+    found = load_images(trained.load("mlp:untrained"), Source(str(tmp_path)))
+    assert found.names == ("linked/0.png", "linked/1.png", "linked/2.png")
 
 
 @pytest.mark.parametrize("kind", ["run", "weights"])
@@ -206,6 +215,51 @@ def test_mistakes_are_one_line(workdir, weights, photographs, tmp_path):
             build_page(target, images, methods=("saliency",), folder=tmp_path / "page", layer=layer)
         assert "\n" not in str(error.value)
     assert not (tmp_path / "page").exists()
+
+
+def test_bad_images_may_be_left_out(weights, photographs, tmp_path, capsys):
+    for path in photographs.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "1.png").write_bytes((photographs / "1.png").read_bytes()[:200])
+    subject = trained.load(f"lenet5_modern:{weights}", settings=["data.on_bad_image=skip"])
+    images = load_images(subject, Source(str(tmp_path)))
+    assert images.names == ("0.png", "2.png") and len(images.pixels) == len(images.labels) == 2
+    assert "left out: " in capsys.readouterr().err and images.source.startswith("2 of 3 files")
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="none of the 3 images can be decoded"):
+        load_images(subject, Source(str(tmp_path)))
+
+
+def test_labels_are_the_model_s_only_if_its_classes_are(tmp_path):
+    def find_labels(model, source):
+        return load_images(model, Source(source)).labels.tolist()
+
+    subject = trained.load("mlp:untrained")
+    assert find_labels(subject, "digits:2") == [-1, -1]  # As many classes, but perhaps others.
+    run = subject._replace(folder=tmp_path, data=Data(dataset=choose("digits")))
+    labels = data.load_dataset(run.data).test.labels
+    assert find_labels(run, "digits:2") == find_labels(run, ":2") == [labels[0], labels[180]]
+    other = run._replace(data=Data(dataset=choose("mnist")))
+    assert find_labels(other, "digits:2") == [-1, -1]
+    for name in "ab":
+        (tmp_path / "val" / name).mkdir(parents=True)
+        noise = np.random.default_rng(0).integers(0, 256, (30, 30), np.uint8)
+        Image.fromarray(noise).save(tmp_path / "val" / name / "0.png")
+    named = other._replace(num_classes=2, class_names=("a", "b"))
+    assert find_labels(named, f"folder:{tmp_path}:2") == [0, 1]
+    named = named._replace(class_names=("b", "c"))
+    assert find_labels(named, f"folder:{tmp_path}:2") == [-1, -1]
+
+
+def test_class_folders_that_are_numbers_are_sorted_as_in_evaluation(tmp_path):
+    for label in range(12):
+        (tmp_path / str(label)).mkdir()
+        shade = np.full((30, 30), label, np.uint8)
+        Image.fromarray(shade).save(tmp_path / str(label) / "0.png")
+    subject = trained.load("mlp:untrained")._replace(num_classes=12)
+    found = gallery_of(subject, Source(f"folder:{tmp_path}"), 12)
+    assert found.labels.tolist() == found.pixels[:, 0, 0, 0].tolist() == list(range(12))
 
 
 def test_a_folder_that_cannot_be_written_is_said_before_the_work(workdir, tmp_path, monkeypatch):

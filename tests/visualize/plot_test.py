@@ -54,7 +54,7 @@ def test_each_result_of_a_model_can_be_drawn(tmp_path):
     patch = PIXELS[top.images[1, 0]][rows, columns]
     np.testing.assert_array_equal(drawn.axes[2].images[0].get_array(), patch)
     occlusion = visualize.occlude(*given, "conv2")
-    axes = plot.plot_occlusion(PIXELS, occlusion, 4).axes
+    axes = plot.plot_occlusion(PIXELS, occlusion).axes
     np.testing.assert_array_equal(axes[4].images[0].get_array(), occlusion.probability[0])
     changes = visualize.measure_invariance(*given, ("conv1",), count=3)
     lines = plot.plot_invariance(changes).axes[1].lines
@@ -71,3 +71,22 @@ def test_each_result_of_a_model_can_be_drawn(tmp_path):
     projected = {"conv2": np.ones((2, 16, 16, 3))}
     figure = plot.plot_projections(PIXELS, projected, ["a", "b"])
     assert [axes.get_title() for axes in figure.axes] == ["a", "b", "", ""]
+
+
+def test_likeliest_classes_have_their_own_colors_and_names():
+    """Of a thousand classes, those that occur."""
+    likeliest = np.array([[[281, 285]], [[281, 287]]])
+    quantity = np.ones(likeliest.shape)
+    places = np.zeros(2, int)
+    occlusion = visualize.Occlusion(quantity, quantity, likeliest, places, places, places, 2)
+    names = [f"class {number}" for number in range(1000)]
+    axes = plot.plot_occlusion(PIXELS, occlusion, class_names=names).axes
+    drawn = [axes[place].images[0] for place in (6, 7)]
+    first, second = ([tuple(c) for c in each.to_rgba(each.get_array())[0]] for each in drawn)
+    assert first[0] == second[0] and len({*first, *second}) == 3
+    shown = [label.get_text() for label in axes[-1].get_yticklabels()]
+    assert shown == ["class 281", "class 285", "class 287"]
+    many = np.concatenate([np.arange(20), [7] * 9]).reshape(1, 1, -1).repeat(2, 0)
+    axes = plot.plot_occlusion(PIXELS, occlusion._replace(likeliest=many)).axes
+    shown = [label.get_text() for label in axes[-1].get_yticklabels()]
+    assert len(shown) == plot.MAX_CLASSES + 1 and "7" in shown and shown[-1] == "others"

@@ -11,6 +11,7 @@ import numpy as np
 from cnn_jax import data as datasets
 from cnn_jax.config import Data
 from cnn_jax.data import eval_views
+from cnn_jax.data.decode import Interpolation
 from cnn_jax.data.folder_scan import IMAGE_SUFFIXES
 from cnn_jax.data.image_files import list_images
 from cnn_jax.errors import UserError
@@ -52,7 +53,11 @@ class EncodedImages(NamedTuple):
 
 
 def iterate_images(
-    config: Data, images: datasets.ImageDataset, resize: int, crop: int
+    config: Data,
+    images: datasets.ImageDataset,
+    resize: int,
+    crop: int,
+    interpolation: Interpolation = "bilinear",
 ) -> Iterator[Images]:
     """Yields batches of at least one image: the center crop of each, after it is scaled.
 
@@ -63,13 +68,14 @@ def iterate_images(
       images: The images.
       resize: The shorter side, in pixels.
       crop: Side of the center crop, in pixels.
+      interpolation: By which images are scaled.
 
     Raises:
       UserError: If an image cannot be decoded, or with on_bad_image=skip none can.
     """
     batch = max(1, min(512, BATCH_PIXELS // resize**2))
     cut = functools.partial(cut_views, CENTER, crop)
-    for found in eval_views.iterate_views(config, images, resize, cut, batch):
+    for found in eval_views.iterate_views(config, images, resize, cut, batch, interpolation):
         valid = found["valid"]
         if not valid.any():  # None of the batch's images can be decoded.
             continue
@@ -92,8 +98,8 @@ def iterate_model_images(model: TrainedModel, images: datasets.ImageDataset) -> 
     Color images become gray for a model of gray ones, and gray images get three equal channels for
     a model of color ones.
     """
-    height, _, channels = model.image_shape
-    for part in iterate_images(model.data, images, model.resize, height):
+    side, _, channels = model.image_shape
+    for part in iterate_images(model.data, images, model.resize, side, model.interpolation):
         yield part._replace(images=match_channels(part.images, channels))
 
 

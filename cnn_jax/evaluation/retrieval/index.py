@@ -108,8 +108,13 @@ def open_gallery(
 
 
 def compute_checksum(model: TrainedModel) -> str:
-    """Returns a checksum of a model's parameters and statistics, 16 hexadecimal digits."""
+    """Returns a checksum of a model's parameters and statistics, 16 hexadecimal digits.
+
+    It also depends on how the model's images are scaled, if that is not bilinear.
+    """
     digest = hashlib.sha256()
+    if model.interpolation != "bilinear":
+        digest.update(model.interpolation.encode())
     tree = {"params": model.params, "stats": model.stats}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         digest.update(jax.tree_util.keystr(path).encode())

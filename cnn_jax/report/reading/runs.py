@@ -177,12 +177,19 @@ def _make_protocols(
     """Returns the evaluations by protocol, without those of an earlier state than the run's last.
 
     A finished run that is continued to more steps still has the evaluations of its earlier end.
+    Those of averaged logits (`--average=logits`) are left out too, because papers and studies
+    average softmax outputs. Their files have names of their own; earlier versions gave them the
+    protocol's.
     """
     made = {}
     for protocol, words in files.evaluations.items():
         evaluation = _make_evaluation(words)
         if evaluation is None:
             why = "damaged"
+        elif words.get("average", "softmax") != "softmax":
+            if protocol.endswith("average=logits"):
+                continue
+            why = "of averaged logits, not softmax outputs,"
         elif words.get("step") in (None, last_step):
             made[protocol] = evaluation
             continue

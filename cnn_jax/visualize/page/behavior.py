@@ -5,7 +5,7 @@ import numpy as np
 from cnn_jax import visualize
 from cnn_jax.report.elements import Part
 from cnn_jax.visualize import plot
-from cnn_jax.visualize.page.context import Context, make_figure, name_images
+from cnn_jax.visualize.page.context import Context, make_figure, name_images, shorten
 
 MAX_LINES = 5  # Images in the figure of invariance, as in the paper's.
 GRAY = 128  # Of 255: the color of the square that covers images.
@@ -39,6 +39,8 @@ def draw_occlusion(context: Context) -> list[Part]:
     context.require_classes()
     gray = context.subject.prepare(np.full_like(context.images.pixels[:1], GRAY))[0]
     found = visualize.occlude(*context.given, context.x, context.labels, context.last, gray=gray)
+    classes = range(context.subject.num_classes)
+    names = [shorten(context.name_class(number)) for number in classes]
     caption = (
         f"A gray square of {found.side} pixels covers the image at each place. Rows: the activity"
         f" of the map of {context.last} that is strongest for the whole image (Figure 7b), the"
@@ -50,8 +52,6 @@ def draw_occlusion(context: Context) -> list[Part]:
             "Occlusion",
             caption,
             "occlusion.png",
-            lambda: plot.plot_occlusion(
-                context.images.pixels, found, context.subject.num_classes, name_images(context)
-            ),
+            lambda: plot.plot_occlusion(context.images.pixels, found, name_images(context), names),
         )
     ]

@@ -276,6 +276,15 @@ def test_a_data_set_can_be_the_gallery(model, tmp_path):
     assert fake.train.labels[found.neighbors[0, 0]] == fake.test.labels[4]
 
 
+def test_a_linked_folder_is_searched_and_a_hidden_one_is_not(model, gallery, tmp_path):
+    write_image(tmp_path / "elsewhere/0.png", (30, 200, 30))
+    (gallery / "green").symlink_to(tmp_path / "elsewhere")
+    write_image(gallery / ".thumbnails/0.png", (30, 200, 30))
+    found = look_up(model, gallery, gallery / "green", tmp_path / "index")
+    assert found.names == ("0.png",) and found.index.names[2] == "green/0.png"
+    assert len(found.index.names) == 6 and 2 not in found.neighbors
+
+
 def test_grey_and_color_meet():
     color = np.zeros((1, 1, 3, 3), np.uint8)
     color[0, 0] = np.eye(3) * 255

@@ -129,6 +129,23 @@ def test_an_evaluation_of_an_earlier_step_than_the_last_is_left_out_and_named(tm
     assert f"of step {last - 1}, which is not the run's last" in results.problems[0]
 
 
+def test_an_evaluation_of_averaged_logits_is_not_a_protocol_s_result(tmp_path):
+    write_study(tmp_path, "run")
+    place = write_run(tmp_path, "run", errors=(0.5,))
+    write_evaluation(place, "dense@36", "0100")
+    write_evaluation(place, "dense@36,average=logits", "1111")
+    path = place / "evaluations" / "dense@36.json"
+    other = path.with_stem("dense@36,average=logits")
+    for each, average in ((path, "softmax"), (other, "logits")):
+        each.write_text(json.dumps(json.loads(each.read_text()) | {"average": average}))
+    results = read_folder(tmp_path)
+    assert results.runs["run"][0].protocols.keys() == {"dense@36"} and not results.problems
+    other.rename(path)  # As earlier versions named it.
+    results = read_folder(tmp_path)
+    assert not results.runs["run"][0].protocols
+    assert "dense@36.json: of averaged logits" in results.problems[0]
+
+
 @pytest.mark.parametrize(
     "change",
     [
