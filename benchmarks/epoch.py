@@ -212,7 +212,7 @@ def instrument_save(save: Callable, seconds: dict[str, list[float]]) -> Callable
 def place_batches(batches: Iterator[Any], steps: int) -> list[Any]:
     """Copies the next batches to the devices, placed as a step takes them."""
     return jax.device_put(
-        list(itertools.islice(batches, steps)), meshes.sharded(meshes.batch_mesh())
+        list(itertools.islice(batches, steps)), meshes.make_batch_sharding(meshes.make_batch_mesh())
     )
 
 

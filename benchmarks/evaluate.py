@@ -124,13 +124,13 @@ def make_bare_pass(
       batch: Images per forward pass.
     """
     model = models.create(config.model.name, classes, **config.model.args)
-    mesh = meshes.batch_mesh(jax.devices()[:1])
+    mesh = meshes.make_batch_mesh(jax.devices()[:1])
     images = np.random.default_rng(0).standard_normal((batch, *image), np.float32)
     forward = jax.jit(
         lambda params, stats, images: model.apply(params, stats, images, train=False)[0],
         compiler_options=choose_options(config.train.steps, images.size, mesh),  # As the run's.
     )
-    images = jax.device_put(images, meshes.sharded(mesh))
+    images = jax.device_put(images, meshes.make_batch_sharding(mesh))
 
     def time_passes(passes: int) -> float:
         start = time.perf_counter()

@@ -220,11 +220,11 @@ def measure_decoders(work: dict[str, tuple[Decoder, list]], threads: int) -> dic
 
 def measure_loader(source: Any, workers: int) -> float:
     """Returns the images/s of a run's batches, without the copy to the device."""
-    from cnn_jax.config import Data, dataset
+    from cnn_jax.config import Data, parse_dataset
     from cnn_jax.data import streaming
 
     data = Data(
-        dataset=dataset(FLAGS.data),
+        dataset=parse_dataset(FLAGS.data),
         train_resize=(LO, HI),
         image_size=CROP,
         batch_size=BATCH,

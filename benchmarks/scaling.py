@@ -80,7 +80,7 @@ def measure_step(model: str, parallel: str, devices: int) -> dict[str, Any]:
     from cnn_jax.training.state import init_state
     from cnn_jax.training.train_step import StepParts, compile_train, train_step
 
-    mesh = meshes.batch_mesh(jax.devices()[:devices])
+    mesh = meshes.make_batch_mesh(jax.devices()[:devices])
     axis = meshes.BATCH if parallel == "pmap" else None
     classes = CLASSES.get(model, 10)
     created = models.create(model, classes, axis=axis)
@@ -113,7 +113,7 @@ def measure_step(model: str, parallel: str, devices: int) -> dict[str, Any]:
     kinds = hlo.count_collectives(text)
     row |= {"collectives": {kind: total._asdict() for kind, total in kinds.items()}}
     if devices == max(DEVICES):
-        state = jax.device_put(make_state(), meshes.replicated(mesh))
+        state = jax.device_put(make_state(), meshes.make_replicated_sharding(mesh))
         row |= {"later_compilations": count_later_compilations(train, state, batch)}
     return row
 

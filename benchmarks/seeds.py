@@ -33,7 +33,7 @@ from cnn_jax.training.train_step import StepParts, compile_train, train_step
 
 # {model: images per step of one seed}
 MODELS = {"perceptron": 64, "mlp": 64, "lenet5_modern": 64, "resnet20": 32}
-FORMS = {"unrolled": multi_seed.unrolled, "vmap": multi_seed.vmapped}
+FORMS = {"unrolled": multi_seed.unroll, "vmap": multi_seed.vectorize}
 WAYS = ("sequential", *FORMS)
 HEAD = (
     *("model", "batch", "seeds", "way", "ms/step", "images/s"),
@@ -123,10 +123,10 @@ def prepare_steps(model: str, count: int, way: str) -> Callable[[int], tuple[flo
       count: Number of seeds.
       way: One of WAYS.
     """
-    image, classes = models.paper_input(model)
+    image, classes = models.get_paper_input(model)
     created = models.create(model, classes)
     tx = make_optimizer(choose("sgd"), choose("constant", base=0.01), total_steps=1)
-    mesh = meshes.batch_mesh(jax.devices()[:1])
+    mesh = meshes.make_batch_mesh(jax.devices()[:1])
     keys = [jax.random.key(seed) for seed in range(count)]
 
     def step_one(key: jax.Array, state: Any, inputs: Inputs, batch: Any) -> Any:
@@ -135,11 +135,11 @@ def prepare_steps(model: str, count: int, way: str) -> Callable[[int], tuple[flo
 
     shape = jax.ShapeDtypeStruct((1, *image), jnp.float32)
     states = jax.device_put(
-        [init_state(created, tx, key, shape) for key in keys], meshes.replicated(mesh)
+        [init_state(created, tx, key, shape) for key in keys], meshes.make_replicated_sharding(mesh)
     )
     batches = jax.device_put(
         tuple(draw_batch(seed, MODELS[model], image, classes) for seed in range(count)),
-        meshes.sharded(mesh),
+        meshes.make_batch_sharding(mesh),
     )
     options = None
     if jax.default_backend() == "cpu":
@@ -155,7 +155,7 @@ def prepare_steps(model: str, count: int, way: str) -> Callable[[int], tuple[flo
             return train(state, inputs, batches)
 
     else:  # One program serves all seeds, as in a study.
-        train = compile_train(multi_seed.alone(step_one).step, "jit", mesh, options)
+        train = compile_train(multi_seed.make_single(step_one).step, "jit", mesh, options)
         state, split = states, list
         others = [(Inputs({}, (key,)), batch) for key, batch in zip(own_keys, batches, strict=True)]
 

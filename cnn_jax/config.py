@@ -140,13 +140,13 @@ class Data:
         return self.dataset.name if path is None else f"{self.dataset.name}:{path}"
 
 
-def dataset(name: str) -> Choice:
+def parse_dataset(name: str) -> Choice:
     """Returns the data set of a name as --data takes it: folder:PATH, or the name alone.
 
     Example:
-      >>> dataset("folder:/data/cats").name
+      >>> parse_dataset("folder:/data/cats").name
       'folder'
-      >>> dataset("digits").args
+      >>> parse_dataset("digits").args
       {}
     """
     kind, colon, path = name.partition(":")

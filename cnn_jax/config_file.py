@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_jax.config import Choice, Experiment, choose
-from cnn_jax.errors import UserError, explain_os_errors, nearest
+from cnn_jax.errors import UserError, explain_os_errors, suggest_names
 from cnn_jax.values import convert
 
 VERSION = 2  # Version of the format.
@@ -102,7 +102,9 @@ def _read(cls: Any, items: dict[str, Any], prefix: str) -> Any:
     hints = typing.get_type_hints(cls, include_extras=True)
     for name in items:
         if name not in hints:
-            raise UserError(f"config.json: no such field {prefix}{name}; {nearest(name, hints)}")
+            raise UserError(
+                f"config.json: no such field {prefix}{name}; {suggest_names(name, hints)}"
+            )
     newer = [name for name in hints if prefix + name in NEWER_FIELDS]
     items = {name: _plain(getattr(cls(), name)) for name in newer} | items
     for name in hints:

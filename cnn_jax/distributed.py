@@ -147,7 +147,7 @@ def is_primary() -> bool:
     return jax.process_index() == 0
 
 
-def barrier(where: str) -> None:
+def wait_for_all(where: str) -> None:
     """Waits until all processes have called it."""
     if is_distributed():
         from jax.experimental import multihost_utils

@@ -99,13 +99,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or OUT_OF_MEMORY in str(error)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def suggest_names(name: str, known: Iterable[str]) -> str:
     """'nearest: a, b' for an unknown name; 'known: ...' with all there is if nothing is near.
 
     Example:
-      >>> nearest("resnet51", ["resnet50", "vgg_d"])
+      >>> suggest_names("resnet51", ["resnet50", "vgg_d"])
       'nearest: resnet50'
-      >>> nearest("xyz", ["resnet50", "vgg_d"])
+      >>> suggest_names("xyz", ["resnet50", "vgg_d"])
       'known: resnet50, vgg_d'
     """
     known = list(known)

@@ -18,7 +18,7 @@ BATCH = "batch"
 _target_platform: ContextVar[str | None] = ContextVar("_target_platform", default=None)
 
 
-def platform() -> str:
+def get_platform() -> str:
     """Returns cpu, gpu or tpu, the platform for which code is traced now.
 
     It is JAX's default backend unless `target_platform` is active.
@@ -36,24 +36,24 @@ def target_platform(name: str) -> Iterator[None]:
         _target_platform.reset(token)
 
 
-def batch_mesh(devices: list[jax.Device] | None = None) -> Mesh:
+def make_batch_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     """Returns a mesh of all devices, or of those given, along the batch."""
     devices = devices or jax.devices()
     # Auto on purpose: the compiler propagates shardings. make_mesh's default asks the model to.
     return jax.make_mesh((len(devices),), (BATCH,), axis_types=(AxisType.Auto,), devices=devices)
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def make_replicated_sharding(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of an array that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def sharded(mesh: Mesh) -> NamedSharding:
+def make_batch_sharding(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of an array whose first dimension is split evenly over the devices."""
     return NamedSharding(mesh, PartitionSpec(BATCH))
 
 
-def sharded_steps(mesh: Mesh) -> NamedSharding:
+def make_steps_sharding(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of arrays [steps, batch, ...] whose batch is split over the devices."""
     return NamedSharding(mesh, PartitionSpec(None, BATCH))
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from cnn_jax import config
 from cnn_jax.config import Choice, Experiment, choose, iterate_fields
-from cnn_jax.errors import UserError, find_same, find_similar, nearest
+from cnn_jax.errors import UserError, find_same, find_similar, suggest_names
 from cnn_jax.values import convert, describe, parse
 
 
@@ -122,7 +122,7 @@ def read_value(name: str, text: str, wanted: Any) -> Any:
 
 
 def _rename(path: str, old: Choice, text: str, kind: Kind) -> Choice:
-    new = config.dataset(text) if path == "data.dataset" else choose(text)
+    new = config.parse_dataset(text) if path == "data.dataset" else choose(text)
     types = _options(path, new, kind)
     kept = {k: v for k, v in old.args.items() if k in types}
     return choose(new.name, **kept | new.args)
@@ -133,7 +133,7 @@ def _with_option(path: str, choice: Choice, option: str, text: str, kind: Kind) 
     if option not in types:
         if path in RENAMED:
             raise UserError(f"--set {path}: no such field; it is now called {RENAMED[path]}")
-        known = nearest(option, types) if types else "it has none"
+        known = suggest_names(option, types) if types else "it has none"
         raise UserError(f"--set {path}: {choice.name} has no such option; {known}")
     if text.lower() == "none" and "none" not in describe(types[option]).split(" or "):
         return config.change(choice, **{option: None})
@@ -143,7 +143,7 @@ def _with_option(path: str, choice: Choice, option: str, text: str, kind: Kind) 
 def _options(field: str, choice: Choice, kind: Kind) -> Mapping[str, Any]:
     if kind.names is not None and choice.name not in kind.names:
         what = field.rpartition(".")[2]
-        near = nearest(choice.name, kind.names)
+        near = suggest_names(choice.name, kind.names)
         raise UserError(f"{field}={choice.name!r}: no such {what}; {near}")
     return kind.option_types(choice.name)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from cnn_jax.config import Choice, choose
-from cnn_jax.errors import UserError, nearest
+from cnn_jax.errors import UserError, suggest_names
 from cnn_jax.values import convert
 
 
@@ -33,7 +33,7 @@ def look_up(field: str, choice: Choice, registry: Mapping[str, Callable]) -> Cal
       UserError: If there is no such function.
     """
     if choice.name not in registry:
-        near = nearest(choice.name, registry)
+        near = suggest_names(choice.name, registry)
         raise UserError(f"{field}={choice.name!r}: no such {field.split('.')[-1]}; {near}")
     return registry[choice.name]
 
@@ -51,7 +51,7 @@ def check_options(field: str, choice: Choice, types: Mapping[str, Any]) -> dict[
     """
     for name in choice.args:
         if name not in types:
-            known = nearest(name, types) if types else "it has none"
+            known = suggest_names(name, types) if types else "it has none"
             raise UserError(f"{field}.{name}: {choice.name} has no such option; {known}")
     return {k: convert(f"{field}.{k}", v, types[k]) for k, v in choice.args.items()}
 

@@ -8,7 +8,7 @@ import unicodedata
 _HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
 
-def printable(text: object) -> str:
+def escape_unprintable(text: object) -> str:
     r"""Returns text on one line that a terminal shows as it is, without escape sequences.
 
     Control and format characters, line and paragraph separators, and bytes of file names that are
@@ -20,9 +20,9 @@ def printable(text: object) -> str:
     return "".join(_escape(c) if unicodedata.category(c) in _HIDDEN else c for c in str(text))
 
 
-def markdown(text: object) -> str:
+def escape_markdown(text: object) -> str:
     """Returns text as one line of Markdown that shows it literally, also in a table's cell."""
-    escaped = re.sub(r"([\\`*\[\]|])", r"\\\1", printable(text))
+    escaped = re.sub(r"([\\`*\[\]|])", r"\\\1", escape_unprintable(text))
     return escaped.replace("&", "&amp;").replace("<", "&lt;")
 
 

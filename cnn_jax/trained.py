@@ -223,7 +223,7 @@ def load_weights(experiment: Experiment, weights: str) -> TrainedModel:
 def _initialize(experiment: Experiment) -> TrainedModel:
     """Returns a model with the paper's input size and classes, untrained."""
     name = experiment.model.name
-    shape, _ = models.paper_input(name)
+    shape, _ = models.get_paper_input(name)
     model = make_model(experiment, None)
     images = _describe_images(shape)
     params, stats = model.init(jax.random.key(experiment.seed), images)
@@ -258,7 +258,7 @@ def _describe_run(experiment: Experiment, dataset: data.Dataset) -> TrainedModel
         params=None,
         stats=None,
         image_shape=shape,
-        resize=crops.eval_side(config) if config.image_size else min(shape[:2]),
+        resize=crops.choose_eval_side(config) if config.image_size else min(shape[:2]),
         prepare=functools.partial(_subtract, mean),
         restore=functools.partial(_add, mean),
         data=config,

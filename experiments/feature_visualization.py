@@ -146,7 +146,7 @@ def _measure(
 
     rows: list[dict[str, Any]] = []
     for run in runs:
-        folder = run_folders.run_folder(run, workdir)
+        folder = run_folders.find_run_folder(run, workdir)
         files = [GALLERY.format(run.name), *((OCCLUSION, INVARIANCE) if run.name == "vgg" else ())]
         if not metrics_log.read_result(folder):
             for name in files if run.seed == runs[0].seed else ():

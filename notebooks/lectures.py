@@ -300,7 +300,7 @@ print("dropout of ones:", dropped)
 
 # %%
 from cnn_jax.optim import OPTIMIZERS, SCHEDULES, make_optimizer
-from cnn_jax.optim.schedules import current_rate
+from cnn_jax.optim.schedules import read_current_rate
 
 print("optimizers:", ", ".join(OPTIMIZERS))
 print("schedules:", ", ".join(SCHEDULES))
@@ -315,7 +315,7 @@ for name, schedule in schedules.items():
     optimizer = make_optimizer(choose("sgd"), schedule, 120)
     state, rates = optimizer.init(jnp.zeros(1)), []
     for _ in range(5 if SMOKE else 120):
-        rates.append(float(current_rate(state)))
+        rates.append(float(read_current_rate(state)))
         _, state = optimizer.update(jnp.zeros(1), state, jnp.zeros(1), value=1.0)
     axis.plot(rates, label=name)
 axis.set(xlabel="step", ylabel="learning rate")

@@ -44,8 +44,8 @@ def launch(tmp_path, monkeypatch, capsys):
         "XLA_FLAGS",
     ):
         monkeypatch.setenv(name, os.environ.get(name, ""))  # Restored after the test.
-    one = mesh.batch_mesh(jax.devices()[:1])
-    monkeypatch.setattr(mesh, "batch_mesh", lambda devices=None: one)
+    one = mesh.make_batch_mesh(jax.devices()[:1])
+    monkeypatch.setattr(mesh, "make_batch_mesh", lambda devices=None: one)
 
     def run(*words):
         code = cli.execute(["launch.py", *words], STUDIES, COSTS)
@@ -353,7 +353,7 @@ def test_help_exits_with_0(launch):
 def test_a_model_s_summary_lists_its_deviations(launch):
     done = launch("--summary=alexnet")
     assert done.returncode == 0, done.stderr
-    assert "105,415,200" in done.stdout and models.deviations("alexnet")[0] in done.stdout
+    assert "105,415,200" in done.stdout and models.describe_deviations("alexnet")[0] in done.stdout
 
 
 def test_a_study_without_training_prints_its_report(launch, tmp_path):

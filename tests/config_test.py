@@ -45,4 +45,4 @@ def test_an_invalid_folder_name_is_refused(name, field):
 
 def test_a_data_set_has_its_name_on_the_command_line():
     for name in ("digits", "folder:/a/b", "imagenet2012"):
-        assert Data(dataset=config.dataset(name)).name == name
+        assert Data(dataset=config.parse_dataset(name)).name == name

@@ -8,7 +8,7 @@ import pytest
 from cnn_jax.data import inspect
 from cnn_jax.data.prepare import __main__ as prepare
 from cnn_jax.export import __main__ as export
-from cnn_jax.text import markdown, printable
+from cnn_jax.text import escape_markdown, escape_unprintable
 
 
 @pytest.mark.parametrize(
@@ -27,12 +27,12 @@ from cnn_jax.text import markdown, printable
     ],
 )
 def test_control_sequences_are_removed(text, shown):
-    assert printable(text) == shown
-    printable(text).encode()
+    assert escape_unprintable(text) == shown
+    escape_unprintable(text).encode()
 
 
 def test_markdown_is_escaped():
-    assert markdown("a|b\n<script>&amp; *x* `y` [z](w)\\") == (
+    assert escape_markdown("a|b\n<script>&amp; *x* `y` [z](w)\\") == (
         r"a\|b\\n&lt;script>&amp;amp; \*x\* \`y\` \[z\](w)" + "\\\\"
     )
 

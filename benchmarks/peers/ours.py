@@ -23,7 +23,7 @@ from cnn_jax import models
 from cnn_jax.config import choose
 from cnn_jax.cpu import settings
 from cnn_jax.optim import make_optimizer
-from cnn_jax.training.state import State, zero_sums
+from cnn_jax.training.state import State, make_zero_sums
 from cnn_jax.training.train_step import StepParts, compile_train, train_step
 
 # A loader whose batches need no fetching and no preprocessing.
@@ -44,16 +44,16 @@ def make_peer(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
     tx = make_optimizer(
         optimizer, choose("constant", base=LEARNING_RATE), settings.MIN_ONEDNN_STEPS
     )
-    mesh = meshes.batch_mesh(jax.devices()[:1])  # The peers use one device too.
+    mesh = meshes.make_batch_mesh(jax.devices()[:1])  # The peers use one device too.
     params, stats = nest(weights, "params"), nest(weights, "stats")
-    state = State(jnp.int32(0), params, stats, tx.init(params), zero_sums(), jnp.int32(-1))
-    state = jax.device_put(state, meshes.replicated(mesh))
+    state = State(jnp.int32(0), params, stats, tx.init(params), make_zero_sums(), jnp.int32(-1))
+    state = jax.device_put(state, meshes.make_replicated_sharding(mesh))
     batch = {
         "image": weights["images"],
         "label": weights["labels"],
         "valid": np.ones(spec.batch, bool),
     }
-    batch = jax.device_put(batch, meshes.sharded(mesh))
+    batch = jax.device_put(batch, meshes.make_batch_sharding(mesh))
     compiler_options = (
         settings.choose_compiler_options(settings.MIN_ONEDNN_STEPS, values)
         if spec.platform == "cpu"

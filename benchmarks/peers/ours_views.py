@@ -34,7 +34,7 @@ def make_peer(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
     model = models.create(WORKLOADS[spec.model].model, spec.classes, dtype=spec.precision)
     prepare = functools.partial(preprocess.preprocess_sized, MEAN)
     params, stats = nest(weights, "params"), nest(weights, "stats")
-    mesh = meshes.batch_mesh(jax.devices()[:1])  # PyTorch uses one device too.
+    mesh = meshes.make_batch_mesh(jax.devices()[:1])  # PyTorch uses one device too.
     many = settings.MIN_ONEDNN_PIXELS  # Compiled as for many images.
     values = spec.batch * CROP**2 * 3
     scorer = make_scorer(model, params, stats, prepare, CROP, mesh, count=many, values=values)

@@ -19,7 +19,7 @@ from cnn_jax.errors import (
     explain_out_of_memory,
 )
 from cnn_jax.files import expand_path, find_cache_folder
-from cnn_jax.text import printable, replace_unprintable
+from cnn_jax.text import escape_unprintable, replace_unprintable
 
 
 def main(studies: Studies | None = None, costs: Costs | None = None) -> NoReturn:
@@ -56,7 +56,7 @@ def execute(argv: Sequence[str], studies: Studies | None = None, costs: Costs | 
         ):
             run_mode(studies, costs)
     except UserError as error:
-        print(f"{program}: {printable(name_flag(str(error)))}", file=sys.stderr)
+        print(f"{program}: {escape_unprintable(name_flag(str(error)))}", file=sys.stderr)
         return leave(2)
     except StoppedError as error:
         print(f"{program}: {error}", file=sys.stderr)
@@ -65,7 +65,9 @@ def execute(argv: Sequence[str], studies: Studies | None = None, costs: Costs | 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return leave(0)
     except OSError as error:
-        print(f"{program}: {printable(explain_os_error('stopped', error))}", file=sys.stderr)
+        print(
+            f"{program}: {escape_unprintable(explain_os_error('stopped', error))}", file=sys.stderr
+        )
         return leave(2)
     except KeyboardInterrupt:
         then = "; the same command continues from the last checkpoint" if is_training() else ""

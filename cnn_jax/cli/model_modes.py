@@ -5,7 +5,7 @@ import shlex
 import sys
 
 from cnn_jax.cli.flags import FLAGS
-from cnn_jax.config import Choice, Data, Experiment, choose, dataset
+from cnn_jax.config import Choice, Data, Experiment, choose, parse_dataset
 from cnn_jax.errors import UserError, join_messages
 from cnn_jax.files import check_writable, expand_path, find_files
 
@@ -38,7 +38,7 @@ def summarize(name: str) -> None:
         return
     chosen = override(Experiment(model=choose(name)), FLAGS.set, KINDS).model
     found = summary.summarize_model(chosen.name, FLAGS.image_size, **chosen.args)
-    deviations = models.deviations(chosen.name, **chosen.args)
+    deviations = models.describe_deviations(chosen.name, **chosen.args)
     if FLAGS.format == "json":
         rows = [layer._asdict() for layer in found.layers]
         words = {**found.total._asdict(), "deviations": deviations, "layers": rows}
@@ -84,7 +84,7 @@ def _evaluate_weights(target: str, protocol: Choice) -> None:
     if not FLAGS.data:
         raise UserError(f"--evaluate={target}: give the images with --data, such as folder:PATH")
     trained.check_settings(FLAGS.set, library.WEIGHTS_TAKE, "public weights")
-    data = Data(dataset=dataset(FLAGS.data), dir=FLAGS.data_dir or "")
+    data = Data(dataset=parse_dataset(FLAGS.data), dir=FLAGS.data_dir or "")
     chosen = override(Experiment(data=data, model=choose(model)), FLAGS.set, KINDS)
     evaluation = library.evaluate_weights(chosen, weights, protocol, FLAGS.average)
     print(library.format_evaluation(f"{model}:", evaluation))

@@ -54,7 +54,7 @@ def load_study(studies: Studies) -> Study:
     return sweep.configure_grid(found, configured, FLAGS.sweep, FLAGS.run)
 
 
-def workdir(study: Study | None) -> Path:
+def choose_workdir(study: Study | None) -> Path:
     """Returns --workdir, or runs/<study>/<preset>-<data>."""
     if FLAGS.workdir:
         return expand_path("--workdir", FLAGS.workdir)
@@ -81,14 +81,14 @@ def train(studies: Studies) -> None:
     try:
         built = library.run(
             study,
-            workdir(study),
+            choose_workdir(study),
             seeds=FLAGS.seeds,
             only="*" if FLAGS.sweep else FLAGS.run,
             together=FLAGS.together,
             profile_steps=FLAGS.profile,
             overwrite=FLAGS.overwrite,
             share=FLAGS.share,
-            command=command(),
+            command=compose_command(),
             tell=lambda line: print(line, flush=True),
         )
     except library.RunsFailedError as error:
@@ -99,7 +99,7 @@ def train(studies: Studies) -> None:
         print(f"\n{built.describe()}")
 
 
-def command() -> str:
+def compose_command() -> str:
     """Returns the command of this launch, for all runs of the study.
 
     Hence --run is left out, except in a sweep, where it selects the runs that the sweep varies.
@@ -121,7 +121,7 @@ def report(studies: Studies) -> None:
     if FLAGS["run"].present and not FLAGS.sweep:
         raise UserError("--run: --report shows every run of the folder; leave it out")
     study = load_study(studies) if FLAGS.experiment else None
-    print(f"\n{build(workdir(study)).describe()}")
+    print(f"\n{build(choose_workdir(study)).describe()}")
 
 
 def compare(folders: Sequence[str]) -> None:

@@ -98,7 +98,7 @@ def count_evaluation_passes(experiment: Experiment) -> float:
     """
     (height, *_), _ = data.image_shape(experiment.data)
     streamed = data.is_streamed(experiment.data)
-    scale = crops.eval_side(experiment.data) if streamed else height
+    scale = crops.choose_eval_side(experiment.data) if streamed else height
     chosen = [make_protocol(choice, height, scale) for choice in experiment.protocols]
     scored = {(views, side) for one in chosen for views in one.views for side in one.scales}
     mirror = experiment.data.flip

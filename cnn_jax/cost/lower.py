@@ -59,7 +59,7 @@ def lower_step(experiment: Experiment, devices: list[jax.Device]) -> LoweredStep
         )
     source, streamed = _make_dataset(experiment)
     parts = make_components(experiment, source, len(devices))
-    over = mesh.batch_mesh(devices)
+    over = mesh.make_batch_mesh(devices)
     loader = data.make_loader(experiment.data, parts.dataset, experiment.seed)
     arrays, batch = loader.arrays, next(loader.batches(0))
     shape = as_arrays(source.train).images.shape[1:]

@@ -104,7 +104,7 @@ def summarize_model(name: str, image_size: int | None = None, **options: Any) ->
       >>> summarize_model("resnet20").total.parameters
       269722
     """
-    shape, classes = models.paper_input(name)
+    shape, classes = models.get_paper_input(name)
     shape = (image_size, image_size, shape[2]) if image_size else shape
     layers = _list_layers(name, classes, shape, **_without_heads(name), **options)
     return Summary(ModelCost(name, shape, classes, *add_up(layers)), list(layers))

@@ -44,7 +44,7 @@ def _scale_and_reshape(x: jax.Array, scale: jax.Array, shape: tuple[int, ...]) -
     return (x[: math.prod(shape)] * scale).reshape(shape)
 
 
-def power(x: jax.Array, exponent: float) -> jax.Array:
+def raise_to_power(x: jax.Array, exponent: float) -> jax.Array:
     """Raises positive x to the exponent. LRN's exponent -3/4 is computed by two roots.
 
     Args:
@@ -62,4 +62,4 @@ def choose_min_scan_blocks() -> int:
     # On a CPU, XLA runs a convolution inside a scan many times slower (jax#12868). A scan is used
     # only for ResNet-1202, which would not finish compiling without it. On other platforms a scan
     # costs almost nothing.
-    return 100 if mesh.platform() == "cpu" else 17
+    return 100 if mesh.get_platform() == "cpu" else 17

@@ -61,12 +61,12 @@ def kernels_enabled(x: jax.Array) -> bool:
     choice = read_choice()
     if choice:
         return choice == "cpu"
-    return x.size >= MIN_BATCH_VALUES and mesh.platform() == "cpu"
+    return x.size >= MIN_BATCH_VALUES and mesh.get_platform() == "cpu"
 
 
 def on_cpu() -> bool:
     """Whether optimizations for a CPU that do not depend on an input's size are used."""
-    return (read_choice() or mesh.platform()) == "cpu"
+    return (read_choice() or mesh.get_platform()) == "cpu"
 
 
 def rewrites_enabled() -> bool:

@@ -26,11 +26,11 @@ class Box(NamedTuple):
     width: float
 
 
-def scaled_size(size: Size, shorter_side: int) -> Size:
+def compute_scaled_size(size: Size, shorter_side: int) -> Size:
     """Returns the size of an image scaled to a shorter side; the longer is rounded, halves up.
 
     Example:
-      >>> scaled_size((600, 800), 256)
+      >>> compute_scaled_size((600, 800), 256)
       (256, 341)
     """
     height, width = ((2 * side * shorter_side + min(size)) // (2 * min(size)) for side in size)
@@ -50,7 +50,7 @@ def draw_scale_jitter(rng: np.random.Generator, size: Size, lo: int, hi: int, cr
       hi: The largest.
       crop: Side of the window, at most lo.
     """
-    to = scaled_size(size, int(rng.integers(lo, hi + 1)))
+    to = compute_scaled_size(size, int(rng.integers(lo, hi + 1)))
     corner = (int(rng.integers(to[0] - crop + 1)), int(rng.integers(to[1] - crop + 1)))
     return _window(size, to, corner, crop)
 
@@ -74,13 +74,13 @@ def draw_inception_crop(rng: np.random.Generator, size: Size) -> Box:
     return Box(_uniform(rng, 0, height - h), _uniform(rng, 0, width - w), h, w)
 
 
-def center_box(size: Size, shorter_side: int, crop: int) -> Box:
+def compute_center_box(size: Size, shorter_side: int, crop: int) -> Box:
     """Returns the center crop x crop window of the image scaled to a shorter side >= crop."""
-    to = scaled_size(size, shorter_side)
+    to = compute_scaled_size(size, shorter_side)
     return _window(size, to, ((to[0] - crop) // 2, (to[1] - crop) // 2), crop)
 
 
-def eval_side(data: Data) -> int:
+def choose_eval_side(data: Data) -> int:
     """Returns Q, the shorter side to which test images are scaled."""
     return data.eval_resize or (data.train_resize[0] + data.train_resize[-1]) // 2
 
@@ -102,7 +102,7 @@ def check_sizes(data: Data) -> None:
             f"data.image_size={crop} is larger than data.train_resize={sides[0]}, from which it is"
             " cut"
         )
-    if (q := eval_side(data)) < crop:
+    if (q := choose_eval_side(data)) < crop:
         raise UserError(
             f"data.eval_resize={q} is smaller than data.image_size={crop}, which is cut from it"
         )

@@ -13,7 +13,7 @@ from cnn_jax.data import alter, crops, folders, scan_report, tfds_sets
 from cnn_jax.data.base import ArrayDataset, Arrays, Dataset, as_arrays, hold_out
 from cnn_jax.data.crops import Box
 from cnn_jax.data.resample import resample
-from cnn_jax.errors import UserError, nearest
+from cnn_jax.errors import UserError, suggest_names
 from cnn_jax.optional_packages import find_folder, require
 from cnn_jax.values import Bound
 
@@ -185,7 +185,7 @@ def check_dataset(data: Data) -> None:
         remedy = "a TFDS set of full-size images: set data.train_resize and data.image_size"
         if name in DATASET_INFO:
             raise UserError(f"data set {name} is {remedy}")
-        near = nearest(name, DATASETS)
+        near = suggest_names(name, DATASETS)
         if Path(name).is_dir():
             raise UserError(f"data set {name!r}: no such set; name a folder as folder:{name}")
         other = "" if name.casefold() in DATASETS else f"; if it is {remedy}"
@@ -284,7 +284,7 @@ def open_dataset(dataset: Choice, data_dir: str = "") -> Dataset:
     try:
         return tfds_sets.load_images(dataset.name, data_dir)
     except UserError as e:
-        near = nearest(dataset.name, DATASETS)
+        near = suggest_names(dataset.name, DATASETS)
         if "is not prepared" in str(e) and near.startswith("nearest"):
             raise UserError(f"{e}; {near}") from None
         raise

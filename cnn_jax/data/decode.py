@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 from cnn_jax.data.base import Encoded
-from cnn_jax.data.crops import Box, Size, scaled_size
+from cnn_jax.data.crops import Box, Size, compute_scaled_size
 from cnn_jax.data.headers import (
     DECODER_ERRORS,
     BadImage,
@@ -132,7 +132,7 @@ def decode_resized(
 
 def _scaled_shape(size: Size, shorter_side: int, max_pixels: int | None) -> Size:
     """Returns the size of the scaled image; raises BadImage if it is too large."""
-    shape = scaled_size(size, shorter_side)
+    shape = compute_scaled_size(size, shorter_side)
     check_pixels(shape, f"scaled to the shorter side {shorter_side} has", max_pixels)
     return shape
 

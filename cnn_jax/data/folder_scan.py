@@ -9,7 +9,7 @@ import numpy as np
 
 from cnn_jax.data.label_files import LABEL_FORM, read_labels
 from cnn_jax.errors import UserError, explain_os_errors
-from cnn_jax.text import printable
+from cnn_jax.text import escape_unprintable
 
 TEST_EVERY = 5  # Without a split of its own, every 5th image of a class is a test image.
 # Known names of folders, in any case. A folder with a name of `val` is preferred for evaluation.
@@ -279,14 +279,14 @@ class _Scanner:
         if missing := [name for name in images if name not in labels]:
             raise UserError(
                 f"{file} has no line for {len(missing)} of the images in {folder}, such as"
-                f" {printable(missing[0])}"
+                f" {escape_unprintable(missing[0])}"
             )
         return SplitScan(
             str(folder), tuple(images), tuple(labels[name] for name in images), str(file)
         )
 
     def _error(self, why: str) -> UserError:
-        return UserError(printable(f"data set folder:{self.path}: {why}"))
+        return UserError(escape_unprintable(f"data set folder:{self.path}: {why}"))
 
 
 def _take_every(images: SplitScan, num_classes: int) -> tuple[SplitScan, SplitScan]:
@@ -329,6 +329,6 @@ def _holds_image(folder: Path) -> bool:
 
 
 def name_some(names: Sequence[str]) -> str:
-    """Returns 'a, b, c and 7 more', printable."""
-    shown = ", ".join(map(printable, names[:MAX_SHOWN]))
+    """Returns 'a, b, c and 7 more', with unprintable characters escaped."""
+    shown = ", ".join(map(escape_unprintable, names[:MAX_SHOWN]))
     return shown + (f" and {len(names) - MAX_SHOWN} more" if len(names) > MAX_SHOWN else "")

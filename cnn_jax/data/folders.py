@@ -9,7 +9,7 @@ from cnn_jax.data.base import Dataset, ImageDataset
 from cnn_jax.data.folder_index import scan_with_index
 from cnn_jax.data.folder_scan import FolderScan
 from cnn_jax.errors import UserError
-from cnn_jax.text import printable
+from cnn_jax.text import escape_unprintable
 
 
 class FolderDataset(ImageDataset):
@@ -45,8 +45,9 @@ def load_folder(path: str) -> Dataset:
     full = [name for name in scan.classes if name not in scan.empty_classes]
     if len(full) == 1:
         raise UserError(
-            f"data set folder:{path}: all training images are of one class, {printable(full[0])}:"
-            " there is nothing to learn; the folders in PATH/train, or in PATH, are the classes"
+            f"data set folder:{path}: all training images are of one class,"
+            f" {escape_unprintable(full[0])}: there is nothing to learn; the folders in"
+            " PATH/train, or in PATH, are the classes"
         )
     return _make_dataset(scan)
 

@@ -21,7 +21,7 @@ import numpy as np
 import tqdm
 
 from cnn_jax import data
-from cnn_jax.config import Data, Experiment, dataset
+from cnn_jax.config import Data, Experiment, parse_dataset
 from cnn_jax.data import datasets, decode, headers
 from cnn_jax.data.folder_scan import TEST_EVERY
 from cnn_jax.data.scan_report import describe_remarks
@@ -30,7 +30,7 @@ from cnn_jax.errors import UserError, describe_os_error, explain_os_errors
 from cnn_jax.files import write_whole
 from cnn_jax.optional_packages import require
 from cnn_jax.overrides import Kind, check_fields, override
-from cnn_jax.text import printable, replace_unprintable
+from cnn_jax.text import escape_unprintable, replace_unprintable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         inspect(_make_settings(given), given.out.expanduser(), given.images, given.seed)
     except UserError as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
+        print(f"error: {escape_unprintable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _make_settings(given: argparse.Namespace) -> Data:
-    chosen = dataset(given.data)
+    chosen = parse_dataset(given.data)
     full_size = datasets.is_streamed(Data(dataset=chosen))
     fields = {
         "train_resize": given.shorter_side or ("256" if full_size else ""),
@@ -111,7 +111,7 @@ def inspect(settings: Data, out: Path, count: int = 48, seed: int = 0) -> str:
     settings = replace(settings, on_bad_image="skip")
     source = data.load_dataset(settings)
     names = source.class_names or tuple(map(str, range(source.num_classes)))
-    names = tuple(map(printable, names))
+    names = tuple(map(escape_unprintable, names))
     parts = {
         name: data.ArrayDataset(f"{settings.name} {name}", part)
         if isinstance(part, data.Arrays)
@@ -128,7 +128,11 @@ def inspect(settings: Data, out: Path, count: int = 48, seed: int = 0) -> str:
         raise UserError(f"data set {settings.name}: none of its training images can be decoded")
     _save(draw_bars(rows, names), out / "classes.png")
     _save(draw_sheet(settings, source, names, count, seed), out / "sheet.png")
-    print(printable(f"wrote {out / 'report.txt'}, {out / 'classes.png'} and {out / 'sheet.png'}"))
+    print(
+        escape_unprintable(
+            f"wrote {out / 'report.txt'}, {out / 'classes.png'} and {out / 'sheet.png'}"
+        )
+    )
     return text
 
 
@@ -140,7 +144,7 @@ def draw_sheet(
     figure, axes = _make_grid(math.ceil(count / COLUMNS))
     for axis, image, label in zip(axes.ravel(), shown, labels, strict=False):
         _show(axis, image)
-        axis.set_title(printable(names[int(label)])[:18], fontsize=8, parse_math=False)
+        axis.set_title(escape_unprintable(names[int(label)])[:18], fontsize=8, parse_math=False)
     return figure
 
 
@@ -251,7 +255,7 @@ def _write_report(
 ) -> Iterator[str]:
     good = {name: [row for row in part if not row["why"]] for name, part in rows.items()}
     train, test = (len(rows[name]) for name in ("train", "test"))
-    name = printable(settings.name)
+    name = escape_unprintable(settings.name)
     yield f"{name}: {train:,} training and {test:,} test images, {len(names)} classes"
     yield from found
     if not test:
@@ -267,10 +271,10 @@ def _write_report(
         yield from _report_colors(good["train"])
     bad = [row for part in rows.values() for row in part if row["why"]]
     yield from ("", f"files that cannot be read: {len(bad)}")
-    yield from (printable(f"  {row['name']}: {row['why']}") for row in bad)
+    yield from (escape_unprintable(f"  {row['name']}: {row['why']}") for row in bad)
     doubtful = [row for part in good.values() for row in part if row.get("warning")]
     yield f"files that were read, but may be damaged inside: {len(doubtful)}"
-    yield from (printable(f"  {row['name']}: {row['warning']}") for row in doubtful)
+    yield from (escape_unprintable(f"  {row['name']}: {row['warning']}") for row in doubtful)
     yield from ("", f"{'class':<30} {'train':>8} {'test':>8}")
     counts = [_count_labels(part, len(names)) for part in rows.values()]
     for name, train, test in zip(names, *counts, strict=True):

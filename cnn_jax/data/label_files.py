@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from cnn_jax.errors import UserError
-from cnn_jax.text import printable
+from cnn_jax.text import escape_unprintable
 
 LABEL_FORM = (
     'lines of "FILE CLASS", the class by its folder\'s name or its number from 0 among the sorted'
@@ -29,10 +29,14 @@ def read_labels(file: Path, images: set[str], classes: list[str]) -> dict[str, i
         name, label = _split_line(line.strip(), images, number)
         if not name or label not in number:
             raise UserError(
-                printable(f"{file}, line {i}: {line.strip()!r:.200}; expected are {LABEL_FORM}")
+                escape_unprintable(
+                    f"{file}, line {i}: {line.strip()!r:.200}; expected are {LABEL_FORM}"
+                )
             )
         if labels.setdefault(name, number[label]) != number[label]:
-            raise UserError(printable(f"{file}, line {i}: another class for {name} than before"))
+            raise UserError(
+                escape_unprintable(f"{file}, line {i}: another class for {name} than before")
+            )
     return labels
 
 

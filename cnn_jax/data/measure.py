@@ -73,10 +73,10 @@ def iterate_centers(data: Data, images: ImageDataset, count: int) -> Iterator[np
 
     They are decoded by a thread per core; few wait, however many there are.
     """
-    side, crop = crops.eval_side(data), data.image_size
+    side, crop = crops.choose_eval_side(data), data.image_size
 
     def center(size: crops.Size) -> crops.Box:
-        return crops.center_box(size, side, crop)
+        return crops.compute_center_box(size, side, crop)
 
     def decode(encoded: Encoded) -> np.ndarray:
         return decode_crop(encoded, center, (crop, crop))

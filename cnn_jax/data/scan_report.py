@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cnn_jax.data.folder_scan import FolderScan, SplitScan, name_some
-from cnn_jax.text import printable
+from cnn_jax.text import escape_unprintable
 
 
 def summarize_scan(scan: FolderScan) -> list[str]:
@@ -15,7 +15,7 @@ def summarize_scan(scan: FolderScan) -> list[str]:
     found, *remarks = describe_remarks(scan)
     lines = [found]
     if remarks:
-        lines.append(f"folder:{printable(scan.root)}: {'; '.join(remarks)}")
+        lines.append(f"folder:{escape_unprintable(scan.root)}: {'; '.join(remarks)}")
     return lines
 
 
@@ -41,7 +41,7 @@ def describe_remarks(scan: FolderScan) -> list[str]:
     if scan.class_order == "text" and (shifted := _find_shifted_number(scan.classes)):
         name, label = shifted
         lines.append(f"class folders are numbers sorted as text: {name} has label {label}")
-    return [printable(line) for line in lines]
+    return [escape_unprintable(line) for line in lines]
 
 
 def _spell_split(root: str, split: SplitScan) -> str:

@@ -84,7 +84,7 @@ class StreamedBatches:
 
     def _read_test_row(self, position: int) -> dict[str, Any]:
         index = min(position, len(self.images) - 1)
-        scale, side = crops.eval_side(self.data), self.data.image_size
+        scale, side = crops.choose_eval_side(self.data), self.data.image_size
         center = functools.partial(find_center, side=side)
 
         def decode(encoded: Encoded) -> np.ndarray:

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from cnn_jax import mesh as meshes
 from cnn_jax.data import Loader
-from cnn_jax.evaluation.losses import loss_and_error
+from cnn_jax.evaluation.losses import compute_loss_and_error
 from cnn_jax.models import Model
 
 EvaluationStep = Callable[[Any, Any, Any, Any], dict[str, jax.Array]]
@@ -22,7 +22,7 @@ def make_evaluation_step(model: Model, loader: Loader) -> EvaluationStep:
         batch = loader.fetch(arrays, item)
         images = loader.preprocess(arrays, batch["image"])
         outputs, _ = model.apply(params, stats, images, train=False)
-        loss, error = loss_and_error(model, outputs, images, batch["label"])
+        loss, error = compute_loss_and_error(model, outputs, images, batch["label"])
         return {"loss": loss, "error": error, "valid": batch["valid"]}
 
     return step
@@ -38,7 +38,7 @@ def compile_evaluation(
       mesh: The devices.
       options: XLA's compiler options.
     """
-    whole, split = meshes.replicated(mesh), meshes.sharded(mesh)
+    whole, split = meshes.make_replicated_sharding(mesh), meshes.make_batch_sharding(mesh)
     return jax.jit(
         step,
         in_shardings=(whole, whole, whole, split),

@@ -114,7 +114,7 @@ def evaluate_run(
     experiment = experiment or read_run(folder, data_dir)
     choices = {name_protocol(choice): choice for choice in asked}
     check_protocols(dataclasses.replace(experiment, protocols=tuple(choices.values())))
-    config, step = experiment.data, checkpoint.latest_step(folder)
+    config, step = experiment.data, checkpoint.find_latest_step(folder)
     known: dict[str, Evaluation] = {}
     for name in choices:
         found = read_evaluation(find_file(folder, name, average))
@@ -129,7 +129,7 @@ def evaluate_run(
         loader = data.make_loader(config, source)
         model = make_model(experiment, source.num_classes)
         crop = config.image_size or loader.image_shape[0]
-        eval_size = crops.eval_side(config) if config.image_size else crop
+        eval_size = crops.choose_eval_side(config) if config.image_size else crop
         with jax.default_matmul_precision(experiment.train.precision):
             prepare = functools.partial(preprocess.preprocess_sized, loader.arrays["mean"])
             by_split = _group_by_split(left)
@@ -287,7 +287,7 @@ def _as_images(config: Data, images: data.Arrays | data.ImageDataset) -> data.Im
 
 def _local_mesh() -> jax.sharding.Mesh:
     # Each of several processes evaluates for itself, and the first one writes.
-    return mesh.batch_mesh(jax.local_devices())
+    return mesh.make_batch_mesh(jax.local_devices())
 
 
 def _evaluate(

@@ -33,7 +33,7 @@ def top1_error(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return (jnp.argmax(logits, -1) != labels) | ~jnp.isfinite(logits).all(-1)
 
 
-def loss_and_error(
+def compute_loss_and_error(
     model: Model,
     outputs: Outputs,
     images: jax.Array,

@@ -69,9 +69,11 @@ def measure_scores(found: Scores) -> Measures:
     return Measures(
         images=len(labels),
         top1_error=float(wrong.mean()),
-        top1_interval=wilson_interval(int(wrong.sum()), len(labels)),
+        top1_interval=compute_wilson_interval(int(wrong.sum()), len(labels)),
         top5_error=float((rank >= 5).mean()) if has_top5 else None,
-        top5_interval=wilson_interval(int((rank >= 5).sum()), len(labels)) if has_top5 else None,
+        top5_interval=compute_wilson_interval(int((rank >= 5).sum()), len(labels))
+        if has_top5
+        else None,
         loss=float(-own.mean()),
         confusion=confusion.tolist(),
         error_by_class=tuple(
@@ -82,7 +84,7 @@ def measure_scores(found: Scores) -> Measures:
     )
 
 
-def wilson_interval(errors: int, count: int) -> tuple[float, float]:
+def compute_wilson_interval(errors: int, count: int) -> tuple[float, float]:
     """Returns Wilson's 95% score interval of a proportion.
 
     It holds the true proportion in 95% of test sets on average over proportions. At 360 images the

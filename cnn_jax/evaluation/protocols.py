@@ -15,7 +15,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from cnn_jax import data, models, registry
 from cnn_jax.config import Choice, Experiment, name_protocol
-from cnn_jax.errors import UserError, nearest
+from cnn_jax.errors import UserError, suggest_names
 from cnn_jax.values import Bound
 
 Size = tuple[int, int]
@@ -285,6 +285,6 @@ def count_forward_passes(views: Views, size: Size, crop: int, mirror: bool) -> f
 
 def _build(choice: Choice) -> Protocol:
     if choice.name not in PROTOCOLS:
-        near = nearest(choice.name, PROTOCOLS)
+        near = suggest_names(choice.name, PROTOCOLS)
         raise UserError(f"protocols={choice.name!r}: no such evaluation protocol; {near}")
     return registry.build("protocols", choice, PROTOCOLS)

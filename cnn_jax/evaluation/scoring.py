@@ -104,7 +104,7 @@ def make_scorer(
     def squash(logits: jax.Array) -> jax.Array:
         return jax.nn.log_softmax(logits) if average == "softmax" else logits
 
-    whole, split = meshes.replicated(mesh), meshes.sharded(mesh)
+    whole, split = meshes.make_replicated_sharding(mesh), meshes.make_batch_sharding(mesh)
 
     def score_crops(params: Any, stats: Any, images: jax.Array, mirrored: jax.Array) -> jax.Array:
         size = jnp.broadcast_to(jnp.array(images.shape[1:3], jnp.int32), (len(images), 2))

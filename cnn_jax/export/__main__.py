@@ -10,7 +10,7 @@ import sys
 from cnn_jax.errors import UserError
 from cnn_jax.files import expand_path
 from cnn_jax.pretrained.weights import FORMATS
-from cnn_jax.text import printable, replace_unprintable
+from cnn_jax.text import escape_unprintable, replace_unprintable
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,9 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
         folder, out = expand_path("RUN", given.run), expand_path("--out", given.out)
         formats = given.format or ("native",)
         for kind, path in export_run(folder, out, formats, given.data_dir).items():
-            print(f"{kind}: {printable(path)}")
+            print(f"{kind}: {escape_unprintable(path)}")
     except UserError as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
+        print(f"error: {escape_unprintable(error)}", file=sys.stderr)
         return 2
     return 0
 

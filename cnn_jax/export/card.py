@@ -14,7 +14,7 @@ from cnn_jax.errors import explain_os_errors
 from cnn_jax.evaluation.evaluate import FOLDER, Evaluation, read_evaluation
 from cnn_jax.files import write_whole
 from cnn_jax.pretrained import Preprocessing
-from cnn_jax.text import printable
+from cnn_jax.text import escape_unprintable
 from cnn_jax.training import metrics_log
 
 TOP1 = "top1_error"  # The error of a model that tells classes.
@@ -60,7 +60,7 @@ def write_card(
     errors = _read_errors(folder, step, experiment.data.validation_images, error_name)
     head = "\n".join(_list_metadata(experiment, errors, error_name))
     lines = _list_paragraphs(folder, experiment, step, source, recipe, errors, error_name, files)
-    body = "\n".join(map(printable, lines))
+    body = "\n".join(map(escape_unprintable, lines))
     with explain_os_errors(f"cannot write {path}"):
         write_whole(path, f"---\n{head}\n---\n\n{body}")
 
@@ -149,7 +149,7 @@ def _list_paragraphs(
         lines += [f"| {protocol} | {found.error:{form}} |" for protocol, found in errors.items()]
     else:
         lines.append("This checkpoint was not evaluated.")
-    deviations = experiment.deviations or models.deviations(name, **options)
+    deviations = experiment.deviations or models.describe_deviations(name, **options)
     if deviations:
         lines += ["", "## Where it differs from the paper", ""]
         lines += [f"- {words}" for words in deviations]

@@ -106,5 +106,5 @@ def make_preprocessing(experiment: Experiment, mean: np.ndarray) -> Preprocessin
     """
     side, channels = mean.shape[1], mean.shape[-1]
     means = tuple(float(m) / 255 for m in mean.mean((0, 1, 2), dtype=np.float64))
-    resize = crops.eval_side(experiment.data) if experiment.data.image_size else 0
+    resize = crops.choose_eval_side(experiment.data) if experiment.data.image_size else 0
     return Preprocessing(crop=side, mean=means, std=(1.0,) * channels, resize=resize)

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.errors import UserError, nearest
+from cnn_jax.errors import UserError, suggest_names
 
 
 def scaled_tanh(x: jax.Array) -> jax.Array:
@@ -105,5 +105,5 @@ def activate(name: str, x: jax.Array, layer: str | None = None) -> jax.Array:
     if name == PRELU:
         return PRelu(name=layer)(x)
     if name not in ACTIVATIONS:
-        raise UserError(f"activation {name!r}: {nearest(name, ACTIVATION_NAMES)}")
+        raise UserError(f"activation {name!r}: {suggest_names(name, ACTIVATION_NAMES)}")
     return Activation(ACTIVATIONS[name], name=layer)(x)

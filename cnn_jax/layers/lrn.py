@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cnn_jax.cpu.rewrites import power
+from cnn_jax.cpu.rewrites import raise_to_power
 
 
 class LocalResponseNorm(nn.Module):
@@ -57,4 +57,4 @@ def local_response_norm(
     zero = wide.dtype.type(0)
     sums = lax.reduce_window(jnp.square(split), zero, lax.add, window, strides, padding)
     denominator = k + (alpha / n if caffe_alpha else alpha) * sums
-    return (split * power(denominator, -beta)).reshape(x.shape).astype(x.dtype)
+    return (split * raise_to_power(denominator, -beta)).reshape(x.shape).astype(x.dtype)

@@ -6,11 +6,11 @@ from cnn_jax.models.registry import (
     MODELS,
     Model,
     create,
-    deviations,
+    describe_deviations,
     find_spec,
+    get_paper_input,
     list_options,
     option_types,
-    paper_input,
 )
 from cnn_jax.models.spec import Deviation, ModelSpec
 
@@ -22,9 +22,9 @@ __all__ = [
     "Model",
     "ModelSpec",
     "create",
-    "deviations",
+    "describe_deviations",
     "find_spec",
+    "get_paper_input",
     "list_options",
     "option_types",
-    "paper_input",
 ]

@@ -8,7 +8,7 @@ import flax.errors
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.errors import UserError, nearest
+from cnn_jax.errors import UserError, suggest_names
 from cnn_jax.models import (
     alexnet,
     autoencoder,
@@ -163,7 +163,9 @@ def _build(
     given = {option: value for option, value in options.items() if value is not None}
     for option in given:
         if option not in known:
-            raise UserError(f"model.{option}: {name} has no such option; {nearest(option, known)}")
+            raise UserError(
+                f"model.{option}: {name} has no such option; {suggest_names(option, known)}"
+            )
     return find_spec(name).build(num_classes, axis=axis, name=name, **given)
 
 
@@ -176,18 +178,18 @@ def find_spec(name: str) -> ModelSpec:
     """
     if name in MODELS:
         return MODELS[name]
-    hint = f"it is {OTHER_NAMES[name]} here" if name in OTHER_NAMES else nearest(name, MODELS)
+    hint = f"it is {OTHER_NAMES[name]} here" if name in OTHER_NAMES else suggest_names(name, MODELS)
     raise UserError(f"model {name!r}: no such model; {hint}")
 
 
-def paper_input(name: str) -> tuple[Shape, int]:
+def get_paper_input(name: str) -> tuple[Shape, int]:
     """Returns the image shape (H, W, C) and the number of classes of a model's paper.
 
     Raises:
       UserError: If there is no such model.
 
     Example:
-      >>> paper_input("alexnet")
+      >>> get_paper_input("alexnet")
       ((227, 227, 3), 1000)
     """
     spec = find_spec(name)
@@ -216,7 +218,7 @@ def option_types(name: str) -> dict[str, Any]:
     return {"dtype": Literal[*DTYPES], **find_spec(name).options()}
 
 
-def deviations(name: str, **options: Any) -> tuple[str, ...]:
+def describe_deviations(name: str, **options: Any) -> tuple[str, ...]:
     """Describes how a model with these options differs from its paper.
 
     Args:

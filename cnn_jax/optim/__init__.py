@@ -3,8 +3,8 @@
 from cnn_jax.optim.optimizers import OPTIMIZERS, make_optimizer
 from cnn_jax.optim.schedules import (
     SCHEDULES,
-    current_rate,
     make_schedule,
+    read_current_rate,
     schedule_depends_on_steps,
     trace_shared_program,
 )
@@ -18,11 +18,11 @@ __all__ = [
     "OPTIMIZERS",
     "SCHEDULES",
     "count_evaluations",
-    "current_rate",
     "make_optimizer",
     "make_schedule",
     "observe_error",
     "ran_out_of_patience",
+    "read_current_rate",
     "schedule_depends_on_steps",
     "trace_shared_program",
 ]

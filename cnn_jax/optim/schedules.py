@@ -1,8 +1,8 @@
 """Learning-rate schedules: each is a function in `SCHEDULES` that returns an optax transformation.
 
 A schedule multiplies updates by minus the learning rate and remembers the rate in its state, where
-`current_rate` finds it. It takes the run's `Length`; its keyword-only parameters are the options of
-`schedule.*`. To add one, write a function and put it into `SCHEDULES`.
+`read_current_rate` finds it. It takes the run's `Length`; its keyword-only parameters are the
+options of `schedule.*`. To add one, write a function and put it into `SCHEDULES`.
 
 The base rate is also an argument of the transformation's `update`: runs that differ only in it then
 share a compiled program (`trace_shared_program`).
@@ -208,7 +208,7 @@ def make_schedule(
       >>> state, rates = schedule.init({}), []
       >>> for _ in range(3):
       ...     updates, state = schedule.update({"w": jnp.ones(())}, state)
-      ...     rates.append(f"{current_rate(state):.2f}")
+      ...     rates.append(f"{read_current_rate(state):.2f}")
       >>> rates
       ['0.10', '0.01', '0.01']
     """
@@ -298,7 +298,7 @@ def trace_shared_program(
     return None
 
 
-def current_rate(opt_state: Any) -> jax.Array:
+def read_current_rate(opt_state: Any) -> jax.Array:
     """Returns the last update's learning rate, [] float32, with warm-up's and plateau's scales.
 
     Raises:
@@ -338,4 +338,4 @@ def _rate_at(tx: optax.GradientTransformation, step: int, params: optax.Params) 
 
     state = jax.tree.map(jump, tx.init(params), is_leaf=lambda state: isinstance(state, RateState))
     _, state = optax.with_extra_args_support(tx).update(params, state, params, error=jnp.float32(1))
-    return float(current_rate(state))
+    return float(read_current_rate(state))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
-from cnn_jax.errors import UserError, nearest
+from cnn_jax.errors import UserError, suggest_names
 from cnn_jax.layers.initializers import xavier_normal
 
 _HEAD = re.compile(r"(^|/)(head|fc8|fc10|output)/kernel$")
@@ -73,6 +73,8 @@ def make_trainable_mask(params: Any, patterns: Sequence[str]) -> Any:
     flat = traverse_util.flatten_dict(params, sep="/")
     for pattern in patterns:
         if not fnmatch.filter(flat, pattern):
-            raise UserError(f"trainable: no parameter fits {pattern!r}; {nearest(pattern, flat)}")
+            raise UserError(
+                f"trainable: no parameter fits {pattern!r}; {suggest_names(pattern, flat)}"
+            )
     mask = {path: any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns) for path in flat}
     return traverse_util.unflatten_dict(mask, sep="/")

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from cnn_jax.errors import UserError, nearest
+from cnn_jax.errors import UserError, suggest_names
 from cnn_jax.models import inception, vgg
 from cnn_jax.pretrained import preprocessing
 from cnn_jax.pretrained.preprocessing import Preprocessing
@@ -55,7 +55,7 @@ def make_plan(publisher: str, name: str, tensors: Tensors) -> Plan:
     """
     known = PLANS[publisher]
     if name not in known:
-        near = nearest(name, known)
+        near = suggest_names(name, known)
         raise UserError(f"is of {publisher}, which has no weights of {name}; {near}")
     return known[name](name, tensors)
 

@@ -25,7 +25,7 @@ from cnn_jax.pretrained import (
 from cnn_jax.pretrained.match import TensorSource
 from cnn_jax.pretrained.preprocessing import Preprocessing
 from cnn_jax.pretrained.wrappers import strip_prefix
-from cnn_jax.text import printable
+from cnn_jax.text import escape_unprintable
 
 FORMATS = ("native", *publish.FORMATS)
 Params: TypeAlias = Any
@@ -83,7 +83,7 @@ def _load_public(
     tensors, prefix = strip_prefix(weights.tensors)
     if prefix:
         line = f"{path_or_url}: every name begins with {prefix!r}, which is left out"
-        print(printable(line), file=sys.stderr)
+        print(escape_unprintable(line), file=sys.stderr)
     plan = names.make_plan(publisher, name, tensors)
     preprocessing = _find_recipe(plan.preprocessing, publisher, path_or_url)
     last = "fc8/kernel" if name.startswith(("alexnet", "vgg")) else "head/kernel"

@@ -11,8 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 from cnn_jax.report.elements import Figure, Page, join_cell
-from cnn_jax.text import markdown as escape_markdown
-from cnn_jax.text import printable
+from cnn_jax.text import escape_markdown, escape_unprintable
 
 
 def render_markdown(page: Page) -> str:
@@ -59,7 +58,7 @@ def _make_environment(autoescape: bool, finalize: Any) -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["join_cell"] = join_cell
-    environment.filters["printable"] = printable
+    environment.filters["escape_unprintable"] = escape_unprintable
     environment.filters["lines"] = _keep_lines
     environment.filters["path"] = _quote_path
     return environment
@@ -74,13 +73,15 @@ def _finalize_markdown(value: Any) -> Any:
 
 
 def _finalize_html(value: Any) -> Any:
-    return value if isinstance(value, Markup) else printable(value)
+    return value if isinstance(value, Markup) else escape_unprintable(value)
 
 
 def _keep_lines(text: str) -> Markup:
-    """Returns text whose lines are printable and escaped, with their indentation."""
+    """Returns text with its lines escaped for HTML and for printing, with their indentation."""
     lines = [
-        Markup.escape(" " * (len(line) - len(line.lstrip(" "))) + printable(line.lstrip(" ")))
+        Markup.escape(
+            " " * (len(line) - len(line.lstrip(" "))) + escape_unprintable(line.lstrip(" "))
+        )
         for line in text.splitlines()
     ]
     return Markup("\n").join(lines)

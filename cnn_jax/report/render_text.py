@@ -24,7 +24,7 @@ from cnn_jax.report.elements import (
     join_cell,
 )
 from cnn_jax.report.parts.words import DASH
-from cnn_jax.text import printable
+from cnn_jax.text import escape_unprintable
 
 ELSEWHERE = 100  # Characters of a line that no terminal shows, such as one of a notebook.
 MIN_WIDTH = 40
@@ -92,7 +92,7 @@ def _read(console: rich.console.Console) -> str:
 
 
 def _make_text(text: str) -> rich.text.Text:
-    return rich.text.Text(printable(text), overflow="fold")
+    return rich.text.Text(escape_unprintable(text), overflow="fold")
 
 
 def _list_claims(part: Claims) -> rich.console.Group:
@@ -138,7 +138,9 @@ def _format_table(part: Table, width: int) -> list[str]:
     """Returns the lines of a table, as it is if it fits."""
     columns = [
         _Column(
-            printable(name), [printable(join_cell(row[i])) for row in part.rows], i in part.left
+            escape_unprintable(name),
+            [escape_unprintable(join_cell(row[i])) for row in part.rows],
+            i in part.left,
         )
         for i, name in enumerate(part.columns)
     ]

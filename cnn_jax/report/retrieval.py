@@ -19,7 +19,7 @@ from cnn_jax.report import figures
 from cnn_jax.report.build import write_page
 from cnn_jax.report.elements import Facts, Figure, Page, Part, Prose, Report, Table
 from cnn_jax.report.figures import galleries
-from cnn_jax.text import printable
+from cnn_jax.text import escape_unprintable
 
 PAGE, NEIGHBORS = "retrieval", "neighbors.json"
 SHOWN = 96  # side of an image on the page, in pixels
@@ -117,7 +117,7 @@ def _draw(found: Found, places: Sequence[int]) -> bytes:
 
 
 def _make_label(name: str) -> str:
-    return printable(Path(name).stem if "." in Path(name).name else name)
+    return escape_unprintable(Path(name).stem if "." in Path(name).name else name)
 
 
 def _read(images: ImageDataset, row: int) -> np.ndarray:

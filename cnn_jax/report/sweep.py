@@ -10,7 +10,7 @@ from cnn_jax.report import figures, parts
 from cnn_jax.report.elements import Figure, Page, Table
 from cnn_jax.report.figures import LineChart, Series
 from cnn_jax.report.results import Results, Run
-from cnn_jax.text import printable
+from cnn_jax.text import escape_unprintable
 from cnn_jax.values import show
 
 # The axis is logarithmic if the largest value is at least this many times the smallest.
@@ -145,7 +145,7 @@ def make_charts(swept: Sequence[str], points: Sequence[GridPoint]) -> list[LineC
         colors = figures.spread_colors(max(len(lines), 1))
         series = [
             Series(
-                printable(label),
+                escape_unprintable(label),
                 tuple((x, statistics.mean(e), min(e), max(e)) for x, e in sorted(line.items())),
                 color,
             )
@@ -154,12 +154,12 @@ def make_charts(swept: Sequence[str], points: Sequence[GridPoint]) -> list[LineC
         spread = numeric and bool(values) and values[0] > 0 and values[-1] >= DECADES * values[0]
         charts.append(
             LineChart(
-                title=printable(base),
+                title=escape_unprintable(base),
                 lines=tuple(series),
-                x_label=printable(field),
+                x_label=escape_unprintable(field),
                 y_label=parts.name_metric(metric),
                 log_x=spread,
-                ticks=() if numeric else tuple(printable(show(value)) for value in values),
+                ticks=() if numeric else tuple(escape_unprintable(show(value)) for value in values),
             )
         )
     return charts

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from cnn_jax.config import Experiment
-from cnn_jax.errors import UserError, nearest
+from cnn_jax.errors import UserError, suggest_names
 from cnn_jax.tuning import Tuning
 
 SMALL_CNN_RATES = (0.02, 0.05, 0.1, 0.2, 0.4)
@@ -22,7 +22,9 @@ def check_preset(study: str, preset: str, presets: Iterable[str]) -> None:
     """
     presets = tuple(presets)
     if preset not in presets:
-        raise UserError(f"preset={preset}: {study} has no such preset; {nearest(preset, presets)}")
+        raise UserError(
+            f"preset={preset}: {study} has no such preset; {suggest_names(preset, presets)}"
+        )
 
 
 def keep_run(run: Experiment) -> Experiment:

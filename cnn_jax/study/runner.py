@@ -101,17 +101,17 @@ def run(
     primary = distributed.is_primary()
     if primary:
         # Measurements of runs that are retrained or continued are outdated.
-        outdated = overwrite or any(run_folders.is_longer(one, folder) for one in runs)
+        outdated = overwrite or any(run_folders.extends_stored_run(one, folder) for one in runs)
         if overwrite:
             run_folders.erase_runs(_find_folders(runs, folder))
         elif not share:
             for one in runs:
-                run_lock.check_free(run_folders.run_folder(one, folder))
+                run_lock.check_free(run_folders.find_run_folder(one, folder))
         remove_parts(folder, PART_AGE_S)
         write_study(study, folder, seeds, command, [] if outdated and study.measure_runs else None)
         write_crops(study, folder, anew=overwrite)
     if overwrite:
-        distributed.barrier("earlier runs are deleted")
+        distributed.wait_for_all("earlier runs are deleted")
     size = seeds if together else 1
     groups = [runs[start : start + size] for start in range(0, len(runs), size)]
     with contextlib.ExitStack() as stack:
@@ -152,7 +152,7 @@ def _list_seeds(study: Study, folder: Path, seeds: int) -> list[Experiment]:
     return [
         one
         for one in every
-        if one.seed < seeds or run_folders.is_same(one, run_folders.run_folder(one, folder))
+        if one.seed < seeds or run_folders.is_same(one, run_folders.find_run_folder(one, folder))
     ]
 
 
@@ -160,7 +160,7 @@ def _find_folders(runs: Iterable[Experiment], folder: Path) -> list[Path]:
     """Returns the folders of runs, and of the seeds of these runs that the folder holds besides."""
     from cnn_jax.training import run_folders
 
-    return [run_folders.run_folder(one, folder) for one in _add_seeds(runs, folder)]
+    return [run_folders.find_run_folder(one, folder) for one in _add_seeds(runs, folder)]
 
 
 def _add_seeds(runs: Iterable[Experiment], folder: Path) -> list[Experiment]:
@@ -198,7 +198,7 @@ def _tune(
     if overwrite:
         if distributed.is_primary():
             run_folders.erase_runs(_find_folders(trials, place))
-        distributed.barrier("earlier trials are deleted")
+        distributed.wait_for_all("earlier trials are deleted")
     size = tuning.seeds if all(map(is_plain_jit, trials)) else 1
     groups = [trials[start : start + size] for start in range(0, len(trials), size)]
     failed = _train_all(enumerate(groups), place, len(trials), 0, tell)
@@ -230,9 +230,9 @@ def check_before_writing(
     if not overwrite:
         # Seeds of earlier launches with other settings would be averaged with these.
         for one in _add_seeds(runs, folder):
-            run_folders.check_folder(one, run_folders.run_folder(one, folder))
+            run_folders.check_folder(one, run_folders.find_run_folder(one, folder))
     for one in runs:
-        own = run_folders.run_folder(one, folder)
+        own = run_folders.find_run_folder(one, folder)
         if profile_steps >= one.train.steps:
             left = one.train.steps - 1
             raise UserError(
@@ -308,7 +308,7 @@ def _train_all(
                 failed[one] = end
                 words = f"failed: {end}"
             else:
-                words = metrics_log.error_words(end)
+                words = metrics_log.describe_error(end)
             if distributed.is_primary():
                 tell(f"[{number}/{total}] {one.name} seed {one.seed}: {words} ({took})")
     return failed

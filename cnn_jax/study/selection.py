@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from cnn_jax import user_file
-from cnn_jax.config import RUNTIME_FIELDS, Data, Experiment, dataset, find_differences
-from cnn_jax.errors import UserError, nearest
+from cnn_jax.config import RUNTIME_FIELDS, Data, Experiment, find_differences, parse_dataset
+from cnn_jax.errors import UserError, suggest_names
 from cnn_jax.files import expand_path
 from cnn_jax.study.definition import Study
 from cnn_jax.tuning import make_trials
@@ -50,7 +50,7 @@ def load(name: str, preset: str, studies: Mapping[str, Callable[[str], Study]]) 
         return studies[name](preset)
     if name.endswith(".py") or "/" in name:
         return _load_file(expand_path("experiment", name), preset)
-    raise UserError(f"experiment={name}: no such study; {nearest(name, studies)}")
+    raise UserError(f"experiment={name}: no such study; {suggest_names(name, studies)}")
 
 
 def _load_file(path: Path, preset: str) -> Study:
@@ -103,7 +103,7 @@ def _check_names(study: Study) -> None:
         if study.runs and row.run not in study.runs:
             raise UserError(
                 f"study {study.name}: the row {row.label!r} is of the run {row.run!r}, which is not"
-                f" in the study; {nearest(row.run, study.runs)}"
+                f" in the study; {suggest_names(row.run, study.runs)}"
             )
 
 
@@ -119,7 +119,7 @@ def _configure_run(
     if data_dir:
         run = dataclasses.replace(run, data=dataclasses.replace(run.data, dir=data_dir))
     run = complete(override(run, changes, KINDS))
-    of_model = models.deviations(run.model.name, **run.model.args)
+    of_model = models.describe_deviations(run.model.name, **run.model.args)
     of_values = find_differences(complete(paper), run, _list_harmless_fields(run))
     deviations = dict.fromkeys((*of_model, *run.deviations, *of_values))
     return dataclasses.replace(run, deviations=tuple(deviations))
@@ -137,7 +137,7 @@ def _replace_dataset(config: Data, paper: Data, name: str) -> Data:
     An augmentation that neither the run nor the paper's recipe has is not switched on. The data set
     that a run has already keeps its options.
     """
-    named = dataset(name)
+    named = parse_dataset(name)
     if named.name == config.dataset.name and not named.args:
         return config
     suitable = {
@@ -168,7 +168,9 @@ def select(study: Study, only: str = "*", seeds: int = 1) -> list[Experiment]:
         raise UserError(f"{study.name} trains nothing: it has no runs to select")
     names = fnmatch.filter(study.runs, only)
     if not names:
-        raise UserError(f"run={only}: no such run in {study.name}; {nearest(only, study.runs)}")
+        raise UserError(
+            f"run={only}: no such run in {study.name}; {suggest_names(only, study.runs)}"
+        )
     return [
         dataclasses.replace(study.runs[name], seed=seed) for name in names for seed in range(seeds)
     ]

@@ -56,7 +56,9 @@ def claim_groups(
     while left:
         held: dict[int, str] = {}
         begun |= {
-            group[0].name for group in groups if run_folders.run_folder(group[0], folder).exists()
+            group[0].name
+            for group in groups
+            if run_folders.find_run_folder(group[0], folder).exists()
         }
         order = sorted(
             left, key=lambda n: (left[n][0].name != compiled, left[n][0].name in begun, n)
@@ -88,7 +90,7 @@ def claim_groups(
 
 @contextlib.contextmanager
 def _claim(group: Group, folder: Path) -> Iterator[None]:
-    place = run_folders.run_folder(group[0], folder)
+    place = run_folders.find_run_folder(group[0], folder)
     place.mkdir(parents=True, exist_ok=True)
     with run_lock.hold(place, CLAIM):
         yield
@@ -105,7 +107,7 @@ def _waits_for_another(group: Group, left: dict[int, Group], folder: Path) -> bo
 
 
 def _start_folder(run: Experiment, folder: Path) -> Path:
-    own = run_folders.run_folder(run, folder)
+    own = run_folders.find_run_folder(run, folder)
     return own.parent.with_name(run.train.start_from) / own.name
 
 

@@ -40,11 +40,11 @@ _SYSTEM_ERRORS = (
 )
 
 
-def manager(folder: Path, local: bool = False) -> ocp.CheckpointManager:
+def make_manager(folder: Path, local: bool = False) -> ocp.CheckpointManager:
     """Returns the manager of the checkpoints in folder/checkpoints.
 
     It keeps the last two (one may be damaged) and the first of those with the lowest error.
-    `manager(...).best_step()` and `.latest_step()` name them; None if there is none.
+    `make_manager(...).best_step()` and `.latest_step()` name them; None if there is none.
 
     Args:
       folder: The run's folder.
@@ -71,16 +71,16 @@ def manager(folder: Path, local: bool = False) -> ocp.CheckpointManager:
 
 @contextlib.contextmanager
 def open_checkpoints(folder: Path) -> Iterator[ocp.CheckpointManager]:
-    """Opens the `manager` and closes it at the end.
+    """Opens the `make_manager` and closes it at the end.
 
     Raises:
       UserError: If something could not be saved.
     """
     if distributed.is_primary():
         _set_aside_damaged(folder)
-    distributed.barrier("damaged checkpoints are set aside")
+    distributed.wait_for_all("damaged checkpoints are set aside")
     try:
-        checkpoints = manager(folder)
+        checkpoints = make_manager(folder)
     except Exception as error:  # Orbax raises whatever its storage raises.
         why = str(error).strip().partition("\n")[0][:200]
         remedy = ": make room" if _is_full(error) else ""
@@ -136,7 +136,7 @@ def _check_writable(folder: Path) -> None:
     probe.rmdir()
 
 
-def latest_step(folder: Path) -> int:
+def find_latest_step(folder: Path) -> int:
     """Returns the step of the newest checkpoint in a run's folder, even if damaged; 0: none."""
     saved = folder / "checkpoints"
     return max(ocp.utils.checkpoint_steps(saved), default=0) if saved.exists() else 0
@@ -218,7 +218,7 @@ def restore(checkpoints: ocp.CheckpointManager, like: State) -> State | None:
         if broken:  # Otherwise they could not be written again.
             if distributed.is_primary():
                 _move_aside(folder, broken)
-            distributed.barrier("unreadable checkpoints are set aside")
+            distributed.wait_for_all("unreadable checkpoints are set aside")
             checkpoints.reload()
         return found.state
     if broken:

@@ -163,10 +163,10 @@ def make_step(
         return train_step(own, state, inputs.arrays, batch)
 
     if seeds == 1:
-        return multi_seed.alone(one)
+        return multi_seed.make_single(one)
     image = jax.ShapeDtypeStruct((1, *loader.image_shape), "float32")
     params, _ = jax.eval_shape(parts.model.init, jax.random.key(0), image)
-    return multi_seed.form(one, over.devices.flat[0].platform, params)
+    return multi_seed.choose_form(one, over.devices.flat[0].platform, params)
 
 
 def compile_step(

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from cnn_jax import data, models
 from cnn_jax.config import Experiment, change
 from cnn_jax.errors import UserError
-from cnn_jax.evaluation.losses import loss_and_error
+from cnn_jax.evaluation.losses import compute_loss_and_error
 from cnn_jax.layers.activations import Activation, PRelu
 from cnn_jax.models import Model
 from cnn_jax.training.components import Components, make_model
@@ -138,7 +138,7 @@ def measure(
         seen: dict[str, Layer] = {}
         with nn.intercept_methods(_make_interceptor(probes, seen)):
             outputs, _ = model.apply(params, stats, images, train=True, key=key)
-        loss, _ = loss_and_error(model, outputs, images, labels)
+        loss, _ = compute_loss_and_error(model, outputs, images, labels)
         return loss.sum(), seen
 
     shapes = jax.eval_shape(lambda: forward({})[1])

@@ -17,7 +17,7 @@ import tqdm
 
 from cnn_jax.config import Experiment
 from cnn_jax.errors import StoppedError, UserError
-from cnn_jax.optim import current_rate, observe_error, ran_out_of_patience
+from cnn_jax.optim import observe_error, ran_out_of_patience, read_current_rate
 from cnn_jax.training import checkpoint, divergence, early_stopping, layer_log, metrics_log
 from cnn_jax.training.program import TrainProgram
 from cnn_jax.training.state import State
@@ -72,7 +72,7 @@ class Due(NamedTuple):
     measure: bool
 
 
-def what_is_due(step: int, experiment: Experiment, until: int) -> Due:
+def find_due(step: int, experiment: Experiment, until: int) -> Due:
     """Returns what is due after a step. A step that measures layers or saves also logs a line.
 
     So a log interval holds training and nothing else. If a run pauses at `until` only so that other
@@ -107,8 +107,8 @@ def run_loop(
     experiment = runs[0].experiment
     done = int(runs[0].state.step)
     try:
-        measure_if_missed(program, runs, what_is_due(done, experiment, until), watch)
-        evaluate_if_missed(program, runs, what_is_due(done, experiment, until), watch)
+        measure_if_missed(program, runs, find_due(done, experiment, until), watch)
+        evaluate_if_missed(program, runs, find_due(done, experiment, until), watch)
     except StopError as signal:
         save_and_stop(runs, signal)
     for run in runs:
@@ -118,7 +118,7 @@ def run_loop(
     timer = IntervalTimer(done)
 
     def ends_call(step: int) -> bool:
-        return any(what_is_due(step, experiment, until))
+        return any(find_due(step, experiment, until))
 
     step, size, chosen = done, 1, program.steps_per_call  # The first call makes one step.
     compiled = set[int]()  # The numbers of steps for which a call is compiled.
@@ -127,13 +127,13 @@ def run_loop(
         compiles = count not in compiled
         compiled.add(count)
         phase = "compile" if compiles else "step"
-        taken = next_batches(program, runs, state, batches, count, timer, watch, phase)
+        taken = take_batches(program, runs, state, batches, count, timer, watch, phase)
         if count > 1:  # Calls that wait for a device would keep a signal waiting.
             jax.block_until_ready(state)
         state = program.advance(state, taken)
         step += count
 
-        due = what_is_due(step, experiment, until)
+        due = find_due(step, experiment, until)
         if any(due) or compiles or timer.should_redraw():
             wait_and_draw(state, runs, step, timer)
             measured = step - timer.first
@@ -166,7 +166,7 @@ def run_loop(
     return failed
 
 
-def next_batches(
+def take_batches(
     program: TrainProgram,
     runs: list[SeedRun],
     state: Any,
@@ -252,7 +252,7 @@ def log_interval(program: TrainProgram, run: SeedRun, step: int, timer: "Interva
         loss=loss,
         **{program.error_name: error},
         **counts,
-        lr=float(current_rate(run.state.opt)),
+        lr=float(read_current_rate(run.state.opt)),
         images_per_s=images_per_s,
         data_time=timer.waited / steps,
         step_time=seconds / steps,

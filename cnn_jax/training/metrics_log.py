@@ -99,7 +99,7 @@ def read_result(folder: Path, steps: int | None = None) -> dict[str, Any] | None
     return found[-1] if found else None
 
 
-def last_evaluation(folder: Path) -> int:
+def find_last_evaluated_step(folder: Path) -> int:
     """Returns the step of the last evaluation in a run's metrics, or 0."""
     return max((e["step"] for e in read_events(folder) if e["event"] == "eval"), default=0)
 
@@ -166,7 +166,7 @@ def open_log(
             # A log file gets occasional lines instead of a bar.
             if event == "eval" and not sys.stderr.isatty():
                 not_finite = ", loss not finite" if fields["loss"] is None else ""
-                error = f"{error_words(fields)}{not_finite}"
+                error = f"{describe_error(fields)}{not_finite}"
                 print(f"{label}: step {fields['step']}/{bar.total}, {error}", flush=True)
 
         yield write, bar
@@ -183,13 +183,13 @@ def _make_bar(steps: int, step: int, label: str) -> tqdm.tqdm:
 
 
 @contextlib.contextmanager
-def null_log() -> Iterator[tuple[Write, tqdm.tqdm]]:
+def open_null_log() -> Iterator[tuple[Write, tqdm.tqdm]]:
     """Returns the (write, bar) of a process that writes nothing, as the first one does."""
     with tqdm.tqdm(disable=True) as bar:
         yield lambda event, **fields: None, bar
 
 
-def error_words(fields: dict[str, Any]) -> str:
+def describe_error(fields: dict[str, Any]) -> str:
     """Returns 'test error 8.75%' of an evaluation, or 'reconstruction error 0.123'.
 
     For a run that has diverged, as returned by `train.run`: 'diverged at step 12'.

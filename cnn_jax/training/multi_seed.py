@@ -45,7 +45,7 @@ class Form(NamedTuple):
     step: Step
 
 
-def form(one: KeyedStep, platform: str, params: Any) -> Form:
+def choose_form(one: KeyedStep, platform: str, params: Any) -> Form:
     """Returns the form that is fastest for a model on a platform.
 
     On a CPU, vmapped convolutions with a kernel per seed take up to three times as long as separate
@@ -60,10 +60,10 @@ def form(one: KeyedStep, platform: str, params: Any) -> Form:
         belongs to a convolution.
     """
     convolves = any(leaf.ndim > 2 for leaf in jax.tree.leaves(params))
-    return (unrolled if platform == "cpu" and convolves else vmapped)(one)
+    return (unroll if platform == "cpu" and convolves else vectorize)(one)
 
 
-def alone(one: KeyedStep) -> Form:
+def make_single(one: KeyedStep) -> Form:
     """Returns the form of one seed: the joint state and batch are its own."""
 
     def step(state: State, inputs: Inputs, batch: Any) -> State:
@@ -73,7 +73,7 @@ def alone(one: KeyedStep) -> Form:
     return Form(operator.itemgetter(0), lambda state: [state], step)
 
 
-def unrolled(one: KeyedStep) -> Form:
+def unroll(one: KeyedStep) -> Form:
     """Returns the seeds' steps one after another in one program; the joint state is a tuple."""
 
     def step(states: tuple[State, ...], inputs: Inputs, batches: tuple) -> tuple[State, ...]:
@@ -83,7 +83,7 @@ def unrolled(one: KeyedStep) -> Form:
     return Form(tuple, list, step)
 
 
-def vmapped(one: KeyedStep) -> Form:
+def vectorize(one: KeyedStep) -> Form:
     """Returns one vmapped step; the joint state is one State of arrays [K, ...]."""
 
     def stack(trees: Sequence[Any]) -> Any:

@@ -93,7 +93,7 @@ def build_program(
     Raises:
       UserError: As `make_components` does.
     """
-    over, seeds = mesh.batch_mesh(devices), seeds or (experiment.seed,)
+    over, seeds = mesh.make_batch_mesh(devices), seeds or (experiment.seed,)
     shard = _find_shard(experiment, over)
     parts = make_components(experiment, dataset, over.size, len(seeds))
     if distributed.is_primary():
@@ -104,7 +104,7 @@ def build_program(
 
     image = jax.ShapeDtypeStruct((1, *loaders[0].image_shape), "float32")
     states = [init_state(parts.model, parts.optimizer, key, image) for key in init_keys]
-    states = mesh.put(states, mesh.replicated(over))
+    states = mesh.put(states, mesh.make_replicated_sharding(over))
     size = _find_steps_per_call(experiment, over, shard)
     compile_all = functools.partial(
         compile_functions, experiment, parts, loaders[0], len(seeds), over, size
@@ -126,7 +126,8 @@ def build_program(
     form = functions.form
     keys = tuple(map(jax.random.key_data, step_keys))
     inputs = mesh.put(
-        multi_seed.Inputs(loaders[0].arrays, keys, base and base.rate), mesh.replicated(over)
+        multi_seed.Inputs(loaders[0].arrays, keys, base and base.rate),
+        mesh.make_replicated_sharding(over),
     )
     of_seeds = dict(zip(seeds, loaders, strict=True))
     return TrainProgram(
@@ -194,7 +195,7 @@ def _choose_batches(
     batches: Batches = loaders[0].batches if len(loaders) == 1 else zip_batches
     alone = len(loaders) == 1 and experiment.train.parallel == "jit"
     if shard[1] > 1 or (parts.dataset.streamed and alone):
-        return functools.partial(_prefetch, mesh.sharded(over), batches)
+        return functools.partial(_prefetch, mesh.make_batch_sharding(over), batches)
     return batches
 
 
@@ -208,9 +209,9 @@ def _make_evaluation(
     config = replace(experiment.data, eval_batch_size=round_batch(experiment, over))
     loader = data.make_loader(config, parts.dataset, shard=shard)
     if shard[1] > 1:
-        ahead = functools.partial(_prefetch, mesh.sharded(over), loader.batches)
+        ahead = functools.partial(_prefetch, mesh.make_batch_sharding(over), loader.batches)
         loader = loader._replace(batches=ahead)
-    arrays = mesh.put(loader.arrays, mesh.replicated(over))
+    arrays = mesh.put(loader.arrays, mesh.make_replicated_sharding(over))
 
     def evaluate(state: State) -> dict[str, float]:
         return evaluate_single(step, parts.model, state.params, state.stats, loader, arrays)

@@ -15,7 +15,7 @@ from cnn_jax.config_file import read_config, to_json
 from cnn_jax.errors import UserError, explain_os_errors
 from cnn_jax.files import write_whole
 from cnn_jax.optim import schedule_depends_on_steps
-from cnn_jax.text import printable
+from cnn_jax.text import escape_unprintable
 from cnn_jax.training import run_lock
 from cnn_jax.training.components import complete
 
@@ -40,7 +40,7 @@ RUN_FILES = (
 )
 
 
-def run_folder(experiment: Experiment, workdir: str | Path) -> Path:
+def find_run_folder(experiment: Experiment, workdir: str | Path) -> Path:
     """Returns a run's folder: <workdir>/<run>/seed<k>."""
     return Path(workdir) / experiment.name / f"seed{experiment.seed}"
 
@@ -92,9 +92,9 @@ def is_same(experiment: Experiment, folder: Path) -> bool:
     return False
 
 
-def is_longer(experiment: Experiment, workdir: Path) -> bool:
+def extends_stored_run(experiment: Experiment, workdir: Path) -> bool:
     """Returns whether a run of the workdir is an experiment with fewer steps."""
-    there = read_config_there(run_folder(experiment, workdir))
+    there = read_config_there(find_run_folder(experiment, workdir))
     return there is not None and is_continued(there, experiment)
 
 
@@ -143,7 +143,9 @@ def check_data(description: dict[str, Any], folder: Path, finished: bool = False
         there, description = _keep_training_part(there), _keep_training_part(description)
     for name in fields:
         if name in there and there[name] != description[name]:
-            before, now = (printable(str(each[name]))[:100] for each in (there, description))
+            before, now = (
+                escape_unprintable(str(each[name]))[:100] for each in (there, description)
+            )
             raise UserError(
                 f"the data set is another one than {folder} was trained on ({name}: {before} then,"
                 f" {now} now): restore it, or start again with --overwrite or another workdir; if"

@@ -38,13 +38,13 @@ def load_parameters(folder: Path, step: int | None = None) -> tuple[Any, Any, in
     Raises:
       UserError: If there is none, or it cannot be read.
     """
-    step = checkpoint.latest_step(folder) if step is None else step
+    step = checkpoint.find_latest_step(folder) if step is None else step
     if not step:
         raise UserError(
             f"{folder} holds no checkpoint: train that run first, or name another folder"
         )
     try:
-        with checkpoint.manager(folder, local=True) as checkpoints:
+        with checkpoint.make_manager(folder, local=True) as checkpoints:
             saved = restore_all(checkpoints, step)
             checksum_file.verify_checksums(checkpoints, step, saved)
         params, stats = jax.tree.map(np.asarray, (saved["params"], saved["stats"]))

@@ -36,7 +36,7 @@ class State(flax.struct.PyTreeNode):
     nan_step: jax.Array
 
 
-def zero_sums() -> dict[str, jax.Array]:
+def make_zero_sums() -> dict[str, jax.Array]:
     """Returns the sums at the start of a log interval."""
     floats = {name: jnp.zeros((), jnp.float32) for name in ("loss", "error")}
     return floats | {n: jnp.zeros((), jnp.int32) for n in ("steps", "bad_images", "skipped")}
@@ -58,4 +58,4 @@ def init_state(
     """
     params, stats = model.init(key, images)
     opt = optimizer.init(params)
-    return State(jnp.int32(0), params, stats, opt, zero_sums(), jnp.int32(-1))
+    return State(jnp.int32(0), params, stats, opt, make_zero_sums(), jnp.int32(-1))

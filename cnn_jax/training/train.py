@@ -98,7 +98,7 @@ def run_seeds(
     reusable = reusable or Reusable()
     experiment, workdir = complete(experiment), expand_path("workdir", workdir)
     runs = {seed: replace(experiment, seed=seed) for seed in seeds}
-    folders = {seed: run_folders.run_folder(one, workdir) for seed, one in runs.items()}
+    folders = {seed: run_folders.find_run_folder(one, workdir) for seed, one in runs.items()}
     failed: dict[int, UserError] = {}
     for seed, folder in folders.items():
         run_folders.check_folder(runs[seed], folder)
@@ -119,7 +119,7 @@ def run_seeds(
         ):
             failed |= _train(behind, until, profile_steps, reusable)
         # Otherwise a process might read files before the first one has written them.
-        distributed.barrier("the end of a run")
+        distributed.wait_for_all("the end of a run")
     for seed, folder in folders.items():
         if seed not in failed:
             try:
@@ -179,7 +179,7 @@ def _find_last_steps(
 ) -> dict[int, int]:
     """Returns {seed: the step of its newest checkpoint} of the seeds that are not done."""
     return {
-        seed: checkpoint.latest_step(folder)
+        seed: checkpoint.find_latest_step(folder)
         for seed, folder in folders.items()
         if seed not in failed and not metrics_log.read_result(folder, steps)
     }
@@ -198,13 +198,13 @@ def _train(
         # The program is built before anything is written, so that a mistake leaves no files.
         program = build_program(first, seeds=[run.seed for run in runs], reusable=reusable)
         for folder in runs.values():
-            if checkpoint.latest_step(folder):
+            if checkpoint.find_latest_step(folder):
                 run_folders.check_data(program.description, folder)
         for run, folder in runs.items() if distributed.is_primary() else ():
             with explain_os_errors(f"cannot write to {folder}", "choose another workdir"):
                 folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(run_lock.hold(folder))  # Before anything of another launch changes.
-            run_folders.write_config(run, folder, checkpoint.latest_step(folder))
+            run_folders.write_config(run, folder, checkpoint.find_latest_step(folder))
             run_folders.write_data(program.description, folder)
             remove_parts(folder)
         saved = [
@@ -227,7 +227,7 @@ def _train(
                 checkpoints,
                 *_open_log(stack, run, folder, checkpoints, done),
                 state,
-                logged=metrics_log.last_evaluation(folder),
+                logged=metrics_log.find_last_evaluated_step(folder),
                 folder=folder if distributed.is_primary() else None,
             )
             for (run, folder), checkpoints, state in zip(runs.items(), saved, states, strict=True)
@@ -245,7 +245,7 @@ def _open_log(
 ) -> tuple[metrics_log.Write, Any]:
     evaluated = bool(done) and checkpoint.was_evaluated(checkpoints, done)
     if not distributed.is_primary():
-        return stack.enter_context(metrics_log.null_log())
+        return stack.enter_context(metrics_log.open_null_log())
     return stack.enter_context(metrics_log.open_log(run, folder, done, evaluated))
 
 

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from cnn_jax import mesh as meshes
 from cnn_jax.data import Loader, augment
 from cnn_jax.errors import UserError
-from cnn_jax.evaluation.losses import loss_and_error
+from cnn_jax.evaluation.losses import compute_loss_and_error
 from cnn_jax.models import Model
 from cnn_jax.training.state import State, Step
 from cnn_jax.training.steps_per_call import repeat_step
@@ -67,7 +67,7 @@ def train_step(parts: StepParts, state: State, arrays: Any, item: Any) -> State:
 
     def objective(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
         outputs, stats = parts.model.apply(params, state.stats, images, train=True, key=dropout_key)
-        loss, error = mean_loss_and_error(parts, outputs, images, batch["label"], mix)
+        loss, error = compute_mean_loss_and_error(parts, outputs, images, batch["label"], mix)
         return loss, (error, stats)
 
     (loss, (error, stats)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
@@ -103,7 +103,7 @@ def number_rows(batch: dict[str, jax.Array], axis: str | None) -> jax.Array:
     return jnp.arange(count) + (jax.lax.axis_index(axis) * count if axis else 0)
 
 
-def mean_loss_and_error(
+def compute_mean_loss_and_error(
     parts: StepParts, outputs: Any, images: jax.Array, labels: jax.Array, mix: tuple | None
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the batch's mean loss and error, [] float32 each.
@@ -113,7 +113,7 @@ def mean_loss_and_error(
 
     def means(labels: jax.Array) -> tuple[jax.Array, jax.Array]:
         smoothing = parts.label_smoothing
-        loss, error = loss_and_error(parts.model, outputs, images, labels, smoothing)
+        loss, error = compute_loss_and_error(parts.model, outputs, images, labels, smoothing)
         return loss.mean(), jnp.mean(error, dtype=jnp.float32)
 
     loss, error = means(labels)
@@ -179,7 +179,7 @@ def compile_train(
       rows are divided between the devices.
     """
     if parallel == "jit":
-        whole, split = meshes.replicated(mesh), meshes.sharded(mesh)
+        whole, split = meshes.make_replicated_sharding(mesh), meshes.make_batch_sharding(mesh)
         return jax.jit(
             step,
             in_shardings=(whole, whole, split),
@@ -207,7 +207,7 @@ def compile_steps(step: Step, mesh: Mesh, options: dict[str, Any] | None = None)
     Returns:
       The program, which consumes the state that it is given; see `steps_per_call.repeat_step`.
     """
-    whole, split = meshes.replicated(mesh), meshes.sharded_steps(mesh)
+    whole, split = meshes.make_replicated_sharding(mesh), meshes.make_steps_sharding(mesh)
     return jax.jit(
         repeat_step(step),
         in_shardings=(whole, whole, split),
@@ -223,7 +223,7 @@ def compile_checked(step: Step, mesh: Mesh) -> Step:
     The step raises UserError at the first operation that gives NaN or divides by 0, and names its
     source line. It does not donate its input state.
     """
-    whole, split = meshes.replicated(mesh), meshes.sharded(mesh)
+    whole, split = meshes.make_replicated_sharding(mesh), meshes.make_batch_sharding(mesh)
     checked = checkify.checkify(step, checkify.float_checks)
     checked = jax.jit(checked, in_shardings=(whole, whole, split), out_shardings=whole)
 

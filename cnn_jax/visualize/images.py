@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cnn_jax import data
-from cnn_jax.config import Data, dataset
+from cnn_jax.config import Data, parse_dataset
 from cnn_jax.data.base import ArrayDataset, Arrays, Encoded, ImageDataset
 from cnn_jax.data.decode import decode_windows, find_center
 from cnn_jax.data.folder_scan import IMAGE_SUFFIXES
@@ -17,7 +17,7 @@ from cnn_jax.data.headers import BadImage
 from cnn_jax.data.image_files import list_images
 from cnn_jax.errors import UserError, describe_os_error
 from cnn_jax.files import expand_path
-from cnn_jax.text import printable
+from cnn_jax.text import escape_unprintable
 from cnn_jax.trained import TrainedModel
 
 DEFAULT_IMAGES, MAX_IMAGES = 8, 64
@@ -109,7 +109,7 @@ def _open_test_images(model: TrainedModel, name: str, data_dir: str) -> tuple[Im
     crop = model.image_shape[0]
     config = model.data
     if name:
-        config = Data(dataset=dataset(name), dir=data_dir)
+        config = Data(dataset=parse_dataset(name), dir=data_dir)
         if data.is_streamed(config):
             config = replace(config, image_size=crop, train_resize=(crop,))
     # Of a folder, --evaluate of public weights takes all images. A run's own has its split.
@@ -171,13 +171,13 @@ def _cut_all(
             kept.append(row)
         except (BadImage, OSError) as error:
             why = describe_os_error(error, name(row)) if isinstance(error, OSError) else error
-            why = printable(f"{name(row)}: {why}")
+            why = escape_unprintable(f"{name(row)}: {why}")
             if model.data.on_bad_image != "skip":
                 remedy = "take it out, or leave it out with --set data.on_bad_image=skip"
                 raise UserError(f"{why}; {remedy}") from None
             print(f"left out: {why}", file=sys.stderr, flush=True)
     if not kept:
-        first = printable(name(rows[0]))
+        first = escape_unprintable(name(rows[0]))
         raise UserError(f"none of the {len(rows)} images can be decoded, such as {first}")
     return np.concatenate(pixels), kept
 

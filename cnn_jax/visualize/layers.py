@@ -9,7 +9,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from cnn_jax.errors import UserError, nearest
+from cnn_jax.errors import UserError, suggest_names
 from cnn_jax.models import Model
 
 Shape = tuple[int, ...]
@@ -62,7 +62,7 @@ def choose_layer(name: str, layers: dict[str, Shape], layer: str | None = None) 
             raise UserError(f"{name}: no layer has a spatial map, as a model without convolutions")
         return spatial[-1]
     if layer not in layers:
-        raise UserError(f"layer={layer}: {name} has no such layer; {nearest(layer, layers)}")
+        raise UserError(f"layer={layer}: {name} has no such layer; {suggest_names(layer, layers)}")
     if layer not in spatial:
         have = f"those with one: {', '.join(spatial)}" if spatial else "no layer has one"
         raise UserError(f"layer={layer}: it has no spatial map in {name}; {have}")

@@ -44,7 +44,7 @@ def _list_papers() -> list[str]:
         title = module.rpartition(".")[2]
         lines += [f"### {title}", "", summary, ""]
         for name in names:
-            deviations = models.deviations(name)
+            deviations = models.describe_deviations(name)
             if deviations:
                 lines.append(f"- `{name}`: {'; '.join(deviations)}")
             else:

@@ -31,7 +31,7 @@ def identify_models(folders: Mapping[str, Path]) -> Models | None:
     """
     found = {}
     for name, folder in folders.items():
-        sums = checksum_file.read_checksums(folder, checkpoint.latest_step(folder))
+        sums = checksum_file.read_checksums(folder, checkpoint.find_latest_step(folder))
         if sums is None:
             return None
         digest = hashlib.sha256(json.dumps(sums, sort_keys=True).encode())

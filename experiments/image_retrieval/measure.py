@@ -96,7 +96,7 @@ def measure_runs(
     """
     seeds: dict[int, dict[str, Experiment]] = {}
     for run in runs:
-        if metrics_log.read_result(run_folders.run_folder(run, workdir)):
+        if metrics_log.read_result(run_folders.find_run_folder(run, workdir)):
             seeds.setdefault(run.seed, {})[run.name] = run
     names = {run.name for run in runs}
     complete = {seed: own for seed, own in sorted(seeds.items()) if own.keys() == names}
@@ -128,7 +128,7 @@ def measure_runs(
 
 def _identify_models(workdir: Path, own: Mapping[str, Experiment]) -> keep.Models | None:
     return keep.identify_models(
-        {name: run_folders.run_folder(run, workdir) for name, run in own.items()}
+        {name: run_folders.find_run_folder(run, workdir) for name, run in own.items()}
     )
 
 
@@ -137,7 +137,8 @@ def _load_seed(
 ) -> tuple[Collection, dict[str, trained.TrainedModel], trained.TrainedModel]:
     """Returns a seed's images, its models by the run's name, and the untrained autoencoder."""
     models = {
-        name: trained.load_run(run_folders.run_folder(run, workdir)) for name, run in own.items()
+        name: trained.load_run(run_folders.find_run_folder(run, workdir))
+        for name, run in own.items()
     }
     return collect_images(own), models, trained.initialize_run(own[AUTOENCODER])
 

@@ -164,7 +164,7 @@ def test_resnet50_on_sixteen_chips():
 @pytest.mark.parametrize("name", ["perceptron", "mlp", "lenet5"])
 def test_models_that_reshape_their_images_are_planned_too(name):
     """While they are traced, their images have only a shape."""
-    model, (shape, _) = models.create(name), models.paper_input(name)
+    model, (shape, _) = models.create(name), models.get_paper_input(name)
     image = jax.ShapeDtypeStruct((1, *shape), "float32")
     traced, _ = jax.eval_shape(lambda key: model.init(key, image), jax.random.key(0))
     assert jax.tree.leaves(traced)

@@ -114,7 +114,7 @@ def test_a_table_lines_up():
 )
 def test_equal_blocks_are_all_counted(name):
     """Compared with the traced program, which has no blocks."""
-    shape, classes = models.paper_input(name)
+    shape, classes = models.get_paper_input(name)
     options = {"aux_heads": False} if "aux_heads" in models.list_options(name) else {}
     model = models.create(name, classes, **options)
     layers = summary.list_layers(model, shape)
@@ -128,7 +128,7 @@ def test_equal_blocks_are_all_counted(name):
 
 def test_auxiliary_heads_are_counted():
     """Their parameters are trained, but a forward pass in evaluation does not run them."""
-    shape, classes = models.paper_input("googlenet")
+    shape, classes = models.get_paper_input("googlenet")
     counts = summary.count_model("googlenet", classes, shape)
     model = models.create("googlenet", classes)
     assert counts.parameters == traced_counts.count_parameters(model, shape)

@@ -5,7 +5,7 @@ import importlib.util
 import pytest
 
 from cnn_jax import data, models
-from cnn_jax.config import Data, Experiment, Train, choose, dataset
+from cnn_jax.config import Data, Experiment, Train, choose, parse_dataset
 from cnn_jax.cost import plan
 
 pytestmark = [
@@ -19,7 +19,7 @@ pytestmark = [
 def plan_model(monkeypatch, name, topology, batch, parallel="jit"):
     """Returns the plan of a model on images of its paper's size."""
     monkeypatch.setenv("CNN_JAX_ROUTES", "")  # as in a run
-    shape, classes = models.paper_input(name)
+    shape, classes = models.get_paper_input(name)
     kind = {1: "mnist", 3: "cifar10"}[shape[2]] if classes == 10 else "imagenet2012"
     info = data.DATASET_INFO[kind]._replace(image_shape=shape, num_classes=classes)
     monkeypatch.setitem(data.DATASET_INFO, kind, info)
@@ -27,7 +27,7 @@ def plan_model(monkeypatch, name, topology, batch, parallel="jit"):
     return plan.plan_run(
         Experiment(
             data=Data(
-                dataset=dataset(kind),
+                dataset=parse_dataset(kind),
                 batch_size=batch,
                 pad_and_crop=0,
                 image_size=crop,

@@ -76,7 +76,7 @@ def test_a_power_computed_by_roots_is_the_power():
     exact = np.asarray(x, np.float64) ** -0.75
     for choice in ("cpu", "xla"):
         with switch.use(choice):
-            np.testing.assert_allclose(rewrites.power(x, -0.75), exact, rtol=1e-6)
+            np.testing.assert_allclose(rewrites.raise_to_power(x, -0.75), exact, rtol=1e-6)
             count = str(jax.make_jaxpr(lambda x: local_response_norm(x))(x[None])).count("rsqrt")
             assert count == (choice == "cpu")
 
@@ -98,7 +98,9 @@ def compile_quickly():
 def make_loss(name, side=32, **options):
     """Returns (params -> training loss, params) of a model with every kind of kernel."""
     model = models.create(name, 4, norm="bn", **options)
-    images = jax.random.normal(jax.random.key(1), (4, side, side, models.paper_input(name)[0][2]))
+    images = jax.random.normal(
+        jax.random.key(1), (4, side, side, models.get_paper_input(name)[0][2])
+    )
     params, stats = model.init(jax.random.key(0), images)
 
     def loss(params):

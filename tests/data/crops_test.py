@@ -29,10 +29,10 @@ def drawn(function, size, *arguments, count=2000):
 
 
 def test_the_longer_side_is_rounded_halves_up():
-    assert crops.scaled_size((375, 500), 256) == (256, 341)  # 341.33
-    assert crops.scaled_size((500, 333), 256) == (384, 256)  # 384.38
-    assert crops.scaled_size((2, 5), 3) == (3, 8)  # 7.5
-    assert crops.scaled_size((100, 100), 7) == (7, 7)
+    assert crops.compute_scaled_size((375, 500), 256) == (256, 341)  # 341.33
+    assert crops.compute_scaled_size((500, 333), 256) == (384, 256)  # 384.38
+    assert crops.compute_scaled_size((2, 5), 3) == (3, 8)  # 7.5
+    assert crops.compute_scaled_size((100, 100), 7) == (7, 7)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -85,9 +85,9 @@ def test_the_inception_crop_of_a_long_image_fits_inside(size, most):
 
 def test_center_crop_by_hand():
     # 12 x 16: rows 2 to 10, columns 4 to 12.
-    assert crops.center_box((30, 40), 12, 8) == Box(5, 10, 20, 20)
-    assert crops.center_box((256, 256), 256, 256) == Box(0, 0, 256, 256)
-    box = crops.center_box((375, 500), 256, 224)  # 256 x 341: row 16, column 58
+    assert crops.compute_center_box((30, 40), 12, 8) == Box(5, 10, 20, 20)
+    assert crops.compute_center_box((256, 256), 256, 256) == Box(0, 0, 256, 256)
+    box = crops.compute_center_box((375, 500), 256, 224)  # 256 x 341: row 16, column 58
     np.testing.assert_allclose(
         box, (16 * 375 / 256, 58 * 500 / 341, 224 * 375 / 256, 224 * 500 / 341)
     )

@@ -75,7 +75,7 @@ def test_crops_equal_those_of_the_resized_image(path, sides, crop):
 def test_decoded_images_have_their_shape(path, side):
     """The pixels are Pillow's, except for CMYK, which OpenCV rounds differently."""
     image = decode_by_pillow(path)
-    height, width = crops.scaled_size((image.height, image.width), side)
+    height, width = crops.compute_scaled_size((image.height, image.width), side)
     found = decode.decode_resized(path.read_bytes(), side)
     assert found.shape == (height, width, 3) and min(height, width) == side
     expected = np.float32(image.resize((width, height), Image.Resampling.BILINEAR))
@@ -164,7 +164,7 @@ def test_one_pixel_and_twenty_million():
     )
     large = encoded(Image.new("RGB", (5000, 4000), (200, 100, 50)), "JPEG")
     found = decode.decode_crop(
-        large, lambda _: crops.center_box((4000, 5000), 256, 224), (224, 224)
+        large, lambda _: crops.compute_center_box((4000, 5000), 256, 224), (224, 224)
     )
     assert np.abs(found.astype(int) - [200, 100, 50]).max() < 4
 

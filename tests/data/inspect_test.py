@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cnn_jax import data
-from cnn_jax.config import Data, dataset
+from cnn_jax.config import Data, parse_dataset
 from cnn_jax.data import inspect
 from cnn_jax.data.inspect import draw_sheet, main
 
@@ -59,7 +59,7 @@ def test_the_report_has_counts_sizes_and_unreadable_files(folder, tmp_path, caps
 
 def test_the_image_sheet_shows_a_run_s_inputs(folder):
     settings = Data(
-        dataset=dataset(f"folder:{folder}"),
+        dataset=parse_dataset(f"folder:{folder}"),
         train_resize=(18,),
         image_size=16,
         pad_and_crop=0,

@@ -29,7 +29,7 @@ def config(folder, **changes):
 
 def centers(images):
     def center(size):
-        return crops.center_box(size, 16, 8)
+        return crops.compute_center_box(size, 16, 8)
 
     return np.stack(
         [decode.decode_crop(images.read(i), center, (8, 8)) for i in range(len(images))]

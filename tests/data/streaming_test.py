@@ -51,7 +51,7 @@ def config(folder, **changes):
 
 
 def center(size):
-    return crops.center_box(size, 16, 8)
+    return crops.compute_center_box(size, 16, 8)
 
 
 def make_loader(settings, seed=0, **options):
@@ -342,7 +342,7 @@ def test_preprocessing_augments_in_training_and_not_in_evaluation(folder):
 
 
 def test_batches_are_on_the_devices_before_their_step(folder):
-    sharding = mesh.sharded(mesh.batch_mesh())
+    sharding = mesh.make_batch_sharding(mesh.make_batch_mesh())
     taken = []
     source = (taken.append(n) or {"x": np.full(8, n)} for n in range(5))
     placed = data.prefetch_to_device(source, sharding, size=2)

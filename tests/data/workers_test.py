@@ -148,13 +148,13 @@ def test_a_program_from_standard_input_gives_an_error():
 PROGRAM = """
 import os, signal, sys, time
 from cnn_jax import data
-from cnn_jax.config import Data, dataset
+from cnn_jax.config import Data, parse_dataset
 if __name__ == "__main__":
     # A shell's background jobs would ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     settings = Data(
-        dataset=dataset("folder:" + sys.argv[1]), train_resize=(12,), image_size=8, batch_size=6,
-        subtract_mean="none", workers=2,
+        dataset=parse_dataset("folder:" + sys.argv[1]), train_resize=(12,), image_size=8,
+        batch_size=6, subtract_mean="none", workers=2,
     )
     items = data.make_loader(settings, data.load_dataset(settings), 0).batches(0)
     next(items)

@@ -12,7 +12,7 @@ from sklearn.metrics import top_k_accuracy_score
 from cnn_jax import mesh, models
 from cnn_jax.errors import NotFiniteError
 from cnn_jax.evaluation import protocols
-from cnn_jax.evaluation.metrics import measure_scores, wilson_interval
+from cnn_jax.evaluation.metrics import compute_wilson_interval, measure_scores
 from cnn_jax.evaluation.scoring import AVERAGES, Scores, average_scores, make_scorer, score_images
 
 
@@ -29,9 +29,9 @@ def test_errors_and_confusion_matrix_by_hand():
     found = measure_scores(scores(np.log(score), (0, 1, 2, 6)))
     assert found.top1_error == 0.5 and found.wrong == "0011" and found.images == 4
     assert found.top5_error == 0.25  # The last image's class is the least likely of seven.
-    assert found.top1_interval == wilson_interval(2, 4) and found.top5_interval == wilson_interval(
-        1, 4
-    )
+    assert found.top1_interval == compute_wilson_interval(
+        2, 4
+    ) and found.top5_interval == compute_wilson_interval(1, 4)
     assert found.error_by_class == (0, 0, 1, None, None, None, 1)
     assert (
         found.confusion[2][3] == 1 and found.confusion[6][0] == 1 and np.sum(found.confusion) == 4
@@ -42,7 +42,7 @@ def test_errors_and_confusion_matrix_by_hand():
 @pytest.mark.parametrize("label, wrong", [(4, 0), (5, 1)])
 def test_the_fifth_best_class_is_among_the_top_five_and_the_sixth_is_not(label, wrong):
     found = measure_scores(scores([np.arange(7.0, 0.0, -1.0)], [label]))
-    assert found.top5_error == wrong and found.top5_interval == wilson_interval(wrong, 1)
+    assert found.top5_error == wrong and found.top5_interval == compute_wilson_interval(wrong, 1)
 
 
 def test_five_classes_have_no_top5_error():
@@ -78,7 +78,7 @@ def test_ranks_and_loss_of_confident_scores_are_exact(deviation):
 
     net = models.Model(None, apply, None, None), {}, {}
     scorer = make_scorer(
-        *net, lambda images, size: images, 1, mesh.batch_mesh(jax.devices()[:1]), mirror=False
+        *net, lambda images, size: images, 1, mesh.make_batch_mesh(jax.devices()[:1]), mirror=False
     )
     valid = np.ones(2000, bool)
     batch = {
@@ -115,13 +115,15 @@ WILSON = {
 @pytest.mark.parametrize("errors, count", WILSON)
 def test_wilson_s_interval_is_the_published_one(errors, count):
     """Newcombe 1998, "Two-sided confidence intervals for the single proportion", Table I, 3."""
-    np.testing.assert_allclose(wilson_interval(errors, count), WILSON[errors, count], atol=6e-5)
+    np.testing.assert_allclose(
+        compute_wilson_interval(errors, count), WILSON[errors, count], atol=6e-5
+    )
 
 
 def test_wilson_s_interval_of_no_errors_has_a_width():
-    low, high = wilson_interval(0, 360)
+    low, high = compute_wilson_interval(0, 360)
     assert low == 0 and 0.009 < high < 0.012
-    assert wilson_interval(360, 360) == (pytest.approx(1 - high), 1)
+    assert compute_wilson_interval(360, 360) == (pytest.approx(1 - high), 1)
 
 
 def probability(k, n, p):
@@ -131,7 +133,9 @@ def probability(k, n, p):
 @pytest.mark.parametrize("error", [0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.3])
 def test_the_interval_covers_the_truth_as_often_as_its_docstring_says(error):
     """Exactly, by summing over all outcomes of 360 images."""
-    holds = [low <= error <= high for low, high in (wilson_interval(k, 360) for k in range(361))]
+    holds = [
+        low <= error <= high for low, high in (compute_wilson_interval(k, 360) for k in range(361))
+    ]
     coverage = sum(probability(k, 360, error) for k in range(361) if holds[k])
     assert 0.945 < coverage < 0.971
 
@@ -149,5 +153,5 @@ def test_simulated_test_sets_of_one_percent_error_are_covered_and_a_bootstrap_wo
         ends = np.array([interval(int(errors)) for errors in drawn])
         return ((ends[:, 0] <= 0.01) & (ends[:, 1] >= 0.01)).mean()
 
-    assert 0.95 < coverage(lambda errors: wilson_interval(errors, 360)) < 0.98
+    assert 0.95 < coverage(lambda errors: compute_wilson_interval(errors, 360)) < 0.98
     assert coverage(bootstrap) < 0.91

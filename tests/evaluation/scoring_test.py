@@ -82,7 +82,9 @@ def prepare_views(kind, batches):
 
 
 def score_batches(net, kind, sizes, batch=4, devices=1, **options):
-    scorer = make_scorer(*net, prepare, CROP, mesh.batch_mesh(jax.devices()[:devices]), **options)
+    scorer = make_scorer(
+        *net, prepare, CROP, mesh.make_batch_mesh(jax.devices()[:devices]), **options
+    )
     found = score_images(scorer, VIEWS[kind], prepare_views(kind, make_batches(sizes, batch)))
     assert found.index.tolist() == list(range(len(sizes)))
     return np.exp(found.scores)
@@ -169,7 +171,7 @@ def test_without_masks_padding_changes_scores():
 )
 def test_each_protocol_has_its_number_of_views_per_scale(kind, count):
     net, seen = make_model(), []
-    scorer = make_scorer(*net, prepare, CROP, mesh.batch_mesh(jax.devices()[:1]))
+    scorer = make_scorer(*net, prepare, CROP, mesh.make_batch_mesh(jax.devices()[:1]))
 
     def count_call(*arguments):
         seen.append(arguments[4 if kind == "dense" else 3])
@@ -189,7 +191,7 @@ def test_crops_are_cut_at_their_offsets():
     def as_is(x, size):
         return x.astype(jnp.float32)
 
-    scorer = make_scorer(*net, as_is, CROP, mesh.batch_mesh(jax.devices()[:1]), "logits")
+    scorer = make_scorer(*net, as_is, CROP, mesh.make_batch_mesh(jax.devices()[:1]), "logits")
 
     def record(*arguments):
         seen.append(tuple(np.asarray(scorer.score_crops(*arguments))[0, :2].astype(int)))
@@ -209,14 +211,14 @@ def test_crops_are_cut_at_their_offsets():
 def test_many_images_take_the_options_of_long_evaluations(monkeypatch):
     asked = []
     monkeypatch.setattr(settings, "choose_evaluation_options", lambda pixels: asked.append(pixels))
-    make_scorer(*make_model(), prepare, CROP, mesh.batch_mesh(jax.devices()[:1]), count=10**6)
+    make_scorer(*make_model(), prepare, CROP, mesh.make_batch_mesh(jax.devices()[:1]), count=10**6)
     assert asked == [10**6 * CROP**2]
 
 
 def test_a_large_batch_keeps_its_memory_not_many_small_ones(monkeypatch):
     kept = []
     monkeypatch.setattr(settings, "keep_memory", kept.append)
-    devices = mesh.batch_mesh(jax.devices()[:1])
+    devices = mesh.make_batch_mesh(jax.devices()[:1])
     make_scorer(*make_model(), prepare, CROP, devices, count=10**6, values=4 * CROP**2)
     assert kept == [4 * CROP**2]
 
@@ -230,7 +232,7 @@ def test_the_options_of_long_evaluations_change_no_scores(kind):
 
 def test_an_image_that_comes_twice_is_refused():
     batch = next(make_batches([(40, 40)], 1))
-    scorer = make_scorer(*make_model(), prepare, CROP, mesh.batch_mesh(jax.devices()[:1]))
+    scorer = make_scorer(*make_model(), prepare, CROP, mesh.make_batch_mesh(jax.devices()[:1]))
     with pytest.raises(AssertionError, match="an image came twice"):
         score_images(scorer, VIEWS["single"], prepare_views("single", [batch, batch]))
 

@@ -206,7 +206,7 @@ def trace(experiment, seeds, workdir, profile_steps=0, reusable=None):
     loader = data.make_loader(experiment.data, parts.dataset, 0, (0, 1))
     image = jax.ShapeDtypeStruct((1, *loader.image_shape), "float32")
     state = jax.eval_shape(lambda key: init_state(parts.model, parts.optimizer, key, image), KEY)
-    over = mesh.batch_mesh()
+    over = mesh.make_batch_mesh()
     if len(seeds) == 1 and parts.axis is None:
         form = compiled_functions.make_step(experiment, parts, loader, 1, over)
         batch = next(iter(loader.batches(0)))
@@ -217,10 +217,10 @@ def trace(experiment, seeds, workdir, profile_steps=0, reusable=None):
 
 @pytest.fixture(scope="module", autouse=True)
 def _as_far_as_it_goes(tmp_path_factory):
-    one = mesh.batch_mesh(jax.devices()[:1])
+    one = mesh.make_batch_mesh(jax.devices()[:1])
     before, place = os.getcwd(), tmp_path_factory.mktemp("commands")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mesh, "batch_mesh", lambda devices=None: one)
+        patch.setattr(mesh, "make_batch_mesh", lambda devices=None: one)
         patch.setattr(train, "run_seeds", trace)
         patch.setattr("cnn_jax.cli.command.prepare_jax", lambda compile_cache: None)
         patch.setattr("cnn_jax.distributed.initialize", lambda *words: None)

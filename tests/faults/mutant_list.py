@@ -269,7 +269,11 @@ MUTANTS = {
     "tests/layers/lrn_test.py": [
         ("cnn_jax/layers/lrn.py", "((n - 1) // 2, n // 2)", "(n // 2, (n - 1) // 2)"),
         ("cnn_jax/layers/lrn.py", "alpha / n if caffe_alpha else alpha", "alpha / n"),
-        ("cnn_jax/layers/lrn.py", "power(denominator, -beta)", "power(denominator, beta)"),
+        (
+            "cnn_jax/layers/lrn.py",
+            "raise_to_power(denominator, -beta)",
+            "raise_to_power(denominator, beta)",
+        ),
         (
             "cnn_jax/layers/lrn.py",
             "reshape(*x.shape[:-1], towers, -1)",

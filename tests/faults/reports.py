@@ -126,24 +126,24 @@ def claim_png(side: int) -> bytes:
 
 def name_errors() -> str:
     """How an autoencoder's evaluation is printed."""
-    from cnn_jax.training.metrics_log import error_words
+    from cnn_jax.training.metrics_log import describe_error
 
-    return error_words({"step": 2, "loss": 1.05, "reconstruction_error": 1.0502})
+    return describe_error({"step": 2, "loss": 1.05, "reconstruction_error": 1.0502})
 
 
 def interval(errors: int, count: int) -> str:
     """The 95% interval of an error."""
-    from cnn_jax.evaluation.metrics import wilson_interval
+    from cnn_jax.evaluation.metrics import compute_wilson_interval
 
-    low, high = wilson_interval(errors, count)
+    low, high = compute_wilson_interval(errors, count)
     return f"[{low:.1%}; {high:.1%}]"
 
 
 def show(text: str) -> str:
     """A text as terminals and Markdown get it."""
-    from cnn_jax.text import markdown, printable
+    from cnn_jax.text import escape_markdown, escape_unprintable
 
-    return f"{printable(text)} {markdown(text)}"
+    return f"{escape_unprintable(text)} {escape_markdown(text)}"
 
 
 def find_setup() -> str:

@@ -77,14 +77,14 @@ def input_channels(name: str) -> int:
     """Returns the number of channels of the images in a model's paper."""
     from cnn_jax import models
 
-    return models.paper_input(name)[0][2]
+    return models.get_paper_input(name)[0][2]
 
 
 def compute_losses(model: Any, outputs: Any, images: jax.Array, labels: Any) -> jax.Array:
     """Returns the training losses [B] of a model's outputs, including auxiliary heads."""
     from cnn_jax.evaluation import losses
 
-    return losses.loss_and_error(model, outputs, images, labels)[0]
+    return losses.compute_loss_and_error(model, outputs, images, labels)[0]
 
 
 def run_losses(fields: dict[str, str], workdir: Path) -> dict[str, list[float]]:
@@ -121,7 +121,7 @@ def protocol_scores(
     def prepare(images: jax.Array, sizes: jax.Array) -> jax.Array:
         return images.astype(jnp.float32) / 255 - 0.5
 
-    over = mesh.batch_mesh(jax.devices()[:1])
+    over = mesh.make_batch_mesh(jax.devices()[:1])
     scorer = make_scorer(model, params, stats, prepare, crop, over, average)
     protocol = make_protocol(choose(views, scales=sides), crop, crop)
     rows = []

@@ -112,7 +112,7 @@ def finish(run: str, workdir: Path) -> str:
 def outcome(workdir: Path, seed: int = 0) -> tuple[list[bytes], list[dict]]:
     """The final state's bytes, and the metrics but for their times."""
     folder = workdir / f"net/seed{seed}"
-    with checkpoint.manager(folder) as saved:
+    with checkpoint.make_manager(folder) as saved:
         last = saved_parameters.restore_all(saved, saved.latest_step())
     events = [
         {k: v for k, v in event.items() if k not in TIMES}

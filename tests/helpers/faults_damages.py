@@ -23,7 +23,7 @@ Count = Callable[[str, bool], None]
 def newest(workdir: Path) -> Path:
     """The folder of the newest checkpoint."""
     folder = workdir / "net/seed0"
-    return folder / "checkpoints" / str(checkpoint.latest_step(folder))
+    return folder / "checkpoints" / str(checkpoint.find_latest_step(folder))
 
 
 def largest(folder: Path) -> Path:
@@ -56,7 +56,7 @@ def undigested(workdir: Path) -> None:
     """The newest checkpoint's checksums are gone, as after a kill between the two."""
     path = workdir / "net/seed0/digests.json"
     digests = json.loads(path.read_text())
-    digests.pop(str(checkpoint.latest_step(workdir / "net/seed0")), None)
+    digests.pop(str(checkpoint.find_latest_step(workdir / "net/seed0")), None)
     path.write_text(json.dumps(digests))
 
 

@@ -11,7 +11,7 @@ from cnn_jax.training import multi_seed, program
 
 @functools.cache
 def _build(experiment, seeds, devices, form):
-    del form  # Only a part of the cache's key: tests choose it by `multi_seed.form`.
+    del form  # Only a part of the cache's key: tests choose it by `multi_seed.choose_form`.
     return program.build_program(experiment, devices=list(devices), seeds=seeds)
 
 
@@ -20,6 +20,6 @@ def build_program(experiment, dataset=None, devices=None, seeds=(), reusable=Non
     del reusable  # Equal runs share their programs here.
     if dataset is not None:
         return program.build_program(experiment, dataset, devices, seeds)
-    devices = mesh.batch_mesh(devices).devices.flat
-    shared = _build(experiment, tuple(seeds), tuple(devices), multi_seed.form)
+    devices = mesh.make_batch_mesh(devices).devices.flat
+    shared = _build(experiment, tuple(seeds), tuple(devices), multi_seed.choose_form)
     return shared._replace(state=jax.tree.map(jnp.copy, shared.state))

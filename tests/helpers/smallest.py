@@ -38,7 +38,7 @@ def create_smallest(name, batch=1):
     wanted = {"width": width, "initializer": "he", "dropout": 0.0, "aux_heads": False}
     wanted["scan_min_blocks"] = 2  # Compiles one block of a stage.
     model = models.create(name, CLASSES, **{k: v for k, v in wanted.items() if k in known})
-    channels = models.paper_input(name)[0][2]
+    channels = models.get_paper_input(name)[0][2]
     for side in SIDES:
         images = jax.random.uniform(jax.random.key(1), (batch, side, side, channels), jnp.float32)
         try:

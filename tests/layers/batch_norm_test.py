@@ -81,8 +81,8 @@ def test_values_statistics_and_gradients_match_float64(ratio, group, choice):
 @pytest.mark.parametrize("ratio", [0, 10_000])
 def test_over_a_mesh_of_eight_devices(ratio, group):
     x, scale, bias, dy = operands(ratio)
-    over = mesh.batch_mesh(jax.devices()[:8])
-    split, whole = mesh.sharded(over), mesh.replicated(over)
+    over = mesh.make_batch_mesh(jax.devices()[:8])
+    split, whole = mesh.make_batch_sharding(over), mesh.make_replicated_sharding(over)
     run = jax.jit(
         functools.partial(values_and_gradients, group=group),
         in_shardings=(split, whole, whole, split),

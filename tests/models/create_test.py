@@ -70,7 +70,7 @@ def test_images_of_uint8_are_converted_to_float():
 
 def test_an_option_that_removes_a_deviation_removes_it_from_the_list():
     def words(name, **options):
-        return " ".join(models.deviations(name, **options))
+        return " ".join(models.describe_deviations(name, **options))
 
     assert "biases" in words("alexnet") and "biases" in words("alexnet", initial_bias=0.1)
     assert "biases" not in words("alexnet", initial_bias=1.0)
@@ -104,4 +104,4 @@ def test_an_option_of_another_model_is_refused(name, options, words):
 
 def test_deviations_belong_to_known_models():
     for name in ("lenet5", "alexnet", "alexnet_half", "alexnet_owt", "zfnet", "vgg_a", "vgg_e"):
-        assert models.deviations(name), name
+        assert models.describe_deviations(name), name

@@ -49,7 +49,7 @@ def small(name):
 def train_model(name, steps, devices, dtype=None, **options):
     """Returns (losses of steps on one batch, the state after them)."""
     side = SIDE.get(name, 32)
-    channels = models.paper_input(name)[0][2]
+    channels = models.get_paper_input(name)[0][2]
     labels = jnp.arange(BATCH, dtype=jnp.int32) % CLASSES
     patterns = jax.random.bernoulli(
         jax.random.key(1), shape=(CLASSES, side, side, channels)
@@ -66,9 +66,9 @@ def train_model(name, steps, devices, dtype=None, **options):
         name, 0.003 if name.startswith("vgg") else 0.01
     )
     sgd = make_optimizer(choose("sgd", weight_decay=0.0), choose("constant", base=rate), steps)
-    over = mesh.batch_mesh(jax.devices()[:devices])
+    over = mesh.make_batch_mesh(jax.devices()[:devices])
     state = jax.device_put(
-        init_state(model, sgd, jax.random.key(0), images[:1]), mesh.replicated(over)
+        init_state(model, sgd, jax.random.key(0), images[:1]), mesh.make_replicated_sharding(over)
     )
     parts = train_step.StepParts(model, sgd, feed, jax.random.key(2))
     step = functools.partial(train_step.train_step, parts)
@@ -103,7 +103,7 @@ FAMILIES = ("mlp", "small_cnn", "lenet1", "lenet5", "lenet5_modern", "autoencode
 def shapes(name, **options):
     """Returns the shapes of (params, stats) of a small model, and the model."""
     image = jax.ShapeDtypeStruct(
-        (1, *(SIDE.get(name, 32),) * 2, models.paper_input(name)[0][2]), jnp.float32
+        (1, *(SIDE.get(name, 32),) * 2, models.get_paper_input(name)[0][2]), jnp.float32
     )
     model = models.create(name, CLASSES, **small(name) | options)
     return model, image, *jax.eval_shape(model.init, jax.random.key(0), image)

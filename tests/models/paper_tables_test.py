@@ -20,7 +20,7 @@ def feature_shapes(name, side=0, **options):
 
 @pytest.mark.parametrize("count", published_counts.PARAMETERS, ids=published_counts.label)
 def test_models_have_the_papers_parameter_counts(count):
-    image, classes = models.paper_input(count.net)
+    image, classes = models.get_paper_input(count.net)
     model = models.create(count.net, classes, **count.options)
     assert count_parameters(model, image) == count.parameters
 
@@ -35,7 +35,7 @@ def test_models_state_the_published_parameter_counts():
 @pytest.mark.parametrize("name", published_counts.MULTIPLY_ADDS)
 def test_multiply_adds_are_the_papers(name):
     printed, share = published_counts.MULTIPLY_ADDS[name]
-    image, classes = models.paper_input(name)
+    image, classes = models.get_paper_input(name)
     assert count_multiply_adds(models.create(name, classes), image) == pytest.approx(
         printed, rel=share
     )

@@ -27,7 +27,7 @@ def test_deviations_follow_the_class_s_defaults(monkeypatch):
     """Defaults are not repeated: changing one changes or removes the reported deviation."""
 
     def biases():
-        return [d for d in models.deviations("alexnet") if "biases" in d]
+        return [d for d in models.describe_deviations("alexnet") if "biases" in d]
 
     assert "fc7 are 0.1; the paper has 1" in biases()[0]
     for default, expected in ((0.5, "fc7 are 0.5; the paper has 1"), (1.0, "")):
@@ -43,7 +43,7 @@ def test_deviations_follow_the_class_s_defaults(monkeypatch):
 
 def test_an_option_that_removes_a_deviation_removes_it_from_the_report():
     def words(name, **options):
-        return " ".join(models.deviations(name, **options))
+        return " ".join(models.describe_deviations(name, **options))
 
     assert "0.00001" in words("resnet20") and "0.001" in words("resnet20", bn_epsilon=1e-3)
     assert "dropout" not in words("alexnet", dropout=0.0)
@@ -94,7 +94,7 @@ def test_names_of_other_libraries_suggest_ours(theirs):
     with pytest.raises(UserError, match=f"model '{theirs}': no such model; it is vgg_. ") as error:
         models.create(theirs)
     assert ("model.norm=bn" in str(error.value)) == theirs.endswith("_bn")
-    for call in (models.paper_input, models.list_options, models.deviations):
+    for call in (models.get_paper_input, models.list_options, models.describe_deviations):
         with pytest.raises(UserError, match="no such model; it is vgg_"):
             call(theirs)
 

@@ -35,7 +35,7 @@ def test_momentum_and_decay_by_hand(decay_biases):
             decay = 0.01 if decay_biases or k == "kernel" else 0.0
             v[k] = 0.9 * v[k] - lr * (np.asarray(GRADS[k]) + decay * w[k])
             w[k] = w[k] + v[k]
-        assert float(optim.current_rate(state)) == pytest.approx(lr)
+        assert float(optim.read_current_rate(state)) == pytest.approx(lr)
     for k in w:
         np.testing.assert_allclose(params[k], w[k], rtol=1e-5)
 

@@ -24,7 +24,7 @@ def rates(schedule, steps, steps_per_epoch=None):
     for step in steps:
         there = state._replace(count=jnp.int32(step))
         _, after = tx.update(GRADS, there)
-        found.append(float(optim.current_rate(after)))
+        found.append(float(optim.read_current_rate(after)))
     return found
 
 
@@ -142,7 +142,7 @@ def test_the_base_rate_of_an_update_takes_the_place_of_the_schedule_s(name):
         updates, state = own.update(GRADS, state, PARAMS, base=jnp.float32(0.7))
         expected_updates, expected = other.update(GRADS, expected, PARAMS)
         np.testing.assert_allclose(updates["kernel"], expected_updates["kernel"], rtol=1e-6)
-        rates = [float(optim.current_rate(after)) for after in (state, expected)]
+        rates = [float(optim.read_current_rate(after)) for after in (state, expected)]
         assert rates[0] == pytest.approx(rates[1])
 
 
@@ -200,4 +200,4 @@ def test_rates_with_other_programs_do_not_share_one(monkeypatch):
 def test_a_schedule_without_a_rate_in_its_state_is_named():
     state = optax.scale(-0.1).init(PARAMS)
     with pytest.raises(UserError, match="no learning rate: build it with scale_by_rate"):
-        optim.current_rate(state)
+        optim.read_current_rate(state)

@@ -26,7 +26,7 @@ def test_warmup_ends_at_a_low_training_error_and_never_restarts():
     errors = [0.9] * 30 + [0.3] * 30 + [0.95] * 60
     for error in errors:
         _, state = tx.update(GRADS, state, PARAMS, error=jnp.float32(error))
-        seen.append(float(optim.current_rate(state)))
+        seen.append(float(optim.read_current_rate(state)))
     ended = 0
     while (mean := 0.98 * mean + 0.02 * errors[ended]) >= 0.8:
         ended += 1
@@ -39,7 +39,7 @@ def test_warmup_ends_at_a_low_training_error_and_never_restarts():
 def test_without_the_option_there_is_no_warmup():
     tx = make(choose("constant", base=0.1))
     _, state = tx.update(GRADS, tx.init(PARAMS), PARAMS, error=jnp.float32(1.0))
-    assert float(optim.current_rate(state)) == pytest.approx(0.1)
+    assert float(optim.read_current_rate(state)) == pytest.approx(0.1)
 
 
 def test_plateau_cuts_the_rate_after_patience_evaluations_without_a_lower_error():
@@ -48,7 +48,7 @@ def test_plateau_cuts_the_rate_after_patience_evaluations_without_a_lower_error(
     for error in (0.9, 0.8, 0.8, 0.85, 0.7, 0.75, 0.72, 0.71, 0.71):
         state = optim.observe_error(state, error)
         _, state = tx.update(GRADS, state, PARAMS, error=jnp.float32(0.5))
-        seen.append(float(optim.current_rate(state)))
+        seen.append(float(optim.read_current_rate(state)))
     assert seen == pytest.approx([0.1, 0.1, 0.1, 0.01, 0.01, 0.01, 0.001, 0.001, 1e-4])
 
 
@@ -58,7 +58,7 @@ def test_evaluations_do_not_change_other_schedules():
     for _ in range(5):
         state = optim.observe_error(state, 0.9)
     _, state = tx.update(GRADS, state, PARAMS, error=jnp.float32(0.5))
-    assert float(optim.current_rate(state)) == pytest.approx(0.1)
+    assert float(optim.read_current_rate(state)) == pytest.approx(0.1)
 
 
 def test_only_filters_above_the_maximum_rms_are_scaled_back():
@@ -88,5 +88,5 @@ def test_plateau_makes_at_most_max_cuts():
     for _ in range(6):
         state = optim.observe_error(state, 0.5)
         _, state = tx.update(GRADS, state, PARAMS, error=jnp.float32(0.5))
-        seen.append(float(optim.current_rate(state)))
+        seen.append(float(optim.read_current_rate(state)))
     assert seen == pytest.approx([0.1, 0.01, 0.001, 0.001, 0.001, 0.001])

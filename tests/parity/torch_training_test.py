@@ -19,7 +19,7 @@ from cnn_jax.config import choose
 from cnn_jax.evaluation.losses import cross_entropy
 from cnn_jax.optim import make_optimizer
 from cnn_jax.training import train_step
-from cnn_jax.training.state import State, zero_sums
+from cnn_jax.training.state import State, make_zero_sums
 from parity import torch_cases as cases
 
 REFERENCES = {
@@ -90,7 +90,7 @@ def test_steps_of_sgd_are_the_references(case):
     sgd = choose("sgd", momentum=0.9, weight_decay=0.5)
     optimizer = make_optimizer(sgd, choose("constant", base=rate), STEPS)
     opt = optimizer.init(params)
-    state = State(jnp.int32(0), params, stats, opt, zero_sums(), jnp.int32(-1))
+    state = State(jnp.int32(0), params, stats, opt, make_zero_sums(), jnp.int32(-1))
     # The loader changes neither batch nor images.
     loader = types.SimpleNamespace(
         fetch=lambda arrays, item: item, preprocess=lambda arrays, images, key, rows: images

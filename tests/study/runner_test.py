@@ -210,7 +210,9 @@ def test_tracing_too_many_steps_is_refused_before_anything_is_written(tmp_path):
 
 
 def measure_finished(workdir, runs, tell):
-    results = {run: metrics_log.read_result(run_folders.run_folder(run, workdir)) for run in runs}
+    results = {
+        run: metrics_log.read_result(run_folders.find_run_folder(run, workdir)) for run in runs
+    }
     return [{"seed": run.seed, "step": found["step"]} for run, found in results.items() if found]
 
 

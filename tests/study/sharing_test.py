@@ -24,7 +24,7 @@ RUNS = [Experiment(study="s", name=name) for name in ("a", "b", "c")]
 
 
 def place(folder, run):
-    made = run_folders.run_folder(run, folder)
+    made = run_folders.find_run_folder(run, folder)
     made.mkdir(parents=True, exist_ok=True)
     return made
 

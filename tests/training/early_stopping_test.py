@@ -46,7 +46,7 @@ def events(workdir, seed=0):
 def restore(workdir, seed=0):
     """The newest state that a run has saved."""
     like = train.build_program(dataclasses.replace(STOPPING, seed=seed)).state
-    with checkpoint.manager(workdir / f"net/seed{seed}") as checkpoints:
+    with checkpoint.make_manager(workdir / f"net/seed{seed}") as checkpoints:
         return jax.device_get(checkpoint.restore(checkpoints, like))
 
 
@@ -119,7 +119,7 @@ def test_a_cut_before_its_last_line_repeats_the_steps_since_its_best(whole, tmp_
         patch.setattr(metrics_log, "open_log", open_log)
         with pytest.raises(DiedError):
             train.run(STOPPING, tmp_path)
-    assert checkpoint.latest_step(tmp_path / "net/seed0") == events(workdir)[-1]["best_step"]
+    assert checkpoint.find_latest_step(tmp_path / "net/seed0") == events(workdir)[-1]["best_step"]
     train.run(STOPPING, tmp_path)
     assert events(tmp_path) == events(workdir)
 

@@ -38,7 +38,7 @@ def test_a_deletion_that_is_cut_off_leaves_nothing_that_another_run_takes_over(
         for _ in range(times):
             with pytest.raises(KeyboardInterrupt):
                 run_folders.erase_runs([folder])
-    assert checkpoint.latest_step(folder) == 0
+    assert checkpoint.find_latest_step(folder) == 0
     with pytest.raises(UserError, match="holds another configuration"):
         run_folders.check_folder(OTHER, folder)
     run_folders.erase_runs([folder])
@@ -49,6 +49,6 @@ def test_no_run_is_deleted_if_another_launch_trains_one_of_them(tmp_path):
     folders = [make_folder(tmp_path, seed) for seed in range(2)]
     with run_lock.hold(folders[1]), pytest.raises(run_lock.HeldError, match="seed1 is in use by"):
         run_folders.erase_runs(folders)
-    assert checkpoint.latest_step(folders[0]) == 12
+    assert checkpoint.find_latest_step(folders[0]) == 12
     run_folders.erase_runs([*folders, tmp_path / "nowhere"])
     assert not any((folder / "config.json").exists() for folder in folders)

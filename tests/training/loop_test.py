@@ -11,7 +11,7 @@ from cnn_jax.errors import StoppedError
 from cnn_jax.optim import make_optimizer
 from cnn_jax.training import checkpoint, loop
 from cnn_jax.training.program import TrainProgram
-from cnn_jax.training.state import State, zero_sums
+from cnn_jax.training.state import State, make_zero_sums
 from cnn_jax.training.watchdog import StopError, Watch
 
 TRAIN = Train(steps=6, log_every=2, eval_every=3, save_every=4)
@@ -26,7 +26,7 @@ class Recorder:
         optimizer = make_optimizer(choose("sgd"), choose("constant"), total_steps=6)
         params = {"w": jnp.zeros(())}
         self.state = State(
-            jnp.int32(0), params, {}, optimizer.init(params), zero_sums(), jnp.int32(-1)
+            jnp.int32(0), params, {}, optimizer.init(params), make_zero_sums(), jnp.int32(-1)
         )
         nothing = [None] * len(TrainProgram._fields)
         self.program = TrainProgram(*nothing)._replace(
@@ -99,15 +99,15 @@ def test_each_step_is_batch_step_log_evaluate_save(monkeypatch):
 
 
 def test_saves_and_evaluations_happen_at_log_lines():
-    due = [loop.what_is_due(step, Experiment(train=TRAIN), until=6) for step in range(1, 7)]
+    due = [loop.find_due(step, Experiment(train=TRAIN), until=6) for step in range(1, 7)]
     assert [step for step, each in enumerate(due, 1) if each.log] == [2, 3, 4, 6]
     assert [step for step, each in enumerate(due, 1) if each.evaluate] == [3, 6]
     assert [step for step, each in enumerate(due, 1) if each.save] == [3, 4, 6]
 
 
 def test_a_pause_is_saved_and_logs_nothing(monkeypatch):
-    assert loop.what_is_due(5, Experiment(train=TRAIN), until=5) == (False, False, True, False)
-    assert loop.what_is_due(4, Experiment(train=TRAIN), until=4) == (True, False, True, False)
+    assert loop.find_due(5, Experiment(train=TRAIN), until=5) == (False, False, True, False)
+    assert loop.find_due(4, Experiment(train=TRAIN), until=4) == (True, False, True, False)
     recorder = Recorder(monkeypatch)
     assert recorder.run(until=5) == {}
     assert recorder.seen[-4:] == ["save", "batch 5", "step 5", "save"]
@@ -116,7 +116,7 @@ def test_a_pause_is_saved_and_logs_nothing(monkeypatch):
 
 def test_the_last_step_is_evaluated_and_saved_between_the_intervals():
     experiment = Experiment(train=dataclasses.replace(TRAIN, steps=7))
-    assert loop.what_is_due(7, experiment, until=7) == (True, True, True, False)
+    assert loop.find_due(7, experiment, until=7) == (True, True, True, False)
 
 
 def test_a_signal_after_a_step_saves_it_and_logs_nothing(monkeypatch):

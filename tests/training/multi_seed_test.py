@@ -23,11 +23,11 @@ SEEDS = (0, 1)
 
 
 def unrolled(one, platform, params):
-    return multi_seed.unrolled(one)
+    return multi_seed.unroll(one)
 
 
 def stacked(one, platform, params):
-    return multi_seed.vmapped(one)
+    return multi_seed.vectorize(one)
 
 
 FORMS = {"unrolled": unrolled, "stacked": stacked}
@@ -113,11 +113,11 @@ def test_each_seed_has_the_numbers_of_a_separate_run(form, name, digits, alone, 
     ],
 )
 def test_seeds_are_unrolled_only_with_convolutions_on_a_cpu(name, platform, stacks):
-    image, classes = models.paper_input(name)
+    image, classes = models.get_paper_input(name)
     init, key = models.create(name, classes).init, jax.random.key(0)
     shapes, _ = jax.eval_shape(init, key, jax.ShapeDtypeStruct((1, *image), "float32"))
     params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    joint = multi_seed.form(None, platform, params).join([params, params])
+    joint = multi_seed.choose_form(None, platform, params).join([params, params])
     assert isinstance(joint, tuple) != stacks
 
 

@@ -27,7 +27,7 @@ def test_a_run_starts_from_layers_of_another_run(finished, tmp_path, monkeypatch
     """Its initial parameters are theirs in the named layers, and its own in the others."""
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     new = train.build_program(RUN).state
-    with checkpoint.manager(tmp_path / "net/seed0") as checkpoints:
+    with checkpoint.make_manager(tmp_path / "net/seed0") as checkpoints:
         theirs, own = jax.device_get(checkpoint.restore(checkpoints, new)).params, new.params
     started, real = [], saved_parameters.take_parameters
     monkeypatch.setattr(

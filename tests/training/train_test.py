@@ -54,7 +54,7 @@ def lines(workdir):
 
 def final(workdir, run=RUN):
     like = train.build_program(run).state
-    with checkpoint.manager(workdir / "net/seed0") as checkpoints:
+    with checkpoint.make_manager(workdir / "net/seed0") as checkpoints:
         return jax.device_get(checkpoint.restore(checkpoints, like))
 
 
@@ -136,8 +136,8 @@ def test_a_run_resumed_from_any_step_is_bit_identical(cut, whole, tmp_path, monk
 
 def test_batch_norm_s_averages_are_resumed_also_under_pmap(tmp_path, monkeypatch):
     small_models.register(monkeypatch)
-    two = mesh.batch_mesh(jax.devices()[:2])
-    monkeypatch.setattr(mesh, "batch_mesh", lambda devices=None: two)
+    two = mesh.make_batch_mesh(jax.devices()[:2])
+    monkeypatch.setattr(mesh, "make_batch_mesh", lambda devices=None: two)
     data = dataclasses.replace(RUN.data, batch_size=16)
     short = Train(steps=4, log_every=4, eval_every=4, save_every=2)
     run = dataclasses.replace(RUN, data=data, model=choose("two_blocks", bn_group=2), train=short)
@@ -216,7 +216,7 @@ def test_the_best_and_the_last_checkpoints_are_kept(whole):
         for e in metrics_log.read_events(workdir / "net/seed0")
         if e["event"] == "eval"
     }
-    with checkpoint.manager(workdir / "net/seed0") as checkpoints:
+    with checkpoint.make_manager(workdir / "net/seed0") as checkpoints:
         assert checkpoints.latest_step() == 12
         assert errors[checkpoints.best_step()] == min(errors.values())
         assert set(checkpoints.all_steps()) == {10, 12, checkpoints.best_step()}

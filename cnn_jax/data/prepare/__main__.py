@@ -9,7 +9,7 @@ import shlex
 import sys
 
 from cnn_jax.data.prepare import resize
-from cnn_jax.errors import UserError, nearest
+from cnn_jax.errors import UserError, suggest_names
 from cnn_jax.optional_packages import require
 from cnn_jax.text import replace_unprintable
 
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if given.name not in OFFICIAL:
             raise UserError(
-                f"data set {given.name!r}: no such set; {nearest(given.name, OFFICIAL)}"
+                f"data set {given.name!r}: no such set; {suggest_names(given.name, OFFICIAL)}"
             )
         folder = prepare(OFFICIAL[given.name], given.archive, given.data_dir)
     except UserError as error:

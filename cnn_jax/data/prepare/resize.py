@@ -22,7 +22,7 @@ from cnn_jax.data.base import Dataset, ImageDataset, as_streamed
 from cnn_jax.errors import UserError, describe_os_error, explain_os_error
 from cnn_jax.files import write_whole
 from cnn_jax.optional_packages import lazy_import
-from cnn_jax.text import printable
+from cnn_jax.text import escape_unprintable
 
 if TYPE_CHECKING:
     import cv2
@@ -66,8 +66,8 @@ def resize(dataset: Dataset, out: Path, shorter_side: int, quality: int = 95) ->
     classes = dataset.class_names
     if wrong := [name for name in classes if os.path.basename(name) != name or name in (".", "..")]:
         raise UserError(
-            f"class {printable(wrong[0])!r}: must be the name of a folder in {out}, without"
-            " slashes: rename it in the data set"
+            f"class {escape_unprintable(wrong[0])!r}: must be the name of a folder in {out},"
+            " without slashes: rename it in the data set"
         )
     parts = {"train": as_streamed(dataset.train), "val": as_streamed(dataset.test)}
     for part, images in parts.items():
@@ -162,12 +162,12 @@ def main(arguments: list[str]) -> int:
         _write_record(given.out, how, dataset)
         bad = resize(dataset, given.out, given.shorter_side, given.quality)
     except UserError as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
+        print(f"error: {escape_unprintable(str(error))}", file=sys.stderr)
         return 2
     except OSError as error:
         what, then = f"cannot write to {given.out}", "run this again: it continues"
         words = explain_os_error(what, error, "choose another --out", then)
-        print(f"error: {printable(words)}", file=sys.stderr)
+        print(f"error: {escape_unprintable(words)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted: run this again, it continues", file=sys.stderr)
@@ -175,11 +175,11 @@ def main(arguments: list[str]) -> int:
     for line in scan_report.summarize_scan(dataset.scan) if dataset.scan else ():
         print(line, file=sys.stderr)
     for name, why in bad.items():
-        print(printable(f"left out: {name}: {why}"), file=sys.stderr)
+        print(escape_unprintable(f"left out: {name}: {why}"), file=sys.stderr)
     count = len(dataset.train) + len(dataset.test) - len(bad)
     words = f"{count} images of shorter side at most {given.shorter_side} in {given.out}"
-    print(printable(f"{words}, {len(bad)} left out"))
-    print(printable(f"next: run with --data=folder:{shlex.quote(str(given.out))}"))
+    print(escape_unprintable(f"{words}, {len(bad)} left out"))
+    print(escape_unprintable(f"next: run with --data=folder:{shlex.quote(str(given.out))}"))
     return 0
 
 

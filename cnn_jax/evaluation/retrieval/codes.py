@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_jax import mesh as meshes
-from cnn_jax.errors import UserError, nearest
+from cnn_jax.errors import UserError, suggest_names
 from cnn_jax.models import Model
 from cnn_jax.trained import TrainedModel
 
@@ -73,9 +73,11 @@ def choose_layer(
     if not stages:
         raise UserError("layer: this model has no layers whose activations can be codes")
     if name and name not in stages:
-        raise UserError(f"layer={name}: the model has no such layer; {nearest(name, stages)}")
+        raise UserError(f"layer={name}: the model has no such layer; {suggest_names(name, stages)}")
     if pooling not in (None, *POOLINGS):
-        raise UserError(f"pooling={pooling!r}: no such pooling; {nearest(str(pooling), POOLINGS)}")
+        raise UserError(
+            f"pooling={pooling!r}: no such pooling; {suggest_names(str(pooling), POOLINGS)}"
+        )
     name = name or (CODE if CODE in stages else stages[-1])
     return Layer(name, pooling or ("flat" if name == CODE else "average"))
 
@@ -137,8 +139,8 @@ def make_encoder(
       (images [B, H, W, C]) -> codes [B, D] float32. Batches of one size are compiled once; any
       number of images is filled up so that the devices share them.
     """
-    over = meshes.batch_mesh(jax.local_devices())
-    whole, split = meshes.replicated(over), meshes.sharded(over)
+    over = meshes.make_batch_mesh(jax.local_devices())
+    whole, split = meshes.make_replicated_sharding(over), meshes.make_batch_sharding(over)
     params, stats = jax.device_put((params, stats), whole)
 
     def run(params: Any, stats: Any, images: jax.Array) -> jax.Array:

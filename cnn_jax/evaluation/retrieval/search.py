@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from cnn_jax import mesh as meshes
-from cnn_jax.errors import NotFiniteError, UserError, nearest
+from cnn_jax.errors import NotFiniteError, UserError, suggest_names
 from cnn_jax.evaluation.retrieval.codes import normalize_length
 
 Distance = Literal["cosine", "euclidean"]
@@ -109,11 +109,11 @@ def search_chunks(
     own = np.full(len(queries), -1, np.int32) if own_rows is None else own_rows.astype(np.int32)
     _check(gallery, queries, k, distance, own)
     gallery, queries, bias = _prepare(gallery, queries, distance)
-    over = meshes.batch_mesh(jax.local_devices())
+    over = meshes.make_batch_mesh(jax.local_devices())
     rows = -(-len(gallery) // over.size) * over.size
     size = max(1, min(MAX_QUERIES, MAX_SCORES // rows, len(queries)))
     on_devices = meshes.put(
-        (_pad(gallery, rows, 0.0), _pad(bias, rows, -np.inf)), meshes.sharded(over)
+        (_pad(gallery, rows, 0.0), _pad(bias, rows, -np.inf)), meshes.make_batch_sharding(over)
     )
     program = _compile(over, k, recall_target, with_scores)
     lengths = np.square(queries).sum(1, dtype=np.float32)
@@ -172,7 +172,9 @@ def _check(
     gallery: np.ndarray, queries: np.ndarray, k: int, distance: str, own: np.ndarray
 ) -> None:
     if distance not in DISTANCES:
-        raise UserError(f"distance={distance!r}: no such distance; {nearest(distance, DISTANCES)}")
+        raise UserError(
+            f"distance={distance!r}: no such distance; {suggest_names(distance, DISTANCES)}"
+        )
     if gallery.ndim != 2 or queries.ndim != 2 or gallery.shape[1] != queries.shape[1]:
         raise UserError(
             f"codes of shapes {gallery.shape} and {queries.shape} cannot be compared: both must be"

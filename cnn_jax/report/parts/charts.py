@@ -10,7 +10,7 @@ from cnn_jax.report import figures
 from cnn_jax.report.elements import Figure
 from cnn_jax.report.figures import Bar, LineChart
 from cnn_jax.report.results import Results
-from cnn_jax.text import printable
+from cnn_jax.text import escape_unprintable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -73,11 +73,14 @@ def bars(
     """
     clean = [
         dataclasses.replace(
-            bar, group=printable(bar.group), label=printable(bar.label), words=printable(bar.words)
+            bar,
+            group=escape_unprintable(bar.group),
+            label=escape_unprintable(bar.label),
+            words=escape_unprintable(bar.words),
         )
         for bar in values
     ]
-    head = printable(results.study.title)
+    head = escape_unprintable(results.study.title)
     return figure(lambda: figures.draw_bars(head, clean), caption, title, file)
 
 
@@ -97,7 +100,7 @@ def line_charts(
       title: Heading above the figure.
       file: Name of its PNG file.
     """
-    head = printable(results.study.title)
+    head = escape_unprintable(results.study.title)
     drawn = figure(lambda: figures.draw_lines(head, charts), caption, title, file)
 
     def draw_svgs() -> list[str]:

@@ -12,7 +12,7 @@ from cnn_jax.report.parts.tables import find_error_names
 from cnn_jax.report.parts.words import is_percent, name_metric
 from cnn_jax.report.results import Logged, Results, Run
 from cnn_jax.report.rows import Row
-from cnn_jax.text import printable
+from cnn_jax.text import escape_unprintable
 
 CURVES_CAPTION = (
     "Test error (solid) and training error (dashed) against training steps. Lines are means over"
@@ -44,7 +44,7 @@ def error_curves(
     panels = make_panels(results, results.rows if rows is None else rows)
     if any(curve.stalled for panel in panels for curve in panel.curves):
         caption += STALLED_CAPTION
-    head, stem = printable(results.study.title), Path(file).stem
+    head, stem = escape_unprintable(results.study.title), Path(file).stem
 
     def draw_svgs() -> list[str]:
         return [
@@ -84,7 +84,7 @@ def make_panels(results: Results, rows: Sequence[Row]) -> list[Panel]:
             trained = [run for run in runs if run not in stalled]
             curves.append(
                 Curve(
-                    printable(row.label) + _count_failures(runs, len(stalled)),
+                    escape_unprintable(row.label) + _count_failures(runs, len(stalled)),
                     _make_curve(trained, "train", metric),
                     _make_curve(trained, "evaluations", metric),
                     color,
@@ -94,7 +94,7 @@ def make_panels(results: Results, rows: Sequence[Row]) -> list[Panel]:
             )
         percent = is_percent(metric)
         label = "error (%)" if metric == "top1_error" else name_metric(metric)
-        panels.append(Panel(printable(group), tuple(curves), label, percent))
+        panels.append(Panel(escape_unprintable(group), tuple(curves), label, percent))
     return panels
 
 

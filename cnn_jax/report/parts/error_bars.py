@@ -11,7 +11,7 @@ from cnn_jax.report.parts.charts import figure
 from cnn_jax.report.parts.words import show_mean
 from cnn_jax.report.results import Results
 from cnn_jax.report.rows import Row
-from cnn_jax.text import printable
+from cnn_jax.text import escape_unprintable
 
 BARS_CAPTION = (
     "Test error of each row: the bar is the mean over seeds, and points are single seeds. The gray"
@@ -42,7 +42,7 @@ def error_bars(
 
     def draw() -> Drawing:
         drawn = Drawing((8.5, 1.1 + 0.5 * len(rows)), layout="constrained")
-        figures.set_title(drawn, printable(results.study.title))
+        figures.set_title(drawn, escape_unprintable(results.study.title))
         axes = drawn.subplots()
         groups = list(dict.fromkeys(row.group for row in rows))
         colors = dict(zip(groups, figures.spread_colors(len(groups)), strict=True))
@@ -69,7 +69,7 @@ def error_bars(
                 axes.text(end + 0.015 * longest, own, words, va="center")
             else:
                 axes.text(0, own, " not finished", va="center")
-        axes.set_yticks(range(len(rows)), [printable(row.label) for row in rows])
+        axes.set_yticks(range(len(rows)), [escape_unprintable(row.label) for row in rows])
         axes.set(xlim=(0, 1.22 * longest), xlabel="test error (%)")
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")

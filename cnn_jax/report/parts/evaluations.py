@@ -10,7 +10,7 @@ from cnn_jax.report.figures import Interval, LineChart, Series
 from cnn_jax.report.parts.charts import figure, line_charts
 from cnn_jax.report.results import Evaluation, Results, Run
 from cnn_jax.report.rows import Row
-from cnn_jax.text import printable
+from cnn_jax.text import escape_unprintable
 
 INTERVALS_CAPTION = "Top-1 error of each row, with Wilson's 95% interval over test images."
 SCALES_CAPTION = (
@@ -53,8 +53,8 @@ def evaluation_intervals(
             found = run.protocols.get(row.protocol)
             if found and "top1_error" in found.errors:
                 value, low, high = _find_interval(found)
-                intervals.append(Interval(printable(row.label), value, low, high))
-    head = printable(results.study.title)
+                intervals.append(Interval(escape_unprintable(row.label), value, low, high))
+    head = escape_unprintable(results.study.title)
     axis = "top-1 error (%), with its 95% interval"
     return figure(lambda: figures.draw_intervals(head, axis, intervals), caption, file=file)
 
@@ -89,7 +89,7 @@ def errors_by_scale(
             if points := _find_dense_points(results.runs[name]):
                 lines.append(Series(trained[name], points, colors[trained[name]]))
         axis = "shorter side Q of test images (pixels)"
-        charts.append(LineChart(printable(group), tuple(lines), axis, "top-1 error (%)"))
+        charts.append(LineChart(escape_unprintable(group), tuple(lines), axis, "top-1 error (%)"))
     return line_charts(results, charts, caption, file=file)
 
 

@@ -12,7 +12,7 @@ from cnn_jax.report.elements import Figure
 from cnn_jax.report.figures import LineChart, Series
 from cnn_jax.report.parts.charts import figure, line_charts
 from cnn_jax.report.results import Layer, Results, Run, Spread
-from cnn_jax.text import printable
+from cnn_jax.text import escape_unprintable
 
 Which = Literal["values", "gradients"]
 
@@ -74,7 +74,7 @@ def layer_histograms(
                 }
                 draw_histograms(axes, spreads)
                 head = column if column == "gradients" else "activations"
-                axes.set_title(printable(f"{label}: {head}"), fontsize=9)
+                axes.set_title(escape_unprintable(f"{label}: {head}"), fontsize=9)
         return drawing
 
     return figure(draw, caption, title, file)
@@ -95,7 +95,7 @@ def draw_histograms(axes: Axes, spreads: Mapping[str, Spread]) -> None:
             continue
         edges = [spread.low + i * width for i in range(len(spread.counts) + 1)]
         heights = [count / total for count in spread.counts]
-        axes.stairs(heights, edges, color=color, lw=1.4, label=printable(label))
+        axes.stairs(heights, edges, color=color, lw=1.4, label=escape_unprintable(label))
     figures.set_log_scale(axes)
     axes.tick_params(length=0, which="both", labelsize=8)
     axes.set_ylabel("density", fontsize=8)
@@ -139,7 +139,7 @@ def layer_stds(
                     if std:
                         points.setdefault(number, []).append(std)
             if points:
-                lines.append(Series(printable(label), summarize_points(points), color))
+                lines.append(Series(escape_unprintable(label), summarize_points(points), color))
         values = "activations" if keep is is_activation else "outputs"
         head = {"values": values, "gradients": "gradients of the loss"}[column]
         charts.append(
@@ -186,7 +186,7 @@ def shares_over_training(
         ]
         if lines:
             words = "saturated values (%)" if share == "saturated" else "dead units (%)"
-            charts.append(LineChart(printable(label), tuple(lines), "steps", words))
+            charts.append(LineChart(escape_unprintable(label), tuple(lines), "steps", words))
     return line_charts(results, charts, caption, title, file) if charts else None
 
 

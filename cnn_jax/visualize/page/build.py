@@ -9,7 +9,7 @@ import jax
 import tqdm
 
 from cnn_jax import trained
-from cnn_jax.errors import UserError, nearest
+from cnn_jax.errors import UserError, suggest_names
 from cnn_jax.files import check_writable
 from cnn_jax.report.build import write_page
 from cnn_jax.report.elements import Facts, Notes, Page, Part, Report
@@ -45,7 +45,7 @@ def choose_methods(asked: Sequence[str]) -> tuple[str, ...]:
     for name in asked:
         if name not in (ALL, *METHODS):
             raise UserError(
-                f"methods={name}: no such method; {nearest(name, METHODS)}, or {ALL} for each"
+                f"methods={name}: no such method; {suggest_names(name, METHODS)}, or {ALL} for each"
             )
     chosen = METHODS if ALL in asked else tuple(name for name in METHODS if name in asked)
     if not chosen:

@@ -11,7 +11,7 @@ from cnn_jax.errors import UserError
 from cnn_jax.models import Model
 from cnn_jax.report.elements import Figure
 from cnn_jax.report.figures import write_png
-from cnn_jax.text import printable
+from cnn_jax.text import escape_unprintable
 from cnn_jax.trained import TrainedModel
 from cnn_jax.visualize.controls import compute_probabilities, randomize
 from cnn_jax.visualize.images import Images, Source
@@ -86,7 +86,7 @@ class Context(NamedTuple):
     def name_class(self, number: int) -> str:
         """Returns a class's name, safe to show, or its number."""
         names = self.subject.class_names
-        return printable(names[number]) if names else str(number)
+        return escape_unprintable(names[number]) if names else str(number)
 
     def require_classes(self) -> None:
         """Raises UserError if the model has no classes."""

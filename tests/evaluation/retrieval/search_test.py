@@ -33,8 +33,8 @@ def test_chunks_and_devices_change_nothing(monkeypatch):
     chunks = list(search_chunks(GALLERY, QUERIES, 5))
     assert [chunk.rows for chunk in chunks][-1] == slice(32, 37) and len(chunks) == 5
     np.testing.assert_array_equal(search(GALLERY, QUERIES, 5).index, whole.index)
-    one = mesh.batch_mesh(jax.devices()[:1])
-    monkeypatch.setattr(module.meshes, "batch_mesh", lambda devices: one)
+    one = mesh.make_batch_mesh(jax.devices()[:1])
+    monkeypatch.setattr(module.meshes, "make_batch_mesh", lambda devices: one)
     alone = search(GALLERY, QUERIES, 5)
     np.testing.assert_array_equal(alone.index, whole.index)
     np.testing.assert_allclose(alone.distance, whole.distance, atol=1e-6)
