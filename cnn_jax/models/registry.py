@@ -82,7 +82,8 @@ def create(
 ) -> Model:
     """Creates a model by its name.
 
-    Options that are missing or None are as in the model's paper; `deviations` lists exceptions.
+    Options that are missing or None are as in the model's paper, with the exceptions that
+    `describe_deviations` lists.
 
     Args:
       name: One of MODELS.
@@ -232,7 +233,7 @@ def describe_deviations(name: str, **options: Any) -> tuple[str, ...]:
       UserError: If `create` raises it.
 
     Example:
-      >>> print(deviations("resnet20")[1])
+      >>> print(describe_deviations("resnet20")[1])
       batch statistics are of the whole batch; the paper's are of each GPU's half, 64 images
     """
     options = {option: value for option, value in options.items() if option != "dtype"}

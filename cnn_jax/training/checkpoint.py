@@ -71,7 +71,7 @@ def make_manager(folder: Path, local: bool = False) -> ocp.CheckpointManager:
 
 @contextlib.contextmanager
 def open_checkpoints(folder: Path) -> Iterator[ocp.CheckpointManager]:
-    """Opens the `make_manager` and closes it at the end.
+    """Opens the manager of the checkpoints and closes it at the end.
 
     Raises:
       UserError: If something could not be saved.

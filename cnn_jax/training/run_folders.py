@@ -176,7 +176,10 @@ def follow_moved_data(experiment: Experiment, folder: Path) -> None:
     check_data(data.describe_dataset(data.load_dataset(experiment.data)), folder)
     if distributed.is_primary():
         moved = dataclasses.replace(there.data, dataset=experiment.data.dataset)
-        with explain_os_errors(f"cannot write to {folder}", "choose another workdir"):
+        with (
+            explain_os_errors(f"cannot write to {folder}", "choose another workdir"),
+            run_lock.hold(folder),
+        ):
             write_whole(folder / "config.json", to_json(dataclasses.replace(there, data=moved)))
 
 

@@ -19,6 +19,7 @@ def make_run(seed, *stds):
         steps=300,
         finished=True,
         diverged=None,
+        failed_at=None,
         layers={0: (), 300: layers},
         experiment=None,
     )

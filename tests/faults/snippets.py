@@ -256,7 +256,7 @@ def write_result() -> str:
         (folder / "evaluations").write_text("")
         found = mock.Mock(spec=evaluate.Evaluation)
         with mock.patch.object(dataclasses, "asdict", lambda found: {}):
-            return evaluate._write(Path("."), "single", found)
+            return evaluate._write(Path("evaluations/single.json"), found)
 
 
 # Environments.

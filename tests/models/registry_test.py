@@ -78,7 +78,7 @@ def test_options_have_bounds(name):
     ],
 )
 def test_every_caller_refuses_invalid_options(name, options, words):
-    for call in (models.create, models.deviations, summary.summarize_model):
+    for call in (models.create, models.describe_deviations, summary.summarize_model):
         with pytest.raises(UserError, match=words):
             call(name, **options)
 

@@ -186,7 +186,7 @@ def test_the_study_is_found_in_a_users_file(tmp_path):
     write_study(tmp_path, "run", name="mine", file=str(path))
     assert "my own words" in build.build(tmp_path).text
     path.write_text(path.read_text().replace("'my own words'", "1 / 0"))
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(UserError, match=r"my_study\.py, line 5: ZeroDivisionError"):
         build.build(tmp_path)
     path.write_text("1 / 0")
     with pytest.raises(UserError, match=r"my_study\.py, line 1: ZeroDivisionError"):

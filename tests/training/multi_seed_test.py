@@ -34,7 +34,7 @@ FORMS = {"unrolled": unrolled, "stacked": stacked}
 
 
 def use(form, monkeypatch):
-    monkeypatch.setattr(multi_seed, "form", FORMS[form])
+    monkeypatch.setattr(multi_seed, "choose_form", FORMS[form])
 
 
 def trained(run, source, seeds, steps):

@@ -162,7 +162,9 @@ def test_a_figure_computed_for_each_seed_has_student_s_interval(folder):
 
 def test_a_seed_that_diverged_is_not_left_out_of_a_mean(folder):
     results = read_folder(folder)
-    lost = dataclasses.replace(results.runs["b"][1], diverged=7, state="diverged at step 7")
+    lost = dataclasses.replace(
+        results.runs["b"][1], diverged=7, failed_at=7, state="diverged at step 7"
+    )
     results = dataclasses.replace(results, runs=results.runs | {"b": (results.runs["b"][0], lost)})
     known = {0: 1.0, 1: None}
     measured = measure_seeds(results, ("a", "b"), lambda runs: known[runs["b"].seed])
