@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 
-from cnn_jax.errors import STOPPED, UserError
+from cnn_jax.errors import STOPPED, UserError, summarize_error
 
 # Seconds. A process without a heartbeat for this long counts as dead, and the others end.
 HEARTBEAT = 30
@@ -71,7 +71,7 @@ def initialize(coordinator: str | None, process_id: int | None, num_processes: i
             *given, heartbeat_timeout_seconds=HEARTBEAT, initialization_timeout=CONNECT
         )
     except Exception as e:  # JAX raises the errors of its service, or aborts.
-        print(str(e).strip().partition("\n")[0][:200], file=sys.stderr, flush=True)
+        print(summarize_error(e), file=sys.stderr, flush=True)
         os.abort()
     joined()
 

@@ -7,8 +7,6 @@ import os
 from collections.abc import Collection, Iterable, Iterator
 
 STOPPED = 75  # Exit code of a run that was stopped and can be continued: EX_TEMPFAIL of sysexits.h.
-
-
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # What XLA calls it.
 
 
@@ -88,10 +86,22 @@ def explain_out_of_memory(what: str, remedy: str) -> Iterator[None]:
     except RuntimeError as error:  # JaxRuntimeError, without an import of JAX.
         if not is_out_of_memory(error):
             raise
-        why = str(error).strip().partition("\n")[0].removeprefix(f"{OUT_OF_MEMORY}: ")[:200]
+        why = summarize_error(error).removeprefix(f"{OUT_OF_MEMORY}: ")
         raise UserError(
             f"{what}: a device has not enough memory ({why.rstrip('.')}): {remedy}"
         ) from None
+
+
+def summarize_error(error: BaseException) -> str:
+    r"""Returns the first 200 characters of an error's first line, or its class if it has no text.
+
+    Example:
+      >>> summarize_error(ValueError("no such key\nTraceback of the library"))
+      'no such key'
+      >>> summarize_error(KeyError())
+      'KeyError'
+    """
+    return str(error).strip().partition("\n")[0][:200] or type(error).__name__
 
 
 def is_out_of_memory(error: BaseException) -> bool:

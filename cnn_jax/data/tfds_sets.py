@@ -8,7 +8,7 @@ import numpy as np
 
 from cnn_jax.data.base import Arrays, Dataset, ImageDataset
 from cnn_jax.data.headers import BadImage
-from cnn_jax.errors import UserError
+from cnn_jax.errors import UserError, summarize_error
 from cnn_jax.optional_packages import require
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class TfdsDataset(ImageDataset):
         except UserError:  # A package is missing.
             raise
         except Exception as error:  # TFDS and array_record raise many kinds.
-            raise BadImage(f"its record cannot be read ({_first_line(error)})") from None
+            raise BadImage(f"its record cannot be read ({summarize_error(error)})") from None
 
     @functools.cached_property
     def labels(self) -> np.ndarray:
@@ -90,7 +90,7 @@ def open_builder(name: str, data_dir: str) -> "ReadOnlyBuilder":
             f" `{command}`, or say where it is with --data_dir=FOLDER"
         ) from None
     except Exception as error:  # TFDS raises many kinds, such as for a name of another form.
-        raise UserError(f"data set {name} cannot be opened ({_first_line(error)})") from None
+        raise UserError(f"data set {name} cannot be opened ({summarize_error(error)})") from None
 
 
 def load_arrays(name: str, data_dir: str) -> Dataset:
@@ -104,8 +104,8 @@ def load_arrays(name: str, data_dir: str) -> Dataset:
         train, test = (_decode_split(builder, split) for split in ("train", "test"))
     except (KeyError, NotImplementedError, OSError, RuntimeError, ValueError) as e:
         raise UserError(
-            f"data set {name} in {builder.data_dir} cannot be read ({_first_line(e)}): it must be"
-            " whole, in array_record form, as `python -m cnn_jax.data.prepare"
+            f"data set {name} in {builder.data_dir} cannot be read ({summarize_error(e)}): it"
+            " must be whole, in array_record form, as `python -m cnn_jax.data.prepare"
             f" {name} --data_dir=ANOTHER_FOLDER` writes it"
         ) from None
     return Dataset(train, test, builder.info.features["label"].num_classes)
@@ -139,8 +139,8 @@ def load_images(name: str, data_dir: str = "") -> Dataset:
             _, number = _read_row(folder, split, sizes[split] - 1)
         except Exception as e:  # TFDS and array_record raise many kinds.
             raise UserError(
-                f"data set {name} in {folder} cannot be read ({_first_line(e)}): it must be whole,"
-                " and in array_record form (tfds build --file_format=array_record)"
+                f"data set {name} in {folder} cannot be read ({summarize_error(e)}): it must be"
+                " whole, and in array_record form (tfds build --file_format=array_record)"
             ) from None
         if number < 0:  # Labels that were not published are -1.
             unlabeled.append(split)
@@ -181,7 +181,3 @@ def _decode_split(builder: "ReadOnlyBuilder", split: str) -> Arrays:
     for i, row in enumerate(rows):
         images[i], labels[i] = row["image"], row["label"]
     return Arrays(images, labels)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

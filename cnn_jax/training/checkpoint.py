@@ -21,7 +21,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from cnn_jax import distributed
-from cnn_jax.errors import UserError, explain_os_error, is_out_of_memory
+from cnn_jax.errors import UserError, explain_os_error, is_out_of_memory, summarize_error
 from cnn_jax.training import checksum, checksum_file, quiet_storage
 from cnn_jax.training.state import State
 
@@ -82,7 +82,7 @@ def open_checkpoints(folder: Path) -> Iterator[ocp.CheckpointManager]:
     try:
         checkpoints = make_manager(folder)
     except Exception as error:  # Orbax raises whatever its storage raises.
-        why = str(error).strip().partition("\n")[0][:200]
+        why = summarize_error(error)
         remedy = ": make room" if _is_full(error) else ""
         raise UserError(f"{folder / 'checkpoints'} cannot be opened ({why}){remedy}") from None
     with quiet_storage.silence():
@@ -206,7 +206,7 @@ def restore(checkpoints: ocp.CheckpointManager, like: State) -> State | None:
         except Exception as e:  # Orbax raises whatever its storage raises.
             if cause := explain_system_error(f"checkpoint {step} in {folder} cannot be read", e):
                 raise cause from None
-            why = describe_error(e)
+            why = summarize_error(e)
         if not distributed.all_agree(not why):
             broken.append(step)
             why = why or "by another process"
@@ -244,11 +244,6 @@ def _check_arrays(folder: Path, steps: list[int], like: State) -> None:
     )
 
 
-def describe_error(error: Exception) -> str:
-    """Returns the first line of what Orbax or its storage has raised."""
-    return str(error).strip().partition("\n")[0][:200] or type(error).__name__
-
-
 def explain_system_error(what: str, error: Exception) -> UserError | None:
     """Explains an error that says nothing about the files themselves; None: they are damaged.
 
@@ -258,7 +253,7 @@ def explain_system_error(what: str, error: Exception) -> UserError | None:
     """
     if is_out_of_memory(error):
         remedy = "end other programs on this machine"
-        return UserError(f"{what} ({describe_error(error)}): {remedy}; the same command continues")
+        return UserError(f"{what} ({summarize_error(error)}): {remedy}; the same command continues")
     named = re.search(r"\bOS error (\d+)\b", str(error))  # TensorStore's words.
     number = error.errno if isinstance(error, OSError) else int(named[1]) if named else None
     if number not in _SYSTEM_ERRORS:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from cnn_jax.errors import UserError
+from cnn_jax.errors import UserError, summarize_error
 from cnn_jax.training import checkpoint, checksum_file
 from cnn_jax.training.state import State
 
@@ -52,7 +52,7 @@ def load_parameters(folder: Path, step: int | None = None) -> tuple[Any, Any, in
         what = f"checkpoint {step} in {folder} cannot be read"
         if cause := checkpoint.explain_system_error(what, e):
             raise cause from None
-        why = checkpoint.describe_error(e)
+        why = summarize_error(e)
         raise UserError(f"{what} ({why}): delete it and continue training") from None
     return params, stats, step
 
