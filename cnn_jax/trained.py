@@ -49,8 +49,8 @@ class TrainedModel(NamedTuple):
       interpolation: By which images are scaled.
       num_classes: Classes of the data; 0 for an untrained model that has none.
       class_names: Their names; empty if they have only numbers.
-      folder: The run's folder; None: it is no run.
-      step: Step of the run's checkpoint; None: it is no run.
+      folder: The run's folder; None for public weights and untrained models.
+      step: Step of the run's checkpoint; None as for `folder`.
       precision: Precision of matrix products, for `jax.default_matmul_precision`.
     """
 

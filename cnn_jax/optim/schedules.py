@@ -275,7 +275,8 @@ def trace_shared_program(
       steps_per_epoch: For a schedule that counts epochs.
 
     Returns:
-      The program as text; None if it contains the base rate, or if that cannot be told.
+      The program as text. None if the program contains the base rate, or if the schedule
+      refuses the second rate.
     """
     own = choice.args.get("base")
     if not isinstance(own, float | int):

@@ -1,4 +1,4 @@
-"""A mistaken flag ends the command with one line that says what to type instead."""
+"""A wrong flag ends the command with one line that names the right one."""
 
 import pytest
 
