@@ -239,14 +239,9 @@ def check_before_writing(
                 f"profile={profile_steps}: after the first, {left} steps are left; ask for fewer"
             )
         make_components(one, seeds=seeds if together else 1)
-        start = one.train.start_from
-        if start and start not in {other.name for other in runs}:
-            other = own.parent.with_name(start) / own.name
-            if not metrics_log.read_result(own) and not metrics_log.read_result(other):
-                raise UserError(
-                    f"{one.name}: starts from {start}, which is not finished in {other}: run that"
-                    " first"
-                )
+        start, names = one.train.start_from, {other.name for other in runs}
+        if start and start not in names and not metrics_log.read_result(own):
+            run_folders.check_start(one, own)
 
 
 def _check_starts(runs: Iterable[Experiment]) -> None:

@@ -101,14 +101,11 @@ def _waits_for_another(group: Group, left: dict[int, Group], folder: Path) -> bo
     others = {(run.name, run.seed) for other in left.values() for run in other}
     return any(
         (run.train.start_from, run.seed) in others
-        and not metrics_log.read_result(_start_folder(run, folder))
+        and not metrics_log.read_result(
+            run_folders.find_start_folder(run, run_folders.find_run_folder(run, folder))
+        )
         for run in group
     )
-
-
-def _start_folder(run: Experiment, folder: Path) -> Path:
-    own = run_folders.find_run_folder(run, folder)
-    return own.parent.with_name(run.train.start_from) / own.name
 
 
 @contextlib.contextmanager

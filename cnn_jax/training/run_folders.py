@@ -16,7 +16,7 @@ from cnn_jax.errors import UserError, explain_os_errors
 from cnn_jax.files import write_whole
 from cnn_jax.optim import schedule_depends_on_steps
 from cnn_jax.text import escape_unprintable
-from cnn_jax.training import run_lock
+from cnn_jax.training import metrics_log, run_lock
 from cnn_jax.training.components import complete
 
 # What may not change of data.json while a run is trained.
@@ -43,6 +43,31 @@ RUN_FILES = (
 def find_run_folder(experiment: Experiment, workdir: str | Path) -> Path:
     """Returns a run's folder: <workdir>/<run>/seed<k>."""
     return Path(workdir) / experiment.name / f"seed{experiment.seed}"
+
+
+def find_start_folder(experiment: Experiment, folder: Path) -> Path:
+    """Returns the folder of the run whose parameters initialize a run: that of the same seed.
+
+    Args:
+      experiment: The run; it names the other one in train.start_from.
+      folder: Its own folder.
+    """
+    return folder.parent.with_name(experiment.train.start_from) / folder.name
+
+
+def check_start(experiment: Experiment, folder: Path) -> None:
+    """Raises UserError if the run whose parameters initialize a run is not finished.
+
+    Args:
+      experiment: The run; it names the other one in train.start_from.
+      folder: Its own folder.
+    """
+    other = find_start_folder(experiment, folder)
+    if not metrics_log.read_result(other):
+        raise UserError(
+            f"{experiment.name}: starts from {experiment.train.start_from}, which is not finished"
+            f" in {other}: run that first"
+        )
 
 
 def check_folder(experiment: Experiment, folder: Path) -> None:

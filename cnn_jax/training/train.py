@@ -261,13 +261,8 @@ def _restore(
     """Returns the run's last state, or a new one, possibly with parameters of another run."""
     if found := checkpoint.restore(checkpoints, new):
         return found
-    start = experiment.train.start_from
-    if not start:
+    if not experiment.train.start_from:
         return new
-    other = folder.parent.with_name(start) / folder.name
-    if not metrics_log.read_result(other):
-        raise UserError(
-            f"{experiment.name}: starts from {start}, which is not finished in {other}: run that"
-            " first"
-        )
+    run_folders.check_start(experiment, folder)
+    other = run_folders.find_start_folder(experiment, folder)
     return saved_parameters.take_parameters(new, other, experiment.train.start_layers)
