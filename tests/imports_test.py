@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 # The packages and modules of one line do not import each other. Each may import those of the
 # lines above.
 LAYERS = (
-    ("errors", "terminal_tables", "text", "__version__"),
+    ("errors", "registered_studies", "terminal_tables", "text", "__version__"),
     ("files", "notebook", "optional_packages"),
     ("values", "user_file"),
     ("config",),
@@ -70,10 +70,6 @@ def test_imports_point_one_way(path):
     mine = room(module)
     assert mine, f"{module} has no place in LAYERS: give it one"
     for name in imports(path):
-        if room(module) == "cnn_jax.cli" and name.startswith(
-            ("experiments.", "cnn_jax.experiments.")
-        ):
-            continue
         theirs = room(name)
         assert theirs and (theirs == mine or RANK[theirs] < RANK[mine]), f"{module} imports {name}"
 

@@ -10,7 +10,6 @@ from typing import NoReturn
 from cnn_jax import distributed
 from cnn_jax.cli import model_modes, study_modes
 from cnn_jax.cli.flags import FLAGS, find_mode, format_help, is_training, name_flag, parse
-from cnn_jax.cli.study_modes import Costs, Studies
 from cnn_jax.errors import (
     STOPPED,
     StoppedError,
@@ -19,6 +18,7 @@ from cnn_jax.errors import (
     explain_out_of_memory,
 )
 from cnn_jax.files import expand_path, find_cache_folder
+from cnn_jax.registered_studies import Costs, Studies, import_studies
 from cnn_jax.text import escape_unprintable, replace_unprintable
 
 
@@ -83,16 +83,6 @@ def leave(code: int) -> int:
     """Returns the code, or ends the process at once if other processes would wait for it."""
     distributed.exit_if_distributed(code)
     return code
-
-
-def import_studies() -> tuple[Studies, Costs]:
-    """Returns the project's own studies and what they cost."""
-    try:
-        # The installed package contains the folder `experiments`; in a checkout it is not there.
-        from cnn_jax.experiments import COSTS, STUDIES  # type: ignore[import-not-found]
-    except ImportError:
-        from experiments import COSTS, STUDIES  # In a checkout.
-    return STUDIES, COSTS
 
 
 def run_mode(studies: Studies, costs: Costs) -> None:

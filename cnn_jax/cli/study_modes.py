@@ -1,7 +1,7 @@
 """The modes that train or show studies: list, train, report, compare, claims, dry_run and plan."""
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,8 @@ from cnn_jax import distributed
 from cnn_jax.cli.flags import DISTRIBUTED_FLAGS, FLAGS
 from cnn_jax.errors import UserError
 from cnn_jax.files import expand_path
+from cnn_jax.registered_studies import Costs, Studies
 from cnn_jax.study import Study
-
-Studies = Mapping[str, Callable[[str], Study]]
-Costs = Mapping[str, Mapping[str, str]]
 
 
 def list_studies(costs: Costs) -> None:

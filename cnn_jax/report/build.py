@@ -1,6 +1,5 @@
 """Builds a report: finds the study that wrote a folder, composes its page and writes it."""
 
-import importlib
 import json
 import math
 import os
@@ -11,6 +10,7 @@ from typing import Any, Protocol
 from cnn_jax import user_file
 from cnn_jax.errors import UserError, explain_os_error
 from cnn_jax.files import write_whole
+from cnn_jax.registered_studies import import_studies
 from cnn_jax.report import parts, render, sweep
 from cnn_jax.report.claims import Claim
 from cnn_jax.report.elements import Claims, Figure, Page, Report
@@ -21,9 +21,6 @@ from cnn_jax.report.results import Results, StudyFile
 from cnn_jax.report.rows import Row
 from cnn_jax.report.verdicts import RULE, Verdict
 from cnn_jax.tuning import Tuning
-
-# The module of the registered studies: installed, or in a checkout.
-STUDY_MODULES = ("cnn_jax.experiments", "experiments")
 
 
 class ReportedStudy(Protocol):
@@ -106,24 +103,13 @@ def find_study(folder: Path, study_file: StudyFile) -> ReportedStudy:
                 " it, or correct the field file in study.json"
             )
         return user_file.call(path, "study", preset)
-    studies = import_studies()
+    studies, _ = import_studies()
     if name not in studies:
         raise UserError(
             f"{folder}: the study {name} is not registered: build its report from Python, with"
             " cnn_jax.report.build.build(workdir, study)"
         )
     return studies[name](preset)
-
-
-def import_studies() -> dict[str, Callable[[str], Any]]:
-    """Returns the registered studies by name; empty if none are installed."""
-    for module in STUDY_MODULES:
-        try:
-            return importlib.import_module(module).STUDIES
-        except ModuleNotFoundError as error:
-            if error.name not in (module, module.partition(".")[0]):
-                raise
-    return {}
 
 
 def write_page(
