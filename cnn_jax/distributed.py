@@ -26,7 +26,7 @@ COUNTS: dict[str, Callable[[str], int]] = {
 
 
 def was_launched() -> bool:
-    """Whether a launcher started several processes of this program and informed them about it."""
+    """Returns whether a launcher started several processes of this program and told them so."""
     with contextlib.suppress(ValueError):
         return any(
             count(os.environ[name]) > 1 for name, count in COUNTS.items() if name in os.environ
@@ -129,7 +129,11 @@ def _guarded() -> Callable[[], object]:
 
 
 def is_distributed() -> bool:
-    """Whether this process is one of several; raises UserError if they have not joined."""
+    """Returns whether this process is one of several.
+
+    Raises:
+      UserError: If the processes have not joined.
+    """
     import jax
 
     if (many := jax.process_count()) > 1 and not jax.distributed.is_initialized():
@@ -141,7 +145,7 @@ def is_distributed() -> bool:
 
 
 def is_primary() -> bool:
-    """Whether this is process 0, or the only one."""
+    """Returns whether this is process 0, or the only one."""
     import jax
 
     return jax.process_index() == 0

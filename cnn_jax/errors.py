@@ -110,7 +110,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def suggest_names(name: str, known: Iterable[str]) -> str:
-    """'nearest: a, b' for an unknown name; 'known: ...' with all there is if nothing is near.
+    """Returns 'nearest: a, b' for an unknown name, or 'known: ...' with all names if none is near.
 
     Example:
       >>> suggest_names("resnet51", ["resnet50", "vgg_d"])

@@ -11,7 +11,7 @@ from cnn_jax.errors import UserError, explain_os_error
 
 MAX_NAME_BYTES = 255  # Of the name of a file or folder, on the usual file systems.
 PART_AGE_S = 3600  # No file takes so long to write.
-MAX_DEPTH = 5  # Levels of a run's files below runs/: STUDY/PRESET/trials/RUN/SEED.
+MAX_DEPTH = 5  # Levels of a trial's files below runs/: STUDY/PRESET-DATA/tuning/TRIAL/SEED.
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

@@ -1,6 +1,7 @@
 """The device mesh: one axis, 'batch', over all devices.
 
-An array is either replicated - whole on each device - or sharded along its first dimension.
+An array is either replicated, which means whole on each device, or sharded along its first
+dimension.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Text from outside - file names, class names, values, messages - made safe to show."""
+"""Makes text from outside, such as file names, class names, values and messages, safe to show."""
 
 import io
 import re

@@ -151,8 +151,8 @@ def load_run(folder: str | Path, data_dir: str = "") -> TrainedModel:
       data_dir: Where prepared TFDS folders lie, if not where they lay in training.
 
     Raises:
-      UserError: If the folder is not a run folder, or its checkpoint cannot be read, or its data,
-        of which the mean is subtracted, are not there or have changed.
+      UserError: If the folder is not a run folder, if its checkpoint cannot be read, or if its data
+        set, whose mean is subtracted from images, is not there or has changed.
     """
     folder = Path(folder)
     experiment = read_run(folder, data_dir)
@@ -196,7 +196,7 @@ def load_weights(experiment: Experiment, weights: str) -> TrainedModel:
       weights: A file or an address, or UNTRAINED.
 
     Raises:
-      UserError: If there is no such model, or the weights cannot be had, or are another model's.
+      UserError: If there is no such model, or if the weights cannot be read or are another model's.
     """
     name = experiment.model.name
     if weights == UNTRAINED:

@@ -3,7 +3,7 @@
 The annotation of a field gives its type: `int`, `float`, `bool`, `str`, `Literal[...]`, `tuple[T,
 ...]` or `T | None`, where `Annotated[T, Bound(...), "meaning"]` adds bounds and a description. The
 fields of `cnn_jax.config` and the options of models, optimizers, schedules, data sets and
-evaluation protocols all declare their values so, and every caller - a flag, a file, Python - passes
+evaluation protocols all declare their values so. Every value, from a flag, a file or Python, passes
 through `convert`.
 """
 

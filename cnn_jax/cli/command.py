@@ -35,7 +35,8 @@ def main(studies: Studies | None = None, costs: Costs | None = None) -> NoReturn
 def execute(argv: Sequence[str], studies: Studies | None = None, costs: Costs | None = None) -> int:
     """Runs a command and returns its exit code.
 
-    0: done. 2: a user's mistake, one line on stderr. 75: stopped and saved. 130: Ctrl-C.
+    0: done. 1: an unexpected error, with a traceback. 2: a user's mistake, one line on stderr. 75:
+    stopped and saved. 130: interrupted outside of training.
 
     Args:
       argv: The program's name and its arguments.

@@ -73,7 +73,7 @@ def verify_checksums(checkpoints: ocp.CheckpointManager, step: int, state: Any) 
     If their file is missing or damaged, the checkpoint passes unchecked.
 
     Args:
-      checkpoints: The manager from `manager`.
+      checkpoints: The manager from `open_checkpoints` or `make_manager`.
       step: Step of the checkpoint.
       state: The state that was read.
 

@@ -9,9 +9,10 @@ metrics.jsonl has one line per event. Its lines do not depend on interruptions o
   stop   step, best_step  the run ended before its last step (train.stop_after), and keeps the state
          of best_step
   end    step; with train.stop_after best_step, as of stop
-Each line has `wall_s`, the seconds of all launches so far. A launch that was cut off counts up to
-its last line that was kept. Errors are fractions, losses nats; train lines are means since the line
-before (null: all was skipped). starts.jsonl has one line per launch.
+`error` stands for the name of the model's error: top1_error (from 0 to 1) or reconstruction_error.
+Losses are in nats. The loss and the error of a train line are means since the line before (null:
+every update was skipped). Each line has `wall_s`, the seconds of all launches so far. A launch that
+was cut off counts up to its last line that was kept. starts.jsonl has one line per launch.
 """
 
 import contextlib
@@ -184,7 +185,11 @@ def _make_bar(steps: int, step: int, label: str) -> tqdm.tqdm:
 
 @contextlib.contextmanager
 def open_null_log() -> Iterator[tuple[Write, tqdm.tqdm]]:
-    """Returns the (write, bar) of a process that writes nothing, as the first one does."""
+    """Opens the log of a process that writes nothing, because the first process does.
+
+    Yields:
+      (write, bar) as `open_log` does; `write` has no effect, and the bar is not shown.
+    """
     with tqdm.tqdm(disable=True) as bar:
         yield lambda event, **fields: None, bar
 

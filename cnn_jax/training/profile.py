@@ -21,7 +21,7 @@ def trace_steps(step: Step, folder: Path, steps: int, left: int) -> Step:
     """Returns the step, wrapped to trace some of its calls and to print their costs.
 
     Args:
-      step: (state, arrays, batch) -> state, compiled.
+      step: (state, inputs, batch) -> state, compiled.
       folder: The trace goes to <folder>/profile.
       steps: How many calls are traced.
       left: How many calls there will be.
@@ -36,19 +36,19 @@ def trace_steps(step: Step, folder: Path, steps: int, left: int) -> Step:
     first = 1 + min(SETTLED_STEPS, left - steps)
     calls = 0
 
-    def traced_step(state: Any, arrays: Any, batch: Any) -> Any:
+    def traced_step(state: Any, inputs: Any, batch: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == first:
             jax.block_until_ready(state)
             jax.profiler.start_trace(folder / "profile")
-        state = step(state, arrays, batch)
+        state = step(state, inputs, batch)
         if calls == first + steps - 1:
             jax.block_until_ready(state)
             jax.profiler.stop_trace()
             # pmap's step is a function around what is compiled.
             program = step if hasattr(step, "lower") else jax.jit(step)
-            text = program.lower(state, arrays, batch).compile().as_text()
+            text = program.lower(state, inputs, batch).compile().as_text()
             table = format_costs(read_costs(folder / "profile", steps), hlo.find_layers(text))
             print(f"\n{steps} steps are traced in {folder / 'profile'}\n{table}", flush=True)
         return state

@@ -46,7 +46,7 @@ def choose_steps_per_call(
       ends_call: Whether something follows a step.
 
     Returns:
-      1 if several steps per call would not make the run faster.
+      The number; 1 if several steps per call would not make the run faster.
     """
     if step_seconds > MAX_STEP_SECONDS or step_seconds * (until - step) < MIN_RUN_SECONDS:
         return 1
@@ -64,9 +64,9 @@ def choose_steps_per_call(
 def count_steps(step: int, until: int, size: int, ends_call: Callable[[int], bool]) -> int:
     """Returns how many steps the next call makes: `size`, or one.
 
-    What follows a step - a log line, an evaluation, a checkpoint - falls where it would with one
-    step per call: no call goes on beyond such a step. There are only two numbers of steps, so that
-    two programs are compiled at most.
+    What follows a step, such as a log line, an evaluation or a checkpoint, falls where it would
+    with one step per call: no call goes on beyond such a step. There are only two numbers of steps,
+    so that two programs are compiled at most.
 
     Args:
       step: The steps that are done.
@@ -79,21 +79,21 @@ def count_steps(step: int, until: int, size: int, ends_call: Callable[[int], boo
 
 
 def repeat_step(step: Step) -> Step:
-    """Returns steps(state, arrays, batches) -> state, one update for each of the batches.
+    """Returns steps(state, inputs, batches) -> state, one update for each of the batches.
 
     Args:
-      step: step(state, arrays, batch) -> state.
+      step: step(state, inputs, batch) -> state.
 
     Returns:
       The function; the arrays of its batches have a first dimension more, the steps.
     """
 
-    def steps(state: Any, arrays: Any, batches: Any) -> Any:
+    def steps(state: Any, inputs: Any, batches: Any) -> Any:
         def advance(state: Any, batch: Any) -> tuple[Any, None]:
             # The barriers keep XLA from fusing the step with the loop around it: its operations
             # stay those of one step per call, and so do its numbers.
             state, batch = jax.lax.optimization_barrier((state, batch))
-            return jax.lax.optimization_barrier(step(state, arrays, batch)), None
+            return jax.lax.optimization_barrier(step(state, inputs, batch)), None
 
         return jax.lax.scan(advance, state, batches)[0]
 

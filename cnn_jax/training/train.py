@@ -217,7 +217,7 @@ def _train(
         ]
         done = int(states[0].step)
         if any(int(state.step) != done for state in states):
-            return {}  # An unreadable checkpoint has been deleted: restore again.
+            return {}  # An unreadable checkpoint has been moved aside: restore again.
         if profile_steps and distributed.is_primary():
             folder = next(iter(runs.values()))
             program = _trace(program, folder, profile_steps, until - done)

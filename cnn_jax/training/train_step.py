@@ -169,14 +169,14 @@ def compile_train(
     """Returns the training step compiled over the mesh's devices.
 
     Args:
-      step: step(state, arrays, item) -> state.
+      step: step(state, inputs, batch) -> state.
       parallel: jit (which consumes the state that it is given) or pmap.
       mesh: The devices.
       options: XLA's compiler options, of jit alone.
 
     Returns:
-      step(state, arrays, item) -> state, compiled when it is first called. `item` is a batch whose
-      rows are divided between the devices.
+      step(state, inputs, batch) -> state, compiled when it is first called. The rows of the batch
+      are divided between the devices.
     """
     if parallel == "jit":
         whole, split = meshes.make_replicated_sharding(mesh), meshes.make_batch_sharding(mesh)
@@ -193,14 +193,14 @@ def compile_train(
     def split_rows(x: jax.Array) -> jax.Array:
         return x.reshape(len(devices), -1, *x.shape[1:])
 
-    return lambda state, arrays, item: mapped(state, arrays, jax.tree.map(split_rows, item))
+    return lambda state, inputs, batch: mapped(state, inputs, jax.tree.map(split_rows, batch))
 
 
 def compile_steps(step: Step, mesh: Mesh, options: dict[str, Any] | None = None) -> Step:
-    """Returns several training steps as one program: (state, arrays, batches) -> state.
+    """Returns several training steps as one program: (state, inputs, batches) -> state.
 
     Args:
-      step: step(state, arrays, item) -> state.
+      step: step(state, inputs, batch) -> state.
       mesh: The devices.
       options: XLA's compiler options.
 
@@ -227,8 +227,8 @@ def compile_checked(step: Step, mesh: Mesh) -> Step:
     checked = checkify.checkify(step, checkify.float_checks)
     checked = jax.jit(checked, in_shardings=(whole, whole, split), out_shardings=whole)
 
-    def run(state: State, arrays: Any, item: Any) -> State:
-        error, new = checked(state, arrays, item)
+    def run(state: State, inputs: Any, batch: Any) -> State:
+        error, new = checked(state, inputs, batch)
         if found := error.get_exception():
             why = str(error.get()).strip().rstrip(".")
             where = _find_source_line(found)

@@ -48,8 +48,12 @@ class Watch(NamedTuple):
 def watch(minutes: float) -> Iterator[Watch]:
     """Watches the code inside the `with` block. Signals are handled only on the main thread.
 
-    minutes: After this many minutes without a new phase, it prints to stderr in which phase the
-    loop is stuck, and repeats that after each such interval; 0: never.
+    Args:
+      minutes: After this many minutes without a new phase, it prints to stderr in which phase the
+        loop is stuck, and repeats that after each such interval; 0: never.
+
+    Yields:
+      The functions by which the loop reports to its watch.
     """
     now: dict[str, Any] = {"phase": "start", "since": time.monotonic(), "signal": ""}
 
