@@ -33,7 +33,7 @@ Turned off by the switch:
   element. Not measured alone.
 - rewrites.py `draw_normal`, everywhere: initial weights drawn as flat arrays of few sizes, which
   XLA compiles 16 times faster.
-- rewrites.py `power`, everywhere: LRN's power -3/4 as two roots. Not measured alone.
+- rewrites.py `raise_to_power`, everywhere: LRN's power -3/4 as two roots. Not measured alone.
 
 Not controlled by the switch:
 

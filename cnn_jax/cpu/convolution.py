@@ -139,7 +139,7 @@ _fast.defvjp(_fast_forward, _fast_backward)
 
 
 def _small(x: jax.Array, kernel: jax.Array) -> bool:
-    """Whether the feature map is smaller than the kernel; XLA is up to 100 times slower then."""
+    """Returns whether the map is smaller than the kernel; XLA is up to 100 times slower then."""
     return x.shape[1] < kernel.shape[0] or x.shape[2] < kernel.shape[1]
 
 

@@ -57,7 +57,7 @@ def use(choice: str) -> Iterator[None]:
 
 
 def kernels_enabled(x: jax.Array) -> bool:
-    """Whether the CPU kernels handle this input: by default large inputs on a CPU."""
+    """Returns whether the CPU kernels handle this input: by default large inputs on a CPU."""
     choice = read_choice()
     if choice:
         return choice == "cpu"
@@ -65,17 +65,17 @@ def kernels_enabled(x: jax.Array) -> bool:
 
 
 def on_cpu() -> bool:
-    """Whether optimizations for a CPU that do not depend on an input's size are used."""
+    """Returns whether optimizations for a CPU that do not depend on an input's size are used."""
     return (read_choice() or mesh.get_platform()) == "cpu"
 
 
 def rewrites_enabled() -> bool:
-    """Whether rewrites that help on a CPU and cost nothing elsewhere are used."""
+    """Returns whether rewrites that help on a CPU and cost nothing elsewhere are used."""
     return read_choice() != "xla"
 
 
 def chunks_enabled() -> bool:
-    """Whether sums over a batch are computed in chunks: with one device.
+    """Returns whether sums over a batch are computed in chunks: with one device.
 
     With several devices, slices of a batch that is spread over them would be moved between them.
     """

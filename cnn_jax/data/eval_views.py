@@ -46,8 +46,8 @@ def iterate_views(
 
     Yields:
       {each name of `cut`: uint8 [B, V, h, w, C]; label, index: int32 [B]; valid, bad: bool [B]}.
-      The last batch is filled up with rows that are not valid, of index -1, and so are images that
-      cannot be decoded.
+      The last batch is filled up with rows that are not valid and have index -1. The row of an
+      image that cannot be decoded is not valid either, and has index -1.
     """
     read = functools.partial(_read_row, data, images, side, cut, None, interpolation)
     rows = prefetch_decoded(read, range(len(images)), data.workers)
@@ -80,11 +80,13 @@ def iterate_resized(
       {image: uint8 [B, H, W, C], each image in the upper left corner, zeros elsewhere; size: int32
       [B, 2], its own height and width; label, index: int32 [B]; valid, bad: bool [B]}; H and W are
       multiples of BUCKET. A batch that is not full, as the last of each size, is filled up with
-      rows that are not valid, of index -1, and so are those that cannot be decoded.
+      rows that are not valid and have index -1. The row of an image that cannot be decoded is not
+      valid either, and has index -1.
 
     Raises:
-      UserError: If an image is bad, unless data.on_bad_image is skip. One that is over MAX_ASPECT
-        times as long as it is wide, and has more than MAX_PIXELS_PER_BATCH pixels, is.
+      UserError: If an image is bad, unless data.on_bad_image is skip. An image also counts as bad
+        if its longer side is over MAX_ASPECT times the shorter one and it has more than
+        MAX_PIXELS_PER_BATCH pixels.
     """
     buckets: dict[tuple[int, int], list] = collections.defaultdict(list)
 

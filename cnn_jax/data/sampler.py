@@ -11,9 +11,9 @@ def shuffle_epoch(seed: int, epoch: int, count: int) -> np.ndarray:
 def balance_epoch(seed: int, epoch: int, labels: np.ndarray) -> np.ndarray:
     """Returns the order of an epoch in which all classes come equally often: label shuffling.
 
-    Every class occurs as often as the largest class has images, and the images of a class occur
-    equally often, up to one time. Source: Shen et al. 2016 (arXiv:1512.05830), Sec. 4,
-    in which the list of each class is shuffled and repeated.
+    Every class occurs as often as the largest class has images. How often two images of a class
+    occur differs by at most one. Source: Shen et al. 2016 (arXiv:1512.05830), Sec. 4, in which the
+    list of each class is shuffled and repeated.
 
     Args:
       seed: The run's.

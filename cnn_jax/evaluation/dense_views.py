@@ -56,7 +56,7 @@ def compute_logits(
 
 
 def mask_valid(size: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """[B, H, W] bool: whether a position is in the first size[b] rows and columns."""
+    """Returns whether a position is in the first size[b] rows and columns, [B, H, W] bool."""
     rows, columns = (jnp.arange(n)[None] < size[:, axis, None] for axis, n in enumerate(shape))
     return rows[:, :, None] & columns[:, None, :]
 
@@ -84,7 +84,7 @@ def compute_valid_sizes(
       [layers + 1, B, 2] int32.
 
     Raises:
-      UserError: for a model that cannot be evaluated densely, or images too small for it.
+      UserError: If the model cannot be evaluated densely, or images are too small for it.
     """
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (params, stats))
     leaves, structure = jax.tree.flatten(shapes)
@@ -98,7 +98,7 @@ def compute_valid_sizes(
 def _valid_rows(
     trace: Callable[[int], tuple[int, ...]], side: int, smallest: int
 ) -> tuple[int, ...]:
-    """How many rows an image of `side` rows has in each layer.
+    """Returns how many rows an image of `side` rows has in each layer.
 
     It traces at most 2 PERIOD of all sizes: every PERIOD rows more are as many more in a layer as
     its stride leaves of them.

@@ -170,8 +170,8 @@ def evaluate_weights(
 
     Raises:
       NotFiniteError: If the model's scores are not finite.
-      UserError: If the weights cannot be had, the protocol is wrong, or the images have other
-        classes than theirs.
+      UserError: If the weights cannot be read, the protocol is wrong, or the images have other
+        classes than the weights.
     """
     loaded = pretrained.load(experiment.model.name, weights)
     recipe = loaded.preprocessing

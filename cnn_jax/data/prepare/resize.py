@@ -126,7 +126,7 @@ def _is_up_to_date(job: Job) -> bool:
         return True
     name = job.images.name(job.number)
     # A file that takes the place of another may keep an old time of modification, and a link may
-    # be led to an old file: the times of these changes tell.
+    # be pointed at an old file. Only the times of these changes show it.
     try:
         times = [max(s.st_mtime_ns, s.st_ctime_ns) for s in (os.stat(name), os.lstat(name))]
     except OSError:  # The image is out of reach, but what was written of it is not.
