@@ -297,7 +297,7 @@ def format_summary(summary: Summary, deviations: Sequence[str] = (), width: int 
 
     Args:
       summary: The result of `summarize_model`.
-      deviations: The result of `models.deviations`.
+      deviations: The result of `models.describe_deviations`.
       width: As in `format_table`.
     """
     parts = [format_costs(summary.layers, width), format_costs([summary.total], width)]

@@ -75,7 +75,7 @@ class Lenet5(BaseModel):
     with momentum 0.9 trains it at rates of 0.003 to 0.01, but not at 0.03.
 
     Attributes:
-      initializer: paper: `uniform`.
+      initializer: paper: uniform from -2.4 / fan-in to 2.4 / fan-in.
       norm: none | bn: before each nonlinearity | lrn: after the nonlinearity of C1.
       dropout: Share of the inputs of F6 and of the output layer that is dropped in training.
       c3: table: connected as in Table I | full: each channel sees all six of S2, which gives
@@ -156,7 +156,7 @@ class EarlyLenet(BaseModel):
       hidden: Number of units of the hidden layer; 0: none.
       side: Image side that the first convolution needs, in pixels. Smaller images are padded with
         two pixels of background on each side.
-      initializer: paper: `uniform`.
+      initializer: paper: uniform from -2.4 / fan-in to 2.4 / fan-in.
       dropout: Share of the inputs of the dense layers that is dropped in training.
     """
 

@@ -199,7 +199,7 @@ def save(
       pretrained.save("a.pth", "resnet18", params, stats, 10, preprocessing, format="torchvision")
       # In PyTorch: torchvision.models.resnet18(num_classes=10).load_state_dict(torch.load(...))
       pretrained.save("a.h5", "vgg_d", params, stats, 10, preprocessing, format="keras")
-      # In Keras: model.load_weights("mine.h5", by_name=True)
+      # In Keras: model.load_weights("a.h5", by_name=True)
     """
     ending = Path(path).suffix
     content = serialize(name, params, stats, num_classes, preprocessing, options, format, ending)

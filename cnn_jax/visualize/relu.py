@@ -102,7 +102,7 @@ def _count(jaxpr: Jaxpr) -> int:
 
 
 def _is_relu(equation: Any) -> bool:
-    """Returns whether an equation is the maximum of floating-point numbers and the constant zero."""
+    """Returns whether an equation is the maximum of floating-point numbers and a constant zero."""
     if equation.primitive.name != "max":
         return False
     floating = jnp.issubdtype(equation.outvars[0].aval.dtype, jnp.floating)

@@ -166,7 +166,7 @@ def _check_formula(text: str) -> dict[str, Any]:
 
 
 def _measure_circles(rng: "np.random.Generator") -> dict[str, Any]:
-    """Two rings of points, as they are and in polar coordinates."""
+    """Returns what the rule learns of two rings of points, as they are and in polar coordinates."""
     import numpy as np
 
     from cnn_jax.optim import perceptron
