@@ -24,7 +24,7 @@ from benchmarks.result import write_result
 from cnn_jax import mesh as meshes
 from cnn_jax import models
 from cnn_jax.config import choose
-from cnn_jax.cpu import settings
+from cnn_jax.cpu import memory, settings
 from cnn_jax.optim import make_optimizer
 from cnn_jax.training import environment, multi_seed
 from cnn_jax.training.multi_seed import Inputs
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> None:
         )
     # As a run does, the second for all but the smallest batches.
     settings.configure()
-    settings.keep_memory(settings.MIN_BATCH_VALUES)
+    memory.keep_memory(settings.MIN_BATCH_VALUES)
     print(format_line(HEAD))
     rows: list[dict[str, Any]] = []
     with jax.default_matmul_precision("float32"):

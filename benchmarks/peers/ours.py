@@ -21,7 +21,7 @@ from benchmarks.peers import (
 from cnn_jax import mesh as meshes
 from cnn_jax import models
 from cnn_jax.config import choose
-from cnn_jax.cpu import settings
+from cnn_jax.cpu import memory, settings
 from cnn_jax.optim import make_optimizer
 from cnn_jax.training.state import State, make_zero_sums
 from cnn_jax.training.train_step import StepParts, compile_train, train_step
@@ -36,7 +36,7 @@ def make_peer(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
     """Returns our step, without dropout: no two frameworks draw the same masks."""
     values = weights["images"].size
     settings.configure()  # As train.run does, like the next line.
-    settings.keep_memory(values)
+    memory.keep_memory(values)
     workload = WORKLOADS[spec.model]
     options = {"dropout": 0.0, **workload.options}
     model = models.create(workload.model, spec.classes, dtype=spec.precision, **options)
@@ -59,12 +59,14 @@ def make_peer(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
         if spec.platform == "cpu"
         else None
     )
+    trimmer = memory.Trimmer()  # As a run has.
     parts = StepParts(model, tx, PREPARED_LOADER, jax.random.key(0))
     train = compile_train(functools.partial(train_step, parts), "jit", mesh, compiler_options)
 
     def step() -> None:
         nonlocal state
         state = train(state, {}, batch)
+        trimmer.after_call(state)
 
     def loss() -> float:
         nonlocal state

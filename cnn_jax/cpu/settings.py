@@ -1,9 +1,8 @@
-"""Settings for CPUs: XLA's flags, oneDNN's compiler options, and malloc's parameters.
+"""Settings for CPUs: XLA's flags and oneDNN's compiler options.
 
 benchmarks/README.md has the measurements.
 """
 
-import ctypes
 import functools
 import logging
 import os
@@ -29,9 +28,6 @@ MIN_ONEDNN_PIXELS = 2**22
 # For batches of fewer values (B * H * W * C) the kernels are slower than plain XLA, because the
 # overhead of each call exceeds its computation.
 MIN_BATCH_VALUES = 2**13
-
-# glibc's malloc.h
-M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 
 
 def configure(environ: MutableMapping[str, str] = os.environ) -> str | None:
@@ -125,25 +121,3 @@ def _is_x86_with(versions: tuple[tuple[int, int], tuple[int, int]]) -> bool:
     jaxlib = tuple(int(part) for part in metadata.version("jaxlib").split(".")[:2])
     is_x86 = platform.machine().lower() in ("x86_64", "amd64")
     return is_x86 and versions[0] <= jaxlib < versions[1]
-
-
-def keep_memory(values: int) -> None:
-    """Stops glibc's malloc from returning freed memory to the system, until the process ends.
-
-    XLA allocates the temporary arrays of a step, hundreds of megabytes, again in each step. By
-    default glibc returns them to the system each time, and the system must zero and map every page
-    again. The price is that a process may hold two or three times the memory that a step needs.
-    There is also only one arena, for which threads wait. This makes small batches slower (LeNet-5
-    at batch 1: half the speed) and others 10% faster.
-
-    Args:
-      values: Number of values of a batch, B * H * W * C. Nothing changes if it is less than
-        `MIN_BATCH_VALUES`, or if the C library is not glibc on Linux.
-    """
-    if values < MIN_BATCH_VALUES or not sys.platform.startswith("linux"):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
-    if mallopt:
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-        mallopt(M_ARENA_MAX, 1)

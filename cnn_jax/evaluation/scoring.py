@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cnn_jax import mesh as meshes
-from cnn_jax.cpu import settings
+from cnn_jax.cpu import memory, settings
 from cnn_jax.errors import UserError
 from cnn_jax.evaluation.dense_views import compute_logits, compute_valid_sizes, mask_valid
 from cnn_jax.evaluation.protocols import Offsets, Views
@@ -98,7 +98,7 @@ def make_scorer(
       count: How many images will be scored, if known. For many, a CPU takes faster convolutions
         that are compiled anew in each process.
       values: How many values a batch of crops has, B * crop * crop * C, if known. For large ones,
-        freed memory stays with a process on a CPU: see `settings.keep_memory`.
+        freed memory stays with a process on a CPU: see `memory.keep_memory`.
     """
 
     def squash(logits: jax.Array) -> jax.Array:
@@ -143,7 +143,7 @@ def make_scorer(
     by_layer = NamedSharding(mesh, PartitionSpec(None, meshes.BATCH))
     options = None
     if mesh.devices.flat[0].platform == "cpu":
-        settings.keep_memory(values)
+        memory.keep_memory(values)
         options = settings.choose_evaluation_options(count * crop**2)
     jit = functools.partial(jax.jit, out_shardings=whole, compiler_options=options)
     shardings = (whole, whole, split, whole)

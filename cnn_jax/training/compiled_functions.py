@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from cnn_jax import data
 from cnn_jax.config import Experiment, change
-from cnn_jax.cpu import settings
+from cnn_jax.cpu import memory, settings
 from cnn_jax.evaluation.during_training import (
     EvaluationStep,
     compile_evaluation,
@@ -186,7 +186,7 @@ def compile_step(
     """
     train, values = experiment.train, experiment.data.batch_size * image_values
     if over.devices.flat[0].platform == "cpu":
-        settings.keep_memory(values)
+        memory.keep_memory(values)
     options = choose_options(train.steps, values, over)
     several = compile_steps(step, over, options) if steps_per_call != 1 else None
     if train.check_numerics:

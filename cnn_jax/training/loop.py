@@ -16,6 +16,7 @@ import orbax.checkpoint as ocp
 import tqdm
 
 from cnn_jax.config import Experiment
+from cnn_jax.cpu import memory
 from cnn_jax.errors import StoppedError, UserError
 from cnn_jax.optim import observe_error, ran_out_of_patience, read_current_rate
 from cnn_jax.training import checkpoint, divergence, early_stopping, layer_log, metrics_log
@@ -115,7 +116,7 @@ def run_loop(
         stop_if_due(run, done)
     state = program.join([run.state for run in runs])
     batches = program.batches(done)
-    timer = IntervalTimer(done)
+    timer, trimmer = IntervalTimer(done), memory.Trimmer()
 
     def ends_call(step: int) -> bool:
         return any(find_due(step, experiment, until))
@@ -131,6 +132,7 @@ def run_loop(
         if count > 1:  # Calls that wait for a device would keep a signal waiting.
             jax.block_until_ready(state)
         state = program.advance(state, taken)
+        trimmer.after_call(state)
         step += count
 
         due = find_due(step, experiment, until)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cnn_jax import mesh, models
-from cnn_jax.cpu import settings
+from cnn_jax.cpu import memory, settings
 from cnn_jax.errors import UserError
 from cnn_jax.evaluation import protocols
 from cnn_jax.evaluation.dense_views import compute_logits, compute_valid_sizes
@@ -217,7 +217,7 @@ def test_many_images_take_the_options_of_long_evaluations(monkeypatch):
 
 def test_a_large_batch_keeps_its_memory_not_many_small_ones(monkeypatch):
     kept = []
-    monkeypatch.setattr(settings, "keep_memory", kept.append)
+    monkeypatch.setattr(memory, "keep_memory", kept.append)
     devices = mesh.make_batch_mesh(jax.devices()[:1])
     make_scorer(*make_model(), prepare, CROP, devices, count=10**6, values=4 * CROP**2)
     assert kept == [4 * CROP**2]

@@ -1,0 +1,69 @@
+"""Freed memory stays with a process that keeps it, until it is trimmed."""
+
+import platform
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from cnn_jax.cpu import memory
+
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="for glibc")
+
+
+def run(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+def test_freed_memory_stays_mapped():
+    """Writing 64 MB that were freed before gives many page faults by default, and few when kept."""
+    code = """if 1:
+        import resource, sys
+        import numpy as np
+        from cnn_jax.cpu import memory, settings
+        if {keep}: memory.keep_memory(settings.MIN_BATCH_VALUES)
+        faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(3):
+            before = faults()
+            np.full(2**24, 1.0, np.float32)
+        print(faults() - before)
+    """
+    (default,), (kept,) = run(code.format(keep=False)), run(code.format(keep=True))
+    assert int(kept) < 100 < int(default)
+
+
+# Calls of a step that takes and frees some memory; prints which of them left the process smaller.
+CALLS = """if 1:
+    import numpy as np
+    from cnn_jax.cpu import memory, settings
+    memory.INTERVAL = 0
+    memory.keep_memory(settings.MIN_BATCH_VALUES)
+    trimmer = memory.Trimmer()
+    for call, size in enumerate({sizes}, start=1):
+        np.ones(size << 20, np.uint8)  # Freed at once.
+        before = memory.read_resident_size()
+        trimmer.after_call(np.zeros(1))
+        if memory.read_resident_size() < before - (size << 20) // 2:
+            print(call)
+"""
+
+
+def test_kept_memory_is_trimmed_in_the_first_calls_then_more_and_more_rarely():
+    """After the calls 1, 2, 4, 8 and 16, if the process does not grow."""
+    assert run(CALLS.format(sizes=[256] * 20)) == ["1", "2", "4", "8", "16"]
+
+
+def test_kept_memory_is_trimmed_when_the_process_grows_by_half():
+    """Call 6 needs four times the memory. After it, calls settle at the new size, untrimmed."""
+    assert run(CALLS.format(sizes=[256] * 5 + [1024])) == ["1", "2", "4", "6"]
+    assert run(CALLS.format(sizes=[256] * 4 + [1024] * 3)) == ["1", "2", "4"]
+
+
+def test_a_process_that_does_not_keep_memory_is_not_trimmed(monkeypatch):
+    trims = []
+    monkeypatch.setattr(memory, "_is_kept", False)
+    monkeypatch.setattr(memory, "_trim", lambda: trims.append(1))
+    memory.Trimmer().after_call(np.zeros(1))
+    assert not trims
