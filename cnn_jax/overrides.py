@@ -15,11 +15,11 @@ class Kind(NamedTuple):
 
     Attributes:
       names: The valid names; None: any.
-      option_types: Returns {option: type} of a name.
+      get_option_types: Returns {option: type} of a name.
     """
 
     names: Collection[str] | None
-    option_types: Callable[[str], Mapping[str, Any]]
+    get_option_types: Callable[[str], Mapping[str, Any]]
 
 
 Kinds = Mapping[str, Kind]
@@ -145,7 +145,7 @@ def _options(field: str, choice: Choice, kind: Kind) -> Mapping[str, Any]:
         what = field.rpartition(".")[2]
         near = suggest_names(choice.name, kind.names)
         raise UserError(f"{field}={choice.name!r}: no such {what}; {near}")
-    return kind.option_types(choice.name)
+    return kind.get_option_types(choice.name)
 
 
 def _get(value: Any, path: str) -> Any:

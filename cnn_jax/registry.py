@@ -14,7 +14,7 @@ from cnn_jax.errors import UserError, suggest_names
 from cnn_jax.values import convert
 
 
-def option_types(function: Callable) -> dict[str, Any]:
+def get_option_types(function: Callable) -> dict[str, Any]:
     """Returns {option: type} of a function's keyword-only parameters, in their order."""
     hints = typing.get_type_hints(function, include_extras=True)
     parameters = inspect.signature(function).parameters.values()
@@ -63,7 +63,7 @@ def complete(field: str, choice: Choice, registry: Mapping[str, Callable]) -> Ch
       UserError: As `look_up` and `check_options` do.
     """
     function = look_up(field, choice, registry)
-    given = check_options(field, choice, option_types(function))
+    given = check_options(field, choice, get_option_types(function))
     parameters = inspect.signature(function).parameters
     defaults = {n: p.default for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
     return choose(choice.name, **defaults | given)
@@ -76,4 +76,4 @@ def build(field: str, choice: Choice, registry: Mapping[str, Callable], *argumen
       UserError: As `look_up` and `check_options` do.
     """
     function = look_up(field, choice, registry)
-    return function(*arguments, **check_options(field, choice, option_types(function)))
+    return function(*arguments, **check_options(field, choice, get_option_types(function)))

@@ -21,20 +21,20 @@ Score = Callable[[Any], float]
 
 
 class Trial(Protocol):
-    """Attributes of a trial that `final_error` reads; `cnn_jax.report.results.Run` has them."""
+    """Attributes of a trial that `get_final_error` reads; `cnn_jax.report.results.Run` has them."""
 
     @property
     def final_error(self) -> float | None:
         """The error of the last evaluation, 0 to 1; None: the trial did not come to its end."""
 
 
-def final_error(run: Trial) -> float:
+def get_final_error(run: Trial) -> float:
     """Returns the error at the end, infinite if the run has diverged."""
     error = run.final_error
     return math.inf if error is None else error
 
 
-def mean_training_error(run: Any) -> float:
+def compute_mean_training_error(run: Any) -> float:
     """Returns the mean of the logged training errors, the lower the faster a run has learned.
 
     It is infinite if the run has diverged.
@@ -67,7 +67,7 @@ class Tuning:
     runs: str = "*"
     seeds: int = 1
     steps: int = 0
-    score: Score = final_error
+    score: Score = get_final_error
     score_name: str = "validation error (%)"
     scale: float = 100.0
 

@@ -49,7 +49,7 @@ def choices_tables() -> str:
     ):
         for name, function in functions.items():
             full = registry.complete(field, config.choose(name), functions)
-            types = registry.option_types(function)
+            types = registry.get_option_types(function)
             if types or field in ("optimizer", "schedule"):
                 rows = [(f"{field}.{o}", types[o], full.args.get(o)) for o in types]
                 summary = (function.__doc__ or "").splitlines()[0]
@@ -61,7 +61,7 @@ def models_tables() -> str:
     """Returns the table of the models' options, and that of the options of each model."""
     having: dict[tuple[str, str, str], list[str]] = {}
     for name in models.MODELS:
-        for option, wanted in models.option_types(name).items():
+        for option, wanted in models.get_option_types(name).items():
             meaning = _find_meaning(models.find_spec(name).module, option)
             having.setdefault((option, values.describe(wanted), meaning), []).append(name)
     described = "\n".join(
@@ -69,7 +69,7 @@ def models_tables() -> str:
         for (option, kind, meaning), of in sorted(having.items())
     )
     names = "\n".join(
-        f"| `{name}` | {', '.join(f'`{o}`' for o in models.option_types(name))} |"
+        f"| `{name}` | {', '.join(f'`{o}`' for o in models.get_option_types(name))} |"
         for name in models.MODELS
     )
     return (

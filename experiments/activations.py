@@ -23,7 +23,7 @@ from cnn_jax.config import Data, Experiment, Log, Train, choose
 from cnn_jax.report.claims import Claim, Measured, measure_seeds
 from cnn_jax.study import Row, Study
 from cnn_jax.study.presets import check_preset, keep_run
-from cnn_jax.tuning import Tuning, mean_training_error
+from cnn_jax.tuning import Tuning, compute_mean_training_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,7 +109,7 @@ TUNING = Tuning(
     RATES,
     validation_images=5_000,
     steps=3 * STEPS_PER_EPOCH,
-    score=mean_training_error,
+    score=compute_mean_training_error,
     score_name="mean training error over the trial (%), the lower the faster it falls,",
 )
 TUNINGS = {

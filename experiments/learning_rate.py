@@ -188,7 +188,7 @@ def _compare(first: str, second: str) -> "Callable[[Results], Measured]":
     def compute(runs: "dict[str, Run]") -> float | None:
         from cnn_jax import report
 
-        losses = [report.final_loss(runs[name]) for name in (first, second)]
+        losses = [report.find_final_loss(runs[name]) for name in (first, second)]
         if None in losses or math.inf in losses:
             return None
         return losses[0] - losses[1]
@@ -205,7 +205,7 @@ def _measure_failures(results: "Results") -> Measured:
     def compute(runs: "dict[str, Run]") -> float | None:
         from cnn_jax import report
 
-        loss = report.final_loss(runs["too-high"])
+        loss = report.find_final_loss(runs["too-high"])
         return None if loss is None else float(loss > GUESSING)
 
     counted = measure_seeds(results, ("too-high",), compute)

@@ -127,7 +127,7 @@ def _end_of_training(run: "Run") -> float:
     """Returns a trial's score: its last training loss, infinite if it diverged."""
     from cnn_jax import report
 
-    loss = report.final_loss(run)
+    loss = report.find_final_loss(run)
     return math.inf if loss is None else loss
 
 
@@ -233,7 +233,7 @@ def _compare(first: tuple[str, int], second: tuple[str, int]) -> "Callable[[Resu
     def compute(runs: "dict[str, Run]") -> float | None:
         from cnn_jax import report
 
-        (one, other) = (report.loss_at(runs[name], step) for name, step in (first, second))
+        (one, other) = (report.find_loss_at(runs[name], step) for name, step in (first, second))
         if one is None or other is None:
             return None
         if not (runs[first[0]].finished and runs[second[0]].finished):

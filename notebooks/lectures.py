@@ -224,13 +224,13 @@ show(
 
 # %%
 from cnn_jax.layers.batch_norm import normalize
-from cnn_jax.layers.lrn import local_response_norm
+from cnn_jax.layers.lrn import apply_local_response_norm
 
 x = 3 + 2 * jax.random.normal(jax.random.key(0), (16, 8, 8, 4))
 y, *_ = normalize(x, jnp.ones(4), jnp.zeros(4), 0, None, 1e-5)
 print("batch norm, mean and deviation of each map:", y.mean((0, 1, 2)), y.std((0, 1, 2)))
 loud = jnp.ones((1, 1, 1, 8)).at[..., 3].set(100.0)
-print("beside a loud map:", np.round(np.asarray(local_response_norm(loud))[0, 0, 0], 2))
+print("beside a loud map:", np.round(np.asarray(apply_local_response_norm(loud))[0, 0, 0], 2))
 
 # %% [markdown]
 # ## 8 Activations
@@ -335,7 +335,7 @@ plt.show()
 from cnn_jax.data import augment
 
 batch = jnp.asarray(digits.train.images[:1], jnp.float32).repeat(4, 0) / 255
-keys = augment.row_keys(jax.random.key(0), jnp.arange(4))
+keys = augment.make_row_keys(jax.random.key(0), jnp.arange(4))
 changed = {
     "shift": augment.shift(keys, batch, 2),
     "rotate": augment.rotate(keys, batch, 30),

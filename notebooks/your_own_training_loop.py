@@ -69,8 +69,8 @@ print(f"{sum(x.size for x in jax.tree.leaves(params)):,} parameters")
 # %% [markdown]
 # ## The step
 #
-# Augmentations take a key for each image. `row_keys` makes them from the step's key and the image's row in
-# the whole batch, so that the images do not depend on how the batch is split over devices.
+# Augmentations take a key for each image. `make_row_keys` makes them from the step's key and the image's row
+# in the whole batch, so that the images do not depend on how the batch is split over devices.
 
 # %%
 rate = optax.warmup_cosine_decay_schedule(0.0, 0.1, 20, 40 if SMOKE else 200)
@@ -90,7 +90,7 @@ def compute_loss(params, stats, images, labels):
 def train_step(state, key, rows, images, labels):
     """One step; rows: each image's place in the whole batch."""
     params, stats, optimizer_state = state
-    images = augment.pad_and_crop(augment.row_keys(key, rows), prepare(images), 1)
+    images = augment.pad_and_crop(augment.make_row_keys(key, rows), prepare(images), 1)
     gradient = jax.value_and_grad(compute_loss, has_aux=True)
     (loss, stats), gradients = gradient(params, stats, images, labels)
     updates, optimizer_state = optimizer.update(gradients, optimizer_state, params)

@@ -68,7 +68,7 @@ def test_every_registered_run_has_valid_choices(name, preset):
     for run in study.runs.values():
         assert (run.study, study.preset) == (name, preset)
         assert run.data.name in data.DATASET_INFO and run.model.name in models.MODELS
-        assert run.model.args.keys() <= set(models.option_types(run.model.name))
+        assert run.model.args.keys() <= set(models.get_option_types(run.model.name))
 
 
 MISTAKES = [

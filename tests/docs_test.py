@@ -184,7 +184,7 @@ def list_fields():
     fields = {path for path, _, _ in iterate_fields()} | set(KINDS)
     for choice, kind in KINDS.items():
         for name in kind.names or ("folder", "digits"):
-            fields |= {f"{choice}.{option}" for option in kind.option_types(name)}
+            fields |= {f"{choice}.{option}" for option in kind.get_option_types(name)}
     return fields
 
 

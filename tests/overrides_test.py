@@ -85,7 +85,7 @@ def test_new_names_of_old_fields_exist():
         f"{field}.{option}"
         for field, kind in KINDS.items()
         for name in kind.names or ()
-        for option in kind.option_types(name)
+        for option in kind.get_option_types(name)
     }
     fields = {f"data.{name}" for name in vars(Experiment().data)} | {
         f"train.{n}" for n in vars(Experiment().train)

@@ -18,7 +18,7 @@ FUNCTIONS = {"step": step, "steep": step}
 
 
 def test_options_are_the_keyword_only_parameters():
-    assert list(registry.option_types(step)) == ["base", "edges"]
+    assert list(registry.get_option_types(step)) == ["base", "edges"]
 
 
 def test_a_choice_is_built_with_its_arguments_and_the_caller_s():

@@ -16,7 +16,13 @@ from cnn_jax.report.parts import tuning_table
 from cnn_jax.report.reading import read
 from cnn_jax.study import Row, Study, sweep
 from cnn_jax.training import metrics_log
-from cnn_jax.tuning import Tuning, apply_choices, choose_value, find_scores, mean_training_error
+from cnn_jax.tuning import (
+    Tuning,
+    apply_choices,
+    choose_value,
+    compute_mean_training_error,
+    find_scores,
+)
 
 RATES = (1e-4, 0.05, 1e12)  # Too low, right, and so high that the loss overflows.
 
@@ -216,9 +222,9 @@ class FakeRun:
 
 
 def test_speed_is_the_mean_training_error():
-    assert mean_training_error(FakeRun(0.1, [0.9, 0.5, 0.1])) == pytest.approx(0.5)
-    assert mean_training_error(FakeRun(0.1, [0.9, None, 0.1])) == pytest.approx(0.5)
-    assert mean_training_error(FakeRun(None, [0.9])) == float("inf")
+    assert compute_mean_training_error(FakeRun(0.1, [0.9, 0.5, 0.1])) == pytest.approx(0.5)
+    assert compute_mean_training_error(FakeRun(0.1, [0.9, None, 0.1])) == pytest.approx(0.5)
+    assert compute_mean_training_error(FakeRun(None, [0.9])) == float("inf")
 
 
 def test_the_first_of_equal_scores_is_chosen_and_seeds_are_averaged():

@@ -100,7 +100,7 @@ def _list_fields() -> list[str]:
     fields = {path: None for path, _, _ in iterate_fields() if "." in path or path in KINDS}
     for field, kind in KINDS.items():
         for choice in kind.names or ():
-            fields |= {f"{field}.{option}": None for option in kind.option_types(choice)}
+            fields |= {f"{field}.{option}": None for option in kind.get_option_types(choice)}
     return list(fields | dict.fromkeys(RENAMED))
 
 

@@ -69,7 +69,7 @@ def estimate_run(experiment: Experiment, speed: float | None = None) -> Estimate
       UserError: If the configuration has a mistake, or an unknown data set is not prepared.
     """
     speed = estimate_speed() if speed is None else speed
-    shape, classes = data.image_shape(experiment.data)
+    shape, classes = data.find_image_shape(experiment.data)
     model, train = experiment.model, experiment.train
     counts = count_model(model.name, classes, shape, **model.args)
     passes = count_evaluation_passes(experiment) if experiment.protocols else 0.0
@@ -96,7 +96,7 @@ def count_evaluation_passes(experiment: Experiment) -> float:
 
     Views that several protocols share are scored, and count, once.
     """
-    (height, *_), _ = data.image_shape(experiment.data)
+    (height, *_), _ = data.find_image_shape(experiment.data)
     streamed = data.is_streamed(experiment.data)
     scale = crops.choose_eval_side(experiment.data) if streamed else height
     chosen = [make_protocol(choice, height, scale) for choice in experiment.protocols]

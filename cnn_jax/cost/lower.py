@@ -92,7 +92,7 @@ def _make_dataset(experiment: Experiment) -> tuple[data.Dataset, bool]:
     the step.
     """
     name = experiment.data.name
-    (height, width, channels), classes = data.image_shape(experiment.data)
+    (height, width, channels), classes = data.find_image_shape(experiment.data)
     streamed = data.is_streamed(experiment.data)
     train, test, held_out = 1, 1, 0
     if not streamed:

@@ -16,7 +16,7 @@ import numpy as np
 from jax.scipy.ndimage import map_coordinates
 
 
-def row_keys(key: jax.Array, rows: jax.Array) -> jax.Array:
+def make_row_keys(key: jax.Array, rows: jax.Array) -> jax.Array:
     """Returns a key for each image, from the step's key and its row, [B], in the global batch."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
 

@@ -143,9 +143,9 @@ DATASET_INFO: dict[str, DatasetInfo] = {
 }
 
 
-def option_types(name: str) -> dict[str, Any]:
+def get_option_types(name: str) -> dict[str, Any]:
     """Returns {option: type} of a data set; a TFDS set has none."""
-    return registry.option_types(DATASETS[name]) if name in DATASETS else {}
+    return registry.get_option_types(DATASETS[name]) if name in DATASETS else {}
 
 
 def is_streamed(data: Data) -> bool:
@@ -157,7 +157,7 @@ def is_streamed(data: Data) -> bool:
     return bool(data.image_size or data.train_resize) or not in_memory
 
 
-def image_shape(data: Data) -> tuple[tuple[int, int, int], int]:
+def find_image_shape(data: Data) -> tuple[tuple[int, int, int], int]:
     """Returns ((H, W, C) of what the model sees, the number of classes).
 
     Sets that are not in DATASET_INFO are opened.

@@ -84,7 +84,7 @@ def _make_settings(given: argparse.Namespace) -> Data:
         raise UserError(f"--seed={given.seed}: must be 0 to 2147483647")
     pad = 0 if full_size else Data.pad_and_crop
     base = Experiment(data=Data(dataset=chosen, dir=given.data_dir, pad_and_crop=pad))
-    kinds = {"data.dataset": Kind(None, datasets.option_types)}
+    kinds = {"data.dataset": Kind(None, datasets.get_option_types)}
     run = override(base, changes + given.changes, kinds)
     check_fields(run)
     return run.data

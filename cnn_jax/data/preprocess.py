@@ -61,7 +61,7 @@ def preprocess(
 
     def change(name: str, operation: Callable, x: jax.Array, *options: Any) -> jax.Array:
         assert rows is not None  # with a key
-        return operation(augment.row_keys(keys[name], rows), x, *options)
+        return operation(augment.make_row_keys(keys[name], rows), x, *options)
 
     if any(data.color_jitter):
         images = 255 * change("jitter", augment.color_jitter, images / 255, *data.color_jitter)

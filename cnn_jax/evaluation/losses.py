@@ -9,7 +9,9 @@ from cnn_jax.models import Model
 Outputs = jax.Array | tuple[jax.Array, ...]
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
+def compute_cross_entropy(
+    logits: jax.Array, labels: jax.Array, smoothing: float = 0.0
+) -> jax.Array:
     """Returns the softmax cross-entropy [B] in nats.
 
     Args:
@@ -24,7 +26,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) 
     return (1 - smoothing) * loss - smoothing * jax.nn.log_softmax(logits).mean(-1)
 
 
-def top1_error(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def compute_top1_error(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Returns whether the highest logit is not the label's, [B] bool.
 
     The first of equal logits is the answer. Logits that are not finite hold no answer and count as
@@ -54,7 +56,7 @@ def compute_loss_and_error(
     if model.score:
         return model.score(outputs, images, labels)
     logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
-    loss = cross_entropy(logits, labels, label_smoothing)
+    loss = compute_cross_entropy(logits, labels, label_smoothing)
     for head in auxiliary:
-        loss += model.aux_weight * cross_entropy(head, labels, label_smoothing)
-    return loss, top1_error(logits, labels)
+        loss += model.aux_weight * compute_cross_entropy(head, labels, label_smoothing)
+    return loss, compute_top1_error(logits, labels)

@@ -247,7 +247,7 @@ def check_protocols(experiment: Experiment) -> None:
         )
     crop = experiment.data.image_size
     if not crop and experiment.data.name in data.DATASET_INFO:
-        crop = data.image_shape(experiment.data)[0][0]
+        crop = data.find_image_shape(experiment.data)[0][0]
     for choice in experiment.protocols:
         make_protocol(choice, crop, default_scale=crop)
 

@@ -9,7 +9,7 @@ from cnn_jax.cpu.rewrites import raise_to_power
 
 
 class LocalResponseNorm(nn.Module):
-    """`local_response_norm` with the paper's constants, as a layer.
+    """`apply_local_response_norm` with the paper's constants, as a layer.
 
     Attributes:
       towers: Number of groups of channels. Channels of different groups are not neighbors.
@@ -20,10 +20,10 @@ class LocalResponseNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [B, ..., C] to the same shape."""
-        return local_response_norm(x, towers=self.towers)
+        return apply_local_response_norm(x, towers=self.towers)
 
 
-def local_response_norm(
+def apply_local_response_norm(
     x: jax.Array,
     k: float = 2.0,
     n: int = 5,

@@ -8,9 +8,9 @@ from cnn_jax.models.registry import (
     create,
     describe_deviations,
     find_spec,
+    get_option_types,
     get_paper_input,
     list_options,
-    option_types,
 )
 from cnn_jax.models.spec import Deviation, ModelSpec
 
@@ -24,7 +24,7 @@ __all__ = [
     "create",
     "describe_deviations",
     "find_spec",
+    "get_option_types",
     "get_paper_input",
     "list_options",
-    "option_types",
 ]

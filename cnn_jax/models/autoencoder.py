@@ -136,7 +136,7 @@ class Autoencoder(DenoisingAutoencoder):
         return _mean(jnp.square(rebuilt - images)), compute_unexplained_variance(rebuilt, images)
 
 
-def binary_cross_entropy(rebuilt: jax.Array, images: jax.Array) -> jax.Array:
+def compute_binary_cross_entropy(rebuilt: jax.Array, images: jax.Array) -> jax.Array:
     """Returns the mean over pixels of -x log(p) - (1 - x) log(1 - p), [B], in nats.
 
     Args:
@@ -181,7 +181,9 @@ def score_by_cross_entropy(
       The loss [B], the mean binary cross-entropy over pixels in nats; and the error [B] of
       `compute_unexplained_variance`.
     """
-    return binary_cross_entropy(rebuilt, images), compute_unexplained_variance(rebuilt, images)
+    return compute_binary_cross_entropy(rebuilt, images), compute_unexplained_variance(
+        rebuilt, images
+    )
 
 
 class LecturesAutoencoder(DenoisingAutoencoder):

@@ -88,7 +88,7 @@ class BaseModel(nn.Module):
     def __post_init__(self) -> None:
         """Raises UserError if an option has an invalid value."""
         # mypy wrongly reports that a class is not hashable if its instances are not.
-        wanted_types = option_types(type(self))  # type: ignore[arg-type]
+        wanted_types = get_option_types(type(self))  # type: ignore[arg-type]
         for option, wanted in wanted_types.items():
             value = values.convert(f"model.{option}", getattr(self, option), wanted)
             object.__setattr__(self, option, value)
@@ -218,7 +218,7 @@ class BaseModel(nn.Module):
 
 
 @functools.cache
-def option_types(module: type[BaseModel]) -> dict[str, Any]:
+def get_option_types(module: type[BaseModel]) -> dict[str, Any]:
     """Returns {option: type} of a model's class, in the order of its fields."""
     fixed = {name for cls in module.__mro__ for name in vars(cls).get("not_options", ())}
     types = typing.get_type_hints(module, include_extras=True)

@@ -14,7 +14,7 @@ from cnn_jax.layers.conv import Conv
 from cnn_jax.layers.dense import Dense
 from cnn_jax.layers.initializers import normal
 from cnn_jax.layers.local import LocalConv
-from cnn_jax.layers.lrn import local_response_norm
+from cnn_jax.layers.lrn import apply_local_response_norm
 from cnn_jax.layers.pooling import MaxPool
 from cnn_jax.models.base import BaseModel, Norm
 from cnn_jax.models.spec import Deviation, ModelSpec
@@ -47,7 +47,7 @@ class CudaConvnet(BaseModel):
             x = relu(self.apply_norm(x, f"norm{number}", train))
             x = self.capture(f"conv{number}", x)
             if self.norm == "lrn":
-                x = local_response_norm(x, k=1.0, n=5, alpha=0.001 / 5)
+                x = apply_local_response_norm(x, k=1.0, n=5, alpha=0.001 / 5)
             x = self.capture(f"pool{number}", MaxPool(3, 2, "CEIL", name=f"pool{number}")(x))
         local = functools.partial(LocalConv, self.scale_channels(32), (3, 3))
         for number in (3, 4):  # [B, 6, 6, 32] from 24x24

@@ -210,7 +210,7 @@ def list_options(name: str) -> list[str]:
     return list(find_spec(name).options())
 
 
-def option_types(name: str) -> dict[str, Any]:
+def get_option_types(name: str) -> dict[str, Any]:
     """Returns {option: type} of a model, including dtype; `cnn_jax.values` explains the types.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnn_jax.models.base import BaseModel, option_types
+from cnn_jax.models.base import BaseModel, get_option_types
 
 Shape = tuple[int, int, int]
 
@@ -82,5 +82,5 @@ class ModelSpec:
 
     def options(self) -> dict[str, Any]:
         """Returns {option: type}, in the order of the module's fields."""
-        wanted = option_types(self.module)  # type: ignore[arg-type] # as in BaseModel
+        wanted = get_option_types(self.module)  # type: ignore[arg-type] # as in BaseModel
         return {name: kind for name, kind in wanted.items() if name not in self.not_options}

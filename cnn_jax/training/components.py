@@ -20,10 +20,10 @@ from cnn_jax.overrides import Kind, Kinds, check_fields
 
 # {choice of an experiment: what it may name}, for `cnn_jax.overrides`.
 KINDS: Kinds = {
-    "data.dataset": Kind(None, datasets.option_types),
-    "model": Kind(models.MODELS, models.option_types),
-    "optimizer": Kind(OPTIMIZERS, lambda name: registry.option_types(OPTIMIZERS[name])),
-    "schedule": Kind(SCHEDULES, lambda name: registry.option_types(SCHEDULES[name])),
+    "data.dataset": Kind(None, datasets.get_option_types),
+    "model": Kind(models.MODELS, models.get_option_types),
+    "optimizer": Kind(OPTIMIZERS, lambda name: registry.get_option_types(OPTIMIZERS[name])),
+    "schedule": Kind(SCHEDULES, lambda name: registry.get_option_types(SCHEDULES[name])),
 }
 
 
@@ -84,7 +84,7 @@ def make_model(experiment: Experiment, num_classes: int | None, axis: str | None
     """
     choice = experiment.model
     if choice.name in models.MODELS:
-        types = models.option_types(choice.name)
+        types = models.get_option_types(choice.name)
         registry.check_options("model", choice, types)
     options: dict[str, Any] = choice.args
     return models.create(choice.name, num_classes, axis=axis, **options)
@@ -190,7 +190,7 @@ def check(experiment: Experiment, devices: int = 1, seeds: int = 1) -> None:
     _check_images(experiment.data)
     if experiment.model.name in models.MODELS:
         registry.check_options(
-            "model", experiment.model, models.option_types(experiment.model.name)
+            "model", experiment.model, models.get_option_types(experiment.model.name)
         )
 
 
@@ -215,7 +215,7 @@ def _check_images(config: Data) -> None:
         return  # Where they are of full size, they are cut to image_size: `data` checks it.
     if (count := datasets.DATASET_INFO[config.dataset.name].train_images) is not None:
         datasets.check_held_out(config, count)
-    shape, _ = datasets.image_shape(config)
+    shape, _ = datasets.find_image_shape(config)
     check_augmentation(config, shape)
     side = min(shape[:2])
     for name in ("pad_and_crop", "shift"):

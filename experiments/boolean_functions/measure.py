@@ -110,7 +110,7 @@ def _learn_xor(hidden: int, seeds: int) -> dict[str, Any]:
     import optax
 
     from cnn_jax import models
-    from cnn_jax.evaluation.losses import cross_entropy
+    from cnn_jax.evaluation.losses import compute_cross_entropy
     from cnn_jax.models.formulas import list_inputs
 
     model = models.create("mlp", 2, hidden=(hidden,), activation="tanh")
@@ -118,7 +118,7 @@ def _learn_xor(hidden: int, seeds: int) -> dict[str, Any]:
     descent = optax.sgd(RATE, 0.9)
 
     def loss(params: Any) -> jax.Array:
-        return cross_entropy(model.apply(params, {}, inputs)[0], labels).mean()
+        return compute_cross_entropy(model.apply(params, {}, inputs)[0], labels).mean()
 
     def step(state: tuple, _: None) -> tuple[tuple, None]:
         params, velocity = state

@@ -9,7 +9,7 @@ from cnn_jax import mesh, models
 from cnn_jax.cpu import rewrites, settings, switch
 from cnn_jax.errors import UserError
 from cnn_jax.layers.initializers import he_normal
-from cnn_jax.layers.lrn import local_response_norm
+from cnn_jax.layers.lrn import apply_local_response_norm
 
 
 @pytest.fixture
@@ -77,7 +77,9 @@ def test_a_power_computed_by_roots_is_the_power():
     for choice in ("cpu", "xla"):
         with switch.use(choice):
             np.testing.assert_allclose(rewrites.raise_to_power(x, -0.75), exact, rtol=1e-6)
-            count = str(jax.make_jaxpr(lambda x: local_response_norm(x))(x[None])).count("rsqrt")
+            count = str(jax.make_jaxpr(lambda x: apply_local_response_norm(x))(x[None])).count(
+                "rsqrt"
+            )
             assert count == (choice == "cpu")
 
 

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from cnn_jax.data import augment
 
-KEYS = augment.row_keys(jax.random.key(0), jnp.arange(2000))
+KEYS = augment.make_row_keys(jax.random.key(0), jnp.arange(2000))
 PHOTOS = jax.random.uniform(jax.random.key(1), (16, 6, 7, 3), minval=0.3, maxval=0.7)
 VALUES, VECTORS = (
     jnp.array([0.2, 0.02, 0.005]),
@@ -40,7 +40,7 @@ def repeated(image):
 
 
 def keys_of(step, rows):
-    return augment.row_keys(jax.random.fold_in(jax.random.key(3), step), rows)
+    return augment.make_row_keys(jax.random.fold_in(jax.random.key(3), step), rows)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -217,7 +217,7 @@ def test_brightness_and_contrast_work_on_one_channel():
 
 
 def test_add_pca_noise_adds_one_color_per_image_with_the_right_covariance():
-    keys = augment.row_keys(jax.random.key(7), jnp.arange(20_000))
+    keys = augment.make_row_keys(jax.random.key(7), jnp.arange(20_000))
     added = np.asarray(augment.add_pca_noise(keys, jnp.zeros((20_000, 2, 3, 3)), VALUES, VECTORS))
     assert (added == added[:, :1, :1]).all()
     # The noise is a combination of a * l, whose variance is (0.1 l)^2.

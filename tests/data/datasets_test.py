@@ -180,7 +180,7 @@ def test_digits_are_those_of_scikit_learn(file, tmp_path, monkeypatch):
 def test_digits_are_enlarged_and_framed():
     config = Data(dataset=choose("digits", side=20, margin=4))
     found, plain = data.load_dataset(config).test.images, data.load_dataset(Data()).test.images
-    assert found.shape == (360, 28, 28, 1) and data.image_shape(config)[0] == (28, 28, 1)
+    assert found.shape == (360, 28, 28, 1) and data.find_image_shape(config)[0] == (28, 28, 1)
     assert not found[:, :4].any() and not found[:, :, -4:].any()
     means = [images.mean((1, 2, 3), dtype=float) for images in (found[:, 4:24, 4:24], plain)]
     # Enlarging keeps the ink but for what the edge's pixels weigh.

@@ -41,7 +41,7 @@ def preprocess_with(**augmentations):
 
 def draw_row_keys(name):
     keys = dict(zip(KEYS, jax.random.split(STEP_KEY, len(KEYS)), strict=True))
-    return augment.row_keys(keys[name], ROWS)
+    return augment.make_row_keys(keys[name], ROWS)
 
 
 def test_without_augmentation_the_mean_is_subtracted():

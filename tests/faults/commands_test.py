@@ -22,7 +22,7 @@ from cnn_jax.data import datasets
 from cnn_jax.errors import UserError
 from cnn_jax.evaluation.protocols import PROTOCOLS
 from cnn_jax.optim import OPTIMIZERS, SCHEDULES
-from cnn_jax.registry import option_types
+from cnn_jax.registry import get_option_types
 from cnn_jax.training import compiled_functions, multi_seed, train
 from cnn_jax.training.components import make_components
 from cnn_jax.training.state import init_state
@@ -42,9 +42,9 @@ NAMES = {
 def list_fields(model, optimizer, schedule):
     """The fields of a run, and the options of what it names, with their types."""
     found = {path: wanted for path, wanted, _ in iterate_fields() if path not in NAMES}
-    found |= {f"model.{k}": t for k, t in models.option_types(model).items()}
-    found |= {f"optimizer.{k}": t for k, t in option_types(OPTIMIZERS[optimizer]).items()}
-    found |= {f"schedule.{k}": t for k, t in option_types(SCHEDULES[schedule]).items()}
+    found |= {f"model.{k}": t for k, t in models.get_option_types(model).items()}
+    found |= {f"optimizer.{k}": t for k, t in get_option_types(OPTIMIZERS[optimizer]).items()}
+    found |= {f"schedule.{k}": t for k, t in get_option_types(SCHEDULES[schedule]).items()}
     found |= {"data.dataset": Literal[NAMES["data.dataset"]]}
     return {
         k: t

@@ -18,7 +18,7 @@ import pytest
 
 from cnn_jax.layers import spatial
 from cnn_jax.layers.conv import Conv
-from cnn_jax.layers.lrn import local_response_norm
+from cnn_jax.layers.lrn import apply_local_response_norm
 from cnn_jax.layers.pooling import Subsampling, max_pool_ceil
 
 
@@ -310,7 +310,7 @@ def test_lrn(scale, options):
     if constants.pop("caffe_alpha", False):
         constants["alpha"] /= constants["n"]
     a, delta = scale * random(2, 3, 2, 8), random(2, 3, 2, 8)
-    normalise = functools.partial(local_response_norm, **options)
+    normalise = functools.partial(apply_local_response_norm, **options)
     value, gradient = lrn_by_hand(a, delta, **constants)
     # The second term is not negligible.
     assert np.abs(gradient - delta * value / a).max() > 0.1

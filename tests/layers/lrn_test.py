@@ -8,7 +8,7 @@ import jax.test_util
 import numpy as np
 import pytest
 
-from cnn_jax.layers.lrn import local_response_norm
+from cnn_jax.layers.lrn import apply_local_response_norm
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_lrn_follows_its_formula(n, towers, caffe_alpha):
         total = sum(x[..., j] ** 2 for j in neighbours)
         expected[..., c] = x[..., c] / (k + (alpha / n if caffe_alpha else alpha) * total) ** beta
     norm = functools.partial(
-        local_response_norm, k=k, n=n, alpha=alpha, towers=towers, caffe_alpha=caffe_alpha
+        apply_local_response_norm, k=k, n=n, alpha=alpha, towers=towers, caffe_alpha=caffe_alpha
     )
     np.testing.assert_allclose(norm(x, beta=beta), expected, rtol=1e-5)
     # Without the two roots.
@@ -35,10 +35,10 @@ def test_lrn_s_gradient_matches_finite_differences():
     x = jax.random.normal(jax.random.key(4), (1, 2, 2, 7))
 
     def value(x):
-        return jnp.sum(jnp.sin(local_response_norm(x, alpha=0.5)))
+        return jnp.sum(jnp.sin(apply_local_response_norm(x, alpha=0.5)))
 
     jax.test_util.check_grads(value, (x,), order=1, modes=["rev"], atol=1e-2, rtol=1e-2)
 
 
 def test_lrn_keeps_bfloat16():
-    assert local_response_norm(jnp.ones((1, 2, 2, 8), jnp.bfloat16)).dtype == jnp.bfloat16
+    assert apply_local_response_norm(jnp.ones((1, 2, 2, 8), jnp.bfloat16)).dtype == jnp.bfloat16

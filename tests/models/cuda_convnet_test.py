@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_jax import models
-from cnn_jax.layers.lrn import local_response_norm
+from cnn_jax.layers.lrn import apply_local_response_norm
 from cnn_jax.layers.pooling import max_pool_ceil
 
 
@@ -35,5 +35,5 @@ def test_lrn_comes_before_the_pooling_with_cuda_convnets_constants():
     images = 100 * jax.random.normal(jax.random.key(0), (1, 24, 24, 3))
     params, stats = model.init(jax.random.key(1), images)
     stages = model.features(params, stats, images)
-    normalized = local_response_norm(stages["conv1"], 1.0, 5, 0.0002, 0.75)
+    normalized = apply_local_response_norm(stages["conv1"], 1.0, 5, 0.0002, 0.75)
     np.testing.assert_allclose(stages["pool1"], max_pool_ceil(normalized, 3, 2), rtol=1e-5)

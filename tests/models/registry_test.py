@@ -54,13 +54,13 @@ def test_an_option_that_removes_a_deviation_removes_it_from_the_report():
 @pytest.mark.parametrize("name", models.MODELS)
 def test_options_have_bounds(name):
     """Every number has bounds and every text has choices, so invalid values are refused."""
-    for option, wanted in models.option_types(name).items():
+    for option, wanted in models.get_option_types(name).items():
         kind = values.describe(wanted)
         assert "text" not in kind, option
         assert ("number" not in kind and "integer" not in kind) or values.describe_bounds(wanted), (
             option
         )
-    assert list(models.option_types(name)) == ["dtype", *models.list_options(name)]
+    assert list(models.get_option_types(name)) == ["dtype", *models.list_options(name)]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from cnn_jax.config import choose
-from cnn_jax.evaluation.losses import cross_entropy
+from cnn_jax.evaluation.losses import compute_cross_entropy
 from cnn_jax.optim import make_optimizer
 from cnn_jax.training import train_step
 from cnn_jax.training.state import State, make_zero_sums
@@ -54,7 +54,7 @@ def first_step(position):
 
     def loss(params):
         logits, after = model.apply(params, stats, x, train=True)
-        return cross_entropy(logits, cases.LABELS).mean(), (logits, after)
+        return compute_cross_entropy(logits, cases.LABELS).mean(), (logits, after)
 
     run = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=cases.QUICKLY)
     (value, (logits, after)), gradients = run(params)

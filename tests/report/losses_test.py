@@ -7,7 +7,7 @@ from helpers.report_folders import read_folder, write_study
 
 from cnn_jax.config import Experiment, Train
 from cnn_jax.config_file import to_json
-from cnn_jax.report.parts import final_loss, loss_at, loss_line
+from cnn_jax.report.parts import find_final_loss, find_loss_at, loss_line
 
 
 def write(folder, run, seed, losses, last="end", **train):
@@ -45,10 +45,10 @@ def test_a_line_has_the_mean_and_the_band_of_the_seeds(results):
 
 def test_the_last_loss_and_that_of_a_step(results):
     first, _ = results.runs["a"]
-    assert final_loss(first) == 0.5
-    assert [loss_at(first, step) for step in (9, 10, 19, 25, 99)] == [None, 2.0, 2.0, 1.0, 0.5]
+    assert find_final_loss(first) == 0.5
+    assert [find_loss_at(first, step) for step in (9, 10, 19, 25, 99)] == [None, 2.0, 2.0, 1.0, 0.5]
 
 
 def test_a_run_that_diverged_or_did_not_end(results):
-    assert final_loss(results.runs["b"][0]) == math.inf
-    assert final_loss(results.runs["b"][1]) is None
+    assert find_final_loss(results.runs["b"][0]) == math.inf
+    assert find_final_loss(results.runs["b"][1]) is None

@@ -27,7 +27,7 @@ from cnn_jax.report.parts.evaluations import (
     evaluation_figure,
     evaluation_intervals,
 )
-from cnn_jax.report.parts.footnotes import deviation_marks, deviations, list_deviations, notes
+from cnn_jax.report.parts.footnotes import deviations, list_deviations, mark_deviations, notes
 from cnn_jax.report.parts.layers import (
     find_layers,
     is_activation,
@@ -36,7 +36,7 @@ from cnn_jax.report.parts.layers import (
     shares_over_training,
     summarize_points,
 )
-from cnn_jax.report.parts.losses import final_loss, loss_at, loss_line
+from cnn_jax.report.parts.losses import find_final_loss, find_loss_at, loss_line
 from cnn_jax.report.parts.overview import facts, missing, problems, run_states, settings
 from cnn_jax.report.parts.pages import check_files, make_rows, page, standard
 from cnn_jax.report.parts.tables import (
@@ -78,7 +78,6 @@ __all__ = [
     "claims_table",
     "describe_range",
     "describe_states",
-    "deviation_marks",
     "deviations",
     "error_bars",
     "error_curves",
@@ -88,10 +87,11 @@ __all__ = [
     "explain_verdict",
     "facts",
     "figure",
-    "final_loss",
     "find_differing",
     "find_error_names",
+    "find_final_loss",
     "find_layers",
+    "find_loss_at",
     "has_evaluations",
     "image_grid",
     "is_activation",
@@ -101,10 +101,10 @@ __all__ = [
     "layer_stds",
     "line_charts",
     "list_deviations",
-    "loss_at",
     "loss_line",
     "make_panels",
     "make_rows",
+    "mark_deviations",
     "missing",
     "name_metric",
     "notes",

@@ -46,12 +46,12 @@ def _list_sources(rows: Iterable[Row]) -> str:
 
 def deviations(results: Results) -> Notes:
     """Makes notes of the deviations that all runs share, and of the others with footnote marks."""
-    common, marks = deviation_marks(results)
+    common, marks = mark_deviations(results)
     every = [("All runs", "; ".join(common))] if common else []
     return Notes("", (*every, *((mark, text) for text, mark in marks.items())))
 
 
-def deviation_marks(results: Results) -> tuple[list[str], dict[str, str]]:
+def mark_deviations(results: Results) -> tuple[list[str], dict[str, str]]:
     """Returns the deviations of every started run, and {other deviation: its footnote mark}."""
     each = [
         list_deviations(runs) for runs in results.runs.values() if any(r.experiment for r in runs)

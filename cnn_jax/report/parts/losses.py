@@ -32,7 +32,7 @@ def loss_line(
     return Series(label, summarize_points(points), color) if points else None
 
 
-def final_loss(run: Run) -> float | None:
+def find_final_loss(run: Run) -> float | None:
     """Returns the last training loss that a run logged, a mean over the last log interval.
 
     Returns:
@@ -40,10 +40,10 @@ def final_loss(run: Run) -> float | None:
     """
     if run.diverged is not None:
         return math.inf
-    return loss_at(run, max(run.train)) if run.finished and run.train else None
+    return find_loss_at(run, max(run.train)) if run.finished and run.train else None
 
 
-def loss_at(run: Run, step: int) -> float | None:
+def find_loss_at(run: Run, step: int) -> float | None:
     """Returns the training loss that a run logged at a step, or else at the last step before it.
 
     Args:

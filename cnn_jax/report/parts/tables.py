@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
 from cnn_jax.report.elements import Cell, Table
-from cnn_jax.report.parts.footnotes import deviation_marks, list_deviations
+from cnn_jax.report.parts.footnotes import list_deviations, mark_deviations
 from cnn_jax.report.parts.words import (
     DASH,
     is_percent,
@@ -48,7 +48,7 @@ def paper_table(results: Results, rows: Sequence[Row], title: str = "Table") -> 
     metrics = _find_metrics(own)
     protocols = has_evaluations(rows)
     training = [] if protocols else list(dict.fromkeys(find_error_names(own)))
-    marks = deviation_marks(results)[1]
+    marks = mark_deviations(results)[1]
     cells = []
     for row, runs in own:
         other = find_differing(results, row.run)
