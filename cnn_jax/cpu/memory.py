@@ -15,7 +15,7 @@ import jax
 from cnn_jax.cpu.settings import MIN_BATCH_VALUES
 
 # Growth of the process, in parts of the size that a step needs, after which it is trimmed.
-MAX_GROWTH = 0.5
+MAX_GROWTH = 1.0
 # The least number of seconds between two readings of the process's size.
 INTERVAL = 0.05
 
@@ -55,12 +55,13 @@ class Trimmer:
 
     Each array must be aligned, so a step's arrays often do not fit where those of the last step
     were, by a few bytes. Then malloc takes as much memory again elsewhere, and the process keeps
-    both, or more. Trimming returns all that is free, which makes the next step slower by about a
-    tenth. So it happens after the calls 1, 2, 4, 8, ... and when the process has grown by half.
+    both, or more. Trimming returns all that is free, which costs the next step up to a third of its
+    time. So it happens after the first call only, which leaves the compiler's memory and that of
+    the first step, and when the process has doubled.
     """
 
     def __init__(self) -> None:
-        self._calls = 0
+        self._is_first = True
         self._read_at = 0.0  # When the process's size was last read, in seconds.
         self._settled: int | None = None  # Its size when a step had its memory, in bytes.
 
@@ -72,10 +73,10 @@ class Trimmer:
         """
         if not _is_kept:
             return
-        self._calls += 1
-        if self._calls == 1:
+        is_first, self._is_first = self._is_first, False
+        if is_first:
             _trim()  # What the compiler has freed, while the step is computed.
-        if self._calls & (self._calls - 1) == 0 or self._has_grown():
+        if is_first or self._has_grown():
             jax.block_until_ready(state)
             _trim()
             self._settled = None
