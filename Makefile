@@ -82,13 +82,13 @@ BENCH := JAX_PLATFORMS=cpu $(PY) -m
 RESULTS := bench.jsonl
 STEP := $(BENCH) benchmarks.train_step --peers=flax,torch --json=$(RESULTS)
 STEPS := resnet50 resnet20 resnet56 plain56 vgg_d alexnet googlenet inception_v3
-SMALL_STEPS := small_cnn lenet5 lenet5_modern mlp_500_150
+SMALL_STEPS := small_cnn lenet5 mlp_500_150
 bench: setup
 	rm -f $(RESULTS)
 	for model in $(STEPS); do $(STEP) --model=$$model --seconds=1 --blocks=3 || exit; done
 	for model in $(SMALL_STEPS); do $(STEP) --model=$$model --seconds=0.5 --blocks=5 || exit; done
 	$(BENCH) benchmarks.epoch --json=$(RESULTS)
-	$(BENCH) benchmarks.evaluate --json=$(RESULTS)
+	$(BENCH) benchmarks.evaluate --models=resnet20 --json=$(RESULTS)
 	for protocol in ten_crop dense; do $(BENCH) benchmarks.views --protocol=$$protocol --seconds=1 --json=$(RESULTS) || exit; done
 	$(BENCH) benchmarks.seeds --models=mlp,lenet5_modern --counts=1,4 --json=$(RESULTS)
 	$(BENCH) benchmarks.startup --repeats=2 --json=$(RESULTS)
