@@ -59,7 +59,7 @@ DIGITS: dict[str, dict[str, Any]] = {
 EVERY = (*KINDS, "all", "tail", "tail-shuffled")
 
 
-def _fields(name: str, digits: bool) -> dict[str, Any]:
+def _choose_fields(name: str, digits: bool) -> dict[str, Any]:
     """Returns the data's fields of a run."""
     kinds = {kind: fields for kind, (_, fields) in KINDS.items()} | (DIGITS if digits else {})
     if name.startswith("tail"):
@@ -71,11 +71,11 @@ def _fields(name: str, digits: bool) -> dict[str, Any]:
     return kinds[name]
 
 
-def _run(name: str, data: Data, model: Choice, digits: bool) -> Experiment:
+def _make_run(name: str, data: Data, model: Choice, digits: bool) -> Experiment:
     return Experiment(
         study="augmentation",
         name=name,
-        data=replace(data, **NONE | _fields(name, digits)),
+        data=replace(data, **NONE | _choose_fields(name, digits)),
         model=model,
     )
 
@@ -84,7 +84,7 @@ def _paper(name: str) -> Experiment:
     """Returns ResNet-20 with the recipe of He et al. 2015, Sec. 4.2, but for the augmentation."""
     data = Data(dataset=choose("cifar10"), batch_size=128, subtract_mean="pixel")
     return replace(
-        _run(name, data, choose("resnet20"), digits=False),
+        _make_run(name, data, choose("resnet20"), digits=False),
         optimizer=choose("sgd", momentum=0.9, weight_decay=1e-4),
         schedule=choose("step", base=0.1, boundaries=(32_000, 48_000), factor=0.1),
         train=Train(steps=64_000, log_every=100, eval_every=1_000, save_every=1_000),
@@ -102,7 +102,7 @@ def _caltech(name: str) -> Experiment:
         image_size=112,
     )
     return replace(
-        _run(name, data, choose("resnet18", width=0.25), digits=False),
+        _make_run(name, data, choose("resnet18", width=0.25), digits=False),
         optimizer=choose("sgd", momentum=0.9, weight_decay=1e-4),
         schedule=choose("cosine", base=0.05),
         train=Train(steps=2_000, log_every=50, eval_every=500, save_every=500),
@@ -114,7 +114,7 @@ def _laptop(name: str) -> Experiment:
     data = Data(dataset=choose("digits"), batch_size=64, eval_batch_size=360, subtract_mean="pixel")
     model = choose("small_cnn", channels=(16, 32), kernel=3, hidden=(64,))
     return replace(
-        _run(name, data, model, digits=True),
+        _make_run(name, data, model, digits=True),
         optimizer=choose("sgd", momentum=0.9, weight_decay=0.0),
         schedule=choose("cosine", base=0.03),
         train=Train(steps=1_000, log_every=100, eval_every=200, save_every=500),
@@ -146,10 +146,10 @@ def study(preset: str) -> Study:
         paper_data="",  # No figures are printed.
         preset=preset,
         runs={name: make(name) for name in names},
-        rows=tuple(_row(name) for name in names),
+        rows=tuple(_make_row(name) for name in names),
         # The lectures print no recipe, so that each preset is its own.
         paper_runs={name: make(name) for name in names},
-        claims=_claims(digits),
+        claims=_make_claims(digits),
         notes=(
             "The lectures print no figures. Every run has the same model and recipe; only how its"
             " training images are changed differs.",
@@ -161,7 +161,7 @@ def study(preset: str) -> Study:
     )
 
 
-def _row(name: str) -> Row:
+def _make_row(name: str) -> Row:
     labels = {kind: label for kind, (label, _) in KINDS.items()} | {
         "all": "all that suit the data",
         "tail": "long-tailed classes",
@@ -171,7 +171,7 @@ def _row(name: str) -> Row:
     return Row(name, labels[name], group, "")
 
 
-def _claims(digits: bool) -> tuple[Claim, ...]:
+def _make_claims(digits: bool) -> tuple[Claim, ...]:
     """Returns what the lectures say; of mirror images it depends on the data."""
     flip = (
         Claim(

@@ -30,7 +30,7 @@ VGG = "Simonyan, Zisserman 2014, Sec. 2.3"
 C = 128  # The savings of VGG and Inception v2 hold for any number of channels.
 
 
-def _stack(
+def _make_chain(
     group: str, label: str, *kernels: tuple[int, int], dilation: int = 1, vgg: int = 0
 ) -> ConvChain:
     """Returns kernels of C channels in and out, on maps of 28x28.
@@ -50,36 +50,36 @@ def _stack(
 ONE = "a 1x1 before a 5x5, 128 to 256 maps"
 PLAIN, REDUCED = "5x5", "1x1 to 32 maps, 5x5"
 REDUCED_5X5 = 204_800  # What the lectures print: it leaves out the 4,096 weights of the 1x1.
-STACKS = (
+CHAINS = (
     ConvChain(PLAIN, ONE, 28, 128, ((5, 5, 256),), 1, LECTURES, {"weights": 819_200}),
     ConvChain(
         REDUCED, ONE, 28, 128, ((1, 1, 32), (5, 5, 256)), 1, LECTURES, {"weights": REDUCED_5X5}
     ),
-    _stack("for a 3x3", "3x3", (3, 3)),
-    _stack("for a 3x3", "3x1, 1x3", (3, 1), (1, 3)),
-    _stack("for a 3x3", "2x2, 2x2", (2, 2), (2, 2)),
-    _stack("for a 5x5", "5x5", (5, 5), vgg=25),
-    _stack("for a 5x5", "3x3, 3x3", *[(3, 3)] * 2, vgg=18),
-    _stack("for a 5x5", "5x1, 1x5", (5, 1), (1, 5)),
-    _stack("for a 5x5", "3x3 dilated by 2", (3, 3), dilation=2),
-    _stack("for a 7x7", "7x7", (7, 7), vgg=49),
-    _stack("for a 7x7", "3x3, 3x3, 3x3", *[(3, 3)] * 3, vgg=27),
-    _stack("for a 7x7", "7x1, 1x7", (7, 1), (1, 7)),
-    _stack("for a 7x7", "3x3 dilated by 3", (3, 3), dilation=3),
-    _stack("for an 11x11", "11x11", (11, 11)),
-    _stack("for an 11x11", "3x3 five times", *[(3, 3)] * 5),
-    _stack("for an 11x11", "11x1, 1x11", (11, 1), (1, 11)),
+    _make_chain("for a 3x3", "3x3", (3, 3)),
+    _make_chain("for a 3x3", "3x1, 1x3", (3, 1), (1, 3)),
+    _make_chain("for a 3x3", "2x2, 2x2", (2, 2), (2, 2)),
+    _make_chain("for a 5x5", "5x5", (5, 5), vgg=25),
+    _make_chain("for a 5x5", "3x3, 3x3", *[(3, 3)] * 2, vgg=18),
+    _make_chain("for a 5x5", "5x1, 1x5", (5, 1), (1, 5)),
+    _make_chain("for a 5x5", "3x3 dilated by 2", (3, 3), dilation=2),
+    _make_chain("for a 7x7", "7x7", (7, 7), vgg=49),
+    _make_chain("for a 7x7", "3x3, 3x3, 3x3", *[(3, 3)] * 3, vgg=27),
+    _make_chain("for a 7x7", "7x1, 1x7", (7, 1), (1, 7)),
+    _make_chain("for a 7x7", "3x3 dilated by 3", (3, 3), dilation=3),
+    _make_chain("for an 11x11", "11x11", (11, 11)),
+    _make_chain("for an 11x11", "3x3 five times", *[(3, 3)] * 5),
+    _make_chain("for an 11x11", "11x1, 1x11", (11, 1), (1, 11)),
 )
 
 
-def _count() -> list[dict[str, Any]]:
+def _count_costs() -> list[dict[str, Any]]:
     """Returns what each choice of kernels costs, counted from the layers themselves."""
     from cnn_jax.cost.chain_costs import count_convolutions
 
-    return [dataclasses.asdict(chain) | count_convolutions(chain)._asdict() for chain in STACKS]
+    return [dataclasses.asdict(chain) | count_convolutions(chain)._asdict() for chain in CHAINS]
 
 
-def _claim(chain: ConvChain) -> Claim:
+def _make_claim(chain: ConvChain) -> Claim:
     """Returns the claim that a printed count is the layers' own."""
     printed = chain.paper["weights"]
     return Claim(
@@ -180,8 +180,8 @@ def study(preset: str) -> Study:
         paper_data="",
         preset=preset,
         runs={},
-        measure=_count,
-        claims=tuple(_claim(chain) for chain in STACKS if chain.paper),
+        measure=_count_costs,
+        claims=tuple(_make_claim(chain) for chain in CHAINS if chain.paper),
         report=_report,
         notes=(
             "Stride 1, zero padding, no biases, maps of 28x28; but for the first group 128 channels"

@@ -164,7 +164,7 @@ def _measure(
     return rows
 
 
-def _difference(first: tuple[str, str], second: tuple[str, str], runs: tuple[str, ...]) -> Any:
+def _compare_maps(first: tuple[str, str], second: tuple[str, str], runs: tuple[str, ...]) -> Any:
     """Returns the check of a claim: a measure of a map minus one of another, a mean over runs."""
 
     def check(results: "Results") -> Measured:
@@ -198,14 +198,14 @@ def _find_mean(results: "Results", run: str, seed: int, name: str, kind: str) ->
     return None
 
 
-def _claims() -> tuple[Claim, ...]:
+def _make_claims() -> tuple[Claim, ...]:
     runs = tuple(LABELS)
     size = "mean rank correlation with random weights"
     return (
         Claim(
             "Guided backpropagation's maps change less than the gradient's when the weights are"
             f" made random: the difference of the {size}",
-            _difference(("guided", "correlation"), ("saliency", "correlation"), runs),
+            _compare_maps(("guided", "correlation"), ("saliency", "correlation"), runs),
             expected=ABOVE_ZERO,
             source="Adebayo et al. 2018, Sec. 3",
             unit="correlation",
@@ -213,7 +213,7 @@ def _claims() -> tuple[Claim, ...]:
         Claim(
             "Grad-CAM's maps change more than guided backpropagation's when the weights are made"
             f" random: the difference of the {size}",
-            _difference(("gradcam", "correlation"), ("guided", "correlation"), runs),
+            _compare_maps(("gradcam", "correlation"), ("guided", "correlation"), runs),
             expected=BELOW_ZERO,
             source="Adebayo et al. 2018, Sec. 3",
             unit="correlation",
@@ -221,7 +221,7 @@ def _claims() -> tuple[Claim, ...]:
         Claim(
             "Deleting pixels in the order of the gradient costs the class more than in random"
             " order: the difference of the deletion areas",
-            _difference(("saliency", "deletion"), ("chance", "deletion"), runs),
+            _compare_maps(("saliency", "deletion"), ("chance", "deletion"), runs),
             expected=BELOW_ZERO,
             source="Petsiuk et al. 2018, Sec. 4.1, which measures other maps",
             unit="probability",
@@ -311,7 +311,7 @@ def study(preset: str) -> Study:
         rows=tuple(Row(name, label, "models", "") for name, label in LABELS.items()),
         paper_runs=name_runs(_paper()),
         measure_runs=_measure,
-        claims=_claims(),
+        claims=_make_claims(),
         report=_report,
         notes=(
             "The trainings are ours and short; they are recipes of no paper.",

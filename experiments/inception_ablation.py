@@ -57,7 +57,7 @@ class Step(NamedTuple):
     errors: tuple[float, float | None]
 
 
-def _v2(**options: Any) -> Choice:
+def _choose_v2(**options: Any) -> Choice:
     return choose("inception_v3", **{"factorized_7x7": False, "aux_norm": False} | options)
 
 
@@ -65,15 +65,15 @@ STEPS = {
     "googlenet": Step("GoogLeNet", choose("googlenet"), MOMENTUM, 0.0, (29.0, 9.2)),
     "bn-googlenet": Step("BN-GoogLeNet", choose("googlenet_bn"), MOMENTUM, 0.0, (26.8, None)),
     "bn-inception": Step("BN-Inception", choose("bn_inception"), MOMENTUM, 0.0, (25.2, 7.8)),
-    "v2": Step("Inception v2", _v2(), MOMENTUM, 0.0, (23.4, None)),
-    "v2-rmsprop": Step("Inception v2, RMSProp", _v2(), RMSPROP, 0.0, (23.1, 6.3)),
-    "v2-smoothing": Step("and label smoothing", _v2(), RMSPROP, 0.1, (22.8, 6.1)),
+    "v2": Step("Inception v2", _choose_v2(), MOMENTUM, 0.0, (23.4, None)),
+    "v2-rmsprop": Step("Inception v2, RMSProp", _choose_v2(), RMSPROP, 0.0, (23.1, 6.3)),
+    "v2-smoothing": Step("and label smoothing", _choose_v2(), RMSPROP, 0.1, (22.8, 6.1)),
     "v2-factorized": Step(
-        "and a factorized 7x7", _v2(factorized_7x7=True), RMSPROP, 0.1, (21.6, 5.8)
+        "and a factorized 7x7", _choose_v2(factorized_7x7=True), RMSPROP, 0.1, (21.6, 5.8)
     ),
     "v3": Step(
         "and BN-auxiliary: Inception v3",
-        _v2(factorized_7x7=True, aux_norm=True),
+        _choose_v2(factorized_7x7=True, aux_norm=True),
         RMSPROP,
         0.1,
         (21.2, 5.6),
@@ -163,13 +163,13 @@ def _smoke(run: Experiment) -> Experiment:
 
 
 TUNING = Tuning((0.02, 0.1), validation_images=180, steps=150)
-CHANGES = {"paper": keep_run, "laptop": _laptop, "smoke": _smoke}
+PRESETS = {"paper": keep_run, "laptop": _laptop, "smoke": _smoke}
 
 
 def study(preset: str) -> Study:
     """Returns a run for each line of Table 3."""
-    check_preset("inception_ablation", preset, CHANGES)
-    runs = {name: CHANGES[preset](_paper(name)) for name in STEPS}
+    check_preset("inception_ablation", preset, PRESETS)
+    runs = {name: PRESETS[preset](_paper(name)) for name in STEPS}
     protocols = {name: name_protocol(run.protocols[0]) for name, run in runs.items()}
     names = list(STEPS)
     return Study(
@@ -179,7 +179,7 @@ def study(preset: str) -> Study:
         paper_data="imagenet2012",
         preset=preset,
         runs=runs,
-        rows=tuple(_row(name, step, protocols[name]) for name, step in STEPS.items()),
+        rows=tuple(_make_row(name, step, protocols[name]) for name, step in STEPS.items()),
         paper_runs={name: _paper(name) for name in STEPS},
         tuning=TUNING if preset == "laptop" else None,
         claims=tuple(
@@ -196,7 +196,7 @@ def study(preset: str) -> Study:
     )
 
 
-def _row(name: str, step: Step, protocol: str) -> Row:
+def _make_row(name: str, step: Step, protocol: str) -> Row:
     pairs = zip(("top1_error", "top5_error"), step.errors, strict=True)
     paper = {metric: error for metric, error in pairs if error is not None}
     return Row(name, step.label, "Inception", "Table 3", paper, "Table 3", protocol)

@@ -42,7 +42,9 @@ CHANNELS = (8, 16)  # Channels of the two stages, each followed by max pooling.
 VGG = "VGG, Sec. 4.1, net B on ImageNet"
 
 
-def _model(kernel: int, convolutions: int = 1, channels: tuple[int, ...] = CHANNELS) -> Choice:
+def _choose_model(
+    kernel: int, convolutions: int = 1, channels: tuple[int, ...] = CHANNELS
+) -> Choice:
     return choose(
         "small_cnn", kernel=kernel, convolutions=convolutions, channels=channels, hidden=()
     )
@@ -51,10 +53,10 @@ def _model(kernel: int, convolutions: int = 1, channels: tuple[int, ...] = CHANN
 # Parameters on 28x28: one 5x5 11,274; two 3x3 12,002, with 15 channels 11,159; one 7x7 14,538,
 # three 3x3 14,906.
 MODELS = {
-    **{f"kernel-{side}": _model(side) for side in SIDES},
-    "two-3": _model(3, 2),
-    "two-3-narrow": _model(3, 2, (8, 15)),
-    "three-3": _model(3, 3),
+    **{f"kernel-{side}": _choose_model(side) for side in SIDES},
+    "two-3": _choose_model(3, 2),
+    "two-3-narrow": _choose_model(3, 2, (8, 15)),
+    "three-3": _choose_model(3, 3),
 }
 LABELS = {
     **{f"kernel-{side}": f"{side}x{side}" for side in SIDES},
@@ -104,12 +106,12 @@ def _smoke(run: Experiment) -> Experiment:
     )
 
 
-CHANGES = {"paper": keep_run, "laptop": _laptop, "smoke": _smoke}
+PRESETS = {"paper": keep_run, "laptop": _laptop, "smoke": _smoke}
 
 
 def study(preset: str) -> Study:
     """Returns a run for each kernel size, and for each stack of kernels."""
-    check_preset("kernel_size", preset, CHANGES)
+    check_preset("kernel_size", preset, PRESETS)
     sides = SIDES if preset == "paper" else SMALL_SIDES
     names = [
         name for name in MODELS if name not in {f"kernel-{side}" for side in {*SIDES} - {*sides}}
@@ -120,11 +122,11 @@ def study(preset: str) -> Study:
         paper="Simonyan, Zisserman 2014 (arXiv:1409.1556), Sec. 2.3 and 4.1; the lectures on CNNs",
         paper_data="",  # No figures are printed.
         preset=preset,
-        runs={name: CHANGES[preset](_paper(name)) for name in names},
-        rows=tuple(_row(name) for name in names),
+        runs={name: PRESETS[preset](_paper(name)) for name in names},
+        rows=tuple(_make_row(name) for name in names),
         paper_runs={name: _paper(name) for name in names},
         tuning=tune_small_cnn(preset),
-        claims=_claims(*sides[-2:]),
+        claims=_make_claims(*sides[-2:]),
         notes=(
             "Every model has the same recipe: SGD with momentum 0.9, a rate that falls by half a"
             " cosine, no weight decay, no augmentation. Each has its own best rate.",
@@ -135,12 +137,12 @@ def study(preset: str) -> Study:
     )
 
 
-def _row(name: str) -> Row:
+def _make_row(name: str) -> Row:
     group = "one kernel" if name.startswith("kernel") else "stacks of 3x3"
     return Row(name, LABELS[name], group, "")
 
 
-def _claims(large: int, largest: int) -> tuple[Claim, ...]:
+def _make_claims(large: int, largest: int) -> tuple[Claim, ...]:
     return (
         Claim(
             "A neighborhood helps: 1x1 kernels err more than 3x3",

@@ -50,7 +50,7 @@ END = 0.01  # What is left of the rate at the end of the exponential's decay.
 GUESSING = math.log(10)  # The loss of ten equally likely classes, in nats.
 
 
-def _schedule(name: str, bases: dict[str, float], steps: int) -> Choice:
+def _choose_schedule(name: str, bases: dict[str, float], steps: int) -> Choice:
     if name in RATES:
         return choose("constant", base=bases[name])
     base = bases["decays"]
@@ -80,7 +80,7 @@ def _paper(name: str) -> Experiment:
         ),
         model=choose("mlp", hidden=(100,)),
         optimizer=choose("sgd", momentum=0.0, weight_decay=0.0),
-        schedule=_schedule(name, BASES["paper"], steps),
+        schedule=_choose_schedule(name, BASES["paper"], steps),
         train=Train(steps=steps, log_every=60, eval_every=600, save_every=3_000, on_nan="record"),
     )
 
@@ -93,7 +93,7 @@ def _laptop(run: Experiment) -> Experiment:
         data=replace(
             run.data, dataset=choose("digits"), batch_size=32, pad_and_crop=1, eval_batch_size=360
         ),
-        schedule=_schedule(run.name, BASES["laptop"], steps),
+        schedule=_choose_schedule(run.name, BASES["laptop"], steps),
         train=replace(run.train, steps=steps, log_every=40, eval_every=500, save_every=1_000),
     )
 
@@ -103,7 +103,7 @@ def _smoke(run: Experiment) -> Experiment:
     return replace(
         small,
         data=replace(small.data, batch_size=8),
-        schedule=_schedule(run.name, BASES["laptop"], 2),
+        schedule=_choose_schedule(run.name, BASES["laptop"], 2),
         train=replace(small.train, steps=2, log_every=1, eval_every=2, save_every=2),
     )
 
@@ -128,7 +128,7 @@ def study(preset: str) -> Study:
             for name, label in _label_runs(bases).items()
         ),
         paper_runs=runs,  # The lectures name no recipe.
-        claims=_claims(),
+        claims=_make_claims(),
         notes=(
             "The rates were picked by how the training loss falls. The decays start from the same"
             " rate, and have as many steps.",
@@ -144,7 +144,7 @@ def _label_runs(bases: dict[str, float]) -> dict[str, str]:
     return rates | {name: f"{bases['decays']:g}, {label}" for name, label in DECAYS.items()}
 
 
-def _claims() -> tuple[Claim, ...]:
+def _make_claims() -> tuple[Claim, ...]:
     return (
         Claim(
             "Too low a rate: after the same steps the training loss is above that of the good rate",

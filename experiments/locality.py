@@ -84,23 +84,23 @@ def _smoke(run: Experiment) -> Experiment:
     )
 
 
-CHANGES = {"paper": keep_run, "laptop": _laptop, "smoke": _smoke}
+PRESETS = {"paper": keep_run, "laptop": _laptop, "smoke": _smoke}
 
 
 def study(preset: str) -> Study:
     """Returns three kinds of layers on images and on shuffled pixels."""
-    check_preset("locality", preset, CHANGES)
+    check_preset("locality", preset, PRESETS)
     return Study(
         name="locality",
         title="What local connections and shared weights are worth",
         paper='LeCun 1989, "Generalization and Network Design Strategies"; the lectures on CNNs',
         paper_data="",  # No figures are printed.
         preset=preset,
-        runs={name: CHANGES[preset](_paper(name)) for name in RUNS},
-        rows=tuple(_row(name) for name in RUNS),
+        runs={name: PRESETS[preset](_paper(name)) for name in RUNS},
+        rows=tuple(_make_row(name) for name in RUNS),
         paper_runs={name: _paper(name) for name in RUNS},
         tuning=tune_small_cnn(preset),
-        claims=_claims(),
+        claims=_make_claims(),
         notes=(
             "Every model has the same feature maps and the same recipe: SGD with momentum 0.9, a"
             " rate that falls by half a cosine, no weight decay, no augmentation. Each has its own"
@@ -113,13 +113,13 @@ def study(preset: str) -> Study:
     )
 
 
-def _row(name: str) -> Row:
+def _make_row(name: str) -> Row:
     layer, pixels = name.split("-")
     group = "images" if pixels == "images" else "shuffled pixels"
     return Row(name, f"{LAYERS[layer]}, {group}", group, "")
 
 
-def _claims() -> tuple[Claim, ...]:
+def _make_claims() -> tuple[Claim, ...]:
     def test(layer: str, pixels: str = "images") -> Score:
         return Score(f"{layer}-{pixels}")
 

@@ -93,13 +93,13 @@ def _smoke(run: Experiment) -> Experiment:
     )
 
 
-CHANGES = {"paper": keep_run, "laptop": _laptop, "smoke": _smoke}
+PRESETS = {"paper": keep_run, "laptop": _laptop, "smoke": _smoke}
 
 
 def study(preset: str) -> Study:
     """Returns the model with LRN and without it."""
-    check_preset("lrn_cifar10", preset, CHANGES)
-    runs = {norm: CHANGES[preset](_paper(norm)) for norm in PRINTED}
+    check_preset("lrn_cifar10", preset, PRESETS)
+    runs = {norm: PRESETS[preset](_paper(norm)) for norm in PRINTED}
     protocol = name_protocol(runs["lrn"].protocols[0])
     return Study(
         name="lrn_cifar10",

@@ -46,17 +46,17 @@ class Method(NamedTuple):
     distorted: bool = False
 
 
-def _mlp(*hidden: int) -> Choice:
+def _choose_mlp(*hidden: int) -> Choice:
     return choose("mlp", hidden=hidden, activation="scaled_tanh")
 
 
 # Figure 9: the methods that this library has, and LeNet-5 without its connection table.
 METHODS = {
     "linear": Method("linear", choose("perceptron"), 12.0),
-    "mlp-300": Method("28x28-300-10", _mlp(300), 4.7),
-    "mlp-1000": Method("28x28-1000-10", _mlp(1000), 4.5),
-    "mlp-300-100": Method("28x28-300-100-10", _mlp(300, 100), 3.05),
-    "mlp-500-150": Method("28x28-500-150-10", _mlp(500, 150), 2.95),
+    "mlp-300": Method("28x28-300-10", _choose_mlp(300), 4.7),
+    "mlp-1000": Method("28x28-1000-10", _choose_mlp(1000), 4.5),
+    "mlp-300-100": Method("28x28-300-100-10", _choose_mlp(300, 100), 3.05),
+    "mlp-500-150": Method("28x28-500-150-10", _choose_mlp(500, 150), 2.95),
     "lenet1": Method("LeNet-1", choose("lenet1"), 1.7),
     "lenet4": Method("LeNet-4", choose("lenet4"), 1.1),
     "lenet5": Method("LeNet-5", choose("lenet5"), 0.95),
@@ -118,22 +118,22 @@ def _smoke(run: Experiment) -> Experiment:
     )
 
 
-CHANGES = {"paper": keep_run, "laptop": _laptop, "smoke": _smoke}
+PRESETS = {"paper": keep_run, "laptop": _laptop, "smoke": _smoke}
 
 
 def study(preset: str) -> Study:
     """Returns a run for each method."""
-    check_preset("mnist_methods", preset, CHANGES)
+    check_preset("mnist_methods", preset, PRESETS)
     return Study(
         name="mnist_methods",
         title="Methods of 1998 on handwritten digits",
         paper="LeCun, Bottou, Bengio, Haffner 1998, Sec. III and Figure 9",
         paper_data="mnist",
         preset=preset,
-        runs={name: CHANGES[preset](_paper(name)) for name in METHODS},
-        rows=tuple(_row(name, method) for name, method in METHODS.items()),
+        runs={name: PRESETS[preset](_paper(name)) for name in METHODS},
+        rows=tuple(_make_row(name, method) for name, method in METHODS.items()),
         paper_runs={name: _paper(name) for name in METHODS},
-        claims=_claims(),
+        claims=_make_claims(),
         notes=(
             "The paper gives the uncertainty of its figures as about 0.1 (Sec. III-C).",
             f"Learning rates, of {', '.join(map(str, GRID))}, by the error on 5,000 of MNIST's"
@@ -146,14 +146,14 @@ def study(preset: str) -> Study:
     )
 
 
-def _row(name: str, method: Method) -> Row:
+def _make_row(name: str, method: Method) -> Row:
     paper = {} if method.paper is None else {"top1_error": method.paper}
     source = "Figure 9" if paper else "not in Figure 9"
     group = "LeNets" if name.startswith("lenet") else "linear and fully connected"
     return Row(name, method.label, group, source, paper)
 
 
-def _claims() -> tuple[Claim, ...]:
+def _make_claims() -> tuple[Claim, ...]:
     """Returns what Figure 9 shows, as differences, and its figures."""
     pairs = (
         ("mlp-300", "linear", "A hidden layer of 300 units errs less than a linear classifier"),

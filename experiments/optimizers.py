@@ -123,7 +123,7 @@ def _smoke(run: Experiment) -> Experiment:
     )
 
 
-def _end_of_training(run: "Run") -> float:
+def _find_final_loss(run: "Run") -> float:
     """Returns a trial's score: its last training loss, infinite if it diverged."""
     from cnn_jax import report
 
@@ -131,12 +131,12 @@ def _end_of_training(run: "Run") -> float:
     return math.inf if loss is None else loss
 
 
-def _tuning(rates: tuple[float, ...], validation_images: int) -> Tuning:
+def _make_tuning(rates: tuple[float, ...], validation_images: int) -> Tuning:
     return Tuning(
         rates,
         validation_images=validation_images,
         seeds=3,
-        score=_end_of_training,
+        score=_find_final_loss,
         score_name="training loss at the end (nats)",
         scale=1.0,
     )
@@ -144,9 +144,9 @@ def _tuning(rates: tuple[float, ...], validation_images: int) -> Tuning:
 
 PRESETS = {"laptop": _laptop, "paper": keep_run, "smoke": _smoke}
 TUNING = {
-    "laptop": _tuning(RATES, 237),
-    "paper": _tuning(RATES, 0),
-    "smoke": _tuning(RATES[2:3], 237),
+    "laptop": _make_tuning(RATES, 237),
+    "paper": _make_tuning(RATES, 0),
+    "smoke": _make_tuning(RATES[2:3], 237),
 }
 
 
@@ -167,7 +167,7 @@ def study(preset: str) -> Study:
         ),
         paper_runs={name: _paper(name) for name in LABELS},
         tuning=TUNING[preset],
-        claims=_claims(runs),
+        claims=_make_claims(runs),
         notes=(
             "Each update of gradient descent looks at all training images, so that with as many"
             " updates it looks at many times the examples.",
@@ -179,7 +179,7 @@ def study(preset: str) -> Study:
     )
 
 
-def _claims(runs: dict[str, Experiment]) -> tuple[Claim, ...]:
+def _make_claims(runs: dict[str, Experiment]) -> tuple[Claim, ...]:
     updates = runs[WHOLE].train.steps
     small = runs["sgd"]
     examples = small.train.steps * small.data.batch_size
@@ -313,7 +313,7 @@ def _chart_rates(results: "Results") -> "LineChart":
         points = []
         for rate in tuning.values if tuning else ():
             runs = results.trials.get(name_trial(tuning, name, rate), ()) if tuning else ()
-            losses = [loss for run in runs if (loss := _end_of_training(run)) < math.inf]
+            losses = [loss for run in runs if (loss := _find_final_loss(run)) < math.inf]
             if losses:
                 points.append((rate, sum(losses) / len(losses), min(losses), max(losses)))
         if points:

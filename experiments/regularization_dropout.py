@@ -70,13 +70,13 @@ def study() -> Study:
             for name, label in LABELS.items()
         ),
         paper_runs=runs,
-        claims=_claims(),
+        claims=_make_claims(),
         notes=("The error is that of the last step; the best one was not chosen by the test set.",),
         report=_report,
     )
 
 
-def _claims() -> tuple[Claim, ...]:
+def _make_claims() -> tuple[Claim, ...]:
     lower = (
         ("Dropout lowers the test error of logistic units", "dropout-logistic", "standard"),
         ("Dropout with ReLU errs less than the standard net", "dropout-relu", "standard"),

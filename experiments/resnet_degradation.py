@@ -127,15 +127,15 @@ def study(preset: str) -> Study:
         paper_data="cifar10",
         preset=preset,
         runs=runs,
-        rows=tuple(_row(family, d) for family, d in depths),
+        rows=tuple(_make_row(family, d) for family, d in depths),
         paper_runs={f"{family}-{d}": _paper(family, d) for family, d in depths},
         notes=("The paper's ResNet-110 is the mean of five runs, 6.61 ± 0.16; its best is 6.43.",),
-        claims=_claims(runs, min(56, deepest)),
+        claims=_make_claims(runs, min(56, deepest)),
         report=_report,
     )
 
 
-def _claims(runs: dict[str, Experiment], deep: int) -> tuple[Claim, ...]:
+def _make_claims(runs: dict[str, Experiment], deep: int) -> tuple[Claim, ...]:
     """Returns the paper's statements about 20 and more layers, and Table 6's figures.
 
     Args:
@@ -252,7 +252,7 @@ def _report(results: "Results") -> "Page":
     )
 
 
-def _row(family: str, depth: int) -> Row:
+def _make_row(family: str, depth: int) -> Row:
     if family == "plain":
         over = "over 60, " if depth == 110 else ""
         drawn = f"Figure 6, left: {over}no figure printed"

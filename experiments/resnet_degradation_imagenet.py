@@ -63,14 +63,14 @@ def study(preset: str) -> Study:
         paper_data="imagenet2012",
         preset=preset,
         runs={name: _paper(name) for name in TABLE_2},
-        rows=tuple(_row(name, error) for name, error in TABLE_2.items()),
+        rows=tuple(_make_row(name, error) for name, error in TABLE_2.items()),
         paper_runs={name: _paper(name) for name in TABLE_2},
-        claims=_claims(),
+        claims=_make_claims(),
         report=_report,
     )
 
 
-def _row(name: str, error: float) -> Row:
+def _make_row(name: str, error: float) -> Row:
     return Row(
         name,
         name.replace("resnet", "ResNet"),
@@ -82,7 +82,7 @@ def _row(name: str, error: float) -> Row:
     )
 
 
-def _claims() -> tuple[Claim, ...]:
+def _make_claims() -> tuple[Claim, ...]:
     ten = name_protocol(TEN_CROP)
     return (
         Claim(

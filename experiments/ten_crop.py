@@ -28,7 +28,7 @@ COST = {
 TABLE_2 = {"top1_error": 40.7, "top5_error": 18.2}  # One CNN, ten crops.
 
 
-def _protocols(scale: int, central_square: bool | None = None) -> tuple[Choice, ...]:
+def _list_protocols(scale: int, central_square: bool | None = None) -> tuple[Choice, ...]:
     views = choose("ten_crop", scales=(scale,), central_square=central_square)
     return choose("single", scales=(scale,)), views
 
@@ -54,7 +54,7 @@ def _paper() -> Experiment:
         schedule=choose("plateau", base=0.01, factor=0.1, max_cuts=3),
         # 90 epochs of 10,010 steps.
         train=Train(steps=900_000, log_every=100, eval_every=10_000, save_every=10_000),
-        protocols=_protocols(256, central_square=True),  # Sec. 2.
+        protocols=_list_protocols(256, central_square=True),  # Sec. 2.
         deviations=(
             "training crops come from anywhere in the image, not from its central 256x256 alone",
         ),
@@ -79,7 +79,7 @@ def _laptop(run: Experiment) -> Experiment:
         ),
         model=change(run.model, width=0.125, initializer="he"),
         train=replace(run.train, steps=400, log_every=50, eval_every=50, save_every=200),
-        protocols=_protocols(76),  # Digits are square.
+        protocols=_list_protocols(76),  # Digits are square.
     )
 
 
@@ -92,13 +92,13 @@ def _smoke(run: Experiment) -> Experiment:
     )
 
 
-CHANGES = {"paper": keep_run, "laptop": _laptop, "smoke": _smoke}
+PRESETS = {"paper": keep_run, "laptop": _laptop, "smoke": _smoke}
 
 
 def study(preset: str) -> Study:
     """Returns one run with its two evaluation protocols."""
-    check_preset("ten_crop", preset, CHANGES)
-    run = CHANGES[preset](_paper())
+    check_preset("ten_crop", preset, PRESETS)
+    run = PRESETS[preset](_paper())
     one, ten = map(name_protocol, run.protocols)
     table = "Table 2"
     return Study(
@@ -113,12 +113,12 @@ def study(preset: str) -> Study:
             Row("alexnet", "AlexNet, 10 crops", "AlexNet", table, TABLE_2, table, ten),
         ),
         paper_runs={"alexnet": _paper()},
-        claims=_claims(one, ten),
+        claims=_make_claims(one, ten),
         report=_report,
     )
 
 
-def _claims(one: str, ten: str) -> tuple[Claim, ...]:
+def _make_claims(one: str, ten: str) -> tuple[Claim, ...]:
     return (
         Claim(
             "Ten crops err less than one, with the same weights",

@@ -64,15 +64,15 @@ class Scales(NamedTuple):
     crop: int
     sides: dict[int, int]
 
-    def train(self, name: str) -> tuple[int, ...]:
+    def find_training_sides(self, name: str) -> tuple[int, ...]:
         """Returns S by its name in the runs: 256 | 384 | jitter."""
         return (self.sides[256], self.sides[512]) if name == "jitter" else (self.sides[int(name)],)
 
-    def test(self, name: str) -> int:
+    def find_test_side(self, name: str) -> int:
         """Returns Q of Table 3: S, or the middle of its range (Sec. 4.1)."""
         return self.sides[384 if name == "jitter" else int(name)]
 
-    def several(self, name: str) -> tuple[int, ...]:
+    def find_test_sides(self, name: str) -> tuple[int, ...]:
         """Returns the three Q of Table 4 (Sec. 4.2)."""
         near = {"256": (224, 256, 288), "384": (352, 384, 416), "jitter": (256, 384, 512)}
         return tuple(self.sides[q] for q in near[name])
@@ -100,8 +100,8 @@ def _paper(letter: str, name: str, scales: Scales = PAPER) -> Experiment:
             dataset=choose("imagenet2012"),
             batch_size=256,
             subtract_mean="channel",
-            train_resize=scales.train(name),
-            eval_resize=scales.test(name),
+            train_resize=scales.find_training_sides(name),
+            eval_resize=scales.find_test_side(name),
             image_size=scales.crop,
             pad_and_crop=0,
             flip=True,
@@ -119,7 +119,7 @@ def _paper(letter: str, name: str, scales: Scales = PAPER) -> Experiment:
             start_from=start,
             start_layers=layers,
         ),
-        protocols=_protocols(letter, name, scales),
+        protocols=_list_protocols(letter, name, scales),
         deviations=(RATE,) if name == "jitter" else (),
     )
 
@@ -127,9 +127,9 @@ def _paper(letter: str, name: str, scales: Scales = PAPER) -> Experiment:
 RATE = "the rate of fine-tuning with jitter is that of 384, 0.001: the paper gives none"
 
 
-def _protocols(letter: str, name: str, scales: Scales) -> tuple[Choice, ...]:
+def _list_protocols(letter: str, name: str, scales: Scales) -> tuple[Choice, ...]:
     """Returns what the tables need of a run, and dense evaluation at each Q for the figure."""
-    three = scales.several(name)
+    three = scales.find_test_sides(name)
     found = [choose("dense", scales=(q,)) for q in scales.sides.values()]
     found += [choose("dense", scales=three)] if letter in TABLE_4 else []
     if letter in TABLE_5 and name == "jitter":
@@ -221,8 +221,12 @@ def study(preset: str, presets: Iterable[str] = PRESETS) -> Study:
         paper_data="imagenet2012",
         preset=preset,
         runs={name: CHANGES[preset](_paper(*pair, scales)) for name, pair in names.items()},
-        rows=(*_table_3(wanted, scales), *_table_4(wanted, scales), *_table_5(wanted, scales)),
-        claims=tuple(_claims(wanted, scales)),
+        rows=(
+            *_list_table_3(wanted, scales),
+            *_list_table_4(wanted, scales),
+            *_list_table_5(wanted, scales),
+        ),
+        claims=tuple(_make_claims(wanted, scales)),
         report=_report,
         paper_runs={name: _paper(*pair) for name, pair in names.items()},
         notes=() if scales is PAPER else (proportion,),
@@ -244,7 +248,7 @@ def _report(results: "Results") -> "Page":
     )
 
 
-def _row(
+def _make_row(
     letter: str,
     size: str,
     words: str,
@@ -261,46 +265,48 @@ def _describe_sides(sides: tuple[int, ...]) -> str:
     return str(sides[0]) if len(sides) == 1 else f"[{sides[0]}; {sides[1]}]"
 
 
-def _table_3(wanted: list[tuple[str, str]], scales: Scales) -> list[Row]:
+def _list_table_3(wanted: list[tuple[str, str]], scales: Scales) -> list[Row]:
     """Returns the rows of one test scale."""
     rows = []
     for letter, size in sorted(wanted, key=lambda pair: EVERY_MODEL.index(pair[0])):
-        words, q = _describe_sides(scales.train(size)), scales.test(size)
+        words = _describe_sides(scales.find_training_sides(size))
+        q = scales.find_test_side(size)
         printed = TABLE_3[letter].get(size)
-        rows.append(_row(letter, size, f"S {words}, Q {q}", "Table 3", f"dense@{q}", printed))
+        rows.append(_make_row(letter, size, f"S {words}, Q {q}", "Table 3", f"dense@{q}", printed))
     return rows
 
 
-def _table_4(wanted: list[tuple[str, str]], scales: Scales) -> list[Row]:
+def _list_table_4(wanted: list[tuple[str, str]], scales: Scales) -> list[Row]:
     """Returns the rows of three test scales."""
     rows = []
     for letter, size in sorted(wanted, key=lambda pair: EVERY_MODEL.index(pair[0])):
         if letter in TABLE_4:
-            words, three = _describe_sides(scales.train(size)), _list_sides(scales, size)
+            words = _describe_sides(scales.find_training_sides(size))
+            three = _join_sides(scales, size)
             words = f"S {words}, Q {three}"
             printed = TABLE_4[letter].get(size)
-            rows.append(_row(letter, size, words, "Table 4", f"dense@{three}", printed))
+            rows.append(_make_row(letter, size, words, "Table 4", f"dense@{three}", printed))
     return rows
 
 
-def _table_5(wanted: list[tuple[str, str]], scales: Scales) -> list[Row]:
+def _list_table_5(wanted: list[tuple[str, str]], scales: Scales) -> list[Row]:
     """Returns the rows of dense evaluation, 50 crops a scale, and both."""
-    three = _list_sides(scales, "jitter")
+    three = _join_sides(scales, "jitter")
     return [
-        _row(letter, "jitter", WORDS[protocol], "Table 5", f"{protocol}@{three}", printed)
+        _make_row(letter, "jitter", WORDS[protocol], "Table 5", f"{protocol}@{three}", printed)
         for letter, columns in TABLE_5.items()
         if (letter, "jitter") in wanted
         for protocol, printed in columns.items()
     ]
 
 
-def _list_sides(scales: Scales, size: str) -> str:
-    return ",".join(map(str, scales.several(size)))
+def _join_sides(scales: Scales, size: str) -> str:
+    return ",".join(map(str, scales.find_test_sides(size)))
 
 
 def claim_lrn(preset: str) -> Claim:
     """Returns the claim about A-LRN (Sec. 4.1)."""
-    protocol = f"dense@{PRESETS[preset].test('256')}"
+    protocol = f"dense@{PRESETS[preset].find_test_side('256')}"
     printed = round(TABLE_3["a-lrn"]["256"][0] - TABLE_3["a"]["256"][0], 2)
     return Claim(
         "LRN does not help: A-LRN errs at most half a point less than A",
@@ -311,9 +317,9 @@ def claim_lrn(preset: str) -> Claim:
     )
 
 
-def _claims(wanted: list[tuple[str, str]], scales: Scales) -> list[Claim]:
+def _make_claims(wanted: list[tuple[str, str]], scales: Scales) -> list[Claim]:
     """Returns the claims about LRN, about jitter in training, and about several test scales."""
-    one, three = scales.test("jitter"), _list_sides(scales, "jitter")
+    one, three = scales.find_test_side("jitter"), _join_sides(scales, "jitter")
     claims = []
     if ("a-lrn", "256") in wanted:
         preset = next(name for name, sides in PRESETS.items() if sides is scales)
@@ -322,7 +328,7 @@ def _claims(wanted: list[tuple[str, str]], scales: Scales) -> list[Claim]:
         name, run = letter.upper(), f"{letter}-jitter"
         for size in ("384", "256"):
             if (letter, size) in wanted:
-                fixed = Score(f"{letter}-{size}", f"dense@{scales.test(size)}")
+                fixed = Score(f"{letter}-{size}", f"dense@{scales.find_test_side(size)}")
                 claims.append(
                     Claim(
                         f"{name}: S jittered errs less than S {scales.sides[int(size)]},"

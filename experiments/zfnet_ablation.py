@@ -143,13 +143,13 @@ def _smoke(run: Experiment) -> Experiment:
     )
 
 
-CHANGES = {"paper": keep_run, "laptop": _laptop, "smoke": _smoke}
+PRESETS = {"paper": keep_run, "laptop": _laptop, "smoke": _smoke}
 
 
 def study(preset: str) -> Study:
     """Returns a run for each line of Table 3."""
-    check_preset("zfnet_ablation", preset, CHANGES)
-    runs = {name: CHANGES[preset](_paper(name)) for name in TABLE_3}
+    check_preset("zfnet_ablation", preset, PRESETS)
+    runs = {name: PRESETS[preset](_paper(name)) for name in TABLE_3}
     protocol = name_protocol(runs["zfnet"].protocols[0])
     return Study(
         name="zfnet_ablation",
@@ -158,22 +158,22 @@ def study(preset: str) -> Study:
         paper_data="imagenet2012",
         preset=preset,
         runs=runs,
-        rows=tuple(_row(name, line, protocol) for name, line in TABLE_3.items()),
+        rows=tuple(_make_row(name, line, protocol) for name, line in TABLE_3.items()),
         paper_runs={name: _paper(name) for name in TABLE_3},
-        claims=_claims(protocol),
+        claims=_make_claims(protocol),
         report=_report,
     )
 
 
-def _row(name: str, line: Change, protocol: str) -> Row:
+def _make_row(name: str, line: Change, protocol: str) -> Row:
     _, top1, top5 = line.errors
     group = "AlexNet" if line.model == "alexnet" else "ZFNet"
     paper = {"top1_error": top1, "top5_error": top5}
     return Row(name, line.label, group, "Table 3", paper, "Table 3", protocol)
 
 
-def _claims(protocol: str) -> tuple[Claim, ...]:
-    def loss_of(name: str) -> float:
+def _make_claims(protocol: str) -> tuple[Claim, ...]:
+    def compare_printed(name: str) -> float:
         return round(TABLE_3[name].errors[1] - TABLE_3["alexnet"].errors[1], 2)
 
     def error(name: str) -> Score:
@@ -185,14 +185,14 @@ def _claims(protocol: str) -> tuple[Claim, ...]:
             "Without the two dense layers AlexNet errs more",
             subtract(error(dense), error("alexnet")),
             expected=ABOVE_ZERO,
-            paper=loss_of(dense),
+            paper=compare_printed(dense),
             source="Table 3",
         ),
         Claim(
             "Without two of the middle convolutions AlexNet errs more",
             subtract(error(middle), error("alexnet")),
             expected=ABOVE_ZERO,
-            paper=loss_of(middle),
+            paper=compare_printed(middle),
             source="Table 3",
         ),
         Claim(
@@ -206,14 +206,16 @@ def _claims(protocol: str) -> tuple[Claim, ...]:
                 )
             ),
             expected=ABOVE_ZERO,
-            paper=round(loss_of(both) - loss_of(dense) - loss_of(middle), 2),
+            paper=round(
+                compare_printed(both) - compare_printed(dense) - compare_printed(middle), 2
+            ),
             source="Sec. 5.1, Table 3",
         ),
         Claim(
             "Without layer 7 alone AlexNet errs at most half a point more",
             subtract(error("alexnet-no-7"), error("alexnet")),
             expected=(float("-inf"), 0.5),
-            paper=loss_of("alexnet-no-7"),
+            paper=compare_printed("alexnet-no-7"),
             source="Table 3",
         ),
     )

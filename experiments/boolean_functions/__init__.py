@@ -56,7 +56,7 @@ def study(preset: str) -> Study:
     )
 
 
-def _count(value: Callable[["Results"], float]) -> "Callable[[Results], Measured]":
+def _make_check(value: Callable[["Results"], float]) -> "Callable[[Results], Measured]":
     def check(results: "Results") -> Measured:
         if not results.study.measured:
             return Measured(None, why="not measured yet")
@@ -66,27 +66,27 @@ def _count(value: Callable[["Results"], float]) -> "Callable[[Results], Measured
 
 
 def _make_claims() -> tuple[Claim, ...]:
-    def gates(results: "Results") -> list[dict[str, Any]]:
+    def list_gates(results: "Results") -> list[dict[str, Any]]:
         return [row for row in find_rows(results, "gate") if row["gate"] != BEYOND]
 
-    def xor(results: "Results") -> dict[str, Any]:
+    def find_xor(results: "Results") -> dict[str, Any]:
         return next(row for row in find_rows(results, "gate") if row["gate"] == BEYOND)
 
-    def unlearned(results: "Results") -> float:
-        return sum(row["orders"] - row["learned"] for row in gates(results))
+    def count_unlearned(results: "Results") -> float:
+        return sum(row["orders"] - row["learned"] for row in list_gates(results))
 
-    def largest_share(results: "Results") -> float:
-        shares = [row["most_updates"] / row["bound"] for row in gates(results)]
+    def find_largest_share(results: "Results") -> float:
+        shares = [row["most_updates"] / row["bound"] for row in list_gates(results)]
         return max(shares + [row["updates"] / row["bound"] for row in find_rows(results, "points")])
 
-    def wrong_rows(results: "Results") -> float:
+    def count_wrong_rows(results: "Results") -> float:
         return sum(row["wrong"] for row in find_rows(results, "formula"))
 
-    def learned_by_mlps(results: "Results") -> float:
+    def compute_learned_share(results: "Results") -> float:
         widest = find_rows(results, "mlp")[-1]
         return 100 * widest["learned"] / widest["seeds"]
 
-    def separable_circles(results: "Results") -> float:
+    def compare_circles(results: "Results") -> float:
         (circles,) = find_rows(results, "circles")
         return circles["polar"]["separable"] - circles["cartesian"]["separable"]
 
@@ -94,7 +94,7 @@ def _make_claims() -> tuple[Claim, ...]:
         Claim(
             "The perceptron rule learns AND, OR, NOT, NAND and NOR: orders of the examples with"
             " which it does not",
-            _count(unlearned),
+            _make_check(count_unlearned),
             expected=(0, 0),
             source="Rosenblatt 1958; Novikoff 1962",
             unit="orders",
@@ -102,28 +102,28 @@ def _make_claims() -> tuple[Claim, ...]:
         Claim(
             "Its updates stay within Novikoff's bound: the largest share of the bound, over all"
             " gates, orders and sets of points",
-            _count(largest_share),
+            _make_check(find_largest_share),
             expected=(0, 1),
             source="Novikoff 1962",
             unit="share",
         ),
         Claim(
             "A perceptron never learns XOR: orders with which it does",
-            _count(lambda results: xor(results)["learned"]),
+            _make_check(lambda results: find_xor(results)["learned"]),
             expected=(0, 0),
             source="Minsky, Papert 1969",
             unit="orders",
         ),
         Claim(
             "No line represents XOR: whether the linear program finds one (1) or not (0)",
-            _count(lambda results: xor(results)["separable"]),
+            _make_check(lambda results: find_xor(results)["separable"]),
             expected=(0, 0),
             source="Minsky, Papert 1969",
             unit="lines",
         ),
         Claim(
             "Two layers represent XOR and every other formula: wrong rows of the truth tables",
-            _count(wrong_rows),
+            _make_check(count_wrong_rows),
             expected=(0, 0),
             source="Minsky, Papert 1969",
             unit="rows",
@@ -131,7 +131,7 @@ def _make_claims() -> tuple[Claim, ...]:
         Claim(
             f"Two layers learn XOR: initial weights from which an MLP of {HIDDEN[-1]} hidden units"
             " does, in %",
-            _count(learned_by_mlps),
+            _make_check(compute_learned_share),
             expected=(95, 100),
             source="the lectures",
             unit="%",
@@ -139,7 +139,7 @@ def _make_claims() -> tuple[Claim, ...]:
         Claim(
             "Two circles become separable in polar coordinates, and are not in Cartesian ones"
             " (1: so it is)",
-            _count(separable_circles),
+            _make_check(compare_circles),
             expected=(1, 1),
             source="the lectures",
             unit="",

@@ -150,7 +150,7 @@ def study(preset: str) -> Study:
             for name, label in LABELS.items()
         ),
         paper_runs=name_runs(paper),
-        claims=_claims(),
+        claims=_make_claims(),
         report=_report,
         measure_runs=_measure,
         notes=(
@@ -205,7 +205,7 @@ COMPARED: tuple[tuple[str, tuple[tuple[float, str, str], ...], str], ...] = (
 )
 
 
-def _claims() -> tuple[Claim, ...]:
+def _make_claims() -> tuple[Claim, ...]:
     """Returns what the lectures say, as differences of mean average precision in points."""
     compared = (
         Claim(statement, _compare(terms), expected=ABOVE_ZERO, source=source)

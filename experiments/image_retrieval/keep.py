@@ -46,7 +46,7 @@ def identify_models(folders: Mapping[str, Path]) -> Models | None:
 
 def read_measured(workdir: Path, seed: int, models: Models | None) -> Measured | None:
     """Returns a seed's rows and arrays; None: there are none of these models, or damaged ones."""
-    rows, arrays = _paths(workdir, seed)
+    rows, arrays = _name_files(workdir, seed)
     try:
         words = json.loads(rows.read_bytes())
         if not _is_of(words, models):
@@ -66,7 +66,7 @@ def write_measured(workdir: Path, seed: int, models: Models | None, kept: Measur
       models: Of `identify_models`.
       kept: The rows and the arrays.
     """
-    rows, arrays = _paths(workdir, seed)
+    rows, arrays = _name_files(workdir, seed)
     rows.parent.mkdir(exist_ok=True)
     stream = io.BytesIO()
     np.savez(stream, **kept[1])  # type: ignore[arg-type]
@@ -78,7 +78,7 @@ def write_measured(workdir: Path, seed: int, models: Models | None, kept: Measur
 def are_drawn(workdir: Path, files: Sequence[str], seed: int, models: Models | None) -> bool:
     """Returns whether all pictures are there, and are of a seed's models."""
     try:
-        words = json.loads(_pictures_path(workdir).read_bytes())
+        words = json.loads(_name_pictures(workdir).read_bytes())
         same = words["seed"] == seed and _is_of(words, models)
     except (OSError, ValueError, LookupError, TypeError):
         return False
@@ -88,17 +88,17 @@ def are_drawn(workdir: Path, files: Sequence[str], seed: int, models: Models | N
 def write_drawn(workdir: Path, seed: int, models: Models | None) -> None:
     """Writes which models the pictures are of."""
     words = {"version": VERSION, "seed": seed, "models": models}
-    write_whole(_pictures_path(workdir), json.dumps(words) + "\n")
+    write_whole(_name_pictures(workdir), json.dumps(words) + "\n")
 
 
 def _is_of(words: Mapping[str, Any], models: Models | None) -> bool:
     return models is not None and (words["version"], words["models"]) == (VERSION, dict(models))
 
 
-def _paths(workdir: Path, seed: int) -> tuple[Path, Path]:
+def _name_files(workdir: Path, seed: int) -> tuple[Path, Path]:
     folder = workdir / "measured"
     return folder / f"seed{seed}.json", folder / f"seed{seed}.npz"
 
 
-def _pictures_path(workdir: Path) -> Path:
+def _name_pictures(workdir: Path) -> Path:
     return workdir / "measured" / "pictures.json"

@@ -99,9 +99,9 @@ def test_alexnet_s_row_is_the_paper_s():
 
 def test_counts_are_the_papers():
     """The lectures print 204,800 for the 1x1 and the 5x5 after it, which is the 5x5 alone."""
-    from experiments.conv_arithmetic import STACKS
+    from experiments.conv_arithmetic import CHAINS
 
-    own = {(c.group, c.label): c.paper["weights"] for c in STACKS if c.paper}
+    own = {(c.group, c.label): c.paper["weights"] for c in CHAINS if c.paper}
     one = "a 1x1 before a 5x5, 128 to 256 maps"
     assert own == {
         (one, "5x5"): 819_200,
