@@ -26,7 +26,7 @@ NEWER_FIELDS = (
 
 def to_json(experiment: Experiment) -> str:
     """Returns the experiment as JSON text; `from_json` gives an equal value back."""
-    return json.dumps({"version": VERSION} | _plain(experiment), indent=2) + "\n"
+    return json.dumps({"version": VERSION} | _to_plain(experiment), indent=2) + "\n"
 
 
 def read_config(path: Path) -> Experiment:
@@ -90,12 +90,12 @@ def _from_items(items: Any) -> Experiment:
     return _read(Experiment, items, "")
 
 
-def _plain(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
     if isinstance(value, Choice):
-        return {"name": value.name} | {key: _plain(item) for key, item in value.items}
+        return {"name": value.name} | {key: _to_plain(item) for key, item in value.items}
     if dataclasses.is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+        return {f.name: _to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    return [_to_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _read(cls: Any, items: dict[str, Any], prefix: str) -> Any:
@@ -106,7 +106,7 @@ def _read(cls: Any, items: dict[str, Any], prefix: str) -> Any:
                 f"config.json: no such field {prefix}{name}; {suggest_names(name, hints)}"
             )
     newer = [name for name in hints if prefix + name in NEWER_FIELDS]
-    items = {name: _plain(getattr(cls(), name)) for name in newer} | items
+    items = {name: _to_plain(getattr(cls(), name)) for name in newer} | items
     for name in hints:
         if name not in items:
             raise UserError(

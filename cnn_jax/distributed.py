@@ -63,7 +63,7 @@ def initialize(coordinator: str | None, process_id: int | None, num_processes: i
         )
     elif not 0 <= process_id < num_processes:
         raise UserError(f"--process_id={process_id}: is not one of 0 to {num_processes - 1}")
-    joined = _guarded()
+    joined = _continue_in_child()
     import jax
 
     try:
@@ -76,7 +76,7 @@ def initialize(coordinator: str | None, process_id: int | None, num_processes: i
     joined()
 
 
-def _guarded() -> Callable[[], object]:
+def _continue_in_child() -> Callable[[], object]:
     """Continues in a child process; the parent waits for its end and reports it in one line.
 
     Returns a function that records that all processes have joined.

@@ -40,7 +40,7 @@ def parse(text: str, wanted: Any) -> Any:
     Raises:
       ValueError: If the text spells no value of the type. Bounds are not checked.
     """
-    wanted = _bare(wanted)
+    wanted = _strip_bounds(wanted)
     options = typing.get_args(wanted)
     if _is_optional(wanted):
         return None if text.lower() == "none" else parse(text, options[0])
@@ -69,14 +69,14 @@ def convert(path: str, value: Any, wanted: Any) -> Any:
     Raises:
       UserError: If the value is of another type, outside the bounds, or none of the choices.
     """
-    bounds = _bounds(wanted)
-    bare = _bare(wanted)
+    bounds = _find_bounds(wanted)
+    bare = _strip_bounds(wanted)
     options = typing.get_args(bare)
     if _is_optional(bare):
         return None if value is None else convert(path, value, options[0])
     if typing.get_origin(bare) is tuple:
         if not isinstance(value, list | tuple):
-            raise _mistyped(path, value, bare)
+            raise _make_type_error(path, value, bare)
         return tuple(convert(path, item, options[0]) for item in value)
     if typing.get_origin(bare) is Literal:
         if value not in options:
@@ -85,7 +85,7 @@ def convert(path: str, value: Any, wanted: Any) -> Any:
     if bare is float and type(value) is int:
         value = float(value) if abs(value) < 2**1023 else math.inf
     if type(value) is not bare:
-        raise _mistyped(path, value, bare)
+        raise _make_type_error(path, value, bare)
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{path}={value}: must be a finite number")
     for bound in bounds:
@@ -95,7 +95,7 @@ def convert(path: str, value: Any, wanted: Any) -> Any:
 
 def describe(wanted: Any) -> str:
     """Returns the type in a user's words, such as 'a number' or 'comma-separated integers'."""
-    bare = _bare(wanted)
+    bare = _strip_bounds(wanted)
     options = typing.get_args(bare)
     if _is_optional(bare):
         return f"{describe(options[0])} or none"
@@ -110,12 +110,12 @@ def describe(wanted: Any) -> str:
 
 def describe_bounds(wanted: Any) -> str:
     """Returns the bounds in words, such as 'at least 1, less than 3', or an empty text."""
-    inner = _bare(wanted)
+    inner = _strip_bounds(wanted)
     while _is_optional(inner) or typing.get_origin(inner) is tuple:
         wanted = typing.get_args(inner)[0]
-        inner = _bare(wanted)
+        inner = _strip_bounds(wanted)
     words = []
-    for bound in _bounds(wanted):
+    for bound in _find_bounds(wanted):
         pairs = zip(("at least", "at most", "more than", "less than"), bound, strict=True)
         words += [
             f"{what} {number:,.10g}"
@@ -141,11 +141,11 @@ def show(value: Any) -> str:
     return ",".join(map(show, value)) if isinstance(value, tuple) else str(value)
 
 
-def _bare(wanted: Any) -> Any:
+def _strip_bounds(wanted: Any) -> Any:
     return typing.get_args(wanted)[0] if typing.get_origin(wanted) is Annotated else wanted
 
 
-def _bounds(wanted: Any) -> list[Bound]:
+def _find_bounds(wanted: Any) -> list[Bound]:
     if typing.get_origin(wanted) is not Annotated:
         return []
     return [item for item in typing.get_args(wanted)[1:] if isinstance(item, Bound)]
@@ -155,7 +155,7 @@ def _is_optional(wanted: Any) -> bool:
     return isinstance(wanted, types.UnionType) or typing.get_origin(wanted) is typing.Union
 
 
-def _mistyped(path: str, value: Any, wanted: Any) -> UserError:
+def _make_type_error(path: str, value: Any, wanted: Any) -> UserError:
     return UserError(f"{path}={show_any(value)}: must be {describe(wanted)}, not {value!r}")
 
 

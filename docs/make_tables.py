@@ -19,26 +19,26 @@ DOCS = Path(__file__).parent
 MARK = "<!-- The table below is written by docs/make_tables.py. -->"
 
 
-def flags_table() -> str:
+def make_flags_table() -> str:
     """Returns the table of all flags."""
     lines = ["| flag | default | what it does |", "|---|---|---|"]
     for flag in FLAGS.get_flags_for_module("cnn_jax.cli.flags"):
         default = "" if flag.default in (None, [], False, 0, "") else f"`{flag.default}`"
-        lines.append(f"| `--{flag.name}` | {default} | {_cell(get_help(flag))} |")
+        lines.append(f"| `--{flag.name}` | {default} | {_escape_cell(get_help(flag))} |")
     return "\n".join(lines)
 
 
-def fields_table() -> str:
+def make_fields_table() -> str:
     """Returns the table of all plain fields."""
     rows = [
         (path, wanted, default)
         for path, wanted, default in iterate_fields()
         if "." in path and not isinstance(default, config.Choice)
     ]
-    return _options_table(rows)
+    return _make_options_table(rows)
 
 
-def choices_tables() -> str:
+def make_choices_tables() -> str:
     """Returns tables of the options of all choices: optimizers, schedules, data sets, models."""
     parts = []
     for field, functions in (
@@ -53,11 +53,11 @@ def choices_tables() -> str:
             if types or field in ("optimizer", "schedule"):
                 rows = [(f"{field}.{o}", types[o], full.args.get(o)) for o in types]
                 summary = (function.__doc__ or "").splitlines()[0]
-                parts.append(f"### `{field}={name}`\n\n{summary}\n\n{_options_table(rows)}")
-    return "\n\n".join([*parts, models_tables()])
+                parts.append(f"### `{field}={name}`\n\n{summary}\n\n{_make_options_table(rows)}")
+    return "\n\n".join([*parts, make_models_tables()])
 
 
-def models_tables() -> str:
+def make_models_tables() -> str:
     """Returns the table of the models' options, and that of the options of each model."""
     having: dict[tuple[str, str, str], list[str]] = {}
     for name in models.MODELS:
@@ -65,7 +65,7 @@ def models_tables() -> str:
             meaning = _find_meaning(models.find_spec(name).module, option)
             having.setdefault((option, values.describe(wanted), meaning), []).append(name)
     described = "\n".join(
-        f"| `model.{option}` | {kind} | {_cell(meaning)} | {_show_some(of)} |"
+        f"| `model.{option}` | {kind} | {_escape_cell(meaning)} | {_show_some(of)} |"
         for (option, kind, meaning), of in sorted(having.items())
     )
     names = "\n".join(
@@ -98,18 +98,18 @@ def _read_attributes(module: type) -> Iterator[str]:
         yield inspect.cleandoc(each.__doc__ or "").partition("Attributes:\n")[2]
 
 
-def _options_table(rows: list) -> str:
+def _make_options_table(rows: list) -> str:
     lines = ["| field | value | default | meaning |", "|---|---|---|---|"]
     for path, wanted, default in rows:
         bounds = values.describe_bounds(wanted)
         kind = values.describe(wanted) + (f", {bounds}" if bounds else "")
         shown = values.show(default) if default not in ("", ()) else "empty"
-        meaning = _cell(values.describe_meaning(wanted))
+        meaning = _escape_cell(values.describe_meaning(wanted))
         lines.append(f"| `{path}` | {kind} | {shown} | {meaning} |")
     return "\n".join(lines)
 
 
-def _cell(text: str) -> str:
+def _escape_cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
@@ -124,10 +124,10 @@ def make_pages() -> dict[Path, str]:
         "protocols are too, but an experiment has a tuple of them, which `--set` does not take:\n"
         '`Experiment(..., protocols=(choose("dense", scales=(74, 110, 146)),))`. This page is\n'
         "written by docs/make_tables.py.\n\n"
-        f"## Data and training\n\n{fields_table()}\n\n## Choices\n\n{choices_tables()}\n"
+        f"## Data and training\n\n{make_fields_table()}\n\n## Choices\n\n{make_choices_tables()}\n"
     )
     return {
-        command_line: f"{head}{MARK}\n\n{flags_table()}\n",
+        command_line: f"{head}{MARK}\n\n{make_flags_table()}\n",
         DOCS / "configuration.md": configuration,
     }
 

@@ -106,7 +106,7 @@ def summarize_model(name: str, image_size: int | None = None, **options: Any) ->
     """
     shape, classes = models.get_paper_input(name)
     shape = (image_size, image_size, shape[2]) if image_size else shape
-    layers = _list_layers(name, classes, shape, **_without_heads(name), **options)
+    layers = _list_layers(name, classes, shape, **_find_heads_option(name), **options)
     return Summary(ModelCost(name, shape, classes, *add_up(layers)), list(layers))
 
 
@@ -141,7 +141,7 @@ def count_model(name: str, num_classes: int, shape: Shape, **options: Any) -> Co
       UserError: As `summarize_model` does.
     """
     every = _list_layers(name, num_classes, shape, **options)
-    without = _without_heads(name)
+    without = _find_heads_option(name)
     forward = _list_layers(name, num_classes, shape, **options | without) if without else every
     return Counts(add_up(every)[0], add_up(forward)[1])
 
@@ -176,7 +176,7 @@ def list_calls(init: Callable[[jax.Array, jax.Array], Any], shape: Shape) -> lis
         module = context.module
         if context.method_name != "__call__":
             return call(*args, **kwargs)
-        path, key = "/".join(module.path), _module_key(module, args, kwargs)
+        path, key = "/".join(module.path), _make_key(module, args, kwargs)
         if key in known:  # An equal block costs the same and need not be traced again.
             first, layers, shapes = known[key]
             seen.extend(x._replace(name=path + x.name.removeprefix(first)) for x in layers)
@@ -200,7 +200,7 @@ def list_calls(init: Callable[[jax.Array, jax.Array], Any], shape: Shape) -> lis
     return seen
 
 
-def _module_key(module: nn.Module, args: tuple, kwargs: dict) -> Any:
+def _make_key(module: nn.Module, args: tuple, kwargs: dict) -> Any:
     """Returns a key that modules of equal cost share; None if it is unknown."""
     fields = [f.name for f in dataclasses.fields(module) if f.name not in ("name", "parent")]
     values = tuple(getattr(module, name) for name in fields)
@@ -230,9 +230,9 @@ def _measure_layer(module: nn.Module, output: jax.Array) -> LayerCost:
 
 def _describe_kernel(module: nn.Module) -> str:
     """Describes the window of a layer: '3x3/2, 2 groups'."""
-    kernel = _first_field(module, "kernel_size", "kernel", "window")
-    stride = _first_field(module, "strides", "stride")
-    groups = _first_field(module, "feature_group_count")
+    kernel = _find_first_field(module, "kernel_size", "kernel", "window")
+    stride = _find_first_field(module, "strides", "stride")
+    groups = _find_first_field(module, "feature_group_count")
     if kernel is None:
         return ""
     sides = "x".join(map(str, (kernel, kernel) if isinstance(kernel, int) else kernel))
@@ -241,13 +241,13 @@ def _describe_kernel(module: nn.Module) -> str:
     return f"{words}, {groups} groups" if groups and groups > 1 else words
 
 
-def _first_field(module: nn.Module, *names: str) -> Any:
+def _find_first_field(module: nn.Module, *names: str) -> Any:
     """Returns the value of the first of these fields that the module has and that is not None."""
     values = (getattr(module, name, None) for name in names)
     return next((value for value in values if value is not None), None)
 
 
-def _without_heads(name: str) -> dict[str, bool]:
+def _find_heads_option(name: str) -> dict[str, bool]:
     """Returns the option that removes auxiliary heads, if the model has any."""
     return {"aux_heads": False} if "aux_heads" in models.list_options(name) else {}
 

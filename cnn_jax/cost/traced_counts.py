@@ -39,16 +39,16 @@ def count_multiply_adds(model: Model, shape: Shape) -> int:
     def forward(params: Any, stats: Any, images: jax.Array) -> Any:
         return model.apply(params, stats, images, train=False)[0]
 
-    return _count_products(jax.make_jaxpr(forward)(params, stats, _image_struct(shape)).jaxpr)
+    return _count_products(jax.make_jaxpr(forward)(params, stats, _make_image_struct(shape)).jaxpr)
 
 
-def _image_struct(shape: Shape) -> jax.ShapeDtypeStruct:
+def _make_image_struct(shape: Shape) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((1, *shape), "float32")
 
 
 def _trace_init(model: Model, shape: Shape) -> tuple[Any, Any]:
     """Returns the shapes of a model's parameters and statistics."""
-    return jax.eval_shape(model.init, jax.random.key(0), _image_struct(shape))
+    return jax.eval_shape(model.init, jax.random.key(0), _make_image_struct(shape))
 
 
 def _count_products(jaxpr: Jaxpr) -> int:
@@ -64,7 +64,7 @@ def _count_products(jaxpr: Jaxpr) -> int:
             terms = math.prod(left[dimension] for dimension in contracted)
             total += math.prod(_shape(equation.outvars[0])) * terms
         times = equation.params["length"] if equation.primitive.name == "scan" else 1
-        total += times * sum(map(_count_products, _inner_programs(equation.params)))
+        total += times * sum(map(_count_products, _find_inner_programs(equation.params)))
     return total
 
 
@@ -72,7 +72,7 @@ def _shape(operand: Any) -> tuple[int, ...]:
     return operand.aval.shape
 
 
-def _inner_programs(params: dict[str, Any]) -> list[Jaxpr]:
+def _find_inner_programs(params: dict[str, Any]) -> list[Jaxpr]:
     """Returns the programs that an equation calls: of a jit, a scan, a custom gradient ..."""
     kinds = (Jaxpr, ClosedJaxpr)
     leaves = jax.tree.leaves(list(params.values()), is_leaf=lambda leaf: isinstance(leaf, kinds))

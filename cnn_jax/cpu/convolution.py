@@ -96,9 +96,9 @@ def _split(x: jax.Array, parts: int) -> list[jax.Array]:
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _fast(x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, precision: Any) -> jax.Array:
-    if not _small(x, kernel):
-        return _xla(x, kernel, strides, pads, precision)
-    columns = _columns(x, kernel.shape, strides, pads)
+    if not _is_small(x, kernel):
+        return _call_xla(x, kernel, strides, pads, precision)
+    columns = _cut_columns(x, kernel.shape, strides, pads)
     rows = kernel.reshape(-1, kernel.shape[3])
     return lax.dot_general(columns, rows, (((3,), (0,)), ((), ())), precision)
 
@@ -119,16 +119,18 @@ def _fast_backward(
     pointwise = kernel.shape[:2] == (1, 1)
     arguments = kernel.shape, strides, pads, precision
 
-    if strides == (1, 1) and not pointwise and not _small(x, kernel):
-        (dx,) = jax.linear_transpose(lambda x: _xla(x, kernel, strides, pads, precision), x)(dy)
+    if strides == (1, 1) and not pointwise and not _is_small(x, kernel):
+        (dx,) = jax.linear_transpose(lambda x: _call_xla(x, kernel, strides, pads, precision), x)(
+            dy
+        )
     else:
         dx = _scatter_input_gradient(x, kernel, dy, *arguments[1:])
 
     # With few values under an output im2col's product is fast; with one channel writing its
     # columns, value by value, is not.
     few = kernel.shape[2] > 1 and math.prod(kernel.shape[:3]) < 64
-    if pointwise or _small(x, kernel) or few:
-        columns = lax.optimization_barrier(_columns(x, *arguments[:3]))
+    if pointwise or _is_small(x, kernel) or few:
+        columns = lax.optimization_barrier(_cut_columns(x, *arguments[:3]))
         dkernel = _multiply_columns(columns, dy, precision)
     else:
         dkernel = _correlate(x, dy, *arguments)
@@ -138,12 +140,14 @@ def _fast_backward(
 _fast.defvjp(_fast_forward, _fast_backward)
 
 
-def _small(x: jax.Array, kernel: jax.Array) -> bool:
+def _is_small(x: jax.Array, kernel: jax.Array) -> bool:
     """Returns whether the map is smaller than the kernel; XLA is up to 100 times slower then."""
     return x.shape[1] < kernel.shape[0] or x.shape[2] < kernel.shape[1]
 
 
-def _xla(x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, precision: Any) -> jax.Array:
+def _call_xla(
+    x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, precision: Any
+) -> jax.Array:
     return lax.conv_general_dilated(
         x, kernel, strides, pads, dimension_numbers=_NHWC, precision=precision
     )
@@ -160,7 +164,7 @@ def _scatter_input_gradient(
         dy, rows, (((3,), (1,)), ((), ())), precision, preferred_element_type=wide
     )
     (dx,) = jax.linear_transpose(
-        lambda x: _columns(x, kernel.shape, strides, pads), jax.ShapeDtypeStruct(x.shape, wide)
+        lambda x: _cut_columns(x, kernel.shape, strides, pads), jax.ShapeDtypeStruct(x.shape, wide)
     )(dcolumns)
     return dx.astype(x.dtype)
 
@@ -220,7 +224,9 @@ def _correlate(
     return total if whole == len(x) else total + correlate(x[whole:], dy[whole:])
 
 
-def _columns(x: jax.Array, kernel_shape: tuple[int, ...], strides: Pair, pads: Pads) -> jax.Array:
+def _cut_columns(
+    x: jax.Array, kernel_shape: tuple[int, ...], strides: Pair, pads: Pads
+) -> jax.Array:
     """Returns the input patch of each output pixel, [N, H', W', h * w * C] (im2col)."""
     zero = jnp.zeros((), x.dtype)
     x = lax.pad(x, zero, ((0, 0, 0), (*pads[0], 0), (*pads[1], 0), (0, 0, 0)))

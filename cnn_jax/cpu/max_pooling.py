@@ -23,7 +23,7 @@ def max_pool(x: jax.Array, window: int, stride: int, padding: Pads) -> jax.Array
     Returns:
       Feature maps [B, H', W', C].
     """
-    return functools.reduce(jnp.maximum, _taps(x, window, stride, padding, -jnp.inf))
+    return functools.reduce(jnp.maximum, _list_taps(x, window, stride, padding, -jnp.inf))
 
 
 def _max_pool_forward(
@@ -39,7 +39,7 @@ def _max_pool_backward(
     # XLA's own gradient searches the maxima again together with their positions, which takes five
     # arrays, and then scatters.
     x, y = saved
-    taps = _taps(x, window, stride, padding, -jnp.inf)
+    taps = _list_taps(x, window, stride, padding, -jnp.inf)
     first = jnp.full(y.shape, len(taps), jnp.int16)  # the first tap that equals the maximum
     for i in reversed(range(len(taps))):
         first = jnp.where(taps[i] == y, jnp.int16(i), first)
@@ -48,7 +48,8 @@ def _max_pool_backward(
     dy = dy.astype(jnp.float32 if dy.dtype.itemsize < 4 else dy.dtype)
     parts = [jnp.where(first == i, dy, jnp.zeros((), dy.dtype)) for i in range(len(taps))]
     (dx,) = jax.linear_transpose(
-        lambda x: _taps(x, window, stride, padding, 0.0), jax.ShapeDtypeStruct(x.shape, dy.dtype)
+        lambda x: _list_taps(x, window, stride, padding, 0.0),
+        jax.ShapeDtypeStruct(x.shape, dy.dtype),
     )(parts)
     # Without the barrier each operation that reads dx would sum the windows again.
     return (jax.lax.optimization_barrier(dx.astype(x.dtype)),)
@@ -57,7 +58,9 @@ def _max_pool_backward(
 max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
-def _taps(x: jax.Array, window: int, stride: int, padding: Pads, outside: float) -> list[jax.Array]:
+def _list_taps(
+    x: jax.Array, window: int, stride: int, padding: Pads, outside: float
+) -> list[jax.Array]:
     """Returns the input at each position of the window: window^2 arrays [B, H', W', C]."""
     x = jax.lax.pad(
         x,

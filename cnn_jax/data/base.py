@@ -33,7 +33,7 @@ class Arrays(NamedTuple):
 
     def checksum(self) -> int:
         """Returns a checksum of the labels and the images."""
-        return _checksum(self.labels, _checksum(self.images))
+        return _compute_checksum(self.labels, _compute_checksum(self.images))
 
 
 class ImageDataset:
@@ -55,7 +55,7 @@ class ImageDataset:
 
     def checksum(self) -> int:
         """Returns a checksum of the labels and of the names of files and their folders."""
-        total = _checksum(self.labels)
+        total = _compute_checksum(self.labels)
         for i in range(len(self)):
             name = "/".join(self.name(i).replace("\\", "/").split("/")[-2:])
             total = zlib.crc32(name.encode(errors="replace") + b"\0", total)
@@ -115,7 +115,7 @@ class Subset(ImageDataset):
 
     def checksum(self) -> int:
         """Returns a checksum of the parent's and of the rows."""
-        return _checksum(self.rows, self.parent.checksum())
+        return _compute_checksum(self.rows, self.parent.checksum())
 
     def name(self, i: int) -> str:
         """Returns the parent's name of the image."""
@@ -149,7 +149,7 @@ class Dataset(NamedTuple):
         return not isinstance(self.train, Arrays)
 
 
-def _checksum(array: np.ndarray, total: int = 0) -> int:
+def _compute_checksum(array: np.ndarray, total: int = 0) -> int:
     return zlib.crc32(np.ascontiguousarray(array).tobytes(), total)
 
 

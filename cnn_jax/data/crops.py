@@ -52,7 +52,7 @@ def draw_scale_jitter(rng: np.random.Generator, size: Size, lo: int, hi: int, cr
     """
     to = compute_scaled_size(size, int(rng.integers(lo, hi + 1)))
     corner = (int(rng.integers(to[0] - crop + 1)), int(rng.integers(to[1] - crop + 1)))
-    return _window(size, to, corner, crop)
+    return _find_window(size, to, corner, crop)
 
 
 def draw_inception_crop(rng: np.random.Generator, size: Size) -> Box:
@@ -66,18 +66,18 @@ def draw_inception_crop(rng: np.random.Generator, size: Size) -> Box:
     height, width = size
     own = width / height
     most = min(AREA[1], ASPECT[1] / own, own / ASPECT[0])
-    share = _uniform(rng, min(AREA[0], most), most)
+    share = _draw_uniform(rng, min(AREA[0], most), most)
     least, largest = np.log((max(ASPECT[0], share * own), min(ASPECT[1], own / share)))
-    aspect = math.exp(_uniform(rng, least, largest))
+    aspect = math.exp(_draw_uniform(rng, least, largest))
     area = share * height * width
     h, w = min(height, math.sqrt(area / aspect)), min(width, math.sqrt(area * aspect))
-    return Box(_uniform(rng, 0, height - h), _uniform(rng, 0, width - w), h, w)
+    return Box(_draw_uniform(rng, 0, height - h), _draw_uniform(rng, 0, width - w), h, w)
 
 
 def compute_center_box(size: Size, shorter_side: int, crop: int) -> Box:
     """Returns the center crop x crop window of the image scaled to a shorter side >= crop."""
     to = compute_scaled_size(size, shorter_side)
-    return _window(size, to, ((to[0] - crop) // 2, (to[1] - crop) // 2), crop)
+    return _find_window(size, to, ((to[0] - crop) // 2, (to[1] - crop) // 2), crop)
 
 
 def choose_eval_side(data: Data) -> int:
@@ -108,11 +108,11 @@ def check_sizes(data: Data) -> None:
         )
 
 
-def _window(size: Size, to: Size, corner: tuple[int, int], crop: int) -> Box:
+def _find_window(size: Size, to: Size, corner: tuple[int, int], crop: int) -> Box:
     """Returns the window at `corner` of the image scaled from `size` to `to`, in the original."""
     (y, x), (top, left) = (np.divide(size, to).tolist(), corner)
     return Box(float(top * y), float(left * x), crop * y, crop * x)
 
 
-def _uniform(rng: np.random.Generator, lo: float, hi: float) -> float:
+def _draw_uniform(rng: np.random.Generator, lo: float, hi: float) -> float:
     return float(lo + (hi - lo) * rng.random())

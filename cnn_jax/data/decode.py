@@ -116,21 +116,21 @@ def decode_resized(
     """
     if isinstance(encoded, np.ndarray):
         size: Size = encoded.shape[:2]
-        shape = _scaled_shape(size, shorter_side, max_pixels)
+        shape = _compute_scaled_shape(size, shorter_side, max_pixels)
         if interpolation == "bilinear":
             return resample(encoded, Box(0, 0, *size), shape)
         channels = encoded.shape[-1]
         image = encoded[..., 0] if channels == 1 else encoded
     else:
         header = read_header(encoded)
-        shape = _scaled_shape(header.size, shorter_side, max_pixels)
+        shape = _compute_scaled_shape(header.size, shorter_side, max_pixels)
         image, _ = _decode(encoded, header, 1, channels)
     filter = Image.Resampling[interpolation.upper()]
     resized = Image.fromarray(image).resize(shape[::-1], filter)
     return np.array(resized).reshape(*shape, channels)
 
 
-def _scaled_shape(size: Size, shorter_side: int, max_pixels: int | None) -> Size:
+def _compute_scaled_shape(size: Size, shorter_side: int, max_pixels: int | None) -> Size:
     """Returns the size of the scaled image; raises BadImage if it is too large."""
     shape = compute_scaled_size(size, shorter_side)
     check_pixels(shape, f"scaled to the shorter side {shorter_side} has", max_pixels)

@@ -64,7 +64,7 @@ def read_index(path: Path, test_only: bool, num_classes: int) -> FolderScan | No
         return None
     try:
         checksum, content = file.read_bytes().split(b"\n", 1)
-        if checksum != _checksum(content):
+        if checksum != _compute_checksum(content):
             return None
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             known = json.loads(arrays["scan"].tobytes())
@@ -119,7 +119,7 @@ def write_index(
         content = io.BytesIO()
         np.savez(content, allow_pickle=False, **arrays)
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, _checksum(content.getvalue()) + b"\n" + content.getvalue())
+        write_whole(file, _compute_checksum(content.getvalue()) + b"\n" + content.getvalue())
     except OSError:
         return  # The next launch lists the folder again.
 
@@ -133,7 +133,7 @@ def _find_index(path: Path, test_only: bool, num_classes: int) -> Path | None:
     return cache / "folders" / name
 
 
-def _checksum(content: bytes) -> bytes:
+def _compute_checksum(content: bytes) -> bytes:
     return hashlib.sha256(content).hexdigest().encode()
 
 

@@ -106,7 +106,7 @@ class _Scanner:
 
     def scan(self) -> FolderScan:
         if not self.root.is_dir():
-            raise self._error("no such folder")
+            raise self._make_error("no such folder")
         train, test = self._find_splits()
         return self._scan_test(train, test) if self.test_only else self._scan_both(train, test)
 
@@ -114,24 +114,24 @@ class _Scanner:
         if train is None and test is not None:
             others = [name for name in _list_folders(self.root) if name != test.name]
             if others:
-                raise self._error(
+                raise self._make_error(
                     f"{test.name}/ lies beside {name_some(others)}: move the class folders to"
                     " train/"
                 )
-            raise self._error(
+            raise self._make_error(
                 f"holds {test.name}/ but no train/: training needs train/ of class folders; public"
                 " weights can be evaluated on it"
             )
         folder = train or self.root
         if test is None and train is not None and (unused := self._find_unused(train, None)):
-            raise self._error(
+            raise self._make_error(
                 f"beside {train.name}/ lie {name_some([f'{name}/' for name in unused])} with"
                 " images, which have no name of a test split: rename one to val/, or move them away"
             )
         classes, order = self._sort_classes(folder)
         images = self._list_classes(folder, classes, classes)
         if not images.paths:
-            raise self._error(f"the class folders of {folder} hold no images")
+            raise self._make_error(f"the class folders of {folder} hold no images")
         if test is None:
             images, tested = _take_every(images, len(classes))
         else:
@@ -140,7 +140,7 @@ class _Scanner:
 
     def _scan_test(self, train: Path | None, test: Path | None) -> FolderScan:
         if test is None and train is not None:
-            raise self._error(
+            raise self._make_error(
                 f"holds {train.name}/ but no val/ to test on: to test on all images of"
                 f" {train.name}/, give folder:{os.path.join(self.path, train.name)}"
             )
@@ -185,7 +185,7 @@ class _Scanner:
             named = [name for name in _list_folders(self.root) if name.casefold() in names]
             if len(named) > 1:
                 both = " and ".join(f"{name}/" for name in named)
-                raise self._error(f"{both} mean the same split: rename or remove one")
+                raise self._make_error(f"{both} mean the same split: rename or remove one")
             found[names] = self.root / named[0] if named else None
         return found[TRAIN_NAMES], found[VAL_NAMES] or found[TEST_NAMES]
 
@@ -201,12 +201,12 @@ class _Scanner:
         names = _list_folders(folder)
         broken = [e.name for e in os.scandir(folder) if _is_broken(e) and "." not in e.name]
         if broken:
-            raise self._error(
+            raise self._make_error(
                 f"{folder / broken[0]} is a link to nowhere: if it is a class, the others' labels"
                 " depend on it; repair or remove it"
             )
         if not names:
-            raise self._error(
+            raise self._make_error(
                 f"{folder} holds no class folders; expected are CLASS/IMAGE, or train/CLASS/IMAGE"
                 " and val/CLASS/IMAGE"
             )
@@ -221,7 +221,7 @@ class _Scanner:
             self._list_classes(folder, own, classes) if own else self._list_labeled(folder, classes)
         )
         if not found.paths:
-            raise self._error(f"{folder} holds no images")
+            raise self._make_error(f"{folder} holds no images")
         return found
 
     def _list_classes(self, folder: Path, own: list[str], classes: list[str]) -> SplitScan:
@@ -285,7 +285,7 @@ class _Scanner:
             str(folder), tuple(images), tuple(labels[name] for name in images), str(file)
         )
 
-    def _error(self, why: str) -> UserError:
+    def _make_error(self, why: str) -> UserError:
         return UserError(escape_unprintable(f"data set folder:{self.path}: {why}"))
 
 

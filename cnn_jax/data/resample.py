@@ -16,13 +16,13 @@ def resample(image: np.ndarray, box: Box, shape: Size) -> np.ndarray:
     Returns:
       uint8 [h, w, C].
     """
-    down = _weights(image.shape[0], box.top, box.height, shape[0])
-    across = _weights(image.shape[1], box.left, box.width, shape[1])
+    down = _compute_weights(image.shape[0], box.top, box.height, shape[0])
+    across = _compute_weights(image.shape[1], box.left, box.width, shape[1])
     pixels = np.einsum("hy,yxc,wx->hwc", down, image, across, optimize=True)
     return np.rint(pixels).astype(np.uint8)
 
 
-def _weights(size: int, start: float, length: float, to: int) -> np.ndarray:
+def _compute_weights(size: int, start: float, length: float, to: int) -> np.ndarray:
     """Returns [to, size]: the share of each pixel in each of `to` pixels of start ... + length."""
     scale = length / to
     center = start + (np.arange(to)[:, None] + 0.5) * scale

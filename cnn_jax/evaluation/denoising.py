@@ -59,22 +59,22 @@ def denoise_total_variation(images: np.ndarray, weight: float) -> np.ndarray:
 @jax.jit
 def _run_total_variation(images: jax.Array, weight: jax.Array) -> jax.Array:
     def step(_: int, p: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        down, across = _gradient(_divergence(*p) - images / weight)
+        down, across = _compute_gradient(_compute_divergence(*p) - images / weight)
         length = 1 + 0.25 * jnp.sqrt(jnp.square(down) + jnp.square(across))
         return (p[0] + 0.25 * down) / length, (p[1] + 0.25 * across) / length
 
     start = (jnp.zeros_like(images), jnp.zeros_like(images))
-    return images - weight * _divergence(*jax.lax.fori_loop(0, TV_STEPS, step, start))
+    return images - weight * _compute_divergence(*jax.lax.fori_loop(0, TV_STEPS, step, start))
 
 
-def _gradient(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _compute_gradient(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns the differences to the next pixel down and across; 0 at the last one."""
     down = jnp.pad(x[:, 1:] - x[:, :-1], ((0, 0), (0, 1), (0, 0), (0, 0)))
     across = jnp.pad(x[:, :, 1:] - x[:, :, :-1], ((0, 0), (0, 0), (0, 1), (0, 0)))
     return down, across
 
 
-def _divergence(down: jax.Array, across: jax.Array) -> jax.Array:
+def _compute_divergence(down: jax.Array, across: jax.Array) -> jax.Array:
     """Returns minus the transpose of the gradient; the last differences are 0."""
     vertical = down - jnp.pad(down[:, :-1], ((0, 0), (1, 0), (0, 0), (0, 0)))
     horizontal = across - jnp.pad(across[:, :, :-1], ((0, 0), (0, 0), (1, 0), (0, 0)))

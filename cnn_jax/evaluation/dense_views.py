@@ -51,7 +51,7 @@ def compute_logits(
 
     with nn.intercept_methods(_make_interceptor(mask)):
         variables = {"params": params, "batch_stats": stats}
-        logits: Any = _fully_convolutional(module).apply(variables, images, train=False)
+        logits: Any = _make_fully_convolutional(module).apply(variables, images, train=False)
     return logits.astype(jnp.float32)
 
 
@@ -91,11 +91,11 @@ def compute_valid_sizes(
     dtypes = tuple((x.shape, str(x.dtype)) for x in leaves)
     trace = functools.partial(_trace, module, dtypes, structure, channels)
     smallest = int(sizes.min()) if smallest is None else smallest
-    found = [[_valid_rows(trace, int(side), smallest) for side in size] for size in sizes]
+    found = [[_count_valid_rows(trace, int(side), smallest) for side in size] for size in sizes]
     return np.array(found, np.int32).transpose(2, 0, 1)
 
 
-def _valid_rows(
+def _count_valid_rows(
     trace: Callable[[int], tuple[int, ...]], side: int, smallest: int
 ) -> tuple[int, ...]:
     """Returns how many rows an image of `side` rows has in each layer.
@@ -126,7 +126,7 @@ def _trace(
     def run(params: Any, stats: Any, images: jax.Array) -> Any:
         with nn.intercept_methods(_make_interceptor(record)):
             variables = {"params": params, "batch_stats": stats}
-            return _fully_convolutional(module).apply(variables, images, train=False)
+            return _make_fully_convolutional(module).apply(variables, images, train=False)
 
     images = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
     logits = jax.eval_shape(run, params, stats, images)
@@ -137,7 +137,7 @@ def _trace(
     return (*rows, logits.shape[1])
 
 
-def _fully_convolutional(module: BaseModel) -> BaseModel:
+def _make_fully_convolutional(module: BaseModel) -> BaseModel:
     return module.clone(fully_convolutional=True)
 
 

@@ -137,7 +137,7 @@ def evaluate_run(
             count = sum(map(len, images.values()))
             values = min(count, config.eval_batch_size) * crop**2 * loader.image_shape[-1]
             scorer = make_scorer(
-                *(model, params, stats, prepare, crop, _local_mesh(), average, config.flip),
+                *(model, params, stats, prepare, crop, _make_local_mesh(), average, config.flip),
                 count=count,
                 values=values,
             )
@@ -192,7 +192,7 @@ def evaluate_weights(
         return recipe.normalize(images)
 
     with jax.default_matmul_precision(experiment.train.precision):
-        images, over = _as_images(config, source.test), _local_mesh()
+        images, over = _as_images(config, source.test), _make_local_mesh()
         scorer = make_scorer(
             *(model, loaded.params, loaded.stats, prepare, recipe.crop, over, average),
             count=len(images),
@@ -285,7 +285,7 @@ def _as_images(config: Data, images: data.Arrays | data.ImageDataset) -> data.Im
     return images
 
 
-def _local_mesh() -> jax.sharding.Mesh:
+def _make_local_mesh() -> jax.sharding.Mesh:
     # Each of several processes evaluates for itself, and the first one writes.
     return mesh.make_batch_mesh(jax.local_devices())
 

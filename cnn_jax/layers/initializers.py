@@ -58,12 +58,12 @@ def fan_in_uniform(gain: float) -> Initializer:
     """Makes an initializer that draws uniformly, with mean 0 and variance gain / fan-in."""
 
     def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-        return _uniform(key, shape, dtype, gain / compute_fan_in(shape))
+        return _draw_uniform(key, shape, dtype, gain / compute_fan_in(shape))
 
     return init
 
 
-def _uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any, variance: float) -> jax.Array:
+def _draw_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any, variance: float) -> jax.Array:
     limit = math.sqrt(3 * variance)
     return jax.random.uniform(key, shape, dtype, -limit, limit)
 
@@ -91,7 +91,7 @@ def xavier_average_uniform(
       shape: Shape [..., in, out] of the kernel.
       dtype: Dtype of the kernel.
     """
-    return _uniform(key, shape, dtype, 1 / compute_fan_average(shape))
+    return _draw_uniform(key, shape, dtype, 1 / compute_fan_average(shape))
 
 
 # The baseline of Glorot, Bengio 2010, eq. 1: uniform within +-1 / sqrt(fan-in), a third of LeCun's

@@ -133,7 +133,9 @@ class Autoencoder(DenoisingAutoencoder):
           The loss [B], the mean squared error over pixels; and the error [B] of
           `compute_unexplained_variance`.
         """
-        return _mean(jnp.square(rebuilt - images)), compute_unexplained_variance(rebuilt, images)
+        return _average_pixels(jnp.square(rebuilt - images)), compute_unexplained_variance(
+            rebuilt, images
+        )
 
 
 def compute_binary_cross_entropy(rebuilt: jax.Array, images: jax.Array) -> jax.Array:
@@ -145,7 +147,7 @@ def compute_binary_cross_entropy(rebuilt: jax.Array, images: jax.Array) -> jax.A
       images: Pixels x, [B, H, W, C] from 0 to 1.
     """
     p = jnp.clip(rebuilt, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
-    return -_mean(images * jnp.log(p) + (1 - images) * jnp.log1p(-p))
+    return -_average_pixels(images * jnp.log(p) + (1 - images) * jnp.log1p(-p))
 
 
 def compute_unexplained_variance(rebuilt: jax.Array, images: jax.Array) -> jax.Array:
@@ -157,13 +159,13 @@ def compute_unexplained_variance(rebuilt: jax.Array, images: jax.Array) -> jax.A
       rebuilt: Reconstructed images [B, H, W, C].
       images: Clean images [B, H, W, C].
     """
-    loss = _mean(jnp.square(rebuilt - images))
-    variance = _mean(jnp.square(images - images.mean((1, 2, 3), keepdims=True)))
+    loss = _average_pixels(jnp.square(rebuilt - images))
+    variance = _average_pixels(jnp.square(images - images.mean((1, 2, 3), keepdims=True)))
     flat = variance == 0
     return jnp.where(flat, jnp.sign(loss), loss / jnp.where(flat, 1.0, variance))
 
 
-def _mean(x: jax.Array) -> jax.Array:
+def _average_pixels(x: jax.Array) -> jax.Array:
     return jnp.mean(x, (1, 2, 3))
 
 

@@ -176,7 +176,7 @@ def was_evaluated(checkpoints: ocp.CheckpointManager, step: int) -> bool:
     """Returns whether the state saved at this step has been evaluated."""
     metrics = checkpoints.metrics(step)
     assert metrics is not None  # `open_checkpoints` has set those without aside
-    return math.isfinite(_error(metrics))
+    return math.isfinite(_get_error(metrics))
 
 
 def restore(checkpoints: ocp.CheckpointManager, like: State) -> State | None:
@@ -305,11 +305,11 @@ def list_steps(folder: Path) -> list[int]:
     return sorted(ocp.utils.checkpoint_steps(saved)) if saved.exists() else []
 
 
-def _error(metrics: dict[str, float]) -> float:
+def _get_error(metrics: dict[str, float]) -> float:
     return metrics["error"]
 
 
 def _rank(metrics: dict[str, float]) -> tuple[float, float]:
     """Returns a rank that is lower for better checkpoints, and for earlier ones of equal error."""
-    error, step = _error(metrics), metrics.get("step", 0)
+    error, step = _get_error(metrics), metrics.get("step", 0)
     return error, step if math.isfinite(error) else -step

@@ -15,7 +15,7 @@ import jax
 def describe_environment() -> dict[str, Any]:
     """Returns the time (UTC), commit, hardware and versions with which a run is started."""
     devices = jax.devices()
-    kind = _cpu() if devices[0].platform == "cpu" else devices[0].device_kind
+    kind = _find_cpu() if devices[0].platform == "cpu" else devices[0].device_kind
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": find_commit(),
@@ -25,7 +25,7 @@ def describe_environment() -> dict[str, Any]:
     }
 
 
-def _cpu() -> str:
+def _find_cpu() -> str:
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -253,14 +253,14 @@ def to_json(measured: Mapping[str, Mapping[str, Any]], kinds: list[tuple[str, st
     """
     found = jax.device_get(measured)
     return [
-        {"layer": name, "kind": kind} | {k: _plain(v.tolist()) for k, v in found[name].items()}
+        {"layer": name, "kind": kind} | {k: _to_plain(v.tolist()) for k, v in found[name].items()}
         for name, kind in kinds
     ]
 
 
-def _plain(x: Any) -> Any:
+def _to_plain(x: Any) -> Any:
     if isinstance(x, list):
-        return [_plain(item) for item in x]
+        return [_to_plain(item) for item in x]
     if isinstance(x, int):
         return x
     return float(f"{x:.{DIGITS}g}") if math.isfinite(x) else None

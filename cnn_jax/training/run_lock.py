@@ -48,7 +48,7 @@ def hold(folder: Path, name: str = "lock") -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise HeldError(folder, _holder(file.read())) from None
+            raise HeldError(folder, _describe_holder(file.read())) from None
         except OSError as error:  # NFS locks no file that is open only for reading.
             what, remedy = f"{folder / name} cannot be locked", "choose another workdir"
             if not file.writable():
@@ -76,7 +76,7 @@ def check_free(folder: Path) -> None:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise HeldError(folder, _holder(file.read())) from None
+            raise HeldError(folder, _describe_holder(file.read())) from None
 
 
 def _open(path: Path) -> IO[str]:
@@ -94,7 +94,7 @@ def _open(path: Path) -> IO[str]:
         raise explain_os_error(what, error, "choose another workdir") from None
 
 
-def _holder(text: str) -> str:
+def _describe_holder(text: str) -> str:
     try:
         found = json.loads(text)
         return f"process {found['process']} on {found['host']} since {found['since']}"

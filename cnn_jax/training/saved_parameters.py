@@ -71,7 +71,8 @@ def take_parameters(state: State, folder: Path, layers: Sequence[str]) -> State:
     params, stats, _ = load_parameters(folder)
     for layer in layers or sorted(state.params.keys() | params.keys()):
         ours, theirs = (
-            {k: v.shape for k, v in _leaves(tree.get(layer, {}))} for tree in (state.params, params)
+            {k: v.shape for k, v in _list_leaves(tree.get(layer, {}))}
+            for tree in (state.params, params)
         )
         if not ours or ours != theirs:
             sizes = f"is {ours} here and {theirs} there"
@@ -90,7 +91,7 @@ def take_parameters(state: State, folder: Path, layers: Sequence[str]) -> State:
     return state.replace(params=state.params | new, stats=moved)
 
 
-def _leaves(tree: Any) -> list[tuple[str, jax.Array]]:
+def _list_leaves(tree: Any) -> list[tuple[str, jax.Array]]:
     return [
         (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)

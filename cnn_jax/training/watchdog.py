@@ -77,23 +77,27 @@ def watch(minutes: float) -> Iterator[Watch]:
 
     over_now, several = threading.Event(), distributed.is_distributed()
     if minutes:
-        threading.Thread(target=_stuck, args=(now, 60 * minutes, over_now), daemon=True).start()
+        threading.Thread(
+            target=_report_stuck, args=(now, 60 * minutes, over_now), daemon=True
+        ).start()
     main = threading.current_thread() is threading.main_thread()
     try:
         with contextlib.ExitStack() as stack:
             if main:
                 stack.enter_context(
-                    _handled(asked, (signal.SIGINT, signal.SIGHUP) if several else NUMBERS)
+                    _handle_signals(asked, (signal.SIGINT, signal.SIGHUP) if several else NUMBERS)
                 )
             if main and not several:
-                stack.enter_context(_deadline())
+                stack.enter_context(_set_deadline())
             yield Watch(enter, stop_requested)
     finally:
         over_now.set()
 
 
 @contextlib.contextmanager
-def _handled(asked: Callable[[int, object], None], numbers: tuple[int, ...]) -> Iterator[None]:
+def _handle_signals(
+    asked: Callable[[int, object], None], numbers: tuple[int, ...]
+) -> Iterator[None]:
     # Ignored signals stay ignored: under nohup a run ignores SIGHUP.
     heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, asked) for number in heard}
@@ -105,7 +109,7 @@ def _handled(asked: Callable[[int, object], None], numbers: tuple[int, ...]) -> 
 
 
 @contextlib.contextmanager
-def _deadline() -> Iterator[None]:
+def _set_deadline() -> Iterator[None]:
     """Ends the process GRACE seconds after a signal if it is still running.
 
     Python calls a handler only between its own instructions; a thread sees the signal at once.
@@ -135,7 +139,7 @@ def _end(reads: socket.socket) -> None:
         os._exit(STOPPED)
 
 
-def _stuck(now: dict, seconds: float, over_now: threading.Event) -> None:
+def _report_stuck(now: dict, seconds: float, over_now: threading.Event) -> None:
     told = 0.0
     while not over_now.wait(min(seconds / 4, 10)):
         since = now["since"]
