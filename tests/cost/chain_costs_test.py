@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from cnn_jax.cost.chain_costs import Chain, count_convolutions
-from experiments.conv_arithmetic import STACKS
+from experiments.conv_arithmetic import CHAINS
 
 
 def test_kernels_have_the_papers_costs():
-    printed = [s for s in STACKS if s.paper]
+    printed = [s for s in CHAINS if s.paper]
     assert len(printed) == 6
     for stack in printed:
         # The lectures do not count the 1x1 itself.
@@ -20,7 +20,7 @@ def test_kernels_have_the_papers_costs():
     assert {s.paper["weights"] / s.inputs**2 for s in printed if s.group == "for a 7x7"} == {27, 49}
 
 
-@pytest.mark.parametrize("stack", STACKS, ids=lambda s: f"{s.group}: {s.label}")
+@pytest.mark.parametrize("stack", CHAINS, ids=lambda s: f"{s.group}: {s.label}")
 def test_a_stack_of_kernels_has_the_receptive_field_of_its_alternative(stack):
     """The receptive field is measured: the pixels on which the center of the output depends."""
     found = count_convolutions(stack)
@@ -40,5 +40,5 @@ def test_a_stack_of_kernels_has_the_receptive_field_of_its_alternative(stack):
     seen = np.asarray(jax.grad(middle)(jnp.zeros((1, 28, 28, 1))))[0, :, :, 0] != 0
     extent = [int(np.ptp(np.nonzero(seen)[axis])) + 1 for axis in (0, 1)]
     assert extent == found.receptive_field
-    first = next(other for other in STACKS if other.group == stack.group)
+    first = next(other for other in CHAINS if other.group == stack.group)
     assert found.receptive_field == count_convolutions(first).receptive_field
