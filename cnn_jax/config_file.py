@@ -6,6 +6,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
+from cnn_jax import file_names
 from cnn_jax.config import Choice, Experiment, choose
 from cnn_jax.errors import UserError, explain_os_errors, suggest_names
 from cnn_jax.values import convert
@@ -53,9 +54,9 @@ def read_run(folder: Path, data_dir: str = "") -> Experiment:
     Raises:
       UserError: If the folder is not a run folder, or as in `read_config`.
     """
-    if not (folder / "config.json").exists():
+    if not (folder / file_names.CONFIG).exists():
         raise UserError(f"{folder} is not a run folder: it holds no config.json")
-    experiment = read_config(folder / "config.json")
+    experiment = read_config(folder / file_names.CONFIG)
     if not data_dir:
         return experiment
     return dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, dir=data_dir))

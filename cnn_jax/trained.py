@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnn_jax import data, models, pretrained
+from cnn_jax import data, file_names, models, pretrained
 from cnn_jax.config import Choice, Data, Experiment, choose
 from cnn_jax.config_file import read_run
 from cnn_jax.data import crops
@@ -134,7 +134,7 @@ def find_run(place: Path, what: str = "target") -> Path:
     Raises:
       UserError: If there is none, or there are several.
     """
-    found = sorted(path.parent for path in place.glob("**/config.json"))
+    found = sorted(path.parent for path in place.glob(f"**/{file_names.CONFIG}"))
     if not found:
         raise UserError(f"{what}={place}: no run found; give a run's folder, or MODEL:WEIGHTS")
     if len(found) > 1:

@@ -16,7 +16,6 @@ from cnn_jax.config import Experiment, Log, Train, find_differences
 from cnn_jax.errors import UserError
 from cnn_jax.values import show
 
-FOLDER = "tuning"  # In a study's workdir.
 Score = Callable[[Any], float]
 
 

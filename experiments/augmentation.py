@@ -15,6 +15,7 @@ Results   docs/results/augmentation_digits, with hardware and commit.
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from cnn_jax import file_names
 from cnn_jax.config import Choice, Data, Experiment, Train, choose
 from cnn_jax.report.claims import ABOVE_ZERO, BELOW_ZERO, Claim, Score, subtract
 from cnn_jax.study import Row, Study
@@ -234,7 +235,7 @@ def _report(results: "Results") -> "Page":
         results,
         *report.paper_tables(results, results.rows),
         report.error_bars(results),
-        report.image_grid(results, "sheet.png", sheet, "Training images"),
+        report.image_grid(results, file_names.SHEET, sheet, "Training images"),
         report.error_curves(results, title="Training", file="curves.png"),
         report.notes(results),
         report.settings(results),

@@ -19,6 +19,7 @@ Results   docs/results/locality_digits and locality_mnist, with hardware and com
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from cnn_jax import file_names
 from cnn_jax.config import Data, Experiment, Train, choose
 from cnn_jax.report.claims import ABOVE_ZERO, BELOW_ZERO, Claim, Contrast, Score, subtract
 from cnn_jax.study import Row, Study
@@ -180,7 +181,7 @@ def _report(results: "Results") -> "Page":
         results,
         *report.paper_tables(results, results.rows),
         report.error_bars(results),
-        report.image_grid(results, "sheet.png", sheet, "Training images"),
+        report.image_grid(results, file_names.SHEET, sheet, "Training images"),
         report.tuning_table(results),
         report.error_curves(results, title="Training", file="curves.png"),
         report.notes(results),

@@ -10,6 +10,7 @@ Results   None yet: the runs need a pod.
 
 from typing import TYPE_CHECKING
 
+from cnn_jax import file_names
 from cnn_jax.config import Data, Experiment, Train, choose, name_protocol
 from cnn_jax.errors import UserError
 from cnn_jax.report.claims import ABOVE_ZERO, BELOW_ZERO, Claim, Score, subtract
@@ -123,7 +124,7 @@ def _report(results: "Results") -> "Page":
         results,
         *report.paper_tables(results, results.rows),
         report.error_curves(results),
-        report.image_grid(results, "crops.png", crops, "Training images"),
+        report.image_grid(results, file_names.CROPS, crops, "Training images"),
         report.notes(results),
         report.settings(results),
         report.claims_table(results, results.claims),

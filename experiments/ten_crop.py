@@ -11,6 +11,7 @@ Results   docs/results/ten_crop_digits, with hardware and commit.
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from cnn_jax import file_names
 from cnn_jax.config import Choice, Data, Experiment, Train, change, choose, name_protocol
 from cnn_jax.report.claims import BELOW_ZERO, Claim, Score, score, subtract
 from cnn_jax.study import Row, Study
@@ -148,7 +149,7 @@ def _report(results: "Results") -> "Page":
         results,
         *report.paper_tables(results, results.rows),
         report.evaluation_intervals(results, results.rows),
-        report.image_grid(results, "crops.png", crops, "Training images"),
+        report.image_grid(results, file_names.CROPS, crops, "Training images"),
         report.notes(results),
         report.settings(results),
         report.claims_table(results, results.claims),

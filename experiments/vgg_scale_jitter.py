@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from cnn_jax import file_names
 from cnn_jax.config import Choice, Data, Experiment, Train, change, choose
 from cnn_jax.report.claims import BELOW_ZERO, Claim, Score, subtract
 from cnn_jax.study import Row, Study
@@ -241,7 +242,7 @@ def _report(results: "Results") -> "Page":
         results,
         *report.paper_tables(results, results.rows),
         report.errors_by_scale(results, results.rows),
-        report.image_grid(results, "crops.png", crops, "Training images"),
+        report.image_grid(results, file_names.CROPS, crops, "Training images"),
         report.notes(results),
         report.settings(results),
         report.claims_table(results, results.claims),

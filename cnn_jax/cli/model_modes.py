@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 
+from cnn_jax import file_names
 from cnn_jax.cli.flags import FLAGS
 from cnn_jax.config import Choice, Data, Experiment, choose, parse_dataset
 from cnn_jax.errors import UserError, join_messages
@@ -101,7 +102,7 @@ def _evaluate_runs(target: str, protocol: Choice) -> None:
         if FLAGS[flag].present:
             raise UserError(f"--{flag}: a run is evaluated as it was trained, on its own data")
     place = expand_path("--evaluate", target)
-    folders = [path.parent for path in find_files(place, "config.json")]
+    folders = [path.parent for path in find_files(place, file_names.CONFIG)]
     folders = [folder for folder in folders if fnmatch.fnmatch(folder.parent.name, FLAGS.run)]
     if not folders:
         named = f" whose name matches {FLAGS.run}" if FLAGS["run"].present else ""

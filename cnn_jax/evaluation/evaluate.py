@@ -16,7 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from cnn_jax import data, distributed, mesh, models, pretrained
+from cnn_jax import data, distributed, file_names, mesh, models, pretrained
 from cnn_jax.config import Choice, Data, Experiment, change, name_protocol
 from cnn_jax.config_file import read_run
 from cnn_jax.data import crops, eval_views, preprocess
@@ -39,7 +39,6 @@ from cnn_jax.training.components import make_model
 from cnn_jax.values import convert
 
 PIXELS_PER_BATCH = 2**22  # About: of the images of a batch.
-FOLDER = "evaluations"
 # What an evaluation of public weights reads of an experiment's fields; the weights fix the rest.
 WEIGHTS_TAKE = (
     "data.dataset.",
@@ -242,7 +241,7 @@ def find_file(folder: Path, protocol: str, average: Average) -> Path:
     """
     if average != "softmax":
         protocol += f"{',' if '@' in protocol else '@'}average={average}"
-    return folder / FOLDER / f"{protocol}.json"
+    return folder / file_names.EVALUATIONS / f"{protocol}.json"
 
 
 def read_evaluation(path: Path) -> Evaluation | None:

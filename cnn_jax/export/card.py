@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cnn_jax import models
+from cnn_jax import file_names, models
 from cnn_jax.config import Experiment
 from cnn_jax.data import Dataset
 from cnn_jax.errors import explain_os_errors
-from cnn_jax.evaluation.evaluate import FOLDER, Evaluation, read_evaluation
+from cnn_jax.evaluation.evaluate import Evaluation, read_evaluation
 from cnn_jax.files import write_whole
 from cnn_jax.pretrained import Preprocessing
 from cnn_jax.text import escape_unprintable
@@ -75,7 +75,7 @@ def _read_errors(folder: Path, step: int, held_out: int, error_name: str) -> dic
     for event in metrics_log.read_events(folder):
         if event["event"] == "eval" and event["step"] == step and error_name in event:
             errors[f"during training{where}"] = Measured(event[error_name], not held_out)
-    for path in sorted((folder / FOLDER).glob("*.json")):
+    for path in sorted((folder / file_names.EVALUATIONS).glob("*.json")):
         found: Evaluation | None = read_evaluation(path)
         if found and found.step == step:
             name, on_test = f"{found.protocol}{where}", not held_out
@@ -205,7 +205,7 @@ def _show_weights(file: str, name: str, outputs: str) -> list[str]:
 
 def _read_last_start(folder: Path) -> dict[str, Any] | None:
     """Returns what the run's last launch said of its machine; None: nothing readable."""
-    path = folder / "starts.jsonl"
+    path = folder / file_names.STARTS
     try:
         start = json.loads(path.read_text().splitlines()[-1])
         return start if {"hardware", "commit", "time"} <= start.keys() else None

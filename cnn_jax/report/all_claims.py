@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any, get_args
 
+from cnn_jax import file_names
 from cnn_jax.errors import UserError, describe_os_error
 from cnn_jax.files import find_files
 from cnn_jax.report.build import write_page
@@ -35,7 +36,7 @@ def build(folder: str | os.PathLike) -> Report:
 
 def make_page(place: Path) -> Page:
     """Returns the page of all claims below a folder."""
-    paths = find_files(place, "claims.json")
+    paths = find_files(place, file_names.CLAIMS)
     if not paths:
         raise UserError(
             f"{place}: no claims.json below it; the report of a study with claims writes one"
@@ -87,7 +88,7 @@ def _make_row(claim: dict[str, Any], where: str) -> tuple[Cell | str, ...]:
         return DASH if value is None else show_quantity(value, unit, signed)
 
     return (
-        Cell(f"{claim['statement']}{source}", link=f"{where}/report.md"),
+        Cell(f"{claim['statement']}{source}", link=f"{where}/{file_names.REPORT}.md"),
         Cell(claim["verdict"], words),
         show(claim["paper"]),
         show(claim["ours"]),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from cnn_jax import user_file
+from cnn_jax import file_names, user_file
 from cnn_jax.errors import UserError, explain_os_error
 from cnn_jax.files import write_whole
 from cnn_jax.registered_studies import import_studies
@@ -69,7 +69,7 @@ def build(
         study = find_study(folder, study_file)
     with user_file.explain_errors(study_file.file):
         results = read(folder, study.rows, study.claims, study.tuning)
-        return write_page(compose(results, study), folder, "report", html, results.study)
+        return write_page(compose(results, study), folder, file_names.REPORT, html, results.study)
 
 
 def compose(results: Results, study: ReportedStudy) -> Page:
@@ -139,7 +139,7 @@ def write_page(
     drawn = {file: png for file, png in pictures.items() if not _is_there(folder / file, png)}
     claims = [verdict for part in page.find(Claims) for verdict in part.verdicts]
     if claims and study_file:
-        files["claims.json"] = describe_claims(study_file, claims)
+        files[file_names.CLAIMS] = describe_claims(study_file, claims)
     problem = ""
     try:
         for file, content in (files | drawn).items():
@@ -152,7 +152,7 @@ def write_page(
         markdown=folder / f"{name}.md",
         html=folder / f"{name}.html",
         figures=tuple(folder / file for file in pictures),
-        claims=folder / "claims.json" if "claims.json" in files else None,
+        claims=folder / file_names.CLAIMS if file_names.CLAIMS in files else None,
         text=render_text(page),
         problem=problem,
     )

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from cnn_jax import file_names
 from cnn_jax.config import flatten
 from cnn_jax.errors import UserError, explain_os_errors
 from cnn_jax.report import parts as make
@@ -149,7 +150,9 @@ def _make_settings(runs: dict[str, tuple[Run, ...]], origins: dict[str, str]) ->
     items = tuple(
         (
             label,
-            tuple((f"{origins[label]}/{run.folder}/config.json", run.config) for run in own),
+            tuple(
+                (f"{origins[label]}/{run.folder}/{file_names.CONFIG}", run.config) for run in own
+            ),
         )
         for label, own in runs.items()
     )

@@ -7,15 +7,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from cnn_jax import file_names
 from cnn_jax.errors import UserError, explain_os_errors
 from cnn_jax.files import write_whole
 from cnn_jax.report import build
 from cnn_jax.report.elements import Figure, Report
 from cnn_jax.report.reading.folder import read
-from cnn_jax.report.reading.run_files import COMPACT, COMPACT_VERSION
+from cnn_jax.report.reading.run_files import COMPACT_VERSION
 from cnn_jax.report.reading.study_file import read_study_file
 from cnn_jax.report.results import Run
-from cnn_jax.tuning import FOLDER
 
 # Fields of an evaluation's file that are large and that no report reads.
 _LEFT_OUT = ("confusion", "error_by_class")
@@ -50,12 +50,12 @@ def export(
         raise UserError(f"{source}: {results.problems[0]}")
     with explain_os_errors(f"cannot write to {target}"):
         target.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / "study.json", target / "study.json")
+        shutil.copyfile(source / file_names.STUDY, target / file_names.STUDY)
         _write_runs(source, results.every_run, target)
         if results.trials:
-            (target / FOLDER).mkdir(exist_ok=True)
+            (target / file_names.TRIALS).mkdir(exist_ok=True)
             trials = [run for seeds in results.trials.values() for run in seeds]
-            _write_runs(source / FOLDER, trials, target / FOLDER)
+            _write_runs(source / file_names.TRIALS, trials, target / file_names.TRIALS)
         for figure in build.compose(results, study).find(Figure):
             if figure.svgs is None:  # The report does not draw it: the study wrote this file.
                 shutil.copyfile(source / figure.file, target / figure.file)
@@ -72,21 +72,21 @@ def _write_runs(source: Path, runs: Iterable[Run], target: Path) -> None:
     if lines:
         joined = ",\n".join(lines)
         text = f'{{"version":{COMPACT_VERSION},"runs":[\n{joined}\n]}}\n'
-        write_whole(target / COMPACT, text)
+        write_whole(target / file_names.COMPACT_RUNS, text)
 
 
 def _describe_run(folder: Path, name: str, seed: int) -> dict[str, Any]:
     evaluations = {}
-    for path in sorted((folder / "evaluations").glob("*.json")):
+    for path in sorted((folder / file_names.EVALUATIONS).glob("*.json")):
         words = json.loads(path.read_bytes())
         evaluations[path.stem] = {k: v for k, v in words.items() if k not in _LEFT_OUT}
-    layers = _read_lines(folder / "layers.jsonl")
+    layers = _read_lines(folder / file_names.LAYERS)
     return {
         "run": name,
         "seed": seed,
-        "config": json.loads((folder / "config.json").read_bytes()),
-        "starts": _read_lines(folder / "starts.jsonl"),
-        "metrics": _read_lines(folder / "metrics.jsonl"),
+        "config": json.loads((folder / file_names.CONFIG).read_bytes()),
+        "starts": _read_lines(folder / file_names.STARTS),
+        "metrics": _read_lines(folder / file_names.METRICS),
         "evaluations": evaluations,
         **({"layers": layers} if layers else {}),
     }

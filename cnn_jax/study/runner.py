@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnn_jax import user_file
+from cnn_jax import file_names, user_file
 from cnn_jax.config import Experiment
 from cnn_jax.errors import UserError, join_messages
 from cnn_jax.files import PART_AGE_S, expand_path, find_seeds, remove_parts
@@ -15,7 +15,7 @@ from cnn_jax.optional_packages import find_folder
 from cnn_jax.study.definition import Study
 from cnn_jax.study.selection import complete_study, list_trials, select
 from cnn_jax.study.write_files import check_study, write_crops, write_study
-from cnn_jax.tuning import FOLDER, apply_choices
+from cnn_jax.tuning import apply_choices
 
 if TYPE_CHECKING:
     from cnn_jax.report.elements import Report
@@ -123,7 +123,8 @@ def run(
         failed = _train_all(turns, folder, len(runs), profile_steps, tell)
         if share:
             builds_report = leave()
-        if failed and len(failed) == len(runs) and not any(folder.glob("*/seed*/metrics.jsonl")):
+        logs = folder.glob(f"*/seed*/{file_names.METRICS}")
+        if failed and len(failed) == len(runs) and not any(logs):
             raise UserError(join_messages(map(str, failed.values())))
         if builds_report and study.measure_runs:
             with user_file.explain_errors(study.file):
@@ -192,7 +193,7 @@ def _tune(
 
     tuning = study.tuning
     assert tuning is not None
-    place, trials = folder / FOLDER, list_trials(study, only)
+    place, trials = folder / file_names.TRIALS, list_trials(study, only)
     check_study(study, folder)
     check_before_writing(study, trials, place, False, 1, overwrite=overwrite)
     if overwrite:

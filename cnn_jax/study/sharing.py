@@ -14,12 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
+from cnn_jax import file_names
 from cnn_jax.config import Experiment
 from cnn_jax.errors import explain_os_errors
 from cnn_jax.training import metrics_log, run_folders, run_lock
 
-CLAIM = "claim"  # The locked file in the folder of a group's first run.
-LAUNCHES = "launches"  # The file in a study's folder that all its launches lock together.
 POLL_SECONDS = 2.0  # Between two looks at runs that other launches hold.
 
 Group = Sequence[Experiment]
@@ -92,7 +91,7 @@ def claim_groups(
 def _claim(group: Group, folder: Path) -> Iterator[None]:
     place = run_folders.find_run_folder(group[0], folder)
     place.mkdir(parents=True, exist_ok=True)
-    with run_lock.hold(place, CLAIM):
+    with run_lock.hold(place, file_names.CLAIM):
         yield
 
 
@@ -122,7 +121,7 @@ def join_launches(folder: Path) -> Iterator[Callable[[], bool]]:
     Raises:
       UserError: If the file cannot be opened, or its file system has no locks.
     """
-    path = folder / LAUNCHES
+    path = folder / file_names.LAUNCHES
     with contextlib.ExitStack() as stack:
         with explain_os_errors(f"{path} cannot be locked", "choose another workdir"):
             # NFS grants a shared lock only on a file that is open for reading, and an exclusive

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cnn_jax import file_names
 from cnn_jax.config import Data
 from cnn_jax.errors import UserError, explain_os_errors
 from cnn_jax.files import write_whole
@@ -70,7 +71,7 @@ def _leave_out_path(data: str) -> str:
 def _read_file(folder: Path) -> dict[str, Any]:
     """Returns the content of study.json; {}: it is missing or damaged, and is written again."""
     try:
-        there = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+        there = json.loads((folder / file_names.STUDY).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
     return there if isinstance(there, dict) else {}
@@ -106,7 +107,7 @@ def write_study(
         words |= {key: there[key] for key in ("measured", "commit") if key in there}
     with explain_os_errors(f"cannot write to {folder}", "choose another workdir"):
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / "study.json", json.dumps(words, indent=2) + "\n")
+        write_whole(folder / file_names.STUDY, json.dumps(words, indent=2) + "\n")
 
 
 def write_crops(study: Study, folder: Path, anew: bool = False) -> None:
@@ -129,7 +130,7 @@ def write_crops(study: Study, folder: Path, anew: bool = False) -> None:
     for row in study.rows:
         runs.setdefault(study.runs[row.run].data, []).append(row)
     names = {rows[0].label if len(rows) == 1 else rows[0].group: one for one, rows in runs.items()}
-    sheets = {"crops.png": scales, "sheet.png": names if study.contact_sheet else {}}
+    sheets = {file_names.CROPS: scales, file_names.SHEET: names if study.contact_sheet else {}}
     for name, each in sheets.items():
         path = folder / name
         if anew:

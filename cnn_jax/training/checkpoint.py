@@ -20,12 +20,11 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from cnn_jax import distributed
+from cnn_jax import distributed, file_names
 from cnn_jax.errors import UserError, explain_os_error, is_out_of_memory, summarize_error
 from cnn_jax.training import checksum, checksum_file, quiet_storage
 from cnn_jax.training.state import State
 
-DAMAGED = "damaged_checkpoints"  # Where those that cannot be read are moved to.
 # Errors that do not mean that a file is damaged.
 _SYSTEM_ERRORS = (
     errno.EACCES,
@@ -65,7 +64,7 @@ def make_manager(folder: Path, local: bool = False) -> ocp.CheckpointManager:
     )
     handlers = {"state": ocp.StandardCheckpointHandler(multiprocessing_options=who)}
     return ocp.CheckpointManager(
-        (folder / "checkpoints").resolve(), item_handlers=handlers, options=options
+        (folder / file_names.CHECKPOINTS).resolve(), item_handlers=handlers, options=options
     )
 
 
@@ -84,7 +83,9 @@ def open_checkpoints(folder: Path) -> Iterator[ocp.CheckpointManager]:
     except Exception as error:  # Orbax raises whatever its storage raises.
         why = summarize_error(error)
         remedy = ": make room" if _is_full(error) else ""
-        raise UserError(f"{folder / 'checkpoints'} cannot be opened ({why}){remedy}") from None
+        raise UserError(
+            f"{folder / file_names.CHECKPOINTS} cannot be opened ({why}){remedy}"
+        ) from None
     with quiet_storage.silence():
         try:
             yield checkpoints
@@ -138,7 +139,7 @@ def _check_writable(folder: Path) -> None:
 
 def find_latest_step(folder: Path) -> int:
     """Returns the step of the newest checkpoint in a run's folder, even if damaged; 0: none."""
-    saved = folder / "checkpoints"
+    saved = folder / file_names.CHECKPOINTS
     return max(ocp.utils.checkpoint_steps(saved), default=0) if saved.exists() else 0
 
 
@@ -240,7 +241,7 @@ def _check_arrays(folder: Path, steps: list[int], like: State) -> None:
     raise UserError(
         f"the checkpoints in {folder} are of another version of the code ({name} is {where}):"
         " continue with the version that starts.jsonl names, or start anew with --overwrite; if"
-        f" only {checksum_file.CHECKSUMS} is damaged, delete that file"
+        f" only {file_names.CHECKSUMS} is damaged, delete that file"
     )
 
 
@@ -269,7 +270,7 @@ def _set_aside_damaged(folder: Path) -> None:
     Raises:
       UserError: If none would be left.
     """
-    saved = folder / "checkpoints"
+    saved = folder / file_names.CHECKPOINTS
     steps = ocp.utils.checkpoint_steps(saved) if saved.exists() else []
     damaged = [step for step in steps if not _has_metrics(saved / str(step))]
     if not damaged:
@@ -283,11 +284,11 @@ def _set_aside_damaged(folder: Path) -> None:
 
 def _move_aside(folder: Path, steps: list[int]) -> None:
     """Moves checkpoints to where Orbax does not find them."""
-    aside = folder / DAMAGED
+    aside = folder / file_names.DAMAGED_CHECKPOINTS
     aside.mkdir(exist_ok=True)
     for step in steps:
         shutil.rmtree(aside / str(step), ignore_errors=True)
-        os.replace(folder / "checkpoints" / str(step), aside / str(step))
+        os.replace(folder / file_names.CHECKPOINTS / str(step), aside / str(step))
     print(f"checkpoint {', '.join(map(str, sorted(steps)))} is moved to {aside}", file=sys.stderr)
 
 
@@ -301,7 +302,7 @@ def _has_metrics(step: Path) -> bool:
 
 def list_steps(folder: Path) -> list[int]:
     """Returns the steps of the checkpoints in a run's folder, readable or not, in order."""
-    saved = folder / "checkpoints"
+    saved = folder / file_names.CHECKPOINTS
     return sorted(ocp.utils.checkpoint_steps(saved)) if saved.exists() else []
 
 

@@ -13,12 +13,10 @@ from typing import Any
 
 import orbax.checkpoint as ocp
 
-from cnn_jax import distributed
+from cnn_jax import distributed, file_names
 from cnn_jax.files import write_whole
 from cnn_jax.training import checksum
 from cnn_jax.training.state import State
-
-CHECKSUMS = "digests.json"
 
 # Checksums are computed and written while training continues. A checkpoint without checksums
 # counts as damaged.
@@ -97,7 +95,7 @@ def verify_checksums(checkpoints: ocp.CheckpointManager, step: int, state: Any) 
 
 
 def _checksum_file(checkpoints: ocp.CheckpointManager) -> Path:
-    return Path(checkpoints.directory).with_name(CHECKSUMS)
+    return Path(checkpoints.directory).with_name(file_names.CHECKSUMS)
 
 
 def read_checksums(folder: Path, step: int) -> dict[str, int] | None:
@@ -108,7 +106,7 @@ def read_checksums(folder: Path, step: int) -> dict[str, int] | None:
       step: Step of the checkpoint.
     """
     try:
-        return _read_checksums(folder / CHECKSUMS).get(str(step))
+        return _read_checksums(folder / file_names.CHECKSUMS).get(str(step))
     except ValueError:  # Damaged.
         return None
 

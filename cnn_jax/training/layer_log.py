@@ -10,9 +10,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from cnn_jax import file_names
 from cnn_jax.files import write_whole
-
-FILE = "layers.jsonl"
 
 
 def open_lines(folder: Path, step: int) -> set[int]:
@@ -26,14 +25,14 @@ def open_lines(folder: Path, step: int) -> set[int]:
       The steps that have been measured.
     """
     kept = [line for line in read_lines(folder) if line["step"] <= step]
-    if (folder / FILE).exists():
-        write_whole(folder / FILE, "".join(json.dumps(line) + "\n" for line in kept))
+    if (folder / file_names.LAYERS).exists():
+        write_whole(folder / file_names.LAYERS, "".join(json.dumps(line) + "\n" for line in kept))
     return {line["step"] for line in kept}
 
 
 def append_line(folder: Path, step: int, layers: list[dict[str, Any]]) -> None:
     """Writes a line, at once on disk, before a checkpoint that is later than it."""
-    with open(folder / FILE, "a", encoding="utf-8") as lines:
+    with open(folder / file_names.LAYERS, "a", encoding="utf-8") as lines:
         lines.write(json.dumps({"step": step, "layers": layers}) + "\n")
         lines.flush()
         os.fsync(lines.fileno())
@@ -41,7 +40,7 @@ def append_line(folder: Path, step: int, layers: list[dict[str, Any]]) -> None:
 
 def read_lines(folder: Path) -> list[dict[str, Any]]:
     """Returns the lines of a run, in the order of steps; torn and damaged ones are left out."""
-    path = folder / FILE
+    path = folder / file_names.LAYERS
     text = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     lines = [line for each in text if (line := parse_line(each)) is not None]
     return sorted(lines, key=lambda line: line["step"])

@@ -27,7 +27,7 @@ from typing import Any
 
 import tqdm
 
-from cnn_jax import notebook
+from cnn_jax import file_names, notebook
 from cnn_jax.config import Experiment
 from cnn_jax.errors import explain_os_errors
 from cnn_jax.files import write_whole
@@ -51,7 +51,7 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
 
 def _read_log(folder: Path) -> tuple[list[dict[str, Any]], int]:
     """Returns (events, number of damaged lines); an incomplete last line does not count."""
-    path = folder / "metrics.jsonl"
+    path = folder / file_names.METRICS
     with explain_os_errors(f"{path} cannot be read"):
         # The text after the last newline is empty or an incomplete line.
         lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
@@ -128,16 +128,16 @@ def open_log(
     last = {"train"} | ({"eval"} if evaluated else set())
     events, damaged = _read_log(folder)
     if damaged:
-        kept_as = folder / "metrics.damaged.jsonl"
-        shutil.copyfile(folder / "metrics.jsonl", kept_as)
+        kept_as = folder / file_names.DAMAGED_METRICS
+        shutil.copyfile(folder / file_names.METRICS, kept_as)
         print(
-            f"{folder / 'metrics.jsonl'}: {damaged} damaged lines are left out; they are kept in"
+            f"{folder / file_names.METRICS}: {damaged} damaged lines are left out; they are kept in"
             f" {kept_as.name}",
             file=sys.stderr,
         )
     kept = [e for e in events if e["step"] < step or (e["step"] == step and e["event"] in last)]
-    write_whole(folder / "metrics.jsonl", "".join(json.dumps(e) + "\n" for e in kept))
-    starts = folder / "starts.jsonl"
+    write_whole(folder / file_names.METRICS, "".join(json.dumps(e) + "\n" for e in kept))
+    starts = folder / file_names.STARTS
     launches = starts.read_bytes() if starts.exists() else b""
     if launches and not launches.endswith(b"\n"):
         launches += b"\n"  # Its last line was incomplete.
@@ -148,8 +148,8 @@ def open_log(
     before = kept[-1].get("wall_s") or 0.0 if kept else 0.0
     began = time.perf_counter()
     with (
-        open(folder / "metrics.jsonl", "a") as lines,
-        tensorboard.open_events(folder / "tensorboard", step) as write_events,
+        open(folder / file_names.METRICS, "a") as lines,
+        tensorboard.open_events(folder / file_names.TENSORBOARD, step) as write_events,
         bar,
     ):
 

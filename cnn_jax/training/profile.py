@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from cnn_jax import file_names
 from cnn_jax.cost import hlo
 from cnn_jax.errors import UserError
 from cnn_jax.terminal_tables import format_table
@@ -33,6 +34,7 @@ def trace_steps(step: Step, folder: Path, steps: int, left: int) -> Step:
         raise UserError(
             f"profile={steps}: after the first, {max(0, left - 1)} steps are left; ask for fewer"
         )
+    place = folder / file_names.PROFILE
     first = 1 + min(SETTLED_STEPS, left - steps)
     calls = 0
 
@@ -41,7 +43,7 @@ def trace_steps(step: Step, folder: Path, steps: int, left: int) -> Step:
         calls += 1
         if calls == first:
             jax.block_until_ready(state)
-            jax.profiler.start_trace(folder / "profile")
+            jax.profiler.start_trace(place)
         state = step(state, inputs, batch)
         if calls == first + steps - 1:
             jax.block_until_ready(state)
@@ -49,8 +51,8 @@ def trace_steps(step: Step, folder: Path, steps: int, left: int) -> Step:
             # pmap's step is a function around what is compiled.
             program = step if hasattr(step, "lower") else jax.jit(step)
             text = program.lower(state, inputs, batch).compile().as_text()
-            table = format_costs(read_costs(folder / "profile", steps), hlo.find_layers(text))
-            print(f"\n{steps} steps are traced in {folder / 'profile'}\n{table}", flush=True)
+            table = format_costs(read_costs(place, steps), hlo.find_layers(text))
+            print(f"\n{steps} steps are traced in {place}\n{table}", flush=True)
         return state
 
     return traced_step

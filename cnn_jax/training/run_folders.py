@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from cnn_jax import data, distributed
+from cnn_jax import data, distributed, file_names
 from cnn_jax.config import RUNTIME_FIELDS, Experiment, find_differences
 from cnn_jax.config_file import read_config, to_json
 from cnn_jax.errors import UserError, explain_os_errors
@@ -21,22 +21,21 @@ from cnn_jax.training.components import complete
 
 # What may not change of data.json while a run is trained.
 DATA_FIELDS = ("train_images", "test_images", "num_classes", "class_names", "checksum")
-ERASED_CHECKPOINTS = "erased_checkpoints"  # While they are deleted.
 # In the order in which `erase_runs` deletes them. As long as anything is left, config.json says
 # whose it is: no other configuration takes over what a deletion that was cut off has left.
 RUN_FILES = (
-    "metrics.jsonl",
-    "digests.json",
-    "starts.jsonl",
-    "data.json",
-    "metrics.damaged.jsonl",
-    "layers.jsonl",
-    ERASED_CHECKPOINTS,
-    "damaged_checkpoints",
-    "evaluations",
-    "tensorboard",
-    "profile",
-    "config.json",
+    file_names.METRICS,
+    file_names.CHECKSUMS,
+    file_names.STARTS,
+    file_names.DATA,
+    file_names.DAMAGED_METRICS,
+    file_names.LAYERS,
+    file_names.ERASED_CHECKPOINTS,
+    file_names.DAMAGED_CHECKPOINTS,
+    file_names.EVALUATIONS,
+    file_names.TENSORBOARD,
+    file_names.PROFILE,
+    file_names.CONFIG,
 )
 
 
@@ -94,7 +93,7 @@ def read_config_there(folder: Path) -> Experiment | None:
     Raises:
       UserError: If config.json cannot be read.
     """
-    path = folder / "config.json"
+    path = folder / file_names.CONFIG
     with explain_os_errors(f"{path} cannot be read", "choose another workdir"):
         there = read_config(path) if path.exists() else None
     with contextlib.suppress(UserError):  # It has another version and therefore differs.
@@ -138,10 +137,10 @@ def write_config(experiment: Experiment, folder: Path, done: int = 0) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         there = read_config_there(folder)
         if there is None:
-            write_whole(folder / "config.json", to_json(experiment))
+            write_whole(folder / file_names.CONFIG, to_json(experiment))
         elif is_continued(there, experiment):
             new = _with_deviation(there, experiment, done)
-            write_whole(folder / "config.json", to_json(new))
+            write_whole(folder / file_names.CONFIG, to_json(new))
 
 
 def check_data(description: dict[str, Any], folder: Path, finished: bool = False) -> None:
@@ -157,7 +156,7 @@ def check_data(description: dict[str, Any], folder: Path, finished: bool = False
       UserError: If the data set has changed.
     """
     try:
-        there = json.loads((folder / "data.json").read_bytes())
+        there = json.loads((folder / file_names.DATA).read_bytes())
     except (OSError, ValueError, RecursionError):
         return
     if not isinstance(there, dict):
@@ -174,7 +173,7 @@ def check_data(description: dict[str, Any], folder: Path, finished: bool = False
             raise UserError(
                 f"the data set is another one than {folder} was trained on ({name}: {before} then,"
                 f" {now} now): restore it, or start again with --overwrite or another workdir; if"
-                f" only {folder / 'data.json'} is damaged, delete that file"
+                f" only {folder / file_names.DATA} is damaged, delete that file"
             )
 
 
@@ -205,7 +204,7 @@ def follow_moved_data(experiment: Experiment, folder: Path) -> None:
             explain_os_errors(f"cannot write to {folder}", "choose another workdir"),
             run_lock.hold(folder),
         ):
-            write_whole(folder / "config.json", to_json(dataclasses.replace(there, data=moved)))
+            write_whole(folder / file_names.CONFIG, to_json(dataclasses.replace(there, data=moved)))
 
 
 def write_data(description: dict[str, Any], folder: Path) -> None:
@@ -219,7 +218,7 @@ def write_data(description: dict[str, Any], folder: Path) -> None:
       UserError: If it cannot be written.
     """
     with explain_os_errors(f"cannot write to {folder}", "choose another workdir"):
-        write_whole(folder / "data.json", json.dumps(description, indent=2) + "\n")
+        write_whole(folder / file_names.DATA, json.dumps(description, indent=2) + "\n")
 
 
 def _with_deviation(old: Experiment, new: Experiment, done: int) -> Experiment:
@@ -269,7 +268,7 @@ def erase_runs(folders: Iterable[Path]) -> None:
 
 
 def _erase(folder: Path) -> None:
-    saved, erased = folder / "checkpoints", folder / ERASED_CHECKPOINTS
+    saved, erased = folder / file_names.CHECKPOINTS, folder / file_names.ERASED_CHECKPOINTS
     _delete(erased)  # Of a deletion that was cut off.
     # Deleting them takes long. Renamed first, all of them are gone at once.
     with contextlib.suppress(FileNotFoundError):

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
+from cnn_jax import file_names
 from cnn_jax.errors import UserError, explain_os_error
 
 
@@ -29,7 +30,7 @@ class HeldError(UserError):
 
 
 @contextlib.contextmanager
-def hold(folder: Path, name: str = "lock") -> Iterator[None]:
+def hold(folder: Path, name: str = file_names.LOCK) -> Iterator[None]:
     """Holds <folder>/<name>, which names the holder.
 
     A file of a dead process is reused. Between machines the lock works if the file system supports
@@ -72,7 +73,7 @@ def check_free(folder: Path) -> None:
     Raises:
       HeldError: If another process holds it.
     """
-    with contextlib.suppress(OSError), open(folder / "lock", errors="replace") as file:
+    with contextlib.suppress(OSError), open(folder / file_names.LOCK, errors="replace") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from cnn_jax import file_names
 from cnn_jax.files import write_whole
 from cnn_jax.training import checkpoint, checksum_file
 
@@ -36,7 +37,8 @@ def identify_models(folders: Mapping[str, Path]) -> Models | None:
             return None
         digest = hashlib.sha256(json.dumps(sums, sort_keys=True).encode())
         try:
-            for file in ("config.json", "data.json"):  # The images and how they are prepared.
+            # The images and how they are prepared.
+            for file in (file_names.CONFIG, file_names.DATA):
                 digest.update((folder / file).read_bytes())
         except OSError:
             return None

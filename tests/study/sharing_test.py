@@ -30,7 +30,7 @@ def place(folder, run):
 
 
 def test_a_run_that_another_launch_holds_comes_last(tmp_path):
-    holder = run_lock.hold(place(tmp_path, RUNS[0]), sharing.CLAIM)
+    holder = run_lock.hold(place(tmp_path, RUNS[0]), "claim")
     holder.__enter__()
     messages, order = [], []
 
@@ -40,19 +40,19 @@ def test_a_run_that_another_launch_holds_comes_last(tmp_path):
 
     for number, (run,) in sharing.claim_groups([[r] for r in RUNS], tmp_path, record_message, 0):
         order.append((number, run.name))
-        with pytest.raises(run_lock.HeldError), run_lock.hold(place(tmp_path, run), sharing.CLAIM):
+        with pytest.raises(run_lock.HeldError), run_lock.hold(place(tmp_path, run), "claim"):
             pass  # While it is trained, no other launch can claim it.
     assert order == [(1, "b"), (2, "c"), (0, "a")]
     assert len(messages) == 1 and re.fullmatch(
         r"waiting for a seed 0 \(process \d+ on .* since .*\)", messages[0]
     )
-    with run_lock.hold(place(tmp_path, RUNS[1]), sharing.CLAIM):
+    with run_lock.hold(place(tmp_path, RUNS[1]), "claim"):
         pass  # Released.
 
 
 def test_a_launch_goes_on_with_its_own_run_then_takes_one_that_is_not_begun(tmp_path):
     groups = [[replace(run, seed=seed)] for run in RUNS for seed in (0, 1)]
-    with run_lock.hold(place(tmp_path, groups[0][0]), sharing.CLAIM):  # Another launch begins a.
+    with run_lock.hold(place(tmp_path, groups[0][0]), "claim"):  # Another launch begins a.
         order = []
         for _, (run,) in sharing.claim_groups(groups, tmp_path, print, 0):
             order.append((run.name, run.seed))

@@ -181,7 +181,7 @@ def test_seeds_together_have_lines_of_their_own(tmp_path):
 
 
 def test_erase_runs_takes_the_file_too(whole):
-    assert layer_log.FILE in run_folders.RUN_FILES
+    assert "layers.jsonl" in run_folders.RUN_FILES
 
 
 def test_a_kernel_s_weights_are_counted_and_those_that_are_0():

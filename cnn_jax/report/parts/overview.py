@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from cnn_jax import file_names
 from cnn_jax.report.elements import Facts, Missing, Settings, States
 from cnn_jax.report.parts.words import describe_states, join_distinct
 from cnn_jax.report.results import Results, Run
@@ -63,7 +64,7 @@ def settings(results: Results) -> Settings | None:
     items = [
         (
             _label_run(results, name),
-            tuple((f"{run.folder}/config.json", run.config) for run in runs if run.config),
+            tuple((f"{run.folder}/{file_names.CONFIG}", run.config) for run in runs if run.config),
         )
         for name, runs in results.runs.items()
     ]

@@ -12,6 +12,7 @@ import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from cnn_jax import file_names
 from cnn_jax.config import RUNTIME_FIELDS, Experiment, find_differences
 from cnn_jax.errors import UserError
 from cnn_jax.files import find_files, find_seeds
@@ -21,7 +22,7 @@ from cnn_jax.report.reading.runs import make_run
 from cnn_jax.report.reading.study_file import read_study_file
 from cnn_jax.report.results import Results, Run, StudyFile
 from cnn_jax.report.rows import Row
-from cnn_jax.tuning import FOLDER, Tuning, restore_tuning
+from cnn_jax.tuning import Tuning, restore_tuning
 
 
 def read(
@@ -47,7 +48,7 @@ def read(
     kept = read_compact(workdir, problems)
     runs = {name: _read_seeds(workdir, study, name, kept, problems) for name in study.runs}
     compact = bool(kept) and not any((workdir / name).is_dir() for name in study.runs)
-    trials = read_runs(workdir / FOLDER, problems) if tuning else {}
+    trials = read_runs(workdir / file_names.TRIALS, problems) if tuning else {}
     tuning = restore_tuning(tuning, study.tuning) if tuning and trials else None
     return Results(
         workdir,
@@ -74,7 +75,7 @@ def read_runs(place: Path, problems: list[str]) -> dict[str, tuple[Run, ...]]:
     """
     kept = read_compact(place, problems)
     found = {(run, seed): files for (run, seed), files in kept.items()}
-    for path in find_files(place, "config.json"):
+    for path in find_files(place, file_names.CONFIG):
         folder = path.parent
         number = folder.name.removeprefix("seed")
         if number.isdecimal() and number.isascii():

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from cnn_jax import file_names
 from cnn_jax.report.reading.json_values import is_count, is_list_of, is_number
 from cnn_jax.report.results import Layer, Spread
 
@@ -25,7 +26,7 @@ def make_layers(
         except (AssertionError, AttributeError, KeyError, TypeError, ValueError):
             damaged += 1
     if damaged:
-        problems.append(f"{folder}/layers.jsonl: {damaged} damaged line(s) ignored")
+        problems.append(f"{folder}/{file_names.LAYERS}: {damaged} damaged line(s) ignored")
     return dict(sorted(found.items()))
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cnn_jax import file_names
 from cnn_jax.errors import UserError, describe_os_error
 
-COMPACT = "runs.json"
 COMPACT_VERSION = 1
 
 
@@ -42,11 +42,11 @@ def read_run_files(workdir: Path, folder: str, problems: list[str]) -> RunFiles:
     """
     place = workdir / folder
     files = RunFiles(folder)
-    files.config = _read_text(place / "config.json", problems)
-    files.starts = _read_lines(place / "starts.jsonl", problems)
-    files.metrics = _read_lines(place / "metrics.jsonl", problems)
-    files.layers = _read_lines(place / "layers.jsonl", problems)
-    for path in sorted((place / "evaluations").glob("*.json")):
+    files.config = _read_text(place / file_names.CONFIG, problems)
+    files.starts = _read_lines(place / file_names.STARTS, problems)
+    files.metrics = _read_lines(place / file_names.METRICS, problems)
+    files.layers = _read_lines(place / file_names.LAYERS, problems)
+    for path in sorted((place / file_names.EVALUATIONS).glob("*.json")):
         try:
             files.evaluations[path.stem] = json.loads(path.read_bytes())
         except OSError as error:
@@ -66,7 +66,7 @@ def read_compact(workdir: Path, problems: list[str]) -> dict[tuple[str, int], Ru
     Returns:
       {(run, seed): its files}; empty if there is no runs.json.
     """
-    path = workdir / COMPACT
+    path = workdir / file_names.COMPACT_RUNS
     try:
         words = json.loads(path.read_bytes())
         if words["version"] != COMPACT_VERSION:

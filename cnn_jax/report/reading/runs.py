@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from cnn_jax import file_names
 from cnn_jax.config_file import from_json
 from cnn_jax.errors import UserError
 from cnn_jax.report.reading.json_values import is_count, is_list_of, is_number
@@ -26,10 +27,10 @@ def make_run(name: str, seed: int, files: RunFiles, problems: list[str]) -> Run:
             experiment = from_json(files.config)
         except UserError as error:
             message = str(error).removeprefix("config.json ").removeprefix("config.json: ")
-            problems.append(f"{files.folder}/config.json: {message}")
+            problems.append(f"{files.folder}/{file_names.CONFIG}: {message}")
     starts = [start for line in files.starts if (start := _make_start(line))]
     if damaged := len(files.starts) - len(starts):
-        problems.append(f"{files.folder}/starts.jsonl: {_count_lines(damaged)} ignored")
+        problems.append(f"{files.folder}/{file_names.STARTS}: {_count_lines(damaged)} ignored")
     error_name = _find_error_name(files.metrics)
     events = [
         (line["event"], _make_logged(line, error_name)) for line in files.metrics if _is_event(line)
@@ -37,8 +38,8 @@ def make_run(name: str, seed: int, files: RunFiles, problems: list[str]) -> Run:
     damaged = len(files.metrics) - len(events)
     if damaged:
         problems.append(
-            f"{files.folder}/metrics.jsonl: {_count_lines(damaged)} ignored; to restore them,"
-            " delete the run's folder and launch the study again"
+            f"{files.folder}/{file_names.METRICS}: {_count_lines(damaged)} ignored; to restore"
+            " them, delete the run's folder and launch the study again"
         )
     train, evaluations = (
         {line.step: line for event, line in events if event == kind} for kind in ("train", "eval")

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cnn_jax import file_names
 from cnn_jax.errors import UserError, explain_os_error
 from cnn_jax.report.reading.json_values import is_count, is_list_of, is_number
 from cnn_jax.report.results import StudyFile
@@ -16,7 +17,7 @@ def read_study_file(workdir: Path) -> StudyFile:
     Raises:
       UserError: If it is missing or damaged.
     """
-    path = workdir / "study.json"
+    path = workdir / file_names.STUDY
     again = "delete it, and launch the study again"
     try:
         words = json.loads(path.read_bytes())
