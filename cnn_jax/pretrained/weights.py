@@ -217,17 +217,9 @@ def serialize(
     format: str = "native",
     ending: str = ".safetensors",
 ) -> bytes:
-    """Returns the content of the file that `save` writes, whose arguments these are.
+    """Returns the content of the file that `save` writes, which explains the arguments.
 
-    Args:
-      name: The model.
-      params: Its parameters.
-      stats: Its statistics.
-      num_classes: Logits.
-      preprocessing: Of its images.
-      options: Of the model.
-      format: native | torchvision | timm | keras.
-      ending: Of the file's name.
+    In place of the file's path it takes the ending of its name.
 
     Raises:
       UserError: If the parameters are not the model's, or the library has no model that computes
