@@ -20,7 +20,7 @@ from cnn_jax.training import metrics_log
 TOP1 = "top1_error"  # The error of a model that tells classes.
 
 
-class Measured(NamedTuple):
+class CardResult(NamedTuple):
     """An error of the checkpoint.
 
     Attributes:
@@ -65,7 +65,7 @@ def write_card(
         write_whole(path, f"---\n{head}\n---\n\n{body}")
 
 
-def _read_errors(folder: Path, step: int, held_out: int, error_name: str) -> dict[str, Measured]:
+def _read_errors(folder: Path, step: int, held_out: int, error_name: str) -> dict[str, CardResult]:
     """Returns {how it was measured: the error of this name} of this checkpoint.
 
     A run evaluates its held-out training images, if it has any. So does a protocol without a split.
@@ -74,7 +74,7 @@ def _read_errors(folder: Path, step: int, held_out: int, error_name: str) -> dic
     where = f", on held-out training images ({held_out:,})" if held_out else ""
     for event in metrics_log.read_events(folder):
         if event["event"] == "eval" and event["step"] == step and error_name in event:
-            errors[f"during training{where}"] = Measured(event[error_name], not held_out)
+            errors[f"during training{where}"] = CardResult(event[error_name], not held_out)
     for path in sorted((folder / file_names.EVALUATIONS).glob("*.json")):
         found: Evaluation | None = read_evaluation(path)
         if found and found.step == step:
@@ -82,12 +82,12 @@ def _read_errors(folder: Path, step: int, held_out: int, error_name: str) -> dic
             if "split=" in found.protocol:
                 name, on_test = found.protocol, "split=test" in found.protocol
             name += "" if found.average == "softmax" else f", {found.average} averaged"
-            errors[name] = Measured(found.top1_error, on_test)
+            errors[name] = CardResult(found.top1_error, on_test)
     return {name: found for name, found in errors.items() if found.error is not None}
 
 
 def _list_metadata(
-    experiment: Experiment, errors: Mapping[str, Measured], error_name: str
+    experiment: Experiment, errors: Mapping[str, CardResult], error_name: str
 ) -> list[str]:
     """Returns the lines of the hub's metadata: YAML, whose values are written as JSON."""
     data = experiment.data.dataset.name  # Without a folder's path, which is private.
@@ -125,7 +125,7 @@ def _list_paragraphs(
     step: int,
     source: Dataset,
     recipe: Preprocessing,
-    errors: Mapping[str, Measured],
+    errors: Mapping[str, CardResult],
     error_name: str,
     files: Mapping[str, Path],
 ) -> list[str]:

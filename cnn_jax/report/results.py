@@ -91,7 +91,7 @@ class Logged:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluationFile:
     """The content of evaluations/<protocol>.json: an evaluation of a finished run.
 
     Attributes:
@@ -187,7 +187,7 @@ class Run:
     error_name: str
     train: dict[int, Logged]
     evaluations: dict[int, Logged]
-    protocols: dict[str, Evaluation]
+    protocols: dict[str, EvaluationFile]
     reached: int
     state: str
     best_step: int | None = None

@@ -36,7 +36,7 @@ NEAR_ZERO = 1e-3  # Input at which the reference slope is taken; ReLU has no slo
 DIGITS = 5  # Significant digits that are kept of a number.
 
 
-class Layer(NamedTuple):
+class SeenLayer(NamedTuple):
     """A layer in a forward pass.
 
     Attributes:
@@ -134,8 +134,8 @@ def measure(
       `kernel_zeros` is the share of weights whose absolute value is below ZERO.
     """
 
-    def forward(probes: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, Layer]]:
-        seen: dict[str, Layer] = {}
+    def forward(probes: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, SeenLayer]]:
+        seen: dict[str, SeenLayer] = {}
         with nn.intercept_methods(_make_interceptor(probes, seen)):
             outputs, _ = model.apply(params, stats, images, train=True, key=key)
         loss, _ = compute_loss_and_error(model, outputs, images, labels)
@@ -170,7 +170,7 @@ def list_layers(
 
 def _make_interceptor(
     probes: Mapping[str, jax.Array],
-    seen: dict[str, Layer],
+    seen: dict[str, SeenLayer],
     kinds: list[tuple[str, str]] | None = None,
 ) -> Callable:
     """Puts every layer's output into `seen`, with the probe of its name, if any, added to it."""
@@ -187,7 +187,7 @@ def _make_interceptor(
         if name in probes:
             output = output + probes[name]
         kernel = module.variables.get("params", {}).get("kernel")
-        seen[name] = Layer(output, _find_saturated(module, args[0]), kernel)
+        seen[name] = SeenLayer(output, _find_saturated(module, args[0]), kernel)
         if kinds is not None:
             kinds.append((name, _name_kind(module)))
         return output
@@ -222,7 +222,7 @@ def _name_kind(module: nn.Module) -> str:
     return type(module).__name__
 
 
-def _describe(layer: Layer, gradient: jax.Array) -> dict[str, jax.Array]:
+def _describe(layer: SeenLayer, gradient: jax.Array) -> dict[str, jax.Array]:
     values = layer.values.astype(jnp.float32)
     units = values.reshape(-1, values.shape[-1])[:, :UNITS]
     found = _spread(values)

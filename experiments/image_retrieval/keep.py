@@ -21,7 +21,7 @@ from cnn_jax.training import checkpoint, checksum_file
 VERSION = 3  # Version of the files.
 
 Models = Mapping[str, str]  # {run: fingerprint of its model}
-Measured = tuple[list[dict[str, Any]], dict[str, np.ndarray]]
+Measurements = tuple[list[dict[str, Any]], dict[str, np.ndarray]]
 
 
 def identify_models(folders: Mapping[str, Path]) -> Models | None:
@@ -46,7 +46,7 @@ def identify_models(folders: Mapping[str, Path]) -> Models | None:
     return found
 
 
-def read_measured(workdir: Path, seed: int, models: Models | None) -> Measured | None:
+def read_measured(workdir: Path, seed: int, models: Models | None) -> Measurements | None:
     """Returns a seed's rows and arrays; None: there are none of these models, or damaged ones."""
     rows, arrays = _name_files(workdir, seed)
     try:
@@ -59,7 +59,7 @@ def read_measured(workdir: Path, seed: int, models: Models | None) -> Measured |
         return None
 
 
-def write_measured(workdir: Path, seed: int, models: Models | None, kept: Measured) -> None:
+def write_measured(workdir: Path, seed: int, models: Models | None, kept: Measurements) -> None:
     """Writes a seed's rows and arrays.
 
     Args:

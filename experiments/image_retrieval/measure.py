@@ -72,8 +72,8 @@ class Collection(NamedTuple):
       num_classes: How many classes there are.
     """
 
-    gallery: images.Images
-    queries: images.Images
+    gallery: images.LoadedImages
+    queries: images.LoadedImages
     noise_std: float
     num_classes: int
 

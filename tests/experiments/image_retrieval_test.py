@@ -10,7 +10,7 @@ from helpers.traced_precision import watch_precision
 
 from cnn_jax import trained
 from cnn_jax.config_file import to_json
-from cnn_jax.evaluation.retrieval.images import Images
+from cnn_jax.evaluation.retrieval.images import LoadedImages
 from cnn_jax.report import build
 from cnn_jax.report.reading.folder import read
 from cnn_jax.report.verdicts import judge
@@ -80,7 +80,9 @@ def measured():
     """A seed's rows with models that have not been trained, on few images."""
     runs = {name: dataclasses.replace(run, seed=0) for name, run in STUDY.runs.items()}
     whole = measure.collect_images(runs)
-    few = [Images(*(part[:40] for part in images)) for images in (whole.gallery, whole.queries)]
+    few = [
+        LoadedImages(*(part[:40] for part in images)) for images in (whole.gallery, whole.queries)
+    ]
     collection = whole._replace(gallery=few[0], queries=few[1])
     models = {name: trained.initialize_run(run) for name, run in runs.items()}
     rows, precisions = measure.measure_seed(0, collection, models, models["autoencoder"], {})

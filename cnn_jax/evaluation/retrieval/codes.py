@@ -21,7 +21,7 @@ POOLINGS: tuple[Pooling, ...] = ("flat", "average", "max")
 CODE = "code"  # The layer between an autoencoder's encoder and decoder.
 
 
-class Layer(NamedTuple):
+class CodeLayer(NamedTuple):
     """A layer whose activations are codes.
 
     Attributes:
@@ -55,7 +55,7 @@ def choose_layer(
     image_shape: tuple[int, ...],
     name: str = "",
     pooling: Pooling | None = None,
-) -> Layer:
+) -> CodeLayer:
     """Returns the layer of a name, or the one that suits the model.
 
     Args:
@@ -79,10 +79,10 @@ def choose_layer(
             f"pooling={pooling!r}: no such pooling; {suggest_names(str(pooling), POOLINGS)}"
         )
     name = name or (CODE if CODE in stages else stages[-1])
-    return Layer(name, pooling or ("flat" if name == CODE else "average"))
+    return CodeLayer(name, pooling or ("flat" if name == CODE else "average"))
 
 
-def find_layer(trained: TrainedModel, name: str = "") -> Layer:
+def find_layer(trained: TrainedModel, name: str = "") -> CodeLayer:
     """Returns the layer of a name, or the one that suits the model; see `choose_layer`."""
     return choose_layer(trained.model, trained.params, trained.stats, trained.image_shape, name)
 
@@ -100,7 +100,7 @@ def list_layers(
     return tuple(names)
 
 
-def count_numbers(trained: TrainedModel, layer: Layer) -> int:
+def count_numbers(trained: TrainedModel, layer: CodeLayer) -> int:
     """Returns the length of the codes of a layer, without computing any."""
     images = jax.ShapeDtypeStruct((1, *trained.image_shape), jnp.float32)
 
@@ -123,7 +123,7 @@ def make_encoder(
     model: Model,
     params: Any,
     stats: Any,
-    layer: Layer,
+    layer: CodeLayer,
     prepare: Callable[[jax.Array], jax.Array],
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Returns a function from images to codes, compiled over the devices of this process.
@@ -156,7 +156,9 @@ def make_encoder(
     return encode
 
 
-def make_trained_encoder(trained: TrainedModel, layer: Layer) -> Callable[[np.ndarray], np.ndarray]:
+def make_trained_encoder(
+    trained: TrainedModel, layer: CodeLayer
+) -> Callable[[np.ndarray], np.ndarray]:
     """Returns a function from images [B, H, W, C], 0 to 255, to codes; see `make_encoder`.
 
     Matrix products have the precision of the model's training.

@@ -24,7 +24,7 @@ BATCH_PIXELS = 2**22  # About: of the images of a batch.
 LUMINANCE = (0.299, 0.587, 0.114)  # Weights of red, green and blue: ITU-R BT.601.
 
 
-class Images(NamedTuple):
+class LoadedImages(NamedTuple):
     """Images of one size, in memory.
 
     Attributes:
@@ -58,7 +58,7 @@ def iterate_images(
     resize: int,
     crop: int,
     interpolation: Interpolation = "bilinear",
-) -> Iterator[Images]:
+) -> Iterator[LoadedImages]:
     """Yields batches of at least one image: the center crop of each, after it is scaled.
 
     Images that cannot be decoded stop it, or are named and left out, as config.on_bad_image says.
@@ -79,20 +79,22 @@ def iterate_images(
         valid = found["valid"]
         if not valid.any():  # None of the batch's images can be decoded.
             continue
-        yield Images(found["crops"][valid, 0], found["label"][valid], found["index"][valid])
+        yield LoadedImages(found["crops"][valid, 0], found["label"][valid], found["index"][valid])
 
 
 def read_images(
     config: Data, images: datasets.Arrays | datasets.ImageDataset, resize: int, crop: int
-) -> Images:
+) -> LoadedImages:
     """Returns all images at once; those of a data set in memory as they are."""
     if isinstance(images, datasets.Arrays):
-        return Images(images.images, images.labels, np.arange(images.count))
+        return LoadedImages(images.images, images.labels, np.arange(images.count))
     parts = list(iterate_images(config, images, resize, crop))
-    return Images(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+    return LoadedImages(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
-def iterate_model_images(model: TrainedModel, images: datasets.ImageDataset) -> Iterator[Images]:
+def iterate_model_images(
+    model: TrainedModel, images: datasets.ImageDataset
+) -> Iterator[LoadedImages]:
     """Yields batches of images as a model takes them, [B, H, W, C] uint8.
 
     Color images become gray for a model of gray ones, and gray images get three equal channels for
@@ -104,7 +106,7 @@ def iterate_model_images(model: TrainedModel, images: datasets.ImageDataset) -> 
 
 
 def encode_dataset(
-    model: TrainedModel, layer: codes.Layer, images: datasets.ImageDataset
+    model: TrainedModel, layer: codes.CodeLayer, images: datasets.ImageDataset
 ) -> EncodedImages:
     """Returns the codes of all images that can be decoded. A batch is in memory at a time.
 

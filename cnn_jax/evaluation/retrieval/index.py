@@ -21,7 +21,7 @@ from cnn_jax import data as datasets
 from cnn_jax.config import Data, choose
 from cnn_jax.errors import UserError
 from cnn_jax.evaluation.retrieval import codes, images
-from cnn_jax.evaluation.retrieval.codes import Layer, Pca
+from cnn_jax.evaluation.retrieval.codes import CodeLayer, Pca
 from cnn_jax.files import check_writable, write_whole
 from cnn_jax.trained import TrainedModel
 
@@ -152,7 +152,7 @@ def compute_fingerprint(gallery: datasets.ImageDataset) -> str:
 def open_index(
     folder: Path,
     model: TrainedModel,
-    layer: Layer,
+    layer: CodeLayer,
     gallery: datasets.ImageDataset,
     gallery_name: str,
     code_size: int = 0,

@@ -8,7 +8,7 @@ from cnn_jax.report import figures
 from cnn_jax.report.elements import Figure
 from cnn_jax.report.figures import Interval, LineChart, Series
 from cnn_jax.report.parts.charts import figure, line_charts
-from cnn_jax.report.results import Evaluation, Results, Run
+from cnn_jax.report.results import EvaluationFile, Results, Run
 from cnn_jax.report.rows import Row
 from cnn_jax.text import escape_unprintable
 
@@ -59,7 +59,7 @@ def evaluation_intervals(
     return figure(lambda: figures.draw_intervals(head, axis, intervals), caption, file=file)
 
 
-def _find_interval(found: Evaluation) -> tuple[float, float, float]:
+def _find_interval(found: EvaluationFile) -> tuple[float, float, float]:
     value = found.errors["top1_error"]
     low, high = found.intervals.get("top1_error", (value, value))
     return 100 * value, 100 * low, 100 * high

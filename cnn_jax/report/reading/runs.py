@@ -9,7 +9,7 @@ from cnn_jax.errors import UserError
 from cnn_jax.report.reading.json_values import is_count, is_list_of, is_number
 from cnn_jax.report.reading.layers import make_layers
 from cnn_jax.report.reading.run_files import RunFiles
-from cnn_jax.report.results import Evaluation, Logged, Run, Start
+from cnn_jax.report.results import EvaluationFile, Logged, Run, Start
 
 
 def make_run(name: str, seed: int, files: RunFiles, problems: list[str]) -> Run:
@@ -174,7 +174,7 @@ def _describe_best(
 
 def _make_protocols(
     files: RunFiles, last_step: int | None, problems: list[str]
-) -> dict[str, Evaluation]:
+) -> dict[str, EvaluationFile]:
     """Returns the evaluations by protocol, without those of an earlier state than the run's last.
 
     A finished run that is continued to more steps still has the evaluations of its earlier end.
@@ -203,7 +203,7 @@ def _make_protocols(
     return made
 
 
-def _make_evaluation(words: Any) -> Evaluation | None:
+def _make_evaluation(words: Any) -> EvaluationFile | None:
     if not isinstance(words, dict):
         return None
     errors, intervals = {}, {}
@@ -223,7 +223,7 @@ def _make_evaluation(words: Any) -> Evaluation | None:
     if wrong and (images != len(wrong) or not _agrees(errors, wrong)):
         return None
     loss = words.get("loss")
-    return Evaluation(errors, intervals, wrong, loss if is_number(loss) else None)
+    return EvaluationFile(errors, intervals, wrong, loss if is_number(loss) else None)
 
 
 def _agrees(errors: dict[str, float], wrong: str) -> bool:

@@ -126,7 +126,7 @@ def _run(
 ) -> tuple[list[Part], dict[str, str], dict[str, float]]:
     """Runs methods with a progress bar; returns the parts, what was left out, and the seconds."""
     parts: list[Part] = []
-    measured: dict[str, maps.Measured] = {}
+    measured: dict[str, maps.MeasuredMaps] = {}
     left_out: dict[str, str] = {}
     times: dict[str, float] = {}
     with tqdm.tqdm(chosen, unit="method", file=sys.stderr, disable=None) as bar:

@@ -15,7 +15,7 @@ from cnn_jax.visualize.draw import MapRow, draw_maps
 from cnn_jax.visualize.images import Source, load_images
 from cnn_jax.visualize.page.behavior import draw_invariance, draw_occlusion
 from cnn_jax.visualize.page.context import Context, make_context, name_images
-from cnn_jax.visualize.page.maps import CHANCE, METHODS, Measured, measure, measure_chance
+from cnn_jax.visualize.page.maps import CHANCE, METHODS, MeasuredMaps, measure, measure_chance
 
 
 class Gallery(NamedTuple):
@@ -27,7 +27,7 @@ class Gallery(NamedTuple):
     """
 
     context: Context
-    maps: dict[str, Measured]
+    maps: dict[str, MeasuredMaps]
 
 
 def make_gallery(folder: Path, images: str = "", seed: int = 0) -> Gallery:

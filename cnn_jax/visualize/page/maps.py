@@ -111,7 +111,7 @@ METHODS = {
 }
 
 
-class Measured(NamedTuple):
+class MeasuredMaps(NamedTuple):
     """A method's maps and their measurements.
 
     Attributes:
@@ -127,7 +127,7 @@ class Measured(NamedTuple):
     curves: Curves | None
 
 
-def measure(context: Context, name: str) -> Measured:
+def measure(context: Context, name: str) -> MeasuredMaps:
     """Computes a method's maps, its control and its curves.
 
     Raises:
@@ -137,7 +137,7 @@ def measure(context: Context, name: str) -> Measured:
         np.asarray(METHODS[name].compute(context, *weights))
         for weights in (context.trained, context.control)
     )
-    return Measured(
+    return MeasuredMaps(
         trained, random, correlate_ranks(trained, random), measure_order(context, trained)
     )
 
@@ -149,7 +149,7 @@ def measure_order(context: Context, maps: np.ndarray) -> Curves | None:
     return measure_curves(*context.given, context.x, context.labels, maps)
 
 
-def draw_part(context: Context, name: str, measured: Measured) -> Part:
+def draw_part(context: Context, name: str, measured: MeasuredMaps) -> Part:
     """Returns the figure of a method: the maps of the trained model above those of its control."""
     method = METHODS[name]
     layer = f" Layer {context.last}." if "gradcam" in name else ""
@@ -192,7 +192,7 @@ def measure_chance(context: Context) -> Curves | None:
     return measure_order(context, np.asarray(jax.random.uniform(context.key, context.x.shape[:3])))
 
 
-def make_summary(context: Context, found: dict[str, Measured]) -> list[Part]:
+def make_summary(context: Context, found: dict[str, MeasuredMaps]) -> list[Part]:
     """Returns the comparison of the maps: the table, and the curves if the model has classes."""
     chance = measure_chance(context)
     curves = {METHODS[name].title: each.curves for name, each in found.items()}
@@ -211,7 +211,7 @@ def make_summary(context: Context, found: dict[str, Measured]) -> list[Part]:
     return [table, figure]
 
 
-def make_table(found: dict[str, Measured], chance: Curves | None) -> Table:
+def make_table(found: dict[str, MeasuredMaps], chance: Curves | None) -> Table:
     """Returns the table of rank correlations and areas.
 
     Args:

@@ -17,7 +17,7 @@ def test_the_example_runs(monkeypatch, capsys):
     """Ten patterns with a little noise: each is found by its class."""
     made = trained.load_weights(Experiment(model=choose("lenet5_modern")), "untrained")
     monkeypatch.setattr(trained, "load", lambda target: made)
-    layer = codes.Layer("dense2", "flat")
+    layer = codes.CodeLayer("dense2", "flat")
     monkeypatch.setattr(codes, "find_layer", lambda model, name: layer)
     rng = np.random.default_rng(0)
     patterns = rng.integers(0, 200, (10, 28, 28, 1))
