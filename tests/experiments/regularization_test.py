@@ -10,6 +10,7 @@ from cnn_jax.config_file import to_json
 from cnn_jax.report.verdicts import judge
 from cnn_jax.study import configure
 from experiments import regularization
+from experiments.regularization.measure import choose_run
 
 STUDY = configure(regularization.study("laptop"))
 SPREAD = {"mean": 0.0, "std": 1.0, "low": -1.0, "high": 1.0, "counts": [1]}
@@ -50,8 +51,8 @@ def results(tmp_path):
 
 def test_the_strength_is_that_of_the_lowest_validation_error(results):
     """Whatever the test error says; a family without finished runs has none."""
-    assert regularization._choose(results, "l1") == "l1-0.0003"
-    assert regularization._choose(results, "dropout") is None
+    assert choose_run(results, "l1") == "l1-0.0003"
+    assert choose_run(results, "dropout") is None
 
 
 def test_claims_are_figures_of_the_chosen_run_minus_those_without(results):

@@ -6,8 +6,10 @@ import pytest
 from helpers.report_folders import read_folder, write_run, write_study
 
 from cnn_jax.report.reading.folder import read
-from experiments import activations, batch_norm, initialization
-from experiments.batch_norm import NORMALIZED, PLAIN
+from cnn_jax.tuning import Tuning
+from experiments import activations, initialization
+from experiments.batch_norm import measure, page
+from experiments.batch_norm.measure import NORMALIZED, PLAIN
 
 
 def make_layer(std=1.0, units=((0, 1, 2),), **more):
@@ -50,12 +52,12 @@ def two_nets(tmp_path):
 
 def test_batch_norm_s_speed_is_the_share_of_the_steps(two_nets):
     # 20% is the end of the one without; with batch norm it is there at step 200 of 300.
-    assert batch_norm._measure_speed(read_folder(two_nets)).value == pytest.approx(2 / 3)
+    assert measure.measure_speed(read_folder(two_nets)).value == pytest.approx(2 / 3)
 
 
 def test_the_path_is_of_the_inputs_of_the_last_sigmoid(two_nets):
     # Unit 1: 1 + 2 = 3 over a spread of 2, unit 2 stays: 0.75 on average; with batch norm 0.125.
-    assert batch_norm._measure_stability(read_folder(two_nets)).value == pytest.approx(1 / 6)
+    assert measure.measure_stability(read_folder(two_nets)).value == pytest.approx(1 / 6)
 
 
 def test_trials_are_compared_rate_by_rate(two_nets):
@@ -72,9 +74,9 @@ def test_trials_are_compared_rate_by_rate(two_nets):
                 last="end" if error else "nan",
                 train_fields={"on_nan": "record"},
             )
-    tuning = batch_norm.Tuning(rates, 5, seeds=2)
+    tuning = Tuning(rates, 5, seeds=2)
     results = read(two_nets, tuning=tuning)
-    compare = batch_norm._compare_trials
+    compare = measure.compare_trials
     assert compare((NORMALIZED, 0.01), (PLAIN, 0.01))(results).value == pytest.approx(-10)
     diverged = compare((PLAIN, 10.0), (NORMALIZED, 10.0))(results)
     assert diverged.value == pytest.approx(90 - 10.5) and diverged.seeds == 2
@@ -83,8 +85,8 @@ def test_trials_are_compared_rate_by_rate(two_nets):
     own = compare((NORMALIZED, NORMALIZED), (NORMALIZED, PLAIN))(results)
     assert own.value == pytest.approx(-20)
     assert compare((NORMALIZED, 1.0), (PLAIN, 1.0))(results).value is None
-    (chart,) = batch_norm._chart_rates(results)
-    assert [line.label for line in chart.lines] == list(batch_norm.LABELS.values())
+    (chart,) = page._chart_rates(results)
+    assert [line.label for line in chart.lines] == list(measure.LABELS.values())
 
 
 def test_epochs_until_the_goal(tmp_path):
