@@ -37,8 +37,9 @@ from cnn_jax.training import (
 )
 from cnn_jax.training.compiled_functions import Reusable
 from cnn_jax.training.components import complete
-from cnn_jax.training.loop import SeedRun, run_loop
+from cnn_jax.training.loop import run_loop
 from cnn_jax.training.program import TrainProgram, build_program
+from cnn_jax.training.seed_run import SeedRun
 from cnn_jax.training.state import State
 
 

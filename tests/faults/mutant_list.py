@@ -327,23 +327,23 @@ MUTANTS = {
     ],
     "tests/training/loop_test.py": [
         (
-            "cnn_jax/training/loop.py",
+            "cnn_jax/training/seed_run.py",
             "evaluate = step % train.eval_every == 0 or step == train.steps",
             "evaluate = step % train.eval_every == 0",
         ),
         (
-            "cnn_jax/training/loop.py",
+            "cnn_jax/training/seed_run.py",
             "save = evaluate or step % train.save_every == 0",
             "save = evaluate or step == until",
         ),
-        ("cnn_jax/training/loop.py", "save or step == until, measure", "save, measure"),
+        ("cnn_jax/training/seed_run.py", "save or step == until, measure", "save, measure"),
         (
-            "cnn_jax/training/loop.py",
+            "cnn_jax/training/seed_run.py",
             "log = save or measure or step % train.log_every == 0",
             "log = measure or step % train.log_every == 0",
         ),
         (
-            "cnn_jax/training/loop.py",
+            "cnn_jax/training/seed_run.py",
             "log = save or measure or step % train.log_every == 0",
             "log = save or measure or step % train.log_every == 0 or step == until",
         ),

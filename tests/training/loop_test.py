@@ -11,6 +11,7 @@ from cnn_jax.errors import StoppedError
 from cnn_jax.optim import make_optimizer
 from cnn_jax.training import checkpoint, loop
 from cnn_jax.training.program import TrainProgram
+from cnn_jax.training.seed_run import SeedRun, find_due
 from cnn_jax.training.state import State, make_zero_sums
 from cnn_jax.training.watchdog import StopError, Watch
 
@@ -79,7 +80,7 @@ class Recorder:
             return "SIGTERM" if steps == self.stop_after else ""
 
         bar = types.SimpleNamespace(n=0, update=lambda n: None, set_postfix_str=lambda text: None)
-        seed_run = loop.SeedRun(self.experiment, self.checkpoints, self.write, bar, self.state)
+        seed_run = SeedRun(self.experiment, self.checkpoints, self.write, bar, self.state)
         return loop.run_loop(self.program, [seed_run], until, Watch(enter, stop_requested))
 
 
@@ -99,15 +100,15 @@ def test_each_step_is_batch_step_log_evaluate_save(monkeypatch):
 
 
 def test_saves_and_evaluations_happen_at_log_lines():
-    due = [loop.find_due(step, Experiment(train=TRAIN), until=6) for step in range(1, 7)]
+    due = [find_due(step, Experiment(train=TRAIN), until=6) for step in range(1, 7)]
     assert [step for step, each in enumerate(due, 1) if each.log] == [2, 3, 4, 6]
     assert [step for step, each in enumerate(due, 1) if each.evaluate] == [3, 6]
     assert [step for step, each in enumerate(due, 1) if each.save] == [3, 4, 6]
 
 
 def test_a_pause_is_saved_and_logs_nothing(monkeypatch):
-    assert loop.find_due(5, Experiment(train=TRAIN), until=5) == (False, False, True, False)
-    assert loop.find_due(4, Experiment(train=TRAIN), until=4) == (True, False, True, False)
+    assert find_due(5, Experiment(train=TRAIN), until=5) == (False, False, True, False)
+    assert find_due(4, Experiment(train=TRAIN), until=4) == (True, False, True, False)
     recorder = Recorder(monkeypatch)
     assert recorder.run(until=5) == {}
     assert recorder.seen[-4:] == ["save", "batch 5", "step 5", "save"]
@@ -116,7 +117,7 @@ def test_a_pause_is_saved_and_logs_nothing(monkeypatch):
 
 def test_the_last_step_is_evaluated_and_saved_between_the_intervals():
     experiment = Experiment(train=dataclasses.replace(TRAIN, steps=7))
-    assert loop.find_due(7, experiment, until=7) == (True, True, True, False)
+    assert find_due(7, experiment, until=7) == (True, True, True, False)
 
 
 def test_a_signal_after_a_step_saves_it_and_logs_nothing(monkeypatch):
