@@ -21,6 +21,12 @@ def get_option_types(function: Callable) -> dict[str, Any]:
     return {p.name: hints[p.name] for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
+def get_defaults(function: Callable) -> dict[str, Any]:
+    """Returns {option: default} of a function's keyword-only parameters, in their order."""
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
 def look_up(field: str, choice: Choice, registry: Mapping[str, Callable]) -> Callable:
     """Returns the function that a choice names.
 
@@ -64,9 +70,7 @@ def complete(field: str, choice: Choice, registry: Mapping[str, Callable]) -> Ch
     """
     function = look_up(field, choice, registry)
     given = check_options(field, choice, get_option_types(function))
-    parameters = inspect.signature(function).parameters
-    defaults = {n: p.default for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
-    return choose(choice.name, **defaults | given)
+    return choose(choice.name, **get_defaults(function) | given)
 
 
 def build(field: str, choice: Choice, registry: Mapping[str, Callable], *arguments: Any) -> Any:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from cnn_jax.config import Experiment, Log, Train, find_differences
+from cnn_jax.config import Experiment, Log, Train
 from cnn_jax.errors import UserError
 from cnn_jax.values import show
 
@@ -121,11 +121,11 @@ def set_value(
       paper: The paper's own recipe; None: there is none.
     """
     from cnn_jax.overrides import override
-    from cnn_jax.training.components import KINDS, complete
+    from cnn_jax.training.components import KINDS, complete, find_changes
 
     run = override(run, [f"{tuning.field}={show(value)}"], KINDS)
     start = f"{tuning.field}: "
-    differences = find_differences(complete(paper), run) if paper else ()
+    differences = find_changes(complete(paper), run) if paper else ()
     kept = [words for words in run.deviations if not words.startswith(start)]
     new = [words for words in differences if words.startswith(start)]
     return dataclasses.replace(run, deviations=(*kept, *new))

@@ -148,6 +148,11 @@ def get_option_types(name: str) -> dict[str, Any]:
     return registry.get_option_types(DATASETS[name]) if name in DATASETS else {}
 
 
+def get_defaults(name: str) -> dict[str, Any]:
+    """Returns {option: default} of a data set; a TFDS set has none."""
+    return registry.get_defaults(DATASETS[name]) if name in DATASETS else {}
+
+
 def is_streamed(data: Data) -> bool:
     """Returns whether a run decodes its images for each batch; if not, it holds them in memory.
 

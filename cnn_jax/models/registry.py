@@ -219,6 +219,20 @@ def get_option_types(name: str) -> dict[str, Any]:
     return {"dtype": Literal[*DTYPES], **find_spec(name).options()}
 
 
+def get_defaults(name: str) -> dict[str, Any]:
+    """Returns {option: default} of a model, including dtype; {}: there is no such model.
+
+    Example:
+      >>> get_defaults("alexnet")["dropout"]
+      0.5
+    """
+    if name not in MODELS:
+        return {}
+    module = find_spec(name).build()
+    own = {option: getattr(module, option) for option in list_options(name)}
+    return {"dtype": "float32", **own}
+
+
 def describe_deviations(name: str, **options: Any) -> tuple[str, ...]:
     """Describes how a model with these options differs from its paper.
 

@@ -4,9 +4,10 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from cnn_jax import file_names
-from cnn_jax.config import flatten
+from cnn_jax.config import Experiment, flatten
 from cnn_jax.errors import UserError, explain_os_errors
 from cnn_jax.report import parts as make
 from cnn_jax.report.build import write_page
@@ -124,11 +125,12 @@ def _make_table(runs: dict[str, tuple[Run, ...]], origins: dict[str, str]) -> Ta
         label: flatten(own[0].experiment) if own[0].experiment else {}
         for label, own in runs.items()
     }
+    whole = {label: _get_defaults(own[0].experiment) | flat[label] for label, own in runs.items()}
     fields = list(dict.fromkeys(field for own in flat.values() for field in own))
     other = [
         field
         for field in fields
-        if field not in _LEFT_OUT and len({show(own.get(field)) for own in flat.values()}) > 1
+        if field not in _LEFT_OUT and len({show(own.get(field)) for own in whole.values()}) > 1
     ]
     metrics = list(dict.fromkeys(run.error_name for own in runs.values() for run in own))
     rows = []
@@ -144,6 +146,21 @@ def _make_table(runs: dict[str, tuple[Run, ...]], origins: dict[str, str]) -> Ta
     columns = ("run", "model", "data", *heads, "seeds", "steps", "folder", "other settings")
     last = len(columns) - 1
     return Table("Runs", columns, tuple(rows), FOOTNOTE, left=(0, 1, 2, last - 1, last))
+
+
+def _get_defaults(experiment: Experiment | None) -> dict[str, Any]:
+    """Returns {field: default} of the options of a run's model and data set."""
+    from cnn_jax import models  # It imports JAX.
+    from cnn_jax.data import datasets
+
+    if experiment is None:
+        return {}
+    of_data = datasets.get_defaults(experiment.data.dataset.name)
+    of_model = models.get_defaults(experiment.model.name)
+    return {
+        **{f"data.dataset.{option}": value for option, value in of_data.items()},
+        **{f"model.{option}": value for option, value in of_model.items()},
+    }
 
 
 def _make_settings(runs: dict[str, tuple[Run, ...]], origins: dict[str, str]) -> Settings:

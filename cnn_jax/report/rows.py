@@ -83,20 +83,41 @@ def find_other_settings(ours: Setting, paper: Setting) -> tuple[str, ...]:
     words = []
     if ours.model != paper.model:
         words.append(f"model {ours.model}")
-    elif ours.options != paper.options:
-        names = sorted({*ours.options, *paper.options})
-        other = [name for name in names if ours.options.get(name) != paper.options.get(name)]
+    elif other := _find_other_options(ours, paper):
         values = [shorten_list(ours.options.get(name, "default")) for name in other]
         words.append(", ".join(f"{n} {value}" for n, value in zip(other, values, strict=True)))
     if ours.data != paper.data:
         words.append(f"data {ours.data}")
-    elif ours.changes is not None and paper.changes is not None:
-        own, theirs = ours.changes, paper.changes
-        other = [name for name in {**own, **theirs} if own.get(name) != theirs.get(name)]
-        words += [f"{name} {own.get(name, 'not set')}" for name in other]
+    elif ours.changes is not None:
+        other = _find_other_changes(ours, paper)
+        words += [f"{name} {ours.changes.get(name, 'not set')}" for name in other]
     if ours.steps != paper.steps:
         words.append(f"{ours.steps:,} of {paper.steps:,} steps")
     return tuple(words)
+
+
+def _find_other_options(ours: Setting, paper: Setting) -> list[str]:
+    """Returns the options in which two settings of a model differ; a missing one is the default."""
+    if ours.options == paper.options:
+        return []
+    from cnn_jax import models  # It imports JAX.
+
+    # Settings know values as text only.
+    defaults = {name: show(value) for name, value in models.get_defaults(ours.model).items()}
+    own, theirs = defaults | ours.options, defaults | paper.options
+    return [name for name in sorted({*own, *theirs}) if own.get(name) != theirs.get(name)]
+
+
+def _find_other_changes(ours: Setting, paper: Setting) -> list[str]:
+    """Returns the changes in which two settings of a data set differ; [] if one has no record."""
+    if ours.changes is None or paper.changes is None or ours.changes == paper.changes:
+        return []
+    from cnn_jax.data import datasets  # It imports JAX.
+
+    known = datasets.get_defaults(ours.data.partition(":")[0])
+    defaults = {name: show(value) for name, value in known.items()}
+    own, theirs = defaults | ours.changes, defaults | paper.changes
+    return [name for name in {**own, **theirs} if own.get(name) != theirs.get(name)]
 
 
 def shorten_list(text: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_jax import user_file
-from cnn_jax.config import RUNTIME_FIELDS, Data, Experiment, find_differences, parse_dataset
+from cnn_jax.config import RUNTIME_FIELDS, Data, Experiment, parse_dataset
 from cnn_jax.errors import UserError, suggest_names
 from cnn_jax.files import expand_path
 from cnn_jax.study.definition import Study
@@ -112,7 +112,7 @@ def _configure_run(
 ) -> Experiment:
     from cnn_jax import models
     from cnn_jax.overrides import override
-    from cnn_jax.training.components import KINDS, complete
+    from cnn_jax.training.components import KINDS, complete, find_changes
 
     if data:
         run = dataclasses.replace(run, data=_replace_dataset(run.data, paper.data, data))
@@ -120,7 +120,7 @@ def _configure_run(
         run = dataclasses.replace(run, data=dataclasses.replace(run.data, dir=data_dir))
     run = complete(override(run, changes, KINDS))
     of_model = models.describe_deviations(run.model.name, **run.model.args)
-    of_values = find_differences(complete(paper), run, _list_harmless_fields(run))
+    of_values = find_changes(complete(paper), run, _list_harmless_fields(run))
     deviations = dict.fromkeys((*of_model, *run.deviations, *of_values))
     return dataclasses.replace(run, deviations=tuple(deviations))
 

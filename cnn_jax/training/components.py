@@ -1,13 +1,14 @@
 """Composes an experiment into the parts that training, evaluation and plans share."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import optax
 
 from cnn_jax import data, mesh, models, registry
-from cnn_jax.config import Data, Experiment, change
+from cnn_jax.config import Choice, Data, Experiment, change, find_differences
 from cnn_jax.data import datasets
 from cnn_jax.data.preprocess import check_augmentation
 from cnn_jax.data.sampler import balance_epoch
@@ -58,6 +59,39 @@ def complete(experiment: Experiment) -> Experiment:
         optimizer=registry.complete("optimizer", experiment.optimizer, OPTIMIZERS),
         schedule=registry.complete("schedule", experiment.schedule, SCHEDULES),
     )
+
+
+def find_changes(old: Experiment, new: Experiment, ignore: tuple[str, ...] = ()) -> list[str]:
+    """Returns the fields in which two complete experiments differ, as `find_differences` does.
+
+    An option of the model or the data set that only one of them sets, to its default, is no
+    difference.
+
+    Args:
+      old: The first experiment.
+      new: The second experiment.
+      ignore: Fields that are not compared.
+    """
+    of_model = _find_equal_options("model", old.model, new.model, models.get_defaults)
+    of_data = _find_equal_options(
+        "data.dataset", old.data.dataset, new.data.dataset, datasets.get_defaults
+    )
+    return find_differences(old, new, (*ignore, *of_model, *of_data))
+
+
+def _find_equal_options(
+    field: str, old: Choice, new: Choice, get_defaults: Callable[[str], dict[str, Any]]
+) -> list[str]:
+    """Returns the options that only one choice of the same name sets, to their defaults."""
+    apart = old.args.keys() ^ new.args.keys()
+    if old.name != new.name or not apart:
+        return []
+    both, defaults = old.args | new.args, get_defaults(old.name)
+    return [
+        f"{field}.{option}"
+        for option in apart
+        if option in defaults and both[option] == defaults[option]
+    ]
 
 
 def _expand_paths(config: Data) -> Data:

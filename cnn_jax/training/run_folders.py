@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from cnn_jax import data, distributed, file_names
-from cnn_jax.config import RUNTIME_FIELDS, Experiment, find_differences
+from cnn_jax.config import RUNTIME_FIELDS, Experiment
 from cnn_jax.config_file import read_config, to_json
 from cnn_jax.errors import UserError, explain_os_errors
 from cnn_jax.files import write_whole
 from cnn_jax.optim import schedule_depends_on_steps
 from cnn_jax.text import escape_unprintable
 from cnn_jax.training import metrics_log, run_lock
-from cnn_jax.training.components import complete
+from cnn_jax.training.components import complete, find_changes
 
 # What may not change of data.json while a run is trained.
 DATA_FIELDS = ("train_images", "test_images", "num_classes", "class_names", "checksum")
@@ -77,7 +77,7 @@ def check_folder(experiment: Experiment, folder: Path) -> None:
     there = read_config_there(folder)
     if there is None or is_continued(there, experiment):
         return
-    if changed := find_differences(there, experiment, RUNTIME_FIELDS):
+    if changed := find_changes(there, experiment, RUNTIME_FIELDS):
         raise UserError(
             f"{folder} holds another configuration ({'; '.join(changed)}): choose another workdir,"
             " repeat the flags it was made with, or start again with --overwrite"
@@ -105,14 +105,14 @@ def is_continued(old: Experiment, new: Experiment) -> bool:
     """Returns whether an experiment differs from another only in that it has more steps."""
     longer = dataclasses.replace(old, train=dataclasses.replace(old.train, steps=new.train.steps))
     more = new.train.steps > old.train.steps
-    return more and not find_differences(longer, new, RUNTIME_FIELDS)
+    return more and not find_changes(longer, new, RUNTIME_FIELDS)
 
 
 def is_same(experiment: Experiment, folder: Path) -> bool:
     """Returns whether the folder holds the experiment, with as many steps."""
     with contextlib.suppress(UserError):  # Its config.json is damaged.
         there = read_config_there(folder)
-        return there is not None and not find_differences(there, experiment, RUNTIME_FIELDS)
+        return there is not None and not find_changes(there, experiment, RUNTIME_FIELDS)
     return False
 
 

@@ -114,6 +114,14 @@ def test_runs_of_several_folders_are_compared(tmp_path):
     assert again.text == built.text
 
 
+def test_an_option_that_is_set_to_its_default_is_not_compared(tmp_path):
+    write_run(tmp_path, "a", errors=(0.3,), options={"shortcut": "A", "width": 2.0})
+    write_run(tmp_path, "b", errors=(0.4,), options={})
+    text = compare.compare([tmp_path], tmp_path / "out").markdown.read_text()
+    table = text.partition("## Settings")[0]
+    assert "model.width 2.0" in table and "model.shortcut" not in table
+
+
 def test_a_comparison_without_finished_runs_gives_one_line(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no run below it"):

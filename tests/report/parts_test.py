@@ -323,6 +323,18 @@ def test_what_was_done_to_a_data_set_is_a_setting():
     assert find_other_settings(describe_setting(dataclasses.replace(run, data=changed)), old) == ()
 
 
+def test_an_option_that_is_set_to_its_default_is_no_other_setting():
+    paper = describe_setting(make_experiment(options={"shortcut": "A"}))
+    plain, wide = (make_experiment(options=options) for options in ({}, {"width": 2.0}))
+    assert find_other_settings(describe_setting(plain), paper) == ()
+    assert find_other_settings(paper, describe_setting(plain)) == ()
+    assert find_other_settings(describe_setting(wide), paper) == ("width 2.0",)
+    unscattered = choose("digits", side=8, scatter=False)
+    data = dataclasses.replace(plain.data, dataset=unscattered)
+    same = describe_setting(dataclasses.replace(plain, data=data))
+    assert find_other_settings(same, paper) == find_other_settings(paper, same) == ()
+
+
 def test_a_long_list_of_equal_values_is_short(tmp_path):
     paper = describe_setting(make_experiment(model="mlp", options={"hidden": (100,) * 21}))
     ours = describe_setting(make_experiment(model="mlp", options={"hidden": (60,) * 21}))

@@ -85,6 +85,12 @@ def test_a_mistake_in_a_users_file_gives_one_line(code, words, tmp_path):
     assert "\n" not in str(error.value)
 
 
+def test_an_option_that_is_set_to_its_default_is_no_deviation():
+    found = study.configure(make_study(net=RUN), ["model.dropout=0", "model.dtype=bfloat16"])
+    said = [words for words in found.runs["net"].deviations if words.startswith("model.")]
+    assert said == ["model.dtype: default -> bfloat16"]
+
+
 def test_deviations_come_from_values_model_and_run():
     base = dataclasses.replace(RUN, deviations=("in words",))
     mine = dataclasses.replace(make_study(net=base), paper_runs={"net": RUN})

@@ -243,6 +243,17 @@ def test_a_run_from_before_there_were_some_options_goes_on(whole, tmp_path):
         train.run(other, tmp_path)
 
 
+def test_an_option_that_is_set_to_its_default_is_the_same_run(whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    before = (tmp_path / "net/seed0/config.json").read_bytes()
+    same = dataclasses.replace(RUN, model=change(RUN.model, dropout=0.0, dtype="float32"))
+    assert train.run(same, tmp_path) == whole[1]
+    assert (tmp_path / "net/seed0/config.json").read_bytes() == before
+    other = dataclasses.replace(RUN, model=change(RUN.model, dropout=0.1))
+    with pytest.raises(UserError, match=r"configuration \(model.dropout: default -> 0.1\)"):
+        train.run(other, tmp_path)
+
+
 def test_runtime_fields_do_not_identify_a_run(whole):
     workdir, found = whole
     elsewhere = dataclasses.replace(

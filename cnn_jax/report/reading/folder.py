@@ -145,12 +145,14 @@ def _find_changes(old: Run, new: Run) -> list[str]:
         return []
     if not find_differences(old.experiment, new.experiment, ignored):
         return []
+    from cnn_jax.training.components import find_changes  # It imports JAX.
+
     # One may have been written before an option was added, whose default it has.
-    return find_differences(_complete(old.experiment), _complete(new.experiment), ignored)
+    return find_changes(_complete(old.experiment), _complete(new.experiment), ignored)
 
 
 def _complete(experiment: Experiment) -> Experiment:
-    from cnn_jax.training.components import complete  # It imports JAX.
+    from cnn_jax.training.components import complete
 
     with contextlib.suppress(UserError):  # It has another version.
         return complete(experiment)

@@ -28,6 +28,17 @@ def test_a_run_that_ends_before_its_last_step_is_unfinished(tmp_path):
     assert run.state == "cut off at step 300 of 600" and run.final_error is None
 
 
+def test_seeds_of_which_one_sets_an_option_to_its_default_are_averaged(tmp_path):
+    write_study(tmp_path, "run", seeds=3)
+    write_run(tmp_path, "run", errors=(0.5,))
+    write_run(tmp_path, "run", 1, errors=(0.4,), options={"shortcut": "A", "norm": "bn"})
+    write_run(tmp_path, "run", 2, errors=(0.4,), options={"shortcut": "B"})
+    results = read_folder(tmp_path)
+    assert [run.seed for run in results.runs["run"]] == [0, 1]
+    assert results.problems[0].startswith("run/seed2: left out")
+    assert "(model.shortcut: B -> default)" in results.problems[0]
+
+
 def test_an_incomplete_last_line_is_ignored(tmp_path):
     write_study(tmp_path, "run")
     place = write_run(tmp_path, "run", errors=(0.5, 0.4), last=None)
