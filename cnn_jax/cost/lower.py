@@ -60,7 +60,8 @@ def lower_step(experiment: Experiment, devices: list[jax.Device]) -> LoweredStep
     source, streamed = _make_dataset(experiment)
     parts = make_components(experiment, source, len(devices))
     over = mesh.make_batch_mesh(devices)
-    loader = data.make_loader(experiment.data, parts.dataset, experiment.seed)
+    loaded = _keep_one_image(source) if streamed else source
+    loader = data.make_loader(experiment.data, loaded, experiment.seed)
     arrays, batch = loader.arrays, next(loader.batches(0))
     shape = as_arrays(source.train).images.shape[1:]
     if streamed:
@@ -88,24 +89,29 @@ def lower_step(experiment: Experiment, devices: list[jax.Device]) -> LoweredStep
 def _make_dataset(experiment: Experiment) -> tuple[data.Dataset, bool]:
     """Returns a data set of the run's shapes that takes no memory, and whether it is streamed.
 
-    Full-size images are streamed, because they do not fit on a device. The host crops them before
-    the step.
+    It has as many images as the run's, because schedules may count epochs. Full-size images are
+    streamed, because they do not fit on a device. The host crops them before the step.
     """
-    name = experiment.data.name
     (height, width, channels), classes = data.find_image_shape(experiment.data)
-    streamed = data.is_streamed(experiment.data)
-    train, test, held_out = 1, 1, 0
-    if not streamed:
-        info = data.DATASET_INFO[name]
-        assert info.train_images is not None and info.test_images is not None  # all in memory
-        train, test = info.train_images, info.test_images
-        held_out = experiment.data.validation_images
+    if info := data.DATASET_INFO.get(experiment.data.dataset.name):
+        train = info.train_images - experiment.data.validation_images
+        test = info.test_images
+    else:  # `find_image_shape` has opened it.
+        dataset = data.load_dataset(experiment.data)
+        train, test = dataset.train.count, dataset.test.count
 
     def make_split(count: int) -> data.Arrays:
         images = np.broadcast_to(np.uint8(0), (count, height, width, channels))
         return data.Arrays(images, np.broadcast_to(np.int32(0), (count,)))
 
-    return data.Dataset(make_split(train - held_out), make_split(test), classes), streamed
+    streamed = data.is_streamed(experiment.data)
+    return data.Dataset(make_split(train), make_split(test), classes), streamed
+
+
+def _keep_one_image(dataset: data.Dataset) -> data.Dataset:
+    """Returns the first training image of a data set in memory; all of them would be averaged."""
+    train = as_arrays(dataset.train)
+    return dataset._replace(train=data.Arrays(train.images[:1], train.labels[:1]))
 
 
 def make_slice(topology: str) -> list[jax.Device]:

@@ -123,14 +123,14 @@ class DatasetInfo(NamedTuple):
     Attributes:
       image_shape: (H, W, C); of full-size images the usual crop.
       num_classes: The number of classes.
-      train_images: The number of training images; None: of full-size images.
-      test_images: The number of test images; None: of full-size images.
+      train_images: The number of training images.
+      test_images: The number of test images.
     """
 
     image_shape: tuple[int, int, int]
     num_classes: int
-    train_images: int | None = None
-    test_images: int | None = None
+    train_images: int
+    test_images: int
 
 
 DATASET_INFO: dict[str, DatasetInfo] = {
@@ -138,8 +138,8 @@ DATASET_INFO: dict[str, DatasetInfo] = {
     "mnist": DatasetInfo((28, 28, 1), 10, 60_000, 10_000),
     "cifar10": DatasetInfo((32, 32, 3), 10, 50_000, 10_000),
     "fake": DatasetInfo((8, 8, 3), 10, 96, 40),
-    "caltech101": DatasetInfo((224, 224, 3), 102),
-    "imagenet2012": DatasetInfo((224, 224, 3), 1000),
+    "caltech101": DatasetInfo((224, 224, 3), 102, 3_029, 6_084),
+    "imagenet2012": DatasetInfo((224, 224, 3), 1000, 1_281_167, 50_000),
 }
 
 

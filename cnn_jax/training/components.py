@@ -247,8 +247,7 @@ def _check_images(config: Data) -> None:
     datasets.check_dataset(config)
     if config.dataset.name not in datasets.DATASET_INFO:
         return  # Where they are of full size, they are cut to image_size: `data` checks it.
-    if (count := datasets.DATASET_INFO[config.dataset.name].train_images) is not None:
-        datasets.check_held_out(config, count)
+    datasets.check_held_out(config, datasets.DATASET_INFO[config.dataset.name].train_images)
     shape, _ = datasets.find_image_shape(config)
     check_augmentation(config, shape)
     side = min(shape[:2])

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import jax
 import pytest
+from PIL import Image
 
 from cnn_jax import models
-from cnn_jax.config import Data, Experiment, Train, choose
+from cnn_jax.config import Data, Experiment, Train, choose, parse_dataset
 from cnn_jax.cost import chips, lower, measure_chip, plan
 from cnn_jax.cost.format_plan import format_plan
 from cnn_jax.errors import UserError
+from cnn_jax.training.components import count_steps_per_epoch, make_components
 
 ROOT = Path(__file__).parents[2]
 here = Experiment(
@@ -87,6 +89,46 @@ def test_a_step_that_does_not_fit_has_no_cost(monkeypatch):
     assert (
         set(result) == KEYS and result["step_s"] is None and result["counted_flops"] == 6 * 7 * 16
     )
+
+
+def write_folder(folder):
+    """Writes 16 training images of two classes, and one to test."""
+    places = [f"train/{name}/{i}" for name in "ab" for i in range(8)] + ["val/a/0"]
+    for place in places:
+        path = folder / f"{place}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(path)
+    return f"folder:{folder}"
+
+
+@pytest.mark.parametrize(
+    "name, held_out, images",
+    [("imagenet2012", 0, 1_281_167), ("imagenet2012", 167, 1_281_000), ("folder", 4, 12)],
+)
+def test_an_epoch_has_as_many_steps_as_in_the_run(name, held_out, images, tmp_path, monkeypatch):
+    dataset = write_folder(tmp_path / "images") if name == "folder" else name
+    run = Experiment(
+        data=Data(
+            dataset=parse_dataset(dataset),
+            batch_size=4,
+            validation_images=held_out,
+            train_resize=(8,),
+            image_size=8,
+            pad_and_crop=0,
+        ),
+        model=choose("mlp", hidden=(4,)),
+        schedule=choose("step", every=1, unit="epochs"),
+        train=Train(steps=600_000),
+    )
+    counted = []
+
+    def count(experiment, source, devices):
+        counted.append(count_steps_per_epoch(experiment.data, source))
+        return make_components(experiment, source, devices)
+
+    monkeypatch.setattr(lower, "make_components", count)
+    lower.lower_step(run, jax.devices()[:1])
+    assert counted == [images / 4]
 
 
 def test_this_machine_is_measured():
