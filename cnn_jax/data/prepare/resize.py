@@ -43,25 +43,30 @@ class Job(NamedTuple):
     path: Path
 
 
-def resize(dataset: Dataset, out: Path, shorter_side: int, quality: int = 95) -> dict[str, str]:
+def resize(
+    dataset: Dataset, out: Path, shorter_side: int, quality: int = 95, data: str = ""
+) -> dict[str, str]:
     """Writes resized images as JPEG to OUT/train/CLASS/NAME and OUT/val/CLASS/NAME.
 
     Splits and file names are the data set's, even names that do not end in .jpg; images of TFDS are
     named by their index. Small images are copied unchanged. Existing files are kept unless their
-    image has changed since they were written. Files are written atomically.
+    image has changed since they were written. Files are written atomically. OUT/resize.json records
+    the sizes and the data set's images.
 
     Args:
       dataset: A data set of full-size images.
-      out: Folder to write to.
+      out: Folder to write to: an empty one, or one that was written from the same images.
       shorter_side: Shorter side of the resized images, in pixels.
       quality: JPEG quality, 1 to 100.
+      data: The data set's name, as --data takes it, for the record; empty: not known.
 
     Returns:
       {name: reason} of images that cannot be decoded, which are left out.
 
     Raises:
       OSError: If a file cannot be written.
-      UserError: If a class's name cannot be the name of a folder.
+      UserError: If a class's name cannot be the name of a folder, or OUT holds files of another
+        size or quality, of other images, or of something else.
     """
     classes = dataset.class_names
     if wrong := [name for name in classes if os.path.basename(name) != name or name in (".", "..")]:
@@ -69,6 +74,8 @@ def resize(dataset: Dataset, out: Path, shorter_side: int, quality: int = 95) ->
             f"class {escape_unprintable(wrong[0])!r}: must be the name of a folder in {out},"
             " without slashes: rename it in the data set"
         )
+    how = {"data": data, "shorter_side": shorter_side, "quality": quality}
+    _write_record(out, how, dataset)
     parts = {"train": as_streamed(dataset.train), "val": as_streamed(dataset.test)}
     for part, images in parts.items():
         for name in classes if len(images) else ():
@@ -158,9 +165,7 @@ def main(arguments: list[str]) -> int:
             dataset = folders.load_folder(path)
         else:
             dataset = tfds_sets.load_images(given.data, given.data_dir)
-        how = {"data": given.data, "shorter_side": given.shorter_side, "quality": given.quality}
-        _write_record(given.out, how, dataset)
-        bad = resize(dataset, given.out, given.shorter_side, given.quality)
+        bad = resize(dataset, given.out, given.shorter_side, given.quality, given.data)
     except UserError as error:
         print(f"error: {escape_unprintable(str(error))}", file=sys.stderr)
         return 2
@@ -205,7 +210,10 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _write_record(out: Path, how: dict[str, object], dataset: Dataset) -> None:
-    """Writes RECORD; raises UserError if the folder has files of other arguments or images."""
+    """Writes RECORD; raises UserError if the folder has files of other arguments or images.
+
+    Names of the data set are compared only if both are known.
+    """
     described = datasets.describe_dataset(dataset)
     source = {name: described[name] for name in ("train_images", "test_images", "checksum")}
     record = out / RECORD
@@ -213,11 +221,14 @@ def _write_record(out: Path, how: dict[str, object], dataset: Dataset) -> None:
         before = _read_record(record)
         known = before.pop(SOURCE, None)
         remedy = "remove it or choose another --out"
+        if not how["data"] or not before.get("data"):
+            name = how["data"] or before.get("data", "")
+            how, before = how | {"data": name}, before | {"data": name}
         if before != how:
             raise UserError(f"{out} was written with {before}, not {how}: {remedy}")
         if known != source:
-            change = _describe_change(known, source)
-            raise UserError(f"{out} holds other images than {how['data']}: {change}: {remedy}")
+            change, name = _describe_change(known, source), how["data"] or "the data set"
+            raise UserError(f"{out} holds other images than {name}: {change}: {remedy}")
     elif out.exists() and any(out.iterdir()):
         raise UserError(f"{out} contains other files: choose another --out")
     out.mkdir(parents=True, exist_ok=True)

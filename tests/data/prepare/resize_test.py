@@ -11,6 +11,8 @@ from PIL import Image
 
 from cnn_jax.data import decode, folders, headers
 from cnn_jax.data.prepare import __main__ as command_line
+from cnn_jax.data.prepare import resize
+from cnn_jax.errors import UserError
 
 
 @pytest.fixture
@@ -97,6 +99,25 @@ def test_a_folder_that_has_grown_is_refused(folder, capsys):
     assert list_files(folder / "out") == before
     (folder / "set/cat/00.JPEG").rename(folder / "set/cat/5.JPEG")
     assert command(folder) == 0
+
+
+def test_the_function_refuses_what_the_command_refuses(folder, capsys):
+    def resize_folder(side=32):
+        return resize.resize(folders.load_folder(str(folder / "set")), folder / "out", side)
+
+    assert len(resize_folder()) == 1 and command(folder) == 0 and len(resize_folder()) == 1
+    before = list_files(folder / "out")
+    with pytest.raises(UserError, match="was written with"):
+        resize_folder(side=24)
+    shutil.copy(folder / "set/cat/0.JPEG", folder / "set/cat/00.JPEG")
+    with pytest.raises(UserError, match="there were 10 training and 2 test images, and now"):
+        resize_folder()
+    record = folder / "out/resize.json"
+    assert json.loads(record.read_text())["data"] == f"folder:{folder / 'set'}"
+    record.unlink()
+    with pytest.raises(UserError, match="contains other files"):
+        resize_folder()
+    assert list_files(folder / "out") == before
 
 
 def test_a_folder_of_an_earlier_version_is_refused(folder, capsys):
