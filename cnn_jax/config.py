@@ -182,7 +182,9 @@ class Train:
         Fraction, "Probability that is taken from the label and spread over all classes"
     ] = 0.0
     parallel: Annotated[
-        Literal["jit", "pmap"], "How devices share a step: jit over a mesh, or pmap"
+        Literal["jit", "pmap"],
+        "How devices share a step: jit over a mesh, or pmap, under which dropout and mixup draw"
+        " other random numbers",
     ] = "jit"
     watchdog_minutes: Annotated[
         NonNegative, "Minutes without progress after which the run reports it; 0: never"

@@ -350,6 +350,11 @@ def test_help_exits_with_0(launch):
         assert words in done.stdout
 
 
+def test_the_help_says_that_pmap_draws_other_random_numbers(launch):
+    shown = " ".join(launch("--help").stdout.split())
+    assert "or pmap, under which dropout and mixup draw other random numbers" in shown
+
+
 def test_a_model_s_summary_lists_its_deviations(launch):
     done = launch("--summary=alexnet")
     assert done.returncode == 0, done.stderr

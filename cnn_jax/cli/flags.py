@@ -136,7 +136,8 @@ flags.DEFINE_enum(
     "parallel",
     None,
     ["jit", "pmap"],
-    "How a step is spread over the devices: jit over a mesh, or pmap. Default: the study's.",
+    "How a step is spread over the devices: jit over a mesh, or pmap, under which dropout and mixup"
+    " draw other random numbers. Default: the study's.",
 )
 flags.DEFINE_string(
     "coordinator",

@@ -78,6 +78,24 @@ def test_statistics_depend_on_the_group(on_one_device):
     assert max(jax.tree.leaves(difference)) > 1e-2
 
 
+def test_dropout_draws_other_masks_under_pmap():
+    """As --parallel says; under jit they do not depend on the number of devices."""
+    kernels = []
+    for devices, parallel in ((1, "jit"), (8, "jit"), (8, "pmap")):
+        config = Experiment(
+            data=DATA,
+            model=choose("mlp", hidden=(16,), dropout=0.5),
+            schedule=choose("constant", base=0.1),
+            train=Train(parallel=parallel),
+        )
+        parts = build_program(config, devices=jax.devices()[:devices])
+        state = parts.step(parts.state, next(parts.batches(0)))
+        kernels.append(jax.device_get(state.params["Dense_1"]["kernel"]))
+    one, eight, mapped = kernels
+    np.testing.assert_allclose(eight, one, atol=1e-6)
+    assert np.abs(mapped - one).max() > 1e-3
+
+
 def test_the_first_step_with_a_loss_that_is_not_finite_is_recorded():
     config = Experiment(data=DATA, model=choose("mlp"), schedule=choose("constant", base=1e30))
     parts = build_program(config)
