@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from cnn_jax.config import Data, Experiment, Log, Train, choose
 from cnn_jax.report.claims import Claim, Measured, measure_seeds
 from cnn_jax.study import Row, Study
-from cnn_jax.study.presets import check_preset, keep_run
+from cnn_jax.study.presets import check_preset, keep_run, shorten_run
 from cnn_jax.tuning import Tuning, compute_mean_training_error
 
 if TYPE_CHECKING:
@@ -96,10 +96,8 @@ def _laptop(paper: Experiment) -> Experiment:
 
 def _smoke(paper: Experiment) -> Experiment:
     return replace(
-        paper,
-        data=replace(paper.data, dataset=choose("fake"), batch_size=16, eval_batch_size=40),
+        shorten_run(paper, batch_size=16, fake=True),
         model=choose("small_cnn", **paper.model.args | {"channels": (2, 2, 4), "kernel": 3}),
-        train=replace(paper.train, steps=2, log_every=1, eval_every=2, save_every=2),
         log=Log(layer_statistics=(0, 2)),
     )
 

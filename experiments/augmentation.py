@@ -19,7 +19,7 @@ from cnn_jax import file_names
 from cnn_jax.config import Choice, Data, Experiment, Train, choose
 from cnn_jax.report.claims import ABOVE_ZERO, BELOW_ZERO, Claim, Score, subtract
 from cnn_jax.study import Row, Study
-from cnn_jax.study.presets import check_preset
+from cnn_jax.study.presets import check_preset, shorten_run
 
 if TYPE_CHECKING:
     from cnn_jax.report import Page, Results
@@ -123,12 +123,7 @@ def _laptop(name: str) -> Experiment:
 
 
 def _smoke(name: str) -> Experiment:
-    small = _laptop(name)
-    return replace(
-        small,
-        data=replace(small.data, batch_size=8),
-        train=Train(steps=2, log_every=1, eval_every=2, save_every=2),
-    )
+    return shorten_run(_laptop(name))
 
 
 PRESETS = {"paper": _paper, "caltech": _caltech, "laptop": _laptop, "smoke": _smoke}

@@ -22,7 +22,7 @@ from cnn_jax.config import Data, Experiment, Train, choose
 from cnn_jax.report.claims import ABOVE_ZERO, BELOW_ZERO, Claim, Measured, describe_settings
 from cnn_jax.report.intervals import compute_student_interval
 from cnn_jax.study import Row, Study
-from cnn_jax.study.presets import check_preset
+from cnn_jax.study.presets import check_preset, shorten_run
 
 if TYPE_CHECKING:
     from cnn_jax.report import Page, Results, Table
@@ -110,22 +110,19 @@ def _smoke() -> dict[str, Experiment]:
     """Returns two steps of everything, on tiny images."""
     sides = {"lenet": 12, "resnet-20": 0, "vgg": 64}
     widths = {"lenet": 1.0, "resnet-20": 0.25, "vgg": 1 / 32}
+    small = {name: shorten_run(run, fake=True) for name, run in _laptop().items()}
     return {
         name: replace(
             run,
             data=replace(
                 run.data,
-                dataset=choose("fake"),
-                batch_size=8,
-                eval_batch_size=40,
                 image_size=sides[name],
                 train_resize=(sides[name],) if sides[name] else (),
                 eval_resize=sides[name],
             ),
             model=choose(run.model.name, width=widths[name]),
-            train=Train(steps=2, log_every=1, eval_every=2, save_every=2),
         )
-        for name, run in _laptop().items()
+        for name, run in small.items()
     }
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cnn_jax.config import Choice, Data, Experiment, Train, change, choose, name_protocol
 from cnn_jax.report.claims import BELOW_ZERO, Claim, Score, subtract
 from cnn_jax.study import Row, Study
-from cnn_jax.study.presets import check_preset, keep_run
+from cnn_jax.study.presets import check_preset, keep_run, shorten_run
 from cnn_jax.tuning import Tuning
 
 if TYPE_CHECKING:
@@ -154,12 +154,7 @@ def _laptop(run: Experiment) -> Experiment:
 
 
 def _smoke(run: Experiment) -> Experiment:
-    small = _laptop(run)
-    return replace(
-        small,
-        data=replace(small.data, dataset=choose("fake"), batch_size=8, eval_batch_size=40),
-        train=replace(small.train, steps=2, log_every=1, eval_every=2, save_every=2),
-    )
+    return shorten_run(_laptop(run), fake=True)
 
 
 TUNING = Tuning((0.02, 0.1), validation_images=180, steps=150)

@@ -31,7 +31,7 @@ from cnn_jax.report.claims import (
     subtract,
 )
 from cnn_jax.study import Row, Study
-from cnn_jax.study.presets import check_preset, keep_run
+from cnn_jax.study.presets import check_preset, keep_run, shorten_run
 from cnn_jax.tuning import Tuning
 
 if TYPE_CHECKING:
@@ -118,10 +118,8 @@ def _laptop(paper: Experiment) -> Experiment:
 def _smoke(paper: Experiment) -> Experiment:
     hidden = (8,) * (2 if paper.name in TANH else 3)
     return replace(
-        paper,
-        data=replace(paper.data, dataset=choose("fake"), batch_size=16, eval_batch_size=40),
+        shorten_run(paper, batch_size=16, fake=True, eval_every=1),
         model=choose("mlp", **paper.model.args | {"hidden": hidden}),
-        train=replace(paper.train, steps=2, log_every=1, eval_every=1, save_every=2),
     )
 
 

@@ -24,6 +24,7 @@ from cnn_jax.study.presets import (
     LAPTOP_WARMUP_STEPS,
     check_preset,
     keep_run,
+    shorten_run,
     tune_small_cnn,
 )
 
@@ -97,13 +98,8 @@ def _laptop(run: Experiment) -> Experiment:
 
 
 def _smoke(run: Experiment) -> Experiment:
-    small = _laptop(run)
-    return replace(
-        small,
-        data=replace(small.data, batch_size=8),
-        schedule=change(small.schedule, warmup_steps=0),
-        train=Train(steps=2, log_every=1, eval_every=2, save_every=2),
-    )
+    small = shorten_run(_laptop(run))
+    return replace(small, schedule=change(small.schedule, warmup_steps=0))
 
 
 PRESETS = {"paper": keep_run, "laptop": _laptop, "smoke": _smoke}

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from cnn_jax.config import Choice, Data, Experiment, Train, change, choose
 from cnn_jax.report.claims import ABOVE_ZERO, BELOW_ZERO, Claim, Measured, measure_seeds
 from cnn_jax.study import Row, Study
-from cnn_jax.study.presets import check_preset, keep_run
+from cnn_jax.study.presets import check_preset, keep_run, shorten_run
 
 if TYPE_CHECKING:
     from cnn_jax.report import LineChart, Page, Results, Run
@@ -99,13 +99,8 @@ def _laptop(run: Experiment) -> Experiment:
 
 
 def _smoke(run: Experiment) -> Experiment:
-    small = _laptop(run)
-    return replace(
-        small,
-        data=replace(small.data, batch_size=8),
-        schedule=_choose_schedule(run.name, BASES["laptop"], 2),
-        train=replace(small.train, steps=2, log_every=1, eval_every=2, save_every=2),
-    )
+    small = shorten_run(_laptop(run))
+    return replace(small, schedule=_choose_schedule(run.name, BASES["laptop"], small.train.steps))
 
 
 PRESETS = {"laptop": _laptop, "paper": keep_run, "smoke": _smoke}

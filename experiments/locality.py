@@ -23,7 +23,7 @@ from cnn_jax import file_names
 from cnn_jax.config import Data, Experiment, Train, choose
 from cnn_jax.report.claims import ABOVE_ZERO, BELOW_ZERO, Claim, Contrast, Score, subtract
 from cnn_jax.study import Row, Study
-from cnn_jax.study.presets import check_preset, keep_run, tune_small_cnn
+from cnn_jax.study.presets import check_preset, keep_run, shorten_run, tune_small_cnn
 
 if TYPE_CHECKING:
     from cnn_jax.report import Page, Results
@@ -77,12 +77,7 @@ def _laptop(run: Experiment) -> Experiment:
 
 
 def _smoke(run: Experiment) -> Experiment:
-    small = _laptop(run)
-    return replace(
-        small,
-        data=replace(small.data, batch_size=8),
-        train=Train(steps=2, log_every=1, eval_every=2, save_every=2),
-    )
+    return shorten_run(_laptop(run))
 
 
 PRESETS = {"paper": keep_run, "laptop": _laptop, "smoke": _smoke}

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from cnn_jax.config import Choice, Data, Experiment, Train, choose
 from cnn_jax.report.claims import BELOW_ZERO, Claim, Score, score, subtract
 from cnn_jax.study import Row, Study
-from cnn_jax.study.presets import check_preset, keep_run
+from cnn_jax.study.presets import check_preset, keep_run, shorten_run
 
 if TYPE_CHECKING:
     from cnn_jax.report import Page, Results
@@ -110,12 +110,7 @@ def _laptop(run: Experiment) -> Experiment:
 
 
 def _smoke(run: Experiment) -> Experiment:
-    small = _laptop(run)
-    return replace(
-        small,
-        data=replace(small.data, batch_size=8),
-        train=Train(steps=2, log_every=1, eval_every=2, save_every=2),
-    )
+    return shorten_run(_laptop(run))
 
 
 PRESETS = {"paper": keep_run, "laptop": _laptop, "smoke": _smoke}

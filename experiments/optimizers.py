@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from cnn_jax.config import Choice, Data, Experiment, Train, choose
 from cnn_jax.report.claims import BELOW_ZERO, Claim, Measured, measure_seeds
 from cnn_jax.study import Row, Study
-from cnn_jax.study.presets import check_preset, keep_run
+from cnn_jax.study.presets import check_preset, keep_run, shorten_run
 from cnn_jax.tuning import Tuning, name_trial
 
 if TYPE_CHECKING:
@@ -114,13 +114,7 @@ def _laptop(run: Experiment) -> Experiment:
 
 
 def _smoke(run: Experiment) -> Experiment:
-    small = _laptop(run)
-    whole = run.name == WHOLE
-    return replace(
-        small,
-        data=replace(small.data, batch_size=1_200 if whole else 8),
-        train=replace(small.train, steps=2, log_every=1, eval_every=2, save_every=2),
-    )
+    return shorten_run(_laptop(run), batch_size=1_200 if run.name == WHOLE else 8)
 
 
 def _find_final_loss(run: "Run") -> float:

@@ -25,6 +25,7 @@ from cnn_jax.study.presets import (
     LAPTOP_WARMUP_STEPS,
     check_preset,
     keep_run,
+    shorten_run,
     tune_small_cnn,
 )
 
@@ -110,14 +111,9 @@ def _laptop(run: Experiment) -> Experiment:
 
 
 def _smoke(run: Experiment) -> Experiment:
-    small = _laptop(run)
-    return replace(
-        small,
-        data=replace(small.data, batch_size=8),
-        schedule=change(small.schedule, warmup_steps=0),
-        train=Train(steps=2, log_every=1, eval_every=2, save_every=2),
-        protocols=_list_shifts(2),
-    )
+    small = shorten_run(_laptop(run))
+    schedule = change(small.schedule, warmup_steps=0)
+    return replace(small, schedule=schedule, protocols=_list_shifts(2))
 
 
 PRESETS = {"paper": keep_run, "mnist": _mnist, "laptop": _laptop, "smoke": _smoke}

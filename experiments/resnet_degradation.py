@@ -29,7 +29,7 @@ from cnn_jax.report.claims import (
     subtract,
 )
 from cnn_jax.study import Row, Study
-from cnn_jax.study.presets import check_preset, keep_run
+from cnn_jax.study.presets import check_preset, keep_run, shorten_run
 
 if TYPE_CHECKING:
     from cnn_jax.report import Page, Results, Run
@@ -101,13 +101,11 @@ def _laptop(paper: Experiment) -> Experiment:
 
 def _smoke(paper: Experiment) -> Experiment:
     """Returns two steps of everything, which compile fast."""
+    small = shorten_run(paper, fake=True)
     return replace(
-        paper,
-        data=replace(
-            paper.data, dataset=choose("fake"), batch_size=8, pad_and_crop=1, eval_batch_size=40
-        ),
+        small,
+        data=replace(small.data, pad_and_crop=1),
         model=change(paper.model, bn_group=4, scan_min_blocks=2),
-        train=Train(steps=2, log_every=1, eval_every=2, save_every=2),
         log=Log(),
     )
 

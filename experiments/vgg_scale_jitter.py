@@ -21,7 +21,7 @@ from cnn_jax import file_names
 from cnn_jax.config import Choice, Data, Experiment, Train, change, choose
 from cnn_jax.report.claims import BELOW_ZERO, Claim, Score, subtract
 from cnn_jax.study import Row, Study
-from cnn_jax.study.presets import check_preset, keep_run
+from cnn_jax.study.presets import check_preset, keep_run, shorten_run
 
 if TYPE_CHECKING:
     from cnn_jax.report import Page, Results
@@ -181,13 +181,7 @@ def _caltech(run: Experiment) -> Experiment:
 
 
 def _smoke(run: Experiment) -> Experiment:
-    """Returns two steps of everything."""
-    return replace(
-        run,
-        data=replace(run.data, dataset=choose("fake"), batch_size=8, eval_batch_size=40),
-        model=change(run.model, width=1 / 32),
-        train=replace(run.train, steps=2, log_every=1, eval_every=2, save_every=2),
-    )
+    return replace(shorten_run(run, fake=True), model=change(run.model, width=1 / 32))
 
 
 PRESETS = {"paper": PAPER, "laptop": SMALL, "caltech": SMALL, "smoke": SMALL}

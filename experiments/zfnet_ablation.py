@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cnn_jax.config import Data, Experiment, Train, change, choose, name_protocol
 from cnn_jax.report.claims import ABOVE_ZERO, Claim, Contrast, Score, subtract
 from cnn_jax.study import Row, Study
-from cnn_jax.study.presets import check_preset, keep_run
+from cnn_jax.study.presets import check_preset, keep_run, shorten_run
 
 if TYPE_CHECKING:
     from cnn_jax.report import Page, Results
@@ -134,13 +134,8 @@ def _laptop(run: Experiment) -> Experiment:
 
 
 def _smoke(run: Experiment) -> Experiment:
-    small = _laptop(run)
-    return replace(
-        small,
-        data=replace(small.data, dataset=choose("fake"), batch_size=8, eval_batch_size=40),
-        model=change(small.model, width=1 / 32),
-        train=replace(small.train, steps=2, log_every=1, eval_every=2, save_every=2),
-    )
+    small = shorten_run(_laptop(run), fake=True)
+    return replace(small, model=change(small.model, width=1 / 32))
 
 
 PRESETS = {"paper": keep_run, "laptop": _laptop, "smoke": _smoke}

@@ -1,8 +1,9 @@
 """Presets: the sizes in which a study comes, such as laptop, paper and smoke."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
-from cnn_jax.config import Experiment
+from cnn_jax.config import Experiment, choose
 from cnn_jax.errors import UserError, suggest_names
 from cnn_jax.tuning import Tuning
 
@@ -30,6 +31,24 @@ def check_preset(study: str, preset: str, presets: Iterable[str]) -> None:
 def keep_run(run: Experiment) -> Experiment:
     """Returns the run as it is: the preset that changes nothing."""
     return run
+
+
+def shorten_run(
+    run: Experiment, batch_size: int = 8, fake: bool = False, eval_every: int = 2
+) -> Experiment:
+    """Returns the run with two steps: the preset smoke, which tests train in seconds.
+
+    Args:
+      run: The run, such as that of the preset laptop.
+      batch_size: Images per step.
+      fake: Whether it is trained on fake data, which has no files, in place of its own data.
+      eval_every: Steps between evaluations.
+    """
+    data = replace(run.data, batch_size=batch_size)
+    if fake:
+        data = replace(data, dataset=choose("fake"), eval_batch_size=40)
+    train = replace(run.train, steps=2, log_every=1, eval_every=eval_every, save_every=2)
+    return replace(run, data=data, train=train)
 
 
 def tune_small_cnn(preset: str) -> Tuning:

@@ -21,7 +21,7 @@ from dataclasses import replace
 from cnn_jax.config import Data, Experiment, Log, Train, choose
 from cnn_jax.report.claims import ABOVE_ZERO, BELOW_ZERO, Claim, Score, subtract
 from cnn_jax.study import Row, Study
-from cnn_jax.study.presets import check_preset, keep_run
+from cnn_jax.study.presets import check_preset, keep_run, shorten_run
 from cnn_jax.tuning import Tuning
 
 from .measure import (
@@ -94,12 +94,8 @@ def _laptop(paper: Experiment) -> Experiment:
 
 
 def _smoke(paper: Experiment) -> Experiment:
-    return replace(
-        paper,
-        data=replace(paper.data, dataset=choose("fake"), batch_size=16, eval_batch_size=40),
-        train=replace(paper.train, steps=2, log_every=1, eval_every=1, save_every=2),
-        log=Log(layer_statistics=(0, 1, 2)),
-    )
+    small = shorten_run(paper, batch_size=16, fake=True, eval_every=1)
+    return replace(small, log=Log(layer_statistics=(0, 1, 2)))
 
 
 PRESETS = {"laptop": _laptop, "paper": keep_run, "smoke": _smoke}

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from cnn_jax.config import Data, Experiment, Log, Train, change, choose
-from cnn_jax.study.presets import keep_run
+from cnn_jax.study.presets import keep_run, shorten_run
 
 TRAIN, TEST = choose("single", split="train"), choose("single", split="test")
 NONE = "none"
@@ -101,12 +101,7 @@ def make_runs(
 
 
 def _smoke(run: Experiment) -> Experiment:
-    return replace(
-        run,
-        data=replace(run.data, batch_size=8),
-        train=replace(run.train, steps=2, log_every=1, eval_every=1, save_every=2),
-        log=Log(layer_statistics=(2,)),
-    )
+    return replace(shorten_run(run, eval_every=1), log=Log(layer_statistics=(2,)))
 
 
 PRESETS = {"laptop": keep_run, "smoke": _smoke}

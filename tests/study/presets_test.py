@@ -2,8 +2,9 @@
 
 import pytest
 
+from cnn_jax.config import Data, Experiment, Train, choose
 from cnn_jax.errors import UserError
-from cnn_jax.study.presets import check_preset
+from cnn_jax.study.presets import check_preset, shorten_run
 from experiments import STUDIES
 
 
@@ -19,3 +20,13 @@ def test_a_preset_that_a_study_lacks_is_one_line_with_the_nearest():
 def test_every_study_refuses_a_preset_that_it_lacks(name):
     with pytest.raises(UserError, match=r"preset"):
         STUDIES[name]("laptpo")
+
+
+def test_a_short_run_keeps_what_is_not_its_length():
+    run = Experiment(data=Data(dataset=choose("digits")), train=Train(steps=100, on_nan="record"))
+    short = shorten_run(run)
+    assert (short.train.steps, short.train.eval_every, short.train.on_nan) == (2, 2, "record")
+    assert (short.data.dataset, short.data.batch_size) == (run.data.dataset, 8)
+    fake = shorten_run(run, batch_size=16, fake=True, eval_every=1)
+    assert (fake.data.dataset.name, fake.data.batch_size) == ("fake", 16)
+    assert fake.train.eval_every == 1
