@@ -1,6 +1,8 @@
 """Rows of a paper's table, and the settings that must be equal to compare a run with the paper."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from cnn_jax.config import Data, Experiment
 from cnn_jax.values import show
@@ -102,10 +104,7 @@ def _find_other_options(ours: Setting, paper: Setting) -> list[str]:
         return []
     from cnn_jax import models  # It imports JAX.
 
-    # Settings know values as text only.
-    defaults = {name: show(value) for name, value in models.get_defaults(ours.model).items()}
-    own, theirs = defaults | ours.options, defaults | paper.options
-    return [name for name in sorted({*own, *theirs}) if own.get(name) != theirs.get(name)]
+    return sorted(_compare(ours.options, paper.options, models.get_defaults(ours.model)))
 
 
 def _find_other_changes(ours: Setting, paper: Setting) -> list[str]:
@@ -114,9 +113,15 @@ def _find_other_changes(ours: Setting, paper: Setting) -> list[str]:
         return []
     from cnn_jax.data import datasets  # It imports JAX.
 
-    known = datasets.get_defaults(ours.data.partition(":")[0])
-    defaults = {name: show(value) for name, value in known.items()}
-    own, theirs = defaults | ours.changes, defaults | paper.changes
+    return _compare(ours.changes, paper.changes, datasets.get_defaults(ours.data.partition(":")[0]))
+
+
+def _compare(
+    ours: Mapping[str, str], paper: Mapping[str, str], defaults: Mapping[str, Any]
+) -> list[str]:
+    """Returns the names whose values, as text, differ; a missing one is the default."""
+    shown = {name: show(value) for name, value in defaults.items()}
+    own, theirs = {**shown, **ours}, {**shown, **paper}
     return [name for name in {**own, **theirs} if own.get(name) != theirs.get(name)]
 
 
