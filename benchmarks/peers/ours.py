@@ -66,7 +66,7 @@ def make_peer(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
     def step() -> None:
         nonlocal state
         state = train(state, {}, batch)
-        trimmer.after_call(state)
+        trimmer.trim_if_due(state)
 
     def loss() -> float:
         nonlocal state

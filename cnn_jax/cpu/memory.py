@@ -14,10 +14,10 @@ import jax
 
 from cnn_jax.cpu.settings import MIN_BATCH_VALUES
 
-# Growth of the process, in parts of the size that a step needs, after which it is trimmed.
-MAX_GROWTH = 1.0
-# The least number of seconds between two readings of the process's size.
-INTERVAL = 0.05
+# A process is trimmed when it holds more than this many times the memory that a step needs.
+MAX_RATIO = 2.0
+# The process's size is read at most this often, because a small step takes less time than that.
+SECONDS_BETWEEN_READINGS = 0.05
 
 # glibc's malloc.h
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
@@ -56,8 +56,8 @@ class Trimmer:
     Each array must be aligned, so a step's arrays often do not fit where those of the last step
     were, by a few bytes. Then malloc takes as much memory again elsewhere, and the process keeps
     both, or more. Trimming returns all that is free, which costs the next step up to a third of its
-    time. So it happens after the first call only, which leaves the compiler's memory and that of
-    the first step, and when the process has doubled.
+    time. So it happens only after the first call, when also the compiler's memory is free, and when
+    the process has doubled.
     """
 
     def __init__(self) -> None:
@@ -65,8 +65,10 @@ class Trimmer:
         self._read_at = 0.0  # When the process's size was last read, in seconds.
         self._settled: int | None = None  # Its size when a step had its memory, in bytes.
 
-    def after_call(self, state: Any) -> None:
-        """Trims if it is time to, and waits for the state then.
+    def trim_if_due(self, state: Any) -> None:
+        """Trims after the first call, or if the process has doubled; call it after each call.
+
+        It then waits for the state, and for that of the next call, whose memory it measures.
 
         Args:
           state: The arrays that the call returned, which may still be computed.
@@ -86,10 +88,10 @@ class Trimmer:
 
     def _has_grown(self) -> bool:
         now = time.perf_counter()
-        if self._settled is None or now - self._read_at < INTERVAL:
+        if self._settled is None or now - self._read_at < SECONDS_BETWEEN_READINGS:
             return False
         self._read_at = now
-        return read_resident_size() > (1 + MAX_GROWTH) * self._settled
+        return read_resident_size() > MAX_RATIO * self._settled
 
 
 def _trim() -> None:

@@ -75,7 +75,7 @@ def run_loop(
         if count > 1:  # Calls that wait for a device would keep a signal waiting.
             jax.block_until_ready(state)
         state = program.advance(state, taken)
-        trimmer.after_call(state)
+        trimmer.trim_if_due(state)
         step += count
 
         due = find_due(step, experiment, until)

@@ -24,11 +24,11 @@ def test_freed_memory_stays_mapped():
         import numpy as np
         from cnn_jax.cpu import memory, settings
         if {keep}: memory.keep_memory(settings.MIN_BATCH_VALUES)
-        faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        count_faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         for _ in range(3):
-            before = faults()
+            before = count_faults()
             np.full(2**24, 1.0, np.float32)
-        print(faults() - before)
+        print(count_faults() - before)
     """
     (default,), (kept,) = run(code.format(keep=False)), run(code.format(keep=True))
     assert int(kept) < 100 < int(default)
@@ -38,13 +38,13 @@ def test_freed_memory_stays_mapped():
 CALLS = """if 1:
     import numpy as np
     from cnn_jax.cpu import memory, settings
-    memory.INTERVAL = 0
+    memory.SECONDS_BETWEEN_READINGS = 0
     memory.keep_memory(settings.MIN_BATCH_VALUES)
     trimmer = memory.Trimmer()
     for call, size in enumerate({sizes}, start=1):
         np.ones(size << 20, np.uint8)  # Freed at once.
         before = memory.read_resident_size()
-        trimmer.after_call(np.zeros(1))
+        trimmer.trim_if_due(np.zeros(1))
         if memory.read_resident_size() < before - (size << 20) // 2:
             print(call)
 """
@@ -63,5 +63,5 @@ def test_a_process_that_does_not_keep_memory_is_not_trimmed(monkeypatch):
     trims = []
     monkeypatch.setattr(memory, "_is_kept", False)
     monkeypatch.setattr(memory, "_trim", lambda: trims.append(1))
-    memory.Trimmer().after_call(np.zeros(1))
+    memory.Trimmer().trim_if_due(np.zeros(1))
     assert not trims
