@@ -26,7 +26,7 @@ COUNTS: dict[str, Callable[[str], int]] = {
 
 
 def was_launched() -> bool:
-    """Returns whether a launcher started several processes of this program and told them so."""
+    """Returns whether a launcher, such as Slurm, started this program as several processes."""
     with contextlib.suppress(ValueError):
         return any(
             count(os.environ[name]) > 1 for name, count in COUNTS.items() if name in os.environ
