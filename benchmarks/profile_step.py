@@ -81,7 +81,7 @@ def profile_ours(spec: Spec, steps: int) -> tuple[Counter[str], dict[str, str]]:
             take_steps(peer, steps)
         costs = read_costs(Path(folder), steps)
     assert peer.read_program
-    origins = hlo.find_layers(peer.read_program())
+    origins = hlo.find_origins(peer.read_program())
     unknown = hlo.Origin("", "")
     by_name = {name: origins.get(name.partition("__onednn$")[0], unknown) for name in costs}
     own = {n: ms for n, ms in costs.items() if by_name[n].opcode not in hlo.CONTROL_FLOW}

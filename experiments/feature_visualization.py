@@ -153,7 +153,7 @@ def _measure(
         seen = {"run": run.name, "seed": run.seed}
         rows += [seen | row for row in gallery.describe_rows(found)]
         if run.seed == runs[0].seed:
-            drawn = [gallery.draw_gallery(found)]
+            drawn = [gallery.draw_map_gallery(found)]
             if run.name == "vgg":
                 drawn += gallery.draw_behavior(found)
             gallery.write_pictures(workdir, dict(zip(files, drawn, strict=True)))

@@ -195,7 +195,7 @@ def test_the_seeds_of_a_trial_are_trained_one_by_one_under_pmap(tmp_path):
 def test_a_field_that_is_set_is_not_tuned():
     assert library.configure(make_study(), ["schedule.base=0.2"]).tuning is None
     assert library.configure(make_study(), ["train.steps=3"]).tuning is not None
-    assert sweep.make_grid(make_study(), ["schedule.base=0.1,0.2"]).tuning is None
+    assert sweep.expand_grid(make_study(), ["schedule.base=0.1,0.2"]).tuning is None
 
 
 def test_the_trials_of_a_study_are_listed_with_their_seeds():

@@ -50,11 +50,11 @@ def explain(error: Exception, argv: Sequence[str], names: Sequence[str]) -> str:
         return f"--{missing[1]}: its value is missing; write --{missing[1]}=VALUE"
     if wrong := re.match(r"flag --(\w+)=", words):
         given = words.removeprefix("flag ").removesuffix(f": {error.__context__}")
-        return f"{given}: must be {describe(flags.FLAGS[wrong[1]].parser)}"
+        return f"{given}: must be {describe_accepted_values(flags.FLAGS[wrong[1]].parser)}"
     return f"{words.removeprefix('ERROR:: ')}; {HELP}"
 
 
-def describe(parser: flags.ArgumentParser) -> str:
+def describe_accepted_values(parser: flags.ArgumentParser) -> str:
     """Returns which values a flag takes."""
     if isinstance(parser, flags.BooleanParser):
         return "true or false"

@@ -128,8 +128,12 @@ def count_collectives(text: str) -> dict[str, Collective]:
     return found
 
 
-def find_layers(text: str) -> dict[str, Origin]:
-    """Returns where each operation of a compiled program comes from, by the operation's name."""
+def find_origins(text: str) -> dict[str, Origin]:
+    """Returns the origin of each operation of a compiled program, by the operation's name.
+
+    Args:
+      text: The program's HLO text.
+    """
     found = {}
     for computation in parse_program(text).computations.values():
         for one in computation.values():

@@ -287,7 +287,7 @@ def open_dataset(dataset: Choice, data_dir: str = "") -> Dataset:
     if dataset.name in DATASETS:
         return registry.build("data.dataset", dataset, DATASETS, data_dir)
     try:
-        return tfds_sets.load_images(dataset.name, data_dir)
+        return tfds_sets.load_tfds_set(dataset.name, data_dir)
     except UserError as e:
         near = suggest_names(dataset.name, DATASETS)
         if "is not prepared" in str(e) and near.startswith("nearest"):

@@ -126,7 +126,7 @@ def inspect(settings: Data, out: Path, count: int = 48, seed: int = 0) -> str:
     print(text, end="")
     if all(row["why"] for row in rows["train"]):
         raise UserError(f"data set {settings.name}: none of its training images can be decoded")
-    _save(draw_bars(rows, names), out / "classes.png")
+    _save(draw_class_counts(rows, names), out / "classes.png")
     _save(draw_sheet(settings, source, names, count, seed), out / "sheet.png")
     print(
         escape_unprintable(
@@ -159,7 +159,7 @@ def draw_crops(settings: dict[str, Data], seed: int = 0) -> "Figure":
     return figure
 
 
-def draw_bars(rows: dict[str, list[Row]], names: tuple[str, ...]) -> "Figure":
+def draw_class_counts(rows: dict[str, list[Row]], names: tuple[str, ...]) -> "Figure":
     """Draws the images per class of each split."""
     figure = require("matplotlib.figure").Figure(figsize=(10, 4), layout="constrained")
     axis = figure.subplots()

@@ -111,7 +111,7 @@ def load_arrays(name: str, data_dir: str) -> Dataset:
     return Dataset(train, test, builder.info.features["label"].num_classes)
 
 
-def load_images(name: str, data_dir: str = "") -> Dataset:
+def load_tfds_set(name: str, data_dir: str = "") -> Dataset:
     """Opens any prepared set of labeled images, still encoded, by its labels' own numbers.
 
     Tested on is the test split, or else, or if its images have no labels, the validation split; of

@@ -107,6 +107,6 @@ def _open_safetensors(path: Path, header: int) -> Weights:
     return Weights(OURS, tensors, json.loads(metadata))
 
 
-def to_safetensors(tensors: dict[str, Any], metadata: dict[str, Any]) -> bytes:
+def to_native_safetensors(tensors: dict[str, Any], metadata: dict[str, Any]) -> bytes:
     """Returns the bytes of a .safetensors file of ours."""
     return safetensors.numpy.save(tensors, {"format": "np", OURS: json.dumps(metadata)})

@@ -15,7 +15,7 @@ from flax import traverse_util
 
 from cnn_jax import models
 from cnn_jax.errors import UserError
-from cnn_jax.pretrained.names import Plan
+from cnn_jax.pretrained.names import FileLayout
 from cnn_jax.pretrained.preprocessing import Preprocessing
 from cnn_jax.pretrained.tensor import READ_ERRORS, Tensor
 
@@ -93,12 +93,12 @@ def fill(
             raise UserError(
                 f"tensor {source.name!r} has shape {shape}; in {model} it is {source.shape}"
             )
-    values = {path: read_value(source, tensors) for path, source in sources.items()}
+    values = {path: read_parameter(source, tensors) for path, source in sources.items()}
     tree = traverse_util.unflatten_dict(values, sep="/")
     return tree["params"], tree.get("stats", {})
 
 
-def read_value(source: TensorSource, tensors: Mapping[str, Tensor]) -> jax.Array:
+def read_parameter(source: TensorSource, tensors: Mapping[str, Tensor]) -> jax.Array:
     """Returns a parameter or statistic, float32, in our layout.
 
     Raises:
@@ -169,11 +169,11 @@ def _move_outputs_first(kernel: np.ndarray) -> np.ndarray:
     return kernel.transpose(3, 2, 0, 1)
 
 
-def count_flattened_channels(plan: Plan, path: str) -> int:
+def count_flattened_channels(layout: FileLayout, path: str) -> int:
     """Returns the channels of the map that torch flattens before this kernel; 0: before no other.
 
     Args:
-      plan: Plan of the file.
+      layout: Layout of the file.
       path: Path of our parameter.
     """
-    return plan.flattened_channels if re.search(r"/(fc6|aux../dense)/kernel$", path) else 0
+    return layout.flattened_channels if re.search(r"/(fc6|aux../dense)/kernel$", path) else 0

@@ -23,16 +23,17 @@ RESNETS = tuple(f"resnet{depth}" for depth in (18, 34, 50, 101, 152))
 BOTTLENECKS = RESNETS[2:]
 
 
-class Plan(NamedTuple):
-    """How a publisher's file of a model is read.
+class FileLayout(NamedTuple):
+    """How a publisher's file holds a model, and how the model's images are prepared.
 
     Attributes:
-      rules: From the path of a module of ours to the name of theirs.
-      preprocessing: Preprocessing of the images that it was trained with.
-      options: Options of models.create, for a model that computes what theirs does.
+      rules: Patterns and replacements, applied in order, that turn the path of a module in our
+        model into the name in the file.
+      preprocessing: The preprocessing of the images on which the publisher trained the model.
+      options: Options of `models.create` with which our model computes what the publisher's does.
       flattened_channels: Number of channels of the feature map that torch flattens before a dense
         layer.
-      without_scale: Whether their batch norm has no scale (ours is then 1).
+      without_scale: Whether the publisher's batch norm has no scale. The scale of ours is then 1.
     """
 
     rules: tuple[Rule, ...]
@@ -42,35 +43,35 @@ class Plan(NamedTuple):
     without_scale: bool = False
 
 
-def make_plan(publisher: str, name: str, tensors: Tensors) -> Plan:
-    """Returns how a model's file is read.
+def find_layout(publisher: str, name: str, tensors: Tensors) -> FileLayout:
+    """Returns the layout of a publisher's file of a model.
 
     Args:
       publisher: torch or keras.
-      name: The model.
-      tensors: The file's.
+      name: Name of the model.
+      tensors: The tensors of the file, which tell variants of a model apart.
 
     Raises:
       UserError: If the publisher has no weights of the model.
     """
-    known = PLANS[publisher]
+    known = LAYOUTS[publisher]
     if name not in known:
         near = suggest_names(name, known)
         raise UserError(f"is of {publisher}, which has no weights of {name}; {near}")
     return known[name](name, tensors)
 
 
-def find_name(publisher: str, plan: Plan, path: str) -> str:
+def find_name(publisher: str, layout: FileLayout, path: str) -> str:
     """Returns the publisher's name of a parameter or statistic.
 
     Args:
       publisher: torch or keras.
-      plan: The result of `make_plan`.
-      path: Ours, such as "stage1_block2/conv1/kernel".
+      layout: The result of `find_layout`.
+      path: The path in our model, such as "stage1_block2/conv1/kernel".
     """
     module, _, leaf = path.rpartition("/")
     norm = re.search(r"norm[^/]*$", module)
-    for pattern, replacement in plan.rules:
+    for pattern, replacement in layout.rules:
         module = re.sub(pattern, replacement, module)
     if publisher == "torch":
         return f"{module}.{TORCH_LEAVES[leaf]}".replace("/", ".")
@@ -96,14 +97,14 @@ KERAS_LEAVES = {
 UNUSED = {"torch": r"(^|\.)num_batches_tracked$", "keras": r"(?!)"}
 
 
-def _torch_alexnet(_: str, tensors: Tensors) -> Plan:
+def _torch_alexnet(_: str, tensors: Tensors) -> FileLayout:
     numbers = {"conv1": 0, "conv2": 3, "conv3": 6, "conv4": 8, "conv5": 10}
     rules = [(f"^{ours}$", f"features.{number}") for ours, number in numbers.items()]
     dense = [("^fc6$", "classifier.1"), ("^fc7$", "classifier.4"), ("^fc8$", "classifier.6")]
-    return Plan((*rules, *dense), preprocessing.TORCHVISION, {}, flattened_channels=256)
+    return FileLayout((*rules, *dense), preprocessing.TORCHVISION, {}, flattened_channels=256)
 
 
-def _torch_vgg(name: str, tensors: Tensors) -> Plan:
+def _torch_vgg(name: str, tensors: Tensors) -> FileLayout:
     norm = "features.1.running_mean" in tensors
     rules, number = [], 0  # A number for each convolution, norm, ReLU and pooling.
     for block, row in enumerate(vgg.TABLE[VGG_COLUMNS[name]], start=1):
@@ -122,7 +123,7 @@ def _torch_vgg(name: str, tensors: Tensors) -> Plan:
     first = tensors.get(dense[0] + ".weight")
     inputs = math.prod(first.shape[1:]) if first else 0
     resized = _resize_vgg_recipe(preprocessing.TORCHVISION, inputs)
-    return Plan(tuple(rules), resized, {"norm": "bn"} if norm else {}, flattened_channels=512)
+    return FileLayout(tuple(rules), resized, {"norm": "bn"} if norm else {}, flattened_channels=512)
 
 
 def _resize_vgg_recipe(given: Preprocessing, inputs: int) -> Preprocessing:
@@ -136,7 +137,7 @@ def _resize_vgg_recipe(given: Preprocessing, inputs: int) -> Preprocessing:
     return dataclasses.replace(given, crop=side, resize=side * given.resize // given.crop)
 
 
-def _torch_googlenet(_: str, tensors: Tensors) -> Plan:
+def _torch_googlenet(_: str, tensors: Tensors) -> FileLayout:
     rules = (
         (r"^conv2/", "conv3/"),
         (r"^conv2_reduce/", "conv2/"),
@@ -151,7 +152,7 @@ def _torch_googlenet(_: str, tensors: Tensors) -> Plan:
         (r"/norm$", ".bn"),
     )
     heads = any(key.startswith("aux") for key in tensors)
-    return Plan(
+    return FileLayout(
         rules, preprocessing.TORCHVISION_GOOGLENET, {"aux_heads": heads}, flattened_channels=128
     )
 
@@ -165,7 +166,7 @@ _STEM = {
 }
 
 
-def _torch_inception(_: str, tensors: Tensors) -> Plan:
+def _torch_inception(_: str, tensors: Tensors) -> FileLayout:
     rules = (
         (r"^(mixed35.)/branch2_", r"\1/branch5x5_"),
         (r"^(mixed35.)/branch3_", r"\1/branch3x3dbl_"),
@@ -193,7 +194,7 @@ def _torch_inception(_: str, tensors: Tensors) -> Plan:
         (r"/norm$", ".bn"),
     )
     heads = any(key.startswith("AuxLogits.") for key in tensors)
-    return Plan(
+    return FileLayout(
         rules, preprocessing.TORCHVISION_INCEPTION, {"aux_heads": heads, "count_padding": True}
     )
 
@@ -201,7 +202,7 @@ def _torch_inception(_: str, tensors: Tensors) -> Plan:
 _GRIDS = {"35": "5", "17": "6", "8": "7"}
 
 
-def _torch_resnet(name: str, _: Tensors) -> Plan:
+def _torch_resnet(name: str, _: Tensors) -> FileLayout:
     rules = (
         (r"^stem$", "conv1"),
         (r"^stem_norm$", "bn1"),
@@ -211,12 +212,12 @@ def _torch_resnet(name: str, _: Tensors) -> Plan:
         (r"projection_norm$", "downsample.1"),
         (r"^head$", "fc"),
     )
-    return Plan(
+    return FileLayout(
         rules, preprocessing.TORCHVISION, {"stride_in": "3x3"} if name in BOTTLENECKS else {}
     )
 
 
-def _keras_vgg(_: str, tensors: Tensors) -> Plan:
+def _keras_vgg(_: str, tensors: Tensors) -> FileLayout:
     rules = (
         (r"^conv(\d)_(\d)$", r"block\1_conv\2"),
         ("^fc6$", "fc1"),
@@ -224,14 +225,14 @@ def _keras_vgg(_: str, tensors: Tensors) -> Plan:
         ("^fc8$", "predictions"),
     )
     first = tensors.get("fc1/kernel")
-    return Plan(
+    return FileLayout(
         rules,
         _resize_vgg_recipe(preprocessing.KERAS_CAFFE, math.prod(first.shape[:-1]) if first else 0),
         {},
     )
 
 
-def _keras_resnet(_: str, tensors: Tensors) -> Plan:
+def _keras_resnet(_: str, tensors: Tensors) -> FileLayout:
     rules = (
         (r"^stem$", "conv1_conv"),
         (r"^stem_norm$", "conv1_bn"),
@@ -242,14 +243,14 @@ def _keras_resnet(_: str, tensors: Tensors) -> Plan:
         (r"^stage(\d)_", lambda m: f"conv{int(m[1]) + 1}_"),
         (r"^head$", "probs" if "probs/kernel" in tensors else "predictions"),  # probs: Keras 2.3.
     )
-    return Plan(
+    return FileLayout(
         rules,
         preprocessing.KERAS_CAFFE,
         {"stride_in": "1x1", "conv_bias": True, "bn_epsilon": 1.001e-5},
     )
 
 
-def _keras_inception(_: str, tensors: Tensors) -> Plan:
+def _keras_inception(_: str, tensors: Tensors) -> FileLayout:
     # Keras numbers the convolutions in the order in which the model was built, and continues from
     # where the last model of the program stopped.
     rules: list[Rule] = [(r"^head$", "predictions")]
@@ -267,7 +268,7 @@ def _keras_inception(_: str, tensors: Tensors) -> Plan:
         ]
         for number, unit in enumerate(order, start=min(numbers, default=0)):
             rules.append((f"^{unit}/{ours}$", f"{kind}_{number}" if number else kind))
-    return Plan(
+    return FileLayout(
         tuple(rules), preprocessing.KERAS_TENSORFLOW, {"aux_heads": False}, without_scale=True
     )
 
@@ -281,7 +282,7 @@ def _list_units(branch: str, steps: tuple) -> list[str]:
     return [*units, f"{branch}_{len(steps)}"]
 
 
-PLANS: dict[str, dict[str, Callable[[str, Tensors], Plan]]] = {
+LAYOUTS: dict[str, dict[str, Callable[[str, Tensors], FileLayout]]] = {
     "torch": {
         "alexnet_owt": _torch_alexnet,
         **dict.fromkeys(VGG_COLUMNS, _torch_vgg),

@@ -9,14 +9,14 @@ import numpy as np
 from cnn_jax import models
 from cnn_jax.errors import UserError
 from cnn_jax.pretrained import match, names
-from cnn_jax.pretrained.names import RESNETS, VGG_COLUMNS, Plan
+from cnn_jax.pretrained.names import RESNETS, VGG_COLUMNS, FileLayout
 from cnn_jax.pretrained.tensor import Tensor
 
 # Format -> (whose names it has, the models that it is written for, the endings of its files).
 FORMATS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
-    "torchvision": ("torch", tuple(names.PLANS["torch"]), (".pth", ".safetensors")),
+    "torchvision": ("torch", tuple(names.LAYOUTS["torch"]), (".pth", ".safetensors")),
     "timm": ("torch", (*RESNETS, *VGG_COLUMNS, "inception_v3"), (".safetensors", ".pth")),
-    "keras": ("keras", tuple(names.PLANS["keras"]), (".h5",)),
+    "keras": ("keras", tuple(names.LAYOUTS["keras"]), (".h5",)),
 }
 # Fields of a model that change training alone, so that a file need not say them.
 TRAINING_ONLY = ("dropout", "initializer", "bn_group", "axis", "num_classes", "aux_weight")
@@ -41,23 +41,23 @@ def to_tensors(
     if name not in known:
         raise UserError(f"format={format}: has no {name}; it has {', '.join(known)}")
     module = models.create(name, num_classes, **options).module
-    plan = names.make_plan(publisher, name, _list_telling_tensors(format, name, module))
-    _check_options(format, name, module, plan)
+    layout = names.find_layout(publisher, name, _list_telling_tensors(format, name, module))
+    _check_options(format, name, module, layout)
     tensors = {}
     for path, array in arrays.items():
-        if plan.without_scale and path.endswith("/scale"):
+        if layout.without_scale and path.endswith("/scale"):
             continue
-        tensor = names.find_name(publisher, plan, path.partition("/")[2])
+        tensor = names.find_name(publisher, layout, path.partition("/")[2])
         if publisher == "torch":
             ndim = 4 if format == "timm" and path.endswith(("/fc6/kernel", "/fc7/kernel")) else 0
-            channels = match.count_flattened_channels(plan, path)
+            channels = match.count_flattened_channels(layout, path)
             source = match.find_torch_source(tensor, array.shape, ndim, channels)
             array = source.revert(array) if source.revert else array
         tensors[tensor] = np.ascontiguousarray(array)
         if tensor.endswith(".running_mean"):  # PyTorch counts the batches of each batch norm.
             tensors[tensor.replace("running_mean", "num_batches_tracked")] = np.array(0, np.int64)
-    if plan.without_scale:
-        _absorb_scales(publisher, plan, arrays, tensors, module.bn_epsilon)
+    if layout.without_scale:
+        _absorb_scales(publisher, layout, arrays, tensors, module.bn_epsilon)
     return tensors
 
 
@@ -73,9 +73,9 @@ def _list_telling_tensors(format: str, name: str, module: Any) -> dict[str, Tens
     return {tensor: Tensor((), lambda: np.zeros(())) for tensor in telling}
 
 
-def _check_options(format: str, name: str, module: Any, plan: Plan) -> None:
+def _check_options(format: str, name: str, module: Any, layout: FileLayout) -> None:
     """Raises UserError if the library's model differs from ours in what it computes."""
-    theirs = models.create(name, module.num_classes, **plan.options).module
+    theirs = models.create(name, module.num_classes, **layout.options).module
     for field in dataclasses.fields(theirs):
         ours, needed = getattr(module, field.name), getattr(theirs, field.name)
         if field.name not in (*TRAINING_ONLY, "parent", "name") and ours != needed:
@@ -88,7 +88,7 @@ def _check_options(format: str, name: str, module: Any, plan: Plan) -> None:
 
 def _absorb_scales(
     publisher: str,
-    plan: Plan,
+    layout: FileLayout,
     arrays: Mapping[str, np.ndarray],
     tensors: dict[str, np.ndarray],
     epsilon: float,
@@ -107,7 +107,7 @@ def _absorb_scales(
         if not scale.all():
             raise UserError(f"{unit}: a scale of batch norm is 0, which the format cannot hold")
         kernel, mean, variance = (
-            names.find_name(publisher, plan, f"{unit}/{leaf}")
+            names.find_name(publisher, layout, f"{unit}/{leaf}")
             for leaf in ("conv/kernel", "norm/mean", "norm/var")
         )
         sign = np.sign(array)

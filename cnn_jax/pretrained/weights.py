@@ -84,10 +84,10 @@ def _load_public(
     if prefix:
         line = f"{path_or_url}: every name begins with {prefix!r}, which is left out"
         print(escape_unprintable(line), file=sys.stderr)
-    plan = names.make_plan(publisher, name, tensors)
-    preprocessing = _find_recipe(plan.preprocessing, publisher, path_or_url)
+    layout = names.find_layout(publisher, name, tensors)
+    preprocessing = _find_recipe(layout.preprocessing, publisher, path_or_url)
     last = "fc8/kernel" if name.startswith(("alexnet", "vgg")) else "head/kernel"
-    head = names.find_name(publisher, plan, last)
+    head = names.find_name(publisher, layout, last)
     if head not in tensors:
         raise UserError(
             f"has no tensor {head!r}, the last of {name}; is this a file of {name}, its top"
@@ -98,18 +98,18 @@ def _load_public(
         raise UserError(f"tensor {head!r} has shape {shape}; in {name} it is of inputs and classes")
     num_classes = shape[0 if publisher == files.TORCH else 1]
     sources = {}
-    for path, shape in match.list_shapes(name, num_classes, plan.options, preprocessing).items():
-        tensor = names.find_name(publisher, plan, path.partition("/")[2])
-        if plan.without_scale and path.endswith("/scale"):
+    for path, shape in match.list_shapes(name, num_classes, layout.options, preprocessing).items():
+        tensor = names.find_name(publisher, layout, path.partition("/")[2])
+        if layout.without_scale and path.endswith("/scale"):
             sources[path] = TensorSource(None, shape)
         elif publisher == files.TORCH:
-            channels = match.count_flattened_channels(plan, path)
+            channels = match.count_flattened_channels(layout, path)
             ndim = len(tensors[tensor].shape) if tensor in tensors else 0
             sources[path] = match.find_torch_source(tensor, shape, ndim, channels)
         else:
             sources[path] = TensorSource(tensor, shape)
     params, stats = match.fill(name, sources, tensors, names.UNUSED[publisher])
-    return Pretrained(params, stats, preprocessing, plan.options, num_classes)
+    return Pretrained(params, stats, preprocessing, layout.options, num_classes)
 
 
 def _find_recipe(
@@ -256,7 +256,7 @@ def _to_native(
         "options": options,
         "preprocessing": dataclasses.asdict(preprocessing),
     }
-    return files.to_safetensors(arrays, metadata)
+    return files.to_native_safetensors(arrays, metadata)
 
 
 def _to_format(

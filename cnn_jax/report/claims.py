@@ -111,7 +111,7 @@ def subtract(first: Score, second: Score) -> Contrast:
     return Contrast(((1.0, first), (-1.0, second)))
 
 
-def measure(results: "Results", contrast: Contrast) -> Measured:
+def measure_contrast(results: "Results", contrast: Contrast) -> Measured:
     """Returns the value of a contrast in points, and its intervals.
 
     Args:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from cnn_jax.report.claims import Claim, Contrast, Measured, Range, measure
+from cnn_jax.report.claims import Claim, Contrast, Measured, Range, measure_contrast
 
 if TYPE_CHECKING:
     from cnn_jax.report.results import Results
@@ -51,7 +51,7 @@ def judge(results: "Results", claim: Claim) -> Verdict:
       claim: The claim.
     """
     if isinstance(claim.check, Contrast):
-        measured = measure(results, claim.check)
+        measured = measure_contrast(results, claim.check)
     else:
         measured = claim.check(results)
     verdict, why = _decide(results, claim, measured)

@@ -1,4 +1,4 @@
-"""Sweeps: a study's runs with each combination of given values."""
+"""Sweeps: each run of a study, trained with every combination of given values."""
 
 import dataclasses
 import itertools
@@ -12,9 +12,15 @@ MAX_RUNS = 1_000
 
 
 def parse(text: str) -> tuple[str, tuple[str, ...]]:
-    """Returns (field, values) of 'schedule.base=0.01,0.1,1'.
+    """Splits the text of a sweep, 'schedule.base=0.01,0.1,1', into its field and its values.
 
-    Values that hold commas themselves are separated by semicolons: 'model.hidden=100;300,100'.
+    Values that contain commas are separated by semicolons: 'model.hidden=100;300,100'.
+
+    Args:
+      text: A value of the flag --sweep.
+
+    Returns:
+      (field, values), all as text.
 
     Raises:
       UserError: If the text is not of this form, or contains a value twice.
@@ -28,16 +34,17 @@ def parse(text: str) -> tuple[str, tuple[str, ...]]:
     return field.strip(), tuple(parts)
 
 
-def make_grid(study: Study, sweeps: Iterable[str], only: str = "*") -> Study:
+def expand_grid(study: Study, sweeps: Iterable[str], only: str = "*") -> Study:
     """Returns a study with a run for each combination of values; deviations are not listed yet.
 
-    The grid has no claims, no tuning and no measures of trained models, which all name the study's
-    own runs.
+    The result has no claims, no tuning and no measurements of trained models, because these name
+    the runs of the study that is varied.
 
     Args:
-      study: Its runs are varied.
-      sweeps: Such as 'schedule.base=0.01,0.1'; several: their product.
-      only: The pattern of the runs that are varied.
+      study: The study whose runs are varied.
+      sweeps: Texts such as 'schedule.base=0.01,0.1'. The values of several sweeps are combined each
+        with each.
+      only: The pattern of the names of the runs that are varied.
 
     Raises:
       UserError: If a sweep is wrong, or the grid is too large.
@@ -87,21 +94,21 @@ def make_grid(study: Study, sweeps: Iterable[str], only: str = "*") -> Study:
 def configure_grid(
     found: Study, configured: Study, sweeps: Iterable[str], only: str = "*"
 ) -> Study:
-    """Returns the grid of a study that `configure` has changed, with its own deviations listed.
+    """Returns the grid of a study that `configure` has changed, with the deviations of its runs.
 
     Args:
-      found: The study without the changes.
-      configured: The study with the changes. The deviations that they brought are not those of the
-        grid's runs, which have the swept values instead.
-      sweeps: As in `make_grid`.
-      only: As in `make_grid`.
+      found: The study before `configure` changed it.
+      configured: The result of `configure`. Its lists of deviations are not used, because the runs
+        of the grid have the swept values instead.
+      sweeps: As in `expand_grid`.
+      only: As in `expand_grid`.
 
     Raises:
-      UserError: As `make_grid` does.
+      UserError: As `expand_grid` does.
     """
     runs = {
         name: dataclasses.replace(run, deviations=found.runs[name].deviations)
         for name, run in configured.runs.items()
     }
     stated = dataclasses.replace(configured, runs=runs, paper_runs=found.runs | found.paper_runs)
-    return configure(make_grid(stated, sweeps, only))
+    return configure(expand_grid(stated, sweeps, only))

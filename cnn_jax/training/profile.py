@@ -51,7 +51,7 @@ def trace_steps(step: Step, folder: Path, steps: int, left: int) -> Step:
             # pmap's step is a function around what is compiled.
             program = step if hasattr(step, "lower") else jax.jit(step)
             text = program.lower(state, inputs, batch).compile().as_text()
-            table = format_costs(read_costs(place, steps), hlo.find_layers(text))
+            table = format_costs(read_costs(place, steps), hlo.find_origins(text))
             print(f"\n{steps} steps are traced in {place}\n{table}", flush=True)
         return state
 
@@ -88,7 +88,7 @@ def format_costs(costs: Mapping[str, float], layers: Mapping[str, hlo.Origin]) -
 
     Args:
       costs: The result of `read_costs`.
-      layers: The result of `hlo.find_layers`; operations that only run others are left out.
+      layers: The result of `hlo.find_origins`; operations that only run others are left out.
     """
     unknown = hlo.Origin("", "")
     origins = {name: layers.get(name.partition("__onednn$")[0], unknown) for name in costs}

@@ -27,8 +27,13 @@ class Synthesis(NamedTuple):
     objective: jax.Array
 
 
-class Moments(NamedTuple):
-    """Adam's averages of the gradient and of its square (Kingma, Ba 2014, arXiv:1412.6980)."""
+class AdamMoments(NamedTuple):
+    """Adam's averages of the gradient and of its square (Kingma, Ba 2014, arXiv:1412.6980).
+
+    Attributes:
+      first: Average of the gradient, [B, H, W, C].
+      second: Average of the squared gradient, [B, H, W, C].
+    """
 
     first: jax.Array
     second: jax.Array
@@ -220,17 +225,17 @@ def _descend(
 
     @jax.jit
     def step(
-        given: Given, images: jax.Array, moments: Moments, number: jax.Array, shift: jax.Array
-    ) -> tuple[jax.Array, Moments]:
+        given: Given, images: jax.Array, moments: AdamMoments, number: jax.Array, shift: jax.Array
+    ) -> tuple[jax.Array, AdamMoments]:
         moved = jnp.roll(images, shift, (1, 2))
         gradients = jax.grad(lambda x: loss(given, x).sum())(moved)
         gradients = jnp.roll(gradients, -shift, (1, 2))
         first = FIRST * moments.first + (1 - FIRST) * gradients
         second = SECOND * moments.second + (1 - SECOND) * jnp.square(gradients)
         mean, square = first / (1 - FIRST**number), second / (1 - SECOND**number)
-        return images - rate * mean / (jnp.sqrt(square) + 1e-8), Moments(first, second)
+        return images - rate * mean / (jnp.sqrt(square) + 1e-8), AdamMoments(first, second)
 
-    moments = Moments(jnp.zeros_like(images), jnp.zeros_like(images))
+    moments = AdamMoments(jnp.zeros_like(images), jnp.zeros_like(images))
     smooth = jax.jit(blur)
     shifts = jax.random.randint(key, (steps, 2), -jitter, jitter + 1)
     for number in range(1, steps + 1):

@@ -4,7 +4,7 @@ import importlib
 
 from cnn_jax import models
 from cnn_jax.cost.summary import summarize_all
-from cnn_jax.pretrained.names import PLANS
+from cnn_jax.pretrained.names import LAYOUTS
 
 HEAD = """# Models
 
@@ -25,7 +25,7 @@ def make_page() -> str:
     rows = []
     for name, spec in models.MODELS.items():
         side = "×".join(map(str, spec.input_shape))
-        weights = ", ".join(PUBLISHERS[p] for p, known in PLANS.items() if name in known)
+        weights = ", ".join(PUBLISHERS[p] for p, known in LAYOUTS.items() if name in known)
         cost = costs[name]
         rows.append(
             f"| `{name}` | {cost.parameters:,} | {cost.multiply_adds:,} | {side} | {weights} |"

@@ -97,7 +97,7 @@ def find_trials(results: "Results", trial: Trial) -> "Sequence[Run]":
     return chosen
 
 
-def find_error(run: "Run") -> float:
+def find_validation_error(run: "Run") -> float:
     """Returns a trial's validation error in %, 90 if it diverged."""
     return 90.0 if run.final_error is None else 100 * run.final_error
 
@@ -110,7 +110,8 @@ def compare_trials(first: Trial, second: Trial) -> "Callable[[Results], Measured
         pairs = zip(ours, others, strict=False)
         chosen = any(isinstance(rate, str) for _, rate in (first, second))
         measured = measure_values(
-            [find_error(a) - find_error(b) for a, b in pairs], why=CHOSEN if chosen else SAME
+            [find_validation_error(a) - find_validation_error(b) for a, b in pairs],
+            why=CHOSEN if chosen else SAME,
         )
         setting = describe_settings_of(results, {first[0]: ours} | {second[0]: others})
         return replace(measured, runs=(first[0], second[0]), setting=setting)

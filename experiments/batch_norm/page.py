@@ -3,7 +3,7 @@
 import statistics
 from typing import TYPE_CHECKING
 
-from .measure import ALL_LABELS, LABELS, find_error, find_inputs, find_trials
+from .measure import ALL_LABELS, LABELS, find_inputs, find_trials, find_validation_error
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,7 +96,7 @@ def _chart_rates(results: "Results") -> "list[LineChart]":
     lines = []
     for (name, label), color in zip(ALL_LABELS.items(), figures.PALETTE, strict=False):
         points = {
-            rate: [find_error(run) for run in own]
+            rate: [find_validation_error(run) for run in own]
             for rate in rates
             if (own := find_trials(results, (name, rate)))
         }

@@ -122,7 +122,7 @@ def _draw_gates(results: "Results") -> "Figure":
     ]
     drawing = Figure((10, 2.9), layout="constrained")
     for axes, row in zip(drawing.subplots(1, 4), rows, strict=True):
-        planes.draw_lines(axes, row["weights"], row["separable"])
+        planes.draw_decision_lines(axes, row["weights"], row["separable"])
         planes.draw_truth_table(axes, GATES[row["gate"]])
         axes.set_title(row["gate"])
     return drawing

@@ -20,7 +20,7 @@ from cnn_jax.study import Row, Study
 from cnn_jax.study.presets import check_preset
 
 from . import dropout
-from .measure import compare, find_gap, find_test_error, find_zeros
+from .measure import compare_with_unregularized, find_gap, find_test_error, find_zeros
 from .page import compose
 from .runs import FAMILIES, NONE, PRESETS, find_family, label_run, make_runs
 
@@ -74,13 +74,13 @@ def _make_claims() -> tuple[Claim, ...]:
         claims += [
             Claim(
                 f"{label} lowers the test error",
-                compare(name, find_test_error, 100),
+                compare_with_unregularized(name, find_test_error, 100),
                 expected=BELOW_ZERO,
                 source=LECTURES,
             ),
             Claim(
                 f"{label} narrows the gap between training and test loss",
-                compare(name, find_gap),
+                compare_with_unregularized(name, find_gap),
                 expected=BELOW_ZERO,
                 source=LECTURES,
                 unit="nats",
@@ -89,7 +89,7 @@ def _make_claims() -> tuple[Claim, ...]:
     claims.append(
         Claim(
             "An L1 penalty leaves more weights at 0 than none",
-            compare("l1", find_zeros, 100),
+            compare_with_unregularized("l1", find_zeros, 100),
             expected=ABOVE_ZERO,
             source=LECTURES,
         )

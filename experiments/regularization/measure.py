@@ -64,7 +64,7 @@ def choose_run(results: "Results", family: str) -> str | None:
     return min(means, key=lambda name: means[name]) if means else None
 
 
-def compare(
+def compare_with_unregularized(
     family: str, find: "Callable[[Run], float | None]", scale: float = 1
 ) -> "Callable[[Results], Measured]":
     """Returns the check of a figure of a family's chosen run minus that without a regularizer.

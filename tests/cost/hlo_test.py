@@ -46,7 +46,7 @@ def test_size_of_a_shape(shape, size):
 
 
 def test_layers_are_read_with_their_operation():
-    found = hlo.find_layers(HLO)
+    found = hlo.find_origins(HLO)
     assert found["x"] == ("parameter", "all-reduce(%x)") and found["scattered"] == (
         "reduce-scatter",
         "",

@@ -68,7 +68,7 @@ def photographs(tmp_path_factory):
     """Returns a prepared TFDS set of nine JPEG files: six training and three test images."""
     folder = tmp_path_factory.mktemp("tfds")
     prepared_sets.prepare(prepared_sets.Photographs("photographs", ("test",), str(folder)), folder)
-    return tfds_sets.load_images("photographs", str(folder))
+    return tfds_sets.load_tfds_set("photographs", str(folder))
 
 
 def test_a_prepared_set_gives_each_file_unchanged_with_its_label(photographs):
@@ -112,7 +112,7 @@ def test_labels_of_a_prepared_set_are_those_of_its_elements(photographs):
 def test_imagenet_is_evaluated_on_validation_and_others_on_test(name, tested, tmp_path):
     made = prepared_sets.Photographs(name, ("validation", "test"), str(tmp_path))
     prepared_sets.prepare(made, tmp_path)
-    source = tfds_sets.load_images(name, str(tmp_path))
+    source = tfds_sets.load_tfds_set(name, str(tmp_path))
     assert (len(source.train), len(source.test)) == (6, 3)
     assert f"{tested} image 1" in source.test.name(1)
 
@@ -130,9 +130,9 @@ def test_images_without_labels_are_not_tested_on(unlabeled, words, tmp_path):
     prepared_sets.prepare(made, tmp_path)
     if words:
         with pytest.raises(UserError, match=words):
-            tfds_sets.load_images("places", str(tmp_path))
+            tfds_sets.load_tfds_set("places", str(tmp_path))
     else:
-        source = tfds_sets.load_images("places", str(tmp_path))
+        source = tfds_sets.load_tfds_set("places", str(tmp_path))
         assert "validation image 0" in source.test.name(0)
         assert sorted(source.test.labels) == [0, 1, 2]
 
@@ -147,7 +147,7 @@ def damaged(photographs, tmp_path):
     before = [len(photographs.train.read(i)) for i in range(3)]
     content[before[0] + before[1] + before[2] // 2] ^= 255  # Records lie there in their order.
     file.write_bytes(content)
-    return tfds_sets.load_images("photographs", str(tmp_path)), 2
+    return tfds_sets.load_tfds_set("photographs", str(tmp_path)), 2
 
 
 def test_a_damaged_record_is_a_bad_image(damaged, photographs, capsys):

@@ -149,7 +149,7 @@ def test_names_are_text_and_the_report_comes_before_the_figures(
     def fail(*_, **__):
         raise ValueError("a figure that cannot be drawn")
 
-    monkeypatch.setattr(inspect, "draw_bars", fail)
+    monkeypatch.setattr(inspect, "draw_class_counts", fail)
     with pytest.raises(ValueError, match="cannot be drawn"):
         main(arguments)
     assert (out / "report.txt").read_text() == report

@@ -13,7 +13,7 @@ from helpers.torch_pickles import A, tensor, write_stream, write_zip
 def read_all(path):
     weights = files.open_weights(path)
     sources = {name: match.TensorSource(name, one.shape) for name, one in weights.tensors.items()}
-    return {name: match.read_value(source, weights.tensors) for name, source in sources.items()}
+    return {name: match.read_parameter(source, weights.tensors) for name, source in sources.items()}
 
 
 def write_keras(path):
@@ -35,7 +35,7 @@ def write_ours(path):
         "options": {"hidden": (2,)},
         "preprocessing": vars(recipe),
     }
-    path.write_bytes(files.to_safetensors(arrays, metadata))
+    path.write_bytes(files.to_native_safetensors(arrays, metadata))
     return path
 
 

@@ -106,7 +106,7 @@ def test_torchvision_s_own_preprocessing_and_transform_input(name, theirs, tmp_p
         None
     ]
     expected = net._transform_input(x)[0].permute(1, 2, 0).numpy()
-    recipe = names.PLANS["torch"][name](name, {}).preprocessing
+    recipe = names.LAYOUTS["torch"][name](name, {}).preprocessing
     ours = np.asarray(recipe.apply(image[None])[0])
     assert ours.shape == expected.shape
     assert (
@@ -179,7 +179,7 @@ def test_keras(keras, name, theirs, side, endings, tmp_path):
 )
 def test_keras_own_preprocessing(keras, name, module):
     image = np.random.default_rng(0).integers(0, 256, (1, 299, 299, 3), np.uint8)
-    recipe = names.PLANS["keras"][name](name, {}).preprocessing
+    recipe = names.LAYOUTS["keras"][name](name, {}).preprocessing
     ours = dataclasses.replace(recipe, resize=0, crop=299).apply(image)
     expected = getattr(keras.applications, module).preprocess_input(image.astype(np.float32))
     np.testing.assert_allclose(ours, expected, atol=1e-4)

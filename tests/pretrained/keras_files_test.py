@@ -70,12 +70,12 @@ def test_hostile_and_broken_h5_files_are_refused(tmp_path):
 
 def test_an_h5_that_misses_a_layer_names_it(tmp_path):
     h5py = pytest.importorskip("h5py")
-    plan = names.make_plan("keras", "resnet50", {})
+    layout = names.find_layout("keras", "resnet50", {})
     with h5py.File(tmp_path / "x.h5", "w") as file:
         for path, shape in match.list_shapes(
-            "resnet50", 3, plan.options, plan.preprocessing
+            "resnet50", 3, layout.options, layout.preprocessing
         ).items():
-            layer, leaf = names.find_name("keras", plan, path.partition("/")[2]).split("/")
+            layer, leaf = names.find_name("keras", layout, path.partition("/")[2]).split("/")
             if layer != "conv4_block6_2_conv":
                 file[f"{layer}/{layer}/{leaf}:0"] = np.zeros(shape, np.float32)
     with pytest.raises(UserError, match="no tensor 'conv4_block6_2_conv/bias' and 1 more"):

@@ -186,7 +186,7 @@ def test_a_zip_that_is_compressed_or_damaged_is_refused(tmp_path):
     raw = path.read_bytes()
     path.write_bytes(raw.replace(A.tobytes(), (A + 1).tobytes()))
     with pytest.raises(UserError, match="'w' cannot be read, it may be damaged: Bad CRC"):
-        match.read_value(match.TensorSource("w", A.shape), files.open_weights(path).tensors)
+        match.read_parameter(match.TensorSource("w", A.shape), files.open_weights(path).tensors)
 
 
 @pytest.mark.parametrize(

@@ -38,14 +38,14 @@ def test_names_without_a_shared_prefix_are_kept(tensors):
 
 @pytest.mark.parametrize("prefix", ["module.", "model._orig_mod."])
 def test_a_wrapped_model_s_file_is_loaded_and_reported(prefix, tmp_path, capsys):
-    plan = names.make_plan("torch", "resnet18", {})
+    layout = names.find_layout("torch", "resnet18", {})
     storages, state = (
         {"n": np.array(3, np.int64)},
         {"n_averaged": tensor(np.array(3, np.int64), "n")},
     )
-    shapes = match.list_shapes("resnet18", 5, plan.options, plan.preprocessing)
+    shapes = match.list_shapes("resnet18", 5, layout.options, layout.preprocessing)
     for number, (path, shape) in enumerate(shapes.items()):
-        name = names.find_name("torch", plan, path.partition("/")[2])
+        name = names.find_name("torch", layout, path.partition("/")[2])
         values = np.full(match.find_torch_source(name, shape, 0).shape, number, np.float32)
         storages[str(number)] = values
         state[prefix + name] = tensor(values, str(number))

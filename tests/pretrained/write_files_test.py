@@ -87,9 +87,9 @@ def test_our_own_file_edited_by_hand_is_refused(tmp_path):
         ({"name": "mlp"}, "does not describe its model"),
     ]
     for wrong, words in cases:
-        path.write_bytes(files.to_safetensors(arrays, wrong))
+        path.write_bytes(files.to_native_safetensors(arrays, wrong))
         with pytest.raises(UserError, match=words):
             pretrained.load("mlp", path)
-    path.write_bytes(files.to_safetensors(drop_tensor(arrays, "params/Dense_0/bias"), told))
+    path.write_bytes(files.to_native_safetensors(drop_tensor(arrays, "params/Dense_0/bias"), told))
     with pytest.raises(UserError, match="no tensor 'params/Dense_0/bias'"):
         pretrained.load("mlp", path)

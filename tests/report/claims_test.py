@@ -20,7 +20,7 @@ TRAINING = claims.subtract(Score("deep", "training"), Score("shallow", "training
 
 
 def measure(folder, contrast):
-    return claims.measure(read_folder(folder), contrast)
+    return claims.measure_contrast(read_folder(folder), contrast)
 
 
 def test_the_interval_over_images_is_of_paired_differences(tmp_path):
@@ -73,7 +73,7 @@ def test_no_mean_is_of_the_seeds_that_did_not_diverge(on_nan, tmp_path):
         write_run(tmp_path, name, seed, errors=(0.5,), train=(0.9, 0.3), **fields)
     results = read_folder(tmp_path)
     state = "diverged" if on_nan == "record" else "stopped by NaN"
-    ours = claims.measure(results, TRAINING)
+    ours = claims.measure_contrast(results, TRAINING)
     assert (ours.value, ours.why) == (None, f"shallow seed 1 {state} at step 250")
     ours = claims.measure_seeds(results, ["shallow"], lambda own: own["shallow"].final_error)
     assert (ours.value, ours.why) == (None, f"shallow seed 1 {state} at step 250")

@@ -37,7 +37,7 @@ def test_an_invalid_sweep_is_refused(text, words):
 
 
 def test_several_sweeps_are_their_product():
-    grid = sweep.make_grid(make_study(), ["schedule.base=0.01,0.1", "model.hidden=4;8,4"])
+    grid = sweep.expand_grid(make_study(), ["schedule.base=0.01,0.1", "model.hidden=4;8,4"])
     assert len(grid.runs) == len(grid.rows) == 2 * 2 * 2
     run = grid.runs["one-base0.1-hidden8_4"]
     assert (
@@ -50,14 +50,14 @@ def test_several_sweeps_are_their_product():
 
 
 def test_only_chosen_runs_are_varied():
-    assert set(sweep.make_grid(make_study(), ["train.steps=1,2"], only="two").runs) == {
+    assert set(sweep.expand_grid(make_study(), ["train.steps=1,2"], only="two").runs) == {
         "two-steps1",
         "two-steps2",
     }
 
 
 def test_deviations_of_a_grid_are_from_the_run_it_varies():
-    grid = configure(sweep.make_grid(make_study(), ["schedule.base=0.01,0.05"], only="one"))
+    grid = configure(sweep.expand_grid(make_study(), ["schedule.base=0.01,0.05"], only="one"))
     assert "schedule.base: 0.05 -> 0.01" in grid.runs["one-base0.01"].deviations
     assert not [words for words in grid.runs["one-base0.05"].deviations if "schedule" in words]
 
@@ -87,7 +87,7 @@ def test_a_value_that_a_sweep_replaces_is_no_deviation():
 )
 def test_an_impossible_grid_is_refused(sweeps, words):
     with pytest.raises(UserError, match=words):
-        sweep.make_grid(make_study(), sweeps)
+        sweep.expand_grid(make_study(), sweeps)
 
 
 def test_a_grid_runs_to_its_report_without_what_the_study_measures_of_its_own_runs(tmp_path):
@@ -95,7 +95,7 @@ def test_a_grid_runs_to_its_report_without_what_the_study_measures_of_its_own_ru
         return [{"value": {run.name: run.seed for run in runs}["one"]}]
 
     study = dataclasses.replace(make_study(), measure_runs=measure_runs)
-    grid = configure(sweep.make_grid(study, ["train.steps=1"], only="one"))
+    grid = configure(sweep.expand_grid(study, ["train.steps=1"], only="one"))
     report = library.run(grid, tmp_path, tell=str)
     assert report.html.exists() and not report.problem
     assert {path.parent.name for path in tmp_path.glob("*/seed0")} == set(grid.runs)

@@ -23,12 +23,12 @@ else:
 SplitArrays = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
-class Description(NamedTuple):
+class TfdsDescription(NamedTuple):
     """The description of a data set in TFDS.
 
     Attributes:
-      name: Name of the data set; with the version it is the folder's path.
-      version: TFDS's version.
+      name: Name of the data set. Its folder is data_dir/name/version.
+      version: The version of the data set that TFDS names.
       image: Shape (H, W, C) of an image.
       classes: Number of classes.
       class_names: Names of the classes; None: TFDS has none.
@@ -55,7 +55,7 @@ class ImageBuilder(  # type: ignore[call-arg]
     # Nothing is downloaded. Without this line TFDS would import importlib_resources.
     url_infos = None
 
-    def __init__(self, described: Description, arrays: SplitArrays, data_dir: str) -> None:
+    def __init__(self, described: TfdsDescription, arrays: SplitArrays, data_dir: str) -> None:
         self.name, self.VERSION = described.name, tfds.core.Version(described.version)
         self._described, self._arrays = described, arrays
         super().__init__(data_dir=data_dir, file_format="array_record")

@@ -22,7 +22,7 @@ from tensorflow_datasets.core.download import downloader
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 from tensorflow_datasets.core.download.util import DownloadError
 
-from cnn_jax.data.prepare.builders import Description, ImageBuilder, SplitArrays
+from cnn_jax.data.prepare.builders import ImageBuilder, SplitArrays, TfdsDescription
 from cnn_jax.data.prepare.readers import MNIST_KINDS, MNIST_STEMS, read_cifar10, read_mnist
 from cnn_jax.errors import UserError, explain_os_error
 
@@ -52,7 +52,7 @@ class Official:
       read: Reads an archive or a folder of the files.
     """
 
-    described: Description
+    described: TfdsDescription
     counts: dict[str, int]
     urls: tuple[str, ...]
     files: str
@@ -219,7 +219,9 @@ def _read_arrays(official: Official, archive: Path) -> SplitArrays:
 
 OFFICIAL = {
     "mnist": Official(
-        Description("mnist", "3.0.1", image=(28, 28, 1), classes=10, class_names=None, ids=False),
+        TfdsDescription(
+            "mnist", "3.0.1", image=(28, 28, 1), classes=10, class_names=None, ids=False
+        ),
         counts={"train": 60_000, "test": 10_000},
         urls=tuple(
             f"https://storage.googleapis.com/cvdf-datasets/mnist/{stem}-{kind}.gz"
@@ -230,7 +232,7 @@ OFFICIAL = {
         read=read_mnist,
     ),
     "cifar10": Official(
-        Description(
+        TfdsDescription(
             "cifar10", "3.0.2", image=(32, 32, 3), classes=10, class_names=CIFAR10_CLASSES, ids=True
         ),
         counts={"train": 50_000, "test": 10_000},

@@ -164,7 +164,7 @@ def main(arguments: list[str]) -> int:
         if kind == "folder":
             dataset = folders.load_folder(path)
         else:
-            dataset = tfds_sets.load_images(given.data, given.data_dir)
+            dataset = tfds_sets.load_tfds_set(given.data, given.data_dir)
         bad = resize(dataset, given.out, given.shorter_side, given.quality, given.data)
     except UserError as error:
         print(f"error: {escape_unprintable(str(error))}", file=sys.stderr)

@@ -31,7 +31,7 @@ REMEDY = "choose another index folder, or delete this one"
 
 
 @dataclass(frozen=True)
-class Description:
+class IndexDescription:
     """What the codes of an index were computed from: the content of index.json.
 
     Attributes:
@@ -123,7 +123,7 @@ def compute_checksum(model: TrainedModel) -> str:
 
 
 def describe_normalization(model: TrainedModel) -> tuple[float, ...]:
-    """Returns the `Description.normalization` of a model."""
+    """Returns the `IndexDescription.normalization` of a model."""
     black = np.zeros((1, *model.image_shape), np.uint8)
     found = np.asarray(model.prepare(np.concatenate([black, 255 - black])), np.float64)
     each = np.stack([found.mean((1, 2)), found.std((1, 2))], 1)
@@ -172,7 +172,7 @@ def open_index(
         decoded (as model.data.on_bad_image says), there are not so many numbers, or the folder
         cannot be written to.
     """
-    wanted = Description(
+    wanted = IndexDescription(
         version=VERSION,
         weights=compute_checksum(model),
         model=f"{model.name} ({model.weights})",
@@ -222,7 +222,7 @@ def compress(index: Index, found: np.ndarray) -> np.ndarray:
     return codes.project(index.pca, codes.normalize_length(found))
 
 
-def _write(folder: Path, description: Description, index: Index) -> None:
+def _write(folder: Path, description: IndexDescription, index: Index) -> None:
     files: dict[str, bytes] = {CODES: _save(np.save, index.codes)}
     if index.pca is not None:
         files[PCA] = _save(np.savez, **index.pca._asdict())
@@ -254,7 +254,7 @@ def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _read(folder: Path, wanted: Description) -> Index:
+def _read(folder: Path, wanted: IndexDescription) -> Index:
     damaged = UserError(f"index={folder}: is damaged: delete the folder to rebuild it")
     try:
         words = json.loads((folder / INDEX).read_bytes())
@@ -262,7 +262,7 @@ def _read(folder: Path, wanted: Description) -> Index:
         if version == VERSION:
             normalization = tuple(float(value) for value in words["normalization"])
             lists = {"images": tuple(words["images"]), "normalization": normalization}
-            found = Description(**words | lists)
+            found = IndexDescription(**words | lists)
             contents = {name: (folder / name).read_bytes() for name in sums}
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
         raise damaged from None
@@ -280,7 +280,7 @@ def _read(folder: Path, wanted: Description) -> Index:
     return Index(array, names, np.array(rows), np.array(labels), pca, was_read=True)
 
 
-def _check_same(folder: Path, found: Description, wanted: Description) -> None:
+def _check_same(folder: Path, found: IndexDescription, wanted: IndexDescription) -> None:
     """Raises UserError if an index is not of what is wanted."""
     if found.weights != wanted.weights:
         raise UserError(

@@ -45,8 +45,8 @@ def draw_line(axes: Axes, weights: Sequence[float], alpha: float = 1, bold: bool
         axes.axvline(-c / a, **style)
 
 
-def draw_lines(axes: Axes, lines: Sequence[Sequence[float]], at_rest: bool) -> None:
-    """Draws the line of a perceptron after each update; later lines are more opaque.
+def draw_decision_lines(axes: Axes, lines: Sequence[Sequence[float]], at_rest: bool) -> None:
+    """Draws the decision line of a perceptron after each update; later lines are more opaque.
 
     Args:
       axes: The axes to draw in.

@@ -135,7 +135,7 @@ def _run(
             began = time.perf_counter()
             try:
                 if name in maps.METHODS:
-                    measured[name] = maps.measure(context, name)
+                    measured[name] = maps.measure_maps(context, name)
                     parts.append(maps.draw_part(context, name, measured[name]))
                 else:
                     parts += SECTIONS[name](context)

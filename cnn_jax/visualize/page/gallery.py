@@ -15,7 +15,7 @@ from cnn_jax.visualize.draw import MapRow, draw_maps
 from cnn_jax.visualize.images import Source, load_images
 from cnn_jax.visualize.page.behavior import draw_invariance, draw_occlusion
 from cnn_jax.visualize.page.context import Context, make_context, name_images
-from cnn_jax.visualize.page.maps import CHANCE, METHODS, MeasuredMaps, measure, measure_chance
+from cnn_jax.visualize.page.maps import CHANCE, METHODS, MeasuredMaps, measure_chance, measure_maps
 
 
 class Gallery(NamedTuple):
@@ -48,7 +48,7 @@ def make_gallery(folder: Path, images: str = "", seed: int = 0) -> Gallery:
         found = {}
         for name in METHODS:
             try:
-                found[name] = measure(context, name)
+                found[name] = measure_maps(context, name)
             except UserError:  # The model has no such maps.
                 continue
     return Gallery(context, found)
@@ -81,7 +81,7 @@ def _list(values: np.ndarray) -> list[float | None]:
     return [round(float(value), 4) if np.isfinite(value) else None for value in values]
 
 
-def draw_gallery(gallery: Gallery) -> bytes:
+def draw_map_gallery(gallery: Gallery) -> bytes:
     """Returns the PNG of all maps: the images, and two rows for each kind of map."""
     rows = []
     for name, found in gallery.maps.items():

@@ -18,14 +18,14 @@ from cnn_jax.visualize.page.context import Context, make_figure, name_images
 CHANCE = "pixels in random order"
 
 
-class Method(NamedTuple):
-    """A kind of map.
+class MapMethod(NamedTuple):
+    """A method that computes maps of the pixels that matter.
 
     Attributes:
-      title: For people.
-      explanation: In a sentence, with its source.
-      signed: Whether it has positive and negative values.
-      compute: (context, params, stats) -> [B, H, W].
+      title: Title of the map on the page.
+      explanation: What the map shows, in a sentence, with the source.
+      signed: Whether the map has positive and negative values.
+      compute: (context, params, stats) -> maps [B, H, W].
     """
 
     title: str
@@ -68,41 +68,41 @@ def _guided_grad_cam(context: Context, params: Any, stats: Any) -> Any:
 
 
 METHODS = {
-    "saliency": Method(
+    "saliency": MapMethod(
         "Saliency",
         "The largest absolute gradient of the score among a pixel's channels (Simonyan et al."
         " 2013).",
         False,
         _saliency,
     ),
-    "smoothgrad": Method(
+    "smoothgrad": MapMethod(
         "SmoothGrad",
         "The mean gradient of 25 copies of the image with 15% of noise, summed over channels"
         " (Smilkov et al. 2017).",
         True,
         _smooth,
     ),
-    "integrated": Method(
+    "integrated": MapMethod(
         "Integrated gradients",
         "The score's difference from an image of zeros, shared out to pixels. Where training"
         " subtracts the mean, zeros are the mean color (Sundararajan et al. 2017).",
         True,
         _integrated,
     ),
-    "guided": Method(
+    "guided": MapMethod(
         "Guided backpropagation",
         "The gradient with the guided rule in each ReLU, summed over channels (Springenberg et al."
         " 2014).",
         True,
         _guided,
     ),
-    "gradcam": Method(
+    "gradcam": MapMethod(
         "Grad-CAM",
         "A layer's maps, weighted by the mean gradient of the score (Selvaraju et al. 2017).",
         False,
         _grad_cam,
     ),
-    "guided_gradcam": Method(
+    "guided_gradcam": MapMethod(
         "Guided Grad-CAM",
         "Grad-CAM times guided backpropagation, summed over channels (Selvaraju et al. 2017).",
         True,
@@ -127,8 +127,8 @@ class MeasuredMaps(NamedTuple):
     curves: Curves | None
 
 
-def measure(context: Context, name: str) -> MeasuredMaps:
-    """Computes a method's maps, its control and its curves.
+def measure_maps(context: Context, name: str) -> MeasuredMaps:
+    """Computes the maps of a method, those of its control, and their curves.
 
     Raises:
       UserError: If the model has no such maps.
