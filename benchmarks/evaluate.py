@@ -23,7 +23,7 @@ from cnn_jax import models
 from cnn_jax.config import Data, Experiment, choose
 from cnn_jax.cpu import settings
 from cnn_jax.training import environment
-from cnn_jax.training.compiled_functions import choose_options
+from cnn_jax.training.compiled_functions import choose_compiler_options
 from cnn_jax.training.program import build_program
 
 # {model: ([H, W, C] of its images, number of classes, batch on CPU, test images on CPU)}
@@ -128,7 +128,9 @@ def make_bare_pass(
     images = np.random.default_rng(0).standard_normal((batch, *image), np.float32)
     forward = jax.jit(
         lambda params, stats, images: model.apply(params, stats, images, train=False)[0],
-        compiler_options=choose_options(config.train.steps, images.size, mesh),  # As the run's.
+        compiler_options=choose_compiler_options(
+            config.train.steps, images.size, mesh
+        ),  # As the run's.
     )
     images = jax.device_put(images, meshes.make_batch_sharding(mesh))
 

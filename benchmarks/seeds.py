@@ -144,7 +144,7 @@ def prepare_steps(model: str, count: int, way: str) -> Callable[[int], tuple[flo
     options = None
     if jax.default_backend() == "cpu":
         values = batches[0]["image"].size
-        options = settings.choose_compiler_options(settings.MIN_ONEDNN_STEPS, values)
+        options = settings.choose_onednn_for_run(settings.MIN_ONEDNN_STEPS, values)
     own_keys = tuple(map(jax.random.key_data, keys))
     if way in FORMS:
         form, inputs = FORMS[way](step_one), Inputs({}, own_keys)

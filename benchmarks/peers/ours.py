@@ -55,7 +55,7 @@ def make_peer(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
     }
     batch = jax.device_put(batch, meshes.make_batch_sharding(mesh))
     compiler_options = (
-        settings.choose_compiler_options(settings.MIN_ONEDNN_STEPS, values)
+        settings.choose_onednn_for_run(settings.MIN_ONEDNN_STEPS, values)
         if spec.platform == "cpu"
         else None
     )

@@ -121,11 +121,13 @@ def run_mode(studies: Studies, costs: Costs) -> None:
 
 
 def prepare_jax(compile_cache: str | None) -> None:
-    """Sets what JAX reads when it is imported and when it starts.
+    """Sets XLA's flags and JAX's compile cache. Call it before JAX is imported.
+
+    The compile cache is a folder in which JAX keeps compiled programs for later launches.
 
     Args:
-      compile_cache: Where compiled programs are kept; None: where the environment says, or in the
-        user's cache folder; off: nowhere.
+      compile_cache: The folder; None: that of JAX_COMPILATION_CACHE_DIR, or else one in the user's
+        cache folder; off: no cache.
     """
     from cnn_jax.cpu import settings
 

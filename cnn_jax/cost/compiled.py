@@ -1,7 +1,7 @@
 """The compiler's report on a program, and its cache for devices that are not attached.
 
-The compiler of TPUs takes minutes for a large model. JAX's compilation cache does not help where no
-TPU is attached: a program that it reads is loaded onto a device.
+The compiler of TPUs takes minutes for a large model. JAX's compile cache does not help where no TPU
+is attached, because JAX loads a program that it reads from the cache onto a device.
 """
 
 import contextlib

@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from cnn_jax import data, mesh
+from cnn_jax import data
+from cnn_jax import mesh as meshes
 from cnn_jax.config import Experiment
 from cnn_jax.cost import chips
 from cnn_jax.cost.traced_counts import count_multiply_adds
 from cnn_jax.data.base import as_arrays
 from cnn_jax.errors import UserError
-from cnn_jax.training.compiled_functions import compile_step, find_base, make_step
+from cnn_jax.training.compiled_functions import compile_step, find_base_rate, make_step
 from cnn_jax.training.components import make_components, make_model
 from cnn_jax.training.multi_seed import Inputs
 from cnn_jax.training.program import split_seed_keys
@@ -59,7 +60,7 @@ def lower_step(experiment: Experiment, devices: list[jax.Device]) -> LoweredStep
         )
     source, streamed = _make_dataset(experiment)
     parts = make_components(experiment, source, len(devices))
-    over = mesh.make_batch_mesh(devices)
+    mesh = meshes.make_batch_mesh(devices)
     loaded = _keep_one_image(source) if streamed else source
     loader = data.make_loader(experiment.data, loaded, experiment.seed)
     arrays, batch = loader.arrays, next(loader.batches(0))
@@ -74,13 +75,13 @@ def lower_step(experiment: Experiment, devices: list[jax.Device]) -> LoweredStep
     image = jax.ShapeDtypeStruct((1, *shape), "float32")
     init = functools.partial(init_state, parts.model, parts.optimizer, images=image)
     state = jax.eval_shape(init, init_key)
-    step = make_step(experiment, parts, loader, 1, over).step
-    compiled: Any = compile_step(experiment, step, over, image.size)[0]
+    step = make_step(experiment, parts, loader, 1, mesh).step
+    compiled: Any = compile_step(experiment, step, mesh, image.size)[0]
     if not hasattr(compiled, "lower"):
         # With pmap, the step is a plain function around the compiled one.
         compiled = jax.jit(compiled)
     plain = make_model(experiment, source.num_classes)
-    base = find_base(experiment, source)
+    base = find_base_rate(experiment, source)
     inputs = Inputs(arrays, tuple(map(jax.random.key_data, keys)), base and base.rate)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, inputs, batch))
     return LoweredStep(compiled.lower(*shapes), count_multiply_adds(plain, shape))

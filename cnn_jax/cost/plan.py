@@ -174,7 +174,7 @@ def plan_run(experiment: Experiment, topology: str | None = None) -> Plan:
 
 
 def _find_cache_folder() -> Path | None:
-    """Returns JAX's folder of compiled programs, if it has one."""
+    """Returns the folder of JAX's compile cache, if it has one."""
     folder = jax.config.jax_compilation_cache_dir
     return Path(folder) if folder and "://" not in folder else None
 

@@ -42,11 +42,11 @@ Not controlled by the switch:
   option `scan_min_blocks`.
 - settings.py `configure`, XLA's own convolutions instead of YNNPACK's, whose kernel gradients take
   up to four times as long. To turn it off, set the flag in XLA_FLAGS.
-- settings.py `choose_compiler_options`, oneDNN's convolutions in long runs, in training and in the
+- settings.py `choose_onednn_for_run`, oneDNN's convolutions in long runs, in training and in the
   evaluations of a run. ResNet-20: 280 -> 217 ms. To turn it off, set its flags in XLA_FLAGS.
-- settings.py `choose_evaluation_options`, the same in evaluations of many images by their views.
-- memory.py `keep_memory`, freed memory stays with the process. ResNet-20: 246 -> 218 ms. It is
-  off unless called. `Trimmer` returns what is more than a step needs.
+- settings.py `choose_onednn_for_views`, the same in evaluations of many images by their views.
+- memory.py `keep_memory`, freed memory stays with the process. ResNet-20: 246 -> 218 ms. Only a
+  call of it switches this on. `Trimmer` returns memory beyond a step's need to the system.
 - cnn_jax/models/lazy_init.py, everywhere: initial parameters without a forward pass.
 - cnn_jax/training/multi_seed.py: several seeds one after another in one program where the model has
   convolutions, because vmapped ones take up to three times as long on a CPU.

@@ -15,13 +15,14 @@ from importlib import metadata
 # Without this flag XLA uses YNNPACK for convolutions, whose kernel gradients take up to four times
 # as long as XLA's own.
 FLAGS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
-# oneDNN is even faster for feature maps of few channels.
+# Compiler options by which oneDNN computes convolutions. It is even faster for feature maps of few
+# channels.
 ONEDNN = {"xla_cpu_use_onednn": True, "xla_cpu_experimental_onednn_custom_call": True}
 # Tested versions of jaxlib (first, first untested). Other versions get no flags, because XLA aborts
 # the process if it does not know a flag.
 TESTED_JAXLIB, ONEDNN_JAXLIB = ((0, 10), (0, 13)), ((0, 12), (0, 13))
-# Shorter runs do not use oneDNN: XLA cannot write a program that calls it to the compilation cache
-# (std::bad_alloc), so the next launch spends some seconds on compiling it again.
+# Shorter runs do not use oneDNN: XLA cannot write a program that calls oneDNN to the compile cache
+# (std::bad_alloc), so the next launch spends some seconds on compiling the program again.
 MIN_ONEDNN_STEPS = 100
 # An evaluation of fewer pixels (84 crops of 224x224) takes less time than it would gain.
 MIN_ONEDNN_PIXELS = 2**22
@@ -31,11 +32,11 @@ MIN_BATCH_VALUES = 2**13
 
 
 def configure(environ: MutableMapping[str, str] = os.environ) -> str | None:
-    """Sets XLA's flags for a CPU; call it before JAX starts its backend.
+    """Sets XLA's flags for a CPU. Call it before JAX starts its backend.
 
-    On x86 with a tested jaxlib it adds `FLAGS` to XLA_FLAGS, except flags that are already there.
-    Otherwise it does nothing. JAX reads XLA_FLAGS once, when it starts its backend: at the first
-    computation or listing of devices.
+    On x86 with a tested jaxlib, this function adds `FLAGS` to XLA_FLAGS, except flags that are
+    already there. Elsewhere it does nothing. JAX reads XLA_FLAGS once, when it starts its backend:
+    at the first computation or listing of devices.
 
     Args:
       environ: The environment to change.
@@ -47,7 +48,7 @@ def configure(environ: MutableMapping[str, str] = os.environ) -> str | None:
     missing = [f"--{name}={value}" for name, value in FLAGS.items() if f"--{name}" not in given]
     if not missing or not _is_x86_with(TESTED_JAXLIB):
         return None
-    started = _started_platform() if environ is os.environ else None
+    started = _find_started_platform() if environ is os.environ else None
     if started == "cpu":
         return (
             "JAX has already started without the flags that make it fast on a CPU: call"
@@ -60,12 +61,12 @@ def configure(environ: MutableMapping[str, str] = os.environ) -> str | None:
 
 @functools.cache
 def configure_once() -> None:
-    """Calls `configure` in the first call only, and logs a warning if it is too late."""
+    """Calls `configure` once per process, and logs a warning if JAX has already started."""
     if too_late := configure():
         logging.getLogger("cnn_jax").warning(too_late)
 
 
-def _started_platform() -> str | None:
+def _find_started_platform() -> str | None:
     """Returns the platform of JAX's backend, or None if JAX has not started it."""
     # Functions of jax itself would start it.
     bridge = sys.modules.get("jax._src.xla_bridge")
@@ -74,34 +75,37 @@ def _started_platform() -> str | None:
     return sys.modules["jax"].default_backend()
 
 
-def choose_compiler_options(
+def choose_onednn_for_run(
     steps: int, values: int, environ: MutableMapping[str, str] = os.environ
 ) -> dict[str, bool]:
-    """Chooses the compiler options of a training step on a CPU: oneDNN for long runs.
+    """Returns the compiler options of a run on a CPU: those of oneDNN if the run is long.
+
+    The options are those of the training step and of the evaluations during the run.
 
     Args:
-      steps: Number of steps of the run.
+      steps: Number of training steps of the run.
       values: Number of values of a batch of images, B * H * W * C.
-      environ: The environment. If its XLA_FLAGS names one of the options, none is set.
+      environ: The environment. If its XLA_FLAGS names one of oneDNN's options, the user has chosen,
+        and no option is set.
 
     Returns:
-      The argument `compiler_options` of `jax.jit`.
+      The argument `compiler_options` of `jax.jit`: `ONEDNN`, or {}.
     """
     is_long = steps >= MIN_ONEDNN_STEPS and values >= MIN_BATCH_VALUES
     return _choose_onednn(is_long, environ)
 
 
-def choose_evaluation_options(
+def choose_onednn_for_views(
     pixels: int, environ: MutableMapping[str, str] = os.environ
 ) -> dict[str, bool]:
-    """Chooses the compiler options of an evaluation on a CPU: oneDNN for many images.
+    """Returns the compiler options of an evaluation by views on a CPU: oneDNN for many pixels.
 
     Args:
-      pixels: Number of pixels of all images, as the model takes them.
-      environ: As in `choose_compiler_options`.
+      pixels: Number of pixels of all views of all images, at the size that the model takes.
+      environ: As in `choose_onednn_for_run`.
 
     Returns:
-      The argument `compiler_options` of `jax.jit`.
+      The argument `compiler_options` of `jax.jit`: `ONEDNN`, or {}.
     """
     return _choose_onednn(pixels >= MIN_ONEDNN_PIXELS, environ)
 

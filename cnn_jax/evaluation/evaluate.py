@@ -16,7 +16,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from cnn_jax import data, distributed, file_names, mesh, models, pretrained
+from cnn_jax import data, distributed, file_names, models, pretrained
+from cnn_jax import mesh as meshes
 from cnn_jax.config import Choice, Data, Experiment, change, name_protocol
 from cnn_jax.config_file import read_run
 from cnn_jax.data import crops, eval_views, preprocess
@@ -191,9 +192,9 @@ def evaluate_weights(
         return recipe.normalize(images)
 
     with jax.default_matmul_precision(experiment.train.precision):
-        images, over = _as_images(config, source.test), _make_local_mesh()
+        images, mesh = _as_images(config, source.test), _make_local_mesh()
         scorer = make_scorer(
-            *(model, loaded.params, loaded.stats, prepare, recipe.crop, over, average),
+            *(model, loaded.params, loaded.stats, prepare, recipe.crop, mesh, average),
             count=len(images),
             values=min(len(images), config.eval_batch_size) * recipe.crop**2 * len(recipe.mean),
         )
@@ -286,7 +287,7 @@ def _as_images(config: Data, images: data.Arrays | data.ImageDataset) -> data.Im
 
 def _make_local_mesh() -> jax.sharding.Mesh:
     # Each of several processes evaluates for itself, and the first one writes.
-    return mesh.make_batch_mesh(jax.local_devices())
+    return meshes.make_batch_mesh(jax.local_devices())
 
 
 def _evaluate(

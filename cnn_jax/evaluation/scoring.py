@@ -144,7 +144,7 @@ def make_scorer(
     options = None
     if mesh.devices.flat[0].platform == "cpu":
         memory.keep_memory(values)
-        options = settings.choose_evaluation_options(count * crop**2)
+        options = settings.choose_onednn_for_views(count * crop**2)
     jit = functools.partial(jax.jit, out_shardings=whole, compiler_options=options)
     shardings = (whole, whole, split, whole)
     params, stats = jax.device_put((params, stats), whole)

@@ -1,4 +1,4 @@
-"""The compiled functions of a run, which its other seeds and base rates reuse."""
+"""The compiled functions of a run. Its other seeds and trials of other base rates reuse them."""
 
 import math
 from collections.abc import Callable
@@ -32,13 +32,14 @@ from cnn_jax.training.train_step import (
 
 
 class Functions(NamedTuple):
-    """The compiled functions of a run, which are those of its other seeds too.
+    """The compiled functions of a run.
 
     Attributes:
-      form: How the seeds' states are joined.
-      step: The result of `compile_step`.
-      steps: Several steps in one call, from `compile_step`; None: a call makes a single step.
-      evaluation: The result of `compile_evaluation`.
+      form: How the states of seeds that train together are joined and split.
+      step: The training step, from `compile_step`.
+      steps: Several training steps in one call, from `compile_step`; None if each call makes a
+        single step.
+      evaluation: The evaluation step, from `compile_evaluation`.
     """
 
     form: multi_seed.Form
@@ -50,56 +51,64 @@ class Functions(NamedTuple):
 class Reusable:
     """Caches the compiled functions of the last run, for a following run with the same program.
 
-    A program is compiled when its function is first called. The seeds of a run have equal programs,
-    and so have trials of several base rates: the second finds the first one's here. It lives as
-    long as a launch: what a user changes in a model between two launches from Python takes effect.
+    JAX compiles a program when its function is first called. The seeds of a run have equal
+    programs, and so have its trials of several base rates: the second of them takes the first
+    one's functions from this cache. Each launch makes a cache of its own, so that a change of a
+    model between two launches from Python takes effect.
     """
 
     def __init__(self) -> None:
         self._last: tuple[Any, Functions] | None = None
 
     def find(self, settings: Any, make: Callable[[], Functions]) -> Functions:
-        """Returns the last run's functions if they have these settings, and makes them if not."""
+        """Returns the last run's functions, or new ones if the settings differ from the last run's.
+
+        Args:
+          settings: All that the program depends on; compared with `==`.
+          make: Makes the functions.
+        """
         if self._last is None or self._last[0] != settings:
-            self._last = None  # Frees its memory before the next one's is taken.
+            self._last = None  # Frees the memory of the old functions before new ones are made.
             self._last = (settings, make())
         return self._last[1]
 
 
-class Base(NamedTuple):
-    """A base rate that is an input of the step.
+class BaseRate(NamedTuple):
+    """A base learning rate that is an input of the step.
 
     Attributes:
       rate: The rate, [] float32.
-      schedule: The schedule's program as text, which other rates may not have.
+      schedule: The schedule's program as text. Runs share their compiled functions only if these
+        texts are equal; a schedule that branches on the rate has another text for another rate.
     """
 
     rate: jax.Array
     schedule: str
 
 
-def find_base(experiment: Experiment, dataset: data.Dataset) -> Base | None:
-    """Returns the base rate as an input of the step, or None if its program contains the rate.
+def find_base_rate(experiment: Experiment, dataset: data.Dataset) -> BaseRate | None:
+    """Returns the base rate as an input of the step, or None if it is a constant of the program.
 
     Args:
       experiment: The run.
-      dataset: Its data set, whose size is the length of an epoch.
+      dataset: The run's data set. Its size gives the number of steps of an epoch.
     """
     schedule = complete(experiment).schedule
     steps_per_epoch = count_steps_per_epoch(experiment.data, dataset)
     program = trace_shared_program(schedule, experiment.train.steps, steps_per_epoch)
-    return Base(jnp.float32(schedule.args["base"]), program) if program else None
+    return BaseRate(jnp.float32(schedule.args["base"]), program) if program else None
 
 
-def leave_out_inputs(experiment: Experiment, base: Base | None) -> Experiment:
-    """Returns the experiment without its names and inputs, on which its program does not depend.
+def leave_out_inputs(experiment: Experiment, base: BaseRate | None) -> Experiment:
+    """Returns the experiment with default values where its program does not depend on them.
 
     Args:
       experiment: The run.
-      base: The result of `find_base`.
+      base: The result of `find_base_rate`. If it is not None, the base rate is such a value too.
 
     Returns:
-      An experiment, which is the same for all runs that share their program.
+      An experiment without names, seed and deviations. It is equal for all runs that share a
+      program.
     """
     schedule = experiment.schedule if base is None else change(experiment.schedule, base=1.0)
     return replace(experiment, study="", name="", seed=0, deviations=(), schedule=schedule)
@@ -110,28 +119,28 @@ def compile_functions(
     parts: Components,
     loader: data.Loader,
     seeds: int,
-    over: Mesh,
+    mesh: Mesh,
     steps_per_call: int,
 ) -> Functions:
-    """Returns the run's functions; each is compiled when it is first called.
+    """Returns the run's compiled functions. JAX compiles each when it is first called.
 
     Args:
       experiment: The run.
       parts: The result of `make_components`.
-      loader: Batches of one seed; the others' have the same functions.
-      seeds: Their number.
-      over: The devices.
-      steps_per_call: The most steps that one call makes; 0: the loop chooses it.
+      loader: The loader of one seed. The loaders of all seeds fetch and preprocess in the same way.
+      seeds: Number of seeds that train together.
+      mesh: The devices that share a batch.
+      steps_per_call: The largest number of steps that one call makes; 0: the loop chooses it.
 
     Returns:
-      The functions. `steps` is None if a call makes a single step.
+      The functions. `steps` is None if steps_per_call is 1.
     """
-    loader = loader._replace(arrays=None)  # They are arguments, and large.
-    form, size = make_step(experiment, parts, loader, seeds, over), math.prod(loader.image_shape)
-    step, several = compile_step(experiment, form.step, over, size, steps_per_call)
-    values = round_batch(experiment, over) * size
-    options = choose_options(experiment.train.steps, values, over)
-    evaluation = compile_evaluation(make_evaluation_step(parts.model, loader), over, options)
+    loader = loader._replace(arrays=None)  # The arrays are large, and arguments of the functions.
+    form, size = make_step(experiment, parts, loader, seeds, mesh), math.prod(loader.image_shape)
+    step, several = compile_step(experiment, form.step, mesh, size, steps_per_call)
+    values = round_batch(experiment, mesh) * size
+    options = choose_compiler_options(experiment.train.steps, values, mesh)
+    evaluation = compile_evaluation(make_evaluation_step(parts.model, loader), mesh, options)
     return Functions(form, step, several, evaluation)
 
 
@@ -140,18 +149,25 @@ def make_step(
     parts: Components,
     loader: data.Loader,
     seeds: int,
-    over: Mesh,
+    mesh: Mesh,
 ) -> multi_seed.Form:
-    """Returns the training step of the seeds, before it is compiled, and how their states join.
+    """Returns the training step of all seeds, not yet compiled, and how their states are joined.
 
-    `cnn_jax.cost.plan` compiles this same step for devices that are not here.
+    `cnn_jax.cost.plan` compiles the same step for devices that are not attached.
+
+    Args:
+      experiment: The run.
+      parts: The result of `make_components`.
+      loader: The loader of one seed.
+      seeds: Number of seeds that train together.
+      mesh: The devices that share a batch.
     """
     train = experiment.train
     fixed = StepParts(
         model=parts.model,
         optimizer=parts.optimizer,
         loader=loader,
-        key=jax.random.key(0),  # Each seed's own takes its place.
+        key=jax.random.key(0),  # Replaced by each seed's own key.
         axis=parts.axis,
         label_smoothing=train.label_smoothing,
         mixup=experiment.data.mixup,
@@ -166,55 +182,59 @@ def make_step(
         return multi_seed.make_single(one)
     image = jax.ShapeDtypeStruct((1, *loader.image_shape), "float32")
     params, _ = jax.eval_shape(parts.model.init, jax.random.key(0), image)
-    return multi_seed.choose_form(one, over.devices.flat[0].platform, params)
+    return multi_seed.choose_form(one, mesh.devices.flat[0].platform, params)
 
 
 def compile_step(
-    experiment: Experiment, step: Step, over: Mesh, image_values: int, steps_per_call: int = 1
+    experiment: Experiment, step: Step, mesh: Mesh, image_values: int, steps_per_call: int = 1
 ) -> tuple[Step, Step | None]:
-    """Returns the step compiled as the run's is: as jit or pmap, with the platform's options.
+    """Compiles a training step by jit or pmap, with the compiler options for its platform.
 
     Args:
-      experiment: The run.
-      step: The result of `make_step`.
-      over: The devices.
-      image_values: Values of one image, H * W * C.
+      experiment: The run. train.parallel chooses jit or pmap, and train.check_numerics a step that
+        checks every operation.
+      step: `Form.step` of the result of `make_step`.
+      mesh: The devices that share a batch.
+      image_values: Number of values of one image, H * W * C.
       steps_per_call: As in `compile_functions`.
 
     Returns:
-      (step, several steps in one call); None in place of the second if a call makes a single step.
+      (step, steps): the compiled step, and a function that makes several steps in one call, or None
+      if steps_per_call is 1.
     """
     train, values = experiment.train, experiment.data.batch_size * image_values
-    if over.devices.flat[0].platform == "cpu":
+    if mesh.devices.flat[0].platform == "cpu":
         memory.keep_memory(values)
-    options = choose_options(train.steps, values, over)
-    several = compile_steps(step, over, options) if steps_per_call != 1 else None
+    options = choose_compiler_options(train.steps, values, mesh)
+    several = compile_steps(step, mesh, options) if steps_per_call != 1 else None
     if train.check_numerics:
-        return compile_checked(step, over), several
-    return compile_train(step, train.parallel, over, options), several
+        return compile_checked(step, mesh), several
+    return compile_train(step, train.parallel, mesh, options), several
 
 
-def choose_options(steps: int, values: int, over: Mesh) -> dict[str, bool] | None:
-    """Returns XLA's compiler options of a run's training step, or of its evaluation.
+def choose_compiler_options(steps: int, values: int, mesh: Mesh) -> dict[str, bool] | None:
+    """Chooses XLA's compiler options for the training step or the evaluation step of a run.
 
     Args:
-      steps: Number of steps of the run.
-      values: Values of a batch, B * H * W * C.
-      over: The devices.
+      steps: Number of training steps of the run.
+      values: Number of values of a batch of images, B * H * W * C.
+      mesh: The devices.
+
+    Returns:
+      The argument `compiler_options` of `jax.jit`; None on other platforms than CPUs.
     """
-    if over.devices.flat[0].platform != "cpu":
+    if mesh.devices.flat[0].platform != "cpu":
         return None
-    return settings.choose_compiler_options(steps, values)
+    return settings.choose_onednn_for_run(steps, values)
 
 
-def round_batch(experiment: Experiment, over: Mesh) -> int:
-    """Returns an evaluation's batch, rounded up to the devices: rows that fill it are masked.
+def round_batch(experiment: Experiment, mesh: Mesh) -> int:
+    """Returns data.eval_batch_size, rounded up to a multiple of the number of devices.
+
+    An evaluation masks the rows of a batch that hold no image.
 
     Args:
       experiment: The run.
-      over: The devices.
-
-    Returns:
-      The number of rows, a multiple of the number of devices.
+      mesh: The devices that share a batch.
     """
-    return -(-experiment.data.eval_batch_size // over.size) * over.size
+    return -(-experiment.data.eval_batch_size // mesh.size) * mesh.size

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh, NamedSharding
 
-from cnn_jax import data, distributed, mesh
+from cnn_jax import data, distributed
+from cnn_jax import mesh as meshes
 from cnn_jax.config import Experiment
 from cnn_jax.errors import UserError
 from cnn_jax.evaluation.during_training import EvaluationStep, evaluate_single
@@ -17,7 +18,7 @@ from cnn_jax.training import layer_statistics, multi_seed
 from cnn_jax.training.compiled_functions import (
     Reusable,
     compile_functions,
-    find_base,
+    find_base_rate,
     leave_out_inputs,
     round_batch,
 )
@@ -93,9 +94,9 @@ def build_program(
     Raises:
       UserError: As `make_components` does.
     """
-    over, seeds = mesh.make_batch_mesh(devices), seeds or (experiment.seed,)
-    shard = _find_shard(experiment, over)
-    parts = make_components(experiment, dataset, over.size, len(seeds))
+    mesh, seeds = meshes.make_batch_mesh(devices), seeds or (experiment.seed,)
+    shard = _find_shard(experiment, mesh)
+    parts = make_components(experiment, dataset, mesh.size, len(seeds))
     if distributed.is_primary():
         for line in (*data.summarize_dataset(parts.dataset), *advise(experiment)):
             print(line, file=sys.stderr)
@@ -104,12 +105,12 @@ def build_program(
 
     image = jax.ShapeDtypeStruct((1, *loaders[0].image_shape), "float32")
     states = [init_state(parts.model, parts.optimizer, key, image) for key in init_keys]
-    states = mesh.put(states, mesh.make_replicated_sharding(over))
-    size = _find_steps_per_call(experiment, over, shard)
+    states = meshes.put(states, meshes.make_replicated_sharding(mesh))
+    size = _find_steps_per_call(experiment, mesh, shard)
     compile_all = functools.partial(
-        compile_functions, experiment, parts, loaders[0], len(seeds), over, size
+        compile_functions, experiment, parts, loaders[0], len(seeds), mesh, size
     )
-    base = find_base(experiment, parts.dataset)
+    base = find_base_rate(experiment, parts.dataset)
     # All that programs are made of, besides the shapes of what they are called with.
     facts = (parts.dataset.num_classes, parts.dataset.streamed, loaders[0].images_per_epoch)
     settings_of_all = leave_out_inputs(experiment, base)
@@ -119,23 +120,23 @@ def build_program(
         *facts,
         loaders[0].image_shape,
         len(seeds),
-        over,
+        mesh,
         size,
     )
     functions = (reusable or Reusable()).find(whole, compile_all)
     form = functions.form
     keys = tuple(map(jax.random.key_data, step_keys))
-    inputs = mesh.put(
+    inputs = meshes.put(
         multi_seed.Inputs(loaders[0].arrays, keys, base and base.rate),
-        mesh.make_replicated_sharding(over),
+        meshes.make_replicated_sharding(mesh),
     )
     of_seeds = dict(zip(seeds, loaders, strict=True))
     return TrainProgram(
         state=form.join(states),
         compiled_step=functions.step,
         inputs=inputs,
-        batches=_choose_batches(experiment, parts, loaders, over, shard),
-        evaluate=_make_evaluation(functions.evaluation, experiment, parts, over, shard),
+        batches=_choose_batches(experiment, parts, loaders, mesh, shard),
+        evaluate=_make_evaluation(functions.evaluation, experiment, parts, mesh, shard),
         error_name=parts.model.error_name,
         images_per_epoch=loaders[0].images_per_epoch,
         join=form.join,
@@ -155,9 +156,9 @@ def split_seed_keys(seeds: Sequence[int]) -> tuple[list[jax.Array], list[jax.Arr
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
 
-def _find_shard(experiment: Experiment, over: Mesh) -> tuple[int, int]:
+def _find_shard(experiment: Experiment, mesh: Mesh) -> tuple[int, int]:
     """Returns (i, n): this process draws the i-th of n parts of each batch."""
-    if len({device.process_index for device in over.devices.flat}) == 1:
+    if len({device.process_index for device in mesh.devices.flat}) == 1:
         return (0, 1)
     if experiment.train.parallel == "pmap":
         raise UserError(
@@ -167,13 +168,13 @@ def _find_shard(experiment: Experiment, over: Mesh) -> tuple[int, int]:
     return jax.process_index(), jax.process_count()
 
 
-def _find_steps_per_call(experiment: Experiment, over: Mesh, shard: tuple[int, int]) -> int:
+def _find_steps_per_call(experiment: Experiment, mesh: Mesh, shard: tuple[int, int]) -> int:
     """Returns the run's steps per call; 0: the loop chooses them."""
     size = experiment.train.steps_per_call
     if size > 1 and shard[1] > 1:
         raise UserError(f"train.steps_per_call={size}: of one process only, not of several")
     single = (
-        over.devices.flat[0].platform in SINGLE_STEP_PLATFORMS
+        mesh.devices.flat[0].platform in SINGLE_STEP_PLATFORMS
         or shard[1] > 1
         or explain_single_steps(experiment)
     )
@@ -184,7 +185,7 @@ def _choose_batches(
     experiment: Experiment,
     parts: Components,
     loaders: list[data.Loader],
-    over: Mesh,
+    mesh: Mesh,
     shard: tuple[int, int],
 ) -> Batches:
     """Returns where the step's batches come from, put on the devices ahead where that helps."""
@@ -195,7 +196,7 @@ def _choose_batches(
     batches: Batches = loaders[0].batches if len(loaders) == 1 else zip_batches
     alone = len(loaders) == 1 and experiment.train.parallel == "jit"
     if shard[1] > 1 or (parts.dataset.streamed and alone):
-        return functools.partial(_prefetch, mesh.make_batch_sharding(over), batches)
+        return functools.partial(_prefetch, meshes.make_batch_sharding(mesh), batches)
     return batches
 
 
@@ -203,15 +204,15 @@ def _make_evaluation(
     step: EvaluationStep,
     experiment: Experiment,
     parts: Components,
-    over: Mesh,
+    mesh: Mesh,
     shard: tuple[int, int],
 ) -> Callable[[State], dict[str, float]]:
-    config = replace(experiment.data, eval_batch_size=round_batch(experiment, over))
+    config = replace(experiment.data, eval_batch_size=round_batch(experiment, mesh))
     loader = data.make_loader(config, parts.dataset, shard=shard)
     if shard[1] > 1:
-        ahead = functools.partial(_prefetch, mesh.make_batch_sharding(over), loader.batches)
+        ahead = functools.partial(_prefetch, meshes.make_batch_sharding(mesh), loader.batches)
         loader = loader._replace(batches=ahead)
-    arrays = mesh.put(loader.arrays, mesh.make_replicated_sharding(over))
+    arrays = meshes.put(loader.arrays, meshes.make_replicated_sharding(mesh))
 
     def evaluate(state: State) -> dict[str, float]:
         return evaluate_single(step, parts.model, state.params, state.stats, loader, arrays)

@@ -55,20 +55,20 @@ def test_no_flags_are_added_on_other_platforms(machine, kind, jaxlib):
     machine(kind, jaxlib)
     assert chosen() is None
     assert chosen(XLA_FLAGS="--a=b") == "--a=b"
-    assert settings.choose_compiler_options(10**6, VALUES, {}) == {}
+    assert settings.choose_onednn_for_run(10**6, VALUES, {}) == {}
 
 
 def test_long_runs_of_large_batches_use_onednn_unless_the_user_disables_it(machine):
-    assert settings.choose_compiler_options(STEPS - 1, VALUES, {}) == {}
-    assert settings.choose_compiler_options(STEPS, VALUES, {}) == settings.ONEDNN
-    assert settings.choose_compiler_options(STEPS, VALUES, {"XLA_FLAGS": OURS}) == settings.ONEDNN
-    assert settings.choose_compiler_options(STEPS, VALUES - 1, {}) == {}
+    assert settings.choose_onednn_for_run(STEPS - 1, VALUES, {}) == {}
+    assert settings.choose_onednn_for_run(STEPS, VALUES, {}) == settings.ONEDNN
+    assert settings.choose_onednn_for_run(STEPS, VALUES, {"XLA_FLAGS": OURS}) == settings.ONEDNN
+    assert settings.choose_onednn_for_run(STEPS, VALUES - 1, {}) == {}
     assert (
-        settings.choose_compiler_options(STEPS, VALUES, {"XLA_FLAGS": "--xla_cpu_use_onednn=false"})
+        settings.choose_onednn_for_run(STEPS, VALUES, {"XLA_FLAGS": "--xla_cpu_use_onednn=false"})
         == {}
     )
     machine(jaxlib="0.10.2")
-    assert settings.choose_compiler_options(STEPS, VALUES, {}) == {}
+    assert settings.choose_onednn_for_run(STEPS, VALUES, {}) == {}
     assert chosen() == OURS
 
 
@@ -77,7 +77,7 @@ def test_a_program_that_the_compile_cache_cannot_take_is_not_warned_of(machine):
     words = "Error writing persistent compilation cache entry for 'jit_any': "
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        settings.choose_compiler_options(STEPS, VALUES, {})
+        settings.choose_onednn_for_run(STEPS, VALUES, {})
         warnings.warn(words + "MemoryError: std::bad_alloc", stacklevel=1)
         warnings.warn(words + "OSError: [Errno 28]", stacklevel=1)
     assert [str(one.message) for one in caught] == [words + "OSError: [Errno 28]"]
@@ -85,10 +85,10 @@ def test_a_program_that_the_compile_cache_cannot_take_is_not_warned_of(machine):
 
 def test_evaluations_of_many_images_use_onednn(machine):
     pixels = settings.MIN_ONEDNN_PIXELS
-    assert settings.choose_evaluation_options(pixels - 1, {}) == {}
-    assert settings.choose_evaluation_options(pixels, {}) == settings.ONEDNN
+    assert settings.choose_onednn_for_views(pixels - 1, {}) == {}
+    assert settings.choose_onednn_for_views(pixels, {}) == settings.ONEDNN
     disabled = {"XLA_FLAGS": "--xla_cpu_use_onednn=false"}
-    assert settings.choose_evaluation_options(pixels, disabled) == {}
+    assert settings.choose_onednn_for_views(pixels, disabled) == {}
 
 
 def test_that_it_is_too_late_is_said_once(monkeypatch, caplog):
@@ -124,7 +124,7 @@ def test_the_flags_and_options_reach_convolutions_and_both_gradients():
         k = jax.ShapeDtypeStruct((3, 3, 32, 32), "float32")
         both = lambda x, k: jax.vjp(f, x, k)[1](f(x, k))
         for steps in (1, settings.MIN_ONEDNN_STEPS):
-            options = settings.choose_compiler_options(steps, settings.MIN_BATCH_VALUES)
+            options = settings.choose_onednn_for_run(steps, settings.MIN_BATCH_VALUES)
             text = jax.jit(both, compiler_options=options).lower(x, k).compile().as_text()
             onednn = text.count('custom_call_target="__onednn$convolution"')
             print(text.count("__ynn_fusion"), onednn)

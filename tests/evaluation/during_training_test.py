@@ -37,11 +37,11 @@ def test_ten_images_at_batch_4_give_the_metrics_of_batch_10():
 def test_a_long_run_is_evaluated_with_the_options_of_its_step(monkeypatch):
     asked = []
 
-    def choose_options(steps, values):
+    def choose_compiler_options(steps, values):
         asked.append((steps, values))
         return {}
 
-    monkeypatch.setattr(settings, "choose_compiler_options", choose_options)
+    monkeypatch.setattr(settings, "choose_onednn_for_run", choose_compiler_options)
     config = Experiment(
         data=Data(batch_size=10, eval_batch_size=20), model=choose("mlp"), train=Train(steps=200)
     )

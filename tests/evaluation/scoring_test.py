@@ -210,7 +210,7 @@ def test_crops_are_cut_at_their_offsets():
 
 def test_many_images_take_the_options_of_long_evaluations(monkeypatch):
     asked = []
-    monkeypatch.setattr(settings, "choose_evaluation_options", lambda pixels: asked.append(pixels))
+    monkeypatch.setattr(settings, "choose_onednn_for_views", lambda pixels: asked.append(pixels))
     make_scorer(*make_model(), prepare, CROP, mesh.make_batch_mesh(jax.devices()[:1]), count=10**6)
     assert asked == [10**6 * CROP**2]
 

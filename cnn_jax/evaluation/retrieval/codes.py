@@ -139,8 +139,8 @@ def make_encoder(
       (images [B, H, W, C]) -> codes [B, D] float32. Batches of one size are compiled once; any
       number of images is filled up so that the devices share them.
     """
-    over = meshes.make_batch_mesh(jax.local_devices())
-    whole, split = meshes.make_replicated_sharding(over), meshes.make_batch_sharding(over)
+    mesh = meshes.make_batch_mesh(jax.local_devices())
+    whole, split = meshes.make_replicated_sharding(mesh), meshes.make_batch_sharding(mesh)
     params, stats = jax.device_put((params, stats), whole)
 
     def run(params: Any, stats: Any, images: jax.Array) -> jax.Array:
@@ -149,7 +149,7 @@ def make_encoder(
     compiled = jax.jit(run, in_shardings=(whole, whole, split), out_shardings=whole)
 
     def encode(images: np.ndarray) -> np.ndarray:
-        rows = -(-len(images) // over.size) * over.size
+        rows = -(-len(images) // mesh.size) * mesh.size
         filled = np.concatenate([images, np.repeat(images[-1:], rows - len(images), axis=0)])
         return np.asarray(compiled(params, stats, filled))[: len(images)]
 

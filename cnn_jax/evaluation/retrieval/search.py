@@ -109,13 +109,13 @@ def search_chunks(
     own = np.full(len(queries), -1, np.int32) if own_rows is None else own_rows.astype(np.int32)
     _check(gallery, queries, k, distance, own)
     gallery, queries, bias = _prepare(gallery, queries, distance)
-    over = meshes.make_batch_mesh(jax.local_devices())
-    rows = -(-len(gallery) // over.size) * over.size
+    mesh = meshes.make_batch_mesh(jax.local_devices())
+    rows = -(-len(gallery) // mesh.size) * mesh.size
     size = max(1, min(MAX_QUERIES, MAX_SCORES // rows, len(queries)))
     on_devices = meshes.put(
-        (_pad(gallery, rows, 0.0), _pad(bias, rows, -np.inf)), meshes.make_batch_sharding(over)
+        (_pad(gallery, rows, 0.0), _pad(bias, rows, -np.inf)), meshes.make_batch_sharding(mesh)
     )
-    program = _compile(over, k, recall_target, with_scores)
+    program = _compile(mesh, k, recall_target, with_scores)
     lengths = np.square(queries).sum(1, dtype=np.float32)
     for start in range(0, len(queries), size):
         part = slice(start, min(start + size, len(queries)))
@@ -130,7 +130,7 @@ def search_chunks(
 
 
 @functools.lru_cache(maxsize=8)
-def _compile(over: Mesh, k: int, recall_target: float, with_scores: bool) -> jax.stages.Wrapped:
+def _compile(mesh: Mesh, k: int, recall_target: float, with_scores: bool) -> jax.stages.Wrapped:
     """Returns program(gallery, bias, queries, own rows) -> best scores, rows[, all scores]."""
     axis, whole, split = meshes.BATCH, PartitionSpec(), PartitionSpec(meshes.BATCH)
     columns = PartitionSpec(None, meshes.BATCH)
@@ -157,7 +157,7 @@ def _compile(over: Mesh, k: int, recall_target: float, with_scores: bool) -> jax
     ) -> tuple[jax.Array, ...]:
         found = jax.shard_map(
             search_part,
-            mesh=over,
+            mesh=mesh,
             in_specs=(split, split, whole, whole),
             out_specs=(columns,) * (3 if with_scores else 2),
         )(gallery, bias, queries, own)
