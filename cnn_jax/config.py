@@ -3,7 +3,9 @@
 An `Experiment` contains everything that a run's results depend on. The model, the optimizer, the
 learning-rate schedule, the data set and the evaluation protocols are `Choice`s: a name from a
 dictionary and the arguments of the function or class with that name. Derived values, such as steps
-per epoch and scaled rates, are computed elsewhere.
+per epoch and scaled rates, are computed elsewhere. `find_differences` lists the fields in which two
+experiments differ; `cnn_jax.training.components.find_changes`, which knows the defaults of options,
+decides whether a run continues under another configuration.
 """
 
 import dataclasses

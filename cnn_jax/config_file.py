@@ -1,4 +1,7 @@
-"""config.json: an experiment as JSON text, written and strictly read."""
+"""Writes an experiment as JSON text, the file config.json of a run, and reads it strictly.
+
+`cnn_jax.training.components.find_changes` decides whether two configurations count as the same.
+"""
 
 import dataclasses
 import json
@@ -26,7 +29,7 @@ NEWER_FIELDS = (
 
 
 def to_json(experiment: Experiment) -> str:
-    """Returns the experiment as JSON text; `from_json` gives an equal value back."""
+    """Returns the experiment as JSON text, of which `from_json` makes an equal experiment."""
     return json.dumps({"version": VERSION} | _to_plain(experiment), indent=2) + "\n"
 
 

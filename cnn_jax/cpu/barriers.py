@@ -30,7 +30,7 @@ def combine_linearly(terms: Sequence[Term], offset: jax.Array) -> jax.Array:
     """Sums (x - shift) * factor over the terms and adds the offset, for each group and channel.
 
     Args:
-      terms: Their x have the same shape [B, ..., C]; the images of a group are adjacent.
+      terms: The terms. All x have the same shape [B, ..., C], with the images of a group adjacent.
       offset: Array [groups, C] float32.
 
     Returns:

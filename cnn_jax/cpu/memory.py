@@ -1,6 +1,7 @@
-"""Memory on CPUs: glibc's malloc keeps what a step frees, but not more than one step needs.
+"""Memory on CPUs: the process keeps what a step frees for the next step, within a limit.
 
-benchmarks/README.md has the measurements.
+`keep_memory` sets glibc's malloc, and `Trimmer` limits what it keeps. benchmarks/README.md has the
+measurements.
 """
 
 import ctypes
@@ -51,13 +52,13 @@ def keep_memory(values: int) -> None:
 
 
 class Trimmer:
-    """Returns memory to the system that a process keeps beyond its need; see `keep_memory`.
+    """Returns memory that a process keeps beyond its need to the system; see `keep_memory`.
 
-    Each array must be aligned, so a step's arrays often do not fit where those of the last step
-    were, by a few bytes. Then malloc takes as much memory again elsewhere, and the process keeps
-    both, or more. Trimming returns all that is free, which costs the next step up to a third of its
-    time. So it happens only after the first call, when also the compiler's memory is free, and when
-    the process has doubled.
+    Each array must be aligned. The arrays of a step therefore often miss the place of the last
+    step's arrays by a few bytes. malloc then takes as much memory again elsewhere, and the process
+    keeps both blocks, or more. Trimming returns all free memory, which costs the next step up to a
+    third of its time. The process is therefore trimmed only after the first call, when the
+    compiler's memory is free too, and when its size has doubled.
     """
 
     def __init__(self) -> None:
@@ -66,12 +67,13 @@ class Trimmer:
         self._settled: int | None = None  # Its size when a step had its memory, in bytes.
 
     def trim_if_due(self, state: Any) -> None:
-        """Trims after the first call, or if the process has doubled; call it after each call.
+        """Trims the process after the first step call, or if the process has doubled its size.
 
-        It then waits for the state, and for that of the next call, whose memory it measures.
+        Call this method after each call of the compiled step. When it trims, it waits for the
+        call's arrays. After the next call it waits again and reads how much memory a step needs.
 
         Args:
-          state: The arrays that the call returned, which may still be computed.
+          state: The arrays that the call of the step returned. JAX may still be computing them.
         """
         if not _is_kept:
             return
@@ -99,5 +101,5 @@ def _trim() -> None:
 
 
 def read_resident_size() -> int:
-    """Returns the memory that this process holds, in bytes; on Linux."""
+    """Returns the memory that this process holds, in bytes. It works on Linux only."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

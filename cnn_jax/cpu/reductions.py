@@ -33,11 +33,14 @@ def sum_per_channel(*arrays: jax.Array) -> list[jax.Array]:
 
 
 def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
-    """Adds a bias [C] to x [..., C], both of one dtype. On a CPU: reverse mode only.
+    """Adds a bias to each channel. On a CPU it is differentiable in reverse mode only.
 
     Args:
       x: Array [..., C].
       bias: Array [C] of x's dtype.
+
+    Returns:
+      x + bias, [..., C].
     """
     return _add_bias(x, bias) if switch.kernels_enabled(x) else _add(x, bias)
 

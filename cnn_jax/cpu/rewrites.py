@@ -15,7 +15,7 @@ MAX_POWER_OF_TWO_DRAW = 2**20  # sizes up to this are rounded up to a power of t
 
 
 def draw_normal(key: jax.Array, shape: tuple[int, ...], dtype: Any, std: float) -> jax.Array:
-    """Draws from N(0, std^2); the values equal std times those of `jax.random.normal`.
+    """Draws values from N(0, std^2). They equal std times those of `jax.random.normal`.
 
     The values are drawn as a flat array, because XLA's CPU compiler takes 16 times longer for
     random arrays of four dimensions. Small sizes are rounded up to a power of two, so that a model
@@ -45,10 +45,10 @@ def _scale_and_reshape(x: jax.Array, scale: jax.Array, shape: tuple[int, ...]) -
 
 
 def raise_to_power(x: jax.Array, exponent: float) -> jax.Array:
-    """Raises positive x to the exponent. LRN's exponent -3/4 is computed by two roots.
+    """Raises positive values to a power. The exponent of LRN, -3/4, is computed by two roots.
 
     Args:
-      x: Array of positive values.
+      x: Array of positive values, of any shape.
       exponent: The exponent.
     """
     if exponent == -0.75 and switch.rewrites_enabled():
@@ -58,7 +58,7 @@ def raise_to_power(x: jax.Array, exponent: float) -> jax.Array:
 
 
 def choose_min_scan_blocks() -> int:
-    """Returns the number of identical blocks from which a stage should use `lax.scan`."""
+    """Returns the least number of identical blocks for which a stage should use `lax.scan`."""
     # On a CPU, XLA runs a convolution inside a scan many times slower (jax#12868). A scan is used
     # only for ResNet-1202, which would not finish compiling without it. On other platforms a scan
     # costs almost nothing.

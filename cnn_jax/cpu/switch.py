@@ -57,7 +57,11 @@ def use(choice: str) -> Iterator[None]:
 
 
 def kernels_enabled(x: jax.Array) -> bool:
-    """Returns whether the CPU kernels handle this input: by default large inputs on a CPU."""
+    """Returns whether the CPU kernels handle an input. By default they do if it is large, on a CPU.
+
+    Args:
+      x: The input, of any shape.
+    """
     choice = read_choice()
     if choice:
         return choice == "cpu"
@@ -65,18 +69,18 @@ def kernels_enabled(x: jax.Array) -> bool:
 
 
 def on_cpu() -> bool:
-    """Returns whether optimizations for a CPU that do not depend on an input's size are used."""
+    """Returns whether to use optimizations for CPUs that do not depend on the size of an input."""
     return (read_choice() or mesh.get_platform()) == "cpu"
 
 
 def rewrites_enabled() -> bool:
-    """Returns whether rewrites that help on a CPU and cost nothing elsewhere are used."""
+    """Returns whether to use rewrites that help on a CPU and cost nothing on other platforms."""
     return read_choice() != "xla"
 
 
 def chunks_enabled() -> bool:
-    """Returns whether sums over a batch are computed in chunks: with one device.
+    """Returns whether to compute sums over a batch in chunks, which needs a single device.
 
-    With several devices, slices of a batch that is spread over them would be moved between them.
+    With several devices, a chunk of the batch would have to be moved between them.
     """
     return jax.device_count() == 1

@@ -1,4 +1,4 @@
-"""Studies: a paper's comparison of runs, and `run`, which trains it and builds its report."""
+"""Studies. A `Study` is a paper's comparison of runs; `run` trains it and builds its report."""
 
 from cnn_jax.report.claims import Claim as Claim
 from cnn_jax.report.rows import Row as Row

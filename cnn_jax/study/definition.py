@@ -19,29 +19,29 @@ MeasureRuns = Callable[[Path, list[Experiment], Callable[[str], None]], list[dic
 
 @dataclass(frozen=True)
 class Study:
-    """A paper's comparison: its runs, its table, its claims and its notes.
+    """A paper's comparison of runs, with its table, its claims and its notes.
 
     Attributes:
-      name: Its name on the command line.
-      title: Title of its report.
-      paper: Authors, year, section.
+      name: Name of the study on the command line.
+      title: Title of the report.
+      paper: The paper's authors, year and section.
       paper_data: The data set of the paper's figures. Results on other data are not compared.
       preset: Size of the study, such as laptop or paper.
       runs: The experiments by name, in the order of training.
       rows: The lines of the table.
       notes: Notes for the reader of the report.
       claims: The paper's statements, and how to check them.
-      report: Composes the report's page from the results, with the parts of `cnn_jax.report`; None:
-        tables of the rows, a figure, notes and claims.
-      paper_runs: The paper's own recipe of each run, which deviations are measured against.
+      report: Function from the results to the report's page, composed of the parts of
+        `cnn_jax.report`; None: the page has tables of the rows, a figure, notes and claims.
+      paper_runs: The paper's own recipe of each run, from which deviations are listed.
       measure: For a study that trains nothing: () -> a list of rows with its measurements.
-      tuning: How a field of the runs is chosen before they are trained; None: it is not tuned.
-      measure_runs: Measurements of trained runs beyond the evaluation protocols: (workdir, every
-        seed of every run, also those of earlier launches, a function that takes lines) -> a list
-        of rows, which study.json keeps. A seed may be unfinished.
+      tuning: How a field of the runs is chosen before they are trained; None: no field is tuned.
+      measure_runs: Measures trained runs beyond the evaluation protocols: (workdir, every seed of
+        every run, those of earlier launches included, a function that prints a line) -> a list of
+        rows, which study.json keeps. A seed may be unfinished.
       swept: The fields that a sweep varies.
-      contact_sheet: Whether sheet.png shows training images of each run as its model sees them.
-      file: The Python file of a user's study; `load` sets it.
+      contact_sheet: Whether to draw sheet.png: training images of each run as its model sees them.
+      file: The Python file that defines the study, if it is a user's; `load` sets it.
     """
 
     name: str

@@ -8,18 +8,21 @@ from cnn_jax.errors import UserError, suggest_names
 from cnn_jax.tuning import Tuning
 
 SMALL_CNN_RATES = (0.02, 0.05, 0.1, 0.2, 0.4)
-# Of the 600 steps of kernel_size and pooling on digits. Without a warm-up, seeds end at chance at
-# the rates that the trials choose.
+# Steps of warm-up in the 600 steps of kernel_size and pooling on digits. Without a warm-up, seeds
+# end at chance at the rates that the trials choose.
 LAPTOP_WARMUP_STEPS = 30
 
 
 def check_preset(study: str, preset: str, presets: Iterable[str]) -> None:
-    """Raises UserError, naming the nearest preset, if the study has none of this name.
+    """Checks that a study has a preset.
 
     Args:
       study: The study's name.
-      preset: The preset that was asked for.
+      preset: Name of the preset.
       presets: The presets that the study has.
+
+    Raises:
+      UserError: If the study has no such preset. The message names the nearest one.
     """
     presets = tuple(presets)
     if preset not in presets:
@@ -29,19 +32,19 @@ def check_preset(study: str, preset: str, presets: Iterable[str]) -> None:
 
 
 def keep_run(run: Experiment) -> Experiment:
-    """Returns the run as it is: the preset that changes nothing."""
+    """Returns the run unchanged, for a preset that changes nothing."""
     return run
 
 
 def shorten_run(
     run: Experiment, batch_size: int = 8, fake: bool = False, eval_every: int = 2
 ) -> Experiment:
-    """Returns the run with two steps: the preset smoke, which tests train in seconds.
+    """Returns the run with two steps, for the preset smoke, which tests train in seconds.
 
     Args:
-      run: The run, such as that of the preset laptop.
+      run: The run of another preset, such as laptop.
       batch_size: Images per step.
-      fake: Whether it is trained on fake data, which has no files, in place of its own data.
+      fake: Whether to replace the run's data set with `fake`, which needs no files.
       eval_every: Steps between evaluations.
     """
     data = replace(run.data, batch_size=batch_size)
@@ -52,13 +55,14 @@ def shorten_run(
 
 
 def tune_small_cnn(preset: str) -> Tuning:
-    """Returns how the studies of small CNNs choose each model's learning rate: with one budget.
+    """Returns how studies of small CNNs choose the learning rate: each model by the same trials.
 
-    Each rate has three seeds, because a model may learn with one and stay at chance with another.
+    Each rate is tried with three seeds, because a model may learn with one seed and stay at chance
+    with another.
 
     Args:
-      preset: laptop trains a trial for half a run on digits, smoke for two steps, and every other
-        one for 469 steps, an epoch of MNIST.
+      preset: The study's preset. A trial of laptop takes half the steps of a run on digits, one of
+        smoke two steps, and one of any other preset 469 steps, an epoch of MNIST.
     """
     if preset == "smoke":
         return Tuning(SMALL_CNN_RATES[:2], validation_images=32)

@@ -13,7 +13,7 @@ from cnn_jax.files import expand_path
 from cnn_jax.study.definition import Study
 from cnn_jax.tuning import make_trials
 
-# How often a run is logged, or how it is compiled, changes none of its numbers.
+# Fields that change none of a run's numbers: how often the run is logged, and how it is compiled.
 HARMLESS_FIELDS = (
     *RUNTIME_FIELDS,
     "study",
@@ -26,8 +26,8 @@ HARMLESS_FIELDS = (
     "log.layer_statistics",
 )
 
-# {data set: augmentation that replaces a preset's, where it has any}: for example, digits must not
-# be mirrored.
+# {data set: augmentation that replaces the preset's augmentation, if the preset has any}. For
+# example, digits must not be mirrored.
 AUGMENTATION: dict[str, dict[str, Any]] = {
     "digits": {"pad_and_crop": 1, "flip": False},
     "mnist": {"pad_and_crop": 4, "flip": False},
@@ -36,12 +36,12 @@ AUGMENTATION: dict[str, dict[str, Any]] = {
 
 
 def load(name: str, preset: str, studies: Mapping[str, Callable[[str], Study]]) -> Study:
-    """Returns a study by its name, or that of a user's file by its path.
+    """Returns a study by its name, or the study of a user's file by the file's path.
 
     Args:
       name: A name of `studies`, or the path of a Python file that defines `study(preset)`.
-      preset: Which size of the study.
-      studies: The studies by name.
+      preset: The study's preset, such as laptop.
+      studies: The function of each study, by the study's name.
 
     Raises:
       UserError: If there is no such study, file or preset.
@@ -66,18 +66,20 @@ def configure(
     data: str = "",
     data_dir: str = "",
 ) -> Study:
-    """Returns the study with its runs changed, complete, and with their deviations listed.
+    """Returns the study with changed settings, and with the deviations of its runs listed.
 
-    A field that is set is not tuned.
+    Each run of the result stores the values of all arguments of its optimizer and schedule. The
+    study's tuning is dropped if `overrides` sets the tuned field.
 
     Args:
       study: The study.
-      overrides: Such as 'schedule.base=0.05', for every run.
-      data: Another data set, with the augmentation that suits it.
-      data_dir: Where prepared TFDS folders lie.
+      overrides: Changes of every run, such as 'schedule.base=0.05'.
+      data: Name of a data set that replaces the study's own, with the augmentation that suits it;
+        empty: the study's own.
+      data_dir: Folder of prepared TFDS data sets; empty: that of the runs.
 
     Raises:
-      UserError: If a field has a value that it cannot have, or the study's names do not agree.
+      UserError: If a field has an invalid value, or the names of runs and rows do not agree.
     """
     _check_names(study)
     changes = tuple(overrides)
@@ -92,7 +94,7 @@ def configure(
 
 
 def _check_names(study: Study) -> None:
-    """Raises UserError if a run's name is not its key, or a row is of no run of the study."""
+    """Raises UserError if a run's name differs from its key, or a row names no run of the study."""
     for name, run in study.runs.items():
         if run.name != name:
             raise UserError(
@@ -132,10 +134,10 @@ def _list_harmless_fields(run: Experiment) -> tuple[str, ...]:
 
 
 def _replace_dataset(config: Data, paper: Data, name: str) -> Data:
-    """Returns the settings with another data set and the augmentation that suits it.
+    """Returns the settings of the data with another data set and the augmentation that suits it.
 
-    An augmentation that neither the run nor the paper's recipe has is not switched on. The data set
-    that a run has already keeps its options.
+    An augmentation that neither the run nor the paper's recipe has is not switched on. If the run
+    has this data set already, its options are kept.
     """
     named = parse_dataset(name)
     if named.name == config.dataset.name and not named.args:
@@ -149,7 +151,7 @@ def _replace_dataset(config: Data, paper: Data, name: str) -> Data:
 
 
 def complete_study(study: Study) -> Study:
-    """Returns the study with its deviations listed, unless `configure` has done it."""
+    """Returns the study with the deviations of its runs listed. `configure` may have done it."""
     from cnn_jax.training.components import complete
 
     _check_names(study)
@@ -160,6 +162,11 @@ def complete_study(study: Study) -> Study:
 
 def select(study: Study, only: str = "*", seeds: int = 1) -> list[Experiment]:
     """Returns the runs whose name matches a pattern, each with the seeds 0 to seeds - 1.
+
+    Args:
+      study: The study.
+      only: The pattern, such as 'plain-*'.
+      seeds: Number of seeds of each run.
 
     Raises:
       UserError: If no run matches, or the study trains nothing.
@@ -177,7 +184,15 @@ def select(study: Study, only: str = "*", seeds: int = 1) -> list[Experiment]:
 
 
 def list_trials(study: Study, only: str = "*") -> list[Experiment]:
-    """Returns the trials that tune the runs whose name matches a pattern, with their seeds."""
+    """Returns the trials that tune a study's runs, each with the seeds of the tuning.
+
+    Args:
+      study: The study. If it is not tuned, there are no trials.
+      only: The pattern of the names of the runs.
+
+    Raises:
+      UserError: If no run matches.
+    """
     if study.tuning is None:
         return []
     chosen = [study.runs[one.name] for one in select(study, only)]

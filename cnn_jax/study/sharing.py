@@ -1,4 +1,4 @@
-"""Several launches of one command share a study's runs.
+"""Divides a study's runs among several launches of one command.
 
 Each launch takes the next run that no other launch holds and that does not wait for another run. A
 claim is a lock on a file in the run's folder. The system itself releases the lock when its holder
@@ -32,18 +32,18 @@ def claim_groups(
 ) -> Iterator[tuple[int, Group]]:
     """Yields each group of runs once, while this process holds it.
 
-    A group that another launch has trained meanwhile is yielded too: it is finished then, and
-    nothing is left to do for it.
+    A group that another launch has trained meanwhile is yielded too. It is finished, so nothing is
+    left to do for it.
 
-    The seeds of a run have one program, which each launch compiles for itself. So a launch goes on
-    with the run that it has begun, then takes runs of which no seed has been begun, and only then
-    seeds of other launches' runs.
+    All seeds of a run have the same program, which each launch must compile. A launch therefore
+    goes on with the run that it has begun, then takes runs of which no seed has been begun, and
+    only then seeds of the runs that other launches have begun.
 
     Args:
-      groups: The runs, those that train together in one group, in the order of training.
+      groups: Groups of runs that train together, in the order of training.
       folder: The study's folder.
-      tell: Takes a line when this process begins to wait for other launches.
-      poll_seconds: The time between two looks at runs that other launches hold.
+      tell: Prints a line; called when this process begins to wait for other launches.
+      poll_seconds: Seconds between two looks at runs that other launches hold.
 
     Yields:
       (the group's number from 0, the group).
@@ -96,7 +96,7 @@ def _claim(group: Group, folder: Path) -> Iterator[None]:
 
 
 def _waits_for_another(group: Group, left: dict[int, Group], folder: Path) -> bool:
-    """Returns whether a run of the group starts from one that is still to be trained."""
+    """Returns whether a run of the group starts from a run that is still to be trained."""
     others = {(run.name, run.seed) for other in left.values() for run in other}
     return any(
         (run.train.start_from, run.seed) in others
@@ -109,23 +109,24 @@ def _waits_for_another(group: Group, left: dict[int, Group], folder: Path) -> bo
 
 @contextlib.contextmanager
 def join_launches(folder: Path) -> Iterator[Callable[[], bool]]:
-    """Counts this process among a study's launches.
+    """Counts this process among the launches that share a study.
 
     Args:
       folder: The study's folder, which exists.
 
     Yields:
-      A function that leaves the launches and returns whether no other one is left. Of launches that
-      leave at the same time, one is the last. A launch that joins later waits for the last one.
+      A function that ends the membership of this launch and returns whether it was the last one. Of
+      launches that leave at the same time, exactly one is the last. A launch that joins later waits
+      until the last one has ended.
 
     Raises:
-      UserError: If the file cannot be opened, or its file system has no locks.
+      UserError: If the file of the lock cannot be opened, or its file system has no locks.
     """
     path = folder / file_names.LAUNCHES
     with contextlib.ExitStack() as stack:
         with explain_os_errors(f"{path} cannot be locked", "choose another workdir"):
             # NFS grants a shared lock only on a file that is open for reading, and an exclusive
-            # lock only on a file that is open for writing. The mode "a+" is both.
+            # lock only on a file that is open for writing. The mode "a+" opens it for both.
             file = stack.enter_context(open(path, "a+"))
             fcntl.flock(file, fcntl.LOCK_SH)
         yield lambda: _leave(file)

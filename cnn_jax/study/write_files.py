@@ -1,4 +1,4 @@
-"""What a study writes into its folder beside the runs: study.json, crops.png and sheet.png."""
+"""Writes a study's own files into its folder: study.json, crops.png and sheet.png."""
 
 import dataclasses
 import io
@@ -17,13 +17,19 @@ from cnn_jax.tuning import describe_tuning
 
 
 def describe_data(data: Data) -> str:
-    """Returns the data of a study in words."""
+    """Returns a data set in words: its name, and how many training images are held out."""
     held_out = data.validation_images
     return data.name + (f", {held_out} training images held out" if held_out else "")
 
 
 def describe_study(study: Study, seeds: int, command: str) -> dict[str, Any]:
-    """Returns the content of study.json, which tells the report about the study and its runs."""
+    """Returns the content of study.json, from which a report reads what the study and its runs are.
+
+    Args:
+      study: The study.
+      seeds: Number of seeds of each run.
+      command: The command that runs the whole study.
+    """
     first = next(iter(study.runs.values()), None)
     return {
         "name": study.name,
@@ -48,9 +54,16 @@ def describe_study(study: Study, seeds: int, command: str) -> dict[str, Any]:
 
 
 def check_study(study: Study, folder: Path) -> None:
-    """Raises UserError if the folder holds another study, preset or data set.
+    """Checks that a folder holds no other study, preset or data set.
 
-    The path of a data set may differ: a folder may move, and each machine may have its own.
+    The path of a data set may differ, because a folder may move, and each machine may have its own.
+
+    Args:
+      study: The study.
+      folder: The folder, which may be empty or missing.
+
+    Raises:
+      UserError: If the folder holds another study, preset or data set.
     """
     there, words = _read_file(folder), describe_study(study, 1, "")
     own = {"data": words["data"], **there}
@@ -63,13 +76,13 @@ def check_study(study: Study, folder: Path) -> None:
 
 
 def _leave_out_path(data: str) -> str:
-    """Returns 'folder' of 'folder:PATH', with what is held out."""
+    """Returns the result of `describe_data` without a path: 'folder' of 'folder:PATH'."""
     place, comma, held_out = data.rpartition(", ") if data.endswith("held out") else (data, "", "")
     return place.partition(":")[0] + comma + held_out
 
 
 def _read_file(folder: Path) -> dict[str, Any]:
-    """Returns the content of study.json; {}: it is missing or damaged, and is written again."""
+    """Returns the content of study.json, or {} if the file is missing or damaged."""
     try:
         there = json.loads((folder / file_names.STUDY).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -88,11 +101,11 @@ def write_study(
 
     Args:
       study: The study.
-      folder: Its workdir, which is made.
-      seeds: Seeds of each run.
+      folder: The study's folder, which is created if it is missing.
+      seeds: Number of seeds of each run.
       command: The command that runs the whole study; the report shows it.
-      measured: What the study has measured (`Study.measure` or `Study.measure_runs`); None: what
-        the folder's study.json holds is kept, with the commit that measured it.
+      measured: The rows of `Study.measure` or `Study.measure_runs`; None: the rows in the folder's
+        study.json are kept, with the commit that measured them.
 
     Raises:
       UserError: If the folder holds another study, or cannot be written to.
@@ -113,13 +126,14 @@ def write_study(
 def write_crops(study: Study, folder: Path, anew: bool = False) -> None:
     """Writes crops.png and sheet.png: training images as the models see them.
 
-    crops.png has a row for each training scale of full-size images; sheet.png a row for each
-    way in which runs prepare their images, if the study wants it.
+    crops.png has a row for each training scale of full-size images. If `study.contact_sheet` is
+    set, sheet.png has a row for each way in which runs prepare their images.
 
     Args:
       study: The study.
-      folder: Its workdir.
-      anew: Draw them again if they are there; runs that start anew may prepare images otherwise.
+      folder: The study's folder.
+      anew: Whether to draw files again that exist. Runs that start anew may prepare their images in
+        another way.
     """
     scales = {
         f"S = {'-'.join(map(str, one.data.train_resize))}": one.data

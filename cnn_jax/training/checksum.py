@@ -1,8 +1,8 @@
 """Checksums of a state's arrays, which detect bits that have flipped on a disk.
 
-An array's checksum is the sum of its words, each times a different odd number, modulo 2^32. A
-single flipped bit always changes it; other damage is undetected with probability 2^-32. It is
-computed on the array's device, at the speed of its memory.
+The checksum of an array is the sum of its words, each times a different odd number, modulo 2^32. A
+single flipped bit always changes the checksum; other damage goes undetected with probability 2^-32.
+The array's device computes the checksum, at the speed of its memory.
 """
 
 from collections.abc import Callable
@@ -18,10 +18,10 @@ def compute(tree: Any) -> Callable[[], dict[str, int]]:
     """Starts to compute the checksum of each array of a tree.
 
     Args:
-      tree: Arrays of types of at most four bytes; they may be donated meanwhile.
+      tree: Arrays whose elements have at most four bytes. The caller may donate them at once.
 
     Returns:
-      A function that waits and returns {path: checksum}.
+      A function that waits for the checksums and returns {path: checksum}.
     """
     names, sums = name_arrays(tree), _sum_leaves(jax.tree.leaves(tree))
     return lambda: dict(zip(names, map(int, jax.device_get(sums)), strict=True))

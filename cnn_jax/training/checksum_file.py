@@ -1,7 +1,7 @@
-"""The checksums of a run's checkpoints, in the file digests.json beside them.
+"""Writes and compares the checksums of a run's checkpoints, in digests.json beside them.
 
 The file holds {step: {array: checksum}}. It is needed because Orbax restores a file with a flipped
-bit without an error. The module `checksum` computes them.
+bit without an error. The module `checksum` computes the checksums.
 """
 
 import json
@@ -18,21 +18,21 @@ from cnn_jax.files import write_whole
 from cnn_jax.training import checksum
 from cnn_jax.training.state import State
 
-# Checksums are computed and written while training continues. A checkpoint without checksums
-# counts as damaged.
+# Checksums are computed and written while training continues. If the file has none of a checkpoint,
+# the checkpoint counts as damaged.
 _POOL = ThreadPoolExecutor(1)
 _PENDING: dict[Path, Future] = {}
 
 
 def start_checksums(checkpoints: ocp.CheckpointManager, step: int, state: State) -> None:
-    """Starts to compute the checksums of a checkpoint and to write them.
+    """Starts to compute and write the checksums of a checkpoint.
 
-    Checksums of checkpoints that are no longer kept are dropped.
+    Checksums of deleted checkpoints are removed from the file.
 
     Args:
       checkpoints: The manager from `open_checkpoints`.
       step: Step of the checkpoint, whose save has started.
-      state: What is saved; it may be donated meanwhile.
+      state: The state that is saved. The caller may donate it at once.
     """
     kept = {str(k) for k in checkpoints.all_steps()}
     sums, path = checksum.compute(state), _checksum_file(checkpoints)
@@ -66,9 +66,9 @@ def _write_checksums(
 
 
 def verify_checksums(checkpoints: ocp.CheckpointManager, step: int, state: Any) -> None:
-    """Compares what was read with the checksums of what was saved.
+    """Compares a state that was read with the checksums of the state that was saved.
 
-    If their file is missing or damaged, the checkpoint passes unchecked.
+    If digests.json is missing or damaged, nothing is compared.
 
     Args:
       checkpoints: The manager from `open_checkpoints` or `make_manager`.
@@ -76,7 +76,7 @@ def verify_checksums(checkpoints: ocp.CheckpointManager, step: int, state: Any) 
       state: The state that was read.
 
     Raises:
-      ValueError: If an array differs from its checksum, or the file has none of this checkpoint.
+      ValueError: If an array does not have its checksum, or the file lacks this checkpoint.
     """
     path = _checksum_file(checkpoints)
     if not path.exists():
@@ -99,11 +99,14 @@ def _checksum_file(checkpoints: ocp.CheckpointManager) -> Path:
 
 
 def read_checksums(folder: Path, step: int) -> dict[str, int] | None:
-    """Returns the checksum of each array that a run has saved at a step; None: they are not known.
+    """Returns the checksum of each array that a run has saved at a step.
 
     Args:
       folder: The run's folder.
       step: Step of the checkpoint.
+
+    Returns:
+      {array: checksum}, or None if the file does not hold them.
     """
     try:
         return _read_checksums(folder / file_names.CHECKSUMS).get(str(step))

@@ -1,4 +1,7 @@
-"""Composes an experiment into the parts that training, evaluation and plans share."""
+"""Composes an experiment into the parts that training, evaluation and plans share.
+
+`find_changes` says whether two configurations count as the same run.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,7 +22,7 @@ from cnn_jax.models import Model
 from cnn_jax.optim import OPTIMIZERS, SCHEDULES, count_evaluations, make_optimizer
 from cnn_jax.overrides import Kind, Kinds, check_fields
 
-# {choice of an experiment: what it may name}, for `cnn_jax.overrides`.
+# {field of an experiment that is a choice: what the choice may name}, for `cnn_jax.overrides`.
 KINDS: Kinds = {
     "data.dataset": Kind(None, datasets.get_option_types),
     "model": Kind(models.MODELS, models.get_option_types),
@@ -34,7 +37,7 @@ class Components(NamedTuple):
     Attributes:
       dataset: The data set.
       model: The model as pure functions.
-      optimizer: The whole optax transformation, with the schedule.
+      optimizer: The optax transformation, which includes the schedule.
       axis: The pmapped axis over which a batch is split; None under jit.
     """
 
@@ -49,8 +52,11 @@ def complete(experiment: Experiment) -> Experiment:
 
     A run stores all arguments, so that it does not change when a default changes.
 
+    Args:
+      experiment: The run.
+
     Raises:
-      UserError: If a field has a value that it cannot have.
+      UserError: If a field has an invalid value.
     """
     check_fields(experiment)
     return dataclasses.replace(
@@ -62,15 +68,18 @@ def complete(experiment: Experiment) -> Experiment:
 
 
 def find_changes(old: Experiment, new: Experiment, ignore: tuple[str, ...] = ()) -> list[str]:
-    """Returns the fields in which two complete experiments differ, as `find_differences` does.
+    """Returns the fields in which two experiments differ; [] if they count as the same run.
 
-    An option of the model or the data set that only one of them sets, to its default, is no
-    difference.
+    An option of the model or the data set that only one of the experiments sets is no difference if
+    its value is the default.
 
     Args:
-      old: The first experiment.
-      new: The second experiment.
+      old: The first experiment, from `complete`.
+      new: The second experiment, from `complete`.
       ignore: Fields that are not compared.
+
+    Returns:
+      Texts such as 'train.steps: 64000 -> 300', from `cnn_jax.config.find_differences`.
     """
     of_model = _find_equal_options("model", old.model, new.model, models.get_defaults)
     of_data = _find_equal_options(
@@ -82,7 +91,7 @@ def find_changes(old: Experiment, new: Experiment, ignore: tuple[str, ...] = ())
 def _find_equal_options(
     field: str, old: Choice, new: Choice, get_defaults: Callable[[str], dict[str, Any]]
 ) -> list[str]:
-    """Returns the options that only one choice of the same name sets, to their defaults."""
+    """Returns the options that only one of two choices of the same name sets, to the default."""
     apart = old.args.keys() ^ new.args.keys()
     if old.name != new.name or not apart:
         return []
@@ -95,7 +104,7 @@ def _find_equal_options(
 
 
 def _expand_paths(config: Data) -> Data:
-    """Returns the data with ~ in its paths replaced by the home folder; addresses stay."""
+    """Returns the data settings with ~ in paths replaced by the home folder; URLs do not change."""
     path = config.dataset.args.get("path")
     if isinstance(path, str) and path:
         whole = str(expand_path("data.dataset.path", path))
@@ -109,12 +118,12 @@ def make_model(experiment: Experiment, num_classes: int | None, axis: str | None
     """Returns the experiment's model.
 
     Args:
-      experiment: Names the model and its options.
-      num_classes: Logits; None: the paper's.
-      axis: The pmapped axis over which a batch is split, if it is.
+      experiment: The run, which names the model and its options.
+      num_classes: Number of logits; None: the paper's number.
+      axis: The pmapped axis over which a batch is split; None under jit.
 
     Raises:
-      UserError: If there is no such model, or an option is wrong.
+      UserError: If there is no such model, or an option has an invalid value.
     """
     choice = experiment.model
     if choice.name in models.MODELS:
@@ -130,13 +139,13 @@ def make_components(
     devices: int | None = None,
     seeds: int = 1,
 ) -> Components:
-    """Composes a run. Compiles nothing.
+    """Loads the data set of a run, and makes its model and optimizer. Compiles nothing.
 
     Args:
       experiment: The run.
-      dataset: Used instead of the experiment's data set.
-      devices: Number of devices that share a batch; None: all.
-      seeds: Number of seeds trained in one program.
+      dataset: The data set, if it is loaded already; None: the experiment's is loaded.
+      devices: Number of devices that share a batch; None: all devices.
+      seeds: Number of seeds that train in one program.
 
     Raises:
       UserError: If the configuration has a mistake, or the data are not prepared.
@@ -157,7 +166,12 @@ def make_components(
 
 
 def count_steps_per_epoch(config: Data, dataset: data.Dataset) -> float:
-    """Returns the number of steps per epoch, which may be a fraction."""
+    """Returns the number of steps per epoch, which need not be a whole number.
+
+    Args:
+      config: The data settings of the run.
+      dataset: The data set of the run.
+    """
     images = dataset.train.count
     if config.balance_classes:
         images = len(balance_epoch(0, 0, dataset.train.labels))
@@ -165,7 +179,7 @@ def count_steps_per_epoch(config: Data, dataset: data.Dataset) -> float:
 
 
 def advise(experiment: Experiment) -> list[str]:
-    """Returns advice about a valid configuration, a line each."""
+    """Returns lines of advice about a valid configuration that may not be what the user wants."""
     base = complete(experiment).schedule.args.get("base")
     name, optimizer = experiment.model.name, experiment.optimizer.name
     normalized = experiment.model.args.get("norm") == "bn"
@@ -181,17 +195,21 @@ def advise(experiment: Experiment) -> list[str]:
 
 
 def check(experiment: Experiment, devices: int = 1, seeds: int = 1) -> None:
-    """Raises UserError for fields that have a wrong value or contradict each other.
+    """Checks the fields of an experiment, alone and against each other.
 
     Args:
       experiment: The run.
-      devices: How many share a batch.
-      seeds: How many are trained in one program.
+      devices: Number of devices that share a batch.
+      seeds: Number of seeds that train in one program.
+
+    Raises:
+      UserError: If a field has an invalid value, or two fields contradict each other.
     """
     complete(experiment)
     check_protocols(experiment)
     train = experiment.train
-    # They may contradict each other. The length of an epoch is not known yet and does not matter.
+    # The arguments may contradict each other. The length of an epoch is not known yet and does not
+    # matter.
     make_optimizer(experiment.optimizer, experiment.schedule, train.steps, steps_per_epoch=1.0)
     if train.stop_after and not experiment.data.validation_images:
         raise UserError(
@@ -229,12 +247,15 @@ def check(experiment: Experiment, devices: int = 1, seeds: int = 1) -> None:
 
 
 def is_plain_jit(experiment: Experiment) -> bool:
-    """Returns whether a program can hold several steps or seeds: jit without checks of numerics."""
+    """Returns whether a run is compiled by jit without train.check_numerics.
+
+    Only then can one program contain several steps or several seeds.
+    """
     return experiment.train.parallel == "jit" and not experiment.train.check_numerics
 
 
 def explain_single_steps(experiment: Experiment) -> str:
-    """Returns why a run can make only one step per call; empty: it can make several."""
+    """Returns why a run can make only one step per call, or "" if it can make several."""
     if not is_plain_jit(experiment):
         return "takes train.parallel=jit, without train.check_numerics"
     if data.is_streamed(experiment.data):
@@ -243,7 +264,7 @@ def explain_single_steps(experiment: Experiment) -> str:
 
 
 def _check_images(config: Data) -> None:
-    """Raises UserError for sizes and augmentation that do not fit the data set's images."""
+    """Raises UserError if the sizes or the augmentation do not fit the images of the data set."""
     datasets.check_dataset(config)
     if config.dataset.name not in datasets.DATASET_INFO:
         return  # Where they are of full size, they are cut to image_size: `data` checks it.

@@ -9,10 +9,10 @@ from cnn_jax.training.state import State
 
 
 class DivergedError(UserError):
-    """A run whose loss was not finite.
+    """The error of a run whose loss was not finite.
 
     Attributes:
-      step: Number of updates after which it was not finite.
+      step: Number of updates after which the loss was not finite.
     """
 
     def __init__(self, message: str, step: int) -> None:
@@ -27,9 +27,10 @@ def find_bad_step(state: State, experiment: Experiment, step: int) -> int | None
     """Returns the step whose loss was not finite and ends the run; None if the run continues.
 
     Args:
-      state: After `step` updates.
-      experiment: Says whether such updates are skipped.
-      step: Updates done.
+      state: The state after `step` updates.
+      experiment: The run. With train.on_nan=skip it ends only after `MAX_CONSECUTIVE_SKIPS`
+        skipped updates.
+      step: Number of updates done.
     """
     bad = int(state.nan_step)
     allowed = MAX_CONSECUTIVE_SKIPS if experiment.train.on_nan == "skip" else 1
@@ -42,16 +43,16 @@ def end_run(
     checkpoints: ocp.CheckpointManager,
     write: metrics_log.Write,
 ) -> DivergedError:
-    """Ends a run that has diverged; the last checkpoint from before that is kept.
+    """Ends a run that has diverged, and deletes its checkpoints from after the divergence.
 
     Args:
-      bad: The updates after which the loss was not finite.
+      bad: Number of updates after which the loss was not finite.
       experiment: The run.
-      checkpoints: Those of later states are deleted.
+      checkpoints: The run's checkpoints.
       write: Appends a line to the run's metrics.
 
     Returns:
-      The message for the user.
+      The error, with the message for the user.
     """
     write("nan", step=bad)
     checkpoint.wait(checkpoints)
@@ -71,7 +72,13 @@ def end_run(
 def find_earlier_end(
     experiment: Experiment, events: list[dict], folder: object
 ) -> DivergedError | None:
-    """Returns the message for the user if the run has ended with a loss that is not finite."""
+    """Returns the error of a run that an earlier launch has ended because it diverged, or None.
+
+    Args:
+      experiment: The run.
+      events: The events of the run's metrics.
+      folder: The run's folder, for the message.
+    """
     if not events or events[-1]["event"] != "nan":
         return None
     step = events[-1]["step"]

@@ -1,4 +1,4 @@
-"""Where and with what a program runs: time, commit, hardware and versions."""
+"""Describes the environment of a program: time, commit, hardware and versions."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ import jax
 
 
 def describe_environment() -> dict[str, Any]:
-    """Returns the time (UTC), commit, hardware and versions with which a run is started."""
+    """Returns the time (UTC), the commit, the hardware and the versions of packages, by name."""
     devices = jax.devices()
     kind = _find_cpu() if devices[0].platform == "cpu" else devices[0].device_kind
     return {
@@ -34,7 +34,12 @@ def _find_cpu() -> str:
 
 
 def find_commit() -> str:
-    """Returns the code's commit, '+changes' if files differ; 'unknown' without a checkout."""
+    """Returns the commit of the code.
+
+    Returns:
+      The commit's hash, with '+changes' if tracked files differ from it; 'unknown' if the code is
+      not in a checkout.
+    """
     here = Path(__file__).parent
 
     def git(*words: str) -> str:

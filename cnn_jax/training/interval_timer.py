@@ -1,4 +1,4 @@
-"""Times the steps between two log lines."""
+"""Measures the time that the steps between two log lines take."""
 
 import time
 
@@ -6,12 +6,12 @@ REDRAW_SECONDS = 0.5  # Between two waits for the device, so that the progress b
 
 
 class IntervalTimer:
-    """Measures the steps since the last log line.
+    """Measures the time since the last log line.
 
     Attributes:
       first: The step after which the interval began.
-      waited: Seconds of it in which the step waited for data.
-      drawn: When the progress bar was last drawn.
+      waited: Seconds of the interval in which the loop waited for data.
+      drawn: When the progress bar was last drawn, in seconds of `time.perf_counter`.
     """
 
     def __init__(self, step: int) -> None:
@@ -19,13 +19,13 @@ class IntervalTimer:
         self.drawn = self.start
 
     def restart(self, step: int) -> None:
-        """Begins an interval after this step."""
+        """Begins a new interval after a step."""
         self.first, self.waited, self.start = step, 0.0, time.perf_counter()
 
     def seconds(self) -> float:
-        """Returns the interval's length so far."""
+        """Returns the length of the interval so far, in seconds."""
         return time.perf_counter() - self.start
 
     def should_redraw(self) -> bool:
-        """Returns whether the progress bar has not moved for a while."""
+        """Returns whether the progress bar has not moved for `REDRAW_SECONDS`."""
         return time.perf_counter() - self.drawn > REDRAW_SECONDS

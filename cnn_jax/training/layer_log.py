@@ -1,8 +1,8 @@
-"""layers.jsonl: what `layer_statistics` measured, a line for each of the chosen steps.
+"""Writes and reads layers.jsonl: the results of `layer_statistics`, a line for each chosen step.
 
 A line holds {"step": n, "layers": [{"layer": name, "kind": ..., "mean": ..., ...}, ...]}. A run
-that continues forgets the lines of later steps, as it does in metrics.jsonl, and measures them
-again.
+that continues from a step deletes the lines of later steps, as it does in metrics.jsonl, and
+measures these steps again.
 """
 
 import json
@@ -15,14 +15,14 @@ from cnn_jax.files import write_whole
 
 
 def open_lines(folder: Path, step: int) -> set[int]:
-    """Prepares the file of a run that starts at `step`: later and damaged lines are left out.
+    """Deletes damaged lines and those of steps after `step` from the file, for a run to go on.
 
     Args:
       folder: The run's folder.
       step: The step from which the run goes on.
 
     Returns:
-      The steps that have been measured.
+      The steps of the lines that are left.
     """
     kept = [line for line in read_lines(folder) if line["step"] <= step]
     if (folder / file_names.LAYERS).exists():
@@ -31,7 +31,15 @@ def open_lines(folder: Path, step: int) -> set[int]:
 
 
 def append_line(folder: Path, step: int, layers: list[dict[str, Any]]) -> None:
-    """Writes a line, at once on disk, before a checkpoint that is later than it."""
+    """Appends the line of a step, and waits until it is on the disk.
+
+    It must be there before a checkpoint of a later step is.
+
+    Args:
+      folder: The run's folder.
+      step: The step after which the layers were measured.
+      layers: A dictionary for each layer, from `layer_statistics.to_json`.
+    """
     with open(folder / file_names.LAYERS, "a", encoding="utf-8") as lines:
         lines.write(json.dumps({"step": step, "layers": layers}) + "\n")
         lines.flush()
@@ -39,7 +47,7 @@ def append_line(folder: Path, step: int, layers: list[dict[str, Any]]) -> None:
 
 
 def read_lines(folder: Path) -> list[dict[str, Any]]:
-    """Returns the lines of a run, in the order of steps; torn and damaged ones are left out."""
+    """Returns the lines of a run in the order of steps, without incomplete and damaged lines."""
     path = folder / file_names.LAYERS
     text = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     lines = [line for each in text if (line := parse_line(each)) is not None]
@@ -47,7 +55,7 @@ def read_lines(folder: Path) -> list[dict[str, Any]]:
 
 
 def parse_line(text: bytes) -> dict[str, Any] | None:
-    """Returns a line of the file; None: it is damaged."""
+    """Returns the value of a line of the file, or None if the line is damaged."""
     try:
         line = json.loads(text.decode())
     except (ValueError, RecursionError):
@@ -56,7 +64,7 @@ def parse_line(text: bytes) -> dict[str, Any] | None:
 
 
 def is_line(line: Any) -> bool:
-    """Returns whether a value is a line of the file."""
+    """Returns whether a value has the form of a line of the file."""
     if not isinstance(line, dict) or type(line.get("step")) is not int or line["step"] < 0:
         return False
     layers = line.get("layers")

@@ -1,4 +1,4 @@
-"""Statistics of every layer's values and of their gradients, for every model.
+"""Measures statistics of every layer's values and of their gradients, for every model.
 
 A layer is a module that has parameters of its own or is an activation function. Its outputs, and
 the gradient of the loss with respect to them, are measured on a batch of training images, with
@@ -26,24 +26,24 @@ from cnn_jax.training.state import State
 from cnn_jax.values import MAX_INT32
 
 BINS = 30  # Bins of a histogram, from the smallest to the largest value.
-UNITS = 8  # The first units of a layer, each of whose percentiles are kept.
+UNITS = 8  # Number of units of a layer, the first ones, whose percentiles are kept.
 PERCENTILES = (15, 50, 85)  # As in Ioffe, Szegedy 2015 (arXiv:1502.03167), Figure 1.
 # A value is saturated where the activation function's slope is below this share of its slope at 0.
 SATURATED = 0.05
-# Weights with a smaller absolute value count as 0: steps under an L1 penalty oscillate around it.
+# Weights with a smaller absolute value count as 0: under an L1 penalty weights oscillate around 0.
 ZERO = 1e-3
-NEAR_ZERO = 1e-3  # Input at which the reference slope is taken; ReLU has no slope at 0.
-DIGITS = 5  # Significant digits that are kept of a number.
+NEAR_ZERO = 1e-3  # Input at which the slope "at 0" is taken, because ReLU has no slope at 0.
+DIGITS = 5  # Significant digits of a number in layers.jsonl.
 
 
 class SeenLayer(NamedTuple):
     """A layer in a forward pass.
 
     Attributes:
-      values: What comes out of it, [B, ..., units].
-      flat: Whether the activation function is saturated at each value; None: it is no such
-        function.
-      kernel: Its weights; None: it has none.
+      values: The layer's outputs, [B, ..., units].
+      flat: Whether the activation function is saturated at each value, a bool array of the shape of
+        `values`; None: the layer is no activation function.
+      kernel: The layer's weights; None: it has none.
     """
 
     values: jax.Array
@@ -54,8 +54,12 @@ class SeenLayer(NamedTuple):
 def make_measured_model(experiment: Experiment, num_classes: int) -> Model:
     """Returns the experiment's model in a form whose layers can be intercepted one by one.
 
-    Blocks run one after another, not in `lax.scan` or under rematerialization, which changes no
-    number apart from rounding, and no layer waits for other devices.
+    Blocks run one after another, without `lax.scan` and without rematerialization. This changes the
+    numbers by rounding only. The model is that of one device.
+
+    Args:
+      experiment: The run.
+      num_classes: Number of logits.
     """
     choice, known = experiment.model, models.list_options(experiment.model.name)
     plain = {"scan_min_blocks": MAX_INT32, "remat": False}
@@ -66,17 +70,17 @@ def make_measured_model(experiment: Experiment, num_classes: int) -> Model:
 def make_measurement(
     experiment: Experiment, parts: Components, loaders: dict[int, data.Loader], arrays: Any
 ) -> Callable[[State, int], list[dict[str, Any]]] | None:
-    """Returns a function that measures a seed's layers, on its first batch without augmentation.
+    """Returns a function that measures the layers of a seed on its first batch, not augmented.
 
     Args:
       experiment: The run.
       parts: The result of `make_components`.
-      loaders: {seed: its loader}.
+      loaders: {seed: loader of the seed}.
       arrays: The loaders' arrays, on the devices.
 
     Returns:
-      (state of one seed, the seed) -> the layers of a line of layers.jsonl; None: the run measures
-      none.
+      (state of one seed, the seed) -> the layers of a line of layers.jsonl; None if the run
+      measures no layers.
 
     Raises:
       UserError: If the run measures layers, and several processes train it.
@@ -112,26 +116,30 @@ def make_measurement(
 def measure(
     model: Model, params: Any, stats: Any, images: jax.Array, labels: jax.Array, key: jax.Array
 ) -> dict[str, dict[str, jax.Array]]:
-    """Measures every layer; compile it with `jax.jit`.
+    """Measures every layer of a model. It is meant to be compiled by `jax.jit`.
 
     Args:
       model: The result of `make_measured_model`.
-      params: Its parameters.
+      params: The model's parameters.
       stats: Batch norm's running averages, which do not change.
       images: [B, H, W, C] float32, preprocessed.
       labels: [B] int32.
       key: Random key of dropout.
 
     Returns:
-      {layer: {mean, std, low, high, counts [BINS], units [UNITS or fewer, 3], grad_mean, grad_std,
-      grad_low, grad_high, grad_counts [BINS]; of an activation function saturated and dead; of a
-      layer with a kernel kernel_mean, kernel_std, kernel_low, kernel_high, kernel_counts [BINS],
-      kernel_zeros}}.
-      `mean` and `std` are over all images and units; `counts` is a histogram from low to high;
-      `units` are PERCENTILES of the first units' values. `grad_*` are of the gradient of each
-      image's own loss. `saturated` is the share of values at which the slope is below SATURATED of
-      that at 0, `dead` that of units (channels of a feature map) all of whose values are so.
-      `kernel_zeros` is the share of weights whose absolute value is below ZERO.
+      {layer: {name of a statistic: array}}. Every layer has these:
+
+      - mean, std, low, high, counts [BINS]: of its values over all images and units; `counts` is a
+        histogram from low to high;
+      - units [UNITS or fewer, 3]: PERCENTILES of the values of each of the first units;
+      - grad_mean, grad_std, grad_low, grad_high, grad_counts [BINS]: the same of the gradients of
+        each image's own loss with respect to the values.
+
+      An activation function also has `saturated`, the share of values at which its slope is less
+      than SATURATED times the slope at 0, and `dead`, the share of units (channels of a feature
+      map) that are saturated at every value. A layer with a kernel also has kernel_mean,
+      kernel_std, kernel_low, kernel_high, kernel_counts [BINS], and kernel_zeros, the share of
+      weights whose absolute value is below ZERO.
     """
 
     def forward(probes: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, SeenLayer]]:
@@ -154,9 +162,9 @@ def list_layers(
 
     Args:
       model: The result of `make_measured_model`.
-      params: Its parameters, or their shapes.
+      params: The model's parameters, or their shapes.
       stats: Batch norm's running averages, or their shapes.
-      images: [B, H, W, C]; only the shape and dtype count.
+      images: [B, H, W, C]; only the shape and dtype matter.
     """
     kinds: list[tuple[str, str]] = []
 
@@ -173,7 +181,11 @@ def _make_interceptor(
     seen: dict[str, SeenLayer],
     kinds: list[tuple[str, str]] | None = None,
 ) -> Callable:
-    """Puts every layer's output into `seen`, with the probe of its name, if any, added to it."""
+    """Returns a Flax interceptor that stores every layer's output in `seen`.
+
+    If there is a probe under the layer's name, the interceptor adds it to the output. The gradient
+    with respect to the probe is then that with respect to the output.
+    """
 
     def intercept(
         call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext
@@ -201,7 +213,7 @@ def _is_layer(module: nn.Module) -> bool:
 
 
 def _find_saturated(module: nn.Module, x: jax.Array) -> jax.Array | None:
-    """Returns where an activation function is flat; None: the module is no such function."""
+    """Returns where an activation function is saturated; None: the module is no such function."""
     if isinstance(module, Activation):
         slope: Callable[[jax.Array], jax.Array] = module.slope
     elif isinstance(module, PRelu):
@@ -247,9 +259,15 @@ def _spread(x: jax.Array) -> dict[str, jax.Array]:
 
 
 def to_json(measured: Mapping[str, Mapping[str, Any]], kinds: list[tuple[str, str]]) -> list[dict]:
-    """Returns the result of `measure` as a line of layers.jsonl, in the layers' order.
+    """Returns the result of `measure` as the layers of a line of layers.jsonl.
 
-    Numbers have DIGITS significant digits; one that is not finite is None.
+    Args:
+      measured: The result of `measure`.
+      kinds: The result of `list_layers`, which gives the order of the layers.
+
+    Returns:
+      A dictionary for each layer. Its numbers have DIGITS significant digits; a number that is not
+      finite is None.
     """
     found = jax.device_get(measured)
     return [

@@ -1,7 +1,7 @@
 """The training loop: next batch, step, log, evaluate, save.
 
-`multi_seed` joins several seeds in one program, `seed_run` does for one seed what is due after a
-step, and `watchdog` notices signals; `save_and_stop` is what follows a signal.
+`multi_seed` joins several seeds in one program, `seed_run` logs, evaluates and saves one seed after
+a step, and `watchdog` notices signals, after which `save_and_stop` ends the loop.
 """
 
 import time
@@ -34,19 +34,19 @@ from cnn_jax.training.watchdog import StopError, Watch
 def run_loop(
     program: TrainProgram, runs: list[SeedRun], until: int, watch: Watch
 ) -> dict[int, UserError]:
-    """Trains from the runs' step to `until`.
+    """Trains the seeds of a run from their current step to the step `until`.
 
     Args:
       program: The compiled step, the evaluation and the batches.
-      runs: The seeds, all at the same step.
+      runs: The seeds of the run, all at the same step.
       until: The last step.
       watch: Records each phase and reports requests to stop.
 
     Returns:
-      {seed: why it ended before the others}.
+      {seed: error} of the seeds that failed before the last step, such as by divergence.
 
     Raises:
-      StoppedError: If a signal ended the run; it is saved.
+      StoppedError: If a signal stopped the training. All seeds are saved then.
     """
     experiment = runs[0].experiment
     done = int(runs[0].state.step)
@@ -121,7 +121,7 @@ def take_batches(
     watch: Watch,
     phase: str,
 ) -> list[Any]:
-    """Returns the next `count` batches and measures the wait for them."""
+    """Returns the next `count` batches, and adds the time of the wait to `timer.waited`."""
     start = time.perf_counter()
     try:
         watch.enter("data")
@@ -135,13 +135,16 @@ def take_batches(
 
 
 def take_states(program: TrainProgram, runs: list[SeedRun], state: Any) -> None:
-    """Gives each seed its own state."""
+    """Splits the joint state and stores the state of each seed in its `SeedRun`."""
     for run, own in zip(runs, program.split(state), strict=True):
         run.state = own
 
 
 def wait_and_draw(state: Any, runs: list[SeedRun], step: int, timer: IntervalTimer) -> None:
-    """Waits for the device - seldom enough to keep it busy - and moves the progress bars."""
+    """Waits until the device has computed the state, and moves the progress bars.
+
+    Seldom calls keep the device busy: while the loop waits, it sends no further step.
+    """
     jax.block_until_ready(state)
     for run in runs:
         run.bar.update(step - run.bar.n)
@@ -149,10 +152,14 @@ def wait_and_draw(state: Any, runs: list[SeedRun], step: int, timer: IntervalTim
 
 
 def save_and_stop(runs: list[SeedRun], signal: object) -> NoReturn:
-    """Saves the runs that are not saved at this step, and raises StoppedError.
+    """Saves the seeds that are not saved at their current step, and raises StoppedError.
 
-    Where evaluations at this step are missing, `evaluate_if_missed` makes them when the run is
-    continued. Nothing is logged: the sums of the log interval are part of the state and go on then.
+    No line is logged: the sums of the log interval are part of the saved state. Evaluations that
+    are due at this step are made by `evaluate_if_missed` when the run continues.
+
+    Args:
+      runs: The seeds.
+      signal: Name of the signal that asked to stop.
     """
     for run in runs:
         step = int(run.state.step)
@@ -166,13 +173,17 @@ def save_and_stop(runs: list[SeedRun], signal: object) -> NoReturn:
 
 
 def close(batches: Any) -> None:
-    """Ends the processes that decode, if there are any."""
+    """Ends the worker processes that decode images, if the batches have any."""
     if hasattr(batches, "close"):
         batches.close()
 
 
 def finish(runs: list[SeedRun], until: int, watch: Watch) -> dict[int, UserError]:
-    """Waits for what is being saved, and marks finished runs; returns the failed ones by seed."""
+    """Waits for pending saves, and writes the line `end` to the metrics of finished seeds.
+
+    Returns:
+      {seed: error} of the seeds that failed.
+    """
     watch.enter("save")
     for run in runs:
         checkpoint.wait(run.checkpoints)

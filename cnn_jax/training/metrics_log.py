@@ -1,18 +1,18 @@
 """The log of a run: metrics.jsonl, starts.jsonl, TensorBoard's files, and a progress bar.
 
-metrics.jsonl has one line per event. Its lines do not depend on interruptions of the run:
-  train  step, epoch, loss, error, lr, images_per_s, data_time, step_time (seconds a step);
-         bad_images, those that could not be decoded since the line before, where there are any;
-         skipped, updates that were left out as not finite (train.on_nan=skip), where there are any
+metrics.jsonl has one line per event. Interruptions of the run do not change its lines:
+  train  step, epoch, loss, error, lr, images_per_s, data_time, step_time (both seconds per step);
+         bad_images, the number that could not be decoded since the last line, if not 0;
+         skipped, the number of updates that were not finite (train.on_nan=skip), if not 0
   eval   step, epoch, loss (null: not finite), error, images
   nan    step          the first step whose loss was not finite, at which the run ended
   stop   step, best_step  the run ended before its last step (train.stop_after), and keeps the state
          of best_step
-  end    step; with train.stop_after best_step, as of stop
+  end    step; with train.stop_after also best_step, as in stop
 `error` stands for the name of the model's error: top1_error (from 0 to 1) or reconstruction_error.
-Losses are in nats. The loss and the error of a train line are means since the line before (null:
-every update was skipped). Each line has `wall_s`, the seconds of all launches so far. A launch that
-was cut off counts up to its last line that was kept. starts.jsonl has one line per launch.
+Losses are in nats. The loss and the error of a train line are means since the last line (null:
+every update was skipped). Each line has `wall_s`, the seconds of all launches so far, of which one
+that was cut off counts up to its last line that was kept. starts.jsonl has one line per launch.
 """
 
 import contextlib
@@ -42,6 +42,9 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
     """Returns the events of a run so far, without incomplete or damaged lines.
 
     `open_log` reports the number of damaged lines when the run continues.
+
+    Args:
+      folder: The run's folder.
 
     Raises:
       UserError: If the file cannot be read.
@@ -79,13 +82,13 @@ def _parse_event(line: bytes) -> dict[str, Any] | None:
 
 
 def read_result(folder: Path, steps: int | None = None) -> dict[str, Any] | None:
-    """Returns the last evaluation of a run that has ended, else None.
+    """Returns the last evaluation of a run that has ended, or None if the run has not ended.
 
-    Of a run with train.stop_after it is that of the state that is kept.
+    With train.stop_after it returns the evaluation of the state that is kept.
 
     Args:
       folder: The run's folder.
-      steps: The steps that it must have; None: any number.
+      steps: Number of steps of the finished run; None: any number.
     """
     seen = read_events(folder)
     if not seen:
@@ -109,18 +112,18 @@ def find_last_evaluated_step(folder: Path) -> int:
 def open_log(
     experiment: Experiment, folder: Path, step: int, evaluated: bool = True
 ) -> Iterator[tuple[Write, tqdm.tqdm]]:
-    """Opens the log of a run. Lines of later steps, from before an interruption, are dropped.
+    """Opens the log of a run. Lines of later steps, from before an interruption, are deleted.
 
     Args:
       experiment: The run.
-      folder: Its folder.
-      step: The step at which it starts or continues.
-      evaluated: Whether the state includes the evaluation at this step; if not, its line is dropped
-        too.
+      folder: The run's folder.
+      step: The step at which the run starts or continues.
+      evaluated: Whether the state includes the evaluation at this step. If not, the line of that
+        evaluation is deleted too.
 
     Yields:
-      (write, bar). write(event, **fields) appends a line to metrics.jsonl, at once on disk, and its
-      numbers to TensorBoard; bar is the progress bar.
+      (write, bar). write(event, **fields) appends a line to metrics.jsonl, waits until it is on the
+      disk, and passes its numbers to TensorBoard; bar is the progress bar.
 
     Raises:
       OSError: If a file cannot be written.
@@ -174,7 +177,7 @@ def open_log(
 
 
 def _make_bar(steps: int, step: int, label: str) -> tqdm.tqdm:
-    """Returns a run's bar: a widget in a notebook, else a line on terminals alone."""
+    """Returns a run's progress bar: a widget in a notebook, elsewhere a line if on a terminal."""
     options: dict[str, Any] = {"total": steps, "initial": step, "desc": label, "unit": "step"}
     if notebook.shows_widgets():
         from tqdm.auto import tqdm as notebook_bar
@@ -195,9 +198,13 @@ def open_null_log() -> Iterator[tuple[Write, tqdm.tqdm]]:
 
 
 def describe_error(fields: dict[str, Any]) -> str:
-    """Returns 'test error 8.75%' of an evaluation, or 'reconstruction error 0.123'.
+    """Returns the result of a run in words.
 
-    For a run that has diverged, as returned by `train.run`: 'diverged at step 12'.
+    Args:
+      fields: The fields of an `eval` event, or the result of `train.run`.
+
+    Returns:
+      Such as 'test error 8.75%', 'reconstruction error 0.123', or 'diverged at step 12'.
     """
     if "diverged" in fields:
         return f"diverged at step {fields['diverged']:,}"

@@ -1,4 +1,4 @@
-"""Several seeds of a run in one program: their joint state and step."""
+"""Joins several seeds of a run in one program, with a joint state and a joint step."""
 
 import operator
 from collections.abc import Callable, Sequence
@@ -11,15 +11,15 @@ from cnn_jax.training.state import State, Step
 
 
 class Inputs(NamedTuple):
-    """Inputs of a step that are the same at every step: all except the state and the batch.
+    """The inputs of a training step besides the state and the batch: the same at every step.
 
-    The seeds' keys and the base rate are inputs and no part of the program, so that runs which
-    differ only in them have the same one.
+    The seeds' keys and the base rate are inputs, not constants of the program, so that runs that
+    differ only in these have the same program.
 
     Attributes:
       arrays: The loader's arrays, on the devices.
       keys: The seeds' random keys as raw data (`jax.random.key_data`), each [2] uint32.
-      base: The schedule's base rate, [] float32; None: it is a part of the program.
+      base: The schedule's base rate, [] float32; None: the rate is a constant of the program.
     """
 
     arrays: Any
@@ -27,7 +27,7 @@ class Inputs(NamedTuple):
     base: jax.Array | None = None
 
 
-# (key, state, inputs, batch) -> state; the keys of the inputs are those of all seeds.
+# (key, state, inputs, batch) -> state, the step of one seed. `inputs.keys` holds the keys of all.
 KeyedStep = Callable[[jax.Array, State, Inputs, Any], State]
 
 
@@ -64,7 +64,11 @@ def choose_form(one: KeyedStep, platform: str, params: Any) -> Form:
 
 
 def make_single(one: KeyedStep) -> Form:
-    """Returns the form of one seed: the joint state and batch are its own."""
+    """Returns the form of a single seed, whose joint state and joint batch are the seed's own.
+
+    Args:
+      one: The training step of one seed.
+    """
 
     def step(state: State, inputs: Inputs, batch: Any) -> State:
         (key,) = inputs.keys
@@ -74,7 +78,11 @@ def make_single(one: KeyedStep) -> Form:
 
 
 def unroll(one: KeyedStep) -> Form:
-    """Returns the seeds' steps one after another in one program; the joint state is a tuple."""
+    """Returns the form that computes the seeds one after another; the joint state is a tuple.
+
+    Args:
+      one: The training step of one seed.
+    """
 
     def step(states: tuple[State, ...], inputs: Inputs, batches: tuple) -> tuple[State, ...]:
         triples = zip(inputs.keys, states, batches, strict=True)
@@ -84,7 +92,11 @@ def unroll(one: KeyedStep) -> Form:
 
 
 def vectorize(one: KeyedStep) -> Form:
-    """Returns one vmapped step; the joint state is one State of arrays [K, ...]."""
+    """Returns the form that vmaps the step; the joint state is one `State` of arrays [K, ...].
+
+    Args:
+      one: The training step of one seed.
+    """
 
     def stack(trees: Sequence[Any]) -> Any:
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)

@@ -1,7 +1,8 @@
-"""Suppresses what Orbax and TensorStore print about a failed save, whose error they also raise.
+"""Suppresses the lines that Orbax and TensorStore print about a failed save.
 
-A full disk otherwise gives hundreds of lines: each of Orbax's threads logs its own error, and
-TensorStore's callbacks find their event loop closed.
+Orbax raises the error of the save too. Without this module a full disk gives hundreds of lines,
+because each of Orbax's threads logs its own error, and TensorStore's callbacks find their event
+loop closed.
 """
 
 import contextlib
@@ -14,10 +15,10 @@ _LOGGERS = ("absl", "asyncio")  # Orbax logs by absl, and leaves futures that no
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """Drops what Orbax logs, and what its callbacks raise, while its checkpoints are open.
+    """Drops the lines that Orbax logs and the errors that its callbacks raise, inside the block.
 
-    After an error this goes on, because what is left of a failed save is reported whenever it is
-    collected.
+    After an error they are dropped until the process ends, because Python reports the remains of a
+    failed save whenever it collects them.
     """
     before, loggers = sys.unraisablehook, [logging.getLogger(name) for name in _LOGGERS]
 

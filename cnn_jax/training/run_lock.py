@@ -1,6 +1,6 @@
-"""A lock by which only one process at a time writes a run's folder.
+"""Locks a run's folder, so that only one process at a time writes to it.
 
-The system releases it when its holder dies.
+The system releases the lock when its holder dies.
 """
 
 import contextlib
@@ -18,10 +18,10 @@ from cnn_jax.errors import UserError, explain_os_error
 
 
 class HeldError(UserError):
-    """Another process holds the lock.
+    """The error of a folder whose lock another process holds.
 
     Attributes:
-      holder: The process, its host, and since when.
+      holder: In words: the process, its host, and since when it holds the lock.
     """
 
     def __init__(self, folder: Path, holder: str) -> None:
@@ -31,18 +31,18 @@ class HeldError(UserError):
 
 @contextlib.contextmanager
 def hold(folder: Path, name: str = file_names.LOCK) -> Iterator[None]:
-    """Holds <folder>/<name>, which names the holder.
+    """Holds the lock of a folder inside the `with` block.
 
-    A file of a dead process is reused. Between machines the lock works if the file system supports
-    it.
+    The lock is on the file <folder>/<name>, which names the holder. The file of a dead process is
+    reused. Between machines the lock works if the file system supports locks between them.
 
     Args:
       folder: The run's folder.
-      name: The file that is locked.
+      name: Name of the file.
 
     Raises:
-      HeldError: If another process holds it.
-      UserError: If the file cannot be opened, or its file system does not lock it.
+      HeldError: If another process holds the lock.
+      UserError: If the file cannot be opened, or its file system has no locks.
     """
     with _open(folder / name) as file:
         try:
@@ -68,10 +68,13 @@ def hold(folder: Path, name: str = file_names.LOCK) -> Iterator[None]:
 
 
 def check_free(folder: Path) -> None:
-    """Checks that no other process holds a folder's lock; creates and changes no file.
+    """Checks that no other process holds the lock of a folder. Creates and changes no file.
+
+    Args:
+      folder: The run's folder.
 
     Raises:
-      HeldError: If another process holds it.
+      HeldError: If another process holds the lock.
     """
     with contextlib.suppress(OSError), open(folder / file_names.LOCK, errors="replace") as file:
         try:
@@ -81,7 +84,7 @@ def check_free(folder: Path) -> None:
 
 
 def _open(path: Path) -> IO[str]:
-    """Opens the lock file; one of another user may allow only reading."""
+    """Opens the lock file, for reading only if it is another user's and allows no more."""
     try:
         return open(path, "a+", errors="replace")
     except PermissionError:

@@ -14,9 +14,13 @@ from cnn_jax.training.state import State
 
 
 def restore_all(checkpoints: ocp.CheckpointManager, step: int) -> dict[str, Any]:
-    """Returns a saved state as a tree of arrays on this process's first device.
+    """Returns a saved state as a tree of arrays on the first device of this process.
 
-    They may have been saved on other devices.
+    The run may have saved them on other devices.
+
+    Args:
+      checkpoints: The manager from `checkpoint.make_manager`.
+      step: Step of the checkpoint.
     """
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     metadata: Any = checkpoints.item_metadata(step)
@@ -36,7 +40,7 @@ def load_parameters(folder: Path, step: int | None = None) -> tuple[Any, Any, in
       step: Step of the checkpoint; None: the newest.
 
     Raises:
-      UserError: If there is none, or it cannot be read.
+      UserError: If there is no such checkpoint, or it cannot be read.
     """
     step = checkpoint.find_latest_step(folder) if step is None else step
     if not step:
@@ -58,15 +62,15 @@ def load_parameters(folder: Path, step: int | None = None) -> tuple[Any, Any, in
 
 
 def take_parameters(state: State, folder: Path, layers: Sequence[str]) -> State:
-    """Returns a new state with parameters of another run.
+    """Returns the initial state of a run with parameters of another run.
 
     Args:
       state: The state of step 0.
       folder: The other run's folder; its newest checkpoint is read.
-      layers: The layers to take, such as conv1_1; empty: all, and batch norm's averages with them.
+      layers: The layers to take, such as conv1_1; empty: all layers, and batch norm's averages.
 
     Raises:
-      UserError: If a layer is missing in either, or has another size.
+      UserError: If a layer is missing in one of the runs, or has another size.
     """
     params, stats, _ = load_parameters(folder)
     for layer in layers or sorted(state.params.keys() | params.keys()):

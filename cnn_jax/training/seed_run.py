@@ -1,4 +1,4 @@
-"""One seed of a run in the loop: what is logged, measured, evaluated and saved after a step.
+"""Logs, measures, evaluates and saves one seed of a run after a step of the training loop.
 
 `divergence` finds losses that are not finite.
 """
@@ -28,15 +28,15 @@ class SeedRun:
     """One seed of a run: its state, its checkpoints and its log.
 
     Attributes:
-      experiment: With the seed.
-      checkpoints: Its checkpoints.
-      write: Appends a line to its metrics.
-      bar: Its progress bar.
-      state: Its state at the last log line.
-      logged: The step of the last evaluation in its metrics; 0: none.
-      folder: Where its layers are written; None: another process writes.
-      failure: Why it failed before its last step; None: it did not.
-      stopped: Whether it stopped early, at its best.
+      experiment: The run with this seed.
+      checkpoints: The seed's checkpoints.
+      write: Appends a line to the seed's metrics.
+      bar: The seed's progress bar.
+      state: The seed's state, as of the last step after which something was due.
+      logged: The step of the last evaluation in the seed's metrics; 0: none.
+      folder: The seed's folder, for layers.jsonl; None: another process writes the files.
+      failure: The error that ended the seed before its last step; None: there was none.
+      stopped: Whether early stopping has ended the seed (train.stop_after).
     """
 
     experiment: Experiment
@@ -51,12 +51,12 @@ class SeedRun:
 
     @property
     def ended(self) -> bool:
-        """Whether it has ended. Steps that are computed for other seeds then do not change it."""
+        """Whether the seed has ended. Further steps are then computed for other seeds only."""
         return self.stopped or self.failure is not None
 
 
 class Due(NamedTuple):
-    """What is due after a step."""
+    """What is due after a step: a log line, an evaluation, a save, statistics of the layers."""
 
     log: bool
     evaluate: bool
@@ -65,11 +65,16 @@ class Due(NamedTuple):
 
 
 def find_due(step: int, experiment: Experiment, until: int) -> Due:
-    """Returns what is due after a step. A step that measures layers or saves also logs a line.
+    """Returns what is due after a step.
 
-    So a log interval holds training and nothing else. If a run pauses at `until` only so that other
-    seeds catch up, the state is saved but no line is logged. A run without a pause has no line
-    there either.
+    A line is logged after every step that measures layers, evaluates or saves, so that the time of
+    a log interval is that of training alone. If a run pauses at `until` only to let other seeds
+    catch up, its state is saved but no line is logged, because a run without a pause has none.
+
+    Args:
+      step: Number of steps done.
+      experiment: The run.
+      until: The step at which the training ends or pauses.
     """
     train = experiment.train
     evaluate = step % train.eval_every == 0 or step == train.steps
@@ -82,7 +87,7 @@ def find_due(step: int, experiment: Experiment, until: int) -> Due:
 def log_step(
     program: TrainProgram, run: SeedRun, step: int, due: Due, timer: IntervalTimer
 ) -> None:
-    """Logs one seed after a step, if that is due, or ends it if its loss is not finite."""
+    """Logs a line of one seed if that is due, or ends the seed if its loss is not finite."""
     if run.ended:
         return
     if (bad := divergence.find_bad_step(run.state, run.experiment, step)) is not None:
@@ -92,10 +97,10 @@ def log_step(
 
 
 def finish_step(program: TrainProgram, run: SeedRun, step: int, due: Due, watch: Watch) -> None:
-    """Measures, evaluates, saves or stops one seed after a step, if that is due.
+    """Measures, evaluates and saves one seed after a step as far as that is due, or stops it early.
 
     Raises:
-      StopError: If a signal asks to stop meanwhile. What is left is done when the run continues.
+      StopError: If a signal asks to stop meanwhile. The rest is done when the run continues.
     """
     if run.ended:
         return
@@ -117,13 +122,13 @@ def stop_if_due(run: SeedRun, step: int) -> None:
 
 
 def describe_progress(program: TrainProgram, run: SeedRun, step: int) -> dict[str, float]:
-    """Returns {step, epoch}."""
+    """Returns {"step": step, "epoch": epochs done, to four decimals} for a line of the metrics."""
     images = step * run.experiment.data.batch_size
     return {"step": step, "epoch": round(images / program.images_per_epoch, 4)}
 
 
 def log_interval(program: TrainProgram, run: SeedRun, step: int, timer: IntervalTimer) -> State:
-    """Writes the means since the last line; returns the state with its sums at zero."""
+    """Writes a line with the means since the last line, and returns the state with sums of zero."""
     sums = run.state.sums
     count = int(sums["steps"])
     loss, error = (float(sums[k]) / count if count else None for k in ("loss", "error"))
@@ -145,12 +150,15 @@ def log_interval(program: TrainProgram, run: SeedRun, step: int, timer: Interval
     run.bar.set_postfix_str(
         f"error {shown}, {images_per_s:.0f} images/s, data wait {timer.waited / seconds:.0%}"
     )
-    # zeros_like leaves them where they lie: a new layout would compile the step again.
+    # zeros_like keeps the sums' sharding. Another one would make JAX compile the step again.
     return run.state.replace(sums=jax.tree.map(jnp.zeros_like, sums))
 
 
 def evaluate_and_save(program: TrainProgram, run: SeedRun, step: int, watch: Watch) -> None:
-    """Evaluates the single view, passes the error to the optimizer, logs it and saves the state."""
+    """Evaluates a seed by its single view, logs the metrics, and saves the state.
+
+    The optimizer's state takes the error: the plateau schedule and early stopping depend on it.
+    """
     watch.enter("evaluate")
     metrics = program.evaluate(run.state)
     watch.enter("save")
@@ -162,7 +170,7 @@ def evaluate_and_save(program: TrainProgram, run: SeedRun, step: int, watch: Wat
 def log_evaluation(
     program: TrainProgram, run: SeedRun, step: int, metrics: dict[str, float]
 ) -> float:
-    """Writes an evaluation; returns its error, infinite if it is not finite."""
+    """Writes the line of an evaluation, and returns its error, or infinity if it is not finite."""
     # Batch norm's averages may be far off after few steps: the run goes on, and JSON has no NaN.
     metrics = {k: v if math.isfinite(v) else None for k, v in metrics.items()}
     error = metrics[program.error_name]
@@ -171,7 +179,7 @@ def log_evaluation(
 
 
 def measure_layers(program: TrainProgram, run: SeedRun, step: int, watch: Watch) -> None:
-    """Writes the statistics of every layer after a step."""
+    """Measures the layers of one seed after a step, and writes their line to layers.jsonl."""
     watch.enter("evaluate")
     assert program.measure_layers is not None  # It is due only in runs that measure.
     measured = program.measure_layers(run.state, run.experiment.seed)
@@ -181,7 +189,10 @@ def measure_layers(program: TrainProgram, run: SeedRun, step: int, watch: Watch)
 
 
 def measure_if_missed(program: TrainProgram, runs: list[SeedRun], due: Due, watch: Watch) -> None:
-    """Measures the layers of runs before their first step, or if the line with them was lost."""
+    """Measures the layers at the step at which the training starts or continues, where missing.
+
+    This is so before the first step, and if an interruption has lost the line.
+    """
     for run in runs:
         step = int(run.state.step)
         there = layer_log.open_lines(run.folder, step) if run.folder else set()
@@ -190,10 +201,10 @@ def measure_if_missed(program: TrainProgram, runs: list[SeedRun], due: Due, watc
 
 
 def evaluate_if_missed(program: TrainProgram, runs: list[SeedRun], due: Due, watch: Watch) -> None:
-    """Evaluates runs that were stopped between a step and its evaluation.
+    """Evaluates the seeds that were stopped between a step and its evaluation.
 
-    If a saved state was evaluated but the line of that evaluation was damaged, it is evaluated
-    again to rewrite the line. Nothing else changes.
+    If a saved state was evaluated but the line of that evaluation is damaged, it is evaluated again
+    and only the line is written.
     """
     for run in runs:
         step = int(run.state.step)

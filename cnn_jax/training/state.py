@@ -1,4 +1,4 @@
-"""The state of a run: everything that a training step changes."""
+"""The state of a run, which holds everything that a training step changes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +25,7 @@ class State(flax.struct.PyTreeNode):
       sums: Sums since the last log line: loss and error [] float32; steps, bad_images and skipped
         [] int32.
       nan_step: [] int32, the first step whose loss was not finite; -1: none. If such updates are
-      skipped: the first of the latest consecutive ones.
+        skipped, it is the first step of the latest series of skipped steps.
     """
 
     step: jax.Array
@@ -53,7 +53,7 @@ def init_state(
     Args:
       model: The model.
       optimizer: The optimizer.
-      key: A random key, of the initial parameters.
+      key: The random key from which the initial parameters are drawn.
       images: [1, H, W, C]; only the shape and dtype matter.
     """
     params, stats = model.init(key, images)

@@ -1,6 +1,7 @@
-"""TensorBoard's file of a launch, written at once: an error of the disk is raised where it occurs.
+"""Writes TensorBoard's file of a launch.
 
-The SummaryWriter of tensorboardX writes in a thread, whose errors are only printed.
+Each number is written at once, so that an error of the disk is raised where it occurs. The
+SummaryWriter of tensorboardX writes in a thread and only prints the thread's errors.
 """
 
 import contextlib
@@ -15,15 +16,17 @@ Write = Callable[[Mapping[str, float], int], None]
 
 @contextlib.contextmanager
 def open_events(folder: Path, step: int) -> Iterator[Write]:
-    """Opens the file of a launch; TensorBoard then hides what earlier launches wrote of its steps.
+    """Opens TensorBoard's file of a launch.
+
+    TensorBoard then hides the numbers that earlier launches wrote for steps after `step`.
 
     Args:
-      folder: The run's folder for TensorBoard, which is made.
-      step: Where the launch starts. It is part of the file's name: two launches within a second
-        are two files.
+      folder: The run's folder for TensorBoard, which is created if it is missing.
+      step: The step at which the launch starts. The file's name contains it, so that two launches
+        within a second write two files.
 
     Yields:
-      write(numbers, step), which puts {name: number} on disk.
+      write(numbers, step), a function that writes {name: number} of a step to the disk.
 
     Raises:
       OSError: If the file cannot be written.

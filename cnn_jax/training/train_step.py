@@ -1,4 +1,4 @@
-"""The training step: a pure function, and its compiled forms."""
+"""The training step, a pure function, and the functions that compile it."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,14 +25,15 @@ class StepParts(NamedTuple):
       model: The model.
       optimizer: The optimizer; its `update` takes the step's training error as `error`.
       loader: Fetches and preprocesses batches inside the step.
-      key: The run's random key; the step's own is derived from it and the step number.
-      axis: The pmapped axis over which the batch is split, if it is.
-      label_smoothing: Share of each label that is spread over all classes.
-      mixup: Alpha of mixup; 0: none. Under jit partners are drawn from the whole batch, under pmap
-        from a device's rows, with a share per device: the two forms' numbers differ.
-      skip_not_finite: Skip updates whose loss or gradient is not finite: only `step` changes, and
-        the step is not part of any mean.
-      base: The schedule's base rate, [] float32; None: that of the optimizer.
+      key: The run's random key. Each step derives its own key from this key and the step number.
+      axis: The pmapped axis over which the batch is split; None under jit.
+      label_smoothing: Share of each label that is spread over all classes, 0 to 1.
+      mixup: Alpha of mixup; 0: none. Under jit a row's partner is drawn from the whole batch; under
+        pmap from the rows of the same device, and each device draws its own share. The numbers of
+        jit and pmap therefore differ.
+      skip_not_finite: Whether to skip updates whose loss or gradient is not finite. A skipped
+        update changes only `step`, and no mean includes it.
+      base: The schedule's base rate, [] float32; None: the rate is a constant of the optimizer.
     """
 
     model: Model
@@ -53,10 +54,10 @@ def train_step(parts: StepParts, state: State, arrays: Any, item: Any) -> State:
     an uninterrupted one.
 
     Args:
-      parts: Everything that does not change between steps.
-      state: Before the update.
+      parts: The parts that do not change between steps.
+      state: The state before the update.
       arrays: The loader's arrays, on the devices.
-      item: The loader's item of this step: row numbers, or the batch itself.
+      item: What the loader yields for this step: row numbers, or the batch itself.
     """
     augment_key, dropout_key, mixup_key = split_keys(parts, state.step)
     batch = parts.loader.fetch(arrays, item)
@@ -84,9 +85,14 @@ def train_step(parts: StepParts, state: State, arrays: Any, item: Any) -> State:
 
 
 def split_keys(parts: StepParts, step: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns the step's keys for augmentation, dropout and mixup.
+    """Returns the random keys of a step for augmentation, dropout and mixup.
 
-    Under pmap each device draws its own masks and partners, so they differ from those under jit.
+    Under pmap each device draws its own dropout masks and mixup partners. They differ from those
+    under jit.
+
+    Args:
+      parts: The parts of the step.
+      step: The step number, [] int32.
     """
     keys = jax.random.split(jax.random.fold_in(parts.key, step), 3)
     augment_key, dropout_key, mixup_key = keys
@@ -98,7 +104,12 @@ def split_keys(parts: StepParts, step: jax.Array) -> tuple[jax.Array, jax.Array,
 
 
 def number_rows(batch: dict[str, jax.Array], axis: str | None) -> jax.Array:
-    """Returns the row numbers [B] in the whole batch, of which a device may hold a part."""
+    """Returns the numbers of the rows in the whole batch, [B] int32.
+
+    Args:
+      batch: The batch, or under pmap the rows of this device.
+      axis: The pmapped axis; None under jit.
+    """
     count = len(batch["label"])
     return jnp.arange(count) + (jax.lax.axis_index(axis) * count if axis else 0)
 
@@ -106,9 +117,17 @@ def number_rows(batch: dict[str, jax.Array], axis: str | None) -> jax.Array:
 def compute_mean_loss_and_error(
     parts: StepParts, outputs: Any, images: jax.Array, labels: jax.Array, mix: tuple | None
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns the batch's mean loss and error, [] float32 each.
+    """Returns the mean loss and the mean error of a batch, [] float32 each.
 
-    With mixup both are weighted means over the images' own labels and their partners' labels.
+    With mixup, both are weighted means of the values with an image's own label and with the label
+    of its partner.
+
+    Args:
+      parts: The parts of the step.
+      outputs: The model's outputs for the images.
+      images: [B, H, W, C] float32, preprocessed.
+      labels: [B] int32.
+      mix: The result of `augment.mixup`; None: no mixup.
     """
 
     def means(labels: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -125,7 +144,7 @@ def compute_mean_loss_and_error(
 
 
 def average(tree: Any, axis: str | None) -> Any:
-    """Returns the tree's means over the pmapped devices, or the tree itself under jit."""
+    """Returns a tree's means over the pmapped devices, or the tree itself under jit (axis None)."""
     return jax.lax.pmean(tree, axis) if axis else tree
 
 
@@ -136,7 +155,15 @@ def add_to_sums(
     batch: dict[str, jax.Array],
     axis: str | None,
 ) -> dict[str, jax.Array]:
-    """Returns the log interval's sums with this step's values added."""
+    """Returns the sums of the log interval with the values of a step added.
+
+    Args:
+      sums: `State.sums` before the step.
+      loss: The mean loss of the batch, [] float32.
+      error: The mean error of the batch, [] float32.
+      batch: The batch; `bad`, [B] bool, marks images that could not be decoded, if it has that.
+      axis: The pmapped axis over which the batch is split; None under jit.
+    """
     bad = jnp.int32(0)
     if "bad" in batch:
         bad = batch["bad"].sum()
@@ -151,7 +178,14 @@ def add_to_sums(
 
 
 def skip_if_not_finite(old: State, new: State, gradients: Any, fine: jax.Array) -> State:
-    """Returns the new state, or the old one with the next step if a value is not finite."""
+    """Returns the new state, or the old one with the next step number if a value is not finite.
+
+    Args:
+      old: The state before the update.
+      new: The state after the update.
+      gradients: The gradients of the update.
+      fine: Whether the loss is finite, [] bool.
+    """
     fine = jax.tree.reduce(lambda fine, g: fine & jnp.isfinite(g).all(), gradients, fine)
     counted = old.sums | {
         "skipped": old.sums["skipped"] + 1,
@@ -170,13 +204,13 @@ def compile_train(
 
     Args:
       step: step(state, inputs, batch) -> state.
-      parallel: jit (which consumes the state that it is given) or pmap.
-      mesh: The devices.
-      options: XLA's compiler options, of jit alone.
+      parallel: jit or pmap. A step under jit donates its input state.
+      mesh: The devices that share a batch.
+      options: XLA's compiler options for jit; pmap takes none.
 
     Returns:
-      step(state, inputs, batch) -> state, compiled when it is first called. The rows of the batch
-      are divided between the devices.
+      step(state, inputs, batch) -> state. JAX compiles it when it is first called. The rows of the
+      batch are divided between the devices.
     """
     if parallel == "jit":
         whole, split = meshes.make_replicated_sharding(mesh), meshes.make_batch_sharding(mesh)
@@ -197,15 +231,16 @@ def compile_train(
 
 
 def compile_steps(step: Step, mesh: Mesh, options: dict[str, Any] | None = None) -> Step:
-    """Returns several training steps as one program: (state, inputs, batches) -> state.
+    """Returns a compiled function that makes several training steps in one call.
 
     Args:
       step: step(state, inputs, batch) -> state.
-      mesh: The devices.
+      mesh: The devices that share a batch.
       options: XLA's compiler options.
 
     Returns:
-      The program, which consumes the state that it is given; see `steps_per_call.repeat_step`.
+      (state, inputs, batches) -> state, as in `steps_per_call.repeat_step`. It donates its input
+      state.
     """
     whole, split = meshes.make_replicated_sharding(mesh), meshes.make_steps_sharding(mesh)
     return jax.jit(
@@ -218,10 +253,17 @@ def compile_steps(step: Step, mesh: Mesh, options: dict[str, Any] | None = None)
 
 
 def compile_checked(step: Step, mesh: Mesh) -> Step:
-    """Returns the training step compiled with checks of every operation, several times slower.
+    """Returns the training step compiled by jit with checks of every operation.
 
-    The step raises UserError at the first operation that gives NaN or divides by 0, and names its
-    source line. It does not donate its input state.
+    The step takes several times as long as without checks. It does not donate its input state.
+
+    Args:
+      step: step(state, inputs, batch) -> state.
+      mesh: The devices that share a batch.
+
+    Returns:
+      step(state, inputs, batch) -> state. It raises UserError with the source line of the first
+      operation that gives NaN or divides by 0.
     """
     whole, split = meshes.make_replicated_sharding(mesh), meshes.make_batch_sharding(mesh)
     checked = checkify.checkify(step, checkify.float_checks)

@@ -1,12 +1,12 @@
-"""Watches a running loop: its phase, requests to stop, and its progress.
+"""Watches the training loop: its phase, its progress, and signals that ask it to stop.
 
 SIGTERM (sent to preempted machines), SIGINT (Ctrl-C) or SIGHUP (a closed terminal) asks the loop to
-finish its step and save. A second signal ends the process at once. So does a deadline of GRACE
-seconds, because compilation and file I/O cannot be interrupted.
+finish its step and save. A second signal ends the process at once. The process also ends when GRACE
+seconds have passed since the first signal, because compilation and file I/O cannot be interrupted.
 
-Several processes must stop after the same step. Among them, JAX handles SIGTERM: when any process
-gets it, all agree on a step. SIGINT and SIGHUP are converted to SIGTERM. There is no deadline; a
-second signal ends a process (see `distributed`).
+Several processes that train together must stop after the same step. JAX then handles SIGTERM: when
+any process gets it, all processes agree on a step. SIGINT and SIGHUP are converted to SIGTERM.
+There is no deadline; a second signal ends a process (see `distributed`).
 """
 
 import contextlib
@@ -31,7 +31,10 @@ _ASKED = itertools.count(1)
 
 
 class StopError(Exception):
-    """The loop must stop in a phase that does not change the state: data or evaluate."""
+    """Raised in the loop when a signal stops a phase that does not change the state.
+
+    These phases are data and evaluate.
+    """
 
 
 class Watch(NamedTuple):
@@ -39,8 +42,8 @@ class Watch(NamedTuple):
 
     # Begins a phase: compile | data | step | evaluate | save.
     enter: Callable[[str], None]
-    # Called after each step: the signal that asked to stop, or "". All processes call it equally
-    # often.
+    # Returns the name of the signal that asked to stop, or "". The loop calls it after each step,
+    # and each of several processes equally often.
     stop_requested: Callable[[], str]
 
 
@@ -49,8 +52,8 @@ def watch(minutes: float) -> Iterator[Watch]:
     """Watches the code inside the `with` block. Signals are handled only on the main thread.
 
     Args:
-      minutes: After this many minutes without a new phase, it prints to stderr in which phase the
-        loop is stuck, and repeats that after each such interval; 0: never.
+      minutes: After this many minutes without a new phase, and again after as many more, a line on
+        stderr says in which phase the loop is stuck; 0: never.
 
     Yields:
       The functions by which the loop reports to its watch.
@@ -112,7 +115,8 @@ def _handle_signals(
 def _set_deadline() -> Iterator[None]:
     """Ends the process GRACE seconds after a signal if it is still running.
 
-    Python calls a handler only between its own instructions; a thread sees the signal at once.
+    A thread waits for the signal and sees it at once. Python calls the handler of a signal only
+    between two of its own instructions, which may be too late.
     """
     reads, writes = socket.socketpair()
     writes.setblocking(False)
