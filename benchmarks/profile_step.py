@@ -8,6 +8,7 @@ layers, it belongs to the last of them. PyTorch's operations are grouped by thei
 those of both profilers, with what they add.
 """
 
+import math
 import re
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from benchmarks import draw
 from benchmarks.peers import WORKLOADS, Peer, Spec
 from benchmarks.result import format_columns
 from cnn_jax.cost import hlo
-from cnn_jax.cpu import settings
+from cnn_jax.cpu import memory, settings
 from cnn_jax.training.profile import read_costs
 
 # Kinds by the names of our layers; the innermost layer of a path that matches decides.
@@ -54,7 +55,10 @@ def main(argv: list[str]) -> None:
         sys.exit(f"profile_step.py: {argv[1]}: it takes no arguments")
     _, image, classes, batch, *_ = WORKLOADS[FLAGS.model]
     image = (FLAGS.image_size, FLAGS.image_size, image[2]) if FLAGS.image_size else image
-    settings.configure()  # As a run does; before JAX starts, which the next line does.
+    # As a run does. Both come before JAX starts, which the line after them does: malloc would not
+    # keep memory for threads that exist already, and each step would fault its pages in again.
+    settings.configure()
+    memory.keep_memory((FLAGS.batch or batch) * math.prod(image))
     platform = jax.default_backend()
     spec = Spec("ours", "", FLAGS.model, FLAGS.batch or batch, image, classes, "float32", "")
     spec = spec._replace(platform=platform, variant=FLAGS.layout)

@@ -10,6 +10,7 @@ whose losses differ from ours is not timed. Timed blocks take turns (ours, flax,
 import contextlib
 import importlib.metadata
 import importlib.util
+import itertools
 import json
 import os
 import statistics
@@ -121,16 +122,25 @@ def compare(
     left_out: dict[str, str] = {}
     workers: dict[str, Worker] = {}
     with contextlib.ExitStack() as stack:
-        for peer, module in modules.items():
-            specs = [
-                spec._replace(peer=module, variant=variant) for variant in VARIANTS.get(peer, ("",))
+        started = {
+            peer: [
+                stack.enter_context(Worker(spec._replace(peer=module, variant=variant)))
+                for variant in VARIANTS.get(peer, ("",))
             ]
+            for peer, module in modules.items()
+            if peer not in INSTALL or importlib.util.find_spec(peer)
+        }
+        # Imports take seconds and are not timed: all processes import at once. They have ended
+        # before the first process compiles.
+        for worker in itertools.chain(*started.values()):
+            worker.wait_for_import()
+        for peer in modules:
             try:
-                if peer in INSTALL and importlib.util.find_spec(peer) is None:
+                if peer not in started:
                     raise WorkerError(f"is not installed: {INSTALL[peer]}")
-                worker = keep_fastest(
-                    [stack.enter_context(Worker(each)) for each in specs], seconds
-                )
+                for worker in started[peer]:
+                    worker.take_first_steps()
+                worker = keep_fastest(started[peer], seconds)
                 ours = workers.get("ours", worker)
                 check_losses(worker.losses, ours.losses, LOSS_TOLERANCE[spec.precision])
                 workers[peer] = worker
@@ -169,7 +179,7 @@ class Worker:
         # __exit__ closes it.
         self.stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115
         pipe = subprocess.PIPE
-        command = [sys.executable, "-m", "benchmarks.worker"]
+        command = [sys.executable, "-m", "benchmarks.worker", spec.peer]
         self.process = subprocess.Popen(
             command,
             stdin=pipe,
@@ -181,8 +191,6 @@ class Worker:
         )
 
     def __enter__(self) -> "Worker":
-        first = self._ask(json.dumps(self.spec._asdict()))
-        self.losses, self.first_s, self.step_s = first["losses"], first["first_s"], first["step_s"]
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -190,6 +198,15 @@ class Worker:
             self.process.stdin.close()
         self.process.wait()
         self.stderr.close()
+
+    def wait_for_import(self) -> None:
+        """Waits until the process has imported its framework, or has failed to."""
+        self.process.stdout.readline()
+
+    def take_first_steps(self) -> None:
+        """Builds the peer and takes three steps, of which the first compiles."""
+        first = self._ask(json.dumps(self.spec._asdict()))
+        self.losses, self.first_s, self.step_s = first["losses"], first["first_s"], first["step_s"]
 
     def time_steps(self, seconds: float) -> float:
         """Times as many steps as fill `seconds` at the last measured speed.
@@ -247,9 +264,10 @@ def draw_inputs(spec: Spec) -> dict[str, Any]:
 def keep_fastest(workers: list[Worker], seconds: float) -> Worker:
     """Warms the workers up, ends all but the fastest, and returns that one.
 
-    The fastest has the smallest median of three blocks. A single worker is only warmed up.
+    Each of several workers is timed for one block after the warm-up. A single worker is only warmed
+    up.
     """
-    for turn in range(5 if len(workers) > 1 else 2):
+    for turn in range(3 if len(workers) > 1 else 2):
         for worker in workers:
             if turn >= 2:
                 worker.time_block(seconds)

@@ -1,6 +1,7 @@
-"""The process of one peer, which `benchmarks.train_step` starts.
+"""The process of one peer, which `benchmarks.train_step` starts with the name of the peer's module.
 
-It answers each line on stdin with one line of JSON on stdout, and sleeps between them:
+It imports the module and prints a line. Then it answers each line on stdin with one line of JSON on
+stdout, and sleeps between them:
 
 - The first line is the Spec as JSON. The worker takes three steps and answers with `first_s`, the
   seconds of the first, `losses`, those of all three, and `step_s`, the seconds of the third.
@@ -31,9 +32,10 @@ def main() -> None:
     def answer(**fields: Any) -> None:
         print(json.dumps(fields), file=answers, flush=True)
 
+    module = importlib.import_module(f"benchmarks.peers.{sys.argv[1]}")
+    answer(imported=module.__name__)
     spec = Spec(**json.loads(sys.stdin.readline()))
     spec = spec._replace(image=tuple(spec.image))
-    module = importlib.import_module(f"benchmarks.peers.{spec.peer}")
     with np.load(spec.weights) as weights:
         peer = module.make_peer(spec, dict(weights))
     (first_s, *_), _, (step_s, _) = steps = [time_steps(peer, 1) for _ in range(3)]
