@@ -10,7 +10,7 @@ Commands  python launch.py --experiment=activations --seeds=3 --together        
 Results   docs/results/activations_digits, with hardware and commit.
 
 The paper does not describe its CNN. Ours has three 5x5 convolutions of 32, 32 and 64 channels, each
-with overlapping max pooling (3x3, stride 2), and a dense layer, as in cuda-convnet's nets for
+with overlapping max pooling (3x3, stride 2), and a dense layer, as in cuda-convnet's models for
 CIFAR-10.
 """
 

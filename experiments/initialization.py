@@ -63,8 +63,8 @@ LABELS = {name: label for name, (_, label) in TANH.items()} | {
 }
 # Training error in %; a model of ten classes above it counts as stalled.
 MIN_STALLED_ERROR = 80.0
-NOTE_HE = "Differs: a fully connected net on digits; the paper's is convolutional, on ImageNet"
-NOTE_GLOROT = "Differs: the paper's histograms are of nets on small images of shapes"
+NOTE_HE = "Differs: an MLP on digits; the paper's is convolutional, on ImageNet"
+NOTE_GLOROT = "Differs: the paper's histograms are of models on small images of shapes"
 
 
 def _paper(name: str) -> Experiment:
@@ -148,7 +148,7 @@ def study(preset: str) -> Study:
             Row(
                 name,
                 label,
-                "tanh nets" if name in TANH else "ReLU nets",
+                "tanh models" if name in TANH else "ReLU models",
                 "Figures 6 and 7" if name in TANH else "Figures 2 and 3",
             )
             for name, label in LABELS.items()
@@ -299,7 +299,7 @@ def _report(results: "Results") -> "Page":
             results, tanh, 0, HISTOGRAM_CAPTION, ("values", "gradients"), title="Figures 6 and 7"
         ),
         report.layer_stds(
-            results, tanh, 0, "The same, as standard deviations.", title="tanh nets by depth"
+            results, tanh, 0, "The same, as standard deviations.", title="tanh models by depth"
         ),
         report.error_curves(
             results,
@@ -312,7 +312,7 @@ def _report(results: "Results") -> "Page":
             0,
             "Standard deviation of each layer's activations and gradients before the first step;"
             " the mean of the seeds. Xavier's halve the variance in each layer of ReLUs.",
-            title="ReLU nets by depth",
+            title="ReLU models by depth",
             file="relu.png",
         ),
         *report.paper_tables(results, results.rows),

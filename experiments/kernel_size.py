@@ -40,7 +40,7 @@ COST = {
 SIDES = (1, 3, 5, 7, 9, 11)
 SMALL_SIDES = (1, 3, 5, 7)  # On small images, whose feature maps have 16 and 8 pixels.
 CHANNELS = (8, 16)  # Channels of the two stages, each followed by max pooling.
-VGG = "VGG, Sec. 4.1, net B on ImageNet"
+VGG = "VGG, Sec. 4.1, configuration B on ImageNet"
 
 
 def _choose_model(
@@ -126,8 +126,8 @@ def study(preset: str) -> Study:
         notes=(
             "Every model has the same recipe: SGD with momentum 0.9, a rate that falls by half a"
             " cosine, no weight decay, no augmentation. Each has its own best rate.",
-            "VGG's figure is of ImageNet: one 5x5 in place of each two 3x3 of its net B errs by 7"
-            " points more in top-1 error, on one center crop.",
+            "VGG's figure is of ImageNet: one 5x5 in place of each two 3x3 of its configuration B"
+            " errs by 7 points more in top-1 error, on one center crop.",
         ),
         report=_report,
     )

@@ -18,7 +18,7 @@ from cnn_jax.errors import UserError
 Term = frozenset[tuple[str, bool]]  # an AND: its variables, each with the value that it must have
 
 
-class Network(NamedTuple):
+class FormulaMlp(NamedTuple):
     """An MLP that computes a formula.
 
     Attributes:
@@ -35,7 +35,7 @@ class Network(NamedTuple):
     units: int
 
 
-def compile_formula(text: str) -> Network:
+def compile_formula(text: str) -> FormulaMlp:
     """Returns an MLP that computes a formula.
 
     Args:
@@ -46,9 +46,9 @@ def compile_formula(text: str) -> Network:
       UserError: If the text is not such a formula.
 
     Example:
-      network = compile_formula("X ^ Y")
-      model = models.create("mlp", 2, hidden=(network.units,))
-      logits, _ = model.apply(network.params, {}, list_inputs(2).reshape(4, 1, 2, 1))
+      mlp = compile_formula("X ^ Y")
+      model = models.create("mlp", 2, hidden=(mlp.units,))
+      logits, _ = model.apply(mlp.params, {}, list_inputs(2).reshape(4, 1, 2, 1))
     """
     tree = _parse(text)
     variables = find_variables(text)
@@ -70,7 +70,7 @@ def compile_formula(text: str) -> Network:
         "Dense_0": {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)},
         "Dense_1": {"kernel": output.astype(np.float32), "bias": np.array([0.5, 0], np.float32)},
     }
-    return Network(variables, terms, params, units)
+    return FormulaMlp(variables, terms, params, units)
 
 
 def find_variables(text: str) -> tuple[str, ...]:

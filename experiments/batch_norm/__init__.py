@@ -111,7 +111,7 @@ def study(preset: str) -> Study:
     check_preset("batch_norm", preset, PRESETS)
     return Study(
         name="batch_norm",
-        title="Batch normalization in a sigmoid net",
+        title="Batch normalization in a sigmoid MLP",
         paper="Ioffe, Szegedy 2015 (arXiv:1502.03167), Sec. 4.1, Figure 1; Bjorck et al. 2018"
         " (arXiv:1806.02375), Sec. 2",
         paper_data="mnist",
@@ -150,7 +150,7 @@ def _make_claims(preset: str) -> tuple[Claim, ...]:
             source="Ioffe, Szegedy 2015, Sec. 4.1 and Figure 1(a)",
         ),
         Claim(
-            "With batch norm the net reaches the other net's last error sooner (its steps as a"
+            "With batch norm the model reaches the other's last error sooner (its steps as a"
             " share of the other's)",
             measure_speed,
             expected=(-math.inf, 1.0),
@@ -166,14 +166,14 @@ def _make_claims(preset: str) -> tuple[Claim, ...]:
             unit="share",
         ),
         Claim(
-            "At the same rate, that which suits the net without batch norm best, batch norm brings"
-            " no gain: its validation error is at most a point lower",
+            "At the same rate, that which suits the model without batch norm best, batch norm"
+            " brings no gain: its validation error is at most a point lower",
             compare_trials((NORMALIZED, PLAIN), (PLAIN, PLAIN)),
             expected=(-1.0, math.inf),
             source="Bjorck et al. 2018, Sec. 2: ResNet-110 on CIFAR-10",
         ),
         Claim(
-            f"At the largest rate ({high:g}) the net without batch norm does not train: its"
+            f"At the largest rate ({high:g}) the model without batch norm does not train: its"
             " validation error is above that with batch norm",
             compare_trials((PLAIN, high), (NORMALIZED, high)),
             expected=ABOVE_ZERO,
@@ -181,13 +181,13 @@ def _make_claims(preset: str) -> tuple[Claim, ...]:
         ),
         Claim(
             "The gain of batch norm comes of another rate: its validation error is lower at its own"
-            " best rate than at that of the net without it",
+            " best rate than at that of the model without it",
             compare_trials((NORMALIZED, NORMALIZED), (NORMALIZED, PLAIN)),
             expected=BELOW_ZERO,
             source="Bjorck et al. 2018, Sec. 2: ResNet-110 on CIFAR-10",
         ),
         Claim(
-            "The same with larger initial weights in the net without batch norm: at the rate that"
+            "The same with larger initial weights in the model without batch norm: at the rate that"
             " suits it best batch norm brings no gain of more than a point",
             compare_trials((NORMALIZED, LARGE), (LARGE, LARGE)),
             expected=(-1.0, math.inf),

@@ -17,7 +17,7 @@ PLAIN, NORMALIZED, LARGE = "without", "with", "without-large"
 LABELS = {PLAIN: "without batch norm", NORMALIZED: "with batch norm"}
 # Not the paper's: how much of the gain do better initial weights bring without batch norm?
 ALL_LABELS = LABELS | {LARGE: "without batch norm, larger initial weights"}
-SAME = "ResNet-110 in the paper; here a net of three layers of 100 sigmoid units"
+SAME = "ResNet-110 in the paper; here an MLP of three layers of 100 sigmoid units"
 CHOSEN = f"{SAME}; the best rate of each seed's comparison is chosen by the other seeds"
 
 

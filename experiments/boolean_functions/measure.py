@@ -149,19 +149,19 @@ def _check_formula(text: str) -> dict[str, Any]:
     from cnn_jax import models
     from cnn_jax.models.formulas import compile_formula, evaluate_formula, list_inputs
 
-    network, table = compile_formula(text), evaluate_formula(text)
-    model = models.create("mlp", 2, hidden=(network.units,))
-    inputs = list_inputs(len(network.variables)).reshape(len(table), 1, len(network.variables), 1)
-    logits, _ = jax.jit(model.apply)(network.params, {}, inputs)
+    mlp, table = compile_formula(text), evaluate_formula(text)
+    model = models.create("mlp", 2, hidden=(mlp.units,))
+    inputs = list_inputs(len(mlp.variables)).reshape(len(table), 1, len(mlp.variables), 1)
+    logits, _ = jax.jit(model.apply)(mlp.params, {}, inputs)
     return {
         "kind": "formula",
         "formula": text,
-        "variables": len(network.variables),
-        "units": network.units,
+        "variables": len(mlp.variables),
+        "units": mlp.units,
         "rows": len(table),
         "true": int(table.sum()),
         "wrong": int((np.asarray(logits[:, 1] > logits[:, 0]) != table).sum()),
-        "params": jax.tree.map(lambda x: x.tolist(), network.params),
+        "params": jax.tree.map(lambda x: x.tolist(), mlp.params),
     }
 
 

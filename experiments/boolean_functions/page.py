@@ -109,7 +109,7 @@ def _formulas_table(results: "Results") -> "Table":
         " answer is compared with the formula's value in every row of its truth table. Learning XOR"
         f" from random weights instead, MLPs succeed with {learned} initial weights."
     )
-    return report.Table("Formulas as two-layer nets", columns, tuple(rows), footnote)
+    return report.Table("Formulas as MLPs of two layers", columns, tuple(rows), footnote)
 
 
 def _draw_gates(results: "Results") -> "Figure":
@@ -156,11 +156,11 @@ def _draw_surfaces(results: "Results") -> "Figure":
 
     by_hand = next(row for row in find_rows(results, "formula") if row["formula"] == FORMULAS[0])
     mlps = find_rows(results, "mlp")
-    nets = [("by construction", by_hand["params"], "relu")]
-    nets += [(f"learned, {m['hidden']} hidden", m["params"], "tanh") for m in (mlps[0], mlps[-1])]
+    drawn = [("by construction", by_hand["params"], "relu")]
+    drawn += [(f"learned, {m['hidden']} hidden", m["params"], "tanh") for m in (mlps[0], mlps[-1])]
     drawing = Figure((9.4, 3.2), layout="constrained")
     panels = drawing.subplots(1, 3)
-    for axes, (title, params, activation) in zip(panels, nets, strict=True):
+    for axes, (title, params, activation) in zip(panels, drawn, strict=True):
         predict = functools.partial(_predict, params, activation)
         image = planes.draw_surface(axes, predict)
         planes.draw_truth_table(axes, GATES[BEYOND])

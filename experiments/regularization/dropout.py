@@ -1,7 +1,7 @@
 """The paper preset of `regularization`: dropout on MNIST.
 
-Paper     Srivastava, Hinton, Krizhevsky, Sutskever, Salakhutdinov 2014, Table 2: a standard net of
-          two layers of 800 logistic units errs by 1.60%, with dropout three layers of 1,024
+Paper     Srivastava, Hinton, Krizhevsky, Sutskever, Salakhutdinov 2014, Table 2: a standard model
+          of two layers of 800 logistic units errs by 1.60%, with dropout three layers of 1,024
           logistic units by 1.35% and of ReLU by 1.25%.
 """
 
@@ -25,7 +25,7 @@ MODELS: dict[str, Choice] = {
     "dropout-relu": choose("mlp", hidden=(1_024,) * 3, activation="relu", **DROPPED),
 }
 LABELS = {
-    "standard": "standard net, 2 x 800 logistic units",
+    "standard": "standard model, 2 x 800 logistic units",
     "dropout-logistic": "dropout, 3 x 1,024 logistic units",
     "dropout-relu": "dropout, 3 x 1,024 ReLU",
 }
@@ -79,7 +79,7 @@ def study() -> Study:
 def _make_claims() -> tuple[Claim, ...]:
     lower = (
         ("Dropout lowers the test error of logistic units", "dropout-logistic", "standard"),
-        ("Dropout with ReLU errs less than the standard net", "dropout-relu", "standard"),
+        ("Dropout with ReLU errs less than the standard model", "dropout-relu", "standard"),
         ("With dropout ReLU errs less than logistic units", "dropout-relu", "dropout-logistic"),
     )
     return (

@@ -24,27 +24,27 @@ FORMULAS = {
 }
 
 
-def answers(network):
-    model = models.create("mlp", 2, hidden=(network.units,))
-    inputs = list_inputs(len(network.variables))
-    logits, _ = model.apply(network.params, {}, inputs.reshape(len(inputs), 1, inputs.shape[1], 1))
+def answers(mlp):
+    model = models.create("mlp", 2, hidden=(mlp.units,))
+    inputs = list_inputs(len(mlp.variables))
+    logits, _ = model.apply(mlp.params, {}, inputs.reshape(len(inputs), 1, inputs.shape[1], 1))
     return np.asarray(logits[:, 1] > logits[:, 0])
 
 
 @pytest.mark.parametrize("text", FORMULAS)
 def test_the_net_has_python_s_own_truth_table(text):
-    network = compile_formula(text)
-    rows = itertools.product((False, True), repeat=len(network.variables))
+    mlp = compile_formula(text)
+    rows = itertools.product((False, True), repeat=len(mlp.variables))
     code = compile(text, "formula", "eval")
-    expected = [bool(eval(code, dict(zip(network.variables, row, strict=True)))) for row in rows]
+    expected = [bool(eval(code, dict(zip(mlp.variables, row, strict=True)))) for row in rows]
     assert evaluate_formula(text).tolist() == expected
-    assert answers(network).tolist() == expected
-    assert network.units == FORMULAS[text]
+    assert answers(mlp).tolist() == expected
+    assert mlp.units == FORMULAS[text]
 
 
 def test_a_hidden_unit_is_exactly_one_or_zero():
-    network = compile_formula("A and not B and C")
-    hidden = network.params["Dense_0"]
+    mlp = compile_formula("A and not B and C")
+    hidden = mlp.params["Dense_0"]
     values = np.maximum(list_inputs(3) @ hidden["kernel"] + hidden["bias"], 0)
     assert set(values.ravel()) == {0.0, 1.0} and values.sum() == 1
 
