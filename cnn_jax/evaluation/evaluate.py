@@ -237,7 +237,7 @@ def find_file(folder: Path, protocol: str, average: Average) -> Path:
       average: What is averaged. Only softmax, which studies take, is not named.
 
     Example:
-      >>> find_file(Path("net/seed0"), "dense@256", "logits").name
+      >>> find_file(Path("plain-20/seed0"), "dense@256", "logits").name
       'dense@256,average=logits.json'
     """
     if average != "softmax":

@@ -1,4 +1,4 @@
-"""A page with the claims of all studies, read from the claims.json files of their reports."""
+"""Builds a page with the claims of all studies, from the claims.json files of their reports."""
 
 import collections
 import json

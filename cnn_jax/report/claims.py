@@ -29,10 +29,10 @@ class Score:
     """An error that a claim is about.
 
     Attributes:
-      run: The run's name.
-      source: training: the last training error that was logged; test: the last evaluation during
-        training; otherwise the name of an evaluation protocol.
-      metric: The error's name.
+      run: Name of the run.
+      source: Where the error is read: training, the last training error that was logged; test, the
+        last evaluation during training; or the name of an evaluation protocol.
+      metric: Name of the error, such as top1_error.
     """
 
     run: str
@@ -61,8 +61,8 @@ class Measured:
       over_seeds: 95% interval over seeds; None: unknown.
       seeds: Number of seeds.
       exact: Whether the value is a count, which needs no interval.
-      same_weights: Whether all of its terms are evaluations of the same trained model.
-      runs: Names of the runs from which it is computed.
+      same_weights: Whether all terms of the value are evaluations of the same trained model.
+      runs: Names of the runs from which the value is computed.
       setting: How these runs differ from the paper's.
       why: Why there is no value, or a remark about the value.
     """
@@ -84,7 +84,7 @@ class Claim:
 
     Attributes:
       statement: The claim in words.
-      check: How our value is computed: errors of runs, or a function of the results.
+      check: How our value is computed: a contrast of errors, or a function of the results.
       expected: The smallest and largest value that agree with the claim.
       paper: The paper's value; None: it prints none.
       source: Where the paper states the claim.
@@ -102,17 +102,17 @@ class Claim:
 
 
 def score(score: Score) -> Contrast:
-    """Returns a contrast that is one error itself."""
+    """Returns the contrast that consists of a single error."""
     return Contrast(((1.0, score),))
 
 
 def subtract(first: Score, second: Score) -> Contrast:
-    """Returns the contrast of the first error minus the second."""
+    """Returns the contrast that is the first error minus the second."""
     return Contrast(((1.0, first), (-1.0, second)))
 
 
 def measure_contrast(results: "Results", contrast: Contrast) -> Measured:
-    """Returns the value of a contrast in points, and its intervals.
+    """Returns the value of a contrast in percentage points, and its intervals.
 
     Args:
       results: The study's results.
@@ -156,13 +156,13 @@ def measure_seeds(
 ) -> Measured:
     """Returns the mean over seeds of a computed value, and its interval.
 
-    There is no value if a run has diverged and `compute` has none for its seed: a mean over the
-    other seeds would hide the divergence.
+    If a run has diverged and `compute` returns None for its seed, there is no value, because a mean
+    over the other seeds would hide the divergence.
 
     Args:
       results: The study's results.
-      names: Names of the runs from which it is computed.
-      compute: Maps the runs of one seed, by name, to the seed's value; None: not known.
+      names: Names of the runs from which the value is computed.
+      compute: Returns the value of a seed from the runs of this seed by name; None: not known.
     """
     runs = {name: {run.seed: run for run in results.runs.get(name, ())} for name in names}
     shared = sorted(set.intersection(*(set(seeds) for seeds in runs.values())))

@@ -1,6 +1,7 @@
-"""The data structure of a page: a title and parts. `render` converts it to Markdown, HTML and text.
+"""Types for the content of a page, which has a title and parts.
 
-Strings are plain text; the renderers escape them.
+`render` and `render_text` convert a page to Markdown, HTML and text. Strings are plain text; the
+renderers escape them.
 """
 
 from collections.abc import Callable
@@ -27,7 +28,7 @@ class Cell:
 
 
 def join_cell(cell: Cell | str) -> str:
-    """Returns the text of a cell and its remark."""
+    """Returns the text of a cell, followed by its remark if it has one."""
     return f"{cell.text} {cell.remark}".strip() if isinstance(cell, Cell) else cell
 
 

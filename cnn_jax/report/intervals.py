@@ -1,4 +1,4 @@
-"""95% intervals of measured values: over test images, and over seeds."""
+"""Computes 95% intervals of measured values: over test images, and over seeds."""
 
 import math
 from collections.abc import Sequence
@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-RESAMPLES = 10_000
+RESAMPLES = 10_000  # Of the bootstrap.
 
 
 def compute_bootstrap_interval(answers: "Sequence[np.ndarray]") -> tuple[float, float] | None:
     """Returns the 95% bootstrap interval of the mean over images, in percentage points.
 
-    Instead of images, the number of images of each value is drawn, which is multinomial: there are
-    only few different values.
+    The values of the images are few different numbers. A resample therefore draws how many images
+    have each of them, from a multinomial distribution, and not the images themselves.
 
     Args:
-      answers: For each seed [N], the value of each test image; the seeds are averaged.
+      answers: The value of each test image, [N] for each seed. Values are averaged over seeds.
 
     Returns:
       (low, high); None if there are no answers, or the seeds have different numbers of images.

@@ -24,7 +24,7 @@ def render_markdown(page: Page) -> str:
 def render_html(page: Page, pictures: dict[str, bytes]) -> str:
     """Returns the page as one HTML file that needs no other files.
 
-    It is light or dark, as set in the reader's system.
+    The colors are light or dark, as set in the reader's system.
 
     Args:
       page: The page.

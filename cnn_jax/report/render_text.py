@@ -26,19 +26,19 @@ from cnn_jax.report.elements import (
 from cnn_jax.report.parts.words import DASH
 from cnn_jax.text import escape_unprintable
 
-ELSEWHERE = 100  # Characters of a line that no terminal shows, such as one of a notebook.
-MIN_WIDTH = 40
-WHOLE = 10_000  # Wider than any table.
+ELSEWHERE = 100  # Characters of a line outside of terminals, such as in a notebook.
+MIN_WIDTH = 40  # Least number of characters of a line.
+WHOLE = 10_000  # Characters of a line that is wider than any table.
 MAX_TEXT = 36  # Longer cells of text are folded.
 BORDER, GAP = 2, 3  # Characters around a table, and between two of its columns.
 
 
 def render_text(page: Page, width: int = 0) -> str:
-    """Returns the states, tables, notes, prose and missing things as text.
+    """Returns the states, tables, notes, prose and missing things of a page as text.
 
-    A table that is too wide has the lines of its cells folded, cells that are the same in all rows
-    below it, and the columns that still do not fit in another table. Claims are a list, of those
-    that have a value.
+    If a table is too wide, its cells are folded to several lines, text that all rows share is
+    written once below the table, and columns that still do not fit are put into another table.
+    Claims are written as a list, without those that have no value yet.
 
     Args:
       page: The page.
@@ -135,7 +135,7 @@ class _Column(NamedTuple):
 
 
 def _format_table(part: Table, width: int) -> list[str]:
-    """Returns the lines of a table, as it is if it fits."""
+    """Returns the lines of a table, unchanged if the table fits the width."""
     columns = [
         _Column(
             escape_unprintable(name),
@@ -165,9 +165,9 @@ def _format_table(part: Table, width: int) -> list[str]:
 
 
 def _factor_out(column: _Column) -> tuple[str, _Column]:
-    """Returns what all cells share, which "; " separates, and the column without it.
+    """Returns the parts that all cells of a column share, and the column without these parts.
 
-    The remarks of the rest begin a line of their own.
+    The parts of a cell are separated by "; ". A remark in parentheses begins a line of its own.
     """
     parts = [cell.split("; ") for cell in column.cells]
     common = [part for part in parts[0] if all(part in other for other in parts)]

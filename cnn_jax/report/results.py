@@ -1,4 +1,4 @@
-"""The content of a study's folder: the study, its runs, and their logs and evaluations."""
+"""Types for the content of a study's folder: the study, its runs, their logs and evaluations."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -135,11 +135,13 @@ class Layer:
       kind: Dense, Conv, BatchNorm, ..., or the name of an activation function.
       values: Distribution of the layer's outputs.
       gradients: Distribution of the gradients of each image's loss with respect to its outputs.
-      units: The 15th, 50th and 85th percentile of the outputs of each of its first units.
-      saturated: Share of outputs where the activation function is flat; None: not an activation.
-      dead: Share of units that are saturated for every image; None: not applicable.
-      kernel: Distribution of its weights; None: it has none, or an old version did not record it.
-      zeros: Share of its weights that are 0 or almost 0; None: as for kernel.
+      units: The 15th, 50th and 85th percentile of the outputs of each of the layer's first units.
+      saturated: Share of outputs where the activation function is saturated; None: the layer is no
+        activation function.
+      dead: Share of units that are saturated for every image; None: as for `saturated`.
+      kernel: Distribution of the layer's weights; None: the layer has none, or an earlier version
+        of the code did not record them.
+      zeros: Share of the layer's weights that are 0 or almost 0; None: as for `kernel`.
     """
 
     name: str
@@ -202,7 +204,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether it reached its end or was stopped early."""
+        """Whether the run reached its last step or was stopped early."""
         return self.state.startswith("finished")
 
     @property
@@ -212,9 +214,9 @@ class Run:
 
     @property
     def final_training_error(self) -> float | None:
-        """The training error that a finished run logged last, or at its best step.
+        """The training error of a finished run at its last or best step, from 0 to 1.
 
-        It is a mean over the log interval that ends there.
+        It is the mean over the log interval that ends at this step.
         """
         if not self.finished or not self.train:
             return None
@@ -232,14 +234,14 @@ class Results:
 
     Attributes:
       folder: Path of the folder.
-      study: Its study.json.
-      runs: {name of the run: its seeds}, in the order of training.
+      study: The content of study.json.
+      runs: {name of the run: seeds of the run}, in the order of training.
       problems: One message for each damaged file, with the remedy.
       compact: Whether the runs were read from runs.json.
       rows: The study's rows.
       claims: The study's claims.
-      tuning: How the study's runs were tuned; None: they were not.
-      trials: {name of the tuning's trial: its seeds}.
+      tuning: How the study's runs were tuned; None: they were not tuned.
+      trials: {name of a trial of the tuning: seeds of the trial}.
     """
 
     folder: Path

@@ -1,4 +1,4 @@
-"""The page with the nearest images of a user's queries in a gallery."""
+"""Builds the page with the nearest images of a user's queries in a gallery."""
 
 import functools
 import io

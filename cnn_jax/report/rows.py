@@ -7,7 +7,7 @@ from typing import Any
 from cnn_jax.config import Data, Experiment
 from cnn_jax.values import show
 
-# Options of a model that change how it is computed, but not the result.
+# Options of a model that change how its outputs are computed, but not the outputs.
 _HOW_COMPUTED = ("remat", "scan_min_blocks")
 _CHANGES = ("validation_images", "shuffle_pixels", "long_tail")  # Fields of `Data`.
 
@@ -17,10 +17,10 @@ class Row:
     """A row of the paper's table.
 
     Attributes:
-      run: Name of the run that reproduces it.
+      run: Name of the run that reproduces the row.
       label: Label of the row.
-      group: Panel of the figure in which it is drawn.
-      source: Where the paper prints it.
+      group: Panel of the figure in which the run is drawn.
+      source: Where the paper prints the row.
       paper: {metric: the paper's value}; errors are in %.
       table: Title of the table, if a report has several.
       protocol: Name of the evaluation protocol; empty: the last evaluation during training.
@@ -99,7 +99,7 @@ def find_other_settings(ours: Setting, paper: Setting) -> tuple[str, ...]:
 
 
 def _find_other_options(ours: Setting, paper: Setting) -> list[str]:
-    """Returns the options in which two settings of a model differ; a missing one is the default."""
+    """Returns the options in which two settings of a model differ, by their values or defaults."""
     if ours.options == paper.options:
         return []
     from cnn_jax import models  # It imports JAX.
@@ -108,7 +108,7 @@ def _find_other_options(ours: Setting, paper: Setting) -> list[str]:
 
 
 def _find_other_changes(ours: Setting, paper: Setting) -> list[str]:
-    """Returns the changes in which two settings of a data set differ; [] if one has no record."""
+    """Returns the changes of the data set in which two settings differ; [] if one has no record."""
     if ours.changes is None or paper.changes is None or ours.changes == paper.changes:
         return []
     from cnn_jax.data import datasets  # It imports JAX.
@@ -119,7 +119,7 @@ def _find_other_changes(ours: Setting, paper: Setting) -> list[str]:
 def _compare(
     ours: Mapping[str, str], paper: Mapping[str, str], defaults: Mapping[str, Any]
 ) -> list[str]:
-    """Returns the names whose values, as text, differ; a missing one is the default."""
+    """Returns the names whose values, as text, differ. A missing value is the default."""
     shown = {name: show(value) for name, value in defaults.items()}
     own, theirs = {**shown, **ours}, {**shown, **paper}
     return [name for name in {**own, **theirs} if own.get(name) != theirs.get(name)]

@@ -1,4 +1,4 @@
-"""The report of a sweep: a table of the grid, and figures of the error against each swept field."""
+"""Composes the report of a sweep: a table of the grid, and the error against each swept field."""
 
 import itertools
 import statistics
@@ -27,9 +27,9 @@ class GridPoint(NamedTuple):
 
     Attributes:
       name: Name of the run.
-      base: Name of the study's run that it varies.
-      values: Values of the swept fields, in their order; None: the run was not started.
-      runs: Its seeds.
+      base: Name of the study's run that this run varies.
+      values: Values of the swept fields, in the order of the fields; None: the run was not started.
+      runs: The seeds of the run.
     """
 
     name: str

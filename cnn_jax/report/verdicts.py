@@ -1,4 +1,4 @@
-"""Verdicts: whether the value measured for a claim agrees with it, by `RULE`."""
+"""Decides by `RULE` whether the value that was measured for a claim agrees with the claim."""
 
 import math
 from collections.abc import Sequence

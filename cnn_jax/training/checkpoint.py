@@ -1,7 +1,7 @@
-"""Checkpoints of a run with Orbax.
+"""Saves and restores the checkpoints of a run with Orbax.
 
-They are saved in the background; the last two and the best are kept. The file digests.json beside
-them holds their checksums (`checksum_file`).
+Checkpoints are saved in the background. The last two and the best are kept. The file digests.json
+beside them holds their checksums (`checksum_file`).
 """
 
 import contextlib
@@ -40,19 +40,19 @@ _SYSTEM_ERRORS = (
 
 
 def make_manager(folder: Path, local: bool = False) -> ocp.CheckpointManager:
-    """Returns the manager of the checkpoints in folder/checkpoints.
+    """Returns Orbax's manager of the checkpoints in folder/checkpoints.
 
-    It keeps the last two (one may be damaged) and the first of those with the lowest error.
-    `make_manager(...).best_step()` and `.latest_step()` name them; None if there is none.
+    The manager keeps the last two checkpoints (one may be damaged), and of those with the lowest
+    error the first. Its methods `best_step` and `latest_step` return their steps, or None.
 
     Args:
       folder: The run's folder.
-      local: Open without synchronization across processes, for reading. Otherwise all processes
-        must call this, and each method of what it returns, together.
+      local: Whether this process reads alone. If not, all processes must call this function, and
+        each method of the manager, together.
     """
     me = jax.process_index()
     who = ocp.options.MultiprocessingOptions(*((me, {me}, f"process{me}") if local else ()))
-    # Orbax's annotation is float, but it only sorts by the rank.
+    # Orbax's annotation of the rank is float, but Orbax only sorts by the rank.
     lowest = policies.BestN(get_metric_fn=_rank, reverse=True, n=1)  # type: ignore[arg-type]
     options = ocp.CheckpointManagerOptions(
         best_fn=_rank,  # type: ignore[arg-type]
@@ -70,10 +70,15 @@ def make_manager(folder: Path, local: bool = False) -> ocp.CheckpointManager:
 
 @contextlib.contextmanager
 def open_checkpoints(folder: Path) -> Iterator[ocp.CheckpointManager]:
-    """Opens the manager of the checkpoints and closes it at the end.
+    """Opens the manager of a run's checkpoints, and closes it at the end of the `with` block.
+
+    Checkpoints whose evaluation is damaged are moved to damaged_checkpoints first.
+
+    Args:
+      folder: The run's folder.
 
     Raises:
-      UserError: If something could not be saved.
+      UserError: If the checkpoints cannot be opened, or a state could not be saved.
     """
     if distributed.is_primary():
         _set_aside_damaged(folder)
@@ -98,6 +103,9 @@ def open_checkpoints(folder: Path) -> Iterator[ocp.CheckpointManager]:
 def wait(checkpoints: ocp.CheckpointManager) -> None:
     """Waits until pending saves are written.
 
+    Args:
+      checkpoints: The manager from `open_checkpoints`.
+
     Raises:
       UserError: If a save has failed.
     """
@@ -107,7 +115,7 @@ def wait(checkpoints: ocp.CheckpointManager) -> None:
 
 
 def _is_full(error: Exception) -> bool:
-    """Returns whether the storage had no room; Orbax's own errors have no number, only words."""
+    """Returns whether the storage had no room. Errors of Orbax itself have words, but no number."""
     return "o space left" in str(error) or "quota exceeded" in str(error)
 
 
@@ -129,8 +137,8 @@ def _translate_errors(checkpoints: ocp.CheckpointManager) -> Iterator[None]:
 def _check_writable(folder: Path) -> None:
     """Raises OSError if no folder can be made in a folder.
 
-    Where Orbax cannot make a checkpoint's folder, its threads wait for five minutes for it, and the
-    process cannot end before.
+    If Orbax cannot make the folder of a checkpoint, its threads wait for it for five minutes, and
+    the process cannot end earlier.
     """
     probe = folder / ".writable"
     probe.mkdir(exist_ok=True)
@@ -149,13 +157,13 @@ def save(checkpoints: ocp.CheckpointManager, state: State, error: float | None) 
     Args:
       checkpoints: The manager from `open_checkpoints`.
       state: The state.
-      error: Its evaluation's error (0 to 1); None: it was not evaluated.
+      error: Error of the state's evaluation, 0 to 1; None: the state was not evaluated.
 
     Raises:
-      UserError: If the last one could not be saved.
+      UserError: If the state that was saved before could not be written.
     """
     step = int(state.step)
-    # It was saved when the run was stopped before this evaluation.
+    # The step is saved already if the run was stopped before this evaluation.
     if step in checkpoints.all_steps():
         checkpoints.delete(step)
     # A state without an evaluation is never the best. `was_evaluated` recognizes an evaluated state
@@ -174,24 +182,24 @@ def save(checkpoints: ocp.CheckpointManager, state: State, error: float | None) 
 
 
 def was_evaluated(checkpoints: ocp.CheckpointManager, step: int) -> bool:
-    """Returns whether the state saved at this step has been evaluated."""
+    """Returns whether the state that is saved at a step was evaluated before."""
     metrics = checkpoints.metrics(step)
     assert metrics is not None  # `open_checkpoints` has set those without aside
     return math.isfinite(_get_error(metrics))
 
 
 def restore(checkpoints: ocp.CheckpointManager, like: State) -> State | None:
-    """Returns the newest readable state, or None if nothing was saved.
+    """Returns the newest readable state, or None if no state was saved.
 
-    Damaged checkpoints are named and moved to damaged_checkpoints.
+    Damaged checkpoints are moved to damaged_checkpoints, and named on stderr.
 
     Args:
       checkpoints: The manager from `open_checkpoints`.
       like: A state with the shapes, dtypes and shardings of the result.
 
     Raises:
-      UserError: If all checkpoints are damaged, are of another version of the code, or cannot be
-        read for a reason that is no damage, such as a lack of memory.
+      UserError: If all checkpoints are damaged or of another version of the code, or one of them
+        cannot be read for another reason than damage, such as a lack of memory.
     """
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     steps, broken = sorted(checkpoints.all_steps(), reverse=True), []
@@ -231,7 +239,7 @@ def restore(checkpoints: ocp.CheckpointManager, like: State) -> State | None:
 
 
 def _check_arrays(folder: Path, steps: list[int], like: State) -> None:
-    """Raises UserError if all checkpoints whose arrays are known hold others than a state."""
+    """Raises UserError if no checkpoint whose arrays are known has the arrays of a state."""
     ours = set(checksum.name_arrays(like))
     known = [sums for step in steps if (sums := checksum_file.read_checksums(folder, step))]
     if not known or any(sums.keys() == ours for sums in known):
@@ -246,11 +254,14 @@ def _check_arrays(folder: Path, steps: list[int], like: State) -> None:
 
 
 def explain_system_error(what: str, error: Exception) -> UserError | None:
-    """Explains an error that says nothing about the files themselves; None: they are damaged.
+    """Explains an error that has another cause than damaged files, such as a lack of memory.
 
     Args:
-      what: Such as 'checkpoint 3 in runs/a cannot be read'.
-      error: What Orbax or its storage has raised.
+      what: What has failed, such as 'checkpoint 3 in runs/a cannot be read'.
+      error: The error that Orbax or its storage has raised.
+
+    Returns:
+      The error for the user, or None if the files are damaged.
     """
     if is_out_of_memory(error):
         remedy = "end other programs on this machine"
@@ -265,10 +276,10 @@ def explain_system_error(what: str, error: Exception) -> UserError | None:
 
 
 def _set_aside_damaged(folder: Path) -> None:
-    """Moves checkpoints with an unreadable evaluation to where Orbax does not find them.
+    """Moves checkpoints whose evaluation cannot be read to where Orbax does not find them.
 
     Raises:
-      UserError: If none would be left.
+      UserError: If no checkpoint would be left.
     """
     saved = folder / file_names.CHECKPOINTS
     steps = ocp.utils.checkpoint_steps(saved) if saved.exists() else []

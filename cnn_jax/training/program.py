@@ -35,18 +35,20 @@ class TrainProgram(NamedTuple):
     Attributes:
       state: The state before the first step; for several seeds the result of `join`.
       compiled_step: (state, inputs, batch) -> state.
-      inputs: The loader's arrays and the seeds' keys, on the devices.
-      batches: batches(k) yields the batches of step k and later.
+      inputs: The loader's arrays, the seeds' keys and the base rate, on the devices.
+      batches: batches(k) yields the batches of step k and of later steps.
       evaluate: (state of one seed) -> metrics of the single view.
-      error_name: What the model calls its error, such as top1_error.
-      images_per_epoch: Training images.
-      join: The seeds' states -> state; the state of one seed stays as it is.
-      split: The inverse of join.
+      error_name: Name of the model's error, such as top1_error.
+      images_per_epoch: Number of training images of an epoch.
+      join: Function from the states of the seeds to the joint state. A single seed's joint state is
+        its own.
+      split: The inverse of `join`.
       description: Description of the data set, for the run's data.json.
-      steps_per_call: The most steps that one call makes; 0: the loop chooses it.
-      compiled_steps: (state, inputs, stacked batches) -> state after several updates.
-      measure_layers: (state of one seed, the seed) -> the layers of a line of layers.jsonl; None:
-        the run measures none.
+      steps_per_call: The largest number of steps that one call makes; 0: the loop chooses it.
+      compiled_steps: (state, inputs, stacked batches) -> state after several updates; None if each
+        call makes a single step.
+      measure_layers: (state of one seed, the seed) -> the layers of a line of layers.jsonl; None if
+        the run measures no layers.
     """
 
     state: Any
@@ -68,7 +70,7 @@ class TrainProgram(NamedTuple):
         return self.compiled_step(state, self.inputs, batch)
 
     def advance(self, state: Any, batches: Sequence[Any]) -> Any:
-        """Returns the state after one update with each of the batches, made in one call."""
+        """Returns the state after one update with each of the batches. All are made in one call."""
         if len(batches) == 1:
             return self.step(state, batches[0])
         assert self.compiled_steps is not None  # The loop asks for no more than steps_per_call.
@@ -82,14 +84,15 @@ def build_program(
     seeds: Sequence[int] = (),
     reusable: Reusable | None = None,
 ) -> TrainProgram:
-    """Builds the program of a run.
+    """Builds the training program of a run. JAX compiles its functions when they are first called.
 
     Args:
       experiment: The run.
-      dataset: Used in place of the experiment's own.
-      devices: Used in place of all.
-      seeds: Trained in one program in place of experiment.seed.
-      reusable: Holds the compiled functions of the last run, and keeps those of this one.
+      dataset: The data set, if it is loaded already; None: the experiment's is loaded.
+      devices: The devices that share a batch; None: all devices.
+      seeds: The seeds that train in one program; empty: experiment.seed alone.
+      reusable: Cache of the last run's compiled functions. If the run's program is the same, they
+        are used; otherwise those of this run replace them. None: no cache.
 
     Raises:
       UserError: As `make_components` does.
@@ -151,7 +154,14 @@ def build_program(
 
 
 def split_seed_keys(seeds: Sequence[int]) -> tuple[list[jax.Array], list[jax.Array]]:
-    """Returns the keys of the initial parameters, and those of the steps, a key per seed."""
+    """Derives the random keys of each seed.
+
+    Args:
+      seeds: The seeds.
+
+    Returns:
+      (keys of the initial parameters, keys of the steps), one key for each seed.
+    """
     pairs = [jax.random.split(jax.random.key(seed)) for seed in seeds]
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
@@ -169,7 +179,7 @@ def _find_shard(experiment: Experiment, mesh: Mesh) -> tuple[int, int]:
 
 
 def _find_steps_per_call(experiment: Experiment, mesh: Mesh, shard: tuple[int, int]) -> int:
-    """Returns the run's steps per call; 0: the loop chooses them."""
+    """Returns the run's number of steps per call; 0: the loop chooses it."""
     size = experiment.train.steps_per_call
     if size > 1 and shard[1] > 1:
         raise UserError(f"train.steps_per_call={size}: of one process only, not of several")
@@ -188,7 +198,10 @@ def _choose_batches(
     mesh: Mesh,
     shard: tuple[int, int],
 ) -> Batches:
-    """Returns where the step's batches come from, put on the devices ahead where that helps."""
+    """Returns the function that yields the batches from a step on.
+
+    Streamed batches, and those of several processes, are copied to the devices ahead of the step.
+    """
 
     def zip_batches(start: int) -> Iterator[Any]:
         return zip(*(loader.batches(start) for loader in loaders), strict=True)

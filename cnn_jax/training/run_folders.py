@@ -1,4 +1,4 @@
-"""The folder of a run: to which run it belongs, config.json and data.json, and its deletion."""
+"""Checks to which run a folder belongs, writes its config.json and data.json, and deletes runs."""
 
 import contextlib
 import dataclasses
@@ -19,10 +19,10 @@ from cnn_jax.text import escape_unprintable
 from cnn_jax.training import metrics_log, run_lock
 from cnn_jax.training.components import complete, find_changes
 
-# What may not change of data.json while a run is trained.
+# Fields of data.json that may not change while a run is trained.
 DATA_FIELDS = ("train_images", "test_images", "num_classes", "class_names", "checksum")
-# In the order in which `erase_runs` deletes them. As long as anything is left, config.json says
-# whose it is: no other configuration takes over what a deletion that was cut off has left.
+# The files of a run, in the order in which `erase_runs` deletes them. config.json comes last: until
+# then it names the run, and no other configuration takes over what an interrupted deletion left.
 RUN_FILES = (
     file_names.METRICS,
     file_names.CHECKSUMS,
@@ -45,21 +45,24 @@ def find_run_folder(experiment: Experiment, workdir: str | Path) -> Path:
 
 
 def find_start_folder(experiment: Experiment, folder: Path) -> Path:
-    """Returns the folder of the run whose parameters initialize a run: that of the same seed.
+    """Returns the folder of the run whose parameters initialize a run, of the same seed.
 
     Args:
-      experiment: The run; it names the other one in train.start_from.
-      folder: Its own folder.
+      experiment: The run, whose field train.start_from names the other run.
+      folder: The folder of `experiment`.
     """
     return folder.parent.with_name(experiment.train.start_from) / folder.name
 
 
 def check_start(experiment: Experiment, folder: Path) -> None:
-    """Raises UserError if the run whose parameters initialize a run is not finished.
+    """Checks that the run whose parameters initialize a run is finished.
 
     Args:
-      experiment: The run; it names the other one in train.start_from.
-      folder: Its own folder.
+      experiment: The run, whose field train.start_from names the other run.
+      folder: The folder of `experiment`.
+
+    Raises:
+      UserError: If the other run is not finished.
     """
     other = find_start_folder(experiment, folder)
     if not metrics_log.read_result(other):
@@ -70,9 +73,16 @@ def check_start(experiment: Experiment, folder: Path) -> None:
 
 
 def check_folder(experiment: Experiment, folder: Path) -> None:
-    """Raises UserError if the folder holds another configuration.
+    """Checks that a folder holds no other configuration than a run's.
 
-    More steps are allowed: they continue the run.
+    More steps than the folder's configuration has are allowed, and continue the run.
+
+    Args:
+      experiment: The run.
+      folder: The run's folder, which may be missing.
+
+    Raises:
+      UserError: If the folder holds another configuration.
     """
     there = read_config_there(folder)
     if there is None or is_continued(there, experiment):
@@ -85,10 +95,13 @@ def check_folder(experiment: Experiment, folder: Path) -> None:
 
 
 def read_config_there(folder: Path) -> Experiment | None:
-    """Returns the configuration of a run's folder; None: there is no run.
+    """Returns the configuration of a run's folder, or None if the folder holds no run.
 
-    Options of the optimizer and the schedule that came after the run was started are at their
-    defaults, which are what was done before them.
+    Options of the optimizer and the schedule that were added to the code after the run was started
+    have their defaults, which are what the code did before.
+
+    Args:
+      folder: The run's folder.
 
     Raises:
       UserError: If config.json cannot be read.
@@ -109,7 +122,7 @@ def is_continued(old: Experiment, new: Experiment) -> bool:
 
 
 def is_same(experiment: Experiment, folder: Path) -> bool:
-    """Returns whether the folder holds the experiment, with as many steps."""
+    """Returns whether a folder holds an experiment, with the same number of steps."""
     with contextlib.suppress(UserError):  # Its config.json is damaged.
         there = read_config_there(folder)
         return there is not None and not find_changes(there, experiment, RUNTIME_FIELDS)
@@ -117,21 +130,21 @@ def is_same(experiment: Experiment, folder: Path) -> bool:
 
 
 def extends_stored_run(experiment: Experiment, workdir: Path) -> bool:
-    """Returns whether a run of the workdir is an experiment with fewer steps."""
+    """Returns whether the workdir holds the experiment's run with fewer steps."""
     there = read_config_there(find_run_folder(experiment, workdir))
     return there is not None and is_continued(there, experiment)
 
 
 def write_config(experiment: Experiment, folder: Path, done: int = 0) -> None:
-    """Writes config.json, which makes the folder this run's.
+    """Writes config.json, by which the folder belongs to the run.
 
     Args:
       experiment: The run.
-      folder: Its folder.
-      done: The step from which it continues; 0: it starts.
+      folder: The run's folder.
+      done: The step from which the run continues; 0: it starts.
 
     Raises:
-      UserError: If it cannot be written.
+      UserError: If the file cannot be written.
     """
     with explain_os_errors(f"cannot write to {folder}", "choose another workdir"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -144,13 +157,13 @@ def write_config(experiment: Experiment, folder: Path, done: int = 0) -> None:
 
 
 def check_data(description: dict[str, Any], folder: Path, finished: bool = False) -> None:
-    """Checks that the data set of a run is the one that it was trained on.
+    """Checks that a data set is the one on which a run was trained.
 
     Args:
       description: The result of `cnn_jax.data.describe_dataset`.
-      folder: The run's folder. A description in it that is missing or damaged is not compared.
+      folder: The run's folder. If its data.json is missing or damaged, nothing is compared.
       finished: Whether the run is not trained any further. Its test images may then be others,
-        unless they are taken from the training images by counting: added files shift that split.
+        unless every k-th image of a class is a test image, because added files shift that split.
 
     Raises:
       UserError: If the data set has changed.
@@ -185,14 +198,14 @@ def _keep_training_part(description: dict[str, Any]) -> dict[str, Any]:
 
 
 def follow_moved_data(experiment: Experiment, folder: Path) -> None:
-    """Checks a data set that lies in another place than config.json says, and writes the new place.
+    """Checks a data set that lies elsewhere than config.json says, and writes the new place there.
 
     Args:
       experiment: A run that `check_folder` has accepted.
       folder: The run's folder.
 
     Raises:
-      UserError: If the data set is another one than the run was trained on, or cannot be read.
+      UserError: If it is not the data set on which the run was trained, or cannot be read.
     """
     there = read_config_there(folder)
     if there is None or there.data.dataset == experiment.data.dataset:
@@ -222,12 +235,12 @@ def write_data(description: dict[str, Any], folder: Path) -> None:
 
 
 def _with_deviation(old: Experiment, new: Experiment, done: int) -> Experiment:
-    """Returns the longer run, with how it differs from an uninterrupted run of its length.
+    """Returns the longer run with its differences from an uninterrupted run as deviations.
 
     Args:
       old: The run so far.
-      new: The same with more steps.
-      done: The steps that have been trained, of which the state is saved.
+      new: The same run with more steps.
+      done: Number of steps that have been trained, after which the state is saved.
     """
     if not done:
         return new
@@ -248,12 +261,12 @@ def _with_deviation(old: Experiment, new: Experiment, done: int) -> Experiment:
 
 
 def erase_runs(folders: Iterable[Path]) -> None:
-    """Deletes the runs' own files in their folders, and nothing else.
+    """Deletes the files of runs in their folders, and no other files.
 
     Nothing is deleted unless all of the folders can be locked.
 
     Args:
-      folders: Of the runs; they need not exist.
+      folders: The folders of the runs. Missing folders are skipped.
 
     Raises:
       UserError: If another process uses one of the folders, or a file cannot be deleted.

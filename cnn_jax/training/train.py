@@ -54,8 +54,9 @@ def run(experiment: Experiment, workdir: str | Path) -> dict[str, Any]:
       workdir: The folder of the study's runs.
 
     Returns:
-      The last evaluation, or with train.stop_after the best: step, epoch, loss (nats), top1_error
-      (0 to 1), images. With train.on_nan=record {diverged: step} of a run whose loss is not finite.
+      The last evaluation, or with train.stop_after the best one: step, epoch, loss (nats),
+      top1_error (0 to 1), images. With train.on_nan=record, a run whose loss is not finite gives
+      {"diverged": step}.
 
     Raises:
       UserError: If the configuration has a mistake, the folder holds another run, the data are not
@@ -75,25 +76,26 @@ def run_seeds(
     profile_steps: int = 0,
     reusable: Reusable | None = None,
 ) -> dict[int, dict[str, Any] | UserError]:
-    """Trains a run with each of the seeds, all in one program.
+    """Trains a run with several seeds in one program.
 
     Each seed has the files and, up to rounding, the numbers of a separate run. A seed whose loss is
-    not finite ends, and the others continue. Seeds with an earlier checkpoint than others catch up
-    first. In metrics.jsonl `step_time` is that of the step of all seeds, and `images_per_s` counts
-    the images of one seed.
+    not finite ends, and the others continue. Seeds whose last checkpoint is earlier than that of
+    others catch up first. In metrics.jsonl `step_time` is the time of the joint step of all seeds,
+    and `images_per_s` counts the images of one seed.
 
     Args:
-      experiment: The run; its own seed does not count.
+      experiment: The run. Its field `seed` is ignored.
       seeds: The seeds.
       workdir: The folder of the study's runs.
       profile_steps: Number of steps to trace (`profile.trace_steps`).
-      reusable: The compiled functions of the runs before this one.
+      reusable: Cache of compiled functions that earlier runs have filled; None: a new one.
 
     Returns:
       For each seed, the value that `run` would return or the error that it would raise.
 
     Raises:
-      UserError: If an error stops all of them.
+      UserError: If an error stops all seeds.
+      StoppedError: If a signal stopped the training. All seeds are saved then.
     """
     settings.configure_once()
     reusable = reusable or Reusable()
@@ -153,10 +155,15 @@ def _suggest_less_memory(experiment: Experiment) -> str:
 
 
 def describe_run(experiment: Experiment, seeds: Sequence[int]) -> dict[str, str]:
-    """Returns {field: text} that must be equal in all processes that train a run together.
+    """Describes all that must be equal in the processes that train a run together.
 
-    These are the configuration, the seeds, the code, and the data: the number of images, the
-    classes, and the order of images.
+    Args:
+      experiment: The run.
+      seeds: The seeds that train in one program.
+
+    Returns:
+      {field: text} of the configuration, the seeds, the code, and the data (number of images,
+      classes, order of the images); {} if a single process trains.
     """
     if not distributed.is_distributed():
         return {}
@@ -189,7 +196,7 @@ def _find_last_steps(
 def _train(
     runs: dict[Experiment, Path], until: int, profile_steps: int, reusable: Reusable
 ) -> dict[int, UserError]:
-    """Trains runs that differ only in their seed up to a step; returns errors that ended some."""
+    """Trains runs that differ only in their seed up to a step; returns the errors by seed."""
     first, *_ = runs
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.default_matmul_precision(first.train.precision))

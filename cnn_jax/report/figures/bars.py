@@ -1,4 +1,4 @@
-"""Bars of errors, the paper's beside ours, and intervals of errors."""
+"""Draws bars of errors, the paper's beside ours, and intervals of errors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Curves of errors over the steps of training, a panel for each group of runs."""
+"""Draws curves of errors over the steps of training, with a panel for each group of runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ class Curve:
     Attributes:
       label: Name of the model in the legend.
       train: Training errors: (step, mean, minimum, maximum) over seeds.
-      test: The same of test errors.
+      test: Test errors, in the same form.
       color: Color of the lines.
       remark: Text after the label, such as the state of an unfinished run.
-      stalled: Test errors of each seed that did not train, which the other lines leave out.
+      stalled: Test errors of each seed that did not train. `train` and `test` leave these out.
     """
 
     label: str

@@ -1,4 +1,4 @@
-"""Line charts: any value against any other, with the band over seeds."""
+"""Draws line charts: any value against any other, with a band over seeds."""
 
 import itertools
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ class LineChart:
       ticks: Labels of the positions 0, 1, ... of the horizontal axis, for values that are not
         numbers.
       log_y: Whether the vertical axis is logarithmic.
-      share_y: Whether its vertical axis has the same limits as those of other such charts.
+      share_y: Whether the vertical axis has the same limits as in other charts with `share_y`.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""The look of all figures: colors, sizes, titles; and how a figure becomes PNG or SVG."""
+"""Defines the look of all figures (colors, sizes, titles), and writes figures as PNG or SVG."""
 
 import io
 import re

@@ -1,4 +1,4 @@
-"""Parts with figures that a study draws itself, bars, or lines."""
+"""Makes parts with bars, with line charts, or with a figure that a study draws itself."""
 
 import dataclasses
 import functools
@@ -28,7 +28,7 @@ def figure(
       draw: Draws the figure; it is called in the reports' style.
       caption: Text below the figure.
       title: Heading above the figure.
-      file: Name of its PNG file in the study's folder. Each figure of a page needs another one.
+      file: Name of the PNG file in the study's folder. Two figures of a page need different names.
     """
     prefix = f"{Path(file).stem}-"
     return Figure(

@@ -1,4 +1,4 @@
-"""The table of the paper's claims with their verdicts."""
+"""Makes the table of the paper's claims with their verdicts."""
 
 from collections.abc import Sequence
 

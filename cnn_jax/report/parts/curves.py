@@ -1,4 +1,4 @@
-"""Errors against training steps."""
+"""Makes the figure of errors against training steps."""
 
 import functools
 import statistics
@@ -113,7 +113,7 @@ def find_stalled(runs: Sequence[Run]) -> list[Run]:
 
 
 def _count_failures(runs: Sequence[Run], stalled: int) -> str:
-    """Returns words for a model of which some seeds failed, so that a mean is of the others."""
+    """Says how many seeds of a model failed, if some did: means are of the other seeds."""
     diverged = sum(run.failed_at is not None for run in runs)
     words = [f"{diverged} of {len(runs)} diverged"] if 0 < diverged < len(runs) else []
     if not stalled:

@@ -1,4 +1,4 @@
-"""A figure of final errors as bars: ours, with every seed, and the paper's."""
+"""Makes a figure of final errors as bars: ours, with a point for every seed, and the paper's."""
 
 import statistics
 from collections.abc import Sequence
@@ -61,7 +61,7 @@ def error_bars(
                 axes.barh(own, mean, _HEIGHT, color=colors[row.group])
                 axes.plot(errors, [own] * len(errors), "o", ms=3.5, color=figures.INK, mfc="none")
                 words = show_mean("top1_error", shares)  # As in the table.
-                # At the end of the bar, unless a seed's point would be in the words.
+                # The words are at the end of the bar, unless they would cover a seed's point.
                 end = mean
                 for error in sorted(errors):
                     if end < error < end + _WORDS * longest:

@@ -1,4 +1,4 @@
-"""Figures of the evaluation protocols: errors with intervals, and errors by test scale."""
+"""Makes figures of the evaluation protocols: errors with intervals, and errors by test scale."""
 
 import re
 import statistics

@@ -1,4 +1,4 @@
-"""Notes below the tables: data, sources, and deviations from the paper."""
+"""Makes the notes below the tables: data, sources, and deviations from the paper."""
 
 import re
 from collections.abc import Iterable, Sequence

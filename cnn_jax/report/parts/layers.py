@@ -1,4 +1,4 @@
-"""Figures of layer statistics: histograms, by depth, and during training."""
+"""Makes figures of layer statistics: histograms, values by depth, and shares during training."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Training losses of runs, as lines of a chart and as values for claims."""
+"""Reads the training losses of runs, as lines of a chart and as values for claims."""
 
 import math
 
@@ -36,7 +36,7 @@ def find_final_loss(run: Run) -> float | None:
     """Returns the last training loss that a run logged, a mean over the last log interval.
 
     Returns:
-      The loss in nats; infinite if the run has diverged, None if it is not finished.
+      The loss in nats; infinity if the run has diverged, None if the run is not finished.
     """
     if run.diverged is not None:
         return math.inf
@@ -51,7 +51,7 @@ def find_loss_at(run: Run, step: int) -> float | None:
       step: The training step.
 
     Returns:
-      The loss in nats; None if none was logged.
+      The loss in nats; None if no loss was logged.
     """
     steps = [s for s, line in run.train.items() if s <= step and line.loss is not None]
     return run.train[max(steps)].loss if steps else None

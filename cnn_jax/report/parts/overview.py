@@ -1,4 +1,4 @@
-"""Parts above a report's tables, and the settings at its end."""
+"""Makes the parts above a report's tables, and the settings at the report's end."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The paper's table, with our errors beside the paper's."""
+"""Makes the paper's table, with our errors beside the paper's."""
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence

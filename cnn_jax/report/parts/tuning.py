@@ -1,4 +1,4 @@
-"""The table of a study's tuning: the score of each value, and the choice."""
+"""Makes the table of a study's tuning: the score of each value, and the choice."""
 
 import fnmatch
 import math
@@ -11,7 +11,7 @@ from cnn_jax.values import show
 
 
 def tuning_table(results: Results, title: str = "Tuning") -> Table | None:
-    """Makes the table of scores of each value and run, and the choice; None without tuning.
+    """Makes the table of each run's scores and chosen value; None if the study is not tuned.
 
     Args:
       results: The study's results.

@@ -84,7 +84,7 @@ def make_run(name: str, seed: int, files: RunFiles, problems: list[str]) -> Run:
 
 
 def _find_best_step(lines: Iterable[Any]) -> int | None:
-    """Returns the best step that is logged at the run's end; None: none is logged."""
+    """Returns the best step that the run's last event names; None if it names none."""
     ends = [line for line in lines if _is_event(line) and line["event"] in ("stop", "end")]
     best = ends[-1].get("best_step") if ends else None
     return best if is_count(best) else None

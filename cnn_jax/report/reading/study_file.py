@@ -14,8 +14,11 @@ from cnn_jax.report.rows import Setting
 def read_study_file(workdir: Path) -> StudyFile:
     """Reads study.json.
 
+    Args:
+      workdir: The study's folder.
+
     Raises:
-      UserError: If it is missing or damaged.
+      UserError: If the file is missing or damaged.
     """
     path = workdir / file_names.STUDY
     again = "delete it, and launch the study again"
