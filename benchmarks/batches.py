@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from absl import app, flags
+from absl import flags
 
-from benchmarks.result import compute_range, format_columns, write_result
+from benchmarks.result import compute_range, format_columns, run_benchmark, write_result
 
 BATCH, SEED = 128, 0
 FLAGS = flags.FLAGS
@@ -229,4 +229,4 @@ if __name__ == "__main__":
     flags.DEFINE_integer("images", 50_000, "Images in the data set.", lower_bound=BATCH)
     flags.DEFINE_float("seconds", 1, "Length of a timed block.", lower_bound=0)
     flags.DEFINE_integer("blocks", 5, "Timed blocks of each loader.", lower_bound=1)
-    app.run(main)
+    run_benchmark(main)

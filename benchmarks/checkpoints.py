@@ -16,9 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
-from benchmarks.result import format_columns, write_result
+from benchmarks.result import format_columns, run_benchmark, write_result
 
 FLAGS = flags.FLAGS
 GOALS = {"save blocks": 0.060, "checksums on restore": 0.3}  # Seconds per 100 MB.
@@ -88,4 +88,4 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
     flags.DEFINE_string("dir", "", "A folder on the disk to measure. Default: temporary files.")
     flags.DEFINE_integer("repeats", 5, "Timed saves.", lower_bound=1)
-    app.run(main)
+    run_benchmark(main)

@@ -23,10 +23,10 @@ from unittest import mock
 
 import jax
 import jax.numpy as jnp
-from absl import app, flags, logging
+from absl import flags, logging
 
 from benchmarks.noise import make_noise_dataset
-from benchmarks.result import compute_range, format_columns, write_result
+from benchmarks.result import compute_range, format_columns, run_benchmark, write_result
 from cnn_jax import data, models
 from cnn_jax import mesh as meshes
 from cnn_jax.config import Experiment, change, choose
@@ -257,4 +257,4 @@ if __name__ == "__main__":
         " chooses one.",
         lower_bound=0,
     )
-    app.run(main)
+    run_benchmark(main)

@@ -14,10 +14,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import app, flags, logging
+from absl import flags, logging
 
 from benchmarks.noise import make_noise_dataset
-from benchmarks.result import compute_range, format_columns, write_result
+from benchmarks.result import compute_range, format_columns, run_benchmark, write_result
 from cnn_jax import mesh as meshes
 from cnn_jax import models
 from cnn_jax.config import Data, Experiment, choose
@@ -192,4 +192,4 @@ if __name__ == "__main__":
     flags.DEFINE_enum(
         "precision", "float32", ["float32", "bfloat16"], "Precision of activations and products."
     )
-    app.run(main)
+    run_benchmark(main)

@@ -20,9 +20,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
-from benchmarks.result import compute_range, format_columns, write_result
+from benchmarks.result import compute_range, format_columns, run_benchmark, write_result
 
 LO, HI, CROP, BATCH, SEED = 256, 512, 224, 32, 0
 FLAGS = flags.FLAGS
@@ -271,4 +271,4 @@ if __name__ == "__main__":
     )
     flags.DEFINE_float("seconds", 4, "How long the loader is timed, in seconds.", lower_bound=0)
     flags.DEFINE_integer("blocks", 5, "Timed blocks of each decoder.", lower_bound=1)
-    app.run(main)
+    run_benchmark(main)

@@ -17,11 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
-from absl import app, flags
+from absl import flags
 
 from benchmarks import draw
 from benchmarks.peers import WORKLOADS, Peer, Spec
-from benchmarks.result import format_columns
+from benchmarks.result import format_columns, run_benchmark
 from cnn_jax.cost import hlo
 from cnn_jax.cpu import memory, settings
 from cnn_jax.training.profile import read_costs
@@ -165,4 +165,4 @@ if __name__ == "__main__":
     flags.DEFINE_enum(
         "layout", "channels_last", ["contiguous", "channels_last"], "PyTorch's memory format."
     )
-    app.run(main)
+    run_benchmark(main)

@@ -1,16 +1,30 @@
-"""The end of a benchmark: its table, and its result as one line of JSON."""
+"""The start and the end of a benchmark: its exit code, its table and its line of JSON."""
 
 import json
 import statistics
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from absl import flags
+from absl import app, flags
+
+from cnn_jax.commands import run_command
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
     "json", "", "Also append the line of JSON to this file, for `python -m benchmarks.table`."
 )
+
+
+def run_benchmark(main: Callable[[list[str]], object]) -> NoReturn:
+    """Runs a benchmark's `main` with the arguments that are no flags, and exits.
+
+    Ctrl-C and files that cannot be read or written end it with one line, as every command.
+    """
+    name = Path(sys.argv[0]).name
+    interrupted = f"{name}: stopped; it starts anew the next time"
+    sys.exit(run_command(lambda: app.run(main), name, lambda: interrupted))
 
 
 def write_result(result: dict[str, Any]) -> None:

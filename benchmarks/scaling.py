@@ -14,9 +14,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
-from benchmarks.result import write_result
+from benchmarks.result import run_benchmark, write_result
 
 FLAGS = flags.FLAGS
 DEVICES = (1, 2, 4, 8)
@@ -189,4 +189,4 @@ if __name__ == "__main__":
     flags.DEFINE_list(
         "models", ["resnet20", "lenet5_modern"], f"The models to compile: {', '.join(MODELS)}."
     )
-    app.run(main)
+    run_benchmark(main)

@@ -17,10 +17,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from benchmarks.peers import ours
-from benchmarks.result import write_result
+from benchmarks.result import run_benchmark, write_result
 from cnn_jax import mesh as meshes
 from cnn_jax import models
 from cnn_jax.config import choose
@@ -222,4 +222,4 @@ if __name__ == "__main__":
         "seconds", 0.3, "Length of a timed block, which has at least one step.", lower_bound=0
     )
     flags.DEFINE_integer("blocks", 5, "Timed blocks of each way.", lower_bound=1)
-    app.run(main)
+    run_benchmark(main)

@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
-from benchmarks.result import compute_range, write_result
+from benchmarks.result import compute_range, run_benchmark, write_result
 
 ROOT = Path(__file__).parents[1]
 FLAGS = flags.FLAGS
@@ -131,4 +131,4 @@ def format_table(rows: dict[str, dict[str, Any]]) -> str:
 
 if __name__ == "__main__":
     flags.DEFINE_integer("repeats", 5, "Starts of each kind.", lower_bound=1)
-    app.run(main)
+    run_benchmark(main)

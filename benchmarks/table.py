@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cnn_jax.commands import run_command
+from cnn_jax.errors import UserError, explain_os_errors
+
 NOT_MEASURED = "not measured"
 PEERS = ("flax", "torch", "keras")
 
@@ -94,16 +97,33 @@ START_GOALS = {
 def main(paths: list[str]) -> None:
     """Prints both tables."""
     if not paths:
-        sys.exit("table.py: name the files that benchmarks wrote with --json")
-    try:
-        results = [
-            json.loads(line) for path in paths for line in Path(path).read_text().splitlines()
-        ]
-    except (OSError, ValueError) as e:
-        sys.exit(f"table.py: {e}")
+        raise UserError("name the files that benchmarks wrote with --json")
+    results = [result for path in paths for result in read_results(path)]
     print(format_training_steps(results))
     print()
     print(format_other_goals(results))
+
+
+def read_results(path: str) -> list[dict[str, Any]]:
+    """Returns the results in a file that benchmarks wrote.
+
+    Raises:
+      UserError: If it cannot be read, or a line is no result.
+    """
+    with explain_os_errors(f"{path} cannot be read"):
+        lines = Path(path).read_bytes().splitlines()
+    results = []
+    for number, line in enumerate(lines, 1):
+        try:
+            result = json.loads(line)
+            assert isinstance(result["benchmark"], str) and isinstance(result["hardware"], str)
+        except (AssertionError, KeyError, TypeError, ValueError, RecursionError):
+            raise UserError(
+                f"{path}, line {number}: is no result of a benchmark: delete the line, and measure"
+                " again what it was to hold"
+            ) from None
+        results.append(result)
+    return results
 
 
 def format_training_steps(results: list[dict[str, Any]]) -> str:
@@ -288,4 +308,4 @@ def format_markdown(head: tuple[str, ...], lines: list[tuple[str, ...]]) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(run_command(lambda: main(sys.argv[1:]), "table.py"))

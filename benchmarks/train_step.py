@@ -21,10 +21,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
 from benchmarks.peers import ALL_PEERS, WORKLOADS, Spec
-from benchmarks.result import compute_range, format_columns, write_result
+from benchmarks.result import compute_range, format_columns, run_benchmark, write_result
 
 ROOT = Path(__file__).parents[1]
 INSTALL = {
@@ -345,4 +345,4 @@ def format_table(rows: dict[str, dict[str, Any]]) -> str:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    run_benchmark(main)

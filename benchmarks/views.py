@@ -11,10 +11,10 @@ import importlib.metadata
 import sys
 import tempfile
 
-from absl import app, flags
+from absl import flags
 
 from benchmarks.peers import CROP, Spec
-from benchmarks.result import write_result
+from benchmarks.result import run_benchmark, write_result
 from benchmarks.train_step import compare, draw_inputs, format_table
 
 # {protocol: images on CPU}
@@ -72,4 +72,4 @@ if __name__ == "__main__":
     )
     flags.DEFINE_float("seconds", 2, "Length of a timed block, at least one pass.", lower_bound=0)
     flags.DEFINE_integer("blocks", 3, "Timed blocks of each.", lower_bound=1)
-    app.run(main)
+    run_benchmark(main)

@@ -15,7 +15,7 @@ LAYERS = (
     ("config",),
     ("config_file", "overrides", "registry"),
     ("mesh", "distributed", "cost.hlo", "cost.chips", "cost.chains"),
-    ("cpu",),
+    ("commands", "cpu"),
     ("layers", "data", "optim"),
     ("models",),
     ("pretrained",),

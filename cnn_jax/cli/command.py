@@ -2,24 +2,16 @@
 
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from cnn_jax import distributed
 from cnn_jax.cli import model_modes, study_modes
 from cnn_jax.cli.flags import FLAGS, find_mode, format_help, is_training, name_flag, parse
-from cnn_jax.errors import (
-    STOPPED,
-    StoppedError,
-    UserError,
-    explain_os_error,
-    explain_out_of_memory,
-)
+from cnn_jax.commands import run_command
+from cnn_jax.errors import UserError
 from cnn_jax.files import expand_path, find_cache_folder
 from cnn_jax.registered_studies import Costs, Studies, import_studies
-from cnn_jax.text import escape_unprintable, replace_unprintable
 
 
 def main(studies: Studies | None = None, costs: Costs | None = None) -> NoReturn:
@@ -33,57 +25,31 @@ def main(studies: Studies | None = None, costs: Costs | None = None) -> NoReturn
 
 
 def execute(argv: Sequence[str], studies: Studies | None = None, costs: Costs | None = None) -> int:
-    """Runs a command and returns its exit code.
-
-    0: done. 1: an unexpected error, with a traceback. 2: a user's mistake, one line on stderr. 75:
-    stopped and saved. 130: interrupted outside of training.
+    """Runs a command and returns its exit code, as `run_command` does.
 
     Args:
       argv: The program's name and its arguments.
       studies: As in `main`.
       costs: As in `main`.
     """
-    replace_unprintable()
     program = Path(argv[0]).name
-    if studies is None or costs is None:
-        studies, costs = import_studies()
-    try:
-        parse(argv)
-        if FLAGS["help"].value or FLAGS["helpfull"].value:
-            print(format_help(program))
-            return 0
-        with explain_out_of_memory(
-            "stopped", "lower data.batch_size or data.eval_batch_size, or ask for less at once"
-        ):
-            run_mode(studies, costs)
-    except UserError as error:
-        print(f"{program}: {escape_unprintable(name_flag(str(error)))}", file=sys.stderr)
-        return leave(2)
-    except StoppedError as error:
-        print(f"{program}: {error}", file=sys.stderr)
-        return STOPPED
-    except BrokenPipeError:  # The reader of the output, such as head, has closed it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return leave(0)
-    except OSError as error:
-        print(
-            f"{program}: {escape_unprintable(explain_os_error('stopped', error))}", file=sys.stderr
-        )
-        return leave(2)
-    except KeyboardInterrupt:
+
+    def run() -> None:
+        found = import_studies() if studies is None or costs is None else (studies, costs)
+        try:
+            parse(argv)
+            if FLAGS["help"].value or FLAGS["helpfull"].value:
+                print(format_help(program))
+            else:
+                run_mode(*found)
+        except UserError as error:
+            raise UserError(name_flag(str(error))) from None
+
+    def describe_interrupt() -> str:
         then = "; the same command continues from the last checkpoint" if is_training() else ""
-        print(f"\n{program}: stopped{then}", file=sys.stderr)
-        return leave(130)
-    except Exception:
-        traceback.print_exc()
-        return leave(1)
-    return 0
+        return f"{program}: stopped{then}"
 
-
-def leave(code: int) -> int:
-    """Returns the code, or ends the process at once if other processes would wait for it."""
-    distributed.exit_if_distributed(code)
-    return code
+    return run_command(run, program, describe_interrupt)
 
 
 def run_mode(studies: Studies, costs: Costs) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from cnn_jax.data.folder_scan import FolderScan, SplitScan, scan_folder
-from cnn_jax.files import find_cache_folder, write_whole
+from cnn_jax.files import expand_path, find_cache_folder, write_whole
 
 VERSION = 1  # Version of the format.
 MIN_IMAGES = 50_000  # Smaller folders are listed in under a second.
@@ -39,7 +39,7 @@ def scan_with_index(path: str, test_only: bool = False, num_classes: int = 0) ->
     Raises:
       UserError: As `folder_scan.scan_folder` does.
     """
-    root = Path(path).expanduser()
+    root = expand_path("data.dataset.path", path)
     if known := read_index(root, test_only, num_classes):
         return known
     began, listed = time.time_ns(), set[str]()

@@ -9,6 +9,7 @@ import numpy as np
 
 from cnn_jax.data.label_files import LABEL_FORM, read_labels
 from cnn_jax.errors import UserError, explain_os_errors
+from cnn_jax.files import expand_path
 from cnn_jax.text import escape_unprintable
 
 TEST_EVERY = 5  # Without a split of its own, every 5th image of a class is a test image.
@@ -98,7 +99,7 @@ class _Scanner:
 
     def __init__(self, path: str, test_only: bool, num_classes: int) -> None:
         self.path, self.test_only, self.num_classes = path, test_only, num_classes
-        self.root = Path(path).expanduser()
+        self.root = expand_path("data.dataset.path", path)
         self.listed: set[str] = set()
         self.nested: list[str] = []
         self.broken_links: list[str] = []

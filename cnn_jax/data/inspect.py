@@ -21,16 +21,17 @@ import numpy as np
 import tqdm
 
 from cnn_jax import data
+from cnn_jax.commands import run_command
 from cnn_jax.config import Data, Experiment, parse_dataset
 from cnn_jax.data import datasets, decode, headers
 from cnn_jax.data.folder_scan import TEST_EVERY
 from cnn_jax.data.scan_report import describe_remarks
 from cnn_jax.data.workers import prefetch_decoded
 from cnn_jax.errors import UserError, describe_os_error, explain_os_errors
-from cnn_jax.files import write_whole
+from cnn_jax.files import expand_path, write_whole
 from cnn_jax.optional_packages import require
 from cnn_jax.overrides import Kind, check_fields, override
-from cnn_jax.text import escape_unprintable, replace_unprintable
+from cnn_jax.text import escape_unprintable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,28 +47,24 @@ Row = dict[str, Any]  # The result of `_look`.
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command and returns its exit code."""
-    replace_unprintable()
+    return run_command(lambda: _inspect(arguments))
+
+
+def _inspect(arguments: list[str] | None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m cnn_jax.data.inspect", description=__doc__, allow_abbrev=False
     )
     add = parser.add_argument
     add("--data", required=True, help="folder:PATH, a prepared TFDS set, or a set of this library")
     add("--data_dir", default="", help="where prepared TFDS folders lie")
-    add("--out", required=True, type=Path, metavar="DIR", help="is made")
+    add("--out", required=True, metavar="DIR", help="is made")
     add("--shorter_side", default="", help="S, or least,largest; default of files: 256")
     add("--crop", default="", help="default of files: 224")
     add("--images", type=int, default=48, metavar="N", help=f"on the sheet, 1 to {MAX_IMAGES}")
     add("--seed", type=int, default=0, help="of the run that is shown")
     add("--set", action="append", default=[], metavar="data.FIELD=VALUE", dest="changes")
     given = parser.parse_args(arguments)
-    try:
-        inspect(_make_settings(given), given.out.expanduser(), given.images, given.seed)
-    except UserError as error:
-        print(f"error: {escape_unprintable(str(error))}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    inspect(_make_settings(given), expand_path("--out", given.out), given.images, given.seed)
 
 
 def _make_settings(given: argparse.Namespace) -> Data:

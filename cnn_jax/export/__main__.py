@@ -7,15 +7,19 @@ model with its weights for jax.export; weights.safetensors; and README.md, a mod
 import argparse
 import sys
 
-from cnn_jax.errors import UserError
+from cnn_jax.commands import run_command
 from cnn_jax.files import expand_path
-from cnn_jax.pretrained.weights import FORMATS
-from cnn_jax.text import escape_unprintable, replace_unprintable
+from cnn_jax.text import escape_unprintable
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command and returns its exit code."""
-    replace_unprintable()
+    return run_command(lambda: _export(arguments))
+
+
+def _export(arguments: list[str] | None) -> None:
+    from cnn_jax.pretrained.weights import FORMATS  # This imports JAX.
+
     parser = argparse.ArgumentParser(
         prog="python -m cnn_jax.export", description=__doc__, allow_abbrev=False
     )
@@ -28,15 +32,10 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     from cnn_jax.export.run import export_run
 
-    try:
-        folder, out = expand_path("RUN", given.run), expand_path("--out", given.out)
-        formats = given.format or ("native",)
-        for kind, path in export_run(folder, out, formats, given.data_dir).items():
-            print(f"{kind}: {escape_unprintable(path)}")
-    except UserError as error:
-        print(f"error: {escape_unprintable(error)}", file=sys.stderr)
-        return 2
-    return 0
+    folder, out = expand_path("RUN", given.run), expand_path("--out", given.out)
+    formats = given.format or ("native",)
+    for kind, path in export_run(folder, out, formats, given.data_dir).items():
+        print(f"{kind}: {escape_unprintable(path)}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import IO
 from tqdm import tqdm
 
 from cnn_jax.errors import UserError
-from cnn_jax.files import find_cache_folder
+from cnn_jax.files import expand_path, find_cache_folder
 
 HASH = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # vgg16-397923af.pth: the SHA-256's first digits.
 HUB = "huggingface.co"  # Where timm publishes.
@@ -38,7 +38,7 @@ def fetch(path_or_url: str | os.PathLike[str]) -> Path:
     """
     text = os.fspath(path_or_url)
     if "://" not in text:
-        return Path(text).expanduser()
+        return expand_path("weights", text)
     url = _split(text)
     cache = find_cache_folder()
     if cache is None:

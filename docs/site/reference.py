@@ -26,8 +26,17 @@ PAGES = {
 
 # What users of the library do not import.
 INTERNAL = {
-    *("cli", "__main__", "notebook", "registry", "terminal_tables", "text", "user_file"),
-    *("values", "experiments"),
+    *(
+        "cli",
+        "commands",
+        "__main__",
+        "notebook",
+        "registry",
+        "terminal_tables",
+        "text",
+        "user_file",
+    ),
+    *("user_file", "values", "experiments"),
 }
 
 

@@ -8,23 +8,24 @@ import os
 import shlex
 import sys
 
+from cnn_jax.commands import run_command
 from cnn_jax.data.prepare import resize
 from cnn_jax.errors import UserError, suggest_names
 from cnn_jax.optional_packages import require
-from cnn_jax.text import replace_unprintable
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Prepares the data set, prints the next command, and returns the exit code."""
-    replace_unprintable()
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["resize"]:
         return resize.main(arguments[1:])
-    try:
-        tfds = require("tensorflow_datasets")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run_command(
+        lambda: _prepare(arguments), describe_interrupt=lambda: "interrupted: nothing was written"
+    )
+
+
+def _prepare(arguments: list[str]) -> None:
+    tfds = require("tensorflow_datasets")
     from cnn_jax.data.prepare.official import OFFICIAL, prepare  # This imports TFDS.
 
     parser = argparse.ArgumentParser(
@@ -36,22 +37,17 @@ def main(arguments: list[str] | None = None) -> int:
     folder = tfds.core.constants.DATA_DIR
     add("--data_dir", default="", metavar="DIR", help=f"default: {folder}")
     given = parser.parse_args(arguments)
+    if given.name not in OFFICIAL:
+        raise UserError(
+            f"data set {given.name!r}: no such set; {suggest_names(given.name, OFFICIAL)}"
+        )
     try:
-        if given.name not in OFFICIAL:
-            raise UserError(
-                f"data set {given.name!r}: no such set; {suggest_names(given.name, OFFICIAL)}"
-            )
         folder = prepare(OFFICIAL[given.name], given.archive, given.data_dir)
-    except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: nothing was written", file=sys.stderr)
-        return 130
+    except UserError as error:  # TFDS's own words have several lines.
+        raise UserError(" ".join(str(error).split())) from None
     place = f" --data_dir={shlex.quote(str(folder.parents[1]))}"
     command = "python launch.py --experiment=resnet_degradation --preset=paper"
     print(f"next: {command} --data={given.name}{place}")
-    return 0
 
 
 if __name__ == "__main__":

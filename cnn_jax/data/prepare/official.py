@@ -25,6 +25,7 @@ from tensorflow_datasets.core.download.util import DownloadError
 from cnn_jax.data.prepare.builders import ImageBuilder, SplitArrays, TfdsDescription
 from cnn_jax.data.prepare.readers import MNIST_KINDS, MNIST_STEMS, read_cifar10, read_mnist
 from cnn_jax.errors import UserError, explain_os_error
+from cnn_jax.files import expand_path
 
 CIFAR10_CLASSES = (
     "airplane",
@@ -82,13 +83,12 @@ def prepare(official: Official, archive: str = "", data_dir: str = "") -> Path:
         raise UserError(
             f"--data_dir={data_dir}: must be a local folder, whose content you can copy later"
         )
-    folder = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser().absolute() / name / version
+    place = expand_path("--data_dir", data_dir or tfds.core.constants.DATA_DIR)
+    folder = place.absolute() / name / version
     if not os.path.exists(folder):
         with _make_temporary_folder(folder.parent) as work:
-            arrays = _read_arrays(
-                official,
-                Path(archive).expanduser() if archive else _download(official, work / "files"),
-            )
+            given = expand_path("--archive", archive) if archive else None
+            arrays = _read_arrays(official, given or _download(official, work / "files"))
             _write(official, arrays, work, folder)
         said = "wrote"
     else:

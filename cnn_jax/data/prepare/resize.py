@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tqdm import tqdm
 
+from cnn_jax.commands import run_command
 from cnn_jax.data import datasets, decode, folders, headers, scan_report, tfds_sets
 from cnn_jax.data.base import Dataset, ImageDataset, as_streamed
-from cnn_jax.errors import UserError, describe_os_error, explain_os_error
-from cnn_jax.files import write_whole
+from cnn_jax.errors import UserError, describe_os_error, explain_os_errors
+from cnn_jax.files import expand_path, write_whole
 from cnn_jax.optional_packages import lazy_import
 from cnn_jax.text import escape_unprintable
 
@@ -154,38 +155,34 @@ def _encode_smaller(encoded: bytes, shorter_side: int, quality: int) -> bytes:
 
 def main(arguments: list[str]) -> int:
     """Writes the folder, prints which images were left out, and returns the exit code."""
-    given = _parse(arguments)
-    try:
-        if not 1 <= given.shorter_side <= MAX_SIDE:
-            raise UserError(f"--shorter_side={given.shorter_side}: must be 1 to {MAX_SIDE}")
-        if not 1 <= given.quality <= 100:
-            raise UserError(f"--quality={given.quality}: must be 1 to 100")
-        kind, _, path = given.data.partition(":")
-        if kind == "folder":
-            dataset = folders.load_folder(path)
-        else:
-            dataset = tfds_sets.load_tfds_set(given.data, given.data_dir)
-        bad = resize(dataset, given.out, given.shorter_side, given.quality, given.data)
-    except UserError as error:
-        print(f"error: {escape_unprintable(str(error))}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        what, then = f"cannot write to {given.out}", "run this again: it continues"
-        words = explain_os_error(what, error, "choose another --out", then)
-        print(f"error: {escape_unprintable(words)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: run this again, it continues", file=sys.stderr)
-        return 130
+    return run_command(
+        lambda: _resize(_parse(arguments)),
+        describe_interrupt=lambda: "interrupted: run this again, it continues",
+    )
+
+
+def _resize(given: argparse.Namespace) -> None:
+    if not 1 <= given.shorter_side <= MAX_SIDE:
+        raise UserError(f"--shorter_side={given.shorter_side}: must be 1 to {MAX_SIDE}")
+    if not 1 <= given.quality <= 100:
+        raise UserError(f"--quality={given.quality}: must be 1 to 100")
+    out = expand_path("--out", given.out)
+    kind, _, path = given.data.partition(":")
+    if kind == "folder":
+        dataset = folders.load_folder(path)
+    else:
+        dataset = tfds_sets.load_tfds_set(given.data, given.data_dir)
+    then = "run this again: it continues"
+    with explain_os_errors(f"cannot write to {out}", "choose another --out", then):
+        bad = resize(dataset, out, given.shorter_side, given.quality, given.data)
     for line in scan_report.summarize_scan(dataset.scan) if dataset.scan else ():
         print(line, file=sys.stderr)
     for name, why in bad.items():
         print(escape_unprintable(f"left out: {name}: {why}"), file=sys.stderr)
     count = len(dataset.train) + len(dataset.test) - len(bad)
-    words = f"{count} images of shorter side at most {given.shorter_side} in {given.out}"
+    words = f"{count} images of shorter side at most {given.shorter_side} in {out}"
     print(escape_unprintable(f"{words}, {len(bad)} left out"))
-    print(escape_unprintable(f"next: run with --data=folder:{shlex.quote(str(given.out))}"))
-    return 0
+    print(escape_unprintable(f"next: run with --data=folder:{shlex.quote(str(out))}"))
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
@@ -202,11 +199,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         metavar="N",
         help="shorter side of the resized images, in pixels",
     )
-    add("--out", required=True, type=Path, metavar="DIR", help="folder to write to")
+    add("--out", required=True, metavar="DIR", help="folder to write to")
     add("--quality", default=95, type=int, help="JPEG quality, 1 to 100; default: 95")
-    given = parser.parse_args(arguments)
-    given.out = given.out.expanduser()
-    return given
+    return parser.parse_args(arguments)
 
 
 def _write_record(out: Path, how: dict[str, object], dataset: Dataset) -> None:
