@@ -1,5 +1,6 @@
 """Model cards: Markdown for readers, below the metadata that model hubs read."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -204,10 +205,17 @@ def _show_weights(file: str, name: str, outputs: str) -> list[str]:
 
 
 def _read_last_start(folder: Path) -> dict[str, Any] | None:
-    """Returns what the run's last launch said of its machine; None: nothing readable."""
-    path = folder / file_names.STARTS
+    """Returns what the run's last launch said of its machine; None: nothing readable.
+
+    A last line that was cut off is left out.
+    """
     try:
-        start = json.loads(path.read_text().splitlines()[-1])
-        return start if {"hardware", "commit", "time"} <= start.keys() else None
-    except (OSError, ValueError, IndexError, AttributeError):
+        lines = (folder / file_names.STARTS).read_bytes().splitlines()
+    except OSError:
         return None
+    for line in reversed(lines):
+        with contextlib.suppress(ValueError, RecursionError, AttributeError):
+            start = json.loads(line)
+            if {"hardware", "commit", "time"} <= start.keys():
+                return dict(start)
+    return None

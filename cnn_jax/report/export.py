@@ -13,7 +13,12 @@ from cnn_jax.files import write_whole
 from cnn_jax.report import build
 from cnn_jax.report.elements import Figure, Report
 from cnn_jax.report.reading.folder import read
-from cnn_jax.report.reading.run_files import COMPACT_VERSION
+from cnn_jax.report.reading.run_files import (
+    COMPACT_VERSION,
+    RunFiles,
+    read_compact,
+    read_run_files,
+)
 from cnn_jax.report.reading.study_file import read_study_file
 from cnn_jax.report.results import Run
 
@@ -64,34 +69,33 @@ def export(
 
 def _write_runs(source: Path, runs: Iterable[Run], target: Path) -> None:
     """Writes runs.json, unless no run has been started."""
-    lines = [
-        json.dumps(_describe_run(source / run.folder, run.name, run.seed), separators=(",", ":"))
-        for run in runs
-        if run.config
-    ]
+    kept = read_compact(source, [])
+    lines = []
+    for run in runs:
+        if not run.config:
+            continue
+        files = kept.get((run.name, run.seed))
+        if files is None or (source / run.folder).is_dir():
+            files = read_run_files(source, run.folder, [])
+        words = _describe_run(files, run.name, run.seed)
+        lines.append(json.dumps(words, separators=(",", ":")))
     if lines:
         joined = ",\n".join(lines)
         text = f'{{"version":{COMPACT_VERSION},"runs":[\n{joined}\n]}}\n'
         write_whole(target / file_names.COMPACT_RUNS, text)
 
 
-def _describe_run(folder: Path, name: str, seed: int) -> dict[str, Any]:
-    evaluations = {}
-    for path in sorted((folder / file_names.EVALUATIONS).glob("*.json")):
-        words = json.loads(path.read_bytes())
-        evaluations[path.stem] = {k: v for k, v in words.items() if k not in _LEFT_OUT}
-    layers = _read_lines(folder / file_names.LAYERS)
+def _describe_run(files: RunFiles, name: str, seed: int) -> dict[str, Any]:
+    evaluations = {
+        protocol: {key: value for key, value in words.items() if key not in _LEFT_OUT}
+        for protocol, words in files.evaluations.items()
+    }
     return {
         "run": name,
         "seed": seed,
-        "config": json.loads((folder / file_names.CONFIG).read_bytes()),
-        "starts": _read_lines(folder / file_names.STARTS),
-        "metrics": _read_lines(folder / file_names.METRICS),
+        "config": json.loads(files.config),
+        "starts": files.starts,
+        "metrics": files.metrics,
         "evaluations": evaluations,
-        **({"layers": layers} if layers else {}),
+        **({"layers": files.layers} if files.layers else {}),
     }
-
-
-def _read_lines(path: Path) -> list[Any]:
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return [json.loads(line) for line in lines if line.strip()]

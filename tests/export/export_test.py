@@ -159,6 +159,17 @@ def test_a_data_set_whose_path_is_not_utf_8_is_on_the_card(tmp_path):
     assert "trained on the folder caf\\xe9 of images: 12" in body and "/photos" not in head + body
 
 
+def test_the_card_names_the_last_launch_whose_line_is_whole(tmp_path):
+    start = {"time": "2026-11-22", "commit": "abc1234", "hardware": "2 x cpu"}
+    lines = (json.dumps(start | {"commit": "older"}), json.dumps(start), "3", '{"time": "20')
+    (tmp_path / "starts.jsonl").write_text("\n".join(lines))
+    recipe = pretrained.Preprocessing(crop=8, mean=(0.5,) * 3, std=(1.0,) * 3)
+    source = data.load_dataset(RUN.data)
+    write_card(tmp_path / "README.md", tmp_path, RUN, 12, source, recipe, {})
+    card = (tmp_path / "README.md").read_text()
+    assert "Hardware: 2 x cpu. Commit abc1234, 2026-11-22." in card
+
+
 def test_a_model_that_tells_no_classes_is_no_classifier(tmp_path):
     changed = dataclasses.replace(RUN, model=choose("autoencoder"))
     event = {"event": "eval", "step": 12, "loss": 0.5, "reconstruction_error": 0.1234}
