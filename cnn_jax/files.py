@@ -76,17 +76,37 @@ def remove_parts(folder: Path, min_age_s: float = 0.0) -> None:
 def find_files(place: Path, name: str) -> list[Path]:
     """Returns the files of this name in a folder and in those MAX_DEPTH levels below it, sorted.
 
-    A whole file system, which a user may name by mistake, would take too long.
+    A whole file system, which a user may name by mistake, would take too long. Of a folder to which
+    symbolic links lead, the file is found once, by the shortest path.
     """
-    return sorted(
-        path for depth in range(MAX_DEPTH + 1) for path in place.glob("*/" * depth + name)
-    )
+    found: dict[Path, Path] = {}
+    for depth in range(MAX_DEPTH + 1):
+        for path in sorted(place.glob("*/" * depth + name)):
+            found.setdefault(path.parent.resolve(), path)
+    return sorted(found.values())
 
 
 def find_seeds(run: Path) -> set[int]:
     """Returns the seeds k for which a run's folder has a folder seed<k>."""
-    numbers = {path.name.removeprefix("seed") for path in run.glob("seed*") if path.is_dir()}
-    return {int(number) for number in numbers if number.isdecimal() and number.isascii()}
+    seeds = {read_seed(path.name) for path in run.glob("seed*") if path.is_dir()}
+    return {seed for seed in seeds if seed is not None}
+
+
+def read_seed(name: str) -> int | None:
+    """Returns the seed k of a folder's name seed<k>; None: it has another name.
+
+    Example:
+      >>> read_seed("seed12"), read_seed("12"), read_seed("seeds")
+      (12, None, None)
+    """
+    number = name.removeprefix("seed")
+    return int(number) if number != name and number.isdecimal() and number.isascii() else None
+
+
+def name_run_folder(folder: Path) -> tuple[str, str]:
+    """Returns the names of a run's folder, (run, seed<k>), also of a path such as '.'."""
+    whole = Path(os.path.abspath(folder))
+    return whole.parent.name, whole.name
 
 
 def expand_path(what: str, path: str | Path) -> Path:

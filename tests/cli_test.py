@@ -293,7 +293,7 @@ def test_a_sweep_prints_a_table_of_its_grid(launch, tmp_path):
     assert "0.01" in table and "0.1" in table, done.stdout
 
 
-def test_an_evaluation_goes_on_after_a_run_that_cannot_be_evaluated(launch, tmp_path):
+def test_an_evaluation_goes_on_after_a_run_that_cannot_be_evaluated(launch, tmp_path, monkeypatch):
     held_out = "--set=data.validation_images=16"
     done = launch(*SMOKE, held_out, "--run=plain-20", "--workdir=here", "--seeds=2")
     assert done.returncode == 0, done.stderr
@@ -303,6 +303,9 @@ def test_an_evaluation_goes_on_after_a_run_that_cannot_be_evaluated(launch, tmp_
     assert "plain-20 seed0: " in done.stderr and "seed0" not in done.stdout
     assert "plain-20 seed1: single" in done.stdout
     assert "(16 held-out training images)" in done.stdout
+    monkeypatch.chdir(tmp_path / "here/plain-20/seed1")
+    done = launch("--evaluate=.", "--run=plain-*")
+    assert done.returncode == 0 and "plain-20 seed1: single" in done.stdout, done.stderr
 
 
 def test_every_run_of_a_sweep_is_planned(launch, monkeypatch):

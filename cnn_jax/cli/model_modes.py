@@ -8,7 +8,7 @@ from cnn_jax import file_names
 from cnn_jax.cli.flags import FLAGS
 from cnn_jax.config import Choice, Data, Experiment, choose, parse_dataset
 from cnn_jax.errors import UserError, join_messages
-from cnn_jax.files import check_writable, expand_path, find_files
+from cnn_jax.files import check_writable, expand_path, find_files, name_run_folder
 
 
 def summarize(name: str) -> None:
@@ -103,13 +103,14 @@ def _evaluate_runs(target: str, protocol: Choice) -> None:
             raise UserError(f"--{flag}: a run is evaluated as it was trained, on its own data")
     place = expand_path("--evaluate", target)
     folders = [path.parent for path in find_files(place, file_names.CONFIG)]
-    folders = [folder for folder in folders if fnmatch.fnmatch(folder.parent.name, FLAGS.run)]
+    names = {folder: name_run_folder(folder) for folder in folders}
+    folders = [folder for folder in folders if fnmatch.fnmatch(names[folder][0], FLAGS.run)]
     if not folders:
         named = f" whose name matches {FLAGS.run}" if FLAGS["run"].present else ""
         raise UserError(f"--evaluate={target}: no run found{named}; give a study's or run's folder")
     failed = []
     for folder in folders:
-        name = f"{folder.parent.name} {folder.name}:"
+        name = f"{' '.join(names[folder])}:"
         try:
             run = read_run(folder, FLAGS.data_dir or "")
             evaluations = library.evaluate_run(folder, [protocol], FLAGS.average, experiment=run)

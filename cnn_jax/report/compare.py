@@ -9,10 +9,11 @@ from typing import Any
 from cnn_jax import file_names
 from cnn_jax.config import Experiment, flatten
 from cnn_jax.errors import UserError, explain_os_errors
+from cnn_jax.files import read_seed
 from cnn_jax.report import parts as make
 from cnn_jax.report.build import write_page
 from cnn_jax.report.elements import Cell, Missing, Page, Report, Settings, Table
-from cnn_jax.report.reading.folder import read_runs
+from cnn_jax.report.reading.folder import leave_out_others, read_runs
 from cnn_jax.report.results import Results, Run, StudyFile
 from cnn_jax.report.rows import Row
 from cnn_jax.values import show
@@ -42,7 +43,11 @@ def compare(folders: Sequence[str | os.PathLike], out: str | os.PathLike) -> Rep
     problems: list[str] = []
     found: dict[str, tuple[Run, ...]] = {}
     origins: dict[str, str] = {}
-    every = {Path(folder): read_runs(Path(folder), problems) for folder in folders}
+    every = {}
+    for folder in map(Path, folders):
+        own: list[str] = []
+        every[folder] = read_runs(folder, own)
+        problems += [_name_place(folder, problem) for problem in own]
     for folder, runs in every.items():
         if not runs:
             raise UserError(f"{folder}: no run below it: give a study's workdir or a run's folder")
@@ -54,11 +59,13 @@ def compare(folders: Sequence[str | os.PathLike], out: str | os.PathLike) -> Rep
                 label = f"{name} ({folder})"
             found[label] = seeds
             origins[label] = str(folder)
-    finished = {
-        label: own
-        for label, seeds in found.items()
-        if (own := tuple(run for run in seeds if run.finished))
-    }
+    finished = {}
+    for label, seeds in found.items():
+        own = []
+        kept = leave_out_others([run for run in seeds if run.finished], own)
+        problems += [_name_place(Path(origins[label]), problem) for problem in own]
+        if kept:
+            finished[label] = tuple(kept)
     if not finished:
         raise UserError(f"{', '.join(map(str, folders))}: no run there is finished")
     results = _make_results(Path(out), finished, tuple(problems))
@@ -90,8 +97,17 @@ def compare(folders: Sequence[str | os.PathLike], out: str | os.PathLike) -> Rep
 
 def _name_origin(folder: Path, run: str) -> str:
     """Returns the name of the workdir that contains a run's folder."""
-    parts = [part for part in folder.absolute().parts if not part.startswith("seed")]
-    return parts[-2] if parts[-1] == run and len(parts) > 2 else parts[-1]
+    place = Path(os.path.abspath(folder))
+    if read_seed(place.name) is not None:
+        place = place.parent
+    if place.name == run and place.parent.name:
+        place = place.parent
+    return place.name
+
+
+def _name_place(folder: Path, problem: str) -> str:
+    """Returns a message about a run with the folder that it was read from."""
+    return problem if problem.startswith(str(folder / "_")[:-1]) else f"{folder / problem}"
 
 
 def _make_results(

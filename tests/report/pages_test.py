@@ -114,6 +114,36 @@ def test_runs_of_several_folders_are_compared(tmp_path):
     assert again.text == built.text
 
 
+def test_runs_of_one_name_in_several_workdirs_below_a_folder_are_told_apart(tmp_path, monkeypatch):
+    for number, workdir in enumerate(("a", "b")):
+        (tmp_path / "runs" / workdir).mkdir(parents=True)
+        write_run(tmp_path / "runs" / workdir, "net", number, errors=(0.1 + 0.1 * number,))
+    write_run(tmp_path / "runs/b", "other", errors=(0.3,))
+    (tmp_path / "runs/latest").symlink_to("b")
+    text = compare.compare([tmp_path / "runs"], tmp_path / "out").markdown.read_text()
+    assert "# Comparison of 3 runs" in text
+    assert "| a/net | resnet20 | digits | 10.00 |" in text
+    assert "| b/net | resnet20 | digits | 20.00 |" in text and "| other | " in text
+    for place in (".", "..", "../../net", "seed1"):
+        monkeypatch.chdir(tmp_path / "runs/b/net" / ("" if place == "seed1" else "seed1"))
+        text = compare.compare([place], tmp_path / "out").markdown.read_text()
+        assert "# Comparison of 1 run\n" in text
+        assert "| net | resnet20 | digits | 20.00 |" in text
+    places = [".", tmp_path / "runs/a"]
+    monkeypatch.chdir(tmp_path / "runs/b/net/seed1")
+    text = compare.compare(places, tmp_path / "out").markdown.read_text()
+    assert "| net (b) | " in text and "| net (a) | " in text
+
+
+def test_seeds_of_other_settings_are_in_no_mean_of_a_comparison(tmp_path):
+    write_run(tmp_path, "net", 0, errors=(0.1,), steps=100)
+    write_run(tmp_path, "net", 1, errors=(0.3, 0.2), steps=200)
+    write_run(tmp_path, "net", 2, errors=(0.3,), steps=300, last=None)
+    text = compare.compare([tmp_path], tmp_path / "out").markdown.read_text()
+    assert "| net | resnet20 | digits | 10.00 |" in text
+    assert f"{tmp_path}/net/seed1: left out, because seed 0, which was started last, has" in text
+
+
 def test_an_option_that_is_set_to_its_default_is_not_compared(tmp_path):
     write_run(tmp_path, "a", errors=(0.3,), options={"shortcut": "A", "width": 2.0})
     write_run(tmp_path, "b", errors=(0.4,), options={})
@@ -141,6 +171,27 @@ def make_evaluated(folder):
     rows = make_row("d", protocol="dense@36"), make_row("never", protocol="dense@36")
     check = subtract(Score("d", "dense@36,72"), Score("d", "dense@36"))
     return FakeStudy(rows, (Claim("several scales help", check, BELOW_ZERO),))
+
+
+def test_an_export_leaves_out_lines_that_were_cut_off(tmp_path):
+    study = make_evaluated(tmp_path / "raw")
+    whole = export.export(tmp_path / "raw", tmp_path / "whole", study)
+    for name in ("metrics", "starts", "layers"):
+        with (tmp_path / f"raw/d/seed0/{name}.jsonl").open("a") as lines:
+            lines.write('{"event": "ev')
+    torn = export.export(tmp_path / "raw", tmp_path / "torn", study)
+    for name in ("runs.json", "report.md", "claims.json"):
+        assert (torn.markdown.parent / name).read_bytes() == (
+            whole.markdown.parent / name
+        ).read_bytes()
+
+
+def test_an_export_can_be_exported(tmp_path):
+    study = make_evaluated(tmp_path / "raw")
+    export.export(tmp_path / "raw", tmp_path / "kept", study)
+    export.export(tmp_path / "kept", tmp_path / "again", study)
+    for path in (tmp_path / "kept").iterdir():
+        assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
 
 
 def test_an_export_gives_the_same_figures(tmp_path):

@@ -9,13 +9,14 @@ names them and the remedy.
 """
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cnn_jax import file_names
 from cnn_jax.config import RUNTIME_FIELDS, Experiment, find_differences
 from cnn_jax.errors import UserError
-from cnn_jax.files import find_files, find_seeds
+from cnn_jax.files import find_files, find_seeds, name_run_folder, read_seed
 from cnn_jax.report.claims import Claim
 from cnn_jax.report.reading.run_files import RunFiles, read_compact, read_run_files
 from cnn_jax.report.reading.runs import make_run
@@ -71,21 +72,25 @@ def read_runs(place: Path, problems: list[str]) -> dict[str, tuple[Run, ...]]:
       problems: A message is appended for each damaged file.
 
     Returns:
-      {name of the run: its seeds}.
+      {name of the run: its seeds}. Runs of one name in several workdirs are told apart by the
+      folders on the way to them, such as laptop-digits/plain-20.
     """
     kept = read_compact(place, problems)
-    found = {(run, seed): files for (run, seed), files in kept.items()}
+    found = dict(kept)  # {(the run's folder, relative to this one, and seed): its files}
+    names = {run: run for run, _ in kept}
     for path in find_files(place, file_names.CONFIG):
-        folder = path.parent
-        number = folder.name.removeprefix("seed")
-        if number.isdecimal() and number.isascii():
-            name = folder.absolute().parent.name
-            found[name, int(number)] = read_run_files(
-                place, str(folder.relative_to(place)), problems
-            )
+        name, own = name_run_folder(path.parent)
+        if (seed := read_seed(own)) is not None:
+            inside = path.parent.relative_to(place)
+            folder = str(inside.parent)
+            names[folder] = name
+            found[folder, seed] = read_run_files(place, str(inside), problems)
+    count = Counter(names.values())
     runs: dict[str, list[Run]] = {}
-    for name, seed in sorted(found):
-        runs.setdefault(name, []).append(make_run(name, seed, found[name, seed], problems))
+    for folder, seed in sorted(found):
+        alone = count[names[folder]] == 1 or folder == "."
+        name = names[folder] if alone else folder
+        runs.setdefault(name, []).append(make_run(name, seed, found[folder, seed], problems))
     return {name: tuple(seeds) for name, seeds in runs.items()}
 
 
@@ -109,10 +114,10 @@ def _read_seeds(
         run = make_run(name, seed, files, problems)
         if seed < study.seeds or run.state != "not started":
             runs.append(run)
-    return tuple(_leave_out_others(runs, problems))
+    return tuple(leave_out_others(runs, problems))
 
 
-def _leave_out_others(runs: list[Run], problems: list[str]) -> list[Run]:
+def leave_out_others(runs: Sequence[Run], problems: list[str]) -> Sequence[Run]:
     """Returns the seeds that have the configuration of the seed that was started last.
 
     The others are of earlier launches with other settings, and in no mean with these.
