@@ -221,7 +221,7 @@ def check_before_writing(
     overwrite: bool = False,
 ) -> None:
     """Raises UserError for every error that can be detected before anything is written."""
-    from cnn_jax.training import metrics_log, run_folders
+    from cnn_jax.training import metrics_log, profile, run_folders
     from cnn_jax.training.components import make_components
 
     if together and seeds == 1:
@@ -234,11 +234,8 @@ def check_before_writing(
             run_folders.check_folder(one, run_folders.find_run_folder(one, folder))
     for one in runs:
         own = run_folders.find_run_folder(one, folder)
-        if profile_steps >= one.train.steps:
-            left = one.train.steps - 1
-            raise UserError(
-                f"profile={profile_steps}: after the first, {left} steps are left; ask for fewer"
-            )
+        if problem := profile.explain_too_few(profile_steps, one.train.steps):
+            raise UserError(problem)
         make_components(one, seeds=seeds if together else 1)
         start, names = one.train.start_from, {other.name for other in runs}
         if start and start not in names and not metrics_log.read_result(own):

@@ -1,8 +1,9 @@
 """Traces some of a run's steps for TensorBoard and XProf, and lists its costliest operations."""
 
+import contextlib
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,12 @@ SETTLED_STEPS = 10  # Steps before the first that is traced, if the run is long 
 MAX_ROWS = 10  # Operations in the table.
 
 
-def trace_steps(step: Step, folder: Path, steps: int, left: int) -> Step:
-    """Returns the step, wrapped to trace some of its calls and to print their costs.
+@contextlib.contextmanager
+def trace_steps(step: Step, folder: Path, steps: int, left: int) -> Iterator[Step]:
+    """Wraps the step to trace some of its calls and to print their costs.
+
+    If the run ends before or while they are traced, a line says so at the end of the block, and
+    what has been traced is written.
 
     Args:
       step: (state, inputs, batch) -> state, compiled.
@@ -27,26 +32,29 @@ def trace_steps(step: Step, folder: Path, steps: int, left: int) -> Step:
       steps: How many calls are traced.
       left: How many calls there will be.
 
+    Yields:
+      The wrapped step.
+
     Raises:
       UserError: If fewer than `steps` calls remain after the first, which compiles.
     """
-    if steps >= left:
-        raise UserError(
-            f"profile={steps}: after the first, {max(0, left - 1)} steps are left; ask for fewer"
-        )
+    if problem := explain_too_few(steps, left):
+        raise UserError(problem)
     place = folder / file_names.PROFILE
     first = 1 + min(SETTLED_STEPS, left - steps)
-    calls = 0
+    calls, running = 0, False
 
     def traced_step(state: Any, inputs: Any, batch: Any) -> Any:
-        nonlocal calls
+        nonlocal calls, running
         calls += 1
         if calls == first:
             jax.block_until_ready(state)
             jax.profiler.start_trace(place)
+            running = True
         state = step(state, inputs, batch)
         if calls == first + steps - 1:
             jax.block_until_ready(state)
+            running = False
             jax.profiler.stop_trace()
             # pmap's step is a function around what is compiled.
             program = step if hasattr(step, "lower") else jax.jit(step)
@@ -55,7 +63,22 @@ def trace_steps(step: Step, folder: Path, steps: int, left: int) -> Step:
             print(f"\n{steps} steps are traced in {place}\n{table}", flush=True)
         return state
 
-    return traced_step
+    try:
+        yield traced_step
+    finally:
+        if running:  # Otherwise no other run of this process could be traced.
+            jax.profiler.stop_trace()
+        traced = max(0, calls - first + 1)
+        if traced < steps:
+            words = f"{traced} of its steps {'is' if traced == 1 else 'are'} traced"
+            print(f"profile={steps}: {folder}: the run ended, and only {words}", flush=True)
+
+
+def explain_too_few(steps: int, left: int) -> str:
+    """Returns why `steps` calls cannot be traced if `left` remain; empty: they can."""
+    if steps < left:
+        return ""
+    return f"profile={steps}: after the first, {max(0, left - 1)} steps are left; ask for fewer"
 
 
 def read_costs(folder: Path, steps: int) -> Counter[str]:

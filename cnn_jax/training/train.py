@@ -87,7 +87,8 @@ def run_seeds(
       experiment: The run. Its field `seed` is ignored.
       seeds: The seeds.
       workdir: The folder of the study's runs.
-      profile_steps: Number of steps to trace (`profile.trace_steps`).
+      profile_steps: Number of steps to trace (`profile.trace_steps`), once all seeds have caught
+        up.
       reusable: Cache of compiled functions that earlier runs have filled; None: a new one.
 
     Returns:
@@ -110,6 +111,14 @@ def run_seeds(
         if error := divergence.find_earlier_end(runs[seed], events, folder):
             failed[seed] = error
     distributed.check_agreement(describe_run(experiment, seeds))
+    trains = bool(_find_last_steps(folders, failed, experiment.train.steps))
+    if profile_steps and not trains and distributed.is_primary():
+        places = ", ".join(map(str, folders.values()))
+        print(
+            f"{places}: nothing is traced, because the run has ended: start it again with"
+            " --overwrite or in another workdir",
+            flush=True,
+        )
     while last_steps := _find_last_steps(folders, failed, experiment.train.steps):
         least = min(last_steps.values())
         later = [step for step in last_steps.values() if step > least]
@@ -120,7 +129,9 @@ def run_seeds(
             explain_os_errors(what, then="the same command continues"),
             explain_out_of_memory(experiment.name, _suggest_less_memory(experiment)),
         ):
-            failed |= _train(behind, until, profile_steps, reusable)
+            # The seeds that catch up are not traced: all of them are in the last program.
+            now = profile_steps if until == experiment.train.steps else 0
+            failed |= _train(behind, until, now, reusable)
         # Otherwise a process might read files before the first one has written them.
         distributed.wait_for_all("the end of a run")
     for seed, folder in folders.items():
@@ -228,7 +239,7 @@ def _train(
             return {}  # An unreadable checkpoint has been moved aside: restore again.
         if profile_steps and distributed.is_primary():
             folder = next(iter(runs.values()))
-            program = _trace(program, folder, profile_steps, until - done)
+            program = _trace(stack, program, folder, profile_steps, until - done)
         seeds = [
             SeedRun(
                 run,
@@ -257,8 +268,16 @@ def _open_log(
     return stack.enter_context(metrics_log.open_log(run, folder, done, evaluated))
 
 
-def _trace(program: TrainProgram, folder: Path, steps: int, left: int) -> TrainProgram:
-    traced: Callable = profile.trace_steps(program.compiled_step, folder, steps, left)
+def _trace(
+    stack: contextlib.ExitStack, program: TrainProgram, folder: Path, steps: int, left: int
+) -> TrainProgram:
+    """Returns the program, some of whose next `left` steps are traced; or, of too few, a line."""
+    if problem := profile.explain_too_few(steps, left):
+        print(f"{folder}: nothing is traced: {problem}", flush=True)
+        return program
+    traced: Callable = stack.enter_context(
+        profile.trace_steps(program.compiled_step, folder, steps, left)
+    )
     step = functools.wraps(program.compiled_step)(traced)
     return program._replace(compiled_step=step, steps_per_call=1)  # Single steps are traced.
 
