@@ -65,8 +65,8 @@ def make_peer(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
 
     def step() -> None:
         nonlocal state
+        trimmer.prepare_call(state)
         state = train(state, {}, batch)
-        trimmer.trim_if_due(state)
 
     def loss() -> float:
         nonlocal state

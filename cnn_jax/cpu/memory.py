@@ -19,6 +19,12 @@ from cnn_jax.cpu.settings import MIN_BATCH_VALUES
 MAX_RATIO = 2.0
 # The process's size is read at most this often, because a small step takes less time than that.
 SECONDS_BETWEEN_READINGS = 0.05
+# Before each of so many calls the process is trimmed, and before the next the last one is timed.
+FIRST_CALLS = 3
+# Calls that take at least so long wait for the memory of the last one.
+SECONDS_OF_SLOW_CALL = 0.1
+# XLA frees a call's temporary arrays shortly after its results are ready.
+SECONDS_TO_FREE = 0.001
 
 # glibc's malloc.h
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
@@ -31,8 +37,8 @@ def keep_memory(values: int) -> None:
 
     XLA allocates the temporary arrays of a step, hundreds of megabytes, again in each step. By
     default glibc returns them to the system each time, and the system must zero and map every page
-    again. The price is that the process grows when a step's arrays do not fit where the last
-    step's were; `Trimmer` limits that.
+    again. The price is that the process keeps the memory of steps that overlap; `Trimmer` limits
+    that.
     There is also only one arena, for which threads wait. This makes small batches slower (LeNet-5
     at batch 1: half the speed) and others 10% faster.
 
@@ -52,41 +58,47 @@ def keep_memory(values: int) -> None:
 
 
 class Trimmer:
-    """Returns memory that a process keeps beyond its need to the system; see `keep_memory`.
+    """Keeps a process at the memory that one call of a step needs; see `keep_memory`.
 
-    Each array must be aligned. The arrays of a step therefore often miss the place of the last
-    step's arrays by a few bytes. malloc then takes as much memory again elsewhere, and the process
-    keeps both blocks, or more. Trimming returns all free memory, which costs the next step up to a
-    third of its time. The process is therefore trimmed only after the first call, when the
-    compiler's memory is free too, and when its size has doubled.
+    JAX returns before a call has ended, and the next call allocates its temporary arrays while the
+    last one still has its own. The process then keeps two blocks of them, and with more cores more.
+    Where calls are slow, `prepare_call` therefore waits until the last one has freed its arrays,
+    which costs less than 1% of the time. It also returns all free memory to the system before the
+    first calls, because the compiler leaves some, and when the process has doubled its size. The
+    call that follows such a return can take a third longer.
     """
 
     def __init__(self) -> None:
-        self._is_first = True
+        self._calls = 0
+        self._is_slow = False
+        self._began_at = 0.0  # When the last call began, in seconds.
         self._read_at = 0.0  # When the process's size was last read, in seconds.
-        self._settled: int | None = None  # Its size when a step had its memory, in bytes.
+        self._settled: int | None = None  # Its size when a call had its memory, in bytes.
 
-    def trim_if_due(self, state: Any) -> None:
-        """Trims the process after the first step call, or if the process has doubled its size.
+    def prepare_call(self, state: Any) -> None:
+        """Waits for the last call and trims the process, where that saves memory.
 
-        Call this method after each call of the compiled step. When it trims, it waits for the
-        call's arrays. After the next call it waits again and reads how much memory a step needs.
+        Call this method before each call of the compiled step.
 
         Args:
-          state: The arrays that the call of the step returned. JAX may still be computing them.
+          state: The arrays that the last call returned. JAX may still be computing them.
         """
         if not _is_kept:
             return
-        is_first, self._is_first = self._is_first, False
-        if is_first:
-            _trim()  # What the compiler has freed, while the step is computed.
-        if is_first or self._has_grown():
+        calls, self._calls = self._calls, self._calls + 1
+        if self._is_slow or 0 < calls <= FIRST_CALLS:
+            jax.block_until_ready(state)
+            if calls == FIRST_CALLS:
+                seconds = time.perf_counter() - self._began_at
+                self._is_slow = seconds >= SECONDS_OF_SLOW_CALL
+            time.sleep(SECONDS_TO_FREE)
+        if calls < FIRST_CALLS or self._has_grown():
             jax.block_until_ready(state)
             _trim()
             self._settled = None
-        elif self._settled is None:  # The call after trimming: it has taken its memory again.
-            jax.block_until_ready(state)
+        elif self._settled is None:  # The last call has taken its memory again.
             self._settled = read_resident_size()
+        self._began_at = time.perf_counter()
 
     def _has_grown(self) -> bool:
         now = time.perf_counter()

@@ -74,8 +74,8 @@ def run_loop(
         taken = take_batches(program, runs, state, batches, count, timer, watch, phase)
         if count > 1:  # Calls that wait for a device would keep a signal waiting.
             jax.block_until_ready(state)
+        trimmer.prepare_call(state)
         state = program.advance(state, taken)
-        trimmer.trim_if_due(state)
         step += count
 
         due = find_due(step, experiment, until)

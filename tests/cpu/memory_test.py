@@ -1,5 +1,6 @@
 """Freed memory stays with a process that keeps it, until it is trimmed."""
 
+import math
 import platform
 import subprocess
 import sys
@@ -34,34 +35,51 @@ def test_freed_memory_stays_mapped():
     assert int(kept) < 100 < int(default)
 
 
-# Calls of a step that takes and frees some memory; prints which of them left the process smaller.
+# Calls of a step that takes and frees some memory. Prints the calls after which the process was
+# trimmed.
 CALLS = """if 1:
     import numpy as np
     from cnn_jax.cpu import memory, settings
     memory.SECONDS_BETWEEN_READINGS = 0
     memory.keep_memory(settings.MIN_BATCH_VALUES)
-    trimmer = memory.Trimmer()
-    for call, size in enumerate({sizes}, start=1):
-        np.ones(size << 20, np.uint8)  # Freed at once.
+    trimmer, taken = memory.Trimmer(), 0
+    for call, size in enumerate({sizes}):
         before = memory.read_resident_size()
-        trimmer.trim_if_due(np.zeros(1))
-        if memory.read_resident_size() < before - (size << 20) // 2:
+        trimmer.prepare_call(np.zeros(1))
+        if taken and memory.read_resident_size() < before - taken // 2:
             print(call)
+        taken = np.ones(size << 20, np.uint8).nbytes  # Freed at once.
 """
 
 
-def test_kept_memory_is_trimmed_after_the_first_call():
-    assert run(CALLS.format(sizes=[256] * 20)) == ["1"]
+def test_kept_memory_is_trimmed_after_the_first_calls():
+    assert run(CALLS.format(sizes=[256] * 20)) == ["1", "2"]
 
 
 def test_kept_memory_is_trimmed_when_the_process_has_doubled():
-    """Call 4 needs four times the memory. After it, calls settle at the new size, untrimmed."""
-    assert run(CALLS.format(sizes=[256] * 3 + [1024] * 4)) == ["1", "4"]
+    """Call 5 needs four times the memory. After it, calls settle at the new size, untrimmed."""
+    assert run(CALLS.format(sizes=[256] * 4 + [1024] * 4)) == ["1", "2", "5"]
+
+
+@pytest.mark.parametrize("slow_s, waits", [(0, 9), (math.inf, 3)])
+def test_a_slow_call_waits_for_the_memory_of_the_last_one(monkeypatch, slow_s, waits):
+    """Ten calls; the first three waits are those in which the process is trimmed and timed."""
+    slept = []
+    monkeypatch.setattr(memory, "_is_kept", True)
+    monkeypatch.setattr(memory, "_trim", lambda: None)
+    monkeypatch.setattr(memory, "SECONDS_OF_SLOW_CALL", slow_s)
+    monkeypatch.setattr(memory.time, "sleep", slept.append)
+    trimmer = memory.Trimmer()
+    for _ in range(10):
+        trimmer.prepare_call(np.zeros(1))
+    assert slept == [memory.SECONDS_TO_FREE] * waits
 
 
 def test_a_process_that_does_not_keep_memory_is_not_trimmed(monkeypatch):
     trims = []
     monkeypatch.setattr(memory, "_is_kept", False)
     monkeypatch.setattr(memory, "_trim", lambda: trims.append(1))
-    memory.Trimmer().trim_if_due(np.zeros(1))
+    trimmer = memory.Trimmer()
+    for _ in range(5):
+        trimmer.prepare_call(np.zeros(1))
     assert not trims
