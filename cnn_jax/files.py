@@ -121,6 +121,8 @@ def expand_path(what: str, path: str | Path) -> Path:
     """
     text = str(path)
     shown = text if len(text) <= 60 else f"{text[:40]}..."
+    if not text:
+        raise UserError(f"{what}: its path is empty; give one")
     if "\0" in text:
         raise UserError(f"{what}={shown!r}: a path holds no null characters")
     for name in Path(text).parts:

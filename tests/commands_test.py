@@ -148,3 +148,9 @@ def test_a_home_folder_that_is_not_there_is_named(name, read, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=rf"{name}=~nobody-here/x: there is no such home folder"):
         read("~nobody-here/x")
+
+
+def test_an_empty_path_is_named(capsys):
+    """As of an unset variable: it would be the current folder."""
+    assert export.main(["run", "--out="]) == 2
+    assert capsys.readouterr().err == "error: --out: its path is empty; give one\n"

@@ -8,7 +8,7 @@ from typing import Any
 
 from cnn_jax import file_names
 from cnn_jax.config import Experiment, flatten
-from cnn_jax.errors import UserError, explain_os_errors
+from cnn_jax.errors import UserError, explain_os_errors, join_messages
 from cnn_jax.files import read_seed
 from cnn_jax.report import parts as make
 from cnn_jax.report.build import write_page
@@ -62,12 +62,13 @@ def compare(folders: Sequence[str | os.PathLike], out: str | os.PathLike) -> Rep
     finished = {}
     for label, seeds in found.items():
         own = []
-        kept = leave_out_others([run for run in seeds if run.finished], own)
+        kept = leave_out_others([run for run in seeds if run.finished and run.experiment], own)
         problems += [_name_place(Path(origins[label]), problem) for problem in own]
         if kept:
             finished[label] = tuple(kept)
     if not finished:
-        raise UserError(f"{', '.join(map(str, folders))}: no run there is finished")
+        why = f" ({join_messages(problems)})" if problems else ""
+        raise UserError(f"{', '.join(map(str, folders))}: no run there is finished{why}")
     results = _make_results(Path(out), finished, tuple(problems))
     rows = [
         Row(label, label, f"data {runs[0].experiment.data.name}", "")

@@ -11,7 +11,7 @@ import jax
 
 from cnn_jax import file_names
 from cnn_jax.cost import hlo
-from cnn_jax.errors import UserError
+from cnn_jax.errors import UserError, summarize_error
 from cnn_jax.terminal_tables import format_table
 from cnn_jax.training.state import Step
 
@@ -44,6 +44,18 @@ def trace_steps(step: Step, folder: Path, steps: int, left: int) -> Iterator[Ste
     first = 1 + min(SETTLED_STEPS, left - steps)
     calls, running = 0, False
 
+    def stop() -> bool:
+        """Writes the trace; returns whether it could."""
+        nonlocal running
+        running = False
+        try:
+            jax.profiler.stop_trace()
+        except (OSError, RuntimeError) as error:  # JAX's own of a full disk is a RuntimeError.
+            why = summarize_error(error)
+            print(f"{place}: the trace cannot be written ({why}); the run goes on", flush=True)
+            return False
+        return True
+
     def traced_step(state: Any, inputs: Any, batch: Any) -> Any:
         nonlocal calls, running
         calls += 1
@@ -54,8 +66,8 @@ def trace_steps(step: Step, folder: Path, steps: int, left: int) -> Iterator[Ste
         state = step(state, inputs, batch)
         if calls == first + steps - 1:
             jax.block_until_ready(state)
-            running = False
-            jax.profiler.stop_trace()
+            if not stop():
+                return state
             # pmap's step is a function around what is compiled.
             program = step if hasattr(step, "lower") else jax.jit(step)
             text = program.lower(state, inputs, batch).compile().as_text()
@@ -67,7 +79,7 @@ def trace_steps(step: Step, folder: Path, steps: int, left: int) -> Iterator[Ste
         yield traced_step
     finally:
         if running:  # Otherwise no other run of this process could be traced.
-            jax.profiler.stop_trace()
+            stop()
         traced = max(0, calls - first + 1)
         if traced < steps:
             words = f"{traced} of its steps {'is' if traced == 1 else 'are'} traced"

@@ -144,6 +144,18 @@ def test_seeds_of_other_settings_are_in_no_mean_of_a_comparison(tmp_path):
     assert f"{tmp_path}/net/seed1: left out, because seed 0, which was started last, has" in text
 
 
+def test_a_comparison_names_a_configuration_that_is_empty(tmp_path):
+    for name in ("net", "other"):
+        write_run(tmp_path, name, errors=(0.3,))
+    (tmp_path / "net/seed0/config.json").write_text("")
+    text = compare.compare([tmp_path], tmp_path / "out").markdown.read_text()
+    assert "# Comparison of 1 run\n" in text and "net: unreadable: its config" in text
+    (tmp_path / "other/seed0/config.json").unlink()
+    (tmp_path / "other/seed0/config.json").mkdir()
+    with pytest.raises(UserError, match=r"is finished \(.*config.json: is not JSON"):
+        compare.compare([tmp_path], tmp_path / "out")
+
+
 def test_an_option_that_is_set_to_its_default_is_not_compared(tmp_path):
     write_run(tmp_path, "a", errors=(0.3,), options={"shortcut": "A", "width": 2.0})
     write_run(tmp_path, "b", errors=(0.4,), options={})

@@ -101,3 +101,15 @@ def test_seeds_that_catch_up_may_have_fewer_steps_left(steps, line, tmp_path, mo
     ends = train.run_seeds(RUN, [0, 1], tmp_path, profile_steps=steps)
     assert [end["step"] for end in ends.values()] == [12, 12]
     assert capsys.readouterr().out.count(line) == 1
+
+
+def test_a_trace_that_cannot_be_written_does_not_end_the_run(tmp_path, capsys):
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "profile").touch()
+        with profile.trace_steps(step, tmp_path / name, 1, 3) as traced:
+            for _ in range(3):
+                traced(jnp.eye(4), jnp.ones((4, 4)), 0.5)
+        said = capsys.readouterr().out
+        assert said.startswith(f"{tmp_path}/{name}/profile: the trace cannot be written (")
+        assert said.endswith("; the run goes on\n") and said.count("\n") == 1

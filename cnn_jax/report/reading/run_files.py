@@ -92,7 +92,7 @@ def read_compact(workdir: Path, problems: list[str]) -> dict[tuple[str, int], Ru
 
 def _read_text(path: Path, problems: list[str]) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8") or "\n"  # Damaged, and not absent.
     except FileNotFoundError:
         return ""
     except OSError as error:
