@@ -24,7 +24,7 @@ class Trial(Protocol):
 
     @property
     def final_error(self) -> float | None:
-        """The error of the last evaluation, 0 to 1; None: the trial did not come to its end."""
+        """The error of the last evaluation, 0 to 1; None: it did not come to its last step."""
 
 
 def get_final_error(run: Trial) -> float:
@@ -55,7 +55,7 @@ class Tuning:
       steps: Number of steps of a trial; 0: as many as the run has.
       score: Computes the score of a seed of a trial from a `cnn_jax.report.results.Run` with one
         evaluation, at its end. The lowest score is the best. A trial that failed has an infinite
-        score.
+        score; one that is not a number counts as infinite.
       score_name: Name of the score in the report.
       scale: Factor by which the report multiplies the score.
     """
@@ -69,6 +69,11 @@ class Tuning:
     score: Score = get_final_error
     score_name: str = "validation error (%)"
     scale: float = 100.0
+
+
+def is_tuned(tuning: Tuning, run: str) -> bool:
+    """Returns whether the run of this name is tuned."""
+    return fnmatch.fnmatch(run, tuning.runs)
 
 
 def name_trial(tuning: Tuning, run: str, value: float) -> str:
@@ -85,7 +90,19 @@ def make_trials(
       tuning: The grid.
       runs: The runs.
       papers: The paper's own recipe of each run, by its name; one may be missing.
+
+    Raises:
+      UserError: If the grid is empty, or a run that is tuned starts from another one.
     """
+    tuned = [run for run in runs if is_tuned(tuning, run.name)]
+    if not tuning.values:
+        raise UserError(f"Tuning.values: has no value of {tuning.field} to try")
+    for run in tuned:
+        if run.train.start_from:
+            raise UserError(
+                f"{run.name}: starts from {run.train.start_from}, which is trained only after the"
+                f" trials: leave {run.name} out of Tuning.runs, or set {tuning.field}"
+            )
     return [
         dataclasses.replace(
             set_value(tuning, run, value, papers.get(run.name)),
@@ -96,8 +113,7 @@ def make_trials(
             log=Log(),
             protocols=(),
         )
-        for run in runs
-        if fnmatch.fnmatch(run.name, tuning.runs)
+        for run in tuned
         for value in tuning.values
     ]
 
@@ -132,19 +148,28 @@ def set_value(
 
 
 def find_scores(
-    tuning: Tuning, run: str, trials: Mapping[str, tuple[Any, ...]]
+    tuning: Tuning,
+    run: str,
+    trials: Mapping[str, tuple[Any, ...]],
+    left_out: int | None = None,
 ) -> dict[float, float | None]:
-    """Returns the score of each value for a run; None: its trial has not been trained.
+    """Returns the score of each value for a run; None: not all seeds of its trial have ended.
 
     Args:
       tuning: The grid.
       run: The run's name.
       trials: The seeds of each trial, by its name.
+      left_out: A seed that does not count; None: all count.
     """
+    count = tuning.seeds - (left_out is not None)
     scores: dict[float, float | None] = {}
     for value in tuning.values:
         own = find_seeds_of_trial(tuning, run, value, trials)
-        scores[value] = sum(map(tuning.score, own)) / len(own) if own else None
+        own = [trial for trial in own if trial.seed != left_out]
+        scores[value] = None
+        if own and len(own) == count and all(trial.ended for trial in own):
+            score = sum(map(tuning.score, own)) / count
+            scores[value] = math.inf if math.isnan(score) else score
     return scores
 
 
@@ -157,9 +182,11 @@ def find_seeds_of_trial(
 
 
 def choose_value(scores: Mapping[float, float | None]) -> float | None:
-    """Returns the value with the least score, the first of equal ones; None: none has a score."""
+    """Returns the value with the least score, the first of equal ones; None: one has no score."""
     known = {value: score for value, score in scores.items() if score is not None}
-    return min(known, key=lambda value: known[value]) if known else None
+    if not known or len(known) < len(scores):
+        return None
+    return min(known, key=lambda value: known[value])
 
 
 def apply_choices(
@@ -177,14 +204,19 @@ def apply_choices(
       papers: The paper's own recipe of each run, by its name; one may be missing.
 
     Raises:
-      UserError: If a run that is to be tuned has no trials.
+      UserError: If a trial of a run has not ended.
     """
     chosen = {}
     for name, run in runs.items():
-        if fnmatch.fnmatch(name, tuning.runs):
-            value = choose_value(find_scores(tuning, name, trials))
+        if is_tuned(tuning, name):
+            scores = find_scores(tuning, name, trials)
+            value = choose_value(scores)
             if value is None:
-                raise UserError(f"{name}: has no trials to choose {tuning.field} by")
+                left = next(value for value, score in scores.items() if score is None)
+                raise UserError(
+                    f"{name_trial(tuning, name, left)}: has not ended, so that {tuning.field} of"
+                    f" {name} cannot be chosen: delete its folder, and launch the study again"
+                )
             run = set_value(tuning, run, value, papers.get(name))
         chosen[name] = run
     return chosen

@@ -6,15 +6,15 @@ import shutil
 import types
 
 import pytest
+from helpers.tuned_study import RATES, make_study, replace_rate
 
 from cnn_jax import study as library
-from cnn_jax.config import Data, Experiment, Log, Train, choose
 from cnn_jax.config_file import read_config
 from cnn_jax.errors import UserError
 from cnn_jax.report import build, elements, export
 from cnn_jax.report.parts import tuning_table
 from cnn_jax.report.reading import read
-from cnn_jax.study import Row, Study, sweep
+from cnn_jax.study import sweep
 from cnn_jax.training import metrics_log
 from cnn_jax.tuning import (
     Tuning,
@@ -23,52 +23,6 @@ from cnn_jax.tuning import (
     compute_mean_training_error,
     find_scores,
 )
-
-RATES = (1e-4, 0.05, 1e12)  # Too low, right, and so high that the loss overflows.
-
-
-def report(results):
-    from cnn_jax import report
-
-    return report.page(results, report.tuning_table(results))
-
-
-def replace_rate(run, base):
-    return dataclasses.replace(run, schedule=choose("constant", base=base))
-
-
-def make_study(**changes):
-    runs = {
-        name: Experiment(
-            study="tuned",
-            name=name,
-            data=Data(
-                dataset=choose("fake"),
-                batch_size=16,
-                eval_batch_size=40,
-                pad_and_crop=0,
-                flip=False,
-            ),
-            model=choose("mlp", hidden=(8,), activation=name),
-            schedule=choose("constant", base=0.3),
-            train=Train(steps=30, log_every=10, eval_every=30, save_every=30),
-            log=Log(layer_statistics=(30,)),
-        )
-        for name in ("tanh", "relu")
-    }
-    made = Study(
-        name="tuned",
-        title="Tuned",
-        paper="",
-        paper_data="",
-        preset="smoke",
-        runs=runs,
-        rows=tuple(Row(name, name.upper(), "", "") for name in runs),
-        tuning=Tuning(values=RATES, validation_images=32, runs="tanh"),
-        paper_runs={name: replace_rate(run, 0.1) for name, run in runs.items()},
-        report=report,
-    )
-    return dataclasses.replace(made, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +78,7 @@ def test_runs_and_trials_say_how_their_rate_differs_from_the_paper_s(folder):
 def test_the_paper_s_own_rate_is_no_deviation_when_it_is_chosen():
     study = library.configure(make_study(), ["train.steps=20"])
     trials = {"tanh-base0.05": (FakeRun(0.1),), "tanh-base0.0001": (FakeRun(0.2),)}
+    trials["tanh-base1000000000000.0"] = (FakeRun(None),)
     for paper, said in ((0.05, []), (0.3, ["schedule.base: 0.3 -> 0.05"])):
         papers = {name: replace_rate(run, paper) for name, run in study.runs.items()}
         chosen = apply_choices(study.tuning, study.runs, trials, papers)["tanh"].deviations
@@ -217,7 +172,7 @@ def test_profiling_wants_one_rate(tmp_path):
 class FakeRun:
     def __init__(self, error, train=(), seed=0):
         self.final_error, self.seed = error, seed
-        self.finished = error is not None
+        self.finished, self.ended = error is not None, True
         self.train = {step: types.SimpleNamespace(error=e) for step, e in enumerate(train)}
 
 
@@ -237,7 +192,7 @@ def test_the_first_of_equal_scores_is_chosen_and_seeds_are_averaged():
     scores = find_scores(tuning, "a", trials)
     assert scores == {1.0: 0.3, 2.0: 0.2, 3.0: 0.2} and choose_value(scores) == 2.0
     assert choose_value(find_scores(tuning, "b", trials)) is None
-    worst = {"a-base1.0": (FakeRun(None),), "a-base2.0": (FakeRun(None),)}
+    worst = {f"a-base{value}": (FakeRun(None),) * 2 for value in tuning.values}
     assert choose_value(find_scores(tuning, "a", worst)) == 1.0
 
 
@@ -251,3 +206,9 @@ def test_tuning_has_no_figures_where_nothing_was_tuned(folder):
     results = read(folder)
     assert tuning_table(results) is None and results.trials == {}
     assert isinstance(tuning_table(read(folder, tuning=make_study().tuning)), elements.Table)
+
+
+def test_a_score_that_is_not_a_number_is_never_chosen():
+    tuning = Tuning((1.0, 2.0), 1, score=lambda run: float("nan") if run.seed else 0.5, seeds=2)
+    trials = {"a-base1.0": (FakeRun(0.1), FakeRun(0.1, seed=1)), "a-base2.0": (FakeRun(0.1),) * 2}
+    assert choose_value(find_scores(tuning, "a", trials)) == 2.0

@@ -32,7 +32,8 @@ class StudyFile:
       paper_runs: {run: its setting in the paper}.
       commit: Commit that made `measured`.
       measured: Rows of `Study.measure` or `Study.measure_runs`.
-      tuning: What `cnn_jax.tuning.describe_tuning` returned; empty: nothing was tuned.
+      tuning: What `cnn_jax.tuning.describe_tuning` returned; empty: nothing was tuned; None: an
+        older version did not record it.
     """
 
     name: str
@@ -51,7 +52,7 @@ class StudyFile:
     paper_runs: dict[str, Setting]
     commit: str
     measured: tuple[dict[str, Any], ...]
-    tuning: dict[str, Any]
+    tuning: dict[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -206,6 +207,11 @@ class Run:
     def finished(self) -> bool:
         """Whether the run reached its last step or was stopped early."""
         return self.state.startswith("finished")
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is finished, or a loss that was not finite has ended it."""
+        return self.finished or self.failed_at is not None
 
     @property
     def final_error(self) -> float | None:

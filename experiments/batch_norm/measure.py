@@ -78,19 +78,24 @@ Trial = tuple[str, float | str]  # A run, and a rate or the run whose best rate 
 def find_trials(results: "Results", trial: Trial) -> "Sequence[Run]":
     """Returns a trial's seeds, each with the best rate of the other seeds if the rate is a run's.
 
-    A rate that its own seeds had chosen would look better than it is.
+    A rate that its own seeds had chosen would look better than it is. A trial of which a seed has
+    not ended has none.
     """
     name, rate = trial
     tuning, trials = results.tuning, results.trials
+
+    def find_ended(value: float) -> "Sequence[Run]":
+        own = trials.get(name_trial(tuning, name, value), ()) if tuning else ()
+        return own if all(run.ended for run in own) else ()
+
     if tuning is None:
         return ()
     if not isinstance(rate, str):
-        return trials.get(name_trial(tuning, name, rate), ())
+        return find_ended(rate)
     chosen = []
     for k in range(tuning.seeds):
-        others = {each: (*seeds[:k], *seeds[k + 1 :]) for each, seeds in trials.items()}
-        best = choose_value(find_scores(tuning, rate, others))
-        own = trials.get(name_trial(tuning, name, best), ()) if best else ()
+        best = choose_value(find_scores(tuning, rate, trials, left_out=k))
+        own = find_ended(best) if best else ()
         if len(own) <= k:
             return ()
         chosen.append(own[k])

@@ -87,6 +87,13 @@ def test_trials_are_compared_rate_by_rate(two_nets):
     assert compare((NORMALIZED, 1.0), (PLAIN, 1.0))(results).value is None
     (chart,) = page._chart_rates(results)
     assert [line.label for line in chart.lines] == list(measure.LABELS.values())
+    # The launch is cut off in a trial.
+    log = two_nets / f"tuning/{NORMALIZED}-base0.01/seed1/metrics.jsonl"
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:-1]))
+    results = read(two_nets, tuning=tuning)
+    for cut in ((NORMALIZED, 0.01), (NORMALIZED, PLAIN), (PLAIN, NORMALIZED)):
+        assert compare(cut, (PLAIN, 0.01))(results).value is None
+    assert compare((PLAIN, PLAIN), (PLAIN, 0.01))(results).value == 0
 
 
 def test_epochs_until_the_goal(tmp_path):

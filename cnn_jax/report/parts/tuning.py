@@ -1,17 +1,18 @@
 """Makes the table of a study's tuning: the score of each value, and the choice."""
 
-import fnmatch
 import math
 
 from cnn_jax.report.elements import Table
 from cnn_jax.report.parts.words import DASH
 from cnn_jax.report.results import Results
-from cnn_jax.tuning import choose_value, find_scores, find_seeds_of_trial
+from cnn_jax.tuning import choose_value, find_scores, find_seeds_of_trial, is_tuned
 from cnn_jax.values import show
 
 
 def tuning_table(results: Results, title: str = "Tuning") -> Table | None:
     """Makes the table of each run's scores and chosen value; None if the study is not tuned.
+
+    A run has no choice until all of its trials have ended.
 
     Args:
       results: The study's results.
@@ -22,19 +23,18 @@ def tuning_table(results: Results, title: str = "Tuning") -> Table | None:
         return None
     rows, edges = [], []
     for name in results.runs:
-        if not fnmatch.fnmatch(name, tuning.runs):
+        if not is_tuned(tuning, name):
             continue
         labels = {row.label for row in results.rows if row.run == name}
         scores = find_scores(tuning, name, results.trials)
         line = [labels.pop() if len(labels) == 1 else name]
         for value, score in scores.items():
-            if score is None:
-                line.append(DASH)
-            elif math.isinf(score):
-                own = find_seeds_of_trial(tuning, name, value, results.trials)
-                line.append(next((run.state for run in own if not run.finished), "not reached"))
-            else:
+            if score is not None and math.isfinite(score):
                 line.append(f"{tuning.scale * score:.4g}")
+            else:
+                own = find_seeds_of_trial(tuning, name, value, results.trials)
+                others = DASH if score is None else "not reached"
+                line.append(next((run.state for run in own if not run.finished), others))
         chosen = choose_value(scores)
         rows.append((*line, DASH if chosen is None else show(chosen)))
         if len(tuning.values) > 1 and chosen in (tuning.values[0], tuning.values[-1]):

@@ -49,8 +49,10 @@ def read(
     kept = read_compact(workdir, problems)
     runs = {name: _read_seeds(workdir, study, name, kept, problems) for name in study.runs}
     compact = bool(kept) and not any((workdir / name).is_dir() for name in study.runs)
+    if study.tuning == {}:  # The last launch has set the field that the study tunes.
+        tuning = None
     trials = read_runs(workdir / file_names.TRIALS, problems) if tuning else {}
-    tuning = restore_tuning(tuning, study.tuning) if tuning and trials else None
+    tuning = restore_tuning(tuning, study.tuning or {}) if tuning and trials else None
     return Results(
         workdir,
         study,

@@ -68,7 +68,7 @@ def read_study_file(workdir: Path) -> StudyFile:
         paper_runs=_read_settings(path, words.get("paper_runs", {}), again),
         commit=str(words.get("commit", "")),
         measured=tuple(measured),
-        tuning=_read_tuning(path, words.get("tuning", {}), again),
+        tuning=_read_tuning(path, words["tuning"], again) if "tuning" in words else None,
     )
 
 
