@@ -92,11 +92,9 @@ def make_trials(
       papers: The paper's own recipe of each run, by its name; one may be missing.
 
     Raises:
-      UserError: If the grid is empty, or a run that is tuned starts from another one.
+      UserError: If a run that is tuned starts from another one.
     """
     tuned = [run for run in runs if is_tuned(tuning, run.name)]
-    if not tuning.values:
-        raise UserError(f"Tuning.values: has no value of {tuning.field} to try")
     for run in tuned:
         if run.train.start_from:
             raise UserError(

@@ -95,8 +95,8 @@ def run(
         raise UserError("share: a launch with overwrite would delete what the others have trained")
     if share and distributed.is_distributed():
         raise UserError("share: each launch is one process, but several train together here")
-    trials, place = list_trials(study, only), folder / file_names.TRIALS
-    runs = expect_values(study, select(study, only, seeds), folder)
+    study, place = expect_values(study, folder), folder / file_names.TRIALS
+    runs, trials = select(study, only, seeds), list_trials(study, only)
     check_before_writing(study, runs, folder, together, seeds, profile_steps, overwrite)
     check_before_writing(study, trials, place, overwrite=overwrite)
     primary = distributed.is_primary()

@@ -2,11 +2,11 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from cnn_jax import file_names, user_file
-from cnn_jax.config import Experiment, flatten
+from cnn_jax.config import flatten
 from cnn_jax.errors import UserError, join_messages
 from cnn_jax.files import find_seeds
 from cnn_jax.study.definition import Study
@@ -15,25 +15,30 @@ from cnn_jax.study.train_groups import train_groups
 from cnn_jax.tuning import Tuning, apply_choices, is_tuned, set_value
 
 
-def expect_values(study: Study, runs: Sequence[Experiment], folder: Path) -> list[Experiment]:
-    """Returns runs as they may be after the trials, so that they can be checked before them.
+def expect_values(study: Study, folder: Path) -> Study:
+    """Returns the study with its runs as they may be after the trials.
 
+    They can be checked before the trials, and runs that are not launched are as they were trained.
     A run that is tuned has the value of the grid that its folder holds; the first if there is none.
 
     Args:
       study: The study.
-      runs: Runs of it.
-      folder: The study's folder.
+      folder: Its folder.
+
+    Raises:
+      UserError: If the grid is empty.
     """
     tuning = study.tuning
-    return [
-        set_value(
-            tuning, run, _find_value(tuning, folder / run.name), study.paper_runs.get(run.name)
-        )
-        if tuning and is_tuned(tuning, run.name)
-        else run
-        for run in runs
-    ]
+    if not tuning:
+        return study
+    if not tuning.values:
+        raise UserError(f"Tuning.values: has no value of {tuning.field} to try")
+    expected = {
+        name: set_value(tuning, run, _find_value(tuning, folder / name), study.paper_runs.get(name))
+        for name, run in study.runs.items()
+        if is_tuned(tuning, name)
+    }
+    return dataclasses.replace(study, runs=study.runs | expected)
 
 
 def _find_value(tuning: Tuning, run: Path) -> float:

@@ -139,3 +139,21 @@ def test_trials_are_in_no_report_of_a_launch_that_sets_their_field(folder):
     study = library.configure(make_study(), ["schedule.base=0.05", "train.steps=40"])
     library.run(study, folder, seeds=2, only="tanh", tell=str)
     assert tuning_table(read(folder, study.rows, (), make_study().tuning)) is None
+
+
+def test_what_is_measured_has_the_values_of_runs_that_are_not_launched(folder):
+    seen = {}
+
+    def measure(workdir, runs, tell):
+        seen.update({(run.name, run.seed): run.schedule.args["base"] for run in runs})
+        return []
+
+    library.run(make_study(measure_runs=measure), folder, only="relu", tell=str)
+    assert seen == {("tanh", 0): 0.05, ("tanh", 1): 0.05, ("relu", 0): 0.3, ("relu", 1): 0.3}
+
+
+def test_a_grid_without_values_is_refused(tmp_path):
+    empty = dataclasses.replace(make_study().tuning, values=())
+    with pytest.raises(UserError, match=r"^Tuning.values: has no value of schedule.base to try"):
+        library.run(make_study(tuning=empty), tmp_path, tell=str)
+    assert not list(tmp_path.iterdir())
