@@ -13,6 +13,7 @@ from cnn_jax import mesh as meshes
 from cnn_jax.config import Experiment
 from cnn_jax.cost import chips
 from cnn_jax.cost.traced_counts import count_multiply_adds
+from cnn_jax.data.alter import choose_tail
 from cnn_jax.data.base import as_arrays
 from cnn_jax.errors import UserError
 from cnn_jax.training.compiled_functions import compile_step, find_base_rate, make_step
@@ -90,23 +91,27 @@ def lower_step(experiment: Experiment, devices: list[jax.Device]) -> LoweredStep
 def _make_dataset(experiment: Experiment) -> tuple[data.Dataset, bool]:
     """Returns a data set of the run's shapes that takes no memory, and whether it is streamed.
 
-    It has as many images as the run's, because schedules may count epochs. Full-size images are
+    It has as many images as the run's, which may lie on the device, and whose epochs schedules may
+    count. The classes of a data set that is not opened have equally many. Full-size images are
     streamed, because they do not fit on a device. The host crops them before the step.
     """
     (height, width, channels), classes = data.find_image_shape(experiment.data)
     if info := data.DATASET_INFO.get(experiment.data.dataset.name):
-        train = info.train_images - experiment.data.validation_images
-        test = info.test_images
+        images = info.train_images - experiment.data.validation_images
+        labels, test = np.arange(images, dtype=np.int32) % classes, info.test_images
+        if experiment.data.long_tail > 1:
+            labels = labels[choose_tail(labels, classes, experiment.data.long_tail)]
     else:  # `find_image_shape` has opened it.
         dataset = data.load_dataset(experiment.data)
-        train, test = dataset.train.count, dataset.test.count
+        labels, test = dataset.train.labels, dataset.test.count
 
-    def make_split(count: int) -> data.Arrays:
-        images = np.broadcast_to(np.uint8(0), (count, height, width, channels))
-        return data.Arrays(images, np.broadcast_to(np.int32(0), (count,)))
+    def make_split(labels: np.ndarray) -> data.Arrays:
+        pixels = np.broadcast_to(np.uint8(0), (len(labels), height, width, channels))
+        return data.Arrays(pixels, labels)
 
     streamed = data.is_streamed(experiment.data)
-    return data.Dataset(make_split(train), make_split(test), classes), streamed
+    no_labels = np.broadcast_to(np.int32(0), (test,))
+    return data.Dataset(make_split(labels), make_split(no_labels), classes), streamed
 
 
 def _keep_one_image(dataset: data.Dataset) -> data.Dataset:

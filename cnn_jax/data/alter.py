@@ -48,16 +48,26 @@ def cut_tail(dataset: Dataset, ratio: float) -> Arrays | ImageDataset:
     Returns:
       The training images that are kept, of the training set's kind, in its order.
     """
-    labels, last = dataset.train.labels, max(1, dataset.num_classes - 1)
-    most = int((labels == 0).sum())
+    rows = choose_tail(dataset.train.labels, dataset.num_classes, ratio)
+    if isinstance(dataset.train, Arrays):
+        return Arrays(dataset.train.images[rows], dataset.train.labels[rows])
+    return Subset(dataset.train, rows)
+
+
+def choose_tail(labels: np.ndarray, num_classes: int, ratio: float) -> np.ndarray:
+    """Returns the numbers of the images that `cut_tail` keeps, in their order.
+
+    Args:
+      labels: [N] int, the label of each training image.
+      num_classes: Number of classes.
+      ratio: As in `cut_tail`.
+    """
+    most, last = int((labels == 0).sum()), max(1, num_classes - 1)
     kept = [
         np.flatnonzero(labels == label)[: max(1, round(most * ratio ** (-label / last)))]
-        for label in range(dataset.num_classes)
+        for label in range(num_classes)
     ]
-    rows = np.sort(np.concatenate(kept))
-    if isinstance(dataset.train, Arrays):
-        return Arrays(dataset.train.images[rows], labels[rows])
-    return Subset(dataset.train, rows)
+    return np.sort(np.concatenate(kept))
 
 
 def shuffle_pixels(dataset: Dataset) -> Dataset:

@@ -107,15 +107,21 @@ def write_folder(folder):
 )
 def test_an_epoch_has_as_many_steps_as_in_the_run(name, held_out, images, tmp_path, monkeypatch):
     dataset = write_folder(tmp_path / "images") if name == "folder" else name
+    config = Data(
+        dataset=parse_dataset(dataset),
+        batch_size=4,
+        validation_images=held_out,
+        train_resize=(8,),
+        image_size=8,
+        pad_and_crop=0,
+    )
+    assert count_images_of_plan(config, monkeypatch) == (images, images)
+
+
+def count_images_of_plan(config, monkeypatch):
+    """Returns the training images of a run's plan, and those of its epoch."""
     run = Experiment(
-        data=Data(
-            dataset=parse_dataset(dataset),
-            batch_size=4,
-            validation_images=held_out,
-            train_resize=(8,),
-            image_size=8,
-            pad_and_crop=0,
-        ),
+        data=config,
         model=choose("mlp", hidden=(4,)),
         schedule=choose("step", every=1, unit="epochs"),
         train=Train(steps=600_000),
@@ -123,12 +129,35 @@ def test_an_epoch_has_as_many_steps_as_in_the_run(name, held_out, images, tmp_pa
     counted = []
 
     def count(experiment, source, devices):
-        counted.append(count_steps_per_epoch(experiment.data, source))
+        steps = count_steps_per_epoch(experiment.data, source)
+        counted.append((source.train.count, steps * experiment.data.batch_size))
         return make_components(experiment, source, devices)
 
     monkeypatch.setattr(lower, "make_components", count)
     lower.lower_step(run, jax.devices()[:1])
-    assert counted == [images / 4]
+    (found,) = counted
+    return found
+
+
+@pytest.mark.parametrize(
+    "name, balanced, images, of_epoch",
+    [
+        ("cifar10", False, 12_408, 12_408),  # The sum of 5,000 x 100 ** (-k / 9), each rounded.
+        ("cifar10", True, 12_408, 50_000),
+        ("folder", False, 9, 9),
+        ("folder", True, 9, 16),
+    ],
+)
+def test_a_plan_has_the_images_of_a_long_tail(
+    name, balanced, images, of_epoch, tmp_path, monkeypatch
+):
+    streamed = {"dataset": name}
+    if name == "folder":
+        sizes = {"train_resize": (8,), "image_size": 8, "pad_and_crop": 0}
+        streamed = {"dataset": write_folder(tmp_path / "images"), **sizes}
+    dataset = parse_dataset(streamed.pop("dataset"))
+    config = Data(dataset, batch_size=4, long_tail=100, balance_classes=balanced, **streamed)
+    assert count_images_of_plan(config, monkeypatch) == (images, of_epoch)
 
 
 def test_this_machine_is_measured():
