@@ -36,7 +36,7 @@ def combine_linearly(terms: Sequence[Term], offset: jax.Array) -> jax.Array:
     Returns:
       The sum, [B, ..., C], computed in float32, in the dtype of the first x.
     """
-    if switch.rewrites_enabled():
+    if switch.are_rewrites_enabled():
         # Without the barrier XLA computes the factors again for each element.
         rows = [(term.factor, term.shift) for term in terms]
         rows, offset = jax.lax.optimization_barrier((rows, offset))
@@ -83,4 +83,4 @@ def fence_updates(
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         return tx.update(jax.tree.map(fence, updates), state, params, **extra)
 
-    return optax.GradientTransformationExtraArgs(tx.init, update) if switch.on_cpu() else tx
+    return optax.GradientTransformationExtraArgs(tx.init, update) if switch.is_on_cpu() else tx

@@ -49,7 +49,7 @@ def conv_general_dilated(
     """
     strides = tuple(window_strides)
     fast = (
-        switch.kernels_enabled(lhs)
+        switch.are_kernels_enabled(lhs)
         and lhs.ndim == 4
         and lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers) == _NHWC
         and all(d == 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
@@ -212,7 +212,7 @@ def _correlate(
             precision=precision,
         )
 
-    size = IMAGES_PER_CHUNK if switch.chunks_enabled() else len(x)
+    size = IMAGES_PER_CHUNK if switch.are_chunks_enabled() else len(x)
     count = len(x) // size
     if count < 2:
         return correlate(x, dy)

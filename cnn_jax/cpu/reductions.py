@@ -21,7 +21,7 @@ def sum_per_channel(*arrays: jax.Array) -> list[jax.Array]:
       The sums, each [groups, C].
     """
     rows = arrays[0].shape[1]
-    enabled = switch.kernels_enabled(arrays[0]) and switch.chunks_enabled()
+    enabled = switch.are_kernels_enabled(arrays[0]) and switch.are_chunks_enabled()
     chunks = math.gcd(CHUNKS, rows) if enabled else 1
     # On a CPU, XLA's reductions read their input from memory, so a product must be written there
     # first. Chunks are added elementwise, in the same loop that computes them, so that only an
@@ -42,7 +42,7 @@ def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
     Returns:
       x + bias, [..., C].
     """
-    return _add_bias(x, bias) if switch.kernels_enabled(x) else _add(x, bias)
+    return _add_bias(x, bias) if switch.are_kernels_enabled(x) else _add(x, bias)
 
 
 def _add(x: jax.Array, bias: jax.Array) -> jax.Array:

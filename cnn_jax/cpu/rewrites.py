@@ -27,7 +27,7 @@ def draw_normal(key: jax.Array, shape: tuple[int, ...], dtype: Any, std: float) 
       dtype: Dtype of the result.
       std: Standard deviation.
     """
-    if not switch.rewrites_enabled():
+    if not switch.are_rewrites_enabled():
         return jax.random.normal(key, shape, dtype) * jnp.asarray(std, dtype)
     size = math.prod(shape)
     drawn = size if size > MAX_POWER_OF_TWO_DRAW else 1 << (size - 1).bit_length()
@@ -51,7 +51,7 @@ def raise_to_power(x: jax.Array, exponent: float) -> jax.Array:
       x: Array of positive values, of any shape.
       exponent: The exponent.
     """
-    if exponent == -0.75 and switch.rewrites_enabled():
+    if exponent == -0.75 and switch.are_rewrites_enabled():
         root = lax.rsqrt(x)
         return root * jnp.sqrt(root)
     return x**exponent

@@ -56,7 +56,7 @@ def use(choice: str) -> Iterator[None]:
         _choice.reset(token)
 
 
-def kernels_enabled(x: jax.Array) -> bool:
+def are_kernels_enabled(x: jax.Array) -> bool:
     """Returns whether the CPU kernels handle an input. By default they do if it is large, on a CPU.
 
     Args:
@@ -68,17 +68,17 @@ def kernels_enabled(x: jax.Array) -> bool:
     return x.size >= MIN_BATCH_VALUES and mesh.get_platform() == "cpu"
 
 
-def on_cpu() -> bool:
+def is_on_cpu() -> bool:
     """Returns whether to use optimizations for CPUs that do not depend on the size of an input."""
     return (read_choice() or mesh.get_platform()) == "cpu"
 
 
-def rewrites_enabled() -> bool:
+def are_rewrites_enabled() -> bool:
     """Returns whether to use rewrites that help on a CPU and cost nothing on other platforms."""
     return read_choice() != "xla"
 
 
-def chunks_enabled() -> bool:
+def are_chunks_enabled() -> bool:
     """Returns whether to compute sums over a batch in chunks, which needs a single device.
 
     With several devices, a chunk of the batch would have to be moved between them.

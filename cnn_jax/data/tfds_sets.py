@@ -112,11 +112,16 @@ def load_arrays(name: str, data_dir: str) -> Dataset:
 
 
 def load_tfds_set(name: str, data_dir: str = "") -> Dataset:
-    """Opens any prepared set of labeled images, still encoded, by its labels' own numbers.
+    """Opens any prepared TFDS set of labeled images, which stay encoded, with the labels of TFDS.
 
-    Tested on is the test split, or else, or if its images have no labels, the validation split; of
-    imagenet2012 always that. A folder numbers classes by their sorted names: the same numbers where
-    TFDS's names are sorted, as those of caltech101 and imagenet2012 are.
+    The test images are those of the split test. If there is none, or its images have no labels,
+    they are those of the split validation, and those of imagenet2012 always are. A folder of images
+    numbers its classes by their sorted names. These are the numbers of TFDS where the names of TFDS
+    are sorted, as in caltech101 and imagenet2012.
+
+    Args:
+      name: Name of the data set in TFDS.
+      data_dir: Folder of TFDS data sets; empty: TFDS's default.
 
     Raises:
       UserError: If the set is not prepared, is damaged, or is of another form.

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from cnn_jax.cpu.barriers import Term, combine_linearly
 from cnn_jax.cpu.reductions import sum_per_channel
-from cnn_jax.cpu.switch import rewrites_enabled
+from cnn_jax.cpu.switch import are_rewrites_enabled
 from cnn_jax.errors import UserError
 
 
@@ -120,7 +120,7 @@ def normalize(
     Raises:
       UserError: If the group size does not divide the batch size.
     """
-    run = _normalize if rewrites_enabled() else _normalize_plainly
+    run = _normalize if are_rewrites_enabled() else _normalize_plainly
     return run(x, scale, bias, group, axis, epsilon)
 
 

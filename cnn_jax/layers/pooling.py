@@ -116,7 +116,7 @@ def max_pool(x: jax.Array, window: int, stride: int, padding: Padding = "VALID")
       >>> max_pool(x, 2, 2)[0, ..., 0].tolist()
       [[5.0, 7.0], [13.0, 15.0]]
     """
-    if not switch.kernels_enabled(x):
+    if not switch.are_kernels_enabled(x):
         return nn.max_pool(x, (window, window), (stride, stride), padding)
     if isinstance(padding, str):
         sides, windows, strides = x.shape[1:3], (window, window), (stride, stride)

@@ -35,7 +35,7 @@ def start_checksums(checkpoints: ocp.CheckpointManager, step: int, state: State)
       state: The state that is saved. The caller may donate it at once.
     """
     kept = {str(k) for k in checkpoints.all_steps()}
-    sums, path = checksum.compute(state), _checksum_file(checkpoints)
+    sums, path = checksum.compute(state), _find_checksum_file(checkpoints)
     _PENDING[checkpoints.directory] = _POOL.submit(_write_checksums, path, kept, step, sums)
 
 
@@ -78,7 +78,7 @@ def verify_checksums(checkpoints: ocp.CheckpointManager, step: int, state: Any) 
     Raises:
       ValueError: If an array does not have its checksum, or the file lacks this checkpoint.
     """
-    path = _checksum_file(checkpoints)
+    path = _find_checksum_file(checkpoints)
     if not path.exists():
         return
     try:
@@ -94,7 +94,7 @@ def verify_checksums(checkpoints: ocp.CheckpointManager, step: int, state: Any) 
         raise ValueError(f"{wrong[0]} is not what was saved: the file is damaged")
 
 
-def _checksum_file(checkpoints: ocp.CheckpointManager) -> Path:
+def _find_checksum_file(checkpoints: ocp.CheckpointManager) -> Path:
     return Path(checkpoints.directory).with_name(file_names.CHECKSUMS)
 
 

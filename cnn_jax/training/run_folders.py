@@ -152,7 +152,7 @@ def write_config(experiment: Experiment, folder: Path, done: int = 0) -> None:
         if there is None:
             write_whole(folder / file_names.CONFIG, to_json(experiment))
         elif is_continued(there, experiment):
-            new = _with_deviation(there, experiment, done)
+            new = _add_deviation(there, experiment, done)
             write_whole(folder / file_names.CONFIG, to_json(new))
 
 
@@ -234,7 +234,7 @@ def write_data(description: dict[str, Any], folder: Path) -> None:
         write_whole(folder / file_names.DATA, json.dumps(description, indent=2) + "\n")
 
 
-def _with_deviation(old: Experiment, new: Experiment, done: int) -> Experiment:
+def _add_deviation(old: Experiment, new: Experiment, done: int) -> Experiment:
     """Returns the longer run with its differences from an uninterrupted run as deviations.
 
     Args:

@@ -23,20 +23,20 @@ def of_size(values):
 
 def test_by_default_the_switch_depends_on_platform_and_size(unset):
     large, small = of_size(settings.MIN_BATCH_VALUES), of_size(settings.MIN_BATCH_VALUES - 1)
-    assert switch.kernels_enabled(large) and not switch.kernels_enabled(small)
-    assert switch.on_cpu() and switch.rewrites_enabled()
+    assert switch.are_kernels_enabled(large) and not switch.are_kernels_enabled(small)
+    assert switch.is_on_cpu() and switch.are_rewrites_enabled()
     with mesh.target_platform("tpu"):
-        assert not switch.kernels_enabled(large) and not switch.on_cpu()
-        assert switch.rewrites_enabled()
+        assert not switch.are_kernels_enabled(large) and not switch.is_on_cpu()
+        assert switch.are_rewrites_enabled()
 
 
 def test_the_environment_is_read_at_each_use(monkeypatch):
     monkeypatch.setenv("CNN_JAX_ROUTES", "xla")
-    assert not switch.kernels_enabled(of_size(2**20)) and not switch.on_cpu()
-    assert not switch.rewrites_enabled()
+    assert not switch.are_kernels_enabled(of_size(2**20)) and not switch.is_on_cpu()
+    assert not switch.are_rewrites_enabled()
     monkeypatch.setenv("CNN_JAX_ROUTES", "cpu")
     with mesh.target_platform("gpu"):
-        assert switch.kernels_enabled(of_size(1)) and switch.on_cpu()
+        assert switch.are_kernels_enabled(of_size(1)) and switch.is_on_cpu()
 
 
 def test_use_overrides_the_environment_only_inside_the_block(monkeypatch):
@@ -51,15 +51,15 @@ def test_use_overrides_the_environment_only_inside_the_block(monkeypatch):
 def test_another_value_is_an_error(monkeypatch):
     monkeypatch.setenv("CNN_JAX_ROUTES", "quick")
     with pytest.raises(UserError, match=r"CNN_JAX_ROUTES=quick: set it to xla .* or cpu"):
-        switch.kernels_enabled(of_size(1))
+        switch.are_kernels_enabled(of_size(1))
     with pytest.raises(UserError, match="CNN_JAX_ROUTES=fast"), switch.use("fast"):
         pass
 
 
 def test_chunks_are_used_on_one_device_only(monkeypatch):
-    assert not switch.chunks_enabled()
+    assert not switch.are_chunks_enabled()
     monkeypatch.setattr(jax, "device_count", lambda: 1)
-    assert switch.chunks_enabled()
+    assert switch.are_chunks_enabled()
 
 
 @pytest.mark.parametrize("shape", [(3, 3, 5, 7), (10,), (1, 1, 1, 1)])

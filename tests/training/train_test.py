@@ -445,10 +445,10 @@ def test_steps_that_were_not_trained_are_no_deviation(tmp_path, monkeypatch):
 def test_with_early_stopping_an_evaluation_that_a_longer_run_lacks_is_a_deviation():
     patient = dataclasses.replace(STEADY.train, stop_after=3)
     run = longer(10, dataclasses.replace(STEADY, train=patient))
-    found = run_folders._with_deviation(run, longer(18, run), 10).deviations
+    found = run_folders._add_deviation(run, longer(18, run), 10).deviations
     (words,) = found
     assert words.endswith("its early stopping has also seen an evaluation at step 10")
-    assert not run_folders._with_deviation(run, longer(18, run), 6).deviations
+    assert not run_folders._add_deviation(run, longer(18, run), 6).deviations
 
 
 def test_a_data_set_that_has_moved_is_followed_and_another_one_is_refused(tmp_path):
