@@ -77,7 +77,7 @@ docs: setup
 	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	JAX_PLATFORMS=cpu $(PY) docs/site/build.py
 
-# On CPU, about 20 minutes on 2 cores; with PyTorch if $(VENV) has it. Prints the tables of benchmarks/README.md.
+# On CPU, about 18 minutes on 2 cores; with PyTorch if $(VENV) has it. Prints the tables of benchmarks/README.md.
 BENCH := JAX_PLATFORMS=cpu $(PY) -m
 RESULTS := bench.jsonl
 STEP := $(BENCH) benchmarks.train_step --peers=flax,torch --json=$(RESULTS)
