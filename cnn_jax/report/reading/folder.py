@@ -74,8 +74,8 @@ def read_runs(place: Path, problems: list[str]) -> dict[str, tuple[Run, ...]]:
       problems: A message is appended for each damaged file.
 
     Returns:
-      {name of the run: its seeds}. Runs of one name in several workdirs are told apart by the
-      folders on the way to them, such as laptop-digits/plain-20.
+      {name of the run: its seeds}. If several workdirs have a run of this name, the name includes
+      the folders between, such as laptop-digits/plain-20.
     """
     kept = read_compact(place, problems)
     found = dict(kept)  # {(the run's folder, relative to this one, and seed): its files}
