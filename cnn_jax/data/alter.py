@@ -38,8 +38,12 @@ def encode_as_jpeg(images: np.ndarray, quality: int, margin: int = JPEG_BLOCK //
 def cut_tail(dataset: Dataset, ratio: float) -> Arrays | ImageDataset:
     """Returns the first training images of each class, fewer from class to class.
 
-    The number falls exponentially from the first class's n to n / ratio of the last.
-    Source: Cui et al. 2019 (arXiv:1901.05555), "long-tailed CIFAR".
+    The number falls exponentially from the first class's n to n / ratio of the last. As in the
+    code of the benchmark's authors, the fraction of an image is dropped: CIFAR-10 at a ratio of 100
+    has 12,406 images. A class keeps at least one.
+    Source: Cui et al. 2019 (arXiv:1901.05555), "long-tailed CIFAR"; `get_img_num_per_cls` of their
+    repository richardaecn/class-balanced-loss, and of Cao et al. 2019, kaidic/LDAM-DRW. Both draw
+    the images of a class at random.
 
     Args:
       dataset: The data set.
@@ -63,9 +67,10 @@ def choose_tail(labels: np.ndarray, num_classes: int, ratio: float) -> np.ndarra
       ratio: As in `cut_tail`.
     """
     most, last = int((labels == 0).sum()), max(1, num_classes - 1)
-    kept = [
-        np.flatnonzero(labels == label)[: max(1, round(most * ratio ** (-label / last)))]
-        for label in range(num_classes)
+    sizes = [most * ratio ** (-label / last) for label in range(num_classes)]
+    kept = [  # 98 / 49 is 2, but 98 * 49 ** -1 is less by a rounding error.
+        np.flatnonzero(labels == label)[: max(1, int(size + 1e-9))]
+        for label, size in enumerate(sizes)
     ]
     return np.sort(np.concatenate(kept))
 

@@ -50,10 +50,24 @@ def test_a_long_tailed_set_has_exponentially_fewer_images_of_later_classes(strea
     tailed = data.load_dataset(Data(long_tail=100.0, **sizes))
     counts = np.bincount(tailed.train.labels)
     most = int((whole.train.labels == 0).sum())
-    expected = [most * 10 ** (-2 * k / 9) for k in range(10)]
-    np.testing.assert_allclose(counts, expected, atol=0.5)
+    assert counts.tolist() == [max(1, int(most * 10 ** (-2 * k / 9))) for k in range(10)]
     assert counts[0] == most and tailed.test.count == whole.test.count
     assert len(tailed.train.images) == counts.sum() if not streamed else tailed.train[0]
+
+
+@pytest.mark.parametrize(
+    "most, ratio, expected",
+    [
+        (5_000, 100, [5_000, 2_997, 1_796, 1_077, 645, 387, 232, 139, 83, 50]),
+        (5_000, 10, [5_000, 3_871, 2_997, 2_320, 1_796, 1_391, 1_077, 834, 645, 500]),
+        (98, 49, [98, 2]),
+    ],
+)
+def test_a_long_tail_has_the_counts_of_the_benchmark(most, ratio, expected):
+    """Those of `get_img_num_per_cls` of Cui et al. for CIFAR-10; the last row is exact."""
+    labels = np.repeat(np.arange(len(expected)), most)
+    kept = alter.choose_tail(labels, len(expected), ratio)
+    assert np.bincount(labels[kept]).tolist() == expected
 
 
 def draw_photograph():
