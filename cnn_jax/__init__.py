@@ -1,11 +1,14 @@
 """The classic CNN papers, reproduced on your own machine.
 
 Importing this package imports no JAX and changes no flag and no environment variable. The names
-below are imported when they are first used.
+below are imported when they are first used. Only `python -m cnn_jax` and `python -m cnn_jax.MODULE`
+handle Ctrl-C from here on.
 """
 
 import importlib
 from typing import Any
+
+from cnn_jax import interrupts
 
 __version__ = "0.2.0"
 
@@ -29,6 +32,9 @@ _MODULES = {
 }
 
 __all__ = [*_PUBLIC, *_MODULES, "__version__"]
+
+
+interrupts.catch_if_run(__name__)
 
 
 def __getattr__(name: str) -> Any:

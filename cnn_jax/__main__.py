@@ -1,6 +1,17 @@
-"""python -m cnn_jax: the same as the command cnn-jax."""
+"""python -m cnn_jax, and the command cnn-jax."""
 
-from cnn_jax.cli import main
+from typing import NoReturn
+
+from cnn_jax import interrupts
+
+
+def main() -> NoReturn:
+    """Runs the command of sys.argv and exits."""
+    interrupts.catch()
+    from cnn_jax import cli
+
+    cli.main()
+
 
 if __name__ == "__main__":
     main()

@@ -13,9 +13,8 @@ from cnn_jax.errors import (
     explain_os_error,
     explain_out_of_memory,
 )
+from cnn_jax.interrupts import INTERRUPTED
 from cnn_jax.text import escape_unprintable, replace_unprintable
-
-INTERRUPTED = 130  # Exit code after Ctrl-C, as shells have it.
 
 
 def run_command(

@@ -125,6 +125,80 @@ def test_ctrl_c_while_jax_is_imported_ends_an_export_in_one_line():
     assert done.returncode == 130 and done.stderr.strip() == "interrupted: run this again"
 
 
+PROGRAMS = {
+    "export": ("-m", "cnn_jax.export", "absent", "--out=here"),
+    "inspect": ("-m", "cnn_jax.data.inspect", "--data=digits", "--out=here"),
+    "prepare": ("-m", "cnn_jax.data.prepare", "cifar10"),
+    "cnn-jax": ("-m", "cnn_jax", "--summary=lenet5"),
+    "launch": ("launch.py", "--summary=lenet5"),
+    "benchmark": ("-m", "benchmarks.seeds"),
+}
+# Like NumPy, which reports any exception of its own imports as an ImportError.
+INTERRUPTED_JAX = """
+import os, signal
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except KeyboardInterrupt:
+    raise ImportError("could not be imported") from None
+"""
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_ctrl_c_while_jax_is_imported_ends_every_command_in_one_line(name, tmp_path):
+    done = run_with_fake_jax(INTERRUPTED_JAX, PROGRAMS[name], tmp_path)
+    assert done.returncode == 130 and done.stderr == "\ninterrupted: run this again\n"
+
+
+def test_a_process_that_ignores_ctrl_c_or_no_command_keeps_its_handler(tmp_path):
+    """As a command in the background of a shell, or a program that imports the package."""
+    ignored = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+    (tmp_path / "sitecustomize.py").write_text(ignored)
+    done = run_with_fake_jax(INTERRUPTED_JAX, PROGRAMS["inspect"], tmp_path)
+    assert "No module named 'jax." in done.stderr
+    program = (
+        "import signal, cnn_jax.cli, benchmarks.result\n"
+        "print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    )
+    assert run_python(program, capture_output=True).stdout == "True\n"
+
+
+def run_with_fake_jax(code, words, folder):
+    (folder / "jax").mkdir()
+    (folder / "jax" / "__init__.py").write_text(code)
+    path = os.pathsep.join((str(folder), str(ROOT)))
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        env=os.environ | {"PYTHONPATH": path},
+    )
+
+
+def test_ctrl_c_while_jax_collects_garbage_is_not_lost():
+    """Python prints and ignores an exception in such a callback."""
+    program = """
+import gc, os, signal, sys, time
+from cnn_jax import interrupts
+from cnn_jax.commands import run_command
+
+def _xla_gc_callback(*_):
+    gc.callbacks.remove(_xla_gc_callback)
+    os.kill(os.getpid(), signal.SIGINT)
+
+def collect():
+    gc.callbacks.append(_xla_gc_callback)
+    gc.collect()
+    time.sleep(10)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+interrupts.catch()
+sys.exit(run_command(collect))
+"""
+    done = run_python(program, capture_output=True)
+    assert done.returncode == 130 and done.stderr == "\ninterrupted: run this again\n"
+
+
 def run_python(program, **options):
     return subprocess.run([sys.executable, "-c", program], cwd=ROOT, text=True, **options)
 

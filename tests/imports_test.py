@@ -9,7 +9,15 @@ ROOT = Path(__file__).parent.parent
 # The packages and modules of one line do not import each other. Each may import those of the
 # lines above.
 LAYERS = (
-    ("errors", "file_names", "registered_studies", "terminal_tables", "text", "__version__"),
+    (
+        "errors",
+        "file_names",
+        "interrupts",
+        "registered_studies",
+        "terminal_tables",
+        "text",
+        "__version__",
+    ),
     ("files", "notebook", "optional_packages"),
     ("values", "user_file"),
     ("config",),

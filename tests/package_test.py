@@ -68,7 +68,7 @@ def test_the_wheel_holds_one_package_with_the_studies_and_its_data(built):
     assert not [name for name in names if "test" in name or "testdata" in name]
     assert f"\nVersion: {cnn_jax.__version__}\n" in text
     assert "\nLicense-Expression: Apache-2.0\n" in text and f"{info}/licenses/LICENSE" in names
-    assert "cnn-jax = cnn_jax.cli:main" in entries
+    assert "cnn-jax = cnn_jax.__main__:main" in entries
     extras = ("data", "tpu", "cuda12", "cuda13", "bench", "docs", "dev")
     assert all(f"\nProvides-Extra: {extra}\n" in text for extra in extras)
 

@@ -30,6 +30,7 @@ INTERNAL = {
         "cli",
         "commands",
         "__main__",
+        "interrupts",
         "notebook",
         "registry",
         "terminal_tables",
