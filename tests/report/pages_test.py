@@ -19,7 +19,7 @@ from cnn_jax.errors import UserError
 from cnn_jax.report import all_claims, build, compare, export, figures, parts, render, sweep
 from cnn_jax.report.claims import BELOW_ZERO, Claim, Score, subtract
 from cnn_jax.report.elements import Cell, Page, Table
-from cnn_jax.report.figures import curves
+from cnn_jax.report.figures import curves, style
 
 BASES = (0.01, 0.1, 1.0)
 
@@ -279,6 +279,36 @@ def test_the_axis_shows_all_final_values_and_omits_the_first_steps():
     assert curves._find_limits([panel], panel) == (200, pytest.approx(1.04 * 66))
     empty = figures.Panel("p", ())
     assert curves._find_limits([empty], empty) == (1, 100)
+
+
+@pytest.mark.parametrize("panels", [1, 2, 3])
+def test_a_long_title_stays_inside_the_figure(panels):
+    title = "Degradation of plain models, and residual models without it: a sweep of schedule.base"
+    chart = figures.LineChart("", (figures.Series("", ((0, 1, 1, 1),), "k"),), "x", "y")
+    with style.use_style():
+        figure = figures.draw_lines(f"{title}, optimizer.momentum, {title}", [chart] * panels)
+        figure.canvas.draw()
+        box = figure._suptitle.get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1
+
+
+def test_a_single_training_error_is_a_ring_and_a_single_test_error_a_disk():
+    curve = figures.Curve("a", ((20, 70, 70, 70),), ((20, 90, 90, 90),))
+    figure = figures.draw_panels("t", [figures.Panel("p", (curve,))])
+    train, test = figure.axes[0].lines
+    assert (train.get_marker(), train.get_markerfacecolor()) == ("o", "none")
+    assert (test.get_marker(), test.get_markerfacecolor()) == ("o", curve.color)
+    legend = [
+        (line.get_marker(), line.get_markerfacecolor()) for line in figure.legends[0].legend_handles
+    ]
+    assert legend == [("o", style.INK), ("o", "none")]
+
+
+def test_a_narrow_logarithmic_axis_has_narrow_margins():
+    line = figures.Series("a", ((1, 1.0, 0.97, 1.0), (2, 1.1, 1.0, 1.1)), "k")
+    chart = figures.LineChart("", (line,), "x", "y", log_y=True)
+    low, high = figures.draw_lines("t", [chart]).axes[0].get_ylim()
+    assert 0.955 < low < 0.97 and 1.1 < high < 1.115
 
 
 def test_models_of_one_depth_share_a_color():

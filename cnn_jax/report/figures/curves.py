@@ -65,7 +65,11 @@ def draw_panels(title: str, panels: Sequence[Panel]) -> Figure:
     for axes, panel in zip(grid, panels, strict=True):
         _draw_panel(axes, panel, _find_limits(panels, panel))
     figure.legend(
-        handles=_make_handles(), loc="outside lower center", ncols=2, frameon=False, fontsize=9
+        handles=_make_handles(panels),
+        loc="outside lower center",
+        ncols=2,
+        frameon=False,
+        fontsize=9,
     )
     return figure
 
@@ -112,13 +116,13 @@ def _find_limits(panels: Sequence[Panel], own: Panel) -> tuple[float, float]:
 
 
 def _draw_panel(axes: Axes, panel: Panel, limits: tuple[float, float]) -> None:
-    training = {"lw": 1, "ls": DASHES, "alpha": 0.85}
+    training = {"lw": 1, "ls": DASHES, "alpha": 0.85, "mfc": "none"}  # Its points are rings.
     for curve in panel.curves:
         for points, line in ((curve.train, training), (curve.test, {"lw": 2.4})):
             if not points:
                 continue
             steps, mean, smallest, largest = zip(*points, strict=True)
-            marker = "o" if len(points) == 1 else None
+            marker = _choose_marker(points)
             axes.plot(steps, mean, color=curve.color, marker=marker, **line)
             if smallest != largest:
                 axes.fill_between(steps, smallest, largest, color=curve.color, alpha=0.18, lw=0)
@@ -143,6 +147,20 @@ def _draw_panel(axes: Axes, panel: Panel, limits: tuple[float, float]) -> None:
     )
 
 
-def _make_handles() -> list[Line2D]:
-    test = Line2D([], [], color=INK, lw=2.4, label="test error")
-    return [test, Line2D([], [], color=INK, lw=1, ls=DASHES, label="training error")]
+def _choose_marker(points: Sequence[Point]) -> str | None:
+    return "o" if len(points) == 1 else None  # A line of one point would be invisible.
+
+
+def _make_handles(panels: Sequence[Panel]) -> list[Line2D]:
+    """Returns the legend of the two kinds of lines, with the markers that they have."""
+    curves = [curve for panel in panels for curve in panel.curves]
+    test, train = (
+        next(filter(None, map(_choose_marker, lines)), None)
+        for lines in ([curve.test for curve in curves], [curve.train for curve in curves])
+    )
+    return [
+        Line2D([], [], color=INK, lw=2.4, marker=test, label="test error"),
+        Line2D(
+            [], [], color=INK, lw=1, ls=DASHES, marker=train, mfc="none", label="training error"
+        ),
+    ]

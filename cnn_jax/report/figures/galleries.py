@@ -76,13 +76,18 @@ def _draw_cell(axes: Axes, image: np.ndarray, label: str, color: str, width: flo
     _show(axes, image)
     axes.set_axis_on()
     axes.set(xticks=[], yticks=[])
-    shown = [
-        line if len(line) <= MAX_LABEL else f"{line[: MAX_LABEL - 1]}…"
-        for line in label.split("\n")
-    ]
-    axes.set_xlabel("\n".join(shown), fontsize=6.5, labelpad=2)
+    shown = "\n".join(map(_shorten, label.split("\n")))
+    axes.set_xlabel(shown, fontsize=6.5, labelpad=2)
     for spine in axes.spines.values():
         spine.set(visible=True, color=color, linewidth=width)
+
+
+def _shorten(line: str) -> str:
+    """Returns the beginning and the end of a long line; names of images often differ in the end."""
+    if len(line) <= MAX_LABEL:
+        return line
+    kept = MAX_LABEL - 1
+    return f"{line[: kept // 2]}…{line[-(kept - kept // 2) :]}"
 
 
 def _show(axes: Axes, image: np.ndarray) -> None:

@@ -93,7 +93,7 @@ def _find_span(charts: Sequence[LineChart], own: LineChart) -> tuple[float, floa
     low = min((point[2] for point in points), default=0.0)
     high = max((point[3] for point in points), default=1.0)
     if own.log_y:
-        factor = 1.5 if high > NARROW * low else 1.1
+        factor = 1.5 if high > NARROW * low else max((high / low) ** 0.1, 1.001)
         return low / factor, high * factor
     margin = 0.05 * (high - low) or 0.5
     return low - margin, high + margin

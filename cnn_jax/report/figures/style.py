@@ -26,6 +26,7 @@ PALETTE = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8
 INK, GRID = "#24292f", "#8c959f"
 DASHES = (0, (3, 1.5))
 DOTS_PER_INCH = 200
+TITLE_LETTER = 0.115  # Greatest mean width of a letter of a figure's title, in inches.
 NARROW = 3  # Logarithmic axes whose ends differ by less than this factor have linear ticks.
 STYLE: Any = {  # Any, because the type of rc_context's argument lists every key.
     "font.size": 10,
@@ -85,15 +86,10 @@ def write_svg(draw: Draw, prefix: str) -> str:
     return re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}", text)
 
 
-def set_title(figure: Figure, title: str, columns: int = 1) -> None:
-    """Sets a figure's title, split into lines that fit the columns of panels.
-
-    Args:
-      figure: The figure.
-      title: The title.
-      columns: Number of columns of panels.
-    """
-    figure.suptitle(textwrap.fill(title, max(60, 48 * columns)), fontsize=13, fontweight="bold")
+def set_title(figure: Figure, title: str) -> None:
+    """Sets a figure's title, split into lines that fit the figure's width."""
+    letters = int(figure.get_figwidth() / TITLE_LETTER)
+    figure.suptitle(textwrap.fill(title, letters), fontsize=13, fontweight="bold")
 
 
 def make_grid(
@@ -114,7 +110,7 @@ def make_grid(
     columns = min(3, count)
     rows = -(-count // columns)
     figure = Figure((max(6.5, panel[0] * columns), panel[1] * rows + margin), layout=layout)
-    set_title(figure, title, columns)
+    set_title(figure, title)
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in grid[count:]:
         axes.set_visible(False)
