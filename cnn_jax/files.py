@@ -109,6 +109,17 @@ def name_run_folder(folder: Path) -> tuple[str, str]:
     return whole.parent.name, whole.name
 
 
+def make_folder_name(text: str) -> str:
+    """Returns a text as the name of a folder: its letters, digits, - and _, joined by -.
+
+    Example:
+      >>> make_folder_name("resnet-20, seed 0, step 300")
+      'resnet-20-seed-0-step-300'
+    """
+    kept = "".join(c if c.isalnum() or c in "-_" else " " for c in text)
+    return "-".join(kept.split())
+
+
 def expand_path(what: str, path: str | Path) -> Path:
     """Returns the path with ~ replaced by the home folder.
 

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import jax
+import PIL.Image
 import pytest
 
 from cnn_jax import cli, data, mesh, models
@@ -351,6 +352,29 @@ def test_help_exits_with_0(launch):
     assert done.returncode == 0 and not done.stderr
     for words in ("--experiment", "--sweep", "folder:PATH", "TFDS", "--overwrite"):
         assert words in done.stdout
+
+
+def test_the_help_has_each_flag_once_and_defaults_as_they_are_typed(launch):
+    shown = launch("--help").stdout
+    assert shown.count("Show this help.") == 1 and "--methods='all'" in shown
+
+
+def test_the_list_says_what_each_study_is_about(launch):
+    done = launch("--list")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "locality: What local connections and shared weights are worth" in lines
+    assert len([line for line in lines if not line.startswith(" ")]) == len(STUDIES)
+
+
+def test_two_models_are_searched_one_after_the_other_without_a_workdir(launch, tmp_path):
+    (tmp_path / "photos").mkdir()
+    for number in range(2):
+        PIL.Image.new("L", (28, 28), number).save(tmp_path / f"photos/{number}.png")
+    for model in ("mlp", "lenet5_modern"):
+        done = launch(f"--retrieve={model}:untrained", "--gallery=photos", "--query=photos/0.png")
+        assert done.returncode == 0, done.stderr
+        assert f"report: runs/retrieve/{model}-untrained/retrieval.html" in done.stdout
 
 
 def test_the_help_says_that_pmap_draws_other_random_numbers(launch):

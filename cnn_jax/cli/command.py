@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import NoReturn
 
 from cnn_jax.cli import model_modes, study_modes
-from cnn_jax.cli.flags import FLAGS, find_mode, format_help, is_training, name_flag, parse
+from cnn_jax.cli.flags import (
+    FLAGS,
+    HELP_FLAGS,
+    find_mode,
+    format_help,
+    is_training,
+    name_flag,
+    parse,
+)
 from cnn_jax.commands import run_command
 from cnn_jax.errors import UserError
 from cnn_jax.files import expand_path, find_cache_folder
@@ -38,7 +46,7 @@ def execute(argv: Sequence[str], studies: Studies | None = None, costs: Costs | 
         found = import_studies() if studies is None or costs is None else (studies, costs)
         try:
             parse(argv)
-            if FLAGS["help"].value or FLAGS["helpfull"].value:
+            if any(FLAGS[name].value for name in HELP_FLAGS):
                 print(format_help(program))
             else:
                 run_mode(*found)
@@ -56,7 +64,7 @@ def run_mode(studies: Studies, costs: Costs) -> None:
     """Runs the mode that the flags name, or trains."""
     mode = find_mode()
     if mode == "list":
-        study_modes.list_studies(costs)
+        study_modes.list_studies(studies, costs)
         return
     prepare_jax(FLAGS.compile_cache)
     needs_study = mode in ("train", "dry_run", "plan") or (mode == "report" and not FLAGS.workdir)

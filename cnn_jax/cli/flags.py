@@ -11,6 +11,7 @@ from cnn_jax.cli import flag_errors
 from cnn_jax.errors import UserError
 
 FLAGS = flags.FLAGS
+HELP_FLAGS = ("help", "helpfull")  # The second is absl's; here both show the same.
 DISTRIBUTED_FLAGS = ("coordinator", "process_id", "num_processes")
 # Arguments of library functions that are flags of the same name.
 ARGUMENTS = (
@@ -81,7 +82,7 @@ _READ_BY = {
     "index": ("retrieve",),
 }
 
-flags.DEFINE_bool("list", False, "List every study and what it costs.")
+flags.DEFINE_bool("list", False, "List every study, what it is about and what it costs.")
 flags.DEFINE_string(
     "experiment",
     None,
@@ -289,13 +290,13 @@ def name_flag(message: str) -> str:
 
 def parse(argv: Sequence[str]) -> None:
     """Parses the flags again; absl's errors become a UserError."""
-    for name in ("help", "helpfull"):
+    for name in HELP_FLAGS:
         if name not in FLAGS:
             short = "h" if name == "help" else None
             flags.DEFINE_bool(name, False, "Show this help.", short_name=short)
     for flag in FLAGS.get_flags_for_module(__name__):
         flag.unparse()
-    for name in ("help", "helpfull"):
+    for name in HELP_FLAGS:
         FLAGS[name].unparse()
     own = [flag.name for flag in FLAGS.get_flags_for_module(__name__)]
     try:
@@ -317,11 +318,12 @@ def parse(argv: Sequence[str]) -> None:
 
 def format_help(program: str) -> str:
     """Returns the text of --help."""
-    own = [flag for flag in FLAGS.get_flags_for_module(__name__)]
+    own = [flag for flag in FLAGS.get_flags_for_module(__name__) if flag.name != HELP_FLAGS[1]]
     width = min(100, shutil.get_terminal_size().columns)
     lines = [f"usage: {program} --experiment=NAME [flags]", ""]
     for flag in own:
-        lines.append(f"  --{flag.name}={flag.default!r}" if flag.default else f"  --{flag.name}")
+        default = ",".join(flag.default) if isinstance(flag.default, list) else flag.default
+        lines.append(f"  --{flag.name}={default!r}" if default else f"  --{flag.name}")
         lines.append(textwrap.indent(textwrap.fill(get_help(flag), width - 6), " " * 6))
     return "\n".join(lines)
 

@@ -3,12 +3,19 @@
 import os
 import shlex
 import sys
+from pathlib import Path
 
 from cnn_jax import file_names
 from cnn_jax.cli.flags import FLAGS
 from cnn_jax.config import Choice, Data, Experiment, choose, parse_dataset
 from cnn_jax.errors import UserError, join_messages
-from cnn_jax.files import check_writable, expand_path, find_files, name_run_folder
+from cnn_jax.files import (
+    check_writable,
+    expand_path,
+    find_files,
+    make_folder_name,
+    name_run_folder,
+)
 
 
 def summarize(name: str) -> None:
@@ -163,7 +170,8 @@ def retrieve(target: str) -> None:
         if not FLAGS[flag].value:
             raise UserError(f"--retrieve={target}: give --{flag} too")
     model = trained.load(target, "--retrieve", FLAGS.set, FLAGS.data_dir or "")
-    out = expand_path("--workdir", FLAGS.workdir or "runs/retrieve")
+    own = Path("runs") / "retrieve" / make_folder_name(model.name)
+    out = expand_path("--workdir", FLAGS.workdir) if FLAGS.workdir else own
     check_writable(out, f"cannot write to {out}", "choose another --workdir")
     index = expand_path("--index", FLAGS.index) if FLAGS.index else out / "index"
     gallery, query = (str(expand_path(f"--{f}", str(FLAGS[f].value))) for f in ("gallery", "query"))

@@ -13,10 +13,11 @@ from cnn_jax.registered_studies import Costs, Studies
 from cnn_jax.study import Study
 
 
-def list_studies(costs: Costs) -> None:
-    """Prints every study, its presets and what they cost."""
+def list_studies(studies: Studies, costs: Costs) -> None:
+    """Prints every study, what it is about, its presets and what they cost."""
     for name, presets in costs.items():
-        print(name)
+        title = studies[name](next(iter(presets))).title
+        print(f"{name}: {title}")
         for preset, words in presets.items():
             print(f"  --preset={preset:8}{words}")
 

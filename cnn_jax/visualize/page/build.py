@@ -10,7 +10,7 @@ import tqdm
 
 from cnn_jax import trained
 from cnn_jax.errors import UserError, suggest_names
-from cnn_jax.files import check_writable
+from cnn_jax.files import check_writable, make_folder_name
 from cnn_jax.report.build import write_page
 from cnn_jax.report.elements import Facts, Notes, Page, Part, Report
 from cnn_jax.training.environment import describe_environment
@@ -87,7 +87,7 @@ def build_page(
     """
     chosen, began = choose_methods(methods), time.perf_counter()
     subject = trained.load(target, "visualize", settings, data_dir)
-    folder = folder or Path("runs") / "visualize" / _name_folder(subject.name)
+    folder = folder or Path("runs") / "visualize" / make_folder_name(subject.name)
     check_writable(folder, f"cannot write to {folder}", "choose another workdir")
     with jax.default_matmul_precision(subject.precision):
         source = Source(images, data_dir)
@@ -158,8 +158,3 @@ def _explain_labels(context: Context) -> str:
     return (
         "the likeliest" if not known else "each image's own where it is known, else the likeliest"
     )
-
-
-def _name_folder(name: str) -> str:
-    kept = "".join(c if c.isalnum() or c in "-_" else " " for c in name)
-    return "-".join(kept.split())
