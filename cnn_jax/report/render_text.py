@@ -4,7 +4,7 @@ import io
 import shutil
 import textwrap
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import rich.box
 import rich.console
@@ -24,6 +24,7 @@ from cnn_jax.report.elements import (
     join_cell,
 )
 from cnn_jax.report.parts.words import DASH
+from cnn_jax.report.verdicts import ONE_SEED
 from cnn_jax.text import escape_unprintable
 
 ELSEWHERE = 100  # Characters of a line outside of terminals, such as in a notebook.
@@ -111,11 +112,14 @@ def _list_claims(part: Claims) -> rich.console.Group:
         grid.add_row(_make_text(verdict.text), _make_text(statement.text))
         for line in filter(None, (", ".join(known), verdict.remark)):
             grid.add_row("", _make_text(line))
-    if not unknown:
-        return rich.console.Group(grid)
-    more, claims = "more " * bool(grid.rows), "claim has" if unknown == 1 else "claims have"
-    words = _make_text(f"{unknown} {more}{claims} no value; the report says why.")
-    return rich.console.Group(grid, words) if grid.rows else rich.console.Group(words)
+    blocks: list[Any] = [grid] if grid.rows else []
+    if unknown:
+        more, claims = "more " * bool(grid.rows), "claim has" if unknown == 1 else "claims have"
+        blocks.append(_make_text(f"{unknown} {more}{claims} no value; the report says why."))
+    if any(verdict.why.startswith(ONE_SEED) for verdict in part.verdicts):
+        words = "Undecided with one seed: --seeds=3 also shows how much seeds differ."
+        blocks += ["", _make_text(words)]
+    return rich.console.Group(*blocks)
 
 
 class _Column(NamedTuple):

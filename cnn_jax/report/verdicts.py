@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 VerdictName = Literal["agrees", "disagrees", "undecided", "not comparable"]
 
+ONE_SEED = "one seed"  # Begins the reason of a verdict that more seeds may change.
 RULE = (
     "Each claim states the range in which a value that we measure must lie. It agrees if every 95%"
     " interval of our value lies inside that range, disagrees if every interval lies outside, and"
@@ -69,13 +70,13 @@ def _decide(results: "Results", claim: Claim, measured: Measured) -> tuple[Verdi
     if measured.exact:
         return ("agrees" if low <= measured.value <= high else "disagrees"), measured.why
     if not measured.same_weights and measured.over_seeds is None:
-        seeds = "one seed" if measured.seeds < 2 else "all seeds gave the same value"
+        seeds = ONE_SEED if measured.seeds < 2 else "all seeds gave the same value"
         return "undecided", f"{seeds}: the interval over seeds is unknown"
     if measured.over_images and measured.over_images[0] == measured.over_images[1]:
         return "undecided", "both are right and wrong on the same test images"
     intervals = [i for i in (measured.over_images, measured.over_seeds) if i]
     if not intervals:
-        return "undecided", "one seed, and the answers to each test image are not known"
+        return "undecided", f"{ONE_SEED}, and the answers to each test image are not known"
     if all(_is_inside(interval, claim.expected) for interval in intervals):
         return "agrees", measured.why
     if all(interval[1] < low or interval[0] > high for interval in intervals):

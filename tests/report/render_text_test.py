@@ -1,10 +1,14 @@
 """Pages as text: every line fits the terminal, and nothing of a table is lost."""
 
+import dataclasses
+
 import pytest
 from rich.cells import cell_len
 
+from cnn_jax.report import claims
 from cnn_jax.report.elements import Cell, Claims, Missing, Page, Prose, Table
 from cnn_jax.report.render_text import render_text
+from cnn_jax.report.verdicts import Verdict
 
 NOT_THE_PAPERS = "initializer he, width 0.125; data digits"
 COLUMNS = ("model", "top-1 error: paper, imagenet2012 (%)", "top-1 error: ours, digits (%)")
@@ -33,6 +37,12 @@ CLAIMS = Claims(
         ("Depth helps", Cell("undecided", "(A is not finished)"), "−1.2", "—", "—", "—", "below 0"),
         ("Width helps", Cell("undecided", "(A is not finished)"), "—", "—", "—", "—", "below 0"),
     ),
+)
+UNDECIDED = Verdict(
+    claims.Claim("", claims.Score("a"), (0, 1)),
+    claims.Measured(0.5, seeds=1),
+    "undecided",
+    "one seed: the interval over seeds is unknown",
 )
 COMMAND = (
     "python launch.py --experiment=resnet_degradation --preset=laptop --workdir=runs/a/long/path"
@@ -79,6 +89,11 @@ def test_a_table_that_is_too_wide_is_folded_and_loses_nothing(width):
     assert text.count("initializer") == 1
 
 
+def test_claims_that_one_seed_leaves_undecided_name_the_remedy():
+    undecided = dataclasses.replace(CLAIMS, verdicts=(UNDECIDED,))
+    assert "\nUndecided with one seed: --seeds=3 " in render(undecided, width=80)[0]
+
+
 def test_a_claim_with_a_value_is_a_block_and_the_others_are_counted():
     text, lines = render(CLAIMS, width=60)
     assert max(map(cell_len, lines)) <= 60
@@ -86,6 +101,7 @@ def test_a_claim_with_a_value_is_a_block_and_the_others_are_counted():
     assert "        ours +6.58, over seeds [+4; +9], agrees if above 0" in lines
     assert "        (3 seeds)" in lines
     assert "Depth" not in text and "\n2 more claims have no value; " in text
+    assert "--seeds" not in text
     none = Claims(CLAIMS.title, CLAIMS.columns, CLAIMS.rows[1:2])
     assert "\n1 claim has no value; " in render(none, width=60)[0]
 
