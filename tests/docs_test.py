@@ -124,6 +124,14 @@ def test_the_library_example_runs(tmp_path):
     assert (tmp_path / "runs" / "mine" / "resnet-20 on digits" / "seed0" / "config.json").exists()
 
 
+@pytest.mark.parametrize(
+    "page, printed", [("evaluation.md", "% of 360 images"), ("visualize.md", "stage3 (2, 32, 32)")]
+)
+def test_the_examples_of_a_page_run(page, printed, tmp_path):
+    blocks = find_blocks((ROOT / "docs" / page).read_text(), "python")
+    assert printed in run_python(["-c", "\n".join(blocks)], tmp_path)
+
+
 @pytest.mark.parametrize("page", LINKED, ids=name_page)
 def test_relative_links_lead_to_files(page):
     targets = find_links(page.read_text())
