@@ -87,9 +87,14 @@ def write_svg(draw: Draw, prefix: str) -> str:
 
 
 def set_title(figure: Figure, title: str) -> None:
-    """Sets a figure's title, split into lines that fit the figure's width."""
-    letters = int(figure.get_figwidth() / TITLE_LETTER)
-    figure.suptitle(textwrap.fill(title, letters), fontsize=13, fontweight="bold")
+    """Sets a figure's title, split into lines of about equal length that fit the figure's width."""
+    most = int(figure.get_figwidth() / TITLE_LETTER)
+    lines = textwrap.wrap(title, most)
+    for letters in range(-(-len(title) // max(len(lines), 1)), most):
+        if len(narrower := textwrap.wrap(title, max(letters, 1))) <= len(lines):
+            lines = narrower
+            break
+    figure.suptitle("\n".join(lines), fontsize=13, fontweight="bold")
 
 
 def make_grid(
