@@ -322,7 +322,10 @@ def check_names(experiment: Experiment) -> None:
     pairs = (("name", experiment.name), ("train.start_from", experiment.train.start_from))
     for path, name in pairs:
         if name in (".", "..") or set("/\\\0") & set(name):
-            raise UserError(f"{path}={name!r}: is a folder's name, so it must not have slashes")
+            raise UserError(
+                f"{path}={name!r}: is a folder's name, so it must not have slashes or null"
+                " characters, or be . or .."
+            )
         try:
             size = len(name.encode())
         except UnicodeEncodeError:  # Orbax saves into no such folder.

@@ -9,6 +9,16 @@ REPORT = "report"  # The report, without its suffix.
 CLAIMS = "claims.json"  # The verdicts on the paper's claims.
 LAUNCHES = "launches"  # All launches that share the runs lock it together.
 COMPACT_RUNS = "runs.json"  # Where results are exported, in place of the runs' folders.
+OF_STUDY = (
+    STUDY,
+    TRIALS,
+    CROPS,
+    SHEET,
+    *(f"{REPORT}.{suffix}" for suffix in ("md", "html", "png")),
+    CLAIMS,
+    LAUNCHES,
+    COMPACT_RUNS,
+)
 
 # In the folder of a run and seed, <workdir>/<run>/seed<k>.
 CONFIG = "config.json"  # The experiment.

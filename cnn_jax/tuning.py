@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cnn_jax.config import Experiment, Log, Train
-from cnn_jax.errors import UserError
+from cnn_jax.errors import UserError, suggest_names
 from cnn_jax.values import show
 
 Score = Callable[[Any], float]
@@ -69,6 +69,34 @@ class Tuning:
     score: Score = get_final_error
     score_name: str = "validation error (%)"
     scale: float = 100.0
+
+
+def check_tuning(tuning: Tuning, runs: Iterable[str]) -> None:
+    """Checks a grid and its budget.
+
+    Args:
+      tuning: The grid.
+      runs: The names of the study's runs.
+
+    Raises:
+      UserError: If a field of the tuning has a wrong value, or no run is tuned.
+    """
+    values = tuning.values
+    if not values:
+        raise UserError(f"Tuning.values: has no value of {tuning.field} to try")
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise UserError(f"Tuning.values={value!r}: a grid has numbers only")
+    if len(set(values)) < len(values):
+        raise UserError(f"Tuning.values={show(tuple(values))}: a value is given twice")
+    for name, least in (("seeds", 1), ("steps", 0), ("validation_images", 1)):
+        if (count := getattr(tuning, name)) < least:
+            why = ": the test set must not choose a value" if name == "validation_images" else ""
+            raise UserError(f"Tuning.{name}={count}: must be at least {least}{why}")
+    if not fnmatch.filter(runs := tuple(runs), tuning.runs):
+        raise UserError(
+            f"Tuning.runs={tuning.runs!r}: no such run; {suggest_names(tuning.runs, runs)}"
+        )
 
 
 def is_tuned(tuning: Tuning, run: str) -> bool:

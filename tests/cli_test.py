@@ -112,6 +112,8 @@ MISTAKES = [
     (("--summary=mlp", "--image_size=99999999999"), "--image_size=99999999999: must be an in"),
     (("--experiment=conv_arithmetic", "--dry_run"), "conv_arithmetic trains nothing"),
     (("--experiment=conv_arithmetic", "--seeds=3"), "--seeds: conv_arithmetic trains nothing"),
+    (("--experiment=conv_arithmetic", "--profile=3"), "--profile: conv_arithmetic trains nothing"),
+    (("--experiment=conv_arithmetic", "--overwrite"), "--overwrite: conv_arithmetic trains noth"),
     ((*SMOKE, "--together"), "--together: trains several seeds at once"),
     (
         (*SMOKE, "--together", "--seeds=2", "--parallel=pmap"),

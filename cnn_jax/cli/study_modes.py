@@ -42,6 +42,8 @@ def load_study(studies: Studies) -> Study:
             "together",
             "share",
             "parallel",
+            "overwrite",
+            "profile",
         )
         for flag in (*takes_none, *DISTRIBUTED_FLAGS):
             if FLAGS[flag].present:

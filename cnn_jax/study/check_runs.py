@@ -34,6 +34,9 @@ def check_before_writing(
     from cnn_jax.training import metrics_log, profile, run_folders
     from cnn_jax.training.components import make_components
 
+    for argument, count, least in (("seeds", seeds, 1), ("profile", profile_steps, 0)):
+        if count < least:
+            raise UserError(f"{argument}={count}: must be at least {least}")
     if together and seeds == 1:
         raise UserError("together: trains several seeds at once: ask for more than one")
     check_study(study, folder)

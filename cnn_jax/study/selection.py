@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cnn_jax import user_file
+from cnn_jax import file_names, user_file
 from cnn_jax.config import RUNTIME_FIELDS, Data, Experiment, parse_dataset
 from cnn_jax.errors import UserError, suggest_names
 from cnn_jax.files import expand_path
 from cnn_jax.study.definition import Study
-from cnn_jax.tuning import make_trials
+from cnn_jax.tuning import check_tuning, make_trials
 
 # Fields that change none of a run's numbers: how often the run is logged, and how it is compiled.
 HARMLESS_FIELDS = (
@@ -94,8 +94,13 @@ def configure(
 
 
 def _check_names(study: Study) -> None:
-    """Raises UserError if a run's name differs from its key, or a row names no run of the study."""
+    """Raises UserError if a run's name is taken or not its key, or a row names no run."""
     for name, run in study.runs.items():
+        if name in file_names.OF_STUDY:
+            raise UserError(
+                f"study {study.name}: a run cannot be named {name!r}, because a file or folder of"
+                " the study itself has this name"
+            )
         if run.name != name:
             raise UserError(
                 f"study {study.name}: the run {name!r} has the name {run.name!r}, which its folder"
@@ -191,10 +196,11 @@ def list_trials(study: Study, only: str = "*") -> list[Experiment]:
       only: The pattern of the names of the runs.
 
     Raises:
-      UserError: If no run matches.
+      UserError: If no run matches, or the tuning has a mistake.
     """
     if study.tuning is None:
         return []
+    check_tuning(study.tuning, study.runs)
     chosen = [study.runs[one.name] for one in select(study, only)]
     return [
         dataclasses.replace(trial, seed=seed)

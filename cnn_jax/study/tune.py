@@ -12,7 +12,7 @@ from cnn_jax.files import find_seeds
 from cnn_jax.study.definition import Study
 from cnn_jax.study.selection import list_trials, select
 from cnn_jax.study.train_groups import train_groups
-from cnn_jax.tuning import Tuning, apply_choices, is_tuned, set_value
+from cnn_jax.tuning import Tuning, apply_choices, check_tuning, is_tuned, set_value
 
 
 def expect_values(study: Study, folder: Path) -> Study:
@@ -26,13 +26,12 @@ def expect_values(study: Study, folder: Path) -> Study:
       folder: Its folder.
 
     Raises:
-      UserError: If the grid is empty.
+      UserError: If the tuning has a mistake.
     """
     tuning = study.tuning
     if not tuning:
         return study
-    if not tuning.values:
-        raise UserError(f"Tuning.values: has no value of {tuning.field} to try")
+    check_tuning(tuning, study.runs)
     expected = {
         name: set_value(tuning, run, _find_value(tuning, folder / name), study.paper_runs.get(name))
         for name, run in study.runs.items()

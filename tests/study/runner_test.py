@@ -61,6 +61,21 @@ def test_a_script_of_fifteen_lines_runs_a_users_study_with_seeds(tmp_path):
     )
 
 
+@pytest.mark.parametrize("arguments", [{"seeds": 0}, {"seeds": -1}, {"profile_steps": -1}])
+def test_counts_out_of_range_are_refused_before_anything_is_written(arguments, tmp_path):
+    with pytest.raises(UserError, match=r"^(seeds|profile)=(0|-1): must be at least [01]$"):
+        study.run(make_study(net=RUN), tmp_path, **arguments)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["tuning", "launches", "study.json", "report.png"])
+def test_a_run_cannot_have_the_name_of_a_file_of_the_study(name, tmp_path):
+    mine = make_study(**{name: dataclasses.replace(RUN, name=name)})
+    with pytest.raises(UserError, match=f"a run cannot be named '{name}'"):
+        study.run(mine, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_users_file_is_loaded_by_its_path():
     mine = study.load(str(MINE), "laptop", STUDIES)
     assert (mine.name, list(mine.runs)) == ("my_study", ["perceptron", "hidden"])

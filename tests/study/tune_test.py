@@ -152,6 +152,27 @@ def test_what_is_measured_has_the_values_of_runs_that_are_not_launched(folder):
     assert seen == {("tanh", 0): 0.05, ("tanh", 1): 0.05, ("relu", 0): 0.3, ("relu", 1): 0.3}
 
 
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"seeds": 0}, r"^Tuning.seeds=0: must be at least 1$"),
+        ({"steps": -1}, r"^Tuning.steps=-1: must be at least 0$"),
+        ({"validation_images": 0}, r"^Tuning.validation_images=0: .* the test set must not choose"),
+        ({"values": (0.1, 0.1)}, r"^Tuning.values=0.1,0.1: a value is given twice$"),
+        ({"values": ("stop", "record")}, r"^Tuning.values='stop': a grid has numbers only$"),
+        ({"runs": "tahn"}, r"^Tuning.runs='tahn': no such run; nearest: tanh$"),
+    ],
+    ids=["seeds", "steps", "test set", "twice", "text", "no run"],
+)
+def test_a_tuning_with_a_mistake_is_refused_before_anything_is_written(change, words, tmp_path):
+    wrong = make_study(tuning=dataclasses.replace(make_study().tuning, **change))
+    with pytest.raises(UserError, match=words):
+        library.run(wrong, tmp_path, tell=str)
+    with pytest.raises(UserError, match=words):
+        library.list_trials(wrong)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_grid_without_values_is_refused(tmp_path):
     empty = dataclasses.replace(make_study().tuning, values=())
     with pytest.raises(UserError, match=r"^Tuning.values: has no value of schedule.base to try"):
