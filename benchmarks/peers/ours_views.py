@@ -19,7 +19,7 @@ from benchmarks.peers import (
 from cnn_jax import data, models
 from cnn_jax import mesh as meshes
 from cnn_jax.config import Data, choose
-from cnn_jax.cpu import settings
+from cnn_jax.cpu import memory, settings
 from cnn_jax.data import eval_views, preprocess
 from cnn_jax.evaluation.metrics import measure_scores
 from cnn_jax.evaluation.protocols import make_protocol
@@ -30,14 +30,14 @@ MEAN = np.full((1, 1, 1, 3), 127, np.float32)
 
 def make_peer(spec: Spec, weights: Mapping[str, np.ndarray]) -> Peer:
     """Returns an evaluation of all photographs by the protocol of `spec`, as one step."""
-    settings.configure()  # As the command line does.
+    settings.configure()  # As the command line does, and the next line as an evaluation does.
+    memory.keep_memory(spec.batch * CROP**2 * 3)
     model = models.create(WORKLOADS[spec.model].model, spec.classes, dtype=spec.precision)
     prepare = functools.partial(preprocess.preprocess_sized, MEAN)
     params, stats = nest(weights, "params"), nest(weights, "stats")
     mesh = meshes.make_batch_mesh(jax.devices()[:1])  # PyTorch uses one device too.
     many = settings.MIN_ONEDNN_PIXELS  # Compiled as for many images.
-    values = spec.batch * CROP**2 * 3
-    scorer = make_scorer(model, params, stats, prepare, CROP, mesh, count=many, values=values)
+    scorer = make_scorer(model, params, stats, prepare, CROP, mesh, count=many)
     arrays = data.Arrays(make_photographs(weights["images"]), weights["labels"])
     images = data.ArrayDataset("photographs", arrays)
     (views,) = make_protocol(choose(spec.protocol), CROP, SCALE).views

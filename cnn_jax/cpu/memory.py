@@ -8,12 +8,13 @@ import ctypes
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from cnn_jax.cpu.settings import MIN_BATCH_VALUES
+from cnn_jax.cpu import settings
 
 # A process is trimmed when it holds more than this many times the memory that a step needs.
 MAX_RATIO = 2.0
@@ -35,6 +36,9 @@ _is_kept = False  # Whether this process keeps its memory.
 def keep_memory(values: int) -> None:
     """Stops glibc's malloc from returning freed memory to the system, until the process ends.
 
+    Call it before JAX starts its backend. A thread that has allocated before has an arena of its
+    own, in which every block of more than 64 MB is mapped anew.
+
     XLA allocates the temporary arrays of a step, hundreds of megabytes, again in each step. By
     default glibc returns them to the system each time, and the system must zero and map every page
     again. The price is that the process keeps the memory of steps that overlap; `Trimmer` limits
@@ -44,9 +48,12 @@ def keep_memory(values: int) -> None:
 
     Args:
       values: Number of values of a batch, B * H * W * C. Nothing changes if it is less than
-        `MIN_BATCH_VALUES`, or if the C library is not glibc on Linux.
+        `settings.MIN_BATCH_VALUES`, if JAX computes on another device than a CPU, or if the C
+        library is not glibc on Linux.
     """
-    if values < MIN_BATCH_VALUES or not sys.platform.startswith("linux"):
+    if values < settings.MIN_BATCH_VALUES or not sys.platform.startswith("linux"):
+        return
+    if not settings.computes_on_cpu():
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
     if mallopt:
@@ -106,6 +113,19 @@ class Trimmer:
             return False
         self._read_at = now
         return read_resident_size() > MAX_RATIO * self._settled
+
+
+def trim_before_calls(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns the compiled function with a `Trimmer` of its own, which prepares each call."""
+    trimmer, last = Trimmer(), None
+
+    def call(*arguments: Any) -> Any:
+        nonlocal last
+        trimmer.prepare_call(last)
+        last = function(*arguments)
+        return last
+
+    return call
 
 
 def _trim() -> None:

@@ -4,6 +4,7 @@ benchmarks/README.md has the measurements.
 """
 
 import functools
+import importlib.util
 import logging
 import os
 import platform
@@ -73,6 +74,29 @@ def _find_started_platform() -> str | None:
     if bridge is None or not bridge.backends_are_initialized():
         return None
     return sys.modules["jax"].default_backend()
+
+
+def computes_on_cpu() -> bool:
+    """Returns whether JAX computes on a CPU.
+
+    If JAX has not started its backend, this function starts it only where it could find another
+    device: where the package of one is installed, unless JAX_PLATFORMS is cpu.
+    """
+    import jax
+
+    platform = _find_started_platform()
+    if platform is None and not _may_find_accelerator(jax.config.jax_platforms or ""):
+        return True
+    return (platform or jax.default_backend()) == "cpu"
+
+
+def _may_find_accelerator(platforms: str) -> bool:
+    """Returns whether JAX may find an accelerator, given the value of JAX_PLATFORMS."""
+    if platforms:
+        return platforms != "cpu"
+    packages = ("jax_plugins", "libtpu")  # As JAX looks for them, besides entry points.
+    plugins = metadata.entry_points(group="jax_plugins")
+    return bool(plugins) or any(importlib.util.find_spec(name) for name in packages)
 
 
 def choose_onednn_for_run(

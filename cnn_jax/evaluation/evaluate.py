@@ -7,6 +7,7 @@ reports do not read, have other names (`find_file`).
 import dataclasses
 import functools
 import json
+import math
 import sys
 import typing
 from collections.abc import Iterable, Iterator
@@ -20,6 +21,7 @@ from cnn_jax import data, distributed, file_names, models, pretrained
 from cnn_jax import mesh as meshes
 from cnn_jax.config import Choice, Data, Experiment, change, name_protocol
 from cnn_jax.config_file import read_run
+from cnn_jax.cpu import memory, settings
 from cnn_jax.data import crops, eval_views, preprocess
 from cnn_jax.data.decode import Interpolation
 from cnn_jax.errors import UserError, explain_os_error
@@ -123,23 +125,23 @@ def evaluate_run(
     left = {name: choice for name, choice in choices.items() if name not in known}
     not_saved = ""
     if left:
-        params, stats, step = saved_parameters.load_parameters(folder)
         source = data.load_dataset(config)
         run_folders.check_data(data.describe_dataset(source), folder, finished=True)
+        by_split = _group_by_split(left)
+        images = {split: _find_images(config, source, split) for split in by_split}
+        count = sum(map(len, images.values()))
+        # Before the checkpoint is read, which starts JAX.
+        memory.keep_memory(min(count, config.eval_batch_size) * _count_values(config, source))
+        params, stats, step = saved_parameters.load_parameters(folder)
         loader = data.make_loader(config, source)
         model = make_model(experiment, source.num_classes)
         crop = config.image_size or loader.image_shape[0]
         eval_size = crops.choose_eval_side(config) if config.image_size else crop
         with jax.default_matmul_precision(experiment.train.precision):
             prepare = functools.partial(preprocess.preprocess_sized, loader.arrays["mean"])
-            by_split = _group_by_split(left)
-            images = {split: _find_images(config, source, split) for split in by_split}
-            count = sum(map(len, images.values()))
-            values = min(count, config.eval_batch_size) * crop**2 * loader.image_shape[-1]
             scorer = make_scorer(
                 *(model, params, stats, prepare, crop, _make_local_mesh(), average, config.flip),
                 count=count,
-                values=values,
             )
             for split, own in by_split.items():
                 for name, found in _evaluate(scorer, config, images[split], own, eval_size, step):
@@ -173,6 +175,8 @@ def evaluate_weights(
       UserError: If the weights cannot be read, the protocol is wrong, or the images have other
         classes than the weights.
     """
+    # Before the file is read, which starts JAX. The images of public weights are large.
+    memory.keep_memory(settings.MIN_BATCH_VALUES)
     loaded = pretrained.load(experiment.model.name, weights)
     recipe = loaded.preprocessing
     model = models.create(experiment.model.name, loaded.num_classes, **loaded.options)
@@ -196,7 +200,6 @@ def evaluate_weights(
         scorer = make_scorer(
             *(model, loaded.params, loaded.stats, prepare, recipe.crop, mesh, average),
             count=len(images),
-            values=min(len(images), config.eval_batch_size) * recipe.crop**2 * len(recipe.mean),
         )
         asked = {name_protocol(protocol): protocol}
         ((_, found),) = _evaluate(scorer, config, images, asked, side, None, recipe.interpolation)
@@ -260,6 +263,13 @@ def read_evaluation(path: Path) -> Evaluation | None:
     fits = counts.dtype.kind == "i" and counts.shape == (classes, classes)
     whole = fits and counts.sum() == found.images == len(found.wrong)
     return found if whole else None
+
+
+def _count_values(config: Data, source: data.Dataset) -> int:
+    """Returns the number of values of an image as the model takes it, H * W * C."""
+    if isinstance(source.train, data.Arrays):
+        return math.prod(source.train.images.shape[1:])
+    return config.image_size**2 * 3
 
 
 def _group_by_split(choices: dict[str, Choice]) -> dict[str, dict[str, Choice]]:

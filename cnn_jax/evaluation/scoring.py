@@ -79,7 +79,6 @@ def make_scorer(
     average: Average = "softmax",
     mirror: bool = True,
     count: int = 0,
-    values: int = 0,
 ) -> Scorer:
     """Returns a scorer of views.
 
@@ -97,8 +96,6 @@ def make_scorer(
         mirrored image is another thing, such as a digit.
       count: How many images will be scored, if known. For many, a CPU takes faster convolutions
         that are compiled anew in each process.
-      values: How many values a batch of crops has, B * crop * crop * C, if known. For large ones,
-        freed memory stays with a process on a CPU: see `memory.keep_memory`.
     """
 
     def squash(logits: jax.Array) -> jax.Array:
@@ -143,7 +140,6 @@ def make_scorer(
     by_layer = NamedSharding(mesh, PartitionSpec(None, meshes.BATCH))
     options = None
     if mesh.devices.flat[0].platform == "cpu":
-        memory.keep_memory(values)
         options = settings.choose_onednn_for_views(count * crop**2)
     jit = functools.partial(jax.jit, out_shardings=whole, compiler_options=options)
     shardings = (whole, whole, split, whole)
@@ -155,9 +151,11 @@ def make_scorer(
         crop=crop,
         average=average,
         mirror=mirror,
-        score_crops=jit(score_crops, in_shardings=shardings),
-        score_squares=jit(score_squares, in_shardings=shardings),
-        score_dense=jit(score_dense, in_shardings=(whole, whole, split, split, whole, by_layer)),
+        score_crops=memory.trim_before_calls(jit(score_crops, in_shardings=shardings)),
+        score_squares=memory.trim_before_calls(jit(score_squares, in_shardings=shardings)),
+        score_dense=memory.trim_before_calls(
+            jit(score_dense, in_shardings=(whole, whole, split, split, whole, by_layer))
+        ),
     )
 
 
