@@ -464,3 +464,17 @@ def test_seeds_from_end_to_end():
     assert wrong.returncode == 1 and wrong.stderr.startswith(
         "seeds.py: choose --models from perceptron, mlp"
     )
+
+
+def test_the_peer_of_views_keeps_memory_from_before_jax_starts():
+    code = """if 1:
+        import sys
+        from benchmarks.peers import Spec, ours_views
+        from cnn_jax.cpu import memory, settings
+        def note(values):
+            sys.exit(f"{values} {settings._find_started_platform()}")
+        memory.keep_memory = note
+        ours_views.make_peer(Spec("", "", "vgg_d", 4, (224, 224, 3), 1000, "float32", ""), {})
+    """
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr.split() == [str(4 * 224**2 * 3), "None"]

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from cnn_jax.cpu import memory
+from cnn_jax.cpu import memory, settings
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="for glibc")
 
@@ -73,6 +73,21 @@ def test_a_slow_call_waits_for_the_memory_of_the_last_one(monkeypatch, slow_s, w
     for _ in range(10):
         trimmer.prepare_call(np.zeros(1))
     assert slept == [memory.SECONDS_TO_FREE] * waits
+
+
+def test_a_function_is_prepared_before_each_call_with_its_last_result(monkeypatch):
+    events = []
+    monkeypatch.setattr(memory.Trimmer, "prepare_call", lambda self, state: events.append(state))
+    call = memory.trim_before_calls(lambda *given: events.append(given) or sum(given))
+    assert [call(1, 2), call(3, 4)] == [3, 7]
+    assert events == [None, (1, 2), 3, (3, 4)]
+
+
+def test_memory_is_not_kept_for_an_accelerator(monkeypatch):
+    monkeypatch.setattr(memory, "_is_kept", False)
+    monkeypatch.setattr(settings, "computes_on_cpu", lambda: False)
+    memory.keep_memory(settings.MIN_BATCH_VALUES)
+    assert not memory._is_kept
 
 
 def test_a_process_that_does_not_keep_memory_is_not_trimmed(monkeypatch):

@@ -1,5 +1,6 @@
 """The flags that XLA gets, and their effect."""
 
+import importlib.util
 import os
 import platform
 import subprocess
@@ -150,6 +151,53 @@ def test_setting_flags_too_late_gives_one_line_and_changes_nothing():
     """
     assert run(code.format(before="assert configure() is None")) == ["True", "0", "True"]
     assert run(code.format(before="")) == ["False", "1", "True"]
+
+
+@pytest.mark.parametrize(
+    "started, may_find, backend, on_cpu, asks",
+    [
+        ("cpu", True, None, True, False),
+        ("gpu", True, None, False, False),
+        (None, False, None, True, False),
+        (None, True, "gpu", False, True),
+        (None, True, "cpu", True, True),
+    ],
+)
+def test_jax_is_started_to_find_its_platform_only_where_it_may_find_an_accelerator(
+    started, may_find, backend, on_cpu, asks, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr(jax, "default_backend", lambda: asked.append(backend) or backend)
+    monkeypatch.setattr(settings, "_find_started_platform", lambda: started)
+    monkeypatch.setattr(settings, "_may_find_accelerator", lambda platforms: may_find)
+    assert settings.computes_on_cpu() == on_cpu and bool(asked) == asks
+
+
+@pytest.mark.parametrize(
+    "platforms, plugins, package, may_find",
+    [
+        ("", [], "", False),
+        ("", ["cuda"], "", True),
+        ("", [], "jax_plugins", True),
+        ("", [], "libtpu", True),
+        ("cpu", ["cuda"], "libtpu", False),
+        ("cuda,cpu", [], "", True),
+    ],
+)
+def test_an_accelerator_may_be_found_where_its_package_is_installed(
+    platforms, plugins, package, may_find, monkeypatch
+):
+    monkeypatch.setattr(metadata, "entry_points", lambda group: plugins)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == package or None)
+    assert settings._may_find_accelerator(platforms) == may_find
+
+
+def test_that_there_is_no_accelerator_is_found_without_starting_jax():
+    code = """if 1:
+        from cnn_jax.cpu import settings
+        print(settings.computes_on_cpu(), settings._find_started_platform())
+    """
+    assert run(code) == ["True", "None"]
 
 
 def test_importing_the_package_changes_no_environment_variable():

@@ -13,6 +13,7 @@ import pytest
 
 from cnn_jax import data, models, pretrained
 from cnn_jax.config import Data, Experiment, Train, choose
+from cnn_jax.cpu import memory, settings
 from cnn_jax.errors import NotFiniteError, UserError
 from cnn_jax.evaluation import evaluate
 from cnn_jax.evaluation.evaluate import format_evaluation, read_evaluation
@@ -110,14 +111,54 @@ def test_held_out_images_are_named_so(finished):
     assert format_evaluation("", named, held_out=True).endswith("(40 images)")
 
 
-def test_the_scorer_is_told_the_size_of_a_batch(finished, monkeypatch):
-    def stop(*given, count, values):
-        assert (count, values) == (40, 40 * 32**2 * 3)
+def test_the_scorer_is_told_how_many_images_there_are(finished, monkeypatch):
+    def stop(*given, count):
+        assert count == 40
         raise InterruptedError
 
     monkeypatch.setattr(evaluate, "make_scorer", stop)
     with pytest.raises(InterruptedError):
         evaluate.evaluate_run(finished[0] / "narrow/seed0", [choose("single", scales=(37,))])
+
+
+@pytest.mark.parametrize("batch, images", [(16, 16), (500, 40)])
+@pytest.mark.parametrize("run, image", [("finished", 32**2 * 3), ("resident", 8**2 * 3)])
+def test_a_large_batch_keeps_its_memory_not_many_small_ones(
+    batch, images, run, image, request, monkeypatch
+):
+    """There are 40 images. What is kept is decided by the values of a batch."""
+    found = request.getfixturevalue(run)
+    folder = found[0] / "narrow/seed0" if run == "finished" else found[0]
+
+    def stop(values):
+        assert values == images * image
+        raise InterruptedError
+
+    monkeypatch.setattr(memory, "keep_memory", stop)
+    launched = RUN if run == "finished" else RESIDENT
+    launched = replace(launched, data=replace(launched.data, eval_batch_size=batch))
+    with pytest.raises(InterruptedError):
+        evaluate.evaluate_run(folder, [choose("grid", scales=(39,))], experiment=launched)
+
+
+def test_the_command_keeps_memory_from_before_jax_starts(finished):
+    code = """if 1:
+        import sys
+        from cnn_jax import cli
+        from cnn_jax.cpu import memory, settings
+        def note(values):
+            sys.exit(f"{values} {settings._find_started_platform()}")
+        memory.keep_memory = note
+        cli.execute(["launch.py", *sys.argv[1:]])
+    """
+    run, weights = (
+        [f"--evaluate={finished[0]}", "--scales=38"],
+        ["--evaluate=vgg_a:no", "--data=fake"],
+    )
+    for flags, values in ((run, 40 * 32**2 * 3), (weights, settings.MIN_BATCH_VALUES)):
+        command = [sys.executable, "-c", code, *flags]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.stderr.split() == [str(values), "None"]
 
 
 def test_a_damaged_result_is_computed_again(finished):

@@ -215,12 +215,16 @@ def test_many_images_take_the_options_of_long_evaluations(monkeypatch):
     assert asked == [10**6 * CROP**2]
 
 
-def test_a_large_batch_keeps_its_memory_not_many_small_ones(monkeypatch):
-    kept = []
-    monkeypatch.setattr(memory, "keep_memory", kept.append)
-    devices = mesh.make_batch_mesh(jax.devices()[:1])
-    make_scorer(*make_model(), prepare, CROP, devices, count=10**6, values=4 * CROP**2)
-    assert kept == [4 * CROP**2]
+@pytest.mark.parametrize("kind, calls", [("ten_crop", 20), ("googlenet144", 72), ("dense", 4)])
+def test_each_call_waits_and_trims_as_training_does(kind, calls, monkeypatch):
+    """Two batches. What each call waits for are the scores of the last call of its program."""
+    states = []
+    monkeypatch.setattr(memory.Trimmer, "prepare_call", lambda self, state: states.append(state))
+    score_batches(make_model(), kind, get_sizes(kind, 8))
+    waits = [state for state in states if state is not None]
+    programs = 2 if kind == "googlenet144" else 1  # Crops and squares.
+    assert (len(states), len(states) - len(waits)) == (calls, programs)
+    assert all(scores.shape == (4, CLASSES) for scores in waits)
 
 
 @pytest.mark.parametrize("kind", ["ten_crop", "dense"])
