@@ -203,7 +203,8 @@ def compile_step(
       if steps_per_call is 1.
     """
     train, values = experiment.train, experiment.data.batch_size * image_values
-    memory.keep_memory(values)
+    if mesh.devices.flat[0].platform == "cpu":
+        memory.keep_memory(values)
     options = choose_compiler_options(train.steps, values, mesh)
     several = compile_steps(step, mesh, options) if steps_per_call != 1 else None
     if train.check_numerics:
