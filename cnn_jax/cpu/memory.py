@@ -36,13 +36,13 @@ _is_kept = False  # Whether this process keeps its memory.
 def keep_memory(values: int) -> None:
     """Stops glibc's malloc from returning freed memory to the system, until the process ends.
 
-    Call it before JAX starts its backend. A thread that has allocated before has an arena of its
-    own, in which every block of more than 64 MB is mapped anew.
-
     XLA allocates the temporary arrays of a step, hundreds of megabytes, again in each step. By
     default glibc returns them to the system each time, and the system must zero and map every page
     again. The price is that the process keeps the memory of steps that overlap; `Trimmer` limits
     that.
+    A thread that has allocated before this call has an arena of its own, in which every block of
+    more than 64 MB is mapped anew. An evaluation by views therefore calls this function before JAX
+    starts: JAX's threads allocate such blocks for dense views, though not in training.
     There is also only one arena, for which threads wait. This makes small batches slower (LeNet-5
     at batch 1: half the speed) and others 10% faster.
 
