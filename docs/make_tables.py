@@ -8,11 +8,13 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from cnn_jax import config, models, optim, registry, values
-from cnn_jax.cli.flags import FLAGS, get_help
+from cnn_jax.cli.flags import FLAGS, get_help, show_default
 from cnn_jax.data.datasets import DATASETS
 from cnn_jax.evaluation.protocols import PROTOCOLS
+from cnn_jax.layers.initializers import INITIALIZERS
 from cnn_jax.overrides import iterate_fields
 
 DOCS = Path(__file__).parent
@@ -23,7 +25,8 @@ def make_flags_table() -> str:
     """Returns the table of all flags."""
     lines = ["| flag | default | what it does |", "|---|---|---|"]
     for flag in FLAGS.get_flags_for_module("cnn_jax.cli.flags"):
-        default = "" if flag.default in (None, [], False, 0, "") else f"`{flag.default}`"
+        shown = show_default(flag)
+        default = f"`{shown}`" if shown else ""
         lines.append(f"| `--{flag.name}` | {default} | {_escape_cell(get_help(flag))} |")
     return "\n".join(lines)
 
@@ -63,7 +66,7 @@ def make_models_tables() -> str:
     for name in models.MODELS:
         for option, wanted in models.get_option_types(name).items():
             meaning = _find_meaning(models.find_spec(name).module, option)
-            having.setdefault((option, values.describe(wanted), meaning), []).append(name)
+            having.setdefault((option, _describe_values(option, wanted), meaning), []).append(name)
     described = "\n".join(
         f"| `model.{option}` | {kind} | {_escape_cell(meaning)} | {_show_some(of)} |"
         for (option, kind, meaning), of in sorted(having.items())
@@ -74,8 +77,18 @@ def make_models_tables() -> str:
     )
     return (
         "### `model=NAME`\n\n| option | value | meaning | models |\n|---|---|---|---|\n"
-        f"{described}\n\n| model | options |\n|---|---|\n{names}"
+        f"{described}\n\nAn initializer is `paper`, the one of the model's paper, or one of"
+        f" {', '.join(f'`{name}`' for name in INITIALIZERS)}\n"
+        "(`cnn_jax/layers/initializers.py`).\n\n"
+        f"| model | options |\n|---|---|\n{names}"
     )
+
+
+def _describe_values(option: str, wanted: Any) -> str:
+    if option == "initializer":  # Their list is long, and the same for all models.
+        return "an initializer"
+    bounds = values.describe_bounds(wanted)
+    return values.describe(wanted) + (f", {bounds}" if bounds else "")
 
 
 def _show_some(names: list[str]) -> str:
@@ -101,8 +114,7 @@ def _read_attributes(module: type) -> Iterator[str]:
 def _make_options_table(rows: list) -> str:
     lines = ["| field | value | default | meaning |", "|---|---|---|---|"]
     for path, wanted, default in rows:
-        bounds = values.describe_bounds(wanted)
-        kind = values.describe(wanted) + (f", {bounds}" if bounds else "")
+        kind = _describe_values(path, wanted)
         shown = values.show(default) if default not in ("", ()) else "empty"
         meaning = _escape_cell(values.describe_meaning(wanted))
         lines.append(f"| `{path}` | {kind} | {shown} | {meaning} |")
