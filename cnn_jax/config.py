@@ -298,6 +298,8 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 def find_differences(old: Experiment, new: Experiment, ignore: tuple[str, ...] = ()) -> list[str]:
     """Returns ['train.steps: 64000 -> 300', ...], the fields in which two experiments differ.
 
+    If a choice has another name, options that only the old one has are left out.
+
     Args:
       old: The first experiment.
       new: The second experiment.
@@ -306,15 +308,22 @@ def find_differences(old: Experiment, new: Experiment, ignore: tuple[str, ...] =
     before, after = flatten(old), flatten(new)
     paths = dict.fromkeys([*before, *after])
     missing = object()
+
+    def is_of_another_choice(path: str) -> bool:
+        choice = path.rpartition(".")[0]
+        return path not in after and before.get(choice) != after.get(choice)
+
     return [
         f"{path}: {_show_value(before, path)} -> {_show_value(after, path)}"
         for path in paths
-        if path not in ignore and before.get(path, missing) != after.get(path, missing)
+        if path not in ignore
+        and before.get(path, missing) != after.get(path, missing)
+        and not is_of_another_choice(path)
     ]
 
 
 def _show_value(flat: Mapping[str, Any], path: str) -> str:
-    return show(flat[path]) if path in flat else "default"
+    return (show(flat[path]) or "empty") if path in flat else "default"
 
 
 def check_names(experiment: Experiment) -> None:

@@ -34,6 +34,17 @@ def test_differences_name_fields_and_both_values():
     ]
 
 
+def test_differences_leave_out_options_of_a_choice_that_is_replaced():
+    old = Experiment(data=Data(train_resize=(32,)), schedule=choose("step", base=0.1, factor=0.5))
+    new = Experiment(schedule=choose("cosine", base=0.2, final=0.01))
+    assert config.find_differences(old, new) == [
+        "data.train_resize: 32 -> empty",
+        "schedule: step -> cosine",
+        "schedule.base: 0.1 -> 0.2",
+        "schedule.final: default -> 0.01",
+    ]
+
+
 @pytest.mark.parametrize("name", ["..", ".", "a/b", "a\\b", "a\0b", "n" * 300, "caf\udce9"])
 @pytest.mark.parametrize("field", ["name", "start_from"])
 def test_an_invalid_folder_name_is_refused(name, field):
