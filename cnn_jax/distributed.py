@@ -79,11 +79,12 @@ def initialize(coordinator: str | None, process_id: int | None, num_processes: i
 def _continue_in_child() -> Callable[[], object]:
     """Continues in a child process; the parent waits for its end and reports it in one line.
 
-    Returns a function that records that all processes have joined.
-
     JAX aborts a process whose peer has died, which Python cannot catch; hence the child. The parent
     passes a signal on, and a second one ends the child at once. A child whose parent was killed
     ends too.
+
+    Returns:
+      A function that records that all processes have joined.
     """
     reads, writes = os.pipe()
     noted, note = os.pipe()

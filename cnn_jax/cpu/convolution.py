@@ -48,7 +48,7 @@ def conv_general_dilated(
     argument `conv_general_dilated`.
     """
     strides = tuple(window_strides)
-    fast = (
+    has_kernel = (
         switch.are_kernels_enabled(lhs)
         and lhs.ndim == 4
         and lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers) == _NHWC
@@ -61,7 +61,7 @@ def conv_general_dilated(
         and rhs.shape[3] % feature_group_count == 0
         and len(strides) == 2
     )
-    if fast:
+    if has_kernel:
         pairs = (
             lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], strides, padding)
             if isinstance(padding, str)
@@ -73,7 +73,7 @@ def conv_general_dilated(
             groups = zip(
                 _split(lhs, feature_group_count), _split(rhs, feature_group_count), strict=True
             )
-            outputs = [_fast(x, kernel, strides, pads, precision) for x, kernel in groups]
+            outputs = [_convolve(x, kernel, strides, pads, precision) for x, kernel in groups]
             return outputs[0] if len(outputs) == 1 else lax.concatenate(outputs, 3)
     return lax.conv_general_dilated(
         lhs,
@@ -95,7 +95,9 @@ def _split(x: jax.Array, parts: int) -> list[jax.Array]:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _fast(x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, precision: Any) -> jax.Array:
+def _convolve(
+    x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, precision: Any
+) -> jax.Array:
     if not _is_small(x, kernel):
         return _call_xla(x, kernel, strides, pads, precision)
     columns = _cut_columns(x, kernel.shape, strides, pads)
@@ -103,13 +105,13 @@ def _fast(x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, precision:
     return lax.dot_general(columns, rows, (((3,), (0,)), ((), ())), precision)
 
 
-def _fast_forward(
+def _convolve_forward(
     x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, precision: Any
 ) -> tuple[jax.Array, Operands]:
-    return _fast(x, kernel, strides, pads, precision), (x, kernel)
+    return _convolve(x, kernel, strides, pads, precision), (x, kernel)
 
 
-def _fast_backward(
+def _convolve_backward(
     strides: Pair, pads: Pads, precision: Any, saved: Operands, dy: jax.Array
 ) -> Operands:
     x, kernel = saved
@@ -117,27 +119,26 @@ def _fast_backward(
     # inside the transposition for the kernel gradient.
     x, dy = lax.optimization_barrier((x, dy))
     pointwise = kernel.shape[:2] == (1, 1)
-    arguments = kernel.shape, strides, pads, precision
-
     if strides == (1, 1) and not pointwise and not _is_small(x, kernel):
-        (dx,) = jax.linear_transpose(lambda x: _call_xla(x, kernel, strides, pads, precision), x)(
-            dy
+        convolve = partial(
+            _call_xla, kernel=kernel, strides=strides, pads=pads, precision=precision
         )
+        (dx,) = jax.linear_transpose(convolve, x)(dy)
     else:
-        dx = _scatter_input_gradient(x, kernel, dy, *arguments[1:])
+        dx = _scatter_input_gradient(x, kernel, dy, strides, pads, precision)
 
     # With few values under an output im2col's product is fast; with one channel writing its
     # columns, value by value, is not.
     few = kernel.shape[2] > 1 and math.prod(kernel.shape[:3]) < 64
     if pointwise or _is_small(x, kernel) or few:
-        columns = lax.optimization_barrier(_cut_columns(x, *arguments[:3]))
+        columns = lax.optimization_barrier(_cut_columns(x, kernel.shape, strides, pads))
         dkernel = _multiply_columns(columns, dy, precision)
     else:
-        dkernel = _correlate(x, dy, *arguments)
+        dkernel = _correlate(x, dy, kernel.shape, strides, pads, precision)
     return dx, dkernel.reshape(kernel.shape)
 
 
-_fast.defvjp(_fast_forward, _fast_backward)
+_convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
 def _is_small(x: jax.Array, kernel: jax.Array) -> bool:

@@ -161,7 +161,7 @@ def _list_seeds(study: Study, folder: Path, seeds: int) -> list[Experiment]:
     return [
         one
         for one in every
-        if one.seed < seeds or run_folders.is_same(one, run_folders.find_run_folder(one, folder))
+        if one.seed < seeds or run_folders.holds_run(one, run_folders.find_run_folder(one, folder))
     ]
 
 

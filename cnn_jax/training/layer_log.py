@@ -14,8 +14,8 @@ from cnn_jax import file_names
 from cnn_jax.files import write_whole
 
 
-def open_lines(folder: Path, step: int) -> set[int]:
-    """Deletes damaged lines and those of steps after `step` from the file, for a run to go on.
+def drop_later_lines(folder: Path, step: int) -> set[int]:
+    """Deletes damaged lines, and those of steps after `step`, from the file of a run that goes on.
 
     Args:
       folder: The run's folder.

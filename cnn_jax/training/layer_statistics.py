@@ -64,7 +64,7 @@ def make_measured_model(experiment: Experiment, num_classes: int) -> Model:
     choice, known = experiment.model, models.list_options(experiment.model.name)
     plain = {"scan_min_blocks": MAX_INT32, "remat": False}
     choice = change(choice, **{name: value for name, value in plain.items() if name in known})
-    return make_model(experiment.__class__(model=choice), num_classes)
+    return make_model(Experiment(model=choice), num_classes)
 
 
 def make_measurement(
@@ -237,19 +237,20 @@ def _name_kind(module: nn.Module) -> str:
 def _describe(layer: SeenLayer, gradient: jax.Array) -> dict[str, jax.Array]:
     values = layer.values.astype(jnp.float32)
     units = values.reshape(-1, values.shape[-1])[:, :UNITS]
-    found = _spread(values)
+    found = _summarize(values)
     found["units"] = jnp.percentile(units, jnp.array(PERCENTILES), axis=0).T
     if layer.flat is not None:
         found["saturated"] = layer.flat.mean()
         found["dead"] = layer.flat.all(tuple(range(layer.flat.ndim - 1))).mean()
     if layer.kernel is not None:
         kernel = layer.kernel.astype(jnp.float32)
-        found |= {f"kernel_{k}": v for k, v in _spread(kernel).items()}
+        found |= {f"kernel_{k}": v for k, v in _summarize(kernel).items()}
         found["kernel_zeros"] = (jnp.abs(kernel) < ZERO).mean()
-    return found | {f"grad_{k}": v for k, v in _spread(gradient.astype(jnp.float32)).items()}
+    return found | {f"grad_{k}": v for k, v in _summarize(gradient.astype(jnp.float32)).items()}
 
 
-def _spread(x: jax.Array) -> dict[str, jax.Array]:
+def _summarize(x: jax.Array) -> dict[str, jax.Array]:
+    """Returns mean, std, low, high and counts [BINS] of an array's values."""
     finite = jnp.nan_to_num(x)
     low, high = finite.min(), finite.max()
     width = jnp.where(high > low, high - low, 1.0) / BINS

@@ -85,7 +85,7 @@ def check_folder(experiment: Experiment, folder: Path) -> None:
       UserError: If the folder holds another configuration.
     """
     there = read_config_there(folder)
-    if there is None or is_continued(there, experiment):
+    if there is None or is_longer(there, experiment):
         return
     if changed := find_changes(there, experiment, RUNTIME_FIELDS):
         raise UserError(
@@ -114,14 +114,14 @@ def read_config_there(folder: Path) -> Experiment | None:
     return there
 
 
-def is_continued(old: Experiment, new: Experiment) -> bool:
+def is_longer(old: Experiment, new: Experiment) -> bool:
     """Returns whether an experiment differs from another only in that it has more steps."""
     longer = dataclasses.replace(old, train=dataclasses.replace(old.train, steps=new.train.steps))
     more = new.train.steps > old.train.steps
     return more and not find_changes(longer, new, RUNTIME_FIELDS)
 
 
-def is_same(experiment: Experiment, folder: Path) -> bool:
+def holds_run(experiment: Experiment, folder: Path) -> bool:
     """Returns whether a folder holds an experiment, with the same number of steps."""
     with contextlib.suppress(UserError):  # Its config.json is damaged.
         there = read_config_there(folder)
@@ -132,7 +132,7 @@ def is_same(experiment: Experiment, folder: Path) -> bool:
 def extends_stored_run(experiment: Experiment, workdir: Path) -> bool:
     """Returns whether the workdir holds the experiment's run with fewer steps."""
     there = read_config_there(find_run_folder(experiment, workdir))
-    return there is not None and is_continued(there, experiment)
+    return there is not None and is_longer(there, experiment)
 
 
 def write_config(experiment: Experiment, folder: Path, done: int = 0) -> None:
@@ -151,7 +151,7 @@ def write_config(experiment: Experiment, folder: Path, done: int = 0) -> None:
         there = read_config_there(folder)
         if there is None:
             write_whole(folder / file_names.CONFIG, to_json(experiment))
-        elif is_continued(there, experiment):
+        elif is_longer(there, experiment):
             new = _add_deviation(there, experiment, done)
             write_whole(folder / file_names.CONFIG, to_json(new))
 

@@ -195,7 +195,7 @@ def measure_if_missed(program: TrainProgram, runs: list[SeedRun], due: Due, watc
     """
     for run in runs:
         step = int(run.state.step)
-        there = layer_log.open_lines(run.folder, step) if run.folder else set()
+        there = layer_log.drop_later_lines(run.folder, step) if run.folder else set()
         if due.measure and step not in there:
             measure_layers(program, run, step, watch)
 

@@ -26,8 +26,8 @@ from cnn_jax import distributed
 from cnn_jax.errors import STOPPED
 
 GRACE = 8.0  # Seconds.
-NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_ASKED = itertools.count(1)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_SYNC_POINTS = itertools.count(1)  # JAX takes consecutive numbers, unrelated to runs or steps.
 
 
 class StopError(Exception):
@@ -38,12 +38,15 @@ class StopError(Exception):
 
 
 class Watch(NamedTuple):
-    """The functions by which the loop reports to its watch."""
+    """The functions by which the loop reports to its watch.
 
-    # Begins a phase: compile | data | step | evaluate | save.
+    Attributes:
+      enter: Begins a phase: compile | data | step | evaluate | save.
+      stop_requested: Returns the name of the signal that asked to stop, or "". The loop calls it
+        after each step, and each of several processes equally often.
+    """
+
     enter: Callable[[str], None]
-    # Returns the name of the signal that asked to stop, or "". The loop calls it after each step,
-    # and each of several processes equally often.
     stop_requested: Callable[[], str]
 
 
@@ -66,11 +69,12 @@ def watch(minutes: float) -> Iterator[Watch]:
             raise StopError(now["signal"])
 
     def stop_requested() -> str:
-        if several:  # JAX needs consecutive numbers, which have no relation to runs or steps.
-            return "SIGTERM" * multihost_utils.reached_preemption_sync_point(next(_ASKED))
+        if several:
+            reached = multihost_utils.reached_preemption_sync_point(next(_SYNC_POINTS))
+            return "SIGTERM" if reached else ""
         return now["signal"]
 
-    def asked(number: int, _: object) -> None:
+    def note_signal(number: int, _: object) -> None:
         if several:
             os.kill(os.getpid(), signal.SIGTERM)
             return
@@ -78,32 +82,32 @@ def watch(minutes: float) -> Iterator[Watch]:
         if now["phase"] in ("data", "evaluate"):
             raise StopError(now["signal"])
 
-    over_now, several = threading.Event(), distributed.is_distributed()
+    ended, several = threading.Event(), distributed.is_distributed()
     if minutes:
-        threading.Thread(
-            target=_report_stuck, args=(now, 60 * minutes, over_now), daemon=True
-        ).start()
+        threading.Thread(target=_report_stuck, args=(now, 60 * minutes, ended), daemon=True).start()
     main = threading.current_thread() is threading.main_thread()
     try:
         with contextlib.ExitStack() as stack:
             if main:
                 stack.enter_context(
-                    _handle_signals(asked, (signal.SIGINT, signal.SIGHUP) if several else NUMBERS)
+                    _handle_signals(
+                        note_signal, (signal.SIGINT, signal.SIGHUP) if several else STOP_SIGNALS
+                    )
                 )
             if main and not several:
                 stack.enter_context(_set_deadline())
             yield Watch(enter, stop_requested)
     finally:
-        over_now.set()
+        ended.set()
 
 
 @contextlib.contextmanager
 def _handle_signals(
-    asked: Callable[[int, object], None], numbers: tuple[int, ...]
+    handle: Callable[[int, object], None], numbers: tuple[int, ...]
 ) -> Iterator[None]:
     # Ignored signals stay ignored: under nohup a run ignores SIGHUP.
     heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, asked) for number in heard}
+    before = {number: signal.signal(number, handle) for number in heard}
     try:
         yield
     finally:
@@ -121,7 +125,7 @@ def _set_deadline() -> Iterator[None]:
     reads, writes = socket.socketpair()
     writes.setblocking(False)
     woken = signal.set_wakeup_fd(writes.fileno(), warn_on_full_buffer=False)
-    threading.Thread(target=_end, args=(reads,), daemon=True).start()
+    threading.Thread(target=_end_after_grace, args=(reads,), daemon=True).start()
     try:
         yield
     finally:
@@ -129,9 +133,10 @@ def _set_deadline() -> Iterator[None]:
         writes.close()
 
 
-def _end(reads: socket.socket) -> None:
+def _end_after_grace(reads: socket.socket) -> None:
+    """Waits for a signal's byte, and ends the process at the second one or after GRACE seconds."""
     with reads:
-        while (byte := reads.recv(1)) and byte[0] not in NUMBERS:
+        while (byte := reads.recv(1)) and byte[0] not in STOP_SIGNALS:
             pass
         if not byte:
             return  # The loop ended normally.
@@ -143,9 +148,10 @@ def _end(reads: socket.socket) -> None:
         os._exit(STOPPED)
 
 
-def _report_stuck(now: dict, seconds: float, over_now: threading.Event) -> None:
+def _report_stuck(now: dict, seconds: float, ended: threading.Event) -> None:
+    """Says on stderr, until the loop has ended, when a phase has lasted for so many seconds."""
     told = 0.0
-    while not over_now.wait(min(seconds / 4, 10)):
+    while not ended.wait(min(seconds / 4, 10)):
         since = now["since"]
         if time.monotonic() - max(since, told) > seconds:
             minutes = (time.monotonic() - since) / 60
