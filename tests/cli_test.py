@@ -349,6 +349,28 @@ def test_ctrl_c_promises_to_continue_only_a_training(
     assert ("continues from the last checkpoint" in done.stderr) == continues
 
 
+@pytest.mark.parametrize(
+    "program, name, command",
+    [
+        ("/venv/bin/cnn-jax", "cnn-jax", "cnn-jax"),
+        ("/lib/cnn_jax/__main__.py", "cnn_jax", "python -m cnn_jax"),
+        ("launch.py", "launch.py", "python launch.py"),
+    ],
+)
+def test_messages_and_reports_name_the_command_that_was_typed(
+    program, name, command, launch, tmp_path, capsys
+):
+    def run(*words):
+        return cli.execute([program, *words], STUDIES, COSTS), capsys.readouterr()
+
+    code, printed = run("--foo")
+    assert (code, printed.err.partition(": ")[0]) == (2, name)
+    assert run("--help")[1].out.startswith(f"usage: {name} --experiment=NAME")
+    assert run("--experiment=conv_arithmetic")[0] == 0
+    words = json.loads((tmp_path / "runs/conv_arithmetic/study.json").read_text())["command"]
+    assert words == f"{command} --experiment=conv_arithmetic"
+
+
 def test_help_exits_with_0(launch):
     done = launch("--help")
     assert done.returncode == 0 and not done.stderr

@@ -40,7 +40,7 @@ def execute(argv: Sequence[str], studies: Studies | None = None, costs: Costs | 
       studies: As in `main`.
       costs: As in `main`.
     """
-    program = Path(argv[0]).name
+    program, command = name_program(argv[0])
 
     def run() -> None:
         found = import_studies() if studies is None or costs is None else (studies, costs)
@@ -49,7 +49,7 @@ def execute(argv: Sequence[str], studies: Studies | None = None, costs: Costs | 
             if any(FLAGS[name].value for name in HELP_FLAGS):
                 print(format_help(program))
             else:
-                run_mode(*found)
+                run_mode(*found, command)
         except UserError as error:
             raise UserError(name_flag(str(error))) from None
 
@@ -60,8 +60,32 @@ def execute(argv: Sequence[str], studies: Studies | None = None, costs: Costs | 
     return run_command(run, program, describe_interrupt)
 
 
-def run_mode(studies: Studies, costs: Costs) -> None:
-    """Runs the mode that the flags name, or trains."""
+def name_program(path: str) -> tuple[str, str]:
+    """Returns how messages name a program, and how a user starts it.
+
+    Args:
+      path: The program's path, as in sys.argv.
+
+    Example:
+      >>> name_program("/src/launch.py"), name_program("/bin/cnn-jax")
+      (('launch.py', 'python launch.py'), ('cnn-jax', 'cnn-jax'))
+      >>> name_program("/lib/cnn_jax/__main__.py")
+      ('cnn_jax', 'python -m cnn_jax')
+    """
+    file = Path(path)
+    if file.name == "__main__.py":
+        return file.parent.name, f"python -m {file.parent.name}"
+    return file.name, f"python {file.name}" if file.suffix == ".py" else file.name
+
+
+def run_mode(studies: Studies, costs: Costs, command: str) -> None:
+    """Runs the mode that the flags name, or trains.
+
+    Args:
+      studies: The studies by name.
+      costs: What they cost, for --list.
+      command: How a user starts this program, for the commands that reports show.
+    """
     mode = find_mode()
     if mode == "list":
         study_modes.list_studies(studies, costs)
@@ -77,7 +101,7 @@ def run_mode(studies: Studies, costs: Costs) -> None:
         case "evaluate":
             model_modes.evaluate(FLAGS.evaluate)
         case "visualize":
-            model_modes.visualize(FLAGS.visualize)
+            model_modes.visualize(FLAGS.visualize, command)
         case "retrieve":
             model_modes.retrieve(FLAGS.retrieve)
         case "compare":
@@ -91,7 +115,7 @@ def run_mode(studies: Studies, costs: Costs) -> None:
         case "plan":
             study_modes.plan(study_modes.load_study(studies))
         case "train":
-            study_modes.train(studies)
+            study_modes.train(studies, command)
 
 
 def prepare_jax(compile_cache: str | None) -> None:

@@ -134,8 +134,13 @@ def _evaluate_runs(target: str, protocol: Choice) -> None:
         raise UserError(join_messages(failed))
 
 
-def visualize(target: str) -> None:
-    """Visualizes a trained model: writes the page, and prints its tables and path."""
+def visualize(target: str, program: str) -> None:
+    """Visualizes a trained model: writes the page, and prints its tables and path.
+
+    Args:
+      target: The value of --visualize.
+      program: How a user starts this program.
+    """
     from cnn_jax.visualize.page import build_page
 
     names = ("visualize", "images", "data_dir", "methods", "layer", "score", "workdir")
@@ -152,7 +157,7 @@ def visualize(target: str) -> None:
         FLAGS.layer,
         FLAGS.score,
         settings=FLAGS.set,
-        command=shlex.join(["python", "launch.py", *given]),
+        command=f"{program} {shlex.join(given)}",
     )
     print(f"\n{built.describe()}")
 

@@ -68,8 +68,13 @@ def choose_workdir(study: Study | None) -> Path:
     return Path("runs") / study.name / f"{kind}{FLAGS.preset}-{data}"
 
 
-def train(studies: Studies) -> None:
-    """Trains the study's runs and prints the report."""
+def train(studies: Studies, program: str) -> None:
+    """Trains the study's runs and prints the report.
+
+    Args:
+      studies: The studies by name.
+      program: How a user starts this program.
+    """
     from cnn_jax import study as library
 
     if FLAGS.share:  # Each launch is one process, even if a scheduler started several.
@@ -89,7 +94,7 @@ def train(studies: Studies) -> None:
             profile_steps=FLAGS.profile,
             overwrite=FLAGS.overwrite,
             share=FLAGS.share,
-            command=compose_command(),
+            command=compose_command(program),
             tell=lambda line: print(line, flush=True),
         )
     except library.RunsFailedError as error:
@@ -100,19 +105,22 @@ def train(studies: Studies) -> None:
         print(f"\n{built.describe()}")
 
 
-def compose_command() -> str:
+def compose_command(program: str) -> str:
     """Returns the command of this launch, for all runs of the study.
 
     Hence --run is left out, except in a sweep, where it selects the runs that the sweep varies.
+
+    Args:
+      program: How a user starts this program, such as 'python launch.py'.
     """
-    words = ["python", "launch.py"]
+    words = []
     names = ("experiment", "preset", "data", "data_dir", "set", "sweep", "seeds", "together")
     for name in (*names, *(["run"] if FLAGS.sweep else []), "workdir", "parallel"):
         if FLAGS[name].present:
             given: Any = FLAGS[name].value
             values = given if name in ("set", "sweep") else [given]
             words += [f"--{name}={value}" for value in values]
-    return shlex.join(words)
+    return f"{program} {shlex.join(words)}"
 
 
 def report(studies: Studies) -> None:
