@@ -123,12 +123,12 @@ def run(
     size = seeds if together else 1
     groups = [runs[start : start + size] for start in range(0, len(runs), size)]
     with contextlib.ExitStack() as stack:
-        turns: Iterable[tuple[int, Sequence[Experiment]]] = enumerate(groups)
+        numbered: Iterable[tuple[int, Sequence[Experiment]]] = enumerate(groups)
         builds_report = primary
         if share:
             leave = stack.enter_context(sharing.join_launches(folder))
-            turns = sharing.claim_groups(groups, folder, tell)
-        failed = train_groups(turns, folder, len(runs), profile_steps, tell)
+            numbered = sharing.claim_groups(groups, folder, tell)
+        failed = train_groups(numbered, folder, len(runs), profile_steps, tell)
         if share:
             builds_report = leave()
         logs = folder.glob(f"*/seed*/{file_names.METRICS}")

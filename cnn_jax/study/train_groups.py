@@ -9,7 +9,7 @@ from cnn_jax.errors import UserError
 
 
 def train_groups(
-    turns: Iterable[tuple[int, Sequence[Experiment]]],
+    numbered: Iterable[tuple[int, Sequence[Experiment]]],
     folder: Path,
     total: int,
     profile_steps: int,
@@ -18,7 +18,7 @@ def train_groups(
     """Trains groups of runs that differ only in their seed.
 
     Args:
-      turns: (number, group), in the order of training.
+      numbered: (the group's number from 0, group), in the order of training.
       folder: The folder of the runs.
       total: The number of runs in all groups.
       profile_steps: Number of steps of each run to trace.
@@ -33,7 +33,7 @@ def train_groups(
 
     failed: dict[Experiment, UserError] = {}
     reusable = Reusable()
-    for turn, group in turns:
+    for group_number, group in numbered:
         began, size = time.perf_counter(), len(group)
         seeds = [one.seed for one in group]
         try:
@@ -46,7 +46,7 @@ def train_groups(
             error.__traceback__ = None
             ends = dict.fromkeys(seeds, error)
         took = f"{time.perf_counter() - began:.0f} s" + (f", {size} together" if size > 1 else "")
-        first = turn * size + 1
+        first = group_number * size + 1  # All groups have the same size.
         for number, (one, end) in enumerate(zip(group, ends.values(), strict=True), first):
             if isinstance(end, UserError):
                 failed[one] = end

@@ -114,19 +114,18 @@ def build_program(
         compile_functions, experiment, parts, loaders[0], len(seeds), mesh, size
     )
     base = find_base_rate(experiment, parts.dataset)
-    # All that programs are made of, besides the shapes of what they are called with.
-    facts = (parts.dataset.num_classes, parts.dataset.streamed, loaders[0].images_per_epoch)
-    settings_of_all = leave_out_inputs(experiment, base)
-    whole = (
-        settings_of_all,
+    depends_on = (  # All that decides which functions are compiled.
+        leave_out_inputs(experiment, base),
         base and base.schedule,
-        *facts,
+        parts.dataset.num_classes,
+        parts.dataset.streamed,
+        loaders[0].images_per_epoch,
         loaders[0].image_shape,
         len(seeds),
         mesh,
         size,
     )
-    functions = (reusable or Reusable()).find(whole, compile_all)
+    functions = (reusable or Reusable()).find(depends_on, compile_all)
     form = functions.form
     keys = tuple(map(jax.random.key_data, step_keys))
     inputs = meshes.put(
@@ -220,6 +219,7 @@ def _make_evaluation(
     mesh: Mesh,
     shard: tuple[int, int],
 ) -> Callable[[State], dict[str, float]]:
+    """Returns the function that evaluates the state of one seed, on all devices."""
     config = replace(experiment.data, eval_batch_size=round_batch(experiment, mesh))
     loader = data.make_loader(config, parts.dataset, shard=shard)
     if shard[1] > 1:
@@ -234,4 +234,5 @@ def _make_evaluation(
 
 
 def _prefetch(sharding: NamedSharding, batches: Batches, start: int) -> Generator[Any, None, None]:
+    """Yields the batches from a step on, copied to the devices ahead of their use."""
     return data.prefetch_to_device(batches(start), sharding)

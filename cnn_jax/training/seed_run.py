@@ -87,7 +87,15 @@ def find_due(step: int, experiment: Experiment, until: int) -> Due:
 def log_step(
     program: TrainProgram, run: SeedRun, step: int, due: Due, timer: IntervalTimer
 ) -> None:
-    """Logs a line of one seed if that is due, or ends the seed if its loss is not finite."""
+    """Logs a line of one seed if that is due, or ends the seed if its loss is not finite.
+
+    Args:
+      program: The run's program.
+      run: The seed, at this step.
+      step: Number of steps done.
+      due: What is due after the step.
+      timer: The time since the last line.
+    """
     if run.ended:
         return
     if (bad := divergence.find_bad_step(run.state, run.experiment, step)) is not None:
@@ -98,6 +106,13 @@ def log_step(
 
 def finish_step(program: TrainProgram, run: SeedRun, step: int, due: Due, watch: Watch) -> None:
     """Measures, evaluates and saves one seed after a step as far as that is due, or stops it early.
+
+    Args:
+      program: The run's program.
+      run: The seed, at this step.
+      step: Number of steps done.
+      due: What is due after the step.
+      watch: Is told each phase.
 
     Raises:
       StopError: If a signal asks to stop meanwhile. The rest is done when the run continues.

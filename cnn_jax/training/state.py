@@ -21,7 +21,7 @@ class State(flax.struct.PyTreeNode):
       step: [] int32, updates done.
       params: The model's trainable parameters.
       stats: Batch norm's running averages.
-      opt: The optimizer's state.
+      opt: The optimizer's state, with that of the schedule and of early stopping.
       sums: Sums since the last log line: loss and error [] float32; steps, bad_images and skipped
         [] int32.
       nan_step: [] int32, the first step whose loss was not finite; -1: none. If such updates are

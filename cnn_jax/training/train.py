@@ -240,7 +240,7 @@ def _train(
         if profile_steps and distributed.is_primary():
             folder = next(iter(runs.values()))
             program = _trace(stack, program, folder, profile_steps, until - done)
-        seeds = [
+        seed_runs = [
             SeedRun(
                 run,
                 checkpoints,
@@ -252,7 +252,7 @@ def _train(
             for (run, folder), checkpoints, state in zip(runs.items(), saved, states, strict=True)
         ]
         with watchdog.watch(first.train.watchdog_minutes) as watch:
-            return run_loop(program, seeds, until, watch)
+            return run_loop(program, seed_runs, until, watch)
 
 
 def _open_log(
@@ -262,6 +262,7 @@ def _open_log(
     checkpoints: ocp.CheckpointManager,
     done: int,
 ) -> tuple[metrics_log.Write, Any]:
+    """Opens the log of a seed, until the stack is closed, and returns (write, progress bar)."""
     evaluated = bool(done) and checkpoint.was_evaluated(checkpoints, done)
     if not distributed.is_primary():
         return stack.enter_context(metrics_log.open_null_log())
