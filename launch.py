@@ -1,12 +1,31 @@
 """Runs the papers' studies: `python launch.py --list`, then `launch.py --experiment=NAME`."""
 
-from cnn_jax import interrupts
+import sys
+
+REMEDY = "run `make setup` once, and start .venv/bin/python launch.py"
+
+if sys.version_info < (3, 11):  # noqa: UP036  Files that are imported below need it.
+    print(f"launch.py: needs Python 3.11 to 3.13: {REMEDY}", file=sys.stderr)
+    sys.exit(2)
+
+from cnn_jax import interrupts  # noqa: E402
 
 if __name__ == "__main__":
     interrupts.catch()
 
-from cnn_jax import cli
-from experiments import COSTS, STUDIES
+try:
+    from cnn_jax import cli
+    from experiments import COSTS, STUDIES
+except ModuleNotFoundError as error:
+    missing = (error.name or "").partition(".")[0]
+    if missing in ("cnn_jax", "experiments"):
+        raise
+    print(
+        f"launch.py: {missing} is not installed for {sys.executable}: {REMEDY}; or install it all"
+        " with pip install -e '.[data]'",
+        file=sys.stderr,
+    )
+    sys.exit(2)
 
 if __name__ == "__main__":
     cli.main(STUDIES, COSTS)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -53,6 +54,19 @@ def test_a_mistake_ends_the_process_with_2(tmp_path):
     done = launch("--experiment=resnet_degradatoin", cwd=tmp_path)
     assert done.returncode == 2 and done.stderr.startswith(
         "launch.py: --experiment=resnet_degradatoin: no such study"
+    )
+
+
+def test_a_python_without_the_packages_gets_one_line(tmp_path):
+    """-S leaves out the folder of installed packages."""
+    plain = [sys.executable, "-S", str(ROOT / "launch.py"), "--list"]
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(plain, capture_output=True, text=True, cwd=tmp_path, env=env)
+    assert done.returncode == 2 and not done.stdout
+    assert re.fullmatch(
+        r"launch.py: absl is not installed for \S+: run `make setup` once, and start"
+        r" .venv/bin/python launch.py; or install it all with pip install -e '.\[data\]'\n",
+        done.stderr,
     )
 
 
