@@ -24,10 +24,8 @@ BATCH, SEED = 128, 0
 FLAGS = flags.FLAGS
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Checks and times each loader, and prints the table and a line of JSON."""
-    if argv[1:]:
-        sys.exit(f"batches.py: {argv[1]}: takes flags only")
     if hasattr(os, "sched_setaffinity"):  # On Linux. JAX starts a thread per core.
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     os.environ["JAX_PLATFORMS"] = "cpu"

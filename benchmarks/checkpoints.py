@@ -9,7 +9,6 @@ comparison.
 """
 
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,10 +23,8 @@ FLAGS = flags.FLAGS
 GOALS = {"save blocks": 0.060, "checksums on restore": 0.3}  # Seconds per 100 MB.
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Saves and restores several times, and prints the table and a line of JSON."""
-    if argv[1:]:
-        sys.exit(f"checkpoints.py: {argv[1]}: takes flags only")
     import jax
     import numpy as np
     from absl import logging

@@ -13,6 +13,7 @@ import numpy as np
 
 from benchmarks.peers import WORKLOADS, Spec
 from cnn_jax import models
+from cnn_jax.commands import run_command
 from cnn_jax.layers import rbf
 from cnn_jax.training import environment
 
@@ -53,7 +54,12 @@ def draw_arrays(spec: Spec) -> dict[str, np.ndarray]:
     }
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Writes the arrays and prints what they were drawn with."""
     given = Spec(**json.loads(sys.argv[1]))
     np.savez(given.weights, **draw_arrays(given))
     print(json.dumps(environment.describe_environment() | {"platform": jax.default_backend()}))
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

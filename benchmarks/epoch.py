@@ -13,7 +13,6 @@ import contextlib
 import io
 import itertools
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +25,13 @@ import jax.numpy as jnp
 from absl import flags, logging
 
 from benchmarks.noise import make_noise_dataset
-from benchmarks.result import compute_range, format_columns, run_benchmark, write_result
+from benchmarks.result import (
+    check_names,
+    compute_range,
+    format_columns,
+    run_benchmark,
+    write_result,
+)
 from cnn_jax import data, models
 from cnn_jax import mesh as meshes
 from cnn_jax.config import Experiment, change, choose
@@ -41,10 +46,9 @@ CPU_IMAGES = {"resnet20": 2_560, "lenet5_modern": 12_800}  # All of them would t
 FLAGS = flags.FLAGS
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Times each model, and prints the table and a line of JSON per model."""
-    if unknown := [*argv[1:], *(name for name in FLAGS.models if name not in models.MODELS)]:
-        sys.exit(f"epoch.py: {unknown[0]}: no such model")
+    check_names("models", FLAGS.models, models.MODELS)
     settings.configure()  # As a launch does, like the next line.
     logging.set_verbosity(logging.WARNING)
     lines = [

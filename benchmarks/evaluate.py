@@ -17,7 +17,13 @@ import numpy as np
 from absl import flags, logging
 
 from benchmarks.noise import make_noise_dataset
-from benchmarks.result import compute_range, format_columns, run_benchmark, write_result
+from benchmarks.result import (
+    check_names,
+    compute_range,
+    format_columns,
+    run_benchmark,
+    write_result,
+)
 from cnn_jax import mesh as meshes
 from cnn_jax import models
 from cnn_jax.config import Data, Experiment, choose
@@ -36,10 +42,9 @@ BATCH, IMAGES = 250, 50_000  # On an accelerator: the size of ImageNet's validat
 FLAGS = flags.FLAGS
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Times each model, and prints the table and a line of JSON per model."""
-    if unknown := [*argv[1:], *(name for name in FLAGS.models if name not in MODELS)]:
-        sys.exit(f"evaluate.py: {unknown[0]}: choose --models from {', '.join(MODELS)}")
+    check_names("models", FLAGS.models, MODELS)
     settings.configure()  # As a launch does, like the next line.
     logging.set_verbosity(logging.WARNING)
     results = [measure_evaluation(name) for name in FLAGS.models]

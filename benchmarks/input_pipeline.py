@@ -12,7 +12,6 @@ import importlib.util
 import io
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,18 +22,17 @@ from typing import Any
 from absl import flags
 
 from benchmarks.result import compute_range, format_columns, run_benchmark, write_result
+from cnn_jax.errors import UserError
 
 LO, HI, CROP, BATCH, SEED = 256, 512, 224, 32, 0
 FLAGS = flags.FLAGS
 Decoder = Callable[[bytes, Any], Any]  # (encoded, Box) -> uint8 or float32 [224, 224, 3].
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Times the decoders on one core and on all, then the loader; prints tables and JSON."""
-    if argv[1:] or not FLAGS.data.startswith("folder:"):
-        sys.exit(
-            "input_pipeline.py: takes --data=folder:PATH, a folder of class folders, and flags only"
-        )
+    if not FLAGS.data.startswith("folder:"):
+        raise UserError("name a folder of class folders with --data=folder:PATH")
     os.environ["JAX_PLATFORMS"] = "cpu"
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else set()
     if cores:
@@ -43,14 +41,10 @@ def main(argv: list[str]) -> None:
 
     from cnn_jax.data import folders
     from cnn_jax.data.prepare import resize
-    from cnn_jax.errors import UserError
     from cnn_jax.training import environment
 
     cv2.setNumThreads(0)
-    try:
-        source = folders.load_folder(FLAGS.data.removeprefix("folder:"))
-    except UserError as error:
-        sys.exit(f"input_pipeline.py: {error}")
+    source = folders.load_folder(FLAGS.data.removeprefix("folder:"))
     decoders: dict[str, Decoder] = {
         "pillow": decode_by_pillow,
         "opencv": decode_by_opencv,
@@ -64,7 +58,9 @@ def main(argv: list[str]) -> None:
             "tf, antialiased": make_tensorflow_decoder(antialias=True),
         }
     with tempfile.TemporaryDirectory() as small:
-        resize.resize(source, Path(small), FLAGS.resized)
+        bad = resize.resize(source, Path(small), FLAGS.resized)
+        for name, why in bad.items():
+            raise UserError(f"{name}: {why}: name a folder without damaged images")
         cv2.setNumThreads(0)
         name = f"ours, resized to {FLAGS.resized}"
         work = {key: (decode, read_images(source)) for key, decode in decoders.items()}

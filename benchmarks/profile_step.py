@@ -8,9 +8,9 @@ layers, it belongs to the last of them. PyTorch's operations are grouped by thei
 those of both profilers, with what they add.
 """
 
+import importlib.util
 import math
 import re
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
@@ -22,8 +22,10 @@ from absl import flags
 from benchmarks import draw
 from benchmarks.peers import WORKLOADS, Peer, Spec
 from benchmarks.result import format_columns, run_benchmark
+from benchmarks.train_step import INSTALL
 from cnn_jax.cost import hlo
 from cnn_jax.cpu import memory, settings
+from cnn_jax.errors import UserError
 from cnn_jax.training.profile import read_costs
 
 # Kinds by the names of our layers; the innermost layer of a path that matches decides.
@@ -49,10 +51,10 @@ LARGEST = 6  # Operations that are listed by themselves.
 FLAGS = flags.FLAGS
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Profiles both and prints the tables."""
-    if len(argv) > 1:
-        sys.exit(f"profile_step.py: {argv[1]}: it takes no arguments")
+    if not importlib.util.find_spec("torch"):
+        raise UserError(f"torch is not installed: {INSTALL['torch']}")
     _, image, classes, batch, *_ = WORKLOADS[FLAGS.model]
     image = (FLAGS.image_size, FLAGS.image_size, image[2]) if FLAGS.image_size else image
     # As a run does. Both come before JAX starts, which the line after them does: malloc would not

@@ -1,15 +1,17 @@
 """The start and the end of a benchmark: its exit code, its table and its line of JSON."""
 
+import functools
 import json
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import app, flags
 
 from cnn_jax.commands import run_command
+from cnn_jax.errors import UserError, suggest_names
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
@@ -17,14 +19,33 @@ flags.DEFINE_string(
 )
 
 
-def run_benchmark(main: Callable[[list[str]], object]) -> NoReturn:
-    """Runs a benchmark's `main` with the arguments that are no flags, and exits.
+def run_benchmark(main: Callable[[], object]) -> NoReturn:
+    """Reads the flags, runs a benchmark's `main`, and exits.
 
-    Ctrl-C and files that cannot be read or written end it with one line, as every command.
+    Mistakes, Ctrl-C and files that cannot be read or written end it with one line, as every
+    command. A benchmark that fails ends with `sys.exit` and a line: its exit code is 1.
     """
     name = Path(sys.argv[0]).name
     interrupted = f"{name}: stopped; it starts anew the next time"
-    sys.exit(run_command(lambda: app.run(main), name, lambda: interrupted))
+    run = functools.partial(app.run, lambda _: main(), flags_parser=_parse_flags)
+    sys.exit(run_command(run, name, lambda: interrupted))
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    try:
+        program, *others = FLAGS(argv)
+    except flags.Error as error:
+        raise UserError(f"{' '.join(str(error).split())}; --help shows every flag") from None
+    if others:
+        raise UserError(f"{others[0]}: it takes flags only; --help shows them")
+    return [program]
+
+
+def check_names(flag: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Raises UserError if a name in the list of a flag is not known."""
+    for name in names:
+        if name not in known:
+            raise UserError(f"--{flag}={name}: no such name; {suggest_names(name, known)}")
 
 
 def write_result(result: dict[str, Any]) -> None:

@@ -10,13 +10,12 @@ images suffice. `--models=resnet50,vgg_d` takes minutes and 6.5 GB.
 
 import functools
 import os
-import sys
 from collections.abc import Callable
 from typing import Any
 
 from absl import flags
 
-from benchmarks.result import run_benchmark, write_result
+from benchmarks.result import check_names, run_benchmark, write_result
 
 FLAGS = flags.FLAGS
 DEVICES = (1, 2, 4, 8)
@@ -30,10 +29,9 @@ MODELS = {
 CLASSES = {"resnet50": 1000}
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Compiles every step, and prints the table and a line of JSON."""
-    if unknown := [name for name in FLAGS.models if name not in MODELS]:
-        sys.exit(f"scaling.py: {unknown[0]}: choose --models from {', '.join(MODELS)}")
+    check_names("models", FLAGS.models, MODELS)
     os.environ["JAX_PLATFORMS"] = "cpu"  # Before JAX starts.
     os.environ["XLA_FLAGS"] = (
         f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"

@@ -20,11 +20,12 @@ import numpy as np
 from absl import flags
 
 from benchmarks.peers import ours
-from benchmarks.result import run_benchmark, write_result
+from benchmarks.result import check_names, run_benchmark, write_result
 from cnn_jax import mesh as meshes
 from cnn_jax import models
 from cnn_jax.config import choose
 from cnn_jax.cpu import memory, settings
+from cnn_jax.errors import UserError
 from cnn_jax.optim import make_optimizer
 from cnn_jax.training import environment, multi_seed
 from cnn_jax.training.multi_seed import Inputs
@@ -44,13 +45,12 @@ MAX_SLOWDOWN = 2
 FLAGS = flags.FLAGS
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Times each model with each number of seeds, and prints the table and a line of JSON."""
-    counts = [int(count) for count in FLAGS.counts if count.isdigit() and int(count) > 0]
-    if len(argv) > 1 or not set(FLAGS.models) <= MODELS.keys() or len(counts) < len(FLAGS.counts):
-        sys.exit(
-            f"seeds.py: choose --models from {', '.join(MODELS)}, and --counts such as 1,2,4,8"
-        )
+    check_names("models", FLAGS.models, MODELS)
+    counts = [int(count) for count in FLAGS.counts if count.isdecimal() and int(count) > 0]
+    if len(counts) < len(FLAGS.counts):
+        raise UserError(f"--counts={','.join(FLAGS.counts)}: give numbers such as 1,2,4,8")
     # As a run does, the second for all but the smallest batches.
     settings.configure()
     memory.keep_memory(settings.MIN_BATCH_VALUES)

@@ -27,7 +27,7 @@ SHORT = ("--preset=smoke",)
 LONG = ("--preset=laptop", "--set=train.log_every=1")
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Times each start, and prints the table and a line of JSON."""
     with tempfile.TemporaryDirectory() as folder:
 

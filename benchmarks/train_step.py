@@ -24,7 +24,14 @@ from typing import Any
 from absl import flags
 
 from benchmarks.peers import ALL_PEERS, WORKLOADS, Spec
-from benchmarks.result import compute_range, format_columns, run_benchmark, write_result
+from benchmarks.result import (
+    check_names,
+    compute_range,
+    format_columns,
+    run_benchmark,
+    write_result,
+)
+from cnn_jax.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 INSTALL = {
@@ -34,6 +41,7 @@ INSTALL = {
     ),
     "keras": "pip install -e '.[bench]'",
 }
+UNFILTERED = {"JAX_TRACEBACK_FILTERING": "off"}  # Else an error's last line is JAX's remark on it.
 # Variants of a peer, of which the fastest is kept.
 VARIANTS = {"torch": ("contiguous", "channels_last")}
 # Largest relative difference of the first loss. A ResNet-50 with random weights magnifies
@@ -72,14 +80,11 @@ def define_flags() -> None:
     )
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Times our step and the peers', and prints the table and a line of JSON."""
     _, image, classes, batch, peers, _ = WORKLOADS[FLAGS.model]
     chosen = list(peers) if FLAGS.peers is None else FLAGS.peers
-    if unknown := [*argv[1:], *(peer for peer in chosen if peer not in peers)]:
-        sys.exit(
-            f"train_step.py: {unknown[0]}: choose --peers of {FLAGS.model} from {', '.join(peers)}"
-        )
+    check_names("peers", chosen, peers)
     image = (FLAGS.image_size, FLAGS.image_size, image[2]) if FLAGS.image_size else image
     with tempfile.TemporaryDirectory() as folder:
         file = f"{folder}/weights.npz"
@@ -242,7 +247,7 @@ def make_worker_environment(spec: Spec) -> dict[str, str]:
     added = {"JAX_ENABLE_COMPILATION_CACHE": "false", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     if spec.precision == "float32":  # As in our runs. A GPU's default is tensorfloat32.
         added["JAX_DEFAULT_MATMUL_PRECISION"] = "float32"
-    return os.environ | added
+    return os.environ | UNFILTERED | added
 
 
 def draw_inputs(spec: Spec) -> dict[str, Any]:
@@ -252,12 +257,18 @@ def draw_inputs(spec: Spec) -> dict[str, Any]:
       The time, hardware, versions and commit, and JAX's platform.
     """
     command = [sys.executable, "-m", "benchmarks.draw", json.dumps(spec._asdict())]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | UNFILTERED,
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
-        sys.exit(
-            "train_step.py:"
-            f" {(done.stderr.strip().splitlines() or ['drawing the weights failed'])[-1]}"
-        )
+        line = (done.stderr.strip().splitlines() or ["drawing the weights failed"])[-1]
+        if done.returncode == 2:  # A size that the model cannot take.
+            raise UserError(line.removeprefix("error: "))
+        sys.exit(f"train_step.py: {line}")
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -8,7 +8,6 @@ is written from the papers' words (`peers/torch_views.py`). Both get the same we
 """
 
 import importlib.metadata
-import sys
 import tempfile
 
 from absl import flags
@@ -23,10 +22,8 @@ IMAGES = 250  # On an accelerator.
 FLAGS = flags.FLAGS
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Times a protocol, and prints the table and a line of JSON."""
-    if len(argv) > 1:
-        sys.exit(f"views.py: {argv[1]}: it takes no arguments")
     with tempfile.TemporaryDirectory() as folder:
         spec = Spec(
             peer="ours_views",

@@ -439,10 +439,48 @@ def test_a_comparison_from_end_to_end():
 
 def test_an_unknown_peer_gives_one_line():
     done = run("train_step", *LENET, "--peers=mxnet")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.strip() == (
-        "train_step.py: mxnet: choose --peers of lenet5_modern from flax, torch, keras"
+        "train_step.py: --peers=mxnet: no such name; known: flax, torch, keras"
     )
+
+
+@pytest.mark.parametrize(
+    "words, line",
+    [
+        (("startup", "now"), "startup.py: now: it takes flags only; --help shows them"),
+        (("batches", "now"), "batches.py: now: it takes flags only; --help shows them"),
+        (("views", "--protocol=x"), "views.py: flag --protocol=x: value should be one of <ten_"),
+        (("checkpoints", "--x=1"), "checkpoints.py: Unknown command line flag 'x'; --help"),
+        (("scaling", "--models=x"), "scaling.py: --models=x: no such name; known: resnet"),
+        (
+            ("epoch", "--models=resnet21"),
+            "epoch.py: --models=resnet21: no such name; nearest: resn",
+        ),
+        (("input_pipeline",), "input_pipeline.py: name a folder of class folders with --data="),
+        (("input_pipeline", "--data=folder:/x"), "input_pipeline.py: data set folder:/x: no such"),
+    ],
+)
+def test_a_mistake_ends_a_benchmark_in_one_line_with_exit_code_2(words, line):
+    done = run(*words)
+    said = done.stderr.strip()
+    assert done.returncode == 2 and said.startswith(line) and "\n" not in said, said
+
+
+def test_a_benchmark_names_a_damaged_image(tmp_path):
+    for label in ("a", "b"):
+        (tmp_path / "images" / label).mkdir(parents=True)
+        for k in range(5):
+            (tmp_path / "images" / label / f"{k}.jpg").write_bytes(b"no image")
+    done = run("input_pipeline", f"--data=folder:{tmp_path / 'images'}")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "a/0.jpg: is no image" in done.stderr and "name a folder without" in done.stderr
+
+
+def test_a_size_that_a_model_cannot_take_gives_one_line():
+    done = run("train_step", "--model=lenet5_modern", "--image_size=2", "--peers=")
+    assert done.returncode == 2
+    assert done.stderr == "train_step.py: lenet5_modern: images of 2x2; the smallest are 12x12\n"
 
 
 def test_seeds_from_end_to_end():
@@ -461,9 +499,12 @@ def test_seeds_from_end_to_end():
     assert ways[:4] == [(1, "sequential"), (1, "unrolled"), (1, "vmap"), (2, "sequential")]
     assert all(row["images_per_s"] > 0 for row in rows) and rows[0]["ratio"] == 1
     wrong = subprocess.run([*command[:3], "--models=vgg"], cwd=ROOT, capture_output=True, text=True)
-    assert wrong.returncode == 1 and wrong.stderr.startswith(
-        "seeds.py: choose --models from perceptron, mlp"
+    assert wrong.returncode == 2 and wrong.stderr.startswith(
+        "seeds.py: --models=vgg: no such name; "
     )
+    wrong = subprocess.run([*command[:3], "--counts=0"], cwd=ROOT, capture_output=True, text=True)
+    assert wrong.returncode == 2
+    assert wrong.stderr == "seeds.py: --counts=0: give numbers such as 1,2,4,8\n"
 
 
 def test_the_peer_of_views_keeps_memory_from_before_jax_starts():

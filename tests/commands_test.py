@@ -72,10 +72,10 @@ def test_every_command_ends_in_one_line(name, monkeypatch, capsys):
 
 def test_benchmarks_end_in_one_line(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["/somewhere/epoch.py"])
-    monkeypatch.setattr(result.app, "run", lambda main: main([]))
+    monkeypatch.setattr(result.app, "run", lambda main, flags_parser: main([]))
     for error, code in ((KeyboardInterrupt(), 130), (OSError(errno.EACCES, "Denied", "bench"), 2)):
         with pytest.raises(SystemExit) as ended:
-            result.run_benchmark(lambda _, error=error: fail(error))
+            result.run_benchmark(lambda error=error: fail(error))
         assert ended.value.code == code
         said = capsys.readouterr().err.strip()
         assert said.startswith("epoch.py: stopped") and "\n" not in said
