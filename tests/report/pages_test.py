@@ -311,6 +311,14 @@ def test_a_narrow_logarithmic_axis_has_narrow_margins():
     assert 0.955 < low < 0.97 and 1.1 < high < 1.115
 
 
+@pytest.mark.parametrize("values", [(), (0.0,), (0.0, 0.5), (2.0,)], ids=str)
+def test_a_logarithmic_axis_may_have_no_values_that_it_can_show(values):
+    points = tuple((x, value, value, value) for x, value in enumerate(values))
+    lines = (figures.Series("a", points, "k"),) if points else ()
+    chart = figures.LineChart("", lines, "x", "y", log_y=True, share_y=False)
+    assert style.write_png(lambda: figures.draw_lines("t", [chart])).startswith(b"\x89PNG")
+
+
 def test_models_of_one_depth_share_a_color():
     by_depth = figures.choose_colors(
         {"plain": ["plain-20", "plain-56"], "residual": ["56", "20", "110"]}

@@ -90,11 +90,13 @@ def _find_span(charts: Sequence[LineChart], own: LineChart) -> tuple[float, floa
     """Returns the limits of a chart's vertical axis, shared or its own."""
     charts = [chart for chart in charts if chart.share_y] if own.share_y else [own]
     points = [point for chart in charts for line in chart.lines for point in line.points]
-    low = min((point[2] for point in points), default=0.0)
-    high = max((point[3] for point in points), default=1.0)
-    if own.log_y:
+    if own.log_y:  # It shows no values of 0 or less, and there may be no others.
+        shown = [value for point in points for value in point[1:] if value > 0] or [0.1, 1.0]
+        low, high = min(shown), max(shown)
         factor = 1.5 if high > NARROW * low else max((high / low) ** 0.1, 1.001)
         return low / factor, high * factor
+    low = min((point[2] for point in points), default=0.0)
+    high = max((point[3] for point in points), default=1.0)
     margin = 0.05 * (high - low) or 0.5
     return low - margin, high + margin
 
