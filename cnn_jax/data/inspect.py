@@ -157,18 +157,21 @@ def draw_crops(settings: dict[str, Data], seed: int = 0) -> "Figure":
 
 
 def draw_class_counts(rows: dict[str, list[Row]], names: tuple[str, ...]) -> "Figure":
-    """Draws the images per class of each split."""
+    """Draws the images per class of each split: bars, or outlines if there are many classes."""
     figure = require("matplotlib.figure").Figure(figsize=(10, 4), layout="constrained")
     axis = figure.subplots()
     for (name, part), edge in zip(rows.items(), itertools.count(), strict=False):
-        places = np.arange(len(names)) + 0.4 * edge
-        axis.bar(places, _count_labels(part, len(names)), 0.4, label=name)
+        counts = _count_labels(part, len(names))
+        if len(names) <= MAX_NAMED_CLASSES:
+            axis.bar(np.arange(len(names)) + 0.4 * edge, counts, 0.4, label=name)
+        else:  # Bars narrower than a pixel would make a pattern.
+            axis.stairs(counts, np.arange(len(names) + 1) - 0.5, label=name, lw=1.5)
     if len(names) <= MAX_NAMED_CLASSES:
         shown = [name[:MAX_NAMED_CLASSES] for name in names]
         places = np.arange(len(names)) + 0.2
         axis.set_xticks(places, shown, rotation=60, ha="right", parse_math=False)
     axis.set(xlabel="class", ylabel="images")
-    axis.legend()
+    figure.legend(loc="outside right upper")
     return figure
 
 

@@ -162,7 +162,8 @@ def _draw_gaps(results: "Results") -> "Figure":
         axes.set_xlabel(label)
         axes.tick_params(length=0)
         axes.grid(visible=False, axis="y")
-        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=2)
+        if axes.get_legend_handles_labels()[0]:  # There are none before the first run has ended.
+            axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=2)
     return drawing
 
 

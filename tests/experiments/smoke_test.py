@@ -23,3 +23,13 @@ def test_the_smoke_preset_runs_and_reports(name, tmp_path):
     assert again.text == report.text
     folders = {path.parent.name for path in tmp_path.glob("*/seed1")}
     assert folders == set(study.runs)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in COSTS if STUDIES[name](next(iter(COSTS[name]))).runs]
+)
+def test_a_study_without_a_finished_run_has_a_report(name, tmp_path):
+    study = STUDIES[name](next(iter(COSTS[name])))
+    library.write_study(study, tmp_path, 1, "the command")
+    report = build.build(tmp_path, html=False)
+    assert not report.problem and "not started" in report.text

@@ -319,6 +319,21 @@ def test_a_logarithmic_axis_may_have_no_values_that_it_can_show(values):
     assert style.write_png(lambda: figures.draw_lines("t", [chart])).startswith(b"\x89PNG")
 
 
+def test_a_line_of_runs_that_are_not_trained_has_its_name_in_the_legend():
+    lines = tuple(
+        figures.Series(name, points, "k") for name, points in (("a", ()), ("b", ((1, 2, 2, 2),)))
+    )
+    for shown in (lines, lines[:1]):
+        figure = figures.draw_lines("t", [figures.LineChart("", shown, "x", "y", log_x=True)])
+        texts = figure.axes[0].get_legend().get_texts()
+        assert [text.get_text() for text in texts] == [line.label for line in shown]
+        figure.canvas.draw()
+
+
+def test_intervals_of_runs_that_are_not_trained_are_drawn_without_a_warning():
+    assert figures.draw_intervals("t", "error (%)", []).axes  # A warning is an error in tests.
+
+
 def test_models_of_one_depth_share_a_color():
     by_depth = figures.choose_colors(
         {"plain": ["plain-20", "plain-56"], "residual": ["56", "20", "110"]}

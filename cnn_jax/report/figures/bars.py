@@ -84,6 +84,6 @@ def draw_intervals(title: str, x_label: str, intervals: Sequence[Interval]) -> F
         axes.plot([one.low, one.high], [place, place], color=PALETTE[0], lw=2)
         axes.plot([one.value], [place], color=PALETTE[0], marker="o")
     axes.set_yticks(range(len(labels)), labels)
-    axes.set(xlabel=x_label, ylim=(len(labels) - 0.5, -0.5))
+    axes.set(xlabel=x_label, ylim=(max(len(labels), 1) - 0.5, -0.5))
     axes.tick_params(length=0)
     return figure

@@ -103,12 +103,12 @@ def _find_span(charts: Sequence[LineChart], own: LineChart) -> tuple[float, floa
 
 def _draw_chart(axes: Axes, chart: LineChart, span: tuple[float, float]) -> None:
     for line in chart.lines:
-        x, mean, smallest, largest = zip(*line.points, strict=True)
+        x, mean, smallest, largest = zip(*line.points, strict=True) if line.points else ((),) * 4
         marker = "o" if len(x) <= MAX_MARKERS else None
         axes.plot(x, mean, color=line.color, marker=marker, ms=4, lw=2, label=line.label)
         axes.fill_between(x, smallest, largest, color=line.color, alpha=0.15, lw=0)
     axes.set(title=chart.title, xlabel=chart.x_label, ylabel=chart.y_label, ylim=span)
-    if chart.log_x:
+    if chart.log_x and any(line.points for line in chart.lines):
         axes.set_xscale("log")
         # The default labels are math text, which STYLE does not parse.
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
