@@ -31,5 +31,5 @@ def test_the_smoke_preset_runs_and_reports(name, tmp_path):
 def test_a_study_without_a_finished_run_has_a_report(name, tmp_path):
     study = STUDIES[name](next(iter(COSTS[name])))
     library.write_study(study, tmp_path, 1, "the command")
-    report = build.build(tmp_path, html=False)
+    report = build.build(tmp_path, study, html=False)
     assert not report.problem and "not started" in report.text

@@ -99,7 +99,8 @@ def draw_histograms(axes: Axes, spreads: Mapping[str, Spread]) -> None:
     figures.set_log_scale(axes)
     axes.tick_params(length=0, which="both", labelsize=8)
     axes.set_ylabel("density", fontsize=8)
-    axes.legend(frameon=False, fontsize=8)
+    if axes.patches:  # There are none before a run has measured its layers.
+        axes.legend(frameon=False, fontsize=8)
 
 
 def layer_stds(
