@@ -20,6 +20,7 @@ from cnn_jax.evaluation.during_training import (
 from cnn_jax.optim import trace_shared_program
 from cnn_jax.training import multi_seed
 from cnn_jax.training.components import Components, complete, count_steps_per_epoch
+from cnn_jax.training.first_steps import FirstProgram
 from cnn_jax.training.state import State
 from cnn_jax.training.train_step import (
     Step,
@@ -39,12 +40,14 @@ class Functions(NamedTuple):
       step: The training step, from `compile_step`.
       steps: Several training steps in one call, from `compile_step`; None if each call makes a
         single step.
+      first: The programs of the run's first steps, from `compile_first`.
       evaluation: The evaluation step, from `compile_evaluation`.
     """
 
     form: multi_seed.Form
     step: Step
     steps: Step | None
+    first: FirstProgram | None
     evaluation: EvaluationStep
 
 
@@ -141,7 +144,8 @@ def compile_functions(
     values = round_batch(experiment, mesh) * size
     options = choose_compiler_options(experiment.train.steps, values, mesh)
     evaluation = compile_evaluation(make_evaluation_step(parts.model, loader), mesh, options)
-    return Functions(form, step, several, evaluation)
+    first = compile_first(experiment, form.step, step, mesh, options)
+    return Functions(form, step, several, first, evaluation)
 
 
 def make_step(
@@ -210,6 +214,28 @@ def compile_step(
     if train.check_numerics:
         return compile_checked(step, mesh), several
     return compile_train(step, train.parallel, mesh, options), several
+
+
+def compile_first(
+    experiment: Experiment, step: Step, compiled: Step, mesh: Mesh, options: dict[str, bool] | None
+) -> FirstProgram | None:
+    """Compiles the program of the run's first steps, where the compile cache cannot hold the other.
+
+    Args:
+      experiment: The run.
+      step: `Form.step` of the result of `make_step`.
+      compiled: The same step, from `compile_step`.
+      mesh: The devices that share a batch.
+      options: Its compiler options.
+
+    Returns:
+      The programs, or None if `compiled` makes the first steps too: if it does not use oneDNN or
+      is not compiled by jit.
+    """
+    train = experiment.train
+    if not options or train.check_numerics or train.parallel != "jit":
+        return None
+    return FirstProgram(compile_train(step, "jit", mesh), compiled)
 
 
 def choose_compiler_options(steps: int, values: int, mesh: Mesh) -> dict[str, bool] | None:

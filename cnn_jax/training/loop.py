@@ -12,6 +12,7 @@ import jax
 from cnn_jax.cpu import memory
 from cnn_jax.errors import StoppedError, UserError
 from cnn_jax.training import checkpoint, early_stopping
+from cnn_jax.training.first_steps import FirstSteps
 from cnn_jax.training.interval_timer import IntervalTimer
 from cnn_jax.training.program import TrainProgram
 from cnn_jax.training.seed_run import (
@@ -60,22 +61,30 @@ def run_loop(
     state = program.join([run.state for run in runs])
     batches = program.batches(done)
     timer, trimmer = IntervalTimer(done), memory.Trimmer()
+    first_steps = FirstSteps(program.first, until)
 
     def ends_call(step: int) -> bool:
         return any(find_due(step, experiment, until))
 
     step, size, chosen = done, 1, program.steps_per_call  # The first call makes one step.
-    compiled = set[int]()  # The numbers of steps for which a call is compiled.
+    # The compiled programs: (whether of the first steps, the number of steps in a call).
+    compiled = set[tuple[bool, int]]()
     while step < until and not all(run.ended for run in runs):
-        count = count_steps(step, until, size, ends_call)
-        compiles = count not in compiled
-        compiled.add(count)
+        is_first = first_steps.include(step)
+        count = 1 if is_first else count_steps(step, until, size, ends_call)
+        compiles = (is_first, count) not in compiled
+        compiled.add((is_first, count))
         phase = "compile" if compiles else "step"
         taken = take_batches(program, runs, state, batches, count, timer, watch, phase)
         if count > 1:  # Calls that wait for a device would keep a signal waiting.
             jax.block_until_ready(state)
+        if not is_first and first_steps.wait():
+            trimmer = memory.Trimmer()  # The compiler leaves free memory.
         trimmer.prepare_call(state)
-        state = program.advance(state, taken)
+        if is_first:
+            state = first_steps.make(state, program.inputs, taken[0])
+        else:
+            state = program.advance(state, taken)
         step += count
 
         due = find_due(step, experiment, until)

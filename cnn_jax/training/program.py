@@ -23,6 +23,7 @@ from cnn_jax.training.compiled_functions import (
     round_batch,
 )
 from cnn_jax.training.components import Components, advise, explain_single_steps, make_components
+from cnn_jax.training.first_steps import FirstProgram
 from cnn_jax.training.state import State, Step, init_state
 from cnn_jax.training.steps_per_call import SINGLE_STEP_PLATFORMS, stack_batches
 
@@ -47,6 +48,7 @@ class TrainProgram(NamedTuple):
       steps_per_call: The largest number of steps that one call makes; 0: the loop chooses it.
       compiled_steps: (state, inputs, stacked batches) -> state after several updates; None if each
         call makes a single step.
+      first: The programs of the run's first steps; None: `compiled_step` makes them.
       measure_layers: (state of one seed, the seed) -> the layers of a line of layers.jsonl; None if
         the run measures no layers.
     """
@@ -63,6 +65,7 @@ class TrainProgram(NamedTuple):
     description: dict[str, Any]
     steps_per_call: int = 1
     compiled_steps: Step | None = None
+    first: FirstProgram | None = None
     measure_layers: Callable[[State, int], list[dict[str, Any]]] | None = None
 
     def step(self, state: Any, batch: Any) -> Any:
@@ -146,6 +149,7 @@ def build_program(
         description=data.describe_dataset(parts.dataset),
         steps_per_call=size,
         compiled_steps=functions.steps,
+        first=functions.first,
         measure_layers=layer_statistics.make_measurement(
             experiment, parts, of_seeds, inputs.arrays
         ),

@@ -37,6 +37,7 @@ from cnn_jax.training import (
 )
 from cnn_jax.training.compiled_functions import Reusable
 from cnn_jax.training.components import complete
+from cnn_jax.training.first_steps import FIRST_STEPS
 from cnn_jax.training.loop import run_loop
 from cnn_jax.training.program import TrainProgram, build_program
 from cnn_jax.training.seed_run import SeedRun
@@ -239,7 +240,8 @@ def _train(
             return {}  # An unreadable checkpoint has been moved aside: restore again.
         if profile_steps and distributed.is_primary():
             folder = next(iter(runs.values()))
-            program = _trace(stack, program, folder, profile_steps, until - done)
+            untraced = FIRST_STEPS if program.first else 0
+            program = _trace(stack, program, folder, profile_steps, until - max(done, untraced))
         seed_runs = [
             SeedRun(
                 run,
