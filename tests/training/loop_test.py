@@ -1,6 +1,7 @@
 """The order of the loop: next batch, step, log, evaluate, save."""
 
 import dataclasses
+import time
 import types
 
 import jax.numpy as jnp
@@ -9,7 +10,8 @@ import pytest
 from cnn_jax.config import Experiment, Log, Train, choose
 from cnn_jax.errors import StoppedError
 from cnn_jax.optim import make_optimizer
-from cnn_jax.training import checkpoint, loop
+from cnn_jax.training import checkpoint, first_steps, loop
+from cnn_jax.training.first_steps import FirstProgram
 from cnn_jax.training.program import TrainProgram
 from cnn_jax.training.seed_run import SeedRun, find_due
 from cnn_jax.training.state import State, make_zero_sums
@@ -153,3 +155,39 @@ def test_a_signal_while_layers_are_measured_saves_the_step(monkeypatch):
     with pytest.raises(StoppedError, match="at step 2, which is saved"):
         measuring.run()
     assert measuring.seen[-2:] == ["log train", "save"] and measuring.saved == {2: None}
+
+
+@pytest.mark.parametrize("done", [0, 2, 3, 4])
+def test_the_number_of_a_step_decides_which_program_makes_it(done, monkeypatch):
+    monkeypatch.setattr(first_steps, "FIRST_STEPS", 3)
+    recorder = Recorder(monkeypatch)
+    recorder.state = recorder.state.replace(step=jnp.int32(done))
+    recorder.saved[done] = 0.5
+
+    def make_plain_step(state, inputs, batch):
+        state = recorder.step(state, inputs, batch)
+        recorder.seen[-1] += " plain"
+        return state
+
+    def compile_fast():
+        time.sleep(0.2)  # The first fast step waits for it.
+        recorder.seen.append("compiled")
+
+    lowered = types.SimpleNamespace(compile=compile_fast)
+    fast = types.SimpleNamespace(lower=lambda *arguments: lowered)
+    recorder.program = recorder.program._replace(first=FirstProgram(make_plain_step, fast))
+    recorder.run()
+    steps = [words for words in recorder.seen if "step" in words or words == "compiled"]
+    plain = [f"step {k} plain" for k in range(done + 1, 4)]
+    assert steps == [
+        *plain,
+        *(["compiled"] if plain else []),
+        *(f"step {k}" for k in range(max(done, 3) + 1, 7)),
+    ]
+
+
+def test_a_launch_that_ends_within_the_first_steps_does_not_compile_the_other_program(monkeypatch):
+    recorder = Recorder(monkeypatch)  # Six steps.
+    recorder.program = recorder.program._replace(first=FirstProgram(recorder.step, fast=None))
+    recorder.run()
+    assert recorder.seen.count("evaluate") == 2
