@@ -1,4 +1,4 @@
-"""The first steps of a long run: a plain program makes them while a thread compiles the fast one."""
+"""The first steps of a long run, by a plain program while a thread compiles the fast one."""
 
 import dataclasses
 import json
@@ -6,12 +6,12 @@ import threading
 
 import jax
 import pytest
+from helpers.small_run import CutError, cut_at
 
 from cnn_jax.config import Data, Experiment, Train, choose
 from cnn_jax.cpu import settings
 from cnn_jax.training import program, train
 from cnn_jax.training.first_steps import FIRST_STEPS, FirstSteps
-from helpers.small_run import CutError, cut_at
 
 # Long enough for two programs.
 RUN = Experiment(
