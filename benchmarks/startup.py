@@ -4,7 +4,8 @@
 
 Measured are the import of the models, `launch.py --list` and `--help`, and the time from launching
 a small study to the first line of its metrics.jsonl, with an empty and with a filled compile cache.
-A run of 100 steps or more compiles its step at each launch on a CPU, and is measured too.
+On a CPU, a run of 100 steps or more compiles its step at each launch, while a plain program makes
+the first steps. It is measured too.
 """
 
 import json

@@ -23,7 +23,8 @@ ONEDNN = {"xla_cpu_use_onednn": True, "xla_cpu_experimental_onednn_custom_call":
 # the process if it does not know a flag.
 TESTED_JAXLIB, ONEDNN_JAXLIB = ((0, 10), (0, 13)), ((0, 12), (0, 13))
 # Shorter runs do not use oneDNN: XLA cannot write a program that calls oneDNN to the compile cache
-# (std::bad_alloc), so the next launch spends some seconds on compiling the program again.
+# (std::bad_alloc), so the next launch spends some seconds on compiling the program again. The first
+# steps do not wait for that: see `cnn_jax.training.first_steps`.
 MIN_ONEDNN_STEPS = 100
 # An evaluation of fewer pixels (84 crops of 224x224) takes less time than it would gain.
 MIN_ONEDNN_PIXELS = 2**22
