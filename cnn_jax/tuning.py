@@ -186,6 +186,9 @@ def find_scores(
       run: The run's name.
       trials: The seeds of each trial, by its name.
       left_out: A seed that does not count; None: all count.
+
+    Raises:
+      UserError: If a score is no number.
     """
     count = tuning.seeds - (left_out is not None)
     scores: dict[float, float | None] = {}
@@ -194,9 +197,20 @@ def find_scores(
         own = [trial for trial in own if trial.seed != left_out]
         scores[value] = None
         if own and len(own) == count and all(trial.ended for trial in own):
-            score = sum(map(tuning.score, own)) / count
+            score = sum(_compute_score(tuning, trial) for trial in own) / count
             scores[value] = math.inf if math.isnan(score) else score
     return scores
+
+
+def _compute_score(tuning: Tuning, trial: Any) -> float:
+    score: Any = tuning.score(trial)
+    try:
+        return float(score)
+    except (TypeError, ValueError):
+        raise UserError(
+            f"Tuning.score: returns {score!r} for a trial: return a number, or math.inf if it has"
+            " none"
+        ) from None
 
 
 def find_seeds_of_trial(
@@ -230,7 +244,7 @@ def apply_choices(
       papers: The paper's own recipe of each run, by its name; one may be missing.
 
     Raises:
-      UserError: If a trial of a run has not ended.
+      UserError: If a trial of a run has not ended, or its score is no number.
     """
     chosen = {}
     for name, run in runs.items():

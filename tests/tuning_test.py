@@ -208,6 +208,13 @@ def test_tuning_has_no_figures_where_nothing_was_tuned(folder):
     assert isinstance(tuning_table(read(folder, tuning=make_study().tuning)), elements.Table)
 
 
+@pytest.mark.parametrize("score", [None, "high", (0.1,)])
+def test_a_score_of_another_type_is_refused(score):
+    tuning = Tuning((1.0,), 1, score=lambda _: score)
+    with pytest.raises(UserError, match=r"^Tuning.score: returns .* for a trial: return a number"):
+        find_scores(tuning, "a", {"a-base1.0": (FakeRun(0.1),)})
+
+
 def test_a_score_that_is_not_a_number_is_never_chosen():
     tuning = Tuning((1.0, 2.0), 1, score=lambda run: float("nan") if run.seed else 0.5, seeds=2)
     trials = {"a-base1.0": (FakeRun(0.1), FakeRun(0.1, seed=1)), "a-base2.0": (FakeRun(0.1),) * 2}
