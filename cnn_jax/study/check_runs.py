@@ -77,6 +77,23 @@ def find_folders(runs: Iterable[Experiment], folder: Path) -> list[Path]:
     return [run_folders.find_run_folder(one, folder) for one in _add_seeds(runs, folder)]
 
 
+def find_trial_folders(study: Study, runs: Iterable[Experiment], folder: Path) -> list[Path]:
+    """Returns the folders of the trials of runs, whatever field they tune.
+
+    Args:
+      study: The study. It may be launched without its tuning.
+      runs: Some of its runs.
+      folder: The folder of the trials, which may be missing.
+    """
+    names, found = {one.name for one in runs}, []
+    for place in sorted(folder.glob("*/seed*")):
+        # A trial is named RUN-FIELDVALUE, and the name of a run may begin with that of another.
+        owners = [name for name in study.runs if place.parent.name.startswith(f"{name}-")]
+        if max(owners, key=len, default="") in names:
+            found.append(place)
+    return found
+
+
 def _add_seeds(runs: Iterable[Experiment], folder: Path) -> list[Experiment]:
     """Returns the runs, and after them these with the other seeds that the folder holds."""
     every = {(one.name, one.seed): one for one in runs}

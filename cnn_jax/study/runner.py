@@ -11,7 +11,7 @@ from cnn_jax.config import Experiment
 from cnn_jax.errors import UserError, join_messages
 from cnn_jax.files import PART_AGE_S, expand_path, find_seeds, remove_parts
 from cnn_jax.optional_packages import find_folder
-from cnn_jax.study.check_runs import check_before_writing, find_folders
+from cnn_jax.study.check_runs import check_before_writing, find_folders, find_trial_folders
 from cnn_jax.study.definition import Study
 from cnn_jax.study.selection import complete_study, list_trials, select
 from cnn_jax.study.train_groups import train_groups
@@ -103,13 +103,14 @@ def run(
     if primary:
         # Measurements of runs that are retrained or continued are outdated.
         outdated = overwrite or any(run_folders.extends_stored_run(one, folder) for one in runs)
+        # Another launch may tune these runs, even if this one has no trials.
+        used = find_trial_folders(study, runs, place)
+        if not (overwrite or share):  # Deletion locks the runs, and shared runs may be in use.
+            used += [run_folders.find_run_folder(one, folder) for one in runs]
+        for one in used:
+            run_lock.check_free(one)
         if overwrite:
             run_folders.erase_runs(find_folders(runs, folder) + find_folders(trials, place))
-        elif not share:
-            for one in runs:
-                run_lock.check_free(run_folders.find_run_folder(one, folder))
-            for one in trials:
-                run_lock.check_free(run_folders.find_run_folder(one, place))
         remove_parts(folder, PART_AGE_S)
         write_study(study, folder, seeds, command, [] if outdated and study.measure_runs else None)
     if overwrite:

@@ -12,6 +12,7 @@ from cnn_jax.errors import StoppedError, UserError
 from cnn_jax.report import build
 from cnn_jax.report.parts import tuning_table
 from cnn_jax.report.reading.folder import read
+from cnn_jax.study.check_runs import find_trial_folders
 from cnn_jax.training import run_lock, train
 
 TRIAL = "tuning/tanh-base0.05/seed0"
@@ -100,6 +101,29 @@ def test_nothing_changes_while_another_launch_is_at_work(folder, held, overwrite
     with run_lock.hold(folder / held), pytest.raises(run_lock.HeldError, match="is in use by"):
         library.run(make_study(), folder, seeds=2, overwrite=overwrite, tell=str)
     assert read_logs(folder) == before
+
+
+@pytest.mark.parametrize("how", [{}, {"overwrite": True}, {"share": True}])
+def test_a_launch_that_sets_the_field_waits_for_the_trials_of_its_runs(folder, how):
+    shutil.rmtree(folder / "tanh")
+    before = read_logs(folder)
+    study = library.configure(make_study(), ["schedule.base=0.05"])
+    with run_lock.hold(folder / TRIAL):
+        with pytest.raises(run_lock.HeldError, match=r"tanh-base0.05/seed0 is in use by .* wait"):
+            library.run(study, folder, only="tanh", tell=str, **how)
+        assert read_logs(folder) == before
+        library.run(library.configure(make_study(), ()), folder, only="relu", tell=str)
+
+
+def test_a_trial_belongs_to_the_run_of_the_longest_name(folder):
+    """A launch of `tanh` need not wait for the trials of `tanh-wide`."""
+    study = change_runs(lambda run: run)
+    wide = dataclasses.replace(study.runs["tanh"], name="tanh-wide")
+    study = dataclasses.replace(study, runs={**study.runs, "tanh-wide": wide})
+    (folder / "tuning/tanh-wide-base0.05/seed0").mkdir(parents=True)
+    for name, found in (("tanh", 3), ("tanh-wide", 1), ("relu", 0)):
+        trials = find_trial_folders(study, [study.runs[name]], folder / "tuning")
+        assert len({trial.parent for trial in trials}) == found
 
 
 def test_trials_and_runs_are_erased_before_the_first_trial(folder, monkeypatch):
