@@ -464,6 +464,19 @@ def test_every_path_is_expanded(launch, tmp_path, monkeypatch):
     assert launch(*SMOKE, "--data=folder:~/images").stderr.count(str(tmp_path / "home/images")) == 1
 
 
+def test_a_folder_whose_name_has_commas_is_compared(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b", "a,b", "c,d,e"):
+        (tmp_path / name).mkdir()
+    for given, found in (
+        (["a", "b"], ["a", "b"]),
+        (["c", "d", "e", "a"], ["c,d,e", "a"]),
+        (["b", "c", "d", "e"], ["b", "c,d,e"]),
+        (["x", "y"], ["x", "y"]),
+    ):
+        assert command.study_modes._join_cut_names(given) == [Path(name) for name in found]
+
+
 def test_dry_run_prints_the_cost(launch, tmp_path):
     done = launch(*STUDY, "--set=data.batch_size=8", "--run=plain-20", "--dry_run")
     assert done.returncode == 0, done.stderr

@@ -138,8 +138,29 @@ def compare(folders: Sequence[str]) -> None:
     from cnn_jax.report.compare import compare as build_comparison
 
     out = expand_path("--workdir", FLAGS.workdir or "runs/compare")
-    built = build_comparison([expand_path("--compare", folder) for folder in folders], out)
+    built = build_comparison(_join_cut_names(folders), out)
     print(f"\n{built.describe()}")
+
+
+def _join_cut_names(names: Sequence[str]) -> list[Path]:
+    """Returns the folders of --compare, which was cut at each comma, also at those of a name.
+
+    A piece that is no folder is joined with its neighbors if they are one together.
+    """
+    folders, left = [], list(names)
+    while left:
+        whole = next(
+            (
+                n
+                for n in range(len(left), 1, -1)
+                if not all(expand_path("--compare", name).exists() for name in left[:n])
+                and expand_path("--compare", ",".join(left[:n])).exists()
+            ),
+            1,
+        )
+        folders.append(expand_path("--compare", ",".join(left[:whole])))
+        del left[:whole]
+    return folders
 
 
 def show_claims(folder: str) -> None:

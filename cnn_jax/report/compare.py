@@ -1,5 +1,6 @@
 """Compares finished runs of any folders in one table and one figure."""
 
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,7 +10,7 @@ from typing import Any
 from cnn_jax import file_names
 from cnn_jax.config import Experiment, flatten
 from cnn_jax.errors import UserError, explain_os_errors, join_messages
-from cnn_jax.files import read_seed
+from cnn_jax.files import find_files, read_seed
 from cnn_jax.report import parts as make
 from cnn_jax.report.build import write_page
 from cnn_jax.report.elements import Cell, Missing, Page, Report, Settings, Table
@@ -31,7 +32,8 @@ def compare(folders: Sequence[str | os.PathLike], out: str | os.PathLike) -> Rep
     """Writes compare.md, compare.html and compare.png of the finished runs of several folders.
 
     Args:
-      folders: Workdirs of studies, or folders of runs. All runs below them are compared.
+      folders: Workdirs of studies, exported results, or folders of runs. All runs below them are
+        compared.
       out: Folder to write to; it is created.
 
     Returns:
@@ -44,7 +46,7 @@ def compare(folders: Sequence[str | os.PathLike], out: str | os.PathLike) -> Rep
     found: dict[str, tuple[Run, ...]] = {}
     origins: dict[str, str] = {}
     every = {}
-    for folder in map(Path, folders):
+    for folder in itertools.chain(*(_list_places(Path(given)) for given in folders)):
         own: list[str] = []
         every[folder] = read_runs(folder, own)
         problems += [_name_place(folder, problem) for problem in own]
@@ -94,6 +96,13 @@ def compare(folders: Sequence[str | os.PathLike], out: str | os.PathLike) -> Rep
     with explain_os_errors(f"cannot write to {out}", "choose another workdir"):
         Path(out).mkdir(parents=True, exist_ok=True)
     return write_page(page, Path(out), "compare")
+
+
+def _list_places(folder: Path) -> list[Path]:
+    """Returns a folder, unless all its runs are in exports below it, and these exports."""
+    found = [path.parent for path in find_files(folder, file_names.COMPACT_RUNS)]
+    below = [place for place in found if place != folder and place.name != file_names.TRIALS]
+    return [folder, *below] if not below or read_runs(folder, []) else below
 
 
 def _name_origin(folder: Path, run: str) -> str:

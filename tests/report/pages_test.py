@@ -135,6 +135,26 @@ def test_runs_of_one_name_in_several_workdirs_below_a_folder_are_told_apart(tmp_
     assert "| net (b) | " in text and "| net (a) | " in text
 
 
+def test_exported_results_below_a_folder_are_compared(tmp_path):
+    """With the runs beside them, but not with the trials of an export."""
+    for number, name in enumerate(("a", "b")):
+        write_run(tmp_path / "workdirs" / name, "net", errors=(0.1 + 0.1 * number,))
+        write_study(tmp_path / "workdirs" / name, "net")
+        for place in (f"deep/er/{name}", f"deep/er/{name}/tuning"):
+            export.export(
+                tmp_path / "workdirs" / name,
+                tmp_path / place,
+                FakeStudy((make_row("net"),), report=parts.standard),
+            )
+    text = compare.compare([tmp_path / "deep"], tmp_path / "out").markdown.read_text()
+    assert "# Comparison of 2 runs" in text
+    assert "| net (a) | resnet20 | digits | 10.00 |" in text
+    assert "| net (b) | resnet20 | digits | 20.00 |" in text
+    write_run(tmp_path / "deep", "other", errors=(0.3,))
+    text = compare.compare([tmp_path / "deep"], tmp_path / "out").markdown.read_text()
+    assert "# Comparison of 3 runs" in text
+
+
 def test_seeds_of_other_settings_are_in_no_mean_of_a_comparison(tmp_path):
     write_run(tmp_path, "net", 0, errors=(0.1,), steps=100)
     write_run(tmp_path, "net", 1, errors=(0.3, 0.2), steps=200)
