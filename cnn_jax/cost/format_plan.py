@@ -1,5 +1,6 @@
 """Prints a plan as a table."""
 
+from cnn_jax.cost.estimate import format_duration
 from cnn_jax.cost.plan import Plan, StepCost
 
 CAUTION = (
@@ -28,7 +29,7 @@ def format_plan(plan: Plan) -> str:
 
 def _format_rows(plan: Plan, cost: StepCost, chip: str) -> dict[str, str]:
     memory, fits = plan.memory or 0, "fits" if plan.fits else "does not fit"
-    parts = [f"{name} {size / 1e9:.3g}" for name, size in cost.memory_parts.items()]
+    parts = [f"{name} {_format_si(size, 'B')}" for name, size in cost.memory_parts.items()]
     apart = cost.compiler_flops / plan.counted_flops - 1
     passes = f", {cost.passes} passes a float32 product" if cost.passes > 1 else ""
     rates = {
@@ -45,7 +46,7 @@ def _format_rows(plan: Plan, cost: StepCost, chip: str) -> dict[str, str]:
         unknown = " (interconnect not known: not in the bound)"
     bounds = [f"{what} {s * 1e3:.3g} ms ({rates[what]})" for what, s in cost.seconds.items()]
     return {
-        "memory": f"{memory / 1e9:.3g} GB: {fits} on a {chip}; {', '.join(parts)}",
+        "memory": f"{_format_si(memory, 'B')}: {fits} on a {chip}; {', '.join(parts)}",
         "FLOPs": f"{_format_si(cost.compiler_flops, 'FLOP')} a step by the compiler,"
         f" {_format_si(plan.counted_flops, 'FLOP')} by counting 3 x 2 x multiply-adds"
         f" ({apart:+.1%})" + (", which the bound takes" if cost.compiler_flops_partly else ""),
@@ -54,8 +55,8 @@ def _format_rows(plan: Plan, cost: StepCost, chip: str) -> dict[str, str]:
         "collectives": (", ".join(kinds) or "none") + unknown,
         "a step": f"{cost.step_s * 1e3:.3g} ms at least, bound by {cost.bound}:"
         f" {', '.join(bounds)}",
-        "the run": f"{plan.steps:,} steps: {cost.run_hours:.3g} hours,"
-        f" {cost.chip_hours:.3g} chip-hours at least",
+        "the run": f"{plan.steps:,} steps: {format_duration(3600 * cost.run_hours)},"
+        f" {_format_hours(cost.chip_hours)} chip-hours at least",
     }
 
 
@@ -65,3 +66,8 @@ def _format_si(value: float, unit: str) -> str:
         if value >= size:
             return f"{value / size:.3g} {prefix}{unit}"
     return f"{value:.3g} {unit}"
+
+
+def _format_hours(hours: float) -> str:
+    """Returns a number of hours with two decimals, and 'under 0.01' if it is less."""
+    return f"{hours:,.2f}" if hours >= 0.01 else "under 0.01"

@@ -54,12 +54,14 @@ def test_a_run_on_this_machine_is_planned_without_data_or_training(monkeypatch):
     assert cost.run_hours == cost.step_s * 100 / 3600 and cost.chip_hours == 8 * cost.run_hours
     assert found.counted_flops == 6 * 16 * lower.lower_step(here, jax.devices()).multiply_adds
     text = format_plan(found)
+    seconds = 3600 * cost.run_hours
     for words in (
         "small (lenet5_modern, float32), batch 16, jit, on 8 x cpu",
         "fits on a chip (1 GB)",
-        "at least",
+        f"100 steps: {seconds:.0f} seconds, {cost.chip_hours:.2f} chip-hours at least",
     ):
         assert words in text
+    assert "e-" not in text  # No powers of ten.
     result = json.loads(json.dumps(found.to_json()))
     assert set(result) == KEYS and None not in [result[key] for key in KEYS - {"chip_interconnect"}]
     assert result["collectives"]["all-reduce"]["bytes"] == cost.collectives["all-reduce"].bytes
