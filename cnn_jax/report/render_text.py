@@ -159,7 +159,7 @@ def _format_table(part: Table, width: int) -> list[str]:
         if common:
             line = f"  {column.name}: {common}"
             shared += textwrap.wrap(line, width, subsequent_indent="    ")
-        if all(cell in ("", DASH) for cell in column.cells):
+        if column.cells and all(cell in ("", DASH) for cell in column.cells):
             continue
         if len(groups[-1]) > 1 and _measure([*groups[-1], column]) > width:
             groups.append([first])
@@ -174,8 +174,10 @@ def _factor_out(column: _Column) -> tuple[str, _Column]:
     The parts of a cell are separated by "; ". A remark in parentheses begins a line of its own.
     """
     parts = [cell.split("; ") for cell in column.cells]
-    common = [part for part in parts[0] if all(part in other for other in parts)]
-    if len(parts) < 2 or common == [DASH]:
+    common: list[str] = []
+    if len(parts) > 1:
+        common = [part for part in parts[0] if all(part in other for other in parts)]
+    if common == [DASH]:
         common = []
     rest = ["; ".join(part for part in cell if part not in common) for cell in parts]
     return "; ".join(common), column._replace(cells=[cell.replace(" (", "\n(") for cell in rest])

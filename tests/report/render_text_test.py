@@ -89,6 +89,14 @@ def test_a_table_that_is_too_wide_is_folded_and_loses_nothing(width):
     assert text.count("initializer") == 1
 
 
+@pytest.mark.parametrize("width", [40, 80, 400])
+def test_a_table_without_rows_shows_its_columns(width):
+    text, lines = render(dataclasses.replace(TABLE, rows=()), width=width)
+    assert max(map(cell_len, lines)) <= width
+    for name in TABLE.columns:
+        assert all(word in text for word in name.split()), name
+
+
 def test_claims_that_one_seed_leaves_undecided_name_the_remedy():
     undecided = dataclasses.replace(CLAIMS, verdicts=(UNDECIDED,))
     assert "\nUndecided with one seed: --seeds=3 " in render(undecided, width=80)[0]
