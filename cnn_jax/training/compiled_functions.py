@@ -40,7 +40,7 @@ class Functions(NamedTuple):
       step: The training step, from `compile_step`.
       steps: Several training steps in one call, from `compile_step`; None if each call makes a
         single step.
-      first: The programs of the run's first steps, from `compile_first`.
+      first: The programs of the run's first steps, from `compile_step`; None: `step` makes them.
       evaluation: The evaluation step, from `compile_evaluation`.
     """
 
@@ -140,11 +140,10 @@ def compile_functions(
     """
     loader = loader._replace(arrays=None)  # The arrays are large, and arguments of the functions.
     form, size = make_step(experiment, parts, loader, seeds, mesh), math.prod(loader.image_shape)
-    step, several = compile_step(experiment, form.step, mesh, size, steps_per_call)
+    step, several, first = compile_step(experiment, form.step, mesh, size, steps_per_call)
     values = round_batch(experiment, mesh) * size
     options = choose_compiler_options(experiment.train.steps, values, mesh)
     evaluation = compile_evaluation(make_evaluation_step(parts.model, loader), mesh, options)
-    first = compile_first(experiment, form.step, step, mesh, options)
     return Functions(form, step, several, first, evaluation)
 
 
@@ -191,7 +190,7 @@ def make_step(
 
 def compile_step(
     experiment: Experiment, step: Step, mesh: Mesh, image_values: int, steps_per_call: int = 1
-) -> tuple[Step, Step | None]:
+) -> tuple[Step, Step | None, FirstProgram | None]:
     """Compiles a training step by jit or pmap, with the compiler options for its platform.
 
     Args:
@@ -203,8 +202,9 @@ def compile_step(
       steps_per_call: As in `compile_functions`.
 
     Returns:
-      (step, steps): the compiled step, and a function that makes several steps in one call, or None
-      if steps_per_call is 1.
+      (step, steps, first): the compiled step; a function that makes several steps in one call, or
+      None if steps_per_call is 1; and the programs of the run's first steps, or None if the
+      compile cache holds the compiled step, which then makes them.
     """
     train, values = experiment.train, experiment.data.batch_size * image_values
     if mesh.devices.flat[0].platform == "cpu":
@@ -212,30 +212,11 @@ def compile_step(
     options = choose_compiler_options(train.steps, values, mesh)
     several = compile_steps(step, mesh, options) if steps_per_call != 1 else None
     if train.check_numerics:
-        return compile_checked(step, mesh), several
-    return compile_train(step, train.parallel, mesh, options), several
-
-
-def compile_first(
-    experiment: Experiment, step: Step, compiled: Step, mesh: Mesh, options: dict[str, bool] | None
-) -> FirstProgram | None:
-    """Compiles the program of the run's first steps, where the compile cache cannot hold the other.
-
-    Args:
-      experiment: The run.
-      step: `Form.step` of the result of `make_step`.
-      compiled: The same step, from `compile_step`.
-      mesh: The devices that share a batch.
-      options: Its compiler options.
-
-    Returns:
-      The programs, or None if `compiled` makes the first steps too: if it does not use oneDNN or
-      is not compiled by jit.
-    """
-    train = experiment.train
-    if not options or train.check_numerics or train.parallel != "jit":
-        return None
-    return FirstProgram(compile_train(step, "jit", mesh), compiled)
+        return compile_checked(step, mesh), several, None
+    compiled = compile_train(step, train.parallel, mesh, options)
+    if not options or train.parallel != "jit":
+        return compiled, several, None
+    return compiled, several, FirstProgram(compile_train(step, "jit", mesh), compiled)
 
 
 def choose_compiler_options(steps: int, values: int, mesh: Mesh) -> dict[str, bool] | None:

@@ -1,7 +1,6 @@
 """The first steps of a long run, by a plain program while a thread compiles the fast one."""
 
 import dataclasses
-import json
 import threading
 
 import jax
@@ -10,7 +9,7 @@ from helpers.small_run import CutError, cut_at
 
 from cnn_jax.config import Data, Experiment, Train, choose
 from cnn_jax.cpu import settings
-from cnn_jax.training import program, train
+from cnn_jax.training import metrics_log, program, train
 from cnn_jax.training.first_steps import FIRST_STEPS, FirstSteps
 
 # Long enough for two programs.
@@ -32,15 +31,15 @@ def on_any_processor(monkeypatch):
             "choose_onednn_for_run",
             lambda steps, values: (
                 {"xla_llvm_disable_expensive_passes": False}
-                if steps >= settings.MIN_ONEDNN_STEPS
+                if steps >= settings.MIN_ONEDNN_STEPS and values >= settings.MIN_BATCH_VALUES
                 else {}
             ),
         )
 
 
 def read_losses(workdir):
-    lines = map(json.loads, (workdir / "net/seed0/metrics.jsonl").read_text().splitlines())
-    return {line["step"]: line["loss"] for line in lines if line["event"] == "train"}
+    events = metrics_log.read_events(workdir / "net/seed0")
+    return {event["step"]: event["loss"] for event in events if event["event"] == "train"}
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +109,11 @@ def test_runs_whose_program_is_in_the_compile_cache_have_one(changed):
     run = dataclasses.replace(RUN, train=dataclasses.replace(RUN.train, **changed))
     assert program.build_program(RUN).first is not None
     assert program.build_program(run).first is None
+
+
+@pytest.mark.parametrize("batch, has_two", [(8, False), (32, True)])
+@pytest.mark.parametrize("eval_batch", [8, 360])
+def test_the_batch_of_evaluations_does_not_decide_the_programs_of_steps(batch, has_two, eval_batch):
+    sizes = {"batch_size": batch, "eval_batch_size": eval_batch}
+    run = dataclasses.replace(RUN, data=dataclasses.replace(RUN.data, **sizes))
+    assert (program.build_program(run).first is not None) == has_two
