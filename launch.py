@@ -4,11 +4,12 @@ import sys
 
 REMEDY = "run `make setup` once, and start .venv/bin/python launch.py"
 
-if sys.version_info < (3, 11):  # noqa: UP036  Files that are imported below need it.
+# The imports below need this version, and would fail with a traceback.
+if sys.version_info < (3, 11):  # noqa: UP036
     print(f"launch.py: needs Python 3.11 to 3.13: {REMEDY}", file=sys.stderr)
     sys.exit(2)
 
-from cnn_jax import interrupts  # noqa: E402
+from cnn_jax import interrupts  # noqa: E402 (it follows the check)
 
 if __name__ == "__main__":
     interrupts.catch()

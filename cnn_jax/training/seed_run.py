@@ -112,7 +112,7 @@ def finish_step(program: TrainProgram, run: SeedRun, step: int, due: Due, watch:
       run: The seed, at this step.
       step: Number of steps done.
       due: What is due after the step.
-      watch: Is told each phase.
+      watch: Records each phase.
 
     Raises:
       StopError: If a signal asks to stop meanwhile. The rest is done when the run continues.
