@@ -13,14 +13,14 @@ from cnn_jax.errors import (
     explain_os_error,
     explain_out_of_memory,
 )
-from cnn_jax.interrupts import INTERRUPTED
+from cnn_jax.interrupts import INTERRUPTED, INTERRUPTED_LINE
 from cnn_jax.text import escape_unprintable, replace_unprintable
 
 
 def run_command(
     function: Callable[[], object],
     name: str = "error",
-    describe_interrupt: Callable[[], str] = lambda: "interrupted: run this again",
+    describe_interrupt: Callable[[], str] = lambda: INTERRUPTED_LINE,
 ) -> int:
     """Runs a command and returns its exit code.
 

@@ -12,10 +12,11 @@ import threading
 from types import FrameType
 
 INTERRUPTED = 130  # Exit code after Ctrl-C, as shells have it.
+INTERRUPTED_LINE = "interrupted: run this again"
 
 
 def catch() -> None:
-    """Lets Ctrl-C end this process in one line while it imports, and before it runs a command.
+    """Lets Ctrl-C end this process in one line during any import, and before `run_command`.
 
     At all other times Ctrl-C raises KeyboardInterrupt as usual. A process that ignores Ctrl-C, or
     has a handler of its own, keeps that.
@@ -47,5 +48,5 @@ def _handle(number: int, frame: FrameType | None) -> None:
         frame = frame.f_back
     if runs and not imports:
         raise KeyboardInterrupt
-    os.write(2, b"\ninterrupted: run this again\n")
+    os.write(2, f"\n{INTERRUPTED_LINE}\n".encode())
     os._exit(INTERRUPTED)

@@ -44,6 +44,8 @@ Not controlled by the switch:
   up to four times as long. To turn it off, set the flag in XLA_FLAGS.
 - settings.py `choose_onednn_for_run`, oneDNN's convolutions in long runs, in training and in the
   evaluations of a run. ResNet-20: 280 -> 217 ms. To turn it off, set its flags in XLA_FLAGS.
+- cnn_jax/training/first_steps.py, a plain program for the first steps of such a run, while a thread
+  compiles the one with oneDNN. ResNet-20, first step after a launch: 7.0 -> 3.3 s.
 - settings.py `choose_onednn_for_views`, the same in evaluations of many images by their views.
 - memory.py `keep_memory`, freed memory stays with the process. ResNet-20: 246 -> 218 ms. Only a
   call of it switches this on. `Trimmer` returns memory beyond a step's need to the system.

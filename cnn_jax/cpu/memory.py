@@ -20,7 +20,7 @@ from cnn_jax.cpu import settings
 MAX_RATIO = 2.0
 # The process's size is read at most this often, because a small step takes less time than that.
 SECONDS_BETWEEN_READINGS = 0.05
-# Before each of so many calls the process is trimmed, and before the next the last one is timed.
+# The process is trimmed before each of the first calls, and the last of them is timed.
 FIRST_CALLS = 3
 # Calls that take at least so long wait for the memory of the last one.
 SECONDS_OF_SLOW_CALL = 0.1
@@ -39,7 +39,7 @@ def keep_memory(values: int) -> None:
     XLA allocates the temporary arrays of a step, hundreds of megabytes, again in each step. By
     default glibc returns them to the system each time, and the system must zero and map every page
     again. The price is that the process keeps the memory of steps that overlap; `Trimmer` limits
-    that.
+    that, and returns memory when the process has grown.
     A thread that has allocated before this call has an arena of its own, in which every block of
     more than 64 MB is mapped anew. An evaluation by views therefore calls this function before JAX
     starts: JAX's threads allocate such blocks for dense views, though not in training.
@@ -65,14 +65,16 @@ def keep_memory(values: int) -> None:
 
 
 class Trimmer:
-    """Keeps a process at the memory that one call of a step needs; see `keep_memory`.
+    """Keeps a process at the memory that one call of a compiled function needs; see `keep_memory`.
+
+    The function is a training step, or an evaluation's function that scores a batch of views.
 
     JAX returns before a call has ended, and the next call allocates its temporary arrays while the
     last one still has its own. The process then keeps two blocks of them, and with more cores more.
     Where calls are slow, `prepare_call` therefore waits until the last one has freed its arrays,
     which costs less than 1% of the time. It also returns all free memory to the system before the
-    first calls, because the compiler leaves some, and when the process has doubled its size. The
-    call that follows such a return can take a third longer.
+    first calls, because the compiler leaves some, and when the process has grown by the factor
+    `MAX_RATIO`. The call that follows such a return can take a third longer.
     """
 
     def __init__(self) -> None:
@@ -85,7 +87,7 @@ class Trimmer:
     def prepare_call(self, state: Any) -> None:
         """Waits for the last call and trims the process, where that saves memory.
 
-        Call this method before each call of the compiled step.
+        Call this method before each call of the compiled function.
 
         Args:
           state: The arrays that the last call returned. JAX may still be computing them.
