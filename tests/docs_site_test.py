@@ -87,6 +87,44 @@ def test_the_check_finds_broken_links_and_the_network(tmp_path, monkeypatch):
     ]
 
 
+def test_the_check_finds_values_of_the_build_in_signatures(tmp_path, monkeypatch):
+    import check
+
+    monkeypatch.setattr(check, "SITE", tmp_path)
+    values = ("environ({&#39;HOME&#39;:", "&lt;function", "&lt;factory&gt;", "os.environ", "None")
+    spans = [f'<span class="default_value"><span class="pre">{v}</span></span>' for v in values]
+    (tmp_path / "a.html").write_text("".join(spans) + "<p>environ({ &lt;function</p>")
+    faults = check.find_faults(check.read_pages())
+    assert faults == ["a.html: 3 signatures hold values of the build"]
+
+
+def test_signatures_hold_no_values_of_the_build():
+    import conf
+
+    assert conf.autodoc_preserve_defaults  # Without it os.environ is printed in full.
+    for given, expected in {
+        "(x, parent=<flax.linen.module._Sentinel object>, name=None, blocks)": "(x, blocks)",
+        "(parent=<flax.linen.module._Sentinel object>, name=None)": "()",
+        "(init=<function zeros>, k=1)": "(init=zeros, k=1)",
+        "(init=<function fan_in_normal.<locals>.init>)": "(init=fan_in_normal(...))",
+        "(block=<class 'cnn_jax.models.resnet.BasicBlock'>)": "(block=BasicBlock)",
+        "(say=<built-in function print>, to=<factory>)": "(say=print, to=...)",
+        "(x, y=1)": "(x, y=1)",
+        None: None,
+    }.items():
+        assert conf.shorten_signature(None, "", "", None, None, given, None) == (expected, None)
+
+
+def test_functions_of_libraries_are_no_members():
+    import conf
+    from jax.nn.initializers import zeros
+
+    from cnn_jax.config import choose
+
+    assert conf.skip_members(None, "class", "bias_init", zeros, False, None)
+    assert not conf.skip_members(None, "module", "choose", choose, False, None)
+
+
 def test_the_front_page_has_a_place_for_each_notebook():
     index = (SITE / "index.md").read_text()
     for path in (ROOT / "notebooks").glob("*.py"):

@@ -1,8 +1,8 @@
 """Checks the built site: python docs/site/check.py [--chromium] [--screenshots=DIR].
 
 Every link inside the site must lead to a page, and to an anchor that is there; no page may load
-anything from the network. With --chromium, pages are opened in headless Chromium, and messages on
-the console are faults.
+anything from the network; no signature may hold a value of the process that built the site. With
+--chromium, pages are opened in headless Chromium, and messages on the console are faults.
 """
 
 import argparse
@@ -18,6 +18,8 @@ from urllib.parse import unquote, urlsplit
 SITE = Path(__file__).parents[2] / "build" / "docs"
 # Tags and attributes that load something when a page is opened.
 LOADED = {("script", "src"), ("img", "src"), ("link", "href"), ("iframe", "src"), ("source", "src")}
+# In a signature: a representation such as <function f>, or the environment's variables.
+VALUE = re.compile(r'class="default_value"><span class="pre">(&lt;|environ\()')
 # rel of <link> that loads nothing.
 NOT_LOADED = {"canonical", "next", "prev", "search", "index", "author", "copyright", "help"}
 WIDTHS = {"wide": 1280, "phone": 390}
@@ -32,13 +34,14 @@ OPENED = (
 
 
 class Page(HTMLParser):
-    """The anchors, links and loaded addresses of a page."""
+    """The anchors, links and loaded addresses of a page, and the number of values in signatures."""
 
     def __init__(self) -> None:
         super().__init__()
         self.anchors: set[str] = set()
         self.links: list[str] = []
         self.loaded: list[str] = []
+        self.values = 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Notes what a tag names and where it leads."""
@@ -60,16 +63,20 @@ def read_pages() -> dict[Path, Page]:
         if path.relative_to(SITE).parts[0] == "_static":  # The theme's templates.
             continue
         page = Page()
-        page.feed(path.read_text())
+        text = path.read_text()
+        page.feed(text)
+        page.values = len(VALUE.findall(text))
         pages[path] = page
     return pages
 
 
 def find_faults(pages: dict[Path, Page]) -> list[str]:
-    """Returns broken links, missing files and what would be loaded from the network."""
+    """Returns broken links, missing files, values, and what would be loaded from the network."""
     faults = []
     for path, page in pages.items():
         where = path.relative_to(SITE)
+        if page.values:
+            faults.append(f"{where}: {page.values} signatures hold values of the build")
         for link in [*page.links, *page.loaded]:
             parts = urlsplit(link)
             if parts.scheme or parts.netloc:

@@ -1,5 +1,6 @@
 """Sphinx's configuration of the documentation site; `make docs` runs build.py, which uses it."""
 
+import inspect
 import re
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ suppress_warnings = ["myst.header"]  # Reports begin their sections at any level
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # The signature of the source says them.
+autodoc_preserve_defaults = True  # As in the source: os.environ, not what it holds at the build.
 # A package documents what it defines; what it offers of its modules is documented there.
 autodoc_default_options = {"members": True, "show-inheritance": True, "ignore-module-all": True}
 napoleon_numpy_docstring = False
@@ -84,13 +86,23 @@ def mark_indented_blocks(lines):  # noqa: ANN001, ANN201
     lines[:] = changed
 
 
-def skip_fields(app, what, name, obj, skip, options):  # noqa: ANN001, ANN201
-    """Leaves out the fields of named tuples, which their class describes."""
-    return True if type(obj).__name__ == "_tuplegetter" else skip
+def skip_members(app, what, name, obj, skip, options):  # noqa: ANN001, ANN201
+    """Leaves out named tuples' fields, which their class describes, and functions of libraries."""
+    of_library = inspect.isfunction(obj) and not (obj.__module__ or "").startswith("cnn_jax")
+    return True if of_library or type(obj).__name__ == "_tuplegetter" else skip
+
+
+def shorten_signature(app, what, name, obj, options, signature, returned):  # noqa: ANN001, ANN201
+    """Names what a generated signature represents, and leaves out flax's own fields."""
+    text = re.sub(r"(, )?parent=<[^>]*>, name=None", "", signature or "")
+    text = re.sub(r"<function (\w+)\.<locals>[^>]*>", r"\1(...)", text)
+    text = re.sub(r"<(?:[a-z-]+ )*'?(?:\w+\.)*(\w+)'?>", r"\1", text.replace("<factory>", "..."))
+    return (text or signature), returned
 
 
 def setup(app):  # noqa: ANN001, ANN201
     """Has docstrings escaped before napoleon reads their sections."""
     app.connect("autodoc-process-docstring", escape_docstring, priority=100)
-    app.connect("autodoc-skip-member", skip_fields)
+    app.connect("autodoc-process-signature", shorten_signature)
+    app.connect("autodoc-skip-member", skip_members)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -26,18 +26,17 @@ PAGES = {
 
 # What users of the library do not import.
 INTERNAL = {
-    *(
-        "cli",
-        "commands",
-        "__main__",
-        "interrupts",
-        "notebook",
-        "registry",
-        "terminal_tables",
-        "text",
-        "user_file",
-    ),
-    *("user_file", "values", "experiments"),
+    "cli",
+    "commands",
+    "experiments",
+    "__main__",
+    "interrupts",
+    "notebook",
+    "registry",
+    "terminal_tables",
+    "text",
+    "user_file",
+    "values",
 }
 
 
