@@ -45,6 +45,22 @@ def test_there_is_a_card_for_each_result():
         assert f"- {name}: " in page
 
 
+def test_a_card_has_the_figures_of_the_report():
+    import gallery
+
+    for path in (ROOT / "docs" / "results").glob("*/study.json"):
+        report = (path.parent / "report.md").read_text(encoding="utf-8")
+        card = gallery.make_card(path.parent)
+        assert read_figures(card) == read_figures(report), path.parent.name
+
+
+def read_figures(text):
+    """Returns the cells of the columns "paper" and "ours" of a page's table of claims."""
+    table = re.search(r"^\| (the paper's )?claim \|.*\n(\|.*\n)+", text, re.MULTILINE)[0]
+    names, _, *rows = [line.strip("| ").split(" | ") for line in table.splitlines()]
+    return [[row[names.index(name)] for name in ("paper", "ours")] for row in rows]
+
+
 def test_the_reference_has_every_public_module():
     import reference
 

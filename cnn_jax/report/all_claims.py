@@ -10,12 +10,11 @@ from cnn_jax import file_names
 from cnn_jax.errors import UserError, describe_os_error
 from cnn_jax.files import find_files
 from cnn_jax.report.build import write_page
-from cnn_jax.report.elements import Cell, Claims, Missing, Page, Prose, Report
-from cnn_jax.report.parts import DASH, describe_range, explain_verdict, show_quantity, show_range
+from cnn_jax.report.elements import Claims, Missing, Page, Prose, Report
+from cnn_jax.report.parts import CLAIM_COLUMNS, show_claim
 from cnn_jax.report.verdicts import RULE, VerdictName
 
 VERDICTS = get_args(VerdictName)
-COLUMNS = ("claim", "verdict", "paper", "ours", "over images", "over seeds", "agrees if")
 
 
 def build(folder: str | os.PathLike) -> Report:
@@ -69,30 +68,9 @@ def make_page(place: Path) -> Page:
 def _make_table(words: dict[str, Any], where: str) -> Claims:
     data = f", {words['data']}" if words["data"] else ""
     preset = f", preset {words['preset']}" if words["data"] else ""
-    rows = tuple(_make_row(claim, where) for claim in words["claims"])
+    if unknown := {claim["verdict"] for claim in words["claims"]} - set(VERDICTS):
+        raise ValueError(unknown)
+    link = f"{where}/{file_names.REPORT}.md"
+    rows = tuple(show_claim(claim, link) for claim in words["claims"])
     title = f"{words['title']} ({words['study']}{preset}{data})"
-    return Claims(title, COLUMNS, rows, words["paper"], left=(0, 1))
-
-
-def _make_row(claim: dict[str, Any], where: str) -> tuple[Cell | str, ...]:
-    unit = claim["unit"]
-    signed = unit == "points" and not claim["is_figure"]
-    source = f" ({claim['source']})" if claim["source"] else ""
-    words = explain_verdict(claim["why"], claim["seeds"], claim["setting"])
-    low, high = claim["expected"]
-    expected = (float("-inf") if low is None else low, float("inf") if high is None else high)
-    if claim["verdict"] not in VERDICTS:
-        raise ValueError(claim["verdict"])
-
-    def show(value: float | None) -> str:
-        return DASH if value is None else show_quantity(value, unit, signed)
-
-    return (
-        Cell(f"{claim['statement']}{source}", link=f"{where}/{file_names.REPORT}.md"),
-        Cell(claim["verdict"], words),
-        show(claim["paper"]),
-        show(claim["ours"]),
-        show_range(claim["over_images"], unit, signed),
-        show_range(claim["over_seeds"], unit, signed),
-        describe_range(expected, unit),
-    )
+    return Claims(title, CLAIM_COLUMNS, rows, words["paper"], left=(0, 1))

@@ -1,11 +1,10 @@
 """Builds a report: finds the study that wrote a folder, composes its page and writes it."""
 
 import json
-import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from cnn_jax import file_names, user_file
 from cnn_jax.errors import UserError, explain_os_error
@@ -179,32 +178,6 @@ def describe_claims(study_file: StudyFile, verdicts: list[Verdict]) -> str:
         "preset": study_file.preset,
         "data": study_file.data,
         "rule": RULE,
-        "claims": [_describe_verdict(verdict) for verdict in verdicts],
+        "claims": [parts.describe_verdict(verdict) for verdict in verdicts],
     }
     return json.dumps(words, indent=1) + "\n"
-
-
-def _describe_verdict(verdict: Verdict) -> dict[str, Any]:
-    claim, ours = verdict.claim, verdict.ours
-
-    def round_value(value: float | None) -> float | None:
-        return None if value is None or math.isinf(value) else round(value, 4)
-
-    def round_ends(ends: tuple[float, float] | None) -> list[float | None] | None:
-        return None if ends is None else [round_value(end) for end in ends]
-
-    return {
-        "statement": claim.statement,
-        "source": claim.source,
-        "unit": claim.unit,
-        "is_figure": claim.is_figure,
-        "expected": round_ends(claim.expected),
-        "paper": claim.paper,
-        "ours": round_value(ours.value),
-        "over_images": round_ends(ours.over_images),
-        "over_seeds": round_ends(ours.over_seeds),
-        "seeds": ours.seeds,
-        "setting": ours.setting,
-        "verdict": verdict.verdict,
-        "why": verdict.why,
-    }

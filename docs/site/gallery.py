@@ -6,6 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from cnn_jax.report.parts import CLAIM_COLUMNS, show_claim
+
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
 HEAD = """# Studies
@@ -47,15 +49,10 @@ def make_card(folder: Path) -> str:
 
 
 def _claim_row(claim: dict[str, Any]) -> str:
-    cells = [claim["statement"], claim["verdict"], show(claim["paper"]), show(claim["ours"])]
+    """Returns the row of a claim, with the figures as the report has them."""
+    shown = dict(zip(CLAIM_COLUMNS, show_claim(claim), strict=True))
+    cells = [claim["statement"], claim["verdict"], shown["paper"], shown["ours"]]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def show(value: float | None) -> str:
-    """Returns a number as a table has it; a dash for none."""
-    if value is None:
-        return "—"
-    return f"{value:,}" if float(value).is_integer() else f"{value:.2f}".replace("-", "−")
 
 
 def read_facts(folder: Path) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Sweeps, comparisons, exports and the page of all claims."""
 
+import dataclasses
 import json
 import os
 
@@ -17,7 +18,7 @@ from helpers.report_folders import (
 from cnn_jax.config import choose
 from cnn_jax.errors import UserError
 from cnn_jax.report import all_claims, build, compare, export, figures, parts, render, sweep
-from cnn_jax.report.claims import BELOW_ZERO, Claim, Score, subtract
+from cnn_jax.report.claims import ABOVE_ZERO, BELOW_ZERO, Claim, Measured, Score, subtract
 from cnn_jax.report.elements import Cell, Page, Table
 from cnn_jax.report.figures import curves, style
 
@@ -288,6 +289,21 @@ def test_the_page_of_all_claims_has_the_rows_of_the_reports(tmp_path):
     table = parts.claims_table(read_folder(tmp_path / "first", *study.rows), study.claims)
     ours = all_claims._make_table(words, "first")
     assert list(cells(ours).values()) == list(cells(table).values())
+
+
+def test_every_page_rounds_a_claim_s_value_once(tmp_path):
+    exact = 18.134999  # 18.135 with four decimals, which would be 18.14.
+    study = make_evaluated(tmp_path / "first")
+    measured = Measured(exact, over_seeds=(0.00004, exact), seeds=3)
+    claim = Claim("the error is higher", lambda results: measured, ABOVE_ZERO)
+    tiny = dataclasses.replace(claim, statement="the share is higher", unit="share")
+    built = build.build(tmp_path / "first", dataclasses.replace(study, claims=(claim, tiny)))
+    (found, _) = json.loads(built.claims.read_text())["claims"]
+    assert found["ours"] == exact and found["over_seeds"] == [0.00004, exact]
+    every = all_claims.build(tmp_path)
+    for text in (built.markdown.read_text(), built.text, every.markdown.read_text(), every.text):
+        words = text.replace("\\", "")
+        assert "+18.13" in words and "[+0.00; +18.13]" in words and "[4e-05; 18.13]" in words
 
 
 def test_the_axis_shows_all_final_values_and_omits_the_first_steps():

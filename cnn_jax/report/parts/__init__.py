@@ -16,7 +16,12 @@ def report(results):
 """
 
 from cnn_jax.report.parts.charts import bars, figure, image_grid, line_charts
-from cnn_jax.report.parts.claims import claims_table
+from cnn_jax.report.parts.claims import (
+    CLAIM_COLUMNS,
+    claims_table,
+    describe_verdict,
+    show_claim,
+)
 from cnn_jax.report.parts.curves import CURVES_CAPTION, error_curves, make_panels
 from cnn_jax.report.parts.error_bars import BARS_CAPTION, error_bars
 from cnn_jax.report.parts.evaluations import (
@@ -67,6 +72,7 @@ from cnn_jax.report.parts.words import (
 
 __all__ = [
     "BARS_CAPTION",
+    "CLAIM_COLUMNS",
     "CURVES_CAPTION",
     "DASH",
     "DENSE",
@@ -78,6 +84,7 @@ __all__ = [
     "claims_table",
     "describe_range",
     "describe_states",
+    "describe_verdict",
     "deviations",
     "error_bars",
     "error_curves",
@@ -115,6 +122,7 @@ __all__ = [
     "run_states",
     "settings",
     "shares_over_training",
+    "show_claim",
     "show_error",
     "show_final",
     "show_mean",

@@ -1,8 +1,10 @@
-"""Makes the table of the paper's claims with their verdicts."""
+"""Makes the rows of the paper's claims with their verdicts, in JSON and in tables."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from cnn_jax.report.claims import Claim
+from cnn_jax.report.claims import Claim, Range
 from cnn_jax.report.elements import Cell, Claims
 from cnn_jax.report.parts.words import (
     DASH,
@@ -13,6 +15,8 @@ from cnn_jax.report.parts.words import (
 )
 from cnn_jax.report.results import Results
 from cnn_jax.report.verdicts import RULE, Verdict, judge
+
+CLAIM_COLUMNS = ("claim", "verdict", "paper", "ours", "over images", "over seeds", "agrees if")
 
 
 def claims_table(results: Results, claims: Sequence[Claim]) -> Claims | None:
@@ -25,22 +29,68 @@ def claims_table(results: Results, claims: Sequence[Claim]) -> Claims | None:
     if not claims:
         return None
     verdicts = tuple(judge(results, claim) for claim in claims)
-    columns = ("claim", "verdict", "paper", "ours", "over images", "over seeds", "agrees if")
-    rows = tuple(_show_verdict(verdict) for verdict in verdicts)
-    return Claims("What the paper says", columns, rows, RULE, (0, 1), verdicts)
+    rows = tuple(show_claim(describe_verdict(verdict)) for verdict in verdicts)
+    return Claims("What the paper says", CLAIM_COLUMNS, rows, RULE, (0, 1), verdicts)
 
 
-def _show_verdict(verdict: Verdict) -> tuple[Cell | str, ...]:
+def describe_verdict(verdict: Verdict) -> dict[str, Any]:
+    """Returns a claim and its verdict as claims.json has them, with every digit of the values.
+
+    A table that is built from claims.json then rounds the same numbers as the report.
+
+    Args:
+      verdict: The verdict.
+    """
     claim, ours = verdict.claim, verdict.ours
-    signed = claim.unit == "points" and not claim.is_figure
-    source = f" ({claim.source})" if claim.source else ""
-    words = explain_verdict(verdict.why, ours.seeds, ours.setting)
+    return {
+        "statement": claim.statement,
+        "source": claim.source,
+        "unit": claim.unit,
+        "is_figure": claim.is_figure,
+        "expected": _list_ends(claim.expected),
+        "paper": claim.paper,
+        "ours": _keep_finite(ours.value),
+        "over_images": _list_ends(ours.over_images),
+        "over_seeds": _list_ends(ours.over_seeds),
+        "seeds": ours.seeds,
+        "setting": ours.setting,
+        "verdict": verdict.verdict,
+        "why": verdict.why,
+    }
+
+
+def _list_ends(ends: Range | None) -> list[float | None] | None:
+    return None if ends is None else [_keep_finite(end) for end in ends]
+
+
+def _keep_finite(value: float | None) -> float | None:
+    """Returns None instead of an infinite value, which JSON does not have."""
+    return None if value is None or math.isinf(value) else value
+
+
+def show_claim(claim: Mapping[str, Any], link: str = "") -> tuple[Cell | str, ...]:
+    """Returns the row of a claim in a table with `CLAIM_COLUMNS`.
+
+    Args:
+      claim: The result of `describe_verdict`, or the same from claims.json.
+      link: The path of the report, relative to the page.
+    """
+    unit = claim["unit"]
+    signed = unit == "points" and not claim["is_figure"]
+    statement = claim["statement"] + (f" ({claim['source']})" if claim["source"] else "")
+    words = explain_verdict(claim["why"], claim["seeds"], claim["setting"])
+    low, high = claim["expected"]
+    expected = (-math.inf if low is None else low, math.inf if high is None else high)
+
+    def show(value: float | None) -> str:
+        return DASH if value is None else show_quantity(value, unit, signed)
+
     return (
-        f"{claim.statement}{source}",
-        Cell(verdict.verdict, words),
-        DASH if claim.paper is None else show_quantity(claim.paper, claim.unit, signed),
-        DASH if ours.value is None else show_quantity(ours.value, claim.unit, signed),
-        show_range(ours.over_images, claim.unit, signed),
-        show_range(ours.over_seeds, claim.unit, signed),
-        describe_range(claim.expected, claim.unit),
+        Cell(statement, link=link) if link else statement,
+        Cell(claim["verdict"], words),
+        show(claim["paper"]),
+        show(claim["ours"]),
+        show_range(claim["over_images"], unit, signed),
+        show_range(claim["over_seeds"], unit, signed),
+        describe_range(expected, unit),
     )
