@@ -130,6 +130,45 @@ def trim_before_calls(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def trim_after_compiling(function: Any) -> Any:
+    """Returns a jitted function whose compiler's memory is returned to the system.
+
+    The compiler leaves hundreds of megabytes of free memory in pieces, and the temporary arrays of
+    the first call do not fit into them. The process would then hold both.
+
+    Args:
+      function: The result of `jax.jit`.
+
+    Returns:
+      A `TrimmedFunction`, or the function itself if the process does not keep its memory.
+    """
+    return TrimmedFunction(function) if _is_kept else function
+
+
+class TrimmedFunction:
+    """A jitted function that is compiled before its first call, after which memory is trimmed."""
+
+    def __init__(self, function: Any) -> None:
+        """Wraps the function. Nothing is compiled yet.
+
+        Args:
+          function: The result of `jax.jit`.
+        """
+        self._function, self._is_compiled = function, False
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Calls the function, and compiles it first if this is the first call."""
+        if not self._is_compiled:
+            self._function.lower(*arguments).compile()  # JAX keeps the program for the call.
+            _trim()
+            self._is_compiled = True
+        return self._function(*arguments)
+
+    def lower(self, *arguments: Any) -> Any:
+        """Returns the function lowered for the arguments, as `jax.jit(...).lower` does."""
+        return self._function.lower(*arguments)
+
+
 def _trim() -> None:
     ctypes.CDLL(None).malloc_trim(0)
 

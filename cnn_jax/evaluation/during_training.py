@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from cnn_jax import mesh as meshes
+from cnn_jax.cpu import memory
 from cnn_jax.data import Loader
 from cnn_jax.evaluation.losses import compute_loss_and_error
 from cnn_jax.models import Model
@@ -39,12 +40,13 @@ def compile_evaluation(
       options: XLA's compiler options.
     """
     whole, split = meshes.make_replicated_sharding(mesh), meshes.make_batch_sharding(mesh)
-    return jax.jit(
+    jitted = jax.jit(
         step,
         in_shardings=(whole, whole, whole, split),
         out_shardings=whole,
         compiler_options=options,
     )
+    return memory.trim_after_compiling(jitted)
 
 
 def evaluate_single(

@@ -10,6 +10,7 @@ from jax.experimental import checkify
 from jax.sharding import Mesh
 
 from cnn_jax import mesh as meshes
+from cnn_jax.cpu import memory
 from cnn_jax.data import Loader, augment
 from cnn_jax.errors import UserError
 from cnn_jax.evaluation.losses import compute_loss_and_error
@@ -214,13 +215,14 @@ def compile_train(
     """
     if parallel == "jit":
         whole, split = meshes.make_replicated_sharding(mesh), meshes.make_batch_sharding(mesh)
-        return jax.jit(
+        jitted = jax.jit(
             step,
             in_shardings=(whole, whole, split),
             out_shardings=whole,
             donate_argnums=0,
             compiler_options=options,
         )
+        return memory.trim_after_compiling(jitted)
     devices = list(mesh.devices.flat)
     mapped = jax.pmap(step, meshes.BATCH, in_axes=(None, None, 0), out_axes=None, devices=devices)
 
@@ -243,13 +245,14 @@ def compile_steps(step: Step, mesh: Mesh, options: dict[str, Any] | None = None)
       state.
     """
     whole, split = meshes.make_replicated_sharding(mesh), meshes.make_steps_sharding(mesh)
-    return jax.jit(
+    jitted = jax.jit(
         repeat_step(step),
         in_shardings=(whole, whole, split),
         out_shardings=whole,
         donate_argnums=0,
         compiler_options=options,
     )
+    return memory.trim_after_compiling(jitted)
 
 
 def compile_checked(step: Step, mesh: Mesh) -> Step:

@@ -5,6 +5,8 @@ import platform
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -98,3 +100,56 @@ def test_a_process_that_does_not_keep_memory_is_not_trimmed(monkeypatch):
     for _ in range(5):
         trimmer.prepare_call(np.zeros(1))
     assert not trims
+
+
+class Jitted:
+    """Stands for a jitted function, and records what is done with it."""
+
+    def __init__(self, events):
+        self.events = events
+
+    def lower(self, *arguments):
+        self.events.append(("lower", *arguments))
+        return self
+
+    def compile(self):
+        self.events.append("compile")
+
+    def __call__(self, *arguments):
+        self.events.append(arguments)
+        return sum(arguments)
+
+
+def test_the_process_is_trimmed_between_compilation_and_first_call(monkeypatch):
+    events = []
+    monkeypatch.setattr(memory, "_is_kept", True)
+    monkeypatch.setattr(memory, "_trim", lambda: events.append("trim"))
+    function = memory.trim_after_compiling(Jitted(events))
+    assert not events
+    assert [function(1, 2), function(3, 4)] == [3, 7]
+    assert events == [("lower", 1, 2), "compile", "trim", (1, 2), (3, 4)]
+
+
+def test_a_function_that_is_trimmed_after_compiling_compiles_once(monkeypatch):
+    """JAX keeps what `lower(...).compile()` made for the call of the function."""
+    compiled = []
+
+    def record(event, *_, **__):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(event)
+
+    monkeypatch.setattr(memory, "_is_kept", True)
+    x = jnp.arange(5.0)
+    function = memory.trim_after_compiling(jax.jit(lambda x: jnp.sin(x) * 5, donate_argnums=0))
+    jax.monitoring.register_event_duration_secs_listener(record)
+    try:
+        function(function(x))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(record)
+    assert len(compiled) == 1
+
+
+def test_a_process_that_does_not_keep_memory_calls_the_jitted_function_itself(monkeypatch):
+    monkeypatch.setattr(memory, "_is_kept", False)
+    jitted = jax.jit(jnp.sin)
+    assert memory.trim_after_compiling(jitted) is jitted

@@ -77,15 +77,15 @@ def test_a_run_that_was_interrupted_has_the_numbers_of_one_that_was_not(
     assert read_losses(tmp_path) == losses
 
 
-def test_the_thread_compiles_what_the_next_steps_call(monkeypatch):
+def test_the_thread_compiles_what_the_next_steps_call(request):
     compiled = []
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda event, seconds, **_: (
+
+    def record(event, *_, **__):
+        if event == "/jax/core/compile/backend_compile_duration":
             compiled.append(threading.current_thread().name)
-            if event == "/jax/core/compile/backend_compile_duration"
-            else None
-        )
-    )
+
+    jax.monitoring.register_event_duration_secs_listener(record)
+    request.addfinalizer(lambda: jax.monitoring.unregister_event_duration_listener(record))
     built = program.build_program(RUN)
     steps, batches = FirstSteps(built.first, until=100), built.batches(0)
     state, _ = built.state, compiled.clear()

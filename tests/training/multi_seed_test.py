@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 from helpers import small_models
+from helpers.compilations import count_compilations
 from helpers.small_run import RUN, TIMES, CutError
 
 from cnn_jax import data, models
@@ -44,7 +45,7 @@ def trained(run, source, seeds, steps):
     for _ in range(steps):
         state = program.step(state, next(batches))
         state = program.join(program.split(state))  # As the loop does when it logs.
-    assert program.compiled_step._cache_size() == 1
+    assert count_compilations(program.compiled_step) == 1
     return jax.device_get(program.split(state))
 
 

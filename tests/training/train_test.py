@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import small_models
+from helpers.compilations import count_compilations
 from helpers.faults import make_images
 from helpers.small_run import RUN, TIMES, cut_at
 from tensorboardX.proto import event_pb2
@@ -92,7 +93,7 @@ def test_the_step_is_compiled_once(tmp_path, monkeypatch):
 
     monkeypatch.setattr(train, "build_program", note)
     train.run(RUN, tmp_path)
-    assert made[0].compiled_step._cache_size() == 1
+    assert count_compilations(made[0].compiled_step) == 1
 
 
 def curves(workdir):
