@@ -334,6 +334,7 @@ def test_a_single_training_error_is_a_ring_and_a_single_test_error_a_disk():
     train, test = figure.axes[0].lines
     assert (train.get_marker(), train.get_markerfacecolor()) == ("o", "none")
     assert (test.get_marker(), test.get_markerfacecolor()) == ("o", curve.color)
+    assert not test.get_clip_on() and not train.get_clip_on()  # The last step is at the edge.
     legend = [
         (line.get_marker(), line.get_markerfacecolor()) for line in figure.legends[0].legend_handles
     ]

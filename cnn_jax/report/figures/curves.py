@@ -123,7 +123,9 @@ def _draw_panel(axes: Axes, panel: Panel, limits: tuple[float, float]) -> None:
                 continue
             steps, mean, smallest, largest = zip(*points, strict=True)
             marker = _choose_marker(points)
-            axes.plot(steps, mean, color=curve.color, marker=marker, **line)
+            # A marker at the edge is drawn whole; the limits contain each line's last point.
+            clip = not marker
+            axes.plot(steps, mean, color=curve.color, marker=marker, clip_on=clip, **line)
             if smallest != largest:
                 axes.fill_between(steps, smallest, largest, color=curve.color, alpha=0.18, lw=0)
         for points in curve.stalled:
