@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from cnn_jax.errors import UserError
-from cnn_jax.values import MAX_INT32, Bound, Count, Fraction, Natural, NonNegative, show
+from cnn_jax.values import MAX_INT32, Bound, Count, Fraction, Natural, NonNegative, format_value
 
 Value = bool | int | float | str | tuple | None
 
@@ -36,7 +36,7 @@ class Choice:
 
     def __str__(self) -> str:
         """Returns 'name(argument=value, ...)'."""
-        inner = ", ".join(f"{key}={show(value)}" for key, value in self.items)
+        inner = ", ".join(f"{key}={format_value(value)}" for key, value in self.items)
         return f"{self.name}({inner})" if inner else self.name
 
 
@@ -314,7 +314,7 @@ def find_differences(old: Experiment, new: Experiment, ignore: tuple[str, ...] =
         return path not in after and before.get(choice) != after.get(choice)
 
     return [
-        f"{path}: {_show_value(before, path)} -> {_show_value(after, path)}"
+        f"{path}: {_format_field(before, path)} -> {_format_field(after, path)}"
         for path in paths
         if path not in ignore
         and before.get(path, missing) != after.get(path, missing)
@@ -322,8 +322,8 @@ def find_differences(old: Experiment, new: Experiment, ignore: tuple[str, ...] =
     ]
 
 
-def _show_value(flat: Mapping[str, Any], path: str) -> str:
-    return (show(flat[path]) or "empty") if path in flat else "default"
+def _format_field(flat: Mapping[str, Any], path: str) -> str:
+    return (format_value(flat[path]) or "empty") if path in flat else "default"
 
 
 def check_names(experiment: Experiment) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from cnn_jax.config import Experiment, Log, Train
 from cnn_jax.errors import UserError, suggest_names
-from cnn_jax.values import show
+from cnn_jax.values import format_value
 
 Score = Callable[[Any], float]
 
@@ -88,7 +88,7 @@ def check_tuning(tuning: Tuning, runs: Iterable[str]) -> None:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise UserError(f"Tuning.values={value!r}: a grid has numbers only")
     if len(set(values)) < len(values):
-        raise UserError(f"Tuning.values={show(tuple(values))}: a value is given twice")
+        raise UserError(f"Tuning.values={format_value(tuple(values))}: a value is given twice")
     for name, least in (("seeds", 1), ("steps", 0), ("validation_images", 1)):
         if (count := getattr(tuning, name)) < least:
             why = ": the test set must not choose a value" if name == "validation_images" else ""
@@ -106,7 +106,7 @@ def is_tuned(tuning: Tuning, run: str) -> bool:
 
 def name_trial(tuning: Tuning, run: str, value: float) -> str:
     """Returns the name of a trial, which is that of its folder."""
-    return f"{run}-{tuning.field.rpartition('.')[2]}{show(value)}"
+    return f"{run}-{tuning.field.rpartition('.')[2]}{format_value(value)}"
 
 
 def make_trials(
@@ -165,7 +165,7 @@ def set_value(
     from cnn_jax.overrides import override
     from cnn_jax.training.components import KINDS, complete, find_changes
 
-    run = override(run, [f"{tuning.field}={show(value)}"], KINDS)
+    run = override(run, [f"{tuning.field}={format_value(value)}"], KINDS)
     start = f"{tuning.field}: "
     differences = find_changes(complete(paper), run) if paper else ()
     kept = [words for words in run.deviations if not words.startswith(start)]

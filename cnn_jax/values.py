@@ -132,13 +132,13 @@ def describe_meaning(wanted: Any) -> str:
     return " ".join(item for item in typing.get_args(wanted)[1:] if isinstance(item, str))
 
 
-def show(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Returns a value as --set takes it."""
     if value is None:
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
-    return ",".join(map(show, value)) if isinstance(value, tuple) else str(value)
+    return ",".join(map(format_value, value)) if isinstance(value, tuple) else str(value)
 
 
 def _strip_bounds(wanted: Any) -> Any:
@@ -156,12 +156,14 @@ def _is_optional(wanted: Any) -> bool:
 
 
 def _make_type_error(path: str, value: Any, wanted: Any) -> UserError:
-    return UserError(f"{path}={show_any(value)}: must be {describe(wanted)}, not {value!r}")
+    return UserError(f"{path}={_format_any(value)}: must be {describe(wanted)}, not {value!r}")
 
 
-def show_any(value: Any) -> str:
+def _format_any(value: Any) -> str:
     """Returns any value, also one of a type that no field has, on one line."""
-    return show(value) if isinstance(value, bool | int | float | str | tuple) else repr(value)
+    return (
+        format_value(value) if isinstance(value, bool | int | float | str | tuple) else repr(value)
+    )
 
 
 def _check_bound(path: str, value: float, bound: Bound) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_jax import config, models, optim, registry, values
-from cnn_jax.cli.flags import FLAGS, get_help, show_default
+from cnn_jax.cli.flags import FLAGS, format_default, get_help
 from cnn_jax.data.datasets import DATASETS
 from cnn_jax.evaluation.protocols import PROTOCOLS
 from cnn_jax.layers.initializers import INITIALIZERS
@@ -25,7 +25,7 @@ def make_flags_table() -> str:
     """Returns the table of all flags."""
     lines = ["| flag | default | what it does |", "|---|---|---|"]
     for flag in FLAGS.get_flags_for_module("cnn_jax.cli.flags"):
-        shown = show_default(flag)
+        shown = format_default(flag)
         default = f"`{shown}`" if shown else ""
         lines.append(f"| `--{flag.name}` | {default} | {_escape_cell(get_help(flag))} |")
     return "\n".join(lines)
@@ -68,7 +68,7 @@ def make_models_tables() -> str:
             meaning = _find_meaning(models.find_spec(name).module, option)
             having.setdefault((option, _describe_values(option, wanted), meaning), []).append(name)
     described = "\n".join(
-        f"| `model.{option}` | {kind} | {_escape_cell(meaning)} | {_show_some(of)} |"
+        f"| `model.{option}` | {kind} | {_escape_cell(meaning)} | {_format_some(of)} |"
         for (option, kind, meaning), of in sorted(having.items())
     )
     names = "\n".join(
@@ -91,7 +91,7 @@ def _describe_values(option: str, wanted: Any) -> str:
     return values.describe(wanted) + (f", {bounds}" if bounds else "")
 
 
-def _show_some(names: list[str]) -> str:
+def _format_some(names: list[str]) -> str:
     shown = names if len(names) <= 6 else [*names[:2], "...", names[-1]]
     return ", ".join(name if name == "..." else f"`{name}`" for name in shown)
 
@@ -115,7 +115,7 @@ def _make_options_table(rows: list) -> str:
     lines = ["| field | value | default | meaning |", "|---|---|---|---|"]
     for path, wanted, default in rows:
         kind = _describe_values(path, wanted)
-        shown = values.show(default) if default not in ("", ()) else "empty"
+        shown = values.format_value(default) if default not in ("", ()) else "empty"
         meaning = _escape_cell(values.describe_meaning(wanted))
         lines.append(f"| `{path}` | {kind} | {shown} | {meaning} |")
     return "\n".join(lines)

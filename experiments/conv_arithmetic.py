@@ -113,7 +113,7 @@ def _report(results: "Results") -> "Page":
     bars = []
     for row in results.study.measured:
         share = row["weights"] / first[row["group"]]
-        words = f"{share:.0%}, {row['weights']:,} weights, sees {_show_field(row)}"
+        words = f"{share:.0%}, {row['weights']:,} weights, sees {_format_receptive_field(row)}"
         bars.append(report.Bar(row["group"], row["label"], share, words))
     return report.page(
         results,
@@ -145,7 +145,7 @@ def _table(results: "Results", first: dict[str, int]) -> "Table":
                 "0" if difference == "+0" else difference,
                 f"{row['weights'] / first[row['group']]:.0%}",
                 f"{row['multiply_adds']:,}",
-                _show_field(row),
+                _format_receptive_field(row),
             )
         )
     columns = (
@@ -165,7 +165,7 @@ def _table(results: "Results", first: dict[str, int]) -> "Table":
     return report.Table("Table", columns, tuple(rows), footnote, left=(0, 1))
 
 
-def _show_field(row: dict[str, Any]) -> str:
+def _format_receptive_field(row: dict[str, Any]) -> str:
     return "x".join(map(str, row["receptive_field"]))
 
 

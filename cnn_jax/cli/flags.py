@@ -323,13 +323,13 @@ def format_help(program: str) -> str:
     width = min(100, shutil.get_terminal_size().columns)
     lines = [f"usage: {program} --experiment=NAME [flags]", ""]
     for flag in own:
-        default = show_default(flag)
+        default = format_default(flag)
         lines.append(f"  --{flag.name}={shlex.quote(default)}" if default else f"  --{flag.name}")
         lines.append(textwrap.indent(textwrap.fill(get_help(flag), width - 6), " " * 6))
     return "\n".join(lines)
 
 
-def show_default(flag: flags.Flag) -> str:
+def format_default(flag: flags.Flag) -> str:
     """Returns a flag's default as it is typed; empty: it has none, or nothing is switched on."""
     default = flag.default
     return ",".join(default) if isinstance(default, list) else str(default or "")

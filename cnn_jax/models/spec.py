@@ -31,10 +31,10 @@ class Deviation(NamedTuple):
     def describe(self, module: BaseModel) -> str:
         """Returns the text with the module's values filled in."""
         fields = {field.name: getattr(module, field.name) for field in dataclasses.fields(module)}
-        return self.text.format_map({name: _show(value) for name, value in fields.items()})
+        return self.text.format_map({name: _format(value) for name, value in fields.items()})
 
 
-def _show(value: Any) -> str:
+def _format(value: Any) -> str:
     # Without an exponent: 0.00001, not 1e-05.
     if isinstance(value, float):
         return np.format_float_positional(value, trim="-")

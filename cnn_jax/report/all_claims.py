@@ -11,7 +11,7 @@ from cnn_jax.errors import UserError, describe_os_error
 from cnn_jax.files import find_files
 from cnn_jax.report.build import write_page
 from cnn_jax.report.elements import Claims, Missing, Page, Prose, Report
-from cnn_jax.report.parts import CLAIM_COLUMNS, show_claim
+from cnn_jax.report.parts import CLAIM_COLUMNS, make_claim_row
 from cnn_jax.report.verdicts import RULE, VerdictName
 
 VERDICTS = get_args(VerdictName)
@@ -71,6 +71,6 @@ def _make_table(words: dict[str, Any], where: str) -> Claims:
     if unknown := {claim["verdict"] for claim in words["claims"]} - set(VERDICTS):
         raise ValueError(unknown)
     link = f"{where}/{file_names.REPORT}.md"
-    rows = tuple(show_claim(claim, link) for claim in words["claims"])
+    rows = tuple(make_claim_row(claim, link) for claim in words["claims"])
     title = f"{words['title']} ({words['study']}{preset}{data})"
     return Claims(title, CLAIM_COLUMNS, rows, words["paper"], left=(0, 1))

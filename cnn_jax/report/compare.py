@@ -17,7 +17,7 @@ from cnn_jax.report.elements import Cell, Missing, Page, Report, Settings, Table
 from cnn_jax.report.reading.folder import leave_out_others, read_runs
 from cnn_jax.report.results import Results, Run, StudyFile
 from cnn_jax.report.rows import Row
-from cnn_jax.values import show
+from cnn_jax.values import format_value
 
 # Fields that identify a run, and fields that have their own columns.
 _LEFT_OUT = ("study", "name", "seed", "deviations", "data.dataset", "model", "train.steps")
@@ -156,7 +156,8 @@ def _make_table(runs: dict[str, tuple[Run, ...]], origins: dict[str, str]) -> Ta
     other = [
         field
         for field in fields
-        if field not in _LEFT_OUT and len({show(own.get(field)) for own in whole.values()}) > 1
+        if field not in _LEFT_OUT
+        and len({format_value(own.get(field)) for own in whole.values()}) > 1
     ]
     metrics = list(dict.fromkeys(run.error_name for own in runs.values() for run in own))
     rows = []
@@ -164,9 +165,11 @@ def _make_table(runs: dict[str, tuple[Run, ...]], origins: dict[str, str]) -> Ta
         line: list[Cell | str] = [label, str(flat[label].get("model", make.DASH))]
         line += [own[0].experiment.data.name if own[0].experiment else make.DASH]
         for metric in metrics:
-            line += [make.show_final(own, metric), make.show_training(own, metric)]
+            line += [make.format_final_error(own, metric), make.format_training_error(own, metric)]
         line += [str(len(own)), f"{own[0].steps:,}" if own[0].steps else make.DASH]
-        words = [f"{field} {show(flat[label][field])}" for field in other if field in flat[label]]
+        words = [
+            f"{field} {format_value(flat[label][field])}" for field in other if field in flat[label]
+        ]
         rows.append((*line, origins[label], "; ".join(words) or make.DASH))
     heads = [h for m in map(make.name_metric, metrics) for h in (m, f"training {m}")]
     columns = ("run", "model", "data", *heads, "seeds", "steps", "folder", "other settings")

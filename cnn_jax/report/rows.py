@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cnn_jax.config import Data, Experiment
-from cnn_jax.values import show
+from cnn_jax.values import format_value
 
 # Options of a model that change how its outputs are computed, but not the outputs.
 _HOW_COMPUTED = ("remat", "scan_min_blocks")
@@ -57,7 +57,7 @@ class Setting:
 def describe_setting(experiment: Experiment) -> Setting:
     """Returns the setting of a run."""
     args = experiment.model.args
-    options = {key: show(args[key]) for key in args if key not in _HOW_COMPUTED}
+    options = {key: format_value(args[key]) for key in args if key not in _HOW_COMPUTED}
     return Setting(
         experiment.model.name,
         options,
@@ -72,7 +72,7 @@ def _describe_changes(config: Data) -> dict[str, str]:
     args = config.dataset.args
     changes = {name: args[name] for name in args if name != "path"}
     changes |= {name: getattr(config, name) for name in _CHANGES if getattr(config, name)}
-    return {name: show(value) for name, value in changes.items()}
+    return {name: format_value(value) for name, value in changes.items()}
 
 
 def find_other_settings(ours: Setting, paper: Setting) -> tuple[str, ...]:
@@ -120,7 +120,7 @@ def _compare(
     ours: Mapping[str, str], paper: Mapping[str, str], defaults: Mapping[str, Any]
 ) -> list[str]:
     """Returns the names whose values, as text, differ. A missing value is the default."""
-    shown = {name: show(value) for name, value in defaults.items()}
+    shown = {name: format_value(value) for name, value in defaults.items()}
     own, theirs = {**shown, **ours}, {**shown, **paper}
     return [name for name in {**own, **theirs} if own.get(name) != theirs.get(name)]
 

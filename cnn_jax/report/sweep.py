@@ -11,7 +11,7 @@ from cnn_jax.report.elements import Figure, Page, Table
 from cnn_jax.report.figures import LineChart, Series
 from cnn_jax.report.results import Results, Run
 from cnn_jax.text import escape_unprintable
-from cnn_jax.values import show
+from cnn_jax.values import format_value
 
 # The axis is logarithmic if the largest value is at least this many times the smallest.
 DECADES = 20
@@ -77,9 +77,12 @@ def make_table(results: Results, points: Sequence[GridPoint]) -> Table:
     for point in points:
         values = point.values or [None] * len(results.study.swept)
         line: list[Any] = [point.base] if several else []
-        line += [parts.DASH if point.values is None else show(value) for value in values]
+        line += [parts.DASH if point.values is None else format_value(value) for value in values]
         for metric in metrics:
-            line += [parts.show_final(point.runs, metric), parts.show_training(point.runs, metric)]
+            line += [
+                parts.format_final_error(point.runs, metric),
+                parts.format_training_error(point.runs, metric),
+            ]
         done = sum(run.finished for run in point.runs)
         every = len(point.runs)
         line += [str(done) if done == every else f"{done} of {every}"]
@@ -137,7 +140,9 @@ def make_charts(swept: Sequence[str], points: Sequence[GridPoint]) -> list[LineC
         scale = 100 if parts.is_percent(metric) else 1
         for combination, runs in own:
             others = zip(swept, combination, strict=True)
-            label = ", ".join(f"{_get_last_name(f)} {show(v)}" for f, v in others if f != field)
+            label = ", ".join(
+                f"{_get_last_name(f)} {format_value(v)}" for f, v in others if f != field
+            )
             for run in runs:
                 if run.final_error is not None and run.error_name == metric:
                     errors = lines.setdefault(label, {}).setdefault(at[combination[number]], [])
@@ -159,7 +164,9 @@ def make_charts(swept: Sequence[str], points: Sequence[GridPoint]) -> list[LineC
                 x_label=escape_unprintable(field),
                 y_label=parts.name_metric(metric),
                 log_x=spread,
-                ticks=() if numeric else tuple(escape_unprintable(show(value)) for value in values),
+                ticks=()
+                if numeric
+                else tuple(escape_unprintable(format_value(value)) for value in values),
             )
         )
     return charts

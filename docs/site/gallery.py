@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from cnn_jax.report.parts import CLAIM_COLUMNS, show_claim
+from cnn_jax.report.parts import CLAIM_COLUMNS, make_claim_row
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
@@ -50,7 +50,7 @@ def make_card(folder: Path) -> str:
 
 def _claim_row(claim: dict[str, Any]) -> str:
     """Returns the row of a claim, with the figures as the report has them."""
-    shown = dict(zip(CLAIM_COLUMNS, show_claim(claim), strict=True))
+    shown = dict(zip(CLAIM_COLUMNS, make_claim_row(claim), strict=True))
     cells = [claim["statement"], claim["verdict"], shown["paper"], shown["ours"]]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 

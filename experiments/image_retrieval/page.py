@@ -127,7 +127,7 @@ def compose(results: Results) -> Page:
     )
 
 
-def show(values: Sequence[float], digits: int = 2, scale: float = 100) -> str:
+def format_mean(values: Sequence[float], digits: int = 2, scale: float = 100) -> str:
     """Returns '41.07 ± 0.25': the mean and the sample standard deviation over seeds."""
     if not values:
         return DASH
@@ -154,11 +154,11 @@ def retrieval_table(results: Results) -> Table | None:
             (
                 code,
                 f"{clean[0]['size']}",
-                *(show([row[field] for row in clean]) for field in fields),
-                show([row["mean_average_precision"] for row in euclidean]),
-                show([row["precision_at_1"] for row in noisy]),
-                show([row["mean_average_precision"] for row in noisy]),
-                show(cost, scale=1),
+                *(format_mean([row[field] for row in clean]) for field in fields),
+                format_mean([row["mean_average_precision"] for row in euclidean]),
+                format_mean([row["precision_at_1"] for row in noisy]),
+                format_mean([row["mean_average_precision"] for row in noisy]),
+                format_mean(cost, scale=1),
             )
         )
     if not lines:
@@ -185,7 +185,7 @@ def class_table(results: Results) -> Table | None:
             continue
         classes = len(rows[0]["by_class"])
         each = [[row["by_class"][label] for row in rows] for label in range(classes)]
-        cells = (show([v for v in values if v is not None], digits=1) for values in each)
+        cells = (format_mean([v for v in values if v is not None], digits=1) for values in each)
         lines.append((code, *(cell.partition(" ")[0] for cell in cells)))
     if not lines:
         return None
@@ -231,8 +231,8 @@ def denoising_table(results: Results) -> Table | None:
         lines.append(
             (
                 f"{method} ({strengths})" if strengths else method,
-                show([row["psnr"] for row in own], scale=1),
-                show([row["ssim"] for row in own], digits=3, scale=1),
+                format_mean([row["psnr"] for row in own], scale=1),
+                format_mean([row["ssim"] for row in own], digits=3, scale=1),
             )
         )
     if not lines:

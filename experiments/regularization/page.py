@@ -68,11 +68,11 @@ def _list_chosen(results: "Results") -> dict[str, str]:
 
 def _make_table(results: "Results") -> "Table":
     from cnn_jax import report
-    from cnn_jax.report.parts import DASH, show_mean
+    from cnn_jax.report.parts import DASH, format_mean
 
     def cell(runs: "tuple[Run, ...]", find: "Callable[[Run], float | None]") -> str:
         found = [value for run in runs if (value := find(run)) is not None]
-        return show_mean("top1_error", found) if found else DASH
+        return format_mean("top1_error", found) if found else DASH
 
     def plain(runs: "tuple[Run, ...]", find: "Callable[[Run], float | None]") -> str:
         found = [value for run in runs if (value := find(run)) is not None]
@@ -111,7 +111,7 @@ def _make_table(results: "Results") -> "Table":
 
 def _make_grid(results: "Results") -> "Table":
     from cnn_jax import report
-    from cnn_jax.report.parts import DASH, show_mean
+    from cnn_jax.report.parts import DASH, format_mean
 
     rows = []
     for name, family in FAMILIES.items():
@@ -119,7 +119,7 @@ def _make_grid(results: "Results") -> "Table":
         for strength in family.strengths:
             runs = results.runs.get(f"{name}-{strength:g}", ())
             errors = [e for run in runs if (e := run.final_error) is not None]
-            text = show_mean("top1_error", errors) if errors else DASH
+            text = format_mean("top1_error", errors) if errors else DASH
             cells.append(report.Cell(text, f"({family.strength} {strength:g})"))
         chosen = choose_run(results, name)
         rows.append((family.label, *cells, chosen.rpartition("-")[2] if chosen else DASH))

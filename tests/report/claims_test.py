@@ -13,7 +13,7 @@ from scipy import stats
 
 from cnn_jax.report import claims
 from cnn_jax.report.claims import Contrast, Score
-from cnn_jax.report.parts.tables import show_final
+from cnn_jax.report.parts.tables import format_final_error
 
 SAME = claims.subtract(Score("d", "three"), Score("d", "one"))
 TRAINING = claims.subtract(Score("deep", "training"), Score("shallow", "training"))
@@ -77,5 +77,5 @@ def test_no_mean_is_of_the_seeds_that_did_not_diverge(on_nan, tmp_path):
     assert (ours.value, ours.why) == (None, f"shallow seed 1 {state} at step 250")
     ours = claims.measure_seeds(results, ["shallow"], lambda own: own["shallow"].final_error)
     assert (ours.value, ours.why) == (None, f"shallow seed 1 {state} at step 250")
-    shown = show_final(results.runs["shallow"], "top1_error")
+    shown = format_final_error(results.runs["shallow"], "top1_error")
     assert f"{shown.text} {shown.remark}" == "50.00 (1 of 2 diverged)"

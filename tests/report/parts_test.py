@@ -20,7 +20,7 @@ from cnn_jax.errors import UserError
 from cnn_jax.report import elements, parts
 from cnn_jax.report.claims import BELOW_ZERO, Claim, Score, score
 from cnn_jax.report.parts import curves, evaluations, footnotes
-from cnn_jax.report.parts.words import describe_range, show_quantity
+from cnn_jax.report.parts.words import describe_range, format_quantity
 from cnn_jax.report.rows import describe_setting, find_other_settings
 from cnn_jax.report.verdicts import judge
 
@@ -354,7 +354,7 @@ def test_a_long_list_of_equal_values_is_short(tmp_path):
     ],
 )
 def test_a_value_is_shown_with_a_minus_sign(value, unit, shown):
-    assert show_quantity(value, unit, signed=True) == shown
+    assert format_quantity(value, unit, signed=True) == shown
 
 
 @pytest.mark.parametrize(

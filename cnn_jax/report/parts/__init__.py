@@ -20,7 +20,7 @@ from cnn_jax.report.parts.claims import (
     CLAIM_COLUMNS,
     claims_table,
     describe_verdict,
-    show_claim,
+    make_claim_row,
 )
 from cnn_jax.report.parts.curves import CURVES_CAPTION, error_curves, make_panels
 from cnn_jax.report.parts.error_bars import BARS_CAPTION, error_bars
@@ -47,11 +47,11 @@ from cnn_jax.report.parts.pages import check_files, make_rows, page, standard
 from cnn_jax.report.parts.tables import (
     find_differing,
     find_error_names,
+    format_final_error,
+    format_training_error,
     has_evaluations,
     paper_table,
     paper_tables,
-    show_final,
-    show_training,
 )
 from cnn_jax.report.parts.tuning import tuning_table
 from cnn_jax.report.parts.words import (
@@ -60,14 +60,14 @@ from cnn_jax.report.parts.words import (
     describe_range,
     describe_states,
     explain_verdict,
+    format_error,
+    format_mean,
+    format_points,
+    format_quantity,
+    format_range,
     is_percent,
     join_distinct,
     name_metric,
-    show_error,
-    show_mean,
-    show_points,
-    show_quantity,
-    show_range,
 )
 
 __all__ = [
@@ -99,6 +99,13 @@ __all__ = [
     "find_final_loss",
     "find_layers",
     "find_loss_at",
+    "format_error",
+    "format_final_error",
+    "format_mean",
+    "format_points",
+    "format_quantity",
+    "format_range",
+    "format_training_error",
     "has_evaluations",
     "image_grid",
     "is_activation",
@@ -109,6 +116,7 @@ __all__ = [
     "line_charts",
     "list_deviations",
     "loss_line",
+    "make_claim_row",
     "make_panels",
     "make_rows",
     "mark_deviations",
@@ -122,14 +130,6 @@ __all__ = [
     "run_states",
     "settings",
     "shares_over_training",
-    "show_claim",
-    "show_error",
-    "show_final",
-    "show_mean",
-    "show_points",
-    "show_quantity",
-    "show_range",
-    "show_training",
     "standard",
     "summarize_points",
     "tuning_table",

@@ -10,8 +10,8 @@ from cnn_jax.report.parts.words import (
     DASH,
     describe_range,
     explain_verdict,
-    show_quantity,
-    show_range,
+    format_quantity,
+    format_range,
 )
 from cnn_jax.report.results import Results
 from cnn_jax.report.verdicts import RULE, Verdict, judge
@@ -29,7 +29,7 @@ def claims_table(results: Results, claims: Sequence[Claim]) -> Claims | None:
     if not claims:
         return None
     verdicts = tuple(judge(results, claim) for claim in claims)
-    rows = tuple(show_claim(describe_verdict(verdict)) for verdict in verdicts)
+    rows = tuple(make_claim_row(describe_verdict(verdict)) for verdict in verdicts)
     return Claims("What the paper says", CLAIM_COLUMNS, rows, RULE, (0, 1), verdicts)
 
 
@@ -68,7 +68,7 @@ def _keep_finite(value: float | None) -> float | None:
     return None if value is None or math.isinf(value) else value
 
 
-def show_claim(claim: Mapping[str, Any], link: str = "") -> tuple[Cell | str, ...]:
+def make_claim_row(claim: Mapping[str, Any], link: str = "") -> tuple[Cell | str, ...]:
     """Returns the row of a claim in a table with `CLAIM_COLUMNS`.
 
     Args:
@@ -82,15 +82,15 @@ def show_claim(claim: Mapping[str, Any], link: str = "") -> tuple[Cell | str, ..
     low, high = claim["expected"]
     expected = (-math.inf if low is None else low, math.inf if high is None else high)
 
-    def show(value: float | None) -> str:
-        return DASH if value is None else show_quantity(value, unit, signed)
+    def format_or_dash(value: float | None) -> str:
+        return DASH if value is None else format_quantity(value, unit, signed)
 
     return (
         Cell(statement, link=link) if link else statement,
         Cell(claim["verdict"], words),
-        show(claim["paper"]),
-        show(claim["ours"]),
-        show_range(claim["over_images"], unit, signed),
-        show_range(claim["over_seeds"], unit, signed),
+        format_or_dash(claim["paper"]),
+        format_or_dash(claim["ours"]),
+        format_range(claim["over_images"], unit, signed),
+        format_range(claim["over_seeds"], unit, signed),
         describe_range(expected, unit),
     )

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure as Drawing
 from cnn_jax.report import figures
 from cnn_jax.report.elements import Figure
 from cnn_jax.report.parts.charts import figure
-from cnn_jax.report.parts.words import show_mean
+from cnn_jax.report.parts.words import format_mean
 from cnn_jax.report.results import Results
 from cnn_jax.report.rows import Row
 from cnn_jax.text import escape_unprintable
@@ -60,7 +60,7 @@ def error_bars(
                 mean = statistics.mean(errors)
                 axes.barh(own, mean, _HEIGHT, color=colors[row.group])
                 axes.plot(errors, [own] * len(errors), "o", ms=3.5, color=figures.INK, mfc="none")
-                words = show_mean("top1_error", shares)  # As in the table.
+                words = format_mean("top1_error", shares)  # As in the table.
                 # The words are at the end of the bar, unless they would cover a seed's point.
                 end = mean
                 for error in sorted(errors):

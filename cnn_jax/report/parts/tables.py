@@ -7,13 +7,13 @@ from cnn_jax.report.elements import Cell, Table
 from cnn_jax.report.parts.footnotes import list_deviations, mark_deviations
 from cnn_jax.report.parts.words import (
     DASH,
+    format_error,
+    format_mean,
+    format_points,
+    format_span,
     is_percent,
     join_distinct,
     name_metric,
-    show_error,
-    show_mean,
-    show_points,
-    show_span,
 )
 from cnn_jax.report.results import Logged, Results, Run
 from cnn_jax.report.rows import Row, describe_setting, find_other_settings
@@ -55,7 +55,7 @@ def paper_table(results: Results, rows: Sequence[Row], title: str = "Table") -> 
         line: list[Cell | str] = [row.label]
         for metric in metrics:
             line += _compare(row, runs, metric, comparable=not other and results.comparable)
-        line += [show_training(runs, metric) for metric in training]
+        line += [format_training_error(runs, metric) for metric in training]
         done = [
             run
             for run in runs
@@ -176,12 +176,16 @@ def _name_columns(results: Results, metric: str) -> list[str]:
 def _compare(row: Row, runs: Sequence[Run], metric: str, comparable: bool) -> list[Cell | str]:
     printed = row.paper.get(metric)
     values = _find_values(row, runs, metric)
-    ours = _show_protocol(row, runs, metric) if row.protocol else show_final(runs, metric)
+    ours = (
+        _format_protocol_error(row, runs, metric)
+        if row.protocol
+        else format_final_error(runs, metric)
+    )
     if not is_percent(metric):
         return [ours]
     difference = DASH
     if values and printed is not None and comparable:
-        difference = show_points(100 * statistics.mean(values) - printed)
+        difference = format_points(100 * statistics.mean(values) - printed)
     return [DASH if printed is None else str(printed), ours, difference]
 
 
@@ -198,20 +202,20 @@ def _find_values(row: Row, runs: Sequence[Run], metric: str) -> list[float]:
     return [value for value in found if value is not None]
 
 
-def _show_protocol(row: Row, runs: Sequence[Run], metric: str) -> Cell | str:
+def _format_protocol_error(row: Row, runs: Sequence[Run], metric: str) -> Cell | str:
     values = _find_values(row, runs, metric)
     if len(values) != 1:
-        return show_mean(metric, values)
+        return format_mean(metric, values)
     done = next(run.protocols[row.protocol] for run in runs if row.protocol in run.protocols)
     interval = done.intervals.get(metric)
-    words = show_error(metric, values[0])
+    words = format_error(metric, values[0])
     if interval is None:
         return words
     low, high = (f"{100 * end:.1f}" if is_percent(metric) else f"{end:.3g}" for end in interval)
     return f"{words} [{low}; {high}]"
 
 
-def show_final(runs: Sequence[Run], metric: str) -> Cell | str:
+def format_final_error(runs: Sequence[Run], metric: str) -> Cell | str:
     """Returns the mean last evaluation of the finished seeds, or that of the most advanced one.
 
     Args:
@@ -221,15 +225,15 @@ def show_final(runs: Sequence[Run], metric: str) -> Cell | str:
     own = [run for run in runs if run.error_name == metric]
     failed = sum(run.failed_at is not None for run in own)
     if finals := [run.final_error for run in own if run.final_error is not None]:
-        mean = show_mean(metric, finals)
+        mean = format_mean(metric, finals)
         return Cell(mean, f"({failed} of {len(own)} diverged)") if failed else mean
     diverged = [run.diverged for run in own if run.diverged is not None]
     if diverged and len(diverged) == len(own):
-        return f"diverged at step {show_span(diverged)}"
-    return _show_furthest(own, metric, "evaluations")
+        return f"diverged at step {format_span(diverged)}"
+    return _format_furthest_error(own, metric, "evaluations")
 
 
-def show_training(runs: Sequence[Run], metric: str) -> Cell | str:
+def format_training_error(runs: Sequence[Run], metric: str) -> Cell | str:
     """Returns the mean last training error of the finished seeds, or of the most advanced one.
 
     Args:
@@ -238,10 +242,10 @@ def show_training(runs: Sequence[Run], metric: str) -> Cell | str:
     """
     own = [run for run in runs if run.error_name == metric]
     finals = [e for run in own if (e := run.final_training_error) is not None]
-    return show_mean(metric, finals) if finals else _show_furthest(own, metric, "train")
+    return format_mean(metric, finals) if finals else _format_furthest_error(own, metric, "train")
 
 
-def _show_furthest(runs: Sequence[Run], metric: str, kind: str) -> Cell | str:
+def _format_furthest_error(runs: Sequence[Run], metric: str, kind: str) -> Cell | str:
     """Returns the error of the most advanced seed with its step, if no seed has finished."""
     if not runs or any(run.finished for run in runs):
         return DASH
@@ -251,4 +255,4 @@ def _show_furthest(runs: Sequence[Run], metric: str, kind: str) -> Cell | str:
     if error is None:
         return DASH
     until = f" of {furthest.steps:,}" if furthest.steps else ""
-    return Cell(show_error(metric, error), f"(at step {max(lines):,}{until})")
+    return Cell(format_error(metric, error), f"(at step {max(lines):,}{until})")

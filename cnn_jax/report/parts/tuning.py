@@ -6,7 +6,7 @@ from cnn_jax.report.elements import Table
 from cnn_jax.report.parts.words import DASH
 from cnn_jax.report.results import Results
 from cnn_jax.tuning import choose_value, find_scores, find_seeds_of_trial, is_tuned
-from cnn_jax.values import show
+from cnn_jax.values import format_value
 
 
 def tuning_table(results: Results, title: str = "Tuning") -> Table | None:
@@ -36,10 +36,10 @@ def tuning_table(results: Results, title: str = "Tuning") -> Table | None:
                 others = DASH if score is None else "not reached"
                 line.append(next((run.state for run in own if not run.finished), others))
         chosen = choose_value(scores)
-        rows.append((*line, DASH if chosen is None else show(chosen)))
+        rows.append((*line, DASH if chosen is None else format_value(chosen)))
         if len(tuning.values) > 1 and chosen in (tuning.values[0], tuning.values[-1]):
             edges.append(line[0])
-    values = [show(value) for value in tuning.values]
+    values = [format_value(value) for value in tuning.values]
     seeds = f"{tuning.seeds} seed{'s' * (tuning.seeds > 1)}"
     seeds += f" and {tuning.steps:,} steps" if tuning.steps else ""
     runs = [run.experiment for run in results.every_run if run.experiment]

@@ -22,31 +22,31 @@ def name_metric(metric: str) -> str:
     return f"top-{top[1]} error (%)" if top else metric.replace("_", " ")
 
 
-def show_error(metric: str, value: float) -> str:
+def format_error(metric: str, value: float) -> str:
     """Formats an error: '8.75' if it is in %, else '0.1234'."""
     return f"{100 * value:.2f}" if is_percent(metric) else f"{value:.4g}"
 
 
-def show_points(points: float) -> str:
+def format_points(points: float) -> str:
     """Formats a difference with its sign: '+1.25', '−0.75'."""
     return f"{round(points, 2) + 0.0:+.2f}".replace("-", MINUS)
 
 
-def show_span(numbers: Sequence[int]) -> str:
+def format_span(numbers: Sequence[int]) -> str:
     """Formats the range of numbers: '120 to 1,240', or '120' if they are equal."""
     ends = dict.fromkeys((min(numbers), max(numbers)))
     return " to ".join(f"{end:,}" for end in ends)
 
 
-def show_mean(metric: str, values: Sequence[float]) -> str:
+def format_mean(metric: str, values: Sequence[float]) -> str:
     """Formats mean and sample standard deviation: '8.75 ± 0.16'."""
     if not values:
         return DASH
-    mean = show_error(metric, statistics.mean(values))
-    return f"{mean} ± {show_error(metric, statistics.stdev(values))}" if len(values) > 1 else mean
+    mean = format_error(metric, statistics.mean(values))
+    return f"{mean} ± {format_error(metric, statistics.stdev(values))}" if len(values) > 1 else mean
 
 
-def show_quantity(value: float, unit: str, signed: bool) -> str:
+def format_quantity(value: float, unit: str, signed: bool) -> str:
     """Formats a claim's value: '+1.25', '6.97', '204,800', '−0.0056'.
 
     Args:
@@ -57,10 +57,10 @@ def show_quantity(value: float, unit: str, signed: bool) -> str:
     if unit != "points":
         size = f"{abs(value):,.0f}" if value == round(value) else f"{abs(value):,.4g}"
         return f"{MINUS if value < 0 else ''}{size}"
-    return show_points(value) if signed else f"{value:.2f}".replace("-", MINUS)
+    return format_points(value) if signed else f"{value:.2f}".replace("-", MINUS)
 
 
-def show_range(interval: Sequence[float] | None, unit: str, signed: bool) -> str:
+def format_range(interval: Sequence[float] | None, unit: str, signed: bool) -> str:
     """Formats an interval: '[−0.10; +1.25]'.
 
     Args:
@@ -70,13 +70,13 @@ def show_range(interval: Sequence[float] | None, unit: str, signed: bool) -> str
     """
     if interval is None:
         return DASH
-    low, high = (show_quantity(end, unit, signed) for end in interval)
+    low, high = (format_quantity(end, unit, signed) for end in interval)
     return f"[{low}; {high}]"
 
 
 def describe_range(expected: tuple[float, float], unit: str) -> str:
     """Describes the range of a claim: 'below 0', 'above 0.5', '204,800', '0.667 to 1.5'."""
-    low, high = map(_show_end, expected)
+    low, high = map(_format_end, expected)
     if expected[0] == expected[1]:
         return low
     if expected[0] == float("-inf"):
@@ -86,7 +86,7 @@ def describe_range(expected: tuple[float, float], unit: str) -> str:
     return f"{low} to {high}"
 
 
-def _show_end(end: float) -> str:
+def _format_end(end: float) -> str:
     """Formats an end of a range: whole or with two decimals if it is so, else with 3 digits."""
     exact = math.isclose(round(end, 2), end) if math.isfinite(end) else True
     return f"{end:,.{10 if exact else 3}g}".replace("-", MINUS)

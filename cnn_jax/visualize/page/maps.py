@@ -160,7 +160,7 @@ def draw_part(context: Context, name: str, measured: MeasuredMaps) -> Part:
     caption = (
         f"{method.explanation}{layer} Above with the trained weights, below with random ones; each"
         " row has its own color scale, printed on its right. Rank correlation of the two:"
-        f" {show_correlation(measured.correlation)}."
+        f" {format_correlation(measured.correlation)}."
     )
     return make_figure(
         method.title,
@@ -170,7 +170,7 @@ def draw_part(context: Context, name: str, measured: MeasuredMaps) -> Part:
     )
 
 
-def show_correlation(values: np.ndarray) -> str:
+def format_correlation(values: np.ndarray) -> str:
     """Returns 'mean [minimum; maximum]' over images."""
     known = values[np.isfinite(values)]
     if not known.size:
@@ -221,14 +221,14 @@ def make_table(found: dict[str, MeasuredMaps], chance: Curves | None) -> Table:
     rows: list[Sequence[str]] = [
         (
             METHODS[name].title,
-            show_correlation(each.correlation),
+            format_correlation(each.correlation),
             say_dependence(each.correlation),
-            *_show_areas(each.curves),
+            *_format_areas(each.curves),
         )
         for name, each in found.items()
     ]
     if chance:
-        rows.append((CHANCE, DASH, DASH, *_show_areas(chance)))
+        rows.append((CHANCE, DASH, DASH, *_format_areas(chance)))
     footnote = (
         "Spearman's rank correlation between the absolute values of each image's map with trained"
         " and with random weights: the mean [minimum; maximum] over images. Images whose map is"
@@ -248,7 +248,7 @@ def make_table(found: dict[str, MeasuredMaps], chance: Curves | None) -> Table:
     return Table("Do the maps depend on the weights?", columns, tuple(map(tuple, rows)), footnote)
 
 
-def _show_areas(curves: Curves | None) -> tuple[str, str]:
+def _format_areas(curves: Curves | None) -> tuple[str, str]:
     if curves is None:
         return DASH, DASH
     return f"{curves.deletion_area.mean():.3f}", f"{curves.insertion_area.mean():.3f}"
