@@ -28,7 +28,7 @@ def measure_quality(clean: np.ndarray, restored: np.ndarray) -> Quality:
 
     Args:
       clean: [N, H, W, C], 0 to 1; sides of at least 11 pixels.
-      restored: Likewise.
+      restored: [N, H, W, C], 0 to 1.
     """
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         pair = jnp.asarray(clean, jnp.float32), jnp.asarray(restored, jnp.float32)
@@ -37,7 +37,14 @@ def measure_quality(clean: np.ndarray, restored: np.ndarray) -> Quality:
 
 
 def filter_median(images: np.ndarray, size: int) -> np.ndarray:
-    """Returns the median of each pixel's size x size neighborhood, of [N, H, W, C]."""
+    """Returns the images with each pixel replaced by the median of its neighborhood.
+
+    Each channel is filtered separately. Pixels beyond the border equal the nearest border pixel.
+
+    Args:
+      images: [N, H, W, C].
+      size: Side of the square neighborhood, in pixels.
+    """
     from scipy import ndimage
 
     return ndimage.median_filter(images, (1, size, size, 1), mode="nearest")
@@ -46,12 +53,13 @@ def filter_median(images: np.ndarray, size: int) -> np.ndarray:
 def denoise_total_variation(images: np.ndarray, weight: float) -> np.ndarray:
     """Returns the images u that minimize |u - f|² / 2 + weight * (total variation of u).
 
-    Each channel for itself; by the dual iteration of Chambolle 2004, "An Algorithm for Total
-    Variation Minimization and Applications", Sec. 3, with steps of 1/4.
+    Here f are the given images. Each channel is restored separately, by the dual iteration of
+    Chambolle 2004, "An Algorithm for Total Variation Minimization and Applications", Sec. 3, with
+    steps of 1/4.
 
     Args:
       images: f, [N, H, W, C].
-      weight: The larger, the smoother.
+      weight: The larger it is, the smoother the result.
     """
     return np.asarray(_run_total_variation(jnp.asarray(images, jnp.float32), jnp.float32(weight)))
 

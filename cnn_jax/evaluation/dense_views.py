@@ -39,7 +39,7 @@ def compute_logits(
       params: Its parameters.
       stats: Its statistics.
       images: [B, H, W, C], of which image b is the upper left part.
-      valid_sizes: [layers + 1, B, 2], of `compute_valid_sizes`.
+      valid_sizes: [layers + 1, B, 2] int32, the result of `compute_valid_sizes`.
 
     Returns:
       [B, h, w, classes] float32.
@@ -56,7 +56,12 @@ def compute_logits(
 
 
 def mask_valid(size: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Returns whether a position is in the first size[b] rows and columns, [B, H, W] bool."""
+    """Returns which positions belong to an image, [B, H, W] bool.
+
+    Args:
+      size: [B, 2] int32, height and width of each image, which lies in the upper left corner.
+      shape: (H, W) of the array.
+    """
     rows, columns = (jnp.arange(n)[None] < size[:, axis, None] for axis, n in enumerate(shape))
     return rows[:, :, None] & columns[:, None, :]
 
@@ -77,8 +82,8 @@ def compute_valid_sizes(
       stats: Its statistics.
       sizes: [B, 2] int, height and width of each image.
       channels: Number of channels of the images.
-      smallest: The smallest side of all images. Given the same in many calls, all of them trace
-        the same few sizes.
+      smallest: The smallest side of all images; None: the smallest of `sizes`. Calls that give the
+        same number trace the same few sizes.
 
     Returns:
       [layers + 1, B, 2] int32.
@@ -100,8 +105,8 @@ def _count_valid_rows(
 ) -> tuple[int, ...]:
     """Returns how many rows an image of `side` rows has in each layer.
 
-    It traces at most 2 PERIOD of all sizes: every PERIOD rows more are as many more in a layer as
-    its stride leaves of them.
+    At most 2 PERIOD sizes are traced. PERIOD is a multiple of every layer's stride, so PERIOD more
+    rows of the image always add the same number of rows to a layer.
     """
     periods = (side - smallest) // PERIOD
     if not periods:
@@ -142,7 +147,10 @@ def _make_fully_convolutional(module: BaseModel) -> BaseModel:
 
 
 def _make_interceptor(change: Callable[[jax.Array], jax.Array]) -> Callable:
-    """Calls `change` on the input of each spatial layer, in order; skips the global pooling."""
+    """Returns a Flax interceptor that applies `change` to the input of each spatial layer.
+
+    It skips the global pooling, so that the model returns logits at every position.
+    """
 
     def intercept(
         call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext

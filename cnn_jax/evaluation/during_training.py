@@ -17,7 +17,15 @@ EvaluationStep = Callable[[Any, Any, Any, Any], dict[str, jax.Array]]
 
 
 def make_evaluation_step(model: Model, loader: Loader) -> EvaluationStep:
-    """Returns step(params, stats, arrays, item) -> {loss [B], error [B], valid [B]}."""
+    """Returns the evaluation step of a batch, not yet compiled.
+
+    Args:
+      model: The model.
+      loader: The loader of the test images, which fetches and preprocesses a batch in the step.
+
+    Returns:
+      step(params, stats, arrays, item) -> {loss: [B] in nats, error: [B], valid: [B] bool}.
+    """
 
     def step(params: Any, stats: Any, arrays: Any, item: Any) -> dict[str, jax.Array]:
         batch = loader.fetch(arrays, item)

@@ -1,7 +1,7 @@
 """Evaluates a finished run, or public weights, by the protocols of `protocols.py`.
 
-A run's results are kept beside it, in evaluations/<protocol>.json. Those of averaged logits, which
-reports do not read, have other names (`find_file`).
+A run's results are kept in its folder, in evaluations/<protocol>.json. Those of averaged logits,
+which reports do not read, have other names (`make_evaluation_path`).
 """
 
 import dataclasses
@@ -41,8 +41,8 @@ from cnn_jax.training import checkpoint, run_folders, saved_parameters
 from cnn_jax.training.components import make_model
 from cnn_jax.values import convert
 
-PIXELS_PER_BATCH = 2**22  # About: of the images of a batch.
-# What an evaluation of public weights reads of an experiment's fields; the weights fix the rest.
+MAX_PIXELS_PER_BATCH = 2**22  # Of all images of a batch, rounded up to the number of devices.
+# The fields of an experiment that an evaluation of public weights reads. The weights fix the rest.
 WEIGHTS_TAKE = (
     "data.dataset.",
     "data.eval_batch_size",
@@ -62,8 +62,8 @@ class Evaluation(Measures):
       mirrored: Whether mirror images were scored too.
       left_out: Test images that could not be read.
       step: Step of the checkpoint; None: public weights.
-      changed_error: Share of images whose answer is another one than without the protocol's shift;
-        None: it has none.
+      changed_error: Share of images whose answer the protocol's shift changes; None: the protocol
+        has no shift.
     """
 
     protocol: str
@@ -119,7 +119,7 @@ def evaluate_run(
     config, step = experiment.data, checkpoint.find_latest_step(folder)
     known: dict[str, Evaluation] = {}
     for name in choices:
-        found = read_evaluation(find_file(folder, name, average))
+        found = read_evaluation(make_evaluation_path(folder, name, average))
         if found and (found.step, found.average) == (step, average):
             known[name] = found
     left = {name: choice for name, choice in choices.items() if name not in known}
@@ -147,7 +147,7 @@ def evaluate_run(
                 for name, found in _evaluate(scorer, config, images[split], own, eval_size, step):
                     known[name] = found
                     if distributed.is_primary():
-                        path = find_file(folder, name, average)
+                        path = make_evaluation_path(folder, name, average)
                         not_saved = _write(path, found) or not_saved
     results = {name: known[name] for name in choices}
     if not_saved:
@@ -160,9 +160,10 @@ def evaluate_weights(
 ) -> Evaluation:
     """Evaluates public weights on the test images of experiment.data.
 
-    Images are scaled and normalized by the publisher's recipe. Differs: the longer side is rounded
-    to the nearest pixel, where torchvision and timm round it down, and the corner of the middle
-    crop down, where they round halves to even; crops may lie one pixel beside theirs.
+    Images are scaled and normalized by the publisher's recipe, with two differences. The longer
+    side is rounded to the nearest pixel; torchvision and timm round it down. The corner of the
+    center crop is rounded down; they round halves to even. A crop may therefore lie one pixel
+    beside theirs.
 
     Args:
       experiment: Names the model and the data, and how their images are decoded.
@@ -231,16 +232,17 @@ def _format_error(name: str, error: float, interval: tuple[float, ...]) -> str:
     return f"{name} error {error:.2%} [{low:.1%}; {high:.1%}]"
 
 
-def find_file(folder: Path, protocol: str, average: Average) -> Path:
-    """Returns the file of an evaluation.
+def make_evaluation_path(folder: Path, protocol: str, average: Average) -> Path:
+    """Returns the path of the file that holds the result of an evaluation.
 
     Args:
       folder: The run's folder.
-      protocol: Its name with its options.
-      average: What is averaged. Only softmax, which studies take, is not named.
+      protocol: Name of the protocol, with its options.
+      average: What is averaged. The name of the file contains it unless it is softmax, which
+        studies take.
 
     Example:
-      >>> find_file(Path("plain-20/seed0"), "dense@256", "logits").name
+      >>> make_evaluation_path(Path("plain-20/seed0"), "dense@256", "logits").name
       'dense@256,average=logits.json'
     """
     if average != "softmax":
@@ -318,7 +320,7 @@ def _evaluate(
 
     @functools.cache
     def score(views: Views, scale: int) -> Scores:
-        wanted = max(1, min(config.eval_batch_size, PIXELS_PER_BATCH // scale**2))
+        wanted = max(1, min(config.eval_batch_size, MAX_PIXELS_PER_BATCH // scale**2))
         batch = -(-wanted // devices) * devices
         if views.dense:
             batches = eval_views.iterate_resized(

@@ -45,13 +45,13 @@ def compute_loss_and_error(
     """Returns the loss [B] and the error [B] of a model's outputs.
 
     Args:
-      model: The model. One with a `score` of its own measures itself.
-      outputs: Logits [B, classes]; in training of a model with auxiliary heads a tuple, the model's
-        own first. The auxiliary losses are added, weighted by `model.aux_weight`; the error is the
-        main logits' alone.
-      images: What the model was given, [B, H, W, C].
+      model: The model. If it has a `score` function, that function returns the loss and the error.
+      outputs: Logits [B, classes]. In training a model with auxiliary heads returns a tuple, whose
+        first item is its main logits. The losses of the other heads are added, weighted by
+        `model.aux_weight`; the error is that of the main logits.
+      images: The model's inputs, [B, H, W, C].
       labels: [B] int32.
-      label_smoothing: As in `cross_entropy`.
+      label_smoothing: `smoothing` of `compute_cross_entropy`.
     """
     if model.score:
         return model.score(outputs, images, labels)

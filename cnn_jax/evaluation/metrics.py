@@ -8,7 +8,7 @@ import numpy as np
 from cnn_jax.errors import NotFiniteError
 from cnn_jax.evaluation.scoring import Scores
 
-# The quantile of the normal distribution that a 95% interval takes, on either side.
+# The 97.5% quantile of the normal distribution, which a two-sided 95% interval takes.
 NORMAL_QUANTILE_95 = 1.959963984540054
 
 
@@ -44,6 +44,9 @@ def measure_scores(found: Scores) -> Measures:
     """Measures scores against the labels.
 
     Classes of equal score rank in their order, as argmax ranks them, so that top-1 and top-5 agree.
+
+    Args:
+      found: The scores of a test set.
 
     Raises:
       NotFiniteError: If scores are not finite: no error can then be measured.
@@ -87,9 +90,9 @@ def measure_scores(found: Scores) -> Measures:
 def compute_wilson_interval(errors: int, count: int) -> tuple[float, float]:
     """Returns Wilson's 95% score interval of a proportion.
 
-    It holds the true proportion in 95% of test sets on average over proportions. At 360 images the
-    coverage is between 94.5% and 97% for true errors of 0.1% to 30%; the percentile bootstrap's is
-    88% at an error of 1%, and without errors its interval is a point.
+    On average over proportions, the interval contains the true proportion for 95% of test sets. At
+    360 images its coverage is between 94.5% and 97% for true errors of 0.1% to 30%. The coverage of
+    the percentile bootstrap is 88% at an error of 1%, and without errors its interval is a point.
 
     Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference";
     recommended by Brown, Cai, DasGupta 2001, "Interval estimation for a binomial proportion".

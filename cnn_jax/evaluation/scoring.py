@@ -195,7 +195,11 @@ def score_images(scorer: Scorer, views: Views, batches: Iterable[Batch]) -> Scor
     Args:
       scorer: The model.
       views: The kind of views.
-      batches: Batches of a size divisible by the number of devices. Each image occurs once.
+      batches: Batches of a size divisible by the number of devices, as the module's description
+        has them. Each image occurs once.
+
+    Returns:
+      The scores of the valid images, in the order of their index.
     """
     index, labels, scores = [], [], []
     for batch in batches:
@@ -211,7 +215,7 @@ def score_images(scorer: Scorer, views: Views, batches: Iterable[Batch]) -> Scor
 
 
 def _score_views(scorer: Scorer, views: Views, batch: Batch) -> Iterator[jax.Array]:
-    """Yields the scores [B, classes] of each view, on their way."""
+    """Yields the scores [B, classes] of each view, which a device may still be computing."""
     trained = (scorer.params, scorer.stats)
     # As jax arrays: NumPy's may not be split over the devices of one of several processes.
     crops, squares = (
@@ -255,6 +259,10 @@ def average_scores(scores: Sequence[np.ndarray], average: Average) -> np.ndarray
 
 def fuse_scores(each: Sequence[Scores], average: Average = "softmax") -> Scores:
     """Averages scores of the same images: of several scales, kinds of views, or models.
+
+    Args:
+      each: The scores to average.
+      average: As in `average_scores`.
 
     Raises:
       UserError: If they are of different images.

@@ -12,7 +12,7 @@ from cnn_jax.data.base import ImageDataset
 from cnn_jax.data.decode import decode_resized
 from cnn_jax.data.headers import BadImage
 from cnn_jax.errors import UserError
-from cnn_jax.evaluation.retrieval.find import Found
+from cnn_jax.evaluation.retrieval.find import QueryResults
 from cnn_jax.evaluation.retrieval.measures import DEFINITIONS
 from cnn_jax.files import write_whole
 from cnn_jax.report import figures
@@ -28,7 +28,7 @@ MAX_QUERIES = 50  # largest number of queries on a page
 DOTS_PER_INCH = 90
 
 
-def build_page(found: Found, out: Path, facts: Sequence[tuple[str, str]]) -> Report:
+def build_page(found: QueryResults, out: Path, facts: Sequence[tuple[str, str]]) -> Report:
     """Writes retrieval.html and .md with the nearest images, and neighbors.json with all of them.
 
     Args:
@@ -64,7 +64,7 @@ def build_page(found: Found, out: Path, facts: Sequence[tuple[str, str]]) -> Rep
     return write_page(Page("The nearest images", tuple(parts)), out, PAGE)
 
 
-def _describe(found: Found) -> str:
+def _describe(found: QueryResults) -> str:
     words = (
         "Each row shows a query, then its nearest images, the nearest first. Below each image are"
         " its name and its distance: 1 minus the cosine of the codes."
@@ -74,7 +74,7 @@ def _describe(found: Found) -> str:
     return words
 
 
-def _make_table(found: Found) -> Table:
+def _make_table(found: QueryResults) -> Table:
     means = found.means
     assert means
     values = (
@@ -94,7 +94,7 @@ def _make_table(found: Found) -> Table:
     return Table("Over all queries", heads, ((f"{means.queries:,}", *cells),), footnote)
 
 
-def _draw(found: Found, places: Sequence[int]) -> bytes:
+def _draw(found: QueryResults, places: Sequence[int]) -> bytes:
     rows = []
     for place in places:
         right = found.is_right[place]
@@ -130,7 +130,7 @@ def _read(images: ImageDataset, row: int) -> np.ndarray:
     return image[top : top + SHOWN, left : left + SHOWN]
 
 
-def _list_neighbors(found: Found) -> str:
+def _list_neighbors(found: QueryResults) -> str:
     rows = [
         {
             "query": name,

@@ -90,7 +90,14 @@ def find_layer(trained: TrainedModel, name: str = "") -> CodeLayer:
 def list_layers(
     model: Model, params: Any, stats: Any, image_shape: tuple[int, ...]
 ) -> tuple[str, ...]:
-    """Returns the names of a model's layers, in the order of the forward pass."""
+    """Returns the names of a model's layers, in the order of the forward pass.
+
+    Args:
+      model: The model.
+      params: Its parameters.
+      stats: Batch norm's running averages.
+      image_shape: (H, W, C) of what the model takes.
+    """
     names: list[str] = []
 
     def run(params: Any, stats: Any, images: jax.Array) -> None:
@@ -100,8 +107,8 @@ def list_layers(
     return tuple(names)
 
 
-def count_numbers(trained: TrainedModel, layer: CodeLayer) -> int:
-    """Returns the length of the codes of a layer, without computing any."""
+def compute_code_length(trained: TrainedModel, layer: CodeLayer) -> int:
+    """Returns the number of values of a layer's codes, without computing any code."""
     images = jax.ShapeDtypeStruct((1, *trained.image_shape), jnp.float32)
 
     def run(params: Any, stats: Any, images: jax.Array) -> jax.Array:
@@ -112,7 +119,12 @@ def count_numbers(trained: TrainedModel, layer: CodeLayer) -> int:
 
 
 def pool(x: jax.Array, pooling: Pooling) -> jax.Array:
-    """Returns activations [B, ...] as codes [B, D] float32."""
+    """Returns activations as codes [B, D] float32.
+
+    Args:
+      x: [B, H, W, C], or [B, ...] of a layer without feature maps, which are never pooled.
+      pooling: As in `CodeLayer`.
+    """
     x = x.astype(jnp.float32)
     if x.ndim == 4 and pooling != "flat":
         return x.mean((1, 2)) if pooling == "average" else x.max((1, 2))
@@ -203,12 +215,21 @@ def normalize_length(codes: np.ndarray) -> np.ndarray:
     return codes / np.where(lengths > 0, lengths, 1)
 
 
-def check_size(size: int, count: int, numbers: int) -> None:
-    """Raises UserError if `count` codes of so many numbers do not have `size` components."""
-    most = min(count - 1, numbers)
+def check_code_size(size: int, count: int, length: int) -> None:
+    """Checks that codes have enough principal components.
+
+    Args:
+      size: Number of components to keep.
+      count: Number of codes.
+      length: Number of values of a code.
+
+    Raises:
+      UserError: If there are fewer than `size` components.
+    """
+    most = min(count - 1, length)
     if not 1 <= size <= most:
         raise UserError(
-            f"code_size={size}: {count:,} codes of {numbers:,} numbers have at most {most:,}"
+            f"code_size={size}: {count:,} codes of {length:,} numbers have at most {most:,}"
             f" principal components: choose 1 to {most:,}"
         )
 
@@ -224,12 +245,12 @@ def fit_pca(codes: np.ndarray, size: int, whiten: bool = False) -> Pca:
     Raises:
       UserError: If size exceeds the number of components.
     """
-    count, numbers = codes.shape
-    check_size(size, count, numbers)
+    count, length = codes.shape
+    check_code_size(size, count, length)
     mean = codes.mean(0, dtype=np.float64)
     centered = codes - mean
-    # Use the smaller one of the two matrices with the same eigenvalues.
-    if numbers <= count:
+    # Both matrices have the same eigenvalues, except for zeros. The smaller one is decomposed.
+    if length <= count:
         values, vectors = np.linalg.eigh(centered.T @ centered / (count - 1))
         components = vectors[:, ::-1][:, :size].T
     else:
@@ -239,12 +260,17 @@ def fit_pca(codes: np.ndarray, size: int, whiten: bool = False) -> Pca:
     variances = np.maximum(values[::-1][:size], 0)
     scale = np.ones(size)
     if whiten:
-        # A component without variance is rounding alone, which whitening would blow up.
+        # A component without variance holds only rounding errors, which whitening would enlarge.
         some = variances > 1e-10 * variances[0]
         scale = np.where(some, 1 / np.sqrt(np.where(some, variances, 1)), 0)
     return Pca(mean, components, scale)
 
 
 def project(pca: Pca, codes: np.ndarray) -> np.ndarray:
-    """Returns codes [N, D] as [N, size] float32."""
+    """Returns the projections of codes onto principal components, [N, size] float32.
+
+    Args:
+      pca: The result of `fit_pca`.
+      codes: [N, D].
+    """
     return (((codes - pca.mean) @ pca.components.T) * pca.scale).astype(np.float32)

@@ -23,8 +23,8 @@ K = 10
 
 
 @dataclass(frozen=True)
-class Found:
-    """The neighbors that queries found in a gallery.
+class QueryResults:
+    """The results of queries: their neighbors in a gallery.
 
     Attributes:
       gallery: The gallery's images.
@@ -36,7 +36,7 @@ class Found:
       distances: [Q, k], 1 minus the cosine.
       is_right: [Q, k], whether a neighbor is of the query's class. None if the gallery has no
         classes or no other image of the query's class.
-      means: Over the queries with relevant images; None: there are none.
+      means: Measures, averaged over the queries with relevant images; None: there are none.
     """
 
     gallery: datasets.ImageDataset
@@ -58,19 +58,19 @@ def find_images(
     layer: str = "",
     code_size: int = 0,
     data_dir: str = "",
-) -> Found:
+) -> QueryResults:
     """Finds the ten nearest images of a gallery to each query, by cosine.
 
     A class is the folder in which an image lies: a query's class is known if the gallery has a
     folder of that name.
 
     Args:
-      model: Whose codes are compared.
-      gallery: A folder of images, or the name of a data set, whose training images are searched. Of
-        the model's own data set they are as the model was trained on them.
+      model: The model whose codes are compared.
+      gallery: A folder of images, or the name of a data set, whose training images are searched.
+        The model's own data set has the options with which the model was trained.
       query: An image file, or a folder of them. One that is in the gallery does not find itself.
       index: The folder of the gallery's codes, which is read if it is there.
-      layer: Whose activations are the codes; empty: the one that suits the model.
+      layer: Name of the layer whose activations are the codes; empty: the one that suits the model.
       code_size: Numbers to which whitened PCA compresses the codes; 0: as many as there are.
       data_dir: Where prepared TFDS sets lie.
 
@@ -113,7 +113,7 @@ def find_images(
             found.codes, classes, asked_codes[known], wanted[known], "cosine", own[known]
         )
         means = measures.summarize(measured, wanted[known], int(classes.max()) + 1)
-    return Found(
+    return QueryResults(
         gallery=searched,
         queries=asked,
         index=found,

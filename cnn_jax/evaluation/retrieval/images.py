@@ -20,7 +20,7 @@ from cnn_jax.evaluation.retrieval import codes
 from cnn_jax.evaluation.scoring import cut_views
 from cnn_jax.trained import TrainedModel
 
-BATCH_PIXELS = 2**22  # About: of the images of a batch.
+MAX_PIXELS_PER_BATCH = 2**22  # Of all images of a batch, as they are scaled.
 LUMINANCE = (0.299, 0.587, 0.114)  # Weights of red, green and blue: ITU-R BT.601.
 
 
@@ -30,7 +30,7 @@ class LoadedImages(NamedTuple):
     Attributes:
       images: [N, H, W, C] uint8.
       labels: [N] int32.
-      rows: [N], their numbers in what they were read from: less than all if some cannot be decoded.
+      rows: [N], the images' numbers in their data set, of which some may not be decodable.
     """
 
     images: np.ndarray
@@ -73,7 +73,7 @@ def iterate_images(
     Raises:
       UserError: If an image cannot be decoded, or with on_bad_image=skip none can.
     """
-    batch = max(1, min(512, BATCH_PIXELS // resize**2))
+    batch = max(1, min(512, MAX_PIXELS_PER_BATCH // resize**2))
     cut = functools.partial(cut_views, CENTER, crop)
     for found in eval_views.iterate_views(config, images, resize, cut, batch, interpolation):
         valid = found["valid"]
@@ -108,7 +108,12 @@ def iterate_model_images(
 def encode_dataset(
     model: TrainedModel, layer: codes.CodeLayer, images: datasets.ImageDataset
 ) -> EncodedImages:
-    """Returns the codes of all images that can be decoded. A batch is in memory at a time.
+    """Returns the codes of all images that can be decoded. One batch at a time is in memory.
+
+    Args:
+      model: The model.
+      layer: The layer whose activations are the codes.
+      images: The images.
 
     Raises:
       UserError: As `iterate_images` does.
@@ -128,7 +133,12 @@ def encode_dataset(
 
 
 def match_channels(images: np.ndarray, channels: int) -> np.ndarray:
-    """Returns images [N, H, W, C] uint8 with 1 or 3 channels."""
+    """Returns images [N, H, W, channels] uint8: gray by luminance, or with three equal channels.
+
+    Args:
+      images: [N, H, W, C] uint8, with 1 or 3 channels.
+      channels: 1 or 3.
+    """
     if images.shape[-1] == channels:
         return images
     if channels == 1:

@@ -25,7 +25,8 @@ from cnn_jax.evaluation.retrieval.codes import CodeLayer, Pca
 from cnn_jax.files import check_writable, write_whole
 from cnn_jax.trained import TrainedModel
 
-VERSION = 2  # Of the form; 1 did not record the model's options, its precision, its normalization.
+# Version of the index's format. Version 1 did not record options, precision and normalization.
+VERSION = 2
 INDEX, CODES, NAMES, PCA = "index.json", "codes.npy", "names.json", "pca.npz"
 REMEDY = "choose another index folder, or delete this one"
 
@@ -74,8 +75,8 @@ class Index:
       names: Name of each row: a file below the gallery's folder, or an image's name in a data set.
       rows: [N], the numbers of the images in the gallery, of which some may not be decodable.
       labels: [N], the class or folder of each.
-      pca: By which codes are compressed; None: they are not.
-      was_read: Whether the folder held it already.
+      pca: The projection that compresses codes; None: they are not compressed.
+      was_read: Whether the index was read from its folder, and not computed.
     """
 
     codes: np.ndarray
@@ -110,7 +111,8 @@ def open_gallery(
 def compute_checksum(model: TrainedModel) -> str:
     """Returns a checksum of a model's parameters and statistics, 16 hexadecimal digits.
 
-    It also depends on how the model's images are scaled, if that is not bilinear.
+    It also depends on the interpolation by which the model's images are scaled, unless that is
+    bilinear.
     """
     digest = hashlib.sha256()
     if model.interpolation != "bilinear":
@@ -133,7 +135,7 @@ def describe_normalization(model: TrainedModel) -> tuple[float, ...]:
 def compute_fingerprint(gallery: datasets.ImageDataset) -> str:
     """Returns a checksum of a gallery's content, 16 hexadecimal digits.
 
-    Of files their names, sizes and times of change are taken, and not their bytes.
+    For files it depends on their names, sizes and modification times, not on their bytes.
     """
     digest = hashlib.sha256()
     if isinstance(gallery, datasets.ArrayDataset):
@@ -195,7 +197,7 @@ def open_index(
         )
     check_writable(folder, f"index={folder}: cannot be written", "choose another folder")
     if code_size:
-        codes.check_size(code_size, len(gallery), codes.count_numbers(model, layer))
+        codes.check_code_size(code_size, len(gallery), codes.compute_code_length(model, layer))
     found, labels, rows = images.encode_dataset(model, layer, gallery)
     pca = None
     if code_size:
@@ -216,7 +218,12 @@ def shorten_name(gallery: datasets.ImageDataset, row: int) -> str:
 
 
 def compress(index: Index, found: np.ndarray) -> np.ndarray:
-    """Returns codes of queries [Q, D'], compressed as those of the index."""
+    """Returns codes of queries, compressed as those of the index: [Q, D] float32.
+
+    Args:
+      index: The index, whose codes have D values.
+      found: [Q, D'], the layer's own codes.
+    """
     if index.pca is None:
         return found
     return codes.project(index.pca, codes.normalize_length(found))

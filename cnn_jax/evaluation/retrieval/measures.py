@@ -76,7 +76,7 @@ def measure_queries(
     distance: Distance = "cosine",
     own_rows: np.ndarray | None = None,
 ) -> QueryMeasures:
-    """Ranks the whole gallery for each query.
+    """Ranks the whole gallery for each query, and measures the ranking.
 
     Args:
       gallery: [N, D] codes.
@@ -84,7 +84,10 @@ def measure_queries(
       queries: [Q, D] codes.
       query_labels: [Q] int.
       distance: cosine or euclidean.
-      own_rows: [Q], the query's own row in the gallery; -1: it is not there.
+      own_rows: [Q], the query's own row in the gallery; -1: it is not there. None: no query is.
+
+    Returns:
+      The measures of each query.
 
     Raises:
       UserError: If codes and labels do not fit together.
@@ -121,8 +124,8 @@ def measure_queries(
 def _rank(scores: np.ndarray, labels: np.ndarray, members: Mapping[int, np.ndarray]) -> np.ndarray:
     """Returns average precision, MAP@R and R of each row of scores [q, N], as [3, q].
 
-    The rank of an image is the number of those at least as near. It needs no order of equal scores,
-    and the sorted numbers alone are sorted faster than numbers with their places.
+    The rank of an image is the number of images that are at least as near. Images of equal score
+    then need no order, and sorting the scores alone is faster than sorting them with their places.
     """
     found = np.zeros((3, len(scores)))
     for row, (score, label) in enumerate(zip(scores, labels, strict=True)):

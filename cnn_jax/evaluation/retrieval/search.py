@@ -20,8 +20,8 @@ from cnn_jax.evaluation.retrieval.codes import normalize_length
 
 Distance = Literal["cosine", "euclidean"]
 DISTANCES: tuple[Distance, ...] = ("cosine", "euclidean")
-MAX_SCORES = 2**26  # Of a chunk of queries with the whole gallery: 256 MiB.
-MAX_QUERIES = 1_024  # In a chunk.
+MAX_SCORES = 2**26  # Scores of a chunk of queries with the whole gallery: 256 MiB.
+MAX_QUERIES = 1_024  # Queries of a chunk.
 
 
 class Neighbors(NamedTuple):
@@ -38,12 +38,13 @@ class Neighbors(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """What a chunk of queries finds.
+    """The results of a chunk of queries.
 
     Attributes:
       rows: Rows of the queries.
       neighbors: Neighbors of each of them.
-      scores: [rows, N] float32, the larger the nearer; -inf: the query itself. None: not asked for.
+      scores: [rows, N] float32, larger for nearer images; -inf: the query itself. None: not asked
+        for.
     """
 
     rows: slice
@@ -67,6 +68,7 @@ def search(
       k: How many.
       distance: cosine or euclidean.
       own_rows: [Q], the query's own row in the gallery, which is left out; -1: it is not there.
+        None: no query is.
       recall_target: Below 1 the search is approximate: `jax.lax.approx_max_k`, which TPUs have in
         hardware, and which finds this share of the true neighbors on average. Elsewhere it is no
         faster.
@@ -95,7 +97,7 @@ def search_chunks(
     recall_target: float = 1.0,
     with_scores: bool = False,
 ) -> Iterator[Chunk]:
-    """Yields what each chunk of queries finds; memory does not grow with the number of queries.
+    """Yields the results of each chunk of queries. Memory does not grow with their number.
 
     Args:
       gallery: As in `search`.

@@ -197,7 +197,7 @@ def test_damaged_images_stop_it_or_are_named_and_left_out(model, gallery, tmp_pa
 
 
 def test_a_batch_of_damaged_images_alone_is_left_out(model, gallery, tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "BATCH_PIXELS", 2 * model.resize**2)
+    monkeypatch.setattr(images, "MAX_PIXELS_PER_BATCH", 2 * model.resize**2)
     (gallery / "red/2.png").write_bytes(b"no image")  # The fifth image is alone in its batch.
     skipping = model._replace(data=dataclasses.replace(model.data, on_bad_image="skip"))
     found = look_up(skipping, gallery, gallery, tmp_path / "index")
@@ -224,7 +224,7 @@ def test_what_cannot_be_done_is_said_before_the_work(model, gallery, tmp_path, n
 
 def test_the_length_of_codes_is_known_before(model, gallery, tmp_path):
     numbers = look_up(model, gallery, gallery, tmp_path / "index").index.codes.shape[1]
-    assert codes.count_numbers(model, codes.find_layer(model)) == numbers == 16
+    assert codes.compute_code_length(model, codes.find_layer(model)) == numbers == 16
 
 
 def test_queries_are_encoded_batch_by_batch(model, gallery, tmp_path, monkeypatch):
@@ -239,7 +239,7 @@ def test_queries_are_encoded_batch_by_batch(model, gallery, tmp_path, monkeypatc
             most.append(sum(pixels() is not None for pixels in alive))
 
     monkeypatch.setattr(images, "iterate_model_images", iterate)
-    monkeypatch.setattr(images, "BATCH_PIXELS", model.resize**2)
+    monkeypatch.setattr(images, "MAX_PIXELS_PER_BATCH", model.resize**2)
     assert look_up(model, gallery, gallery, tmp_path / "index").index.was_read
     assert len(most) == 5 and max(most) <= 2
 
