@@ -29,15 +29,15 @@ def train_groups(
     """
     from cnn_jax import distributed
     from cnn_jax.training import metrics_log, train
-    from cnn_jax.training.compiled_functions import Reusable
+    from cnn_jax.training.compiled_functions import FunctionCache
 
     failed: dict[Experiment, UserError] = {}
-    reusable = Reusable()
+    cache = FunctionCache()
     for group_number, group in numbered:
         began, size = time.perf_counter(), len(group)
         seeds = [one.seed for one in group]
         try:
-            ends = train.run_seeds(group[0], seeds, folder, profile_steps, reusable)
+            ends = train.run_seeds(group[0], seeds, folder, profile_steps, cache)
         except UserError as error:
             if distributed.is_distributed():
                 raise  # It may be this process's alone, and the others wait for it in this run.

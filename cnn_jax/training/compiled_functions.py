@@ -51,28 +51,28 @@ class Functions(NamedTuple):
     evaluation: EvaluationStep
 
 
-class Reusable:
+class FunctionCache:
     """Caches the compiled functions of the last run, for a following run with the same program.
 
     JAX compiles a program when its function is first called. The seeds of a run have equal
     programs, and so have its trials of several base rates: the second of them takes the first
-    one's functions from this cache. Each launch makes a cache of its own, so that a change of a
-    model between two launches from Python takes effect.
+    one's functions from this cache. Each launch makes a cache of its own, so that a model that
+    is changed between two launches from one Python process takes effect.
     """
 
     def __init__(self) -> None:
         self._last: tuple[Any, Functions] | None = None
 
-    def find(self, settings: Any, make: Callable[[], Functions]) -> Functions:
-        """Returns the last run's functions, or new ones if the settings differ from the last run's.
+    def find_or_make(self, depends_on: Any, make: Callable[[], Functions]) -> Functions:
+        """Returns the last run's functions, or makes new ones if `depends_on` has changed.
 
         Args:
-          settings: All that the program depends on; compared with `==`.
+          depends_on: All that the program depends on; compared with `==`.
           make: Makes the functions.
         """
-        if self._last is None or self._last[0] != settings:
+        if self._last is None or self._last[0] != depends_on:
             self._last = None  # Frees the memory of the old functions before new ones are made.
-            self._last = (settings, make())
+            self._last = (depends_on, make())
         return self._last[1]
 
 

@@ -37,7 +37,7 @@ def find_bad_step(state: State, experiment: Experiment, step: int) -> int | None
     return bad if bad >= 0 and step - bad >= allowed else None
 
 
-def end_run(
+def end_diverged_run(
     bad: int,
     experiment: Experiment,
     checkpoints: ocp.CheckpointManager,

@@ -9,7 +9,7 @@ import orbax.checkpoint as ocp
 from cnn_jax.training import checkpoint, metrics_log
 
 
-def end_run(
+def end_at_best_state(
     event: str, step: int, checkpoints: ocp.CheckpointManager, write: metrics_log.Write
 ) -> None:
     """Keeps the best state as the run's newest checkpoint, and writes the end to its metrics.

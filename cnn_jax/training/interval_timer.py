@@ -22,7 +22,7 @@ class IntervalTimer:
         """Begins a new interval after a step."""
         self.first, self.waited, self.start = step, 0.0, time.perf_counter()
 
-    def seconds(self) -> float:
+    def measure_seconds(self) -> float:
         """Returns the length of the interval so far, in seconds."""
         return time.perf_counter() - self.start
 

@@ -92,7 +92,7 @@ def run_loop(
             wait_and_draw(state, runs, step, timer)
             measured = step - timer.first
             if not chosen and not compiles and measured >= MIN_MEASURED_STEPS:
-                step_seconds = timer.seconds() / measured
+                step_seconds = timer.measure_seconds() / measured
                 chosen = choose_steps_per_call(step_seconds, step, until, ends_call)
         size = chosen or 1
         if any(due):
@@ -199,7 +199,7 @@ def finish(runs: list[SeedRun], until: int, watch: Watch) -> dict[int, UserError
         if until < run.experiment.train.steps or run.ended:
             continue
         if run.experiment.train.stop_after:
-            early_stopping.end_run("end", until, run.checkpoints, run.write)
+            early_stopping.end_at_best_state("end", until, run.checkpoints, run.write)
         else:
             run.write("end", step=until)
     return {run.experiment.seed: run.failure for run in runs if run.failure}

@@ -16,7 +16,7 @@ from cnn_jax.errors import UserError
 from cnn_jax.evaluation.during_training import EvaluationStep, evaluate_single
 from cnn_jax.training import layer_statistics, multi_seed
 from cnn_jax.training.compiled_functions import (
-    Reusable,
+    FunctionCache,
     compile_functions,
     find_base_rate,
     leave_out_inputs,
@@ -85,7 +85,7 @@ def build_program(
     dataset: data.Dataset | None = None,
     devices: list[jax.Device] | None = None,
     seeds: Sequence[int] = (),
-    reusable: Reusable | None = None,
+    cache: FunctionCache | None = None,
 ) -> TrainProgram:
     """Builds the training program of a run. JAX compiles its functions when they are first called.
 
@@ -94,7 +94,7 @@ def build_program(
       dataset: The data set, if it is loaded already; None: the experiment's is loaded.
       devices: The devices that share a batch; None: all devices.
       seeds: The seeds that train in one program; empty: experiment.seed alone.
-      reusable: Cache of the last run's compiled functions. If the run's program is the same, they
+      cache: Cache of the last run's compiled functions. If the run's program is the same, they
         are used; otherwise those of this run replace them. None: no cache.
 
     Raises:
@@ -128,7 +128,7 @@ def build_program(
         mesh,
         size,
     )
-    functions = (reusable or Reusable()).find(depends_on, compile_all)
+    functions = (cache or FunctionCache()).find_or_make(depends_on, compile_all)
     form = functions.form
     keys = tuple(map(jax.random.key_data, step_keys))
     inputs = meshes.put(

@@ -99,7 +99,7 @@ def log_step(
     if run.ended:
         return
     if (bad := divergence.find_bad_step(run.state, run.experiment, step)) is not None:
-        run.failure = divergence.end_run(bad, run.experiment, run.checkpoints, run.write)
+        run.failure = divergence.end_diverged_run(bad, run.experiment, run.checkpoints, run.write)
     elif due.log:
         run.state = log_interval(program, run, step, timer)
 
@@ -132,7 +132,7 @@ def finish_step(program: TrainProgram, run: SeedRun, step: int, due: Due, watch:
 def stop_if_due(run: SeedRun, step: int) -> None:
     """Ends a run whose error has not fallen for train.stop_after evaluations."""
     if ran_out_of_patience(run.state.opt):
-        early_stopping.end_run("stop", step, run.checkpoints, run.write)
+        early_stopping.end_at_best_state("stop", step, run.checkpoints, run.write)
         run.stopped = True
 
 
@@ -148,7 +148,7 @@ def log_interval(program: TrainProgram, run: SeedRun, step: int, timer: Interval
     count = int(sums["steps"])
     loss, error = (float(sums[k]) / count if count else None for k in ("loss", "error"))
     counts = {k: n for k in ("bad_images", "skipped") if (n := int(sums[k]))}
-    steps, seconds = step - timer.first, timer.seconds()
+    steps, seconds = step - timer.first, timer.measure_seconds()
     images_per_s = steps * run.experiment.data.batch_size / seconds
     run.write(
         "train",

@@ -35,7 +35,7 @@ from cnn_jax.training import (
     saved_parameters,
     watchdog,
 )
-from cnn_jax.training.compiled_functions import Reusable
+from cnn_jax.training.compiled_functions import FunctionCache
 from cnn_jax.training.components import complete
 from cnn_jax.training.first_steps import FIRST_STEPS
 from cnn_jax.training.loop import run_loop
@@ -75,7 +75,7 @@ def run_seeds(
     seeds: Sequence[int],
     workdir: str | Path,
     profile_steps: int = 0,
-    reusable: Reusable | None = None,
+    cache: FunctionCache | None = None,
 ) -> dict[int, dict[str, Any] | UserError]:
     """Trains a run with several seeds in one program.
 
@@ -90,7 +90,7 @@ def run_seeds(
       workdir: The folder of the study's runs.
       profile_steps: Number of steps to trace (`profile.trace_steps`), once all seeds have caught
         up.
-      reusable: Cache of compiled functions that earlier runs have filled; None: a new one.
+      cache: Cache of compiled functions that earlier runs have filled; None: a new one.
 
     Returns:
       For each seed, the value that `run` would return or the error that it would raise.
@@ -100,7 +100,7 @@ def run_seeds(
       StoppedError: If a signal stopped the training. All seeds are saved then.
     """
     settings.configure_once()
-    reusable = reusable or Reusable()
+    cache = cache or FunctionCache()
     experiment, workdir = complete(experiment), expand_path("workdir", workdir)
     runs = {seed: replace(experiment, seed=seed) for seed in seeds}
     folders = {seed: run_folders.find_run_folder(one, workdir) for seed, one in runs.items()}
@@ -132,7 +132,7 @@ def run_seeds(
         ):
             # The seeds that catch up are not traced: all of them are in the last program.
             now = profile_steps if until == experiment.train.steps else 0
-            failed |= _train(behind, until, now, reusable)
+            failed |= _train(behind, until, now, cache)
         # Otherwise a process might read files before the first one has written them.
         distributed.wait_for_all("the end of a run")
     for seed, folder in folders.items():
@@ -206,7 +206,7 @@ def _find_last_steps(
 
 
 def _train(
-    runs: dict[Experiment, Path], until: int, profile_steps: int, reusable: Reusable
+    runs: dict[Experiment, Path], until: int, profile_steps: int, cache: FunctionCache
 ) -> dict[int, UserError]:
     """Trains runs that differ only in their seed up to a step; returns the errors by seed."""
     first, *_ = runs
@@ -216,7 +216,7 @@ def _train(
             stack.enter_context(jax.numpy_rank_promotion("raise"))
             stack.enter_context(jax.numpy_dtype_promotion("strict"))
         # The program is built before anything is written, so that a mistake leaves no files.
-        program = build_program(first, seeds=[run.seed for run in runs], reusable=reusable)
+        program = build_program(first, seeds=[run.seed for run in runs], cache=cache)
         for folder in runs.values():
             if checkpoint.find_latest_step(folder):
                 run_folders.check_data(program.description, folder)

@@ -199,7 +199,7 @@ COMMANDS = st.one_of(
 )
 
 
-def trace(experiment, seeds, workdir, profile_steps=0, reusable=None):
+def trace(experiment, seeds, workdir, profile_steps=0, cache=None):
     """Stands where training would begin: the model, the optimizer and the step are traced."""
     del workdir, profile_steps
     parts = make_components(experiment, seeds=len(seeds))

@@ -15,9 +15,9 @@ def _build(experiment, seeds, devices, form):
     return program.build_program(experiment, devices=list(devices), seeds=seeds)
 
 
-def build_program(experiment, dataset=None, devices=None, seeds=(), reusable=None):
+def build_program(experiment, dataset=None, devices=None, seeds=(), cache=None):
     """Works as `program.build_program`; each call returns its own state, as steps donate theirs."""
-    del reusable  # Equal runs share their programs here.
+    del cache  # Equal runs share their programs here.
     if dataset is not None:
         return program.build_program(experiment, dataset, devices, seeds)
     devices = mesh.make_batch_mesh(devices).devices.flat

@@ -29,9 +29,9 @@ def read_losses(folder):
 
 
 def test_the_second_seed_compiles_nothing_and_has_its_own_numbers(tmp_path, traced):
-    reusable = compiled_functions.Reusable()
+    cache = compiled_functions.FunctionCache()
     for seed in (0, 1):
-        train.run_seeds(RUN, [seed], tmp_path / "study", reusable=reusable)
+        train.run_seeds(RUN, [seed], tmp_path / "study", cache=cache)
     assert len(traced) == 1
     train.run_seeds(RUN, [1], tmp_path / "alone")
     assert len(traced) == 2, "a launch of its own compiles its own program"
@@ -49,9 +49,9 @@ def test_the_second_seed_compiles_nothing_and_has_its_own_numbers(tmp_path, trac
     ids=["schedule", "batch"],
 )
 def test_another_run_gets_its_own_functions(other):
-    reusable = compiled_functions.Reusable()
+    cache = compiled_functions.FunctionCache()
     first, again, changed = (
-        program.build_program(run, reusable=reusable)
+        program.build_program(run, cache=cache)
         for run in (RUN, dataclasses.replace(RUN, seed=1), other)
     )
     assert first.compiled_step is again.compiled_step
@@ -65,10 +65,10 @@ def branch_on_the_rate(length, *, base: float = 0.1):
 
 def test_a_base_rate_with_another_program_gets_its_own_functions(monkeypatch):
     monkeypatch.setitem(schedules.SCHEDULES, "own", branch_on_the_rate)
-    reusable = compiled_functions.Reusable()
+    cache = compiled_functions.FunctionCache()
     large, also_large, small = (
         program.build_program(
-            dataclasses.replace(RUN, schedule=choose("own", base=base)), reusable=reusable
+            dataclasses.replace(RUN, schedule=choose("own", base=base)), cache=cache
         )
         for base in (0.8, 0.4, 0.05)
     )
@@ -79,9 +79,9 @@ def test_a_base_rate_with_another_program_gets_its_own_functions(monkeypatch):
 def test_another_base_rate_compiles_nothing_and_has_its_own_numbers(tmp_path, traced):
     schedule = change(RUN.schedule, base=0.02)
     other = dataclasses.replace(RUN, name="other", schedule=schedule, deviations=("a rate",))
-    reusable = compiled_functions.Reusable()
+    cache = compiled_functions.FunctionCache()
     for run in (RUN, other):
-        train.run_seeds(run, [0], tmp_path / "study", reusable=reusable)
+        train.run_seeds(run, [0], tmp_path / "study", cache=cache)
     assert len(traced) == 1
     train.run_seeds(other, [0], tmp_path / "alone")
     assert len(traced) == 2
@@ -96,6 +96,6 @@ def test_a_schedule_that_hides_its_base_rate_compiles_a_program_for_each(monkeyp
 
     monkeypatch.setitem(schedules.SCHEDULES, "hidden", hidden)
     runs = [dataclasses.replace(RUN, schedule=choose("hidden", base=b)) for b in (0.1, 0.02)]
-    reusable = compiled_functions.Reusable()
-    first, second = (program.build_program(run, reusable=reusable) for run in runs)
+    cache = compiled_functions.FunctionCache()
+    first, second = (program.build_program(run, cache=cache) for run in runs)
     assert first.compiled_step is not second.compiled_step and first.inputs.base is None
