@@ -1,9 +1,8 @@
 """Training-time augmentation as pure functions of (keys, images), run inside the compiled step.
 
-Each image draws from a key of its own, made of the step's key and the image's row in the global
-batch, so that the same images come out however the batch is split over devices. Mixup, which pairs
-images, has one key per batch. `cnn_jax.data.preprocess` defines the order in which they are
-applied.
+Each image has its own key, made of the step's key and the image's row in the global batch. The
+result therefore does not depend on how the batch is split over devices. Mixup, which pairs images,
+has one key per batch. `cnn_jax.data.preprocess` fixes the order of the augmentations.
 
 Images are float32 [B, H, W, C]; keys are [B].
 """
@@ -28,7 +27,7 @@ def random_crop(keys: jax.Array, images: jax.Array, height: int, width: int) -> 
       keys: [B].
       images: [B, H, W, C].
       height: Height of the window, in pixels.
-      width: Likewise.
+      width: Width of the window, in pixels.
 
     Returns:
       [B, height, width, C].
@@ -44,7 +43,16 @@ def random_crop(keys: jax.Array, images: jax.Array, height: int, width: int) -> 
 
 
 def pad_and_crop(keys: jax.Array, images: jax.Array, pad: int) -> jax.Array:
-    """Pads each side with zeros and crops back at a uniform position (He et al. 2015, Sec. 4.2)."""
+    """Pads each side with zeros and crops back at a uniform position (He et al. 2015, Sec. 4.2).
+
+    Args:
+      keys: [B].
+      images: [B, H, W, C].
+      pad: Pixels that are added at each side.
+
+    Returns:
+      [B, H, W, C].
+    """
     padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     return random_crop(keys, padded, *images.shape[1:3])
 
@@ -53,6 +61,11 @@ def shift(keys: jax.Array, images: jax.Array, most: int) -> jax.Array:
     """Shifts each image by whole pixels, uniform from -most to most, vertically and horizontally.
 
     Zeros fill the rest. This is the same as `pad_and_crop`.
+
+    Args:
+      keys: [B].
+      images: [B, H, W, C].
+      most: The largest shift, in pixels.
     """
     return pad_and_crop(keys, images, most)
 
@@ -62,6 +75,11 @@ def rotate(keys: jax.Array, images: jax.Array, degrees: float) -> jax.Array:
 
     It interpolates bilinearly, with zeros around the image. With `flip` it also gives reflections
     about any axis.
+
+    Args:
+      keys: [B].
+      images: [B, H, W, C].
+      degrees: The largest angle.
     """
 
     def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -159,7 +177,7 @@ def color_jitter(
       brightness: The largest number that is added to the pixels, either way.
       contrast: Each pixel's distance from its channel's mean is multiplied by 1 - contrast to
         1 + contrast.
-      saturation: Likewise the saturation of HSV.
+      saturation: The saturation of HSV is multiplied by 1 - saturation to 1 + saturation.
       hue: The largest turn, either way, as a fraction of a full circle.
     """
     import dm_pix  # The import takes 50 ms.
@@ -194,8 +212,8 @@ def add_pca_noise(
     Args:
       keys: [B]; a is drawn anew for each image.
       images: [B, H, W, 3], pixels on the scale 0 to 1, whatever has been subtracted.
-      values: l, [3], of `measure_pca`.
-      vectors: p, [3, 3], in columns, likewise.
+      values: l, [3], from `measure_pca`.
+      vectors: p, [3, 3], in columns, from `measure_pca`.
       deviation: The standard deviation of a.
     """
     a = deviation * jax.vmap(lambda key: jax.random.normal(key, values.shape, images.dtype))(keys)
@@ -246,7 +264,13 @@ def measure_pca(images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def add_noise(keys: jax.Array, images: jax.Array, deviation: float) -> jax.Array:
-    """Adds N(0, deviation) to each value, in units of the pixels, without clipping."""
+    """Adds noise of N(0, deviation) to each value, without clipping.
+
+    Args:
+      keys: [B].
+      images: [B, H, W, C].
+      deviation: The standard deviation, in units of the pixels.
+    """
 
     def draw(key: jax.Array) -> jax.Array:
         return jax.random.normal(key, images.shape[1:], images.dtype)
@@ -262,7 +286,7 @@ def mixup(
     Source: Zhang et al. 2018 (arXiv:1710.09412), Sec. 2 and code.
 
     Args:
-      key: The step's, for the whole batch.
+      key: The random key of the step, for the whole batch.
       images: [B, H, W, C].
       labels: [B].
       alpha: Alpha of the Beta distribution.

@@ -131,7 +131,7 @@ class Dataset(NamedTuple):
 
     Attributes:
       train: `Arrays` if the set is held in memory, an `ImageDataset` if it is streamed.
-      test: Likewise.
+      test: The same kind as `train`.
       num_classes: The number of classes.
       class_names: Their names by label; empty: the classes are numbers.
       scan: The result of scanning the folder, if the set is a folder of images.
@@ -170,15 +170,15 @@ def as_streamed(images: Arrays | ImageDataset) -> ImageDataset:
 def hold_out(train: Arrays | ImageDataset, count: int) -> tuple:
     """Splits training images into a smaller training set and `count` validation images.
 
-    For images in memory the last ones are held out. Files are sorted by class, so for full-size
-    images every k-th one is held out.
+    Of images in memory the last ones are held out. Streamed images may be sorted by class, so of
+    these every k-th one is held out.
 
     Args:
       train: The training images.
       count: Number of validation images, less than all.
 
     Returns:
-      (the rest, the held-out images), each of train's kind.
+      (the other images, the held-out images), both of the same kind as `train`.
     """
     if isinstance(train, Arrays):
         return Arrays(*(a[:-count] for a in train)), Arrays(*(a[-count:] for a in train))

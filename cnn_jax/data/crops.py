@@ -27,7 +27,7 @@ class Box(NamedTuple):
 
 
 def compute_scaled_size(size: Size, shorter_side: int) -> Size:
-    """Returns the size of an image scaled to a shorter side; the longer is rounded, halves up.
+    """Returns the size of an image scaled to a shorter side; the longer side is rounded, halves up.
 
     Example:
       >>> compute_scaled_size((600, 800), 256)
@@ -46,8 +46,8 @@ def draw_scale_jitter(rng: np.random.Generator, size: Size, lo: int, hi: int, cr
     Args:
       rng: Draws the scale first, then the position.
       size: Size of the original.
-      lo: The least shorter side; it is uniform in lo, lo + 1, ... hi.
-      hi: The largest.
+      lo: The smallest shorter side. The shorter side is uniform in lo, lo + 1, ... hi.
+      hi: The largest shorter side.
       crop: Side of the window, at most lo.
     """
     to = compute_scaled_size(size, int(rng.integers(lo, hi + 1)))
@@ -81,7 +81,11 @@ def compute_center_box(size: Size, shorter_side: int, crop: int) -> Box:
 
 
 def choose_eval_side(data: Data) -> int:
-    """Returns Q, the shorter side to which test images are scaled."""
+    """Returns the shorter side to which test images are scaled, in pixels.
+
+    It is data.eval_resize, or if that is 0 the mean of the training images' shorter sides. VGG's
+    paper calls it Q (Simonyan and Zisserman 2014, Sec. 3.2).
+    """
     return data.eval_resize or (data.train_resize[0] + data.train_resize[-1]) // 2
 
 

@@ -29,10 +29,10 @@ def load_digits(
 ) -> Dataset:
     """Returns scikit-learn's 1,797 handwritten digits, 8x8: 1,437 to train, the last 360 to test.
 
-    Real images that come inside a package: the test part of UCI's Optical Recognition of
-    Handwritten Digits. The split is ours; the set has none. With a side of 20 and a margin of 4
-    they lie in their images as MNIST's do. Scattered, each lies at a place of its own, which is
-    drawn once, anywhere within its margins.
+    They are the test part of UCI's Optical Recognition of Handwritten Digits, and come inside the
+    package. The split is ours; the set has none. With a side of 20 and a margin of 4 the digits lie
+    in their images as MNIST's do. With `scatter` each digit has its own position, drawn once and
+    uniformly within the margins.
     """
     images, labels = _read_digits()
     images = np.round(images * (255 / 16)).astype(np.uint8)[..., None]
@@ -156,7 +156,7 @@ def get_defaults(name: str) -> dict[str, Any]:
 def is_streamed(data: Data) -> bool:
     """Returns whether a run decodes its images for each batch; if not, it holds them in memory.
 
-    The one place that decides it: `load_dataset` gives an `ImageDataset` or `Arrays` accordingly.
+    `load_dataset` returns an `ImageDataset` or `Arrays` accordingly.
     """
     in_memory = data.dataset.name in DATASETS and data.dataset.name != "folder"
     return bool(data.image_size or data.train_resize) or not in_memory
@@ -239,7 +239,7 @@ def load_test_images(data: Data, num_classes: int) -> Dataset:
 
     Args:
       data: The data set and the sizes of full-size images.
-      num_classes: The model's.
+      num_classes: Number of classes of the model.
 
     Raises:
       UserError: As `load_dataset` does.

@@ -60,7 +60,7 @@ REDUCED = {
 # bilinear sampling has 1 / sqrt(6) of it already. The blur adds the rest. For scales below
 # MIN_BLUR_SCALE it would add less than it costs.
 TRIANGLE, MIN_BLUR_SCALE = 1 / math.sqrt(6), 1.15
-MARGIN = 4  # Pixels around the box that are kept.
+MARGIN = 4  # Pixels around the box that are decoded too, for the blur.
 
 
 def decode_crop(
@@ -145,15 +145,15 @@ def decode_windows(
     channels: int = 3,
     interpolation: Interpolation = "bilinear",
 ) -> np.ndarray:
-    """Cuts squares out of what `decode_resized` gives, as evaluation does.
+    """Cuts squares out of the image that `decode_resized` returns, as evaluation does.
 
     Args:
       encoded: A file's bytes, or uint8 [H, W, C].
-      shorter_side: To which the image is scaled, in pixels.
+      shorter_side: Shorter side to which the image is scaled, in pixels.
       corners: Gives the upper left corner of each window from the scaled image's size.
       side: Side of a window, in pixels.
-      channels: As of `decode_resized`.
-      interpolation: As of `decode_resized`.
+      channels: As in `decode_resized`.
+      interpolation: As in `decode_resized`.
 
     Returns:
       uint8 [windows, side, side, channels].

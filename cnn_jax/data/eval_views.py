@@ -20,9 +20,11 @@ from cnn_jax.data.streaming import decode_or_next
 from cnn_jax.data.workers import prefetch_decoded
 
 BUCKET = 64  # Heights and widths are padded to multiples of this many pixels.
-MAX_PIXELS_PER_BATCH = 2**22  # Of whole images in a batch.
+MAX_PIXELS_PER_BATCH = 2**22  # Of all whole images of a batch.
 MAX_WAITING_PIXELS = 4 * MAX_PIXELS_PER_BATCH  # Of whole images that wait for others.
-MAX_ASPECT = 8  # Longer images may have no more pixels than a batch.
+# An image whose longer side is more than this many times the shorter one may have no more than
+# MAX_PIXELS_PER_BATCH pixels.
+MAX_ASPECT = 8
 
 
 def iterate_views(

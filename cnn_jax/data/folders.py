@@ -60,7 +60,7 @@ def load_test_folder(path: str, num_classes: int) -> Dataset:
 
     Args:
       path: The folder.
-      num_classes: The model's.
+      num_classes: Number of classes of the model.
 
     Raises:
       UserError: If the folder is of another form.

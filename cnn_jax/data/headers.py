@@ -23,7 +23,7 @@ TURNED = (5, 6, 7, 8)  # Its values by which height and width change places.
 # What else OpenCV reads, by Pillow's names.
 OTHERS = ("BMP", "DIB", "GIF", "JPEG2000", "PPM", "TIFF", "WEBP")
 JPEG_START, JPEG_END, PNG_START = b"\xff\xd8", b"\xff\xd9", b"\x89PNG\r\n\x1a\n"
-# JPEG's markers: of frames, which height and width follow; of scans; of those without a length.
+# Markers of JPEG. Height and width follow the marker of a frame. BARE markers have no length.
 FRAMES = (0xC0, 0xC1, 0xC2)  # Baseline, extended, progressive.
 SCAN, END = 0xDA, 0xD9
 BARE = (0x01, *range(0xD0, 0xD9))
@@ -41,9 +41,9 @@ class Header(NamedTuple):
 
     Attributes:
       height: As shown, after EXIF's rotation.
-      width: Likewise.
-      kind: JPEG, PNG or what else Pillow calls it.
-      frame: The position of the marker that the height follows, in an upright JPEG; 0: it is none.
+      width: As shown, after EXIF's rotation.
+      kind: Pillow's name of the format, such as JPEG or PNG.
+      frame: Position of the frame's marker in an upright JPEG; 0: the image is no upright JPEG.
     """
 
     height: int
@@ -195,9 +195,15 @@ def _find_warning(encoded: bytes) -> str:
 
 
 def find_decoder_warning(encoded: bytes) -> str:
-    """Returns what the decoder objects to in a JPEG that it can read, such as damage inside.
+    """Returns the decoder's warning about a JPEG that it can read, such as one with damage inside.
 
-    Of files with sixteen bytes overwritten in the middle it notices about half.
+    The decoder notices about half of the files with sixteen overwritten bytes in the middle.
+
+    Args:
+      encoded: The file.
+
+    Returns:
+      The warning; empty: there is none, or the image is no JPEG.
 
     Raises:
       BadImage: If the bytes are no image.

@@ -37,8 +37,8 @@ class Loader(NamedTuple):
       fetch: (arrays, item) -> batch.
       preprocess: (arrays, images, key=None, rows=None) -> [B, H, W, C] float32, as
         `preprocess.preprocess`; without a key as in evaluation.
-      images_per_epoch: Images.
-      image_shape: (H, W, C).
+      images_per_epoch: Number of images of an epoch.
+      image_shape: (H, W, C) of a preprocessed image.
     """
 
     arrays: Any
@@ -52,15 +52,15 @@ class Loader(NamedTuple):
 def make_loader(
     data: Data, dataset: Dataset, seed: int | None = None, shard: tuple[int, int] = (0, 1)
 ) -> Loader:
-    """Returns training batches, or those of the test images.
+    """Returns the loader of the training images or of the test images.
 
     Args:
       data: Batch sizes, crops and augmentation.
       dataset: The result of `load_dataset`.
-      seed: Shuffles the training images, which come without end; None: each test image once, in
-        order.
-      shard: (i, n): the i-th of n equal parts of each batch, that of one process among several.
-        A streamed one decodes no more than that.
+      seed: Seed of the order of the training images, which come in endless epochs. None: the test
+        images, each once and in order.
+      shard: (i, n): the loader gives the i-th of n equal parts of each batch, for one process among
+        n. It decodes no other streamed images.
 
     Raises:
       UserError: If the data cannot be augmented as asked, or there are no test images.
@@ -176,8 +176,8 @@ def prefetch_to_device(
 
     Args:
       batches: Trees of arrays; each process gives its own rows.
-      sharding: How the devices of all processes hold them.
-      size: How many batches wait on the devices.
+      sharding: The sharding of a batch over the devices of all processes.
+      size: Number of batches that wait on the devices.
     """
 
     def place(x: Any) -> jax.Array:

@@ -22,8 +22,8 @@ class PixelSums(NamedTuple):
     """Sums over the center crops of training images.
 
     Attributes:
-      count: Images.
-      sums: [crop, crop, C] int64, of their pixels 0 to 255.
+      count: Number of images.
+      sums: [crop, crop, C] int64, the sums of their pixels, 0 to 255.
       moments: Moments of their colors; None: not asked for.
     """
 
@@ -35,9 +35,10 @@ class PixelSums(NamedTuple):
 def measure_streamed_colors(data: Data, images: ImageDataset) -> dict[str, Any]:
     """Returns the statistics of `preprocess.measure_colors` for center crops of streamed images.
 
-    All training images are measured, or MAX_IMAGES of them spread evenly over the data set: with
-    10,000 the standard error of a channel's mean is about 0.4 of 255, that of one pixel of the mean
-    image 0.7. It takes as long as decoding these images, and once per study.
+    All training images are measured, or MAX_IMAGES of them spread evenly over the data set. With
+    10,000 images the standard error of a channel's mean is about 0.4 of 255, and that of a pixel of
+    the mean image 0.7. Decoding these images takes most of the time. The runs of a study share the
+    result.
 
     Args:
       data: How images are cut, which mean is subtracted, and whether there is PCA noise.
@@ -71,7 +72,12 @@ def _sum_pixels(data: Data, images: ImageDataset, count: int, colors: bool) -> P
 def iterate_centers(data: Data, images: ImageDataset, count: int) -> Iterator[np.ndarray]:
     """Yields the center crops [crop, crop, C] uint8 of `count` images spread evenly, in order.
 
-    They are decoded by a thread per core; few wait, however many there are.
+    A thread per core decodes them, and only a few decoded images are in memory at a time.
+
+    Args:
+      data: How images are cut, and whether a bad image stops the run.
+      images: The images.
+      count: Number of images to yield.
     """
     side, crop = crops.choose_eval_side(data), data.image_size
 

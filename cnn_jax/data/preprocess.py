@@ -28,7 +28,7 @@ def normalize(images: jax.Array, mean: Any, std: Any) -> jax.Array:
     Args:
       images: Pixels [B, H, W, C], in the units of mean and std.
       mean: Broadcasts to the images: [1, H, W, C], [1, 1, 1, C] or a number.
-      std: Likewise.
+      std: Broadcasts like mean.
     """
     return (images.astype(jnp.float32) - mean) / std
 
@@ -42,17 +42,17 @@ def preprocess(
 ) -> jax.Array:
     """Returns what the model takes: pixels on the scale 0 to 1, less the mean, float32.
 
-    Color jitter comes before the mean is subtracted, as it needs pixels from 0 to 1. What moves
-    pixels comes after it, so that the zeros that it fills in have the mean's color. The scale
-    matters only to models without batch norm.
+    Color jitter comes before the mean is subtracted, because it needs pixels from 0 to 1.
+    Augmentations that move pixels come after the mean is subtracted, so that the zeros that they
+    fill in have the color of the mean. The scale matters only to models without batch norm.
 
     Args:
-      data: Which augmentations there are.
-      arrays: {mean: [1, H, W, C] on the scale 0 to 255, pca: of `augment.measure_pca`}; of the
-        loader.
+      data: The augmentations.
+      arrays: `Loader.arrays`, of which {mean: [1, H, W, C] on the scale 0 to 255, pca: the result
+        of `augment.measure_pca`} are used.
       images: [B, H, W, C] uint8.
-      key: The step's; None: no augmentation, as in evaluation.
-      rows: [B], each image's row in the global batch; with a key.
+      key: The random key of the step; None: no augmentation, as in evaluation.
+      rows: [B], each image's row in the global batch; needed with a key.
     """
     images = images.astype(jnp.float32)
     if key is None:
@@ -86,14 +86,14 @@ def preprocess(
 
 
 def preprocess_sized(mean: jax.Array, images: jax.Array, sizes: jax.Array) -> jax.Array:
-    """Preprocesses images of any size for evaluation, as `preprocess` does training's.
+    """Preprocesses images of any size for evaluation, as `preprocess` does without a key.
 
-    From an image of training's size the mean image is subtracted; from others, which it does not
-    fit, the mean of each of its channels.
+    The mean image is subtracted from an image of the training size. From other images, which it
+    does not fit, the mean of each of its channels is subtracted.
 
     Args:
       mean: The loader's mean image, [1, h, w, C] on the scale 0 to 255.
-      images: [B, H, W, C] uint8; image b is the upper left sizes[b] of its array.
+      images: [B, H, W, C] uint8; image b is the upper left part of its array, of size sizes[b].
       sizes: [B, 2] int32, the height and width of each.
 
     Returns:

@@ -16,8 +16,8 @@ def balance_epoch(seed: int, epoch: int, labels: np.ndarray) -> np.ndarray:
     list of each class is shuffled and repeated.
 
     Args:
-      seed: The run's.
-      epoch: From 0.
+      seed: The run's seed.
+      epoch: Number of the epoch, from 0.
       labels: [N] int, the label of each image.
 
     Returns:

@@ -41,9 +41,9 @@ class Decoded(NamedTuple):
 class StreamedBatches:
     """Batches of full-size images by number.
 
-    Each is {image: [B, crop, crop, C] uint8, label: [B] int32, index: [B] int32, valid: [B] bool,
-    bad: [B] bool}; bad: the image cannot be decoded, and the next one is used instead; with
-    data.on_bad_image=stop that is a UserError.
+    Each batch is {image: [B, crop, crop, C] uint8, label: [B] int32, index: [B] int32, valid: [B]
+    bool, bad: [B] bool}. `bad` marks an image that cannot be decoded, instead of which the next one
+    is used. With data.on_bad_image=stop such an image raises UserError.
 
     In training, position p of the endless order is position p mod n of epoch p // n, whose crop is
     drawn from (seed, epoch, position). In evaluation each image comes once, in order, as its
@@ -53,9 +53,10 @@ class StreamedBatches:
     Attributes:
       data: How images are cut.
       images: The data set.
-      seed: The run's; None: evaluation.
-      shard: (i, n): the i-th of n equal parts of each batch.
-      images_per_epoch: With data.balance_classes more than the data set has.
+      seed: The run's seed; None: evaluation.
+      shard: (i, n): the i-th of n equal parts of each batch is decoded.
+      images_per_epoch: Number of images of an epoch. With data.balance_classes these are more than
+        the data set has.
     """
 
     def __init__(
@@ -138,7 +139,7 @@ def iterate_batches(
 ) -> Generator[dict[str, np.ndarray], None, None]:
     """Yields batch `start` and those after it, decoded before they are needed.
 
-    data.workers processes decode, or, if it is 0, a thread per core. They end with the iterator.
+    data.workers processes decode them, or a thread per core if it is 0. They end with the iterator.
     """
     return prefetch_decoded(batches.__getitem__, range(start, batches.stop), batches.data.workers)
 

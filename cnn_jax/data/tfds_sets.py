@@ -114,10 +114,10 @@ def load_arrays(name: str, data_dir: str) -> Dataset:
 def load_tfds_set(name: str, data_dir: str = "") -> Dataset:
     """Opens any prepared TFDS set of labeled images, which stay encoded, with the labels of TFDS.
 
-    The test images are those of the split test. If there is none, or its images have no labels,
-    they are those of the split validation, and those of imagenet2012 always are. A folder of images
-    numbers its classes by their sorted names. These are the numbers of TFDS where the names of TFDS
-    are sorted, as in caltech101 and imagenet2012.
+    The test images are those of the split `test`, or of the split `validation` if `test` is missing
+    or has no labels. For imagenet2012 `validation` is preferred. A folder of images numbers its
+    classes by their sorted names. These are the numbers of TFDS if TFDS sorts the names too, as in
+    caltech101 and imagenet2012.
 
     Args:
       name: Name of the data set in TFDS.

@@ -44,9 +44,9 @@ def prefetch_decoded(
     Processes that are killed are replaced.
 
     Args:
-      function: Gives a dictionary of arrays; with workers it is pickled.
-      numbers: Consecutive.
-      workers: Processes; 0: a thread per core.
+      function: Returns a dictionary of arrays for a number; with workers it is pickled.
+      numbers: Consecutive numbers.
+      workers: Number of worker processes; 0: a thread per core.
 
     Raises:
       UserError: If worker processes cannot start or hand over their batches, or are killed
