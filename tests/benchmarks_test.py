@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import draw, epoch, profile_step, scaling, table, train_step
+from benchmarks import draw, epoch, profile_step, scaling, table, train_step, worker_process
 from benchmarks.peers import WORKLOADS, Spec, nest
 from benchmarks.peers import flax as flax_peer
 from cnn_jax import models
@@ -200,7 +200,7 @@ def test_the_table_of_a_training_step_has_medians_and_their_ratio():
 def test_a_peer_with_other_losses_is_refused(theirs, message):
     if message is None:
         return train_step.check_losses(theirs, [2.0, 1.9, 1.7], 1e-4)
-    with pytest.raises(train_step.WorkerError, match=message):
+    with pytest.raises(worker_process.WorkerError, match=message):
         train_step.check_losses(theirs, [2.0, 1.9, 1.7], 1e-4)
 
 
@@ -208,7 +208,7 @@ def test_slow_steps_are_not_repeated_to_warm_up(monkeypatch):
     requests = []
 
     def make_worker(step_s):
-        worker = object.__new__(train_step.Worker)
+        worker = object.__new__(worker_process.Worker)
         worker.step_s, worker.blocks = step_s, []
         worker._ask = lambda line: (
             requests.append(line) or {"seconds": int(line.split()[1]) * step_s, "peak_mib": 1}
@@ -216,7 +216,7 @@ def test_slow_steps_are_not_repeated_to_warm_up(monkeypatch):
         return worker
 
     for step_s in (0.25, 4.0):
-        worker = train_step.keep_fastest([make_worker(step_s)], 1)
+        worker = worker_process.keep_fastest([make_worker(step_s)], 1)
         worker.time_block(1)
     assert requests == ["1 4", "1 4", "1 4", "0 1"]
     assert worker.blocks == [4]
