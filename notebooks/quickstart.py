@@ -97,7 +97,8 @@ plt.show()
 # `dense` and others are those of the papers. Errors come with their 95% interval over test images.
 
 # %%
-from cnn_jax.evaluation.evaluate import evaluate_run, format_evaluation
+from cnn_jax.evaluation.evaluate import evaluate_run
+from cnn_jax.evaluation.evaluation_file import format_evaluation
 
 for evaluation in evaluate_run(folder, [choose("single")]).values():
     print(format_evaluation("resnet-20", evaluation))

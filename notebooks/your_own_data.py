@@ -116,7 +116,8 @@ print(f"top-1 error {result['top1_error']:.2%} of {result['images']} test images
 # 2014).
 
 # %%
-from cnn_jax.evaluation.evaluate import evaluate_run, format_evaluation
+from cnn_jax.evaluation.evaluate import evaluate_run
+from cnn_jax.evaluation.evaluation_file import format_evaluation
 
 folder = Path("runs/your_own_data/small/seed0")
 protocols = [choose("single"), choose("ten_crop")]

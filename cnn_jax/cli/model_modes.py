@@ -81,6 +81,7 @@ def evaluate(target: str) -> None:
 def _evaluate_weights(target: str, protocol: Choice) -> None:
     from cnn_jax import trained
     from cnn_jax.evaluation import evaluate as library
+    from cnn_jax.evaluation.evaluation_file import format_evaluation
     from cnn_jax.overrides import override
     from cnn_jax.training.components import KINDS
 
@@ -95,7 +96,7 @@ def _evaluate_weights(target: str, protocol: Choice) -> None:
     data = Data(dataset=parse_dataset(FLAGS.data), dir=FLAGS.data_dir or "")
     chosen = override(Experiment(data=data, model=choose(model)), FLAGS.set, KINDS)
     evaluation = library.evaluate_weights(chosen, weights, protocol, FLAGS.average)
-    print(library.format_evaluation(f"{model}:", evaluation))
+    print(format_evaluation(f"{model}:", evaluation))
 
 
 def _evaluate_runs(target: str, protocol: Choice) -> None:
@@ -104,6 +105,7 @@ def _evaluate_runs(target: str, protocol: Choice) -> None:
 
     from cnn_jax.config_file import read_run
     from cnn_jax.evaluation import evaluate as library
+    from cnn_jax.evaluation.evaluation_file import format_evaluation
 
     for flag in ("data", "set"):
         if FLAGS[flag].present:
@@ -129,7 +131,7 @@ def _evaluate_runs(target: str, protocol: Choice) -> None:
             continue
         for evaluation in evaluations.values():
             held_out = run.data.validation_images > 0
-            print(library.format_evaluation(name, evaluation, held_out), flush=True)
+            print(format_evaluation(name, evaluation, held_out), flush=True)
     if failed:
         raise UserError(join_messages(failed))
 

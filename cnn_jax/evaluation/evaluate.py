@@ -1,31 +1,33 @@
 """Evaluates a finished run, or public weights, by the protocols of `protocols.py`.
 
-A run's results are kept in its folder, in evaluations/<protocol>.json. Those of averaged logits,
-which reports do not read, have other names (`make_evaluation_path`).
+A run's results are kept in its folder (`evaluation_file`).
 """
 
 import dataclasses
 import functools
-import json
 import math
 import sys
-import typing
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from cnn_jax import data, distributed, file_names, models, pretrained
+from cnn_jax import data, distributed, models, pretrained
 from cnn_jax import mesh as meshes
 from cnn_jax.config import Choice, Data, Experiment, change, name_protocol
 from cnn_jax.config_file import read_run
 from cnn_jax.cpu import memory, settings
 from cnn_jax.data import crops, eval_views, preprocess
 from cnn_jax.data.decode import Interpolation
-from cnn_jax.errors import UserError, explain_os_error
-from cnn_jax.evaluation.metrics import Measures, measure_scores
+from cnn_jax.errors import UserError
+from cnn_jax.evaluation.evaluation_file import (
+    Evaluation,
+    make_evaluation_path,
+    read_evaluation,
+    write_evaluation,
+)
+from cnn_jax.evaluation.metrics import measure_scores
 from cnn_jax.evaluation.protocols import Views, check_protocols, make_protocol
 from cnn_jax.evaluation.scoring import (
     Average,
@@ -36,10 +38,8 @@ from cnn_jax.evaluation.scoring import (
     make_scorer,
     score_images,
 )
-from cnn_jax.files import write_whole
 from cnn_jax.training import checkpoint, run_folders, saved_parameters
 from cnn_jax.training.components import make_model
-from cnn_jax.values import convert
 
 MAX_PIXELS_PER_BATCH = 2**22  # Of all images of a batch, rounded up to the number of devices.
 # The fields of an experiment that an evaluation of public weights reads. The weights fix the rest.
@@ -50,28 +50,6 @@ WEIGHTS_TAKE = (
     "data.workers",
     "train.precision",
 )
-
-
-@dataclass(frozen=True)
-class Evaluation(Measures):
-    """The result of an evaluation protocol: the content of evaluations/<protocol>.json.
-
-    Attributes:
-      protocol: Its name with its scales, such as dense@256,384.
-      average: What was averaged over views and scales: softmax or logits.
-      mirrored: Whether mirror images were scored too.
-      left_out: Test images that could not be read.
-      step: Step of the checkpoint; None: public weights.
-      changed_error: Share of images whose answer the protocol's shift changes; None: the protocol
-        has no shift.
-    """
-
-    protocol: str
-    average: str
-    mirrored: bool
-    left_out: int
-    step: int | None
-    changed_error: float | None = None
 
 
 class NotSavedError(UserError):
@@ -148,7 +126,7 @@ def evaluate_run(
                     known[name] = found
                     if distributed.is_primary():
                         path = make_evaluation_path(folder, name, average)
-                        not_saved = _write(path, found) or not_saved
+                        not_saved = write_evaluation(path, found) or not_saved
     results = {name: known[name] for name in choices}
     if not_saved:
         raise NotSavedError(not_saved, results)
@@ -205,66 +183,6 @@ def evaluate_weights(
         asked = {name_protocol(protocol): protocol}
         ((_, found),) = _evaluate(scorer, config, images, asked, side, None, recipe.interpolation)
     return found
-
-
-def format_evaluation(name: str, found: Evaluation, held_out: bool = False) -> str:
-    """Returns the results in one line.
-
-    Args:
-      name: Of the run or the weights, with which the line begins.
-      found: The results.
-      held_out: Whether the run holds out training images (data.validation_images), on which it is
-        evaluated unless the protocol names a split.
-    """
-    errors = [_format_error("top-1", found.top1_error, found.top1_interval)]
-    if found.top5_error is not None and found.top5_interval is not None:
-        errors.append(_format_error("top-5", found.top5_error, found.top5_interval))
-    if found.changed_error is not None:
-        errors.append(f"changed answers {found.changed_error:.2%}")
-    images = "held-out training images" if held_out and "split=" not in found.protocol else "images"
-    words = f"{', '.join(errors)}, loss {found.loss:.3f} ({found.images} {images})"
-    average = "" if found.average == "softmax" else f", {found.average} averaged"
-    return f"{name} {found.protocol}{average}: {words}"
-
-
-def _format_error(name: str, error: float, interval: tuple[float, ...]) -> str:
-    low, high = interval
-    return f"{name} error {error:.2%} [{low:.1%}; {high:.1%}]"
-
-
-def make_evaluation_path(folder: Path, protocol: str, average: Average) -> Path:
-    """Returns the path of the file that holds the result of an evaluation.
-
-    Args:
-      folder: The run's folder.
-      protocol: Name of the protocol, with its options.
-      average: What is averaged. The name of the file contains it unless it is softmax, which
-        studies take.
-
-    Example:
-      >>> make_evaluation_path(Path("plain-20/seed0"), "dense@256", "logits").name
-      'dense@256,average=logits.json'
-    """
-    if average != "softmax":
-        protocol += f"{',' if '@' in protocol else '@'}average={average}"
-    return folder / file_names.EVALUATIONS / f"{protocol}.json"
-
-
-def read_evaluation(path: Path) -> Evaluation | None:
-    """Reads an evaluation's file; returns None if there is none, or it is damaged."""
-    try:
-        items = json.loads(path.read_text(encoding="utf-8"))
-        confusion = items.pop("confusion")
-        hints = typing.get_type_hints(Evaluation)
-        fields = {name: convert(name, value, hints[name]) for name, value in items.items()}
-        found = Evaluation(confusion=confusion, **fields)
-        counts = np.array(confusion)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return None  # UserError and UnicodeDecodeError are ValueErrors.
-    classes = len(found.error_by_class)
-    fits = counts.dtype.kind == "i" and counts.shape == (classes, classes)
-    whole = fits and counts.sum() == found.images == len(found.wrong)
-    return found if whole else None
 
 
 def _count_values(config: Data, source: data.Dataset) -> int:
@@ -368,13 +286,3 @@ def _keep_shared(each: list[Scores]) -> list[Scores]:
     shared = functools.reduce(np.intersect1d, [one.index for one in each])
     kept = [np.isin(one.index, shared) for one in each]
     return [Scores(*(a[rows] for a in one)) for one, rows in zip(each, kept, strict=True)]
-
-
-def _write(path: Path, found: Evaluation) -> str:
-    """Writes a result beside its run; returns why it could not, or nothing."""
-    try:
-        path.parent.mkdir(exist_ok=True)
-        write_whole(path, json.dumps(dataclasses.asdict(found)) + "\n")
-    except OSError as error:
-        return f"{explain_os_error(f'the result is not kept: cannot write {path}', error)}"
-    return ""

@@ -12,7 +12,7 @@ from cnn_jax import file_names, models
 from cnn_jax.config import Experiment
 from cnn_jax.data import Dataset
 from cnn_jax.errors import explain_os_errors
-from cnn_jax.evaluation.evaluate import Evaluation, read_evaluation
+from cnn_jax.evaluation.evaluation_file import Evaluation, read_evaluation
 from cnn_jax.files import write_whole
 from cnn_jax.pretrained import Preprocessing
 from cnn_jax.text import escape_unprintable

@@ -16,7 +16,7 @@ from cnn_jax.config import Data, Experiment, Train, choose
 from cnn_jax.cpu import memory, settings
 from cnn_jax.errors import NotFiniteError, UserError
 from cnn_jax.evaluation import evaluate
-from cnn_jax.evaluation.evaluate import format_evaluation, read_evaluation
+from cnn_jax.evaluation.evaluation_file import format_evaluation, read_evaluation
 from cnn_jax.evaluation.scoring import Scores, fuse_scores
 from cnn_jax.training import saved_parameters, train
 

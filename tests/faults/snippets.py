@@ -250,13 +250,13 @@ def open_pickle(kind: str) -> str:
 
 def write_result() -> str:
     """A result that cannot be written: its folder is a file."""
-    from cnn_jax.evaluation import evaluate
+    from cnn_jax.evaluation import evaluation_file
 
     with in_new_folder() as folder:
         (folder / "evaluations").write_text("")
-        found = mock.Mock(spec=evaluate.Evaluation)
+        found = mock.Mock(spec=evaluation_file.Evaluation)
         with mock.patch.object(dataclasses, "asdict", lambda found: {}):
-            return evaluate._write(Path("evaluations/single.json"), found)
+            return evaluation_file.write_evaluation(Path("evaluations/single.json"), found)
 
 
 # Environments.

@@ -12,7 +12,7 @@ from helpers.small_run import RUN, TIMES, cut_at
 from cnn_jax import data, optim
 from cnn_jax.config import Data, choose
 from cnn_jax.errors import UserError
-from cnn_jax.evaluation.evaluate import read_evaluation
+from cnn_jax.evaluation.evaluation_file import read_evaluation
 from cnn_jax.report.parts import missing, run_states
 from cnn_jax.report.reading.folder import read
 from cnn_jax.training import checkpoint, metrics_log, program, train
