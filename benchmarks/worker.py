@@ -1,4 +1,4 @@
-"""The process of one peer, which `benchmarks.worker_process` starts with the name of the peer's module.
+"""The process of one peer, which `worker_process.Worker` starts with the name of the peer's module.
 
 It imports the module and prints a line. Then it answers each line on stdin with one line of JSON on
 stdout, and sleeps between them:

@@ -195,7 +195,7 @@ def study(preset: str, presets: Iterable[str] = PRESETS) -> Study:
 
     Args:
       preset: The size of the study.
-      presets: Those that there are.
+      presets: The presets that the study has.
     """
     check_preset("this study", preset, presets)
     caltech = preset == "caltech"

@@ -16,7 +16,12 @@ from jax.scipy.ndimage import map_coordinates
 
 
 def make_row_keys(key: jax.Array, rows: jax.Array) -> jax.Array:
-    """Returns a key for each image, from the step's key and its row, [B], in the global batch."""
+    """Returns a key for each image, [B].
+
+    Args:
+      key: The random key of the step.
+      rows: [B], each image's row in the global batch.
+    """
     return jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
 
 

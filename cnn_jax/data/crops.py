@@ -62,6 +62,10 @@ def draw_inception_crop(rng: np.random.Generator, size: Size) -> Box:
     the aspect ratio. Here its logarithm is uniform over the values that fit, so that wide and tall
     windows are equally likely. If no such window covers the area of a long image, the area is
     uniform up to the largest that fits.
+
+    Args:
+      rng: Draws the area, the aspect ratio and the position, in this order.
+      size: Size of the original.
     """
     height, width = size
     own = width / height
@@ -75,7 +79,13 @@ def draw_inception_crop(rng: np.random.Generator, size: Size) -> Box:
 
 
 def compute_center_box(size: Size, shorter_side: int, crop: int) -> Box:
-    """Returns the center crop x crop window of the image scaled to a shorter side >= crop."""
+    """Returns the center crop x crop window of a scaled image, as a part of the original.
+
+    Args:
+      size: Size of the original.
+      shorter_side: Shorter side of the scaled image, in pixels; at least `crop`.
+      crop: Side of the window, in pixels of the scaled image.
+    """
     to = compute_scaled_size(size, shorter_side)
     return _find_window(size, to, ((to[0] - crop) // 2, (to[1] - crop) // 2), crop)
 

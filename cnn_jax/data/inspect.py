@@ -136,7 +136,15 @@ def inspect(settings: Data, out: Path, count: int = 48, seed: int = 0) -> str:
 def draw_sheet(
     settings: Data, source: data.Dataset, names: tuple[str, ...], count: int, seed: int
 ) -> "Figure":
-    """Draws the first `count` training images as the run with this seed sees them, with names."""
+    """Draws the first training images as a run sees them, each with the name of its class.
+
+    Args:
+      settings: How the run prepares the images.
+      source: The data set.
+      names: Names of the classes, by label.
+      count: Number of images.
+      seed: The run's seed.
+    """
     shown, labels = _draw_batch(settings, source, count, seed)
     figure, axes = _make_grid(math.ceil(count / COLUMNS))
     for axis, image, label in zip(axes.ravel(), shown, labels, strict=False):
@@ -146,7 +154,12 @@ def draw_sheet(
 
 
 def draw_crops(settings: dict[str, Data], seed: int = 0) -> "Figure":
-    """Draws training images as a run with this seed sees them, a row per setting, by title."""
+    """Draws training images as runs see them, one row for each setting.
+
+    Args:
+      settings: {title of the row: how its run prepares the images}.
+      seed: The runs' seed.
+    """
     figure, axes = _make_grid(len(settings))
     for row, (title, each) in zip(axes, settings.items(), strict=True):
         shown, _ = _draw_batch(each, data.load_dataset(each), COLUMNS, seed)

@@ -4,7 +4,13 @@ import numpy as np
 
 
 def shuffle_epoch(seed: int, epoch: int, count: int) -> np.ndarray:
-    """Returns the order of an epoch, a permutation [count] int32 fixed by (seed, epoch)."""
+    """Returns the order of an epoch, a permutation [count] int32 fixed by (seed, epoch).
+
+    Args:
+      seed: The run's seed.
+      epoch: Number of the epoch, from 0.
+      count: Number of images.
+    """
     return np.random.default_rng((seed, epoch)).permutation(count).astype(np.int32)
 
 

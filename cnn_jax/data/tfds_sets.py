@@ -96,6 +96,10 @@ def open_builder(name: str, data_dir: str) -> "ReadOnlyBuilder":
 def load_arrays(name: str, data_dir: str) -> Dataset:
     """Reads a prepared set of small images of one size into memory.
 
+    Args:
+      name: Name of the data set in TFDS.
+      data_dir: Folder of TFDS data sets; empty: TFDS's default.
+
     Raises:
       UserError: If the set is not prepared, is damaged, or is of another form.
     """

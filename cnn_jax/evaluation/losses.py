@@ -31,6 +31,10 @@ def compute_top1_error(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
     The first of equal logits is the answer. Logits that are not finite hold no answer and count as
     wrong (argmax would name the first NaN).
+
+    Args:
+      logits: [B, classes].
+      labels: [B] int32.
     """
     return (jnp.argmax(logits, -1) != labels) | ~jnp.isfinite(logits).all(-1)
 

@@ -72,6 +72,13 @@ class Protocol(NamedTuple):
 def offset_center(size: Size, crop: int) -> Offsets:
     """Returns the offset of the center crop.
 
+    Args:
+      size: (H, W) of the image in pixels.
+      crop: Side of a crop in pixels.
+
+    Returns:
+      The (y, x) of its upper left corner, in a list.
+
     Example:
       >>> offset_center((256, 341), 224)
       [(16, 58)]
@@ -80,13 +87,22 @@ def offset_center(size: Size, crop: int) -> Offsets:
 
 
 def offset_corners(size: Size, crop: int) -> Offsets:
-    """Returns the offsets of the crops in the four corners, and of the center crop."""
+    """Returns the offsets of the crops in the four corners, and of the center crop.
+
+    Args:
+      size: (H, W) of the image in pixels.
+      crop: Side of a crop in pixels.
+    """
     down, across = size[0] - crop, size[1] - crop
     return [(0, 0), (0, across), (down, 0), (down, across), *offset_center(size, crop)]
 
 
 def offset_central_corners(size: Size, crop: int) -> Offsets:
-    """Returns the offsets of the crops in the corners and the middle of the central square.
+    """Returns the offsets of the crops in the corners and the center of the central square.
+
+    Args:
+      size: (H, W) of the image in pixels.
+      crop: Side of a crop in pixels.
 
     Example:
       >>> offset_central_corners((256, 341), 227)[:2]
@@ -98,7 +114,12 @@ def offset_central_corners(size: Size, crop: int) -> Offsets:
 
 
 def offset_grid(size: Size, crop: int) -> Offsets:
-    """Returns the offsets of 5x5 crops, evenly spread from edge to edge."""
+    """Returns the offsets of 5x5 crops, evenly spread from edge to edge.
+
+    Args:
+      size: (H, W) of the image in pixels.
+      crop: Side of a crop in pixels.
+    """
     down, across = ([round(i * (side - crop) / 4) for i in range(5)] for side in size)
     return [(y, x) for y in down for x in across]
 
@@ -114,7 +135,12 @@ def offset_squares(size: Size) -> Offsets:
 
 
 def offset_square_corners(size: Size, crop: int) -> Offsets:
-    """Returns the offsets of the crops in the corners and the center of each of the squares."""
+    """Returns the offsets of the crops in the corners and the center of each of the squares.
+
+    Args:
+      size: (H, W) of the image in pixels.
+      crop: Side of a crop in pixels.
+    """
     side = min(size)
     corners = offset_corners((side, side), crop)
     return [(y + v, x + u) for y, x in offset_squares(size) for v, u in corners]

@@ -111,7 +111,12 @@ def _name_best(points: Sequence[GridPoint]) -> str:
 
 
 def make_figure(results: Results, points: Sequence[GridPoint]) -> Figure:
-    """Returns the final error against each swept field."""
+    """Returns the figure of the final error against each swept field.
+
+    Args:
+      results: The study's results.
+      points: The runs of the grid.
+    """
     charts = make_charts(results.study.swept, points)
     return parts.line_charts(results, charts, CAPTION)
 

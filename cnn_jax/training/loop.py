@@ -130,7 +130,21 @@ def take_batches(
     watch: Watch,
     phase: str,
 ) -> list[Any]:
-    """Returns the next `count` batches, and adds the time of the wait to `timer.waited`."""
+    """Returns the next batches, and adds the time of the wait to `timer.waited`.
+
+    Args:
+      program: The run's program.
+      runs: The seeds.
+      state: The joint state, which is saved if a signal asks to stop.
+      batches: An iterator over the batches.
+      count: Number of batches to take.
+      timer: The time since the last log line.
+      watch: Records each phase.
+      phase: The phase that follows: compile or step.
+
+    Raises:
+      StoppedError: If a signal asks to stop. All seeds are saved then.
+    """
     start = time.perf_counter()
     try:
         watch.enter("data")

@@ -274,7 +274,10 @@ def _open_log(
 def _trace(
     stack: contextlib.ExitStack, program: TrainProgram, folder: Path, steps: int, left: int
 ) -> TrainProgram:
-    """Returns the program, some of whose next `left` steps are traced; or, of too few, a line."""
+    """Returns the program with `steps` of its next `left` steps traced.
+
+    If these are too few, it prints why nothing is traced, and returns the program as it is.
+    """
     if problem := profile.explain_too_few(steps, left):
         print(f"{folder}: nothing is traced: {problem}", flush=True)
         return program

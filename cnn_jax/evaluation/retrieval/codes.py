@@ -83,7 +83,15 @@ def choose_layer(
 
 
 def find_layer(trained: TrainedModel, name: str = "") -> CodeLayer:
-    """Returns the layer of a name, or the one that suits the model; see `choose_layer`."""
+    """Returns the layer of a name, or the one that suits the model, as `choose_layer` does.
+
+    Args:
+      trained: The model.
+      name: Name of the layer; empty: as in `choose_layer`.
+
+    Raises:
+      UserError: If there is no such layer.
+    """
     return choose_layer(trained.model, trained.params, trained.stats, trained.image_shape, name)
 
 
@@ -171,9 +179,13 @@ def make_encoder(
 def make_trained_encoder(
     trained: TrainedModel, layer: CodeLayer
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns a function from images [B, H, W, C], 0 to 255, to codes; see `make_encoder`.
+    """Returns a function from images [B, H, W, C], 0 to 255, to codes, as `make_encoder` does.
 
     Matrix products have the precision of the model's training.
+
+    Args:
+      trained: The model.
+      layer: The layer whose activations are the codes.
     """
     encode = make_encoder(trained.model, trained.params, trained.stats, layer, trained.prepare)
 
@@ -187,16 +199,26 @@ def make_trained_encoder(
 def encode_images(
     encode: Callable[[np.ndarray], np.ndarray], images: np.ndarray, batch: int = 512
 ) -> np.ndarray:
-    """Returns the codes [N, D] of images [N, H, W, C], encoded batch by batch."""
+    """Returns the codes of images, [N, D] float32, encoded batch by batch.
+
+    Args:
+      encode: The result of `make_encoder` or `make_trained_encoder`.
+      images: [N, H, W, C].
+      batch: Number of images of a batch.
+    """
     return encode_batches(encode, (images[i : i + batch] for i in range(0, len(images), batch)))
 
 
 def encode_batches(
     encode: Callable[[np.ndarray], np.ndarray], batches: Iterable[np.ndarray]
 ) -> np.ndarray:
-    """Returns the codes [N, D] of the images of all batches.
+    """Returns the codes of the images of all batches, [N, D] float32.
 
     The last batch is filled up to the size of the first, so that one program encodes all.
+
+    Args:
+      encode: The result of `make_encoder` or `make_trained_encoder`.
+      batches: Batches of images [B, H, W, C], none of which is larger than the first.
     """
     codes: list[np.ndarray] = []
     size = 0

@@ -85,7 +85,19 @@ def iterate_images(
 def read_images(
     config: Data, images: datasets.Arrays | datasets.ImageDataset, resize: int, crop: int
 ) -> LoadedImages:
-    """Returns all images at once; those of a data set in memory as they are."""
+    """Returns all images at once.
+
+    Images of a data set in memory are returned as they are. Others are scaled and cut.
+
+    Args:
+      config: How images are decoded.
+      images: The images.
+      resize: The shorter side, in pixels.
+      crop: Side of the center crop, in pixels.
+
+    Raises:
+      UserError: As `iterate_images` does.
+    """
     if isinstance(images, datasets.Arrays):
         return LoadedImages(images.images, images.labels, np.arange(images.count))
     parts = list(iterate_images(config, images, resize, crop))

@@ -23,7 +23,12 @@ def name_metric(metric: str) -> str:
 
 
 def format_error(metric: str, value: float) -> str:
-    """Formats an error: '8.75' if it is in %, else '0.1234'."""
+    """Formats an error: '8.75' if it is in %, else '0.1234'.
+
+    Args:
+      metric: Name of the error.
+      value: The error; a share of images is from 0 to 1.
+    """
     return f"{100 * value:.2f}" if is_percent(metric) else f"{value:.4g}"
 
 
@@ -39,7 +44,12 @@ def format_span(numbers: Sequence[int]) -> str:
 
 
 def format_mean(metric: str, values: Sequence[float]) -> str:
-    """Formats mean and sample standard deviation: '8.75 ± 0.16'."""
+    """Formats mean and sample standard deviation: '8.75 ± 0.16'.
+
+    Args:
+      metric: Name of the error.
+      values: One error for each seed; empty: a dash is returned.
+    """
     if not values:
         return DASH
     mean = format_error(metric, statistics.mean(values))
