@@ -180,14 +180,14 @@ def _make_claims() -> tuple[Claim, ...]:
 
 
 def count_epochs(run: "Run", step: int) -> float:
-    """Returns how many epochs a number of steps is, by the run's last line."""
+    """Converts a number of steps to epochs, by the run's last logged line."""
     last = run.train[max(run.train)]
     assert last.epoch is not None
     return step * last.epoch / last.step
 
 
 def find_goal(run: "Run") -> float | None:
-    """Returns the epochs until the training error is 25%; twice the run's if it is never."""
+    """Returns the epochs until the training error is 25%; twice the run's epochs if it never is."""
     ended = run.finished or run.diverged is not None
     if run.experiment is None or not run.train or not ended:
         return None

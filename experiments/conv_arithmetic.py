@@ -37,9 +37,9 @@ def _make_chain(
 
     Args:
       group: The kernel that they replace.
-      label: Their name.
-      *kernels: Height and width of each.
-      dilation: Of all of them.
+      label: Name of the kernels.
+      *kernels: Height and width of each kernel.
+      dilation: Dilation of all kernels.
       vgg: The weights that VGG's paper prints, in C^2; 0: it prints none.
     """
     convs = tuple((height, width, C) for height, width in kernels)

@@ -103,7 +103,7 @@ def decode_resized(
 
     Args:
       encoded: A file's bytes, or uint8 [H, W, C].
-      shorter_side: In pixels.
+      shorter_side: The shorter side of the result, in pixels.
       channels: 3: RGB; 1: gray; an array keeps its own.
       max_pixels: The largest number of pixels of the result; None: `headers.MAX_PIXELS`.
       interpolation: bilinear or bicubic, antialiased.

@@ -10,7 +10,7 @@ def resample(image: np.ndarray, box: Box, shape: Size) -> np.ndarray:
 
     Args:
       image: uint8 [H, W, C].
-      box: In the image's pixels, fractions included.
+      box: The box, in pixels of the image, fractions included.
       shape: (h, w) of the result.
 
     Returns:

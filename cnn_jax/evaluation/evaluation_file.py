@@ -99,7 +99,7 @@ def format_evaluation(name: str, found: Evaluation, held_out: bool = False) -> s
     """Returns the results in one line.
 
     Args:
-      name: Of the run or the weights, with which the line begins.
+      name: Name of the run or the weights, with which the line begins.
       found: The results.
       held_out: Whether the run holds out training images (data.validation_images), on which it is
         evaluated unless the protocol names a split.

@@ -76,10 +76,17 @@ Trial = tuple[str, float | str]  # A run, and a rate or the run whose best rate 
 
 
 def find_trials(results: "Results", trial: Trial) -> "Sequence[Run]":
-    """Returns a trial's seeds, each with the best rate of the other seeds if the rate is a run's.
+    """Returns the seeds of a trial.
 
-    A rate that its own seeds had chosen would look better than it is. A trial of which a seed has
-    not ended has none.
+    If the trial's rate is the best rate of a run, each seed has the rate that the other seeds
+    chose. A rate that a seed has chosen itself would look better than it is.
+
+    Args:
+      results: The study's results.
+      trial: The run and its rate.
+
+    Returns:
+      The seeds; empty: a seed has not ended.
     """
     name, rate = trial
     tuning, trials = results.tuning, results.trials

@@ -47,7 +47,13 @@ def identify_models(folders: Mapping[str, Path]) -> Models | None:
 
 
 def read_measured(workdir: Path, seed: int, models: Models | None) -> Measurements | None:
-    """Returns a seed's rows and arrays; None: there are none of these models, or damaged ones."""
+    """Returns a seed's rows and arrays; None: they are missing, damaged or of other models.
+
+    Args:
+      workdir: The study's folder.
+      seed: Seed of the runs.
+      models: The result of `identify_models`.
+    """
     rows, arrays = _name_files(workdir, seed)
     try:
         words = json.loads(rows.read_bytes())
@@ -64,8 +70,8 @@ def write_measured(workdir: Path, seed: int, models: Models | None, kept: Measur
 
     Args:
       workdir: The study's folder.
-      seed: Of the runs.
-      models: Of `identify_models`.
+      seed: Seed of the runs.
+      models: The result of `identify_models`.
       kept: The rows and the arrays.
     """
     rows, arrays = _name_files(workdir, seed)

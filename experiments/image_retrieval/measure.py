@@ -38,22 +38,22 @@ class Restorer(NamedTuple):
     """A way of restoring images.
 
     Attributes:
-      restore: Noisy images [N, H, W, C], 0 to 255 -> restored ones, 0 to 1.
-      strength: Of a filter, in words.
+      restore: Noisy images [N, H, W, C], 0 to 255 -> restored images, 0 to 1.
+      strength: Strength of a filter in words; empty: the restorer is no filter.
     """
 
     restore: Callable[[np.ndarray], np.ndarray]
     strength: str = ""
 
 
-class Coded(NamedTuple):
-    """A code of all images, [N, D] each.
+class CodedImages(NamedTuple):
+    """The codes of all images by one kind of code, [N, D] each.
 
     Attributes:
-      name: Of the code.
-      gallery: Of the gallery.
-      clean: Of the queries.
-      noisy: Of the queries with noise.
+      name: Name of the kind of code, from `CODES`.
+      gallery: Codes of the gallery.
+      clean: Codes of the queries.
+      noisy: Codes of the queries with noise.
     """
 
     name: str
@@ -66,10 +66,10 @@ class Collection(NamedTuple):
     """The images of a study: the gallery is what is trained on, the queries are the test images.
 
     Attributes:
-      gallery: To be found.
-      queries: To be searched for.
-      noise_std: Of the Gaussian noise on the queries, in units of pixels from 0 to 1.
-      num_classes: How many classes there are.
+      gallery: The images that are searched.
+      queries: The images for which the nearest ones are found.
+      noise_std: Standard deviation of the Gaussian noise on the queries, for pixels from 0 to 1.
+      num_classes: Number of classes.
     """
 
     gallery: images.LoadedImages
@@ -167,11 +167,11 @@ def measure_seed(
     """Returns a seed's rows, and the average precision of each query by code and kind of query.
 
     Args:
-      seed: Of the runs and of the noise.
+      seed: Seed of the runs and of the noise.
       collection: The images.
       models: The trained models by the run's name.
       untrained: The autoencoder as its training starts.
-      shared: Keeps what is the same for every seed, as clean pixels are.
+      shared: Cache of results that are the same for every seed, such as those of clean pixels.
     """
     rows: list[dict[str, Any]] = []
     precisions: dict[str, np.ndarray] = {}
@@ -209,8 +209,15 @@ def iterate_codes(
     collection: Collection,
     models: Mapping[str, trained.TrainedModel],
     untrained: trained.TrainedModel,
-) -> Iterator[Coded]:
-    """Yields each code of the images."""
+) -> Iterator[CodedImages]:
+    """Yields the images' codes by each kind of code.
+
+    Args:
+      seed: Seed of the noise.
+      collection: The images.
+      models: The trained models by the run's name.
+      untrained: The autoencoder as its training starts.
+    """
     pictures = collection.gallery.images, collection.queries.images
     every = (*pictures, collection.add_noise(seed, collection.queries.images))
     pixels = [(x.reshape(len(x), -1) / np.float32(255)).astype(np.float32) for x in every]
@@ -219,11 +226,11 @@ def iterate_codes(
         encode = codes.make_trained_encoder(model, codes.find_layer(model))
         found = [codes.encode_images(encode, x) for x in every]
         size = found[0].shape[1] if code == AUTOENCODER else size
-        yield Coded(code, *found)
-    yield Coded(PIXELS, *pixels)
+        yield CodedImages(code, *found)
+    yield CodedImages(PIXELS, *pixels)
     size = min(size, pixels[0].shape[1] - 1, len(pixels[0]) - 1)
     pca = codes.fit_pca(pixels[0], size)
-    yield Coded(PCA_PIXELS, *(codes.project(pca, x) for x in pixels))
+    yield CodedImages(PCA_PIXELS, *(codes.project(pca, x) for x in pixels))
 
 
 def _measure_sizes(
@@ -252,7 +259,12 @@ def _measure_sizes(
 
 
 def rebuild(model: trained.TrainedModel, pictures: np.ndarray) -> np.ndarray:
-    """Returns what an autoencoder makes of images [N, H, W, C], 0 to 255: 0 to 1, clipped."""
+    """Returns an autoencoder's reconstructions, [N, H, W, C], clipped to 0 to 1.
+
+    Args:
+      model: The autoencoder.
+      pictures: [N, H, W, C], 0 to 255.
+    """
     import jax
 
     run = jax.jit(lambda x: model.model.apply(model.params, model.stats, model.prepare(x))[0])

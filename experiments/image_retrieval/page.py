@@ -75,7 +75,12 @@ def _find_query_interval(
 
 
 def compare_denoising(method: str, others: Sequence[str]) -> Callable[[Results], Measured]:
-    """Returns the check of a claim: the PSNR of a method minus the best of others', in dB."""
+    """Returns the check of a claim: the PSNR of a method minus the best of the others, in dB.
+
+    Args:
+      method: Name of the method.
+      others: Names of the methods that it is compared with.
+    """
 
     def check(results: Results) -> Measured:
         psnr: dict[int, dict[str, float]] = {}
@@ -101,7 +106,7 @@ def compare_denoising(method: str, others: Sequence[str]) -> Callable[[Results],
 
 
 def compose(results: Results) -> Page:
-    """Returns the page."""
+    """Returns the page of the study's results."""
     gallery = (
         "By the lectures' code and cosine: the first test image of each class with its ten nearest"
         " training images, then the worst queries of all. Full frames: the query's class; crossed:"
@@ -128,7 +133,13 @@ def compose(results: Results) -> Page:
 
 
 def format_mean(values: Sequence[float], digits: int = 2, scale: float = 100) -> str:
-    """Returns '41.07 ± 0.25': the mean and the sample standard deviation over seeds."""
+    """Returns the mean and the sample standard deviation over seeds, such as '41.07 ± 0.25'.
+
+    Args:
+      values: One value for each seed.
+      digits: Number of decimals.
+      scale: Factor by which the values are multiplied.
+    """
     if not values:
         return DASH
     mean = f"{scale * statistics.mean(values):.{digits}f}".replace("-", MINUS)

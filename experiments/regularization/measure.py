@@ -51,9 +51,14 @@ def find_zeros(run: "Run") -> float | None:
 
 
 def choose_run(results: "Results", family: str) -> str | None:
-    """Returns the run of a family whose mean validation error is the lowest.
+    """Returns the name of the run of a family whose mean validation error is the lowest.
 
-    Of equal ones it is the first; None: no run has finished.
+    Args:
+      results: The study's results.
+      family: A key of FAMILIES.
+
+    Returns:
+      The name, of equal runs the first; None: no run has finished.
     """
     means = {}
     for strength in FAMILIES[family].strengths:
@@ -67,12 +72,12 @@ def choose_run(results: "Results", family: str) -> str | None:
 def compare_with_unregularized(
     family: str, find: "Callable[[Run], float | None]", scale: float = 1
 ) -> "Callable[[Results], Measured]":
-    """Returns the check of a figure of a family's chosen run minus that without a regularizer.
+    """Returns the check of a claim: a value of a family's chosen run minus the unregularized one's.
 
     Args:
       family: A key of FAMILIES.
-      find: Returns the figure of a run; None: it is not known.
-      scale: By which the difference is multiplied.
+      find: Returns the value of a run; None: it is not known.
+      scale: Factor by which the difference is multiplied.
     """
 
     def check(results: "Results") -> Measured:

@@ -15,10 +15,10 @@ class Family(NamedTuple):
     """A regularizer.
 
     Attributes:
-      label: In tables.
-      strength: What its strengths are.
-      strengths: The grid.
-      apply: (run without it, strength) -> run.
+      label: Its name in tables.
+      strength: Name of the quantity that is its strength, such as lambda.
+      strengths: The strengths that are tried.
+      apply: (run without a regularizer, strength) -> the run with this regularizer.
     """
 
     label: str

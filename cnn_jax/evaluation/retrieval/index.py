@@ -41,8 +41,8 @@ class IndexDescription:
       model: The model in words.
       options: Its name and its options, which may change no parameters: an activation, for one.
       precision: Precision of matrix products.
-      normalization: What a black image and then a white one become before they enter the model: the
-        mean of each channel over the image, and then the standard deviation.
+      normalization: Mean and standard deviation over the image of each channel of a black and a
+        white image, after the model's preprocessing; from `describe_normalization`.
       layer: Whose activations the codes are.
       pooling: How its maps are pooled.
       images: Shorter side to which images are scaled, and the side that is cut out, in pixels.
