@@ -15,7 +15,7 @@ from cnn_jax import data, models, pretrained
 from cnn_jax.config import Data, Experiment, Train, choose
 from cnn_jax.cpu import memory, settings
 from cnn_jax.errors import NotFiniteError, UserError
-from cnn_jax.evaluation import evaluate
+from cnn_jax.evaluation import evaluate, evaluation_file
 from cnn_jax.evaluation.evaluation_file import format_evaluation, read_evaluation
 from cnn_jax.evaluation.scoring import Scores, fuse_scores
 from cnn_jax.training import saved_parameters, train
@@ -188,7 +188,7 @@ def test_a_result_that_cannot_be_written_is_not_lost(finished, monkeypatch):
     def refuse(path, text):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(evaluate, "write_whole", refuse)
+    monkeypatch.setattr(evaluation_file, "write_whole", refuse)
     with pytest.raises(evaluate.NotSavedError, match=r"not kept.*Permission denied") as caught:
         evaluate.evaluate_run(finished[0] / "narrow/seed0", [choose("grid")])
     assert caught.value.results["grid"].images == 40
