@@ -55,10 +55,10 @@ def test_a_card_has_the_figures_of_the_report():
 
 
 def read_figures(text):
-    """Returns the cells of the columns "paper" and "ours" of a page's table of claims."""
+    """Returns the cells of the columns "unit", "paper" and "ours" of a page's table of claims."""
     table = re.search(r"^\| (the paper's )?claim \|.*\n(\|.*\n)+", text, re.MULTILINE)[0]
     names, _, *rows = [line.strip("| ").split(" | ") for line in table.splitlines()]
-    return [[row[names.index(name)] for name in ("paper", "ours")] for row in rows]
+    return [[row[names.index(name)] for name in ("unit", "paper", "ours")] for row in rows]
 
 
 def test_the_reference_has_every_public_module():

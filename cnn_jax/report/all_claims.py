@@ -11,7 +11,7 @@ from cnn_jax.errors import UserError, describe_os_error
 from cnn_jax.files import find_files
 from cnn_jax.report.build import write_page
 from cnn_jax.report.elements import Claims, Missing, Page, Prose, Report
-from cnn_jax.report.parts import CLAIM_COLUMNS, make_claim_row
+from cnn_jax.report.parts import CLAIM_COLUMNS, TEXT_COLUMNS, make_claim_row
 from cnn_jax.report.verdicts import RULE, VerdictName
 
 VERDICTS = get_args(VerdictName)
@@ -73,4 +73,4 @@ def _make_table(words: dict[str, Any], where: str) -> Claims:
     link = f"{where}/{file_names.REPORT}.md"
     rows = tuple(make_claim_row(claim, link) for claim in words["claims"])
     title = f"{words['title']} ({words['study']}{preset}{data})"
-    return Claims(title, CLAIM_COLUMNS, rows, words["paper"], left=(0, 1))
+    return Claims(title, CLAIM_COLUMNS, rows, words["paper"], left=TEXT_COLUMNS)

@@ -88,7 +88,8 @@ class Claim:
       expected: The smallest and largest value that agree with the claim.
       paper: The paper's value; None: it prints none.
       source: Where the paper states the claim.
-      unit: Unit of the values: points (percentage points), or another one.
+      unit: Unit of the values: points (percentage points), or another one. A contrast that is a
+        single error is in %.
       is_figure: Whether the claim states a value that depends on the paper's data and recipe.
     """
 

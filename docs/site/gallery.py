@@ -39,7 +39,10 @@ def make_card(folder: Path) -> str:
     if counts:
         told = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
         lines += [f"**Claims**: {told}. [The report]({report})", ""]
-        lines += ["| the paper's claim | verdict | paper | ours |", "|---|---|---:|---:|"]
+        lines += [
+            "| the paper's claim | verdict | unit | paper | ours |",
+            "|---|---|---|---:|---:|",
+        ]
         lines += [_claim_row(claim) for claim in claims]
     else:
         lines.append(f"[The report]({report})")
@@ -51,7 +54,7 @@ def make_card(folder: Path) -> str:
 def _claim_row(claim: dict[str, Any]) -> str:
     """Returns the row of a claim, with the figures as the report has them."""
     shown = dict(zip(CLAIM_COLUMNS, make_claim_row(claim), strict=True))
-    cells = [claim["statement"], claim["verdict"], shown["paper"], shown["ours"]]
+    cells = [claim["statement"], claim["verdict"], *(shown[n] for n in ("unit", "paper", "ours"))]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 

@@ -351,10 +351,13 @@ def test_a_long_list_of_equal_values_is_short(tmp_path):
         (-3, "steps", "−3"),
         (204_800, "weights", "204,800"),
         (-0.75, "points", "−0.75"),
+        (-0.001, "points", "+0.00"),
+        (6.97, "%", "6.97"),
+        (-0.001, "%", "0.00"),
     ],
 )
 def test_a_value_is_shown_with_a_minus_sign(value, unit, shown):
-    assert format_quantity(value, unit, signed=True) == shown
+    assert format_quantity(value, unit) == shown
 
 
 @pytest.mark.parametrize(

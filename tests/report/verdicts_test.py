@@ -14,7 +14,9 @@ from helpers.report_folders import (
 
 from cnn_jax.report import claims, verdicts
 from cnn_jax.report.claims import ABOVE_ZERO, BELOW_ZERO, Claim, Measured, Score
+from cnn_jax.report.elements import Page
 from cnn_jax.report.parts import claims_table
+from cnn_jax.report.render_text import render_text
 from cnn_jax.report.rows import describe_setting
 
 SAME = claims.subtract(Score("d", "three"), Score("d", "one"))
@@ -134,5 +136,29 @@ def test_the_table_shows_the_rule_and_both_intervals(tmp_path):
     )
     cells = table.rows[0]
     assert cells[0] == "better (Table 4)" and cells[1].text == "agrees"
-    assert cells[2:4] == ("−1.20", "−20.00") and cells[6] == "below 0"
+    assert cells[2:5] == ("percentage points", "−1.20", "−20.00") and cells[7] == "below 0"
     assert table.footnote == verdicts.RULE
+
+
+def test_each_claim_names_the_unit_of_its_values(tmp_path):
+    write_training(tmp_path, {"deep": (0.30, 0.34), "shallow": (0.10, 0.14)})
+    measured = Measured(2.5, exact=True)
+    found = claims_table(
+        read_folder(tmp_path),
+        [
+            Claim("deeper errs more", TRAINING, ABOVE_ZERO),
+            Claim("deep errs", claims.score(Score("deep", "training")), ABOVE_ZERO, 30.0),
+            Claim("it is faster", lambda results: measured, ABOVE_ZERO, unit="ratio"),
+            Claim("it is so", lambda results: measured, ABOVE_ZERO, unit=""),
+        ],
+    )
+    shown = [row[2:5] for row in found.rows]
+    assert shown == [
+        ("percentage points", "—", "+20.00"),
+        ("%", "30.00", "32.00"),
+        ("ratio", "—", "2.5"),
+        ("—", "—", "2.5"),
+    ]
+    text = render_text(Page("title", (found,)), 100)
+    assert "unit percentage points, ours +20.00, " in text
+    assert "unit %, paper 30.00, ours 32.00, " in text

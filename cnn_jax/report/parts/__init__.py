@@ -18,6 +18,7 @@ def report(results):
 from cnn_jax.report.parts.charts import bars, figure, image_grid, line_charts
 from cnn_jax.report.parts.claims import (
     CLAIM_COLUMNS,
+    TEXT_COLUMNS,
     claims_table,
     describe_verdict,
     make_claim_row,
@@ -65,6 +66,7 @@ from cnn_jax.report.parts.words import (
     format_points,
     format_quantity,
     format_range,
+    format_unit,
     is_percent,
     join_distinct,
     name_metric,
@@ -79,6 +81,7 @@ __all__ = [
     "INTERVALS_CAPTION",
     "MINUS",
     "SCALES_CAPTION",
+    "TEXT_COLUMNS",
     "bars",
     "check_files",
     "claims_table",
@@ -106,6 +109,7 @@ __all__ = [
     "format_quantity",
     "format_range",
     "format_training_error",
+    "format_unit",
     "has_evaluations",
     "image_grid",
     "is_activation",

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cnn_jax.report.claims import Claim, Range
+from cnn_jax.report.claims import Claim, Contrast, Range
 from cnn_jax.report.elements import Cell, Claims
 from cnn_jax.report.parts.words import (
     DASH,
@@ -12,11 +12,22 @@ from cnn_jax.report.parts.words import (
     explain_verdict,
     format_quantity,
     format_range,
+    format_unit,
 )
 from cnn_jax.report.results import Results
 from cnn_jax.report.verdicts import RULE, Verdict, judge
 
-CLAIM_COLUMNS = ("claim", "verdict", "paper", "ours", "over images", "over seeds", "agrees if")
+CLAIM_COLUMNS = (
+    "claim",
+    "verdict",
+    "unit",
+    "paper",
+    "ours",
+    "over images",
+    "over seeds",
+    "agrees if",
+)
+TEXT_COLUMNS = (0, 1, 2)  # Of `CLAIM_COLUMNS`, which are aligned to the left.
 
 
 def claims_table(results: Results, claims: Sequence[Claim]) -> Claims | None:
@@ -30,7 +41,7 @@ def claims_table(results: Results, claims: Sequence[Claim]) -> Claims | None:
         return None
     verdicts = tuple(judge(results, claim) for claim in claims)
     rows = tuple(make_claim_row(describe_verdict(verdict)) for verdict in verdicts)
-    return Claims("What the paper says", CLAIM_COLUMNS, rows, RULE, (0, 1), verdicts)
+    return Claims("What the paper says", CLAIM_COLUMNS, rows, RULE, TEXT_COLUMNS, verdicts)
 
 
 def describe_verdict(verdict: Verdict) -> dict[str, Any]:
@@ -45,7 +56,7 @@ def describe_verdict(verdict: Verdict) -> dict[str, Any]:
     return {
         "statement": claim.statement,
         "source": claim.source,
-        "unit": claim.unit,
+        "unit": _find_unit(claim),
         "is_figure": claim.is_figure,
         "expected": _list_ends(claim.expected),
         "paper": claim.paper,
@@ -57,6 +68,12 @@ def describe_verdict(verdict: Verdict) -> dict[str, Any]:
         "verdict": verdict.verdict,
         "why": verdict.why,
     }
+
+
+def _find_unit(claim: Claim) -> str:
+    """Returns the unit of a claim's value. A single error is not a difference, and so is in %."""
+    single = isinstance(claim.check, Contrast) and len(claim.check.terms) == 1
+    return "%" if single and claim.unit == "points" else claim.unit
 
 
 def _list_ends(ends: Range | None) -> list[float | None] | None:
@@ -76,21 +93,21 @@ def make_claim_row(claim: Mapping[str, Any], link: str = "") -> tuple[Cell | str
       link: The path of the report, relative to the page.
     """
     unit = claim["unit"]
-    signed = unit == "points" and not claim["is_figure"]
     statement = claim["statement"] + (f" ({claim['source']})" if claim["source"] else "")
     words = explain_verdict(claim["why"], claim["seeds"], claim["setting"])
     low, high = claim["expected"]
     expected = (-math.inf if low is None else low, math.inf if high is None else high)
 
     def format_or_dash(value: float | None) -> str:
-        return DASH if value is None else format_quantity(value, unit, signed)
+        return DASH if value is None else format_quantity(value, unit)
 
     return (
         Cell(statement, link=link) if link else statement,
         Cell(claim["verdict"], words),
+        format_unit(unit),
         format_or_dash(claim["paper"]),
         format_or_dash(claim["ours"]),
-        format_range(claim["over_images"], unit, signed),
-        format_range(claim["over_seeds"], unit, signed),
+        format_range(claim["over_images"], unit),
+        format_range(claim["over_seeds"], unit),
         describe_range(expected, unit),
     )

@@ -34,7 +34,12 @@ def format_error(metric: str, value: float) -> str:
 
 def format_points(points: float) -> str:
     """Formats a difference with its sign: '+1.25', '−0.75'."""
-    return f"{round(points, 2) + 0.0:+.2f}".replace("-", MINUS)
+    return format_quantity(points, "points")
+
+
+def format_unit(unit: str) -> str:
+    """Returns the name of a claim's unit for tables: 'percentage points', '%', 'ratio'."""
+    return "percentage points" if unit == "points" else unit or DASH
 
 
 def format_span(numbers: Sequence[int]) -> str:
@@ -56,31 +61,31 @@ def format_mean(metric: str, values: Sequence[float]) -> str:
     return f"{mean} ± {format_error(metric, statistics.stdev(values))}" if len(values) > 1 else mean
 
 
-def format_quantity(value: float, unit: str, signed: bool) -> str:
+def format_quantity(value: float, unit: str) -> str:
     """Formats a claim's value: '+1.25', '6.97', '204,800', '−0.0056'.
 
     Args:
       value: The value.
-      unit: The claim's unit; values in points have two decimals.
-      signed: Whether values in points have a sign.
+      unit: The claim's unit. Values in points and in % have two decimals, and those in points,
+        which are differences, a sign.
     """
-    if unit != "points":
+    if unit not in ("points", "%"):
         size = f"{abs(value):,.0f}" if value == round(value) else f"{abs(value):,.4g}"
         return f"{MINUS if value < 0 else ''}{size}"
-    return format_points(value) if signed else f"{value:.2f}".replace("-", MINUS)
+    sign = "+" if unit == "points" else ""
+    return f"{round(value, 2) + 0.0:{sign}.2f}".replace("-", MINUS)
 
 
-def format_range(interval: Sequence[float] | None, unit: str, signed: bool) -> str:
+def format_range(interval: Sequence[float] | None, unit: str) -> str:
     """Formats an interval: '[−0.10; +1.25]'.
 
     Args:
       interval: The ends; None: unknown.
       unit: The claim's unit.
-      signed: Whether values in points have a sign.
     """
     if interval is None:
         return DASH
-    low, high = (format_quantity(end, unit, signed) for end in interval)
+    low, high = (format_quantity(end, unit) for end in interval)
     return f"[{low}; {high}]"
 
 
