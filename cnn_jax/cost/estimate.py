@@ -198,4 +198,6 @@ def format_duration(seconds: float) -> str:
     for unit, size in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:,.0f} {unit}"
-    return f"{seconds:.0f} seconds"
+    if seconds < 1:
+        return "under a second"
+    return f"{seconds:.0f} second{'s' * (seconds >= 1.5)}"

@@ -129,7 +129,10 @@ def test_a_study_with_protocols_has_a_column_for_evaluation():
 @pytest.mark.parametrize(
     "seconds, text",
     [
-        (0.4, "0 seconds"),
+        (0, "under a second"),
+        (0.96, "under a second"),
+        (1.4, "1 second"),
+        (1.6, "2 seconds"),
         (119, "119 seconds"),
         (120, "2 minutes"),
         (7_200, "2 hours"),
