@@ -160,7 +160,8 @@ flags.DEFINE_string(
 flags.DEFINE_integer(
     "profile",
     0,
-    "Trace N steps of each run for TensorBoard and XProf, and print the costliest operations.",
+    "Trace N steps of each run for TensorBoard and XProf, and print the costliest operations. The"
+    " first ten steps of a long run on a CPU, which another program makes, are not traced.",
     0,
     10_000,
 )
