@@ -14,7 +14,16 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from cnn_jax.errors import UserError
-from cnn_jax.values import MAX_INT32, Bound, Count, Fraction, Natural, NonNegative, format_value
+from cnn_jax.values import (
+    MAX_INT32,
+    Bound,
+    Count,
+    Fraction,
+    Natural,
+    NonNegative,
+    format_value,
+    to_plain,
+)
 
 Value = bool | int | float | str | tuple | None
 
@@ -41,19 +50,26 @@ class Choice:
 
 
 def choose(name: str, /, **args: Value) -> Choice:
-    """Returns a choice. Arguments that are None are dropped, and lists become tuples.
+    """Returns a choice. Arguments that are None are dropped; lists and arrays become tuples.
 
     Example:
       >>> choose("step", base=0.1, boundaries=(32_000, 48_000)).args["base"]
       0.1
     """
-    given = {k: tuple(v) if isinstance(v, list) else v for k, v in args.items() if v is not None}
+    given = {k: to_plain(v) for k, v in args.items() if v is not None}
     return Choice(name, tuple(sorted(given.items())))
 
 
 def change(choice: Choice, **args: Value) -> Choice:
     """Returns the choice with other values of some arguments; None removes an argument."""
     return choose(choice.name, **choice.args | args)
+
+
+def check_choice(path: str, value: Any) -> None:
+    """Raises UserError, which says how to write it, if the value of a field is no choice."""
+    if not isinstance(value, Choice):
+        name = value if isinstance(value, str) else "NAME"
+        raise UserError(f"{path}={value!r}: write it as choose({name!r}, option=value, ...)")
 
 
 @dataclass(frozen=True)
@@ -134,6 +150,10 @@ class Data:
         Literal["stop", "skip"],
         "If an image cannot be decoded: stop with an error, or use the next image",
     ] = "stop"
+
+    def __post_init__(self) -> None:
+        """Raises UserError if the data set is no choice."""
+        check_choice("data.dataset", self.dataset)
 
     @property
     def name(self) -> str:
@@ -244,6 +264,19 @@ class Experiment:
     protocols: tuple[Choice, ...] = ()
     deviations: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Raises UserError if a part is of another type, such as a name in place of a choice."""
+        for path, kind in (("data", Data), ("train", Train), ("log", Log)):
+            if not isinstance(value := getattr(self, path), kind):
+                raise UserError(f"{path}={value!r}: must be a {kind.__name__}")
+        for path in ("model", "optimizer", "schedule"):
+            check_choice(path, getattr(self, path))
+        if not isinstance(self.protocols, list | tuple):
+            raise UserError(f"protocols={self.protocols!r}: must be a tuple of choices")
+        for choice in self.protocols:
+            check_choice("protocols", choice)
+        object.__setattr__(self, "protocols", tuple(self.protocols))
+
 
 # Fields that may change when a run is continued, because they do not change its results, apart from
 # rounding; under pmap dropout and mixup draw other numbers (`train_step.split_keys`).
@@ -330,6 +363,8 @@ def check_names(experiment: Experiment) -> None:
     """Raises UserError if the run's name, or train.start_from, cannot be a folder's name."""
     pairs = (("name", experiment.name), ("train.start_from", experiment.train.start_from))
     for path, name in pairs:
+        if any(ord(letter) < 32 for letter in name.replace("\0", "")):
+            raise UserError(f"{path}={name!r}: is a folder's name, so it must be a single line")
         if name in (".", "..") or set("/\\\0") & set(name):
             raise UserError(
                 f"{path}={name!r}: is a folder's name, so it must not have slashes or null"

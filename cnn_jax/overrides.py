@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from cnn_jax import config
 from cnn_jax.config import Choice, Experiment, choose, iterate_fields
 from cnn_jax.errors import UserError, find_same, find_similar, suggest_names
-from cnn_jax.values import convert, describe, parse
+from cnn_jax.values import convert, describe, parse, to_plain
 
 
 class Kind(NamedTuple):
@@ -77,7 +77,7 @@ def override(experiment: Experiment, assignments: Iterable[str], kinds: Kinds) -
     Raises:
       UserError: If there is no such field, or the value is not what it may be.
     """
-    for assignment in assignments:
+    for assignment in [assignments] if isinstance(assignments, str) else assignments:
         path, equals, text = assignment.partition("=")
         if not equals:
             example = "write it as field=value, for example schedule.base=0.05"
@@ -160,12 +160,20 @@ def _replace(value: Any, path: str, new: Any) -> Any:
     return dataclasses.replace(value, **{name: inner})
 
 
-def check_fields(experiment: Experiment) -> None:
-    """Raises UserError for a plain field's wrong value; choices are checked elsewhere."""
+def convert_fields(experiment: Experiment) -> Experiment:
+    """Returns an experiment with NumPy's numbers in plain fields as Python's.
+
+    Choices convert their own.
+
+    Raises:
+      UserError: If a field has an invalid value.
+    """
     for path, wanted, _ in iterate_fields():
         value = _get(experiment, path)
         if isinstance(value, Choice) or path == "protocols":
             continue
-        if convert(path, value, wanted) != value:
-            raise UserError(f"{path}={value!r}: must be {describe(wanted)}")
+        convert(path, value, wanted)
+        if (plain := to_plain(value)) is not value:
+            experiment = _replace(experiment, path, plain)
     config.check_names(experiment)
+    return experiment

@@ -9,7 +9,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cnn_jax.config import Choice, choose
+from cnn_jax.config import Choice, check_choice, choose
 from cnn_jax.errors import UserError, suggest_names
 from cnn_jax.values import convert
 
@@ -38,6 +38,7 @@ def look_up(field: str, choice: Choice, registry: Mapping[str, Callable]) -> Cal
     Raises:
       UserError: If there is no such function.
     """
+    check_choice(field, choice)
     if choice.name not in registry:
         near = suggest_names(choice.name, registry)
         raise UserError(f"{field}={choice.name!r}: no such {field.split('.')[-1]}; {near}")

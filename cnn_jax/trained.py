@@ -74,7 +74,7 @@ class TrainedModel(NamedTuple):
 
 
 def load(
-    target: str, what: str = "target", settings: Sequence[str] = (), data_dir: str = ""
+    target: str | Path, what: str = "target", settings: Sequence[str] = (), data_dir: str = ""
 ) -> TrainedModel:
     """Loads a trained model.
 
@@ -97,6 +97,7 @@ def load(
       >>> loaded.model.apply(loaded.params, loaded.stats, images)[0].shape
       (2, 10)
     """
+    target = os.fspath(target)
     if ":" in target and not os.path.exists(os.path.expanduser(target)):
         name, _, weights = target.partition(":")
         if weights == UNTRAINED:

@@ -8,6 +8,7 @@ through `convert`.
 """
 
 import math
+import os
 import types
 import typing
 from typing import Annotated, Any, Literal, NamedTuple
@@ -59,7 +60,7 @@ def parse(text: str, wanted: Any) -> Any:
 
 
 def convert(path: str, value: Any, wanted: Any) -> Any:
-    """Converts a value to a type: a list to a tuple, an integer to a float.
+    """Converts a value to a type: a list to a tuple, an integer to a float, NumPy's to Python's.
 
     Args:
       path: The field's name, with which messages begin.
@@ -69,17 +70,18 @@ def convert(path: str, value: Any, wanted: Any) -> Any:
     Raises:
       UserError: If the value is of another type, outside the bounds, or none of the choices.
     """
+    value = to_plain(value)
     bounds = _find_bounds(wanted)
     bare = _strip_bounds(wanted)
     options = typing.get_args(bare)
     if _is_optional(bare):
         return None if value is None else convert(path, value, options[0])
     if typing.get_origin(bare) is tuple:
-        if not isinstance(value, list | tuple):
+        if not isinstance(value, tuple):
             raise _make_type_error(path, value, bare)
         return tuple(convert(path, item, options[0]) for item in value)
     if typing.get_origin(bare) is Literal:
-        if value not in options:
+        if not any(type(value) is type(option) and value == option for option in options):
             raise UserError(f"{path}={value!r}: choose {' or '.join(map(str, options))}")
         return value
     if bare is float and type(value) is int:
@@ -91,6 +93,21 @@ def convert(path: str, value: Any, wanted: Any) -> Any:
     for bound in bounds:
         _check_bound(path, value, bound)
     return value
+
+
+def to_plain(value: Any) -> Any:
+    """Returns numbers and arrays of NumPy and JAX as Python's, lists as tuples, paths as text.
+
+    Example:
+      >>> import numpy as np
+      >>> to_plain([np.int64(1), np.array([0.5, 2])])
+      (1, (0.5, 2.0))
+    """
+    if hasattr(value, "tolist"):  # NumPy, which is slow to import, and JAX.
+        value = value.tolist()
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    return tuple(map(to_plain, value)) if isinstance(value, list | tuple) else value
 
 
 def describe(wanted: Any) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from cnn_jax import config
@@ -57,3 +58,25 @@ def test_an_invalid_folder_name_is_refused(name, field):
 def test_a_data_set_has_its_name_on_the_command_line():
     for name in ("digits", "folder:/a/b", "imagenet2012"):
         assert Data(dataset=config.parse_dataset(name)).name == name
+
+
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda: Experiment(model="resnet20"), "model=.resnet20.: write it as choose.'resnet20'"),
+        (lambda: Experiment(schedule=None), "schedule=None: write it as choose.'NAME'"),
+        (lambda: Data(dataset="digits"), "data.dataset=.digits.: write it as choose.'digits'"),
+        (lambda: Experiment(data="digits"), "data=.digits.: must be a Data"),
+        (lambda: Experiment(train={"steps": 2}), "train={'steps': 2}: must be a Train"),
+        (lambda: Experiment(protocols="dense"), "protocols=.dense.: must be a tuple of choices"),
+        (lambda: Experiment(protocols=("dense",)), "protocols=.dense.: write it as choose"),
+    ],
+)
+def test_a_name_in_place_of_a_choice_is_refused_where_it_is_written(make, words):
+    with pytest.raises(UserError, match=words):
+        make()
+
+
+def test_arrays_in_a_choice_become_tuples():
+    chosen = choose("step", base=np.float64(0.1), boundaries=np.array([1, 2]))
+    assert chosen == choose("step", base=0.1, boundaries=(1, 2)) and hash(chosen)

@@ -1,8 +1,10 @@
 """Overrides are strict and helpful."""
 
+import numpy as np
 import pytest
 
-from cnn_jax.config import Experiment, choose
+from cnn_jax import config_file
+from cnn_jax.config import Data, Experiment, Train, choose
 from cnn_jax.errors import UserError
 from cnn_jax.overrides import RENAMED, override
 from cnn_jax.training.components import KINDS, complete
@@ -99,3 +101,14 @@ def test_an_experiment_is_completed_by_defaults():
         whole.schedule.args.keys() == {"base", "factor", "patience", "max_cuts"}
         and complete(whole) == whole
     )
+
+
+def test_plain_fields_may_be_numbers_of_numpy(tmp_path):
+    train = Train(steps=np.int64(3))
+    run = complete(Experiment(seed=np.int32(1), train=train, data=Data(dir=tmp_path)))
+    assert config_file.from_json(config_file.to_json(run)) == run
+    assert type(run.seed) is int and type(run.train.steps) is int
+
+
+def test_a_single_assignment_needs_no_list():
+    assert override(Experiment(), "train.steps=7", KINDS).train.steps == 7

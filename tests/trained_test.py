@@ -56,6 +56,10 @@ def test_a_run_has_its_checkpoint_and_its_preprocessing(workdir):
     assert found.model.apply(found.params, found.stats, x)[0].shape == (2, found.num_classes)
 
 
+def test_a_run_is_found_by_its_path(workdir):
+    assert trained.load(workdir).params.keys() == trained.load(str(workdir)).params.keys()
+
+
 def test_an_untrained_run_is_what_training_starts_from():
     program = build_program(RUN, None, jax.local_devices()[:1])
     found = trained.initialize_run(RUN)

@@ -1,7 +1,10 @@
 """What a value may be: how text becomes one, its type and its bounds."""
 
+import json
+from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import pytest
 
 from cnn_jax import values
@@ -89,3 +92,27 @@ def test_types_are_described_in_plain_words():
     assert values.describe_bounds(Steps) == "at least 1, at most 100"
     assert values.describe_bounds(values.Fraction) == "at least 0, at most 1"
     assert values.describe_meaning(Annotated[int, Bound(1), "Steps"]) == "Steps"
+
+
+@pytest.mark.parametrize(
+    "value, wanted, plain",
+    [
+        (np.int64(3), int, 3),
+        (np.logspace(-1, 0, 2)[0], float, 0.1),
+        (np.float32(0.5), float, 0.5),
+        (np.bool_(True), bool, True),
+        (np.array([1, 2]), Steps, (1, 2)),
+        ([np.int32(1)], Steps, (1,)),
+        (Path("a") / "b", str, "a/b"),
+    ],
+)
+def test_numbers_of_numpy_and_paths_become_plain_values(value, wanted, plain):
+    found = values.convert("x", value, wanted)
+    assert found == plain and type(found) is type(plain)
+    json.dumps(found)
+
+
+def test_a_choice_compares_with_values_of_any_type():
+    for value in (np.array([1, 2]), np.dtype("float32"), 1, True):
+        with pytest.raises(UserError, match=r"x=.*: choose float32"):
+            values.convert("x", value, Literal["float32"])

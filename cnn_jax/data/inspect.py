@@ -30,7 +30,7 @@ from cnn_jax.data.workers import prefetch_decoded
 from cnn_jax.errors import UserError, describe_os_error, explain_os_errors
 from cnn_jax.files import expand_path, write_whole
 from cnn_jax.optional_packages import require
-from cnn_jax.overrides import Kind, check_fields, override
+from cnn_jax.overrides import Kind, convert_fields, override
 from cnn_jax.text import escape_unprintable
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _make_settings(given: argparse.Namespace) -> Data:
     base = Experiment(data=Data(dataset=chosen, dir=given.data_dir, pad_and_crop=pad))
     kinds = {"data.dataset": Kind(None, datasets.get_option_types)}
     run = override(base, changes + given.changes, kinds)
-    check_fields(run)
+    convert_fields(run)
     return run.data
 
 

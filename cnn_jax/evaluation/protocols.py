@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Annotated, Literal, NamedTuple
 
 from cnn_jax import data, models, registry
-from cnn_jax.config import Choice, Experiment, name_protocol
+from cnn_jax.config import Choice, Experiment, check_choice, name_protocol
 from cnn_jax.errors import UserError, suggest_names
 from cnn_jax.values import Bound
 
@@ -310,6 +310,7 @@ def count_forward_passes(views: Views, size: Size, crop: int, mirror: bool) -> f
 
 
 def _build(choice: Choice) -> Protocol:
+    check_choice("protocols", choice)
     if choice.name not in PROTOCOLS:
         near = suggest_names(choice.name, PROTOCOLS)
         raise UserError(f"protocols={choice.name!r}: no such evaluation protocol; {near}")

@@ -92,7 +92,8 @@ class BaseModel(nn.Module):
         for option, wanted in wanted_types.items():
             value = values.convert(f"model.{option}", getattr(self, option), wanted)
             object.__setattr__(self, option, value)
-        values.convert("num_classes", self.num_classes, Units)
+        classes = values.convert("num_classes", self.num_classes, Units)
+        object.__setattr__(self, "num_classes", classes)
         super().__post_init__()
 
     def check_size(

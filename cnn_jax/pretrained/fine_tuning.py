@@ -71,6 +71,7 @@ def make_trainable_mask(params: Any, patterns: Sequence[str]) -> Any:
       {'stem': {'kernel': False}, 'head': {'kernel': True}}
     """
     flat = traverse_util.flatten_dict(params, sep="/")
+    patterns = [patterns] if isinstance(patterns, str) else patterns
     for pattern in patterns:
         if not fnmatch.filter(flat, pattern):
             raise UserError(

@@ -20,7 +20,7 @@ from cnn_jax.evaluation.protocols import check_protocols
 from cnn_jax.files import expand_path
 from cnn_jax.models import Model
 from cnn_jax.optim import OPTIMIZERS, SCHEDULES, count_evaluations, make_optimizer
-from cnn_jax.overrides import Kind, Kinds, check_fields
+from cnn_jax.overrides import Kind, Kinds, convert_fields
 
 # {field of an experiment that is a choice: what the choice may name}, for `cnn_jax.overrides`.
 KINDS: Kinds = {
@@ -58,7 +58,7 @@ def complete(experiment: Experiment) -> Experiment:
     Raises:
       UserError: If a field has an invalid value.
     """
-    check_fields(experiment)
+    experiment = convert_fields(experiment)
     return dataclasses.replace(
         experiment,
         data=_expand_paths(experiment.data),

@@ -42,6 +42,7 @@ from cnn_jax.training.loop import run_loop
 from cnn_jax.training.program import TrainProgram, build_program
 from cnn_jax.training.seed_run import SeedRun
 from cnn_jax.training.state import State
+from cnn_jax.values import Natural, convert
 
 
 def run(experiment: Experiment, workdir: str | Path) -> dict[str, Any]:
@@ -102,6 +103,7 @@ def run_seeds(
     settings.configure_once()
     cache = cache or FunctionCache()
     experiment, workdir = complete(experiment), expand_path("workdir", workdir)
+    seeds = [convert("seed", seed, Natural) for seed in seeds]
     runs = {seed: replace(experiment, seed=seed) for seed in seeds}
     folders = {seed: run_folders.find_run_folder(one, workdir) for seed, one in runs.items()}
     failed: dict[int, UserError] = {}

@@ -89,6 +89,11 @@ def test_frozen_parameters_do_not_change_even_with_weight_decay():
     assert same == {path: not on for path, on in flat.items()}
 
 
+def test_a_single_pattern_needs_no_list():
+    mask = pretrained.make_trainable_mask({"stem": {"kernel": 1}, "head": {"kernel": 2}}, "head/*")
+    assert mask == {"stem": {"kernel": False}, "head": {"kernel": True}}
+
+
 def test_a_pattern_without_a_match_is_refused():
     params, _ = make_weights("lenet5_modern", {})
     with pytest.raises(UserError, match=r"no parameter fits 'Dense_9/\*'"):
