@@ -1,7 +1,8 @@
 """MODELS, which lists all models, and `create`, which makes one of them."""
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import flax.errors
@@ -25,6 +26,7 @@ from cnn_jax.models import (
 )
 from cnn_jax.models.base import BaseModel, Score
 from cnn_jax.models.spec import ModelSpec, Shape
+from cnn_jax.values import convert
 
 Params: TypeAlias = Any
 Stats: TypeAlias = Any
@@ -108,16 +110,18 @@ def create(
       >>> logits.shape
       (8, 10)
     """
-    if dtype not in (None, *DTYPES):
-        raise UserError(f"model.dtype={dtype!r}: choose {' or '.join(DTYPES)}")
+    dtype = convert("model.dtype", "float32" if dtype is None else dtype, Literal[*DTYPES])
     module = _build(name, num_classes, options, axis)
 
     def cast(images: jax.Array) -> jax.Array:
-        return images.astype(DTYPES[dtype or "float32"])
+        return images.astype(DTYPES[dtype])
 
     def init(key: jax.Array, images: jax.Array | jax.ShapeDtypeStruct) -> tuple[Params, Stats]:
         run = functools.partial(module.init, train=False, mutable=["params", "batch_stats"])
-        variables = lazy_init.init(run, key, images)
+        with _explain_errors(name, module, images):
+            # Pixels of uint8 are cast in `apply`.
+            shape = jax.ShapeDtypeStruct(images.shape, jnp.float32)
+            variables = lazy_init.init(run, key, shape)
         return variables["params"], variables.get("batch_stats", {})
 
     def apply(
@@ -129,27 +133,50 @@ def create(
     ) -> tuple[Any, Stats]:
         variables = {"params": params, "batch_stats": stats}
         run = functools.partial(module.apply, variables, cast(images), train=train)
-        try:
+        with _explain_errors(name, module, images):
             if not train:
                 return _to_float32(run()), stats
             rngs = None if key is None else {"dropout": key}
             logits, updates = run(mutable=["batch_stats"], rngs=rngs)
-        except flax.errors.ScopeParamShapeError:
-            shape = "x".join(map(str, images.shape[1:]))
-            raise UserError(
-                f"{name}: images of {shape} do not have the size that its parameters are for"
-            ) from None
-        except flax.errors.InvalidRngError:
-            raise UserError(f"{name}: training needs random numbers: pass a key to apply") from None
         return _to_float32(logits), updates.get("batch_stats", {})
 
     def features(params: Params, stats: Stats, images: jax.Array) -> dict[str, jax.Array]:
         variables = {"params": params, "batch_stats": stats}
-        _, captured = module.apply(variables, cast(images), train=False, mutable=["features"])
+        with _explain_errors(name, module, images):
+            _, captured = module.apply(variables, cast(images), train=False, mutable=["features"])
         return captured.get("features", {}).get("stages", {})
 
     aux_weight = getattr(module, "aux_weight", 0.0)
     return Model(init, apply, features, module, aux_weight, module.score, module.error_name)
+
+
+@contextlib.contextmanager
+def _explain_errors(name: str, module: BaseModel, images: Any) -> Iterator[None]:
+    """Raises UserError if the block's images, parameters or key do not suit the model."""
+    shape = images.shape
+    # The perceptrons flatten their images, whatever the number of axes.
+    if 0 in shape or not (len(shape) == 4 or (len(shape) > 1 and isinstance(module, mlp.Mlp))):
+        raise UserError(
+            f"{name}: images of shape {tuple(shape)}; give [B, H, W, C], at least one image of one"
+            " pixel and one channel"
+        )
+    try:
+        yield
+    except flax.errors.ScopeParamShapeError:
+        size = "x".join(map(str, shape[1:]))
+        raise UserError(
+            f"{name}: images of {size} do not have the size that its parameters are for"
+        ) from None
+    except (flax.errors.ScopeParamNotFoundError, flax.errors.ScopeCollectionNotFound) as error:
+        missing = str(error).partition(" (http")[0]
+        raise UserError(
+            f"{name}: params or stats are not those of this model, as init returns them: {missing}"
+        ) from None
+    except flax.errors.InvalidRngError:
+        raise UserError(
+            f"{name}: training needs random numbers: pass a key to apply, and to init one such as"
+            " jax.random.key(0)"
+        ) from None
 
 
 def _to_float32(logits: Any) -> Any:

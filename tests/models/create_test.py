@@ -105,3 +105,48 @@ def test_an_option_of_another_model_is_refused(name, options, words):
 def test_deviations_belong_to_known_models():
     for name in ("lenet5", "alexnet", "alexnet_half", "alexnet_owt", "zfnet", "vgg_a", "vgg_e"):
         assert models.describe_deviations(name), name
+
+
+def test_pixels_of_uint8_initialize_a_model_that_pools():
+    model = models.create("lenet5_modern", 3)
+    pixels = jax.ShapeDtypeStruct((1, 28, 28, 1), jnp.uint8)
+    params, _ = jax.eval_shape(model.init, jax.random.key(0), pixels)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize("name", ["resnet20", "lenet5_modern", "autoencoder"])
+@pytest.mark.parametrize("shape", [(32, 32, 3), (0, 32, 32, 3), (2, 0, 0, 3), (2, 32, 32, 0)])
+def test_images_that_are_no_batch_are_refused(name, shape):
+    model = models.create(name, 3, width=0.1)
+    images, words = jnp.zeros(shape), rf"{name}: images of shape \({shape[0]},.*give \[B, H, W, C\]"
+    for call in (
+        lambda: model.init(jax.random.key(0), images),
+        lambda: model.apply({}, {}, images),
+        lambda: model.features({}, {}, images),
+    ):
+        with pytest.raises(UserError, match=words):
+            call()
+
+
+def test_the_perceptrons_take_vectors():
+    model = models.create("perceptron", 3)
+    params, stats = model.init(jax.random.key(0), jnp.zeros((1, 4)))
+    assert model.apply(params, stats, jnp.ones((2, 4)))[0].shape == (2, 3)
+
+
+def test_parameters_of_another_model_and_keys_that_are_numbers_are_refused():
+    model = models.create("resnet20", 3, width=0.1)
+    params, stats = model.init(jax.random.key(0), draw_images(1))
+    with pytest.raises(UserError, match="resnet20: images of 8x8x1 do not have the size"):
+        model.features(params, stats, draw_images(1)[..., :1])
+    for wrong in (({}, stats), (params, {}), (stats, params)):
+        with pytest.raises(UserError, match="resnet20: params or stats are not those of this"):
+            model.apply(*wrong, draw_images(1))
+    with pytest.raises(UserError, match="to init one such as jax"):
+        model.init(0, draw_images(1))
+
+
+def test_options_may_be_numbers_of_numpy():
+    labels = np.array([0, 2, 1])
+    module = models.create("mlp", labels.max() + 1, hidden=np.array([4, 2])).module
+    assert type(module.num_classes) is int and module.hidden == (4, 2)
