@@ -4,10 +4,13 @@ The object of a full-size data set is small. It is pickled for the worker proces
 files.
 """
 
+import math
 import zlib
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+from cnn_jax.errors import UserError
 
 if TYPE_CHECKING:
     from cnn_jax.data.folder_scan import FolderScan
@@ -84,7 +87,9 @@ class ArrayDataset(ImageDataset):
     labels: np.ndarray
 
     def __init__(self, name: str, arrays: Arrays) -> None:
-        self._name, self.images, self.labels = name, arrays.images, arrays.labels
+        self._name = name
+        self.images, self.labels = map(np.asarray, arrays)
+        check_arrays(name, Arrays(self.images, self.labels))
 
     def checksum(self) -> int:
         """Returns a checksum of the labels and the images."""
@@ -151,6 +156,36 @@ class Dataset(NamedTuple):
 
 def _compute_checksum(array: np.ndarray, total: int = 0) -> int:
     return zlib.crc32(np.ascontiguousarray(array).tobytes(), total)
+
+
+def check_arrays(name: str, arrays: Arrays, num_classes: int | None = None) -> None:
+    """Checks images in memory, which a user may have made.
+
+    Args:
+      name: Begins the message.
+      arrays: The images and labels.
+      num_classes: The number of classes; None: labels may be any class.
+
+    Raises:
+      UserError: If the images are not uint8 [N, H, W, C], or there is not one class for each.
+    """
+    images, labels = arrays
+    if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape[1:]:
+        raise UserError(
+            f"{name}: images are {images.dtype} {images.shape}; give uint8 [N, H, W, C], of values"
+            " from 0 to 255"
+        )
+    if labels.dtype.kind not in "biu" or labels.shape != images.shape[:1]:
+        raise UserError(
+            f"{name}: labels are {labels.dtype} {labels.shape}; give the integer of its class for"
+            f" each of the {len(images)} images"
+        )
+    if len(labels) and not 0 <= labels.min() <= labels.max() < (num_classes or math.inf):
+        most = "" if num_classes is None else f" to {num_classes - 1}"
+        raise UserError(
+            f"{name}: labels go from {labels.min()} to {labels.max()}; number the classes from"
+            f" 0{most}"
+        )
 
 
 def as_arrays(images: Arrays | ImageDataset) -> Arrays:

@@ -18,6 +18,7 @@ from cnn_jax.data.base import Encoded, ImageDataset
 from cnn_jax.data.decode import Interpolation, decode_resized
 from cnn_jax.data.streaming import decode_or_next
 from cnn_jax.data.workers import prefetch_decoded
+from cnn_jax.values import Count, convert
 
 BUCKET = 64  # Heights and widths are padded to multiples of this many pixels.
 MAX_PIXELS_PER_BATCH = 2**22  # Of all whole images of a batch.
@@ -50,7 +51,11 @@ def iterate_views(
       {each name of `cut`: uint8 [B, V, h, w, C]; label, index: int32 [B]; valid, bad: bool [B]}.
       The last batch is filled up with rows that are not valid and have index -1. The row of an
       image that cannot be decoded is not valid either, and has index -1.
+
+    Raises:
+      UserError: If an image is bad, unless data.on_bad_image is skip, or `batch` is below 1.
     """
+    batch = convert("batch", batch, Count)
     read = functools.partial(_read_row, data, images, side, cut, None, interpolation)
     rows = prefetch_decoded(read, range(len(images)), data.workers)
     while taken := list(itertools.islice(rows, batch)):
@@ -88,8 +93,9 @@ def iterate_resized(
     Raises:
       UserError: If an image is bad, unless data.on_bad_image is skip. An image also counts as bad
         if its longer side is over MAX_ASPECT times the shorter one and it has more than
-        MAX_PIXELS_PER_BATCH pixels.
+        MAX_PIXELS_PER_BATCH pixels. If `batch` is below 1.
     """
+    batch = convert("batch", batch, Count)
     buckets: dict[tuple[int, int], list] = collections.defaultdict(list)
 
     def count_pixels(shape: tuple[int, int]) -> int:

@@ -12,7 +12,7 @@ from jax.sharding import Sharding
 
 from cnn_jax.config import Data
 from cnn_jax.data import preprocess
-from cnn_jax.data.base import Dataset, as_arrays, as_streamed
+from cnn_jax.data.base import Dataset, as_arrays, as_streamed, check_arrays
 from cnn_jax.data.folder_scan import TEST_EVERY
 from cnn_jax.data.sampler import balance_epoch, shuffle_epoch
 from cnn_jax.errors import UserError
@@ -75,6 +75,10 @@ def _make_resident(
 ) -> Loader:
     train = as_arrays(dataset.train)
     part = as_arrays(dataset.test) if seed is None else train
+    if not train.count:
+        raise UserError(f"data set {data.name} has no training images")
+    for arrays in (train, part):
+        check_arrays(f"data set {data.name}", arrays, dataset.num_classes)
     shape, count = part.images.shape[1:], part.count
     preprocess.check_augmentation(data, shape)
     arrays = {"image": part.images, "label": part.labels}

@@ -65,7 +65,7 @@ class NotSavedError(UserError):
 
 
 def evaluate_run(
-    folder: Path,
+    folder: str | Path,
     asked: Iterable[Choice],
     average: Average = "softmax",
     data_dir: str = "",
@@ -91,6 +91,7 @@ def evaluate_run(
       NotSavedError: If the results cannot be written; it holds them.
       UserError: If the run has no checkpoint, a protocol is wrong, or the data are not prepared.
     """
+    folder = Path(folder)
     experiment = experiment or read_run(folder, data_dir)
     choices = {name_protocol(choice): choice for choice in asked}
     check_protocols(dataclasses.replace(experiment, protocols=tuple(choices.values())))

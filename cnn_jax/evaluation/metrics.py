@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cnn_jax.errors import NotFiniteError
+from cnn_jax.errors import NotFiniteError, UserError
 from cnn_jax.evaluation.scoring import Scores
 
 # The 97.5% quantile of the normal distribution, which a two-sided 95% interval takes.
@@ -50,8 +50,16 @@ def measure_scores(found: Scores) -> Measures:
 
     Raises:
       NotFiniteError: If scores are not finite: no error can then be measured.
+      UserError: If there are no scores, or a label is none of their classes.
     """
-    scores, labels = found.scores.astype(np.float64), found.labels
+    scores, labels = np.asarray(found.scores, np.float64), np.asarray(found.labels)
+    if not len(labels):
+        raise UserError("no image was scored, so that no error can be measured")
+    if not 0 <= labels.min() <= labels.max() < scores.shape[1]:
+        raise UserError(
+            f"labels go from {labels.min()} to {labels.max()}, and the scores are of"
+            f" {scores.shape[1]} classes, which are numbered from 0"
+        )
     bad = int((~np.isfinite(scores)).any(1).sum())
     if bad:
         raise NotFiniteError(

@@ -20,6 +20,7 @@ from cnn_jax.errors import UserError
 from cnn_jax.evaluation.dense_views import compute_logits, compute_valid_sizes, mask_valid
 from cnn_jax.evaluation.protocols import Offsets, Views
 from cnn_jax.models import Model
+from cnn_jax.values import convert
 
 Average = Literal["softmax", "logits"]
 AVERAGES: tuple[Average, ...] = ("softmax", "logits")
@@ -96,7 +97,11 @@ def make_scorer(
         mirrored image is another thing, such as a digit.
       count: How many images will be scored, if known. For many, a CPU takes faster convolutions
         that are compiled anew in each process.
+
+    Raises:
+      UserError: If `average` is none of AVERAGES.
     """
+    convert("average", average, Average)
 
     def squash(logits: jax.Array) -> jax.Array:
         return jax.nn.log_softmax(logits) if average == "softmax" else logits
@@ -200,6 +205,9 @@ def score_images(scorer: Scorer, views: Views, batches: Iterable[Batch]) -> Scor
 
     Returns:
       The scores of the valid images, in the order of their index.
+
+    Raises:
+      UserError: If there are no images.
     """
     index, labels, scores = [], [], []
     for batch in batches:
@@ -208,6 +216,8 @@ def score_images(scorer: Scorer, views: Views, batches: Iterable[Batch]) -> Scor
         index.append(batch["index"][valid])
         labels.append(batch["label"][valid])
         scores.append(average_scores(each, scorer.average)[valid])
+    if not index:
+        raise UserError("there are no images to score")
     order = np.argsort(np.concatenate(index), kind="stable")
     result = Scores(*(np.concatenate(parts)[order] for parts in (index, labels, scores)))
     assert (np.diff(result.index) > 0).all(), "an image came twice"
@@ -250,8 +260,11 @@ def average_scores(scores: Sequence[np.ndarray], average: Average) -> np.ndarray
     Args:
       scores: Logarithms of probabilities, or logits.
       average: softmax: the probabilities are averaged; logits: the scores themselves.
+
+    Raises:
+      UserError: If `average` is neither.
     """
-    if average == "logits":
+    if convert("average", average, Average) == "logits":
         return np.mean(scores, axis=0)
     with np.errstate(invalid="ignore"):  # NaN stays NaN, which `measure_scores` reports.
         return np.logaddexp.reduce(scores, axis=0) - np.log(len(scores))
@@ -265,9 +278,11 @@ def fuse_scores(each: Sequence[Scores], average: Average = "softmax") -> Scores:
       average: As in `average_scores`.
 
     Raises:
-      UserError: If they are of different images.
+      UserError: If they are of different images or classes.
     """
     first = each[0]
     if any(not np.array_equal(other.index, first.index) for other in each):
         raise UserError("scores of different images cannot be averaged: score the same data set")
+    if any(other.scores.shape != first.scores.shape for other in each):
+        raise UserError("scores of different classes cannot be averaged")
     return first._replace(scores=average_scores([one.scores for one in each], average))

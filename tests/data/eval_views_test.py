@@ -95,3 +95,15 @@ def test_arrays_are_resized_too():
     small = ArrayDataset("x", Arrays(pixels, np.arange(3, dtype=np.int32)))
     (batch,) = eval_views.iterate_views(Data(), small, 16, functools.partial(cut_corners, 16), 3)
     assert batch["crops"].shape == (3, 2, 16, 16, 1) and batch["valid"].all()
+
+
+@pytest.mark.parametrize("batch", [0, -1, 2.5])
+def test_a_batch_without_images_is_refused(batch):
+    pixels = np.zeros((2, 8, 8, 1), np.uint8)
+    images = ArrayDataset("x", Arrays(pixels, np.zeros(2, np.int32)))
+    for batches in (
+        eval_views.iterate_views(Data(), images, 8, functools.partial(cut_corners, 8), batch),
+        eval_views.iterate_resized(Data(), images, 8, batch),
+    ):
+        with pytest.raises(UserError, match=f"batch={batch}: must be"):
+            next(batches)

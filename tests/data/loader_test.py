@@ -208,3 +208,37 @@ def test_shapes_are_those_of_the_data(name):
     info = data.DATASET_INFO[name]
     assert (source.train.images.shape[1:], source.num_classes) == info[:2]
     assert (source.train.count, source.test.count) == info[2:]
+
+
+@pytest.mark.parametrize(
+    "images, labels, words",
+    [
+        (np.ones((4, 8, 8, 1), np.float32), np.arange(4), "images are float32 .4, 8, 8, 1.; give"),
+        (np.ones((4, 8, 8), np.uint8), np.arange(4), "images are uint8 .4, 8, 8.; give uint8"),
+        (np.ones((4, 8, 8, 1), np.uint8), np.arange(3), "labels are int64 .3,.*of the 4 images"),
+        (np.ones((4, 8, 8, 1), np.uint8), np.arange(4) / 4, "labels are float64"),
+        (np.ones((4, 8, 8, 1), np.uint8), np.eye(4, dtype=int), "labels are int64 .4, 4."),
+        (np.ones((4, 8, 8, 1), np.uint8), np.arange(4) - 1, "labels go from -1 to 2"),
+    ],
+)
+def test_arrays_that_are_no_images_or_labels_are_refused(images, labels, words):
+    arrays = data.Arrays(images, labels)
+    with pytest.raises(UserError, match=f"mine: {words}"):
+        data.ArrayDataset("mine", arrays)
+    with pytest.raises(UserError, match=f"data set digits: {words}"):
+        data.make_loader(Data(), data.Dataset(arrays, arrays, 4), seed=0)
+
+
+def test_labels_beyond_the_classes_and_empty_sets_are_refused():
+    arrays = data.Arrays(np.zeros((4, 8, 8, 1), np.uint8), np.arange(4) + 1)
+    with pytest.raises(UserError, match="labels go from 1 to 4; number the classes from 0 to 3"):
+        data.make_loader(Data(), data.Dataset(arrays, arrays, 4), seed=0)
+    none = data.Arrays(arrays.images[:0], arrays.labels[:0])
+    with pytest.raises(UserError, match="data set digits has no training images"):
+        data.make_loader(Data(), data.Dataset(none, arrays, 5), seed=0)
+
+
+def test_arrays_of_jax_and_lists_of_labels_are_images():
+    images = data.ArrayDataset("mine", data.Arrays(jnp.ones((2, 8, 8, 1), jnp.uint8), [1, 0]))
+    image, label = images[0]
+    assert isinstance(image, np.ndarray) and label == 1 and images.count == 2

@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import top_k_accuracy_score
 
 from cnn_jax import mesh, models
-from cnn_jax.errors import NotFiniteError
+from cnn_jax.errors import NotFiniteError, UserError
 from cnn_jax.evaluation import protocols
 from cnn_jax.evaluation.metrics import compute_wilson_interval, measure_scores
 from cnn_jax.evaluation.scoring import AVERAGES, Scores, average_scores, make_scorer, score_images
@@ -155,3 +155,18 @@ def test_simulated_test_sets_of_one_percent_error_are_covered_and_a_bootstrap_wo
 
     assert 0.95 < coverage(lambda errors: compute_wilson_interval(errors, 360)) < 0.98
     assert coverage(bootstrap) < 0.91
+
+
+@pytest.mark.parametrize(
+    "labels, words",
+    [((0, -1), "from -1 to 0, and"), ((1, 7), "from 1 to 7, .* of 7 classes"), ((), "no image")],
+)
+def test_labels_that_are_no_class_are_refused(labels, words):
+    with pytest.raises(UserError, match=words):
+        measure_scores(scores(np.zeros((len(labels), 7)), labels))
+
+
+def test_scores_may_be_arrays_of_jax():
+    score = jnp.array([[0.0, 1.0], [2.0, 0.0]])
+    found = measure_scores(Scores(jnp.arange(2), jnp.array([1, 1]), score))
+    assert found.top1_error == 0.5

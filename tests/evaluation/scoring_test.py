@@ -270,3 +270,19 @@ def test_a_shift_moves_crops_to_the_right_and_fills_in_zeros():
     (crop,) = cut_views(view, 3, image)["crops"]
     middle = image[1:4, 1:4, 0]
     assert crop[:, 2, 0].tolist() == middle[:, 0].tolist() and not crop[:, :2].any()
+
+
+def test_what_cannot_be_averaged_is_refused():
+    model, params, stats = make_model()
+    with pytest.raises(UserError, match="average='probabilities': choose softmax or logits"):
+        make_scorer(
+            model, params, stats, prepare, CROP, mesh.make_batch_mesh(), average="probabilities"
+        )
+    few, many = (Scores(np.arange(2), np.zeros(2, int), np.zeros((2, n))) for n in (3, 4))
+    with pytest.raises(UserError, match="scores of different classes"):
+        fuse_scores([few, many])
+    with pytest.raises(UserError, match="average='mean': choose softmax or logits"):
+        fuse_scores([few, few], "mean")
+    scorer = make_scorer(model, params, stats, prepare, CROP, mesh.make_batch_mesh())
+    with pytest.raises(UserError, match="no images to score"):
+        score_images(scorer, VIEWS["single"], [])
