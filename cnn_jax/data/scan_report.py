@@ -32,6 +32,7 @@ def describe_remarks(scan: FolderScan) -> list[str]:
     for names, what in (
         (unused, "folders with images beside the splits, not used"),
         (scan.empty_classes, f"classes without {kind} images"),
+        (_find_untested(scan), "classes without test images"),
         (scan.nested, "folders in class folders, not entered"),
         (scan.broken_links, "links to nowhere"),
         *((names, f"{reason}, left out") for reason, names in scan.left_out.items()),
@@ -47,6 +48,14 @@ def describe_remarks(scan: FolderScan) -> list[str]:
 def _spell_split(root: str, split: SplitScan) -> str:
     folder = os.path.relpath(split.folder, root)
     return f"{len(split.paths):,} images" + ("" if folder == "." else f" of {folder}/")
+
+
+def _find_untested(scan: FolderScan) -> list[str]:
+    """Returns the classes that are trained on but have no test images, if there are any images."""
+    if scan.train is None or not scan.test.labels:
+        return []
+    trained, tested = set(scan.train.labels), set(scan.test.labels)
+    return [scan.classes[label] for label in sorted(trained - tested)]
 
 
 def _find_shifted_number(classes: Sequence[str]) -> tuple[str, int] | None:

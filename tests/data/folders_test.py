@@ -211,6 +211,15 @@ def test_skipped_files_are_reported(tmp_path):
         folders.load_folder(path).train[1]
 
 
+def test_classes_without_test_images_are_reported(tmp_path):
+    files = {f"train/{name}/1.jpg": b"" for name in "abc"} | {"val/b/1.jpg": b""}
+    scan = folder_scan.scan_folder(write_files(tmp_path / "split", files))
+    assert "classes without test images (2): a, c" in scan_report.summarize_scan(scan)[1]
+    files = {f"{name}/{i}.jpg": b"" for name, count in (("a", 5), ("b", 4)) for i in range(count)}
+    scan = folder_scan.scan_folder(write_files(tmp_path / "every", files))
+    assert "classes without test images (1): b" in scan_report.summarize_scan(scan)[1]
+
+
 def test_the_checksum_changes_with_names_labels_and_order(tmp_path):
     files = {"train/a/1": b"", "train/a/2": b"", "train/b/1": b"", "val/a/1": b"", "val/b/1": b""}
     path = write_files(tmp_path, files)
