@@ -128,7 +128,7 @@ def expand_path(what: str, path: str | Path) -> Path:
       path: The path.
 
     Raises:
-      UserError: If no file can have this path.
+      UserError: If no file can have this path, or it is an address, such as gs://bucket/runs.
     """
     text = str(path)
     shown = text if len(text) <= 60 else f"{text[:40]}..."
@@ -136,6 +136,10 @@ def expand_path(what: str, path: str | Path) -> Path:
         raise UserError(f"{what}: its path is empty; give one")
     if "\0" in text:
         raise UserError(f"{what}={shown!r}: a path holds no null characters")
+    if "://" in text:  # It would be a folder named gs:, in which nobody would look.
+        raise UserError(
+            f"{what}={shown}: is an address; mount that storage, and give the local folder"
+        )
     for name in Path(text).parts:
         if len(os.fsencode(name)) > MAX_NAME_BYTES:
             raise UserError(f"{what}={shown}: a name in a path has at most {MAX_NAME_BYTES} bytes")

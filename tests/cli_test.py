@@ -206,6 +206,8 @@ def test_an_invalid_value_is_refused_before_anything_is_written(case, mode, laun
         (*SMOKE, "--run=plain-20", "--workdir=a\0b"),
         (*SMOKE, "--workdir=~no_such_user/runs"),
         (*SMOKE, "--data_dir=gs://x/y", "--data=imagenet2012"),
+        (*SMOKE, "--run=plain-20", "--workdir=gs://bucket/runs"),
+        ("--report", "--workdir=gs://bucket/runs"),
     ],
     ids=lambda words: words[-1][:20],
 )
@@ -425,6 +427,7 @@ def test_a_study_without_training_prints_its_report(launch, tmp_path):
     [
         (None, None, "home/cnn_jax/xla"),
         (None, "theirs", "theirs"),
+        (None, "gs://bucket/cache", "gs://bucket/cache"),
         ("mine", "theirs", "mine"),
         ("off", None, None),
     ],

@@ -136,6 +136,8 @@ def prepare_jax(compile_cache: str | None) -> None:
     own = str(cache / "xla") if cache else ""
     kept = compile_cache or os.environ.get("JAX_COMPILATION_CACHE_DIR") or own
     if kept:
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(expand_path("--compile_cache", kept))
+        if "://" not in kept:  # JAX itself writes to addresses, such as gs://bucket/cache.
+            kept = str(expand_path("--compile_cache", kept))
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = kept
         # The dozens of small programs that draw the initial parameters take 20 ms each to compile.
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.01")
