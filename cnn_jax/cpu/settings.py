@@ -37,8 +37,8 @@ def configure(environ: MutableMapping[str, str] = os.environ) -> str | None:
     """Sets XLA's flags for a CPU. Call it before JAX starts its backend.
 
     On x86 with a tested jaxlib, this function adds `FLAGS` to XLA_FLAGS, except flags that are
-    already there. Elsewhere it does nothing. JAX reads XLA_FLAGS once, when it starts its backend:
-    at the first computation or listing of devices.
+    already there. Elsewhere, and if XLA_FLAGS names a file of flags, it does nothing. JAX reads
+    XLA_FLAGS once, when it starts its backend: at the first computation or listing of devices.
 
     Args:
       environ: The environment to change.
@@ -48,7 +48,8 @@ def configure(environ: MutableMapping[str, str] = os.environ) -> str | None:
     """
     given = environ.get("XLA_FLAGS", "")
     missing = [f"--{name}={value}" for name, value in FLAGS.items() if f"--{name}" not in given]
-    if not missing or not _is_x86_with(TESTED_JAXLIB):
+    names_file = given.strip() and not given.lstrip().startswith("-")
+    if not missing or names_file or not _is_x86_with(TESTED_JAXLIB):
         return None
     started = _find_started_platform() if environ is os.environ else None
     if started == "cpu":

@@ -41,6 +41,11 @@ def test_flags_are_added_to_what_the_user_set(machine):
     assert chosen(XLA_FLAGS=OURS) == OURS
 
 
+def test_a_file_of_flags_stays(machine):
+    """XLA reads flags from a file if XLA_FLAGS does not begin with a dash."""
+    assert chosen(XLA_FLAGS="/home/me/flags") == "/home/me/flags"
+
+
 def test_a_flag_that_the_user_set_stays(machine):
     for said in (
         "--xla_cpu_experimental_ynn_fusion_type=",
