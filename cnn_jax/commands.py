@@ -10,6 +10,7 @@ from cnn_jax.errors import (
     STOPPED,
     StoppedError,
     UserError,
+    explain_failed_start,
     explain_os_error,
     explain_out_of_memory,
 )
@@ -38,8 +39,11 @@ def run_command(
     replace_unprintable()
     code = 2
     try:
-        with explain_out_of_memory(
-            "stopped", "lower data.batch_size or data.eval_batch_size, or ask for less at once"
+        with (
+            explain_failed_start(),
+            explain_out_of_memory(
+                "stopped", "lower data.batch_size or data.eval_batch_size, or ask for less at once"
+            ),
         ):
             function()
             sys.stdout.flush()  # Its errors would otherwise be Python's own, at the end.

@@ -8,6 +8,9 @@ from collections.abc import Collection, Iterable, Iterator
 
 STOPPED = 75  # Exit code of a run that was stopped and can be continued: EX_TEMPFAIL of sysexits.h.
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # What XLA calls it.
+# Of JAX's errors when it starts.
+NO_DEVICE = "Unable to initialize backend"
+WRONG_VARIABLE = ("for JAX flag", "for environment")
 
 
 class UserError(ValueError):
@@ -90,6 +93,24 @@ def explain_out_of_memory(what: str, remedy: str) -> Iterator[None]:
         raise UserError(
             f"{what}: a device has not enough memory ({why.rstrip('.')}): {remedy}"
         ) from None
+
+
+@contextlib.contextmanager
+def explain_failed_start() -> Iterator[None]:
+    """Raises a UserError if JAX cannot start in the block, for an environment variable is wrong."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        why = summarize_error(error).partition(" (set JAX_PLATFORMS")[0].rstrip(".")
+        if isinstance(error, UserError):
+            raise
+        if NO_DEVICE in why:
+            remedy = "set JAX_PLATFORMS=cpu, or install JAX for that device"
+        elif any(words in why for words in WRONG_VARIABLE):
+            remedy = "correct or unset that environment variable"
+        else:
+            raise
+        raise UserError(f"JAX cannot start ({why}): {remedy}") from None
 
 
 def summarize_error(error: BaseException) -> str:

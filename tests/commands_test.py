@@ -35,6 +35,20 @@ def fail(error):
             2,
             "error: stopped (here/a: No space left on device): make room",
         ),
+        (
+            RuntimeError(
+                "Unable to initialize backend 'tpu': no libtpu.so (set JAX_PLATFORMS='' to choose)"
+            ),
+            2,
+            "error: JAX cannot start (Unable to initialize backend 'tpu': no libtpu.so): set"
+            " JAX_PLATFORMS=cpu, or install JAX for that device",
+        ),
+        (
+            ValueError('Invalid value "x" for JAX flag jax_debug'),
+            2,
+            'error: JAX cannot start (Invalid value "x" for JAX flag jax_debug): correct or unset'
+            " that environment variable",
+        ),
         (KeyboardInterrupt(), 130, "interrupted: run this again"),
     ],
 )

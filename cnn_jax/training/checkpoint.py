@@ -124,6 +124,12 @@ def _translate_errors(checkpoints: ocp.CheckpointManager) -> Iterator[None]:
     try:
         yield
     except Exception as e:  # Orbax raises whatever its storage raises.
+        number = _find_os_error(e)
+        if number in (errno.EFBIG, errno.EMFILE, errno.ENFILE):
+            plain = OSError(number, os.strerror(number))
+            then = "the same command then continues from the last complete checkpoint"
+            what = f"cannot save to {checkpoints.directory}"
+            raise explain_os_error(what, plain, then=then) from None
         full = _is_full(e)
         reason = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
         why = "no space left" if full else reason.strip().partition("\n")[0][:200]
@@ -266,8 +272,7 @@ def explain_system_error(what: str, error: Exception) -> UserError | None:
     if is_out_of_memory(error):
         remedy = "end other programs on this machine"
         return UserError(f"{what} ({summarize_error(error)}): {remedy}; the same command continues")
-    named = re.search(r"\bOS error (\d+)\b", str(error))  # TensorStore's words.
-    number = error.errno if isinstance(error, OSError) else int(named[1]) if named else None
+    number = _find_os_error(error)
     if number not in _SYSTEM_ERRORS:
         return None
     assert number is not None
@@ -275,11 +280,18 @@ def explain_system_error(what: str, error: Exception) -> UserError | None:
     return explain_os_error(what, plain, then="the same command continues")
 
 
+def _find_os_error(error: Exception) -> int | None:
+    """Returns the number of the system's error behind an error of Orbax or its storage, or None."""
+    named = re.search(r"\bOS error (\d+)\b", str(error))  # TensorStore's words.
+    return error.errno if isinstance(error, OSError) else int(named[1]) if named else None
+
+
 def _set_aside_damaged(folder: Path) -> None:
     """Moves checkpoints whose evaluation cannot be read to where Orbax does not find them.
 
     Raises:
-      UserError: If no checkpoint would be left.
+      UserError: If no checkpoint would be left, or one of them cannot be read for another reason
+        than damage, such as a lack of permission.
     """
     saved = folder / file_names.CHECKPOINTS
     steps = ocp.utils.checkpoint_steps(saved) if saved.exists() else []
@@ -307,7 +319,11 @@ def _has_metrics(step: Path) -> bool:
     try:
         metrics = json.loads((step / "metrics" / "metrics").read_bytes())
         return isinstance(metrics["error"], int | float)
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except OSError as error:
+        if cause := explain_system_error(f"checkpoint {step} cannot be read", error):
+            raise cause from None
+        return False
+    except (ValueError, TypeError, KeyError, RecursionError):
         return False
 
 

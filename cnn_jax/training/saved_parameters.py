@@ -47,6 +47,7 @@ def load_parameters(folder: Path, step: int | None = None) -> tuple[Any, Any, in
         raise UserError(
             f"{folder} holds no checkpoint: train that run first, or name another folder"
         )
+    jax.local_devices()  # Starts JAX: if it finds no device, the checkpoint is not to blame.
     try:
         with checkpoint.make_manager(folder, local=True) as checkpoints:
             saved = restore_all(checkpoints, step)

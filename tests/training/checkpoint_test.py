@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from helpers import faults_child
 
@@ -96,3 +97,17 @@ def test_a_folder_that_cannot_be_written_is_an_error_at_once(tmp_path):
         if thread.is_alive():  # It may not have started yet.
             thread.join(10)
         assert thread.daemon or not thread.is_alive(), thread.name
+
+
+def test_a_limit_of_the_shell_gives_its_remedy(tmp_path, monkeypatch):
+    parts = built(1, "jit")
+
+    def fail(*args, **kwargs):
+        raise ValueError("OUT_OF_RANGE: a: [OS error 27: EFBIG File too large]")
+
+    monkeypatch.setattr(ocp.CheckpointManager, "save", fail)
+    with (
+        pytest.raises(UserError, match=r"\(File too large\): allow larger files \(ulimit -f\);"),
+        checkpoint.open_checkpoints(tmp_path) as saved,
+    ):
+        checkpoint.save(saved, parts.state, None)

@@ -3,6 +3,7 @@
 import errno
 import json
 import shutil
+from pathlib import Path
 
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
@@ -151,6 +152,23 @@ def test_an_error_of_the_system_is_no_damage(error, words, folders, tmp_path, mo
     assert checkpoint.list_steps(tmp_path / "net/seed0") == before
     train.run(run, tmp_path)
     assert events(tmp_path / "net/seed0") == events(folders["finished"] / "net/seed0")
+
+
+def test_an_evaluation_that_may_not_be_read_is_no_damage(tmp_path, monkeypatch):
+    saved = tmp_path / "checkpoints/8/metrics/metrics"
+    saved.parent.mkdir(parents=True)
+    saved.write_text('{"error": 0.5}')
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with (
+        pytest.raises(UserError, match=r"checkpoint .*/8 cannot be read \(Permission denied\)"),
+        checkpoint.open_checkpoints(tmp_path),
+    ):
+        pass
+    assert saved.exists() and not (tmp_path / "damaged_checkpoints").exists()
 
 
 def test_checkpoints_of_a_version_with_another_state_are_not_damaged(folders, tmp_path):

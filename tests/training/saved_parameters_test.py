@@ -54,3 +54,12 @@ def test_an_impossible_start_is_refused(start, layers, said, finished, tmp_path)
     )
     with pytest.raises(UserError, match=said):
         train.run(run, tmp_path)
+
+
+def test_a_missing_device_is_no_damage_of_a_checkpoint(finished, monkeypatch):
+    def find_none():
+        raise RuntimeError("Unable to initialize backend 'tpu': no such device")
+
+    monkeypatch.setattr(jax, "local_devices", find_none)
+    with pytest.raises(RuntimeError, match="Unable to initialize backend"):
+        saved_parameters.load_parameters(finished / "net/seed0")
