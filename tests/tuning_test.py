@@ -202,6 +202,23 @@ def test_seeds_that_an_earlier_launch_has_tried_besides_do_not_count():
     assert find_scores(tuning, "a", trials) == {1.0: 0.5}
 
 
+def test_a_value_is_chosen_only_when_all_its_seeds_and_all_values_have_ended():
+    tuning = Tuning(values=(1.0, 2.0), validation_images=1, seeds=2)
+    trials = {name: (FakeRun(0.5), FakeRun(0.1, seed=1)) for name in ("a-base1.0", "a-base2.0")}
+    trials["a-base2.0"][1].ended = False
+    scores = find_scores(tuning, "a", trials)
+    assert scores == {1.0: 0.3, 2.0: None} and choose_value(scores) is None
+    trials["a-base2.0"][1].ended = True
+    assert choose_value(find_scores(tuning, "a", trials)) == 1.0
+
+
+def test_a_seed_that_is_left_out_does_not_count():
+    tuning = Tuning(values=(1.0,), validation_images=1, seeds=2)
+    trials = {"a-base1.0": (FakeRun(0.5), FakeRun(0.1, seed=1))}
+    for seed, score in ((0, 0.1), (1, 0.5), (None, 0.3)):
+        assert find_scores(tuning, "a", trials, left_out=seed) == {1.0: score}
+
+
 def test_tuning_has_no_figures_where_nothing_was_tuned(folder):
     results = read(folder)
     assert tuning_table(results) is None and results.trials == {}

@@ -61,10 +61,11 @@ def test_a_long_tailed_set_has_exponentially_fewer_images_of_later_classes(strea
         (5_000, 100, [5_000, 2_997, 1_796, 1_077, 645, 387, 232, 139, 83, 50]),
         (5_000, 10, [5_000, 3_871, 2_997, 2_320, 1_796, 1_391, 1_077, 834, 645, 500]),
         (98, 49, [98, 2]),
+        (50, 100, [50, 5, 1]),  # Half an image would be none: a class keeps at least one.
     ],
 )
 def test_a_long_tail_has_the_counts_of_the_benchmark(most, ratio, expected):
-    """Those of `get_img_num_per_cls` of Cui et al. for CIFAR-10; the last row is exact."""
+    """Those of `get_img_num_per_cls` of Cui et al. for CIFAR-10; [98, 2] is exact."""
     labels = np.repeat(np.arange(len(expected)), most)
     kept = alter.choose_tail(labels, len(expected), ratio)
     assert np.bincount(labels[kept]).tolist() == expected
@@ -89,6 +90,12 @@ def test_encoding_as_jpeg_degrades_more_at_lower_quality_and_keeps_colors():
     found = alter.encode_as_jpeg(image[None], 95)[0]
     distances = np.abs(found[..., None].astype(float) - image[..., None, :]).mean((0, 1))
     np.testing.assert_array_equal(distances.argmin(1), [0, 1, 2])
+
+
+def test_encoding_as_jpeg_keeps_an_image_of_one_color_to_its_edges():
+    image = np.full((1, 12, 12, 3), 200, np.uint8)
+    found = alter.encode_as_jpeg(image, 20)
+    assert found.min() == found.max()  # What lies around the image has the color of its edge.
 
 
 def test_a_second_encoding_as_jpeg_changes_the_image_again():

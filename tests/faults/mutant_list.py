@@ -372,6 +372,17 @@ MUTANTS = {
             "if not measured.same_weights and measured.over_seeds is None:",
             "if False:",
         ),
+        (
+            "cnn_jax/report/verdicts.py",
+            "low <= measured.value <= high",
+            "low < measured.value <= high",
+        ),
+        (
+            "cnn_jax/report/verdicts.py",
+            "measured.over_images[0] == measured.over_images[1]",
+            "False",
+        ),
+        ("cnn_jax/report/verdicts.py", "if measured.seeds < 2", "if measured.seeds < 3"),
     ],
     "tests/pretrained -k 'resizing or channel_order or hostile_pickle_is_refused'": [
         (
@@ -384,6 +395,54 @@ MUTANTS = {
             "cnn_jax/pretrained/preprocessing.py",
             "x = jnp.clip(jnp.round(resized), 0.0, 255.0)",
             "x = resized",
+        ),
+    ],
+    "tests/report/render_text_test.py": [
+        ("cnn_jax/report/render_text.py", "if column.cells and all(", "if all("),
+        ("cnn_jax/report/render_text.py", "if common == [DASH]:", "if False:"),
+        (
+            "cnn_jax/report/render_text.py",
+            "_measure([*groups[-1], column]) > width",
+            "_measure([*groups[-1], column]) > width + 1",
+        ),
+        ("cnn_jax/report/render_text.py", "if len(parts) > 1:", "if len(parts) > 0:"),
+    ],
+    "tests/data/alter_test.py": [
+        ("cnn_jax/data/alter.py", "int(size + 1e-9)", "int(size)"),
+        ("cnn_jax/data/alter.py", "[: max(1, int(size", "[: max(0, int(size"),
+        ("cnn_jax/data/alter.py", "padded[..., ::-1], options", "padded, options"),
+        ("cnn_jax/data/alter.py", 'mode="edge"', 'mode="constant"'),
+        ("cnn_jax/data/alter.py", "flat[:, order]", "flat[:, np.random.permutation(order)]"),
+    ],
+    "tests/tuning_test.py -k 'speed or equal or besides or type or not_a_number or paper_s_own or chosen_only or left_out'": [
+        ("cnn_jax/tuning.py", "if not known or len(known) < len(scores):", "if not known:"),
+        ("cnn_jax/tuning.py", "return min(known, key", "return max(known, key"),
+        ("cnn_jax/tuning.py", "math.inf if math.isnan(score) else score", "score"),
+        ("cnn_jax/tuning.py", "if trial.seed < tuning.seeds]", "if trial.seed <= tuning.seeds]"),
+        (
+            "cnn_jax/tuning.py",
+            "all(trial.ended for trial in own)",
+            "any(trial.ended for trial in own)",
+        ),
+        ("cnn_jax/tuning.py", "if run.finished and errors else", "if errors else"),
+        (
+            "cnn_jax/tuning.py",
+            "count = tuning.seeds - (left_out is not None)",
+            "count = tuning.seeds",
+        ),
+    ],
+    "tests/training/first_steps_test.py -k 'thread or numbers or compiled_once'": [
+        (
+            "cnn_jax/training/first_steps.py",
+            "self._until > FIRST_STEPS",
+            "self._until >= FIRST_STEPS",
+        ),
+        ("cnn_jax/training/first_steps.py", "self._thread is None and self._until", "self._until"),
+        ("cnn_jax/training/first_steps.py", "step < FIRST_STEPS", "step <= FIRST_STEPS"),
+        (
+            "cnn_jax/training/first_steps.py",
+            "self._thread.join()\n        self._thread = None",
+            "self._thread.join()",
         ),
     ],
     "tests/values_test.py": [

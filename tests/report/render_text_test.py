@@ -89,6 +89,21 @@ def test_a_table_that_is_too_wide_is_folded_and_loses_nothing(width):
     assert text.count("initializer") == 1
 
 
+def test_a_table_of_one_row_has_nothing_that_all_rows_share():
+    text, _ = render(dataclasses.replace(TABLE, rows=TABLE.rows[:1]), width=60)
+    assert "All rows" not in text and "width 0.125" in text
+
+
+def test_a_folded_table_has_as_many_columns_beside_one_another_as_fit():
+    table = Table("", ("model", "b" * 20, "c" * 20, "d" * 20), (("A", "1", "2", "3"),))
+    three = dataclasses.replace(table, columns=table.columns[:3], rows=(("A", "1", "2"),))
+    width = max(map(cell_len, render(three, width=400)[1]))
+    for taken, beside in ((width, True), (width - 1, False)):
+        lines = render(table, width=taken)[1]
+        assert any("b" * 20 in line and "c" * 20 in line for line in lines) == beside
+        assert max(map(cell_len, lines)) <= taken
+
+
 @pytest.mark.parametrize("width", [40, 80, 400])
 def test_a_table_without_rows_shows_its_columns(width):
     text, lines = render(dataclasses.replace(TABLE, rows=()), width=width)

@@ -77,8 +77,9 @@ def test_intervals_over_seeds_are_compared_with_the_range(tmp_path):
     assert judge(tmp_path, TRAINING, (21, math.inf)).verdict == "undecided"
 
 
-def test_identical_seeds_have_an_unknown_spread(tmp_path):
-    write_training(tmp_path, {"deep": (0.25, 0.25, 0.25), "shallow": (0.125, 0.125, 0.125)})
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_identical_seeds_have_an_unknown_spread(tmp_path, seeds):
+    write_training(tmp_path, {"deep": (0.25,) * seeds, "shallow": (0.125,) * seeds})
     found = judge(tmp_path, TRAINING, ABOVE_ZERO)
     assert found.ours.over_seeds is None and found.verdict == "undecided"
     assert found.why == "all seeds gave the same value: the interval over seeds is unknown"

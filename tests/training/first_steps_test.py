@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+import types
 
 import jax
 import pytest
@@ -10,7 +11,7 @@ from helpers.small_run import CutError, cut_at
 from cnn_jax.config import Data, Experiment, Train, choose
 from cnn_jax.cpu import settings
 from cnn_jax.training import metrics_log, program, train
-from cnn_jax.training.first_steps import FIRST_STEPS, FirstSteps
+from cnn_jax.training.first_steps import FIRST_STEPS, FirstProgram, FirstSteps
 
 # Long enough for two programs.
 RUN = Experiment(
@@ -95,6 +96,16 @@ def test_the_thread_compiles_what_the_next_steps_call(request):
     assert compiled == ["MainThread", "compile"]
     state = built.step(state, next(batches))
     assert int(state.step) == 3 and compiled == ["MainThread", "compile"]
+
+
+@pytest.mark.parametrize("until, has_more", [(FIRST_STEPS, False), (FIRST_STEPS + 1, True)])
+def test_the_fast_program_is_compiled_once_and_only_if_more_steps_follow(until, has_more):
+    compiled = []
+    lowered = types.SimpleNamespace(compile=lambda: compiled.append(until))
+    fast = types.SimpleNamespace(lower=lambda *_: lowered)
+    steps = FirstSteps(FirstProgram(lambda state, *_: state + 1, fast), until)
+    assert steps.make(steps.make(0, None, None), None, None) == 2 and steps.wait() == has_more
+    assert compiled == [until] * has_more
 
 
 @pytest.mark.parametrize(
