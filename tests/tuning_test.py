@@ -153,6 +153,24 @@ def test_a_field_that_is_set_is_not_tuned():
     assert sweep.expand_grid(make_study(), ["schedule.base=0.1,0.2"]).tuning is None
 
 
+@pytest.mark.parametrize(
+    "steps, changes, expected",
+    [
+        (5, ["train.steps=3"], 3),
+        (5, [" train.steps = 20"], 5),
+        (50, ["train.steps=40"], 40),
+        (50, ["data.batch_size=16"], 50),  # As the study has it.
+        (0, ["train.steps=3"], 0),  # As many as the run.
+    ],
+)
+def test_a_trial_has_no_more_steps_than_the_launch_gives_its_run(steps, changes, expected):
+    study = make_study(tuning=Tuning(RATES, 32, runs="tanh", steps=steps))
+    configured = library.configure(study, changes)
+    assert configured.tuning.steps == expected
+    trials = {trial.train.steps for trial in library.list_trials(configured)}
+    assert trials == {expected or 3}
+
+
 def test_the_trials_of_a_study_are_listed_with_their_seeds():
     study = make_study(tuning=Tuning(RATES, 32, runs="tanh", seeds=2, steps=5))
     trials = library.list_trials(study, "t*")

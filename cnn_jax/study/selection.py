@@ -11,7 +11,7 @@ from cnn_jax.config import RUNTIME_FIELDS, Data, Experiment, parse_dataset
 from cnn_jax.errors import UserError, suggest_names
 from cnn_jax.files import expand_path
 from cnn_jax.study.definition import Study
-from cnn_jax.tuning import check_tuning, make_trials
+from cnn_jax.tuning import check_tuning, is_tuned, make_trials
 
 # Fields that change none of a run's numbers: how often the run is logged, and how it is compiled.
 HARMLESS_FIELDS = (
@@ -69,7 +69,8 @@ def configure(
     """Returns the study with changed settings, and with the deviations of its runs listed.
 
     Each run of the result stores the values of all arguments of its optimizer and schedule. The
-    study's tuning is dropped if `overrides` sets the tuned field.
+    study's tuning is dropped if `overrides` sets the tuned field. If it sets the steps of runs,
+    trials have no more steps than the runs that they tune.
 
     Args:
       study: The study.
@@ -87,9 +88,12 @@ def configure(
     for name, run in study.runs.items():
         paper = study.paper_runs.get(name, run)
         runs[name] = _configure_run(run, paper, changes, data, data_dir)
-    tuning = study.tuning
-    if tuning and any(change.partition("=")[0].strip() == tuning.field for change in changes):
+    tuning, fields = study.tuning, {change.partition("=")[0].strip() for change in changes}
+    if tuning and tuning.field in fields:
         tuning = None
+    elif tuning and tuning.steps and "train.steps" in fields:
+        steps = [run.train.steps for name, run in runs.items() if is_tuned(tuning, name)]
+        tuning = dataclasses.replace(tuning, steps=min([tuning.steps, *steps]))
     return dataclasses.replace(study, runs=runs, tuning=tuning)
 
 
