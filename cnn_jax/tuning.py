@@ -99,6 +99,19 @@ def check_tuning(tuning: Tuning, runs: Iterable[str]) -> None:
         )
 
 
+def note_untuned(tuning: Tuning | None) -> tuple[str, ...]:
+    """Returns the report's note for a launch that leaves out the study's tuning.
+
+    The study's own notes may say that each run has its best value.
+
+    Args:
+      tuning: The study's tuning; None: it has none, and there is no note.
+    """
+    if tuning is None:
+        return ()
+    return (f"No run is tuned here: {tuning.field} is what the launch or the study sets.",)
+
+
 def is_tuned(tuning: Tuning, run: str) -> bool:
     """Returns whether the run of this name is tuned."""
     return fnmatch.fnmatch(run, tuning.runs)

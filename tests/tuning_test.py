@@ -153,6 +153,20 @@ def test_a_field_that_is_set_is_not_tuned():
     assert sweep.expand_grid(make_study(), ["schedule.base=0.1,0.2"]).tuning is None
 
 
+def test_the_report_of_a_launch_without_the_study_s_tuning_says_so():
+    study = make_study(notes=("Each run has its own best rate.",))
+    without = (
+        *study.notes,
+        "No run is tuned here: schedule.base is what the launch or the study sets.",
+    )
+    assert library.configure(study, ["schedule.base=0.2"]).notes == without
+    assert library.configure(study, ["train.steps=3"]).notes == study.notes
+    for tuned in (study, library.configure(study, ["schedule.base=0.2"])):
+        configured = library.configure(tuned)
+        grid = sweep.configure_grid(tuned, configured, ["data.batch_size=8,16"])
+        assert grid.notes == without
+
+
 @pytest.mark.parametrize(
     "steps, changes, expected",
     [

@@ -11,7 +11,7 @@ from cnn_jax.config import RUNTIME_FIELDS, Data, Experiment, parse_dataset
 from cnn_jax.errors import UserError, suggest_names
 from cnn_jax.files import expand_path
 from cnn_jax.study.definition import Study
-from cnn_jax.tuning import check_tuning, is_tuned, make_trials
+from cnn_jax.tuning import check_tuning, is_tuned, make_trials, note_untuned
 
 # Fields that change none of a run's numbers: how often the run is logged, and how it is compiled.
 HARMLESS_FIELDS = (
@@ -89,12 +89,13 @@ def configure(
         paper = study.paper_runs.get(name, run)
         runs[name] = _configure_run(run, paper, changes, data, data_dir)
     tuning, fields = study.tuning, {change.partition("=")[0].strip() for change in changes}
+    notes = study.notes
     if tuning and tuning.field in fields:
-        tuning = None
+        notes, tuning = (*notes, *note_untuned(tuning)), None
     elif tuning and tuning.steps and "train.steps" in fields:
         steps = [run.train.steps for name, run in runs.items() if is_tuned(tuning, name)]
         tuning = dataclasses.replace(tuning, steps=min([tuning.steps, *steps]))
-    return dataclasses.replace(study, runs=runs, tuning=tuning)
+    return dataclasses.replace(study, runs=runs, tuning=tuning, notes=notes)
 
 
 def _check_names(study: Study) -> None:

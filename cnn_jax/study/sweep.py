@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from cnn_jax.config import Experiment
 from cnn_jax.errors import UserError
 from cnn_jax.study import Row, Study, configure
+from cnn_jax.tuning import note_untuned
 
 MAX_RUNS = 1_000
 
@@ -86,6 +87,7 @@ def expand_grid(study: Study, sweeps: Iterable[str], only: str = "*") -> Study:
         claims=(),
         paper_runs=paper_runs,
         tuning=None,
+        notes=(*study.notes, *note_untuned(study.tuning)),
         measure_runs=None,  # It looks for the runs by the names that the study gave them.
         swept=tuple(axes),
     )
