@@ -66,7 +66,7 @@ def change(choice: Choice, **args: Value) -> Choice:
 
 
 def check_choice(path: str, value: Any) -> None:
-    """Raises UserError, which says how to write it, if the value of a field is no choice."""
+    """Raises UserError if the value of a field is not a Choice; the message shows a correct one."""
     if not isinstance(value, Choice):
         name = value if isinstance(value, str) else "NAME"
         raise UserError(f"{path}={value!r}: write it as choose({name!r}, option=value, ...)")

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 STOPPED = 75  # Exit code of a run that was stopped and can be continued: EX_TEMPFAIL of sysexits.h.
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # What XLA calls it.
-# Of JAX's errors when it starts.
+# Parts of JAX's errors when it cannot start.
 NO_DEVICE = "Unable to initialize backend"
 WRONG_VARIABLE = ("for JAX flag", "for environment")
 
@@ -97,13 +97,13 @@ def explain_out_of_memory(what: str, remedy: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def explain_failed_start() -> Iterator[None]:
-    """Raises a UserError if JAX cannot start in the block, for an environment variable is wrong."""
+    """Raises a UserError if JAX cannot start in the block because a variable or device is wrong."""
     try:
         yield
+    except UserError:
+        raise
     except (RuntimeError, ValueError) as error:
         why = summarize_error(error).partition(" (set JAX_PLATFORMS")[0].rstrip(".")
-        if isinstance(error, UserError):
-            raise
         if NO_DEVICE in why:
             remedy = "set JAX_PLATFORMS=cpu, or install JAX for that device"
         elif any(words in why for words in WRONG_VARIABLE):

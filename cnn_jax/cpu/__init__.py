@@ -50,8 +50,8 @@ Not controlled by the switch:
 - memory.py `keep_memory`, freed memory stays with the process. ResNet-20: 246 -> 218 ms. Only a
   call of it switches this on. `Trimmer` returns memory beyond a step's need to the system.
   Dense views of VGG-16, 4 images: 2,610 -> 2,300 ms.
-- memory.py `trim_after_compiling`, with it, steps and evaluations that are compiled before their
-  first call. Peak memory of Inception v3's step: 2,184 -> 1,700 MiB.
+- memory.py `trim_after_compiling`, where memory is kept: before the first step the compiler's
+  memory is returned to the system. Peak memory of Inception v3's step: 2,184 -> 1,700 MiB.
 - cnn_jax/models/lazy_init.py, everywhere: initial parameters without a forward pass.
 - cnn_jax/training/multi_seed.py: several seeds one after another in one program where the model has
   convolutions, because vmapped ones take up to three times as long on a CPU.

@@ -131,7 +131,7 @@ def trim_before_calls(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def trim_after_compiling(function: Any) -> Any:
-    """Returns a jitted function whose compiler's memory is returned to the system.
+    """Wraps a jitted function so that its first call returns the compiler's memory to the system.
 
     The compiler leaves hundreds of megabytes of free memory in pieces, and the temporary arrays of
     the first call do not fit into them. The process would then hold both.

@@ -21,7 +21,7 @@ from cnn_jax.data.workers import prefetch_decoded
 from cnn_jax.values import Count, convert
 
 BUCKET = 64  # Heights and widths are padded to multiples of this many pixels.
-MAX_PIXELS_PER_BATCH = 2**22  # Of all whole images of a batch.
+MAX_PIXELS_PER_BATCH = 2**22  # Pixels of all images of a batch, as they are scaled.
 MAX_WAITING_PIXELS = 4 * MAX_PIXELS_PER_BATCH  # Of whole images that wait for others.
 # An image whose longer side is more than this many times the shorter one may have no more than
 # MAX_PIXELS_PER_BATCH pixels.

@@ -83,8 +83,7 @@ def _make_settings(given: argparse.Namespace) -> Data:
     base = Experiment(data=Data(dataset=chosen, dir=given.data_dir, pad_and_crop=pad))
     kinds = {"data.dataset": Kind(None, datasets.get_option_types)}
     run = override(base, changes + given.changes, kinds)
-    convert_fields(run)
-    return run.data
+    return convert_fields(run).data
 
 
 def inspect(settings: Data, out: Path, count: int = 48, seed: int = 0) -> str:

@@ -41,7 +41,6 @@ from cnn_jax.evaluation.scoring import (
 from cnn_jax.training import checkpoint, run_folders, saved_parameters
 from cnn_jax.training.components import make_model
 
-MAX_PIXELS_PER_BATCH = 2**22  # Of all images of a batch, rounded up to the number of devices.
 # The fields of an experiment that an evaluation of public weights reads. The weights fix the rest.
 WEIGHTS_TAKE = (
     "data.dataset.",
@@ -239,7 +238,8 @@ def _evaluate(
 
     @functools.cache
     def score(views: Views, scale: int) -> Scores:
-        wanted = max(1, min(config.eval_batch_size, MAX_PIXELS_PER_BATCH // scale**2))
+        fitting = eval_views.MAX_PIXELS_PER_BATCH // scale**2
+        wanted = max(1, min(config.eval_batch_size, fitting))
         batch = -(-wanted // devices) * devices
         if views.dense:
             batches = eval_views.iterate_resized(

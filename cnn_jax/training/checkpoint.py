@@ -124,20 +124,16 @@ def _translate_errors(checkpoints: ocp.CheckpointManager) -> Iterator[None]:
     try:
         yield
     except Exception as e:  # Orbax raises whatever its storage raises.
-        number = _find_os_error(e)
-        if number in (errno.EFBIG, errno.EMFILE, errno.ENFILE):
-            plain = OSError(number, os.strerror(number))
-            then = "the same command then continues from the last complete checkpoint"
-            what = f"cannot save to {checkpoints.directory}"
-            raise explain_os_error(what, plain, then=then) from None
+        what = f"cannot save to {checkpoints.directory}"
+        then = "the same command then continues from the last complete checkpoint"
+        found = _find_os_error(e)
+        if found and found.errno in (errno.EFBIG, errno.EMFILE, errno.ENFILE):
+            raise explain_os_error(what, found, then=then) from None
         full = _is_full(e)
         reason = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
         why = "no space left" if full else reason.strip().partition("\n")[0][:200]
         remedy = "make room" if full else "check the disk"
-        raise UserError(
-            f"cannot save to {checkpoints.directory} ({why}): {remedy}; the same command then"
-            " continues from the last complete checkpoint"
-        ) from None
+        raise UserError(f"{what} ({why}): {remedy}; {then}") from None
 
 
 def _check_writable(folder: Path) -> None:
@@ -272,18 +268,17 @@ def explain_system_error(what: str, error: Exception) -> UserError | None:
     if is_out_of_memory(error):
         remedy = "end other programs on this machine"
         return UserError(f"{what} ({summarize_error(error)}): {remedy}; the same command continues")
-    number = _find_os_error(error)
-    if number not in _SYSTEM_ERRORS:
+    found = _find_os_error(error)
+    if found is None or found.errno not in _SYSTEM_ERRORS:
         return None
-    assert number is not None
-    plain = OSError(number, os.strerror(number))
-    return explain_os_error(what, plain, then="the same command continues")
+    return explain_os_error(what, found, then="the same command continues")
 
 
-def _find_os_error(error: Exception) -> int | None:
-    """Returns the number of the system's error behind an error of Orbax or its storage, or None."""
+def _find_os_error(error: Exception) -> OSError | None:
+    """Returns the system's error behind an error of Orbax or its storage, or None."""
     named = re.search(r"\bOS error (\d+)\b", str(error))  # TensorStore's words.
-    return error.errno if isinstance(error, OSError) else int(named[1]) if named else None
+    number = error.errno if isinstance(error, OSError) else int(named[1]) if named else None
+    return None if number is None else OSError(number, os.strerror(number))
 
 
 def _set_aside_damaged(folder: Path) -> None:

@@ -12,6 +12,7 @@ from cnn_jax import data as datasets
 from cnn_jax.config import Data
 from cnn_jax.data import eval_views
 from cnn_jax.data.decode import Interpolation
+from cnn_jax.data.eval_views import MAX_PIXELS_PER_BATCH
 from cnn_jax.data.folder_scan import IMAGE_SUFFIXES
 from cnn_jax.data.image_files import list_images
 from cnn_jax.errors import UserError
@@ -20,7 +21,6 @@ from cnn_jax.evaluation.retrieval import codes
 from cnn_jax.evaluation.scoring import cut_views
 from cnn_jax.trained import TrainedModel
 
-MAX_PIXELS_PER_BATCH = 2**22  # Of all images of a batch, as they are scaled.
 LUMINANCE = (0.299, 0.587, 0.114)  # Weights of red, green and blue: ITU-R BT.601.
 
 

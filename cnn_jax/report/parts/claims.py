@@ -27,7 +27,7 @@ CLAIM_COLUMNS = (
     "over seeds",
     "agrees if",
 )
-TEXT_COLUMNS = (0, 1, 2)  # Of `CLAIM_COLUMNS`, which are aligned to the left.
+TEXT_COLUMNS = (0, 1, 2)  # Places of the columns that are aligned to the left.
 
 
 def claims_table(results: Results, claims: Sequence[Claim]) -> Claims | None:
